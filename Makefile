@@ -1,0 +1,44 @@
+# make cora    install into .venv and train the Cora example, which prints a compiled kernel on the way
+# make test    install into .venv and run the tests
+#
+# A second call installs nothing, unless pyproject.toml or constraints.txt changed.
+
+PYTHON ?= python3
+VENV   ?= .venv
+STAMP  := $(VENV)/.gdsl-installed
+
+CORA_ARGS   ?= --model both --dataset cora --seeds 3
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install cora test lint types check clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+install: $(STAMP)
+
+# torch goes in first and alone, at the version of constraints.txt, so that nothing installed after it picks another build.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gdsl needs Python 3.11 or newer; set PYTHON=... (found %s)" % sys.version.split()[0])'
+	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt torch
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[test,examples]'
+	@touch $@
+
+cora: $(STAMP)
+	$(VENV)/bin/python examples/cora.py $(CORA_ARGS)
+
+test: $(STAMP)
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(VENV)/bin/python -m ruff check .
+
+types: $(STAMP)
+	$(VENV)/bin/python -m mypy
+
+check: test lint types
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

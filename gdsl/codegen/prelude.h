@@ -1,0 +1,98 @@
+// Functions that generated kernels call. No torch headers and no C++ library: a kernel compiles in a fraction of a
+// second. Every function treats NaN and infinity as torch does. Float functions are branch-free, so that a loop over
+// features that calls them becomes SIMD code.
+#include <stdint.h>
+#include <stdlib.h>
+
+namespace gdsl {
+
+typedef float f32;
+typedef double f64;
+
+static inline f32 as_float(uint32_t bits) { return __builtin_bit_cast(f32, bits); }
+static inline uint32_t as_bits(f32 x) { return __builtin_bit_cast(uint32_t, x); }
+
+// exp: x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial in r, and 2^n in two factors, so that results below the
+// smallest normal number are right too. Within 2 ulp.
+static inline f32 exp(f32 x) {
+    const f32 magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+    f32 clamped = x < -104.0f ? -104.0f : x;
+    clamped = clamped > 89.0f ? 89.0f : clamped;
+    const f32 n = (clamped * 1.44269504f + magic) - magic;
+    const f32 r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
+    f32 p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    const int32_t k = (int32_t)(n == n ? n : 0.0f), half = k / 2;
+    return p * as_float((uint32_t)(half + 127) << 23) * as_float((uint32_t)(k - half + 127) << 23);
+}
+static inline f64 exp(f64 x) { return __builtin_exp(x); }
+
+static inline f32 expm1(f32 x) { return __builtin_expm1f(x); }
+static inline f64 expm1(f64 x) { return __builtin_expm1(x); }
+static inline f32 log(f32 x) { return __builtin_logf(x); }
+static inline f64 log(f64 x) { return __builtin_log(x); }
+static inline f32 log1p(f32 x) { return __builtin_log1pf(x); }
+static inline f64 log1p(f64 x) { return __builtin_log1p(x); }
+static inline f32 sqrt(f32 x) { return __builtin_sqrtf(x); }
+static inline f64 sqrt(f64 x) { return __builtin_sqrt(x); }
+static inline f32 rsqrt(f32 x) { return 1.0f / __builtin_sqrtf(x); }
+static inline f64 rsqrt(f64 x) { return 1.0 / __builtin_sqrt(x); }
+static inline f32 pow(f32 x, f32 y) { return __builtin_powf(x, y); }
+static inline f64 pow(f64 x, f64 y) { return __builtin_pow(x, y); }
+static inline f32 sin(f32 x) { return __builtin_sinf(x); }
+static inline f64 sin(f64 x) { return __builtin_sin(x); }
+static inline f32 cos(f32 x) { return __builtin_cosf(x); }
+static inline f64 cos(f64 x) { return __builtin_cos(x); }
+static inline f32 acos(f32 x) { return __builtin_acosf(x); }
+static inline f64 acos(f64 x) { return __builtin_acos(x); }
+static inline f32 atan2(f32 y, f32 x) { return __builtin_atan2f(y, x); }
+static inline f64 atan2(f64 y, f64 x) { return __builtin_atan2(y, x); }
+static inline f32 erf(f32 x) { return __builtin_erff(x); }
+static inline f64 erf(f64 x) { return __builtin_erf(x); }
+static inline f32 floor(f32 x) { return __builtin_floorf(x); }
+static inline f64 floor(f64 x) { return __builtin_floor(x); }
+static inline f32 abs(f32 x) { return __builtin_fabsf(x); }
+static inline f64 abs(f64 x) { return __builtin_fabs(x); }
+static inline int64_t abs(int64_t x) { return x < 0 ? -x : x; }
+
+// tanh by exp(-2|x|) loses digits near 0, where the odd polynomial takes over.
+static inline f32 tanh(f32 x) {
+    const f32 a = abs(x), e = exp(-2.0f * a), s = x * x;
+    const f32 far = (1.0f - e) / (1.0f + e);
+    f32 p = -5.70498872745e-3f;
+    p = p * s + 2.06390887954e-2f;
+    p = p * s + -5.37397155531e-2f;
+    p = p * s + 1.33314422036e-1f;
+    p = p * s + -3.33332819422e-1f;
+    const f32 near = p * s * x + x, signed_far = x < 0 ? -far : far;
+    return a < 0.625f ? near : signed_far;
+}
+static inline f64 tanh(f64 x) { return __builtin_tanh(x); }
+
+template <class T> static inline T sigmoid(T x) { return T(1) / (T(1) + exp(-x)); }
+template <class T> static inline T sign(T x) { return T(x > 0) - T(x < 0); }
+template <class T> static inline T maximum(T a, T b) { return a != a ? a : (a < b || b != b ? b : a); }
+template <class T> static inline T minimum(T a, T b) { return a != a ? a : (b < a || b != b ? b : a); }
+
+static inline f32 mod(f32 a, f32 b) {
+    const f32 r = __builtin_fmodf(a, b);
+    return r != 0 && (r < 0) != (b < 0) ? r + b : r;
+}
+static inline f64 mod(f64 a, f64 b) {
+    const f64 r = __builtin_fmod(a, b);
+    return r != 0 && (r < 0) != (b < 0) ? r + b : r;
+}
+
+// An index below bound, whatever x is: rounded towards zero and clamped; NaN gives 0.
+template <class T> static inline int64_t to_int(T x, int64_t bound) {
+    const T top = T(bound - 1);
+    const T inside = x > 0 ? (x < top ? x : top) : T(0);
+    return (int64_t)inside;
+}
+
+}  // namespace gdsl

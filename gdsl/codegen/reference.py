@@ -1,0 +1,368 @@
+"""The torch backend: one plain torch expression for each IR op. Slow, readable, and the reference for all others.
+
+Every function takes a node, the tensors of its operands and the run's :class:`Frame`, and returns the tensor of
+the node: ``[rows of the domain, *dims]``, or ``[*dims]`` for a global value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gdsl.errors import InputError
+from gdsl.ir.node import Node, walk
+from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.types import Domain, Kind, Type
+from gdsl.runtime import bspline, philox
+from gdsl.runtime.graph import Graph
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a run knows besides the tensors: the graph, the compute dtype and the batch vector of a batch of graphs."""
+
+    graph: Graph
+    dtype: torch.dtype
+    device: torch.device
+    batch: Tensor | None = None
+    num_graphs: int = 1
+
+    def rows(self, domain: Domain) -> int:
+        """How many rows a value of this domain has."""
+        return {
+            Domain.NODE: self.graph.num_targets,
+            Domain.SOURCE: self.graph.num_sources,
+            Domain.TARGET: self.graph.num_targets,
+            Domain.EDGE: self.graph.num_edges,
+            Domain.GRAPH: self.num_graphs,
+        }[domain]
+
+    def ends(self, end: str) -> Tensor:
+        """For each edge its node at this end; for ``g``, for each node its graph."""
+        if end == "g":
+            if self.batch is None:
+                return torch.zeros(self.graph.num_targets, dtype=torch.long, device=self.device)
+            return self.batch
+        return self.graph.edge_index[1 if end == "i" else 0]
+
+
+def evaluate(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    """The value of one node, its operands given."""
+    if node.op in ELEMENTWISE:
+        return _elementwise(node, args, frame)
+    return _RULES[node.op](node, args, frame)
+
+
+def run(outputs: Sequence[Node], tensors: Mapping[Node, Tensor], frame: Frame) -> list[Tensor]:
+    """Evaluate outputs from the tensors of their loads. Differentiable by torch's own autograd, too."""
+    values: dict[Node, Tensor] = dict(tensors)
+    for node in walk(outputs):
+        if node not in values:
+            values[node] = evaluate(node, [values[i] for i in node.inputs], frame)
+    return [full(values[o], o.type, frame) for o in outputs]
+
+
+def full(value: Tensor, type: Type, frame: Frame) -> Tensor:
+    """The tensor with its broadcast rows and dims written out."""
+    rows = () if type.domain is Domain.GLOBAL else (frame.rows(type.domain),)
+    return value.expand(*rows, *type.shape).contiguous()
+
+
+def align(value: Tensor, have: Type, want: Type) -> Tensor:
+    """A view of the value that broadcasts against the wanted dims, matched by name."""
+    rows = 0 if have.domain is Domain.GLOBAL else 1
+    order = [have.names.index(n) + rows for n in want.names if n in have.names]
+    value = value.permute([*range(rows), *order])
+    if want.domain is not Domain.GLOBAL and not rows:
+        value = value.unsqueeze(0)
+    lead = 0 if want.domain is Domain.GLOBAL else 1
+    for place, name in enumerate(want.names):
+        if name not in have.names:
+            value = value.unsqueeze(place + lead)
+    return value
+
+
+def _elementwise(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    aligned = [align(a, i.type, node.type) for a, i in zip(args, node.inputs, strict=True)]
+    return _compiled(node.op, node.attr("bound"), frame.dtype)(*aligned)
+
+
+_functions: dict[tuple[str, int | None, torch.dtype], Callable[..., Tensor]] = {}
+
+
+def _compiled(op: str, bound: int | None, dtype: torch.dtype) -> Callable[..., Tensor]:
+    """The torch template of an op as a function; the templates come from the op table, never from a program."""
+    key = (op, bound, dtype)
+    if key not in _functions:
+        entry = ELEMENTWISE[op]
+        names = [f"x{k}" for k in range(entry.arity)]
+        text = f"lambda {', '.join(names)}: {entry.torch.format(*names, bound=bound)}"
+        scope = {"torch": torch, "gdsl_float": lambda t: t.to(dtype)}
+        _functions[key] = eval(text, scope)
+    return _functions[key]
+
+
+def _const(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    dtype = {Kind.FLOAT: frame.dtype, Kind.INT: torch.long, Kind.BOOL: torch.bool}[node.kind]
+    return torch.full(node.type.shape, node.attr("value"), dtype=dtype, device=frame.device)
+
+
+def _graph_value(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    graph, what = frame.graph, node.attr("what")
+    if what == "edge_id":
+        return torch.arange(graph.num_edges, device=frame.device)
+    if what == "node_id":
+        return torch.arange(frame.rows(node.domain), device=frame.device)
+    if what == "position":
+        return graph.position.long()
+    return (graph.in_degree if what == "in_degree" else graph.out_degree).to(frame.dtype)
+
+
+def _iota(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    return torch.arange(node.dims[0].size, device=frame.device)
+
+
+def _random(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    shape = (frame.rows(node.domain), *node.type.shape)
+    return philox.uniform(args[0], node.attr("salt"), shape, frame.device, frame.dtype)
+
+
+def _contract(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    if len(args) == 1:
+        return _sum(node, args[0], frame)
+    letters: dict[str, str] = {}
+    for operand in node.inputs:
+        for name in operand.type.names:
+            letters.setdefault(name, "abcdefghijklmopqrstuvwxyz"[len(letters)])
+    terms = []
+    for operand in node.inputs:
+        row = "" if operand.domain is Domain.GLOBAL else "n"
+        terms.append(row + "".join(letters[n] for n in operand.type.names))
+    lead = "" if node.domain is Domain.GLOBAL else "n"
+    out = lead + "".join(letters[n] for n in node.type.names)
+    tensors = [full(a, i.type, frame) for a, i in zip(args, node.inputs, strict=True)]
+    return torch.einsum(",".join(terms) + "->" + out, *tensors)
+
+
+def _sum(node: Node, value: Tensor, frame: Frame) -> Tensor:
+    operand = node.inputs[0].type
+    rows = 0 if operand.domain is Domain.GLOBAL else 1
+    places = [operand.names.index(name) + rows for name in node.attr("reduce")]
+    if node.attr("total"):
+        places.append(0)
+    value = full(value, operand, frame)
+    if places:
+        value = value.sum(places)
+    kept = [n for n in operand.names if n not in node.attr("reduce")]
+    lead = 0 if node.domain is Domain.GLOBAL else 1
+    return value.permute([*range(lead), *(kept.index(n) + lead for n in node.type.names)])
+
+
+def _reduce(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    operand = node.inputs[0].type
+    place = operand.names.index(node.attr("dim")) + (0 if operand.domain is Domain.GLOBAL else 1)
+    value = full(args[0], operand, frame)
+    reducer = node.attr("reducer")
+    best = value.amax(place, keepdim=True) if reducer.endswith("max") else value.amin(place, keepdim=True)
+    if not reducer.startswith("arg"):
+        return best.squeeze(place)
+    winner = (value == best) | (value.isnan() & best.isnan())
+    return winner.to(torch.uint8).argmax(place)  # argmax of 0s and 1s: the first winner
+
+
+def _gather(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    return full(args[0], node.inputs[0].type, frame).index_select(0, frame.ends(node.attr("end")))
+
+
+def _segment(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    value = full(args[0], node.inputs[0].type, frame)
+    reducer, rows = node.attr("reducer"), frame.rows(node.domain)
+    ends = frame.ends(node.attr("end"))
+    places = 1
+    if len(args) == 2:
+        places = node.dims[0].size
+        ends = ends * places + args[1]
+    shape = (rows * places, *value.shape[1:])
+    result = _SEGMENTS[reducer](value, ends, shape)
+    return result.reshape(rows, *node.type.shape)
+
+
+def _segment_sum(value: Tensor, ends: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return value.new_zeros(shape).index_add(0, ends, value)
+
+
+def _scatter(value: Tensor, ends: Tensor, shape: tuple[int, ...], how: str, start: float) -> Tensor:
+    where = ends.reshape(-1, *(1,) * (value.dim() - 1)).expand_as(value)
+    init = value.new_full(shape, start)
+    return init.scatter_reduce(0, where, value, how, include_self=how == "prod")
+
+
+def _segment_arg(value: Tensor, ends: Tensor, shape: tuple[int, ...], how: str) -> Tensor:
+    best = _scatter(value, ends, shape, how, 0.0).index_select(0, ends)
+    winner = (value == best) | (value.isnan() & best.isnan())
+    edges = len(value)
+    ids = torch.arange(edges, device=value.device).reshape(-1, *(1,) * (value.dim() - 1)).expand_as(value)
+    first = _scatter(torch.where(winner, ids, edges), ends, shape, "amin", edges)
+    return torch.where(first == edges, -1, first)
+
+
+_SEGMENTS: dict[str, Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]] = {
+    "sum": _segment_sum,
+    "max": lambda v, e, s: _scatter(v, e, s, "amax", 0.0),
+    "min": lambda v, e, s: _scatter(v, e, s, "amin", 0.0),
+    "mul": lambda v, e, s: _scatter(v, e, s, "prod", 1.0),
+    "argmax": lambda v, e, s: _segment_arg(v, e, s, "amax"),
+    "argmin": lambda v, e, s: _segment_arg(v, e, s, "amin"),
+}
+
+
+def _order_rank(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    value = full(args[0], node.inputs[0].type, frame).reshape(frame.rows(node.inputs[0].domain), -1)
+    rows, ends = frame.rows(node.domain), frame.ends(node.attr("end"))
+    degree = torch.bincount(ends, minlength=rows)
+    first = degree.cumsum(0) - degree
+    place = (degree - 1).clamp(min=0).double() * node.attr("q")
+    place = place.floor() if node.attr("side") == "lower" else place.ceil()
+    at = first + place.long()
+    by_value = value.sort(dim=0, stable=True).indices
+    by_row = ends[by_value].sort(dim=0, stable=True).indices
+    order = by_value.gather(0, by_row)
+    if not len(order):
+        return torch.full((rows, *node.type.shape), -1, device=frame.device)
+    rank = order[at.clamp(max=len(order) - 1)]
+    return torch.where((degree > 0)[:, None], rank, -1).reshape(rows, *node.type.shape)
+
+
+def _scan(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    end, step, last = node.attr("end"), node.attr("step"), node.attr("last")
+    ends = frame.ends(end)
+    rows = int(ends.max()) + 1 if len(ends) else 0
+    if last:
+        rows = frame.rows(node.domain)
+    wide = Type(node.inputs[0].domain, node.dims)
+    values = [full(align(a, i.type, wide), wide, frame) for a, i in zip(args, node.inputs, strict=True)]
+    degree = torch.bincount(ends, minlength=rows)
+    order = ends.sort(stable=True).indices
+    position = torch.empty_like(ends)
+    position[order] = torch.arange(len(ends), device=ends.device) - (degree.cumsum(0) - degree)[ends[order]]
+    if node.attr("reverse"):
+        position = degree[ends] - 1 - position
+    acc = torch.full((rows, *node.type.shape), node.attr("init"), dtype=frame.dtype, device=frame.device)
+    before = torch.zeros((len(ends), *node.type.shape), dtype=frame.dtype, device=frame.device)
+    leaves = {leaf.attr("name"): leaf for leaf in walk([step]) if leaf.op == "load"}
+    for place in range(int(degree.max()) if rows else 0):
+        edges = (position == place).nonzero().squeeze(1)
+        here = ends[edges]
+        before = before.index_put((edges,), acc[here])
+        tensors = {"acc": acc[here], **{str(k): v[edges] for k, v in enumerate(values)}}
+        inner = {leaf: tensors[name] for name, leaf in leaves.items()}
+        for inside in walk([step]):
+            if inside not in inner:
+                inner[inside] = _scalar_step(inside, [inner[i] for i in inside.inputs], frame)
+        acc = acc.index_put((here,), inner[step].expand_as(acc[here]))
+    return acc if last else before
+
+
+def _scalar_step(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    if node.op == "const":
+        return _const(node, args, frame)
+    return _compiled(node.op, node.attr("bound"), frame.dtype)(*args)
+
+
+def _index(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    table, idx = node.inputs
+    dim = node.attr("dim")
+    if table.domain is Domain.GLOBAL:
+        place = table.type.names.index(dim)
+        rest = [k for k in range(len(table.dims)) if k != place]
+        return args[0].permute([place, *rest])[args[1]]
+    value, where = full(args[0], table.type, frame), args[1]
+    moved = value.movedim(table.type.names.index(dim) + 1, 1)
+    rows = torch.arange(len(value), device=value.device).reshape(-1, *(1,) * len(idx.dims))
+    where = where if idx.domain is not Domain.GLOBAL else where.unsqueeze(0)
+    return moved[rows, where]
+
+
+def _scatter_rows(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    g, idx = node.inputs
+    lead = Type(g.domain, idx.dims + tuple(d for d in g.dims if d.name not in idx.type.names))
+    value = full(align(args[0], g.type, lead), lead, frame)
+    where = full(args[1], Type(lead.domain, idx.dims, Kind.INT), frame) if idx.domain is Domain.GLOBAL else args[1]
+    dim = node.type.dim(node.attr("dim"))
+    rest = lead.names[len(idx.dims) :]
+    flat = value.reshape(where.numel(), *(lead.dim(n).size for n in rest))
+    out = flat.new_zeros(dim.size, *flat.shape[1:]).index_add(0, where.reshape(-1), flat)
+    have = (dim.name, *rest)
+    return out.permute([have.index(n) for n in node.type.names])
+
+
+def _slice(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    operand = node.inputs[0].type
+    place = operand.names.index(node.attr("dim"))
+    return full(args[0], operand, frame).narrow(
+        place + (0 if operand.domain is Domain.GLOBAL else 1), node.attr("start"), node.dims[place].size
+    )
+
+
+def _cat(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    new, parts = node.attr("new"), []
+    for operand, value, old in zip(node.inputs, args, node.attr("dims"), strict=True):
+        have = operand.type.with_dims(tuple(_as(d, new) if d.name == old else d for d in operand.dims))
+        want = node.type.with_dims(tuple(have.dim(new) if d.name == new else d for d in node.dims))
+        parts.append(full(align(value, have, want), want, frame))
+    return torch.cat(parts, node.type.names.index(new) + (0 if node.domain is Domain.GLOBAL else 1))
+
+
+def _as(dim, name: str):
+    return type(dim)(name, dim.size)
+
+
+def _reshape(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    value = full(args[0], node.inputs[0].type, frame)
+    return value.reshape(*value.shape[: len(value.shape) - len(node.inputs[0].dims)], *node.type.shape)
+
+
+def _transpose(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    return align(args[0], node.inputs[0].type, node.type)
+
+
+def _spread(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    return args[0].unsqueeze(0).expand(frame.rows(node.domain), *node.type.shape)
+
+
+def _bspline(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    attrs = dict(node.attrs)
+    rule = bspline.places if node.op == "bspline_index" else bspline.values
+    return rule(full(args[0], node.inputs[0].type, frame), **attrs)
+
+
+def _load(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    raise InputError(f"no value was given for `{node.attr('name')}`")
+
+
+_RULES: dict[str, Callable[[Node, Sequence[Tensor], Frame], Tensor]] = {
+    "load": _load,
+    "const": _const,
+    "graph_value": _graph_value,
+    "iota": _iota,
+    "random": _random,
+    "contract": _contract,
+    "reduce": _reduce,
+    "gather": _gather,
+    "segment": _segment,
+    "order_rank": _order_rank,
+    "scan": _scan,
+    "index": _index,
+    "scatter": _scatter_rows,
+    "slice": _slice,
+    "cat": _cat,
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "spread": _spread,
+    "stop_gradient": lambda node, args, frame: args[0].detach(),
+    "bspline": _bspline,
+    "bspline_index": _bspline,
+}

@@ -1,0 +1,21 @@
+"""The errors that gdsl raises on purpose. Those of the language itself are in ``gdsl.language.errors``."""
+
+
+class GdslError(Exception):
+    """Something a user can put right: the message says how."""
+
+
+class GraphError(GdslError, ValueError):
+    """A graph that cannot be: indices out of range, a wrong shape or dtype, sizes that contradict each other."""
+
+
+class InputError(GdslError, ValueError):
+    """A layer called with arguments that do not fit its program."""
+
+
+class CompilerError(GdslError, RuntimeError):
+    """No C++ compiler, or one that rejected a generated kernel."""
+
+
+class CacheError(GdslError, RuntimeError):
+    """A folder of compiled kernels that is not safe to load from."""

@@ -1,0 +1,318 @@
+"""Functions that are made of others: what the language offers beyond the op table.
+
+Each gives its formula. Written so that values *and derivatives* are right at the edges of the domain: no
+``0 * inf`` under a ``where``, no division by an empty segment.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from gdsl.ir import build
+from gdsl.ir.build import IRError
+from gdsl.ir.node import Node
+from gdsl.ir.types import Dim, Domain, Kind, Type, element_domain
+
+
+def op(name: str, *args: Node | float) -> Node:
+    """An entry of the op table."""
+    return build.elementwise(name, *args)
+
+
+def where(c: Node, a: Node | float, b: Node | float) -> Node:
+    return op("where", c, a, b)
+
+
+def _full(value: float, like: Node) -> Node:
+    return build.const(value, like.dims)
+
+
+# -------------------------------------------------------------------------------- activations
+
+
+def elu(x: Node, alpha: Node | float = 1.0) -> Node:
+    """x for x > 0, else alpha (e^x - 1). The exponential sees min(x, 0): it cannot overflow in the other branch."""
+    return where(x > 0.0, x, alpha * op("expm1", op("minimum", x, 0.0)))
+
+
+def selu(x: Node) -> Node:
+    """Klambauer et al. 2017, with their fixed point's two numbers."""
+    alpha, scale = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+    return scale * elu(x, alpha)
+
+
+def gelu(x: Node) -> Node:
+    """x Phi(x), with the normal distribution function by erf."""
+    return 0.5 * x * (1.0 + op("erf", x * math.sqrt(0.5)))
+
+
+def silu(x: Node) -> Node:
+    """x sigmoid(x)"""
+    return x * op("sigmoid", x)
+
+
+def softplus(x: Node) -> Node:
+    """log(1 + e^x) = max(x, 0) + log1p(e^-|x|). With relu and |x| tied at 0 the derivative there is 1/2 by `maximum`."""
+    return op("maximum", x, 0.0) + op("log1p", op("exp", -op("abs", x)))
+
+
+def log_sigmoid(x: Node) -> Node:
+    return -softplus(-x)
+
+
+def clamp(x: Node, low: Node | float, high: Node | float) -> Node:
+    """x held between low and high; the gradient is 1 between and at the limits, as in torch.clamp."""
+    return where(x < low, low, where(x > high, high, x))
+
+
+def square(x: Node) -> Node:
+    return x * x
+
+
+# ------------------------------------------------------------------------- over a feature dim
+
+
+def last_dim(x: Node) -> str:
+    if not x.dims:
+        raise IRError(f"{x.type} has no dim to reduce over")
+    return x.dims[-1].name
+
+
+def dim_size(x: Node, dims: Sequence[str]) -> int:
+    size = 1
+    for name in dims:
+        size *= x.type.dim(name).size
+    return size
+
+
+def dim_mean(x: Node, dims: Sequence[str]) -> Node:
+    return build.sum_dims(x, dims) * (1.0 / max(dim_size(x, dims), 1))
+
+
+def dim_extreme(x: Node, reducer: str, dims: Sequence[str]) -> Node:
+    """The max or min over some dims, one after the other."""
+    for name in dims:
+        x = build.reduce(x, reducer, name)
+    return x
+
+
+def dim_norm(x: Node, dims: Sequence[str]) -> Node:
+    """The Euclidean norm; its derivative at 0 is 0."""
+    return op("norm_sqrt", build.contract([x, x], dims))
+
+
+def dim_var(x: Node, dims: Sequence[str]) -> Node:
+    """mean((x - mean(x))^2)"""
+    return dim_mean(square(x - dim_mean(x, dims)), dims)
+
+
+def dim_std(x: Node, dims: Sequence[str]) -> Node:
+    return op("norm_sqrt", dim_var(x, dims))
+
+
+def _finite_or_zero(top: Node) -> Node:
+    """A maximum to subtract: constant for the derivative, and 0 where it is infinite, so that inf - inf never is."""
+    top = build.stop_gradient(top)
+    return where(op("abs", top) < math.inf, top, 0.0)
+
+
+def dim_softmax(x: Node, dims: Sequence[str]) -> Node:
+    """e^(x - max) / sum e^(x - max)"""
+    top = build.stop_gradient(dim_extreme(x, "max", dims))
+    raised = op("exp", x - top)
+    return in_order(raised / build.sum_dims(raised, dims), x)
+
+
+def dim_logsumexp(x: Node, dims: Sequence[str]) -> Node:
+    """max + log sum e^(x - max)"""
+    top = _finite_or_zero(dim_extreme(x, "max", dims))
+    return top + op("log", build.sum_dims(op("exp", x - top), dims))
+
+
+def dim_product(x: Node, dims: Sequence[str]) -> Node:
+    """The product over the places of a dim, one factor at a time."""
+    for name in dims:
+        parts = [build.select(x, name, k) for k in range(x.type.dim(name).size)]
+        product = parts[0] if parts else build.const(1.0)
+        for part in parts[1:]:
+            product = product * part
+        x = product
+    return x
+
+
+def in_order(x: Node, like: Node) -> Node:
+    """The dims of x in the order of ``like``, when they are the same dims."""
+    return build.transpose(x, like.type.names) if set(x.type.names) == set(like.type.names) else x
+
+
+def unit_dim(x: Node) -> Node:
+    """A value without dims as one over a dim of size 1, named ``1``."""
+    return build._reshape_to(x, (Dim("1", 1),))
+
+
+def dot(a: Node, b: Node) -> Node:
+    """The sum over the last dim of a, which b has too."""
+    dim = last_dim(a)
+    if dim not in b.type.names:
+        raise IRError(f"dot sums over `{dim}`, the last dim of {a.type}, and {b.type} has no such dim")
+    return build.contract([a, b], [dim])
+
+
+def cdist(a: Node, b: Node) -> Node:
+    """|a - b| over the last dim"""
+    return dim_norm(a - b, [last_dim(a)])
+
+
+def cross(a: Node, b: Node) -> Node:
+    """The cross product over the last dim, of size 3."""
+    dim = a.type.dim(last_dim(a))
+    if dim.size != 3 or dim.name not in b.type.names:
+        raise IRError(f"cross needs two vectors over one dim of size 3, not {a.type} and {b.type}")
+    one = Dim("1", 1)
+
+    def part(x: Node, k: int) -> Node:
+        return build.slice_dim(x, dim.name, k, one)
+
+    pairs = [(1, 2), (2, 0), (0, 1)]
+    parts = [part(a, k) * part(b, m) - part(a, m) * part(b, k) for k, m in pairs]
+    return build.cat(parts, [one.name] * 3, dim)
+
+
+def one_hot(index: Node, dim: Dim) -> Node:
+    """1 at the place of the index, else 0."""
+    return where(op("eq", build.iota(dim), index), 1.0, 0.0)
+
+
+# ------------------------------------------------------------------- over the edges of each node
+
+
+def spread(e: Node, end: str) -> Node:
+    """A global value as one value an edge (or node, for the end ``g``)."""
+    return build.spread(e, element_domain(end)) if e.domain is Domain.GLOBAL else e
+
+
+def segment_sum(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Dim | None = None) -> Node:
+    return build.segment(e, end, "sum", rows, by, dim)
+
+
+def segment_count(end: str, rows: Domain, by: Node | None = None, dim: Dim | None = None) -> Node:
+    """How many edges (nodes, for ``g``) each row has."""
+    if by is None and end in ("i", "j"):
+        return build.graph_value("in_degree" if end == "i" else "out_degree", rows)
+    return build.segment(spread(build.const(1.0), end), end, "sum", rows, by, dim)
+
+
+def segment_mean(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Dim | None = None) -> Node:
+    """sum / max(count, 1): 0 where there is nothing"""
+    total = segment_sum(e, end, rows, by, dim)
+    return in_order(total / op("maximum", segment_count(end, rows, by, dim), 1.0), total)
+
+
+def segment_var(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Dim | None = None) -> Node:
+    """mean(m^2) - mean(m)^2, as torch_geometric's VarAggregation"""
+    mean = segment_mean(e, end, rows, by, dim)
+    return segment_mean(e * e, end, rows, by, dim) - mean * mean
+
+
+def segment_std(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Dim | None = None) -> Node:
+    """sqrt(max(var, 1e-5)), and 0 where that is not above sqrt(1e-5), as torch_geometric's StdAggregation.
+
+    The comparison is made on var and not on its rounded root: it is the same, and does not depend on rounding.
+    """
+    var = segment_var(e, end, rows, by, dim)
+    large = var > 1e-5
+    return where(large, op("sqrt", where(large, var, 1.0)), 0.0)
+
+
+def segment_softmax(e: Node, end: str, rows: Domain) -> Node:
+    """e^(e - max) / sum of e^(e - max), over the edges of each node at this end.
+
+    The maximum is a constant for the derivative: its terms cancel.
+    """
+    e = spread(e, end)
+    top = build.stop_gradient(build.segment(e, end, "max", rows))
+    raised = op("exp", e - build.gather(top, end))
+    return raised / build.gather(segment_sum(raised, end, rows), end)
+
+
+def segment_logsumexp(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Dim | None = None) -> Node:
+    """max + log sum e^(e - max); -inf where there is nothing, by log 0."""
+    if by is not None:
+        raise IRError("logsumexp has no `by`")
+    e = spread(e, end)
+    top = _finite_or_zero(build.segment(e, end, "max", rows))
+    raised = op("exp", e - build.gather(top, end))
+    total = segment_sum(raised, end, rows)
+    # log's derivative at 0 is infinite: nothing flows into an empty segment.
+    filled = total > 0.0
+    return where(filled, top + op("log", where(filled, total, 1.0)), -math.inf)
+
+
+def _pick(e: Node, rank: Node, end: str, rows: Domain) -> Node:
+    """The value on the edge whose number ``rank`` gives for each row."""
+    chosen = op("eq", build.graph_value("edge_id", element_domain(end)), build.gather(rank, end))
+    return segment_sum(where(chosen, e, 0.0), end, rows)
+
+
+def segment_quantile(e: Node, end: str, rows: Domain, q: float) -> Node:
+    """The q-quantile of each segment, between two values by a straight line, as torch.quantile; 0 for none."""
+    if not 0.0 <= q <= 1.0:
+        raise IRError(f"a quantile is between 0 and 1, not {q}")
+    e = spread(e, end)
+    low = _pick(e, build.order_rank(e, end, q, "lower", rows), end, rows)
+    place = q * op("maximum", segment_count(end, rows) - 1.0, 0.0)
+    share = place - op("floor", place)
+    high = _pick(e, build.order_rank(e, end, q, "upper", rows), end, rows)
+    return low + share * (high - low)
+
+
+def segment_median(e: Node, end: str, rows: Domain) -> Node:
+    """The lower of the two middle values, as torch.median and torch_geometric's MedianAggregation; 0 for none."""
+    e = spread(e, end)
+    return _pick(e, build.order_rank(e, end, 0.5, "lower", rows), end, rows)
+
+
+def segment_stack(e: Node, end: str, rows: Domain, dim: Dim) -> Node:
+    """The K values of each segment side by side in a new leading dim, in edge order."""
+    place = build.graph_value("position", element_domain(end))
+    bounded = build.to_int(build.to_float(place), dim.size)
+    return build.segment(spread(e, end), end, "sum", rows, bounded, dim)
+
+
+def symmetric_norm(w: Node | None) -> Node:
+    """deg^-1/2[i] w deg^-1/2[j] with the (weighted) in-degree, and 0 where that is 0: Kipf and Welling 2017."""
+    degree = segment_count("i", Domain.NODE) if w is None else segment_sum(w, "i", Domain.NODE)
+    linked = op("ne", degree, 0.0)
+    root = where(linked, op("rsqrt", where(linked, degree, 1.0)), 0.0)
+    norm = build.gather(root, "i") * build.gather(root, "j")
+    return norm if w is None else build.gather(root, "i") * w * build.gather(root, "j")
+
+
+# ------------------------------------------------------------------------------------ B-splines
+
+
+def bspline(x: Node, kernel_size: int, degree: int, name: str) -> Node:
+    """The (degree + 1)^d products of open B-spline bases at x in [0, 1]^d: Fey et al. 2018.
+
+    One value for each control point that x touches, in the order of :func:`bspline_index`.
+    """
+    dim = Dim(name, _spline_points(x, kernel_size, degree))
+    type = Type(x.domain, (*x.dims[:-1], dim))
+    return build.basis("bspline", x, type, kernel_size=kernel_size, degree=degree)
+
+
+def bspline_index(x: Node, kernel_size: int, degree: int, name: str) -> Node:
+    """The control points that x touches, as integers below kernel_size^d; the first coordinate varies fastest."""
+    dim = Dim(name, _spline_points(x, kernel_size, degree))
+    bound = int(kernel_size ** x.type.dim(last_dim(x)).size)
+    type = Type(x.domain, (*x.dims[:-1], dim), Kind.INT, bound)
+    return build.basis("bspline_index", x, type, kernel_size=kernel_size, degree=degree)
+
+
+def _spline_points(x: Node, kernel_size: int, degree: int) -> int:
+    if degree not in (1, 2, 3):
+        raise IRError(f"a B-spline has degree 1, 2 or 3, not {degree}")
+    if kernel_size <= degree:
+        raise IRError(f"an open B-spline of degree {degree} needs a kernel size above {degree}, not {kernel_size}")
+    return int((degree + 1) ** x.type.dim(last_dim(x)).size)

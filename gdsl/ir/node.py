@@ -1,0 +1,184 @@
+"""The one IR node: immutable, hash-consed, so that structural equality is identity."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gdsl.ir.types import Dim, Domain, Kind, Type
+
+Attrs = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
+class Node:
+    """An operation applied to other nodes. Make one with the functions of :mod:`gdsl.ir.build`.
+
+    op:     a name of ``gdsl.ir.ops.ELEMENTWISE`` or of ``gdsl.ir.spec.STRUCTURAL``
+    inputs: the operands
+    type:   domain, dims and kind of the result
+    attrs:  what else the op needs, sorted by name, hashable
+    """
+
+    op: str
+    inputs: tuple[Node, ...]
+    type: Type
+    attrs: Attrs
+
+    @property
+    def domain(self) -> Domain:
+        return self.type.domain
+
+    @property
+    def dims(self) -> tuple[Dim, ...]:
+        return self.type.dims
+
+    @property
+    def kind(self) -> Kind:
+        return self.type.kind
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        for key, value in self.attrs:
+            if key == name:
+                return value
+        return default
+
+    def __repr__(self) -> str:
+        attrs = "".join(f" {k}={v!r}" for k, v in self.attrs)
+        return f"<{self.op}{attrs} {self.type}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return make, (self.op, self.inputs, self.type, dict(self.attrs))
+
+    def __add__(self, other: Node | float) -> Node:
+        return _elementwise("add", self, other)
+
+    def __radd__(self, other: Node | float) -> Node:
+        return _elementwise("add", other, self)
+
+    def __sub__(self, other: Node | float) -> Node:
+        return _elementwise("sub", self, other)
+
+    def __rsub__(self, other: Node | float) -> Node:
+        return _elementwise("sub", other, self)
+
+    def __mul__(self, other: Node | float) -> Node:
+        return _elementwise("mul", self, other)
+
+    def __rmul__(self, other: Node | float) -> Node:
+        return _elementwise("mul", other, self)
+
+    def __truediv__(self, other: Node | float) -> Node:
+        return _elementwise("div", self, other)
+
+    def __rtruediv__(self, other: Node | float) -> Node:
+        return _elementwise("div", other, self)
+
+    def __neg__(self) -> Node:
+        return _elementwise("neg", self)
+
+    def __lt__(self, other: Node | float) -> Node:
+        return _elementwise("lt", self, other)
+
+    def __le__(self, other: Node | float) -> Node:
+        return _elementwise("le", self, other)
+
+    def __gt__(self, other: Node | float) -> Node:
+        return _elementwise("gt", self, other)
+
+    def __ge__(self, other: Node | float) -> Node:
+        return _elementwise("ge", self, other)
+
+
+def _elementwise(op: str, *args: Node | float) -> Node:
+    from gdsl.ir import build  # the builder needs Node: imported late
+
+    return build.elementwise(op, *args)
+
+
+_interned: weakref.WeakValueDictionary[tuple[Any, ...], Node] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def _identity(value: Any) -> Any:
+    """A key under which 1, 1.0, True, 0.0 and -0.0 are all different, and NaN equals itself."""
+    if isinstance(value, float):
+        return ("float", value.hex())
+    if isinstance(value, tuple):
+        return tuple(_identity(v) for v in value)
+    return (type(value).__name__, value)
+
+
+def make(op: str, inputs: Iterable[Node], type: Type, attrs: Mapping[str, Any] | None = None) -> Node:
+    """The one node with this op, inputs, type and attributes. No rule is checked here."""
+    inputs = tuple(inputs)
+    items: Attrs = tuple(sorted((attrs or {}).items()))
+    key = (op, inputs, type, tuple((k, _identity(v)) for k, v in items))
+    with _lock:
+        node = _interned.get(key)
+        if node is None:
+            node = Node(op, inputs, type, items)
+            _interned[key] = node
+    return node
+
+
+def walk(outputs: Iterable[Node]) -> Iterator[Node]:
+    """Every node that the outputs need, each once, inputs before users, in a stable order."""
+    seen: set[Node] = set()
+    for output in outputs:
+        stack: list[tuple[Node, bool]] = [(output, False)]
+        while stack:
+            node, ready = stack.pop()
+            if ready:
+                yield node
+            elif node not in seen:
+                seen.add(node)
+                stack.append((node, True))
+                stack.extend((i, False) for i in reversed(node.inputs) if i not in seen)
+
+
+def users(outputs: Iterable[Node]) -> dict[Node, list[Node]]:
+    """For every node that the outputs need, the nodes that read it (once per reading operand)."""
+    found: dict[Node, list[Node]] = {}
+    for node in walk(outputs):
+        found.setdefault(node, [])
+        for operand in node.inputs:
+            found[operand].append(node)
+    return found
+
+
+def rebuild(node: Node, inputs: tuple[Node, ...]) -> Node:
+    """The same operation on other operands of the same types."""
+    if inputs == node.inputs:
+        return node
+    return make(node.op, inputs, node.type, dict(node.attrs))
+
+
+def substitute(
+    outputs: Iterable[Node], replace: Callable[[Node], Node | None] | Mapping[Node, Node]
+) -> dict[Node, Node]:
+    """Map every node below the outputs to its version after ``replace``, bottom up.
+
+    ``replace`` sees each node after its operands were replaced and gives a new node, or None to keep it.
+    As a mapping, it names nodes to swap before anything below them is looked at.
+    """
+    result: dict[Node, Node] = {}
+    if isinstance(replace, Mapping):
+        swap = replace
+
+        def keep(node: Node) -> Node | None:
+            return None
+
+        change: Callable[[Node], Node | None] = keep
+    else:
+        swap, change = {}, replace
+    for node in walk(outputs):
+        if node in swap:
+            result[node] = swap[node]
+            continue
+        new = rebuild(node, tuple(result[i] for i in node.inputs))
+        result[node] = change(new) or new
+    return result

@@ -1,0 +1,147 @@
+"""IR as text: a program as a list of equations that read like the language."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gdsl.ir.node import Node, users, walk
+from gdsl.ir.program import Program
+
+_INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==",
+          "ne": "!=", "and": "and", "or": "or"}  # fmt: skip
+_LEVEL = {"or": 1, "and": 2, "lt": 3, "le": 3, "gt": 3, "ge": 3, "eq": 3, "ne": 3, "add": 4, "sub": 4, "mul": 5, "div": 5,
+          "neg": 6}  # fmt: skip
+_ATOM = 9
+
+
+class Names:
+    """Names for nodes: the user's where there are some, else ``t0``, ``t1``, ..."""
+
+    def __init__(self, given: Mapping[Node, str]):
+        self._names: dict[Node, str] = {}
+        self._used: set[str] = set()
+        self._given = given
+
+    def __getitem__(self, node: Node) -> str:
+        if node not in self._names:
+            name = self._given.get(node) or node.attr("name")
+            self._names[node] = self._fresh(name)
+        return self._names[node]
+
+    def _fresh(self, name: str | None) -> str:
+        base, count = name or "t", 0 if name is None else 1
+        name = name or "t0"
+        while name in self._used:
+            count += 1
+            name = f"{base}{count}" if base == "t" else f"{base}_{count}"
+        self._used.add(name)
+        return name
+
+
+def expression(node: Node, names: Mapping[Node, str], *, root: bool = True) -> str:
+    """The node as an expression over named nodes."""
+    return _write(node, names, root)[0]
+
+
+def _write(node: Node, names: Mapping[Node, str], root: bool) -> tuple[str, int]:
+    if not root and node in names:
+        return names[node], _ATOM
+    if node.op in _INFIX:
+        level = _LEVEL[node.op]
+        left = _operand(node.inputs[0], names, level)
+        right = _operand(node.inputs[1], names, level + 1)
+        return f"{left} {_INFIX[node.op]} {right}", level
+    if node.op == "neg":
+        return f"-{_operand(node.inputs[0], names, 6)}", 6
+    if node.op in _CALLS:
+        return _CALLS[node.op](node, [_operand(i, names, 0) for i in node.inputs])
+    return f"{node.op}({', '.join(_operand(i, names, 0) for i in node.inputs)})", _ATOM
+
+
+def _operand(node: Node, names: Mapping[Node, str], level: int) -> str:
+    text, own = _write(node, names, False)
+    return f"({text})" if own < level else text
+
+
+def _const(node: Node, args: list[str]) -> tuple[str, int]:
+    value = node.attr("value")
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float) and float(text) != value:
+        text = repr(value)
+    return text, _ATOM if not text.startswith("-") else 6
+
+
+def _contract(node: Node, args: list[str]) -> tuple[str, int]:
+    over = ", ".join(node.attr("reduce"))
+    dims = f"[{over}]" if over else ""
+    head = f"total{dims}" if node.attr("total") else f"sum{dims}"
+    return f"{head}({' * '.join(args)})", _ATOM
+
+
+def _segment(node: Node, args: list[str]) -> tuple[str, int]:
+    end = node.attr("end")
+    by = f", by {args[1]}" if len(args) == 2 else ""
+    return f"{node.attr('reducer')}@{end}({args[0]}{by})", _ATOM
+
+
+def _gather(node: Node, args: list[str]) -> tuple[str, int]:
+    text = args[0] if args[0].replace("_", "a").replace("'", "a").isalnum() else f"({args[0]})"
+    return f"{text}[{node.attr('end')}]", _ATOM
+
+
+def _reshape(node: Node, args: list[str]) -> tuple[str, int]:
+    return f"reshape({args[0]}; {', '.join(node.type.names)})", _ATOM
+
+
+_CALLS = {
+    "const": _const,
+    "contract": _contract,
+    "segment": _segment,
+    "gather": _gather,
+    "reshape": _reshape,
+    "load": lambda node, args: (node.attr("name"), _ATOM),
+    "graph_value": lambda node, args: (node.attr("what"), _ATOM),
+    "iota": lambda node, args: (f"iota({node.dims[0].name})", _ATOM),
+    "transpose": lambda node, args: (f"transpose({args[0]}; {', '.join(node.type.names)})", _ATOM),
+    "slice": lambda node, args: (
+        f"slice({args[0]}; {node.attr('dim')} from {node.attr('start')} as "
+        f"{node.dims[node.inputs[0].type.names.index(node.attr('dim'))].name})",
+        _ATOM,
+    ),
+    "cat": lambda node, args: (f"cat({', '.join(args)}; {node.attr('new')})", _ATOM),
+    "index": lambda node, args: (f"{args[0]}[{args[1]}]", _ATOM),
+    "scatter": lambda node, args: (f"scatter({args[0]}, {args[1]}; {node.attr('dim')})", _ATOM),
+    "reduce": lambda node, args: (f"{node.attr('reducer')}[{node.attr('dim')}]({args[0]})", _ATOM),
+    "random": lambda node, args: (f"uniform({args[0]}, {node.attr('salt')})", _ATOM),
+    "spread": lambda node, args: (args[0], _ATOM),
+    "order_rank": lambda node, args: (f"rank@{node.attr('end')}({args[0]}, {node.attr('q'):g})", _ATOM),
+    "call": lambda node, args: (f"{node.attr('module')}({', '.join(args)})", _ATOM),
+}
+
+
+def name_nodes(program: Program) -> dict[Node, str]:
+    """Names for every node that deserves a line of its own: named by the user, an output, or used twice."""
+    names = Names(program.names)
+    found: dict[Node, str] = {}
+    uses = users(program.nodes)
+    outputs = set(program.nodes)
+    for node in walk(program.nodes):
+        trivial = node.op in ("const", "iota", "graph_value")
+        wanted = node.op == "load" or node in program.names or node in outputs or len(uses[node]) > 1
+        if wanted and not trivial:
+            found[node] = names[node]
+    return found
+
+
+def print_program(program: Program) -> str:
+    """One equation a line: ``alpha = exp(score - m[i]) / z[i]   # edge[heads]``."""
+    names = name_nodes(program)
+    lines = []
+    for node, name in names.items():
+        left = name
+        right = f"{node.attr('role')}" if node.op == "load" else expression(node, names)
+        lines.append((f"{left} = {right}", str(node.type)))
+    width = min(max((len(text) for text, _ in lines), default=0), 88)
+    body = [f"    {text.ljust(width)}  # {type}" for text, type in lines]
+    results = ", ".join(f"{name} = {names[node]}" if name != names[node] else name for name, node in program.outputs)
+    return "\n".join([f"program {program.name} {{", *body, f"    return {results}", "}"])

@@ -1,0 +1,40 @@
+"""A program of the IR: named outputs over loads. What every pass takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from gdsl.ir.node import Node, walk
+
+
+@dataclass(frozen=True)
+class Program:
+    """Outputs with names, and the names that the user gave to values on the way.
+
+    name:    for generated code and messages
+    outputs: (name, node) in the order of the results
+    names:   names of nodes, for readable code; passes carry them along
+    """
+
+    name: str
+    outputs: tuple[tuple[str, Node], ...]
+    names: Mapping[Node, str] = field(default_factory=dict)
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return tuple(node for _, node in self.outputs)
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The loads, in a stable order."""
+        return tuple(node for node in walk(self.nodes) if node.op == "load")
+
+    def with_outputs(self, nodes: Iterable[Node], mapping: Mapping[Node, Node] | None = None) -> Program:
+        """The same program with its outputs replaced; ``mapping`` carries names from old nodes to new."""
+        outputs = tuple((name, node) for (name, _), node in zip(self.outputs, nodes, strict=True))
+        names = dict(self.names)
+        for old, new in (mapping or {}).items():
+            if old in self.names:
+                names.setdefault(new, self.names[old])
+        return Program(self.name, outputs, names)

@@ -1,0 +1,107 @@
+"""The types of IR values: a domain (what there is one value for), named dims, and a kind of number."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+
+
+class Domain(enum.Enum):
+    """What a value has one instance for."""
+
+    GLOBAL = "global"
+    NODE = "node"
+    SOURCE = "source"
+    TARGET = "target"
+    EDGE = "edge"
+    GRAPH = "graph"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+class Kind(enum.Enum):
+    """The kind of number; the width of FLOAT is chosen when a program is compiled."""
+
+    FLOAT = "float"
+    INT = "int"
+    BOOL = "bool"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Dim:
+    """A named feature dimension. Two dims are the same when name and size agree."""
+
+    name: str
+    size: int
+
+    def __repr__(self) -> str:
+        return f"{self.name}={self.size}"
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """The type of a value: stored as ``[rows of the domain, *dims]``.
+
+    ``bound`` is set on integers that are known to lie in ``[0, bound)``.
+    """
+
+    domain: Domain
+    dims: tuple[Dim, ...] = ()
+    kind: Kind = Kind.FLOAT
+    bound: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the feature dims, without the domain's rows."""
+        return tuple(d.size for d in self.dims)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(d.name for d in self.dims)
+
+    @property
+    def numel(self) -> int:
+        """Numbers per row of the domain."""
+        n = 1
+        for d in self.dims:
+            n *= d.size
+        return n
+
+    def dim(self, name: str) -> Dim:
+        for d in self.dims:
+            if d.name == name:
+                return d
+        raise KeyError(name)
+
+    def with_dims(self, dims: tuple[Dim, ...]) -> Type:
+        return replace(self, dims=dims)
+
+    def __str__(self) -> str:
+        """As the language writes it: ``edge[heads, out_channels]``."""
+        text = self.domain.value
+        if self.dims:
+            text += "[" + ", ".join(self.names) + "]"
+        if self.kind is Kind.INT:
+            text += f": int({self.bound})" if self.bound is not None else ": int"
+        elif self.kind is Kind.BOOL:
+            text += ": bool"
+        return text
+
+
+# The end of an edge at which a node value is read, or a segment is formed. ``i`` is the target of
+# an edge j -> i, ``j`` its source; ``g`` takes nodes as the "edges" and graphs of a batch as rows.
+ENDS = ("i", "j", "g")
+
+
+def element_domain(end: str) -> Domain:
+    """The domain that ``gather`` produces and ``segment`` consumes at this end."""
+    return Domain.NODE if end == "g" else Domain.EDGE
+
+
+def row_domains(end: str) -> tuple[Domain, ...]:
+    """The domains that ``gather`` may read at this end."""
+    return {"i": (Domain.NODE, Domain.TARGET), "j": (Domain.NODE, Domain.SOURCE), "g": (Domain.GRAPH,)}[end]

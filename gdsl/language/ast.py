@@ -1,0 +1,298 @@
+"""The syntax tree: what the text says, before any name is looked up.
+
+Every node is frozen and has a span. Spans take no part in equality, so two programs are equal when they say
+the same, wherever they stand: ``parse(format(p)) == p``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of the source: offsets ``[start, end)``, and the line and column of its start, from 1."""
+
+    start: int
+    end: int
+    line: int
+    column: int
+
+    def to(self, other: Span) -> Span:
+        """From the start of this span to the end of the other."""
+        return Span(self.start, max(self.end, other.end), self.line, self.column)
+
+
+NOWHERE = Span(0, 0, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """What every syntax node has."""
+
+    span: Span = field(default=NOWHERE, compare=False, repr=False, kw_only=True)
+
+
+# ------------------------------------------------------------------------------------ expressions
+
+
+@dataclass(frozen=True, slots=True)
+class Number(Tree):
+    """``text`` is how it was written, for the formatter."""
+
+    value: int | float
+    text: str = field(default="", compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Text(Tree):
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Boolean(Tree):
+    value: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing(Tree):
+    """``none``"""
+
+
+@dataclass(frozen=True, slots=True)
+class Name(Tree):
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unary(Tree):
+    """``op`` is ``-`` or ``not``."""
+
+    op: str
+    operand: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Binary(Tree):
+    """``op`` is one of ``+ - * / @ ** == != < <= > >= and or``."""
+
+    op: str
+    left: Expression
+    right: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Subscript(Tree):
+    """``value[indices]``: an end of an edge, or places of dims."""
+
+    value: Expression
+    indices: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Named(Tree):
+    """An argument by name: ``w = 1``"""
+
+    name: str
+    value: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Arrow(Tree):
+    """``d' -> d``, in ``rename``"""
+
+    old: Expression
+    new: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Tree):
+    """``function[over](arguments; dims) at end by key``"""
+
+    function: str
+    arguments: tuple[Argument, ...] = ()
+    over: tuple[Expression, ...] = ()
+    dims: tuple[Expression, ...] = ()
+    at: str | None = None
+    by: Expression | None = None
+    name_span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+Expression: TypeAlias = Number | Text | Boolean | Nothing | Name | Unary | Binary | Subscript | Call
+Argument: TypeAlias = Expression | Named | Arrow
+
+
+# ------------------------------------------------------------------------------------- statements
+
+
+@dataclass(frozen=True, slots=True)
+class Dim(Tree):
+    """``size``, or the range ``start..size`` with both ends in it."""
+
+    size: Expression
+    start: Expression | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Tree):
+    """``: int(bound)``, ``: bool`` or ``: float``"""
+
+    name: str
+    bound: Expression | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration(Tree):
+    """``role name[dims]: kind ~ init = default``; role is param, buffer, node, source, target, edge or graph."""
+
+    role: str
+    name: str
+    dims: tuple[Dim, ...] = ()
+    kind: Kind | None = None
+    init: Expression | None = None
+    default: Expression | None = None
+    name_span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Transform(Tree):
+    """``graph name(arguments)``: what the graph must be."""
+
+    name: str
+    arguments: tuple[Argument, ...] = ()
+    name_span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Constant(Tree):
+    """``const name = value``"""
+
+    name: str
+    value: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Module(Tree):
+    """``module name``, or ``module name = none`` for one that may be left out."""
+
+    name: str
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rule(Tree):
+    """``kind name = value``; kind is message, aggregate, update, pool, or "" for a plain definition."""
+
+    kind: str
+    name: str
+    value: Expression
+    name_span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Function(Tree):
+    """``def name(parameters) = body``"""
+
+    name: str
+    parameters: tuple[str, ...]
+    body: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Reducer(Tree):
+    """``reduce name(parameters) = body init initial``; the first parameter is the accumulator."""
+
+    name: str
+    parameters: tuple[str, ...]
+    body: Expression
+    initial: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Loop(Tree):
+    """``for name in start..stop { body }``, both ends in it."""
+
+    name: str
+    start: Expression
+    stop: Expression
+    body: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch(Tree):
+    """``if condition { then } else { otherwise }``"""
+
+    condition: Expression
+    then: tuple[Statement, ...]
+    otherwise: tuple[Statement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Return(Tree):
+    values: tuple[Expression, ...]
+
+
+Statement: TypeAlias = (
+    Declaration | Transform | Constant | Module | Rule | Function | Reducer | Loop | Branch | Return
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter(Tree):
+    """An argument of the layer. ``required`` when it has no default."""
+
+    name: str
+    default: int | float | bool | str | None = None
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Layer(Tree):
+    """``layer name(parameters) { body }``. ``doc`` is the comment above it, ``source`` the whole text."""
+
+    name: str
+    parameters: tuple[Parameter, ...] = ()
+    body: tuple[Statement, ...] = ()
+    doc: str = field(default="", compare=False, repr=False)
+    source: str = field(default="", compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Program(Tree):
+    """A text: one layer or several."""
+
+    layers: tuple[Layer, ...]
+    source: str = field(default="", compare=False, repr=False)
+
+    def layer(self, name: str | None = None) -> Layer:
+        """The layer of that name; without a name, the only one."""
+        if name is None and len(self.layers) == 1:
+            return self.layers[0]
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        names = ", ".join(layer.name for layer in self.layers)
+        if name is None:
+            raise LookupError(f"the program has several layers, choose one: {names}")
+        raise LookupError(f"the program has no layer {name}, it has: {names}")
+
+
+def children(tree: Tree) -> Iterator[Tree]:
+    """The syntax nodes directly inside one."""
+    for f in fields(tree):
+        value = getattr(tree, f.name)
+        if isinstance(value, Tree):
+            yield value
+        elif isinstance(value, tuple):
+            yield from (v for v in value if isinstance(v, Tree))
+
+
+def walk(tree: Tree) -> Iterator[Tree]:
+    """The node and everything inside it, in the order of the text, without recursion."""
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack.extend(reversed(list(children(node))))

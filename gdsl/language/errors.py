@@ -1,0 +1,89 @@
+"""Mistakes in a program: each with its place, the line with a caret, what was expected, and a hint."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gdsl.errors import GdslError
+from gdsl.language.ast import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One mistake. ``detail`` gives the types or values at hand, ``expected`` what could stand here."""
+
+    message: str
+    span: Span
+    detail: str | None = None
+    expected: tuple[str, ...] = ()
+    hint: str | None = None
+
+    def render(self, source: str, where: str | None = None) -> str:
+        """As a compiler prints it."""
+        line, column = self.span.line, self.span.column
+        lines = source.split("\n")
+        text = lines[line - 1].rstrip("\r") if line <= len(lines) else ""
+        # Tabs would shift the caret: show each as one space.
+        text = text.replace("\t", " ")
+        width = max(1, min(self.span.end - self.span.start, len(text) - column + 1))
+        place = f"{where}, " if where else ""
+        gutter = " " * len(str(line))
+        out = [
+            f"error: {self.message}",
+            f"{gutter} --> {place}line {line}, column {column}",
+            f"{gutter} |",
+            f"{line} | {text}",
+            f"{gutter} | {' ' * (column - 1)}{'^' * width}",
+        ]
+        if self.detail:
+            out.append(f"{gutter} = {self.detail}")
+        if self.expected:
+            out.append(f"{gutter} = expected {either(self.expected)}")
+        if self.hint:
+            out.append(f"{gutter} = hint: {self.hint}")
+        return "\n".join(out)
+
+
+class LanguageError(GdslError, ValueError):
+    """A program that does not parse or does not type-check. ``diagnostics`` holds every mistake found."""
+
+    def __init__(self, diagnostics: Sequence[Diagnostic], source: str = "", where: str | None = None):
+        self.diagnostics = tuple(sorted(diagnostics, key=lambda d: (d.span.start, d.message)))
+        self.source, self.where = source, where
+        super().__init__(self.render())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.diagnostics, self.source, self.where)
+
+    def render(self) -> str:
+        return "\n\n".join(d.render(self.source, self.where) for d in self.diagnostics)
+
+
+class Mistake(Exception):
+    """Raised while checking one statement; the checker notes it and goes on with the next statement."""
+
+    def __init__(self, message: str, span: Span, *, detail: str | None = None, hint: str | None = None):
+        super().__init__(message)
+        self.diagnostic = Diagnostic(message, span, detail=detail, hint=hint)
+
+
+def either(words: Sequence[str]) -> str:
+    """``a``, ``a or b``, ``a, b or c``"""
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant."""
+    candidates = sorted(set(known))
+    lowered = {k.lower(): k for k in candidates}
+    if name.lower() in lowered:
+        return lowered[name.lower()]
+    found = difflib.get_close_matches(name, candidates, n=1, cutoff=0.65)
+    return found[0] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str | None = None) -> str | None:
+    found = closest(name, known)
+    return f"did you mean `{found}`?" if found else otherwise

@@ -1,0 +1,416 @@
+"""Expressions to IR nodes, or to constants when everything in them is known from the layer's arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gdsl.ir import build
+from gdsl.ir.build import IRError
+from gdsl.ir.library import op
+from gdsl.ir.node import Node
+from gdsl.ir.types import ENDS, Domain, Kind
+from gdsl.language import ast, format
+from gdsl.language.errors import Mistake, did_you_mean
+from gdsl.language.functions import OPERATORS
+from gdsl.language.program import Constant
+from gdsl.language.sizes import Size
+from gdsl.language.tree import CONSTANTS
+from gdsl.language.values import Absent, Poison, Poisoned, Scope, Value, is_constant, is_number
+
+# A program may use this many steps; functions that call functions could otherwise take exponential time.
+MAX_STEPS = 200_000
+MAX_SIZE = 2**40
+
+
+# What `==` compares as a word: a string, none, or an input that is not there.
+_WORDS = (str, type(None), Absent)
+
+
+class Expressions:
+    """Checks expressions in a scope. ``forms.Forms`` adds the calls."""
+
+    def __init__(self, scope: Scope):
+        self.scope = scope
+        self.steps = 0
+        # The size expression that a dim's name stands for, where it is more than that name.
+        self.sizes: dict[str, Size] = {}
+        # The first place of a dim that was declared as a range.
+        self.origins: dict[tuple[Node, str], int] = {}
+        # The dim that an integer value counts along, from its declared bound.
+        self.counts: dict[Node, str] = {}
+        # The dims that the index of a running loop could count along.
+        self.loops: dict[str, tuple[str, ...]] = {}
+        # Dims of inputs that are no arguments; "" in messages until a call gives the sizes.
+        self.free: dict[str, int] = {}
+
+    # ------------------------------------------------------------------------------- reading
+
+    def value(self, e: ast.Tree) -> Value:
+        """Whatever the expression stands for."""
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            raise Mistake("the program is too large once loops and functions are written out", e.span)
+        try:
+            return self._READ[type(e)](self, e)
+        except IRError as error:
+            raise Mistake(error.message, e.span, hint=error.hint) from None
+
+    def node(self, e: ast.Tree) -> Node:
+        """A value of the program: an IR node. A number becomes one that is the same everywhere."""
+        value = self.value(e)
+        if isinstance(value, Node):
+            return value
+        if isinstance(value, bool):
+            return build.const(value)
+        if is_number(value):
+            return build.const(float(value))  # type: ignore[arg-type]
+        raise self.unusable(value, e)
+
+    def number(self, e: ast.Tree, what: str = "this") -> int | float:
+        """A number known at construction."""
+        value = self.value(e)
+        if is_number(value):
+            return value  # type: ignore[return-value]
+        if isinstance(value, Node):
+            raise Mistake(f"{what} must be a number known when the layer is constructed, not {value.type}", e.span)
+        raise self.unusable(value, e, f"{what} must be a number")
+
+    def integer(self, e: ast.Tree, what: str = "this") -> int:
+        number = self.number(e, what)
+        if number != int(number):
+            raise Mistake(f"{what} must be a whole number, not {number}", e.span)
+        return int(number)
+
+    def unusable(self, value: Value, e: ast.Tree, needed: str | None = None) -> Mistake:
+        text = format.expression(e)
+        if isinstance(value, Absent):
+            return Mistake(
+                f"`{value.name}` is optional and was not passed",
+                e.span,
+                hint=f"use it inside `if {value.name} {{ ... }}`, or declare a default",
+            )
+        if is_constant(value):
+            kind = "none" if value is None else "a string" if isinstance(value, str) else f"`{value}`"
+            return Mistake(needed or f"`{text}` is {kind}, and a value is needed here", e.span)
+        return Mistake(f"`{text}` is a function, and a value is needed here", e.span, hint=f"call it: {text}(...)")
+
+    def condition(self, e: ast.Tree) -> bool:
+        """A condition of ``if``: from arguments, and from which optional inputs are passed."""
+        value = self.value(e)
+        truth = self._truth(value, e)
+        if truth is None:
+            assert isinstance(value, Node)
+            raise Mistake(
+                f"`if` is decided when the layer is constructed, and this is {value.type}",
+                e.span,
+                hint="use where(condition, a, b) to choose while it runs",
+            )
+        return truth
+
+    def is_optional(self, name: str) -> bool:
+        return False
+
+    # ------------------------------------------------------------------------ names and literals
+
+    def _literal(self, e: Any) -> Value:
+        value: Constant = e.value
+        return value
+
+    def _nothing(self, e: ast.Nothing) -> Value:
+        return None
+
+    def _name(self, e: ast.Name) -> Value:
+        found = self.scope.find(e.id)
+        if found is not KeyError:
+            if isinstance(found, Poison):
+                raise Poisoned
+            return found  # type: ignore[return-value]
+        if e.id in CONSTANTS:
+            return CONSTANTS[e.id]
+        if e.id in self.free:
+            return self.free[e.id]
+        if e.id in ENDS:
+            hint: str | None = "i and j are the two ends of an edge, as in x[j]"
+        elif self.is_function(e.id):
+            hint = f"`{e.id}` is a function: call it, {e.id}(...)"
+        else:
+            hint = did_you_mean(e.id, [*self.scope.names, *self.scope.local, *self.free])
+        raise Mistake(f"unknown name `{e.id}`", e.span, hint=hint)
+
+    def is_function(self, name: str) -> bool:
+        return False
+
+    # -------------------------------------------------------------------------------- operators
+
+    def _unary(self, e: ast.Unary) -> Value:
+        value = self.value(e.operand)
+        if e.op == "not":
+            truth = self._truth(value, e.operand)
+            return op("not", self.operand(value, e.operand)) if truth is None else not truth
+        if is_number(value):
+            return -value  # type: ignore[operator]
+        return -self.operand(value, e.operand)
+
+    def _binary(self, e: ast.Binary) -> Value:
+        if e.op in ("and", "or"):
+            return self._logic(e)
+        left, right = self.value(e.left), self.value(e.right)
+        if e.op in ("==", "!=") and (isinstance(left, _WORDS) or isinstance(right, _WORDS)):
+            return self._same(left, right) == (e.op == "==")
+        if e.op != "@" and self._known(left) and self._known(right):
+            return self.compute(OPERATORS[e.op][1], [left, right], e)
+        a, b = self.operand(left, e.left), self.operand(right, e.right)
+        self.aligned([a, b], [e.left, e.right])
+        if e.op == "@":
+            return build.matmul(a, b)
+        if e.op == "**":
+            return self.power(a, b, right)
+        return op(OPERATORS[e.op][0], a, b)
+
+    def _logic(self, e: ast.Binary) -> Value:
+        """`and` and `or`: decided now when the left side is known, as in Python; else a value."""
+        left = self.value(e.left)
+        known = self._truth(left, e.left)
+        if known is not None and known == (e.op == "or"):
+            return known
+        right = self.value(e.right)
+        if known is not None:  # the left side decides nothing
+            truth = self._truth(right, e.right)
+            return right if truth is None else truth
+        a, b = self.operand(left, e.left), self.operand(right, e.right)
+        self.aligned([a, b], [e.left, e.right])
+        return op(e.op, a, b)
+
+    def _truth(self, value: Value, e: ast.Tree) -> bool | None:
+        """What a condition is when the layer is constructed; None when only the running layer can say."""
+        if isinstance(value, Absent):
+            return False
+        if isinstance(value, Node):
+            return True if isinstance(e, ast.Name) and self.is_optional(e.id) else None
+        return bool(value) if is_constant(value) else True
+
+    @staticmethod
+    def _known(value: Value) -> bool:
+        return isinstance(value, bool | int | float)
+
+    @staticmethod
+    def _same(left: Value, right: Value) -> bool:
+        """Equality with none and with strings; an input that is absent is none."""
+        a, b = (None if isinstance(v, Absent) else v for v in (left, right))
+        return a is None and b is None or (isinstance(a, str) and a == b)
+
+    def operand(self, value: Value, e: ast.Tree) -> Node:
+        if isinstance(value, Node):
+            return value
+        if isinstance(value, bool):
+            return build.const(value)
+        if is_number(value):
+            return build.const(value)  # type: ignore[arg-type]
+        raise self.unusable(value, e)
+
+    def power(self, a: Node, b: Node, exponent: Value) -> Node:
+        """Small whole powers are products: exact, and right for negative numbers."""
+        if exponent == 2:
+            return a * a
+        if exponent == 3:
+            return a * a * a
+        if exponent == 0.5:
+            return op("sqrt", a)
+        if exponent == -0.5:
+            return op("rsqrt", a)
+        return op("pow", a, b)
+
+    def compute(self, function: Callable[..., Any], values: Sequence[Any], e: ast.Tree) -> Constant:
+        """A function of numbers, now. Whole numbers that would grow without end are a mistake."""
+        try:
+            if isinstance(e, ast.Binary) and e.op == "**":
+                base, exponent = values
+                if abs(exponent) > 64 and isinstance(base, int) and abs(base) > 1:
+                    values = [float(base), exponent]
+            result = function(*values)
+        except (ArithmeticError, ValueError) as error:
+            raise Mistake(f"`{format.expression(e)}` cannot be computed: {error}", e.span) from None
+        if isinstance(result, complex):
+            raise Mistake(f"`{format.expression(e)}` is not a real number", e.span)
+        if isinstance(result, int) and abs(result) >= 2**63:
+            raise Mistake(f"`{format.expression(e)}` is too large", e.span, hint="whole numbers are below 2**63")
+        return result  # type: ignore[no-any-return]
+
+    # ---------------------------------------------------------------------------------- domains
+
+    def aligned(self, nodes: Sequence[Node], texts: Sequence[ast.Tree]) -> None:
+        """Values that are taken together live in one domain, or are the same everywhere."""
+        rows = [(n, t) for n, t in zip(nodes, texts, strict=True) if n.domain is not Domain.GLOBAL]
+        for (a, ta), (b, tb) in zip(rows, rows[1:], strict=False):
+            if a.domain is b.domain:
+                continue
+            # The caret goes to the value that has to be read somewhere else: not the edge value.
+            n, t = (b, tb) if a.domain is Domain.EDGE else (a, ta)
+            other = a.domain if n is b else b.domain
+            first, second = sorted((a, b), key=lambda v: v.domain is Domain.EDGE)
+            raise Mistake(
+                f"{_article(first.domain)} value and {_article(second.domain)} value do not mix",
+                t.span,
+                detail=f"{first.type} and {second.type}",
+                hint=self._reading(n, t, other),
+            )
+
+    def _reading(self, n: Node, text: ast.Tree, other: Domain) -> str:
+        if other is Domain.EDGE:
+            end = {Domain.TARGET: "i", Domain.GRAPH: ""}.get(n.domain, "j")
+            return f"did you mean {self._leaf(n, text)}[{end}]?" if end else "read a graph value at nodes with [g] first"
+        if n.domain is Domain.GRAPH or other is Domain.GRAPH:
+            graph = n.domain is Domain.GRAPH
+            return f"did you mean {self._leaf(n, text)}[g]?" if graph else "read the graph value at each node with [g]"
+        return "a source value meets a target value on an edge: read them with [j] and [i]"
+
+    def _leaf(self, n: Node, text: ast.Tree) -> str:
+        """The first name in the text that lives where the value does: what a writer would subscript."""
+        for part in ast.walk(text):
+            if isinstance(part, ast.Name):
+                value = self.scope.find(part.id)
+                if isinstance(value, Node) and value.domain is n.domain:
+                    return part.id
+        return format.expression(text) if isinstance(text, ast.Call) else f"({format.expression(text)})"
+
+    # ------------------------------------------------------------------------------- subscripts
+
+    def _subscript(self, e: ast.Subscript) -> Value:
+        base = self.value(e.value)
+        if not isinstance(base, Node):
+            if is_number(base) or isinstance(base, bool):
+                base = build.const(base)  # type: ignore[arg-type]
+            else:
+                raise self.unusable(base, e.value)
+        origins = {d.name: self.origins.get((base, d.name), 0) for d in base.dims}
+        x = base
+        for index in e.indices:
+            if isinstance(index, ast.Name) and index.id in ENDS:
+                x = self._read_at(x, index.id, e)
+            else:
+                x = self._place(x, index, e, origins)
+        return x
+
+    def _read_at(self, x: Node, end: str, e: ast.Subscript) -> Node:
+        result = build.gather(x, end)
+        if x in self.counts:
+            self.counts.setdefault(result, self.counts[x])
+        return result
+
+    def _place(self, x: Node, index: ast.Expression, e: ast.Subscript, origins: dict[str, int]) -> Node:
+        value = self.value(index)
+        if not x.dims:
+            raise Mistake(f"`{format.expression(e.value)}` has no dim to pick a place of: it is {x.type}", e.span)
+        if isinstance(value, Node):
+            count = self.counts.get(value)
+            dim = count if count in x.type.names else x.dims[0].name
+            assert dim is not None
+            if value.kind is Kind.INT:
+                self.aligned([n for n in (x, value)], [e.value, index])
+            return build.index(x, value, dim)
+        k = self.integer(index, "an index")
+        dim = self._counted_by(index, x) or x.dims[0].name
+        size, start = x.type.dim(dim).size, origins.get(dim, 0)
+        if not start <= k < start + size:
+            raise Mistake(
+                f"index {k} is outside dim `{dim}`, which runs from {start} to {start + size - 1}",
+                index.span,
+                hint=self._index_hint(index, dim, start, size, k),
+            )
+        return build.select(x, dim, k - start)
+
+    def _counted_by(self, index: ast.Expression, x: Node) -> str | None:
+        """The dim that the running loop counts along, when the value has it."""
+        for part in ast.walk(index):
+            if isinstance(part, ast.Name) and part.id in self.loops:
+                return next((d for d in self.loops[part.id] if d in x.type.names), None)
+        return None
+
+    def _index_hint(self, index: ast.Expression, dim: str, start: int, size: int, k: int) -> str | None:
+        text = format.expression(index)
+        if start == 0 and k == size and isinstance(index, ast.Name):
+            return f"places count from 0: write [{text} - 1], or declare the dim as `1..{dim}`"
+        return None
+
+    # ------------------------------------------------------------------------------------ sizes
+
+    def size(self, e: ast.Tree) -> tuple[Size, int]:
+        """A size expression: what its dim is called, and how large it is."""
+        size, value = self._size(e)
+        if value != int(value) or isinstance(value, bool):
+            raise Mistake(f"a size must be a whole number, and `{format.expression(e)}` is {value}", e.span)
+        if not 0 <= value <= MAX_SIZE:
+            raise Mistake(f"a size must be at least 0, and `{format.expression(e)}` is {int(value)}", e.span)
+        return self.remember(size), int(value)
+
+    def remember(self, size: Size) -> Size:
+        self.sizes[str(size)] = size
+        return size
+
+    def size_named(self, name: str) -> Size:
+        """The size expression behind a dim's name."""
+        return self.sizes.get(name) or Size.symbol(name)
+
+    def _size(self, e: ast.Tree) -> tuple[Size, int | float]:
+        if isinstance(e, ast.Number):
+            whole = e.value == int(e.value)
+            return Size.number(int(e.value)) if whole else Size.symbol(str(e.value)), e.value
+        if isinstance(e, ast.Name):
+            return self._size_name(e)
+        if isinstance(e, ast.Unary) and e.op == "-":
+            size, value = self._size(e.operand)
+            return -size, -value
+        if isinstance(e, ast.Binary) and e.op in ("+", "-", "*", "/", "**"):
+            (a, x), (b, y) = self._size(e.left), self._size(e.right)
+            value = self.compute(OPERATORS[e.op][1], [x, y], e)
+            assert isinstance(value, int | float)
+            exact = {"+": Size.__add__, "-": Size.__sub__, "*": Size.__mul__}.get(e.op)
+            if exact is not None:
+                return exact(a, b), value
+            if a.as_number() is not None and b.as_number() is not None:
+                return Size.number(int(value)), value
+            return a.opaque(e.op, b), value
+        return Size.symbol(format.expression(e).replace(" ", "")), self.number(e, "a size")
+
+    def _size_name(self, e: ast.Name) -> tuple[Size, int | float]:
+        base = e.id.rstrip("'")
+        if base.isdigit():
+            return Size.symbol(e.id), int(base)
+        value = self.number(ast.Name(base, span=e.span), "a size")
+        # The index of a loop means another size in every round: it counts as its number.
+        return (Size.number(int(value)) if base in self.loops else Size.symbol(e.id)), value
+
+    def dim_name(self, e: ast.Tree) -> str:
+        """The name of a dim in ``sum[d](x)`` or ``cat(a, b; d)``: a size, or a name that only a value knows."""
+        if isinstance(e, ast.Name) and (e.id in self.sizes or not self._is_size(e)):
+            return e.id
+        return str(self.size(e)[0])
+
+    def _is_size(self, e: ast.Name) -> bool:
+        base = e.id.rstrip("'")
+        return base.isdigit() or base in self.free or (base in self.scope and is_number(self.scope.find(base)))
+
+    def dims_of(self, over: Sequence[ast.Tree], x: Node) -> list[str]:
+        names = [self.dim_name(d) for d in over]
+        for name, d in zip(names, over, strict=True):
+            if name not in x.type.names:
+                raise Mistake(f"no dim `{name}` in {x.type}", d.span, hint=did_you_mean(name, x.type.names))
+        return names
+
+    _READ: dict[type, Callable[..., Value]] = {
+        ast.Number: _literal,
+        ast.Text: _literal,
+        ast.Boolean: _literal,
+        ast.Nothing: _nothing,
+        ast.Name: _name,
+        ast.Unary: _unary,
+        ast.Binary: _binary,
+        ast.Subscript: _subscript,
+    }
+
+
+def _article(domain: Domain) -> str:
+    return ("an " if domain.value[0] in "aeiou" else "a ") + domain.value
+
+

@@ -1,0 +1,274 @@
+"""The formatter: a program back as text, the same program when parsed again, comments kept.
+
+One statement a line, four spaces a level, at most one blank line in a row.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gdsl.language import ast
+from gdsl.language.parse import parse
+from gdsl.language.tree import CONSTANTS
+
+INDENT = "    "
+
+# How tightly an operator binds: an operand of a looser one gets parentheses.
+_LEVEL = {"or": 1, "and": 2, "not": 3, "+": 5, "-": 5, "*": 6, "/": 6, "@": 6, "**": 8}
+_COMPARISON, _SIGN, _POSTFIX, _ATOM = 4, 7, 9, 10
+
+
+def format_text(text: str, filename: str | None = None) -> str:
+    """The canonical form of a text. Raises LanguageError when it does not parse."""
+    return format_program(parse(text, filename))
+
+
+def format_program(program: ast.Program) -> str:
+    """The canonical form of a program; comments come from ``program.source``."""
+    return _Writer(program.source).program(program)
+
+
+# ------------------------------------------------------------------------------------ expressions
+
+
+def level(e: ast.Tree) -> int:
+    if isinstance(e, ast.Binary):
+        return _LEVEL.get(e.op, _COMPARISON)
+    if isinstance(e, ast.Unary):
+        return _LEVEL["not"] if e.op == "not" else _SIGN
+    if isinstance(e, ast.Subscript) or (isinstance(e, ast.Call) and (e.at or e.by)):
+        return _POSTFIX
+    return _ATOM
+
+
+def expression(e: ast.Tree, names: Mapping[str, object] | None = None) -> str:
+    """An expression as text; ``names`` are replaced by their values, as for the index of an unrolled loop."""
+    names = names or {}
+
+    def at_least(child: ast.Tree, lowest: int) -> str:
+        text = write(child)
+        return text if level(child) >= lowest else f"({text})"
+
+    def several(items: Sequence[ast.Tree]) -> str:
+        return ", ".join(write(item) for item in items)
+
+    def write(e: ast.Tree) -> str:
+        match e:
+            case ast.Number():
+                text = e.text or repr(e.value)
+                return text + "0" if text.endswith(".") else text
+            case ast.Text():
+                return f'"{e.value}"'
+            case ast.Boolean():
+                return "true" if e.value else "false"
+            case ast.Nothing():
+                return "none"
+            case ast.Name():
+                return str(names.get(e.id, e.id))
+            case ast.Unary(op="not"):
+                return "not " + at_least(e.operand, _LEVEL["not"])
+            case ast.Unary():
+                return e.op + at_least(e.operand, _SIGN)
+            case ast.Binary(op="**"):
+                return at_least(e.left, _POSTFIX) + "**" + at_least(e.right, _SIGN)
+            case ast.Binary():
+                own = level(e)
+                # Comparisons do not chain; the others go from left to right.
+                left = at_least(e.left, own + 1 if own == _COMPARISON else own)
+                return f"{left} {e.op} {at_least(e.right, own + 1)}"
+            case ast.Subscript():
+                base = write(e.value)
+                plain = level(e.value) >= _POSTFIX and not (isinstance(e.value, ast.Call) and level(e.value) < _ATOM)
+                return f"{base if plain else f'({base})'}[{several(e.indices)}]"
+            case ast.Named():
+                return f"{e.name} = {write(e.value)}"
+            case ast.Arrow():
+                return f"{write(e.old)} -> {write(e.new)}"
+            case ast.Dim():
+                return write(e.size) if e.start is None else f"{write(e.start)}..{write(e.size)}"
+            case ast.Call():
+                over = f"[{several(e.over)}]" if e.over else ""
+                dims = f"; {several(e.dims)}" if e.dims else ""
+                by = f" by {write(e.by)}" if e.by is not None else ""
+                at = f" at {e.at}" if e.at else ""
+                return f"{e.function}{over}({several(e.arguments)}{dims}){by}{at}"
+        raise TypeError(f"not an expression: {type(e).__name__}")
+
+    return write(e)
+
+
+# ------------------------------------------------------------------------------------- statements
+
+
+def statement(s: ast.Statement, names: Mapping[str, object] | None = None) -> str:
+    """A statement without a block, on one line."""
+    write = lambda e: expression(e, names)  # noqa: E731
+    match s:
+        case ast.Declaration():
+            dims = f"[{', '.join(write(d) for d in s.dims)}]" if s.dims else ""
+            bound = f"({write(s.kind.bound)})" if s.kind and s.kind.bound else ""
+            kind = f": {s.kind.name}{bound}" if s.kind else ""
+            init = f" ~ {write(s.init)}" if s.init else ""
+            default = f" = {write(s.default)}" if s.default else ""
+            if s.role == "graph" and not (dims or kind or init or default):
+                dims = "[]"  # `graph u` alone would read as a transform
+            return f"{s.role} {s.name}{dims}{kind}{init}{default}"
+        case ast.Transform():
+            arguments = f"({', '.join(write(a) for a in s.arguments)})" if s.arguments else ""
+            return f"graph {s.name}{arguments}"
+        case ast.Constant():
+            return f"const {s.name} = {write(s.value)}"
+        case ast.Module():
+            return f"module {s.name}" + (" = none" if s.optional else "")
+        case ast.Rule():
+            return f"{s.kind} {s.name} = {write(s.value)}".lstrip()
+        case ast.Function():
+            return f"def {s.name}({', '.join(s.parameters)}) = {write(s.body)}"
+        case ast.Reducer():
+            head = f"reduce {s.name}({', '.join(s.parameters)})"
+            return f"{head} = {write(s.body)} init {write(s.initial)}"
+        case ast.Return():
+            return "return " + ", ".join(write(v) for v in s.values)
+    raise TypeError(f"not a simple statement: {type(s).__name__}")
+
+
+def default_value(value: int | float | bool | str | None) -> str:
+    """A layer argument's default as text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "none"
+    if isinstance(value, str):
+        return f'"{value}"'
+    for name, constant in CONSTANTS.items():
+        if abs(value) == constant:
+            return name if value > 0 else f"-{name}"
+    return repr(value)
+
+
+def header(layer: ast.Layer) -> str:
+    parameters = [
+        p.name if p.required else f"{p.name} = {default_value(p.default)}" for p in layer.parameters
+    ]
+    return f"layer {layer.name}({', '.join(parameters)})" if parameters else f"layer {layer.name}"
+
+
+# --------------------------------------------------------------------------------------- comments
+
+_COMMENT = re.compile(r'"[^"\n]*"|(#[^\n]*)')
+_BRACES = re.compile(r'"[^"\n]*"|#[^\n]*|([{}])')
+
+
+@dataclass
+class _Writer:
+    """Writes lines while walking the tree and the source's comments side by side."""
+
+    source: str
+
+    def __post_init__(self) -> None:
+        self.lines: list[str] = []
+        self.comments = [(m.start(1), m.end(1)) for m in _COMMENT.finditer(self.source) if m.group(1)]
+        self.next = 0  # the first comment that is not yet written
+        self.done = 0  # the place in the source up to which everything is written
+        self.partner: dict[int, int] = {}
+        stack: list[int] = []
+        for m in _BRACES.finditer(self.source):
+            if m.group(1) == "{":
+                stack.append(m.start())
+            elif m.group(1) == "}" and stack:
+                self.partner[stack.pop()] = m.start()
+        self.opens = sorted(self.partner)
+
+    def program(self, program: ast.Program) -> str:
+        for k, layer in enumerate(program.layers):
+            if not self.source and k:
+                self.lines.append("")
+            self.block(layer.span, header(layer), layer.body, layer.span.start, 0)
+        self.own_line_comments(len(self.source), 0)
+        return "\n".join(self.lines).rstrip("\n") + "\n"
+
+    def statements(self, body: Sequence[ast.Statement], depth: int) -> None:
+        for s in body:
+            if isinstance(s, ast.Loop):
+                head = f"for {s.name} in {expression(s.start)}..{expression(s.stop)}"
+                self.block(s.span, head, s.body, s.stop.span.end, depth)
+            elif isinstance(s, ast.Branch):
+                self.branch(s, depth)
+            else:
+                self.gap(s.span.start, depth)
+                # A comment inside the statement goes above it: the statement becomes one line.
+                self.own_line_comments(s.span.end, depth)
+                self.line(statement(s), s.span.end, depth)
+
+    def branch(self, s: ast.Branch, depth: int) -> None:
+        head, prefix = f"if {expression(s.condition)}", ""
+        while True:
+            after = self.block(s.span, prefix + head, s.then, s.condition.span.end, depth, last=not s.otherwise)
+            if len(s.otherwise) == 1 and isinstance(s.otherwise[0], ast.Branch):
+                s = s.otherwise[0]
+                head, prefix = f"if {expression(s.condition)}", "} else "
+                continue
+            if s.otherwise:
+                self.block(s.span, "} else", s.otherwise, after, depth)
+            return
+
+    def block(
+        self, span: ast.Span, head: str, body: Sequence[ast.Statement], after: int, depth: int, last: bool = True
+    ) -> int:
+        """A header, its body, and with ``last`` the closing brace. Gives the place of that brace in the source."""
+        opening, closing = self.braces(after)
+        if head.startswith("}"):
+            self.own_line_comments(opening, depth + 1)
+        else:
+            self.gap(span.start, depth)
+            self.own_line_comments(opening, depth)
+        self.line(head + " {", opening + 1, depth)
+        self.fresh = True
+        self.statements(body, depth + 1)
+        self.own_line_comments(closing, depth + 1)
+        self.done = max(self.done, closing)
+        if last:
+            self.fresh = True
+            self.line("}", closing + 1, depth)
+        return closing
+
+    def braces(self, after: int) -> tuple[int, int]:
+        k = bisect.bisect_left(self.opens, after)
+        if not self.source or k == len(self.opens):
+            return 0, 0
+        return self.opens[k], self.partner[self.opens[k]]
+
+    # A blank line is kept between two things, and not at the start of a block.
+    fresh: bool = True
+
+    def gap(self, start: int, depth: int) -> None:
+        self.own_line_comments(start, depth)
+        if not self.fresh and re.search(r"\n[ \t\r]*\n", self.source[self.done : start]):
+            self.lines.append("")
+        self.fresh = False
+
+    def own_line_comments(self, before: int, depth: int) -> None:
+        while self.next < len(self.comments) and self.comments[self.next][0] < before:
+            start, end = self.comments[self.next]
+            self.next += 1
+            if not self.fresh and re.search(r"\n[ \t\r]*\n", self.source[self.done : start]):
+                self.lines.append("")
+            self.fresh = False
+            self.lines.append(INDENT * depth + self.source[start:end].rstrip())
+            self.done = max(self.done, end)
+
+    def line(self, text: str, end: int, depth: int) -> None:
+        """One line, with the comment that stands behind it in the source."""
+        text = INDENT * depth + text
+        self.done = max(self.done, end)
+        if self.next < len(self.comments):
+            start, stop = self.comments[self.next]
+            if start >= end and not self.source[end:start].strip(" \t;"):
+                text += "  " + self.source[start:stop].rstrip()
+                self.next += 1
+                self.done = max(self.done, stop)
+        self.lines.append(text)
+        self.fresh = False

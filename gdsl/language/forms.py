@@ -1,0 +1,469 @@
+"""Calls: the user's functions, reductions, and the built-in functions that take dims, ends or names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from gdsl.ir import build, library
+from gdsl.ir.node import Node, walk
+from gdsl.ir.types import ENDS, Dim, Domain, Kind, Type
+from gdsl.language import ast, format, modules
+from gdsl.language.errors import Mistake, did_you_mean
+from gdsl.language.expressions import Expressions
+from gdsl.language.functions import (
+    DIM_REDUCERS,
+    FUNCTIONS,
+    ORDERED_REDUCERS,
+    REQUIRED,
+    SEGMENT_REDUCERS,
+    Function,
+)
+from gdsl.language.program import Requirement
+from gdsl.language.sizes import Size
+from gdsl.language.values import Absent, ModuleValue, Scope, UserFunction, UserReducer, Value
+
+MAX_CALL_DEPTH = 40
+
+
+class Forms(Expressions):
+    """Expressions with calls."""
+
+    def __init__(self, scope: Scope, *, training: bool):
+        super().__init__(scope)
+        self.training = training
+        self.bipartite = False
+        self.pooling = False  # inside a `pool` rule, where node values are reduced over graphs
+        self.uses_seed = False
+        self.salts = 0
+        self.call_depth = 0
+        self.requires: list[Requirement] = []
+        self.module_params: dict[str, modules.ModuleParam] = {}
+
+    def is_function(self, name: str) -> bool:
+        return name in FUNCTIONS or name in SPECIAL or name in SEGMENT_REDUCERS or name in ORDERED_REDUCERS
+
+    def is_optional(self, name: str) -> bool:
+        return False
+
+    # ----------------------------------------------------------------------------- dispatch
+
+    def _call(self, e: ast.Call) -> Value:
+        found = self.scope.find(e.function)
+        if isinstance(found, UserFunction):
+            return self._user_function(found, e)
+        if isinstance(found, UserReducer):
+            return self._user_reducer(found, e)
+        if isinstance(found, ModuleValue | Absent):
+            return self._module(found, e)
+        if e.over:
+            return self._over_dims(e)
+        if self._is_segment(e):
+            return self._segment(e)
+        if e.by is not None or (e.at and e.function != "softmax"):
+            raise Mistake(
+                f"`{e.function}` is not a reduction over edges, so it takes no `{'by' if e.by else 'at'}`", e.span
+            )
+        if e.function in SPECIAL:
+            return SPECIAL[e.function](self, e)
+        if e.function in FUNCTIONS:
+            return self._plain(FUNCTIONS[e.function], e)
+        known = [*FUNCTIONS, *SPECIAL, *SEGMENT_REDUCERS, *ORDERED_REDUCERS, *self.scope.names]
+        raise Mistake(f"unknown function `{e.function}`", e.name_span, hint=did_you_mean(e.function, known))
+
+    def _plain(self, f: Function, e: ast.Call) -> Value:
+        arguments = self.bind(e, f.parameters, f.variadic)
+        values = [self.value(a) if isinstance(a, ast.Tree) else a for a in arguments]
+        if f.number is not None and all(self._known(v) for v in values):
+            return self.compute(f.number, values, e)
+        if e.function == "where" and isinstance(values[0], bool):
+            return values[1] if values[0] else values[2]
+        operands: list[Node | float] = []
+        pairs: list[tuple[Node, ast.Tree]] = []
+        for value, text in zip(values, arguments, strict=True):
+            if not isinstance(text, ast.Tree):  # a default
+                operands.append(float(value))
+                continue
+            operands.append(self.operand(value, text))
+            pairs.append((operands[-1], text))
+        self.aligned([n for n, _ in pairs], [t for _, t in pairs])
+        return f.node(*operands)
+
+    def bind(self, e: ast.Call, parameters: Sequence[tuple[str, Any]], variadic: bool = False) -> list[Any]:
+        """The arguments in the order of the parameters: syntax nodes, or defaults."""
+        if e.dims:
+            raise Mistake(f"`{e.function}` takes no dims after `;`", e.dims[0].span)
+        names = [name for name, _ in parameters]
+        bound: dict[str, Any] = {}
+        more: list[ast.Tree] = []
+        for k, argument in enumerate(e.arguments):
+            if isinstance(argument, ast.Arrow):
+                raise Mistake(f"`->` belongs to rename, not to {e.function}", argument.span)
+            if isinstance(argument, ast.Named):
+                if argument.name not in names:
+                    hint = did_you_mean(argument.name, names, f"its arguments are {', '.join(names)}")
+                    raise Mistake(f"`{e.function}` has no argument `{argument.name}`", argument.span, hint=hint)
+                if argument.name in bound:
+                    raise Mistake(f"argument `{argument.name}` is given twice", argument.span)
+                bound[argument.name] = argument.value
+            elif k < len(names):
+                bound[names[k]] = argument
+            elif variadic:
+                more.append(argument)
+            else:
+                raise Mistake(f"{_takes(e.function, parameters)}, not {len(e.arguments)}", e.span)
+        for name, default in parameters:
+            if name not in bound:
+                if default is REQUIRED:
+                    raise Mistake(f"{_takes(e.function, parameters)}: `{name}` is missing", e.span)
+                bound[name] = default
+        return [bound[name] for name in names] + more
+
+    def only(self, e: ast.Call, *names: str) -> list[ast.Tree]:
+        """Exactly these arguments."""
+        return self.bind(replace(e, dims=()), [(name, REQUIRED) for name in names])
+
+    # ------------------------------------------------------------------------------ user's own
+
+    def _user_function(self, f: UserFunction, e: ast.Call) -> Value:
+        definition = f.definition
+        arguments = self.bind(e, [(name, REQUIRED) for name in definition.parameters])
+        values = [self.value(a) for a in arguments]
+        if self.call_depth >= MAX_CALL_DEPTH:
+            raise Mistake(
+                f"`{definition.name}` calls itself, or functions call each other more than {MAX_CALL_DEPTH} deep",
+                e.span,
+                hint="repeat with `for k in a..b { ... }`",
+            )
+        outer = self.scope.local
+        self.scope.local = dict(zip(definition.parameters, values, strict=True))
+        self.call_depth += 1
+        try:
+            return self.value(definition.body)
+        except Mistake as mistake:
+            # What is wrong depends on the arguments: point at the call, and say where it leads.
+            inner = mistake.diagnostic
+            if self.call_depth > 1 or inner.detail:
+                raise
+            where = f"in `{definition.name}`, line {inner.span.line}: {format.expression(definition.body)}"
+            raise Mistake(inner.message, e.span, detail=where, hint=inner.hint) from None
+        finally:
+            self.call_depth -= 1
+            self.scope.local = outer
+
+    def _user_reducer(self, r: UserReducer, e: ast.Call) -> Value:
+        definition = r.definition
+        messages = definition.parameters[1:]
+        arguments = self.only(e, *messages)
+        end = e.at or ("g" if self.pooling else "i")
+        nodes = [self.element(self.node(a), a, end) for a in arguments]
+        acc = build.load("acc", Type(Domain.GLOBAL), "input")
+        loads = [build.load(str(k), Type(Domain.GLOBAL), "input") for k in range(len(messages))]
+        outer = self.scope.local
+        self.scope.local = dict(zip(definition.parameters, [acc, *loads], strict=True))
+        try:
+            step = self.node(definition.body)
+        finally:
+            self.scope.local = outer
+        for node in walk([step]):
+            if node.domain is not Domain.GLOBAL or node.dims or (node.op == "load" and node not in (acc, *loads)):
+                raise Mistake(
+                    f"`reduce {definition.name}` works on one number at a time, and reads {node.type}",
+                    definition.body.span,
+                    hint="compute it in a message before the reduction",
+                )
+        return build.scan(nodes, end, build.to_float(step), r.initial, row_domain=self.rows(end))
+
+    def _module(self, found: ModuleValue | Absent, e: ast.Call) -> Value:
+        if isinstance(found, Absent):
+            raise self.unusable(found, ast.Name(found.name, span=e.name_span))
+        named = [self.dim_name(d) for d in e.dims]
+        nodes = [self.node(a) for a in e.arguments]
+        if not nodes:
+            raise Mistake(f"module `{found.name}` needs an argument", e.span)
+        self.aligned(nodes, e.arguments)
+        nodes = [build.to_float(n) for n in nodes]
+        if self.aggregating and nodes[0].domain is Domain.EDGE:
+            end = e.at or "i"
+            result, params = modules.aggregate(found.name, found.module, nodes, end, self.rows(end)), {}
+        else:
+            result, params = modules.apply(found.name, found.module, nodes, training=self.training)
+        self.module_params.update(params)
+        if named:
+            if len(named) > len(result.dims):
+                raise Mistake(f"module `{found.name}` gives {result.type}", e.dims[0].span)
+            old = result.type.names[len(result.dims) - len(named) :]
+            for name, d, text in zip(named, result.dims[-len(named) :], e.dims, strict=True):
+                if self._known_size(text) not in (None, d.size):
+                    raise Mistake(f"module `{found.name}` gives {d.size} places, and `{name}` has another size", text.span)
+            result = build.rename(result, dict(zip(old, named, strict=True)))
+        return result
+
+    aggregating = False  # inside an `aggregate` rule, where a module reduces edges to nodes
+
+    def _known_size(self, e: ast.Tree) -> int | None:
+        if isinstance(e, ast.Name) and not self._is_size(e):
+            return None
+        return self.size(e)[1]
+
+    # ------------------------------------------------------------------------------ reductions
+
+    def rows(self, end: str) -> Domain:
+        """Where an aggregate at this end lives."""
+        if end == "g":
+            return Domain.GRAPH
+        if not self.bipartite:
+            return Domain.NODE
+        return Domain.TARGET if end == "i" else Domain.SOURCE
+
+    def end_of(self, e: ast.Call) -> str:
+        if e.at is None:
+            return "g" if self.pooling else "i"
+        if e.at not in ENDS:
+            hint = "at i: over the edges into each node; at j: over the edges out of it"
+            raise Mistake(f"`at {e.at}` is not an end of an edge", e.span, hint=hint)
+        return e.at
+
+    def element(self, x: Node, text: ast.Tree, end: str) -> Node:
+        """A value that can be reduced at this end."""
+        if x.domain is Domain.GLOBAL:
+            return library.spread(x, end)
+        if end == "g" and x.domain is Domain.EDGE:
+            hint = "aggregate it to nodes first"
+            raise Mistake(f"a pool reduces node values over each graph, and this is {x.type}", text.span, hint=hint)
+        if end != "g" and x.domain is not Domain.EDGE:
+            leaf = self._leaf(x, text)
+            raise Mistake(
+                f"only edge values can be aggregated, and this is {x.type}",
+                text.span,
+                hint=f"did you mean {leaf}[{'i' if x.domain is Domain.TARGET else 'j'}]?",
+            )
+        return x
+
+    def _is_segment(self, e: ast.Call) -> bool:
+        if e.function in ORDERED_REDUCERS:
+            return True
+        if e.function not in SEGMENT_REDUCERS:
+            return False
+        # max(a, b) compares two values; max(m) reduces one over edges.
+        return not (e.function in FUNCTIONS and len(e.arguments) > 1)
+
+    def _segment(self, e: ast.Call) -> Value:
+        end = self.end_of(e)
+        parameters = {"quantile": ("m", "q"), "stack": ("m", "K")}.get(e.function, ("m",))
+        text, *more = self.only(e, *parameters)
+        x = self.node(text)
+        if e.over == () and x.domain not in (Domain.GLOBAL, Domain.EDGE) and not self.pooling and not e.at:
+            raise self._no_dim(e, x, text)
+        x = self.element(x, text, end)
+        if e.function in ORDERED_REDUCERS:
+            if e.by is not None:
+                raise Mistake(f"`{e.function}` has no `by`", e.span)
+            if e.function == "quantile":
+                return library.segment_quantile(x, end, self.rows(end), float(self.number(more[0], "the quantile")))
+            if e.function == "stack":
+                return self._stack(x, more[0], end, e)
+            return library.segment_median(x, end, self.rows(end))
+        by, dim = (None, None) if e.by is None else self._by(e.by, end)
+        return SEGMENT_REDUCERS[e.function](x, end, self.rows(end), by, dim)
+
+    def _no_dim(self, e: ast.Call, x: Node, text: ast.Tree) -> Mistake:
+        """``sum(x)`` of a node value: over a dim, or over edges?"""
+        leaf = self._leaf(x, text)
+        hints = [f"over edges: {e.function}({leaf}[{'i' if x.domain is Domain.TARGET else 'j'}])"]
+        if x.dims and e.function in DIM_REDUCERS:
+            hints.append(f"over a dim: {e.function}[{x.dims[-1].name}]({format.expression(text)})")
+        message = f"`{e.function}` over what? The value is {x.type}, not an edge value"
+        return Mistake(message, e.span, hint="; ".join(hints))
+
+    def _by(self, text: ast.Expression, end: str) -> tuple[Node, Dim]:
+        by = self.node(text)
+        if by.kind is not Kind.INT or by.type.bound is None:
+            hint = "declare it: `edge rel: int(num_relations)`"
+            raise Mistake(f"`by` needs an integer with a bound, not {by.type}", text.span, hint=hint)
+        by = self.element(by, text, end)
+        return by, Dim(self.counts.get(by) or str(by.type.bound), by.type.bound or 0)
+
+    def _stack(self, x: Node, count: ast.Tree, end: str, e: ast.Call) -> Node:
+        size, k = self.size(count)
+        if end != "i":
+            raise Mistake("`stack` is over the edges into each node", e.span)
+        self.requires.append(Requirement("degree", end, k, e.span))
+        return library.segment_stack(x, end, self.rows(end), Dim(str(size), k))
+
+    def _over_dims(self, e: ast.Call) -> Value:
+        if e.function not in DIM_REDUCERS:
+            hint = did_you_mean(e.function, DIM_REDUCERS, f"these do: {', '.join(DIM_REDUCERS)}")
+            raise Mistake(f"`{e.function}` does not reduce over a dim", e.name_span, hint=hint)
+        if e.at or e.by is not None:
+            raise Mistake(f"`{e.function}[...]` reduces over dims, so it takes no `{'at' if e.at else 'by'}`", e.span)
+        (text,) = self.only(e, "x")
+        x = self.node(text)
+        return DIM_REDUCERS[e.function](x, self.dims_of(e.over, x))
+
+    def _softmax(self, e: ast.Call) -> Value:
+        (text,) = self.only(e, "e")
+        x, end = self.node(text), self.end_of(e)
+        if x.domain not in (Domain.EDGE, Domain.GLOBAL) and end != "g":
+            raise self._no_dim(e, x, text)
+        return library.segment_softmax(self.element(x, text, end), end, self.rows(end))
+
+    def _norm(self, e: ast.Call) -> Value:
+        (text,) = self.only(e, "x")
+        x = self.node(text)
+        return library.dim_norm(x, [library.last_dim(x)])
+
+    # ------------------------------------------------------------------------------------ dims
+
+    def _cat(self, e: ast.Call) -> Value:
+        if len(e.arguments) < 1:
+            raise Mistake("cat needs values to join", e.span)
+        nodes = [build.to_float(self.node(a)) for a in e.arguments]
+        self.aligned(nodes, e.arguments)
+        names = [self.dim_name(d) for d in e.dims]
+        if len(names) not in (0, 1, len(nodes)):
+            message = f"cat joins {len(nodes)} values along one dim, or along one dim each, not {len(names)}"
+            raise Mistake(message, e.dims[0].span)
+        parts, along, total, size = [], [], Size.number(0), 0
+        for k, (x, text) in enumerate(zip(nodes, e.arguments, strict=True)):
+            if not x.dims and not names:  # a plain number an edge or node joins as one place
+                x = library.unit_dim(x)
+            name = (names[k] if len(names) > 1 else names[0]) if names else x.dims[-1].name
+            if name not in x.type.names:
+                raise Mistake(f"no dim `{name}` in {x.type}", text.span, hint=_which_dims(x))
+            parts.append(x)
+            along.append(name)
+            total += Size.number(1) if name == "1" else self.size_named(name)
+            size += x.type.dim(name).size
+        return build.cat(parts, along, Dim(str(self.remember(total)), size))
+
+    def _dims_after_first(self, e: ast.Call, least: int) -> tuple[Node, list[str]]:
+        """``f(x, d1, d2)`` or ``f(x; d1, d2)``: the value, and names of dims."""
+        dims = [*e.arguments[1:], *e.dims]
+        if not e.arguments or len(dims) < least:
+            raise Mistake(f"`{e.function}` needs a value and {least} dims or more", e.span)
+        return self.node(e.arguments[0]), [self.dim_name(d) for d in dims]
+
+    def _merge(self, e: ast.Call) -> Value:
+        x, names = self._dims_after_first(e, 1)
+        self.dims_of([*e.arguments[1:], *e.dims], x)
+        product = Size.number(1)
+        for name in names:
+            product *= self.size_named(name)
+        return build.merge(x, names, str(self.remember(product)))
+
+    def _split(self, e: ast.Call) -> Value:
+        x, names = self._dims_after_first(e, 2)
+        sizes = [self.size(d) for d in [*e.arguments[1:], *e.dims][1:]]
+        self.dims_of([*e.arguments[1:], *e.dims][:1], x)
+        product = math.prod(value for _, value in sizes)
+        if product != x.type.dim(names[0]).size:
+            message = f"dim `{names[0]}` has {x.type.dim(names[0]).size} places, and the parts have {product}"
+            raise Mistake(message, e.span)
+        return build.split(x, names[0], [Dim(str(size), value) for size, value in sizes])
+
+    def _transpose(self, e: ast.Call) -> Value:
+        x, names = self._dims_after_first(e, 1)
+        if sorted(names) != sorted(x.type.names):
+            raise Mistake(f"transpose must name every dim once, and the value is {x.type}", e.span)
+        return build.transpose(x, names)
+
+    def _rename(self, e: ast.Call) -> Value:
+        if len(e.arguments) < 2 or not all(isinstance(a, ast.Arrow) for a in e.arguments[1:]):
+            raise Mistake("rename needs a value and new names for its dims", e.span, hint="as in rename(x, d' -> d)")
+        x = self.node(e.arguments[0])
+        names: dict[str, str] = {}
+        for arrow in e.arguments[1:]:
+            assert isinstance(arrow, ast.Arrow)
+            (old,) = self.dims_of([arrow.old], x)
+            new = self.dim_name(arrow.new)
+            if self._known_size(arrow.new) not in (None, x.type.dim(old).size):
+                raise Mistake(f"`{old}` has size {x.type.dim(old).size}, and `{new}` another", arrow.span)
+            names[old] = new
+        return build.rename(x, names)
+
+    # ----------------------------------------------------------------------------------- others
+
+    def _degree(self, e: ast.Call) -> Value:
+        (text,) = self.only(e, "at")
+        if isinstance(text, ast.Name) and text.id in ("i", "j"):
+            what = "in_degree" if text.id == "i" else "out_degree"
+            return build.graph_value(what, self.rows(text.id))
+        x = self.element(self.node(text), text, "i")
+        return library.segment_sum(x, "i", self.rows("i"))
+
+    def _dropout(self, e: ast.Call) -> Value:
+        text, rate = self.only(e, "x", "p")
+        x, p = self.node(text), self.number(rate, "the dropout rate")
+        if not 0.0 <= p <= 1.0:
+            raise Mistake(f"a dropout rate is between 0 and 1, not {p}", rate.span)
+        if not self.training or p == 0:
+            return x
+        x = build.to_float(x)
+        if x.domain is Domain.GLOBAL and not any(n.op == "load" for n in walk([x])):
+            x = build.spread(x, Domain.EDGE)  # the default of an edge input that was not passed
+        if p == 1:
+            return x * 0.0
+        self.uses_seed = True
+        self.salts += 1
+        seed = build.load("seed", Type(Domain.GLOBAL, (), Kind.INT), "seed")
+        drawn = build.random(seed, self.salts, x.domain, x.dims)
+        return library.where(drawn < float(p), 0.0, x * (1.0 / (1.0 - p)))
+
+    def _one_hot(self, e: ast.Call) -> Value:
+        (text,) = self.only(e, "index")
+        x = self.node(text)
+        if x.kind is not Kind.INT or x.type.bound is None:
+            raise Mistake(f"one_hot needs an integer with a bound, not {x.type}", text.span)
+        name = self.dim_name(e.dims[0]) if e.dims else self.counts.get(x) or str(x.type.bound)
+        return library.one_hot(x, Dim(name, x.type.bound))
+
+    def _spline(self, e: ast.Call) -> Value:
+        text, kernel, degree = self.only(e, "pseudo", "kernel_size", "degree")
+        x, size = self.node(text), self.integer(kernel, "the kernel size")
+        name = self.dim_name(e.dims[0]) if e.dims else "bspline"
+        result = getattr(library, e.function)(x, size, self.integer(degree, "the degree"), name)
+        if e.function == "bspline_index":
+            base = self.size(kernel)[0]
+            power = Size.symbol(library.last_dim(x))
+            self.counts[result] = str(base.opaque("**", power))
+        return result
+
+    def _present(self, e: ast.Call) -> Value:
+        (text,) = self.only(e, "name")
+        if not isinstance(text, ast.Name) or not self.is_optional(text.id):
+            raise Mistake("present needs the name of an optional input", text.span)
+        return not isinstance(self.scope.find(text.id), Absent) and self.is_passed(text.id)
+
+    def is_passed(self, name: str) -> bool:
+        return True
+
+    _READ = {**Expressions._READ, ast.Call: _call}
+
+
+def _which_dims(x: Node) -> str | None:
+    return "name one dim for each value after the `;`" if x.dims else "leave out the dims after the `;`"
+
+
+def _takes(function: str, parameters: Sequence[tuple[str, Any]]) -> str:
+    names = [name if default is REQUIRED else f"{name} = {default}" for name, default in parameters]
+    return f"`{function}({', '.join(names)})` takes {len(names)} argument{'s' if len(names) != 1 else ''}"
+
+
+SPECIAL: dict[str, Callable[[Forms, ast.Call], Value]] = {
+    "softmax": Forms._softmax,
+    "norm": Forms._norm,
+    "cat": Forms._cat,
+    "merge": Forms._merge,
+    "split": Forms._split,
+    "transpose": Forms._transpose,
+    "rename": Forms._rename,
+    "degree": Forms._degree,
+    "dropout": Forms._dropout,
+    "one_hot": Forms._one_hot,
+    "bspline": Forms._spline,
+    "bspline_index": Forms._spline,
+    "present": Forms._present,
+}

@@ -1,0 +1,79 @@
+"""What a name can stand for while a layer is checked, besides IR nodes and constants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from gdsl.ir.node import Node
+from gdsl.language import ast
+from gdsl.language.program import Constant
+
+
+@dataclass(frozen=True)
+class UserFunction:
+    """``def``: its body is checked where it is called, with the arguments for its parameters."""
+
+    definition: ast.Function
+
+
+@dataclass(frozen=True)
+class UserReducer:
+    """``reduce``: a fold over the edges of each node."""
+
+    definition: ast.Reducer
+    initial: float
+
+
+@dataclass(frozen=True)
+class ModuleValue:
+    """``module``: a torch module, or None when the program is checked without one."""
+
+    name: str
+    module: Any
+
+
+@dataclass(frozen=True)
+class Absent:
+    """An optional input that was not passed and has no default."""
+
+    name: str
+
+
+class Poison:
+    """The value of a name whose definition has a mistake: says nothing more about it."""
+
+
+class Poisoned(Exception):
+    """An expression reads a poisoned name: the statement is skipped without a word."""
+
+
+POISON = Poison()
+
+Value: TypeAlias = Node | Constant | UserFunction | UserReducer | ModuleValue | Absent | Poison
+
+
+@dataclass
+class Scope:
+    """The names of a layer, and over them the parameters of the function being called."""
+
+    names: dict[str, Value] = field(default_factory=dict)
+    local: Mapping[str, Value] = field(default_factory=dict)
+
+    def find(self, name: str) -> Value | type[KeyError]:
+        """The value, or ``KeyError`` itself when there is none: None is a value."""
+        if name in self.local:
+            return self.local[name]
+        return self.names.get(name, KeyError)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.local or name in self.names
+
+
+def is_constant(value: object) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

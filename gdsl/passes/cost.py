@@ -1,0 +1,128 @@
+"""What a kernel costs: bytes moved and floating-point operations, as sympy formulas.
+
+``N`` is the number of nodes (``N_src`` and ``N_dst`` on a bipartite graph), ``E`` the number of edges; every dim is a
+symbol of its own name. Bytes are counted as if no cache held a gathered row: an upper bound.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from gdsl.ir.node import Node
+from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.types import Dim, Domain, Kind
+from gdsl.passes.fuse import LEAVES, Kernel
+
+if TYPE_CHECKING:
+    import sympy
+
+_ROWS = {Domain.NODE: "N", Domain.SOURCE: "N_src", Domain.TARGET: "N_dst", Domain.EDGE: "E", Domain.GRAPH: "B"}
+
+# Indices are 32 bit up to 2^31 edges; a walk reads one pointer a row, and the other end and the number of each edge.
+INDEX_BYTES = 4
+
+
+def size(dim: Dim) -> sympy.Expr:
+    """The size of a dim as a formula over the dims of its name: ``heads*out_channels`` is a product of symbols."""
+    import sympy
+
+    if re.fullmatch(r"\d+", dim.name):
+        return sympy.Integer(dim.size)
+    if not re.fullmatch(r"[A-Za-z_][\w]*(\s*[*+-]\s*\w+)*", dim.name):
+        return sympy.Symbol(dim.name, positive=True, integer=True)
+    names = set(re.findall(r"[A-Za-z_]\w*", dim.name))
+    scope = {n: sympy.Symbol(n, positive=True, integer=True) for n in names}
+    return sympy.sympify(dim.name, locals=scope)
+
+
+def numel(dims: tuple[Dim, ...]) -> sympy.Expr:
+    import sympy
+
+    return sympy.Mul(*(size(d) for d in dims))
+
+
+def rows(domain: Domain) -> sympy.Expr:
+    import sympy
+
+    if domain is Domain.GLOBAL:
+        return sympy.Integer(1)
+    return sympy.Symbol(_ROWS[domain], positive=True, integer=True)
+
+
+def bytes_moved(kernel: Kernel, float_bytes: int = 4) -> sympy.Expr:
+    """Bytes that the kernel reads and writes."""
+    import sympy
+
+    total = sympy.Integer(0)
+    widths = {Kind.FLOAT: float_bytes, Kind.INT: INDEX_BYTES, Kind.BOOL: 1}
+    walks = len(kernel.phases)
+    for node, place in sorted(_reads(kernel), key=lambda r: (str(r[0].attrs), r[1])):
+        per = {"row": rows(kernel.rows), "column": rows(Domain.EDGE), "edge": rows(Domain.EDGE), "global": 1}[place]
+        total += per * numel(node.dims) * widths[node.kind]
+    for node in kernel.outputs:
+        total += rows(node.domain) * numel(node.dims) * widths[node.kind]
+    if kernel.end:
+        total += INDEX_BYTES * (rows(kernel.rows) + 2 * walks * rows(Domain.EDGE))
+    return sympy.expand(total)
+
+
+def _reads(kernel: Kernel) -> set[tuple[Node, str]]:
+    """Each buffer with the place at which it is read: once a row, at the other end, or once an edge."""
+    found: set[tuple[Node, str]] = set()
+    buffers = set(kernel.buffers)
+    for node, place in _computed(kernel, buffers):
+        if node in buffers:
+            found.add((node, "global" if node.domain is Domain.GLOBAL else place))
+    return found
+
+
+def _computed(kernel: Kernel, buffers: set[Node]) -> Iterator[tuple[Node, str]]:
+    """Every value of the kernel with where it is computed: "row", "column" or "edge"."""
+    seen: set[tuple[Node, str]] = set()
+    stack = [(n, "edge" if n.domain in (Domain.EDGE, Domain.GLOBAL) else "row") for n in kernel.outputs]
+    while stack:
+        node, place = stack.pop()
+        if (node, place) in seen:
+            continue
+        seen.add((node, place))
+        yield node, place
+        if node in buffers or node.op in LEAVES:
+            continue
+        for operand in node.inputs:
+            where = place
+            if node.op == "gather":
+                where = "row" if node.attr("end") == kernel.end else "column"
+            elif node.op == "segment":
+                where = "edge"
+            stack.append((operand, where))
+
+
+def flops(kernel: Kernel) -> sympy.Expr:
+    """Floating-point operations; a function such as exp counts as the op table says."""
+    import sympy
+
+    total = sympy.Integer(0)
+    buffers = set(kernel.buffers)
+    for node, place in _computed(kernel, buffers):
+        if node in buffers or node.op in LEAVES:
+            continue
+        per = rows(kernel.rows) if place == "row" else rows(Domain.EDGE)
+        total += per * _flops_each(node, per)
+    return sympy.expand(total)
+
+
+def _flops_each(node: Node, per: sympy.Expr) -> sympy.Expr:
+    import sympy
+
+    if node.op in ELEMENTWISE:
+        return numel(node.dims) * ELEMENTWISE[node.op].flops
+    if node.op in ("contract", "reduce"):
+        space = {d.name: d for i in node.inputs for d in i.dims}
+        return numel(tuple(space.values())) * len(node.inputs)
+    if node.op in ("segment", "scatter"):
+        return numel(node.inputs[0].dims) * rows(Domain.EDGE) / per
+    if node.op == "random":
+        return numel(node.dims) * 60
+    return sympy.Integer(0)

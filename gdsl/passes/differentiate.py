@@ -1,0 +1,307 @@
+"""Reverse-mode differentiation, from IR to IR: the backward is a program that can be differentiated again.
+
+One row an op in ``_RULES``: a function of the node and the gradient of its result that gives the gradient of each
+operand (None for zero). Elementwise ops take theirs from the op table. ``gather`` and ``segment`` are each
+other's adjoint, ``index`` and ``scatter`` too, so the set of ops is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from gdsl.errors import GdslError
+from gdsl.ir import build
+from gdsl.ir.node import Node, walk
+from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.types import Dim, Domain, Kind, Type
+
+Gradients = Sequence[Node | None]
+
+
+class NotDifferentiable(GdslError):
+    """An op has no derivative rule."""
+
+
+def gradients(outputs: Mapping[Node, Node], wrt: Sequence[Node]) -> list[Node | None]:
+    """For each node of ``wrt`` the gradient of the outputs, whose own gradients are given; None is zero."""
+    order = list(walk(outputs))
+    active = _depends_on(order, set(wrt))
+    found: dict[Node, Node] = {}
+    for node, g in outputs.items():
+        if node in active:
+            found[node] = g
+    for node in reversed(order):
+        gradient = found.get(node)
+        if gradient is None or node not in active or not node.inputs:
+            continue
+        for operand, part in zip(node.inputs, _pull(node, gradient), strict=True):
+            if part is None or operand not in active:
+                continue
+            found[operand] = part if operand not in found else found[operand] + part
+    return [found.get(node) for node in wrt]
+
+
+def _depends_on(order: Sequence[Node], wrt: set[Node]) -> set[Node]:
+    active = set()
+    for node in order:
+        if node in wrt or (node.kind is Kind.FLOAT and any(i in active for i in node.inputs)):
+            active.add(node)
+    return active
+
+
+def _pull(node: Node, g: Node) -> Gradients:
+    if node.op in ELEMENTWISE:
+        return _pull_elementwise(node, g)
+    if node.op not in _RULES:
+        raise NotDifferentiable(f"`{node.op}` has no derivative rule")
+    return _RULES[node.op](node, g)
+
+
+def _pull_elementwise(node: Node, g: Node) -> Gradients:
+    parts: list[Node | None] = []
+    for operand, rule in zip(node.inputs, ELEMENTWISE[node.op].derivative, strict=True):
+        if rule is None or operand.kind is not Kind.FLOAT:
+            parts.append(None)
+        else:
+            parts.append(_chain(g, rule(*node.inputs, node), operand.type))
+    return parts
+
+
+def _chain(g: Node, partial: Node, type: Type) -> Node:
+    """g · partial, summed over what was broadcast.
+
+    A partial that is chosen by a condition chooses g itself, so that 0 · inf never makes a NaN.
+    """
+    if partial.op == "where" and all(_is_constant(p, 0.0) or _is_constant(p, 1.0) for p in partial.inputs[1:]):
+        condition, a, b = partial.inputs
+        product = build.elementwise(
+            "where", condition, g if _is_constant(a, 1.0) else 0.0, g if _is_constant(b, 1.0) else 0.0
+        )
+        return _sum_to(product, type)
+    if _is_constant(partial, 1.0) and not partial.dims:
+        return _sum_to(g, type)
+    if _is_constant(partial, -1.0) or (partial.op == "neg" and _is_constant(partial.inputs[0], 1.0)):
+        return _sum_to(-g, type)
+    return _product([g, partial], type)
+
+
+def _is_constant(node: Node, value: float) -> bool:
+    return node.op == "const" and node.attr("value") == value
+
+
+def _product(factors: list[Node], type: Type) -> Node:
+    """The product of factors, reduced to a type: a product alone where nothing is summed, else a contraction."""
+    domain, dims = build.broadcast(factors)
+    names = {d.name for d in dims}
+    surplus = [n for n in names if n not in type.names]
+    total = type.domain is Domain.GLOBAL and domain is not Domain.GLOBAL
+    if not surplus and not total:
+        product = factors[0]
+        for f in factors[1:]:
+            product = product * f
+        return _spread_to(product, type)
+    kept = [n for n in type.names if n in names]
+    return _spread_to(build.contract(factors, surplus, total=total, order=kept), type)
+
+
+def _sum_to(g: Node, type: Type) -> Node:
+    return _product([g], type)
+
+
+def _spread_to(g: Node, type: Type) -> Node:
+    """Repeat along dims that the gradient lacks, and put the dims in order."""
+    missing = [d for d in type.dims if d.name not in g.type.names]
+    if missing:
+        g = g * build.const(1.0, missing)
+    if g.domain is Domain.GLOBAL and type.domain is not Domain.GLOBAL:
+        g = build.spread(g, type.domain)
+    return build.transpose(g, type.names)
+
+
+def _contract(node: Node, g: Node) -> Gradients:
+    parts: list[Node | None] = []
+    for k, operand in enumerate(node.inputs):
+        if operand.kind is not Kind.FLOAT:
+            parts.append(None)
+            continue
+        others = [n for j, n in enumerate(node.inputs) if j != k]
+        parts.append(_product([g, *others], operand.type))
+    return parts
+
+
+def _gather(node: Node, g: Node) -> Gradients:
+    operand = node.inputs[0]
+    return [build.segment(g, node.attr("end"), "sum", operand.domain)]
+
+
+def _segment(node: Node, g: Node) -> Gradients:
+    e, end = node.inputs[0], node.attr("end")
+    rest: Gradients = [None] * (len(node.inputs) - 1)
+    back, value, winners = build.gather(g, end), build.gather(node, end), None
+    reducer = node.attr("reducer")
+    by, dim = (node.inputs[1], node.dims[0]) if len(node.inputs) == 2 else (None, None)
+    if reducer in ("max", "min"):
+        arg = build.segment(e, end, "arg" + reducer, node.domain, by, dim)
+        winners = build.gather(arg, end)
+    if by is not None:
+        assert dim is not None
+        back, value = build.index(back, by, dim.name), build.index(value, by, dim.name)
+        winners = None if winners is None else build.index(winners, by, dim.name)
+    if reducer == "sum":
+        part = back
+    elif winners is not None:
+        part = build.elementwise("where", build.elementwise("eq", winners, _element_id(end)), back, 0.0)
+    elif reducer == "mul":
+        part = _pull_mul(e, end, node, back, by, dim)
+    else:
+        raise NotDifferentiable(f"the aggregator `{reducer}` has no derivative rule")
+    return [_sum_to(part, e.type), *rest]
+
+
+def _element_id(end: str) -> Node:
+    return build.graph_value("node_id", Domain.NODE) if end == "g" else build.graph_value("edge_id", Domain.EDGE)
+
+
+def _pull_mul(e: Node, end: str, node: Node, back: Node, by: Node | None, dim: Dim | None) -> Node:
+    """The product of the *other* members: through the product of the nonzero ones, since x / 0 would lose it."""
+
+    def reduce(v: Node, how: str) -> Node:
+        r = build.gather(build.segment(v, end, how, node.domain, by, dim), end)
+        return r if by is None or dim is None else build.index(r, by, dim.name)
+
+    zero = build.elementwise("eq", e, 0.0)
+    nonzero = build.elementwise("where", zero, 1.0, e)
+    product = reduce(nonzero, "mul")
+    zeros = reduce(build.elementwise("where", zero, 1.0, 0.0), "sum")
+    no_zero, one_zero = zeros < 0.5, build.elementwise("and", zeros > 0.5, zeros < 1.5)
+    others = build.elementwise(
+        "where", zero, build.elementwise("where", one_zero, product, 0.0),
+        build.elementwise("where", no_zero, product / nonzero, 0.0),
+    )  # fmt: skip
+    return back * others
+
+
+def _scan(node: Node, g: Node) -> Gradients:
+    """The adjoint of a fold is a fold the other way: λ_before = λ_after · ∂step/∂acc + g."""
+    end, step, reverse, last = (node.attr(k) for k in ("end", "step", "reverse", "last"))
+    leaves = {n.attr("name"): n for n in walk([step]) if n.op == "load"}
+    acc = leaves.get("acc")
+    operands = [leaves.get(str(k)) for k in range(len(node.inputs))]
+    unit = build.const(1.0)
+    partials = gradients({step: unit}, [x for x in [acc, *operands] if x is not None])
+    by_leaf = dict(zip([x for x in [acc, *operands] if x is not None], partials, strict=True))
+    before = build.scan(node.inputs, end, step, node.attr("init"), reverse=reverse)
+    edge = {leaf: (before if name == "acc" else node.inputs[int(name)]) for name, leaf in leaves.items()}
+
+    def on_edges(partial: Node | None) -> Node:
+        if partial is None:
+            return build.const(0.0)
+        return _replay(partial, edge)
+
+    carry = on_edges(by_leaf.get(acc)) if acc is not None else build.const(0.0)
+    scalar = Type(Domain.GLOBAL)
+    a, add, lam = build.load("0", scalar, "input"), build.load("1", scalar, "input"), build.load("acc", scalar, "input")
+    dims = Type(Domain.EDGE if end != "g" else Domain.NODE, node.dims)
+    wide = build.const(1.0, node.dims)
+    if last:
+        # λ after an edge is g times the product of the carries of the edges after it.
+        product = build.scan([_spread_to(carry * wide, dims)], end, lam * a, 1.0, reverse=not reverse)
+        after = product * build.gather(g, end)
+    else:
+        # g arrives at each edge's own prefix: λ before = λ after · carry + g.
+        after = build.scan(
+            [_spread_to(carry * wide, dims), _spread_to(g, dims)], end, lam * a + add, 0.0, reverse=not reverse
+        )
+    return [
+        None if leaf is None else _product([after, on_edges(by_leaf.get(leaf))], operand.type)
+        for leaf, operand in zip(operands, node.inputs, strict=True)
+    ]
+
+
+def _replay(expression: Node, leaves: Mapping[Node, Node]) -> Node:
+    """An elementwise expression with other leaves, rebuilt so that types follow."""
+    values = dict(leaves)
+    for node in walk([expression]):
+        if node not in values:
+            values[node] = build.elementwise(node.op, *(values[i] for i in node.inputs)) if node.inputs else node
+    return values[expression]
+
+
+def _index(node: Node, g: Node) -> Gradients:
+    table, idx = node.inputs
+    name = node.attr("dim")
+    if table.domain is Domain.GLOBAL:
+        if node.domain is Domain.GLOBAL:
+            return [_one_hot(g, idx, table, name), None]
+        return [build.scatter(g, idx, table.type.dim(name), table.type.names), None]
+    return [_one_hot(g, idx, table, name), None]
+
+
+def _one_hot(g: Node, idx: Node, table: Node, name: str) -> Node:
+    hit = build.elementwise("eq", idx, build.iota(table.type.dim(name)))
+    return _sum_to(build.elementwise("where", hit, g, 0.0), table.type)
+
+
+def _scatter(node: Node, g: Node) -> Gradients:
+    value, idx = node.inputs
+    return [_sum_to(build.index(g, idx, node.attr("dim")), value.type), None]
+
+
+def _slice(node: Node, g: Node) -> Gradients:
+    operand, name, start = node.inputs[0], node.attr("dim"), node.attr("start")
+    whole = operand.type.dim(name)
+    new = node.dims[operand.type.names.index(name)]
+    after = whole.size - start - new.size
+    parts, dims = [g], [new.name]
+    if start:
+        parts.insert(0, build.const(0.0, [Dim("before", start)]))
+        dims.insert(0, "before")
+    if after:
+        parts.append(build.const(0.0, [Dim("after", after)]))
+        dims.append("after")
+    return [build.transpose(build.cat(parts, dims, whole), operand.type.names)]
+
+
+def _cat(node: Node, g: Node) -> Gradients:
+    parts: list[Node | None] = []
+    start = 0
+    for operand, name in zip(node.inputs, node.attr("dims"), strict=True):
+        d = operand.type.dim(name)
+        parts.append(_sum_to(build.slice_dim(g, node.attr("new"), start, d), operand.type))
+        start += d.size
+    return parts
+
+
+def _reduce(node: Node, g: Node) -> Gradients:
+    operand, name, reducer = node.inputs[0], node.attr("dim"), node.attr("reducer")
+    if reducer.startswith("arg"):
+        return [None]
+    arg = build.reduce(operand, "arg" + reducer, name)
+    return [_one_hot(g, arg, operand, name)]
+
+
+def _same_numbers(node: Node, g: Node) -> Gradients:
+    """The adjoint of a reshape or transpose: the same numbers under the operand's dims."""
+    operand = node.inputs[0]
+    if node.op == "transpose":
+        return [build.transpose(g, operand.type.names)]
+    return [build.reshape_like(g, operand.type)]
+
+
+_RULES: dict[str, Callable[[Node, Node], Gradients]] = {
+    "contract": _contract,
+    "gather": _gather,
+    "segment": _segment,
+    "scan": _scan,
+    "index": _index,
+    "scatter": _scatter,
+    "slice": _slice,
+    "cat": _cat,
+    "reduce": _reduce,
+    "reshape": _same_numbers,
+    "transpose": _same_numbers,
+    "spread": lambda node, g: [_sum_to(g, node.inputs[0].type)],
+    "stop_gradient": lambda node, g: [None],
+    "order_rank": lambda node, g: [None],
+    "bspline_index": lambda node, g: [None],
+}

@@ -1,0 +1,512 @@
+"""Fusion: an optimised program becomes a plan, a sequence of fused kernels and torch steps.
+
+A *kernel* walks the rows (nodes) of one end; for each row it walks that row's edges once a *phase* and reduces them
+into accumulators. What is computed for a row may feed the next phase of the same row: that is how an edge softmax,
+the message that it weighs and their sum are one kernel. Edge values are never stored; they are computed where they are
+used, from node values.
+
+Every node gets a *slot* ``(rank, end)``: kernels of one slot are one kernel. The rank rises where a value must be
+complete for all rows before it is used: when it is read at the other end of an edge, or by a torch step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gdsl.ir.node import Node, users, walk
+from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.program import Program
+from gdsl.ir.types import Domain
+
+LEAVES = frozenset({"load", "const", "iota", "graph_value"})
+REFERENCE_ONLY = frozenset({"scan", "order_rank", "bspline", "bspline_index", "call"})
+KERNEL_REDUCERS = frozenset({"sum", "max", "min", "mul", "argmax", "argmin"})
+VIEWS = frozenset({"reshape", "transpose", "slice", "cat"})
+
+# An accumulator lives in a core's cache while a row is walked.
+MAX_ACCUMULATOR = 1 << 16
+# Edge values this wide or narrower are kept for the row's next phase; wider ones are computed again.
+MAX_KEPT = 64
+# A contraction with at most this many multiplications a number read is done in the kernel, else by the BLAS.
+DENSE_INTENSITY = 4
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One walk over the edges of a row.
+
+    accumulators: segment nodes
+    totals:       global sums over all edges (contract with total, scatter)
+    stores:       edge values written out
+    kept:         edge values that later phases of the same row read again
+    """
+
+    accumulators: tuple[Node, ...] = ()
+    totals: tuple[Node, ...] = ()
+    stores: tuple[Node, ...] = ()
+    kept: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A fused kernel, as the code generators read it.
+
+    name:    a C identifier
+    end:     the end whose nodes are the rows, or None for a kernel without edges
+    rows:    the domain of the rows
+    phases:  walks over the edges, in order
+    stores:  node values written out, one row at a time
+    buffers: what it reads: loads, and nodes that earlier steps stored
+    """
+
+    name: str
+    end: str | None
+    rows: Domain
+    phases: tuple[Phase, ...]
+    stores: tuple[Node, ...]
+    buffers: tuple[Node, ...]
+
+    @property
+    def outputs(self) -> tuple[Node, ...]:
+        """Everything it writes, in the order of its arguments."""
+        found = list(self.stores)
+        for phase in self.phases:
+            found += [*phase.stores, *phase.totals]
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class TorchStep:
+    """One node evaluated by torch: dense products, views, and ops that only the reference has."""
+
+    node: Node
+
+
+Step = Kernel | TorchStep
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A program ready to run: steps in order."""
+
+    program: Program
+    steps: tuple[Step, ...]
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        return tuple(s for s in self.steps if isinstance(s, Kernel))
+
+
+Slot = tuple[int, str | None]
+
+
+def is_dense(node: Node) -> bool:
+    """Whether a contraction of row values is a real matrix product, best left to the BLAS."""
+    work = _iteration_space(node)
+    read = sum(o.type.numel for o in node.inputs if o.domain is not Domain.GLOBAL)
+    return work > DENSE_INTENSITY * max(read, node.type.numel)
+
+
+def _iteration_space(node: Node) -> int:
+    sizes = {d.name: d.size for o in node.inputs for d in o.dims}
+    work = 1
+    for size in sizes.values():
+        work *= size
+    return work
+
+
+class _Fuser:
+    """Assigns a lowering and a slot to every node, then collects the kernels."""
+
+    def __init__(self, program: Program):
+        self.program = program
+        self.order = list(walk(program.nodes))
+        self.users = users(program.nodes)
+        self.outputs = set(program.nodes)
+        self.lowering = {}
+        for node in self.order:
+            self.lowering[node] = self._lower(node)
+        self._settle_views()
+        self.stored = {n for n in self.order if self._must_store(n)}
+        self.slots: dict[Node, Slot] = {}
+        self.edge_ranks: dict[tuple[Node, str], int] = {}
+
+    # -- what kind of step computes a node -----------------------------------------------------
+
+    def _lower(self, node: Node) -> str:
+        """leaf | torch | edge (in a walk) | row (per node, in a kernel) | segment | total."""
+        if node.op in LEAVES:
+            return "leaf"
+        if node.op in REFERENCE_ONLY or node.domain is Domain.GRAPH:
+            return "torch"
+        if node.attr("end") == "g":
+            return "torch"
+        if node.domain is Domain.EDGE:
+            return "edge"
+        over_edges = any(i.domain is Domain.EDGE for i in node.inputs)
+        if node.domain is Domain.GLOBAL:
+            return "total" if over_edges and node.type.numel <= MAX_ACCUMULATOR else "torch"
+        if node.op == "segment":
+            small = node.attr("reducer") in KERNEL_REDUCERS and node.type.numel <= MAX_ACCUMULATOR
+            return "segment" if small else "torch"
+        if node.op == "contract" and is_dense(node):
+            return "torch"
+        return "row"
+
+    def _settle_views(self) -> None:
+        """A view of node values is free in torch; inside a kernel it is index arithmetic."""
+        for node in self.order:
+            if node.op not in VIEWS or self.lowering[node] != "row":
+                continue
+            free = node.op == "reshape" and self.lowering[node.inputs[0]] in ("leaf", "torch")
+            outside = all(self.lowering[u] == "torch" for u in self.users[node])
+            if free or outside:
+                self.lowering[node] = "torch"
+
+    def _must_store(self, node: Node) -> bool:
+        """Whether the value must exist as a tensor, whoever makes it."""
+        how = self.lowering[node]
+        if how in ("leaf", "torch", "total"):
+            return True
+        if node in self.outputs or any(self.lowering[u] == "torch" for u in self.users[node]):
+            return True
+        if how == "row" and any(u.op == "gather" for u in self.users[node]):
+            return self._is_costly(node)
+        return False
+
+    def _is_costly(self, node: Node) -> bool:
+        """Whether reading the value once an edge should not mean computing it once an edge."""
+        stack, seen = [node], set()
+        while stack:
+            n = stack.pop()
+            if n in seen or self.lowering[n] != "row":
+                continue
+            seen.add(n)
+            if n.op in ("contract", "reduce", "random") or (n.op in ELEMENTWISE and ELEMENTWISE[n.op].heavy):
+                return True
+            stack.extend(n.inputs)
+        return len(seen) > 3
+
+    # -- slots ---------------------------------------------------------------------------------
+
+    def assign(self) -> None:
+        for node in self.order:
+            rule = getattr(self, f"_slot_{self.lowering[node]}")
+            self.slots[node] = rule(node)
+
+    def _slot_leaf(self, node: Node) -> Slot:
+        return (0, None)
+
+    def _slot_torch(self, node: Node) -> Slot:
+        rank = 0
+        for operand in node.inputs:
+            rank = max(rank, self._complete(operand))
+        return (rank, None)
+
+    def _complete(self, node: Node) -> int:
+        """The first rank at which all rows of the value can be read."""
+        if node.domain is Domain.EDGE and self.lowering[node] == "edge":
+            return self._edge_rank(node, "i") + 1
+        rank, end = self.slots[node]
+        return rank if end is None else rank + 1
+
+    def _slot_edge(self, node: Node) -> Slot:
+        ranks = {end: self._edge_rank(node, end) for end in ("i", "j")}
+        if node in self.stored:
+            return (ranks["i"], "i")
+        return (min(ranks.values()), None)
+
+    def _edge_rank(self, node: Node, end: str) -> int:
+        """The first rank at which a walk over the edges of ``end`` can compute an edge value."""
+        key = (node, end)
+        if key not in self.edge_ranks:
+            rank = 0
+            for operand in node.inputs:
+                rank = max(rank, self._operand_rank(node, operand, end))
+            self.edge_ranks[key] = rank
+        return self.edge_ranks[key]
+
+    def _operand_rank(self, node: Node, operand: Node, end: str) -> int:
+        if operand.domain is Domain.EDGE and self.lowering[operand] == "edge":
+            return self._edge_rank(operand, end)
+        rank, made_by = self.slots[operand]
+        if node.op == "gather" and made_by is not None:
+            local = made_by == end == node.attr("end")
+            return rank if local else rank + 1
+        return rank if made_by is None else rank + 1
+
+    def _slot_segment(self, node: Node) -> Slot:
+        end = node.attr("end")
+        return (max(self._operand_rank(node, i, end) for i in node.inputs), end)
+
+    def _slot_total(self, node: Node) -> Slot:
+        ranks = {}
+        for end in ("i", "j"):
+            ranks[end] = max(self._operand_rank(node, i, end) for i in node.inputs)
+        end = min(ranks, key=lambda e: (ranks[e], e))
+        return (ranks[end], end)
+
+    def _slot_row(self, node: Node) -> Slot:
+        slots = [self._row_slot(i) for i in node.inputs]
+        rank = max((r for r, _ in slots), default=0)
+        ends = {end for r, end in slots if r == rank and end is not None}
+        ends.discard("map")
+        if len(ends) == 1:
+            return (rank, ends.pop())
+        if len(ends) == 2:
+            rank += 1
+        return (rank, "map") if node in self.stored else (rank, None)
+
+    def _row_slot(self, operand: Node) -> Slot:
+        """The slot of a row operation's operand; a total is complete only after its kernel."""
+        rank, end = self.slots[operand]
+        return (rank + 1, None) if self.lowering[operand] == "total" else (rank, end)
+
+    # -- kernels -------------------------------------------------------------------------------
+
+    def kernels(self) -> list[_Draft]:
+        drafts: dict[tuple[int, str, Domain], _Draft] = {}
+        for node in self.order:
+            rank, end = self.slots[node]
+            if end is None or self.lowering[node] not in ("row", "segment", "total", "edge"):
+                continue
+            if self.lowering[node] == "edge" and node not in self.stored:
+                continue
+            rows = self._rows(node, end)
+            draft = drafts.setdefault((rank, end, rows), _Draft(rank, end, rows))
+            draft.nodes.append(node)
+        return list(drafts.values())
+
+    def _rows(self, node: Node, end: str) -> Domain:
+        if self.lowering[node] in ("row", "segment"):
+            return node.domain
+        bipartite = any(n.domain in (Domain.SOURCE, Domain.TARGET) for n in self.order)
+        return (Domain.TARGET if end == "i" else Domain.SOURCE) if bipartite else Domain.NODE
+
+
+@dataclass
+class _Draft:
+    """A kernel being collected."""
+
+    rank: int
+    end: str
+    rows: Domain
+
+    def __post_init__(self) -> None:
+        self.nodes: list[Node] = []
+
+
+def fuse(program: Program) -> Plan:
+    """Group the program's nodes into kernels and torch steps, in an order that can run."""
+    fuser = _Fuser(program)
+    fuser.assign()
+    drafts = _merge(fuser, fuser.kernels())
+    made_by: dict[Node, _Draft] = {n: d for d in drafts for n in d.nodes}
+    steps: list[Step] = []
+    kernels = {id(d): _finish(fuser, d, made_by, k) for k, d in enumerate(drafts)}
+    torch_nodes = [n for n in fuser.order if fuser.lowering[n] == "torch"]
+    for unit in _schedule(fuser, drafts, torch_nodes, made_by):
+        steps.append(TorchStep(unit) if isinstance(unit, Node) else kernels[id(unit)])
+    return Plan(program, _renamed(program, tuple(steps)))
+
+
+def _renamed(program: Program, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Number kernels in the order in which they run."""
+    out: list[Step] = []
+    count = 0
+    for step in steps:
+        if isinstance(step, Kernel):
+            name = f"{program.name}_{count}"
+            step = Kernel(name, step.end, step.rows, step.phases, step.stores, step.buffers)
+            count += 1
+        out.append(step)
+    return tuple(out)
+
+
+# ------------------------------------------------------------------------ dependencies and order
+
+
+def _needs(fuser: _Fuser, draft: _Draft) -> set[Node]:
+    """The stored values that a draft reads from outside itself."""
+    own, found, stack = set(draft.nodes), set(), [i for n in draft.nodes for i in n.inputs]
+    seen: set[Node] = set()
+    while stack:
+        node = stack.pop()
+        if node in own or node in seen:
+            continue
+        seen.add(node)
+        if _is_read(fuser, draft, node):
+            found.add(node)
+        else:
+            stack.extend(node.inputs)
+    return found
+
+
+def _is_read(fuser: _Fuser, draft: _Draft, node: Node) -> bool:
+    """Whether a kernel reads the node from memory; otherwise it computes it in place."""
+    how = fuser.lowering[node]
+    if how in ("torch", "leaf", "segment", "total"):
+        return True
+    if how == "edge":
+        return False
+    return fuser.slots[node][1] is not None
+
+
+def _dependencies(fuser: _Fuser, units: Sequence[_Draft | Node], made_by: Mapping[Node, _Draft]) -> dict[int, set[int]]:
+    found: dict[int, set[int]] = {}
+    for unit in units:
+        needs = set(unit.inputs) if isinstance(unit, Node) else _needs(fuser, unit)
+        found[id(unit)] = set()
+        for node in needs:
+            if fuser.lowering[node] == "torch":
+                found[id(unit)].add(id(node))
+            elif node in made_by:
+                found[id(unit)].add(id(made_by[node]))
+    return found
+
+
+def _schedule(
+    fuser: _Fuser, drafts: Sequence[_Draft], torch_nodes: Sequence[Node], made_by: Mapping[Node, _Draft]
+) -> Iterable[_Draft | Node]:
+    units: list[_Draft | Node] = [*torch_nodes, *drafts]
+    position = {n: k for k, n in enumerate(fuser.order)}
+    units.sort(key=lambda u: position[u] if isinstance(u, Node) else max(position[n] for n in u.nodes))
+    waiting = _dependencies(fuser, units, made_by)
+    done: set[int] = set()
+    while units:
+        ready = next((u for u in units if waiting[id(u)] <= done), None)
+        if ready is None:
+            raise AssertionError("the plan has a cycle")
+        units.remove(ready)
+        done.add(id(ready))
+        yield ready
+
+
+def _merge(fuser: _Fuser, drafts: list[_Draft]) -> list[_Draft]:
+    """Join kernels over the same rows when neither needs the other, even at a distance."""
+    torch_nodes = [n for n in fuser.order if fuser.lowering[n] == "torch"]
+    changed = True
+    while changed:
+        changed = False
+        made_by = {n: d for d in drafts for n in d.nodes}
+        direct = _dependencies(fuser, [*torch_nodes, *drafts], made_by)
+        below = _closure(direct)
+        for a in drafts:
+            for b in drafts:
+                same = a is not b and a.end == b.end and a.rows == b.rows
+                if same and id(a) not in below[id(b)] and id(b) not in below[id(a)]:
+                    a.nodes.extend(b.nodes)
+                    a.rank = max(a.rank, b.rank)
+                    drafts = [d for d in drafts if d is not b]
+                    changed = True
+                    break
+            if changed:
+                break
+    return drafts
+
+
+def _closure(direct: Mapping[int, set[int]]) -> dict[int, set[int]]:
+    below: dict[int, set[int]] = {}
+
+    def visit(unit: int) -> set[int]:
+        if unit not in below:
+            below[unit] = set(direct[unit])
+            for needed in direct[unit]:
+                below[unit] |= visit(needed)
+        return below[unit]
+
+    for unit in direct:
+        visit(unit)
+    return below
+
+
+# ------------------------------------------------------------------------------- phases
+
+
+def _finish(fuser: _Fuser, draft: _Draft, made_by: Mapping[Node, _Draft], number: int) -> Kernel:
+    """Split a draft into phases and decide what it stores and keeps."""
+    own = set(draft.nodes)
+    levels: dict[Node, int] = {}
+
+    def level(node: Node) -> int:
+        """The first phase in which a value is known; what does not depend on this kernel's edges has -1."""
+        if node not in levels:
+            outside = node not in own and _is_read(fuser, draft, node)
+            inner = -1 if outside else max((level(i) for i in node.inputs), default=-1)
+            walked = node in own and fuser.lowering[node] in ("segment", "total", "edge")
+            levels[node] = inner + 1 if walked else inner
+        return levels[node]
+
+    walked = [n for n in draft.nodes if fuser.lowering[n] in ("segment", "total", "edge")]
+    # A value that needs the result of phase p is walked in phase p + 1.
+    place = {n: max((level(i) for i in n.inputs), default=-1) + 1 for n in walked}
+    phases = []
+    for p in range(max(place.values(), default=-1) + 1):
+        here = [n for n in walked if place[n] == p]
+        phases.append(
+            Phase(
+                accumulators=tuple(n for n in here if fuser.lowering[n] == "segment"),
+                totals=tuple(n for n in here if fuser.lowering[n] == "total"),
+                stores=tuple(n for n in here if fuser.lowering[n] == "edge"),
+                kept=(),
+            )
+        )
+    phases = _keep(phases, level)
+    needed_outside = _read_outside(fuser, draft, made_by)
+    stores = tuple(
+        n
+        for n in draft.nodes
+        if fuser.lowering[n] in ("row", "segment") and (n in fuser.stored or n in needed_outside)
+    )
+    buffers = tuple(n for n in fuser.order if n in _reads(fuser, draft))
+    end = None if draft.end == "map" else draft.end
+    return Kernel(f"kernel_{number}", end, draft.rows, tuple(phases), stores, buffers)
+
+
+def _reads(fuser: _Fuser, draft: _Draft) -> set[Node]:
+    return {n for n in _needs(fuser, draft) if n.op not in ("const", "iota")}
+
+
+def _read_outside(fuser: _Fuser, draft: _Draft, made_by: Mapping[Node, _Draft]) -> set[Node]:
+    own, found = set(draft.nodes), set()
+    for other in {id(d): d for d in made_by.values()}.values():
+        if other is not draft:
+            found |= _needs(fuser, other) & own
+    return found
+
+
+def _keep(phases: list[Phase], level) -> list[Phase]:
+    """Choose the edge values that a later phase would otherwise compute again at a cost."""
+    kept: list[list[Node]] = [[] for _ in phases]
+    first: dict[Node, int] = {}
+    for p, phase in enumerate(phases):
+        roots = [i for n in (*phase.accumulators, *phase.totals) for i in n.inputs] + list(phase.stores)
+        for node in _edge_nodes(roots, stop=set(first)):
+            if node in first:
+                if first[node] < p and node not in kept[first[node]]:
+                    kept[first[node]].append(node)
+            elif _worth_keeping(node):
+                first[node] = p
+    return [
+        Phase(ph.accumulators, ph.totals, ph.stores, tuple(k)) for ph, k in zip(phases, kept, strict=True)
+    ]
+
+
+def _worth_keeping(node: Node) -> bool:
+    costly = node.op in ("contract", "reduce", "random") or (node.op in ELEMENTWISE and ELEMENTWISE[node.op].heavy)
+    return costly and node.type.numel <= MAX_KEPT
+
+
+def _edge_nodes(roots: Iterable[Node], stop: set[Node]) -> Iterable[Node]:
+    """The edge values below the roots, users first; below a node of ``stop`` nothing is listed."""
+    seen: set[Node] = set()
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if node in seen or node.domain is not Domain.EDGE:
+            continue
+        seen.add(node)
+        yield node
+        if node not in stop and node.op != "gather":
+            stack.extend(node.inputs)

@@ -1,0 +1,104 @@
+"""Hoisting: what depends on one end of an edge only is computed per node, not per edge."""
+
+from __future__ import annotations
+
+from gdsl.ir import build
+from gdsl.ir.node import Node, make
+from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.types import Domain, Type
+from gdsl.passes.rewrite import Rule
+
+_ONE_ENDED = frozenset(ELEMENTWISE) | {"contract", "reduce", "reshape", "transpose", "slice", "cat", "index"}
+
+
+def one_ended(node: Node) -> Node | None:
+    """f(x[j], c) --> f(x, c)[j]"""
+    if node.op not in _ONE_ENDED or node.domain is not Domain.EDGE:
+        return None
+    gathers = [i for i in node.inputs if i.domain is not Domain.GLOBAL]
+    if not gathers or any(g.op != "gather" for g in gathers) or len({g.attr("end") for g in gathers}) != 1:
+        return None
+    inner = tuple(i.inputs[0] if i.op == "gather" else i for i in node.inputs)
+    domain = gathers[0].inputs[0].domain
+    moved = make(node.op, inner, Type(domain, node.dims, node.kind, node.type.bound), dict(node.attrs))
+    return build.gather(moved, gathers[0].attr("end"))
+
+
+def _row_factor(node: Node, end: str, rows: Domain) -> Node | None:
+    """The row value behind a factor that is the same for all edges of a segment."""
+    if node.domain is Domain.GLOBAL:
+        return node
+    if node.op == "gather" and node.attr("end") == end and node.inputs[0].domain is rows:
+        return node.inputs[0]
+    return None
+
+
+def factor_out_of_sum(node: Node) -> Node | None:
+    """sum(c[i] * m) --> c * sum(m);  sum(m / c[i]) --> sum(m) / c, 0 where there is no edge"""
+    if node.op != "segment" or node.attr("reducer") != "sum" or len(node.inputs) != 1:
+        return None
+    e, end = node.inputs[0], node.attr("end")
+    if end == "g" or e.op not in ("mul", "div"):
+        return None
+    a, b = e.inputs
+    if e.op == "mul":
+        for factor, rest in ((a, b), (b, a)):
+            row = _row_factor(factor, end, node.domain)
+            if row is not None and rest.domain is Domain.EDGE:
+                inner = build.segment(rest, end, "sum", node.domain)
+                return build.transpose(_product(node, row, inner), node.type.names)
+        return None
+    row = _row_factor(b, end, node.domain)
+    if row is None or a.domain is not Domain.EDGE:
+        return None
+    inner = build.segment(a, end, "sum", node.domain)
+    if row.domain is Domain.GLOBAL:
+        return build.transpose(inner / row, node.type.names)
+    what = "in_degree" if end == "i" else "out_degree"
+    some = build.elementwise("gt", build.graph_value(what, node.domain), 0.0)
+    return build.transpose(inner / build.elementwise("where", some, row, 1.0), node.type.names)
+
+
+def _product(node: Node, row: Node, inner: Node) -> Node:
+    """c * sum(m), and 0 where there is no edge even if c is infinite there."""
+    if row.domain is Domain.GLOBAL:
+        return inner * row
+    what = "in_degree" if node.attr("end") == "i" else "out_degree"
+    some = build.elementwise("gt", build.graph_value(what, node.domain), 0.0)
+    return inner * build.elementwise("where", some, row, 0.0)
+
+
+def quotient_last(node: Node) -> Node | None:
+    """(a / b[i]) * c --> (a * c) / b[i]: a softmax's denominator then leaves the sum"""
+    if node.op != "mul" or node.domain is not Domain.EDGE:
+        return None
+    for quotient, other in (node.inputs, node.inputs[::-1]):
+        if quotient.op == "div" and quotient.inputs[1].op == "gather" and other.domain is not Domain.GLOBAL:
+            a, b = quotient.inputs
+            return build.transpose((a * other) / b, node.type.names)
+    return None
+
+
+def masked_quotient(node: Node) -> Node | None:
+    """where(c, a / b[i], 0) --> where(c, a, 0) / b[i]: so that dropout on a softmax stays one pass"""
+    if node.op != "where" or node.domain is not Domain.EDGE:
+        return None
+    condition, yes, no = node.inputs
+    if no.op != "const" or no.attr("value") != 0.0 or yes.op != "div" or yes.inputs[1].op != "gather":
+        return None
+    masked = build.elementwise("where", condition, yes.inputs[0], 0.0)
+    return build.transpose(masked / yes.inputs[1], node.type.names)
+
+
+def scaled_quotient(node: Node) -> Node | None:
+    """(a / b[i]) / c, (a / b[i]) * c with c constant --> (a / c) / b[i], (a * c) / b[i]"""
+    if node.op not in ("div", "mul") or node.domain is not Domain.EDGE:
+        return None
+    quotient, c = node.inputs
+    if quotient.op != "div" or c.domain is not Domain.GLOBAL or quotient.inputs[1].op != "gather":
+        return None
+    scaled = build.elementwise(node.op, quotient.inputs[0], c)
+    return build.transpose(scaled / quotient.inputs[1], node.type.names)
+
+
+RULES: list[Rule] = [one_ended, quotient_last, masked_quotient, scaled_quotient, factor_out_of_sum]

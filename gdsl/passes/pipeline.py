@@ -1,0 +1,130 @@
+"""The passes in order, one page: optimise, differentiate, fuse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gdsl.ir import build
+from gdsl.ir.node import Node, substitute, walk
+from gdsl.ir.program import Program
+from gdsl.ir.types import Domain, Kind
+from gdsl.passes import fuse, hoist, simplify
+from gdsl.passes.differentiate import gradients
+from gdsl.passes.rewrite import Fired, rewrite
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which passes run. The defaults are for users; tests switch passes off to compare."""
+
+    optimise: bool = True
+    save: bool = True
+
+
+def optimise(program: Program, log: list[Fired] | None = None) -> Program:
+    """Simplify and hoist to a fixed point. The result may still be differentiated."""
+    return rewrite(program, simplify.RULES + hoist.RULES, log)
+
+
+def finish(program: Program, log: list[Fired] | None = None) -> Program:
+    """The last rewrites before fusion, after which nothing is differentiated."""
+    return rewrite(program, [simplify.drop_stop_gradient, *simplify.RULES, *hoist.RULES], log)
+
+
+def lower(program: Program, options: Options, log: list[Fired] | None = None) -> fuse.Plan:
+    """From a program to a plan of kernels and torch steps."""
+    program = finish(program, log) if options.optimise else rewrite(program, [simplify.drop_stop_gradient])
+    return fuse.fuse(program)
+
+
+@dataclass(frozen=True)
+class Adjoint:
+    """A program that computes gradients, and what it needs from the program that it belongs to.
+
+    program: outputs are the gradients, named after the inputs; its loads are inputs of the forward program, loads
+             of role "saved" and loads of role "grad"
+    wrt:     the inputs that have a gradient; the others have none
+    saved:   nodes of the forward program that it reads, by the name of the load
+    grads:   the loads of the gradients of the outputs, by output number
+    """
+
+    program: Program
+    wrt: tuple[Node, ...]
+    saved: tuple[tuple[Node, Node], ...]
+    grads: tuple[tuple[int, Node], ...]
+    log: tuple[Fired, ...] = field(default=(), compare=False)
+
+
+def differentiate(
+    program: Program, wrt: Sequence[Node], outputs: Sequence[int], keep: frozenset[Node] | None, options: Options
+) -> Adjoint:
+    """The adjoint of a program by some inputs, for gradients of some outputs.
+
+    ``keep`` names the nodes that may be read from the forward pass; None lets :func:`worth_saving` choose.
+    """
+    grads = tuple((k, _grad_load(program, k)) for k in outputs)
+    seeds: dict[Node, Node] = {}
+    for k, load in grads:
+        node = program.nodes[k]
+        seeds[node] = load if node not in seeds else seeds[node] + load
+    found = gradients(seeds, wrt)
+    pairs = [(x, g) for x, g in zip(wrt, found, strict=True) if g is not None]
+    raw = [g for _, g in pairs]
+    candidates = _forward_values(program, raw, keep) if options.save else []
+    swap = {node: build.load(saved_name(program, k), node.type, "saved") for k, node in enumerate(candidates)}
+    mapping = substitute(raw, swap)
+    names = {**program.names, **{mapping[n]: name for n, name in program.names.items() if n in mapping}}
+    names |= {load: program.names[node] for node, load in swap.items() if node in program.names}
+    outs = tuple((f"d_{x.attr('name')}", mapping[g]) for x, g in pairs)
+    log: list[Fired] = []
+    adjoint = Program(f"{program.name}_backward", outs, names)
+    if options.optimise:
+        adjoint = optimise(adjoint, log)
+    used = set(adjoint.inputs)
+    saved = tuple((node, load) for node, load in swap.items() if load in used)
+    return Adjoint(adjoint, tuple(x for x, _ in pairs), saved, tuple(g for g in grads if g[1] in used), tuple(log))
+
+
+def saved_name(program: Program, k: int) -> str:
+    """A name that no load of the program has: an adjoint of an adjoint saves values of its own."""
+    order = program.name.count("_backward")
+    return f"saved{order or ''}_{k}"
+
+
+def _grad_load(program: Program, k: int) -> Node:
+    name, node = program.outputs[k]
+    return build.load(f"d_{name}", node.type, "grad")
+
+
+def _forward_values(program: Program, raw: Sequence[Node], keep: frozenset[Node] | None) -> list[Node]:
+    """Nodes of the forward program, nearest to the gradients, that the backward should read rather than compute."""
+    forward = set(walk(program.nodes))
+    found: dict[Node, None] = {}
+    seen: set[Node] = set()
+    stack = list(reversed(raw))
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node in keep if keep is not None else worth_saving(node, forward):
+            found.setdefault(node)
+        else:
+            stack.extend(reversed(node.inputs))
+    return list(found)
+
+
+def worth_saving(node: Node, forward: set[Node]) -> bool:
+    """Whether the forward pass should keep a value: per-node results of a walk over edges or of a dense product.
+
+    Edge values are never kept; elementwise node values are cheaper to compute again than to hold. The winners of
+    a maximum are kept although the forward result does not need them: finding them takes the same walk.
+    """
+    if node.domain is Domain.EDGE or node.op in fuse.LEAVES:
+        return False
+    if node.op == "segment":
+        return node in forward or node.kind is Kind.INT
+    if node.op in ("scan", "order_rank"):
+        return node in forward
+    return node in forward and node.op == "contract" and fuse.is_dense(node) and node.domain is not Domain.GLOBAL

@@ -1,0 +1,166 @@
+"""Algebra that holds for any program. Each rule's first line shows before --> after; ``tests/passes`` prints each."""
+
+from __future__ import annotations
+
+from gdsl.ir import build
+from gdsl.ir.node import Node
+from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.types import Domain, Kind
+from gdsl.passes.rewrite import Rule
+
+
+def constant_value(node: Node) -> float | None:
+    """The number that a constant holds, else None."""
+    return node.attr("value") if node.op == "const" else None
+
+
+def _like(node: Node, value: Node) -> Node | None:
+    """``value`` if it has the node's type as it is, else None: simplifying must not change the shape."""
+    return value if value.type == node.type else None
+
+
+def fold_constants(node: Node) -> Node | None:
+    """2 * 3 --> 6"""
+    if node.op not in ELEMENTWISE or node.kind is not Kind.FLOAT or node.op == "to_int":
+        return None
+    values = [constant_value(i) for i in node.inputs]
+    if any(v is None for v in values):
+        return None
+    import torch
+
+    from gdsl.codegen.reference import Frame, evaluate
+    from gdsl.runtime.graph import Graph
+
+    frame = Frame(Graph(torch.zeros(2, 0, dtype=torch.long)), torch.float64, torch.device("cpu"))
+    flat = build.elementwise(node.op, *(build.const(v) for v in values))
+    args = [evaluate(i, [], frame) for i in flat.inputs]
+    return build.const(float(evaluate(flat, args, frame)), node.dims)
+
+
+def neutral_element(node: Node) -> Node | None:
+    """x + 0 --> x;  x - 0 --> x;  x * 1 --> x;  x / 1 --> x;  x ** 1 --> x"""
+    neutral = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0, "pow": 1.0}.get(node.op)
+    if neutral is None:
+        return None
+    a, b = node.inputs
+    if constant_value(b) == neutral:
+        return _like(node, a)
+    if node.op in ("add", "mul") and constant_value(a) == neutral:
+        return _like(node, b)
+    return None
+
+
+def zero_minus(node: Node) -> Node | None:
+    """0 - x --> -x;  x * -1 --> -x"""
+    if node.op == "sub" and constant_value(node.inputs[0]) == 0.0:
+        return _like(node, -node.inputs[1])
+    if node.op == "mul" and constant_value(node.inputs[1]) == -1.0:
+        return _like(node, -node.inputs[0])
+    if node.op == "mul" and constant_value(node.inputs[0]) == -1.0:
+        return _like(node, -node.inputs[1])
+    return None
+
+
+def double_negation(node: Node) -> Node | None:
+    """-(-x) --> x;  x + (-y) --> x - y;  x - (-y) --> x + y"""
+    if node.op == "neg" and node.inputs[0].op == "neg":
+        return node.inputs[0].inputs[0]
+    if node.op == "add" and node.inputs[1].op == "neg":
+        return _like(node, node.inputs[0] - node.inputs[1].inputs[0])
+    if node.op == "add" and node.inputs[0].op == "neg":
+        return _like(node, node.inputs[1] - node.inputs[0].inputs[0])
+    if node.op == "sub" and node.inputs[1].op == "neg":
+        return _like(node, node.inputs[0] + node.inputs[1].inputs[0])
+    return None
+
+
+def known_condition(node: Node) -> Node | None:
+    """where(c, x, x) --> x;  where(c, where(c, x, y), z) --> where(c, x, z)"""
+    if node.op != "where":
+        return None
+    c, a, b = node.inputs
+    if a is b:
+        return _like(node, a)
+    if a.op == "where" and a.inputs[0] is c:
+        return _like(node, build.elementwise("where", c, a.inputs[1], b))
+    if b.op == "where" and b.inputs[0] is c:
+        return _like(node, build.elementwise("where", c, a, b.inputs[2]))
+    return None
+
+
+def square(node: Node) -> Node | None:
+    """x ** 2 --> x * x;  x ** 0.5 --> sqrt(x);  x ** -1 --> 1 / x;  x ** -0.5 --> rsqrt(x)"""
+    if node.op != "pow":
+        return None
+    x, exponent = node.inputs
+    power = constant_value(exponent)
+    forms = {2.0: lambda: x * x, 0.5: lambda: build.elementwise("sqrt", x), -1.0: lambda: 1.0 / x,
+             -0.5: lambda: build.elementwise("rsqrt", x)}  # fmt: skip
+    return _like(node, forms[power]()) if power in forms else None
+
+
+def trivial_contraction(node: Node) -> Node | None:
+    """a contraction of one value over nothing --> the value, transposed"""
+    if node.op == "contract" and len(node.inputs) == 1 and not node.attr("reduce") and not node.attr("total"):
+        return build.transpose(node.inputs[0], node.type.names)
+    return None
+
+
+def flatten_contraction(node: Node) -> Node | None:
+    """sum[d](a * b) --> a contraction of a and b over d, with no product stored"""
+    if node.op != "contract" or len(node.inputs) != 1 or node.inputs[0].op != "mul":
+        return None
+    if any(i.kind is not Kind.FLOAT for i in node.inputs[0].inputs):
+        return None
+    return build.contract(
+        node.inputs[0].inputs, node.attr("reduce"), total=node.attr("total"), order=node.type.names
+    )
+
+
+def compose_views(node: Node) -> Node | None:
+    """reshape(reshape(x)) --> reshape(x);  transpose(transpose(x)) --> transpose(x)"""
+    if node.op not in ("reshape", "transpose") or node.inputs[0].op != node.op:
+        return None
+    x = node.inputs[0].inputs[0]
+    return build.reshape_like(x, node.type) if node.op == "reshape" else build.transpose(x, node.type.names)
+
+
+def count_edges(node: Node) -> Node | None:
+    """sum(c), c a constant --> c * degree"""
+    if node.op != "segment" or node.attr("reducer") != "sum" or len(node.inputs) != 1:
+        return None
+    e = node.inputs[0]
+    if e.op != "spread" or e.inputs[0].op != "const" or node.attr("end") == "g":
+        return None
+    what = "in_degree" if node.attr("end") == "i" else "out_degree"
+    return _like(node, build.graph_value(what, node.domain) * e.inputs[0])
+
+
+def spread_is_broadcast(node: Node) -> Node | None:
+    """an elementwise op of spread(c) and an edge value --> the op of c itself: rows broadcast"""
+    if node.op not in ELEMENTWISE or not any(i.op == "spread" for i in node.inputs):
+        return None
+    inputs = [i.inputs[0] if i.op == "spread" else i for i in node.inputs]
+    if all(i.domain is Domain.GLOBAL for i in inputs):
+        return build.spread(build.elementwise(node.op, *inputs), node.domain) if node.op != "to_int" else None
+    return _like(node, build.elementwise(node.op, *inputs)) if node.op != "to_int" else None
+
+
+RULES: list[Rule] = [
+    fold_constants,
+    neutral_element,
+    zero_minus,
+    double_negation,
+    known_condition,
+    square,
+    trivial_contraction,
+    flatten_contraction,
+    compose_views,
+    count_edges,
+    spread_is_broadcast,
+]
+
+
+def drop_stop_gradient(node: Node) -> Node | None:
+    """stop_gradient(x) --> x, once nothing more is differentiated"""
+    return node.inputs[0] if node.op == "stop_gradient" else None

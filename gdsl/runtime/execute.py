@@ -1,0 +1,131 @@
+"""Running a plan: buffers, kernel calls and torch steps, in order."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gdsl.codegen import cpp, reference
+from gdsl.codegen.reference import Frame
+from gdsl.ir.node import Node
+from gdsl.ir.types import Domain, Kind
+from gdsl.passes.fuse import Kernel, Plan, TorchStep
+from gdsl.runtime import cache
+
+_C_TYPES = {torch.float32: "float", torch.float64: "double"}
+_INDEX_TYPES = {torch.int32: "int32_t", torch.int64: "int64_t"}
+
+# Partial sums of a total take at most about this many numbers, yet never fewer groups than feed the threads.
+TOTAL_NUMBERS = 1 << 22
+LEAST_GROUPS = 8
+
+
+class ReferencePlan:
+    """A program run by the torch backend, one op at a time."""
+
+    language = "torch"
+
+    def __init__(self, outputs: Sequence[Node]):
+        self.outputs = tuple(outputs)
+
+    def run(self, values: Mapping[Node, Tensor], frame: Frame) -> list[Tensor]:
+        return reference.run(self.outputs, values, frame)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A loaded kernel with what its arguments are."""
+
+    kernel: Kernel
+    function: Callable[..., None]
+    largest_total: int
+
+
+class CppPlan:
+    """A plan whose kernels are compiled C++."""
+
+    language = "cpp"
+
+    def __init__(self, plan: Plan, dtype: torch.dtype, index_dtype: torch.dtype):
+        self.plan = plan
+        self.source = cpp.generate(plan, _C_TYPES[dtype], _INDEX_TYPES[index_dtype])
+        library = cache.load(self.source, name=plan.program.name) if plan.kernels else None
+        self.steps = [s if isinstance(s, TorchStep) else _bind(s, library) for s in plan.steps]
+        self.releases = _last_uses(plan)
+
+    def run(self, values: Mapping[Node, Tensor], frame: Frame) -> list[Tensor]:
+        """The program's outputs. ``values`` has a tensor for each load."""
+        memory: dict[Node, Tensor] = dict(values)
+        for step, dead in zip(self.steps, self.releases, strict=True):
+            if isinstance(step, TorchStep):
+                args = [_fetch(i, memory, frame) for i in step.node.inputs]
+                memory[step.node] = reference.evaluate(step.node, args, frame)
+            else:
+                _launch(step, memory, frame)
+            for node in dead:
+                memory.pop(node, None)
+        return [reference.full(_fetch(o, memory, frame), o.type, frame) for o in self.plan.program.nodes]
+
+
+def _fetch(node: Node, memory: dict[Node, Tensor], frame: Frame) -> Tensor:
+    """The tensor of a node; constants and what the graph holds are made on first use."""
+    if node not in memory:
+        memory[node] = reference.evaluate(node, [], frame)
+    return memory[node]
+
+
+def _last_uses(plan: Plan) -> list[tuple[Node, ...]]:
+    """After each step, the values that no later step reads."""
+    outputs = set(plan.program.nodes)
+    last: dict[Node, int] = {}
+    for k, step in enumerate(plan.steps):
+        for node in step.node.inputs if isinstance(step, TorchStep) else step.buffers:
+            last[node] = k
+    return [tuple(n for n, at in last.items() if at == k and n not in outputs) for k in range(len(plan.steps))]
+
+
+def _bind(kernel: Kernel, library: ctypes.CDLL | None) -> _Call:
+    assert library is not None
+    function = getattr(library, kernel.name)
+    function.restype = None
+    pointers = len(kernel.buffers) + len(kernel.outputs) + 1 + (3 if kernel.end else 0)
+    function.argtypes = [ctypes.c_int64, ctypes.c_int64, ctypes.c_int, ctypes.c_int64] + [ctypes.c_void_p] * pointers
+    totals = [t.type.numel for p in kernel.phases for t in p.totals]
+    return _Call(kernel, function, max(totals, default=0))
+
+
+def _launch(call: _Call, memory: dict[Node, Tensor], frame: Frame) -> None:
+    kernel, graph = call.kernel, frame.graph
+    order = graph.out_edges if kernel.end == "j" or kernel.rows is Domain.SOURCE else graph.in_edges
+    num_blocks = len(order.blocks) - 1
+    groups = max(num_blocks, 0)
+    if call.largest_total:
+        groups = min(groups, max(LEAST_GROUPS, TOTAL_NUMBERS // call.largest_total))
+    held = []  # keeps converted inputs alive until the kernel has run
+    for node in kernel.buffers:
+        held.append(_fetch(node, memory, frame).to(_dtype_of(node, frame)).contiguous())
+    totals = {t for p in kernel.phases for t in p.totals}
+    outputs = []
+    for node in kernel.outputs:
+        rows = groups if node in totals else frame.rows(node.domain)
+        outputs.append(torch.empty((rows, *node.type.shape), dtype=_dtype_of(node, frame), device=frame.device))
+    fixed = [order.rowptr, order.index, order.edge] if kernel.end else []
+    pointers = [t.data_ptr() for t in (order.blocks, *fixed, *held, *outputs)]
+    threads = max(1, min(torch.get_num_threads(), groups))
+    if groups:
+        call.function(num_blocks, groups, threads, order.max_degree, *pointers)
+    for node, value in zip(kernel.outputs, outputs, strict=True):
+        memory[node] = value.sum(0) if node in totals else value
+
+
+def _dtype_of(node: Node, frame: Frame) -> torch.dtype:
+    """How kernels store a node: see :func:`gdsl.codegen.cpp.c_type`."""
+    if node.kind is Kind.FLOAT:
+        return frame.dtype
+    if node.kind is Kind.BOOL:
+        return torch.bool
+    return torch.int64 if cpp.c_type(node) == "int64_t" else frame.graph.index_dtype

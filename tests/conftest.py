@@ -1,0 +1,72 @@
+"""What all tests share: the data folder, the random seed, hypothesis profiles, when slow and GPU tests run.
+
+    pytest                              the default: seconds a test, the same draws each time
+    pytest --slow                       also the tests marked slow
+    GDSL_HYPOTHESIS=nightly pytest      many random examples, new ones each time
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+_UNHURRIED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+settings.register_profile("default", derandomize=True, max_examples=20, database=None, **_UNHURRIED)
+settings.register_profile("nightly", max_examples=2_000, print_blob=True, **_UNHURRIED)
+settings.load_profile(os.environ.get("GDSL_HYPOTHESIS", "default"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    skip_slow = pytest.mark.skip(reason="slow: run with --slow")
+    skip_gpu = pytest.mark.skip(reason="no CUDA device")
+    for item in items:
+        if item.get_closest_marker("slow") and not config.getoption("--slow"):
+            item.add_marker(skip_slow)
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(skip_gpu)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Each test draws the same random numbers, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - for libraries that draw from the global generator
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real graphs: `$GDSL_DATA`, else shared/datasets beside the repository."""
+    named = os.environ.get("GDSL_DATA")
+    root = Path(named).expanduser() if named else REPOSITORY.parent / "shared" / "datasets"
+    if not root.is_dir():
+        pytest.skip(f"no data sets: set GDSL_DATA, or put them in {os.path.relpath(root)}")
+    return root
+
+
+@pytest.fixture
+def examples_on_path(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Lets a test import the modules of examples/ as its scripts do."""
+    folder = REPOSITORY / "examples"
+    monkeypatch.syspath_prepend(str(folder))
+    for name in ("data", "cora"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return folder
