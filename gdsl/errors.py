@@ -6,7 +6,7 @@ class GdslError(Exception):
 
 
 class GraphError(GdslError, ValueError):
-    """A graph that cannot be: indices out of range, a wrong shape or dtype, sizes that contradict each other."""
+    """A graph that cannot be: indices out of range, a wrong shape or dtype, sizes that clash."""
 
 
 class InputError(GdslError, ValueError):

@@ -32,7 +32,7 @@ def _full(value: float, like: Node) -> Node:
 
 
 def elu(x: Node, alpha: Node | float = 1.0) -> Node:
-    """x for x > 0, else alpha (e^x - 1). The exponential sees min(x, 0): it cannot overflow in the other branch."""
+    """x for x > 0, else alpha (e^x - 1). The exponential sees min(x, 0), so it never overflows."""
     return where(x > 0.0, x, alpha * op("expm1", op("minimum", x, 0.0)))
 
 
@@ -53,7 +53,7 @@ def silu(x: Node) -> Node:
 
 
 def softplus(x: Node) -> Node:
-    """log(1 + e^x) = max(x, 0) + log1p(e^-|x|). With relu and |x| tied at 0 the derivative there is 1/2 by `maximum`."""
+    """log(1 + e^x) = max(x, 0) + log1p(e^-|x|). At 0 the derivative is 1/2: `maximum` shares a tie."""
     return op("maximum", x, 0.0) + op("log1p", op("exp", -op("abs", x)))
 
 
@@ -112,7 +112,7 @@ def dim_std(x: Node, dims: Sequence[str]) -> Node:
 
 
 def _finite_or_zero(top: Node) -> Node:
-    """A maximum to subtract: constant for the derivative, and 0 where it is infinite, so that inf - inf never is."""
+    """A maximum to subtract: constant for the derivative; 0 where it is infinite, against inf - inf."""
     top = build.stop_gradient(top)
     return where(op("abs", top) < math.inf, top, 0.0)
 
@@ -148,7 +148,7 @@ def in_order(x: Node, like: Node) -> Node:
 
 def unit_dim(x: Node) -> Node:
     """A value without dims as one over a dim of size 1, named ``1``."""
-    return build._reshape_to(x, (Dim("1", 1),))
+    return build.reshape_like(x, Type(x.domain, (Dim("1", 1),), x.kind))
 
 
 def dot(a: Node, b: Node) -> Node:
@@ -218,7 +218,7 @@ def segment_var(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Di
 def segment_std(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Dim | None = None) -> Node:
     """sqrt(max(var, 1e-5)), and 0 where that is not above sqrt(1e-5), as torch_geometric's StdAggregation.
 
-    The comparison is made on var and not on its rounded root: it is the same, and does not depend on rounding.
+    The comparison is made on var and not on its rounded root: the same, whatever the rounding.
     """
     var = segment_var(e, end, rows, by, dim)
     large = var > 1e-5
@@ -236,7 +236,9 @@ def segment_softmax(e: Node, end: str, rows: Domain) -> Node:
     return raised / build.gather(segment_sum(raised, end, rows), end)
 
 
-def segment_logsumexp(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Dim | None = None) -> Node:
+def segment_logsumexp(
+    e: Node, end: str, rows: Domain, by: Node | None = None, dim: Dim | None = None
+) -> Node:
     """max + log sum e^(e - max); -inf where there is nothing, by log 0."""
     if by is not None:
         raise IRError("logsumexp has no `by`")
@@ -256,7 +258,7 @@ def _pick(e: Node, rank: Node, end: str, rows: Domain) -> Node:
 
 
 def segment_quantile(e: Node, end: str, rows: Domain, q: float) -> Node:
-    """The q-quantile of each segment, between two values by a straight line, as torch.quantile; 0 for none."""
+    """The q-quantile of each segment, linear between two values, as torch.quantile; 0 for none."""
     if not 0.0 <= q <= 1.0:
         raise IRError(f"a quantile is between 0 and 1, not {q}")
     e = spread(e, end)
@@ -268,7 +270,7 @@ def segment_quantile(e: Node, end: str, rows: Domain, q: float) -> Node:
 
 
 def segment_median(e: Node, end: str, rows: Domain) -> Node:
-    """The lower of the two middle values, as torch.median and torch_geometric's MedianAggregation; 0 for none."""
+    """The lower of two middle values, as torch.median and PyG's MedianAggregation; 0 for none."""
     e = spread(e, end)
     return _pick(e, build.order_rank(e, end, 0.5, "lower", rows), end, rows)
 
@@ -281,12 +283,12 @@ def segment_stack(e: Node, end: str, rows: Domain, dim: Dim) -> Node:
 
 
 def symmetric_norm(w: Node | None) -> Node:
-    """deg^-1/2[i] w deg^-1/2[j] with the (weighted) in-degree, and 0 where that is 0: Kipf and Welling 2017."""
+    """deg^-1/2[i] w deg^-1/2[j], deg the (weighted) in-degree; 0 where that is 0: Kipf and Welling 2017."""
     degree = segment_count("i", Domain.NODE) if w is None else segment_sum(w, "i", Domain.NODE)
     linked = op("ne", degree, 0.0)
     root = where(linked, op("rsqrt", where(linked, degree, 1.0)), 0.0)
-    norm = build.gather(root, "i") * build.gather(root, "j")
-    return norm if w is None else build.gather(root, "i") * w * build.gather(root, "j")
+    at_i, at_j = build.gather(root, "i"), build.gather(root, "j")
+    return at_i * at_j if w is None else at_i * w * at_j
 
 
 # ------------------------------------------------------------------------------------ B-splines
@@ -303,7 +305,7 @@ def bspline(x: Node, kernel_size: int, degree: int, name: str) -> Node:
 
 
 def bspline_index(x: Node, kernel_size: int, degree: int, name: str) -> Node:
-    """The control points that x touches, as integers below kernel_size^d; the first coordinate varies fastest."""
+    """The control points that x touches, below kernel_size^d; the first coordinate varies fastest."""
     dim = Dim(name, _spline_points(x, kernel_size, degree))
     bound = int(kernel_size ** x.type.dim(last_dim(x)).size)
     type = Type(x.domain, (*x.dims[:-1], dim), Kind.INT, bound)
@@ -314,5 +316,7 @@ def _spline_points(x: Node, kernel_size: int, degree: int) -> int:
     if degree not in (1, 2, 3):
         raise IRError(f"a B-spline has degree 1, 2 or 3, not {degree}")
     if kernel_size <= degree:
-        raise IRError(f"an open B-spline of degree {degree} needs a kernel size above {degree}, not {kernel_size}")
+        raise IRError(
+            f"an open B-spline of degree {degree} needs a kernel size above {degree}, not {kernel_size}"
+        )
     return int((degree + 1) ** x.type.dim(last_dim(x)).size)

@@ -145,7 +145,7 @@ class Kind(Tree):
 
 @dataclass(frozen=True, slots=True)
 class Declaration(Tree):
-    """``role name[dims]: kind ~ init = default``; role is param, buffer, node, source, target, edge or graph."""
+    """``role name[dims]: kind ~ init = default``; a role is a word like param or edge."""
 
     role: str
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -73,7 +74,9 @@ class Expressions:
         if is_number(value):
             return value  # type: ignore[return-value]
         if isinstance(value, Node):
-            raise Mistake(f"{what} must be a number known when the layer is constructed, not {value.type}", e.span)
+            raise Mistake(
+                f"{what} must be a number known when the layer is constructed, not {value.type}", e.span
+            )
         raise self.unusable(value, e, f"{what} must be a number")
 
     def integer(self, e: ast.Tree, what: str = "this") -> int:
@@ -93,7 +96,9 @@ class Expressions:
         if is_constant(value):
             kind = "none" if value is None else "a string" if isinstance(value, str) else f"`{value}`"
             return Mistake(needed or f"`{text}` is {kind}, and a value is needed here", e.span)
-        return Mistake(f"`{text}` is a function, and a value is needed here", e.span, hint=f"call it: {text}(...)")
+        return Mistake(
+            f"`{text}` is a function, and a value is needed here", e.span, hint=f"call it: {text}(...)"
+        )
 
     def condition(self, e: ast.Tree) -> bool:
         """A condition of ``if``: from arguments, and from which optional inputs are passed."""
@@ -198,7 +203,7 @@ class Expressions:
     def _same(left: Value, right: Value) -> bool:
         """Equality with none and with strings; an input that is absent is none."""
         a, b = (None if isinstance(v, Absent) else v for v in (left, right))
-        return a is None and b is None or (isinstance(a, str) and a == b)
+        return (a is None and b is None) or (isinstance(a, str) and a == b)
 
     def operand(self, value: Value, e: ast.Tree) -> Node:
         if isinstance(value, Node):
@@ -234,7 +239,9 @@ class Expressions:
         if isinstance(result, complex):
             raise Mistake(f"`{format.expression(e)}` is not a real number", e.span)
         if isinstance(result, int) and abs(result) >= 2**63:
-            raise Mistake(f"`{format.expression(e)}` is too large", e.span, hint="whole numbers are below 2**63")
+            raise Mistake(
+                f"`{format.expression(e)}` is too large", e.span, hint="whole numbers are below 2**63"
+            )
         return result  # type: ignore[no-any-return]
 
     # ---------------------------------------------------------------------------------- domains
@@ -242,7 +249,7 @@ class Expressions:
     def aligned(self, nodes: Sequence[Node], texts: Sequence[ast.Tree]) -> None:
         """Values that are taken together live in one domain, or are the same everywhere."""
         rows = [(n, t) for n, t in zip(nodes, texts, strict=True) if n.domain is not Domain.GLOBAL]
-        for (a, ta), (b, tb) in zip(rows, rows[1:], strict=False):
+        for (a, ta), (b, tb) in itertools.pairwise(rows):
             if a.domain is b.domain:
                 continue
             # The caret goes to the value that has to be read somewhere else: not the edge value.
@@ -259,10 +266,18 @@ class Expressions:
     def _reading(self, n: Node, text: ast.Tree, other: Domain) -> str:
         if other is Domain.EDGE:
             end = {Domain.TARGET: "i", Domain.GRAPH: ""}.get(n.domain, "j")
-            return f"did you mean {self._leaf(n, text)}[{end}]?" if end else "read a graph value at nodes with [g] first"
+            return (
+                f"did you mean {self._leaf(n, text)}[{end}]?"
+                if end
+                else "read a graph value at nodes with [g] first"
+            )
         if n.domain is Domain.GRAPH or other is Domain.GRAPH:
             graph = n.domain is Domain.GRAPH
-            return f"did you mean {self._leaf(n, text)}[g]?" if graph else "read the graph value at each node with [g]"
+            return (
+                f"did you mean {self._leaf(n, text)}[g]?"
+                if graph
+                else "read the graph value at each node with [g]"
+            )
         return "a source value meets a target value on an edge: read them with [j] and [i]"
 
     def _leaf(self, n: Node, text: ast.Tree) -> str:
@@ -301,13 +316,15 @@ class Expressions:
     def _place(self, x: Node, index: ast.Expression, e: ast.Subscript, origins: dict[str, int]) -> Node:
         value = self.value(index)
         if not x.dims:
-            raise Mistake(f"`{format.expression(e.value)}` has no dim to pick a place of: it is {x.type}", e.span)
+            raise Mistake(
+                f"`{format.expression(e.value)}` has no dim to pick a place of: it is {x.type}", e.span
+            )
         if isinstance(value, Node):
             count = self.counts.get(value)
             dim = count if count in x.type.names else x.dims[0].name
             assert dim is not None
             if value.kind is Kind.INT:
-                self.aligned([n for n in (x, value)], [e.value, index])
+                self.aligned([x, value], [e.value, index])
             return build.index(x, value, dim)
         k = self.integer(index, "an index")
         dim = self._counted_by(index, x) or x.dims[0].name
@@ -363,8 +380,8 @@ class Expressions:
             return -size, -value
         if isinstance(e, ast.Binary) and e.op in ("+", "-", "*", "/", "**"):
             (a, x), (b, y) = self._size(e.left), self._size(e.right)
-            value = self.compute(OPERATORS[e.op][1], [x, y], e)
-            assert isinstance(value, int | float)
+            value: Any = self.compute(OPERATORS[e.op][1], [x, y], e)
+            assert is_number(value)
             exact = {"+": Size.__add__, "-": Size.__sub__, "*": Size.__mul__}.get(e.op)
             if exact is not None:
                 return exact(a, b), value
@@ -382,14 +399,16 @@ class Expressions:
         return (Size.number(int(value)) if base in self.loops else Size.symbol(e.id)), value
 
     def dim_name(self, e: ast.Tree) -> str:
-        """The name of a dim in ``sum[d](x)`` or ``cat(a, b; d)``: a size, or a name that only a value knows."""
+        """The dim in ``sum[d](x)`` or ``cat(a, b; d)``: a size, or a name that only a value knows."""
         if isinstance(e, ast.Name) and (e.id in self.sizes or not self._is_size(e)):
             return e.id
         return str(self.size(e)[0])
 
     def _is_size(self, e: ast.Name) -> bool:
         base = e.id.rstrip("'")
-        return base.isdigit() or base in self.free or (base in self.scope and is_number(self.scope.find(base)))
+        return (
+            base.isdigit() or base in self.free or (base in self.scope and is_number(self.scope.find(base)))
+        )
 
     def dims_of(self, over: Sequence[ast.Tree], x: Node) -> list[str]:
         names = [self.dim_name(d) for d in over]
@@ -412,5 +431,3 @@ class Expressions:
 
 def _article(domain: Domain) -> str:
     return ("an " if domain.value[0] in "aeiou" else "a ") + domain.value
-
-

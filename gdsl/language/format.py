@@ -81,7 +81,9 @@ def expression(e: ast.Tree, names: Mapping[str, object] | None = None) -> str:
                 return f"{left} {e.op} {at_least(e.right, own + 1)}"
             case ast.Subscript():
                 base = write(e.value)
-                plain = level(e.value) >= _POSTFIX and not (isinstance(e.value, ast.Call) and level(e.value) < _ATOM)
+                plain = level(e.value) >= _POSTFIX and not (
+                    isinstance(e.value, ast.Call) and level(e.value) < _ATOM
+                )
                 return f"{base if plain else f'({base})'}[{several(e.indices)}]"
             case ast.Named():
                 return f"{e.name} = {write(e.value)}"
@@ -105,7 +107,10 @@ def expression(e: ast.Tree, names: Mapping[str, object] | None = None) -> str:
 
 def statement(s: ast.Statement, names: Mapping[str, object] | None = None) -> str:
     """A statement without a block, on one line."""
-    write = lambda e: expression(e, names)  # noqa: E731
+
+    def write(e: ast.Tree) -> str:
+        return expression(e, names)
+
     match s:
         case ast.Declaration():
             dims = f"[{', '.join(write(d) for d in s.dims)}]" if s.dims else ""
@@ -206,7 +211,9 @@ class _Writer:
     def branch(self, s: ast.Branch, depth: int) -> None:
         head, prefix = f"if {expression(s.condition)}", ""
         while True:
-            after = self.block(s.span, prefix + head, s.then, s.condition.span.end, depth, last=not s.otherwise)
+            after = self.block(
+                s.span, prefix + head, s.then, s.condition.span.end, depth, last=not s.otherwise
+            )
             if len(s.otherwise) == 1 and isinstance(s.otherwise[0], ast.Branch):
                 s = s.otherwise[0]
                 head, prefix = f"if {expression(s.condition)}", "} else "
@@ -216,9 +223,15 @@ class _Writer:
             return
 
     def block(
-        self, span: ast.Span, head: str, body: Sequence[ast.Statement], after: int, depth: int, last: bool = True
+        self,
+        span: ast.Span,
+        head: str,
+        body: Sequence[ast.Statement],
+        after: int,
+        depth: int,
+        last: bool = True,
     ) -> int:
-        """A header, its body, and with ``last`` the closing brace. Gives the place of that brace in the source."""
+        """A header, its body, and with ``last`` the closing brace. Gives that brace's place in the source."""
         opening, closing = self.braces(after)
         if head.startswith("}"):
             self.own_line_comments(opening, depth + 1)

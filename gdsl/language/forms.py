@@ -64,7 +64,8 @@ class Forms(Expressions):
             return self._segment(e)
         if e.by is not None or (e.at and e.function != "softmax"):
             raise Mistake(
-                f"`{e.function}` is not a reduction over edges, so it takes no `{'by' if e.by else 'at'}`", e.span
+                f"`{e.function}` is not a reduction over edges, so it takes no `{'by' if e.by else 'at'}`",
+                e.span,
             )
         if e.function in SPECIAL:
             return SPECIAL[e.function](self, e)
@@ -84,10 +85,11 @@ class Forms(Expressions):
         pairs: list[tuple[Node, ast.Tree]] = []
         for value, text in zip(values, arguments, strict=True):
             if not isinstance(text, ast.Tree):  # a default
-                operands.append(float(value))
+                operands.append(float(text))
                 continue
-            operands.append(self.operand(value, text))
-            pairs.append((operands[-1], text))
+            operand = self.operand(value, text)
+            operands.append(operand)
+            pairs.append((operand, text))
         self.aligned([n for n, _ in pairs], [t for _, t in pairs])
         return f.node(*operands)
 
@@ -104,7 +106,9 @@ class Forms(Expressions):
             if isinstance(argument, ast.Named):
                 if argument.name not in names:
                     hint = did_you_mean(argument.name, names, f"its arguments are {', '.join(names)}")
-                    raise Mistake(f"`{e.function}` has no argument `{argument.name}`", argument.span, hint=hint)
+                    raise Mistake(
+                        f"`{e.function}` has no argument `{argument.name}`", argument.span, hint=hint
+                    )
                 if argument.name in bound:
                     raise Mistake(f"argument `{argument.name}` is given twice", argument.span)
                 bound[argument.name] = argument.value
@@ -133,7 +137,7 @@ class Forms(Expressions):
         values = [self.value(a) for a in arguments]
         if self.call_depth >= MAX_CALL_DEPTH:
             raise Mistake(
-                f"`{definition.name}` calls itself, or functions call each other more than {MAX_CALL_DEPTH} deep",
+                f"`{definition.name}` calls itself, or calls are nested more than {MAX_CALL_DEPTH} deep",
                 e.span,
                 hint="repeat with `for k in a..b { ... }`",
             )
@@ -168,7 +172,11 @@ class Forms(Expressions):
         finally:
             self.scope.local = outer
         for node in walk([step]):
-            if node.domain is not Domain.GLOBAL or node.dims or (node.op == "load" and node not in (acc, *loads)):
+            if (
+                node.domain is not Domain.GLOBAL
+                or node.dims
+                or (node.op == "load" and node not in (acc, *loads))
+            ):
                 raise Mistake(
                     f"`reduce {definition.name}` works on one number at a time, and reads {node.type}",
                     definition.body.span,
@@ -187,17 +195,22 @@ class Forms(Expressions):
         nodes = [build.to_float(n) for n in nodes]
         if self.aggregating and nodes[0].domain is Domain.EDGE:
             end = e.at or "i"
-            result, params = modules.aggregate(found.name, found.module, nodes, end, self.rows(end)), {}
+            result = modules.aggregate(found.name, nodes, end, self.rows(end))
         else:
-            result, params = modules.apply(found.name, found.module, nodes, training=self.training)
-        self.module_params.update(params)
+            result, params = modules.apply(
+                found.name, found.module, nodes, training=self.training, dropout=self.drop
+            )
+            self.module_params.update(params)
         if named:
             if len(named) > len(result.dims):
                 raise Mistake(f"module `{found.name}` gives {result.type}", e.dims[0].span)
             old = result.type.names[len(result.dims) - len(named) :]
             for name, d, text in zip(named, result.dims[-len(named) :], e.dims, strict=True):
                 if self._known_size(text) not in (None, d.size):
-                    raise Mistake(f"module `{found.name}` gives {d.size} places, and `{name}` has another size", text.span)
+                    raise Mistake(
+                        f"module `{found.name}` gives {d.size} places, and `{name}` has another size",
+                        text.span,
+                    )
             result = build.rename(result, dict(zip(old, named, strict=True)))
         return result
 
@@ -232,7 +245,9 @@ class Forms(Expressions):
             return library.spread(x, end)
         if end == "g" and x.domain is Domain.EDGE:
             hint = "aggregate it to nodes first"
-            raise Mistake(f"a pool reduces node values over each graph, and this is {x.type}", text.span, hint=hint)
+            raise Mistake(
+                f"a pool reduces node values over each graph, and this is {x.type}", text.span, hint=hint
+            )
         if end != "g" and x.domain is not Domain.EDGE:
             leaf = self._leaf(x, text)
             raise Mistake(
@@ -262,7 +277,9 @@ class Forms(Expressions):
             if e.by is not None:
                 raise Mistake(f"`{e.function}` has no `by`", e.span)
             if e.function == "quantile":
-                return library.segment_quantile(x, end, self.rows(end), float(self.number(more[0], "the quantile")))
+                return library.segment_quantile(
+                    x, end, self.rows(end), float(self.number(more[0], "the quantile"))
+                )
             if e.function == "stack":
                 return self._stack(x, more[0], end, e)
             return library.segment_median(x, end, self.rows(end))
@@ -298,7 +315,9 @@ class Forms(Expressions):
             hint = did_you_mean(e.function, DIM_REDUCERS, f"these do: {', '.join(DIM_REDUCERS)}")
             raise Mistake(f"`{e.function}` does not reduce over a dim", e.name_span, hint=hint)
         if e.at or e.by is not None:
-            raise Mistake(f"`{e.function}[...]` reduces over dims, so it takes no `{'at' if e.at else 'by'}`", e.span)
+            raise Mistake(
+                f"`{e.function}[...]` reduces over dims, so it takes no `{'at' if e.at else 'by'}`", e.span
+            )
         (text,) = self.only(e, "x")
         x = self.node(text)
         return DIM_REDUCERS[e.function](x, self.dims_of(e.over, x))
@@ -372,7 +391,9 @@ class Forms(Expressions):
 
     def _rename(self, e: ast.Call) -> Value:
         if len(e.arguments) < 2 or not all(isinstance(a, ast.Arrow) for a in e.arguments[1:]):
-            raise Mistake("rename needs a value and new names for its dims", e.span, hint="as in rename(x, d' -> d)")
+            raise Mistake(
+                "rename needs a value and new names for its dims", e.span, hint="as in rename(x, d' -> d)"
+            )
         x = self.node(e.arguments[0])
         names: dict[str, str] = {}
         for arrow in e.arguments[1:]:
@@ -399,6 +420,10 @@ class Forms(Expressions):
         x, p = self.node(text), self.number(rate, "the dropout rate")
         if not 0.0 <= p <= 1.0:
             raise Mistake(f"a dropout rate is between 0 and 1, not {p}", rate.span)
+        return self.drop(x, p)
+
+    def drop(self, x: Node, p: float) -> Node:
+        """x, with each number 0 with probability p and scaled up otherwise, in training."""
         if not self.training or p == 0:
             return x
         x = build.to_float(x)
@@ -424,7 +449,7 @@ class Forms(Expressions):
         text, kernel, degree = self.only(e, "pseudo", "kernel_size", "degree")
         x, size = self.node(text), self.integer(kernel, "the kernel size")
         name = self.dim_name(e.dims[0]) if e.dims else "bspline"
-        result = getattr(library, e.function)(x, size, self.integer(degree, "the degree"), name)
+        result: Node = getattr(library, e.function)(x, size, self.integer(degree, "the degree"), name)
         if e.function == "bspline_index":
             base = self.size(kernel)[0]
             power = Size.symbol(library.last_dim(x))

@@ -22,8 +22,7 @@ class Init:
     arguments: tuple[float, ...] = ()
 
 
-# Initialisers: the least and the greatest number of arguments. ``glorot`` and the two ``kaiming`` take their
-# fans from the last two dims, as torch_geometric.nn.inits does; ``linear`` is what torch.nn.Linear does.
+# Initialisers: the least and the greatest number of arguments. What each does is in gdsl.runtime.initialise.
 INITS: dict[str, tuple[int, int]] = {
     "zeros": (0, 0),
     "ones": (0, 0),
@@ -66,8 +65,8 @@ class Declaration:
 class GraphTransform:
     """What the graph must be before the rules run. An argument is a constant or the IR node of a node value.
 
-    For the self-loop transforms, ``keywords`` gives the value of each edge input on a new loop: a number, or the
-    name of a reducer over the edges into the node.
+    For the self-loop transforms, ``keywords`` gives the value of each edge input on a new loop: a number, or
+    the name of a reducer over the edges into the node.
     """
 
     name: str
@@ -90,7 +89,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """What must hold of the graph at run time: ``stack(m, K)`` needs exactly K edges at that end of each edge."""
+    """What must hold of the graph: ``stack(m, K)`` needs exactly K edges into each node."""
 
     kind: str
     end: str

@@ -15,22 +15,45 @@ STATEMENTS = (
     "param", "buffer", "const", "graph", "node", "source", "target", "edge", "module", "message", "aggregate",
     "update", "pool", "def", "reduce", "for", "if", "return",
 )  # fmt: skip
-KEYWORDS = (*STATEMENTS, "layer", "else", "in", "init", "at", "by", "and", "or", "not", "true", "false", "none")
+KEYWORDS = (
+    *STATEMENTS,
+    "layer",
+    "else",
+    "in",
+    "init",
+    "at",
+    "by",
+    "and",
+    "or",
+    "not",
+    "true",
+    "false",
+    "none",
+)
 
 # What stands for a set of tokens in "expected ...": the first row that fits takes its tokens out.
+_OPERATORS = {"PLUS", "MINUS", "TIMES", "DIVIDE", "MATMUL", "POWER", "COMPARE", "AND", "OR", "AT", "BY"}
+_OPERANDS = {"NUMBER", "PRIMED", "NAME", "STRING", "TRUE", "FALSE", "NONE", "LPAR", "MINUS", "NOT"}
 _WORDS = [
-    ({"NUMBER", "LPAR", "MINUS"}, {"NUMBER", "PRIMED", "NAME", "STRING", "TRUE", "FALSE", "NONE", "LPAR", "MINUS", "NOT"},
-     "an expression"),
+    ({"NUMBER", "LPAR", "MINUS"}, _OPERANDS, "an expression"),
     ({"PARAM", "MESSAGE"}, {s.upper() for s in STATEMENTS} | {"NAME", "SEMICOLON"}, "a statement"),
-    ({"PLUS", "POWER"}, {"PLUS", "MINUS", "TIMES", "DIVIDE", "MATMUL", "POWER", "COMPARE", "AND", "OR", "AT", "BY",
-                         "LPAR", "LSQB"}, "an operator"),
-]  # fmt: skip
+    ({"PLUS", "POWER"}, _OPERATORS | {"LPAR", "LSQB"}, "an operator"),
+]
 _SYMBOLS = {
-    "LPAR": "`(`", "RPAR": "`)`", "LSQB": "`[`", "RSQB": "`]`", "LBRACE": "`{`", "RBRACE": "`}`", "COMMA": "`,`",
-    "SEMICOLON": "`;`", "EQUAL": "`=`", "TILDE": "`~`", "COLON": "`:`", "__ANON_0": "`..`", "__ANON_1": "`->`",
-    "NAME": "a name", "NUMBER": "a number", "STRING": "a string", "$END": "the end", "PLUS": "`+`", "MINUS": "`-`",
-    "TIMES": "`*`", "DIVIDE": "`/`", "MATMUL": "`@`", "POWER": "`**`", "COMPARE": "a comparison",
-}  # fmt: skip
+    "LPAR": "`(`",
+    "RPAR": "`)`",
+    "LSQB": "`[`",
+    "RSQB": "`]`",
+    "LBRACE": "`{`",
+    "RBRACE": "`}`",
+    "__ANON_0": "`..`",
+    "__ANON_1": "`->`",
+    "NAME": "a name",
+    "NUMBER": "a number",
+    "STRING": "a string",
+    "COMPARE": "a comparison",
+    "$END": "the end",
+}
 
 # Characters of other languages, and what to write here.
 _FOREIGN = {
@@ -62,7 +85,9 @@ def explain(text: str, error: lark.UnexpectedInput, parser: lark.Lark) -> Diagno
         return bracket
     if isinstance(error, lark.UnexpectedCharacters):
         char = text[position]
-        return Diagnostic(f"`{char}` is not part of the language", span_at(text, position, 1), hint=_FOREIGN.get(char))
+        return Diagnostic(
+            f"`{char}` is not part of the language", span_at(text, position, 1), hint=_FOREIGN.get(char)
+        )
     expected = _expected_words(set(getattr(error, "expected", ()) or ()), parser)
     if _at_end(error):
         end = max(len(text.rstrip()) - 1, 0)
@@ -73,10 +98,9 @@ def explain(text: str, error: lark.UnexpectedInput, parser: lark.Lark) -> Diagno
     misspelt = _misspelt_statement(text, position)
     if misspelt is not None:
         return misspelt
-    if token in KEYWORDS and "NAME" in error.expected:
-        if "RBRACE" not in error.expected:
-            hint = f"call it `{token}_` or another name" if _is_definition(text, position) else None
-            return Diagnostic(f"`{token}` is a reserved word and cannot be a name", span, hint=hint)
+    if token in KEYWORDS and "NAME" in error.expected and "RBRACE" not in error.expected:
+        hint = f"call it `{token}_` or another name" if _is_definition(text, position) else None
+        return Diagnostic(f"`{token}` is a reserved word and cannot be a name", span, hint=hint)
     return Diagnostic(f"unexpected `{token}`", span, expected=expected)
 
 
@@ -114,7 +138,9 @@ def _misspelt_statement(text: str, position: int) -> Diagnostic | None:
         return None
     meant = closest(word, (*STATEMENTS, "layer"))
     hint = f"did you mean `{meant}`?" if meant else None
-    return Diagnostic(f"no statement begins with `{word}`", span_at(text, before.start(1), len(word)), hint=hint)
+    return Diagnostic(
+        f"no statement begins with `{word}`", span_at(text, before.start(1), len(word)), hint=hint
+    )
 
 
 def _brackets(text: str) -> Iterator[tuple[str, int]]:
@@ -150,7 +176,9 @@ def _unclosed(text: str, char: str, place: int) -> Diagnostic:
 
 
 _STATEMENT_START = re.compile(
-    r"^[ \t]*(?:(?:" + "|".join((*STATEMENTS, "layer")) + r")\b|\}|[A-Za-z_][A-Za-z0-9_]*'*[ \t]*(?:=(?!=)|[ \t][A-Za-z_]))",
+    r"^[ \t]*(?:(?:"
+    + "|".join((*STATEMENTS, "layer"))
+    + r")\b|\}|[A-Za-z_][A-Za-z0-9_]*'*[ \t]*(?:=(?!=)|[ \t][A-Za-z_]))",
     re.M,
 )
 

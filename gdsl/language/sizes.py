@@ -1,7 +1,7 @@
 """Size expressions and the names of dims.
 
-A dim is named by its size expression, so equal expressions must give equal names: ``in*2`` and ``2*in`` are one
-dim, and ``cat(a, b)`` of two values over ``in`` has it too. The order of factors and of terms is kept, because
+A dim is named by its size expression, so equal expressions must give equal names: ``in*2`` and ``2*in`` are
+one dim, and ``cat(a, b)`` of two values over ``in`` has it too. The order of factors and terms is kept:
 ``merge(e, heads, out)`` and ``merge(e, out, heads)`` lay out their numbers differently.
 """
 
@@ -14,7 +14,7 @@ Factors = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A sum of terms, each a whole number times named factors. Like terms stand together, a number alone last."""
+    """A sum of terms, each a number times named factors. Like terms are one; a number alone stands last."""
 
     terms: tuple[tuple[int, Factors], ...]
 

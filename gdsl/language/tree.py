@@ -57,16 +57,17 @@ def groups(pieces: Sequence[Piece]) -> dict[str, Group]:
     return {p[0]: p for p in pieces if isinstance(p, Group)}
 
 
-class TreeBuilder(Transformer):  # type: ignore[type-arg]
+class TreeBuilder(Transformer[Token, object]):
     """Callbacks for :class:`lark.Lark`; ``p`` is the list of matched pieces."""
 
     # ----------------------------------------------------------------------------- expressions
 
     def number(self, p: list[Piece]) -> ast.Number:
         text = str(p[0])
-        value: int | float = int(text) if text.isdigit() else float(text)
-        if isinstance(value, int) and value >= 2**63:
-            raise Mistake(f"the number {text[:20]}... is too large", cover(p), hint="whole numbers are below 2**63")
+        if text.isdigit() and len(text) > 18:
+            message = f"the number {text[:20]}... is too large"
+            raise Mistake(message, cover(p), hint="whole numbers have 18 digits at most")
+        value = int(text) if text.isdigit() else float(text)
         return ast.Number(value, text, span=cover(p))
 
     def name(self, p: list[Piece]) -> ast.Name:
@@ -100,7 +101,7 @@ class TreeBuilder(Transformer):  # type: ignore[type-arg]
         callee = p[0]
         over: tuple[ast.Expression, ...] = ()
         if isinstance(callee, ast.Subscript):
-            callee, over = callee.value, callee.indices
+            over, callee = callee.indices, callee.value
         if not isinstance(callee, ast.Name):
             raise Mistake("only a function can be called", span_of(p[0]), hint="write * for a product")
         dims = next((tuple(g) for g in p if isinstance(g, Group)), ())
@@ -151,11 +152,13 @@ class TreeBuilder(Transformer):  # type: ignore[type-arg]
 
     def declaration(self, p: list[Piece]) -> ast.Declaration | ast.Transform:
         parts = {name: part[1] for name, part in groups(p).items()}
-        if p[0].type == "GRAPH" and not parts:  # `graph add_self_loops`, and not `graph u[d]` or `graph t: float`
+        if (
+            p[0].type == "GRAPH" and not parts
+        ):  # `graph add_self_loops`, and not `graph u[d]` or `graph t: float`
             return ast.Transform(str(p[1]), name_span=span_of(p[1]), span=cover(p))
         return ast.Declaration(str(p[0]), str(p[1]), name_span=span_of(p[1]), span=cover(p), **parts)
 
-    def transform(self, p: list[Piece]) -> ast.Transform:
+    def graph_transform(self, p: list[Piece]) -> ast.Transform:
         return ast.Transform(str(p[1]), trees(p), name_span=span_of(p[1]), span=cover(p))
 
     def constant(self, p: list[Piece]) -> ast.Constant:

@@ -1,12 +1,337 @@
-import ctypes, hashlib, os, subprocess, glob, torch
-def load(source, *, name):
-    d = "/tmp/gdsl_stub_cache"; os.makedirs(d, exist_ok=True)
-    gomp = glob.glob(os.path.join(os.path.dirname(torch.__file__), "lib", "libgomp*.so*"))
-    k = hashlib.sha256(source.encode()).hexdigest()[:16]
-    so = f"{d}/{k}.so"
-    if not os.path.exists(so):
-        cpp = f"{d}/{name}-{k}.cpp"; open(cpp, "w").write(source)
-        flags = "-O3 -march=native -std=c++17 -fPIC -fno-math-errno -fno-trapping-math -ffp-contract=fast -fopenmp".split()
-        subprocess.run(["g++", *flags, "-c", cpp, "-o", so+".o"], check=True)
-        subprocess.run(["g++", "-shared", so+".o", *(gomp or ["-fopenmp"]), "-o", so], check=True)
-    return ctypes.CDLL(so)
+"""Generated C++ to a loaded library, compiled once a machine.
+
+A kernel's file is named by a hash of all that it depends on: source, compiler, flags, processor. It is
+written under a temporary name and renamed, so any number of processes may build the same kernel at once
+with no lock: each finds a whole file or none. A checksum at its end tells a damaged file, which is built
+again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+import tempfile
+import threading
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from gdsl.errors import CacheError, CompilerError
+
+# NaN and infinity keep their meaning, so no -ffast-math; nobody looks at errno and floating-point traps,
+# and giving them up is what lets loops become SIMD. Kernels use C headers only: with -nostdinc++, math.h is
+# the plain C header, which compiles faster.
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-std=c++17",
+    "-fPIC",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-nostdinc++",
+    "-fopenmp",
+)
+
+INSTALL = (
+    "install a C++ compiler: `apt install g++`, `dnf install gcc-c++` or `xcode-select --install`, or set CXX"
+)
+
+_MARK = b"gdsl-sha256:"
+_CHECKSUM = len(_MARK) + hashlib.sha256().digest_size
+_STALE_SECONDS = 3600
+_ERROR_LINES = 12
+
+_loaded: dict[str, ctypes.CDLL] = {}
+_building: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """A C++ compiler: its ``path``, the first line it prints of its ``version``, its ``kind`` (gcc or
+    clang), and the words after its name in $CXX."""
+
+    path: str
+    version: str
+    kind: str
+    arguments: tuple[str, ...] = ()
+
+
+def find_compiler() -> Compiler | None:
+    """$CXX if it is set, else the first of c++, g++ and clang++ that runs; None if there is none. Looked up
+    once."""
+    return _find_compiler(os.environ.get("CXX", ""), os.environ.get("PATH", os.defpath))
+
+
+@functools.cache
+def _find_compiler(cxx: str, path: str) -> Compiler | None:
+    candidates = [shlex.split(cxx)] if cxx.strip() else [["c++"], ["g++"], ["clang++"]]
+    for name, *arguments in candidates:
+        program = shutil.which(name, path=path)
+        if program is None:
+            continue
+        try:
+            shown = _run([program, *arguments, "--version"])
+        except OSError:
+            continue
+        if shown.returncode == 0 and shown.stdout:
+            kind = "clang" if "clang" in shown.stdout else "gcc"
+            return Compiler(program, shown.stdout.splitlines()[0], kind, tuple(arguments))
+    return None
+
+
+def load(source: str, *, name: str) -> ctypes.CDLL:
+    """The library of the C++ ``source``, compiled now or on an earlier day. ``name`` only makes its file
+    easy to find.
+
+    Raises ``CompilerError`` when there is no compiler or it rejects the source, and ``CacheError`` when
+    others could have written to the folder of compiled kernels. A folder that cannot be written to is
+    replaced, with a warning, by a temporary one that lasts as long as the process.
+    """
+    command = _command()
+    key = _key(source, command)
+    with _building[key]:
+        library = _loaded.get(key)
+        if library is None:
+            file = f"{re.sub(r'[^A-Za-z0-9_]+', '_', name)[:40]}-{key[:32]}"
+            library = _loaded[key] = _load(source, file, command)
+    return library
+
+
+def assembly(source: str) -> str:
+    """The assembler text of the C++ ``source`` for this machine. Raises ``CompilerError`` as ``load``
+    does."""
+    command = [*_command(), "-S", "-fno-asynchronous-unwind-tables", "-x", "c++", "-", "-o", "-"]
+    done = _run(command, source)
+    if done.returncode:
+        raise CompilerError(_failure(done, None))
+    return done.stdout
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: $GDSL_CACHE, else gdsl in $XDG_CACHE_HOME or ~/.cache. Made if it is
+    missing.
+
+    Raises ``CacheError`` when it belongs to another user or others may write to it, ``OSError`` when it
+    cannot be made.
+    """
+    named = os.environ.get("GDSL_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(named or os.path.join(base, "gdsl")).expanduser().absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    if not folder.is_dir():
+        raise CacheError(f"the kernel cache {folder} is not a folder; set GDSL_CACHE to another place")
+    status = folder.stat()
+    if status.st_uid != os.geteuid():
+        raise CacheError(
+            f"the kernel cache {folder} belongs to another user (uid {status.st_uid}), whose code would run "
+            "as yours; set GDSL_CACHE to a folder of your own"
+        )
+    if status.st_mode & 0o022:
+        raise CacheError(
+            f"others can write to the kernel cache {folder} (mode {stat.S_IMODE(status.st_mode):o}), and "
+            f"their code would run as yours; empty it and run `chmod 700 {folder}`, or set GDSL_CACHE to another "
+            "place"
+        )
+    return folder
+
+
+def _command() -> list[str]:
+    compiler = find_compiler()
+    if compiler is None:
+        cxx = os.environ.get("CXX", "").strip()
+        found = f"CXX is set to {cxx!r}, which does not run" if cxx else "no C++ compiler was found"
+        raise CompilerError(f"{found}; {INSTALL}")
+    return [compiler.path, *compiler.arguments, *FLAGS]
+
+
+def _key(source: str, command: list[str]) -> str:
+    compiler = find_compiler()
+    assert compiler is not None
+    parts = (source, compiler.version, *command, *_link_flags(compiler.kind), _processor())
+    digest = hashlib.sha256()
+    for part in parts:
+        encoded = part.encode()
+        # With its length, so that no two lists of parts give the same bytes.
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    return digest.hexdigest()
+
+
+@functools.cache
+def _processor() -> str:
+    """What -march=native depends on."""
+    lines = [platform.machine(), platform.processor()]
+    # The first of several equal entries; the kernel makes the rest only when they are read.
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as info:
+        for line in info:
+            if not line.strip():
+                break
+            if line.startswith(("vendor_id", "cpu family", "model", "flags", "Features", "CPU ")):
+                lines.append(line.strip())
+    return "\n".join(lines)
+
+
+@functools.cache
+def _link_flags(kind: str) -> tuple[str, ...]:
+    """Linking with the OpenMP library that torch has loaded gives one pool of threads in the process, not
+    two that fight for the cores. Leaving out the default libraries is what leaves out the compiler's own
+    OpenMP."""
+    openmp = _torch_openmp()
+    # Code from clang calls __kmpc_*, which libgomp lacks.
+    if openmp is None or (kind == "clang" and "gomp" in os.path.basename(openmp)):
+        return ("-fopenmp",)
+    return ("-nodefaultlibs", openmp, "-lm", "-lc", "-lgcc")
+
+
+def _torch_openmp() -> str | None:
+    pattern = re.compile(r"lib(gomp|iomp5|omp)[-.].*")
+    bundled = Path(torch.__file__).parent.joinpath("lib").glob("lib*omp*")
+    found = sorted(str(path) for path in bundled if pattern.match(path.name))
+    if found:
+        return found[0]
+    # A torch from conda or a distribution shares the system's.
+    with contextlib.suppress(OSError), open("/proc/self/maps") as maps:
+        for line in maps:
+            _, slash, path = line.rstrip("\n").partition("/")
+            if pattern.match(os.path.basename(path)):
+                return slash + path
+    return None
+
+
+def _load(source: str, file: str, command: list[str]) -> ctypes.CDLL:
+    try:
+        folder = cache_folder()
+        return _load_from(folder, source, file, command)
+    except OSError as error:
+        # Read-only, full, or mounted without the right to execute.
+        _warn_once(str(error))
+    folder = _private_folder(os.getpid())
+    try:
+        return _load_from(folder, source, file, command)
+    except OSError as error:
+        raise CompilerError(f"a compiled kernel cannot be stored or loaded in {folder}: {error}") from error
+
+
+def _load_from(folder: Path, source: str, file: str, command: list[str]) -> ctypes.CDLL:
+    library = folder / f"{file}.so"
+    if not _is_whole(library):
+        _build(folder, source, file, command)
+    return ctypes.CDLL(str(library))
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether the file is there, the user's own, writable by nobody else, and as it was written."""
+    try:
+        descriptor = os.open(library, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    with os.fdopen(descriptor, "rb") as opened:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            return False
+        content = opened.read()
+    body, checksum = content[:-_CHECKSUM], content[-_CHECKSUM:]
+    return checksum == _MARK + hashlib.sha256(body).digest()
+
+
+def _build(folder: Path, source: str, file: str, command: list[str]) -> None:
+    _sweep(folder)
+    text = folder / f"{file}.cpp"
+    with _replacing(text) as temporary:
+        temporary.write_text(source)
+    compiler = find_compiler()
+    assert compiler is not None
+    link = _link_flags(compiler.kind)
+    with _replacing(folder / f"{file}.so") as temporary:
+        done = _run([*command, "-pipe", "-shared", str(text), "-o", str(temporary), *link])
+        if done.returncode:
+            if "No space left on device" in done.stderr:
+                raise OSError(f"no space left in {folder}")
+            raise CompilerError(_failure(done, text))
+        content = temporary.read_bytes()
+        # A loader reads no further than the file's own tables say, so a checksum can follow.
+        with open(temporary, "ab") as opened:
+            opened.write(_MARK + hashlib.sha256(content).digest())
+        temporary.chmod(0o700)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary file in the same folder, which becomes ``path`` when the block ends well and goes when it
+    does not."""
+    descriptor, name = tempfile.mkstemp(prefix=".building-", dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left half-built."""
+    for left in folder.glob(".building-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                left.unlink()
+
+
+def _run(command: list[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "LC_ALL": "C"}
+    return subprocess.run(command, input=text, capture_output=True, text=True, env=environment, check=False)
+
+
+def _failure(done: subprocess.CompletedProcess[str], source: Path | None) -> str:
+    lines = done.stderr.splitlines()
+    first = next((n for n, line in enumerate(lines) if "error" in line), 0)
+    shown = "\n".join(lines[first : first + _ERROR_LINES])
+    place = "" if source is None else f" (its source: {source})"
+    return f"the C++ compiler rejected a generated kernel{place}; please report this bug of gdsl\n{shown}"
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    warnings.warn(
+        f"compiled kernels cannot be kept ({reason}): they go to a temporary folder and are compiled again in "
+        "every process; set GDSL_CACHE to a folder that can be written to",
+        RuntimeWarning,
+        stacklevel=5,
+    )
+
+
+@functools.cache
+def _private_folder(process: int) -> Path:
+    """A folder for this process alone, removed at its end. A fork gets its own."""
+    folder = tempfile.mkdtemp(prefix="gdsl-")
+
+    def remove() -> None:
+        if os.getpid() == process:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return Path(folder)
+
+
+if hasattr(os, "register_at_fork"):
+    # Another thread may have held one of these when the process was forked.
+    os.register_at_fork(after_in_child=_building.clear)

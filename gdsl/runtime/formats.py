@@ -1,4 +1,4 @@
-"""Graphs as other libraries hold them, as an edge list. No library is imported: each is known by its class."""
+"""Graphs of other libraries as edge lists. No library is imported: each is known by its class."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COMPRESSED = (torch.sparse_csr, torch.sparse_csc)
 
 
 class EdgeList(NamedTuple):
-    """``edge_index`` [2, E] (sources, targets), ``sizes`` (sources, targets) if known, ``weight`` [E, ...] if any."""
+    """``edge_index`` [2, E], ``sizes`` (sources, targets) if known, ``weight`` [E, ...] if there is one."""
 
     edge_index: Tensor
     sizes: tuple[int, int] | None
@@ -98,6 +98,6 @@ def _from_scipy(matrix: Any) -> EdgeList:
 def _from_dgl(graph: Any) -> EdgeList:
     relations = len(graph.canonical_etypes)
     if relations != 1:
-        raise GraphError(f"a DGL graph must have one edge type, not {relations}: pass one of them, graph[etype]")
+        raise GraphError(f"a DGL graph must have one edge type, not {relations}; pass one: graph[etype]")
     source, target = graph.edges()
     return EdgeList(torch.stack([source, target]), (graph.num_src_nodes(), graph.num_dst_nodes()), None)

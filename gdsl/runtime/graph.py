@@ -20,12 +20,13 @@ Size = int | tuple[int, int] | None
 
 INT32_MAX = 2**31 - 1
 
-# Work is counted in edges + rows. A block of this much takes a few microseconds to walk, well above the cost of handing
-# it to a thread; more blocks than this would cost memory where a kernel keeps one partial sum a block.
+# Work is counted in edges + rows. A block of this much takes many microseconds to walk, well above the cost
+# of handing it to a thread; more blocks than this would cost memory where a kernel keeps a partial sum for
+# each.
 BLOCK_WORK = 4096
 MAX_BLOCKS = 1024
 
-# One lock for every lazily made part of every graph: graphs then hold no lock of their own, and pickle as they are.
+# One lock for every lazily made part of every graph, so that graphs hold no lock, which could not be pickled.
 _lock = threading.RLock()
 
 
@@ -68,15 +69,15 @@ class Rewired:
 class Graph:
     """A directed graph, or a bipartite one. Immutable.
 
-    ``edge_index`` is an integer tensor [2, E]: row 0 the source j, row 1 the target i of each edge j -> i. It is copied, so
-    that writing to the original later cannot make the graph wrong. ``num_nodes`` is a number, a pair
-    (num_sources, num_targets) for a bipartite graph, or None for the largest index plus one.
+    ``edge_index`` is an integer tensor [2, E]: row 0 the source j, row 1 the target i of each edge j -> i.
+    It is copied, so that writing to the original later cannot make the graph wrong. ``num_nodes`` is a
+    number, a pair (num_sources, num_targets) for a bipartite graph, or None for the largest index plus one.
 
     edge_index   [2, E] int64, a private copy: not to be written to
     num_sources, num_targets, num_edges, device
     edge_weight  [E, ...] the values of the sparse matrix that the graph was made from, or None
 
-    Raises ``GraphError`` for a wrong dtype or shape, and for an index out of range, naming the first bad edge.
+    Raises ``GraphError`` for a wrong dtype or shape and for indices out of range, with the first bad edge.
     """
 
     def __init__(self, edge_index: Tensor, num_nodes: Size = None):
@@ -103,10 +104,11 @@ class Graph:
 
     @classmethod
     def from_any(cls, obj: Any, num_nodes: Size = None) -> Graph:
-        """The graph that ``obj`` holds: a Graph (returned as it is), a tensor [2, E], a torch_geometric Data, or one of the
-        sparse matrices and graphs of ``gdsl.runtime.formats.edge_list``, whose values become ``edge_weight``.
+        """The graph that ``obj`` holds: a Graph (returned as it is), a tensor [2, E], a torch_geometric
+        Data, or one of the sparse matrices and graphs of ``gdsl.runtime.formats.edge_list``, whose values
+        become ``edge_weight``.
 
-        Raises ``GraphError`` for what no graph can be made from, or when ``num_nodes`` contradicts the size that ``obj`` has.
+        Raises ``GraphError`` for what no graph can be made from, or whose size is not ``num_nodes``.
         """
         if isinstance(obj, Graph):
             sizes = _check_sizes(num_nodes)
@@ -181,14 +183,16 @@ class Graph:
         return self._make("remove_self_loops", lambda: self._rewire(loops=False))
 
     def add_self_loops(self) -> Rewired:
-        """With exactly one loop at each node: loops that exist are removed, and one for each node is appended in order.
+        """With exactly one loop at each node: those that exist are removed, and one a node is appended in
+        order.
 
         A bipartite graph has a loop for each of its first min(num_sources, num_targets) nodes.
         """
         return self._make("add_self_loops", lambda: self._rewire(loops=True))
 
     def add_remaining_self_loops(self) -> Rewired:
-        """The same edges as ``add_self_loops``; ``loop_edge`` says which original loop each of them stands for."""
+        """The same edges as ``add_self_loops``; ``loop_edge`` says which original loop each of them
+        replaces."""
         return self._make("add_remaining_self_loops", lambda: self._rewire(loops=True, remaining=True))
 
     def _rewire(self, *, loops: bool, remaining: bool = False) -> Rewired:
@@ -270,7 +274,7 @@ def _sort(graph: Graph, end: int) -> Order:
 def _blocks(rowptr: Tensor) -> Tensor:
     """[B + 1] row boundaries such that each block has about as many edges and rows as any other.
 
-    A row is never split: a hub with more work than a block's share gets a block of its own, and there are fewer blocks.
+    A row is never split: where a hub has more work than a block's share, there are fewer blocks.
     """
     rows = rowptr.numel() - 1
     work = rowptr.long() + torch.arange(rows + 1, device=rowptr.device)
@@ -283,16 +287,18 @@ def _blocks(rowptr: Tensor) -> Tensor:
 def rewire_edge_value(rewired: Rewired, value: Tensor, fill: float | Tensor | str) -> Tensor:
     """The values of the new graph's edges from the values [E, ...] of the old one's. Differentiable.
 
-    A new loop gets ``fill``: a number, a tensor that broadcasts to one value [...], or the ``"sum"`` (also ``"add"``),
-    ``"mean"``, ``"max"``, ``"min"`` or ``"mul"`` of the values that come into its node, as in torch_geometric (0 for a node
-    without any, 1 for ``"mul"``). After ``add_remaining_self_loops`` a loop that was there keeps its value.
+    A new loop gets ``fill``: a number, a tensor that broadcasts to one value [...], or the ``"sum"`` (also
+    ``"add"``), ``"mean"``, ``"max"``, ``"min"`` or ``"mul"`` of the values that come into its node, as in
+    torch_geometric (0 for a node without any, 1 for ``"mul"``). After ``add_remaining_self_loops`` a loop
+    that was there keeps its value.
 
     Raises ``GraphError`` for a value of another number of edges, or an unknown name.
     """
     num_edges = rewired.target.numel()
     if value.dim() == 0 or value.shape[0] != num_edges:
         raise GraphError(
-            f"an edge value must have one row for each of the graph's {num_edges} edges, but its shape is {list(value.shape)}"
+            f"an edge value must have one row for each of the graph's {num_edges} edges, "
+            f"but its shape is {list(value.shape)}"
         )
     kept = value if rewired.kept is None else value.index_select(0, rewired.kept)
     if rewired.added is None:
@@ -326,10 +332,10 @@ def _reduce(value: Tensor, target: Tensor, rows: int, how: str) -> Tensor:
         return value.new_zeros(shape).scatter_reduce(0, index, value, "a" + how, include_self=False)
     if how == "mul":
         return value.new_ones(shape).scatter_reduce(0, index, value, "prod")
-    raise GraphError(f"a loop's value is a number, or one of 'sum', 'mean', 'max', 'min' and 'mul', not {how!r}")
+    raise GraphError(f"a loop's value is a number or one of 'sum', 'mean', 'max', 'min', 'mul', not {how!r}")
 
 
-# --- checks -----------------------------------------------------------------------------------------------------------
+# Checks
 
 
 def _check_edge_index(edge_index: Any) -> None:
@@ -343,7 +349,8 @@ def _check_edge_index(edge_index: Any) -> None:
         raise GraphError(f"edge_index must have shape [2, E], but its shape is {shape}{hint}")
     if edge_index.dtype == torch.bool or edge_index.is_floating_point() or edge_index.is_complex():
         raise GraphError(
-            f"edge_index must hold integers, but its dtype is {edge_index.dtype}; convert it with edge_index.long()"
+            f"edge_index must hold integers, but its dtype is {edge_index.dtype}; "
+            "convert it with edge_index.long()"
         )
 
 
@@ -353,7 +360,7 @@ def _check_sizes(num_nodes: Size) -> tuple[int, int] | None:
     if isinstance(num_nodes, tuple | list):
         if len(num_nodes) != 2:
             raise GraphError(
-                f"num_nodes must be a number or a pair (num_sources, num_targets), not {len(num_nodes)} numbers"
+                f"num_nodes must be an int or a pair (num_sources, num_targets), not {len(num_nodes)} numbers"
             )
         return _check_size(num_nodes[0], "num_sources"), _check_size(num_nodes[1], "num_targets")
     size = _check_size(num_nodes, "num_nodes")
@@ -373,14 +380,15 @@ def _check_size(size: Any, name: str) -> int:
 
 
 def _check_range(edge_index: Tensor, sizes: tuple[int, int] | None) -> tuple[int, int]:
-    """The sizes, or the largest index plus one. Two reductions; only a bad graph is looked at again, for its first bad edge."""
+    """The sizes, or the largest index plus one. Only a bad graph is looked at again, for its first bad
+    edge."""
     if edge_index.shape[1] == 0:
         return sizes or (0, 0)
-    low, high = torch.aminmax(edge_index, dim=1)
-    lowest, highest = low.tolist(), high.tolist()
-    inferred = max(highest) + 1
+    extremes = [torch.stack(torch.aminmax(row)) for row in edge_index]
+    (low_source, high_source), (low_target, high_target) = torch.stack(extremes).tolist()
+    inferred = max(high_source, high_target) + 1
     num_sources, num_targets = sizes or (inferred, inferred)
-    if min(lowest) < 0 or highest[0] >= num_sources or highest[1] >= num_targets:
+    if low_source < 0 or low_target < 0 or high_source >= num_sources or high_target >= num_targets:
         raise GraphError(_bad_edge(edge_index, (num_sources, num_targets)))
     return num_sources, num_targets
 
@@ -396,7 +404,8 @@ def _bad_edge(edge_index: Tensor, sizes: tuple[int, int]) -> str:
         return f"{start}, but nodes are numbered from 0"
     kind = "nodes" if sizes[0] == sizes[1] else ("source nodes", "target nodes")[end]
     size = sizes[end]
-    return f"{start}, but the graph has {size} {kind} (0 to {size - 1})" if size else f"{start}, but the graph has no {kind}"
+    have = f"{size} {kind} (0 to {size - 1})" if size else f"no {kind}"
+    return f"{start}, but the graph has {have}"
 
 
 def _size_clash(have: tuple[int, int], asked: tuple[int, int] | None) -> str:
@@ -407,12 +416,12 @@ def _size_clash(have: tuple[int, int], asked: tuple[int, int] | None) -> str:
             f"if some nodes have no edges, give their number: Graph(edge_index, num_nodes={asked[0]})"
         )
     return (
-        f"the graph has {have[0]} source and {have[1]} target nodes, but {asked[0]} and {asked[1]} are needed here; "
-        f"give both: Graph(edge_index, num_nodes=({asked[0]}, {asked[1]}))"
+        f"the graph has {have[0]} source and {have[1]} target nodes, but {asked[0]} and {asked[1]} are "
+        f"needed here; give both: Graph(edge_index, num_nodes=({asked[0]}, {asked[1]}))"
     )
 
 
-# --- the graphs of raw edge_index tensors -----------------------------------------------------------------------------
+# The graphs of raw edge_index tensors
 
 RECENT = 16
 
@@ -428,12 +437,13 @@ _recent: OrderedDict[tuple[int, int | None, int | None], _Recent] = OrderedDict(
 
 
 def graph_of(edge_index: Tensor, num_sources: int | None, num_targets: int | None) -> Graph:
-    """The graph of a raw ``edge_index`` [2, E]; the same object as long as the tensor is the same and unchanged.
+    """The graph of a raw ``edge_index`` [2, E]; the same object while the tensor is the same and unchanged.
 
-    What counts as unchanged: the same tensor object with the same storage and the same version counter, which every in-place
-    operation of torch raises. Memory that something else can write to (a NumPy array made from or into the tensor, memory
-    shared between processes) has no such counter, so there the values are compared. Writes through ``edge_index.data``, a
-    DLPack view or a raw pointer go unnoticed, here as in autograd: pass a ``Graph``, made after the write, instead.
+    What counts as unchanged: the same tensor object with the same memory and the same version counter,
+    which every in-place operation of torch raises. Memory that something else can write to (a NumPy array
+    made from the tensor or the other way round, memory shared between processes) has no such counter, so
+    there the values are compared. Writes through ``edge_index.data``, a DLPack view or a raw pointer go
+    unnoticed, here as in autograd: after such a write, pass ``Graph(edge_index)``.
     """
     sizes = None if num_sources is None or num_targets is None else (num_sources, num_targets)
     if not isinstance(edge_index, Tensor) or edge_index.is_inference():

@@ -1,0 +1,318 @@
+"""From the arguments of a call to checked tensors: every mistake is found here, before any kernel runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gdsl.codegen import reference
+from gdsl.codegen.reference import Frame
+from gdsl.errors import GraphError, InputError
+from gdsl.ir import build
+from gdsl.ir.node import Node, substitute, walk
+from gdsl.ir.program import Program
+from gdsl.ir.types import Domain, Kind, Type
+from gdsl.language import ast
+from gdsl.language.program import Declaration, GraphTransform, TypedProgram
+from gdsl.language.signature import Signature
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.neighbors import knn_graph
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A call's arguments by name."""
+
+    values: Mapping[str, Any]
+    graph: Any
+    batch: Tensor | None = None
+    num_graphs: int | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a program up to a module that runs as it is.
+
+    program: its outputs are the operands of the module, or, in the last stage, the results of the layer
+    module:  the module's name; None in the last stage
+    result:  the name under which later stages load what the module gives
+    """
+
+    program: Program
+    module: str | None = None
+    result: str = ""
+    attrs: tuple[tuple[str, Any], ...] = ()
+    type: Type | None = None
+
+
+# ------------------------------------------------------------------------------------- arguments
+
+
+def parameters(signature: Signature, takes_batch: bool) -> list[tuple[str, bool]]:
+    """The call's parameters in order, each with whether it may be left out."""
+    before, after = signature.before_graph, signature.after_graph
+    names = [(i.name, False) for i in before if not i.optional]
+    if not signature.builds_graph:
+        names.append(("graph", False))
+    names += [(i.name, False) for i in after if not i.optional]
+    names += [(i.name, True) for i in (*before, *after) if i.optional]
+    if takes_batch or signature.builds_graph:
+        names += [("batch", True), ("num_graphs", True)]
+    return names
+
+
+def bind(signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], takes_batch: bool) -> Bound:
+    """Match positional and keyword arguments with the layer's inputs."""
+    expected = parameters(signature, takes_batch)
+    names = [name for name, _ in expected]
+    flat = _spread_pair(signature, args)
+    usage = f"{signature.name} is called as layer({', '.join(n + ('=None' if opt else '') for n, opt in expected)})"
+    if len(flat) > len(names):
+        raise InputError(f"{usage}, and got {len(flat)} arguments")
+    values = dict(zip(names, flat, strict=False))
+    for name, value in kwargs.items():
+        name = "graph" if name == "edge_index" and not signature.builds_graph else name
+        if name not in names:
+            raise InputError(f"{usage}: there is no `{name}`")
+        if name in values:
+            raise InputError(f"{usage}, and `{name}` came twice")
+        values[name] = value
+    missing = [name for name, optional in expected if not optional and values.get(name) is None]
+    if missing:
+        raise InputError(f"{usage}: `{missing[0]}` is missing")
+    for name in names:
+        values.setdefault(name, None)
+    graph, batch, count = values.pop("graph", None), values.pop("batch", None), values.pop("num_graphs", None)
+    return Bound(values, graph, batch, count)
+
+
+def _spread_pair(signature: Signature, args: Sequence[Any]) -> list[Any]:
+    """``layer((x_source, x_target), edge_index)`` as torch_geometric writes it."""
+    pair = [i for i in signature.before_graph if not i.optional and i.domain in ("source", "target")]
+    if args and isinstance(args[0], tuple | list) and len(pair) == 2 and len(args[0]) == 2:
+        by_domain = {"source": args[0][0], "target": args[0][1]}
+        return [by_domain[i.domain] for i in pair] + list(args[1:])
+    return list(args)
+
+
+def pools(layer: ast.Layer) -> bool:
+    """Whether a layer has a rule that reduces nodes to graphs."""
+    return any(isinstance(t, ast.Rule) and t.kind == "pool" for t in ast.walk(layer))
+
+
+def count_graphs(bound: Bound) -> int:
+    """How many graphs the batch vector tells apart."""
+    if bound.num_graphs is not None:
+        return int(bound.num_graphs)
+    if bound.batch is None:
+        return 1
+    return int(bound.batch.max()) + 1 if bound.batch.numel() else 0
+
+
+def free_sizes(
+    layer: ast.Layer, signature: Signature, values: Mapping[str, Any], given: Mapping[str, int]
+) -> dict[str, int]:
+    """Sizes of dims that are no arguments, from the tensors of this call."""
+    sizes: dict[str, int] = dict(given)
+    for s in ast.walk(layer):
+        if not isinstance(s, ast.Declaration) or s.name not in values:
+            continue
+        value = values[s.name]
+        if not isinstance(value, Tensor):
+            continue
+        shape = value.shape[0 if s.role == "graph" and value.dim() == len(s.dims) else 1 :]
+        for d, size in zip(s.dims, shape, strict=False):
+            base = d.size.id.rstrip("'") if isinstance(d.size, ast.Name) else ""
+            if base in signature.free_dims and d.start is None:
+                if sizes.setdefault(base, size) != size:
+                    raise InputError(f"dim `{base}` has size {sizes[base]} and, in `{s.name}`, size {size}")
+    for name in signature.free_dims:
+        sizes.setdefault(name, 1)
+    return sizes
+
+
+# ------------------------------------------------------------------------------------- tensors
+
+
+def check_tensors(tensors: Mapping[str, Tensor], typed: TypedProgram) -> tuple[torch.dtype, torch.device]:
+    """Dtypes, devices and shapes. Gives the dtype and the device that all of them share."""
+    first: tuple[str, Tensor] | None = None
+    some: tuple[str, Tensor] | None = None
+    for d in typed.declarations:
+        if d.name not in tensors or d.type is None:
+            continue
+        value = tensors[d.name]
+        if not isinstance(value, Tensor):
+            raise InputError(f"`{d.name}` must be a tensor, not {type(value).__name__}")
+        _check_kind(d, value)
+        _check_shape(d, value)
+        if some is None:
+            some = (d.name, value)
+        elif value.device != some[1].device:
+            raise InputError(
+                f"`{d.name}` is on {value.device} and `{some[0]}` is on {some[1].device}: move one with .to()"
+            )
+        if d.type.kind is Kind.FLOAT:
+            if first is None:
+                first = (d.name, value)
+            elif value.dtype != first[1].dtype:
+                raise InputError(
+                    f"`{d.name}` is {_short(value.dtype)} and `{first[0]}` is {_short(first[1].dtype)}: "
+                    f"convert one with .to({_short(first[1].dtype)})"
+                )
+    dtype = first[1].dtype if first else torch.get_default_dtype()
+    device = some[1].device if some else torch.device("cpu")
+    return dtype, device
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _check_kind(d: Declaration, value: Tensor) -> None:
+    assert d.type is not None
+    fits = {
+        Kind.FLOAT: value.is_floating_point(),
+        Kind.INT: value.dtype in (torch.int64, torch.int32),
+        Kind.BOOL: value.dtype == torch.bool,
+    }[d.type.kind]
+    if not fits:
+        wanted = {Kind.FLOAT: "real numbers", Kind.INT: "int64 or int32", Kind.BOOL: "bool"}[d.type.kind]
+        raise InputError(f"`{d.name}` must hold {wanted}, and it is {_short(value.dtype)}")
+    if d.type.kind is Kind.INT and d.type.bound is not None and value.numel():
+        low, high = value.aminmax()
+        if int(low) < 0 or int(high) >= d.type.bound:
+            bad = ((value < 0) | (value >= d.type.bound)).flatten().nonzero()[0, 0].item()
+            row = d.type.domain.value
+            per = max(1, value[0].numel())
+            raise InputError(
+                f"{row} {int(bad) // per} has {d.name} = {int(value.flatten()[int(bad)])}, and {d.name} must be "
+                f"from 0 to {d.type.bound - 1}"
+            )
+
+
+def _check_shape(d: Declaration, value: Tensor) -> None:
+    assert d.type is not None
+    rows = {Domain.NODE: "N", Domain.SOURCE: "N_src", Domain.TARGET: "N_dst", Domain.EDGE: "E", Domain.GRAPH: "B"}
+    lead = [] if d.type.domain is Domain.GLOBAL else [rows[d.type.domain]]
+    tail = tuple(value.shape[len(lead) :])
+    if value.dim() < len(lead) or tail != d.type.shape:
+        dims = ", ".join(lead + [n if n == str(s) else f"{n} = {s}" for n, s in zip(d.type.names, d.type.shape)])
+        raise InputError(f"`{d.name}` must have shape [{dims}], and it has shape {list(value.shape)}")
+
+
+def node_counts(typed: TypedProgram, tensors: Mapping[str, Tensor]) -> tuple[int | None, int | None]:
+    """(sources, targets) as the node inputs tell, None where no input does."""
+    sources: int | None = None
+    targets: int | None = None
+    for d in typed.of_role("input"):
+        if d.type is None or d.name not in tensors:
+            continue
+        rows = tensors[d.name].shape[0] if tensors[d.name].dim() else 0
+        if d.type.domain in (Domain.NODE, Domain.SOURCE):
+            sources = rows if sources is None else sources
+        if d.type.domain in (Domain.NODE, Domain.TARGET):
+            targets = rows if targets is None else targets
+    return sources, targets
+
+
+def check_rows(tensors: Mapping[str, Tensor], typed: TypedProgram, graph: Graph, batch: Tensor | None) -> None:
+    """Every input has a row for each node or edge of the graph."""
+    counts = {
+        Domain.NODE: (graph.num_targets, "nodes"),
+        Domain.SOURCE: (graph.num_sources, "source nodes"),
+        Domain.TARGET: (graph.num_targets, "target nodes"),
+        Domain.EDGE: (graph.num_edges, "edges"),
+    }
+    if not typed.bipartite and graph.num_sources != graph.num_targets:
+        raise GraphError(
+            f"{typed.name} needs one set of nodes, and the graph has {graph.num_sources} sources and "
+            f"{graph.num_targets} targets"
+        )
+    for d in typed.of_role("input"):
+        if d.type is None or d.name not in tensors or d.type.domain not in counts:
+            continue
+        count, what = counts[d.type.domain]
+        if tensors[d.name].shape[0] != count:
+            raise InputError(f"`{d.name}` has {tensors[d.name].shape[0]} rows, and the graph has {count} {what}")
+    if batch is not None and (batch.dim() != 1 or len(batch) != graph.num_targets):
+        raise InputError(f"`batch` must have shape [{graph.num_targets}], and it has shape {list(batch.shape)}")
+
+
+def check_graph(typed: TypedProgram, graph: Graph) -> None:
+    """What the rules require of every node's degree."""
+    for need in typed.requires:
+        degree = graph.in_degree if need.end == "i" else graph.out_degree
+        wrong = (degree != need.value).nonzero()
+        if len(wrong):
+            node = int(wrong[0])
+            kind = "in-edges" if need.end == "i" else "out-edges"
+            raise GraphError(
+                f"{typed.name} needs exactly {need.value} {kind} for each node, and node {node} has {int(degree[node])}"
+            )
+
+
+def nearest(
+    knn: GraphTransform,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    device: torch.device,
+    sizes: tuple[int | None, int | None],
+    batch: Tensor | None,
+) -> Graph:
+    """The graph of the nearest neighbours of a node value."""
+    where, k = knn.arguments
+    assert isinstance(where, Node) and isinstance(k, int)
+    count = sizes[1] or 0
+    empty = Graph(torch.zeros(2, 0, dtype=torch.long, device=device), count)
+    with torch.no_grad():
+        values = {n: tensors[n.attr("name")] for n in walk([where]) if n.op == "load"}
+        (points,) = reference.run([where], values, Frame(empty, dtype, device))
+    return Graph(knn_graph(points, k, batch, loop=bool(dict(knn.keywords).get("loop", False))), count)
+
+
+# ------------------------------------------------------------------------------------- modules
+
+
+def cut(program: Program) -> tuple[Stage, ...]:
+    """Cut a program at the modules that run as they are: each stage computes the operands of the next one."""
+    stages: list[Stage] = []
+    mapping: dict[Node, Node] = {}
+    for call in [n for n in walk(program.nodes) if n.op == "call"]:
+        result = f"{call.attr('module')}.{len(stages)}"
+        operands = substitute(call.inputs, mapping)
+        outputs = tuple((f"{result}.{k}", operands[i]) for k, i in enumerate(call.inputs))
+        stage = Program(f"{program.name}_{len(stages)}", outputs, _renamed(program, operands))
+        stages.append(Stage(stage, call.attr("module"), result, call.attrs, call.type))
+        mapping[call] = build.load(result, call.type, "input")
+    last = substitute(program.nodes, mapping)
+    final = program.with_outputs([last[n] for n in program.nodes], last) if stages else program
+    return (*stages, Stage(final))
+
+
+def _renamed(program: Program, mapping: Mapping[Node, Node]) -> dict[Node, str]:
+    return {mapping[n]: name for n, name in program.names.items() if n in mapping}
+
+
+def apply_module(module: nn.Module | None, stage: Stage, inputs: Sequence[Tensor], frame: Frame) -> Tensor:
+    """Run a module on whole tensors. An aggregating one gets the edges sorted by node, as PyG's aggregations do."""
+    assert module is not None and stage.type is not None
+    attrs = dict(stage.attrs)
+    if attrs.get("kind") == "aggregate":
+        end = attrs.get("end", "i")
+        order = frame.graph.in_edges if end == "i" else frame.graph.out_edges
+        rows = frame.rows(stage.type.domain)
+        sorted_values = [v.index_select(0, order.edge.long()) for v in inputs]
+        index = frame.ends(end).index_select(0, order.edge.long())
+        result = module(*sorted_values, index=index, ptr=None, dim_size=rows)
+    else:
+        result = module(*inputs)
+    shape = (frame.rows(stage.type.domain), *stage.type.shape)
+    if not isinstance(result, Tensor) or tuple(result.shape) != shape:
+        got = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        raise InputError(f"module `{stage.module}` gave {got}, and the program expects shape {list(shape)}")
+    return result

@@ -1,0 +1,167 @@
+"""The look inside a layer: its kernels as text with their costs, and the story of how they came to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+
+from gdsl.codegen import cpp
+from gdsl.ir.printer import expression, name_nodes, print_program
+from gdsl.ir.program import Program
+from gdsl.ir.types import Kind
+from gdsl.language.program import TypedProgram
+from gdsl.passes import cost
+from gdsl.passes.fuse import Kernel, Phase, Plan, TorchStep
+from gdsl.passes.pipeline import Adjoint, Options, differentiate, lower
+from gdsl.runtime import cache
+
+if TYPE_CHECKING:
+    import sympy
+
+_C_TYPES = {torch.float32: "float", torch.float64: "double"}
+_INDEX_TYPES = {torch.int32: "int32_t", torch.int64: "int64_t"}
+
+
+@dataclass(frozen=True)
+class KernelInfo:
+    """A generated kernel.
+
+    direction: "forward" or "backward"
+    language:  "cpp"
+    source:    the text of the function
+    """
+
+    name: str
+    direction: str
+    language: str
+    source: str
+    kernel: Kernel
+    unit: str
+
+    @cached_property
+    def bytes(self) -> sympy.Expr:
+        """Bytes read and written, float32, as a formula in N, E and the dims."""
+        return cost.bytes_moved(self.kernel)
+
+    @cached_property
+    def flops(self) -> sympy.Expr:
+        """Floating-point operations, as a formula in N, E and the dims."""
+        return cost.flops(self.kernel)
+
+    def asm(self) -> str:
+        """The machine code of the kernel's translation unit as assembly text, from the system compiler."""
+        return cache.assembly(self.unit)
+
+
+class Inspection:
+    """A program and all that is made from it, for one way of calling a layer."""
+
+    def __init__(
+        self, typed: TypedProgram, programs: Sequence[Program], dtype: torch.dtype, index: torch.dtype, options: Options
+    ):
+        self.typed, self.programs, self.options = typed, tuple(programs), options
+        self.c_type = _C_TYPES.get(dtype, "float")
+        self.index_type = _INDEX_TYPES[index]
+
+    @cached_property
+    def adjoints(self) -> list[Adjoint]:
+        """One a stage, for the gradients of all its outputs by all its inputs."""
+        found = []
+        for program in self.programs:
+            wrt = [n for n in program.inputs if n.kind is Kind.FLOAT and n.attr("role") != "seed"]
+            real = [k for k, n in enumerate(program.nodes) if n.kind is Kind.FLOAT]
+            found.append(differentiate(program, wrt, real, None, self.options))
+        return found
+
+    def plans(self) -> list[tuple[str, Plan]]:
+        """Forward plans, with what the backward keeps among their outputs, and backward plans."""
+        forward, backward = [], []
+        for program, adjoint in zip(self.programs, self.adjoints, strict=True):
+            extra = tuple((load.attr("name"), node) for node, load in adjoint.saved)
+            kept = Program(program.name, program.outputs + extra, program.names)
+            forward.append(("forward", lower(kept, self.options)))
+            if adjoint.program.outputs:
+                backward.append(("backward", lower(adjoint.program, self.options)))
+        return forward + backward
+
+    def kernels(self) -> list[KernelInfo]:
+        found = []
+        for direction, plan in self.plans():
+            unit = cpp.generate(plan, self.c_type, self.index_type)
+            for kernel in plan.kernels:
+                source = cpp.kernel_source(kernel, plan)
+                found.append(KernelInfo(kernel.name, direction, "cpp", source, kernel, unit))
+        return found
+
+    def text(self, stage: str, backward: bool = False) -> str:
+        """One stage as text: "ir", "optimised", "fused", "cpp" or "asm"."""
+        if stage == "ir" and not backward:
+            return print_program(Program(self.typed.name, self.typed.outputs, self.typed.names))
+        if stage in ("ir", "optimised"):
+            programs = [a.program for a in self.adjoints] if backward else self.programs
+            return "\n\n".join(print_program(p) for p in programs)
+        wanted = "backward" if backward else "forward"
+        if stage == "fused":
+            return "\n\n".join(describe_plan(plan) for direction, plan in self.plans() if direction == wanted)
+        kernels = [k for k in self.kernels() if k.direction == wanted]
+        if stage == "cpp":
+            return "\n".join(k.source for k in kernels)
+        return "\n".join(dict.fromkeys(k.asm() for k in kernels))
+
+    def explain(self) -> str:
+        parts = [_title(f"{self.typed.name}: the rules"), *(f"    {r.text}" for r in self.typed.rules)]
+        parts += [_title("optimised"), self.text("optimised")]
+        parts += [_title("backward"), self.text("optimised", backward=True)]
+        parts += [_title("kept from forward to backward"), *self._saved()]
+        parts.append(_title("plan"))
+        for direction, plan in self.plans():
+            parts.append(f"{direction}:")
+            parts.append(describe_plan(plan))
+        return "\n".join(parts)
+
+    def _saved(self) -> list[str]:
+        lines = []
+        for adjoint, program in zip(self.adjoints, self.programs, strict=True):
+            names = name_nodes(program)
+            for node, load in adjoint.saved:
+                text = expression(node, names)
+                lines.append(f"    {load.attr('name')} = {text}   # {node.type}, {4 * node.type.numel} bytes a row")
+        return lines or ["    nothing"]
+
+
+def describe_plan(plan: Plan) -> str:
+    """The steps of a plan: kernels with their walks and costs, and what torch does between them."""
+    names = name_nodes(plan.program)
+    lines = []
+    for step in plan.steps:
+        if isinstance(step, TorchStep):
+            lines.append(f"    torch: {expression(step.node, names)}   # {step.node.type}")
+        else:
+            lines += _describe_kernel(step, names)
+    return "\n".join(lines)
+
+
+def _describe_kernel(kernel: Kernel, names: dict) -> list[str]:
+    over = {"i": "in-edges of each node", "j": "out-edges of each node"}.get(kernel.end or "", "rows")
+    lines = [f"    kernel {kernel.name}: over the {over}"]
+    for number, phase in enumerate(kernel.phases):
+        for kind, nodes in _phase_parts(phase):
+            for node in nodes:
+                lines.append(f"        walk {number + 1}: {kind} {expression(node, names)}   # {node.type}")
+    for node in kernel.stores:
+        lines.append(f"        store {expression(node, names)}   # {node.type}")
+    lines.append(f"        bytes: {cost.bytes_moved(kernel)}")
+    lines.append(f"        flops: {cost.flops(kernel)}")
+    return lines
+
+
+def _phase_parts(phase: Phase) -> list[tuple[str, tuple]]:
+    return [("reduce", phase.accumulators), ("total", phase.totals), ("write", phase.stores), ("keep", phase.kept)]
+
+
+def _title(text: str) -> str:
+    return f"\n== {text} =="

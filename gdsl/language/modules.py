@@ -1,0 +1,225 @@
+"""Torch modules in a program: read into IR when made of known layers, else called as they are.
+
+A module that is read is differentiated, hoisted and fused like any other expression; one that is called runs
+on whole tensors between kernels. torch is imported when a module is at hand, not before.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gdsl.ir import build, library
+from gdsl.ir.build import IRError
+from gdsl.ir.library import op
+from gdsl.ir.node import Node
+from gdsl.ir.types import Dim, Domain, Type
+
+
+@dataclass(frozen=True)
+class ModuleParam:
+    """A parameter or buffer that a module brings. ``name`` is its place in the layer's state."""
+
+    name: str
+    type: Type
+    buffer: bool
+
+
+@dataclass
+class Reader:
+    """Collects what a module reads while its layers are applied."""
+
+    name: str
+    training: bool
+    dropout: Callable[[Node, float], Node]
+    params: dict[str, ModuleParam] = field(default_factory=dict)
+
+    def load(self, path: str, dims: tuple[Dim, ...], buffer: bool = False) -> Node:
+        type = Type(Domain.GLOBAL, dims)
+        self.params[path] = ModuleParam(path, type, buffer)
+        return build.load(path, type, "param")
+
+
+class Unreadable(Exception):
+    """This module, or this use of it, has no form in the IR."""
+
+
+def apply(
+    name: str, module: Any, inputs: Sequence[Node], *, training: bool, dropout: Callable[[Node, float], Node]
+) -> tuple[Node, dict[str, ModuleParam]]:
+    """``module(*inputs)``, and the parameters that the program now reads itself."""
+    if module is None:  # checked without one: it is taken to keep the dims
+        return build.call(name, inputs, inputs[0].type, kind="map"), {}
+    if len(inputs) == 1 and inputs[0].dims:
+        reader = Reader(name, training, dropout)
+        try:
+            return _read(reader, module, inputs[0]), reader.params
+        except Unreadable:
+            pass
+    return build.call(name, inputs, _output_type(name, module, inputs), kind="map"), {}
+
+
+def aggregate(name: str, inputs: Sequence[Node], end: str, rows: Domain) -> Node:
+    """A module that reduces the edges of each node, called with the edge values."""
+    return build.call(name, inputs, Type(rows, inputs[0].dims), kind="aggregate", end=end)
+
+
+# ------------------------------------------------------------------------------------ reading
+
+
+def _leaves(path: str, module: Any) -> Iterator[tuple[str, Any]]:
+    """The layers of nested Sequentials, each with its path."""
+    from torch import nn
+
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise Unreadable
+    if type(module) is nn.Sequential:
+        for key, child in module.named_children():
+            yield from _leaves(f"{path}.{key}", child)
+    else:
+        yield path, module
+
+
+def _read(reader: Reader, module: Any, x: Node) -> Node:
+    leaves = list(_leaves(reader.name, module))
+    table = _table()
+    if any(type(leaf) not in table for _, leaf in leaves):
+        raise Unreadable
+    from torch import nn
+
+    linear = [path for path, leaf in leaves if type(leaf) is nn.Linear]
+    for path, leaf in leaves:
+        out = f"{reader.name}.out" if linear and path == linear[-1] else f"{path}.out"
+        x = table[type(leaf)](reader, path, leaf, x, out)
+    return x
+
+
+def _linear(reader: Reader, path: str, m: Any, x: Node, out: str) -> Node:
+    """x W^T + b, over the last dim. The weight takes the name of that dim, so that x is left as it is."""
+    last = x.dims[-1]
+    if last.size != m.in_features:
+        raise IRError(
+            f"module `{path}` takes {m.in_features} features, and dim `{last.name}` has {last.size}"
+        )
+    weight = reader.load(f"{path}.weight", (Dim(f"{path}.out", m.out_features), Dim(f"{path}.in", last.size)))
+    if out in x.type.names:  # the module reads its own result
+        x = build.rename(x, {out: f"{path}.in"})
+        last = x.dims[-1] if x.dims[-1].name == f"{path}.in" else last
+    weight = build.rename(weight, {f"{path}.out": out, f"{path}.in": last.name})
+    y = build.contract([x, weight], [last.name], order=[*x.type.names[:-1], out])
+    if m.bias is not None:
+        bias = reader.load(f"{path}.bias", (Dim(f"{path}.out", m.out_features),))
+        y = y + build.rename(bias, {f"{path}.out": out})
+    return y
+
+
+def _per_feature(reader: Reader, path: str, x: Node, name: str, buffer: bool = False) -> Node:
+    """A vector over the last dim of x."""
+    last = x.dims[-1]
+    vector = reader.load(f"{path}.{name}", (Dim(f"{path}.features", last.size),), buffer)
+    return build.rename(vector, {f"{path}.features": last.name})
+
+
+def _batch_norm(reader: Reader, path: str, m: Any, x: Node, out: str) -> Node:
+    """(x - mean) / sqrt(var + eps) * weight + bias, with the running mean and variance."""
+    if reader.training or m.training or m.running_mean is None or len(x.dims) != 1:
+        raise Unreadable
+    mean = _per_feature(reader, path, x, "running_mean", True)
+    var = _per_feature(reader, path, x, "running_var", True)
+    y = (x - mean) * op("rsqrt", var + float(m.eps))
+    return _scaled(reader, path, m, y)
+
+
+def _layer_norm(reader: Reader, path: str, m: Any, x: Node, out: str) -> Node:
+    if tuple(m.normalized_shape) != (x.dims[-1].size,):
+        raise Unreadable
+    dims = [x.dims[-1].name]
+    y = (x - library.dim_mean(x, dims)) * op("rsqrt", library.dim_var(x, dims) + float(m.eps))
+    return _scaled(reader, path, m, y)
+
+
+def _scaled(reader: Reader, path: str, m: Any, y: Node) -> Node:
+    if m.weight is not None:
+        y = y * _per_feature(reader, path, y, "weight")
+    if m.bias is not None:
+        y = y + _per_feature(reader, path, y, "bias")
+    return y
+
+
+def _gelu(reader: Reader, path: str, m: Any, x: Node, out: str) -> Node:
+    if m.approximate != "none":
+        raise Unreadable
+    return library.gelu(x)
+
+
+def _softplus(reader: Reader, path: str, m: Any, x: Node, out: str) -> Node:
+    if m.beta != 1:
+        raise Unreadable
+    return library.softplus(x)
+
+
+def _dropout(reader: Reader, path: str, m: Any, x: Node, out: str) -> Node:
+    return reader.dropout(x, float(m.p)) if m.training else x
+
+
+def _simple(function: Callable[[Node], Node]) -> Callable[..., Node]:
+    return lambda reader, path, m, x, out: function(x)
+
+
+def _table() -> dict[type, Callable[..., Node]]:
+    """The layers that can be read, by their exact class: a subclass may do anything."""
+    from torch import nn
+
+    return {
+        nn.Linear: _linear,
+        nn.BatchNorm1d: _batch_norm,
+        nn.LayerNorm: _layer_norm,
+        nn.Dropout: _dropout,
+        nn.GELU: _gelu,
+        nn.Softplus: _softplus,
+        nn.Identity: _simple(lambda x: x),
+        nn.ReLU: _simple(lambda x: op("relu", x)),
+        nn.Tanh: _simple(lambda x: op("tanh", x)),
+        nn.Sigmoid: _simple(lambda x: op("sigmoid", x)),
+        nn.SiLU: _simple(library.silu),
+        nn.LeakyReLU: lambda reader, path, m, x, out: op("leaky_relu", x, float(m.negative_slope)),
+        nn.ELU: lambda reader, path, m, x, out: library.elu(x, float(m.alpha)),
+    }
+
+
+# ------------------------------------------------------------------------------------- calling
+
+
+def _output_type(name: str, module: Any, inputs: Sequence[Node]) -> Type:
+    """The dims of the result, from a run of a copy of the module on two rows of zeros."""
+    import torch
+
+    like = next(module.parameters(), torch.zeros(()))
+    rows = [torch.zeros((2, *x.type.shape), dtype=like.dtype, device=like.device) for x in inputs]
+    try:
+        with torch.no_grad():
+            result = copy.deepcopy(module).eval()(*rows)
+    except Exception as error:  # any mistake of the user's module: shown with its words
+        types = ", ".join(str(x.type) for x in inputs)
+        raise IRError(f"module `{name}` does not take {types}: {error}") from error
+    shape = tuple(getattr(result, "shape", ()))
+    if not isinstance(result, torch.Tensor) or shape[:1] != (2,):
+        raise IRError(f"module `{name}` must give a tensor with one row for each row it takes")
+    x = inputs[0]
+    if shape[1:] == x.type.shape and _keeps_features(module):
+        return Type(x.domain, x.dims)
+    dims = [d if k < len(x.dims) and d.size == size else Dim(f"{name}.out{k}", size) for k, (d, size) in
+            enumerate(zip([*x.dims, *[Dim("", -1)] * len(shape)], shape[1:], strict=False))]  # fmt: skip
+    if dims:
+        dims[-1] = Dim(f"{name}.out", shape[-1])
+    return Type(x.domain, tuple(dims))
+
+
+def _keeps_features(module: Any) -> bool:
+    """Whether nothing but elementwise layers and norms is inside: then a dim keeps its name, as when read."""
+    from torch import nn
+
+    known = {*_table(), nn.Sequential} - {nn.Linear}
+    return all(type(m) in known for m in module.modules())

@@ -1,0 +1,94 @@
+"""What a layer takes, from its text alone: the arguments of its constructor and of its call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from gdsl.language import ast
+from gdsl.language.tree import CONSTANTS
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A tensor of the call. ``domain`` is node, source, target, edge or graph."""
+
+    name: str
+    domain: str
+    optional: bool
+    default: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The two calls of a layer.
+
+    arguments: of the constructor
+    modules:   the torch modules it also takes, and whether each may be left out
+    inputs:    in the order of the call, without the graph
+    free_dims: dims of inputs that no argument gives: their sizes come with the call
+    builds_graph: whether the layer makes its own edges, so that the call takes none
+    """
+
+    name: str
+    arguments: tuple[ast.Parameter, ...]
+    modules: tuple[tuple[str, bool], ...]
+    inputs: tuple[Input, ...]
+    free_dims: tuple[str, ...]
+    builds_graph: bool
+
+    @property
+    def before_graph(self) -> tuple[Input, ...]:
+        """Node and graph-level inputs: they come first in a call, the required ones before the others."""
+        return _required_first([i for i in self.inputs if i.domain != "edge"])
+
+    @property
+    def after_graph(self) -> tuple[Input, ...]:
+        """Edge inputs: they come after the graph."""
+        return _required_first([i for i in self.inputs if i.domain == "edge"])
+
+
+def _required_first(inputs: Sequence[Input]) -> tuple[Input, ...]:
+    return tuple(sorted(inputs, key=lambda i: i.optional))
+
+
+def signature_of(layer: ast.Layer) -> Signature:
+    """Read both branches of every ``if``: what a layer takes does not depend on its arguments."""
+    inputs: dict[str, Input] = {}
+    modules: dict[str, bool] = {}
+    known = {p.name for p in layer.parameters} | set(CONSTANTS)
+    free: dict[str, None] = {}
+    builds_graph = False
+    for s in _statements(layer.body):
+        if isinstance(s, ast.Declaration) and s.role not in ("param", "buffer"):
+            default = s.default.value if isinstance(s.default, ast.Number) else None
+            inputs.setdefault(s.name, Input(s.name, s.role, s.default is not None, default))
+            for d in s.dims:
+                if d.start is None and isinstance(d.size, ast.Name):
+                    base = d.size.id.rstrip("'")
+                    if base not in known and not base.isdigit():
+                        free[base] = None
+        elif isinstance(s, ast.Module):
+            modules.setdefault(s.name, s.optional)
+        elif isinstance(s, ast.Rule | ast.Constant):
+            known.add(s.name)
+        elif isinstance(s, ast.Transform) and s.name == "knn":
+            builds_graph = True
+    return Signature(
+        layer.name,
+        layer.parameters,
+        tuple(modules.items()),
+        tuple(inputs.values()),
+        tuple(free),
+        builds_graph,
+    )
+
+
+def _statements(body: Sequence[ast.Statement]) -> Iterator[ast.Statement]:
+    for s in body:
+        yield s
+        if isinstance(s, ast.Loop):
+            yield from _statements(s.body)
+        elif isinstance(s, ast.Branch):
+            yield from _statements(s.then)
+            yield from _statements(s.otherwise)

@@ -1,0 +1,347 @@
+"""The module that a program becomes: parameters, a call, and the look inside."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gdsl import call as calls
+from gdsl.codegen import reference
+from gdsl.codegen.reference import Frame
+from gdsl.errors import GraphError, InputError
+from gdsl.inspect import Inspection
+from gdsl.ir.program import Program
+from gdsl.ir.types import Domain, Kind
+from gdsl.language import ast
+from gdsl.language.check import check
+from gdsl.language.program import Declaration, TypedProgram
+from gdsl.language.signature import Signature, signature_of
+from gdsl.passes.pipeline import Options, optimise
+from gdsl.runtime import cache, initialise
+from gdsl.runtime.autograd import Runner
+from gdsl.runtime.graph import Graph, graph_of
+from gdsl.runtime.rewire import rewire
+
+BACKENDS = ("auto", "cpp", "torch")
+
+
+@dataclass(frozen=True)
+class Specialisation:
+    """A program for one way of calling the layer: typed, optimised and cut at the modules that it calls."""
+
+    typed: TypedProgram
+    program: Program
+    stages: tuple[calls.Stage, ...]
+
+
+class Layer(nn.Module):
+    """A layer written in the gdsl language. Made by :func:`gdsl.compile`, or by calling what ``gdsl.define`` gives.
+
+    Arguments of the program are keyword or positional arguments, in the order of the text; so are the torch modules
+    that it declares. ``backend`` is "auto" (compiled C++ on CPU tensors), "cpp" or "torch" (the reference).
+
+    Raises :class:`gdsl.LanguageError` when the program and its arguments do not make sense together.
+    """
+
+    def __init__(self, definition: ast.Layer, *args: Any, backend: str = "auto", **kwargs: Any):
+        super().__init__()
+        if backend not in BACKENDS:
+            raise InputError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}")
+        self.definition = definition
+        self.backend = backend
+        self.signature = signature_of(definition)
+        constants, modules, free = _split_arguments(self.signature, args, kwargs)
+        self._free = free
+        self.arguments = constants
+        self._module_names = tuple(name for name, _ in self.signature.modules)
+        for name, module in modules.items():
+            self.add_module(name, module)
+        self.options = Options()
+        self._reset()
+        typed = self._check(training=False, present=frozenset(), free=self._some_free())
+        self.arguments = dict(typed.arguments)
+        everything = frozenset(i.name for i in self.signature.inputs if i.optional)
+        for d in (*typed.of_role("param", "buffer"), *self._optional_params(everything)):
+            if d.module is None and d.name not in self._parameters and d.name not in self._buffers:
+                self._create(d)
+        self.reset_parameters()
+
+    def _reset(self) -> None:
+        self._lock = threading.RLock()
+        self._specialisations: dict[Any, Specialisation] = {}
+        self._runners: dict[Any, Runner] = {}
+        self._last: Any = None
+
+    def _optional_params(self, everything: frozenset[str]) -> Sequence[Declaration]:
+        """Parameters that only exist when an optional input is passed belong to the layer all the same."""
+        if not everything:
+            return ()
+        return self._check(training=False, present=everything, free=self._some_free()).of_role("param", "buffer")
+
+    def _some_free(self) -> dict[str, int]:
+        """Sizes for dims that only a call gives: any will do to find the parameters."""
+        return {**{name: 1 for name in self.signature.free_dims}, **self._free}
+
+    def _check(self, *, training: bool, present: frozenset[str], free: Mapping[str, int]) -> TypedProgram:
+        modules = {name: self._modules.get(name) for name in self._module_names}
+        return check(
+            self.definition, self.arguments, modules=modules, training=training, present=present, free_dims=free
+        )
+
+    def _create(self, d: Declaration) -> None:
+        assert d.type is not None
+        tensor = torch.zeros(d.type.shape)
+        if d.role == "param":
+            self.register_parameter(d.name, nn.Parameter(tensor))
+        else:
+            self.register_buffer(d.name, tensor)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, as the program says, and those of its modules, as they say."""
+        present = frozenset(i.name for i in self.signature.inputs if i.optional)
+        typed = self._check(training=False, present=present, free=self._some_free())
+        outputs = [node for _, node in typed.outputs]
+        loads = {n.attr("name"): n for n in reference_loads(outputs)}
+        for d in typed.of_role("param", "buffer"):
+            if d.module is None and d.init is not None:
+                tensor = self._parameters.get(d.name, self._buffers.get(d.name))
+                assert tensor is not None
+                node = loads.get(d.name)
+                fan_in, fan_out = initialise.fans(node, outputs) if node is not None else (tensor.numel(),) * 2
+                initialise.fill(tensor, d.init.name, d.init.arguments, fan_in, fan_out)
+        for name in self._module_names:
+            for module in self._modules[name].modules() if self._modules.get(name) is not None else ():
+                if hasattr(module, "reset_parameters") and module is not self:
+                    module.reset_parameters()
+
+    # -- the call ------------------------------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor | tuple[Tensor, ...]:
+        """Apply the layer: ``layer(x, graph, ...)``.
+
+        Node inputs come first, ``[N, dims]`` each, in the order of the text, or a pair (source, target) for a
+        bipartite layer; then the graph: ``edge_index`` [2, E] or a :class:`gdsl.Graph`; then edge inputs,
+        ``[E, dims]``, and optional ones. A layer that pools takes ``batch`` [N] and ``num_graphs`` last.
+
+        Raises :class:`gdsl.InputError` or :class:`gdsl.GraphError` before any kernel runs.
+        """
+        bound = calls.bind(self.signature, args, kwargs, self._takes_batch())
+        present = frozenset(i.name for i in self.signature.inputs if i.optional and bound.values.get(i.name) is not None)
+        free = calls.free_sizes(self.definition, self.signature, bound.values, self._free)
+        key = (self.training, present, tuple(sorted(free.items())))
+        spec = self._specialise(key)
+        tensors = self._tensors(spec.typed, bound.values)
+        dtype, device = calls.check_tensors(tensors, spec.typed)
+        graph = self._graph(spec.typed, bound, tensors, dtype, device)
+        graph, tensors = rewire(spec.typed, graph, tensors)
+        calls.check_rows(tensors, spec.typed, graph, bound.batch)
+        calls.check_graph(spec.typed, graph)
+        num_graphs = calls.count_graphs(bound)
+        frame = Frame(graph, dtype, device, bound.batch, num_graphs)
+        if spec.typed.uses_seed:
+            tensors["seed"] = torch.randint(2**62, (), dtype=torch.int64)
+        self._last = (key, dtype, graph.index_dtype)
+        outputs = self._run(spec, tensors, frame, key)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _takes_batch(self) -> bool:
+        return any(i.domain == "graph" for i in self.signature.inputs) or calls.pools(self.definition)
+
+    def _specialise(self, key: Any) -> Specialisation:
+        training, present, free = key
+        with self._lock:
+            if key not in self._specialisations:
+                typed = self._check(training=training, present=present, free=dict(free))
+                program = optimise(Program(typed.name, typed.outputs, typed.names)) if self.options.optimise else Program(
+                    typed.name, typed.outputs, typed.names
+                )
+                self._specialisations[key] = Specialisation(typed, program, calls.cut(program))
+            return self._specialisations[key]
+
+    def _tensors(self, typed: TypedProgram, values: Mapping[str, Any]) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for d in typed.declarations:
+            if d.role == "input" and d.present:
+                value = values[d.name]
+                if value is not None:
+                    found[d.name] = value
+            elif d.role in ("param", "buffer"):
+                found[d.name] = self._state(d.name)
+        return found
+
+    def _state(self, name: str) -> Tensor:
+        owner: nn.Module = self
+        *path, leaf = name.split(".")
+        for part in path:
+            owner = owner._modules[part]  # type: ignore[assignment]
+        value = owner._parameters.get(leaf)
+        value = owner._buffers.get(leaf) if value is None else value
+        if value is None:
+            raise InputError(f"the layer has no parameter `{name}`")
+        return value
+
+    def _graph(
+        self, typed: TypedProgram, bound: calls.Bound, tensors: Mapping[str, Tensor], dtype: torch.dtype, device: Any
+    ) -> Graph:
+        sizes = calls.node_counts(typed, tensors)
+        knn = next((t for t in typed.transforms if t.name == "knn"), None)
+        if knn is not None:
+            return calls.nearest(knn, tensors, dtype, device, sizes, bound.batch)
+        given = bound.graph
+        if isinstance(given, Tensor) and given.layout is torch.strided:
+            return graph_of(given, *sizes)
+        pair = None if None in sizes else (sizes if typed.bipartite else sizes[1])
+        graph = Graph.from_any(given, pair)  # type: ignore[arg-type]
+        if graph.device != device:
+            raise GraphError(f"the graph is on {graph.device}, and the inputs are on {device}: move one with .to()")
+        return graph
+
+    def _run(self, spec: Specialisation, tensors: dict[str, Tensor], frame: Frame, key: Any) -> Sequence[Tensor]:
+        results: Sequence[Tensor] = ()
+        for number, stage in enumerate(spec.stages):
+            runner = self._runner(stage.program, (key, number, frame.dtype, frame.graph.index_dtype), frame)
+            results = runner([tensors[n.attr("name")] for n in runner.inputs], frame)
+            if stage.module is not None:
+                tensors[stage.result] = calls.apply_module(self._modules[stage.module], stage, results, frame)
+        return results
+
+    def _runner(self, program: Program, key: Any, frame: Frame) -> Runner:
+        with self._lock:
+            backend = self._backend_for(frame)
+            if (key, backend) not in self._runners:
+                self._runners[key, backend] = Runner(program, backend, frame.dtype, frame.graph.index_dtype, self.options)
+            return self._runners[key, backend]
+
+    def _backend_for(self, frame: Frame) -> str:
+        supported = frame.device.type == "cpu" and frame.dtype in (torch.float32, torch.float64)
+        if self.backend == "cpp" and not supported:
+            raise InputError(f"the C++ backend runs float32 and float64 on the CPU, not {frame.dtype} on {frame.device}")
+        if self.backend != "auto":
+            return self.backend
+        if not supported:
+            return "torch"
+        if cache.find_compiler() is None:
+            _warn_once("no C++ compiler was found: layers run on the slow torch backend. " + cache.INSTALL)
+            return "torch"
+        return "cpp"
+
+    # -- the look inside -----------------------------------------------------------------------
+
+    @property
+    def source(self) -> str:
+        """The text of the program."""
+        return self.definition.source[self.definition.span.start : self.definition.span.end]
+
+    def _inspect(self) -> Inspection:
+        if self._last is not None:
+            key, dtype, index = self._last
+        else:
+            missing = [n for n in self.signature.free_dims if n not in self._free]
+            if missing:
+                raise InputError(
+                    f"the size of dim `{missing[0]}` is only known from a call: call the layer once, or give "
+                    f"{missing[0]}=... when compiling it"
+                )
+            key, dtype, index = (False, frozenset(), tuple(sorted(self._free.items()))), torch.float32, torch.int32
+        spec = self._specialise(key)
+        return Inspection(spec.typed, [s.program for s in spec.stages], dtype, index, self.options)
+
+    @property
+    def program(self) -> TypedProgram:
+        """The typed program of the last call, or of a call without optional inputs in evaluation mode."""
+        return self._inspect().typed
+
+    @property
+    def kernels(self) -> list[Any]:
+        """The generated kernels, forward then backward: name, direction, language, source, bytes, flops."""
+        return self._inspect().kernels()
+
+    def explain(self) -> str:
+        """Every stage as text: program, optimised IR, kernels with their costs, and what the backward keeps."""
+        return self._inspect().explain()
+
+    def check(self, *args: Any, **kwargs: Any) -> Any:
+        """Test the layer's derivatives and kernels on your own data: see :func:`gdsl.checking.check_layer`."""
+        from gdsl.checking import check_layer
+
+        return check_layer(self, args, kwargs)
+
+    def extra_repr(self) -> str:
+        shown = [f"{k}={v!r}" for k, v in self.arguments.items()]
+        return ", ".join(shown)
+
+    def _get_name(self) -> str:
+        return self.definition.name
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        for name in ("_lock", "_specialisations", "_runners", "_last"):
+            state.pop(name, None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._reset()
+
+
+def reference_loads(outputs: Sequence[Any]) -> list[Any]:
+    """The loads below some nodes."""
+    from gdsl.ir.node import walk
+
+    return [n for n in walk(outputs) if n.op == "load"]
+
+
+def _split_arguments(
+    signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, nn.Module], dict[str, int]]:
+    """Constructor arguments by what they are: constants, modules and sizes of free dims."""
+    names = [p.name for p in signature.arguments] + [name for name, _ in signature.modules]
+    if len(args) > len(names):
+        raise InputError(f"{signature.name} takes {len(names)} arguments, and got {len(args)}")
+    given = dict(zip(names, args, strict=False))
+    for name, value in kwargs.items():
+        if name in given:
+            raise InputError(f"{signature.name} got `{name}` twice")
+        given[name] = value
+    modules: dict[str, nn.Module] = {}
+    for name, optional in signature.modules:
+        value = given.pop(name, None)
+        if value is None:
+            if not optional:
+                raise InputError(f"{signature.name} needs a torch module for `{name}`")
+        elif not isinstance(value, nn.Module):
+            raise InputError(f"`{name}` must be a torch.nn.Module, not {type(value).__name__}")
+        else:
+            modules[name] = value
+    free = {name: int(given.pop(name)) for name in signature.free_dims if name in given}
+    return given, modules, free
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, stacklevel=4)
+
+
+def constructor_signature(signature: Signature) -> inspect.Signature:
+    """The Python signature of a layer's class."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    required = [inspect.Parameter(p.name, kind) for p in signature.arguments if p.required]
+    modules = [inspect.Parameter(name, kind) for name, optional in signature.modules if not optional]
+    defaults = [inspect.Parameter(p.name, kind, default=p.default) for p in signature.arguments if not p.required]
+    absent = [inspect.Parameter(name, kind, default=None) for name, optional in signature.modules if optional]
+    backend = inspect.Parameter("backend", inspect.Parameter.KEYWORD_ONLY, default="auto")
+    return inspect.Signature([*required, *modules, *defaults, *absent, backend])
+
+
+__all__ = ["BACKENDS", "Domain", "Kind", "Layer", "constructor_signature", "reference"]

@@ -1,0 +1,101 @@
+"""Initial values of parameters, as ``param w[...] ~ glorot`` names them.
+
+Fans are read off the program: the dims over which a product with the parameter sums are its inputs, the other dims
+its outputs, and dims that are indexed (one slice a relation, a hop, a kernel) count as neither. So a weight
+``[in, heads, out]`` used as ``x @ weight`` starts as the matrix ``[in, heads * out]`` would.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from gdsl.ir.node import Node, users, walk
+
+_VIEWS = frozenset({"transpose", "reshape", "slice", "index"})
+
+
+def fans(param: Node, outputs: Sequence[Node]) -> tuple[int, int]:
+    """(fan in, fan out) of a parameter in the program that computes the outputs."""
+    sizes = [d.size for d in param.dims]
+    for reader, value in _products(param, outputs):
+        summed = [d.size for d in value.dims if d.name in reader.attr("reduce")]
+        if summed:
+            rest = [d.size for d in value.dims if d.name not in reader.attr("reduce")]
+            return math.prod(summed), math.prod(rest)
+    if len(sizes) < 2:
+        return math.prod(sizes), math.prod(sizes)
+    return sizes[-2], sizes[-1]
+
+
+def _products(param: Node, outputs: Sequence[Node]) -> list[tuple[Node, Node]]:
+    """Contractions that read the parameter, possibly sliced or reshaped, with the operand that they read."""
+    uses = users(outputs)
+    views = {param}
+    found = []
+    for node in walk(outputs):
+        if node.op in _VIEWS and node.inputs[0] in views:
+            views.add(node)
+    for view in views:
+        found += [(reader, view) for reader in uses.get(view, ()) if reader.op == "contract"]
+    return found
+
+
+def fill(tensor: Tensor, name: str, arguments: Sequence[float], fan_in: int, fan_out: int) -> None:
+    """Fill a parameter in place. ``name`` is one of the language's initialisers."""
+    with torch.no_grad():
+        _RULES[name](tensor, tuple(arguments), fan_in, fan_out)
+
+
+def _uniform(tensor: Tensor, bound: float) -> None:
+    tensor.uniform_(-bound, bound)
+
+
+def _glorot(t: Tensor, args: tuple[float, ...], fan_in: int, fan_out: int) -> None:
+    """Glorot and Bengio, "Understanding the difficulty of training deep feedforward networks", 2010."""
+    gain = args[0] if args else 1.0
+    _uniform(t, gain * math.sqrt(6.0 / max(fan_in + fan_out, 1)))
+
+
+def _glorot_normal(t: Tensor, args: tuple[float, ...], fan_in: int, fan_out: int) -> None:
+    gain = args[0] if args else 1.0
+    t.normal_(0.0, gain * math.sqrt(2.0 / max(fan_in + fan_out, 1)))
+
+
+def _kaiming_uniform(t: Tensor, args: tuple[float, ...], fan_in: int, fan_out: int) -> None:
+    """He et al., "Delving deep into rectifiers", 2015; arguments: fan in, slope of the leaky relu."""
+    fan, slope = (args[0] if args else fan_in), (args[1] if len(args) > 1 else 0.0)
+    _uniform(t, math.sqrt(6.0 / ((1 + slope**2) * max(fan, 1))))
+
+
+def _kaiming_normal(t: Tensor, args: tuple[float, ...], fan_in: int, fan_out: int) -> None:
+    fan, slope = (args[0] if args else fan_in), (args[1] if len(args) > 1 else 0.0)
+    t.normal_(0.0, math.sqrt(2.0 / ((1 + slope**2) * max(fan, 1))))
+
+
+def _linear(t: Tensor, args: tuple[float, ...], fan_in: int, fan_out: int) -> None:
+    """As torch.nn.Linear, for weights and biases alike; the argument is the fan in."""
+    _uniform(t, 1.0 / math.sqrt(max(args[0] if args else fan_in, 1)))
+
+
+def _orthogonal(t: Tensor, args: tuple[float, ...], fan_in: int, fan_out: int) -> None:
+    torch.nn.init.orthogonal_(t, args[0] if args else 1.0)
+
+
+_RULES: dict[str, Callable[[Tensor, tuple[float, ...], int, int], None]] = {
+    "zeros": lambda t, args, fan_in, fan_out: t.zero_(),
+    "ones": lambda t, args, fan_in, fan_out: t.fill_(1.0),
+    "constant": lambda t, args, fan_in, fan_out: t.fill_(args[0]),
+    "glorot": _glorot,
+    "glorot_normal": _glorot_normal,
+    "kaiming_uniform": _kaiming_uniform,
+    "kaiming_normal": _kaiming_normal,
+    "linear": _linear,
+    "uniform": lambda t, args, fan_in, fan_out: t.uniform_(*(args if len(args) == 2 else (-args[0], args[0]) if args else (0.0, 1.0))),
+    "normal": lambda t, args, fan_in, fan_out: t.normal_(*(args if len(args) == 2 else (0.0, args[0] if args else 1.0))),
+    "orthogonal": _orthogonal,
+    "eye": lambda t, args, fan_in, fan_out: torch.nn.init.eye_(t),
+}  # fmt: skip

@@ -1,0 +1,41 @@
+"""What a program asks of its graph, ``graph add_self_loops`` and the like, done before any kernel runs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gdsl.errors import InputError
+from gdsl.ir.types import Domain
+from gdsl.language.program import TypedProgram
+from gdsl.runtime.graph import Graph, Rewired, rewire_edge_value
+
+
+def rewire(typed: TypedProgram, graph: Graph, tensors: dict[str, Tensor]) -> tuple[Graph, dict[str, Tensor]]:
+    """The graph that the rules see, and the edge inputs on it. Differentiable by the edge inputs."""
+    for transform in typed.transforms:
+        if transform.name == "knn":
+            continue
+        rewired: Rewired = getattr(graph, transform.name)()
+        fills = dict(transform.keywords)
+        for d in typed.of_role("input"):
+            if d.type is not None and d.type.domain is Domain.EDGE and d.name in tensors:
+                tensors = {**tensors, d.name: _edge_values(d.name, d.default, rewired, tensors[d.name], fills)}
+        graph = rewired.graph
+    return graph, tensors
+
+
+def _edge_values(
+    name: str, default: float | None, rewired: Rewired, value: Tensor, fills: dict[str, object]
+) -> Tensor:
+    if rewired.kept is None and rewired.added is None:
+        return value
+    fill = fills.get(name, default)
+    if fill is None and rewired.added is not None:
+        raise InputError(
+            f"edge input `{name}` has no value on the self-loops that the layer adds: say which, as in "
+            f'`graph add_self_loops({name} = 1)` or `({name} = "mean")`'
+        )
+    if not value.is_floating_point() and not isinstance(fill, str):
+        fill = torch.as_tensor(0 if fill is None else fill, dtype=value.dtype)
+    return rewire_edge_value(rewired, value, fill if fill is not None else 0.0)  # type: ignore[arg-type]
