@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from gdsl import call as calls
-from gdsl.codegen import reference
 from gdsl.codegen.reference import Frame
 from gdsl.errors import GraphError, InputError
 from gdsl.inspect import Inspection
+from gdsl.ir.node import walk
 from gdsl.ir.program import Program
-from gdsl.ir.types import Domain, Kind
 from gdsl.language import ast
 from gdsl.language.check import check
+from gdsl.language.errors import LanguageError
 from gdsl.language.program import Declaration, TypedProgram
 from gdsl.language.signature import Signature, signature_of
 from gdsl.passes.pipeline import Options, optimise
@@ -65,12 +65,9 @@ class Layer(nn.Module):
             self.add_module(name, module)
         self.options = Options()
         self._reset()
-        typed = self._check(training=False, present=frozenset(), free=self._some_free())
-        self.arguments = dict(typed.arguments)
-        everything = frozenset(i.name for i in self.signature.inputs if i.optional)
-        for d in (*typed.of_role("param", "buffer"), *self._optional_params(everything)):
-            if d.module is None and d.name not in self._parameters and d.name not in self._buffers:
-                self._create(d)
+        self.arguments = dict(self._outline(frozenset()).arguments)
+        for d in self._own_state():
+            self._create(d)
         self.reset_parameters()
 
     def _reset(self) -> None:
@@ -79,15 +76,24 @@ class Layer(nn.Module):
         self._runners: dict[Any, Runner] = {}
         self._last: Any = None
 
-    def _optional_params(self, everything: frozenset[str]) -> Sequence[Declaration]:
-        """Parameters that only exist when an optional input is passed belong to the layer all the same."""
-        if not everything:
-            return ()
-        return self._check(training=False, present=everything, free=self._some_free()).of_role("param", "buffer")
+    def _own_state(self) -> list[Declaration]:
+        """Parameters and buffers, also those that only exist when an optional input is passed."""
+        every = frozenset(i.name for i in self.signature.inputs if i.optional)
+        found = {d.name: d for present in {frozenset(), every} for d in self._outline(present).of_role("param", "buffer")}
+        return [d for d in found.values() if d.module is None]
 
-    def _some_free(self) -> dict[str, int]:
-        """Sizes for dims that only a call gives: any will do to find the parameters."""
-        return {**{name: 1 for name in self.signature.free_dims}, **self._free}
+    def _outline(self, present: frozenset[str]) -> TypedProgram:
+        """The program before any call. Dims that only a call gives have size 1 here.
+
+        A module that is made for another size cannot be read then; it is taken for an opaque one.
+        """
+        free = {**{name: 1 for name in self.signature.free_dims}, **self._free}
+        try:
+            return self._check(training=False, present=present, free=free)
+        except LanguageError:
+            if not self.signature.free_dims or not self._module_names:
+                raise
+            return check(self.definition, self.arguments, present=present, free_dims=free)
 
     def _check(self, *, training: bool, present: frozenset[str], free: Mapping[str, int]) -> TypedProgram:
         modules = {name: self._modules.get(name) for name in self._module_names}
@@ -105,12 +111,11 @@ class Layer(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew, as the program says, and those of its modules, as they say."""
-        present = frozenset(i.name for i in self.signature.inputs if i.optional)
-        typed = self._check(training=False, present=present, free=self._some_free())
-        outputs = [node for _, node in typed.outputs]
-        loads = {n.attr("name"): n for n in reference_loads(outputs)}
-        for d in typed.of_role("param", "buffer"):
-            if d.module is None and d.init is not None:
+        every = frozenset(i.name for i in self.signature.inputs if i.optional)
+        outputs = [node for _, node in self._outline(every).outputs]
+        loads = {n.attr("name"): n for n in walk(outputs) if n.op == "load"}
+        for d in self._own_state():
+            if d.init is not None:
                 tensor = self._parameters.get(d.name, self._buffers.get(d.name))
                 assert tensor is not None
                 node = loads.get(d.name)
@@ -291,13 +296,6 @@ class Layer(nn.Module):
         self._reset()
 
 
-def reference_loads(outputs: Sequence[Any]) -> list[Any]:
-    """The loads below some nodes."""
-    from gdsl.ir.node import walk
-
-    return [n for n in walk(outputs) if n.op == "load"]
-
-
 def _split_arguments(
     signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, nn.Module], dict[str, int]]:
@@ -342,6 +340,3 @@ def constructor_signature(signature: Signature) -> inspect.Signature:
     absent = [inspect.Parameter(name, kind, default=None) for name, optional in signature.modules if optional]
     backend = inspect.Parameter("backend", inspect.Parameter.KEYWORD_ONLY, default="auto")
     return inspect.Signature([*required, *modules, *defaults, *absent, backend])
-
-
-__all__ = ["BACKENDS", "Domain", "Kind", "Layer", "constructor_signature", "reference"]

@@ -108,6 +108,7 @@ class _KernelWriter:
         self.names: dict[Node, str] = {}
         self.used: set[str] = set(_RESERVED)
         self.loop_vars: dict[str, str] = {}
+        self.kept: dict[Node, str] = {}
         self.row_cells: dict[Node, Cell] = {}
         self.edge_cells: dict[Node, Cell] = {}
         self.pointers: dict[tuple[Node, str], str] = {}
@@ -194,8 +195,7 @@ class _KernelWriter:
         out.add("#pragma omp parallel num_threads(threads)")
         out.open("")
         for node in kept:
-            name = self.fresh("kept_" + self.name(node))
-            self.names[node] = name
+            name = self.kept[node] = self.fresh("kept_" + self.name(node))
             out.add(f"T* __restrict__ {name} = (T*)malloc(sizeof(T) * {node.type.numel} * (max_degree + 1));")
         out.add("#pragma omp for schedule(dynamic, 1)")
         out.open("for (int64_t group = 0; group < groups; ++group)")
@@ -212,7 +212,7 @@ class _KernelWriter:
         out.close()
         out.close()
         for node in kept:
-            out.add(f"free({self.names[node]});")
+            out.add(f"free({self.kept[node]});")
         out.close()
         out.close()
         return "\n".join(out.lines) + "\n"
@@ -362,7 +362,7 @@ class _KernelWriter:
     def cell_nest(self, node: Node, where: str, kept: bool = False) -> Nest:
         cells = self.row_cells if where == ROW else self.edge_cells
         if kept:
-            cell = Cell(self.names[node], False)
+            cell = Cell(self.kept[node], False)
         else:
             name = self.fresh(self.program.names.get(node) or node.op)
             self.names.setdefault(node, name)

@@ -68,7 +68,7 @@ def run(outputs: Sequence[Node], tensors: Mapping[Node, Tensor], frame: Frame) -
 def full(value: Tensor, type: Type, frame: Frame) -> Tensor:
     """The tensor with its broadcast rows and dims written out."""
     rows = () if type.domain is Domain.GLOBAL else (frame.rows(type.domain),)
-    return value.expand(*rows, *type.shape).contiguous()
+    return value.expand((*rows, *type.shape)).contiguous()
 
 
 def align(value: Tensor, have: Type, want: Type) -> Tensor:

@@ -17,11 +17,13 @@ from gdsl.language.functions import OPERATORS
 from gdsl.language.program import Constant
 from gdsl.language.sizes import Size
 from gdsl.language.tree import CONSTANTS
-from gdsl.language.values import Absent, Poison, Poisoned, Scope, Value, is_constant, is_number
+from gdsl.language.values import Absent, Poison, Poisoned, Scope, Value, is_constant, is_number, is_whole
 
 # A program may use this many steps; functions that call functions could otherwise take exponential time.
 MAX_STEPS = 200_000
 MAX_SIZE = 2**40
+# A product of sums is written out up to this many terms; beyond, it is a name of its own.
+MAX_TERMS = 64
 
 
 # What `==` compares as a word: a string, none, or an input that is not there.
@@ -81,7 +83,7 @@ class Expressions:
 
     def integer(self, e: ast.Tree, what: str = "this") -> int:
         number = self.number(e, what)
-        if number != int(number):
+        if not is_whole(number):
             raise Mistake(f"{what} must be a whole number, not {number}", e.span)
         return int(number)
 
@@ -355,7 +357,7 @@ class Expressions:
     def size(self, e: ast.Tree) -> tuple[Size, int]:
         """A size expression: what its dim is called, and how large it is."""
         size, value = self._size(e)
-        if value != int(value) or isinstance(value, bool):
+        if not is_whole(value):
             raise Mistake(f"a size must be a whole number, and `{format.expression(e)}` is {value}", e.span)
         if not 0 <= value <= MAX_SIZE:
             raise Mistake(f"a size must be at least 0, and `{format.expression(e)}` is {int(value)}", e.span)
@@ -371,8 +373,7 @@ class Expressions:
 
     def _size(self, e: ast.Tree) -> tuple[Size, int | float]:
         if isinstance(e, ast.Number):
-            whole = e.value == int(e.value)
-            return Size.number(int(e.value)) if whole else Size.symbol(str(e.value)), e.value
+            return Size.number(int(e.value)) if is_whole(e.value) else Size.symbol(str(e.value)), e.value
         if isinstance(e, ast.Name):
             return self._size_name(e)
         if isinstance(e, ast.Unary) and e.op == "-":
@@ -380,14 +381,13 @@ class Expressions:
             return -size, -value
         if isinstance(e, ast.Binary) and e.op in ("+", "-", "*", "/", "**"):
             (a, x), (b, y) = self._size(e.left), self._size(e.right)
-            value: Any = self.compute(OPERATORS[e.op][1], [x, y], e)
-            assert is_number(value)
+            result: Any = self.compute(OPERATORS[e.op][1], [x, y], e)
             exact = {"+": Size.__add__, "-": Size.__sub__, "*": Size.__mul__}.get(e.op)
-            if exact is not None:
-                return exact(a, b), value
-            if a.as_number() is not None and b.as_number() is not None:
-                return Size.number(int(value)), value
-            return a.opaque(e.op, b), value
+            if exact is not None and len(a.terms) * len(b.terms) <= MAX_TERMS:
+                return exact(a, b), result
+            if a.as_number() is not None and b.as_number() is not None and is_whole(result):
+                return Size.number(int(result)), result
+            return a.opaque(e.op, b), result
         return Size.symbol(format.expression(e).replace(" ", "")), self.number(e, "a size")
 
     def _size_name(self, e: ast.Name) -> tuple[Size, int | float]:

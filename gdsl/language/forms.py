@@ -201,6 +201,8 @@ class Forms(Expressions):
                 found.name, found.module, nodes, training=self.training, dropout=self.drop
             )
             self.module_params.update(params)
+        if named and found.module is None:
+            return self._unknown_module(found, nodes, named, e)
         if named:
             if len(named) > len(result.dims):
                 raise Mistake(f"module `{found.name}` gives {result.type}", e.dims[0].span)
@@ -213,6 +215,14 @@ class Forms(Expressions):
                     )
             result = build.rename(result, dict(zip(old, named, strict=True)))
         return result
+
+    def _unknown_module(self, found: ModuleValue, nodes: list[Node], named: list[str], e: ast.Call) -> Node:
+        """Checked without the module: the result has the dims that the text names."""
+        kept = nodes[0].dims[: -len(named)]
+        sizes = [self._known_size(text) or 1 for text in e.dims]
+        dims = (*kept, *(Dim(name, size) for name, size in zip(named, sizes, strict=True)))
+        domain = self.rows(e.at or "i") if self.aggregating else nodes[0].domain
+        return build.call(found.name, nodes, Type(domain, dims), kind="map")
 
     aggregating = False  # inside an `aggregate` rule, where a module reduces edges to nodes
 

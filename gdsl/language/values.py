@@ -77,3 +77,8 @@ def is_constant(value: object) -> bool:
 
 def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_whole(value: object) -> bool:
+    """A number without a fraction; not infinite and not NaN."""
+    return is_number(value) and (isinstance(value, int) or float(value).is_integer())  # type: ignore[arg-type]

@@ -288,6 +288,18 @@ def _same_numbers(node: Node, g: Node) -> Gradients:
     return [build.reshape_like(g, operand.type)]
 
 
+def _bspline(node: Node, g: Node) -> Gradients:
+    """The partial derivatives of order n are differentiated to those of order n + 1, on one more dim."""
+    x, order = node.inputs[0], node.attr("order", 0)
+    coordinate = x.dims[-1]
+    new = Dim(f"{coordinate.name}@{order + 1}", coordinate.size)
+    dims = (*node.dims[:-1], new, node.dims[-1])
+    attrs = {**dict(node.attrs), "order": order + 1}
+    slope = build.basis("bspline", x, Type(node.domain, dims), **attrs)
+    summed = [d.name for d in node.dims[len(x.dims) - 1 :]]
+    return [_sum_to(build.rename(build.contract([g, slope], summed), {new.name: coordinate.name}), x.type)]
+
+
 _RULES: dict[str, Callable[[Node, Node], Gradients]] = {
     "contract": _contract,
     "gather": _gather,
@@ -300,6 +312,7 @@ _RULES: dict[str, Callable[[Node, Node], Gradients]] = {
     "reduce": _reduce,
     "reshape": _same_numbers,
     "transpose": _same_numbers,
+    "bspline": _bspline,
     "spread": lambda node, g: [_sum_to(g, node.inputs[0].type)],
     "stop_gradient": lambda node, g: [None],
     "order_rank": lambda node, g: [None],

@@ -146,6 +146,29 @@ def spread_is_broadcast(node: Node) -> Node | None:
     return _like(node, build.elementwise(node.op, *inputs)) if node.op != "to_int" else None
 
 
+def reshape_last(node: Node) -> Node | None:
+    """reshape(x) + c --> reshape(x + reshape(c)): a view at the end is free, inside a kernel it is index arithmetic"""
+    if node.op not in ELEMENTWISE or node.domain is Domain.GLOBAL or node.kind is not Kind.FLOAT:
+        return None
+    views = [i for i in node.inputs if i.op == "reshape"]
+    inner = {v.inputs[0].dims for v in views}
+    if len(inner) != 1 or any(v.dims != node.dims for v in views):
+        return None
+    dims = inner.pop()
+    inputs: list[Node] = []
+    for operand in node.inputs:
+        if operand.op == "reshape":
+            inputs.append(operand.inputs[0])
+        elif not operand.dims:
+            inputs.append(operand)
+        elif operand.domain is Domain.GLOBAL and operand.dims == node.dims:
+            inputs.append(build.reshape_like(operand, operand.type.with_dims(dims)))
+        else:
+            return None
+    moved = build.elementwise(node.op, *inputs)
+    return _like(node, build.reshape_like(moved, node.type)) if moved.dims == dims else None
+
+
 RULES: list[Rule] = [
     fold_constants,
     neutral_element,
@@ -156,6 +179,7 @@ RULES: list[Rule] = [
     trivial_contraction,
     flatten_contraction,
     compose_views,
+    reshape_last,
     count_edges,
     spread_is_broadcast,
 ]

@@ -1,35 +1,47 @@
-"""Open uniform B-spline bases: Fey et al., "SplineCNN", CVPR 2018, section 3."""
+"""Open uniform B-spline bases and their derivatives: Fey et al., "SplineCNN", CVPR 2018, section 3."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-# The pieces of the basis of each degree, as functions of the place inside a knot interval.
-_PIECES: dict[int, tuple[Callable[[Tensor], Tensor], ...]] = {
-    1: (lambda v: 1 - v, lambda v: v),
-    2: (lambda v: 0.5 * v * v - v + 0.5, lambda v: -v * v + v + 0.5, lambda v: 0.5 * v * v),
-    3: (
-        lambda v: (1 - v) ** 3 / 6,
-        lambda v: (3 * v**3 - 6 * v * v + 4) / 6,
-        lambda v: (-3 * v**3 + 3 * v * v + 3 * v + 1) / 6,
-        lambda v: v**3 / 6,
-    ),
+# The pieces of the basis of each degree: coefficients, lowest power first, in the place inside a knot interval.
+_PIECES: dict[int, list[list[float]]] = {
+    1: [[1, -1], [0, 1]],
+    2: [[1 / 2, -1, 1 / 2], [1 / 2, 1, -1], [0, 0, 1 / 2]],
+    3: [[1 / 6, -1 / 2, 1 / 2, -1 / 6], [2 / 3, 0, -1, 1 / 2], [1 / 6, 1 / 2, 1 / 2, -1 / 2], [0, 0, 0, 1 / 6]],
 }
 
 
-def values(x: Tensor, kernel_size: int, degree: int) -> Tensor:
-    """Products of bases: ``[..., d]`` in [0, 1] to ``[..., (degree + 1)^d]``, first coordinate fastest."""
-    place = x * (kernel_size - degree)
-    inside = place - place.floor()
-    pieces = torch.stack([piece(inside) for piece in _PIECES[degree]], -1)
-    columns = [
-        torch.stack([pieces[..., k, choice] for k, choice in enumerate(choices)]).prod(0)
-        for choices in _choices(x, degree)
-    ]
+def values(x: Tensor, kernel_size: int, degree: int, order: int = 0) -> Tensor:
+    """Products of bases: ``[..., d]`` in [0, 1] to ``[..., (degree + 1)^d]``, first coordinate fastest.
+
+    With ``order``, all partial derivatives of that order: ``[..., d, ..., d, (degree + 1)^d]``.
+    """
+    scale = kernel_size - degree
+    inside = x * scale - (x * scale).floor()
+    derivatives = [_pieces(inside, degree, n) * scale**n for n in range(order + 1)]
+    width = x.shape[-1]
+    partials = []
+    for by in itertools.product(range(width), repeat=order):
+        columns = [
+            torch.stack([derivatives[by.count(k)][..., k, piece] for k, piece in enumerate(choice)]).prod(0)
+            for choice in _choices(width, degree)
+        ]
+        partials.append(torch.stack(columns, -1))
+    result = torch.stack(partials, -2)
+    return result.reshape(*x.shape[:-1], *(width,) * order, result.shape[-1])
+
+
+def _pieces(v: Tensor, degree: int, order: int) -> Tensor:
+    """``[...]`` to ``[..., degree + 1]``: a derivative of each piece at v."""
+    columns = []
+    for coefficients in _PIECES[degree]:
+        for _ in range(order):
+            coefficients = [n * c for n, c in enumerate(coefficients)][1:]
+        columns.append(sum((c * v**n for n, c in enumerate(coefficients)), torch.zeros_like(v)))
     return torch.stack(columns, -1)
 
 
@@ -38,12 +50,12 @@ def places(x: Tensor, kernel_size: int, degree: int) -> Tensor:
     first = (x * (kernel_size - degree)).floor().long()
     strides = kernel_size ** torch.arange(x.shape[-1], device=x.device)
     columns = [
-        (((first + torch.tensor(choices, device=x.device)) % kernel_size) * strides).sum(-1)
-        for choices in _choices(x, degree)
+        (((first + torch.tensor(choice, device=x.device)) % kernel_size) * strides).sum(-1)
+        for choice in _choices(x.shape[-1], degree)
     ]
     return torch.stack(columns, -1)
 
 
-def _choices(x: Tensor, degree: int) -> list[tuple[int, ...]]:
+def _choices(width: int, degree: int) -> list[tuple[int, ...]]:
     """For each product, the piece of each coordinate; the first coordinate varies fastest."""
-    return [c[::-1] for c in itertools.product(range(degree + 1), repeat=x.shape[-1])]
+    return [c[::-1] for c in itertools.product(range(degree + 1), repeat=width)]

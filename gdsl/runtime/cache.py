@@ -149,8 +149,8 @@ def cache_folder() -> Path:
     if status.st_mode & 0o022:
         raise CacheError(
             f"others can write to the kernel cache {folder} (mode {stat.S_IMODE(status.st_mode):o}), and "
-            f"their code would run as yours; empty it and run `chmod 700 {folder}`, or set GDSL_CACHE to another "
-            "place"
+            f"their code would run as yours; empty it and run `chmod 700 {folder}`, or set GDSL_CACHE to "
+            "another place"
         )
     return folder
 
@@ -312,8 +312,8 @@ def _failure(done: subprocess.CompletedProcess[str], source: Path | None) -> str
 @functools.cache
 def _warn_once(reason: str) -> None:
     warnings.warn(
-        f"compiled kernels cannot be kept ({reason}): they go to a temporary folder and are compiled again in "
-        "every process; set GDSL_CACHE to a folder that can be written to",
+        f"compiled kernels cannot be kept ({reason}): they go to a temporary folder and are compiled again "
+        "in every process; set GDSL_CACHE to a folder that can be written to",
         RuntimeWarning,
         stacklevel=5,
     )

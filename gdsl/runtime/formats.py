@@ -59,11 +59,16 @@ def edge_list(obj: Any) -> EdgeList:
     raise GraphError(f"a graph must be {ACCEPTED}, not a {type(obj).__name__}")
 
 
+def plain_tensor(tensor: Tensor) -> Tensor:
+    """The tensor without a subclass, such as torch_geometric's EdgeIndex, that intercepts what is done to it."""
+    if type(tensor) is Tensor:
+        return tensor
+    return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor.as_subclass(Tensor)
+
+
 def _from_tensor(tensor: Tensor) -> EdgeList:
     if tensor.layout == torch.strided:
-        # Subclasses such as torch_geometric's EdgeIndex intercept every operation on them.
-        plain = tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
-        return EdgeList(plain.as_subclass(Tensor), None, None)
+        return EdgeList(plain_tensor(tensor), None, None)
     if tensor.dim() != 2 or tensor.layout not in (torch.sparse_coo, *_COMPRESSED):
         raise GraphError(
             f"a sparse adjacency must be a COO, CSR or CSC matrix, not a {tensor.layout} tensor of "

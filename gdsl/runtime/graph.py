@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gdsl.errors import GraphError
-from gdsl.runtime.formats import edge_list
+from gdsl.runtime.formats import edge_list, plain_tensor
 
 Size = int | tuple[int, int] | None
 
@@ -85,7 +85,8 @@ class Graph:
         sizes = _check_sizes(num_nodes)
         # A tensor made in inference mode cannot be saved for a backward pass, and this one will be.
         with torch.inference_mode(False), torch.no_grad():
-            copy = edge_index.to(torch.int64, copy=True, memory_format=torch.contiguous_format)
+            plain = plain_tensor(edge_index)
+            copy = plain.to(torch.int64, copy=True, memory_format=torch.contiguous_format)
             self._setup(copy, _check_range(copy, sizes), None)
 
     @classmethod
@@ -450,14 +451,15 @@ def graph_of(edge_index: Tensor, num_sources: int | None, num_targets: int | Non
         # An inference tensor has no version counter: nothing would tell that it was changed.
         return Graph(edge_index, sizes)
     key = (id(edge_index), num_sources, num_targets)
-    state = _state(edge_index)
+    plain = plain_tensor(edge_index)
+    state = _state(plain)
     with _lock:
         entry = _recent.get(key)
         if (
             entry is not None
             and entry.tensor() is edge_index
             and entry.state == state
-            and (not _written_elsewhere(edge_index) or torch.equal(edge_index.long(), entry.graph.edge_index))
+            and (not _written_elsewhere(plain) or torch.equal(plain.long(), entry.graph.edge_index))
         ):
             _recent.move_to_end(key)
             return entry.graph

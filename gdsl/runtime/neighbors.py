@@ -101,8 +101,8 @@ def _by_distance(points: Tensor, k: int, loop: bool, rows: Tensor | None = None)
 
 
 def _nearest(distance: Tensor, index: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest [rows, k] of more candidates [rows, > k], by distance and then index; and the rows in which more
-    nodes may be as far as the k-th, so that the candidates, which are in no order, may lack one of smaller index."""
+    """The k nearest [rows, k] of the candidates, by distance and then index; and the rows in which a node as
+    far as the k-th was left out, so that one of smaller index may not be among the candidates at all."""
     by_index = index.argsort(dim=1)
     order = by_index.gather(1, distance.gather(1, by_index).argsort(dim=1, stable=True))
     distance, index = distance.gather(1, order), index.gather(1, order)

@@ -44,10 +44,12 @@ static inline float gdsl_uniform(uint64_t seed, uint32_t salt, uint64_t n) {
 """
 
 
-def uniform(     seed: int | Tensor, salt: int, shape: Sequence[int], device: torch.device | str, dtype:
-torch.dtype ) -> Tensor:     """Numbers in [0, 1) of the given shape, multiples of 2^-24: the element of
-row-major index n is the n-th of
-    the stream (seed, salt). ``seed`` is an int or a 0-dim int64 tensor, of which 64 bits count; of ``salt`` 32.
+def uniform(
+    seed: int | Tensor, salt: int, shape: Sequence[int], device: torch.device | str, dtype: torch.dtype
+) -> Tensor:
+    """Numbers in [0, 1) of the given shape, multiples of 2^-24: the element of row-major index n is the n-th
+    of the stream (seed, salt). ``seed`` is an int or a 0-dim int64 tensor, of which 64 bits count; of
+    ``salt`` 32.
 
     In a ``dtype`` narrower than float32 a number may round up to 1.
     """
@@ -78,6 +80,7 @@ def philox(
     return c0, c1, c2, c3
 
 
-def _multiply(a: int, b: Tensor) -> tuple[Tensor, Tensor]:     """The high and the low word of a * b. The
-product wraps around to a negative int64, but its bits are right."""     product = a * b     return (product
->> 32) & MASK, product & MASK
+def _multiply(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The high and the low word of a * b, which may wrap around to a negative int64, but keeps its bits."""
+    product = a * b
+    return (product >> 32) & MASK, product & MASK
