@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE
-from gdsl.ir.printer import expression
+from gdsl.ir.printer import describe, expression
 from gdsl.ir.types import Dim, Domain, Kind
 from gdsl.passes.fuse import Kernel, Phase, Plan
 from gdsl.runtime.philox import CPP_SOURCE as PHILOX
@@ -92,7 +92,7 @@ class _Lines:
         self.lines.append("    " * self.depth + text if text else "")
 
     def open(self, text: str) -> None:
-        self.add(text + " {")
+        self.add(f"{text} {{".lstrip())
         self.depth += 1
 
     def close(self) -> None:
@@ -132,8 +132,7 @@ class _KernelWriter:
 
     def name(self, node: Node) -> str:
         if node not in self.names:
-            wanted = self.program.names.get(node) or node.attr("name") or node.attr("what") or node.op
-            self.names[node] = self.fresh(wanted)
+            self.names[node] = self.fresh(describe(node, self.program.names))
         return self.names[node]
 
     def loop_var(self, dim: str) -> str:
@@ -189,7 +188,12 @@ class _KernelWriter:
         kernel, out = self.kernel, self.out
         for line in self.header():
             out.add(line)
-        out.open(f'extern "C" void {kernel.name}({", ".join(self.parameters())})')
+        out.add(f'extern "C" void {kernel.name}(')
+        out.depth += 1
+        for line in self.parameters():
+            out.add(line)
+        out.depth -= 1
+        out.open(")")
         totals = [t for p in kernel.phases for t in p.totals]
         kept = [k for p in kernel.phases for k in p.kept]
         out.add("#pragma omp parallel num_threads(threads)")
@@ -233,12 +237,13 @@ class _KernelWriter:
         return [line if len(line) <= 160 else line[:157] + "..." for line in lines]
 
     def parameters(self) -> list[str]:
-        fixed = ["int64_t num_blocks", "int64_t groups", "int threads", "int64_t max_degree", "const int64_t* blocks"]
+        """The parameter list, a line for each group: the walk, what is read, what is written."""
+        groups = ["int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks"]
         if self.kernel.end:
-            fixed += [f"const idx_t* __restrict__ {n}" for n in ("rowptr", "other", "edge")]
-        reads = [f"const {c_type(b)}* __restrict__ {self.name(b)}" for b in self.kernel.buffers]
-        writes = [f"{c_type(o)}* __restrict__ {self.name(o)}" for o in self.kernel.outputs]
-        return fixed + reads + writes
+            groups.append(", ".join(f"const idx_t* __restrict__ {n}" for n in ("rowptr", "other", "edge")))
+        groups += [f"const {c_type(b)}* __restrict__ {self.name(b)}" for b in self.kernel.buffers]
+        groups += [f"{c_type(o)}* __restrict__ {self.name(o)}" for o in self.kernel.outputs]
+        return [g + "," for g in groups[:-1]] + groups[-1:]
 
     # -- rows ----------------------------------------------------------------------------------
 
@@ -364,7 +369,7 @@ class _KernelWriter:
         if kept:
             cell = Cell(self.kept[node], False)
         else:
-            name = self.fresh(self.program.names.get(node) or node.op)
+            name = self.fresh(describe(node, self.program.names))
             self.names.setdefault(node, name)
             cell = Cell(name, not node.dims)
         if node.op in ("contract", "reduce"):
@@ -382,7 +387,7 @@ class _KernelWriter:
         """``cell[index] how text`` at the innermost depth; declares the cell before the loops."""
         depth = len(nest.loops)
         if kept:
-            place = self.offset(f"(e - begin)", node, index)
+            place = self.offset("(e - begin)", node, index)
             nest.before[depth].append(f"{cell.name}[{place}] {how} {text};")
         elif cell.scalar:
             nest.before[0].append(f"const {local_type(node)} {cell.name} = {text};")
@@ -471,7 +476,7 @@ class _KernelWriter:
     # -- accumulators, totals, outputs ---------------------------------------------------------
 
     def declare_accumulator(self, node: Node) -> None:
-        name = self.fresh("acc_" + (self.program.names.get(node) or node.attr("reducer")))
+        name = self.fresh("acc_" + describe(node, self.program.names))
         reducer = node.attr("reducer")
         start = {"sum": "0", "mul": "1", "max": "-__builtin_inf()", "min": "__builtin_inf()"}
         numel = node.type.numel
@@ -511,6 +516,10 @@ class _KernelWriter:
             body.append(f"{place} {'+' if reducer == 'sum' else '*'}= {value};")
             return nest
         sign = ">" if reducer.endswith("max") else "<"
+        if not value.isidentifier():
+            name = self.fresh("v")
+            body.append(f"const T {name} = {value};")
+            value = name
         if not reducer.startswith("arg"):
             body.append(f"{place} = {value} {sign} {place} || {value} != {value} ? {value} : {place};")
             return nest

@@ -38,6 +38,25 @@ class Names:
         return name
 
 
+def describe(node: Node, names: Mapping[Node, str]) -> str:
+    """A name for a node: the user's, else one that says what it holds, as ``max_score`` or ``sum_exp``."""
+    given = names.get(node) or node.attr("name") or node.attr("what")
+    if given:
+        return str(given)
+    if node.op == "segment":
+        return f"{node.attr('reducer')}_{_short(node.inputs[0], names)}"
+    if node.op in ("reshape", "transpose", "gather", "spread") and node.inputs[0] in names:
+        return names[node.inputs[0]]
+    return _WORDS.get(node.op, node.op)
+
+
+def _short(node: Node, names: Mapping[Node, str]) -> str:
+    return names.get(node) or _WORDS.get(node.op, node.op)
+
+
+_WORDS = {"contract": "dot", "mul": "product", "where": "chosen", "add": "plus", "sub": "minus", "div": "ratio"}
+
+
 def expression(node: Node, names: Mapping[Node, str], *, root: bool = True) -> str:
     """The node as an expression over named nodes."""
     return _write(node, names, root)[0]

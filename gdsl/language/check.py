@@ -102,9 +102,9 @@ class Checker:
         self.present = present
         self.signature = signature_of(layer)
         self.scope = Scope()
-        self.forms = _Forms(self.scope, training=training)
-        self.forms.free = {name: size for name, size in free_dims.items() if name in self.signature.free_dims}
         self.mistakes: dict[tuple[str, int], Diagnostic] = {}
+        self.forms = _Forms(self.scope, self.note, training=training)
+        self.forms.free = {name: size for name, size in free_dims.items() if name in self.signature.free_dims}
         self.statements = 0
         self.declarations: list[Declaration] = []
         self.declared: dict[str, ast.Span] = {}
@@ -309,10 +309,14 @@ class Checker:
 
     def _parameter(self, s: ast.Declaration, type: Type) -> None:
         if s.default is not None:
-            raise Mistake(f"a {s.role} has no default", s.default.span, hint="write how it starts: ~ zeros")
+            raise Mistake(
+                f"a {s.role} has no default", s.default.span, hint="write its initial value: ~ zeros"
+            )
         if s.init is None:
             if s.role == "param":
-                raise Mistake(f"param `{s.name}` needs a start", s.span, hint="as in ~ glorot or ~ zeros")
+                raise Mistake(
+                    f"param `{s.name}` needs an initial value", s.span, hint="as in `~ glorot` or `~ zeros`"
+                )
             init = Init("zeros")
         else:
             init = self._init(s.init)
@@ -322,16 +326,18 @@ class Checker:
         name, arguments = (e.function, e.arguments) if isinstance(e, ast.Call) else (getattr(e, "id", ""), ())
         if name not in INITS:
             hint = did_you_mean(name, INITS, f"there are {', '.join(INITS)}")
-            raise Mistake(f"unknown start `{format.expression(e)}`", e.span, hint=hint)
+            raise Mistake(f"unknown initial value `{format.expression(e)}`", e.span, hint=hint)
         least, greatest = INITS[name]
         if not least <= len(arguments) <= greatest:
             many = str(least) if least == greatest else f"{least} to {greatest}"
-            raise Mistake(f"`{name}` takes {many} numbers, not {len(arguments)}", e.span)
-        return Init(name, tuple(float(self.forms.number(a, "an argument of a start")) for a in arguments))
+            raise Mistake(f"`{name}` takes {many} number{'s' * (many != '1')}, not {len(arguments)}", e.span)
+        return Init(
+            name, tuple(float(self.forms.number(a, "an argument of an initial value")) for a in arguments)
+        )
 
     def _input(self, s: ast.Declaration, type: Type) -> Value:
         if s.init is not None:
-            raise Mistake(f"an input has no start: `{s.name}` is passed to the layer", s.init.span)
+            raise Mistake(f"an input has no initial value: `{s.name}` is passed to the layer", s.init.span)
         optional = s.default is not None
         default: float | None = None
         if s.default is not None and not isinstance(s.default, ast.Nothing):
@@ -610,8 +616,9 @@ class Checker:
 class _Forms(Forms):
     """Forms that know which inputs are optional."""
 
-    def __init__(self, scope: Scope, *, training: bool):
+    def __init__(self, scope: Scope, note: Callable[[Diagnostic], None], *, training: bool):
         super().__init__(scope, training=training)
+        self.note = note
         self.optional: set[str] = set()
         self.passed: set[str] = set()
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from gdsl.errors import GdslError
 from gdsl.language.ast import Span
 
+# A longer line of the program is shown in part.
+MAX_LINE = 160
+
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
@@ -28,14 +31,15 @@ class Diagnostic:
         # Tabs would shift the caret: show each as one space.
         text = text.replace("\t", " ")
         width = max(1, min(self.span.end - self.span.start, len(text) - column + 1))
+        shown, column_shown, width = _window(text, column, width)
         place = f"{where}, " if where else ""
         gutter = " " * len(str(line))
         out = [
             f"error: {self.message}",
             f"{gutter} --> {place}line {line}, column {column}",
             f"{gutter} |",
-            f"{line} | {text}",
-            f"{gutter} | {' ' * (column - 1)}{'^' * width}",
+            f"{line} | {shown}",
+            f"{gutter} | {' ' * (column_shown - 1)}{'^' * width}",
         ]
         if self.detail:
             out.append(f"{gutter} = {self.detail}")
@@ -67,6 +71,16 @@ class Mistake(Exception):
     def __init__(self, message: str, span: Span, *, detail: str | None = None, hint: str | None = None):
         super().__init__(message)
         self.diagnostic = Diagnostic(message, span, detail=detail, hint=hint)
+
+
+def _window(text: str, column: int, width: int) -> tuple[str, int, int]:
+    """The part of a long line around a column, where that column is in it, and how much of the span shows."""
+    if len(text) <= MAX_LINE:
+        return text, column, width
+    start = max(0, min(column - 1 - MAX_LINE // 3, len(text) - MAX_LINE))
+    left, right = ("..." if start else ""), ("..." if start + MAX_LINE < len(text) else "")
+    shown = text[start : start + MAX_LINE]
+    return left + shown + right, column - start + len(left), max(1, min(width, start + MAX_LINE - column + 1))
 
 
 def either(words: Sequence[str]) -> str:

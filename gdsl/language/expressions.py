@@ -12,7 +12,7 @@ from gdsl.ir.library import op
 from gdsl.ir.node import Node
 from gdsl.ir.types import ENDS, Domain, Kind
 from gdsl.language import ast, format
-from gdsl.language.errors import Mistake, did_you_mean
+from gdsl.language.errors import Diagnostic, Mistake, did_you_mean
 from gdsl.language.functions import OPERATORS
 from gdsl.language.program import Constant
 from gdsl.language.sizes import Size
@@ -44,8 +44,10 @@ class Expressions:
         self.counts: dict[Node, str] = {}
         # The dims that the index of a running loop could count along.
         self.loops: dict[str, tuple[str, ...]] = {}
-        # Dims of inputs that are no arguments; "" in messages until a call gives the sizes.
+        # Dims of inputs that are no arguments: the call gives their sizes.
         self.free: dict[str, int] = {}
+        # Keeps a mistake besides the one that is raised.
+        self.note: Callable[[Diagnostic], None] = lambda mistake: None
 
     # ------------------------------------------------------------------------------- reading
 
@@ -162,7 +164,7 @@ class Expressions:
     def _binary(self, e: ast.Binary) -> Value:
         if e.op in ("and", "or"):
             return self._logic(e)
-        left, right = self.value(e.left), self.value(e.right)
+        left, right = self.both(e)
         if e.op in ("==", "!=") and (isinstance(left, _WORDS) or isinstance(right, _WORDS)):
             return self._same(left, right) == (e.op == "==")
         if e.op != "@" and self._known(left) and self._known(right):
@@ -170,10 +172,31 @@ class Expressions:
         a, b = self.operand(left, e.left), self.operand(right, e.right)
         self.aligned([a, b], [e.left, e.right])
         if e.op == "@":
+            self.has_dims([left, right], e)
             return build.matmul(a, b)
         if e.op == "**":
             return self.power(a, b, right)
         return op(OPERATORS[e.op][0], a, b)
+
+    def both(self, e: ast.Binary) -> tuple[Value, Value]:
+        """The two sides. When the left one has a mistake, the right one is looked at too."""
+        try:
+            left = self.value(e.left)
+        except (Mistake, Poisoned):
+            try:
+                self.value(e.right)
+            except Mistake as second:
+                self.note(second.diagnostic)
+            except Poisoned:
+                pass
+            raise
+        return left, self.value(e.right)
+
+    def has_dims(self, values: Sequence[Value], e: ast.Binary) -> None:
+        for value, text in zip(values, (e.left, e.right), strict=True):
+            if not isinstance(value, Node):
+                message = f"`@` sums over a dim, and `{format.expression(text)}` is a number"
+                raise Mistake(message, text.span, hint="write * to multiply by a number")
 
     def _logic(self, e: ast.Binary) -> Value:
         """`and` and `or`: decided now when the left side is known, as in Python; else a value."""
@@ -236,6 +259,8 @@ class Expressions:
                 if abs(exponent) > 64 and isinstance(base, int) and abs(base) > 1:
                     values = [float(base), exponent]
             result = function(*values)
+        except OverflowError:
+            raise Mistake(f"`{format.expression(e)}` is too large", e.span) from None
         except (ArithmeticError, ValueError) as error:
             raise Mistake(f"`{format.expression(e)}` cannot be computed: {error}", e.span) from None
         if isinstance(result, complex):
@@ -254,8 +279,10 @@ class Expressions:
         for (a, ta), (b, tb) in itertools.pairwise(rows):
             if a.domain is b.domain:
                 continue
-            # The caret goes to the value that has to be read somewhere else: not the edge value.
-            n, t = (b, tb) if a.domain is Domain.EDGE else (a, ta)
+            # The caret goes to the value that has to be read somewhere else: a node value among edge values, or
+            # a graph value among node values.
+            second_moves = a.domain is Domain.EDGE or (b.domain is Domain.GRAPH and a.domain is Domain.NODE)
+            n, t = (b, tb) if second_moves else (a, ta)
             other = a.domain if n is b else b.domain
             first, second = sorted((a, b), key=lambda v: v.domain is Domain.EDGE)
             raise Mistake(
@@ -335,6 +362,7 @@ class Expressions:
             raise Mistake(
                 f"index {k} is outside dim `{dim}`, which runs from {start} to {start + size - 1}",
                 index.span,
+                detail=", ".join(f"here {name} = {value}" for name, value in self._loop_indices(index)),
                 hint=self._index_hint(index, dim, start, size, k),
             )
         return build.select(x, dim, k - start)
@@ -345,6 +373,10 @@ class Expressions:
             if isinstance(part, ast.Name) and part.id in self.loops:
                 return next((d for d in self.loops[part.id] if d in x.type.names), None)
         return None
+
+    def _loop_indices(self, index: ast.Expression) -> list[tuple[str, Value]]:
+        names = [t.id for t in ast.walk(index) if isinstance(t, ast.Name) and t.id in self.loops]
+        return [(name, self.scope.names[name]) for name in dict.fromkeys(names)]
 
     def _index_hint(self, index: ast.Expression, dim: str, start: int, size: int, k: int) -> str | None:
         text = format.expression(index)

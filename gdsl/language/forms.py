@@ -23,7 +23,16 @@ from gdsl.language.functions import (
 )
 from gdsl.language.program import Requirement
 from gdsl.language.sizes import Size
-from gdsl.language.values import Absent, ModuleValue, Scope, UserFunction, UserReducer, Value
+from gdsl.language.values import (
+    Absent,
+    ModuleValue,
+    Poison,
+    Poisoned,
+    Scope,
+    UserFunction,
+    UserReducer,
+    Value,
+)
 
 MAX_CALL_DEPTH = 40
 
@@ -71,6 +80,11 @@ class Forms(Expressions):
             return SPECIAL[e.function](self, e)
         if e.function in FUNCTIONS:
             return self._plain(FUNCTIONS[e.function], e)
+        if found is not KeyError:
+            if isinstance(found, Poison):
+                raise Poisoned
+            hint = "write * for a product, and [i] or [j] to read a node value at an end of an edge"
+            raise Mistake(f"`{e.function}` is a value and cannot be called", e.name_span, hint=hint)
         known = [*FUNCTIONS, *SPECIAL, *SEGMENT_REDUCERS, *ORDERED_REDUCERS, *self.scope.names]
         raise Mistake(f"unknown function `{e.function}`", e.name_span, hint=did_you_mean(e.function, known))
 

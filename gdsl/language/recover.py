@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 
@@ -36,7 +37,11 @@ _OPERATORS = {"PLUS", "MINUS", "TIMES", "DIVIDE", "MATMUL", "POWER", "COMPARE", 
 _OPERANDS = {"NUMBER", "PRIMED", "NAME", "STRING", "TRUE", "FALSE", "NONE", "LPAR", "MINUS", "NOT"}
 _WORDS = [
     ({"NUMBER", "LPAR", "MINUS"}, _OPERANDS, "an expression"),
-    ({"PARAM", "MESSAGE"}, {s.upper() for s in STATEMENTS} | {"NAME", "SEMICOLON"}, "a statement"),
+    (
+        {"ROLE", "RULE"},
+        {"ROLE", "RULE", *(s.upper() for s in STATEMENTS), "NAME", "SEMICOLON"},
+        "a statement",
+    ),
     ({"PLUS", "POWER"}, _OPERATORS | {"LPAR", "LSQB"}, "an operator"),
 ]
 _SYMBOLS = {
@@ -67,6 +72,12 @@ _FOREIGN = {
     ".": "a range is written `1..K`",
 }
 
+# What a token in the wrong place was probably meant for.
+_HINTS = {
+    "EQUAL": "`==` compares; `=` gives one name its meaning",
+    "COMPARE": "comparisons do not chain: write a < b and b < c",
+}
+
 _PAIRS = {"(": ")", "[": "]", "{": "}"}
 _LEXEME = re.compile(r'"[^"\n]*"|#[^\n]*|[()\[\]{}]')
 
@@ -88,7 +99,7 @@ def explain(text: str, error: lark.UnexpectedInput, parser: lark.Lark) -> Diagno
         return Diagnostic(
             f"`{char}` is not part of the language", span_at(text, position, 1), hint=_FOREIGN.get(char)
         )
-    expected = _expected_words(set(getattr(error, "expected", ()) or ()), parser)
+    expected = _expected_words(_accepted(error), parser)
     if _at_end(error):
         end = max(len(text.rstrip()) - 1, 0)
         return Diagnostic("the program ends too early", span_at(text, end, 1), expected=expected)
@@ -101,7 +112,24 @@ def explain(text: str, error: lark.UnexpectedInput, parser: lark.Lark) -> Diagno
     if token in KEYWORDS and "NAME" in error.expected and "RBRACE" not in error.expected:
         hint = f"call it `{token}_` or another name" if _is_definition(text, position) else None
         return Diagnostic(f"`{token}` is a reserved word and cannot be a name", span, hint=hint)
-    return Diagnostic(f"unexpected `{token}`", span, expected=expected)
+    return Diagnostic(f"unexpected `{token}`", span, expected=expected, hint=_token_hint(error))
+
+
+def _token_hint(error: lark.UnexpectedToken) -> str | None:
+    token = str(error.token)
+    if error.token.type == "NAME":
+        meant = closest(token, [k for k in KEYWORDS if k.upper() in error.expected])
+        return f"did you mean `{meant}`?" if meant else None
+    return _HINTS.get(error.token.type)
+
+
+def _accepted(error: lark.UnexpectedInput) -> set[str]:
+    """The tokens that could have come. ``expected`` of an LALR state has too many: try which ones fit."""
+    if isinstance(error, lark.UnexpectedToken) and error.interactive_parser is not None:
+        # The trial runs the tree builder on tokens without text, which may complain.
+        with contextlib.suppress(Exception):
+            return set(error.accepts)
+    return set(getattr(error, "expected", None) or ())
 
 
 def _at_end(error: lark.UnexpectedInput) -> bool:
@@ -122,6 +150,11 @@ def _expected_words(expected: set[str], parser: lark.Lark) -> tuple[str, ...]:
         if signs <= expected:
             words.append(word)
             expected = expected - covered
+    # What could go on with the last expression is only worth saying when nothing else could come.
+    rest = expected - _OPERATORS - {"LPAR", "LSQB"}
+    if rest or "a statement" in words:
+        words = [word for word in words if word != "an operator"]
+        expected = rest
     patterns = {t.name: t.pattern.value for t in parser.terminals}
     singles = [_SYMBOLS.get(name) or f"`{patterns.get(name, name)}`" for name in sorted(expected)]
     return tuple(words + sorted(singles))

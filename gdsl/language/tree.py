@@ -52,9 +52,19 @@ def tokens(pieces: Sequence[Piece], kind: str) -> tuple[str, ...]:
     return tuple(str(p) for p in pieces if isinstance(p, Token) and p.type == kind)
 
 
-def groups(pieces: Sequence[Piece]) -> dict[str, Group]:
-    """The optional parts of a declaration, by what they begin with."""
-    return {p[0]: p for p in pieces if isinstance(p, Group)}
+# The clauses of a declaration, in their order.
+_CLAUSES = ("dims", "kind", "init", "default")
+
+
+def clauses(pieces: Sequence[Piece]) -> dict[str, Any]:
+    """What a declaration says besides its name. The grammar takes clauses in any order; this does not."""
+    found: dict[str, Any] = {}
+    for part in (p for p in pieces if isinstance(p, Group)):
+        if part[0] in found or any(_CLAUSES.index(part[0]) < _CLAUSES.index(name) for name in found):
+            order = "a declaration is written `name[dims]: kind ~ init = default`"
+            raise Mistake("this part of the declaration stands in the wrong place", part.span, hint=order)
+        found[part[0]] = part[1]
+    return found
 
 
 class TreeBuilder(Transformer[Token, object]):
@@ -94,8 +104,7 @@ class TreeBuilder(Transformer[Token, object]):
         return ast.Binary(str(p[1]), p[0], p[2], span=cover(p))
 
     def subscript(self, p: list[Piece]) -> ast.Subscript:
-        value, *indices = trees(p)
-        return ast.Subscript(value, tuple(indices), span=cover(p))
+        return ast.Subscript(p[0], tuple(p[2]), span=cover(p))
 
     def call(self, p: list[Piece]) -> ast.Call:
         callee = p[0]
@@ -151,7 +160,7 @@ class TreeBuilder(Transformer[Token, object]):
         return group(p, ["default", p[1]])
 
     def declaration(self, p: list[Piece]) -> ast.Declaration | ast.Transform:
-        parts = {name: part[1] for name, part in groups(p).items()}
+        parts = clauses(p)
         if (
             p[0].type == "GRAPH" and not parts
         ):  # `graph add_self_loops`, and not `graph u[d]` or `graph t: float`
@@ -195,7 +204,7 @@ class TreeBuilder(Transformer[Token, object]):
         return ast.Branch(p[1], tuple(p[2]), otherwise, span=cover(p))
 
     def result(self, p: list[Piece]) -> ast.Return:
-        return ast.Return(trees(p), span=cover(p))
+        return ast.Return(tuple(p[1]), span=cover(p))
 
     # ---------------------------------------------------------------------------------- layers
 

@@ -22,11 +22,16 @@ class NotDifferentiable(GdslError):
     """An op has no derivative rule."""
 
 
-def gradients(outputs: Mapping[Node, Node], wrt: Sequence[Node]) -> list[Node | None]:
-    """For each node of ``wrt`` the gradient of the outputs, whose own gradients are given; None is zero."""
+def gradients(
+    outputs: Mapping[Node, Node], wrt: Sequence[Node], found: dict[Node, Node] | None = None
+) -> list[Node | None]:
+    """For each node of ``wrt`` the gradient of the outputs, whose own gradients are given; None is zero.
+
+    ``found``, when given, receives the gradient of every node on the way.
+    """
     order = list(walk(outputs))
     active = _depends_on(order, set(wrt))
-    found: dict[Node, Node] = {}
+    found = {} if found is None else found
     for node, g in outputs.items():
         if node in active:
             found[node] = g

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from gdsl.ir import build
 from gdsl.ir.node import Node, substitute, walk
+from gdsl.ir.printer import describe
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes import fuse, hoist, simplify
@@ -68,14 +69,19 @@ def differentiate(
     for k, load in grads:
         node = program.nodes[k]
         seeds[node] = load if node not in seeds else seeds[node] + load
-    found = gradients(seeds, wrt)
+    on_the_way: dict[Node, Node] = {}
+    found = gradients(seeds, wrt, on_the_way)
     pairs = [(x, g) for x, g in zip(wrt, found, strict=True) if g is not None]
     raw = [g for _, g in pairs]
     candidates = _forward_values(program, raw, keep) if options.save else []
     swap = {node: build.load(saved_name(program, k), node.type, "saved") for k, node in enumerate(candidates)}
     mapping = substitute(raw, swap)
     names = {**program.names, **{mapping[n]: name for n, name in program.names.items() if n in mapping}}
-    names |= {load: program.names[node] for node, load in swap.items() if node in program.names}
+    for node, gradient in on_the_way.items():
+        name = program.names.get(node) or (node.attr("name") if node.op == "load" else None)
+        if name and gradient in mapping and mapping[gradient].op != "load":
+            names.setdefault(mapping[gradient], f"d_{name}")
+    names |= {load: describe(node, program.names) for node, load in swap.items()}
     outs = tuple((f"d_{x.attr('name')}", mapping[g]) for x, g in pairs)
     log: list[Fired] = []
     adjoint = Program(f"{program.name}_backward", outs, names)

@@ -60,7 +60,7 @@ def edge_list(obj: Any) -> EdgeList:
 
 
 def plain_tensor(tensor: Tensor) -> Tensor:
-    """The tensor without a subclass, such as torch_geometric's EdgeIndex, that intercepts what is done to it."""
+    """The tensor without a subclass that intercepts its use, such as torch_geometric's EdgeIndex."""
     if type(tensor) is Tensor:
         return tensor
     return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor.as_subclass(Tensor)

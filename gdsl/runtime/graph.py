@@ -265,8 +265,8 @@ def _sort(graph: Graph, end: int) -> Order:
     dtype = graph.index_dtype
     rows = graph._sizes[end]
     row, permutation = torch.sort(graph.edge_index[end].to(dtype), stable=True)
-    boundaries = torch.arange(rows + 1, device=graph.device, dtype=dtype)
-    rowptr = torch.searchsorted(row, boundaries, out_int32=dtype == torch.int32)
+    rowptr = torch.zeros(rows + 1, dtype=dtype, device=graph.device)
+    torch.cumsum(torch.bincount(row, minlength=rows), 0, dtype=dtype, out=rowptr[1:])
     index = graph.edge_index[1 - end].to(dtype).index_select(0, permutation)
     max_degree = int(rowptr.diff().max()) if len(rowptr) > 1 else 0
     return Order(rowptr, index, permutation.to(dtype), _blocks(rowptr), max_degree)

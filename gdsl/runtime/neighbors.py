@@ -49,7 +49,7 @@ def _check(x: Tensor, k: int, batch: Tensor | None) -> Tensor:
         raise InputError(f"the number of neighbours must be at least 1, but it is {k}")
     if batch is not None and batch.shape != x.shape[:1]:
         raise InputError(f"batch must have shape [{x.shape[0]}], but its shape is {list(batch.shape)}")
-    points = x.detach().reshape(x.shape[0], -1)
+    points = x.detach().unsqueeze(1) if x.dim() == 1 else x.detach()
     if not bool(points.isfinite().all()):
         row = int((~points.isfinite()).any(dim=1).nonzero()[0])
         raise InputError(f"positions must be finite, but node {row} has {points[row].tolist()}")

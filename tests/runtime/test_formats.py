@@ -1,4 +1,4 @@
-"""Graphs as other libraries hold them. DGL and torch_sparse are stood in for: they are known by their class."""
+"""Graphs of other libraries. DGL and torch_sparse are stood in for: they are known by their class."""
 
 from __future__ import annotations
 
@@ -92,7 +92,9 @@ def test_scipy_is_an_adjacency(layout):
 
 
 def test_scipy_sizes_are_checked():
-    with pytest.raises(GraphError, match=r"the graph has 4 source and 3 target nodes, but 4 and 4 are needed"):
+    with pytest.raises(
+        GraphError, match=r"the graph has 4 source and 3 target nodes, but 4 and 4 are needed"
+    ):
         Graph.from_any(scipy.sparse.coo_matrix((4, 3)), 4)
 
 

@@ -136,8 +136,16 @@ WRONG = [
     ),
     (torch.tensor([[0, 7], [9, 0]]), 5, "edge 0 goes to node 9, but the graph has 5 nodes (0 to 4)"),
     (torch.tensor([[0, 7], [0, 9]]), 5, "edge 1 comes from node 7, but the graph has 5 nodes (0 to 4)"),
-    (torch.tensor([[0, 3], [0, 0]]), (3, 9), "edge 1 comes from node 3, but the graph has 3 source nodes (0 to 2)"),
-    (torch.tensor([[0, 3], [0, 2]]), (4, 2), "edge 1 goes to node 2, but the graph has 2 target nodes (0 to 1)"),
+    (
+        torch.tensor([[0, 3], [0, 0]]),
+        (3, 9),
+        "edge 1 comes from node 3, but the graph has 3 source nodes (0 to 2)",
+    ),
+    (
+        torch.tensor([[0, 3], [0, 2]]),
+        (4, 2),
+        "edge 1 goes to node 2, but the graph has 2 target nodes (0 to 1)",
+    ),
     (torch.tensor([[0, 1], [0, -1]]), 5, "edge 1 goes to node -1, but nodes are numbered from 0"),
     (torch.tensor([[-7, 1], [0, 1]]), None, "edge 0 comes from node -7, but nodes are numbered from 0"),
     (EDGES, 0, "edge 0 comes from node 0, but the graph has no nodes"),

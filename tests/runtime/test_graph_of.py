@@ -206,3 +206,13 @@ def test_a_fork_does_not_inherit_a_held_lock():
     thread.join()
     assert found.get(timeout=20) == 50
     process.join()
+
+
+def test_pyg_edge_index():
+    from torch_geometric import EdgeIndex
+
+    edge_index = EdgeIndex(edges())
+    first = graph_of(edge_index, N, N)
+    assert graph_of(edge_index, N, N) is first
+    edge_index.as_tensor().zero_()
+    assert graph_of(edge_index, N, N).edge_index.sum() == 0

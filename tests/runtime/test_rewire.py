@@ -16,8 +16,8 @@ FILLS = [1.0, 2.5, "sum", "add", "mean", "max", "min", "mul"]
 
 @st.composite
 def edge_lists(draw: st.DrawFn) -> tuple[torch.Tensor, int]:
-    """With loops, parallel edges and isolated nodes; a node has one loop at most, as torch_geometric leaves it
-    open which of several it keeps."""
+    """With loops, parallel edges and isolated nodes; a node has one loop at most, as torch_geometric leaves
+    it open which of several it keeps."""
     nodes = draw(st.integers(1, 6))
     node = st.integers(0, nodes - 1)
     edges = draw(st.lists(st.tuples(node, node), max_size=20))

@@ -1,0 +1,195 @@
+"""The formatter: the same program again, comments in place, and nothing left to do the second time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gdsl.language import ast
+from gdsl.language.format import format_program, format_text
+from gdsl.language.parse import parse
+from gdsl.language.recover import KEYWORDS
+
+MESSY = """
+
+# One.
+layer A(a,b=1,c  = none,d="x", e=-inf){ # the header
+# first
+ param w[a,b*2] ~ glorot;param v[1..a]~zeros
+
+
+ x=(a+b)*c**-2 ; y = -(a*b)  # behind
+   if a { # yes
+   z=1
+ # at the end
+ } else if b{ x=(sum(m) by rel)[i] } else { # no
+  w = not (a and b) }
+
+ update
+   q = a[j # inside
+   ,2]
+ for k in 1 .. 3 { }
+ graph u[]
+} # last
+
+# over
+"""
+
+TIDY = """\
+# One.
+layer A(a, b = 1, c = none, d = "x", e = -inf) {  # the header
+    # first
+    param w[a, b * 2] ~ glorot
+    param v[1..a] ~ zeros
+
+    x = (a + b) * c**-2
+    y = -(a * b)  # behind
+    if a {  # yes
+        z = 1
+        # at the end
+    } else if b {
+        x = (sum(m) by rel)[i]
+    } else {  # no
+        w = not (a and b)
+    }
+
+    # inside
+    update q = a[j, 2]
+    for k in 1..3 {
+    }
+    graph u[]
+}  # last
+
+# over
+"""
+
+
+def test_tidies() -> None:
+    assert format_text(MESSY) == TIDY
+    assert format_text(TIDY) == TIDY
+    assert parse(MESSY) == parse(TIDY)
+
+
+def test_numbers_keep_their_writing() -> None:
+    assert "1e-7 * 0x" not in format_text("layer A { x = 1e-7 * 2.50 * .5 * 3. }")
+    assert "x = 1e-7 * 2.50 * .5 * 3.0\n" in format_text("layer A { x = 1e-7 * 2.50 * .5 * 3. }")
+
+
+# ----------------------------------------------------------------------------- any program at all
+
+names = st.from_regex(r"[a-z][a-z0-9_]{0,3}'?", fullmatch=True).filter(lambda n: n not in KEYWORDS)
+plain = names.map(lambda n: n.rstrip("'")).filter(lambda n: n not in KEYWORDS)
+numbers = st.one_of(st.integers(0, 10**9), st.floats(0, 1e9, allow_nan=False).filter(lambda v: v != int(v)))
+atoms = st.one_of(
+    numbers.map(ast.Number),
+    names.map(ast.Name),
+    st.booleans().map(ast.Boolean),
+    st.from_regex(r"[a-z #{}]{0,5}", fullmatch=True).map(ast.Text),
+    st.just(ast.Nothing()),
+)
+BINARY = ("+", "-", "*", "/", "@", "**", "==", "!=", "<", "<=", ">", ">=", "and", "or")
+
+
+def extend(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    several = st.lists(inner, min_size=1, max_size=3).map(tuple)
+    argument = st.one_of(inner, st.builds(ast.Named, plain, inner), st.builds(ast.Arrow, inner, inner))
+    call = st.builds(
+        ast.Call,
+        plain,
+        st.lists(argument, max_size=3).map(tuple),
+        st.one_of(st.just(()), several),
+        st.one_of(st.just(()), several),
+        st.one_of(st.none(), plain),
+        st.one_of(st.none(), names.map(ast.Name)),
+    ).map(lambda c: c if c.arguments else replace(c, dims=()))
+    return st.one_of(
+        st.builds(ast.Unary, st.sampled_from(("-", "not")), inner),
+        st.builds(ast.Binary, st.sampled_from(BINARY), inner, inner),
+        st.builds(ast.Subscript, inner, several),
+        call,
+    )
+
+
+expressions = st.recursive(atoms, extend, max_leaves=12)
+optional = st.one_of(st.none(), expressions)
+dims = st.lists(st.builds(ast.Dim, expressions, optional), max_size=3).map(tuple)
+kinds = st.one_of(st.none(), st.builds(ast.Kind, plain, optional))
+parameters = st.lists(plain, max_size=3).map(tuple)
+simple = st.one_of(
+    st.builds(
+        ast.Declaration,
+        st.sampled_from(("param", "buffer", "node", "source", "target", "edge")),
+        names,
+        dims,
+        kinds,
+        optional,
+        optional,
+    ),
+    st.builds(ast.Declaration, st.just("graph"), names, dims.filter(bool)),
+    st.builds(ast.Transform, names, st.lists(expressions, max_size=2).map(tuple)),
+    st.builds(ast.Constant, names, expressions),
+    st.builds(ast.Module, names, st.booleans()),
+    st.builds(ast.Rule, st.sampled_from(("", "message", "aggregate", "update", "pool")), names, expressions),
+    st.builds(ast.Function, names, parameters, expressions),
+    st.builds(ast.Reducer, names, parameters, expressions, expressions),
+    st.builds(ast.Return, st.lists(expressions, min_size=1, max_size=3).map(tuple)),
+)
+
+
+def nest(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    body = st.lists(inner, max_size=3).map(tuple)
+    return st.one_of(
+        st.builds(ast.Loop, names, expressions, expressions, body),
+        st.builds(ast.Branch, expressions, body, body),
+    )
+
+
+statements = st.recursive(simple, nest, max_leaves=5)
+defaults = st.one_of(
+    st.builds(ast.Parameter, names, st.none(), st.just(True)),
+    st.builds(
+        ast.Parameter,
+        names,
+        st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.floats(allow_nan=False), st.just("s")),
+        st.just(False),
+    ),
+)
+layers = st.builds(
+    ast.Layer,
+    names,
+    st.lists(defaults, max_size=3, unique_by=lambda p: p.name).map(tuple),
+    st.lists(statements, max_size=4).map(tuple),
+)
+programs = st.lists(layers, min_size=1, max_size=2, unique_by=lambda p: p.name).map(
+    lambda found: ast.Program(tuple(found))
+)
+
+
+@given(programs)
+def test_parsing_what_is_formatted_gives_the_program(program: ast.Program) -> None:
+    text = format_program(program)
+    assert parse(text) == program
+    assert format_text(text) == text
+
+
+@given(
+    programs,
+    st.lists(
+        st.tuples(st.integers(0, 10**6), st.sampled_from([" # c\n", "\n\n\n", "\n# own\n", " "])), max_size=6
+    ),
+)
+def test_comments_and_blanks_do_no_harm(program: ast.Program, extras: list[tuple[int, str]]) -> None:
+    text = format_program(program)
+    for where, extra in extras:
+        # Between words, outside strings.
+        places = [k for k, c in enumerate(text) if c == "\n"]
+        place = places[where % len(places)]
+        text = text[:place] + extra + text[place:]
+    assert parse(text) == program
+    tidy = format_text(text)
+    assert parse(tidy) == program
+    assert format_text(tidy) == tidy
+    assert tidy.count("#") == text.count("#")
