@@ -261,6 +261,7 @@ class _Writer:
         self.own_line_comments(start, depth)
         if not self.fresh and re.search(r"\n[ \t\r]*\n", self.source[self.done : start]):
             self.lines.append("")
+            self.done = start
         self.fresh = False
 
     def own_line_comments(self, before: int, depth: int) -> None:

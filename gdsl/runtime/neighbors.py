@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from gdsl.errors import InputError
-
-try:
-    from scipy.spatial import cKDTree
-except ImportError:
-    cKDTree = None
 
 # Distances held at a time, 64 MiB in float32.
 CHUNK_ELEMENTS = 1 << 24
@@ -18,6 +16,16 @@ CHUNK_ELEMENTS = 1 << 24
 # A tree looks at ever more of the points as dimensions grow; above about this many, a product of matrices
 # is faster.
 TREE_DIMENSIONS = 16
+
+
+@functools.cache
+def tree_class() -> Any:
+    """SciPy's k-d tree, or None. Imported when a graph of neighbours is first made: it takes a third of a second."""
+    try:
+        from scipy.spatial import cKDTree
+    except ImportError:
+        return None
+    return cKDTree
 
 
 def knn_graph(x: Tensor, k: int, batch: Tensor | None = None, loop: bool = False) -> Tensor:
@@ -62,7 +70,7 @@ def _knn(points: Tensor, k: int, loop: bool) -> Tensor:
     if k <= 0:
         return torch.empty(2, 0, dtype=torch.int64, device=points.device)
     points = points.double() if points.is_cpu else points.float()
-    if cKDTree is not None and points.is_cpu and 0 < points.shape[1] <= TREE_DIMENSIONS:
+    if tree_class() is not None and points.is_cpu and 0 < points.shape[1] <= TREE_DIMENSIONS:
         source = _by_tree(points, k, loop)
     else:
         source = _by_distance(points, k, loop)
@@ -75,7 +83,7 @@ def _by_tree(points: Tensor, k: int, loop: bool) -> Tensor:
     count = points.shape[0]
     # One more than needed shows whether a tie is cut off, and one stands for the node itself.
     asked = min(k + 1 + (not loop), count)
-    found = cKDTree(points.numpy()).query(points.numpy(), k=asked)
+    found = tree_class()(points.numpy()).query(points.numpy(), k=asked)
     distance, index = (torch.from_numpy(part).view(count, asked) for part in found)
     if not loop:
         distance = distance.masked_fill(index == torch.arange(count).unsqueeze(1), torch.inf)

@@ -87,7 +87,7 @@ def test_type(expression: str, expected: str) -> None:
     ],
 )
 def test_same_node(a: str, b: str) -> None:
-    """What is known at construction is computed then; nodes are hash-consed, so the same value is one node."""
+    """What is known at construction is computed then; nodes are hash-consed, so equal values are one node."""
     assert result(f"update y = {a}") is result(f"update y = {b}")
 
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from gdsl.language import ast
 from gdsl.language.format import format_program, format_text
 from gdsl.language.parse import parse
-from gdsl.language.recover import KEYWORDS
 
 MESSY = """
 
@@ -80,14 +79,14 @@ def test_numbers_keep_their_writing() -> None:
 
 # ----------------------------------------------------------------------------- any program at all
 
-names = st.from_regex(r"[a-z][a-z0-9_]{0,3}'?", fullmatch=True).filter(lambda n: n not in KEYWORDS)
-plain = names.map(lambda n: n.rstrip("'")).filter(lambda n: n not in KEYWORDS)
+plain = st.sampled_from(("a", "b", "x1", "sum", "is_in", "layer_", "i", "formed", "T"))
+names = st.one_of(plain, st.sampled_from(("d'", "K''")))
 numbers = st.one_of(st.integers(0, 10**9), st.floats(0, 1e9, allow_nan=False).filter(lambda v: v != int(v)))
 atoms = st.one_of(
     numbers.map(ast.Number),
     names.map(ast.Name),
     st.booleans().map(ast.Boolean),
-    st.from_regex(r"[a-z #{}]{0,5}", fullmatch=True).map(ast.Text),
+    st.sampled_from(("", "mean", "# {no} comment")).map(ast.Text),
     st.just(ast.Nothing()),
 )
 BINARY = ("+", "-", "*", "/", "@", "**", "==", "!=", "<", "<=", ">", ">=", "and", "or")

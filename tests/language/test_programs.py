@@ -1,4 +1,4 @@
-"""The programs of language.md: they parse, check in every way, have the types they say, and survive formatting."""
+"""The programs of language.md parse, check in every way, have the types they say, and survive formatting."""
 
 from __future__ import annotations
 
