@@ -28,7 +28,7 @@ from typing import IO, Any, NoReturn
 from gdsl.errors import CacheError, GdslError
 from gdsl.language import ast
 from gdsl.language.errors import Diagnostic, LanguageError, did_you_mean
-from gdsl.language.format import format_program
+from gdsl.language.format import default_value, format_program
 from gdsl.language.parse import MAX_TEXT, parse
 from gdsl.language.placeholders import check_any, size_names
 from gdsl.language.program import Constant
@@ -273,20 +273,33 @@ def _show(options: argparse.Namespace) -> int:
     if stand_ins:
         shown = " ".join(f"{name}={value}" for name, value in stand_ins.items())
         print(f"gdsl: stand-ins for what --set does not give: {shown}", file=sys.stderr)
+    values = {**stand_ins, **given}
     try:
-        text = _stage(layer, signature, {**stand_ins, **given}, present, options.stage, options.backward)
+        text = _stage(layer, signature, values, present, options.stage, options.backward)
     except LanguageError as error:
-        raise _in_file(error, options.file) from error
+        raise _blame(error, layer, values, options.file) from error
     print(text)
     return OK
 
 
-def _pick(program: ast.Program, name: str | None) -> ast.Layer:
+def _blame(error: LanguageError, layer: ast.Layer, values: Mapping[str, Constant], file: str) -> GdslError:
+    """Mistakes of the program, or, where other arguments would have been right, of these arguments."""
     try:
-        return program.layer(name)
-    except LookupError as error:
-        hint = " with --layer" if name is None else ""
-        raise CommandError(f"{error.args[0]}{hint}") from error
+        check_any(layer)
+    except LanguageError:
+        return _in_file(error, file)
+    first = error.diagnostics[0]
+    given = " ".join(f"{name}={default_value(value)}" for name, value in values.items())
+    return CommandError(f"{layer.name} cannot have {given}: {first.message} (line {first.span.line})")
+
+
+def _pick(program: ast.Program, name: str | None) -> ast.Layer:
+    layers = {layer.name: layer for layer in program.layers}
+    if name is None and len(layers) > 1:
+        raise CommandError(f"the file has {len(layers)} layers, {', '.join(layers)}: say which with --layer NAME")
+    if name is not None and name not in layers:
+        raise CommandError(f"the file has no layer `{name}`; it has {', '.join(layers)}")
+    return layers[name] if name is not None else program.layers[0]
 
 
 def _settings(pairs: Sequence[str], layer: ast.Layer, signature: Signature) -> dict[str, Constant]:

@@ -28,9 +28,15 @@ _RESERVED = frozenset(
     else enum explicit export extern false float for friend goto if inline int long mutable namespace new not nullptr
     operator or private protected public register return short signed sizeof static struct switch template this throw
     true try typedef typeid typename union unsigned using virtual void volatile while xor gdsl T idx_t i j e id block
-    blocks group groups threads num_blocks num_rows rowptr other edge begin end max_degree free malloc main seed exp log
+    blocks group groups threads num_blocks num_rows rowptr other edge begin end max_degree free malloc main seed stop ahead exp log
     abs sin cos tanh pow floor sqrt""".split()
 )
+
+# Rows at the other end lie anywhere: they are asked for this many edges before they are needed, so that memory
+# answers many at a time. Lines past the first few of a wide row are left to the hardware, which sees a stream by then.
+PREFETCH_AHEAD = 8
+PREFETCH_LINES = 8
+LINE_BYTES = 64
 
 Index = Mapping[str, tuple[str, int]]  # dim name -> (C expression, loops needed around it)
 
@@ -211,6 +217,8 @@ class _KernelWriter:
             out.add(f"for (int64_t n = 0; n < {node.type.numel}; ++n) {total}[n] = 0;")
         out.add("const int64_t first = blocks[num_blocks * group / groups];")
         out.add("const int64_t last = blocks[num_blocks * (group + 1) / groups];")
+        if kernel.end:
+            out.add("const int64_t stop = rowptr[last];")
         out.open("for (int64_t i = first; i < last; ++i)")
         self.row()
         out.close()
@@ -280,6 +288,7 @@ class _KernelWriter:
         for node in phase.stores:
             nests.append(self.store_nest(node, EDGE))
         self.emit_nests(nests)
+        self.insert_prefetches(at)
         self.insert_pointers(at, COLUMN, "j")
         self.insert_pointers(at, EDGE, "id")
         if any(re.search(r"\bid\b", line) for line in out.lines[at:]):
@@ -628,6 +637,21 @@ class _KernelWriter:
                 numel = node.type.numel
                 line = f"{pad}const {c_type(node)}* __restrict__ {name} = {self.name(node)} + {row} * {numel};"
                 self.out.lines.insert(at, line)
+
+    def insert_prefetches(self, at: int) -> None:
+        """Ask early for the rows at the other end that the walk will read."""
+        rows = [node for node, where in self.pointers if where == COLUMN]
+        if not rows:
+            return
+        pad = "    " * self.out.depth
+        lines = [f"{pad}const int64_t ahead = other[e + {PREFETCH_AHEAD} < stop ? e + {PREFETCH_AHEAD} : e];"]
+        for node in rows:
+            numel = node.type.numel
+            step = LINE_BYTES // 4
+            for first in range(0, min(numel, PREFETCH_LINES * step), step):
+                place = f"{self.name(node)} + ahead * {numel}" + (f" + {first}" if first else "")
+                lines.append(f"{pad}__builtin_prefetch({place});")
+        self.out.lines[at:at] = lines
 
     def compute(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
         if node.op in ELEMENTWISE:

@@ -279,8 +279,8 @@ class Expressions:
         for (a, ta), (b, tb) in itertools.pairwise(rows):
             if a.domain is b.domain:
                 continue
-            return f"did you mean {self._leaf(n, text)}[{end}]?" if end else "read it at nodes with [g] first"
-            # a graph value among node values.
+            # Mark the value that has to be read somewhere else: a node value among edge values, or a graph
+            # value among node values.
             second_moves = a.domain is Domain.EDGE or (b.domain is Domain.GRAPH and a.domain is Domain.NODE)
             n, t = (b, tb) if second_moves else (a, ta)
             other = a.domain if n is b else b.domain

@@ -27,6 +27,7 @@ def statement(text: str) -> ast.Statement:
 
 
 a, b, c = Name("a"), Name("b"), Name("c")
+RANGE = (ast.Dim(a, Number(1)), ast.Dim(Name("3'")))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_a_number_before_a_range_ends_before_the_dots() -> None:
         ("graph t: float", ast.Declaration("graph", "t", kind=ast.Kind("float"))),
         ("edge r: int(a + 1)", ast.Declaration("edge", "r", kind=ast.Kind("int", Binary("+", a, Number(1))))),
         ("edge w = 1", ast.Declaration("edge", "w", default=Number(1))),
-        ("param w[1..a, 3'] ~ glorot", ast.Declaration("param", "w", (ast.Dim(a, Number(1)), ast.Dim(Name("3'"))), init=Name("glorot"))),
+        ("param w[1..a, 3'] ~ glorot", ast.Declaration("param", "w", RANGE, init=Name("glorot"))),
         ("module nn = none", ast.Module("nn", True)),
         ("def f(a, b) = a", ast.Function("f", ("a", "b"), a)),
         ("reduce f(a, b) = a init 0", ast.Reducer("f", ("a", "b"), a, Number(0))),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gdsl.language import ast
-from gdsl.language.expressions import Expressions
+from gdsl.language.forms import Forms
 from gdsl.language.parse import parse
 from gdsl.language.sizes import Size
 from gdsl.language.values import Scope
@@ -14,7 +14,7 @@ from gdsl.language.values import Scope
 def name_of(text: str) -> tuple[str, int]:
     (rule,) = parse(f"layer A {{ x = {text} }}").layer().body
     assert isinstance(rule, ast.Rule)
-    size, value = Expressions(Scope({"a": 4, "b": 6, "K": 3})).size(rule.value)
+    size, value = Forms(Scope({"a": 4, "b": 6, "K": 3}), training=False).size(rule.value)
     return str(size), value
 
 
