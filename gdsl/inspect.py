@@ -61,7 +61,12 @@ class Inspection:
     """A program and all that is made from it, for one way of calling a layer."""
 
     def __init__(
-        self, typed: TypedProgram, programs: Sequence[Program], dtype: torch.dtype, index: torch.dtype, options: Options
+        self,
+        typed: TypedProgram,
+        programs: Sequence[Program],
+        dtype: torch.dtype,
+        index: torch.dtype,
+        options: Options,
     ):
         self.typed, self.programs, self.options = typed, tuple(programs), options
         self.c_type = _C_TYPES.get(dtype, "float")
@@ -160,7 +165,12 @@ def _describe_kernel(kernel: Kernel, names: dict) -> list[str]:
 
 
 def _phase_parts(phase: Phase) -> list[tuple[str, tuple]]:
-    return [("reduce", phase.accumulators), ("total", phase.totals), ("write", phase.stores), ("keep", phase.kept)]
+    return [
+        ("reduce", phase.accumulators),
+        ("total", phase.totals),
+        ("write", phase.stores),
+        ("keep", phase.kept),
+    ]
 
 
 def _title(text: str) -> str:

@@ -27,9 +27,9 @@ _RESERVED = frozenset(
     """alignas alignof and asm auto bool break case catch char class const constexpr continue default delete do double
     else enum explicit export extern false float for friend goto if inline int long mutable namespace new not nullptr
     operator or private protected public register return short signed sizeof static struct switch template this throw
-    true try typedef typeid typename union unsigned using virtual void volatile while xor gdsl T idx_t i j e id block
-    blocks group groups threads num_blocks num_rows rowptr other edge begin end max_degree free malloc main seed stop ahead exp log
-    abs sin cos tanh pow floor sqrt""".split()
+    true try typedef typeid typename union unsigned using virtual void volatile while xor gdsl T idx_t i j e id n block
+    blocks group groups threads num_blocks num_rows rowptr other edge begin end first last stop ahead max_degree free
+    malloc main seed exp log abs sin cos tanh pow floor sqrt""".split()
 )
 
 # Rows at the other end lie anywhere: they are asked for this many edges before they are needed, so that memory
@@ -48,7 +48,7 @@ def prelude() -> str:
 
 
 def generate(plan: Plan, dtype: str, index_type: str) -> str:
-    """The translation unit with all kernels of a plan. ``dtype`` is float or double; ``index_type`` int32_t or int64_t."""
+    """The translation unit of a plan. ``dtype`` is float or double; ``index_type`` int32_t or int64_t."""
     head = f"{prelude()}\ntypedef {dtype} T;\ntypedef {index_type} idx_t;\n"
     return head + "\n".join(kernel_source(k, plan) for k in plan.kernels)
 
@@ -234,7 +234,9 @@ class _KernelWriter:
         shown = {**self.program.names, **{b: self.name(b) for b in self.kernel.buffers}}
         shown = {n: name for n, name in shown.items() if n.op not in ("const", "gather")}
         walk = {"i": "in-edges of node i; j is the source", "j": "out-edges of node i; j is the target"}
-        lines = [f"// {self.kernel.name}: " + (f"walks the {walk[self.kernel.end]}" if self.kernel.end else "row by row")]
+        lines = [
+            f"// {self.kernel.name}: " + (f"walks the {walk[self.kernel.end]}" if self.kernel.end else "row by row")
+        ]
         for phase in self.kernel.phases:
             for node in (*phase.accumulators, *phase.totals, *phase.stores):
                 lines.append(f"//   {self.name(node)} = {expression(node, shown)}")
@@ -752,7 +754,8 @@ class _KernelWriter:
 
     def linear(self, dims: Sequence[Dim], index: Index) -> tuple[str, int]:
         """The row-major place in dims, and the loops that it needs."""
-        terms, depth, stride = [], 0, 1
+        terms: list[str] = []
+        depth, stride = 0, 1
         for d in reversed(dims):
             text, needs = index[d.name]
             depth = max(depth, needs)
@@ -863,7 +866,7 @@ def literal(node: Node) -> str:
     if node.kind is Kind.INT:
         return str(value)
     if value != value:
-        return "T(__builtin_nan(\"\"))"
+        return 'T(__builtin_nan(""))'
     if value in (float("inf"), float("-inf")):
         return "T(__builtin_inf())" if value > 0 else "T(-__builtin_inf())"
     return f"T({value!r})"

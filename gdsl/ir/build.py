@@ -160,7 +160,11 @@ def _mixing_hint(domains: set[Domain]) -> str:
 
 
 def contract(
-    inputs: Sequence[Node], reduce: Iterable[str] = (), *, total: bool = False, order: Sequence[str] | None = None
+    inputs: Sequence[Node],
+    reduce: Iterable[str] = (),
+    *,
+    total: bool = False,
+    order: Sequence[str] | None = None,
 ) -> Node:
     """The product of the inputs, summed over the dims named in ``reduce``: an einsum with names.
 
@@ -239,7 +243,9 @@ def _gather_hint(domain: Domain) -> str:
     }.get(domain, "only node values have ends")
 
 
-def segment(e: Node, end: str, reducer: str, row_domain: Domain, by: Node | None = None, dim: Dim | None = None) -> Node:
+def segment(
+    e: Node, end: str, reducer: str, row_domain: Domain, by: Node | None = None, dim: Dim | None = None
+) -> Node:
     """Reduce edge values over the edges of each node at ``end`` (or node values over each graph, end ``g``).
 
     reducer: "sum", "max", "min", "mul", or "argmax", "argmin": the edge_id of the first winner, -1 for none.
@@ -250,7 +256,10 @@ def segment(e: Node, end: str, reducer: str, row_domain: Domain, by: Node | None
         if e.domain is Domain.GLOBAL:
             e = spread(e, element_domain(end))
         else:
-            raise IRError(f"only {element_domain(end).value} values can be aggregated, not {e.type}", _segment_hint(e, end))
+            raise IRError(
+                f"only {element_domain(end).value} values can be aggregated, not {e.type}",
+                _segment_hint(e, end),
+            )
     dims, inputs = e.dims, [to_float(e)]
     if by is not None:
         assert dim is not None
@@ -284,7 +293,13 @@ def order_rank(e: Node, end: str, q: float, side: str, row_domain: Domain) -> No
 
 
 def scan(
-    inputs: Sequence[Node], end: str, step: Node, init: float, *, reverse: bool = False, row_domain: Domain | None = None
+    inputs: Sequence[Node],
+    end: str,
+    step: Node,
+    init: float,
+    *,
+    reverse: bool = False,
+    row_domain: Domain | None = None,
 ) -> Node:
     """Fold each segment in edge order with ``acc = step(acc, inputs...)``, from ``init``.
 
@@ -294,7 +309,13 @@ def scan(
     nodes = [to_float(n) for n in inputs]
     _, dims = broadcast(nodes)
     domain = row_domain or element_domain(end)
-    attrs = {"end": end, "step": step, "init": float(init), "reverse": reverse, "last": row_domain is not None}
+    attrs = {
+        "end": end,
+        "step": step,
+        "init": float(init),
+        "reverse": reverse,
+        "last": row_domain is not None,
+    }
     return make("scan", nodes, Type(domain, dims), attrs)
 
 
@@ -308,7 +329,10 @@ def index(x: Node, idx: Node, dim: str) -> Node:
     """
     d = x.type.dim(dim)
     if idx.kind is not Kind.INT or idx.type.bound is None:
-        raise IRError(f"an index needs an integer with a bound, not {idx.type}", "declare it: `edge rel: int(num_relations)`")
+        raise IRError(
+            f"an index needs an integer with a bound, not {idx.type}",
+            "declare it: `edge rel: int(num_relations)`",
+        )
     if idx.type.bound > d.size:
         raise IRError(f"an integer below {idx.type.bound} cannot index dim `{dim}` of size {d.size}")
     rest = tuple(e for e in x.dims if e.name != dim)

@@ -32,8 +32,12 @@ def _full(value: float, like: Node) -> Node:
 
 
 def elu(x: Node, alpha: Node | float = 1.0) -> Node:
-    """x for x > 0, else alpha (e^x - 1). The exponential sees min(x, 0), so it never overflows."""
-    return where(x > 0.0, x, alpha * op("expm1", op("minimum", x, 0.0)))
+    """x for x > 0, else alpha (e^x - 1). The exponential sees 0 where x > 0, so it never overflows.
+
+    Not min(x, 0), which would share the gradient at 0 between its arguments.
+    """
+    positive = x > 0.0
+    return where(positive, x, alpha * op("expm1", where(positive, 0.0, x)))
 
 
 def selu(x: Node) -> Node:
@@ -236,9 +240,7 @@ def segment_softmax(e: Node, end: str, rows: Domain) -> Node:
     return raised / build.gather(segment_sum(raised, end, rows), end)
 
 
-def segment_logsumexp(
-    e: Node, end: str, rows: Domain, by: Node | None = None, dim: Dim | None = None
-) -> Node:
+def segment_logsumexp(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Dim | None = None) -> Node:
     """max + log sum e^(e - max); -inf where there is nothing, by log 0."""
     if by is not None:
         raise IRError("logsumexp has no `by`")
@@ -316,7 +318,5 @@ def _spline_points(x: Node, kernel_size: int, degree: int) -> int:
     if degree not in (1, 2, 3):
         raise IRError(f"a B-spline has degree 1, 2 or 3, not {degree}")
     if kernel_size <= degree:
-        raise IRError(
-            f"an open B-spline of degree {degree} needs a kernel size above {degree}, not {kernel_size}"
-        )
+        raise IRError(f"an open B-spline of degree {degree} needs a kernel size above {degree}, not {kernel_size}")
     return int((degree + 1) ** x.type.dim(last_dim(x)).size)

@@ -9,8 +9,8 @@ from gdsl.ir.program import Program
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==",
           "ne": "!=", "and": "and", "or": "or"}  # fmt: skip
-_LEVEL = {"or": 1, "and": 2, "lt": 3, "le": 3, "gt": 3, "ge": 3, "eq": 3, "ne": 3, "add": 4, "sub": 4, "mul": 5, "div": 5,
-          "neg": 6}  # fmt: skip
+_LEVEL = {"or": 1, "and": 2, "lt": 3, "le": 3, "gt": 3, "ge": 3, "eq": 3, "ne": 3, "add": 4, "sub": 4, "mul": 5,
+          "div": 5, "neg": 6}  # fmt: skip
 _ATOM = 9
 
 
@@ -54,7 +54,14 @@ def _short(node: Node, names: Mapping[Node, str]) -> str:
     return names.get(node) or _WORDS.get(node.op, node.op)
 
 
-_WORDS = {"contract": "dot", "mul": "product", "where": "chosen", "add": "plus", "sub": "minus", "div": "ratio"}
+_WORDS = {
+    "contract": "dot",
+    "mul": "product",
+    "where": "chosen",
+    "add": "plus",
+    "sub": "minus",
+    "div": "ratio",
+}
 
 
 def expression(node: Node, names: Mapping[Node, str], *, root: bool = True) -> str:

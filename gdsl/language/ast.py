@@ -234,9 +234,7 @@ class Return(Tree):
     values: tuple[Expression, ...]
 
 
-Statement: TypeAlias = (
-    Declaration | Transform | Constant | Module | Rule | Function | Reducer | Loop | Branch | Return
-)
+Statement: TypeAlias = Declaration | Transform | Constant | Module | Rule | Function | Reducer | Loop | Branch | Return
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,9 +166,7 @@ class Checker:
                 continue
             value = arguments[name]
             if not is_constant(value):
-                message = (
-                    f"`{name}` must be a number, true or false, a string or none, not {type(value).__name__}"
-                )
+                message = f"`{name}` must be a number, true or false, a string or none, not {type(value).__name__}"
                 self.note(Diagnostic(message, parameter.span))
                 value = None
             bound[name] = value  # type: ignore[assignment]
@@ -180,9 +178,7 @@ class Checker:
         for statement in body:
             self.statements += 1
             if self.statements > MAX_STATEMENTS:
-                message = (
-                    f"the program has more than {MAX_STATEMENTS} statements once its loops are written out"
-                )
+                message = f"the program has more than {MAX_STATEMENTS} statements once its loops are written out"
                 self.note(Diagnostic(message, statement.span))
                 return
             self.statement(statement)
@@ -196,9 +192,7 @@ class Checker:
         except build.IRError as error:
             self.note(Diagnostic(error.message, s.span, hint=error.hint))
         except RecursionError:
-            self.note(
-                Diagnostic("this is nested too deeply", s.span, hint="give the inner expressions names")
-            )
+            self.note(Diagnostic("this is nested too deeply", s.span, hint="give the inner expressions names"))
         except Poisoned:
             pass
         name = getattr(s, "name", None)
@@ -309,14 +303,10 @@ class Checker:
 
     def _parameter(self, s: ast.Declaration, type: Type) -> None:
         if s.default is not None:
-            raise Mistake(
-                f"a {s.role} has no default", s.default.span, hint="write its initial value: ~ zeros"
-            )
+            raise Mistake(f"a {s.role} has no default", s.default.span, hint="write its initial value: ~ zeros")
         if s.init is None:
             if s.role == "param":
-                raise Mistake(
-                    f"param `{s.name}` needs an initial value", s.span, hint="as in `~ glorot` or `~ zeros`"
-                )
+                raise Mistake(f"param `{s.name}` needs an initial value", s.span, hint="as in `~ glorot` or `~ zeros`")
             init = Init("zeros")
         else:
             init = self._init(s.init)
@@ -331,9 +321,7 @@ class Checker:
         if not least <= len(arguments) <= greatest:
             many = str(least) if least == greatest else f"{least} to {greatest}"
             raise Mistake(f"`{name}` takes {many} number{'s' * (many != '1')}, not {len(arguments)}", e.span)
-        return Init(
-            name, tuple(float(self.forms.number(a, "an argument of an initial value")) for a in arguments)
-        )
+        return Init(name, tuple(float(self.forms.number(a, "an argument of an initial value")) for a in arguments))
 
     def _input(self, s: ast.Declaration, type: Type) -> Value:
         if s.init is not None:
@@ -525,9 +513,7 @@ class Checker:
     def _reducer(self, s: ast.Reducer) -> None:
         self._distinct(s.parameters, s)
         if len(s.parameters) < 2:
-            raise Mistake(
-                "a reduction needs an accumulator and a message", s.span, hint="as in reduce f(acc, m)"
-            )
+            raise Mistake("a reduction needs an accumulator and a message", s.span, hint="as in reduce f(acc, m)")
         initial = float(self.forms.number(s.initial, "the first value of a reduction"))
         self.bring(s.name, UserReducer(s, initial), s.span)
 
@@ -595,9 +581,7 @@ class Checker:
             self.results = (self.result_rule,)
         elif not self.result_poisoned:
             head = replace_end(self.layer.span, self.layer.source)
-            self.note(
-                Diagnostic("the layer has no result", head, hint="end it with `update y = ...` or `return y`")
-            )
+            self.note(Diagnostic("the layer has no result", head, hint="end it with `update y = ...` or `return y`"))
 
     _CHECK: dict[type, Callable[[Checker, Any], None]] = {
         ast.Declaration: _declaration,

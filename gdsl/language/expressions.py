@@ -78,9 +78,7 @@ class Expressions:
         if is_number(value):
             return value  # type: ignore[return-value]
         if isinstance(value, Node):
-            raise Mistake(
-                f"{what} must be a number known when the layer is constructed, not {value.type}", e.span
-            )
+            raise Mistake(f"{what} must be a number known when the layer is constructed, not {value.type}", e.span)
         raise self.unusable(value, e, f"{what} must be a number")
 
     def integer(self, e: ast.Tree, what: str = "this") -> int:
@@ -100,9 +98,7 @@ class Expressions:
         if is_constant(value):
             kind = "none" if value is None else "a string" if isinstance(value, str) else f"`{value}`"
             return Mistake(needed or f"`{text}` is {kind}, and a value is needed here", e.span)
-        return Mistake(
-            f"`{text}` is a function, and a value is needed here", e.span, hint=f"call it: {text}(...)"
-        )
+        return Mistake(f"`{text}` is a function, and a value is needed here", e.span, hint=f"call it: {text}(...)")
 
     def condition(self, e: ast.Tree) -> bool:
         """A condition of ``if``: from arguments, and from which optional inputs are passed."""
@@ -266,9 +262,7 @@ class Expressions:
         if isinstance(result, complex):
             raise Mistake(f"`{format.expression(e)}` is not a real number", e.span)
         if isinstance(result, int) and abs(result) >= 2**63:
-            raise Mistake(
-                f"`{format.expression(e)}` is too large", e.span, hint="whole numbers are below 2**63"
-            )
+            raise Mistake(f"`{format.expression(e)}` is too large", e.span, hint="whole numbers are below 2**63")
         return result  # type: ignore[no-any-return]
 
     # ---------------------------------------------------------------------------------- domains
@@ -296,17 +290,11 @@ class Expressions:
         if other is Domain.EDGE:
             end = {Domain.TARGET: "i", Domain.GRAPH: ""}.get(n.domain, "j")
             return (
-                f"did you mean {self._leaf(n, text)}[{end}]?"
-                if end
-                else "read a graph value at nodes with [g] first"
+                f"did you mean {self._leaf(n, text)}[{end}]?" if end else "read a graph value at nodes with [g] first"
             )
         if n.domain is Domain.GRAPH or other is Domain.GRAPH:
             graph = n.domain is Domain.GRAPH
-            return (
-                f"did you mean {self._leaf(n, text)}[g]?"
-                if graph
-                else "read the graph value at each node with [g]"
-            )
+            return f"did you mean {self._leaf(n, text)}[g]?" if graph else "read the graph value at each node with [g]"
         return "a source value meets a target value on an edge: read them with [j] and [i]"
 
     def _leaf(self, n: Node, text: ast.Tree) -> str:
@@ -345,9 +333,7 @@ class Expressions:
     def _place(self, x: Node, index: ast.Expression, e: ast.Subscript, origins: dict[str, int]) -> Node:
         value = self.value(index)
         if not x.dims:
-            raise Mistake(
-                f"`{format.expression(e.value)}` has no dim to pick a place of: it is {x.type}", e.span
-            )
+            raise Mistake(f"`{format.expression(e.value)}` has no dim to pick a place of: it is {x.type}", e.span)
         if isinstance(value, Node):
             count = self.counts.get(value)
             dim = count if count in x.type.names else x.dims[0].name
@@ -438,9 +424,7 @@ class Expressions:
 
     def _is_size(self, e: ast.Name) -> bool:
         base = e.id.rstrip("'")
-        return (
-            base.isdigit() or base in self.free or (base in self.scope and is_number(self.scope.find(base)))
-        )
+        return base.isdigit() or base in self.free or (base in self.scope and is_number(self.scope.find(base)))
 
     def dims_of(self, over: Sequence[ast.Tree], x: Node) -> list[str]:
         names = [self.dim_name(d) for d in over]

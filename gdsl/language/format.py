@@ -81,9 +81,7 @@ def expression(e: ast.Tree, names: Mapping[str, object] | None = None) -> str:
                 return f"{left} {e.op} {at_least(e.right, own + 1)}"
             case ast.Subscript():
                 base = write(e.value)
-                plain = level(e.value) >= _POSTFIX and not (
-                    isinstance(e.value, ast.Call) and level(e.value) < _ATOM
-                )
+                plain = level(e.value) >= _POSTFIX and not (isinstance(e.value, ast.Call) and level(e.value) < _ATOM)
                 return f"{base if plain else f'({base})'}[{several(e.indices)}]"
             case ast.Named():
                 return f"{e.name} = {write(e.value)}"
@@ -155,9 +153,7 @@ def default_value(value: int | float | bool | str | None) -> str:
 
 
 def header(layer: ast.Layer) -> str:
-    parameters = [
-        p.name if p.required else f"{p.name} = {default_value(p.default)}" for p in layer.parameters
-    ]
+    parameters = [p.name if p.required else f"{p.name} = {default_value(p.default)}" for p in layer.parameters]
     return f"layer {layer.name}({', '.join(parameters)})" if parameters else f"layer {layer.name}"
 
 
@@ -211,9 +207,7 @@ class _Writer:
     def branch(self, s: ast.Branch, depth: int) -> None:
         head, prefix = f"if {expression(s.condition)}", ""
         while True:
-            after = self.block(
-                s.span, prefix + head, s.then, s.condition.span.end, depth, last=not s.otherwise
-            )
+            after = self.block(s.span, prefix + head, s.then, s.condition.span.end, depth, last=not s.otherwise)
             if len(s.otherwise) == 1 and isinstance(s.otherwise[0], ast.Branch):
                 s = s.otherwise[0]
                 head, prefix = f"if {expression(s.condition)}", "} else "

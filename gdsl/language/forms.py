@@ -120,9 +120,7 @@ class Forms(Expressions):
             if isinstance(argument, ast.Named):
                 if argument.name not in names:
                     hint = did_you_mean(argument.name, names, f"its arguments are {', '.join(names)}")
-                    raise Mistake(
-                        f"`{e.function}` has no argument `{argument.name}`", argument.span, hint=hint
-                    )
+                    raise Mistake(f"`{e.function}` has no argument `{argument.name}`", argument.span, hint=hint)
                 if argument.name in bound:
                     raise Mistake(f"argument `{argument.name}` is given twice", argument.span)
                 bound[argument.name] = argument.value
@@ -186,11 +184,7 @@ class Forms(Expressions):
         finally:
             self.scope.local = outer
         for node in walk([step]):
-            if (
-                node.domain is not Domain.GLOBAL
-                or node.dims
-                or (node.op == "load" and node not in (acc, *loads))
-            ):
+            if node.domain is not Domain.GLOBAL or node.dims or (node.op == "load" and node not in (acc, *loads)):
                 raise Mistake(
                     f"`reduce {definition.name}` works on one number at a time, and reads {node.type}",
                     definition.body.span,
@@ -211,9 +205,7 @@ class Forms(Expressions):
             end = e.at or "i"
             result = modules.aggregate(found.name, nodes, end, self.rows(end))
         else:
-            result, params = modules.apply(
-                found.name, found.module, nodes, training=self.training, dropout=self.drop
-            )
+            result, params = modules.apply(found.name, found.module, nodes, training=self.training, dropout=self.drop)
             self.module_params.update(params)
         if named and found.module is None:
             return self._unknown_module(found, nodes, named, e)
@@ -269,9 +261,7 @@ class Forms(Expressions):
             return library.spread(x, end)
         if end == "g" and x.domain is Domain.EDGE:
             hint = "aggregate it to nodes first"
-            raise Mistake(
-                f"a pool reduces node values over each graph, and this is {x.type}", text.span, hint=hint
-            )
+            raise Mistake(f"a pool reduces node values over each graph, and this is {x.type}", text.span, hint=hint)
         if end != "g" and x.domain is not Domain.EDGE:
             leaf = self._leaf(x, text)
             raise Mistake(
@@ -301,9 +291,7 @@ class Forms(Expressions):
             if e.by is not None:
                 raise Mistake(f"`{e.function}` has no `by`", e.span)
             if e.function == "quantile":
-                return library.segment_quantile(
-                    x, end, self.rows(end), float(self.number(more[0], "the quantile"))
-                )
+                return library.segment_quantile(x, end, self.rows(end), float(self.number(more[0], "the quantile")))
             if e.function == "stack":
                 return self._stack(x, more[0], end, e)
             return library.segment_median(x, end, self.rows(end))
@@ -339,9 +327,7 @@ class Forms(Expressions):
             hint = did_you_mean(e.function, DIM_REDUCERS, f"these do: {', '.join(DIM_REDUCERS)}")
             raise Mistake(f"`{e.function}` does not reduce over a dim", e.name_span, hint=hint)
         if e.at or e.by is not None:
-            raise Mistake(
-                f"`{e.function}[...]` reduces over dims, so it takes no `{'at' if e.at else 'by'}`", e.span
-            )
+            raise Mistake(f"`{e.function}[...]` reduces over dims, so it takes no `{'at' if e.at else 'by'}`", e.span)
         (text,) = self.only(e, "x")
         x = self.node(text)
         return DIM_REDUCERS[e.function](x, self.dims_of(e.over, x))
@@ -415,9 +401,7 @@ class Forms(Expressions):
 
     def _rename(self, e: ast.Call) -> Value:
         if len(e.arguments) < 2 or not all(isinstance(a, ast.Arrow) for a in e.arguments[1:]):
-            raise Mistake(
-                "rename needs a value and new names for its dims", e.span, hint="as in rename(x, d' -> d)"
-            )
+            raise Mistake("rename needs a value and new names for its dims", e.span, hint="as in rename(x, d' -> d)")
         x = self.node(e.arguments[0])
         names: dict[str, str] = {}
         for arrow in e.arguments[1:]:

@@ -100,9 +100,7 @@ def _linear(reader: Reader, path: str, m: Any, x: Node, out: str) -> Node:
     """x W^T + b, over the last dim. The weight takes the name of that dim, so that x is left as it is."""
     last = x.dims[-1]
     if last.size != m.in_features:
-        raise IRError(
-            f"module `{path}` takes {m.in_features} features, and dim `{last.name}` has {last.size}"
-        )
+        raise IRError(f"module `{path}` takes {m.in_features} features, and dim `{last.name}` has {last.size}")
     weight = reader.load(f"{path}.weight", (Dim(f"{path}.out", m.out_features), Dim(f"{path}.in", last.size)))
     if out in x.type.names:  # the module reads its own result
         x = build.rename(x, {out: f"{path}.in"})

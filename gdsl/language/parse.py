@@ -53,9 +53,7 @@ def parse(text: str, filename: str | None = None) -> ast.Program:
     layers = _parse_layers(text, filename)
     if not layers:
         start = ast.Span(0, 0, 1, 1)
-        mistake = Diagnostic(
-            "the program is empty", start, hint="a program is `layer Name(arguments) { ... }`"
-        )
+        mistake = Diagnostic("the program is empty", start, hint="a program is `layer Name(arguments) { ... }`")
         raise LanguageError([mistake], text, filename)
     span = layers[0].span.to(layers[-1].span)
     made = tuple(replace(layer, doc=_doc(text, layer.span.start), source=text) for layer in layers)

@@ -67,9 +67,7 @@ def size_names(layer: ast.Layer) -> set[str]:
     found: set[str] = set()
 
     def names(tree: ast.Tree | None) -> set[str]:
-        return (
-            set() if tree is None else {t.id.rstrip("'") for t in ast.walk(tree) if isinstance(t, ast.Name)}
-        )
+        return set() if tree is None else {t.id.rstrip("'") for t in ast.walk(tree) if isinstance(t, ast.Name)}
 
     definitions: dict[str, set[str]] = {}
     for t in ast.walk(layer):

@@ -96,9 +96,7 @@ def explain(text: str, error: lark.UnexpectedInput, parser: lark.Lark) -> Diagno
         return bracket
     if isinstance(error, lark.UnexpectedCharacters):
         char = text[position]
-        return Diagnostic(
-            f"`{char}` is not part of the language", span_at(text, position, 1), hint=_FOREIGN.get(char)
-        )
+        return Diagnostic(f"`{char}` is not part of the language", span_at(text, position, 1), hint=_FOREIGN.get(char))
     expected = _expected_words(_accepted(error), parser)
     if _at_end(error):
         end = max(len(text.rstrip()) - 1, 0)
@@ -154,7 +152,7 @@ def _expected_words(expected: set[str], parser: lark.Lark) -> tuple[str, ...]:
     rest = expected - _OPERATORS - {"LPAR", "LSQB"}
     if rest or "a statement" in words:
         words = [word for word in words if word != "an operator"]
-        expected = rest
+        expected = rest & {"RBRACE"} if "a statement" in words else rest
     patterns = {t.name: t.pattern.value for t in parser.terminals}
     singles = [_SYMBOLS.get(name) or f"`{patterns.get(name, name)}`" for name in sorted(expected)]
     return tuple(words + sorted(singles))
@@ -171,9 +169,7 @@ def _misspelt_statement(text: str, position: int) -> Diagnostic | None:
         return None
     meant = closest(word, (*STATEMENTS, "layer"))
     hint = f"did you mean `{meant}`?" if meant else None
-    return Diagnostic(
-        f"no statement begins with `{word}`", span_at(text, before.start(1), len(word)), hint=hint
-    )
+    return Diagnostic(f"no statement begins with `{word}`", span_at(text, before.start(1), len(word)), hint=hint)
 
 
 def _brackets(text: str) -> Iterator[tuple[str, int]]:

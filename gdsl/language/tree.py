@@ -161,9 +161,7 @@ class TreeBuilder(Transformer[Token, object]):
 
     def declaration(self, p: list[Piece]) -> ast.Declaration | ast.Transform:
         parts = clauses(p)
-        if (
-            p[0].type == "GRAPH" and not parts
-        ):  # `graph add_self_loops`, and not `graph u[d]` or `graph t: float`
+        if p[0].type == "GRAPH" and not parts:  # `graph add_self_loops`, and not `graph u[d]` or `graph t: float`
             return ast.Transform(str(p[1]), name_span=span_of(p[1]), span=cover(p))
         return ast.Declaration(str(p[0]), str(p[1]), name_span=span_of(p[1]), span=cover(p), **parts)
 

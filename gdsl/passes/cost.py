@@ -18,7 +18,13 @@ from gdsl.passes.fuse import LEAVES, Kernel
 if TYPE_CHECKING:
     import sympy
 
-_ROWS = {Domain.NODE: "N", Domain.SOURCE: "N_src", Domain.TARGET: "N_dst", Domain.EDGE: "E", Domain.GRAPH: "B"}
+_ROWS = {
+    Domain.NODE: "N",
+    Domain.SOURCE: "N_src",
+    Domain.TARGET: "N_dst",
+    Domain.EDGE: "E",
+    Domain.GRAPH: "B",
+}
 
 # Indices are 32 bit up to 2^31 edges; a walk reads one pointer a row, and the other end and the number of each edge.
 INDEX_BYTES = 4

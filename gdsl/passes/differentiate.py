@@ -205,7 +205,11 @@ def _scan(node: Node, g: Node) -> Gradients:
 
     carry = on_edges(by_leaf.get(acc)) if acc is not None else build.const(0.0)
     scalar = Type(Domain.GLOBAL)
-    a, add, lam = build.load("0", scalar, "input"), build.load("1", scalar, "input"), build.load("acc", scalar, "input")
+    a, add, lam = (
+        build.load("0", scalar, "input"),
+        build.load("1", scalar, "input"),
+        build.load("acc", scalar, "input"),
+    )
     dims = Type(Domain.EDGE if end != "g" else Domain.NODE, node.dims)
     wide = build.const(1.0, node.dims)
     if last:
@@ -215,7 +219,11 @@ def _scan(node: Node, g: Node) -> Gradients:
     else:
         # g arrives at each edge's own prefix: λ before = λ after · carry + g.
         after = build.scan(
-            [_spread_to(carry * wide, dims), _spread_to(g, dims)], end, lam * a + add, 0.0, reverse=not reverse
+            [_spread_to(carry * wide, dims), _spread_to(g, dims)],
+            end,
+            lam * a + add,
+            0.0,
+            reverse=not reverse,
         )
     return [
         None if leaf is None else _product([after, on_edges(by_leaf.get(leaf))], operand.type)

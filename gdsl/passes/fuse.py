@@ -455,9 +455,7 @@ def _finish(fuser: _Fuser, draft: _Draft, made_by: Mapping[Node, _Draft], number
     phases = _keep(phases, level)
     needed_outside = _read_outside(fuser, draft, made_by)
     stores = tuple(
-        n
-        for n in draft.nodes
-        if fuser.lowering[n] in ("row", "segment") and (n in fuser.stored or n in needed_outside)
+        n for n in draft.nodes if fuser.lowering[n] in ("row", "segment") and (n in fuser.stored or n in needed_outside)
     )
     buffers = tuple(n for n in fuser.order if n in _reads(fuser, draft))
     end = None if draft.end == "map" else draft.end
@@ -488,9 +486,7 @@ def _keep(phases: list[Phase], level) -> list[Phase]:
                     kept[first[node]].append(node)
             elif _worth_keeping(node):
                 first[node] = p
-    return [
-        Phase(ph.accumulators, ph.totals, ph.stores, tuple(k)) for ph, k in zip(phases, kept, strict=True)
-    ]
+    return [Phase(ph.accumulators, ph.totals, ph.stores, tuple(k)) for ph, k in zip(phases, kept, strict=True)]
 
 
 def _worth_keeping(node: Node) -> bool:

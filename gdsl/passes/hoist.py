@@ -6,22 +6,36 @@ from gdsl.ir import build
 from gdsl.ir.node import Node, make
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.types import Domain, Type
+from gdsl.passes import simplify
 from gdsl.passes.rewrite import Rule
 
 _ONE_ENDED = frozenset(ELEMENTWISE) | {"contract", "reduce", "reshape", "transpose", "slice", "cat", "index"}
 
+# Ops whose derivative may be infinite at a finite argument. A node without an edge has no say in the result, yet
+# 0 times that infinity would be a NaN in its gradient: there the op is given a harmless argument.
+_SINGULAR = frozenset({"div", "pow", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "acos", "atan2"})
+_HARMLESS = 0.5
+
 
 def one_ended(node: Node) -> Node | None:
-    """f(x[j], c) --> f(x, c)[j]"""
+    """f(x[j], c) --> f(x, c)[j]; where f has a singularity, f(where(out_degree > 0, x, 0.5), c)[j]"""
     if node.op not in _ONE_ENDED or node.domain is not Domain.EDGE:
         return None
     gathers = [i for i in node.inputs if i.domain is not Domain.GLOBAL]
     if not gathers or any(g.op != "gather" for g in gathers) or len({g.attr("end") for g in gathers}) != 1:
         return None
-    inner = tuple(i.inputs[0] if i.op == "gather" else i for i in node.inputs)
-    domain = gathers[0].inputs[0].domain
+    end, domain = gathers[0].attr("end"), gathers[0].inputs[0].domain
+    inner = [i.inputs[0] if i.op == "gather" else i for i in node.inputs]
+    if node.op in _SINGULAR:
+        inner = [i if i.domain is Domain.GLOBAL else _where_edges(end, i, _HARMLESS) for i in inner]
     moved = make(node.op, inner, Type(domain, node.dims, node.kind, node.type.bound), dict(node.attrs))
-    return build.gather(moved, gathers[0].attr("end"))
+    return build.gather(moved, end)
+
+
+def _where_edges(end: str, row: Node, otherwise: float) -> Node:
+    """The row value at nodes that have an edge at this end."""
+    degree = build.graph_value("in_degree" if end == "i" else "out_degree", row.domain)
+    return build.transpose(build.elementwise("where", degree > 0.0, row, otherwise), row.type.names)
 
 
 def _row_factor(node: Node, end: str, rows: Domain) -> Node | None:
@@ -54,18 +68,14 @@ def factor_out_of_sum(node: Node) -> Node | None:
     inner = build.segment(a, end, "sum", node.domain)
     if row.domain is Domain.GLOBAL:
         return build.transpose(inner / row, node.type.names)
-    what = "in_degree" if end == "i" else "out_degree"
-    some = build.elementwise("gt", build.graph_value(what, node.domain), 0.0)
-    return build.transpose(inner / build.elementwise("where", some, row, 1.0), node.type.names)
+    return build.transpose(inner / _where_edges(end, row, 1.0), node.type.names)
 
 
 def _product(node: Node, row: Node, inner: Node) -> Node:
     """c * sum(m), and 0 where there is no edge even if c is infinite there."""
     if row.domain is Domain.GLOBAL:
         return inner * row
-    what = "in_degree" if node.attr("end") == "i" else "out_degree"
-    some = build.elementwise("gt", build.graph_value(what, node.domain), 0.0)
-    return inner * build.elementwise("where", some, row, 0.0)
+    return inner * _where_edges(node.attr("end"), row, 0.0)
 
 
 def quotient_last(node: Node) -> Node | None:
@@ -80,14 +90,19 @@ def quotient_last(node: Node) -> Node | None:
 
 
 def masked_quotient(node: Node) -> Node | None:
-    """where(c, a / b[i], 0) --> where(c, a, 0) / b[i]: so that dropout on a softmax stays one pass"""
+    """where(random < p, 0, a / b[i]) --> where(random < p, 0, a) / b[i]: dropout on a softmax stays one pass
+
+    Only for a random condition: one that the user wrote may be there to keep a / b[i] from being 0 / 0.
+    """
     if node.op != "where" or node.domain is not Domain.EDGE:
         return None
-    condition, yes, no = node.inputs
-    if no.op != "const" or no.attr("value") != 0.0 or yes.op != "div" or yes.inputs[1].op != "gather":
+    condition, dropped, value = node.inputs
+    if condition.op != "lt" or condition.inputs[0].op != "random" or simplify.constant_value(dropped) != 0.0:
         return None
-    masked = build.elementwise("where", condition, yes.inputs[0], 0.0)
-    return build.transpose(masked / yes.inputs[1], node.type.names)
+    if value.op != "div" or value.inputs[1].op != "gather":
+        return None
+    masked = build.elementwise("where", condition, 0.0, value.inputs[0])
+    return build.transpose(masked / value.inputs[1], node.type.names)
 
 
 def scaled_quotient(node: Node) -> Node | None:

@@ -58,7 +58,11 @@ class Adjoint:
 
 
 def differentiate(
-    program: Program, wrt: Sequence[Node], outputs: Sequence[int], keep: frozenset[Node] | None, options: Options
+    program: Program,
+    wrt: Sequence[Node],
+    outputs: Sequence[int],
+    keep: frozenset[Node] | None,
+    options: Options,
 ) -> Adjoint:
     """The adjoint of a program by some inputs, for gradients of some outputs.
 

@@ -23,8 +23,8 @@ def fold_constants(node: Node) -> Node | None:
     """2 * 3 --> 6"""
     if node.op not in ELEMENTWISE or node.kind is not Kind.FLOAT or node.op == "to_int":
         return None
-    values = [constant_value(i) for i in node.inputs]
-    if any(v is None for v in values):
+    values = [v for v in map(constant_value, node.inputs) if v is not None]
+    if len(values) < len(node.inputs):
         return None
     import torch
 
@@ -112,9 +112,7 @@ def flatten_contraction(node: Node) -> Node | None:
         return None
     if any(i.kind is not Kind.FLOAT for i in node.inputs[0].inputs):
         return None
-    return build.contract(
-        node.inputs[0].inputs, node.attr("reduce"), total=node.attr("total"), order=node.type.names
-    )
+    return build.contract(node.inputs[0].inputs, node.attr("reduce"), total=node.attr("total"), order=node.type.names)
 
 
 def compose_views(node: Node) -> Node | None:

@@ -30,9 +30,7 @@ class Runner:
     The tensors are in the order of ``program.inputs``. One runner serves one dtype, index dtype and backend.
     """
 
-    def __init__(
-        self, program: Program, backend: str, dtype: torch.dtype, index_dtype: torch.dtype, options: Options
-    ):
+    def __init__(self, program: Program, backend: str, dtype: torch.dtype, index_dtype: torch.dtype, options: Options):
         self.program = program
         self.backend, self.dtype, self.index_dtype, self.options = backend, dtype, index_dtype, options
         self.inputs = program.inputs
@@ -41,9 +39,7 @@ class Runner:
         self._differentiable: dict[Mask, _Differentiable] = {}
 
     def __call__(self, tensors: Sequence[Tensor], frame: Frame) -> tuple[Tensor, ...]:
-        mask = tuple(
-            n.kind is Kind.FLOAT and t.requires_grad for n, t in zip(self.inputs, tensors, strict=True)
-        )
+        mask = tuple(n.kind is Kind.FLOAT and t.requires_grad for n, t in zip(self.inputs, tensors, strict=True))
         if not (torch.is_grad_enabled() and any(mask)):
             return tuple(self.plain.run(dict(zip(self.inputs, tensors, strict=True)), frame))
         return self.differentiable(mask)(tensors, frame)
@@ -130,7 +126,10 @@ class _Apply(torch.autograd.Function):
         values: dict[Node, Tensor] = dict(zip(inputs, tensors, strict=False))
         kept = dict(zip(owner.saved, tensors[len(inputs) :], strict=True))
         values |= {load: kept[node] for node, load in adjoint.saved}
-        values |= {load: grads[k] for k, load in adjoint.grads}  # type: ignore[dict-item]
+        for k, load in adjoint.grads:
+            gradient = grads[k]
+            assert gradient is not None
+            values[load] = gradient
         found = runner([values[n] for n in runner.inputs], ctx.frame)
         by_input = dict(zip(adjoint.wrt, found, strict=True))
         return (None, None, *(by_input.get(n) for n in inputs))

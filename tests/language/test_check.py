@@ -105,9 +105,7 @@ def test_loop_index_picks_from_a_range() -> None:
 
 
 def test_branches_and_flags() -> None:
-    text = (
-        "if flag and k > 2 { update y = x } else if not flag { update y = 2 * x } else { update y = 3 * x }"
-    )
+    text = "if flag and k > 2 { update y = x } else if not flag { update y = 2 * x } else { update y = 3 * x }"
     arguments = "flag = true, d = 2, k = 3"
     assert result(text, arguments=arguments) is result("update y = x")
     assert result(text, arguments=arguments, given={"flag": False}) is result("update y = 2 * x")
@@ -177,9 +175,7 @@ def test_stack_requires_degrees() -> None:
 
 
 def test_several_results_and_rounds() -> None:
-    p = program(
-        "aggregate a = sum(w) update h = x + a update y = h * 2 alpha = softmax(w) return y, alpha, h + 1"
-    )
+    p = program("aggregate a = sum(w) update h = x + a update y = h * 2 alpha = softmax(w) return y, alpha, h + 1")
     assert [name for name, _ in p.outputs] == ["y", "alpha", "out3"]
 
 
@@ -238,12 +234,8 @@ def test_edge_softmax_subtracts_a_constant_maximum() -> None:
 def test_module_is_read() -> None:
     from torch import nn
 
-    net = nn.Sequential(
-        nn.Linear(4, 5), nn.ReLU(), nn.Dropout(0.5), nn.Sequential(nn.Linear(5, 6, bias=False))
-    )
-    p = program(
-        "module net message m = net(cat(x[i], x[j])) aggregate y = max(m) return y", modules={"net": net}
-    )
+    net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Dropout(0.5), nn.Sequential(nn.Linear(5, 6, bias=False)))
+    p = program("module net message m = net(cat(x[i], x[j])) aggregate y = max(m) return y", modules={"net": net})
     assert str(p.outputs[0][1].type) == "node[net.out]"
     assert "call" not in ops(p.outputs[0][1])
     read = {d.name: d.type.shape for d in p.of_role("param")}
@@ -275,9 +267,7 @@ def test_batch_norm_is_read_for_inference_only() -> None:
 def test_module_names_its_result() -> None:
     from torch import nn
 
-    assert (
-        str(result("module net update y = net(x; k) + 1", modules={"net": nn.Linear(2, 3)}).type) == "node[k]"
-    )
+    assert str(result("module net update y = net(x; k) + 1", modules={"net": nn.Linear(2, 3)}).type) == "node[k]"
     with pytest.raises(LanguageError, match="module `net` gives 4 places, and `k` has another size"):
         result("module net update y = net(x; k)", modules={"net": nn.Linear(2, 4)})
 

@@ -34,9 +34,7 @@ def cases() -> list[tuple[str, str, str]]:
     for block in GOLDEN.read_text().split("=== ")[1:]:
         kind, _, rest = block.partition("\n")
         program, _, message = rest.partition("\n--- says\n")
-        found.append(
-            (kind, program.removesuffix("\n") if not message else program, message.removesuffix("\n"))
-        )
+        found.append((kind, program.removesuffix("\n") if not message else program, message.removesuffix("\n")))
     return found
 
 
@@ -101,9 +99,7 @@ def test_arguments() -> None:
     with pytest.raises(LanguageError, match="Conv has no argument `haeds`") as caught:
         check(layer, {"in_channels": 2, "haeds": 2})
     assert caught.value.diagnostics[0].hint == "did you mean `heads`?"
-    with pytest.raises(
-        LanguageError, match="`heads` must be a number, true or false, a string or none, not list"
-    ):
+    with pytest.raises(LanguageError, match="`heads` must be a number, true or false, a string or none, not list"):
         check(layer, {"in_channels": 2, "heads": [1]})
 
 

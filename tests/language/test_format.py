@@ -176,9 +176,7 @@ def test_parsing_what_is_formatted_gives_the_program(program: ast.Program) -> No
 
 @given(
     programs,
-    st.lists(
-        st.tuples(st.integers(0, 10**6), st.sampled_from([" # c\n", "\n\n\n", "\n# own\n", " "])), max_size=6
-    ),
+    st.lists(st.tuples(st.integers(0, 10**6), st.sampled_from([" # c\n", "\n\n\n", "\n# own\n", " "])), max_size=6),
 )
 def test_comments_and_blanks_do_no_harm(program: ast.Program, extras: list[tuple[int, str]]) -> None:
     text = format_program(program)

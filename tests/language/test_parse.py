@@ -152,3 +152,9 @@ def test_front_end_does_not_import_torch() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("file", ["gdsl.tmLanguage.json", "gdsl.vim"])
+def test_editors_know_every_keyword(file: str) -> None:
+    text = (grammar_path().parent / file).read_text()
+    assert [k for k in KEYWORDS if k not in text] == []

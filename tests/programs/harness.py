@@ -117,10 +117,11 @@ def _leaves(values: dict[str, Any]) -> list[Tensor]:
 def _derivatives(outputs: list[Tensor], leaves: list[Tensor]) -> Results:
     score = sum((_weights(o, 0.7) * o).sum() for o in outputs if o.requires_grad)
     if not isinstance(score, Tensor):
-        return outputs, [], []
+        return outputs, _dense([None] * len(leaves), leaves), _dense([None] * len(leaves), leaves)
     first = torch.autograd.grad(score, leaves, create_graph=True, allow_unused=True)
     again = sum((_weights(g, 1.3) * g).sum() for g in first if g is not None and g.requires_grad)
-    second = torch.autograd.grad(again, leaves, allow_unused=True) if isinstance(again, Tensor) else []
+    curved = isinstance(again, Tensor) and again.requires_grad
+    second = torch.autograd.grad(again, leaves, allow_unused=True) if curved else [None] * len(leaves)
     return outputs, _dense(first, leaves), _dense(second, leaves)
 
 
@@ -130,7 +131,7 @@ def _weights(like: Tensor, pitch: float) -> Tensor:
 
 
 def _dense(found: Any, leaves: list[Tensor]) -> list[Tensor]:
-    return [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=False)]
+    return [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)]
 
 
 def difference(a: list[Tensor], b: list[Tensor]) -> float:

@@ -74,10 +74,7 @@ def test_float32(name: str) -> None:
     exact = harness.layer(name, "cpp")
     single = harness.twin(exact, "cpp").float()
     values = harness.inputs(exact, harness.random_edges(9, 24, seed=2), 9)
-    narrow = {
-        k: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v
-        for k, v in values.items()
-    }
+    narrow = {k: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in values.items()}
     with torch.no_grad():
         a, b = single(**narrow), exact(**values)
     for x, y in zip(a if isinstance(a, tuple) else (a,), b if isinstance(b, tuple) else (b,), strict=True):

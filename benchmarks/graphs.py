@@ -1,0 +1,78 @@
+"""The graphs that layers are measured on: a name -> edge_index [2, E] (sources, targets) and the number of nodes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SEED = 0
+MOLECULES = 1000
+MAX_VALENCE = 4
+
+
+def power_law(nodes: int, edges: int, data: str | None = None) -> tuple[Tensor, int]:
+    """Sources drawn with a probability that falls as rank ** -0.8, targets drawn evenly."""
+    random = torch.Generator().manual_seed(SEED)
+    weight = (torch.arange(nodes) + 1.0) ** -0.8
+    rank = torch.multinomial(weight, edges, replacement=True, generator=random)
+    source = torch.randperm(nodes, generator=random)[rank]
+    target = torch.randint(nodes, (edges,), generator=random)
+    return torch.stack([source, target]), nodes
+
+
+def github(nodes: int, edges: int, data: str | None = None) -> tuple[Tensor, int]:
+    """GitHub developers who follow each other (Rozemberczki et al., 2019), each edge both ways."""
+    root = data or os.environ.get("GDSL_DATA")
+    if not root:
+        raise SystemExit("the GitHub graph needs --data FOLDER or $GDSL_DATA, a folder that holds musae/git.npz")
+    path = Path(root).expanduser() / "musae" / "git.npz"
+    if not path.is_file():
+        raise SystemExit(f"there is no {path}")
+    with np.load(path) as held:
+        pairs = torch.from_numpy(held["edges"].astype(np.int64)).t()
+        count = len(held["y"])
+    return torch.cat([pairs, pairs.flip(0)], dim=1), count
+
+
+def molecules(nodes: int, edges: int, data: str | None = None) -> tuple[Tensor, int]:
+    """A batch of 1,000 random trees of 20 to 30 atoms with up to three ring bonds each, each bond both ways."""
+    random = np.random.default_rng(SEED)
+    bonds: list[tuple[int, int]] = []
+    first = 0
+    for _ in range(MOLECULES):
+        size = int(random.integers(20, 31))
+        bonds += [(first + a, first + b) for a, b in _molecule(size, random)]
+        first += size
+    pairs = torch.tensor(bonds).t()
+    return torch.cat([pairs, pairs.flip(0)], dim=1), first
+
+
+def _molecule(size: int, random: np.random.Generator) -> list[tuple[int, int]]:
+    valence = np.zeros(size, dtype=int)
+    bonds: list[tuple[int, int]] = []
+
+    def bond(a: int, b: int) -> None:
+        bonds.append((a, b))
+        valence[[a, b]] += 1
+
+    for atom in range(1, size):
+        # Near the end of the chain, as in real molecules, where long paths are more common than stars.
+        free = [a for a in range(max(0, atom - 4), atom) if valence[a] < MAX_VALENCE]
+        bond(int(random.choice(free)), atom)
+    for _ in range(3):
+        a, b = (int(v) for v in random.choice(size, 2, replace=False))
+        if valence[a] < MAX_VALENCE and valence[b] < MAX_VALENCE and (a, b) not in bonds and (b, a) not in bonds:
+            bond(a, b)
+    return bonds
+
+
+GRAPHS: dict[str, Callable[[int, int, str | None], tuple[Tensor, int]]] = {
+    "power-law": power_law,
+    "github": github,
+    "molecules": molecules,
+}

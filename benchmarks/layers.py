@@ -1,0 +1,236 @@
+"""gdsl against its peers on one graph: time forward and forward + backward, first call, and peak memory.
+
+    python benchmarks/layers.py                                      the graph of docs/performance.md, four layers
+    python benchmarks/layers.py --layers GCN,EdgeConv --peers pyg,pyg-sorted,torch.sparse,pyg-compile,dgl
+    python benchmarks/layers.py --graph github --data FOLDER --json github.json --markdown
+
+Each (layer, implementation) runs in a process of its own; only one computes at a time. Time is taken in rounds: in
+each round every implementation makes a few calls in its turn, so that a machine that gets slower slows all of them,
+and ratios are taken within a round. Before that, each one's outputs and gradients are compared with torch_geometric's
+for the same weights, and the run ends if gdsl's differ by more than 1e-3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import machine
+import report
+import torch
+from children import Child, ChildFailed, children
+from graphs import GRAPHS, SEED
+from peers import BUILDERS
+from programs import LAYERS, Layer
+from torch import Tensor
+
+MODES = ("forward", "both")
+REFERENCE = "pyg"
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Settings:
+    layers: tuple[str, ...]
+    implementations: tuple[str, ...]
+    features: int
+    repeats: int
+    calls: int
+    threads: int
+
+
+def main() -> None:
+    args = _arguments()
+    settings = Settings(
+        tuple(args.layers), ("gdsl", *args.peers), args.features, args.repeats, args.calls, args.threads
+    )
+    torch.set_num_threads(args.threads)
+    edge_index, nodes = GRAPHS[args.graph](args.nodes, args.edges, args.data)
+    graph = {"name": args.graph, "nodes": nodes, "edges": edge_index.shape[1]}
+    about = machine.describe(args.threads, tiny=args.tiny)
+    print("\n".join(machine.lines(about)))
+    print(f"{args.graph}: {nodes:,} nodes, {edge_index.shape[1]:,} edges, {args.features} features, float32\n")
+    results: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in settings.layers:
+            results += _layer(name, edge_index, nodes, settings, Path(folder))
+    found = {
+        "kind": "layers",
+        "machine": about,
+        "graph": graph,
+        "features": args.features,
+        "repeats": args.repeats,
+        "calls": args.calls,
+        "results": results,
+    }
+    if args.json:
+        Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
+    if args.markdown:
+        print(report.render(found))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--graph", choices=GRAPHS, default="power-law")
+    parser.add_argument("--nodes", type=int, default=50_000, help="of the power-law graph")
+    parser.add_argument("--edges", type=int, default=1_000_000, help="of the power-law graph")
+    parser.add_argument("--data", help="folder with musae/git.npz, for --graph github (default: $GDSL_DATA)")
+    parser.add_argument("--features", type=int, default=64, help="a multiple of 4, the number of heads")
+    parser.add_argument("--layers", type=_names(LAYERS), default="GCN,SAGE,GAT,GATv2", help=",".join(LAYERS))
+    parser.add_argument("--peers", type=_names(BUILDERS), default="pyg,torch.sparse", help=",".join(BUILDERS))
+    parser.add_argument("--repeats", type=int, default=7, help="rounds")
+    parser.add_argument("--calls", type=int, default=3, help="timed calls of each implementation in a round")
+    parser.add_argument("--threads", type=int, default=machine.cores())
+    parser.add_argument("--json", help="file to write everything to")
+    parser.add_argument("--markdown", action="store_true", help="print the table of docs/performance.md")
+    parser.add_argument("--tiny", action="store_true", help="measure the machine's ceilings only roughly, in no time")
+    return parser.parse_args()
+
+
+class _names:
+    """An argument type: names from a table, separated by commas."""
+
+    def __init__(self, table: Mapping[str, Any]):
+        self.table = table
+
+    def __call__(self, text: str) -> list[str]:
+        names = [n for n in text.split(",") if n]
+        for name in names:
+            if name not in self.table:
+                raise argparse.ArgumentTypeError(f"there is no {name!r}; there are {', '.join(self.table)}")
+        return [n for n in names if n != "gdsl"]
+
+
+# -- one layer -------------------------------------------------------------------------------------
+
+
+def _layer(name: str, edge_index: Tensor, nodes: int, settings: Settings, folder: Path) -> list[dict[str, Any]]:
+    """A row for each implementation that has the layer."""
+    case = folder / f"{name}.case"
+    torch.save(_case(LAYERS[name](settings.features), edge_index, nodes, settings.features), case)
+    wanted = settings.implementations
+    asked = wanted if REFERENCE in wanted else (*wanted, REFERENCE)
+    build = {"do": "build", "layer": name, "features": settings.features, "case": str(case)}
+    requests = {
+        i: {**build, "implementation": i, "threads": settings.threads, "result": str(folder / f"{name}.{i}")}
+        for i in asked
+    }
+    rows: dict[str, dict[str, Any]] = {}
+    with children() as started:
+        running: dict[str, Child] = {}
+        for i, request in requests.items():
+            started.append(Child(settings.threads, str(folder)))
+            rows[i] = {"layer": name, "implementation": i, **_asked(started[-1], request)}
+            if _works(rows[i]):
+                running[i] = started[-1]
+        _compare(name, rows, requests)
+        timed = {i: child for i, child in running.items() if i in wanted}
+        _time(timed, rows, settings)
+    for i in timed:
+        rows[i]["memory"] = _memory(requests[i], settings.threads, str(folder))
+        print(report.progress(rows[i]), flush=True)
+    for i in wanted:
+        for why in ("unsupported", "failed"):
+            if why in rows[i]:
+                print(f"{name:12} {i:13} {why}: {rows[i][why].strip().splitlines()[-1]}")
+    print()
+    return [rows[i] for i in wanted]
+
+
+def _asked(child: Child, request: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return child.ask(**request)
+    except ChildFailed as error:
+        if request["implementation"] == "gdsl":
+            raise SystemExit(f"gdsl failed:\n{error}") from error
+        return {"failed": str(error) or "the process ended without a word"}
+
+
+def _works(row: Mapping[str, Any]) -> bool:
+    return "first_call" in row
+
+
+def _case(layer: Layer, edge_index: Tensor, nodes: int, features: int) -> dict[str, Any]:
+    """Inputs, weights and the gradient that arrives at the output, the same for everyone."""
+    random = torch.Generator().manual_seed(SEED)
+
+    def draw(shape: Sequence[int], scale: float = 1.0) -> Tensor:
+        return torch.randn(*shape, generator=random) * scale
+
+    weights = {}
+    for name, w in layer.weights.items():
+        weights[name] = draw(w.shape, w.shape[0] ** -0.5 if len(w.shape) > 1 else 0.1)
+        if layer.dgl is not None and w.dgl is None:
+            weights[name].zero_()
+    if "beta" in weights:
+        weights["beta"].fill_(1.0)
+    size = (nodes, features)
+    return {"edge_index": edge_index, "num_nodes": nodes, "x": draw(size), "grad": draw(size), "weights": weights}
+
+
+def _compare(name: str, rows: Mapping[str, dict[str, Any]], requests: Mapping[str, Mapping[str, Any]]) -> None:
+    """Largest difference from torch_geometric of the output and of each gradient, into the rows."""
+    if not _works(rows[REFERENCE]):
+        print(f"{name}: torch_geometric does not run it, so nothing is compared")
+        return
+    expected = torch.load(requests[REFERENCE]["result"], weights_only=True)
+    for i, row in rows.items():
+        if i == REFERENCE or not _works(row):
+            continue
+        found = torch.load(requests[i]["result"], weights_only=True)
+        row["difference"] = {k: _difference(t, expected[k]) for k, t in found.items()}
+        worst = max(row["difference"], key=row["difference"].__getitem__)
+        largest = row["difference"][worst]
+        print(f"{name}: {i} differs from torch_geometric by {largest:.1e} at most (in {worst})")
+        if i == "gdsl" and not largest <= TOLERANCE:
+            raise SystemExit(f"gdsl's {name} is wrong: nothing is timed")
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    """The largest absolute difference; of values whose largest is above 1, in units of that largest."""
+    scale = max(1.0, expected.abs().max().item())
+    return (found - expected).abs().max().item() / scale
+
+
+def _time(timed: Mapping[str, Child], rows: Mapping[str, dict[str, Any]], settings: Settings) -> None:
+    """Rounds of turns; a round's time is the median of the calls in it."""
+    for mode in MODES:
+        rounds: dict[str, list[float]] = {i: [] for i in timed}
+        for _ in range(settings.repeats):
+            for i, child in timed.items():
+                reply = child.ask(do="time", mode=mode, calls=settings.calls)
+                rounds[i].append(statistics.median(reply["ms"]))
+        for i, ms in rounds.items():
+            rows[i][mode] = summary(ms)
+            if i != "gdsl":
+                rows[i][mode]["over_gdsl"] = statistics.median(
+                    a / b for a, b in zip(ms, rounds["gdsl"], strict=True)
+                )
+
+
+def summary(ms: Sequence[float]) -> dict[str, Any]:
+    """Median and quartiles."""
+    q1, median, q3 = statistics.quantiles(ms, n=4, method="inclusive") if len(ms) > 1 else [ms[0]] * 3
+    return {"ms": median, "q1": q1, "q3": q3, "rounds": list(ms)}
+
+
+def _memory(request: Mapping[str, Any], threads: int, cache: str) -> dict[str, Any]:
+    """Peak memory in a fresh process, whose malloc keeps no large block: see worker.py."""
+    with children() as started:
+        started.append(Child(threads, cache, exact_memory=True))
+        started[0].ask(**request)
+        return {mode: started[0].ask(do="memory", mode=mode) for mode in MODES}
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,299 @@
+"""The ways to run a layer: gdsl, and those that it is measured against. Each is a row of ``BUILDERS``.
+
+A builder gets a layer and a case (graph, inputs, weights) and gives a ``Built``, or raises ``Unsupported``. What a
+library can prepare once for a graph, it prepares here, and that time is reported apart.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from programs import Layer, Weight
+from torch import Tensor, nn
+
+
+class Unsupported(Exception):
+    """This way of running layers does not have this one, or is not installed."""
+
+
+@dataclass
+class Case:
+    """What every implementation is given."""
+
+    edge_index: Tensor
+    num_nodes: int
+    x: Tensor
+    grad: Tensor  # the gradient that arrives at the output
+    weights: Mapping[str, Tensor]
+
+
+@dataclass
+class Built:
+    """A layer ready to be called.
+
+    call        x -> y
+    parameters  by their name in the text
+    restore     a gradient of the parameter of that name, in the text's shape
+    graph       gives the tensors that hold the prepared graph
+    prepare_s   seconds that preparing the graph took
+    """
+
+    call: Callable[[Tensor], Tensor]
+    parameters: Mapping[str, nn.Parameter]
+    graph: Callable[[], list[Tensor]]
+    prepare_s: float
+    restore: Callable[[str, Tensor], Tensor] = field(default=lambda name, grad: grad)
+
+
+# -- gdsl ------------------------------------------------------------------------------------------
+
+
+def _gdsl(layer: Layer, case: Case) -> Built:
+    import gdsl
+
+    start = time.perf_counter()
+    graph = gdsl.Graph(case.edge_index, case.num_nodes)
+    orders = [graph.in_edges, graph.out_edges]
+    took = time.perf_counter() - start
+    conv = gdsl.compile(layer.source, **layer.arguments, backend="cpp")
+    parameters = dict(conv.named_parameters())
+    _fill(parameters, case.weights)
+
+    def held() -> list[Tensor]:
+        parts = [t for o in orders for t in (o.rowptr, o.index, o.edge, o.blocks)]
+        return [graph.edge_index, *parts, graph.in_degree, graph.out_degree]
+
+    return Built(lambda x: conv(x, graph), parameters, held, took)
+
+
+def _fill(parameters: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:
+    if parameters.keys() != weights.keys():
+        raise ValueError(f"the text has {sorted(parameters)}, and the table {sorted(weights)}")
+    with torch.no_grad():
+        for name, value in weights.items():
+            parameters[name].copy_(value)
+
+
+# -- torch_geometric and DGL -----------------------------------------------------------------------
+
+
+def _module(library: Any, layer: Layer, peer: Any) -> nn.Module:
+    network = []
+    if layer.mlp:
+        a, b, c = layer.mlp
+        network = [nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Linear(b, c))]
+    return getattr(library, peer.name)(*network, *peer.args, **peer.kwargs)
+
+
+def _own(
+    module: nn.Module, case: Case, weights: Mapping[str, tuple[str, bool]]
+) -> tuple[dict[str, nn.Parameter], Callable[[str, Tensor], Tensor]]:
+    """The module's parameters by the text's names, filled, and how to bring their gradients into its shapes.
+
+    weights  the text's name -> the module's, and whether it holds the transpose
+    """
+    state = dict(module.named_parameters())
+    found: dict[str, nn.Parameter] = {}
+    with torch.no_grad():
+        for name, (theirs, linear) in weights.items():
+            value = case.weights[name]
+            state[theirs].copy_((value.flatten(1).t() if linear else value).reshape(state[theirs].shape))
+            found[name] = state[theirs]
+
+    def restore(name: str, grad: Tensor) -> Tensor:
+        return (grad.t() if weights[name][1] else grad).reshape(case.weights[name].shape)
+
+    return found, restore
+
+
+def _pyg_weights(weights: Mapping[str, Weight]) -> dict[str, tuple[str, bool]]:
+    return {name: (w.pyg, w.linear) for name, w in weights.items()}
+
+
+def _pyg_module(layer: Layer, **more: Any) -> nn.Module:
+    try:
+        import torch_geometric.nn as library
+    except ImportError as error:
+        raise Unsupported("torch_geometric is not installed") from error
+    return _module(library, layer, type(layer.pyg)(layer.pyg.name, layer.pyg.args, {**layer.pyg.kwargs, **more}))
+
+
+def _pyg(layer: Layer, case: Case) -> Built:
+    """As most people call it: the edges as they came."""
+    module = _pyg_module(layer)
+    parameters, restore = _own(module, case, _pyg_weights(layer.weights))
+    return Built(lambda x: module(x, case.edge_index), parameters, lambda: [case.edge_index], 0.0, restore)
+
+
+def _pyg_compile(layer: Layer, case: Case) -> Built:
+    module = _pyg_module(layer)
+    parameters, restore = _own(module, case, _pyg_weights(layer.weights))
+    compiled = torch.compile(module, dynamic=False)
+    return Built(lambda x: compiled(x, case.edge_index), parameters, lambda: [case.edge_index], 0.0, restore)
+
+
+def _pyg_sorted(layer: Layer, case: Case) -> Built:
+    """The best that torch_geometric does with a graph prepared once: its product with a sparse matrix where the
+    layer is one, with the norms of GCN computed beforehand too, and else an EdgeIndex sorted by target, with its
+    pointers and its permutation to the other order filled in."""
+    if layer.sparse is None:
+        return _pyg_edge_index(layer, case)
+    module = _pyg_module(layer, **({"normalize": False} if layer.sparse == "norm" else {}))
+    parameters, restore = _own(module, case, _pyg_weights(layer.weights))
+    start = time.perf_counter()
+    values = _norm(case) if layer.sparse == "norm" else torch.ones(case.edge_index.shape[1])
+    adjacency = _csr(case, values, end=1, index=torch.int64)
+    took = time.perf_counter() - start
+    return Built(lambda x: module(x, adjacency), parameters, lambda: _csr_parts(adjacency), took, restore)
+
+
+def _pyg_edge_index(layer: Layer, case: Case) -> Built:
+    module = _pyg_module(layer)
+    from torch_geometric import EdgeIndex
+
+    parameters, restore = _own(module, case, _pyg_weights(layer.weights))
+    start = time.perf_counter()
+    order = torch.argsort(case.edge_index[1], stable=True)
+    edges = EdgeIndex(
+        case.edge_index[:, order], sparse_size=(case.num_nodes, case.num_nodes), sort_order="col"
+    ).fill_cache_()
+    took = time.perf_counter() - start
+    cached = [getattr(edges, name, None) for name in ("_indptr", "_T_perm", "_T_index", "_T_indptr")]
+
+    def held() -> list[Tensor]:
+        flat = [t for c in cached for t in (c if isinstance(c, tuple) else (c,)) if isinstance(t, Tensor)]
+        return [edges, *flat]
+
+    return Built(lambda x: module(x, edges), parameters, held, took, restore)
+
+
+def _dgl(layer: Layer, case: Case) -> Built:
+    if layer.dgl is None:
+        raise Unsupported("DGL does not have this layer with this meaning")
+    try:
+        import dgl
+        import dgl.nn
+    except (ImportError, OSError) as error:
+        raise Unsupported("dgl is not installed") from error
+    module = _module(dgl.nn, layer, layer.dgl)
+    names = {name: (w.dgl, w.linear and not w.dgl_flat) for name, w in layer.weights.items() if w.dgl is not None}
+    parameters, restore = _own(module, case, names)
+    start = time.perf_counter()
+    graph = dgl.graph((case.edge_index[0], case.edge_index[1]), num_nodes=case.num_nodes)
+    graph.create_formats_()
+    took = time.perf_counter() - start
+    more = {"edge_weight": _norm(case)} if layer.sparse == "norm" else {}
+
+    def call(x: Tensor) -> Tensor:
+        return module(graph, x, **more).flatten(1)
+
+    # DGL keeps COO, CSR and CSC: source and target of each edge, and twice a pointer, an index and an edge id.
+    size = 6 * case.edge_index.shape[1] + 2 * (case.num_nodes + 1)
+    return Built(call, parameters, lambda: [torch.empty(size, dtype=torch.int64, device="meta")], took, restore)
+
+
+# -- torch.sparse ----------------------------------------------------------------------------------
+
+
+class _Product(torch.autograd.Function):
+    """A @ h, with the transpose of A at hand for the backward."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, transpose: Tensor, h: Tensor) -> Tensor:
+        ctx.transpose = transpose
+        return matrix @ h
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, ctx.transpose @ grads[0]
+
+
+Product = Callable[[Tensor], Tensor]
+
+
+def _gcn_formula(w: Mapping[str, Tensor], x: Tensor, product: Product) -> Tensor:
+    return product(x @ w["weight"]) + w["bias"]
+
+
+def _sage_formula(w: Mapping[str, Tensor], x: Tensor, product: Product) -> Tensor:
+    return torch.addmm(w["bias"], product(x), w["weight_l"]) + x @ w["weight_r"]
+
+
+def _gin_formula(w: Mapping[str, Tensor], x: Tensor, product: Product) -> Tensor:
+    hidden = torch.addmm(w["b1"], x + product(x), w["w1"]).relu()
+    return torch.addmm(w["b2"], hidden, w["w2"])
+
+
+_FORMULAS = {"norm": _gcn_formula, "mean": _sage_formula, "one": _gin_formula}
+
+
+def _torch_sparse(layer: Layer, case: Case) -> Built:
+    """CSR products (MKL's where torch is built with it) plus the dense products, both directions prepared."""
+    formula = _FORMULAS.get(layer.sparse or "")
+    if formula is None:
+        raise Unsupported("the layer is no product with a sparse matrix")
+    start = time.perf_counter()
+    values = _VALUES[layer.sparse or ""](case)
+    # int32 indices: MKL's interface in torch takes them as they are, and would have int64 ones converted in each call.
+    matrix, transpose = (_csr(case, values, end, torch.int32) for end in (1, 0))
+    took = time.perf_counter() - start
+    parameters = {name: nn.Parameter(value.clone()) for name, value in case.weights.items()}
+
+    def product(h: Tensor) -> Tensor:
+        return _Product.apply(matrix, transpose, h)
+
+    return Built(
+        lambda x: formula(parameters, x, product),
+        parameters,
+        lambda: _csr_parts(matrix) + _csr_parts(transpose),
+        took,
+    )
+
+
+def _csr(case: Case, values: Tensor, end: int, index: torch.dtype) -> Tensor:
+    """The matrix whose rows are targets (``end=1``) or sources (``end=0``); parallel edges stay apart."""
+    rows = case.edge_index[end]
+    order = torch.argsort(rows, stable=True)
+    pointer = torch.zeros(case.num_nodes + 1, dtype=index)
+    torch.cumsum(torch.bincount(rows, minlength=case.num_nodes), 0, out=pointer[1:])
+    columns = case.edge_index[1 - end][order].to(index)
+    size = (case.num_nodes, case.num_nodes)
+    return torch.sparse_csr_tensor(pointer, columns, values[order], size, check_invariants=False)
+
+
+def _csr_parts(matrix: Tensor) -> list[Tensor]:
+    return [matrix.crow_indices(), matrix.col_indices(), matrix.values()]
+
+
+def _in_degree(case: Case) -> Tensor:
+    return torch.bincount(case.edge_index[1], minlength=case.num_nodes).float()
+
+
+def _norm(case: Case) -> Tensor:
+    root = _in_degree(case).rsqrt()
+    root[root.isinf()] = 0
+    return root[case.edge_index[0]] * root[case.edge_index[1]]
+
+
+def _mean(case: Case) -> Tensor:
+    return _in_degree(case).reciprocal()[case.edge_index[1]]
+
+
+def _one(case: Case) -> Tensor:
+    return torch.ones(case.edge_index.shape[1])
+
+
+_VALUES = {"norm": _norm, "mean": _mean, "one": _one}
+
+BUILDERS: dict[str, Callable[[Layer, Case], Built]] = {
+    "gdsl": _gdsl,
+    "pyg": _pyg,
+    "pyg-sorted": _pyg_sorted,
+    "pyg-compile": _pyg_compile,
+    "torch.sparse": _torch_sparse,
+    "dgl": _dgl,
+}

@@ -1,0 +1,322 @@
+"""The layers that are measured: each one's text, its weights, and what the peers call it.
+
+A new row in ``LAYERS`` is all that a new layer takes. Weights have the shape that the text declares; ``Weight`` says
+under which name and in which form torch_geometric and DGL hold them, so that all run with the same numbers.
+
+No layer adds self-loops: torch_geometric would add them anew in each call, and gdsl once a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Shape = tuple[int, ...]
+
+HEADS = 4
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter of the text.
+
+    shape     as the text declares it
+    pyg, dgl  its name in the peer's state; where DGL has the layer and not this parameter, it is zero everywhere
+    linear    the peers hold the transpose, with all but the first dim flattened, as torch.nn.Linear does
+    dgl_flat  DGL holds it as it is, even so
+    """
+
+    shape: Shape
+    pyg: str
+    linear: bool = False
+    dgl: str | None = None
+    dgl_flat: bool = False
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A class of torch_geometric.nn or dgl.nn and its arguments."""
+
+    name: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer at one feature size.
+
+    arguments  of the text
+    mlp        sizes of the network that the peers take as their first argument
+    sparse     "norm", "mean", "one" or "max" where the layer is a product with a sparse matrix: what its values are,
+               for torch.sparse (which has no max) and for torch_geometric's sparse variant
+    """
+
+    source: str
+    arguments: Mapping[str, int]
+    weights: Mapping[str, Weight]
+    pyg: Peer
+    mlp: Shape = ()
+    sparse: str | None = None
+    dgl: Peer | None = None
+
+
+GCN = """
+layer GCNConv(in_channels, out_channels) {
+    param weight[in_channels, out_channels] ~ glorot
+    param bias[out_channels]                ~ zeros
+    node x[in_channels]
+
+    h    = x @ weight
+    norm = where(degree(i) > 0, rsqrt(degree(i)), 0)
+    message   m = norm[i] * norm[j] * h[j]
+    aggregate a = sum(m)
+    update    y = a + bias
+}
+"""
+
+SAGE = """
+layer SAGEConv(in_channels, out_channels) {
+    param weight_l[in_channels, out_channels] ~ linear
+    param weight_r[in_channels, out_channels] ~ linear
+    param bias[out_channels]                  ~ zeros
+    node x[in_channels]
+
+    aggregate a = REDUCE(x[j])
+    update    y = a @ weight_l + x @ weight_r + bias
+}
+"""
+
+GIN = """
+layer GINConv(in_channels, hidden, out_channels, eps = 0.0) {
+    param w1[in_channels, hidden]  ~ linear
+    param b1[hidden]               ~ zeros
+    param w2[hidden, out_channels] ~ linear
+    param b2[out_channels]         ~ zeros
+    node x[in_channels]
+
+    aggregate a = sum(x[j])
+    update    y = relu(((1 + eps) * x + a) @ w1 + b1) @ w2 + b2
+}
+"""
+
+GAT = """
+layer GATConv(in_channels, out_channels, heads = 1, slope = 0.2) {
+    param weight[in_channels, heads, out_channels] ~ glorot
+    param att_src[heads, out_channels]             ~ glorot
+    param att_dst[heads, out_channels]             ~ glorot
+    param bias[heads, out_channels]                ~ zeros
+    node x[in_channels]
+
+    h     = x @ weight
+    score = leaky_relu((h @ att_src)[j] + (h @ att_dst)[i], slope)
+    alpha = softmax(score)
+    message   m = alpha * h[j]
+    aggregate a = sum(m)
+    update    y = merge(a + bias, heads, out_channels)
+}
+"""
+
+GATV2 = """
+layer GATv2Conv(in_channels, out_channels, heads = 1, slope = 0.2) {
+    param weight_l[in_channels, heads, out_channels] ~ glorot
+    param weight_r[in_channels, heads, out_channels] ~ glorot
+    param att[heads, out_channels]                   ~ glorot
+    param bias_l[heads, out_channels]                ~ zeros
+    param bias_r[heads, out_channels]                ~ zeros
+    param bias[heads, out_channels]                  ~ zeros
+    node x[in_channels]
+
+    l     = x @ weight_l + bias_l
+    r     = x @ weight_r + bias_r
+    alpha = softmax(leaky_relu(l[j] + r[i], slope) @ att)
+    message   m = alpha * l[j]
+    aggregate a = sum(m)
+    update    y = merge(a + bias, heads, out_channels)
+}
+"""
+
+AGNN = """
+layer AGNNConv {
+    param beta ~ ones
+    node x[channels]
+
+    unit  = x / max(norm[channels](x), 1e-12)
+    alpha = softmax(beta * dot(unit[i], unit[j]))
+    aggregate a = sum(alpha * x[j])
+    update    y = a
+}
+"""
+
+TRANSFORMER = """
+layer TransformerConv(in_channels, out_channels, heads = 1) {
+    param wq[in_channels, heads, out_channels]    ~ glorot
+    param bq[heads, out_channels]                 ~ zeros
+    param wk[in_channels, heads, out_channels]    ~ glorot
+    param bk[heads, out_channels]                 ~ zeros
+    param wv[in_channels, heads, out_channels]    ~ glorot
+    param bv[heads, out_channels]                 ~ zeros
+    param wskip[in_channels, heads, out_channels] ~ glorot
+    param bskip[heads, out_channels]              ~ zeros
+    node x[in_channels]
+
+    q = x @ wq + bq
+    k = x @ wk + bk
+    v = x @ wv + bv
+    alpha = softmax(dot(q[i], k[j]) / sqrt(out_channels))
+    aggregate a = sum(alpha * v[j])
+    update    y = merge(a + x @ wskip + bskip, heads, out_channels)
+}
+"""
+
+EDGE_CONV = """
+layer EdgeConv(in_channels, hidden, out_channels) {
+    param w1[2*in_channels, hidden] ~ linear
+    param b1[hidden]                ~ zeros
+    param w2[hidden, out_channels]  ~ linear
+    param b2[out_channels]          ~ zeros
+    node x[in_channels]
+
+    def mlp(z) = relu(z @ w1 + b1) @ w2 + b2
+
+    message   m = mlp(cat(x[i], x[j] - x[i]; in_channels))
+    aggregate a = max(m)
+    update    y = a
+}
+"""
+
+
+def _linear(shape: Shape, pyg: str, dgl: str | None = None) -> Weight:
+    return Weight(shape, pyg, linear=True, dgl=dgl)
+
+
+def _mlp(*sizes: int) -> dict[str, Weight]:
+    """Linear, ReLU, Linear: the parameters of a torch.nn.Sequential, as w1, b1, w2, b2."""
+    found: dict[str, Weight] = {}
+    for k, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        found[f"w{k + 1}"] = _linear((a, b), f"nn.{2 * k}.weight", f"apply_func.{2 * k}.weight")
+        found[f"b{k + 1}"] = Weight((b,), f"nn.{2 * k}.bias", dgl=f"apply_func.{2 * k}.bias")
+    return found
+
+
+def _gcn(f: int) -> Layer:
+    return Layer(
+        GCN,
+        {"in_channels": f, "out_channels": f},
+        {
+            "weight": Weight((f, f), "lin.weight", linear=True, dgl="weight", dgl_flat=True),
+            "bias": Weight((f,), "bias", dgl="bias"),
+        },
+        Peer("GCNConv", (f, f), {"add_self_loops": False}),
+        sparse="norm",
+        dgl=Peer("GraphConv", (f, f), {"norm": "none", "allow_zero_in_degree": True}),
+    )
+
+
+def _sage(f: int, reduce: str) -> Layer:
+    return Layer(
+        SAGE.replace("REDUCE", reduce),
+        {"in_channels": f, "out_channels": f},
+        {
+            "weight_l": _linear((f, f), "lin_l.weight", "fc_neigh.weight"),
+            "weight_r": _linear((f, f), "lin_r.weight", "fc_self.weight"),
+            "bias": Weight((f,), "lin_l.bias", dgl="fc_self.bias"),
+        },
+        Peer("SAGEConv", (f, f), {"aggr": reduce}),
+        sparse=reduce,
+        dgl=Peer("SAGEConv", (f, f, "mean")) if reduce == "mean" else None,
+    )
+
+
+def _gin(f: int) -> Layer:
+    return Layer(
+        GIN,
+        {"in_channels": f, "hidden": f, "out_channels": f},
+        _mlp(f, f, f),
+        Peer("GINConv"),
+        mlp=(f, f, f),
+        sparse="one",
+        dgl=Peer("GINConv", kwargs={"aggregator_type": "sum"}),
+    )
+
+
+def _gat(f: int) -> Layer:
+    c = f // HEADS
+    return Layer(
+        GAT,
+        {"in_channels": f, "out_channels": c, "heads": HEADS},
+        {
+            "weight": _linear((f, HEADS, c), "lin.weight", "fc.weight"),
+            "att_src": Weight((HEADS, c), "att_src", dgl="attn_l"),
+            "att_dst": Weight((HEADS, c), "att_dst", dgl="attn_r"),
+            "bias": Weight((HEADS, c), "bias", dgl="bias"),
+        },
+        Peer("GATConv", (f, c, HEADS), {"add_self_loops": False}),
+        dgl=Peer("GATConv", (f, c, HEADS), {"allow_zero_in_degree": True}),
+    )
+
+
+def _gatv2(f: int) -> Layer:
+    c = f // HEADS
+    return Layer(
+        GATV2,
+        {"in_channels": f, "out_channels": c, "heads": HEADS},
+        {
+            "weight_l": _linear((f, HEADS, c), "lin_l.weight", "fc_src.weight"),
+            "weight_r": _linear((f, HEADS, c), "lin_r.weight", "fc_dst.weight"),
+            "att": Weight((HEADS, c), "att", dgl="attn"),
+            "bias_l": Weight((HEADS, c), "lin_l.bias", dgl="fc_src.bias"),
+            "bias_r": Weight((HEADS, c), "lin_r.bias", dgl="fc_dst.bias"),
+            "bias": Weight((HEADS, c), "bias"),
+        },
+        Peer("GATv2Conv", (f, c, HEADS), {"add_self_loops": False}),
+        dgl=Peer("GATv2Conv", (f, c, HEADS), {"allow_zero_in_degree": True}),
+    )
+
+
+def _agnn(f: int) -> Layer:
+    return Layer(
+        AGNN,
+        {},
+        {"beta": Weight((), "beta", dgl="beta")},
+        Peer("AGNNConv", kwargs={"add_self_loops": False}),
+        dgl=Peer("AGNNConv", kwargs={"allow_zero_in_degree": True}),
+    )
+
+
+def _transformer(f: int) -> Layer:
+    c = f // HEADS
+    weights: dict[str, Weight] = {}
+    for letter, name in {"q": "lin_query", "k": "lin_key", "v": "lin_value", "skip": "lin_skip"}.items():
+        weights[f"w{letter}"] = _linear((f, HEADS, c), f"{name}.weight")
+        weights[f"b{letter}"] = Weight((HEADS, c), f"{name}.bias")
+    return Layer(
+        TRANSFORMER,
+        {"in_channels": f, "out_channels": c, "heads": HEADS},
+        weights,
+        Peer("TransformerConv", (f, c, HEADS)),
+    )
+
+
+def _edge_conv(f: int) -> Layer:
+    return Layer(
+        EDGE_CONV,
+        {"in_channels": f, "hidden": f, "out_channels": f},
+        _mlp(2 * f, f, f),
+        Peer("EdgeConv", kwargs={"aggr": "max"}),
+        mlp=(2 * f, f, f),
+    )
+
+
+LAYERS = {
+    "GCN": _gcn,
+    "SAGE": lambda f: _sage(f, "mean"),
+    "SAGE-max": lambda f: _sage(f, "max"),
+    "GIN": _gin,
+    "GAT": _gat,
+    "GATv2": _gatv2,
+    "AGNN": _agnn,
+    "Transformer": _transformer,
+    "EdgeConv": _edge_conv,
+}

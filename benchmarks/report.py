@@ -1,0 +1,151 @@
+"""The tables of docs/performance.md, from the JSON that the benchmarks write.
+
+    python benchmarks/report.py layers.json startup.json small.json
+
+replaces what stands between the page's markers, such as `<!-- begin layers -->` and `<!-- end layers -->`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import machine
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+
+Cells = Sequence[str]
+
+
+def render(found: Mapping[str, Any]) -> str:
+    """A result as Markdown."""
+    about = "  \n".join(machine.lines(found["machine"]))
+    return f"{_TABLES[found['kind']](found)}\n\n{about}"
+
+
+def section(found: Mapping[str, Any]) -> str:
+    """The name of the markers that a result stands between."""
+    graph = found.get("graph", {}).get("name", "power-law")
+    return found["kind"] if graph == "power-law" else f"{found['kind']}-{graph}"
+
+
+def table(header: Cells, rows: Iterable[Cells]) -> str:
+    """A Markdown table, the first column to the left and the others to the right."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
+
+
+# -- layers ----------------------------------------------------------------------------------------
+
+
+def _layers(found: Mapping[str, Any]) -> str:
+    graph = found["graph"]
+    head = (
+        f"{graph['name']} graph, {graph['nodes']:,} nodes, {graph['edges']:,} edges, {found['features']} features, "
+        f"float32; {found['repeats']} rounds of {found['calls']} calls: median [quartiles]."
+    )
+    header = ["layer", "by", "fwd ms", "× gdsl", "fwd+bwd ms", "× gdsl", "peak MB fwd", "fwd+bwd", "graph MB", "sort ms", "first s"]
+    rows = [_layer_cells(row) for row in found["results"] if "first_call" in row]
+    missing = [f"{row['layer']} by {row['implementation']}" for row in found["results"] if "failed" in row]
+    note = f"\n\nFailed: {', '.join(missing)}." if missing else ""
+    return f"{head}\n\n{table(header, rows)}{note}"
+
+
+def _layer_cells(row: Mapping[str, Any]) -> Cells:
+    memory = row["memory"]
+    name = row["layer"] if row["implementation"] == "gdsl" else ""
+    times = [cell for mode in ("forward", "both") for cell in (_spread(row[mode]), _times(row[mode]))]
+    return [
+        name,
+        row["implementation"],
+        *times,
+        _number(memory["forward"]["mb"]),
+        _number(memory["both"]["mb"]),
+        _number(row["graph_mb"]),
+        _number(row["prepare_s"] * 1e3),
+        f"{sum(row['first_call'].values()):.2f}",
+    ]
+
+
+def _spread(found: Mapping[str, Any]) -> str:
+    return f"{_number(found['ms'])} [{_number(found['q1'])}, {_number(found['q3'])}]"
+
+
+def _times(found: Mapping[str, Any]) -> str:
+    return f"{found['over_gdsl']:.2f}" if "over_gdsl" in found else ""
+
+
+def _number(value: float | None) -> str:
+    """Three digits that mean something."""
+    if value is None:
+        return "?"
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    return f"{value:,.{digits}f}"
+
+
+def progress(row: Mapping[str, Any]) -> str:
+    """A line for the terminal."""
+    parts = [f"{row['layer']:12} {row['implementation']:13}"]
+    for mode, label in (("forward", "fwd"), ("both", "fwd+bwd")):
+        ratio = f"×{row[mode]['over_gdsl']:<6.2f}" if "over_gdsl" in row[mode] else " " * 7
+        parts.append(f"{label} {_number(row[mode]['ms']):>7} ms {ratio}")
+    parts.append(f"peak {_number(row['memory']['forward']['mb']):>6} | {_number(row['memory']['both']['mb']):>6} MB")
+    parts.append(f"first call {sum(row['first_call'].values()):.2f} s")
+    return "  ".join(parts)
+
+
+# -- start-up and small graphs ---------------------------------------------------------------------
+
+
+def _startup(found: Mapping[str, Any]) -> str:
+    rows = [[r["what"], f"{r['s']:.2f}", f"{r['q1']:.2f}", f"{r['q3']:.2f}"] for r in found["results"]]
+    head = f"Medians and quartiles of {found['repeats']} new processes."
+    return f"{head}\n\n{table(['what', 's', 'q1', 'q3'], rows)}"
+
+
+def _small(found: Mapping[str, Any]) -> str:
+    head = (
+        f"{found['nodes']} nodes, {found['edges']} edges, {found['features']} features, "
+        f"{found['threads']} thread{'s' if found['threads'] > 1 else ''}; medians of {found['calls']:,} calls."
+    )
+    rows = [
+        [r["layer"], r["implementation"], *(f"{r[mode]['us']:.0f}" for mode in ("forward", "both"))]
+        for r in found["results"]
+    ]
+    return f"{head}\n\n{table(['layer', 'by', 'fwd µs', 'fwd+bwd µs'], rows)}"
+
+
+_TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {"layers": _layers, "startup": _startup, "small": _small}
+
+
+# -- the page --------------------------------------------------------------------------------------
+
+
+def fill(page: str, name: str, text: str) -> str:
+    """The page with ``text`` between the markers of ``name``."""
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    before, found, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise SystemExit(f"the page has no {begin} … {end}")
+    return f"{before}{begin}\n{text}\n{end}{after}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("results", nargs="+", help="JSON files")
+    parser.add_argument("--page", default=str(PAGE), help="the Markdown file to change")
+    args = parser.parse_args()
+    path = Path(args.page)
+    page = path.read_text()
+    for name in args.results:
+        found = json.loads(Path(name).read_text())
+        page = fill(page, section(found), render(found))
+    path.write_text(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""A child process that runs one layer in one way, as the parent asks. Requests and replies are lines of JSON.
+
+    {"do": "build", "layer": ..., "implementation": ..., "features": ..., "case": PATH, "threads": ..., "result": PATH}
+    {"do": "time", "mode": "forward" or "both", "calls": 3}
+    {"do": "memory", "mode": "forward" or "both"}
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import torch
+from peers import BUILDERS, Built, Case, Unsupported
+from programs import LAYERS
+
+MEGA = 1e6
+
+
+class Worker:
+    """One built layer and the case that it runs on."""
+
+    def __init__(self) -> None:
+        self.case: Case
+        self.built: Built
+        self.x: torch.Tensor
+
+    def build(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Build, run once each way, and write the results where the parent can compare them."""
+        torch.set_num_threads(request["threads"])
+        self.case = Case(**torch.load(request["case"], weights_only=True))
+        # Threads, the math library's buffers and torch's lazy set-up are not the first call's to pay.
+        torch.mm(self.case.x[:64].t(), self.case.x[:64])
+        start = time.perf_counter()
+        try:
+            layer = LAYERS[request["layer"]](request["features"])
+            self.built = BUILDERS[request["implementation"]](layer, self.case)
+        except Unsupported as reason:
+            return {"unsupported": str(reason)}
+        built_s = time.perf_counter() - start - self.built.prepare_s
+        self.x = self.case.x.clone().requires_grad_()
+        forward = _seconds(self.forward)
+        self.clear()
+        both = _seconds(self.both)
+        self._write(request["result"])
+        return {
+            "prepare_s": self.built.prepare_s,
+            "graph_mb": sum(t.numel() * t.element_size() for t in self.built.graph()) / MEGA,
+            "first_call": {"build_s": built_s, "forward_s": forward, "both_s": both},
+        }
+
+    def _write(self, path: str) -> None:
+        self.clear()
+        y = self.built.call(self.x)
+        y.backward(self.case.grad)
+        assert self.x.grad is not None
+        found = {"y": y.detach(), "x": self.x.grad}
+        for name, parameter in self.built.parameters.items():
+            assert parameter.grad is not None
+            found[name] = self.built.restore(name, parameter.grad)
+        torch.save(found, path)
+        self.clear()
+
+    def clear(self) -> None:
+        for tensor in (self.x, *self.built.parameters.values()):
+            tensor.grad = None
+
+    def forward(self) -> torch.Tensor:
+        with torch.no_grad():
+            return self.built.call(self.x)
+
+    def both(self) -> torch.Tensor:
+        """Gradients of the input and of every parameter."""
+        self.clear()
+        y = self.built.call(self.x)
+        y.backward(self.case.grad)
+        return y
+
+    def time(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Wall ms of each call, after one that is not counted: the others may have emptied the caches."""
+        call = {"forward": self.forward, "both": self.both}[request["mode"]]
+        call()
+        gc.collect()
+        gc.disable()
+        try:
+            found = [_seconds(call) * 1e3 for _ in range(request["calls"])]
+        finally:
+            gc.enable()
+        return {"ms": found}
+
+    def memory(self, request: dict[str, Any]) -> dict[str, Any]:
+        """MB that a call adds to the process at its peak, beyond its output and, with a backward, the gradients.
+
+        This counts resident pages, whoever asked for them: torch's tensors, a library's buffers and a kernel's own
+        scratch space. The kernel's high-water mark of resident memory is reset before the call, and the parent has
+        set malloc to give every block above 64 kB back to the system when it is freed, so that nothing is hidden in
+        a heap that grew earlier. Inputs, parameters and the prepared graph are resident before. The error is a few
+        hundred kB: the kernel counts pages in batches, and blocks below 64 kB may come from the heap.
+        """
+        call = {"forward": self.forward, "both": self.both}[request["mode"]]
+        call()
+        self.clear()
+        gc.collect()
+        _trim()
+        if not _reset_peak():
+            return {"mb": None}
+        before = _status("VmRSS")
+        y = call()
+        peak = _status("VmHWM") - before
+        results = [y, *(t.grad for t in (self.x, *self.built.parameters.values()) if t.grad is not None)]
+        size = sum(t.numel() * t.element_size() for t in results)
+        # A peak before the last gradient exists is less than all the results together: then nothing is beyond.
+        return {"mb": max(0.0, (peak - size) / MEGA), "with_results_mb": peak / MEGA}
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _status(name: str) -> int:
+    """A size in bytes from the kernel's view of this process."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name + ":"))
+
+
+def _reset_peak() -> bool:
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:
+        return False
+    return True
+
+
+def _trim() -> None:
+    """Give what malloc holds and nobody uses back to the system."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _serve(requests: TextIO, replies: TextIO) -> None:
+    worker = Worker()
+    actions = {"build": worker.build, "time": worker.time, "memory": worker.memory}
+    for line in requests:
+        request = json.loads(line)
+        replies.write(json.dumps(actions[request["do"]](request)) + "\n")
+        replies.flush()
+
+
+def main() -> None:
+    # What a library prints must not mix with the replies.
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    warnings.filterwarnings("ignore", message=".*[Ss]parse.*", category=UserWarning)
+    _serve(sys.stdin, replies)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,375 @@
+"""``conv.check(x, graph)``: tests of a layer's kernels and derivatives on the user's own data.
+
+All checks run in float64 on copies, in evaluation mode, so that the layer and its inputs stay as they are and
+rounding cannot hide or feign a mistake:
+
+- each backend that is at hand against the torch reference, and the optimised program against the plain one;
+- gradcheck and gradgradcheck of ``torch.autograd``, for each input by itself, so that a failure has a name;
+- the adjoint test ⟨Jv, u⟩ = ⟨v, Jᵀu⟩, with Jv from differences of the forward pass;
+- the same bits twice.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.gradcheck import GradcheckError, gradcheck
+
+from gdsl import call as calls
+from gdsl.errors import GdslError
+from gdsl.layer import Layer
+from gdsl.passes.pipeline import Options
+from gdsl.runtime import cache
+
+# Two ways to compute the same number in float64 differ by the order of their sums.
+SAME = 1e-9
+# A central difference with this step has an error of about 1e-10 of the values at hand.
+STEP = 1e-6
+DIFFERENCE = 1e-5
+# How torch's gradcheck compares entries: its own defaults.
+ATOL, RTOL = 1e-5, 1e-3
+# Each row and column of a Jacobian takes two runs. Where these are more, gradcheck's fast mode compares random
+# projections of the Jacobian by each input instead of every entry.
+FULL_RUNS = 400
+# One-sided differences that disagree by more than this part of their size show a kink, not curvature.
+KINK = 1e-3
+
+Function = Callable[..., Tensor]
+
+MISMATCH = "the derivative does not fit the function"
+KINKED = "no derivative fits: at this input the function has a kink, such as relu at 0 or a tie of max"
+
+# What a derivative that there is no rule for raises.
+_FAILURES = (GdslError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class CheckRow:
+    """One check. It passes when ``value``, an error, is at most ``tolerance``; ``note`` says more.
+
+    The value of a gradcheck is the error along one random direction, relative to the derivative's size; its
+    verdict is also torch's, which compares entry by entry.
+    """
+
+    name: str
+    passed: bool
+    value: float
+    tolerance: float
+    note: str = ""
+
+    def line(self, width: int = 0) -> str:
+        """As a line of a table whose names are this wide."""
+        verdict = "ok" if self.passed else "FAIL"
+        return f"  {verdict:<4}  {self.name:<{width}}  {self.value:8.1e}  {self.tolerance:9.0e}  {self.note}"
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What ``conv.check`` found. True when every check passed; printed, a table with a line for each."""
+
+    layer: str
+    rows: tuple[CheckRow, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(row.passed for row in self.rows)
+
+    @property
+    def failures(self) -> tuple[CheckRow, ...]:
+        """The checks that failed."""
+        return tuple(row for row in self.rows if not row.passed)
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __str__(self) -> str:
+        width = max((len(row.name) for row in self.rows), default=0)
+        lines = [row.line(width) for row in self.rows]
+        count, bad = len(self.rows), len(self.failures)
+        verdict = f"{bad} of {count} checks failed" if bad else f"all {count} checks passed"
+        head = f"        {'':<{width}}     error  tolerance"
+        return "\n".join(line.rstrip() for line in [f"{self.layer}, in float64: {verdict}", head, *lines])
+
+
+def check_layer(layer: Layer, args: Sequence[Any], kwargs: Mapping[str, Any]) -> CheckReport:
+    """Check a layer on the arguments of a call: what :meth:`gdsl.Layer.check` does.
+
+    Raises what the call itself would raise; a check that fails is a row of the report.
+    """
+    subject = _Subject(layer, args, kwargs)
+    rows: list[CheckRow] = []
+    for family in (_compare, _first_derivatives, _second_derivatives, _adjoint, _repeat):
+        rows.extend(family(subject))
+    return CheckReport(layer._get_name(), tuple(rows))
+
+
+# ------------------------------------------------------------------------------------- the subject
+
+
+class _Subject:
+    """A layer on given data as a function of its float inputs and parameters.
+
+    names:  of these inputs and parameters
+    values: leaf tensors in float64. All of them require gradients in every check, also those that a check does
+            not look at: kernels are made for what requires gradients, and this way they are made once.
+    """
+
+    def __init__(self, layer: Layer, args: Sequence[Any], kwargs: Mapping[str, Any]):
+        self.layer = _double(layer)
+        self.plain = copy.deepcopy(self.layer)
+        self.plain.options = Options(optimise=False)
+        bound = calls.bind(layer.signature, args, kwargs, layer._takes_batch())
+        given = {**bound.values, "graph": bound.graph, "batch": bound.batch, "num_graphs": bound.num_graphs}
+        self.rest = {name: value for name, value in given.items() if value is not None}
+        inputs = {n: v for n, v in bound.values.items() if isinstance(v, Tensor) and v.is_floating_point()}
+        for name in inputs:
+            del self.rest[name]
+        self.parameters = tuple(name for name, _ in self.layer.named_parameters())
+        self.inputs = tuple(inputs)
+        self.names = (*self.inputs, *self.parameters)
+        state = dict(self.layer.named_parameters())
+        found = [*inputs.values(), *(state[name] for name in self.parameters)]
+        self.values = tuple(v.detach().to(torch.float64).clone().requires_grad_() for v in found)
+        self.output_names, self.shapes = self._outputs(layer)
+        self.backend = self._own_backend(layer)
+        self.random = torch.Generator().manual_seed(0)
+
+    def _outputs(self, layer: Layer) -> tuple[tuple[str, ...], tuple[torch.Size, ...]]:
+        """Names and shapes of the results that have derivatives, from one run."""
+        with torch.no_grad():
+            results = self.call("torch", self.values)
+        names = [name for name, _ in self.layer.program.outputs]
+        kept = [(n, r.shape) for n, r in zip(names, results, strict=True) if r.is_floating_point()]
+        return tuple(n for n, _ in kept), tuple(shape for _, shape in kept)
+
+    def _own_backend(self, layer: Layer) -> str:
+        if layer.backend != "auto":
+            return layer.backend
+        return "cpp" if "cpp" in self.other_backends() else "torch"
+
+    def other_backends(self) -> tuple[str, ...]:
+        """Those besides the reference that run here, on the device of the data."""
+        on_cpu = all(v.device.type == "cpu" for v in self.values)
+        return ("cpp",) if on_cpu and cache.find_compiler() is not None else ()
+
+    def call(self, backend: str, values: Sequence[Tensor], optimise: bool = True) -> tuple[Tensor, ...]:
+        """The layer's results on a backend."""
+        layer = self.layer if optimise else self.plain
+        layer.backend = backend
+        inputs = dict(zip(self.inputs, values, strict=False))
+        state = dict(zip(self.parameters, values[len(inputs) :], strict=True))
+        result = torch.func.functional_call(layer, state, (), {**inputs, **self.rest})
+        return result if isinstance(result, tuple) else (result,)
+
+    def function(self, *values: Tensor) -> Tensor:
+        """The layer on its own backend with all its results in one vector.
+
+        One vector, since the gradient of one result alone would be another kernel to compile.
+        """
+        results = self.call(self.backend, values)
+        return torch.cat([r.reshape(-1) for r in results if r.is_floating_point()])
+
+    def pull(self, u: Tensor, *values: Tensor) -> Tensor:
+        """Jᵀu, all gradients in one vector, to be differentiated again."""
+        return _gradients(self.function(*values), values, u, again=True)
+
+    @property
+    def has_results(self) -> bool:
+        """Whether there is a number to differentiate: an empty graph may have none."""
+        return any(shape.numel() for shape in self.shapes)
+
+    def normal(self, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=self.random, dtype=torch.float64).to(like.device)
+
+
+def _double(layer: Layer) -> Layer:
+    """A copy in float64 and evaluation mode, with parameters of its own."""
+    twin = copy.deepcopy(layer).double().eval()
+    return twin.requires_grad_(True)
+
+
+def _gradients(y: Tensor, wrt: Sequence[Tensor], u: Tensor, again: bool = False) -> Tensor:
+    """The gradients in one vector; zeros where there is none."""
+    found = torch.autograd.grad(y, wrt, u, create_graph=again, allow_unused=True)
+    return torch.cat([(torch.zeros_like(x) if g is None else g).reshape(-1) for x, g in zip(wrt, found, strict=True)])
+
+
+# -------------------------------------------------------------------------------------- comparison
+
+
+def _compare(subject: _Subject) -> Iterator[CheckRow]:
+    """Each backend, and the unoptimised program, against the optimised one on the reference."""
+    expected = _measure(subject, "torch")
+    ways = [(f"{backend} as torch", backend, True) for backend in subject.other_backends()]
+    for title, backend, optimise in [*ways, ("optimised as unoptimised", "torch", False)]:
+        found = _measure(subject, backend, optimise)
+        for name, value in expected.items():
+            error = _error(found[name], value)
+            yield CheckRow(f"{title}: {name}", error <= SAME, error, SAME)
+
+
+def _measure(subject: _Subject, backend: str, optimise: bool = True) -> dict[str, Tensor]:
+    """Results, and gradients of a fixed mix of them, by name."""
+    results = [r for r in subject.call(backend, subject.values, optimise) if r.is_floating_point()]
+    found = {f"result {n}": r.detach() for n, r in zip(subject.output_names, results, strict=True)}
+    fixed = torch.Generator().manual_seed(1)
+    mix = [torch.randn(r.shape, generator=fixed, dtype=torch.float64).to(r.device) for r in results]
+    live = [(r, u) for r, u in zip(results, mix, strict=True) if r.requires_grad]
+    if live:
+        y = torch.cat([r.reshape(-1) for r, _ in live])
+        flat = _gradients(y, subject.values, torch.cat([u.reshape(-1) for _, u in live]))
+        parts = flat.split([v.numel() for v in subject.values])
+        found |= {f"gradient of {n}": g for n, g in zip(subject.names, parts, strict=True)}
+    return found
+
+
+def _error(found: Tensor, expected: Tensor) -> float:
+    """The largest difference, absolute for numbers below one and relative to the largest number above."""
+    if found.shape != expected.shape:
+        return math.inf
+    if not found.numel():
+        return 0.0
+    same = (found == expected) | (found.isnan() & expected.isnan())  # also the same infinity
+    if bool(same.all()):
+        return 0.0
+    finite = expected[expected.isfinite()].abs()
+    scale = max(1.0, float(finite.max()) if finite.numel() else 1.0)
+    difference = (found - expected)[~same].abs().max()
+    return float(difference) / scale if bool(difference.isfinite()) else math.inf
+
+
+# ------------------------------------------------------------------------------------- derivatives
+
+
+def _first_derivatives(subject: _Subject) -> Iterator[CheckRow]:
+    return _by_input(subject, "gradcheck", subject.function, subject.values, subject.names)
+
+
+def _second_derivatives(subject: _Subject) -> Iterator[CheckRow]:
+    """The gradients as a function of everything that they depend on, the gradients that come in included."""
+    size = sum(shape.numel() for shape in subject.shapes)
+    like = subject.values[0] if subject.values else torch.zeros(())
+    u = subject.normal(torch.empty(size, device=like.device)).requires_grad_()
+    names = ("incoming gradient", *subject.names)
+    return _by_input(subject, "gradgradcheck", subject.pull, (u, *subject.values), names)
+
+
+def _by_input(
+    subject: _Subject, title: str, function: Function, values: Sequence[Tensor], names: Sequence[str]
+) -> Iterator[CheckRow]:
+    """A row for each input by which the function is differentiated."""
+    if not subject.has_results:
+        return
+    # All inputs at once share the runs for the backward; only after a failure is each one looked at alone.
+    together = not _disagrees(function, values, range(len(values)))
+    for k, name in enumerate(names):
+        if values[k].numel():
+            yield _differentiate(subject, f"{title}: {name}", function, values, k, together)
+
+
+def _differentiate(
+    subject: _Subject, name: str, function: Function, values: Sequence[Tensor], k: int, agrees: bool
+) -> CheckRow:
+    """Compare a function's derivative by one input with differences of the function."""
+    note = "" if agrees else _disagrees(function, values, [k])
+    try:
+        value = _adjoint_error(subject, function, values, [k])
+        if value > DIFFERENCE:
+            note = note or MISMATCH
+        if note == MISMATCH and _has_kink(subject, function, values, k):
+            note = KINKED
+    except _FAILURES as error:
+        value, note = math.inf, note or _first_line(error)
+    return CheckRow(name, not note, value, DIFFERENCE, note)
+
+
+def _disagrees(function: Function, values: Sequence[Tensor], which: Sequence[int]) -> str:
+    """What torch's gradcheck has against the derivatives by these inputs: nothing, MISMATCH, or why there are none."""
+
+    def of_these(*some: Tensor) -> Tensor:
+        near = list(values)
+        for k, x in zip(which, some, strict=True):
+            near[k] = x
+        return function(*near)
+
+    chosen = tuple(values[k] for k in which)
+    try:
+        runs = 2 * (sum(v.numel() for v in chosen) + function(*values).numel())
+        gradcheck(
+            of_these, chosen, eps=STEP, atol=ATOL, rtol=RTOL, fast_mode=runs > FULL_RUNS, check_undefined_grad=False
+        )
+    except GradcheckError:
+        return MISMATCH
+    except _FAILURES as error:
+        return _first_line(error)
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def _has_kink(subject: _Subject, function: Function, values: Sequence[Tensor], k: int) -> bool:
+    """Whether the derivatives from the two sides differ, so that no derivative could fit."""
+    v = subject.normal(values[k])
+    middle = function(*values).detach()
+    ahead, behind = (_moved(function, values, {k: s * STEP * v}) for s in (1.0, -1.0))
+    right, left = (ahead - middle) / STEP, (middle - behind) / STEP
+    return float((right - left).norm()) > KINK * max(float(right.norm()), float(left.norm()))
+
+
+def _moved(function: Function, values: Sequence[Tensor], by: Mapping[int, Tensor]) -> Tensor:
+    """The function near its values."""
+    near = [(v.detach() + by[k]).requires_grad_() if k in by else v for k, v in enumerate(values)]
+    return function(*near).detach()
+
+
+def _adjoint(subject: _Subject) -> Iterator[CheckRow]:
+    """⟨Jv, u⟩ = ⟨v, Jᵀu⟩ over all inputs at once."""
+    if not subject.has_results or not any(v.numel() for v in subject.values):
+        return
+    value = _adjoint_error(subject, subject.function, subject.values, range(len(subject.values)))
+    yield CheckRow("adjoint: <Jv, u> = <v, J'u>", value <= DIFFERENCE, value, DIFFERENCE)
+
+
+def _adjoint_error(
+    subject: _Subject, function: Function, values: Sequence[Tensor], which: Sequence[int]
+) -> float:
+    """|⟨Jv, u⟩ - ⟨v, Jᵀu⟩| for random u and v, relative to the size that ⟨Jv, u⟩ has on average if that is above one.
+
+    Jv comes from the forward pass alone, by central differences; the double-backward trick would take it from
+    the very Jᵀ that is being tested.
+    """
+    v = {k: subject.normal(values[k]) for k in which}
+    ahead, behind = (_moved(function, values, {k: s * STEP * d for k, d in v.items()}) for s in (1.0, -1.0))
+    jv = (ahead - behind) / (2 * STEP)
+    y = function(*values)
+    u = subject.normal(y)
+    wrt = [values[k] for k in which]
+    pulled = _gradients(y, wrt, u) if y.requires_grad else torch.zeros(sum(x.numel() for x in wrt))
+    left, right = float(jv @ u), float(torch.cat([d.reshape(-1) for d in v.values()]) @ pulled)
+    error = abs(left - right) / max(1.0, float(jv.norm()), abs(right))
+    return math.inf if math.isnan(error) else error
+
+
+# -------------------------------------------------------------------------------------- repetition
+
+
+def _repeat(subject: _Subject) -> Iterator[CheckRow]:
+    """The same input gives the same bits, forward and backward."""
+    first, second = (_measure(subject, subject.backend) for _ in range(2))
+    for title, start in (("results", "result "), ("gradients", "gradient ")):
+        names = [name for name in first if name.startswith(start)]
+        wrong = sum(_different_bits(first[name], second[name]) for name in names)
+        yield CheckRow(f"same bits twice: {title}", wrong == 0, float(wrong), 0.0, f"{wrong} differ" if wrong else "")
+
+
+def _different_bits(a: Tensor, b: Tensor) -> int:
+    return int((a.contiguous().view(torch.int64) != b.contiguous().view(torch.int64)).sum())

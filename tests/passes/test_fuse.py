@@ -1,0 +1,208 @@
+"""What becomes one kernel, how often it walks the edges, and that nothing of edge size is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+
+from gdsl.ir import build as b
+from gdsl.ir import library
+from gdsl.ir.node import walk
+from gdsl.ir.program import Program
+from gdsl.ir.types import Domain, Kind
+from gdsl.passes.fuse import Kernel, Plan, TorchStep
+from gdsl.passes.pipeline import Adjoint, Options, differentiate, lower, optimise
+from tests.ir.drive import (
+    GRAPHS, LAYERS, A, B, C, E, G, N, R, S, T, assert_same, expected, frame, gat, gatv2, integer, load, program,
+    runner, tensors,
+)  # fmt: skip
+from tests.passes.test_rules import node_expressions
+
+x, z, e, w = load("x", N, A), load("z", N, A), load("e", E, A), load("w", G, A, B)
+xi, xj = b.gather(x, "i"), b.gather(x, "j")
+
+
+def total(value, end="i", rows=N):
+    return b.segment(value, end, "sum", rows)
+
+
+def forward(p: Program) -> Plan:
+    return lower(optimise(p), Options())
+
+
+def adjoint(p: Program) -> Adjoint:
+    p = optimise(p)
+    wrt = [n for n in p.inputs if n.kind is Kind.FLOAT]
+    return differentiate(p, wrt, range(len(p.outputs)), None, Options())
+
+
+def backward(p: Program) -> Plan:
+    return lower(adjoint(p).program, Options())
+
+
+def walks(plan: Plan) -> list[tuple[str, int]]:
+    """Each kernel over edges: its end and the number of its walks."""
+    return [(k.end, len(k.phases)) for k in plan.kernels if k.end]
+
+
+def edge_outputs(plan: Plan) -> list:
+    found = [n for k in plan.kernels for n in k.outputs if n.domain is Domain.EDGE]
+    return found + [s.node for s in plan.steps if isinstance(s, TorchStep) and s.node.domain is Domain.EDGE]
+
+
+# ------------------------------------------------------------------------------------ attention
+
+
+@pytest.mark.parametrize("layer", [gat, gatv2])
+def test_attention_forward_is_one_kernel_over_edges(layer: Callable[[], Program]) -> None:
+    """The softmax's maximum, its sum and the weighted message: two walks over the in-edges of a row."""
+    assert walks(forward(layer())) == [("i", 2)]
+
+
+@pytest.mark.parametrize("layer", [gat, gatv2])
+def test_attention_backward_walks_each_side_once(layer: Callable[[], Program]) -> None:
+    plan = backward(layer())
+    assert sorted(end for end, _ in walks(plan)) == ["i", "j"]
+    assert dict(walks(plan))["j"] == 1
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_nothing_of_edge_size_is_stored(layer: str) -> None:
+    """But the gradient of an edge input, which is an edge value itself."""
+    p = LAYERS[layer]()
+    assert edge_outputs(forward(p)) == []
+    edge_inputs = [n for n in p.inputs if n.domain is Domain.EDGE]
+    assert len(edge_outputs(backward(p))) == len(edge_inputs)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_nothing_is_saved_on_edges(layer: str) -> None:
+    saved = adjoint(LAYERS[layer]()).saved
+    assert all(node.domain is not Domain.EDGE for node, _ in saved)
+
+
+def test_attention_saves_node_statistics() -> None:
+    kinds = sorted(node.op for node, _ in adjoint(gatv2()).saved)
+    assert "segment" in kinds
+    assert set(kinds) <= {"segment", "contract"}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_the_second_backward_stores_nothing_on_edges_either(layer: str) -> None:
+    first = adjoint(LAYERS[layer]()).program
+    second = differentiate(first, [n for n in first.inputs if n.kind is Kind.FLOAT], range(len(first.outputs)), None, Options())
+    grads_of_edges = [n for n in first.inputs if n.domain is Domain.EDGE]
+    assert len(edge_outputs(lower(second.program, Options()))) == len(grads_of_edges)
+
+
+# ------------------------------------------------------------------------------------ structure
+
+
+def pna() -> Program:
+    m = library.op("relu", xj - xi) * e
+    outs = [library.segment_mean(m, "i", N), library.segment_std(m, "i", N)]
+    outs += [b.segment(m, "i", how, N) for how in ("max", "min", "sum")]
+    return program(*outs, name="PNA")
+
+
+def two_rounds() -> Program:
+    h = library.op("tanh", total(xj * e))
+    return program(total(b.gather(h, "j") * e), name="TwoRounds")
+
+
+def bipartite() -> Program:
+    s, t = load("s", S, A), load("t", T, A)
+    return program(total(library.op("tanh", b.gather(s, "j") * b.gather(t, "i")), "i", T), name="Bipartite")
+
+
+STRUCTURES: dict[str, tuple[Program, list[tuple[str, int]]]] = {
+    "several aggregators share one walk": (pna(), [("i", 1)]),
+    "two rounds are two kernels": (two_rounds(), [("i", 1), ("i", 1)]),
+    "an aggregate at j walks out-edges": (program(total(xi * e, "j")), [("j", 1)]),
+    "one of each end": (program(total(xj * e), total(xi * e, "j")), [("i", 1), ("j", 1)]),
+    "bipartite": (bipartite(), [("i", 1)]),
+    "an edge output alone": (program(library.op("exp", xi * xj)), [("i", 1)]),
+    "an edge output beside an aggregate": (program(e * xj, total(e * xj)), [("i", 1)]),
+    "a softmax as the output": (program(library.segment_softmax(e, "i", N)), [("i", 3)]),
+    "two rounds at the same row are one kernel": (program(total(e / b.gather(total(e), "i"))), [("i", 1)]),
+    "no edges at all": (program(library.op("exp", x) + z), []),
+    "by a relation": (program(b.segment(xj * e, "i", "sum", N, integer("rel", E, 3), R)), [("i", 1)]),
+    "a total over edges": (program(b.total(e * xj)), [("i", 1)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", STRUCTURES)
+def test_walks(case: str) -> None:
+    p, wanted = STRUCTURES[case]
+    assert walks(forward(p)) == wanted
+
+
+@pytest.mark.parametrize("case", STRUCTURES)
+def test_values(case: str) -> None:
+    p, _ = STRUCTURES[case]
+    f = frame(GRAPHS["mixed"])
+    values = tensors(p, f)
+    assert_same(runner(p, "cpp")(values, f), expected(p, values, f))
+
+
+def test_a_dense_product_is_left_to_torch() -> None:
+    wide = b.matmul(load("big", N, type(A)("k", 64)), load("weight", G, type(A)("k", 64), C))
+    steps = forward(program(wide)).steps
+    assert [type(s) for s in steps] == [TorchStep]
+
+
+def test_an_edge_output_is_written_by_its_kernel() -> None:
+    p = program(library.op("exp", xi * xj), total(library.op("exp", xi * xj)))
+    plan = forward(p)
+    assert len(plan.kernels) == 1
+    assert edge_outputs(plan) == [optimise(p).nodes[0]]
+
+
+def test_bipartite_rows() -> None:
+    plans = [forward(bipartite()), backward(bipartite())]
+    rows = {k.end: k.rows for plan in plans for k in plan.kernels if k.end}
+    assert rows == {"i": T, "j": S}
+
+
+# -------------------------------------------------------------------------------- any program
+
+
+def check(plan: Plan) -> None:
+    """Every step reads what an earlier step made, and every output is made."""
+    made = {n for n in walk(plan.program.nodes) if n.op in ("load", "const", "iota", "graph_value")}
+    names = [k.name for k in plan.kernels]
+    assert len(set(names)) == len(names)
+    for step in plan.steps:
+        reads = step.buffers if isinstance(step, Kernel) else step.node.inputs
+        assert set(reads) <= made
+        made |= set(step.outputs) if isinstance(step, Kernel) else {step.node}
+    assert set(plan.program.nodes) <= made
+
+
+@pytest.mark.parametrize("case", [*LAYERS, *STRUCTURES])
+def test_steps_are_in_order(case: str) -> None:
+    p = LAYERS[case]() if case in LAYERS else STRUCTURES[case][0]
+    check(forward(p))
+    check(backward(p))
+
+
+@given(node=node_expressions())
+def test_a_plan_never_has_a_cycle(node) -> None:
+    p = program(node)
+    check(lower(p, Options(optimise=False)))
+    check(forward(p))
+    check(backward(p))
+
+
+@given(first=node_expressions(), second=node_expressions())
+def test_a_plan_of_two_outputs_never_has_a_cycle(first, second) -> None:
+    p = program(first, second, total(b.gather(library.op("tanh", first), "j") * e))
+    check(forward(p))
+    check(backward(p))
+
+
+@given(node=node_expressions())
+def test_a_plan_is_the_same_each_time(node) -> None:
+    assert forward(program(node)) == forward(program(node))

@@ -1,0 +1,284 @@
+"""Every rewrite rule: what it does as text, before --> after, and that values and gradients stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gdsl.codegen import reference
+from gdsl.ir import build as b
+from gdsl.ir.node import Node
+from gdsl.ir.printer import expression
+from gdsl.ir.types import Dim
+from gdsl.passes import hoist, simplify
+from gdsl.passes.rewrite import Rule, rewrite
+from tests.ir.drive import GRAPHS, A, B, E, G, H, N, assert_same, expected, frame, gradients, load, program, tensors
+
+op = b.elementwise
+x, z, y, e, f = load("x", N, A), load("z", N, A), load("y", N, A, B), load("e", E, A), load("f", E, A)
+p, w, c = load("p", G, A), load("w", G, A, B), load("c", G)
+s, t = load("s", N), load("t", E)
+xi, xj, si = b.gather(x, "i"), b.gather(x, "j"), b.gather(s, "i")
+
+RULES: list[Rule] = [*simplify.RULES, simplify.drop_stop_gradient, *hoist.RULES]
+
+
+def _sum(value: Node, end: str = "i") -> Node:
+    return b.segment(value, end, "sum", N)
+
+
+CASES: dict[str, list[tuple[Node, str, str]]] = {
+    "fold_constants": [
+        (b.const(2.0) * 3.0, "2 * 3", "6"),
+        (op("exp", b.const(0.0)), "exp(0)", "1"),
+        (op("where", b.const(2.0) > 1.0, 3.0, 4.0), "where(2 > 1, 3, 4)", "where(2 > 1, 3, 4)"),
+    ],
+    "neutral_element": [
+        (x + 0.0, "x + 0", "x"),
+        (0.0 + x, "0 + x", "x"),
+        (x - 0.0, "x - 0", "x"),
+        (x * 1.0, "x * 1", "x"),
+        (1.0 * x, "1 * x", "x"),
+        (x / 1.0, "x / 1", "x"),
+        (op("pow", x, 1.0), "pow(x, 1)", "x"),
+        (1.0 / x, "1 / x", "1 / x"),
+        (s + b.const(0.0, [A]), "s + 0", "s + 0"),  # the zero widens: it has to stay
+    ],
+    "zero_minus": [
+        (0.0 - x, "0 - x", "-x"),
+        (x * -1.0, "x * -1", "-x"),
+        (-1.0 * x, "-1 * x", "-x"),
+        (x - 0.5, "x - 0.5", "x - 0.5"),
+    ],
+    "double_negation": [
+        (-(-x), "--x", "x"),
+        (x + -z, "x + -z", "x - z"),
+        (-x + z, "-x + z", "z - x"),
+        (x - -z, "x - -z", "x + z"),
+    ],
+    "known_condition": [
+        (op("where", s > 0.0, x, x), "where(s > 0, x, x)", "x"),
+        (op("where", s > 0.0, op("where", s > 0.0, x, z), p), "where(s > 0, where(s > 0, x, z), p)", "where(s > 0, x, p)"),
+        (op("where", s > 0.0, p, op("where", s > 0.0, x, z)), "where(s > 0, p, where(s > 0, x, z))", "where(s > 0, p, z)"),
+    ],
+    "square": [
+        (op("pow", x, 2.0), "pow(x, 2)", "x * x"),
+        (op("pow", x, 0.5), "pow(x, 0.5)", "sqrt(x)"),
+        (op("pow", x, -1.0), "pow(x, -1)", "1 / x"),
+        (op("pow", x, -0.5), "pow(x, -0.5)", "rsqrt(x)"),
+        (op("pow", x, 3.0), "pow(x, 3)", "pow(x, 3)"),
+    ],
+    "trivial_contraction": [
+        (b.contract([y]), "sum(y)", "y"),
+        (b.contract([y], order=["b", "a"]), "sum(y)", "transpose(y; b, a)"),
+        (b.contract([y], ["a"]), "sum[a](y)", "sum[a](y)"),
+    ],
+    "flatten_contraction": [
+        (b.contract([x * z], ["a"]), "sum[a](x * z)", "sum[a](x * z)"),
+        (b.total(x * z), "total(x * z)", "total(x * z)"),
+    ],
+    "compose_views": [
+        (b.split(b.merge(y, ["a", "b"], "ab"), "ab", [B, A]), "reshape(reshape(y; ab); b, a)", "reshape(y; b, a)"),
+        (b.transpose(b.transpose(y, ["b", "a"]), ["a", "b"]), "transpose(transpose(y; b, a); a, b)", "y"),
+    ],
+    "reshape_last": [
+        (b.merge(y, ["a", "b"], "ab") + c, "reshape(y; ab) + c", "reshape(y + c; ab)"),
+        (b.merge(y, ["a", "b"], "ab") + load("q", G, Dim("ab", 12)), "reshape(y; ab) + q", "reshape(y + reshape(q; a, b); ab)"),
+        (op("exp", b.merge(y, ["a", "b"], "ab")), "exp(reshape(y; ab))", "reshape(exp(y); ab)"),
+    ],
+    "count_edges": [
+        (_sum(b.spread(b.const(2.0), E)), "sum@i(2)", "in_degree * 2"),
+        (_sum(b.spread(b.const(2.0), E), "j"), "sum@j(2)", "out_degree * 2"),
+        (b.segment(b.spread(b.const(2.0), E), "i", "max", N), "max@i(2)", "max@i(2)"),
+    ],
+    "spread_is_broadcast": [
+        (b.spread(p, E) * e, "p * e", "p * e"),
+        (op("exp", b.spread(p, E)), "exp(p)", "exp(p)"),
+    ],
+    "drop_stop_gradient": [(b.stop_gradient(x) * x, "stop_gradient(x) * x", "x * x")],
+    "one_ended": [
+        (op("exp", xj), "exp(x[j])", "(exp(x))[j]"),
+        (xj * p, "x[j] * p", "(x * p)[j]"),
+        (b.matmul(xj, w), "sum[a](x[j] * w)", "(sum[a](x * w))[j]"),
+        (b.reduce(xi, "max", "a"), "max[a](x[i])", "(max[a](x))[i]"),
+        (xi - b.gather(z, "i"), "x[i] - z[i]", "(x - z)[i]"),
+        (xi + xj, "x[i] + x[j]", "x[i] + x[j]"),
+        (xj * e, "x[j] * e", "x[j] * e"),
+    ],
+    "quotient_last": [
+        ((e / xi) * xj, "e / x[i] * x[j]", "e * x[j] / x[i]"),
+        (xj * (e / xi), "x[j] * (e / x[i])", "e * x[j] / x[i]"),
+        ((e / f) * xj, "e / f * x[j]", "e / f * x[j]"),
+    ],
+    "masked_quotient": [
+        (op("where", e > 0.5, e / xi, 0.0), "where(e > 0.5, e / x[i], 0)", "where(e > 0.5, e, 0) / x[i]"),
+        (op("where", e > 0.5, e / xi, 1.0), "where(e > 0.5, e / x[i], 1)", "where(e > 0.5, e / x[i], 1)"),
+    ],
+    "scaled_quotient": [
+        ((e / xi) / 0.5, "e / x[i] / 0.5", "e / 0.5 / x[i]"),
+        ((e / xi) * c, "e / x[i] * c", "e * c / x[i]"),
+    ],
+    "factor_out_of_sum": [
+        (_sum(e * c), "sum@i(e * c)", "sum@i(e) * c"),
+        (_sum(p * e), "sum@i(p * e)", "sum@i(e) * p"),
+        (_sum(si * e), "sum@i(s[i] * e)", "sum@i(e) * where(in_degree > 0, s, 0)"),
+        (_sum(e / si), "sum@i(e / s[i])", "sum@i(e) / where(in_degree > 0, s, 1)"),
+        (_sum(e / c), "sum@i(e / c)", "sum@i(e) / c"),
+        (_sum(b.gather(s, "j") * e, "j"), "sum@j(s[j] * e)", "sum@j(e) * where(out_degree > 0, s, 0)"),
+        (_sum(b.gather(s, "j") * e), "sum@i(s[j] * e)", "sum@i(s[j] * e)"),
+        (b.segment(e * c, "i", "max", N), "max@i(e * c)", "max@i(e * c)"),
+    ],
+}  # fmt: skip
+
+
+def _cases() -> Iterator[tuple[Rule, Node, str, str]]:
+    for rule in RULES:
+        for node, before, after in CASES.get(rule.__name__, []):
+            yield rule, node, before, after
+
+
+ALL = list(_cases())
+IDS = [f"{rule.__name__}: {before}" for rule, _, before, _ in ALL]
+
+
+def apply(rule: Rule, node: Node) -> Node:
+    """The rule alone, everywhere in the expression, once."""
+    return rewrite(program(node), [rule]).nodes[0]
+
+
+def test_every_rule_has_a_case_that_fires() -> None:
+    firing = {rule.__name__ for rule, node, _, _ in ALL if apply(rule, node) is not node}
+    assert firing == {rule.__name__ for rule in RULES}
+    assert set(CASES) == firing
+
+
+def test_every_rule_says_what_it_does() -> None:
+    assert [r.__name__ for r in RULES if "-->" not in (r.__doc__ or "").splitlines()[0]] == []
+
+
+@pytest.mark.parametrize(("rule", "node", "before", "after"), ALL, ids=IDS)
+def test_text(rule: Rule, node: Node, before: str, after: str) -> None:
+    assert expression(node, {}) == before
+    assert expression(apply(rule, node), {}) == after
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize(("rule", "node", "before", "after"), ALL, ids=IDS)
+def test_value_and_gradients_stay(rule: Rule, node: Node, before: str, after: str, graph: str) -> None:
+    assert_unchanged(node, [rule], graph, seed=0)
+
+
+def test_a_guard_against_division_by_zero_holds() -> None:
+    """where(d > 0, e / d, 0) is 0 where d is 0, before and after."""
+    di = b.gather(s, "i")
+    for guarded in (op("where", di > 0.0, t / di, 0.0), op("where", t > 0.0, t / di, 0.0)):
+        before, f = program(_sum(guarded)), frame(GRAPHS["mixed"])
+        after = rewrite(before, [*simplify.RULES, *hoist.RULES])
+        given = {s: torch.tensor([0.0, 0, 1, 1, 1, 1]).double(), t: torch.zeros(9, dtype=torch.float64)}
+        assert_same(reference.run(after.nodes, given, f), reference.run(before.nodes, given, f))
+
+
+def test_flattening_stores_no_product() -> None:
+    assert [i.op for i in apply(simplify.flatten_contraction, b.contract([x * z], ["a"])).inputs] == ["load", "load"]
+
+
+def assert_unchanged(node: Node, rules: list[Rule], graph: str, seed: int) -> None:
+    """Value, first and second derivative, before and after, by torch's own autograd.
+
+    Dropping a stop_gradient keeps the value only: it runs when all derivatives are taken.
+    """
+    before, f = program(node), frame(GRAPHS[graph])
+    after = rewrite(before, rules)
+    values = tensors(before, f, seed, 0.3, 1.4)
+    by_load = dict(zip(before.inputs, values, strict=True))
+    results = []
+    for q in (before, after):
+        outputs = expected(q, [by_load[n] for n in q.inputs], f)
+        first = [] if simplify.drop_stop_gradient in rules else gradients(outputs, values)
+        results.append([*outputs, *first, *(gradients(first, values) if first else [])])
+    assert_same(results[1], results[0])
+
+
+# -------------------------------------------------------------------------- random expressions
+
+_UNARY: list[Callable[[Node], Node]] = [
+    lambda v: -v, lambda v: op("sigmoid", v), lambda v: op("pow", op("sigmoid", v), 2.0), lambda v: v * 1.0,
+    lambda v: 0.0 - v, lambda v: v + 0.0, lambda v: v * -1.0, lambda v: v * 0.5, b.stop_gradient,
+    lambda v: op("where", v > 0.4, v, 0.0),
+]  # fmt: skip
+_BINARY: list[Callable[[Node, Node], Node]] = [
+    lambda u, v: u + v, lambda u, v: u - v, lambda u, v: u * v, lambda u, v: u / (1.0 + op("sigmoid", v)),
+    lambda u, v: op("where", v > 0.6, u, v), lambda u, v: op("maximum", u, v),
+]  # fmt: skip
+
+
+@st.composite
+def edge_expressions(draw: st.DrawFn, depth: int = 3) -> Node:
+    """An expression over edges with the shapes that the rules look for."""
+    if depth == 0:
+        return draw(st.sampled_from([e, f, xi, xj, b.gather(z, "i"), b.gather(z, "j"), t, si, p, c, b.const(2.0)]))
+    inner = edge_expressions(depth - 1)
+    if draw(st.booleans()):
+        return draw(st.sampled_from(_UNARY))(draw(inner))
+    left, right = draw(inner), draw(inner)
+    if draw(st.integers(0, 3)) == 0:
+        return left / b.gather(1.0 + op("sigmoid", s), draw(st.sampled_from("ij")))
+    return draw(st.sampled_from(_BINARY))(left, right)
+
+
+@st.composite
+def node_expressions(draw: st.DrawFn) -> Node:
+    """One or two aggregations with something done to them."""
+    message = draw(edge_expressions())
+    reducer, end = draw(st.sampled_from(["sum", "sum", "sum", "max"])), draw(st.sampled_from("iij"))
+    a = b.segment(message, end, reducer, N)
+    if draw(st.booleans()):
+        a = b.segment(b.gather(op("tanh", a), "j") * draw(edge_expressions(2)), "i", "sum", N)
+    return draw(st.sampled_from(_BINARY))(a, draw(st.sampled_from([x, z, s, p, b.const(1.0), a])))
+
+
+@given(node=node_expressions(), graph=st.sampled_from(list(GRAPHS)), seed=st.integers(0, 1000))
+def test_all_rules_together_on_random_programs(node: Node, graph: str, seed: int) -> None:
+    assert_unchanged(node, [*simplify.RULES, *hoist.RULES], graph, seed)
+
+
+@given(node=node_expressions())
+def test_rules_reach_a_fixed_point(node: Node) -> None:
+    done = rewrite(program(node), [*simplify.RULES, *hoist.RULES])
+    log: list = []
+    assert rewrite(done, [*simplify.RULES, *hoist.RULES], log).nodes == done.nodes
+    assert log == []
+
+
+def test_the_log_names_each_rule_that_fired() -> None:
+    log: list = []
+    rewrite(program(_sum((xj * 1.0) * c)), [*simplify.RULES, *hoist.RULES], log)
+    fired = [(r.rule, expression(r.before, {}), expression(r.after, {})) for r in log]
+    assert fired[0] == ("neutral_element", "x[j] * 1", "x[j]")
+    assert ("one_ended", "x[j] * c", "(x * c)[j]") in fired
+
+
+def test_a_rule_that_changes_the_type_is_stopped() -> None:
+    def widen(node: Node) -> Node | None:
+        return load("wide", N, A, H) if node is x else None
+
+    with pytest.raises(AssertionError, match=r"widen: node\[a\] --> node\[a, h\]"):
+        rewrite(program(x), [widen])
+
+
+def test_rules_that_chase_each_other_are_stopped() -> None:
+    def swap(node: Node) -> Node | None:
+        return op(node.op, *node.inputs[::-1]) if node.op == "add" else None
+
+    with pytest.raises(AssertionError, match=r"rules do not reach a fixed point: \['swap'\]"):
+        rewrite(program(x + z), [swap])
+
+
+def test_names_follow_their_values() -> None:
+    before = program(_sum(op("exp", xj)), name="P", m=op("exp", xj))
+    after = rewrite(before, hoist.RULES)
+    assert after.names[b.gather(op("exp", x), "j")] == "m"

@@ -1,0 +1,414 @@
+"""The ``gdsl`` command: what it prints, what it changes, and its exit codes."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gdsl import cli
+from gdsl.cli import main
+from gdsl.runtime import cache
+
+Capture = pytest.CaptureFixture[str]
+
+GOOD = """
+layer Good(d, out, slope = 0.2, K = 2) {
+    param weight[d, out] ~ glorot
+    node x[d]
+    edge w = 1
+    h = leaky_relu(x @ weight, slope)
+    for k in 1..K {
+        aggregate h = sum(w * h[j])
+    }
+    update y = h
+}
+"""
+
+MISTAKES = """layer Bad(d) {
+    node x[d]
+    message m = x
+    update y = nowhere
+}
+
+layer Worse {
+    node x[d]
+    update y = x[i]
+}
+"""
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> str:
+    return write(tmp_path, "good.gdsl", GOOD)
+
+
+@pytest.fixture
+def examples(repository: Path) -> Path:
+    return repository / "examples"
+
+
+def write(folder: Path, name: str, text: str) -> str:
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+def one_line(text: str) -> str:
+    assert text.endswith("\n")
+    assert text.count("\n") == 1
+    assert text.startswith("gdsl")
+    return text
+
+
+# ----------------------------------------------------------------------------------------- check
+
+
+def test_check_says_ok_for_each_layer(good: str, examples: Path, capsys: Capture) -> None:
+    files = [good, *sorted(map(str, examples.glob("*.gdsl")))]
+    assert len(files) > 3
+    assert main(["check", *files]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == len(files)
+    assert out[0] == f"{good}: Good is ok"
+
+
+def test_check_shows_every_mistake_of_every_layer(tmp_path: Path, capsys: Capture) -> None:
+    file = write(tmp_path, "bad.gdsl", MISTAKES)
+    assert main(["check", file]) == 1
+    err = capsys.readouterr().err
+    assert err.count("error: ") == 3
+    assert f"--> {file}, line 3, column 17" in err
+    assert "did you mean x[j]?" in err
+    assert f"--> {file}, line 9, column 16" in err
+
+
+def test_check_goes_on_after_a_missing_file(good: str, tmp_path: Path, capsys: Capture) -> None:
+    bad = write(tmp_path, "bad.gdsl", MISTAKES)
+    missing = str(tmp_path / "missing.gdsl")
+    assert main(["check", missing, bad, good]) == 2
+    out, err = capsys.readouterr()
+    assert f"gdsl: {missing}: no such file or directory\n" in err
+    assert "unknown name `nowhere`" in err
+    assert "Good is ok" in out
+
+
+def test_check_reads_stdin(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    stdin(monkeypatch, b"layer L { node x[d] update y = z }")
+    assert main(["check", "-"]) == 1
+    assert "--> <stdin>, line 1, column 32" in capsys.readouterr().err
+
+
+def stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+# ------------------------------------------------------------------------------------------ show
+
+MARKS = {
+    "ast": ["Layer name='Good'", "Loop name='k'", "op='@'"],
+    "ir": ["program Good {", "h = leaky_relu(sum[d](x * weight), 0.2)", "return y"],
+    "optimised": ["program Good {", "sum@i(h[j])"],
+    "fused": ["kernel Good_0", "walk 1: reduce", "bytes: ", "flops: "],
+    "cpp": ['extern "C" void Good_0(', "#pragma omp"],
+}
+
+
+@pytest.mark.parametrize("stage", MARKS)
+def test_show_each_stage(stage: str, good: str, capsys: Capture) -> None:
+    assert main(["show", good, "--stage", stage]) == 0
+    out, err = capsys.readouterr()
+    for mark in MARKS[stage]:
+        assert mark in out
+    if stage != "ast":
+        assert err == "gdsl: stand-ins for what --set does not give: d=16 out=32\n"
+
+
+@pytest.mark.parametrize("stage", ["ir", "optimised", "fused", "cpp"])
+def test_show_the_backward(stage: str, good: str, capsys: Capture) -> None:
+    assert main(["show", good, "--stage", stage, "--backward"]) == 0
+    out = capsys.readouterr().out
+    assert "d_y" in out
+    assert "d_x" in out or "Good_backward_0" in out
+
+
+@pytest.mark.skipif(cache.find_compiler() is None, reason="no C++ compiler")
+def test_show_asm(good: str, capsys: Capture) -> None:
+    assert main(["show", good, "--stage", "asm"]) == 0
+    out = capsys.readouterr().out
+    assert "Good_0:" in out
+    assert "ret" in out
+
+
+def test_show_with_arguments(good: str, capsys: Capture) -> None:
+    assert main(["show", good, "--stage", "ir", "--set", "d=3", "out=5", "K=1", "--set", "slope=0.5"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "leaky_relu(sum[d](x * weight), 0.5)" in out
+    assert out.count("sum@i") == 1
+
+
+def test_show_with_an_optional_input(good: str, capsys: Capture) -> None:
+    assert main(["show", good, "--stage", "ir", "--with", "w"]) == 0
+    assert "sum@i(w * h[j])" in capsys.readouterr().out
+
+
+def test_show_takes_a_module_as_it_comes(examples: Path, capsys: Capture) -> None:
+    file = str(examples / "edgeconv.gdsl")
+    assert main(["show", file, "--stage", "ir", "--set", "channels=8"]) == 0
+    assert "m = nn(" in capsys.readouterr().out
+    assert main(["show", file, "--stage", "cpp"]) == 0
+    assert "channels=16" in capsys.readouterr().err
+
+
+def test_stand_ins_fit_their_use(tmp_path: Path, capsys: Capture) -> None:
+    source = """layer L(a, K, rate, b) {
+    param w[a, b] ~ zeros
+    node x[a]
+    node z[free]
+    h = rate * x
+    for k in 1..K { aggregate h = sum(h[j]) }
+    update y = h @ w
+}"""
+    assert main(["show", write(tmp_path, "l.gdsl", source), "--stage", "ir"]) == 0
+    assert capsys.readouterr().err.endswith(": a=16 K=2 rate=0.5 b=32 free=48\n")
+
+
+def test_show_one_of_several_layers(tmp_path: Path, capsys: Capture) -> None:
+    file = write(tmp_path, "two.gdsl", "layer A { node x[d] update y = x }\nlayer B { node x[d] update y = -x }")
+    assert main(["show", file, "--stage", "ir", "--layer", "B"]) == 0
+    assert "program B {" in capsys.readouterr().out
+    assert main(["show", file, "--stage", "ir"]) == 2
+    assert "2 layers, A, B: say which with --layer" in one_line(capsys.readouterr().err)
+    assert main(["show", file, "--layer", "C"]) == 2
+    assert "no layer `C`; it has A, B" in one_line(capsys.readouterr().err)
+
+
+def test_show_a_program_with_mistakes(tmp_path: Path, capsys: Capture) -> None:
+    file = write(tmp_path, "bad.gdsl", MISTAKES)
+    assert main(["show", file, "--layer", "Bad"]) == 1
+    err = capsys.readouterr().err
+    assert f"--> {file}, line 4" in err
+    assert "line 9" not in err
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("16", 16), ("-2", -2), ("0.5", 0.5), ("1e-3", 1e-3), ("true", True), ("False", False), ("none", None),
+     ("mean", "mean"), ("'3'", "3"), ('"true"', "true"), ("", ""), ("a=b", "a=b")],
+)  # fmt: skip
+def test_values_on_the_command_line(text: str, value: object) -> None:
+    found = cli._value(text)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "d"], "`d` has no `=`"),
+        (["--set", "dd=3"], "did you mean `d`?"),
+        (["--set", "nonsense=3"], "no argument `nonsense`: it has d, out, slope, K"),
+        (["--set", "d=3", "d=4"], "`d` twice"),
+        (["--set", "d=two"], "Good cannot have out=16 d=\"two\": "),
+        (["--set", "d=2.5"], "must be a whole number"),
+        (["--set", "d=-1"], "at least 0"),
+        (["--with", "x"], "no optional input `x`: it has w"),
+        (["--stage", "triton"], "invalid choice: 'triton'"),
+        (["--stage", "ast", "--backward"], "no backward"),
+        (["--unknown"], "unrecognized arguments"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments: list[str], message: str, good: str, capsys: Capture) -> None:
+    assert main(["show", good, *arguments]) == 2
+    last = capsys.readouterr().err.splitlines(keepends=True)[-1]
+    assert message in one_line(last)
+
+
+def test_a_module_cannot_be_set(examples: Path, capsys: Capture) -> None:
+    assert main(["show", str(examples / "edgeconv.gdsl"), "--set", "nn=3"]) == 2
+    assert "torch module `nn`" in one_line(capsys.readouterr().err)
+    assert main(["show", str(examples / "edgeconv.gdsl"), "--set", "channels=many"]) == 2
+    assert "'many' is not a whole number" in one_line(capsys.readouterr().err)
+
+
+# ------------------------------------------------------------------------------------------- fmt
+
+UGLY = "layer L { node x[d];update y=x+1 # more\n}"
+NEAT = "layer L {\n    node x[d]\n    update y = x + 1  # more\n}\n"
+
+
+def test_fmt_in_place(tmp_path: Path, capsys: Capture) -> None:
+    file = write(tmp_path, "l.gdsl", UGLY)
+    os.chmod(file, 0o640)
+    assert main(["fmt", file]) == 0
+    assert capsys.readouterr().out == f"{file}: formatted\n"
+    assert Path(file).read_text() == NEAT
+    assert stat.S_IMODE(os.stat(file).st_mode) == 0o640
+    assert main(["fmt", file]) == 0
+    assert capsys.readouterr().out == ""
+    assert os.listdir(tmp_path) == ["l.gdsl"]
+
+
+def test_fmt_check_lists_and_changes_nothing(tmp_path: Path, capsys: Capture) -> None:
+    ugly, neat = write(tmp_path, "ugly.gdsl", UGLY), write(tmp_path, "neat.gdsl", NEAT)
+    assert main(["fmt", "--check", neat]) == 0
+    assert main(["fmt", "--check", ugly, neat]) == 1
+    assert capsys.readouterr().out == f"{ugly}\n"
+    assert Path(ugly).read_text() == UGLY
+
+
+def test_fmt_from_stdin_to_stdout(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    stdin(monkeypatch, ("\ufeff" + UGLY.replace("more", "mehr: größer")).replace("\n", "\r\n").encode())
+    assert main(["fmt", "-"]) == 0
+    assert capsys.readouterr().out == NEAT.replace("more", "mehr: größer")
+
+
+def test_fmt_goes_through_links_and_formats_the_rest(tmp_path: Path, capsys: Capture) -> None:
+    target, broken = write(tmp_path, "target.gdsl", UGLY), write(tmp_path, "broken.gdsl", "layer {")
+    link = tmp_path / "link.gdsl"
+    link.symlink_to(target)
+    assert main(["fmt", broken, str(link)]) == 1
+    assert f"--> {broken}, line 1" in capsys.readouterr().err
+    assert link.is_symlink()
+    assert Path(target).read_text() == NEAT
+    assert Path(broken).read_text() == "layer {"
+
+
+def test_fmt_leaves_the_file_whole_when_it_cannot_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    file = write(tmp_path, "l.gdsl", UGLY)
+
+    def full(source: str, target: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    assert main(["fmt", file]) == 2
+    assert f"{file}: no space left on device" in one_line(capsys.readouterr().err)
+    assert Path(file).read_text() == UGLY
+    assert os.listdir(tmp_path) == ["l.gdsl"]
+
+
+def test_fmt_checks_its_own_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    file = write(tmp_path, "l.gdsl", UGLY)
+    monkeypatch.setattr(cli, "format_program", lambda program: NEAT.replace("+", "-"))
+    assert main(["fmt", file]) == 2
+    assert "would change the program" in one_line(capsys.readouterr().err)
+    assert Path(file).read_text() == UGLY
+
+
+def test_examples_are_formatted(examples: Path) -> None:
+    assert main(["fmt", "--check", *map(str, examples.glob("*.gdsl"))]) == 0
+
+
+# ------------------------------------------------------------------------------------------ info
+
+
+def test_info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    folder = tmp_path / "kernels"
+    folder.mkdir(mode=0o700)
+    (folder / "a.so").write_bytes(b"x" * 1500)
+    (folder / "a.cpp").write_bytes(b"x" * 36)
+    monkeypatch.setenv("GDSL_CACHE", str(folder))
+    assert main(["info"]) == 0
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert list(rows) == ["gdsl", "python", "torch", "backends", "compiler", "cache", "threads"]
+    assert rows["cache"] == f"{folder}: 1 compiled programs, 1.5 KiB"
+    assert "torch" in rows["backends"]
+
+
+def test_info_without_compiler_or_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setattr(cache, "find_compiler", lambda: None)
+    monkeypatch.setenv("GDSL_CACHE", write(tmp_path, "file", ""))
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert "compiler  none: install a C++ compiler" in out
+    assert "cache     unusable: " in out
+    assert "backends  torch\n" in out
+
+
+# ------------------------------------------------------------------------------- what goes wrong
+
+
+@pytest.mark.parametrize("command", ["check", "show", "fmt"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file or directory"),
+        ("folder", "is a directory"),
+        (b"layer L {\n\xff\n}", "line 2 is not UTF-8 text"),
+        (b" " * 400_001, "longer than the 100000 characters"),
+    ],
+)
+def test_files_that_cannot_be_read(
+    command: str, content: bytes | str | None, message: str, tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "l.gdsl"
+    if content == "folder":
+        path.mkdir()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    assert main([command, str(path)]) == 2
+    err = one_line(capsys.readouterr().err)
+    assert str(path) in err
+    assert message in err
+
+
+@pytest.mark.parametrize("arguments", [[], ["compile"], ["check"], ["fmt", "--nothing", "f"]])
+def test_bad_commands_are_one_line(arguments: list[str], capsys: Capture) -> None:
+    assert main(arguments) == 2
+    assert "--help" in one_line(capsys.readouterr().err)
+
+
+def test_help(capsys: Capture) -> None:
+    assert main(["--help"]) == 0
+    assert "check" in capsys.readouterr().out
+
+
+def test_closed_pipe(good: str) -> None:
+    command = [sys.executable, "-m", "gdsl", "show", good, "--stage", "ast"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        err = process.stderr.read()
+    assert process.returncode == 2
+    assert "the output was closed" in one_line(err)
+
+
+def test_as_a_process_in_an_ascii_terminal(tmp_path: Path) -> None:
+    file = write(tmp_path, "bad.gdsl", "layer L { node x[d] update y = x + größe }")
+    done = subprocess.run(
+        [sys.executable, "-m", "gdsl", "check", file],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+    )
+    assert done.returncode == 1
+    assert "error: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_check_and_fmt_need_no_torch(examples: Path) -> None:
+    """The command's own imports; the package's ``__init__`` is left out."""
+    script = """
+import sys, types
+package = types.ModuleType("gdsl")
+package.__path__ = [sys.argv[1]]
+sys.modules["gdsl"] = package
+from gdsl.cli import main
+code = main(["check", *sys.argv[2:]]) + main(["fmt", "--check", *sys.argv[2:]])
+heavy = [name for name in ("torch", "numpy", "sympy") if name in sys.modules]
+sys.exit(f"imported {heavy}" if heavy else code)
+"""
+    package = str(Path(cli.__file__).parent)
+    command = [sys.executable, "-c", script, package, *map(str, examples.glob("*.gdsl"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
