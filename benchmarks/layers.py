@@ -57,21 +57,20 @@ def main() -> None:
     about = machine.describe(args.threads, tiny=args.tiny)
     print("\n".join(machine.lines(about)))
     print(f"{args.graph}: {nodes:,} nodes, {edge_index.shape[1]:,} edges, {args.features} features, float32\n")
-    results: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in settings.layers:
-            results += _layer(name, edge_index, nodes, settings, Path(folder))
-    found = {
+    found: dict[str, Any] = {
         "kind": "layers",
         "machine": about,
         "graph": graph,
         "features": args.features,
         "repeats": args.repeats,
         "calls": args.calls,
-        "results": results,
+        "results": [],
     }
-    if args.json:
-        Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in settings.layers:
+            found["results"] += _layer(name, edge_index, nodes, settings, Path(folder))
+            if args.json:  # after each layer, so that a run that is cut short leaves what it has
+                Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
     if args.markdown:
         print(report.render(found))
 
@@ -208,17 +207,12 @@ def _time(timed: Mapping[str, Child], rows: Mapping[str, dict[str, Any]], settin
                 reply = child.ask(do="time", mode=mode, calls=settings.calls)
                 rounds[i].append(statistics.median(reply["ms"]))
         for i, ms in rounds.items():
-            rows[i][mode] = summary(ms)
+            median, q1, q3 = machine.summary(ms)
+            rows[i][mode] = {"ms": median, "q1": q1, "q3": q3, "rounds": ms}
             if i != "gdsl":
                 rows[i][mode]["over_gdsl"] = statistics.median(
                     a / b for a, b in zip(ms, rounds["gdsl"], strict=True)
                 )
-
-
-def summary(ms: Sequence[float]) -> dict[str, Any]:
-    """Median and quartiles."""
-    q1, median, q3 = statistics.quantiles(ms, n=4, method="inclusive") if len(ms) > 1 else [ms[0]] * 3
-    return {"ms": median, "q1": q1, "q3": q3, "rounds": list(ms)}
 
 
 def _memory(request: Mapping[str, Any], threads: int, cache: str) -> dict[str, Any]:

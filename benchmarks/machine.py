@@ -8,10 +8,11 @@ import os
 import platform
 import shlex
 import shutil
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,17 @@ def ceilings(threads: int, *, tiny: bool = False) -> dict[str, float]:
     a, b, c = torch.randn(size, size), torch.randn(size, size), torch.empty(size, size)
     product = best(lambda: torch.mm(a, b, out=c))
     return {
-        "copy_gb_s": round(2 * 4 * numbers / copy / 1e9, 1),
-        "matmul_gflop_s": round(2 * size**3 / product / 1e9, 1),
+        "copy_gb_s": 2 * 4 * numbers / copy / 1e9,
+        "matmul_gflop_s": 2 * size**3 / product / 1e9,
     }
+
+
+def summary(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median and quartiles."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive")
+    return median, q1, q3
 
 
 def best(call: Callable[[], Any], tries: int = 7) -> float:
@@ -119,6 +128,6 @@ def lines(about: dict[str, Any]) -> list[str]:
     return [
         f"{about['date']}, commit {about['commit'] or 'unknown'}, `{about['command']}`",
         f"{about['cpu']}, {about['threads']} of {about['cores']} cores; measured ceilings: copy "
-        f"{tops['copy_gb_s']:.0f} GB/s (read + written), float32 matrix product {tops['matmul_gflop_s']:.0f} GFLOP/s",
+        f"{tops['copy_gb_s']:.3g} GB/s (read + written), float32 matrix product {tops['matmul_gflop_s']:.3g} GFLOP/s",
         shown,
     ]

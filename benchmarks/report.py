@@ -47,7 +47,8 @@ def _layers(found: Mapping[str, Any]) -> str:
         f"{graph['name']} graph, {graph['nodes']:,} nodes, {graph['edges']:,} edges, {found['features']} features, "
         f"float32; {found['repeats']} rounds of {found['calls']} calls: median [quartiles]."
     )
-    header = ["layer", "by", "fwd ms", "× gdsl", "fwd+bwd ms", "× gdsl", "peak MB fwd", "fwd+bwd", "graph MB", "sort ms", "first s"]
+    times = ["fwd ms", "× gdsl", "fwd+bwd ms", "× gdsl"]
+    header = ["layer", "by", *times, "peak MB fwd", "fwd+bwd", "graph MB", "sort ms", "first s"]
     rows = [_layer_cells(row) for row in found["results"] if "first_call" in row]
     missing = [f"{row['layer']} by {row['implementation']}" for row in found["results"] if "failed" in row]
     note = f"\n\nFailed: {', '.join(missing)}." if missing else ""

@@ -298,6 +298,24 @@ def _renamed(program: Program, mapping: Mapping[Node, Node]) -> dict[Node, str]:
     return {mapping[n]: name for n, name in program.names.items() if n in mapping}
 
 
+def module_state(module: nn.Module) -> tuple[Any, ...]:
+    """What decides how a part of a module is read into a program: a change of it asks for another program."""
+    known = type(module).__module__.startswith("torch.nn.modules.")
+    hooked = bool(module._forward_hooks or module._forward_pre_hooks)
+    return type(module), module.training, hooked, module.extra_repr() if known else ""
+
+
+def describe_modules(names: Sequence[str], stages: Sequence[Stage]) -> str:
+    """A line for each module: whether it is part of the program or runs as it is."""
+    called = {stage.module: dict(stage.attrs).get("kind") for stage in stages if stage.module is not None}
+    how = {
+        None: "read into the program",
+        "map": "runs as it is, between kernels, on whole tensors",
+        "aggregate": "runs as it is, between kernels, on the edges sorted by node",
+    }
+    return "\n".join(f"    {name}: {how[called.get(name)]}" for name in names)
+
+
 def apply_module(module: nn.Module | None, stage: Stage, inputs: Sequence[Tensor], frame: Frame) -> Tensor:
     """Run a module on whole tensors. An aggregating one gets the edges sorted by node, as PyG's aggregations do."""
     assert module is not None and stage.type is not None

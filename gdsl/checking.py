@@ -34,8 +34,8 @@ STEP = 1e-6
 DIFFERENCE = 1e-5
 # How torch's gradcheck compares entries: its own defaults.
 ATOL, RTOL = 1e-5, 1e-3
-# Each row and column of a Jacobian takes two runs. Where these are more, gradcheck's fast mode compares random
-# projections of the Jacobian by each input instead of every entry.
+# Each row and column of a Jacobian takes two runs. Where these are more, gradcheck's fast mode compares
+# random projections of the Jacobian by each input instead of every entry.
 FULL_RUNS = 400
 # One-sided differences that disagree by more than this part of their size show a kink, not curvature.
 KINK = 1e-3
@@ -103,10 +103,11 @@ def check_layer(layer: Layer, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
 
     Raises what the call itself would raise; a check that fails is a row of the report.
     """
-    subject = _Subject(layer, args, kwargs)
     rows: list[CheckRow] = []
-    for family in (_compare, _first_derivatives, _second_derivatives, _adjoint, _repeat):
-        rows.extend(family(subject))
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        subject = _Subject(layer, args, kwargs)
+        for family in (_compare, _first_derivatives, _second_derivatives, _adjoint, _repeat):
+            rows.extend(family(subject))
     return CheckReport(layer._get_name(), tuple(rows))
 
 
@@ -117,8 +118,8 @@ class _Subject:
     """A layer on given data as a function of its float inputs and parameters.
 
     names:  of these inputs and parameters
-    values: leaf tensors in float64. All of them require gradients in every check, also those that a check does
-            not look at: kernels are made for what requires gradients, and this way they are made once.
+    values: leaf tensors in float64. All of them require gradients in every check, also those that a check
+            does not look at: kernels are made for what requires gradients, and this way they are made once.
     """
 
     def __init__(self, layer: Layer, args: Sequence[Any], kwargs: Mapping[str, Any]):
@@ -181,9 +182,9 @@ class _Subject:
         return _gradients(self.function(*values), values, u, again=True)
 
     @property
-    def has_results(self) -> bool:
-        """Whether there is a number to differentiate: an empty graph may have none."""
-        return any(shape.numel() for shape in self.shapes)
+    def has_derivatives(self) -> bool:
+        """Whether there is a number to differentiate and one to do it by: an empty graph may have none."""
+        return any(shape.numel() for shape in self.shapes) and any(v.numel() for v in self.values)
 
     def normal(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.random, dtype=torch.float64).to(like.device)
@@ -197,8 +198,11 @@ def _double(layer: Layer) -> Layer:
 
 def _gradients(y: Tensor, wrt: Sequence[Tensor], u: Tensor, again: bool = False) -> Tensor:
     """The gradients in one vector; zeros where there is none."""
-    found = torch.autograd.grad(y, wrt, u, create_graph=again, allow_unused=True)
-    return torch.cat([(torch.zeros_like(x) if g is None else g).reshape(-1) for x, g in zip(wrt, found, strict=True)])
+    found: Sequence[Tensor | None] = [None] * len(wrt)
+    if y.requires_grad:
+        found = torch.autograd.grad(y, wrt, u, create_graph=again, allow_unused=True)
+    parts = [torch.zeros_like(x) if g is None else g for x, g in zip(wrt, found, strict=True)]
+    return torch.cat([g.reshape(-1) for g in parts])
 
 
 # -------------------------------------------------------------------------------------- comparison
@@ -219,12 +223,10 @@ def _measure(subject: _Subject, backend: str, optimise: bool = True) -> dict[str
     """Results, and gradients of a fixed mix of them, by name."""
     results = [r for r in subject.call(backend, subject.values, optimise) if r.is_floating_point()]
     found = {f"result {n}": r.detach() for n, r in zip(subject.output_names, results, strict=True)}
-    fixed = torch.Generator().manual_seed(1)
-    mix = [torch.randn(r.shape, generator=fixed, dtype=torch.float64).to(r.device) for r in results]
-    live = [(r, u) for r, u in zip(results, mix, strict=True) if r.requires_grad]
-    if live:
-        y = torch.cat([r.reshape(-1) for r, _ in live])
-        flat = _gradients(y, subject.values, torch.cat([u.reshape(-1) for _, u in live]))
+    if subject.values and results:
+        y = torch.cat([r.reshape(-1) for r in results])
+        mix = torch.randn(len(y), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        flat = _gradients(y, subject.values, mix.to(y.device))
         parts = flat.split([v.numel() for v in subject.values])
         found |= {f"gradient of {n}": g for n, g in zip(subject.names, parts, strict=True)}
     return found
@@ -265,7 +267,7 @@ def _by_input(
     subject: _Subject, title: str, function: Function, values: Sequence[Tensor], names: Sequence[str]
 ) -> Iterator[CheckRow]:
     """A row for each input by which the function is differentiated."""
-    if not subject.has_results:
+    if not subject.has_derivatives:
         return
     # All inputs at once share the runs for the backward; only after a failure is each one looked at alone.
     together = not _disagrees(function, values, range(len(values)))
@@ -291,7 +293,10 @@ def _differentiate(
 
 
 def _disagrees(function: Function, values: Sequence[Tensor], which: Sequence[int]) -> str:
-    """What torch's gradcheck has against the derivatives by these inputs: nothing, MISMATCH, or why there are none."""
+    """What torch's gradcheck has against the derivatives by these inputs.
+
+    Nothing, MISMATCH, or why there are no derivatives.
+    """
 
     def of_these(*some: Tensor) -> Tensor:
         near = list(values)
@@ -303,7 +308,13 @@ def _disagrees(function: Function, values: Sequence[Tensor], which: Sequence[int
     try:
         runs = 2 * (sum(v.numel() for v in chosen) + function(*values).numel())
         gradcheck(
-            of_these, chosen, eps=STEP, atol=ATOL, rtol=RTOL, fast_mode=runs > FULL_RUNS, check_undefined_grad=False
+            of_these,
+            chosen,
+            eps=STEP,
+            atol=ATOL,
+            rtol=RTOL,
+            check_undefined_grad=False,
+            fast_mode=runs > FULL_RUNS,
         )
     except GradcheckError:
         return MISMATCH
@@ -333,7 +344,7 @@ def _moved(function: Function, values: Sequence[Tensor], by: Mapping[int, Tensor
 
 def _adjoint(subject: _Subject) -> Iterator[CheckRow]:
     """⟨Jv, u⟩ = ⟨v, Jᵀu⟩ over all inputs at once."""
-    if not subject.has_results or not any(v.numel() for v in subject.values):
+    if not subject.has_derivatives:
         return
     value = _adjoint_error(subject, subject.function, subject.values, range(len(subject.values)))
     yield CheckRow("adjoint: <Jv, u> = <v, J'u>", value <= DIFFERENCE, value, DIFFERENCE)
@@ -342,7 +353,7 @@ def _adjoint(subject: _Subject) -> Iterator[CheckRow]:
 def _adjoint_error(
     subject: _Subject, function: Function, values: Sequence[Tensor], which: Sequence[int]
 ) -> float:
-    """|⟨Jv, u⟩ - ⟨v, Jᵀu⟩| for random u and v, relative to the size that ⟨Jv, u⟩ has on average if that is above one.
+    """|⟨Jv, u⟩ - ⟨v, Jᵀu⟩| for random u and v; relative to the usual size of ⟨Jv, u⟩ where that is above one.
 
     Jv comes from the forward pass alone, by central differences; the double-backward trick would take it from
     the very Jᵀ that is being tested.
@@ -352,8 +363,7 @@ def _adjoint_error(
     jv = (ahead - behind) / (2 * STEP)
     y = function(*values)
     u = subject.normal(y)
-    wrt = [values[k] for k in which]
-    pulled = _gradients(y, wrt, u) if y.requires_grad else torch.zeros(sum(x.numel() for x in wrt))
+    pulled = _gradients(y, [values[k] for k in which], u)
     left, right = float(jv @ u), float(torch.cat([d.reshape(-1) for d in v.values()]) @ pulled)
     error = abs(left - right) / max(1.0, float(jv.norm()), abs(right))
     return math.inf if math.isnan(error) else error
@@ -368,8 +378,11 @@ def _repeat(subject: _Subject) -> Iterator[CheckRow]:
     for title, start in (("results", "result "), ("gradients", "gradient ")):
         names = [name for name in first if name.startswith(start)]
         wrong = sum(_different_bits(first[name], second[name]) for name in names)
-        yield CheckRow(f"same bits twice: {title}", wrong == 0, float(wrong), 0.0, f"{wrong} differ" if wrong else "")
+        note = f"{wrong} numbers differ" if wrong else ""
+        yield CheckRow(f"same bits twice: {title}", not wrong, float(wrong), 0.0, note)
 
 
 def _different_bits(a: Tensor, b: Tensor) -> int:
-    return int((a.contiguous().view(torch.int64) != b.contiguous().view(torch.int64)).sum())
+    """How many numbers are not the same bit by bit: 0.0 is not -0.0, and a NaN is itself."""
+    pairs = [v.contiguous().reshape(-1, 1).view(torch.uint8) for v in (a, b)]
+    return int((pairs[0] != pairs[1]).any(1).sum())

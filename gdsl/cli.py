@@ -5,9 +5,9 @@
     gdsl fmt FILE...                         format in place
     gdsl info                                versions, backends, compiler, cache
 
-The exit code is 0 when all is well, 1 when a program has mistakes or ``fmt --check`` finds work, and 2 when the
-command itself cannot be carried out; that is one line on stderr. ``check`` and ``fmt`` read the language only,
-so this file imports what needs torch where it is used.
+The exit code is 0 when all is well, 1 when a program has mistakes or ``fmt --check`` finds work, and 2 when
+the command itself cannot be carried out; that is one line on stderr. ``check`` and ``fmt`` read the language
+only, so this file imports what needs torch where it is used.
 """
 
 from __future__ import annotations
@@ -117,7 +117,13 @@ def _parser() -> argparse.ArgumentParser:
         "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="arguments of the layer"
     )
     show.add_argument(
-        "--with", nargs="+", action="extend", default=[], metavar="INPUT", dest="inputs", help="optional inputs to pass"
+        "--with",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="INPUT",
+        dest="inputs",
+        help="optional inputs that are passed",
     )
     show.set_defaults(run=_show)
 
@@ -213,7 +219,8 @@ def _formatted(file: str) -> tuple[str, str]:
     program = parse(text, name)
     after = format_program(program)
     if parse(after) != program:  # about to overwrite someone's work: trust nobody
-        raise CommandError(f"{name}: formatting would change the program, so it is left as it is; please report this")
+        message = "formatting would change the program, so it is left as it is; please report this"
+        raise CommandError(f"{name}: {message}")
     return text, after
 
 
@@ -266,7 +273,7 @@ def _show(options: argparse.Namespace) -> int:
     present = _optional_inputs(options.inputs, signature)
     if options.stage == "ast":
         if options.backward:
-            raise CommandError("the syntax tree has no backward: leave out --backward, or choose another stage")
+            raise CommandError("the syntax tree has no backward: choose another stage")
         print("\n".join(_outline(layer)))
         return OK
     stand_ins = _stand_ins(layer, signature, given)
@@ -296,7 +303,8 @@ def _blame(error: LanguageError, layer: ast.Layer, values: Mapping[str, Constant
 def _pick(program: ast.Program, name: str | None) -> ast.Layer:
     layers = {layer.name: layer for layer in program.layers}
     if name is None and len(layers) > 1:
-        raise CommandError(f"the file has {len(layers)} layers, {', '.join(layers)}: say which with --layer NAME")
+        listed = ", ".join(layers)
+        raise CommandError(f"the file has {len(layers)} layers, {listed}: say which with --layer NAME")
     if name is not None and name not in layers:
         raise CommandError(f"the file has no layer `{name}`; it has {', '.join(layers)}")
     return layers[name] if name is not None else program.layers[0]
@@ -313,10 +321,12 @@ def _settings(pairs: Sequence[str], layer: ast.Layer, signature: Signature) -> d
         if not equals:
             raise CommandError(f"--set takes name=value, and `{pair}` has no `=`")
         if name in modules:
-            raise CommandError(f"--set cannot give the torch module `{name}`; without one it is taken to keep the dims")
+            hint = "without one it is taken to keep the dims"
+            raise CommandError(f"--set cannot give the torch module `{name}`; {hint}")
         if name not in known:
             listed = f"it has {', '.join(known)}" if known else "it has none"
-            raise CommandError(f"{layer.name} has no argument `{name}`: {did_you_mean(name, known, listed)}")
+            hint = did_you_mean(name, known, listed) or ""
+            raise CommandError(f"{layer.name} has no argument `{name}`: {hint}")
         if name in found:
             raise CommandError(f"--set gives `{name}` twice")
         found[name] = _value(text)
@@ -396,8 +406,8 @@ def _stage(
 def _outline(tree: ast.Tree, label: str = "", depth: int = 0) -> Iterator[str]:
     """A syntax tree with a node a line: its class and its plain fields, then its children."""
     fields = [(f.name, getattr(tree, f.name)) for f in dataclasses.fields(tree) if f.repr]
-    plain = [(name, v) for name, v in fields if not isinstance(v, ast.Tree) and v is not None and not _holds_trees(v)]
-    words = [f"{name}={_field(v)}" for name, v in plain if v != ()]
+    plain = [(name, v) for name, v in fields if v is not None and v != () and not _is_syntax(v)]
+    words = [f"{name}={_field(v)}" for name, v in plain]
     yield "    " * depth + label + " ".join([type(tree).__name__, *words])
     for name, value in fields:
         for child in value if isinstance(value, tuple) else (value,):
@@ -405,8 +415,8 @@ def _outline(tree: ast.Tree, label: str = "", depth: int = 0) -> Iterator[str]:
                 yield from _outline(child, "" if name == "body" else f"{name}: ", depth + 1)
 
 
-def _holds_trees(value: object) -> bool:
-    return isinstance(value, tuple) and any(isinstance(v, ast.Tree) for v in value)
+def _is_syntax(value: object) -> bool:
+    return any(isinstance(v, ast.Tree) for v in (value if isinstance(value, tuple) else (value,)))
 
 
 def _field(value: object) -> str:

@@ -44,8 +44,9 @@ class Specialisation:
 class Layer(nn.Module):
     """A layer written in the gdsl language. Made by :func:`gdsl.compile`, or by calling what ``gdsl.define`` gives.
 
-    Arguments of the program are keyword or positional arguments, in the order of the text; so are the torch modules
-    that it declares. ``backend`` is "auto" (compiled C++ on CPU tensors), "cpp" or "torch" (the reference).
+    Arguments of the program and the torch modules that it declares are keyword or positional arguments: those
+    without a default, then the modules, then the others, each in the order of the text. ``backend`` is "auto"
+    (compiled C++ on CPU tensors), "cpp" or "torch" (the reference).
 
     Raises :class:`gdsl.LanguageError` when the program and its arguments do not make sense together.
     """
@@ -68,7 +69,7 @@ class Layer(nn.Module):
         self.arguments = dict(self._outline(frozenset()).arguments)
         for d in self._own_state():
             self._create(d)
-        self.reset_parameters()
+        self._draw_parameters()
 
     def _reset(self) -> None:
         self._lock = threading.RLock()
@@ -111,6 +112,13 @@ class Layer(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew, as the program says, and those of its modules, as they say."""
+        self._draw_parameters()
+        for module in self._modules.values():
+            for part in module.modules() if module is not None else ():
+                if hasattr(part, "reset_parameters"):
+                    part.reset_parameters()
+
+    def _draw_parameters(self) -> None:
         every = frozenset(i.name for i in self.signature.inputs if i.optional)
         outputs = [node for _, node in self._outline(every).outputs]
         loads = {n.attr("name"): n for n in walk(outputs) if n.op == "load"}
@@ -121,10 +129,6 @@ class Layer(nn.Module):
                 node = loads.get(d.name)
                 fan_in, fan_out = initialise.fans(node, outputs) if node is not None else (tensor.numel(),) * 2
                 initialise.fill(tensor, d.init.name, d.init.arguments, fan_in, fan_out)
-        for name in self._module_names:
-            for module in self._modules[name].modules() if self._modules.get(name) is not None else ():
-                if hasattr(module, "reset_parameters") and module is not self:
-                    module.reset_parameters()
 
     # -- the call ------------------------------------------------------------------------------
 
@@ -140,7 +144,7 @@ class Layer(nn.Module):
         bound = calls.bind(self.signature, args, kwargs, self._takes_batch())
         present = frozenset(i.name for i in self.signature.inputs if i.optional and bound.values.get(i.name) is not None)
         free = calls.free_sizes(self.definition, self.signature, bound.values, self._free)
-        key = (self.training, present, tuple(sorted(free.items())))
+        key = (self.training, present, tuple(sorted(free.items())), self._module_states())
         spec = self._specialise(key)
         tensors = self._tensors(spec.typed, bound.values)
         dtype, device = calls.check_tensors(tensors, spec.typed)
@@ -156,11 +160,16 @@ class Layer(nn.Module):
         outputs = self._run(spec, tensors, frame, key)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
+    def _module_states(self) -> tuple[Any, ...]:
+        """What the program that is read out of the modules depends on, besides their parameters' values."""
+        modules = [self._modules.get(name) for name in self._module_names]
+        return tuple((module, *map(calls.module_state, module.modules())) for module in modules if module is not None)
+
     def _takes_batch(self) -> bool:
         return any(i.domain == "graph" for i in self.signature.inputs) or calls.pools(self.definition)
 
     def _specialise(self, key: Any) -> Specialisation:
-        training, present, free = key
+        training, present, free, _ = key
         with self._lock:
             if key not in self._specialisations:
                 typed = self._check(training=training, present=present, free=dict(free))
@@ -244,7 +253,8 @@ class Layer(nn.Module):
         """The text of the program."""
         return self.definition.source[self.definition.span.start : self.definition.span.end]
 
-    def _inspect(self) -> Inspection:
+    def _shown(self) -> tuple[Specialisation, torch.dtype, torch.dtype]:
+        """What the last call ran, its dtype and that of the indices; before any call, what a plain one would."""
         if self._last is not None:
             key, dtype, index = self._last
         else:
@@ -254,8 +264,12 @@ class Layer(nn.Module):
                     f"the size of dim `{missing[0]}` is only known from a call: call the layer once, or give "
                     f"{missing[0]}=... when compiling it"
                 )
-            key, dtype, index = (False, frozenset(), tuple(sorted(self._free.items()))), torch.float32, torch.int32
-        spec = self._specialise(key)
+            key = (False, frozenset(), tuple(sorted(self._free.items())), self._module_states())
+            dtype, index = torch.float32, torch.int32
+        return self._specialise(key), dtype, index
+
+    def _inspect(self) -> Inspection:
+        spec, dtype, index = self._shown()
         return Inspection(spec.typed, [s.program for s in spec.stages], dtype, index, self.options)
 
     @property
@@ -269,8 +283,10 @@ class Layer(nn.Module):
         return self._inspect().kernels()
 
     def explain(self) -> str:
-        """Every stage as text: program, optimised IR, kernels with their costs, and what the backward keeps."""
-        return self._inspect().explain()
+        """Every stage as text: program, modules, optimised IR, kernels with their costs, what the backward keeps."""
+        present = [name for name in self._module_names if self._modules.get(name) is not None]
+        modules = calls.describe_modules(present, self._shown()[0].stages)
+        return self._inspect().explain() + (f"\n\n== modules ==\n{modules}" if modules else "")
 
     def check(self, *args: Any, **kwargs: Any) -> Any:
         """Test the layer's derivatives and kernels on your own data: see :func:`gdsl.checking.check_layer`."""
@@ -300,7 +316,7 @@ def _split_arguments(
     signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, nn.Module], dict[str, int]]:
     """Constructor arguments by what they are: constants, modules and sizes of free dims."""
-    names = [p.name for p in signature.arguments] + [name for name, _ in signature.modules]
+    names = [name for name in constructor_signature(signature).parameters if name != "backend"]
     if len(args) > len(names):
         raise InputError(f"{signature.name} takes {len(names)} arguments, and got {len(args)}")
     given = dict(zip(names, args, strict=False))

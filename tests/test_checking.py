@@ -134,7 +134,8 @@ def test_nothing_of_the_user_changes() -> None:
     x, graph = torch.randn(NODES, 3, requires_grad=True), edges()
     before, state = x.detach().clone(), {k: v.clone() for k, v in conv.state_dict().items()}
     seed = torch.get_rng_state()
-    assert conv.check(x, graph)
+    with torch.no_grad():
+        assert conv.check(x, graph)
     assert torch.equal(x, before)
     assert x.grad is None
     assert all(p.grad is None and p.dtype == torch.float32 for p in conv.parameters())
@@ -194,6 +195,16 @@ def _no_nodes() -> tuple[Any, ...]:
     return MEAN, {}, (torch.zeros(0, 2), torch.zeros(2, 0, dtype=torch.long)), {}
 
 
+def _no_derivative() -> tuple[Any, ...]:
+    source = "layer Degree { node x[d]\n update y = degree(i) + floor(x) }"
+    return source, {}, (torch.randn(NODES, 2), edges()), {}
+
+
+def _no_real_input() -> tuple[Any, ...]:
+    source = "layer Count { node kind: int(3)\n aggregate a = sum(2 * kind[j])\n update y = a }"
+    return source, {}, (torch.randint(3, (NODES,)), edges()), {}
+
+
 class _Cubic(nn.Module):
     """A module that the compiler cannot read: it runs as it is."""
 
@@ -205,7 +216,12 @@ class _Cubic(nn.Module):
         return self.scale * x**3
 
 
-MODULE = "layer Module { module nn\n node x[d]\n message m = nn(x[j] - x[i])\n aggregate a = sum(m)\n update y = a }"
+MODULE = """layer Module { module nn
+    node x[d]
+    message m = nn(x[j] - x[i])
+    aggregate a = sum(m)
+    update y = a
+}"""
 
 
 def _module() -> tuple[Any, ...]:
@@ -214,7 +230,20 @@ def _module() -> tuple[Any, ...]:
 
 @pytest.mark.usefixtures("only_torch")
 @pytest.mark.parametrize(
-    "case", [_bipartite, _relations, _pooled, _dropout, _optional, _many_runs, _no_edges, _no_nodes, _module]
+    "case",
+    [
+        _bipartite,
+        _relations,
+        _pooled,
+        _dropout,
+        _optional,
+        _module,
+        _many_runs,
+        _no_edges,
+        _no_nodes,
+        _no_derivative,
+        _no_real_input,
+    ],
 )
 def test_layers_of_every_kind_pass(case: Any) -> None:
     source, arguments, args, kwargs = case()

@@ -180,7 +180,8 @@ def test_stand_ins_fit_their_use(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_show_one_of_several_layers(tmp_path: Path, capsys: Capture) -> None:
-    file = write(tmp_path, "two.gdsl", "layer A { node x[d] update y = x }\nlayer B { node x[d] update y = -x }")
+    source = "layer A { node x[d] update y = x }\nlayer B { node x[d] update y = -x }"
+    file = write(tmp_path, "two.gdsl", source)
     assert main(["show", file, "--stage", "ir", "--layer", "B"]) == 0
     assert "program B {" in capsys.readouterr().out
     assert main(["show", file, "--stage", "ir"]) == 2
@@ -323,7 +324,9 @@ def test_info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) 
     assert "torch" in rows["backends"]
 
 
-def test_info_without_compiler_or_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_info_without_compiler_or_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
     monkeypatch.setattr(cache, "find_compiler", lambda: None)
     monkeypatch.setenv("GDSL_CACHE", write(tmp_path, "file", ""))
     assert main(["info"]) == 0
@@ -382,33 +385,35 @@ def test_closed_pipe(good: str) -> None:
     assert "the output was closed" in one_line(err)
 
 
-def test_as_a_process_in_an_ascii_terminal(tmp_path: Path) -> None:
-    file = write(tmp_path, "bad.gdsl", "layer L { node x[d] update y = x + größe }")
-    done = subprocess.run(
-        [sys.executable, "-m", "gdsl", "check", file],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
-    )
-    assert done.returncode == 1
-    assert "error: " in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_check_and_fmt_need_no_torch(examples: Path) -> None:
-    """The command's own imports; the package's ``__init__`` is left out."""
-    script = """
+# A process that runs the command without the package's own ``__init__``, which imports torch.
+ALONE = """
 import sys, types
 package = types.ModuleType("gdsl")
-package.__path__ = [sys.argv[1]]
+package.__path__ = [sys.argv.pop(1)]
 sys.modules["gdsl"] = package
 from gdsl.cli import main
-code = main(["check", *sys.argv[2:]]) + main(["fmt", "--check", *sys.argv[2:]])
+code = main()
 heavy = [name for name in ("torch", "numpy", "sympy") if name in sys.modules]
 sys.exit(f"imported {heavy}" if heavy else code)
 """
-    package = str(Path(cli.__file__).parent)
-    command = [sys.executable, "-c", script, package, *map(str, examples.glob("*.gdsl"))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def alone(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", ALONE, str(Path(cli.__file__).parent), *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize("command", [["check"], ["fmt", "--check"]])
+def test_check_and_fmt_need_no_torch(command: list[str], examples: Path) -> None:
+    done = alone(*command, *map(str, examples.glob("*.gdsl")))
     assert done.returncode == 0, done.stderr
+
+
+def test_ascii_terminal(tmp_path: Path) -> None:
+    file = write(tmp_path, "bad.gdsl", "layer L { node x[d] update y = x + größe }")
+    done = alone("check", file, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 1
+    assert "\\xf6" in done.stderr
+    assert "Traceback" not in done.stderr

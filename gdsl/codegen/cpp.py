@@ -32,6 +32,9 @@ _RESERVED = frozenset(
     malloc main seed exp log abs sin cos tanh pow floor sqrt""".split()
 )
 
+# Names that C headers may define as macros or types.
+_FOREIGN = re.compile(r"_|[A-Z][A-Z0-9_]+$|.*_t$|gdsl")
+
 # Rows at the other end lie anywhere: they are asked for this many edges before they are needed, so that memory
 # answers many at a time. Lines past the first few of a wide row are left to the hardware, which sees a stream by then.
 PREFETCH_AHEAD = 8
@@ -60,10 +63,11 @@ def kernel_source(kernel: Kernel, plan: Plan) -> str:
 
 @dataclass(frozen=True)
 class Cell:
-    """A computed value in local memory. ``base`` is the C expression of its first element's address or its name."""
+    """A computed value in local memory; a kept one has a place for each edge of the row."""
 
     name: str
     scalar: bool
+    kept: bool = False
 
 
 @dataclass
@@ -80,7 +84,7 @@ class Nest:
     after: list[list[str]] = field(default_factory=list)
     memo: dict[object, tuple[str, int]] = field(default_factory=dict)
     pointwise: bool = True
-    writes: set[str] = field(default_factory=set)
+    writes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.before = [[] for _ in range(len(self.loops) + 1)]
@@ -129,6 +133,8 @@ class _KernelWriter:
         base = re.sub(r"[^A-Za-z0-9_]", "_", wanted.replace("'", "_prime")) or "t"
         if base[0].isdigit():
             base = "d" + base
+        if _FOREIGN.match(base):
+            base = "v_" + base + "_"
         name, count = base, 1
         while name in self.used:
             count += 1
@@ -279,7 +285,7 @@ class _KernelWriter:
         out.open("for (int64_t e = begin; e < end; ++e)")
         out.add("const int64_t j = other[e];")
         at = len(out.lines)
-        self.edge_cells = {n: c for n, c in self.edge_cells.items() if c.name.startswith("kept_")}
+        self.edge_cells = {n: c for n, c in self.edge_cells.items() if c.kept}
         nests: list[Nest] = []
         for node in self.cells_below(roots, phase.kept):
             nests.append(self.cell_nest(node, EDGE, kept=node in phase.kept))
@@ -378,44 +384,47 @@ class _KernelWriter:
     def cell_nest(self, node: Node, where: str, kept: bool = False) -> Nest:
         cells = self.row_cells if where == ROW else self.edge_cells
         if kept:
-            cell = Cell(self.kept[node], False)
+            cell = Cell(self.kept[node], False, True)
         else:
             name = self.fresh(describe(node, self.program.names))
             self.names.setdefault(node, name)
             cell = Cell(name, not node.dims)
         if node.op in ("contract", "reduce"):
-            nest = self.contract_nest(node, where, cell, kept)
+            nest = self.contract_nest(node, where, cell)
         else:
             nest = Nest(node.dims)
             index = self.index(node.dims)
             text, _ = self.value(node, index, where, nest, top=True)
-            self.assign(nest, node, cell, index, text, "=", kept)
+            self.assign(nest, node, cell, index, text)
         cells[node] = cell
-        nest.writes.add(cell.name)
+        nest.writes[cell.name] = self.place(node, cell, self.index(node.dims))
         return nest
 
-    def assign(self, nest: Nest, node: Node, cell: Cell, index: Index, text: str, how: str, kept: bool) -> None:
-        """``cell[index] how text`` at the innermost depth; declares the cell before the loops."""
+    def assign(self, nest: Nest, node: Node, cell: Cell, index: Index, text: str) -> None:
+        """``cell[index] = text`` at the innermost depth; declares the cell before the loops."""
         depth = len(nest.loops)
-        if kept:
-            place = self.offset("(e - begin)", node, index)
-            nest.before[depth].append(f"{cell.name}[{place}] {how} {text};")
-        elif cell.scalar:
+        if cell.scalar:
             nest.before[0].append(f"const {local_type(node)} {cell.name} = {text};")
-        else:
+            return
+        if not cell.kept:
             nest.before[0].append(f"{local_type(node)} {cell.name}[{node.type.numel}];")
-            nest.before[depth].append(f"{cell.name}[{self.linear(node.dims, index)[0]}] {how} {text};")
+        nest.before[depth].append(f"{self.place(node, cell, index)} = {text};")
 
-    def contract_nest(self, node: Node, where: str, cell: Cell, kept: bool) -> Nest:
+    def place(self, node: Node, cell: Cell, index: Index) -> str:
+        """A cell's element as a C expression."""
+        if cell.kept:
+            return f"{cell.name}[{self.offset('(e - begin)', node, index)}]"
+        return cell.name if cell.scalar else f"{cell.name}[{self.linear(node.dims, index)[0]}]"
+
+    def contract_nest(self, node: Node, where: str, cell: Cell) -> Nest:
         if node.op == "contract" and self.is_axpy(node):
-            return self.axpy_nest(node, where, cell, kept)
+            return self.axpy_nest(node, where, cell)
         reduced = self.reduced_dims(node)
         loops = (*node.dims, *reduced)
         nest = Nest(loops, pointwise=False)
         index = self.index(loops)
         depth = len(node.dims)
         acc = self.fresh("s")
-        place = cell.name if cell.scalar and not kept else None
         if node.op == "contract":
             nest.clause = f" reduction(+ : {acc})"
             nest.before[depth].append(f"T {acc} = 0;")
@@ -423,14 +432,10 @@ class _KernelWriter:
             nest.before[len(loops)].append(f"{acc} += {product};")
         else:
             self.reduce_body(node, where, nest, index, acc, depth)
-        if kept:
-            target = f"{cell.name}[{self.offset('(e - begin)', node, index)}] = {acc};"
-        elif place:
-            target = f"const {local_type(node)} {place} = {acc};"
-        else:
+        if not (cell.kept or cell.scalar):
             nest.before[0].append(f"{local_type(node)} {cell.name}[{node.type.numel}];")
-            target = f"{cell.name}[{self.linear(node.dims, index)[0]}] = {acc};"
-        nest.after[depth].append(target)
+        declaration = f"const {local_type(node)} " if cell.scalar else ""
+        nest.after[depth].append(f"{declaration}{self.place(node, cell, index)} = {acc};")
         return nest
 
     def reduce_body(self, node: Node, where: str, nest: Nest, index: Index, acc: str, depth: int) -> None:
@@ -455,7 +460,7 @@ class _KernelWriter:
         matrices = [i for i in node.inputs if i.domain is Domain.GLOBAL and len(i.dims) >= 2]
         return bool(matrices) and bool(node.dims) and matrices[0].dims[-1].name in node.type.names
 
-    def axpy_nest(self, node: Node, where: str, cell: Cell, kept: bool) -> Nest:
+    def axpy_nest(self, node: Node, where: str, cell: Cell) -> Nest:
         matrix = next(i for i in node.inputs if i.domain is Domain.GLOBAL and len(i.dims) >= 2)
         inner = matrix.dims[-1]
         outer = tuple(d for d in node.dims if d.name != inner.name)
@@ -463,16 +468,12 @@ class _KernelWriter:
         nest = Nest(loops, pointwise=False)
         index = self.index(loops)
         numel = node.type.numel
-        if kept:
-            target = f"{cell.name}[{self.offset('(e - begin)', node, index)}]"
-            base = f"{cell.name}[(e - begin) * {numel} + n]"
-        else:
+        if not cell.kept:
             nest.before[0].append(f"T {cell.name}[{numel}];")
-            target = f"{cell.name}[{self.linear(node.dims, index)[0]}]"
-            base = f"{cell.name}[n]"
-        nest.before[0].append(f"for (int n = 0; n < {numel}; ++n) {base} = 0;")
+        row = f"(e - begin) * {numel} + n" if cell.kept else "n"
+        nest.before[0].append(f"for (int n = 0; n < {numel}; ++n) {cell.name}[{row}] = 0;")
         product = " * ".join(self.atom(i, index, where, nest) for i in node.inputs)
-        nest.before[len(loops)].append(f"{target} += {product};")
+        nest.before[len(loops)].append(f"{self.place(node, cell, index)} += {product};")
         return nest
 
     def reduced_dims(self, node: Node) -> tuple[Dim, ...]:
@@ -610,10 +611,7 @@ class _KernelWriter:
         """The place of a value that is a cell or a buffer."""
         cell = self.row_cells.get(node) if where == ROW else self.edge_cells.get(node) if where == EDGE else None
         if cell is not None:
-            offset, depth = self.linear(node.dims, index)
-            if cell.name.startswith("kept_"):
-                return f"{cell.name}[{self.offset('(e - begin)', node, index)}]", depth
-            return (cell.name if cell.scalar else f"{cell.name}[{offset}]"), depth
+            return self.place(node, cell, index), self.linear(node.dims, index)[1]
         if node in self.buffers:
             return self.read_buffer(node, index, where)
         return None
@@ -810,18 +808,22 @@ def _joined(nests: Sequence[Nest]) -> list[Nest]:
                 last.before[k].extend(lines)
             for k, lines in enumerate(nest.after):
                 last.after[k].extend(lines)
-            last.writes |= nest.writes
+            last.writes.update(nest.writes)
         else:
             found.append(nest)
     return found
 
 
 def _can_join(first: Nest, second: Nest) -> bool:
-    """Whether two nests may share their loops: the second must not need the first's cells outside the loops."""
+    """Whether two nests may share their loops: the second reads the first's cells only where they were just written."""
     if not (first.pointwise and second.pointwise and first.loops and first.loops == second.loops):
         return False
     outside = "\n".join(line for lines in second.before[: len(second.loops)] for line in lines)
-    return first.simd == second.simd and not any(re.search(rf"\b{name}\b", outside) for name in first.writes)
+    inside = "\n".join(second.before[len(second.loops)])
+    for name, place in first.writes.items():
+        if re.search(rf"\b{name}\b", outside + inside.replace(place, "")):
+            return False
+    return first.simd == second.simd
 
 
 def _next_group(old: list[Dim], new: list[Dim]) -> tuple[list[Dim], list[Dim]]:

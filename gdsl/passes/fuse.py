@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from gdsl.ir.node import Node, users, walk
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.program import Program
-from gdsl.ir.types import Domain
+from gdsl.ir.types import Domain, Kind
 
 LEAVES = frozenset({"load", "const", "iota", "graph_value"})
 REFERENCE_ONLY = frozenset({"scan", "order_rank", "bspline", "bspline_index", "call"})
@@ -491,7 +491,7 @@ def _keep(phases: list[Phase], level) -> list[Phase]:
 
 def _worth_keeping(node: Node) -> bool:
     costly = node.op in ("contract", "reduce", "random") or (node.op in ELEMENTWISE and ELEMENTWISE[node.op].heavy)
-    return costly and node.type.numel <= MAX_KEPT
+    return costly and node.kind is Kind.FLOAT and node.type.numel <= MAX_KEPT
 
 
 def _edge_nodes(roots: Iterable[Node], stop: set[Node]) -> Iterable[Node]:

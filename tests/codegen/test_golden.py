@@ -30,7 +30,7 @@ def kernels(layer: str) -> str:
 @pytest.mark.parametrize("layer", LAYERS)
 def test_golden(layer: str, request: pytest.FixtureRequest) -> None:
     file, text = GOLDEN / f"{layer}.cpp", kernels(layer)
-    if request.config.getoption("--update-golden"):
+    if request.config.getoption("--update-golden", default=False):
         file.write_text(text)
     assert text == file.read_text(), f"{file.name} differs: pytest tests/codegen --update-golden, then read the diff"
 

@@ -93,9 +93,12 @@ def weights(like: Tensor) -> Tensor:
 
 
 def assert_same(found: Sequence[Tensor], wanted: Sequence[Tensor], tolerance: float = 1e-10) -> None:
+    """The same numbers; integers may differ in width, which is the graph's in kernels."""
     assert len(found) == len(wanted)
     for a, w in zip(found, wanted, strict=True):
-        torch.testing.assert_close(a.detach(), w.detach(), rtol=tolerance, atol=tolerance, equal_nan=True)
+        assert a.is_floating_point() == w.is_floating_point()
+        a, w = (t.detach() if t.is_floating_point() else t.long() for t in (a, w))
+        torch.testing.assert_close(a, w, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
 # ----------------------------------------------------------------------------- layers as programs

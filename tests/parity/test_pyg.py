@@ -35,7 +35,7 @@ class Case:
     given:   the program's inputs besides x, as torch_geometric takes them after the graph
     call:    how torch_geometric is called, where that is not ``peer(x, edge_index, *given)``
     symmetric: whether each edge goes both ways
-    single:  how near float32 comes; mean(m^2) - mean(m)^2, in a standard deviation, costs a digit
+    single:  how near float32 comes; mean(m^2) - mean(m)^2, in a standard deviation, costs digits
     """
 
     program: str
@@ -137,7 +137,7 @@ CASES = {
     ),
     "SAGE, mean": Case("SAGE_mean", lambda m: pyg.SAGEConv(5, 4), _sage),
     "SAGE, max": Case("SAGE_max", lambda m: pyg.SAGEConv(5, 4, aggr="max"), _sage),
-    "SAGE, std": Case("SAGE_std", lambda m: pyg.SAGEConv(5, 4, aggr="std"), _sage, single=1e-4),
+    "SAGE, std": Case("SAGE_std", lambda m: pyg.SAGEConv(5, 4, aggr="std"), _sage, single=1e-3),
     "SAGE, normalized": Case("SAGE_normalized", lambda m: pyg.SAGEConv(5, 4, normalize=True), _sage),
     "SAGE, bipartite": Case(
         "SAGE_bipartite", lambda m: pyg.SAGEConv((5, 3), 4), _sage,
@@ -205,7 +205,7 @@ CASES = {
     "GEN": Case("GEN", lambda m: _gen(m["mlp"]), both(inside("mlp"), scalar("t", "aggr_module.t"))),
     "PNA": Case(
         "PNA", lambda m: _pna(),
-        same(pre="pre_nns.0.0.weight", post="post_nns.0.0.weight", bias="post_nns.0.0.bias"), single=1e-4,
+        same(pre="pre_nns.0.0.weight", post="post_nns.0.0.weight", bias="post_nns.0.0.bias"), single=1e-3,
     ),
     "NNConv": Case(
         "NNConv", lambda m: pyg.NNConv(5, 4, nn.Linear(3, 20, bias=False), aggr="mean"),

@@ -1,0 +1,120 @@
+"""How long a new process waits: for `import gdsl`, and for GAT from its text to a first result.
+
+    python benchmarks/startup.py --repeats 7 --json startup.json --markdown
+
+Cold: the kernel cache is an empty folder, so the C++ compiler runs. Cached: the folder that a cold run has filled.
+Both count from the text to the end of the first call, in a process that has imported torch and gdsl. The import of
+gdsl is timed against that of torch alone, as whole processes in turns, and from inside a process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import machine
+import report
+from children import FOLDER, environment
+from programs import LAYERS
+
+GAT = LAYERS["GAT"](64)
+
+# What a child runs: the code, then {seconds: ...} as its last line. SOURCE and ARGUMENTS come on its standard input.
+IMPORTS = """
+import json, time
+start = time.perf_counter()
+import torch
+middle = time.perf_counter()
+import gdsl
+print(json.dumps({"torch": middle - start, "gdsl": time.perf_counter() - middle}))
+"""
+
+FIRST_CALL = """
+import json, sys, time
+import torch, gdsl
+given = json.load(sys.stdin)
+x = torch.randn(1000, 64, requires_grad=True)
+edge_index = torch.randint(1000, (2, 10_000))
+torch.mm(x.t(), x).sum().backward()   # torch's own set-up is not the layer's to pay
+with torch.set_grad_enabled(given["backward"]):
+    start = time.perf_counter()
+    conv = gdsl.compile(given["source"], **given["arguments"], backend="cpp")
+    module = time.perf_counter()
+    y = conv(x, edge_index)
+    if given["backward"]:
+        y.sum().backward()
+print(json.dumps({"module": module - start, "all": time.perf_counter() - start}))
+"""
+
+CALLS = {"forward": False, "forward + backward": True}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--repeats", type=int, default=7, help="new processes of each kind")
+    parser.add_argument("--threads", type=int, default=machine.cores())
+    parser.add_argument("--json", help="file to write everything to")
+    parser.add_argument("--markdown", action="store_true", help="print the table of docs/performance.md")
+    parser.add_argument("--tiny", action="store_true", help="measure the machine's ceilings only roughly, in no time")
+    args = parser.parse_args()
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for _ in range(args.repeats):
+        for what, took in _round(args.threads).items():
+            seconds[what].append(took)
+    results = []
+    for what, values in seconds.items():
+        median, q1, q3 = machine.summary(values)
+        results.append({"what": what, "s": median, "q1": q1, "q3": q3, "rounds": values})
+    about = machine.describe(args.threads, tiny=args.tiny)
+    found = {"kind": "startup", "machine": about, "repeats": args.repeats, "results": results}
+    if args.json:
+        Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
+    print(report.render(found) if args.markdown else "\n".join(f"{r['s']:7.3f} s  {r['what']}" for r in results))
+
+
+def _round(threads: int) -> dict[str, float]:
+    """One new process of each kind."""
+    with tempfile.TemporaryDirectory() as cache:
+        alone, _ = _run("import torch\nprint('{}')", threads, cache)
+        both, inside = _run(IMPORTS, threads, cache)
+    found = {
+        "`import torch`, the process": alone,
+        "`import torch, gdsl`, the process": both,
+        "what `import gdsl` adds, by processes": both - alone,
+        "what `import gdsl` adds, inside": inside["gdsl"],
+    }
+    for name, backward in CALLS.items():
+        given = {"source": GAT.source, "arguments": dict(GAT.arguments), "backward": backward}
+        with tempfile.TemporaryDirectory() as cache:
+            for state in ("cold", "cached"):
+                _, took = _run(FIRST_CALL, threads, cache, given)
+                found[f"GAT {state}, text to first {name}"] = took["all"]
+    return found
+
+
+def _run(code: str, threads: int, cache: str, given: dict[str, Any] | None = None) -> tuple[float, dict[str, float]]:
+    """Seconds that the process took, and what its last line says."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps(given),
+        env=environment(threads, cache),
+        cwd=FOLDER,
+        capture_output=True,
+        text=True,
+    )
+    took = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return took, json.loads(done.stdout.strip().splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Programs as functions of torch: which gradients are asked for, what is kept, what modes and threads do."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+
+import pytest
+import torch
+
+from gdsl.ir import build as b
+from gdsl.ir.types import Domain
+from gdsl.passes.pipeline import Options
+from tests.ir.drive import (
+    GRAPHS, LAYERS, PLAIN, A, E, G, N, assert_same, expected, frame, gatv2, gradients, integer, load, program, runner,
+    tensors,
+)  # fmt: skip
+
+BACKENDS = {"torch": PLAIN, "cpp": Options()}
+FRAME = frame(GRAPHS["mixed"])
+x, e, p = load("x", N, A), load("e", E, A), load("p", G, A)
+SMALL = program(b.segment(b.gather(x * x, "j") * e, "i", "sum", N), x * p)
+
+backends = pytest.mark.parametrize("backend", BACKENDS)
+
+
+def made(q, backend: str):
+    return runner(q, backend, BACKENDS[backend])
+
+
+@backends
+@pytest.mark.parametrize("mask", [(True, False, False), (False, True, False), (False, False, True), (True, True, False)])
+def test_only_the_gradients_that_are_asked_for(backend: str, mask: tuple[bool, ...]) -> None:
+    values = tensors(SMALL, FRAME)
+    for value, wanted in zip(values, mask, strict=True):
+        value.requires_grad_(wanted)
+    run = made(SMALL, backend)
+    assert_same(gradients(run(values, FRAME), values), gradients(expected(SMALL, values, FRAME), values))
+    assert [owner.wrt for owner in run._differentiable.values()] == [
+        tuple(n for n, wanted in zip(SMALL.inputs, mask, strict=True) if wanted)
+    ]
+
+
+@backends
+def test_a_gradient_of_one_output_only(backend: str) -> None:
+    values = tensors(SMALL, FRAME)
+    for k in range(2):
+        outputs, wanted = made(SMALL, backend)(values, FRAME), expected(SMALL, values, FRAME)
+        assert_same(gradients(outputs[k : k + 1], values), gradients(wanted[k : k + 1], values))
+
+
+@backends
+def test_an_output_that_is_an_input(backend: str) -> None:
+    q = program(x, x * 2.0)
+    values = tensors(q, FRAME)
+    outputs = made(q, backend)(values, FRAME)
+    assert_same(outputs, [values[0], 2 * values[0]])
+    assert_same(gradients(outputs, values), gradients([values[0] * 1.0, 2 * values[0]], values))
+
+
+@backends
+def test_the_same_output_twice(backend: str) -> None:
+    q = program(x * x, x * x)
+    values = tensors(q, FRAME)
+    outputs = made(q, backend)(values, FRAME)
+    assert_same(gradients(outputs, values), gradients(expected(q, values, FRAME), values))
+
+
+@backends
+def test_no_grad_compiles_no_derivative(backend: str) -> None:
+    run, values = made(SMALL, backend), tensors(SMALL, FRAME)
+    with torch.no_grad():
+        outputs = run(values, FRAME)
+    with torch.inference_mode():
+        again = run(values, FRAME)
+    assert not any(o.requires_grad for o in outputs)
+    assert run._differentiable == {}
+    assert_same(outputs, again)
+
+
+@backends
+def test_integer_outputs_have_no_gradient(backend: str) -> None:
+    q = program(b.segment(e, "i", "argmax", N), b.segment(e, "i", "max", N))
+    values = tensors(q, FRAME)
+    winners, top = made(q, backend)(values, FRAME)
+    assert not winners.requires_grad
+    assert_same(gradients([top], values), gradients(expected(q, values, FRAME)[1:], values))
+
+
+@backends
+def test_integer_inputs(backend: str) -> None:
+    q = program(b.segment(b.index(load("t", G, type(A)("r", 3), A), integer("rel", E, 3), "r"), "i", "sum", N))
+    values = tensors(q, FRAME)
+    outputs = made(q, backend)(values, FRAME)
+    assert_same(gradients(outputs, values), gradients(expected(q, values, FRAME), values))
+
+
+@backends
+def test_gradients_that_are_not_contiguous(backend: str) -> None:
+    """An expanded gradient, as ``sum`` sends it, and a transposed one; inputs that are views."""
+    wide = torch.rand(4, 6, dtype=torch.float64, requires_grad=True)
+    rest = tensors(SMALL, FRAME)
+    values = [wide.T if n is x else v for n, v in zip(SMALL.inputs, rest, strict=True)]
+    for turn in (lambda o: o.sum(), lambda o: (o.T @ torch.ones(6, 3).double()).sum()):
+        found = torch.autograd.grad(turn(made(SMALL, backend)(values, FRAME)[0]), [wide])
+        assert_same(found, torch.autograd.grad(turn(expected(SMALL, values, FRAME)[0]), [wide]))
+
+
+@backends
+def test_backward_twice_needs_retain_graph(backend: str) -> None:
+    (first, *_), run = tensors(SMALL, FRAME), made(SMALL, backend)
+    values = [first, *tensors(SMALL, FRAME)[1:]]
+    score = run(values, FRAME)[0].sum()
+    score.backward(retain_graph=True)
+    once = first.grad.clone()
+    score.backward()
+    assert_same([first.grad], [2 * once])
+    with pytest.raises(RuntimeError, match="second time"):
+        score.backward()
+
+
+@backends
+def test_an_input_changed_in_place_is_noticed(backend: str) -> None:
+    values = tensors(SMALL, FRAME)
+    changed = values[0] * 1.0
+    outputs = made(SMALL, backend)([changed, *values[1:]], FRAME)
+    changed.data  # noqa: B018 - reading is harmless
+    changed.mul_(2.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        outputs[0].sum().backward()
+
+
+@backends
+def test_nothing_is_kept_alive(backend: str) -> None:
+    run, values = made(gatv2(), backend), tensors(gatv2(), FRAME)
+    outputs = run(values, FRAME)
+    outputs[0].sum().backward()
+    watch = weakref.ref(outputs[0].grad_fn)
+    del outputs
+    assert watch() is None
+
+
+@backends
+def test_functional_transforms_of_torch(backend: str) -> None:
+    """jacobian and hessian by torch.autograd.functional."""
+    q = program(b.total(b.segment(b.gather(x * x * x, "j") * b.gather(x, "i"), "i", "sum", N)))
+    (value,), run = tensors(q, FRAME), made(q, backend)
+    hessian = torch.autograd.functional.hessian(lambda v: run([v], FRAME)[0].sum(), value)
+    wanted = torch.autograd.functional.hessian(lambda v: expected(q, [v], FRAME)[0].sum(), value)
+    assert_same([hessian], [wanted])
+
+
+def test_threads_share_a_runner() -> None:
+    q = LAYERS["GAT"]()
+    run, values = made(q, "cpp"), tensors(q, FRAME)
+    wanted, found, errors = gradients(expected(q, values, FRAME), values), [], []
+
+    def work() -> None:
+        try:
+            found.append(gradients(run(values, FRAME), values))
+        except Exception as error:  # noqa: BLE001 - shown below
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert errors == []
+    assert len(found) == 4
+    for g in found:
+        assert_same(g, wanted)
+    assert len(run._differentiable) == 1
+
+
+@backends
+def test_one_runner_serves_many_graphs(backend: str) -> None:
+    run = made(SMALL, backend)
+    for name in GRAPHS:
+        f = frame(GRAPHS[name])
+        values = tensors(SMALL, f)
+        assert_same(gradients(run(values, f), values), gradients(expected(SMALL, values, f), values))
+
+
+@pytest.mark.parametrize("save", [True, False])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_recomputing_and_saving_agree(layer: str, save: bool) -> None:
+    q = LAYERS[layer]()
+    values = tensors(q, FRAME)
+    run = runner(q, "cpp", Options(save=save))
+    assert_same(gradients(run(values, FRAME), values), gradients(expected(q, values, FRAME), values))
+    (owner,) = run._differentiable.values()
+    assert bool(owner.saved) == save
+
+
+@backends
+def test_a_batch_of_graphs(backend: str) -> None:
+    q = program(b.segment(x * x, "g", "sum", Domain.GRAPH))
+    f = frame(GRAPHS["mixed"], batch=torch.tensor([0, 0, 1, 1, 3, 3]), num_graphs=5)
+    values = tensors(q, f)
+    outputs = made(q, backend)(values, f)
+    assert outputs[0].shape == (5, 4)
+    assert_same(gradients(outputs, values), gradients(expected(q, values, f), values))
