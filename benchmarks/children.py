@@ -24,7 +24,7 @@ class Child:
     """A worker process. Idle while no request is out: it waits for its next line."""
 
     def __init__(self, threads: int, cache: str, *, exact_memory: bool = False):
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by close()
         self._process = subprocess.Popen(
             [sys.executable, str(FOLDER / "worker.py")],
             stdin=subprocess.PIPE,
@@ -78,7 +78,7 @@ def environment(threads: int, cache: str, *, exact_memory: bool = False) -> dict
         "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")])),
     }
     if exact_memory:
-        # Each block above this size is mapped on its own and unmapped when it is freed; setting it also stops malloc
-        # from raising the limit by itself.
+        # Each block above this size is mapped on its own and unmapped when it is freed; setting it also stops
+        # malloc from raising the limit by itself.
         more["MALLOC_MMAP_THRESHOLD_"] = "65536"
     return {**os.environ, **more}

@@ -1,4 +1,4 @@
-"""The graphs that layers are measured on: a name -> edge_index [2, E] (sources, targets) and the number of nodes."""
+"""The graphs that layers are measured on: edge_index [2, E] (sources, targets) and the number of nodes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def github(nodes: int, edges: int, data: str | None = None) -> tuple[Tensor, int
     """GitHub developers who follow each other (Rozemberczki et al., 2019), each edge both ways."""
     root = data or os.environ.get("GDSL_DATA")
     if not root:
-        raise SystemExit("the GitHub graph needs --data FOLDER or $GDSL_DATA, a folder that holds musae/git.npz")
+        raise SystemExit("the GitHub graph needs --data FOLDER or $GDSL_DATA, with musae/git.npz in it")
     path = Path(root).expanduser() / "musae" / "git.npz"
     if not path.is_file():
         raise SystemExit(f"there is no {path}")
@@ -40,7 +40,7 @@ def github(nodes: int, edges: int, data: str | None = None) -> tuple[Tensor, int
 
 
 def molecules(nodes: int, edges: int, data: str | None = None) -> tuple[Tensor, int]:
-    """A batch of 1,000 random trees of 20 to 30 atoms with up to three ring bonds each, each bond both ways."""
+    """1,000 random trees of 20 to 30 atoms with up to three ring bonds each, each bond both ways."""
     random = np.random.default_rng(SEED)
     bonds: list[tuple[int, int]] = []
     first = 0
@@ -66,7 +66,7 @@ def _molecule(size: int, random: np.random.Generator) -> list[tuple[int, int]]:
         bond(int(random.choice(free)), atom)
     for _ in range(3):
         a, b = (int(v) for v in random.choice(size, 2, replace=False))
-        if valence[a] < MAX_VALENCE and valence[b] < MAX_VALENCE and (a, b) not in bonds and (b, a) not in bonds:
+        if max(valence[a], valence[b]) < MAX_VALENCE and not {(a, b), (b, a)} & set(bonds):
             bond(a, b)
     return bonds
 

@@ -1,19 +1,18 @@
 """gdsl against its peers on one graph: time forward and forward + backward, first call, and peak memory.
 
-    python benchmarks/layers.py                                      the graph of docs/performance.md, four layers
+    python benchmarks/layers.py                               four layers, the graph of docs/performance.md
     python benchmarks/layers.py --layers GCN,EdgeConv --peers pyg,pyg-sorted,torch.sparse,pyg-compile,dgl
     python benchmarks/layers.py --graph github --data FOLDER --json github.json --markdown
 
-Each (layer, implementation) runs in a process of its own; only one computes at a time. Time is taken in rounds: in
-each round every implementation makes a few calls in its turn, so that a machine that gets slower slows all of them,
-and ratios are taken within a round. Before that, each one's outputs and gradients are compared with torch_geometric's
-for the same weights, and the run ends if gdsl's differ by more than 1e-3.
+Each (layer, implementation) runs in a process of its own; only one computes at a time. Time is taken in
+rounds: in each round every implementation makes a few calls in its turn, so that a machine that gets slower
+slows all of them, and ratios are taken within a round. Before that, each one's outputs and gradients are
+compared with torch_geometric's for the same weights, and the run ends if gdsl's differ by more than 1e-3.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -30,6 +29,9 @@ from graphs import GRAPHS, SEED
 from peers import BUILDERS
 from programs import LAYERS, Layer
 from torch import Tensor
+
+Row = dict[str, Any]
+Request = dict[str, Any]
 
 MODES = ("forward", "both")
 REFERENCE = "pyg"
@@ -56,7 +58,8 @@ def main() -> None:
     graph = {"name": args.graph, "nodes": nodes, "edges": edge_index.shape[1]}
     about = machine.describe(args.threads, tiny=args.tiny)
     print("\n".join(machine.lines(about)))
-    print(f"{args.graph}: {nodes:,} nodes, {edge_index.shape[1]:,} edges, {args.features} features, float32\n")
+    size = f"{nodes:,} nodes, {edge_index.shape[1]:,} edges, {args.features} features, float32"
+    print(f"{args.graph}: {size}\n")
     found: dict[str, Any] = {
         "kind": "layers",
         "machine": about,
@@ -69,8 +72,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in settings.layers:
             found["results"] += _layer(name, edge_index, nodes, settings, Path(folder))
-            if args.json:  # after each layer, so that a run that is cut short leaves what it has
-                Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
+            report.write(found, args.json)  # each time, so that a run that is cut short leaves what it has
     if args.markdown:
         print(report.render(found))
 
@@ -86,10 +88,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peers", type=_names(BUILDERS), default="pyg,torch.sparse", help=",".join(BUILDERS))
     parser.add_argument("--repeats", type=int, default=7, help="rounds")
     parser.add_argument("--calls", type=int, default=3, help="timed calls of each implementation in a round")
-    parser.add_argument("--threads", type=int, default=machine.cores())
-    parser.add_argument("--json", help="file to write everything to")
-    parser.add_argument("--markdown", action="store_true", help="print the table of docs/performance.md")
-    parser.add_argument("--tiny", action="store_true", help="measure the machine's ceilings only roughly, in no time")
+    report.add_options(parser)
     return parser.parse_args()
 
 
@@ -110,7 +109,7 @@ class _names:
 # -- one layer -------------------------------------------------------------------------------------
 
 
-def _layer(name: str, edge_index: Tensor, nodes: int, settings: Settings, folder: Path) -> list[dict[str, Any]]:
+def _layer(name: str, edge_index: Tensor, nodes: int, settings: Settings, folder: Path) -> list[Row]:
     """A row for each implementation that has the layer."""
     case = folder / f"{name}.case"
     torch.save(_case(LAYERS[name](settings.features), edge_index, nodes, settings.features), case)
@@ -121,7 +120,7 @@ def _layer(name: str, edge_index: Tensor, nodes: int, settings: Settings, folder
         i: {**build, "implementation": i, "threads": settings.threads, "result": str(folder / f"{name}.{i}")}
         for i in asked
     }
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, Row] = {}
     with children() as started:
         running: dict[str, Child] = {}
         for i, request in requests.items():
@@ -143,7 +142,7 @@ def _layer(name: str, edge_index: Tensor, nodes: int, settings: Settings, folder
     return [rows[i] for i in wanted]
 
 
-def _asked(child: Child, request: Mapping[str, Any]) -> dict[str, Any]:
+def _asked(child: Child, request: Request) -> dict[str, Any]:
     try:
         return child.ask(**request)
     except ChildFailed as error:
@@ -152,7 +151,7 @@ def _asked(child: Child, request: Mapping[str, Any]) -> dict[str, Any]:
         return {"failed": str(error) or "the process ended without a word"}
 
 
-def _works(row: Mapping[str, Any]) -> bool:
+def _works(row: Row) -> bool:
     return "first_call" in row
 
 
@@ -161,7 +160,7 @@ def _case(layer: Layer, edge_index: Tensor, nodes: int, features: int) -> dict[s
     random = torch.Generator().manual_seed(SEED)
 
     def draw(shape: Sequence[int], scale: float = 1.0) -> Tensor:
-        return torch.randn(*shape, generator=random) * scale
+        return torch.randn(tuple(shape), generator=random) * scale
 
     weights = {}
     for name, w in layer.weights.items():
@@ -170,11 +169,11 @@ def _case(layer: Layer, edge_index: Tensor, nodes: int, features: int) -> dict[s
             weights[name].zero_()
     if "beta" in weights:
         weights["beta"].fill_(1.0)
-    size = (nodes, features)
-    return {"edge_index": edge_index, "num_nodes": nodes, "x": draw(size), "grad": draw(size), "weights": weights}
+    x, grad = draw((nodes, features)), draw((nodes, features))
+    return {"edge_index": edge_index, "num_nodes": nodes, "x": x, "grad": grad, "weights": weights}
 
 
-def _compare(name: str, rows: Mapping[str, dict[str, Any]], requests: Mapping[str, Mapping[str, Any]]) -> None:
+def _compare(name: str, rows: Mapping[str, Row], requests: Mapping[str, Request]) -> None:
     """Largest difference from torch_geometric of the output and of each gradient, into the rows."""
     if not _works(rows[REFERENCE]):
         print(f"{name}: torch_geometric does not run it, so nothing is compared")
@@ -198,7 +197,7 @@ def _difference(found: Tensor, expected: Tensor) -> float:
     return (found - expected).abs().max().item() / scale
 
 
-def _time(timed: Mapping[str, Child], rows: Mapping[str, dict[str, Any]], settings: Settings) -> None:
+def _time(timed: Mapping[str, Child], rows: Mapping[str, Row], settings: Settings) -> None:
     """Rounds of turns; a round's time is the median of the calls in it."""
     for mode in MODES:
         rounds: dict[str, list[float]] = {i: [] for i in timed}
@@ -215,12 +214,13 @@ def _time(timed: Mapping[str, Child], rows: Mapping[str, dict[str, Any]], settin
                 )
 
 
-def _memory(request: Mapping[str, Any], threads: int, cache: str) -> dict[str, Any]:
+def _memory(request: Request, threads: int, cache: str) -> dict[str, Any]:
     """Peak memory in a fresh process, whose malloc keeps no large block: see worker.py."""
     with children() as started:
-        started.append(Child(threads, cache, exact_memory=True))
-        started[0].ask(**request)
-        return {mode: started[0].ask(do="memory", mode=mode) for mode in MODES}
+        child = Child(threads, cache, exact_memory=True)
+        started.append(child)
+        _asked(child, request)
+        return {mode: child.ask(do="memory", mode=mode) for mode in MODES}
 
 
 if __name__ == "__main__":

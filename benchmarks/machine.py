@@ -54,9 +54,8 @@ def _shortened(argument: str) -> str:
 def commit() -> str:
     if shutil.which("git") is None:
         return ""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=REPOSITORY, capture_output=True, text=True
-    )
+    describe = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(describe, cwd=REPOSITORY, capture_output=True, text=True)
     return done.stdout.strip()
 
 
@@ -88,7 +87,7 @@ def cpu() -> str:
 
 
 def ceilings(threads: int, *, tiny: bool = False) -> dict[str, float]:
-    """The best of a few tries: a copy that no cache holds, read and written bytes counted, and a matrix product."""
+    """The best of a few tries: a copy that no cache holds (bytes read and written), and a matrix product."""
     import torch
 
     torch.set_num_threads(threads)
@@ -125,9 +124,12 @@ def lines(about: dict[str, Any]) -> list[str]:
     """A description for people."""
     tops = about["ceilings"]
     shown = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    ceilings = (
+        f"copy {tops['copy_gb_s']:.3g} GB/s (read + written), "
+        f"float32 matrix product {tops['matmul_gflop_s']:.3g} GFLOP/s"
+    )
     return [
         f"{about['date']}, commit {about['commit'] or 'unknown'}, `{about['command']}`",
-        f"{about['cpu']}, {about['threads']} of {about['cores']} cores; measured ceilings: copy "
-        f"{tops['copy_gb_s']:.3g} GB/s (read + written), float32 matrix product {tops['matmul_gflop_s']:.3g} GFLOP/s",
+        f"{about['cpu']}, {about['threads']} of {about['cores']} cores; measured ceilings: {ceilings}",
         shown,
     ]

@@ -1,7 +1,7 @@
 """The ways to run a layer: gdsl, and those that it is measured against. Each is a row of ``BUILDERS``.
 
-A builder gets a layer and a case (graph, inputs, weights) and gives a ``Built``, or raises ``Unsupported``. What a
-library can prepare once for a graph, it prepares here, and that time is reported apart.
+A builder gets a layer and a case (graph, inputs, weights) and gives a ``Built``, or raises ``Unsupported``.
+What a library can prepare once for a graph, it prepares here, and that time is reported apart.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from programs import Layer, Weight
+from programs import Layer, Peer, Weight
 from torch import Tensor, nn
 
 
@@ -81,7 +81,7 @@ def _fill(parameters: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor])
 # -- torch_geometric and DGL -----------------------------------------------------------------------
 
 
-def _module(library: Any, layer: Layer, peer: Any) -> nn.Module:
+def _module(library: Any, layer: Layer, peer: Peer) -> nn.Module:
     network = []
     if layer.mlp:
         a, b, c = layer.mlp
@@ -119,7 +119,8 @@ def _pyg_module(layer: Layer, **more: Any) -> nn.Module:
         import torch_geometric.nn as library
     except ImportError as error:
         raise Unsupported("torch_geometric is not installed") from error
-    return _module(library, layer, type(layer.pyg)(layer.pyg.name, layer.pyg.args, {**layer.pyg.kwargs, **more}))
+    peer = layer.pyg
+    return _module(library, layer, Peer(peer.name, peer.args, {**peer.kwargs, **more}))
 
 
 def _pyg(layer: Layer, case: Case) -> Built:
@@ -137,9 +138,11 @@ def _pyg_compile(layer: Layer, case: Case) -> Built:
 
 
 def _pyg_sorted(layer: Layer, case: Case) -> Built:
-    """The best that torch_geometric does with a graph prepared once: its product with a sparse matrix where the
-    layer is one, with the norms of GCN computed beforehand too, and else an EdgeIndex sorted by target, with its
-    pointers and its permutation to the other order filled in."""
+    """The best that torch_geometric does with a graph prepared once.
+
+    That is its product with a sparse matrix where the layer is one, with the norms of GCN computed beforehand
+    too, and else an EdgeIndex sorted by target, with its pointers and the other order filled in.
+    """
     if layer.sparse is None:
         return _pyg_edge_index(layer, case)
     module = _pyg_module(layer, **({"normalize": False} if layer.sparse == "norm" else {}))
@@ -180,7 +183,7 @@ def _dgl(layer: Layer, case: Case) -> Built:
     except (ImportError, OSError) as error:
         raise Unsupported("dgl is not installed") from error
     module = _module(dgl.nn, layer, layer.dgl)
-    names = {name: (w.dgl, w.linear and not w.dgl_flat) for name, w in layer.weights.items() if w.dgl is not None}
+    names = {n: (w.dgl, w.linear and not w.dgl_flat) for n, w in layer.weights.items() if w.dgl is not None}
     parameters, restore = _own(module, case, names)
     start = time.perf_counter()
     graph = dgl.graph((case.edge_index[0], case.edge_index[1]), num_nodes=case.num_nodes)
@@ -191,9 +194,13 @@ def _dgl(layer: Layer, case: Case) -> Built:
     def call(x: Tensor) -> Tensor:
         return module(graph, x, **more).flatten(1)
 
-    # DGL keeps COO, CSR and CSC: source and target of each edge, and twice a pointer, an index and an edge id.
-    size = 6 * case.edge_index.shape[1] + 2 * (case.num_nodes + 1)
-    return Built(call, parameters, lambda: [torch.empty(size, dtype=torch.int64, device="meta")], took, restore)
+    def held() -> list[Tensor]:
+        # COO, CSR and CSC: both ends of each edge, and twice a pointer, an index and an edge id. DGL shows
+        # none of them as a tensor, so one without memory stands for their size.
+        size = 6 * case.edge_index.shape[1] + 2 * (case.num_nodes + 1)
+        return [torch.empty(size, dtype=torch.int64, device="meta")]
+
+    return Built(call, parameters, held, took, restore)
 
 
 # -- torch.sparse ----------------------------------------------------------------------------------
@@ -238,7 +245,7 @@ def _torch_sparse(layer: Layer, case: Case) -> Built:
         raise Unsupported("the layer is no product with a sparse matrix")
     start = time.perf_counter()
     values = _VALUES[layer.sparse or ""](case)
-    # int32 indices: MKL's interface in torch takes them as they are, and would have int64 ones converted in each call.
+    # int32 indices: MKL takes them as they are, and torch would convert int64 ones in each call.
     matrix, transpose = (_csr(case, values, end, torch.int32) for end in (1, 0))
     took = time.perf_counter() - start
     parameters = {name: nn.Parameter(value.clone()) for name, value in case.weights.items()}

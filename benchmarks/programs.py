@@ -1,7 +1,8 @@
 """The layers that are measured: each one's text, its weights, and what the peers call it.
 
-A new row in ``LAYERS`` is all that a new layer takes. Weights have the shape that the text declares; ``Weight`` says
-under which name and in which form torch_geometric and DGL hold them, so that all run with the same numbers.
+A new row in ``LAYERS`` is all that a new layer takes. Weights have the shape that the text declares;
+``Weight`` says under which name and in which form torch_geometric and DGL hold them, so that all run with the
+same numbers.
 
 No layer adds self-loops: torch_geometric would add them anew in each call, and gdsl once a graph.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 Shape = tuple[int, ...]
@@ -22,7 +24,7 @@ class Weight:
     """A parameter of the text.
 
     shape     as the text declares it
-    pyg, dgl  its name in the peer's state; where DGL has the layer and not this parameter, it is zero everywhere
+    pyg, dgl  its name in the peer's state; zero everywhere where DGL has the layer and not this parameter
     linear    the peers hold the transpose, with all but the first dim flattened, as torch.nn.Linear does
     dgl_flat  DGL holds it as it is, even so
     """
@@ -49,12 +51,12 @@ class Layer:
 
     arguments  of the text
     mlp        sizes of the network that the peers take as their first argument
-    sparse     "norm", "mean", "one" or "max" where the layer is a product with a sparse matrix: what its values are,
-               for torch.sparse (which has no max) and for torch_geometric's sparse variant
+    sparse     "norm", "mean", "one" or "max" where the layer is a product with a sparse matrix: what the
+               matrix holds, for torch.sparse (which has no max) and torch_geometric's sparse variant
     """
 
     source: str
-    arguments: Mapping[str, int]
+    arguments: Mapping[str, Any]
     weights: Mapping[str, Weight]
     pyg: Peer
     mlp: Shape = ()
@@ -194,7 +196,7 @@ def _linear(shape: Shape, pyg: str, dgl: str | None = None) -> Weight:
 def _mlp(*sizes: int) -> dict[str, Weight]:
     """Linear, ReLU, Linear: the parameters of a torch.nn.Sequential, as w1, b1, w2, b2."""
     found: dict[str, Weight] = {}
-    for k, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for k, (a, b) in enumerate(pairwise(sizes)):
         found[f"w{k + 1}"] = _linear((a, b), f"nn.{2 * k}.weight", f"apply_func.{2 * k}.weight")
         found[f"b{k + 1}"] = Weight((b,), f"nn.{2 * k}.bias", dgl=f"apply_func.{2 * k}.bias")
     return found

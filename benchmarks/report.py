@@ -38,14 +38,29 @@ def table(header: Cells, rows: Iterable[Cells]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What every benchmark takes."""
+    parser.add_argument("--threads", type=int, default=machine.cores())
+    parser.add_argument("--json", help="file to write everything to")
+    parser.add_argument("--markdown", action="store_true", help="print the table of docs/performance.md")
+    parser.add_argument("--tiny", action="store_true", help="measure the machine's ceilings only roughly")
+
+
+def write(found: Mapping[str, Any], path: str | None) -> None:
+    """Write a result as JSON, if there is a path for it."""
+    if path:
+        Path(path).write_text(json.dumps(found, indent=1) + "\n")
+
+
 # -- layers ----------------------------------------------------------------------------------------
 
 
 def _layers(found: Mapping[str, Any]) -> str:
     graph = found["graph"]
     head = (
-        f"{graph['name']} graph, {graph['nodes']:,} nodes, {graph['edges']:,} edges, {found['features']} features, "
-        f"float32; {found['repeats']} rounds of {found['calls']} calls: median [quartiles]."
+        f"{graph['name']} graph, {graph['nodes']:,} nodes, {graph['edges']:,} edges, "
+        f"{found['features']} features, float32; {found['repeats']} rounds of {found['calls']} calls: "
+        "median [quartiles]."
     )
     times = ["fwd ms", "× gdsl", "fwd+bwd ms", "× gdsl"]
     header = ["layer", "by", *times, "peak MB fwd", "fwd+bwd", "graph MB", "sort ms", "first s"]
@@ -93,7 +108,8 @@ def progress(row: Mapping[str, Any]) -> str:
     for mode, label in (("forward", "fwd"), ("both", "fwd+bwd")):
         ratio = f"×{row[mode]['over_gdsl']:<6.2f}" if "over_gdsl" in row[mode] else " " * 7
         parts.append(f"{label} {_number(row[mode]['ms']):>7} ms {ratio}")
-    parts.append(f"peak {_number(row['memory']['forward']['mb']):>6} | {_number(row['memory']['both']['mb']):>6} MB")
+    forward, both = (_number(row["memory"][mode]["mb"]) for mode in ("forward", "both"))
+    parts.append(f"peak {forward:>6} | {both:>6} MB")
     parts.append(f"first call {sum(row['first_call'].values()):.2f} s")
     return "  ".join(parts)
 
@@ -109,8 +125,8 @@ def _startup(found: Mapping[str, Any]) -> str:
 
 def _small(found: Mapping[str, Any]) -> str:
     head = (
-        f"{found['nodes']} nodes, {found['edges']} edges, {found['features']} features, "
-        f"{found['threads']} thread{'s' if found['threads'] > 1 else ''}; medians of {found['calls']:,} calls."
+        f"{found['nodes']} nodes, {found['edges']} edges, {found['features']} features; "
+        f"medians of {found['calls']:,} calls."
     )
     rows = [
         [r["layer"], r["implementation"], *(f"{r[mode]['us']:.0f}" for mode in ("forward", "both"))]
@@ -119,7 +135,11 @@ def _small(found: Mapping[str, Any]) -> str:
     return f"{head}\n\n{table(['layer', 'by', 'fwd µs', 'fwd+bwd µs'], rows)}"
 
 
-_TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {"layers": _layers, "startup": _startup, "small": _small}
+_TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "layers": _layers,
+    "startup": _startup,
+    "small": _small,
+}
 
 
 # -- the page --------------------------------------------------------------------------------------

@@ -2,20 +2,18 @@
 
     python benchmarks/small.py --json small.json --markdown
 
-All run in this process, in turns of a hundred calls. gdsl gets a gdsl.Graph made beforehand, as in training on a
-fixed set of graphs, and once the raw edge_index that torch_geometric gets, whose graph it finds again by the tensor.
+All run in this process, in turns of a hundred calls. gdsl gets a gdsl.Graph made beforehand, as in training
+on a fixed set of graphs, and in another row the raw edge_index that torch_geometric gets, whose graph it
+finds again by the tensor.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import gdsl
 import machine
 import report
 import torch
@@ -23,6 +21,8 @@ from graphs import SEED
 from peers import BUILDERS, Case, Unsupported
 from programs import LAYERS, Layer
 from torch import Tensor
+
+import gdsl
 
 NAMES = ("GCN", "GAT")
 TURN = 100
@@ -41,12 +41,10 @@ def main() -> None:
         "nodes": args.nodes,
         "edges": args.edges,
         "features": args.features,
-        "threads": args.threads,
         "calls": args.calls,
         "results": results,
     }
-    if args.json:
-        Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
+    report.write(found, args.json)
     if args.markdown:
         print(report.render(found))
 
@@ -57,10 +55,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--edges", type=int, default=64)
     parser.add_argument("--features", type=int, default=64, help="a multiple of 4, the number of heads")
     parser.add_argument("--calls", type=int, default=1000)
-    parser.add_argument("--threads", type=int, default=machine.cores())
-    parser.add_argument("--json", help="file to write everything to")
-    parser.add_argument("--markdown", action="store_true", help="print the table of docs/performance.md")
-    parser.add_argument("--tiny", action="store_true", help="measure the machine's ceilings only roughly, in no time")
+    report.add_options(parser)
     return parser.parse_args()
 
 

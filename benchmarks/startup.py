@@ -2,9 +2,9 @@
 
     python benchmarks/startup.py --repeats 7 --json startup.json --markdown
 
-Cold: the kernel cache is an empty folder, so the C++ compiler runs. Cached: the folder that a cold run has filled.
-Both count from the text to the end of the first call, in a process that has imported torch and gdsl. The import of
-gdsl is timed against that of torch alone, as whole processes in turns, and from inside a process.
+Cold: the kernel cache is an empty folder, so the C++ compiler runs. Cached: the folder that a cold run has
+filled. Both count from the text to the end of the first call, in a process that has imported torch and gdsl.
+The import of gdsl is timed against that of torch alone, as whole processes in turns, and inside a process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import machine
@@ -26,7 +25,7 @@ from programs import LAYERS
 
 GAT = LAYERS["GAT"](64)
 
-# What a child runs: the code, then {seconds: ...} as its last line. SOURCE and ARGUMENTS come on its standard input.
+# What the children run. Their last line says how many seconds what took.
 IMPORTS = """
 import json, time
 start = time.perf_counter()
@@ -59,10 +58,7 @@ CALLS = {"forward": False, "forward + backward": True}
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=7, help="new processes of each kind")
-    parser.add_argument("--threads", type=int, default=machine.cores())
-    parser.add_argument("--json", help="file to write everything to")
-    parser.add_argument("--markdown", action="store_true", help="print the table of docs/performance.md")
-    parser.add_argument("--tiny", action="store_true", help="measure the machine's ceilings only roughly, in no time")
+    report.add_options(parser)
     args = parser.parse_args()
     seconds: dict[str, list[float]] = defaultdict(list)
     for _ in range(args.repeats):
@@ -74,9 +70,10 @@ def main() -> None:
         results.append({"what": what, "s": median, "q1": q1, "q3": q3, "rounds": values})
     about = machine.describe(args.threads, tiny=args.tiny)
     found = {"kind": "startup", "machine": about, "repeats": args.repeats, "results": results}
-    if args.json:
-        Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
-    print(report.render(found) if args.markdown else "\n".join(f"{r['s']:7.3f} s  {r['what']}" for r in results))
+    report.write(found, args.json)
+    print("\n".join(f"{r['s']:7.3f} s  {r['what']}" for r in results))
+    if args.markdown:
+        print(report.render(found))
 
 
 def _round(threads: int) -> dict[str, float]:
@@ -99,7 +96,7 @@ def _round(threads: int) -> dict[str, float]:
     return found
 
 
-def _run(code: str, threads: int, cache: str, given: dict[str, Any] | None = None) -> tuple[float, dict[str, float]]:
+def _run(code: str, threads: int, cache: str, given: Any = None) -> tuple[float, dict[str, float]]:
     """Seconds that the process took, and what its last line says."""
     start = time.perf_counter()
     done = subprocess.run(

@@ -1,8 +1,13 @@
-"""A child process that runs one layer in one way, as the parent asks. Requests and replies are lines of JSON.
+"""A child process that runs one layer in one way, as the parent asks, in lines of JSON.
 
-    {"do": "build", "layer": ..., "implementation": ..., "features": ..., "case": PATH, "threads": ..., "result": PATH}
+The requests:
+
+    {"do": "build", "layer": ..., "implementation": ..., "features": ..., "threads": ...,
+     "case": PATH to read, "result": PATH to write}
     {"do": "time", "mode": "forward" or "both", "calls": 3}
     {"do": "memory", "mode": "forward" or "both"}
+
+and what comes back is what the methods of ``Worker`` return.
 """
 
 from __future__ import annotations
@@ -96,13 +101,13 @@ class Worker:
         return {"ms": found}
 
     def memory(self, request: dict[str, Any]) -> dict[str, Any]:
-        """MB that a call adds to the process at its peak, beyond its output and, with a backward, the gradients.
+        """MB that a call adds to the process at its peak, beyond its output and the gradients that it leaves.
 
-        This counts resident pages, whoever asked for them: torch's tensors, a library's buffers and a kernel's own
-        scratch space. The kernel's high-water mark of resident memory is reset before the call, and the parent has
-        set malloc to give every block above 64 kB back to the system when it is freed, so that nothing is hidden in
-        a heap that grew earlier. Inputs, parameters and the prepared graph are resident before. The error is a few
-        hundred kB: the kernel counts pages in batches, and blocks below 64 kB may come from the heap.
+        This counts resident pages, whoever asked for them: torch's tensors, a library's buffers, a kernel's
+        own scratch space. The system's high-water mark of resident memory is reset before the call, and the
+        parent has set malloc to give every block above 64 kB back when it is freed, so that nothing is hidden
+        in a heap that grew earlier. Inputs, parameters and the prepared graph are resident before. The error
+        is a few hundred kB: the system counts pages in batches, and smaller blocks may come from the heap.
         """
         call = {"forward": self.forward, "both": self.both}[request["mode"]]
         call()
@@ -116,7 +121,7 @@ class Worker:
         peak = _status("VmHWM") - before
         results = [y, *(t.grad for t in (self.x, *self.built.parameters.values()) if t.grad is not None)]
         size = sum(t.numel() * t.element_size() for t in results)
-        # A peak before the last gradient exists is less than all the results together: then nothing is beyond.
+        # A peak before the last gradient exists can be less than all the results together.
         return {"mb": max(0.0, (peak - size) / MEGA), "with_results_mb": peak / MEGA}
 
 

@@ -52,6 +52,8 @@ def _rebuild(source: str, name: str, state: dict[str, Any]) -> Layer:
 
 def find_layer(source: str, name: str | None = None) -> ast.Layer:
     """The only layer of a text, or the one of a name."""
+    if not isinstance(source, str):
+        raise InputError(f"a program is text, a str, not {type(source).__name__}")
     layers = {definition.name: definition for definition in parse(source).layers}
     if name is None:
         if len(layers) > 1:

@@ -104,13 +104,27 @@ def pools(layer: ast.Layer) -> bool:
     return any(isinstance(t, ast.Rule) and t.kind == "pool" for t in ast.walk(layer))
 
 
-def count_graphs(bound: Bound) -> int:
+def count_graphs(bound: Bound, device: torch.device | None = None) -> int:
     """How many graphs the batch vector tells apart."""
-    if bound.num_graphs is not None:
-        return int(bound.num_graphs)
-    if bound.batch is None:
-        return 1
-    return int(bound.batch.max()) + 1 if bound.batch.numel() else 0
+    batch, count = bound.batch, bound.num_graphs
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
+        raise InputError(f"`num_graphs` must be a whole number from 0, not {count!r}")
+    if batch is None:
+        return 1 if count is None else count
+    if not isinstance(batch, Tensor) or batch.dtype not in (torch.int64, torch.int32):
+        kind = short(batch.dtype) if isinstance(batch, Tensor) else type(batch).__name__
+        raise InputError(f"`batch` must be an int64 or int32 tensor [N], the graph of each node, not {kind}")
+    if device is not None and batch.device != device:
+        raise InputError(f"`batch` is on {batch.device}, and the inputs are on {device}: move one with .to()")
+    if not batch.numel():
+        return count or 0
+    low, high = (int(v) for v in batch.aminmax())
+    count = high + 1 if count is None else count
+    if low < 0 or high >= count:
+        bad = int(((batch < 0) | (batch >= count)).flatten().nonzero()[0])
+        given = int(batch.flatten()[bad])
+        raise InputError(f"node {bad} is in graph {given}, and graphs are numbered 0 to {count - 1}")
+    return count
 
 
 def free_sizes(
@@ -127,9 +141,8 @@ def free_sizes(
         shape = value.shape[0 if s.role == "graph" and value.dim() == len(s.dims) else 1 :]
         for d, size in zip(s.dims, shape, strict=False):
             base = d.size.id.rstrip("'") if isinstance(d.size, ast.Name) else ""
-            if base in signature.free_dims and d.start is None:
-                if sizes.setdefault(base, size) != size:
-                    raise InputError(f"dim `{base}` has size {sizes[base]} and, in `{s.name}`, size {size}")
+            if base in signature.free_dims and d.start is None and sizes.setdefault(base, size) != size:
+                raise InputError(f"dim `{base}` has size {sizes[base]} and, in `{s.name}`, size {size}")
     for name in signature.free_dims:
         sizes.setdefault(name, 1)
     return sizes
@@ -156,20 +169,22 @@ def check_tensors(tensors: Mapping[str, Tensor], typed: TypedProgram) -> tuple[t
             raise InputError(
                 f"`{d.name}` is on {value.device} and `{some[0]}` is on {some[1].device}: move one with .to()"
             )
+        if d.type.kind is Kind.INT:
+            _check_bound(d, value)
         if d.type.kind is Kind.FLOAT:
             if first is None:
                 first = (d.name, value)
             elif value.dtype != first[1].dtype:
                 raise InputError(
-                    f"`{d.name}` is {_short(value.dtype)} and `{first[0]}` is {_short(first[1].dtype)}: "
-                    f"convert one with .to({_short(first[1].dtype)})"
+                    f"`{d.name}` is {short(value.dtype)} and `{first[0]}` is {short(first[1].dtype)}: "
+                    f"convert one with .to({first[1].dtype})"
                 )
     dtype = first[1].dtype if first else torch.get_default_dtype()
     device = some[1].device if some else torch.device("cpu")
     return dtype, device
 
 
-def _short(dtype: torch.dtype) -> str:
+def short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
@@ -181,18 +196,26 @@ def _check_kind(d: Declaration, value: Tensor) -> None:
         Kind.BOOL: value.dtype == torch.bool,
     }[d.type.kind]
     if not fits:
-        wanted = {Kind.FLOAT: "real numbers", Kind.INT: "int64 or int32", Kind.BOOL: "bool"}[d.type.kind]
-        raise InputError(f"`{d.name}` must hold {wanted}, and it is {_short(value.dtype)}")
-    if d.type.kind is Kind.INT and d.type.bound is not None and value.numel():
-        low, high = value.aminmax()
-        if int(low) < 0 or int(high) >= d.type.bound:
-            bad = ((value < 0) | (value >= d.type.bound)).flatten().nonzero()[0, 0].item()
-            row = d.type.domain.value
-            per = max(1, value[0].numel())
-            raise InputError(
-                f"{row} {int(bad) // per} has {d.name} = {int(value.flatten()[int(bad)])}, and {d.name} must be "
-                f"from 0 to {d.type.bound - 1}"
-            )
+        wanted, how = {
+            Kind.FLOAT: ("floating-point numbers", "float"),
+            Kind.INT: ("int64 or int32", "long"),
+            Kind.BOOL: ("bool", "bool"),
+        }[d.type.kind]
+        given = short(value.dtype)
+        raise InputError(f"`{d.name}` must hold {wanted}, and it is {given}: convert it with {d.name}.{how}()")
+
+
+def _check_bound(d: Declaration, value: Tensor) -> None:
+    assert d.type is not None
+    bound = d.type.bound
+    if bound is None or not value.numel():
+        return
+    low, high = value.aminmax()
+    if int(low) < 0 or int(high) >= bound:
+        bad = int(((value < 0) | (value >= bound)).flatten().nonzero()[0])
+        row = f"{d.type.domain.value} {bad // d.type.numel}"
+        number = int(value.flatten()[bad])
+        raise InputError(f"{row} has {d.name} = {number}, and {d.name} must be from 0 to {bound - 1}")
 
 
 def _check_shape(d: Declaration, value: Tensor) -> None:
@@ -201,7 +224,8 @@ def _check_shape(d: Declaration, value: Tensor) -> None:
     lead = [] if d.type.domain is Domain.GLOBAL else [rows[d.type.domain]]
     tail = tuple(value.shape[len(lead) :])
     if value.dim() < len(lead) or tail != d.type.shape:
-        dims = ", ".join(lead + [n if n == str(s) else f"{n} = {s}" for n, s in zip(d.type.names, d.type.shape)])
+        sizes = zip(d.type.names, d.type.shape, strict=True)
+        dims = ", ".join(lead + [n if n == str(s) else f"{n} = {s}" for n, s in sizes])
         raise InputError(f"`{d.name}` must have shape [{dims}], and it has shape {list(value.shape)}")
 
 
@@ -220,27 +244,41 @@ def node_counts(typed: TypedProgram, tensors: Mapping[str, Tensor]) -> tuple[int
     return sources, targets
 
 
-def check_rows(tensors: Mapping[str, Tensor], typed: TypedProgram, graph: Graph, batch: Tensor | None) -> None:
-    """Every input has a row for each node or edge of the graph."""
+def check_rows(
+    tensors: Mapping[str, Tensor], typed: TypedProgram, graph: Graph, batch: Tensor | None, num_graphs: int
+) -> None:
+    """Every input has a row for each node or edge of the graph, or for each graph of the batch."""
     counts = {
         Domain.NODE: (graph.num_targets, "nodes"),
         Domain.SOURCE: (graph.num_sources, "source nodes"),
         Domain.TARGET: (graph.num_targets, "target nodes"),
         Domain.EDGE: (graph.num_edges, "edges"),
+        Domain.GRAPH: (num_graphs, "graphs"),
     }
     if not typed.bipartite and graph.num_sources != graph.num_targets:
         raise GraphError(
             f"{typed.name} needs one set of nodes, and the graph has {graph.num_sources} sources and "
             f"{graph.num_targets} targets"
         )
+    if batch is not None and (batch.dim() != 1 or len(batch) != graph.num_targets):
+        raise InputError(f"`batch` must have shape [{graph.num_targets}], and it has shape {list(batch.shape)}")
+    agree: set[Domain] = set()
     for d in typed.of_role("input"):
         if d.type is None or d.name not in tensors or d.type.domain not in counts:
             continue
         count, what = counts[d.type.domain]
-        if tensors[d.name].shape[0] != count:
-            raise InputError(f"`{d.name}` has {tensors[d.name].shape[0]} rows, and the graph has {count} {what}")
-    if batch is not None and (batch.dim() != 1 or len(batch) != graph.num_targets):
-        raise InputError(f"`batch` must have shape [{graph.num_targets}], and it has shape {list(batch.shape)}")
+        rows = tensors[d.name].shape[0]
+        if rows != count:
+            owner = "batch" if d.type.domain is Domain.GRAPH else "graph"
+            forgotten = rows > count and d.type.domain is Domain.NODE and Domain.NODE not in agree
+            hint = f"; nodes without edges count too: gdsl.Graph(edge_index, num_nodes={rows})" if forgotten else ""
+            have = f"the {owner} has {_plural(count, what)}"
+            raise InputError(f"`{d.name}` has {_plural(rows, 'rows')}, and {have}{hint}")
+        agree.add(d.type.domain)
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count} {what.removesuffix('s') if count == 1 else what}"
 
 
 def check_graph(typed: TypedProgram, graph: Graph) -> None:

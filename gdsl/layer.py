@@ -80,15 +80,16 @@ class Layer(nn.Module):
     def _own_state(self) -> list[Declaration]:
         """Parameters and buffers, also those that only exist when an optional input is passed."""
         every = frozenset(i.name for i in self.signature.inputs if i.optional)
-        found = {d.name: d for present in {frozenset(), every} for d in self._outline(present).of_role("param", "buffer")}
-        return [d for d in found.values() if d.module is None]
+        outlines = [self._outline(present) for present in {frozenset(), every}]
+        found = {d.name: d for typed in outlines for d in typed.of_role("param", "buffer") if d.module is None}
+        return list(found.values())
 
     def _outline(self, present: frozenset[str]) -> TypedProgram:
         """The program before any call. Dims that only a call gives have size 1 here.
 
         A module that is made for another size cannot be read then; it is taken for an opaque one.
         """
-        free = {**{name: 1 for name in self.signature.free_dims}, **self._free}
+        free = {**dict.fromkeys(self.signature.free_dims, 1), **self._free}
         try:
             return self._check(training=False, present=present, free=free)
         except LanguageError:
@@ -115,8 +116,9 @@ class Layer(nn.Module):
         self._draw_parameters()
         for module in self._modules.values():
             for part in module.modules() if module is not None else ():
-                if hasattr(part, "reset_parameters"):
-                    part.reset_parameters()
+                reset = getattr(part, "reset_parameters", None)
+                if callable(reset):
+                    reset()
 
     def _draw_parameters(self) -> None:
         every = frozenset(i.name for i in self.signature.inputs if i.optional)
@@ -142,17 +144,18 @@ class Layer(nn.Module):
         Raises :class:`gdsl.InputError` or :class:`gdsl.GraphError` before any kernel runs.
         """
         bound = calls.bind(self.signature, args, kwargs, self._takes_batch())
-        present = frozenset(i.name for i in self.signature.inputs if i.optional and bound.values.get(i.name) is not None)
+        optional = (i.name for i in self.signature.inputs if i.optional)
+        present = frozenset(name for name in optional if bound.values.get(name) is not None)
         free = calls.free_sizes(self.definition, self.signature, bound.values, self._free)
         key = (self.training, present, tuple(sorted(free.items())), self._module_states())
         spec = self._specialise(key)
         tensors = self._tensors(spec.typed, bound.values)
         dtype, device = calls.check_tensors(tensors, spec.typed)
+        num_graphs = calls.count_graphs(bound, device)
         graph = self._graph(spec.typed, bound, tensors, dtype, device)
+        calls.check_rows(tensors, spec.typed, graph, bound.batch, num_graphs)
         graph, tensors = rewire(spec.typed, graph, tensors)
-        calls.check_rows(tensors, spec.typed, graph, bound.batch)
         calls.check_graph(spec.typed, graph)
-        num_graphs = calls.count_graphs(bound)
         frame = Frame(graph, dtype, device, bound.batch, num_graphs)
         if spec.typed.uses_seed:
             tensors["seed"] = torch.randint(2**62, (), dtype=torch.int64)
@@ -173,9 +176,8 @@ class Layer(nn.Module):
         with self._lock:
             if key not in self._specialisations:
                 typed = self._check(training=training, present=present, free=dict(free))
-                program = optimise(Program(typed.name, typed.outputs, typed.names)) if self.options.optimise else Program(
-                    typed.name, typed.outputs, typed.names
-                )
+                program = Program(typed.name, typed.outputs, typed.names)
+                program = optimise(program) if self.options.optimise else program
                 self._specialisations[key] = Specialisation(typed, program, calls.cut(program))
             return self._specialisations[key]
 
@@ -195,7 +197,7 @@ class Layer(nn.Module):
         *path, leaf = name.split(".")
         for part in path:
             owner = owner._modules[part]  # type: ignore[assignment]
-        value = owner._parameters.get(leaf)
+        value: Tensor | None = owner._parameters.get(leaf)
         value = owner._buffers.get(leaf) if value is None else value
         if value is None:
             raise InputError(f"the layer has no parameter `{name}`")
@@ -209,13 +211,15 @@ class Layer(nn.Module):
         if knn is not None:
             return calls.nearest(knn, tensors, dtype, device, sizes, bound.batch)
         given = bound.graph
+        where = getattr(given, "device", device)
+        if where != device:
+            raise GraphError(f"the graph is on {where}, and the inputs are on {device}: move one with .to()")
+        if isinstance(given, Graph):
+            return given
         if isinstance(given, Tensor) and given.layout is torch.strided:
             return graph_of(given, *sizes)
         pair = None if None in sizes else (sizes if typed.bipartite else sizes[1])
-        graph = Graph.from_any(given, pair)  # type: ignore[arg-type]
-        if graph.device != device:
-            raise GraphError(f"the graph is on {graph.device}, and the inputs are on {device}: move one with .to()")
-        return graph
+        return Graph.from_any(given, pair)  # type: ignore[arg-type]
 
     def _run(self, spec: Specialisation, tensors: dict[str, Tensor], frame: Frame, key: Any) -> Sequence[Tensor]:
         results: Sequence[Tensor] = ()
@@ -228,15 +232,16 @@ class Layer(nn.Module):
 
     def _runner(self, program: Program, key: Any, frame: Frame) -> Runner:
         with self._lock:
-            backend = self._backend_for(frame)
-            if (key, backend) not in self._runners:
-                self._runners[key, backend] = Runner(program, backend, frame.dtype, frame.graph.index_dtype, self.options)
-            return self._runners[key, backend]
+            key = (key, self._backend_for(frame))
+            if key not in self._runners:
+                self._runners[key] = Runner(program, key[1], frame.dtype, frame.graph.index_dtype, self.options)
+            return self._runners[key]
 
     def _backend_for(self, frame: Frame) -> str:
         supported = frame.device.type == "cpu" and frame.dtype in (torch.float32, torch.float64)
         if self.backend == "cpp" and not supported:
-            raise InputError(f"the C++ backend runs float32 and float64 on the CPU, not {frame.dtype} on {frame.device}")
+            given = f"{calls.short(frame.dtype)} on {frame.device}"
+            raise InputError(f"the C++ backend runs float32 and float64 on the CPU, not {given}")
         if self.backend != "auto":
             return self.backend
         if not supported:
@@ -334,7 +339,10 @@ def _split_arguments(
             raise InputError(f"`{name}` must be a torch.nn.Module, not {type(value).__name__}")
         else:
             modules[name] = value
-    free = {name: int(given.pop(name)) for name in signature.free_dims if name in given}
+    free = {name: given.pop(name) for name in signature.free_dims if name in given}
+    for name, size in free.items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise InputError(f"`{name}` is the size of a dim: a whole number from 0, not {size!r}")
     return given, modules, free
 
 

@@ -80,7 +80,8 @@ def _write(node: Node, names: Mapping[Node, str], root: bool) -> tuple[str, int]
     if node.op == "neg":
         return f"-{_operand(node.inputs[0], names, 6)}", 6
     if node.op in _CALLS:
-        return _CALLS[node.op](node, [_operand(i, names, 0) for i in node.inputs])
+        level = _ATOM if node.op == "gather" else 0
+        return _CALLS[node.op](node, [_operand(i, names, level) for i in node.inputs])
     return f"{node.op}({', '.join(_operand(i, names, 0) for i in node.inputs)})", _ATOM
 
 
@@ -111,8 +112,7 @@ def _segment(node: Node, args: list[str]) -> tuple[str, int]:
 
 
 def _gather(node: Node, args: list[str]) -> tuple[str, int]:
-    text = args[0] if args[0].replace("_", "a").replace("'", "a").isalnum() else f"({args[0]})"
-    return f"{text}[{node.attr('end')}]", _ATOM
+    return f"{args[0]}[{node.attr('end')}]", _ATOM
 
 
 def _reshape(node: Node, args: list[str]) -> tuple[str, int]:

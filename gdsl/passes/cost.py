@@ -36,7 +36,7 @@ def size(dim: Dim) -> sympy.Expr:
 
     if re.fullmatch(r"\d+", dim.name):
         return sympy.Integer(dim.size)
-    if not re.fullmatch(r"[A-Za-z_][\w]*(\s*[*+-]\s*\w+)*", dim.name):
+    if not re.fullmatch(r"\w+(\s*(\*\*|[*+-])\s*\w+)*", dim.name):
         return sympy.Symbol(dim.name, positive=True, integer=True)
     names = set(re.findall(r"[A-Za-z_]\w*", dim.name))
     scope = {n: sympy.Symbol(n, positive=True, integer=True) for n in names}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gdsl.codegen import cpp, reference
 from gdsl.codegen.reference import Frame
+from gdsl.codegen.values import c_type
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.fuse import Kernel, Plan, TorchStep
@@ -123,9 +124,9 @@ def _launch(call: _Call, memory: dict[Node, Tensor], frame: Frame) -> None:
 
 
 def _dtype_of(node: Node, frame: Frame) -> torch.dtype:
-    """How kernels store a node: see :func:`gdsl.codegen.cpp.c_type`."""
+    """How kernels store a node: see :func:`gdsl.codegen.values.c_type`."""
     if node.kind is Kind.FLOAT:
         return frame.dtype
     if node.kind is Kind.BOOL:
         return torch.bool
-    return torch.int64 if cpp.c_type(node) == "int64_t" else frame.graph.index_dtype
+    return torch.int64 if c_type(node) == "int64_t" else frame.graph.index_dtype

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from gdsl.errors import InputError
 from gdsl.ir.node import Node, users, walk
 
 _VIEWS = frozenset({"transpose", "reshape", "slice", "index"})
@@ -85,7 +86,26 @@ def _orthogonal(t: Tensor, args: tuple[float, ...], fan_in: int, fan_out: int) -
     torch.nn.init.orthogonal_(t, args[0] if args else 1.0)
 
 
-_RULES: dict[str, Callable[[Tensor, tuple[float, ...], int, int], None]] = {
+def _uniform_between(t: Tensor, args: tuple[float, ...], fan_in: int, fan_out: int) -> None:
+    """Arguments: the bounds, or one for both signs; from 0 to 1 without."""
+    low, high = args if len(args) == 2 else (-args[0], args[0]) if args else (0.0, 1.0)
+    t.uniform_(low, high)
+
+
+def _normal(t: Tensor, args: tuple[float, ...], fan_in: int, fan_out: int) -> None:
+    """Arguments: mean and deviation, or the deviation; 0 and 1 without."""
+    mean, deviation = args if len(args) == 2 else (0.0, args[0] if args else 1.0)
+    t.normal_(mean, deviation)
+
+
+def _eye(t: Tensor, args: tuple[float, ...], fan_in: int, fan_out: int) -> None:
+    """The identity in the last two dims, for each place in the others."""
+    if t.dim() < 2:
+        raise InputError(f"`eye` is for params of two dims or more, and this one has {t.dim()}")
+    t.copy_(torch.eye(*t.shape[-2:]).expand_as(t))
+
+
+_RULES: dict[str, Callable[[Tensor, tuple[float, ...], int, int], object]] = {
     "zeros": lambda t, args, fan_in, fan_out: t.zero_(),
     "ones": lambda t, args, fan_in, fan_out: t.fill_(1.0),
     "constant": lambda t, args, fan_in, fan_out: t.fill_(args[0]),
@@ -94,8 +114,8 @@ _RULES: dict[str, Callable[[Tensor, tuple[float, ...], int, int], None]] = {
     "kaiming_uniform": _kaiming_uniform,
     "kaiming_normal": _kaiming_normal,
     "linear": _linear,
-    "uniform": lambda t, args, fan_in, fan_out: t.uniform_(*(args if len(args) == 2 else (-args[0], args[0]) if args else (0.0, 1.0))),
-    "normal": lambda t, args, fan_in, fan_out: t.normal_(*(args if len(args) == 2 else (0.0, args[0] if args else 1.0))),
+    "uniform": _uniform_between,
+    "normal": _normal,
     "orthogonal": _orthogonal,
-    "eye": lambda t, args, fan_in, fan_out: torch.nn.init.eye_(t),
-}  # fmt: skip
+    "eye": _eye,
+}

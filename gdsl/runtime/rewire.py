@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -26,7 +28,7 @@ def rewire(typed: TypedProgram, graph: Graph, tensors: dict[str, Tensor]) -> tup
 
 
 def _edge_values(
-    name: str, default: float | None, rewired: Rewired, value: Tensor, fills: dict[str, object]
+    name: str, default: float | None, rewired: Rewired, value: Tensor, fills: Mapping[str, object]
 ) -> Tensor:
     if rewired.kept is None and rewired.added is None:
         return value

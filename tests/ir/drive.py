@@ -19,7 +19,7 @@ from gdsl.runtime.autograd import Runner
 from gdsl.runtime.graph import Graph
 
 N, E, G, S, T = Domain.NODE, Domain.EDGE, Domain.GLOBAL, Domain.SOURCE, Domain.TARGET
-A, B, C, H, R = Dim("a", 4), Dim("b", 3), Dim("c", 5), Dim("h", 2), Dim("r", 3)
+A, B, C, H, R = Dim("a", 4), Dim("b", 3), Dim("c", 5), Dim("heads", 2), Dim("r", 3)
 PLAIN = Options(optimise=False, save=False)
 
 # Edge lists on 6 nodes, source row first. Node 5 has no edge in most of them.
@@ -46,7 +46,9 @@ def program(*outputs: Node, name: str = "Test", **names: Node) -> Program:
     return Program(name, named, {node: text for text, node in names.items()})
 
 
-def frame(edges: Sequence[Sequence[int]] | Tensor, nodes: int | tuple[int, int] = 6, dtype=torch.float64, **more) -> Frame:
+def frame(
+    edges: Sequence[Sequence[int]] | Tensor, nodes: int | tuple[int, int] = 6, dtype=torch.float64, **more
+) -> Frame:
     return Frame(Graph(torch.as_tensor(edges, dtype=torch.long), nodes), dtype, torch.device("cpu"), **more)
 
 

@@ -66,18 +66,18 @@ def test_expression(node: Node, text: str) -> None:
 GATV2 = """\
 program GATv2 {
     x = input                                           # node[a]
-    weight_l = param                                    # global[a, h, b]
-    left = sum[a](x * weight_l)                         # node[h, b]
-    t0 = left[j]                                        # edge[h, b]
-    weight_r = param                                    # global[a, h, b]
-    right = sum[a](x * weight_r)                        # node[h, b]
-    z = leaky_relu(t0 + right[i], 0.2)                  # edge[h, b]
-    att = param                                         # global[h, b]
-    score = sum[b](z * att)                             # edge[h]
-    t1 = exp(score - (stop_gradient(max@i(score)))[i])  # edge[h]
-    alpha = t1 / (sum@i(t1))[i]                         # edge[h]
-    m = alpha * t0                                      # edge[h, b]
-    t2 = sum@i(m)                                       # node[h, b]
+    weight_l = param                                    # global[a, heads, b]
+    left = sum[a](x * weight_l)                         # node[heads, b]
+    t0 = left[j]                                        # edge[heads, b]
+    weight_r = param                                    # global[a, heads, b]
+    right = sum[a](x * weight_r)                        # node[heads, b]
+    z = leaky_relu(t0 + right[i], 0.2)                  # edge[heads, b]
+    att = param                                         # global[heads, b]
+    score = sum[b](z * att)                             # edge[heads]
+    t1 = exp(score - (stop_gradient(max@i(score)))[i])  # edge[heads]
+    alpha = t1 / (sum@i(t1))[i]                         # edge[heads]
+    m = alpha * t0                                      # edge[heads, b]
+    t2 = sum@i(m)                                       # node[heads, b]
     return y = t2
 }"""
 
@@ -88,18 +88,21 @@ def test_a_program() -> None:
 
 def test_a_program_with_results_of_its_own_names() -> None:
     text = print_program(program(x + 1.0, x, name="Two"))
-    assert text == """\
+    assert (
+        text
+        == """\
 program Two {
     x = input   # node[a]
     t0 = x + 1  # node[a]
     return y = t0, y1 = x
 }"""
+    )
 
 
 def test_names_are_unique() -> None:
     shared = b.elementwise("exp", x)
     other = b.elementwise("sin", x)
-    text = print_program(program(shared * shared + other * other, name="P", h=shared))
+    text = print_program(program(shared * shared + other * other, name="P", heads=shared))
     assert "t0 = sin(x)" in text
     assert "h = exp(x)" in text
     twice = program(shared * shared, name="P", x=shared)  # the user's name is taken by the input

@@ -12,7 +12,22 @@ from gdsl.ir import build as b
 from gdsl.ir.types import Domain
 from gdsl.passes.pipeline import Options
 from tests.ir.drive import (
-    GRAPHS, LAYERS, PLAIN, A, E, G, N, assert_same, expected, frame, gatv2, gradients, integer, load, program, runner,
+    GRAPHS,
+    LAYERS,
+    PLAIN,
+    A,
+    E,
+    G,
+    N,
+    assert_same,
+    expected,
+    frame,
+    gatv2,
+    gradients,
+    integer,
+    load,
+    program,
+    runner,
     tensors,
 )  # fmt: skip
 
@@ -29,7 +44,9 @@ def made(q, backend: str):
 
 
 @backends
-@pytest.mark.parametrize("mask", [(True, False, False), (False, True, False), (False, False, True), (True, True, False)])
+@pytest.mark.parametrize(
+    "mask", [(True, False, False), (False, True, False), (False, False, True), (True, True, False)]
+)
 def test_only_the_gradients_that_are_asked_for(backend: str, mask: tuple[bool, ...]) -> None:
     values = tensors(SMALL, FRAME)
     for value, wanted in zip(values, mask, strict=True):
@@ -158,7 +175,7 @@ def test_threads_share_a_runner() -> None:
     def work() -> None:
         try:
             found.append(gradients(run(values, FRAME), values))
-        except Exception as error:  # noqa: BLE001 - shown below
+        except Exception as error:
             errors.append(error)
 
     threads = [threading.Thread(target=work) for _ in range(4)]

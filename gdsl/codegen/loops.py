@@ -1,0 +1,241 @@
+"""The nests of a kernel: which loops run around which expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gdsl.codegen.nest import Cell, Index, Nest, joined
+from gdsl.codegen.values import EDGE, GLOBAL, ROW, Values, local_type
+from gdsl.ir.node import Node
+from gdsl.ir.printer import describe
+from gdsl.ir.types import Dim, Domain
+
+
+class Nests(Values):
+    """Nests for cells, accumulators, totals and outputs."""
+
+    # -- nests ---------------------------------------------------------------------------------
+
+    def index(self, loops: Sequence[Dim]) -> dict[str, tuple[str, int]]:
+        return {d.name: (self.loop_var(d.name), k + 1) for k, d in enumerate(loops)}
+
+    def cell_nest(self, node: Node, where: str, kept: bool = False) -> Nest:
+        cells = self.row_cells if where == ROW else self.edge_cells
+        if kept:
+            cell = Cell(self.kept[node], False, True)
+        else:
+            name = self.fresh(describe(node, self.program.names))
+            self.names.setdefault(node, name)
+            cell = Cell(name, not node.dims)
+        if node.op in ("contract", "reduce"):
+            nest = self.contract_nest(node, where, cell)
+        else:
+            nest = Nest(node.dims)
+            index = self.index(node.dims)
+            text, _ = self.value(node, index, where, nest, top=True)
+            self.assign(nest, node, cell, index, text)
+        cells[node] = cell
+        nest.writes[cell.name] = self.place(node, cell, self.index(node.dims))
+        return nest
+
+    def assign(self, nest: Nest, node: Node, cell: Cell, index: Index, text: str) -> None:
+        """``cell[index] = text`` at the innermost depth; declares the cell before the loops."""
+        depth = len(nest.loops)
+        if cell.scalar:
+            nest.before[0].append(f"const {local_type(node)} {cell.name} = {text};")
+            return
+        if not cell.kept:
+            nest.before[0].append(f"{local_type(node)} {cell.name}[{node.type.numel}];")
+        nest.before[depth].append(f"{self.place(node, cell, index)} = {text};")
+
+    def contract_nest(self, node: Node, where: str, cell: Cell) -> Nest:
+        if node.op == "contract" and self.is_axpy(node):
+            return self.axpy_nest(node, where, cell)
+        reduced = self.reduced_dims(node)
+        loops = (*node.dims, *reduced)
+        nest = Nest(loops, pointwise=False)
+        index = self.index(loops)
+        depth = len(node.dims)
+        acc = self.fresh("s")
+        if node.op == "contract":
+            nest.clause = f" reduction(+ : {acc})"
+            nest.before[depth].append(f"T {acc} = 0;")
+            product = " * ".join(self.atom(i, index, where, nest) for i in node.inputs)
+            nest.before[len(loops)].append(f"{acc} += {product};")
+        else:
+            self.reduce_body(node, where, nest, index, acc, depth)
+        if not (cell.kept or cell.scalar):
+            nest.before[0].append(f"{local_type(node)} {cell.name}[{node.type.numel}];")
+        declaration = f"const {local_type(node)} " if cell.scalar else ""
+        nest.after[depth].append(f"{declaration}{self.place(node, cell, index)} = {acc};")
+        return nest
+
+    def reduce_body(self, node: Node, where: str, nest: Nest, index: Index, acc: str, depth: int) -> None:
+        """Maximum or minimum over a dim, or its first place; NaN wins, as in torch."""
+        nest.simd = False
+        reducer, var = node.attr("reducer"), self.loop_var(node.attr("dim"))
+        sign = ">" if reducer.endswith("max") else "<"
+        best = self.fresh("best") if reducer.startswith("arg") else acc
+        nest.before[depth].append(f"T {best} = {'-' if sign == '>' else ''}__builtin_inf();")
+        if best != acc:
+            nest.before[depth].append(f"int64_t {acc} = -1;")
+        value = self.atom(node.inputs[0], index, where, nest)
+        inner = nest.before[len(nest.loops)]
+        take = f"{value} {sign} {best} || ({value} != {value} && {best} == {best})"
+        if best != acc:
+            inner.append(f"if ({take} || {acc} < 0) {{ {best} = {value}; {acc} = {var}; }}")
+        else:
+            inner.append(f"if ({take}) {best} = {value};")
+
+    def is_axpy(self, node: Node) -> bool:
+        """Whether the innermost loop should run along the result: when a matrix lies that way in memory."""
+        matrices = [i for i in node.inputs if i.domain is Domain.GLOBAL and len(i.dims) >= 2]
+        return bool(matrices) and bool(node.dims) and matrices[0].dims[-1].name in node.type.names
+
+    def axpy_nest(self, node: Node, where: str, cell: Cell) -> Nest:
+        matrix = next(i for i in node.inputs if i.domain is Domain.GLOBAL and len(i.dims) >= 2)
+        inner = matrix.dims[-1]
+        outer = tuple(d for d in node.dims if d.name != inner.name)
+        loops = (*outer, *self.reduced_dims(node), inner)
+        nest = Nest(loops, pointwise=False)
+        index = self.index(loops)
+        numel = node.type.numel
+        if not cell.kept:
+            nest.before[0].append(f"T {cell.name}[{numel}];")
+        row = f"(e - begin) * {numel} + n" if cell.kept else "n"
+        nest.before[0].append(f"for (int n = 0; n < {numel}; ++n) {cell.name}[{row}] = 0;")
+        product = " * ".join(self.atom(i, index, where, nest) for i in node.inputs)
+        nest.before[len(loops)].append(f"{self.place(node, cell, index)} += {product};")
+        return nest
+
+    def reduced_dims(self, node: Node) -> tuple[Dim, ...]:
+        names = node.attr("reduce") if node.op == "contract" else (node.attr("dim"),)
+        found: dict[str, Dim] = {}
+        for operand in node.inputs:
+            for d in operand.dims:
+                if d.name in names:
+                    found[d.name] = d
+        return tuple(found.values())
+
+    # -- accumulators, totals, outputs ---------------------------------------------------------
+
+    def declare_accumulator(self, node: Node) -> None:
+        name = self.fresh("acc_" + describe(node, self.program.names))
+        reducer = node.attr("reducer")
+        start = {"sum": "0", "mul": "1", "max": "-__builtin_inf()", "min": "__builtin_inf()"}
+        numel = node.type.numel
+        self.row_cells[node] = Cell(name, not node.dims)
+        size = f"[{numel}]" if node.dims else ""
+        fill = self._filler(name, node)
+        if reducer.startswith("arg"):
+            best = f"best_{name}"
+            self.out.add(f"idx_t {name}{size};")
+            self.out.add(f"T {best}{size};")
+            self.out.add(fill.format(name, "-1"))
+            self.out.add(fill.format(best, start[reducer[3:]]))
+        else:
+            self.out.add(f"T {name}{size};")
+            self.out.add(fill.format(name, start[reducer]))
+
+    def _filler(self, name: str, node: Node) -> str:
+        return f"for (int n = 0; n < {node.type.numel}; ++n) {{}}[n] = {{}};" if node.dims else "{} = {};"
+
+    def finish_accumulator(self, node: Node) -> None:
+        """An empty segment has maximum and minimum 0."""
+        if node.attr("reducer") in ("max", "min"):
+            self.out.add("if (begin == end) " + self._filler("", node).format(self.row_cells[node].name, "0"))
+
+    def accumulate_nest(self, node: Node) -> Nest:
+        e = node.inputs[0]
+        nest = Nest(e.dims)
+        index = dict(self.index(e.dims))
+        if len(node.inputs) == 2:
+            index[node.dims[0].name] = self.value(node.inputs[1], {}, EDGE, nest)
+        cell = self.row_cells[node]
+        place = f"{cell.name}[{self.linear(node.dims, index)[0]}]" if node.dims else cell.name
+        value = self.atom(e, index, EDGE, nest)
+        body = nest.before[len(nest.loops)]
+        reducer = node.attr("reducer")
+        if reducer in ("sum", "mul"):
+            body.append(f"{place} {'+' if reducer == 'sum' else '*'}= {value};")
+            return nest
+        sign = ">" if reducer.endswith("max") else "<"
+        if not value.isidentifier():
+            name = self.fresh("v")
+            body.append(f"const T {name} = {value};")
+            value = name
+        if not reducer.startswith("arg"):
+            body.append(f"{place} = {value} {sign} {place} || {value} != {value} ? {value} : {place};")
+            return nest
+        best = f"best_{place}"
+        take = self.fresh("take")
+        body.append(
+            f"const bool {take} = {value} {sign} {best} || {place} < 0 || ({value} != {value} && {best} == {best});"
+        )
+        body.append(f"{best} = {take} ? {value} : {best};")
+        body.append(f"{place} = {take} ? (idx_t)id : {place};")
+        return nest
+
+    def total_nest(self, node: Node) -> Nest:
+        total = self.pointers[(node, GLOBAL)]
+        if node.op == "scatter":
+            value, idx = node.inputs
+            lead = idx.dims + tuple(d for d in value.dims if d.name not in idx.type.names)
+            nest = Nest(lead, simd=not idx.dims)
+            index = dict(self.index(lead))
+            text = self.atom(value, index, EDGE, nest)
+            index[node.attr("dim")] = self.value(idx, index, EDGE, nest)
+            nest.before[len(lead)].append(f"{total}[{self.linear(node.dims, index)[0]}] += {text};")
+            return nest
+        reduced = self.reduced_dims(node)
+        loops = (*node.dims, *reduced)
+        nest = Nest(loops, pointwise=not reduced)
+        index = self.index(loops)
+        product = " * ".join(self.atom(i, index, EDGE, nest) for i in node.inputs)
+        place = f"{total}[{self.linear(node.dims, index)[0]}]"
+        if not reduced:
+            nest.before[len(loops)].append(f"{place} += {product};")
+            return nest
+        acc = self.fresh("s")
+        nest.clause = f" reduction(+ : {acc})"
+        nest.before[len(node.dims)].append(f"T {acc} = 0;")
+        nest.before[len(loops)].append(f"{acc} += {product};")
+        nest.after[len(node.dims)].append(f"{place} += {acc};")
+        return nest
+
+    def store_nest(self, node: Node, where: str) -> Nest:
+        nest = Nest(node.dims)
+        index = self.index(node.dims)
+        text, _ = self.value(node, index, where, nest, top=True)
+        row = "i" if where == ROW else "id"
+        place = self.offset(row, node, index)
+        nest.before[len(nest.loops)].append(f"{self.name(node)}[{place}] = {text};")
+        return nest
+
+    # -- text ----------------------------------------------------------------------------------
+
+    def emit_nests(self, nests: Sequence[Nest]) -> None:
+        for nest in joined(nests):
+            self.emit_nest(nest)
+
+    def emit_nest(self, nest: Nest) -> None:
+        out = self.out
+        for line in nest.before[0]:
+            out.add(line)
+        depth = 0
+        for k, d in enumerate(nest.loops):
+            if k == len(nest.loops) - 1 and nest.simd and d.size > 1:
+                out.add(f"#pragma omp simd{nest.clause}")
+            var = self.loop_var(d.name)
+            out.open(f"for (int64_t {var} = 0; {var} < {d.size}; ++{var})")
+            depth += 1
+            for line in nest.before[k + 1]:
+                out.add(line)
+        while depth:
+            out.close()
+            depth -= 1
+            for line in nest.after[depth]:
+                out.add(line)
+        if not nest.loops:
+            for line in nest.after[0]:
+                out.add(line)

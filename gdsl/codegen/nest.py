@@ -1,0 +1,88 @@
+"""Loops over dims: how a generated kernel fills cells, accumulators and outputs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gdsl.ir.types import Dim
+
+Index = Mapping[str, tuple[str, int]]  # dim name -> (C expression, loops needed around it)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A computed value in local memory; a kept one has a place for each edge of the row."""
+
+    name: str
+    scalar: bool
+    kept: bool = False
+
+
+@dataclass
+class Nest:
+    """Loops over dims with statements at each depth.
+
+    before[k] runs on entering depth k, after[k] when the loops inside depth k are done.
+    """
+
+    loops: tuple[Dim, ...]
+    clause: str = ""
+    simd: bool = True
+    before: list[list[str]] = field(default_factory=list)
+    after: list[list[str]] = field(default_factory=list)
+    memo: dict[object, tuple[str, int]] = field(default_factory=dict)
+    pointwise: bool = True
+    writes: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.before = [[] for _ in range(len(self.loops) + 1)]
+        self.after = [[] for _ in range(len(self.loops) + 1)]
+
+
+def joined(nests: Sequence[Nest]) -> list[Nest]:
+    """Neighbouring pointwise nests over the same loops as one."""
+    found: list[Nest] = []
+    for nest in nests:
+        last = found[-1] if found else None
+        if last and _can_join(last, nest):
+            for k, lines in enumerate(nest.before):
+                last.before[k].extend(lines)
+            for k, lines in enumerate(nest.after):
+                last.after[k].extend(lines)
+            last.writes.update(nest.writes)
+        else:
+            found.append(nest)
+    return found
+
+
+def _can_join(first: Nest, second: Nest) -> bool:
+    """Whether two nests may share their loops: the second reads the first's cells only where they were just written."""
+    if not (first.pointwise and second.pointwise and first.loops and first.loops == second.loops):
+        return False
+    outside = "\n".join(line for lines in second.before[: len(second.loops)] for line in lines)
+    inside = "\n".join(second.before[len(second.loops)])
+    for name, place in first.writes.items():
+        if re.search(rf"\b{name}\b", outside + inside.replace(place, "")):
+            return False
+    return first.simd == second.simd
+
+
+class Lines:
+    """Indented text."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.depth = 0
+
+    def add(self, text: str = "") -> None:
+        self.lines.append("    " * self.depth + text if text else "")
+
+    def open(self, text: str) -> None:
+        self.add(f"{text} {{".lstrip())
+        self.depth += 1
+
+    def close(self) -> None:
+        self.depth -= 1
+        self.add("}")

@@ -1,0 +1,330 @@
+"""Values as C expressions: from a node and an index down to something that lies in memory.
+
+This is the *pull* half of the generator. It knows ops, index arithmetic and where buffers are read; it does not know
+which loops run around it, only how many of them an expression needs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from gdsl.codegen.nest import Cell, Index, Lines, Nest
+from gdsl.ir.node import Node
+from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.printer import describe
+from gdsl.ir.program import Program
+from gdsl.ir.types import Dim, Domain, Kind
+from gdsl.passes.fuse import Kernel
+
+# Where a value is wanted: at the row being walked, at the other end of the edge, at the edge, or anywhere.
+ROW, COLUMN, EDGE, GLOBAL = "row", "column", "edge", "global"
+
+_RESERVED = frozenset(
+    """alignas alignof and asm auto bool break case catch char class const constexpr continue default delete do double
+    else enum explicit export extern false float for friend goto if inline int long mutable namespace new not nullptr
+    operator or private protected public register return short signed sizeof static struct switch template this throw
+    true try typedef typeid typename union unsigned using virtual void volatile while xor gdsl T idx_t i j e id n block
+    blocks group groups threads num_blocks num_rows rowptr other edge begin end first last stop ahead max_degree free
+    malloc main seed exp log abs sin cos tanh pow floor sqrt""".split()
+)
+
+# Names that C headers may define as macros or types.
+_FOREIGN = re.compile(r"_|[A-Z][A-Z0-9_]+$|.*_t$|gdsl")
+
+# Rows at the other end lie anywhere: they are asked for this many edges before they are needed, so that memory
+# answers many at a time. Lines past the first few of a wide row are left to the hardware, which sees a stream by then.
+PREFETCH_AHEAD = 8
+PREFETCH_LINES = 8
+LINE_BYTES = 64
+
+
+class Values:
+    """Names and scalar expressions of one kernel.
+
+    ``row_cells`` and ``edge_cells`` are the values that lie in local memory now; ``pointers`` the rows of buffers
+    that the text being written reads, by buffer and place.
+    """
+
+    def __init__(self, kernel: Kernel, program: Program):
+        self.kernel = kernel
+        self.program = program
+        self.out = Lines()
+        self.names: dict[Node, str] = {}
+        self.used: set[str] = set(_RESERVED)
+        self.loop_vars: dict[str, str] = {}
+        self.kept: dict[Node, str] = {}
+        self.row_cells: dict[Node, Cell] = {}
+        self.edge_cells: dict[Node, Cell] = {}
+        self.pointers: dict[tuple[Node, str], str] = {}
+        self.buffers = set(kernel.buffers)
+        for node in (*kernel.buffers, *kernel.outputs):
+            self.name(node)
+
+    # -- names ---------------------------------------------------------------------------------
+
+    def fresh(self, wanted: str) -> str:
+        base = re.sub(r"[^A-Za-z0-9_]", "_", wanted.replace("'", "_prime")) or "t"
+        if base[0].isdigit():
+            base = "d" + base
+        if _FOREIGN.match(base):
+            base = "v_" + base + "_"
+        name, count = base, 1
+        while name in self.used:
+            count += 1
+            name = f"{base}_{count}"
+        self.used.add(name)
+        return name
+
+    def name(self, node: Node) -> str:
+        if node not in self.names:
+            self.names[node] = self.fresh(describe(node, self.program.names))
+        return self.names[node]
+
+    def loop_var(self, dim: str) -> str:
+        if dim not in self.loop_vars:
+            self.loop_vars[dim] = self.fresh(dim)
+        return self.loop_vars[dim]
+
+    # -- values --------------------------------------------------------------------------------
+
+    def atom(self, node: Node, index: Index, where: str, nest: Nest) -> str:
+        text, _ = self.value(node, index, where, nest)
+        return text if re.fullmatch(r"[\w.\[\]]+|[\w.]+\[[^\[\]]*\]", text) else f"({text})"
+
+    def value(self, node: Node, index: Index, where: str, nest: Nest, top: bool = False) -> tuple[str, int]:
+        """A C expression for the node at an index, and the number of loops it needs around it."""
+        index = {d.name: index[d.name] for d in node.dims}
+        if where == EDGE and node.domain in (Domain.NODE, Domain.SOURCE, Domain.TARGET):
+            raise AssertionError(f"{node.op} read on an edge without an end")
+        found = self.in_memory(node, index, where)
+        if found is not None:
+            return found
+        if node.domain is Domain.GLOBAL:
+            where = GLOBAL
+        key = (node, where, tuple(sorted(index.items())))
+        if key in nest.memo:
+            return nest.memo[key]
+        text, depth = self.compute(node, index, where, nest)
+        if node.op in ELEMENTWISE and not top:
+            name = self.fresh(self.program.names.get(node) or "v")
+            nest.before[depth].append(f"const {local_type(node)} {name} = {text};")
+            text = name
+        nest.memo[key] = (text, depth)
+        return text, depth
+
+    def in_memory(self, node: Node, index: Index, where: str) -> tuple[str, int] | None:
+        """The place of a value that is a cell or a buffer."""
+        cell = self.row_cells.get(node) if where == ROW else self.edge_cells.get(node) if where == EDGE else None
+        if cell is not None:
+            return self.place(node, cell, index), self.linear(node.dims, index)[1]
+        if node in self.buffers:
+            return self.read_buffer(node, index, where)
+        return None
+
+    def place(self, node: Node, cell: Cell, index: Index) -> str:
+        """A cell's element as a C expression."""
+        if cell.kept:
+            return f"{cell.name}[{self.offset('(e - begin)', node, index)}]"
+        return cell.name if cell.scalar else f"{cell.name}[{self.linear(node.dims, index)[0]}]"
+
+    def read_buffer(self, node: Node, index: Index, where: str) -> tuple[str, int]:
+        offset, depth = self.linear(node.dims, index)
+        name = self.name(node)
+        if node.domain is Domain.GLOBAL:
+            return f"{name}[{offset}]", depth
+        row = {ROW: "i", COLUMN: "j", EDGE: "id"}[where]
+        if node.type.numel == 1:
+            return f"{name}[{row}]", depth
+        key = (node, where)
+        if key not in self.pointers:
+            self.pointers[key] = self.fresh(f"{name}_{row}")
+        return f"{self.pointers[key]}[{offset}]", depth
+
+    def insert_pointers(self, at: int, where: str, row: str) -> None:
+        """Declare the row pointers that the region's text uses."""
+        pad = "    " * self.out.depth
+        for (node, at_where), name in self.pointers.items():
+            if at_where == where:
+                numel = node.type.numel
+                line = f"{pad}const {c_type(node)}* __restrict__ {name} = {self.name(node)} + {row} * {numel};"
+                self.out.lines.insert(at, line)
+
+    def insert_prefetches(self, at: int) -> None:
+        """Ask early for the rows at the other end that the walk will read."""
+        rows = [node for node, where in self.pointers if where == COLUMN]
+        if not rows:
+            return
+        pad = "    " * self.out.depth
+        lines = [f"{pad}const int64_t ahead = other[e + {PREFETCH_AHEAD} < stop ? e + {PREFETCH_AHEAD} : e];"]
+        for node in rows:
+            numel = node.type.numel
+            step = LINE_BYTES // 4
+            for first in range(0, min(numel, PREFETCH_LINES * step), step):
+                place = f"{self.name(node)} + ahead * {numel}" + (f" + {first}" if first else "")
+                lines.append(f"{pad}__builtin_prefetch({place});")
+        self.out.lines[at:at] = lines
+
+    def compute(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
+        if node.op in ELEMENTWISE:
+            return self.compute_elementwise(node, index, where, nest)
+        return getattr(self, f"compute_{node.op}")(node, index, where, nest)
+
+    def compute_elementwise(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
+        parts, depth = [], 0
+        for operand in node.inputs:
+            text, needs = self.value(operand, {n: index[n] for n in operand.type.names}, where, nest)
+            parts.append(f"({text})" if text.startswith("-") else text)
+            depth = max(depth, needs)
+        form = ELEMENTWISE[node.op].cpp.format(*parts, bound=node.attr("bound"))
+        return form.replace("gdsl_float(", "T("), depth
+
+    def compute_const(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
+        return literal(node), 0
+
+    def compute_iota(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
+        return index[node.dims[0].name]
+
+    def compute_graph_value(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
+        return {"edge_id": "id", "node_id": "i" if where == ROW else "j"}[node.attr("what")], 0
+
+    def compute_gather(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
+        at = ROW if node.attr("end") == self.kernel.end else COLUMN
+        return self.value(node.inputs[0], index, at, nest)
+
+    def compute_spread(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
+        return self.value(node.inputs[0], index, GLOBAL, nest)
+
+    compute_stop_gradient = compute_spread
+
+    def compute_transpose(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
+        return self.value(node.inputs[0], index, where, nest)
+
+    def compute_slice(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
+        operand, dim, start = node.inputs[0], node.attr("dim"), node.attr("start")
+        new = node.dims[operand.type.names.index(dim)].name
+        text, depth = index[new]
+        inner = {n: index[n] for n in operand.type.names if n != dim}
+        inner[dim] = (f"({text} + {start})" if start else text, depth)
+        return self.value(operand, inner, where, nest)
+
+    def compute_reshape(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
+        """Places counted row-major under the new dims, taken apart under the old ones."""
+        operand = node.inputs[0]
+        old, new = list(operand.dims), list(node.dims)
+        inner: dict[str, tuple[str, int]] = {}
+        while old or new:
+            group_old, group_new = _next_group(old, new)
+            inner.update(self.regroup(group_old, group_new, index))
+        return self.value(operand, inner, where, nest)
+
+    def regroup(self, old: Sequence[Dim], new: Sequence[Dim], index: Index) -> dict[str, tuple[str, int]]:
+        if len(old) == 1 and len(new) == 1:
+            return {old[0].name: index[new[0].name]}
+        text, depth = self.linear(tuple(new), index)
+        found, stride = {}, 1
+        for d in reversed(old):
+            part = f"({text}) / {stride}" if stride > 1 else f"({text})"
+            found[d.name] = ("0" if d.size == 1 else f"({part} % {d.size})" if len(old) > 1 else part, depth)
+            stride *= d.size
+        return found
+
+    def compute_cat(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
+        """The part is chosen by place; every part is read at a place that exists, so that reads need no branch."""
+        place, depth = index[node.attr("new")]
+        bounds, start = [], 0
+        for operand, name in zip(node.inputs, node.attr("dims"), strict=True):
+            bounds.append((operand, name, start, start + operand.type.dim(name).size))
+            start = bounds[-1][3]
+        text = ""
+        for operand, name, low, high in reversed(bounds):
+            inner = {n: index[n] for n in operand.type.names if n != name}
+            shifted = f"({place} - {low})" if low else place
+            inner[name] = (f"({place} >= {low} && {place} < {high} ? {shifted} : 0)", depth)
+            value, needs = self.value(operand, inner, where, nest)
+            depth = max(depth, needs)
+            text = f"({place} < {high} ? {value} : {text})" if text else value
+        return text, depth
+
+    def compute_index(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
+        table, idx = node.inputs
+        at = self.value(idx, {n: index[n] for n in idx.type.names}, where, nest)
+        inner = {n: index[n] for n in table.type.names if n != node.attr("dim")}
+        inner[node.attr("dim")] = at
+        return self.value(table, inner, where, nest)
+
+    def compute_random(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
+        row = {ROW: "i", COLUMN: "j", EDGE: "id"}[where]
+        _, depth = self.linear(node.dims, index)
+        place = self.offset(row, node, index)
+        seed = self.value(node.inputs[0], {}, GLOBAL, nest)[0]
+        return f"T(gdsl_uniform((uint64_t){seed}, {node.attr('salt')}u, (uint64_t)({place})))", depth
+
+    # -- indices -------------------------------------------------------------------------------
+
+    def linear(self, dims: Sequence[Dim], index: Index) -> tuple[str, int]:
+        """The row-major place in dims, and the loops that it needs."""
+        terms: list[str] = []
+        depth, stride = 0, 1
+        for d in reversed(dims):
+            text, needs = index[d.name]
+            depth = max(depth, needs)
+            if d.size != 1:
+                terms.insert(0, f"{text} * {stride}" if stride != 1 else text)
+            stride *= d.size
+        return " + ".join(terms) or "0", depth
+
+    def offset(self, row: str, node: Node, index: Index) -> str:
+        inner = self.linear(node.dims, index)[0]
+        numel = node.type.numel
+        if numel == 1:
+            return row
+        return f"{row} * {numel} + {inner}" if inner != "0" else f"{row} * {numel}"
+
+
+def _next_group(old: list[Dim], new: list[Dim]) -> tuple[list[Dim], list[Dim]]:
+    """Take from both lists the shortest heads with the same number of places."""
+    a, b = ([old.pop(0)] if old else []), ([new.pop(0)] if new else [])
+
+    def size(dims: list[Dim]) -> int:
+        n = 1
+        for d in dims:
+            n *= d.size
+        return n
+
+    while size(a) != size(b):
+        if size(a) < size(b):
+            a.append(old.pop(0))
+        else:
+            b.append(new.pop(0))
+    return a, b
+
+
+def is_leaf(node: Node) -> bool:
+    return node.op in ("const", "iota", "graph_value", "load")
+
+
+def c_type(node: Node) -> str:
+    """The type of a buffer's numbers. Integers of the user's own are int64; those that kernels make are idx_t."""
+    if node.kind is Kind.FLOAT:
+        return "T"
+    if node.kind is Kind.BOOL:
+        return "bool"
+    return "int64_t" if node.op == "load" and node.attr("role") != "saved" else "idx_t"
+
+
+def local_type(node: Node) -> str:
+    return {Kind.FLOAT: "T", Kind.INT: "int64_t", Kind.BOOL: "bool"}[node.kind]
+
+
+def literal(node: Node) -> str:
+    value = node.attr("value")
+    if node.kind is Kind.BOOL:
+        return "true" if value else "false"
+    if node.kind is Kind.INT:
+        return str(value)
+    if value != value:
+        return 'T(__builtin_nan(""))'
+    if value in (float("inf"), float("-inf")):
+        return "T(__builtin_inf())" if value > 0 else "T(-__builtin_inf())"
+    return f"T({value!r})"

@@ -1,0 +1,467 @@
+// GATv2_0: row by row
+//   left = sum[a](x * weight_l)
+//   right = sum[a](x * weight_r)
+extern "C" void GATv2_0(
+    int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
+    const T* __restrict__ x,
+    const T* __restrict__ weight_l,
+    const T* __restrict__ weight_r,
+    T* __restrict__ left,
+    T* __restrict__ right
+) {
+    #pragma omp parallel num_threads(threads)
+    {
+        #pragma omp for schedule(dynamic, 1)
+        for (int64_t group = 0; group < groups; ++group) {
+            const int64_t first = blocks[num_blocks * group / groups];
+            const int64_t last = blocks[num_blocks * (group + 1) / groups];
+            for (int64_t i = first; i < last; ++i) {
+                const T* __restrict__ x_i = x + i * 4;
+                T left_2[6];
+                for (int n = 0; n < 6; ++n) left_2[n] = 0;
+                for (int64_t h = 0; h < 2; ++h) {
+                    for (int64_t a = 0; a < 4; ++a) {
+                        #pragma omp simd
+                        for (int64_t b = 0; b < 3; ++b) {
+                            left_2[h * 3 + b] += x_i[a] * weight_l[a * 6 + h * 3 + b];
+                        }
+                    }
+                }
+                T right_2[6];
+                for (int n = 0; n < 6; ++n) right_2[n] = 0;
+                for (int64_t h = 0; h < 2; ++h) {
+                    for (int64_t a = 0; a < 4; ++a) {
+                        #pragma omp simd
+                        for (int64_t b = 0; b < 3; ++b) {
+                            right_2[h * 3 + b] += x_i[a] * weight_r[a * 6 + h * 3 + b];
+                        }
+                    }
+                }
+                for (int64_t h = 0; h < 2; ++h) {
+                    #pragma omp simd
+                    for (int64_t b = 0; b < 3; ++b) {
+                        left[i * 6 + h * 3 + b] = left_2[h * 3 + b];
+                        right[i * 6 + h * 3 + b] = right_2[h * 3 + b];
+                    }
+                }
+            }
+        }
+    }
+}
+
+// GATv2_1: walks the in-edges of node i; j is the source
+//   max_score = max@i(score)
+//   sum_product = sum@i(exp(score - (max@i(score))[i]) * left[j])
+//   sum_exp = sum@i(exp(score - (max@i(score))[i]))
+//   ratio = sum_product / where(in_degree > 0, sum_exp, 1)
+extern "C" void GATv2_1(
+    int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
+    const idx_t* __restrict__ rowptr, const idx_t* __restrict__ other, const idx_t* __restrict__ edge,
+    const T* __restrict__ left,
+    const T* __restrict__ right,
+    const T* __restrict__ att,
+    const T* __restrict__ in_degree,
+    T* __restrict__ ratio
+) {
+    #pragma omp parallel num_threads(threads)
+    {
+        T* __restrict__ kept_score = (T*)malloc(sizeof(T) * 2 * (max_degree + 1));
+        #pragma omp for schedule(dynamic, 1)
+        for (int64_t group = 0; group < groups; ++group) {
+            const int64_t first = blocks[num_blocks * group / groups];
+            const int64_t last = blocks[num_blocks * (group + 1) / groups];
+            const int64_t stop = rowptr[last];
+            for (int64_t i = first; i < last; ++i) {
+                const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                const T* __restrict__ right_i = right + i * 6;
+                T acc_max_score[2];
+                for (int n = 0; n < 2; ++n) acc_max_score[n] = -__builtin_inf();
+                for (int64_t e = begin; e < end; ++e) {
+                    const int64_t j = other[e];
+                    const T* __restrict__ left_j = left + j * 6;
+                    const int64_t ahead = other[e + 8 < stop ? e + 8 : e];
+                    __builtin_prefetch(left + ahead * 6);
+                    for (int64_t h = 0; h < 2; ++h) {
+                        T s = 0;
+                        #pragma omp simd reduction(+ : s)
+                        for (int64_t b = 0; b < 3; ++b) {
+                            const T v = left_j[h * 3 + b] + right_i[h * 3 + b];
+                            const T z = (v > 0 ? v : v * T(0.2));
+                            s += z * att[h * 3 + b];
+                        }
+                        kept_score[(e - begin) * 2 + h] = s;
+                    }
+                    #pragma omp simd
+                    for (int64_t h = 0; h < 2; ++h) {
+                        const T v_2 = kept_score[(e - begin) * 2 + h];
+                        acc_max_score[h] = v_2 > acc_max_score[h] || v_2 != v_2 ? v_2 : acc_max_score[h];
+                    }
+                }
+                if (begin == end) for (int n = 0; n < 2; ++n) acc_max_score[n] = 0;
+                T acc_sum_product[6];
+                for (int n = 0; n < 6; ++n) acc_sum_product[n] = 0;
+                T acc_sum_exp[2];
+                for (int n = 0; n < 2; ++n) acc_sum_exp[n] = 0;
+                for (int64_t e = begin; e < end; ++e) {
+                    const int64_t j = other[e];
+                    const T* __restrict__ left_j_2 = left + j * 6;
+                    const int64_t ahead = other[e + 8 < stop ? e + 8 : e];
+                    __builtin_prefetch(left + ahead * 6);
+                    T exp_2[2];
+                    #pragma omp simd
+                    for (int64_t h = 0; h < 2; ++h) {
+                        const T v_3 = kept_score[(e - begin) * 2 + h] - acc_max_score[h];
+                        exp_2[h] = gdsl::exp(v_3);
+                    }
+                    for (int64_t h = 0; h < 2; ++h) {
+                        #pragma omp simd
+                        for (int64_t b = 0; b < 3; ++b) {
+                            const T v_4 = exp_2[h] * left_j_2[h * 3 + b];
+                            acc_sum_product[h * 3 + b] += v_4;
+                        }
+                    }
+                    #pragma omp simd
+                    for (int64_t h = 0; h < 2; ++h) {
+                        acc_sum_exp[h] += exp_2[h];
+                    }
+                }
+                const bool v_5 = in_degree[i] > T(0.0);
+                for (int64_t h = 0; h < 2; ++h) {
+                    const T v_6 = (v_5 ? acc_sum_exp[h] : T(1.0));
+                    #pragma omp simd
+                    for (int64_t b = 0; b < 3; ++b) {
+                        ratio[i * 6 + h * 3 + b] = acc_sum_product[h * 3 + b] / v_6;
+                    }
+                }
+            }
+        }
+        free(kept_score);
+    }
+}
+
+// GATv2_backward_0: row by row
+//   chosen = where(in_degree > 0, sum[b](d_y * -(sum_product / where(in_degree > 0, sum_exp, 1)) / where(in_degree > 0, sum_exp, 1)), 0)
+//   product = d_y * (1 / where(in_degree > 0, sum_exp, 1))
+//   left = sum[a](x * weight_l)
+//   right = sum[a](x * weight_r)
+extern "C" void GATv2_backward_0(
+    int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
+    const T* __restrict__ in_degree,
+    const T* __restrict__ d_y,
+    const T* __restrict__ sum_product,
+    const T* __restrict__ sum_exp,
+    const T* __restrict__ x,
+    const T* __restrict__ weight_l,
+    const T* __restrict__ weight_r,
+    T* __restrict__ chosen,
+    T* __restrict__ product,
+    T* __restrict__ left,
+    T* __restrict__ right
+) {
+    #pragma omp parallel num_threads(threads)
+    {
+        #pragma omp for schedule(dynamic, 1)
+        for (int64_t group = 0; group < groups; ++group) {
+            const int64_t first = blocks[num_blocks * group / groups];
+            const int64_t last = blocks[num_blocks * (group + 1) / groups];
+            for (int64_t i = first; i < last; ++i) {
+                const T* __restrict__ x_i = x + i * 4;
+                const T* __restrict__ sum_exp_i = sum_exp + i * 2;
+                const T* __restrict__ sum_product_i = sum_product + i * 6;
+                const T* __restrict__ d_y_i = d_y + i * 6;
+                const bool v = in_degree[i] > T(0.0);
+                T dot[2];
+                for (int64_t h = 0; h < 2; ++h) {
+                    T s = 0;
+                    const T v_2 = (v ? sum_exp_i[h] : T(1.0));
+                    #pragma omp simd reduction(+ : s)
+                    for (int64_t b = 0; b < 3; ++b) {
+                        const T v_3 = sum_product_i[h * 3 + b] / v_2;
+                        const T v_4 = -v_3;
+                        const T v_5 = v_4 / v_2;
+                        s += d_y_i[h * 3 + b] * v_5;
+                    }
+                    dot[h] = s;
+                }
+                T left_2[6];
+                for (int n = 0; n < 6; ++n) left_2[n] = 0;
+                for (int64_t h = 0; h < 2; ++h) {
+                    for (int64_t a = 0; a < 4; ++a) {
+                        #pragma omp simd
+                        for (int64_t b = 0; b < 3; ++b) {
+                            left_2[h * 3 + b] += x_i[a] * weight_l[a * 6 + h * 3 + b];
+                        }
+                    }
+                }
+                T right_2[6];
+                for (int n = 0; n < 6; ++n) right_2[n] = 0;
+                for (int64_t h = 0; h < 2; ++h) {
+                    for (int64_t a = 0; a < 4; ++a) {
+                        #pragma omp simd
+                        for (int64_t b = 0; b < 3; ++b) {
+                            right_2[h * 3 + b] += x_i[a] * weight_r[a * 6 + h * 3 + b];
+                        }
+                    }
+                }
+                const bool v_6 = in_degree[i] > T(0.0);
+                #pragma omp simd
+                for (int64_t h = 0; h < 2; ++h) {
+                    chosen[i * 2 + h] = (v_6 ? dot[h] : T(0.0));
+                }
+                const bool v_7 = in_degree[i] > T(0.0);
+                for (int64_t h = 0; h < 2; ++h) {
+                    const T v_8 = (v_7 ? sum_exp_i[h] : T(1.0));
+                    const T v_9 = T(1.0) / v_8;
+                    #pragma omp simd
+                    for (int64_t b = 0; b < 3; ++b) {
+                        product[i * 6 + h * 3 + b] = d_y_i[h * 3 + b] * v_9;
+                        left[i * 6 + h * 3 + b] = left_2[h * 3 + b];
+                        right[i * 6 + h * 3 + b] = right_2[h * 3 + b];
+                    }
+                }
+            }
+        }
+    }
+}
+
+// GATv2_backward_1: walks the out-edges of node i; j is the target
+//   d_left = sum@j(product[i] * exp(score - max_score[i]) + d_z * where(left[j] + right[i] > 0, 1, 0.2))
+//   dot = sum[h, b](d_left * weight_l)
+extern "C" void GATv2_backward_1(
+    int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
+    const idx_t* __restrict__ rowptr, const idx_t* __restrict__ other, const idx_t* __restrict__ edge,
+    const T* __restrict__ chosen,
+    const T* __restrict__ product,
+    const T* __restrict__ weight_l,
+    const T* __restrict__ left,
+    const T* __restrict__ right,
+    const T* __restrict__ att,
+    const T* __restrict__ max_score,
+    T* __restrict__ d_left,
+    T* __restrict__ dot
+) {
+    #pragma omp parallel num_threads(threads)
+    {
+        #pragma omp for schedule(dynamic, 1)
+        for (int64_t group = 0; group < groups; ++group) {
+            const int64_t first = blocks[num_blocks * group / groups];
+            const int64_t last = blocks[num_blocks * (group + 1) / groups];
+            const int64_t stop = rowptr[last];
+            for (int64_t i = first; i < last; ++i) {
+                const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                const T* __restrict__ left_i = left + i * 6;
+                T acc_d_left[6];
+                for (int n = 0; n < 6; ++n) acc_d_left[n] = 0;
+                for (int64_t e = begin; e < end; ++e) {
+                    const int64_t j = other[e];
+                    const T* __restrict__ chosen_j = chosen + j * 2;
+                    const T* __restrict__ product_j = product + j * 6;
+                    const T* __restrict__ max_score_j = max_score + j * 2;
+                    const T* __restrict__ right_j = right + j * 6;
+                    const int64_t ahead = other[e + 8 < stop ? e + 8 : e];
+                    __builtin_prefetch(right + ahead * 6);
+                    __builtin_prefetch(max_score + ahead * 2);
+                    __builtin_prefetch(product + ahead * 6);
+                    __builtin_prefetch(chosen + ahead * 2);
+                    T score[2];
+                    for (int64_t h = 0; h < 2; ++h) {
+                        T s = 0;
+                        #pragma omp simd reduction(+ : s)
+                        for (int64_t b = 0; b < 3; ++b) {
+                            const T v = left_i[h * 3 + b] + right_j[h * 3 + b];
+                            const T z = (v > 0 ? v : v * T(0.2));
+                            s += z * att[h * 3 + b];
+                        }
+                        score[h] = s;
+                    }
+                    T exp_2[2];
+                    #pragma omp simd
+                    for (int64_t h = 0; h < 2; ++h) {
+                        const T v_2 = score[h] - max_score_j[h];
+                        exp_2[h] = gdsl::exp(v_2);
+                    }
+                    T dot_2[2];
+                    for (int64_t h = 0; h < 2; ++h) {
+                        T s_2 = 0;
+                        #pragma omp simd reduction(+ : s_2)
+                        for (int64_t b = 0; b < 3; ++b) {
+                            s_2 += product_j[h * 3 + b] * left_i[h * 3 + b];
+                        }
+                        dot_2[h] = s_2;
+                    }
+                    for (int64_t h = 0; h < 2; ++h) {
+                        const T v_4 = chosen_j[h] + dot_2[h];
+                        const T d_score = v_4 * exp_2[h];
+                        #pragma omp simd
+                        for (int64_t b = 0; b < 3; ++b) {
+                            const T v_3 = product_j[h * 3 + b] * exp_2[h];
+                            const T d_z = d_score * att[h * 3 + b];
+                            const T v_5 = left_i[h * 3 + b] + right_j[h * 3 + b];
+                            const bool v_6 = v_5 > T(0.0);
+                            const T v_7 = (v_6 ? T(1.0) : T(0.2));
+                            const T v_8 = d_z * v_7;
+                            const T v_9 = v_3 + v_8;
+                            acc_d_left[h * 3 + b] += v_9;
+                        }
+                    }
+                }
+                T dot_3[4];
+                for (int64_t a = 0; a < 4; ++a) {
+                    T s_3 = 0;
+                    for (int64_t h = 0; h < 2; ++h) {
+                        #pragma omp simd reduction(+ : s_3)
+                        for (int64_t b = 0; b < 3; ++b) {
+                            s_3 += acc_d_left[h * 3 + b] * weight_l[a * 6 + h * 3 + b];
+                        }
+                    }
+                    dot_3[a] = s_3;
+                }
+                for (int64_t h = 0; h < 2; ++h) {
+                    #pragma omp simd
+                    for (int64_t b = 0; b < 3; ++b) {
+                        d_left[i * 6 + h * 3 + b] = acc_d_left[h * 3 + b];
+                    }
+                }
+                #pragma omp simd
+                for (int64_t a = 0; a < 4; ++a) {
+                    dot[i * 4 + a] = dot_3[a];
+                }
+            }
+        }
+    }
+}
+
+// GATv2_backward_2: walks the in-edges of node i; j is the source
+//   d_right = sum@i(d_z * where(left[j] + right[i] > 0, 1, 0.2))
+//   d_att = total(d_score * z)
+//   dot = sum[h, b](d_right * weight_r)
+extern "C" void GATv2_backward_2(
+    int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
+    const idx_t* __restrict__ rowptr, const idx_t* __restrict__ other, const idx_t* __restrict__ edge,
+    const T* __restrict__ chosen,
+    const T* __restrict__ product,
+    const T* __restrict__ left,
+    const T* __restrict__ weight_r,
+    const T* __restrict__ right,
+    const T* __restrict__ att,
+    const T* __restrict__ max_score,
+    T* __restrict__ d_right,
+    T* __restrict__ dot,
+    T* __restrict__ d_att
+) {
+    #pragma omp parallel num_threads(threads)
+    {
+        #pragma omp for schedule(dynamic, 1)
+        for (int64_t group = 0; group < groups; ++group) {
+            T* __restrict__ total_d_att = d_att + group * 6;
+            for (int64_t n = 0; n < 6; ++n) total_d_att[n] = 0;
+            const int64_t first = blocks[num_blocks * group / groups];
+            const int64_t last = blocks[num_blocks * (group + 1) / groups];
+            const int64_t stop = rowptr[last];
+            for (int64_t i = first; i < last; ++i) {
+                const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                const T* __restrict__ max_score_i = max_score + i * 2;
+                const T* __restrict__ chosen_i = chosen + i * 2;
+                const T* __restrict__ right_i = right + i * 6;
+                const T* __restrict__ product_i = product + i * 6;
+                T acc_d_right[6];
+                for (int n = 0; n < 6; ++n) acc_d_right[n] = 0;
+                for (int64_t e = begin; e < end; ++e) {
+                    const int64_t j = other[e];
+                    const T* __restrict__ left_j = left + j * 6;
+                    const int64_t ahead = other[e + 8 < stop ? e + 8 : e];
+                    __builtin_prefetch(left + ahead * 6);
+                    T dot_2[2];
+                    for (int64_t h = 0; h < 2; ++h) {
+                        T s = 0;
+                        #pragma omp simd reduction(+ : s)
+                        for (int64_t b = 0; b < 3; ++b) {
+                            s += product_i[h * 3 + b] * left_j[h * 3 + b];
+                        }
+                        dot_2[h] = s;
+                    }
+                    T score[2];
+                    for (int64_t h = 0; h < 2; ++h) {
+                        T s_2 = 0;
+                        #pragma omp simd reduction(+ : s_2)
+                        for (int64_t b = 0; b < 3; ++b) {
+                            const T v = left_j[h * 3 + b] + right_i[h * 3 + b];
+                            const T z = (v > 0 ? v : v * T(0.2));
+                            s_2 += z * att[h * 3 + b];
+                        }
+                        score[h] = s_2;
+                    }
+                    T d_score[2];
+                    #pragma omp simd
+                    for (int64_t h = 0; h < 2; ++h) {
+                        const T v_2 = chosen_i[h] + dot_2[h];
+                        const T v_3 = score[h] - max_score_i[h];
+                        const T v_4 = gdsl::exp(v_3);
+                        d_score[h] = v_2 * v_4;
+                    }
+                    for (int64_t h = 0; h < 2; ++h) {
+                        #pragma omp simd
+                        for (int64_t b = 0; b < 3; ++b) {
+                            const T d_z = d_score[h] * att[h * 3 + b];
+                            const T v_5 = left_j[h * 3 + b] + right_i[h * 3 + b];
+                            const bool v_6 = v_5 > T(0.0);
+                            const T v_7 = (v_6 ? T(1.0) : T(0.2));
+                            const T v_8 = d_z * v_7;
+                            acc_d_right[h * 3 + b] += v_8;
+                            const T v_9 = left_j[h * 3 + b] + right_i[h * 3 + b];
+                            const T z_2 = (v_9 > 0 ? v_9 : v_9 * T(0.2));
+                            total_d_att[h * 3 + b] += d_score[h] * z_2;
+                        }
+                    }
+                }
+                T dot_3[4];
+                for (int64_t a = 0; a < 4; ++a) {
+                    T s_3 = 0;
+                    for (int64_t h = 0; h < 2; ++h) {
+                        #pragma omp simd reduction(+ : s_3)
+                        for (int64_t b = 0; b < 3; ++b) {
+                            s_3 += acc_d_right[h * 3 + b] * weight_r[a * 6 + h * 3 + b];
+                        }
+                    }
+                    dot_3[a] = s_3;
+                }
+                for (int64_t h = 0; h < 2; ++h) {
+                    #pragma omp simd
+                    for (int64_t b = 0; b < 3; ++b) {
+                        d_right[i * 6 + h * 3 + b] = acc_d_right[h * 3 + b];
+                    }
+                }
+                #pragma omp simd
+                for (int64_t a = 0; a < 4; ++a) {
+                    dot[i * 4 + a] = dot_3[a];
+                }
+            }
+        }
+    }
+}
+
+// GATv2_backward_3: row by row
+//   d_x = dot + dot_2
+extern "C" void GATv2_backward_3(
+    int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
+    const T* __restrict__ dot,
+    const T* __restrict__ dot_2,
+    T* __restrict__ d_x
+) {
+    #pragma omp parallel num_threads(threads)
+    {
+        #pragma omp for schedule(dynamic, 1)
+        for (int64_t group = 0; group < groups; ++group) {
+            const int64_t first = blocks[num_blocks * group / groups];
+            const int64_t last = blocks[num_blocks * (group + 1) / groups];
+            for (int64_t i = first; i < last; ++i) {
+                const T* __restrict__ dot_2_i = dot_2 + i * 4;
+                const T* __restrict__ dot_i = dot + i * 4;
+                #pragma omp simd
+                for (int64_t a = 0; a < 4; ++a) {
+                    d_x[i * 4 + a] = dot_i[a] + dot_2_i[a];
+                }
+            }
+        }
+    }
+}
