@@ -60,13 +60,21 @@ class Forms(Expressions):
     # ----------------------------------------------------------------------------- dispatch
 
     def _call(self, e: ast.Call) -> Value:
+        # Only the outermost call of an `aggregate` rule reduces: in sum(nn(x[j])) the module works on edges.
+        aggregating, self.aggregating = self.aggregating, False
+        try:
+            return self._dispatch(e, aggregating)
+        finally:
+            self.aggregating = aggregating
+
+    def _dispatch(self, e: ast.Call, aggregating: bool) -> Value:
         found = self.scope.find(e.function)
         if isinstance(found, UserFunction):
             return self._user_function(found, e)
         if isinstance(found, UserReducer):
             return self._user_reducer(found, e)
         if isinstance(found, ModuleValue | Absent):
-            return self._module(found, e)
+            return self._module(found, e, aggregating)
         if e.over:
             return self._over_dims(e)
         if self._is_segment(e):
@@ -192,7 +200,7 @@ class Forms(Expressions):
                 )
         return build.scan(nodes, end, build.to_float(step), r.initial, row_domain=self.rows(end))
 
-    def _module(self, found: ModuleValue | Absent, e: ast.Call) -> Value:
+    def _module(self, found: ModuleValue | Absent, e: ast.Call, aggregating: bool) -> Value:
         if isinstance(found, Absent):
             raise self.unusable(found, ast.Name(found.name, span=e.name_span))
         named = [self.dim_name(d) for d in e.dims]
@@ -201,14 +209,14 @@ class Forms(Expressions):
             raise Mistake(f"module `{found.name}` needs an argument", e.span)
         self.aligned(nodes, e.arguments)
         nodes = [build.to_float(n) for n in nodes]
-        if self.aggregating and nodes[0].domain is Domain.EDGE:
+        if aggregating and nodes[0].domain is Domain.EDGE:
             end = e.at or "i"
             result = modules.aggregate(found.name, nodes, end, self.rows(end))
         else:
             result, params = modules.apply(found.name, found.module, nodes, training=self.training, dropout=self.drop)
             self.module_params.update(params)
         if named and found.module is None:
-            return self._unknown_module(found, nodes, named, e)
+            return self._unknown_module(found, nodes, named, e, aggregating)
         if named:
             if len(named) > len(result.dims):
                 raise Mistake(f"module `{found.name}` gives {result.type}", e.dims[0].span)
@@ -222,12 +230,14 @@ class Forms(Expressions):
             result = build.rename(result, dict(zip(old, named, strict=True)))
         return result
 
-    def _unknown_module(self, found: ModuleValue, nodes: list[Node], named: list[str], e: ast.Call) -> Node:
+    def _unknown_module(
+        self, found: ModuleValue, nodes: list[Node], named: list[str], e: ast.Call, aggregating: bool
+    ) -> Node:
         """Checked without the module: the result has the dims that the text names."""
         kept = nodes[0].dims[: -len(named)]
         sizes = [self._known_size(text) or 1 for text in e.dims]
         dims = (*kept, *(Dim(name, size) for name, size in zip(named, sizes, strict=True)))
-        domain = self.rows(e.at or "i") if self.aggregating else nodes[0].domain
+        domain = self.rows(e.at or "i") if aggregating else nodes[0].domain
         return build.call(found.name, nodes, Type(domain, dims), kind="map")
 
     aggregating = False  # inside an `aggregate` rule, where a module reduces edges to nodes

@@ -1,8 +1,10 @@
 """Initial values of parameters, as ``param w[...] ~ glorot`` names them.
 
-Fans are read off the program: the dims over which a product with the parameter sums are its inputs, the other dims
-its outputs, and dims that are indexed (one slice a relation, a hop, a kernel) count as neither. So a weight
-``[in, heads, out]`` used as ``x @ weight`` starts as the matrix ``[in, heads * out]`` would.
+Fans are read off the program: the dims over which a product with the parameter sums are its inputs, those after
+them its outputs. What comes before, or is indexed (one slice a relation, a hop, a stack), counts as neither. So a
+weight ``[in, heads, out]`` used as ``x @ weight`` starts as the matrix ``[in, heads * out]`` would, and each slice of
+``[relations, in, out]`` as ``[in, out]``. Where the sum is over the last dims, as in ``h @ att``, the dims before it
+are the outputs. A parameter in no product takes its last two dims.
 """
 
 from __future__ import annotations
@@ -23,10 +25,15 @@ def fans(param: Node, outputs: Sequence[Node]) -> tuple[int, int]:
     """(fan in, fan out) of a parameter in the program that computes the outputs."""
     sizes = [d.size for d in param.dims]
     for reader, value in _products(param, outputs):
-        summed = [d.size for d in value.dims if d.name in reader.attr("reduce")]
+        own = {d.name for d in param.dims}
+        dims = param.dims if all(d.name in own for d in value.dims) else value.dims  # a transpose changes no fan
+        present = {d.name for d in value.dims}
+        dims = tuple(d for d in dims if d.name in present)
+        summed = [k for k, d in enumerate(dims) if d.name in reader.attr("reduce")]
         if summed:
-            rest = [d.size for d in value.dims if d.name not in reader.attr("reduce")]
-            return math.prod(summed), math.prod(rest)
+            others = [k for k in range(len(dims)) if k not in summed]
+            after = [k for k in others if k > summed[0]]
+            return math.prod(dims[k].size for k in summed), math.prod(dims[k].size for k in after or others)
     if len(sizes) < 2:
         return math.prod(sizes), math.prod(sizes)
     return sizes[-2], sizes[-1]
@@ -35,11 +42,11 @@ def fans(param: Node, outputs: Sequence[Node]) -> tuple[int, int]:
 def _products(param: Node, outputs: Sequence[Node]) -> list[tuple[Node, Node]]:
     """Contractions that read the parameter, possibly sliced or reshaped, with the operand that they read."""
     uses = users(outputs)
-    views = {param}
+    views = {param: None}  # in order, so that the same program always starts the same
     found = []
     for node in walk(outputs):
         if node.op in _VIEWS and node.inputs[0] in views:
-            views.add(node)
+            views[node] = None
     for view in views:
         found += [(reader, view) for reader in uses.get(view, ()) if reader.op == "contract"]
     return found
