@@ -102,7 +102,7 @@ program Two {
 def test_names_are_unique() -> None:
     shared = b.elementwise("exp", x)
     other = b.elementwise("sin", x)
-    text = print_program(program(shared * shared + other * other, name="P", heads=shared))
+    text = print_program(program(shared * shared + other * other, name="P", h=shared))
     assert "t0 = sin(x)" in text
     assert "h = exp(x)" in text
     twice = program(shared * shared, name="P", x=shared)  # the user's name is taken by the input

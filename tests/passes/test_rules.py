@@ -16,7 +16,23 @@ from gdsl.ir.printer import expression
 from gdsl.ir.types import Dim
 from gdsl.passes import hoist, simplify
 from gdsl.passes.rewrite import Rule, rewrite
-from tests.ir.drive import GRAPHS, A, B, E, G, H, N, assert_same, expected, frame, gradients, integer, load, program, tensors
+from tests.ir.drive import (
+    GRAPHS,
+    A,
+    B,
+    E,
+    G,
+    H,
+    N,
+    assert_same,
+    expected,
+    frame,
+    gradients,
+    integer,
+    load,
+    program,
+    tensors,
+)
 
 op = b.elementwise
 x, z, y, e, f = load("x", N, A), load("z", N, A), load("y", N, A, B), load("e", E, A), load("f", E, A)

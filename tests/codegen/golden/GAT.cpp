@@ -22,42 +22,42 @@ extern "C" void GAT_0(
                 const T* __restrict__ x_i = x + i * 4;
                 T h_2[6];
                 for (int n = 0; n < 6; ++n) h_2[n] = 0;
-                for (int64_t h_3 = 0; h_3 < 2; ++h_3) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     for (int64_t a = 0; a < 4; ++a) {
                         #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            h_2[h_3 * 3 + b] += x_i[a] * weight[a * 6 + h_3 * 3 + b];
+                            h_2[heads * 3 + b] += x_i[a] * weight[a * 6 + heads * 3 + b];
                         }
                     }
                 }
                 T left_2[2];
-                for (int64_t h_3 = 0; h_3 < 2; ++h_3) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     T s = 0;
                     #pragma omp simd reduction(+ : s)
                     for (int64_t b = 0; b < 3; ++b) {
-                        s += h_2[h_3 * 3 + b] * att_src[h_3 * 3 + b];
+                        s += h_2[heads * 3 + b] * att_src[heads * 3 + b];
                     }
-                    left_2[h_3] = s;
+                    left_2[heads] = s;
                 }
                 T right_2[2];
-                for (int64_t h_3 = 0; h_3 < 2; ++h_3) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     T s_2 = 0;
                     #pragma omp simd reduction(+ : s_2)
                     for (int64_t b = 0; b < 3; ++b) {
-                        s_2 += h_2[h_3 * 3 + b] * att_dst[h_3 * 3 + b];
+                        s_2 += h_2[heads * 3 + b] * att_dst[heads * 3 + b];
                     }
-                    right_2[h_3] = s_2;
+                    right_2[heads] = s_2;
                 }
-                for (int64_t h_3 = 0; h_3 < 2; ++h_3) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        h[i * 6 + h_3 * 3 + b] = h_2[h_3 * 3 + b];
+                        h[i * 6 + heads * 3 + b] = h_2[heads * 3 + b];
                     }
                 }
                 #pragma omp simd
-                for (int64_t h_3 = 0; h_3 < 2; ++h_3) {
-                    left[i * 2 + h_3] = left_2[h_3];
-                    right[i * 2 + h_3] = right_2[h_3];
+                for (int64_t heads = 0; heads < 2; ++heads) {
+                    left[i * 2 + heads] = left_2[heads];
+                    right[i * 2 + heads] = right_2[heads];
                 }
             }
         }
@@ -96,10 +96,10 @@ extern "C" void GAT_1(
                     const int64_t ahead = other[e + 8 < stop ? e + 8 : e];
                     __builtin_prefetch(left + ahead * 2);
                     #pragma omp simd
-                    for (int64_t h_2 = 0; h_2 < 2; ++h_2) {
-                        const T v = left_j[h_2] + right_i[h_2];
+                    for (int64_t heads = 0; heads < 2; ++heads) {
+                        const T v = left_j[heads] + right_i[heads];
                         const T score = (v > 0 ? v : v * T(0.2));
-                        acc_max_score[h_2] = score > acc_max_score[h_2] || score != score ? score : acc_max_score[h_2];
+                        acc_max_score[heads] = score > acc_max_score[heads] || score != score ? score : acc_max_score[heads];
                     }
                 }
                 if (begin == end) for (int n = 0; n < 2; ++n) acc_max_score[n] = 0;
@@ -116,30 +116,30 @@ extern "C" void GAT_1(
                     __builtin_prefetch(h + ahead * 6);
                     T exp_2[2];
                     #pragma omp simd
-                    for (int64_t h_2 = 0; h_2 < 2; ++h_2) {
-                        const T v_2 = left_j_2[h_2] + right_i[h_2];
+                    for (int64_t heads = 0; heads < 2; ++heads) {
+                        const T v_2 = left_j_2[heads] + right_i[heads];
                         const T score_2 = (v_2 > 0 ? v_2 : v_2 * T(0.2));
-                        const T v_3 = score_2 - acc_max_score[h_2];
-                        exp_2[h_2] = gdsl::exp(v_3);
+                        const T v_3 = score_2 - acc_max_score[heads];
+                        exp_2[heads] = gdsl::exp(v_3);
                     }
-                    for (int64_t h_2 = 0; h_2 < 2; ++h_2) {
+                    for (int64_t heads = 0; heads < 2; ++heads) {
                         #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            const T v_4 = exp_2[h_2] * h_j[h_2 * 3 + b];
-                            acc_sum_product[h_2 * 3 + b] += v_4;
+                            const T v_4 = exp_2[heads] * h_j[heads * 3 + b];
+                            acc_sum_product[heads * 3 + b] += v_4;
                         }
                     }
                     #pragma omp simd
-                    for (int64_t h_2 = 0; h_2 < 2; ++h_2) {
-                        acc_sum_exp[h_2] += exp_2[h_2];
+                    for (int64_t heads = 0; heads < 2; ++heads) {
+                        acc_sum_exp[heads] += exp_2[heads];
                     }
                 }
                 const bool v_5 = in_degree[i] > T(0.0);
-                for (int64_t h_2 = 0; h_2 < 2; ++h_2) {
-                    const T v_6 = (v_5 ? acc_sum_exp[h_2] : T(1.0));
+                for (int64_t heads = 0; heads < 2; ++heads) {
+                    const T v_6 = (v_5 ? acc_sum_exp[heads] : T(1.0));
                     #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        ratio[i * 6 + h_2 * 3 + b] = acc_sum_product[h_2 * 3 + b] / v_6;
+                        ratio[i * 6 + heads * 3 + b] = acc_sum_product[heads * 3 + b] / v_6;
                     }
                 }
             }
@@ -182,62 +182,62 @@ extern "C" void GAT_backward_0(
                 const T* __restrict__ x_i = x + i * 4;
                 T h_2[6];
                 for (int n = 0; n < 6; ++n) h_2[n] = 0;
-                for (int64_t h_3 = 0; h_3 < 2; ++h_3) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     for (int64_t a = 0; a < 4; ++a) {
                         #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            h_2[h_3 * 3 + b] += x_i[a] * weight[a * 6 + h_3 * 3 + b];
+                            h_2[heads * 3 + b] += x_i[a] * weight[a * 6 + heads * 3 + b];
                         }
                     }
                 }
                 T left_2[2];
-                for (int64_t h_3 = 0; h_3 < 2; ++h_3) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     T s = 0;
                     #pragma omp simd reduction(+ : s)
                     for (int64_t b = 0; b < 3; ++b) {
-                        s += h_2[h_3 * 3 + b] * att_src[h_3 * 3 + b];
+                        s += h_2[heads * 3 + b] * att_src[heads * 3 + b];
                     }
-                    left_2[h_3] = s;
+                    left_2[heads] = s;
                 }
                 T right_2[2];
-                for (int64_t h_3 = 0; h_3 < 2; ++h_3) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     T s_2 = 0;
                     #pragma omp simd reduction(+ : s_2)
                     for (int64_t b = 0; b < 3; ++b) {
-                        s_2 += h_2[h_3 * 3 + b] * att_dst[h_3 * 3 + b];
+                        s_2 += h_2[heads * 3 + b] * att_dst[heads * 3 + b];
                     }
-                    right_2[h_3] = s_2;
+                    right_2[heads] = s_2;
                 }
                 const bool v = in_degree[i] > T(0.0);
                 T dot[2];
-                for (int64_t h_3 = 0; h_3 < 2; ++h_3) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     T s_3 = 0;
-                    const T v_2 = (v ? sum_exp_i[h_3] : T(1.0));
+                    const T v_2 = (v ? sum_exp_i[heads] : T(1.0));
                     #pragma omp simd reduction(+ : s_3)
                     for (int64_t b = 0; b < 3; ++b) {
-                        const T v_3 = sum_product_i[h_3 * 3 + b] / v_2;
+                        const T v_3 = sum_product_i[heads * 3 + b] / v_2;
                         const T v_4 = -v_3;
                         const T v_5 = v_4 / v_2;
-                        s_3 += d_y_i[h_3 * 3 + b] * v_5;
+                        s_3 += d_y_i[heads * 3 + b] * v_5;
                     }
-                    dot[h_3] = s_3;
+                    dot[heads] = s_3;
                 }
                 const bool v_6 = in_degree[i] > T(0.0);
-                for (int64_t h_3 = 0; h_3 < 2; ++h_3) {
-                    const T v_7 = (v_6 ? sum_exp_i[h_3] : T(1.0));
+                for (int64_t heads = 0; heads < 2; ++heads) {
+                    const T v_7 = (v_6 ? sum_exp_i[heads] : T(1.0));
                     const T v_8 = T(1.0) / v_7;
                     #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        product[i * 6 + h_3 * 3 + b] = d_y_i[h_3 * 3 + b] * v_8;
-                        h[i * 6 + h_3 * 3 + b] = h_2[h_3 * 3 + b];
+                        product[i * 6 + heads * 3 + b] = d_y_i[heads * 3 + b] * v_8;
+                        h[i * 6 + heads * 3 + b] = h_2[heads * 3 + b];
                     }
                 }
                 const bool v_9 = in_degree[i] > T(0.0);
                 #pragma omp simd
-                for (int64_t h_3 = 0; h_3 < 2; ++h_3) {
-                    left[i * 2 + h_3] = left_2[h_3];
-                    right[i * 2 + h_3] = right_2[h_3];
-                    chosen[i * 2 + h_3] = (v_9 ? dot[h_3] : T(0.0));
+                for (int64_t heads = 0; heads < 2; ++heads) {
+                    left[i * 2 + heads] = left_2[heads];
+                    right[i * 2 + heads] = right_2[heads];
+                    chosen[i * 2 + heads] = (v_9 ? dot[heads] : T(0.0));
                 }
             }
         }
@@ -283,36 +283,36 @@ extern "C" void GAT_backward_1(
                     __builtin_prefetch(h + ahead * 6);
                     __builtin_prefetch(left + ahead * 2);
                     T dot[2];
-                    for (int64_t h_2 = 0; h_2 < 2; ++h_2) {
+                    for (int64_t heads = 0; heads < 2; ++heads) {
                         T s = 0;
                         #pragma omp simd reduction(+ : s)
                         for (int64_t b = 0; b < 3; ++b) {
-                            s += product_i[h_2 * 3 + b] * h_j[h_2 * 3 + b];
+                            s += product_i[heads * 3 + b] * h_j[heads * 3 + b];
                         }
-                        dot[h_2] = s;
+                        dot[heads] = s;
                     }
                     #pragma omp simd
-                    for (int64_t h_2 = 0; h_2 < 2; ++h_2) {
-                        const T v = chosen_i[h_2] + dot[h_2];
-                        const T v_2 = left_j[h_2] + right_i[h_2];
+                    for (int64_t heads = 0; heads < 2; ++heads) {
+                        const T v = chosen_i[heads] + dot[heads];
+                        const T v_2 = left_j[heads] + right_i[heads];
                         const T score = (v_2 > 0 ? v_2 : v_2 * T(0.2));
-                        const T v_3 = score - max_score_i[h_2];
+                        const T v_3 = score - max_score_i[heads];
                         const T v_4 = gdsl::exp(v_3);
                         const T d_score = v * v_4;
                         const bool v_5 = v_2 > T(0.0);
                         const T v_6 = (v_5 ? T(1.0) : T(0.2));
                         const T v_7 = d_score * v_6;
-                        acc_d_right[h_2] += v_7;
+                        acc_d_right[heads] += v_7;
                     }
                 }
                 #pragma omp simd
-                for (int64_t h_2 = 0; h_2 < 2; ++h_2) {
-                    d_right[i * 2 + h_2] = acc_d_right[h_2];
+                for (int64_t heads = 0; heads < 2; ++heads) {
+                    d_right[i * 2 + heads] = acc_d_right[heads];
                 }
-                for (int64_t h_2 = 0; h_2 < 2; ++h_2) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        product_2[i * 6 + h_2 * 3 + b] = acc_d_right[h_2] * att_dst[h_2 * 3 + b];
+                        product_2[i * 6 + heads * 3 + b] = acc_d_right[heads] * att_dst[heads * 3 + b];
                     }
                 }
             }
@@ -366,53 +366,53 @@ extern "C" void GAT_backward_2(
                     __builtin_prefetch(chosen + ahead * 2);
                     T exp_2[2];
                     #pragma omp simd
-                    for (int64_t h_2 = 0; h_2 < 2; ++h_2) {
-                        const T v = left_i[h_2] + right_j[h_2];
+                    for (int64_t heads = 0; heads < 2; ++heads) {
+                        const T v = left_i[heads] + right_j[heads];
                         const T score = (v > 0 ? v : v * T(0.2));
-                        const T v_2 = score - max_score_j[h_2];
-                        exp_2[h_2] = gdsl::exp(v_2);
+                        const T v_2 = score - max_score_j[heads];
+                        exp_2[heads] = gdsl::exp(v_2);
                     }
                     T dot[2];
-                    for (int64_t h_2 = 0; h_2 < 2; ++h_2) {
+                    for (int64_t heads = 0; heads < 2; ++heads) {
                         T s = 0;
                         #pragma omp simd reduction(+ : s)
                         for (int64_t b = 0; b < 3; ++b) {
-                            s += product_j[h_2 * 3 + b] * h_i[h_2 * 3 + b];
+                            s += product_j[heads * 3 + b] * h_i[heads * 3 + b];
                         }
-                        dot[h_2] = s;
+                        dot[heads] = s;
                     }
-                    for (int64_t h_2 = 0; h_2 < 2; ++h_2) {
+                    for (int64_t heads = 0; heads < 2; ++heads) {
                         #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            const T v_3 = product_j[h_2 * 3 + b] * exp_2[h_2];
-                            acc_sum_product[h_2 * 3 + b] += v_3;
+                            const T v_3 = product_j[heads * 3 + b] * exp_2[heads];
+                            acc_sum_product[heads * 3 + b] += v_3;
                         }
                     }
                     #pragma omp simd
-                    for (int64_t h_2 = 0; h_2 < 2; ++h_2) {
-                        const T v_4 = chosen_j[h_2] + dot[h_2];
-                        const T d_score = v_4 * exp_2[h_2];
-                        const T v_5 = left_i[h_2] + right_j[h_2];
+                    for (int64_t heads = 0; heads < 2; ++heads) {
+                        const T v_4 = chosen_j[heads] + dot[heads];
+                        const T d_score = v_4 * exp_2[heads];
+                        const T v_5 = left_i[heads] + right_j[heads];
                         const bool v_6 = v_5 > T(0.0);
                         const T v_7 = (v_6 ? T(1.0) : T(0.2));
                         const T v_8 = d_score * v_7;
-                        acc_d_left[h_2] += v_8;
+                        acc_d_left[heads] += v_8;
                     }
                 }
-                for (int64_t h_2 = 0; h_2 < 2; ++h_2) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        sum_product[i * 6 + h_2 * 3 + b] = acc_sum_product[h_2 * 3 + b];
+                        sum_product[i * 6 + heads * 3 + b] = acc_sum_product[heads * 3 + b];
                     }
                 }
                 #pragma omp simd
-                for (int64_t h_2 = 0; h_2 < 2; ++h_2) {
-                    d_left[i * 2 + h_2] = acc_d_left[h_2];
+                for (int64_t heads = 0; heads < 2; ++heads) {
+                    d_left[i * 2 + heads] = acc_d_left[heads];
                 }
-                for (int64_t h_2 = 0; h_2 < 2; ++h_2) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        product_2[i * 6 + h_2 * 3 + b] = acc_d_left[h_2] * att_src[h_2 * 3 + b];
+                        product_2[i * 6 + heads * 3 + b] = acc_d_left[heads] * att_src[heads * 3 + b];
                     }
                 }
             }
@@ -422,7 +422,7 @@ extern "C" void GAT_backward_2(
 
 // GAT_backward_3: row by row
 //   d_h = sum_product + product + product_2
-//   d_x = sum[h, b](d_h * weight)
+//   d_x = sum[heads, b](d_h * weight)
 extern "C" void GAT_backward_3(
     int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
     const T* __restrict__ weight,
@@ -443,28 +443,28 @@ extern "C" void GAT_backward_3(
                 const T* __restrict__ product_i = product + i * 6;
                 const T* __restrict__ sum_product_i = sum_product + i * 6;
                 T d_h_2[6];
-                for (int64_t h = 0; h < 2; ++h) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        const T v = sum_product_i[h * 3 + b] + product_i[h * 3 + b];
-                        d_h_2[h * 3 + b] = v + product_2_i[h * 3 + b];
+                        const T v = sum_product_i[heads * 3 + b] + product_i[heads * 3 + b];
+                        d_h_2[heads * 3 + b] = v + product_2_i[heads * 3 + b];
                     }
                 }
                 T d_x_2[4];
                 for (int64_t a = 0; a < 4; ++a) {
                     T s = 0;
-                    for (int64_t h = 0; h < 2; ++h) {
+                    for (int64_t heads = 0; heads < 2; ++heads) {
                         #pragma omp simd reduction(+ : s)
                         for (int64_t b = 0; b < 3; ++b) {
-                            s += d_h_2[h * 3 + b] * weight[a * 6 + h * 3 + b];
+                            s += d_h_2[heads * 3 + b] * weight[a * 6 + heads * 3 + b];
                         }
                     }
                     d_x_2[a] = s;
                 }
-                for (int64_t h = 0; h < 2; ++h) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        d_h[i * 6 + h * 3 + b] = d_h_2[h * 3 + b];
+                        d_h[i * 6 + heads * 3 + b] = d_h_2[heads * 3 + b];
                     }
                 }
                 #pragma omp simd

@@ -19,29 +19,29 @@ extern "C" void GATv2_0(
                 const T* __restrict__ x_i = x + i * 4;
                 T left_2[6];
                 for (int n = 0; n < 6; ++n) left_2[n] = 0;
-                for (int64_t h = 0; h < 2; ++h) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     for (int64_t a = 0; a < 4; ++a) {
                         #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            left_2[h * 3 + b] += x_i[a] * weight_l[a * 6 + h * 3 + b];
+                            left_2[heads * 3 + b] += x_i[a] * weight_l[a * 6 + heads * 3 + b];
                         }
                     }
                 }
                 T right_2[6];
                 for (int n = 0; n < 6; ++n) right_2[n] = 0;
-                for (int64_t h = 0; h < 2; ++h) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     for (int64_t a = 0; a < 4; ++a) {
                         #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            right_2[h * 3 + b] += x_i[a] * weight_r[a * 6 + h * 3 + b];
+                            right_2[heads * 3 + b] += x_i[a] * weight_r[a * 6 + heads * 3 + b];
                         }
                     }
                 }
-                for (int64_t h = 0; h < 2; ++h) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        left[i * 6 + h * 3 + b] = left_2[h * 3 + b];
-                        right[i * 6 + h * 3 + b] = right_2[h * 3 + b];
+                        left[i * 6 + heads * 3 + b] = left_2[heads * 3 + b];
+                        right[i * 6 + heads * 3 + b] = right_2[heads * 3 + b];
                     }
                 }
             }
@@ -81,20 +81,20 @@ extern "C" void GATv2_1(
                     const T* __restrict__ left_j = left + j * 6;
                     const int64_t ahead = other[e + 8 < stop ? e + 8 : e];
                     __builtin_prefetch(left + ahead * 6);
-                    for (int64_t h = 0; h < 2; ++h) {
+                    for (int64_t heads = 0; heads < 2; ++heads) {
                         T s = 0;
                         #pragma omp simd reduction(+ : s)
                         for (int64_t b = 0; b < 3; ++b) {
-                            const T v = left_j[h * 3 + b] + right_i[h * 3 + b];
+                            const T v = left_j[heads * 3 + b] + right_i[heads * 3 + b];
                             const T z = (v > 0 ? v : v * T(0.2));
-                            s += z * att[h * 3 + b];
+                            s += z * att[heads * 3 + b];
                         }
-                        kept_score[(e - begin) * 2 + h] = s;
+                        kept_score[(e - begin) * 2 + heads] = s;
                     }
                     #pragma omp simd
-                    for (int64_t h = 0; h < 2; ++h) {
-                        const T v_2 = kept_score[(e - begin) * 2 + h];
-                        acc_max_score[h] = v_2 > acc_max_score[h] || v_2 != v_2 ? v_2 : acc_max_score[h];
+                    for (int64_t heads = 0; heads < 2; ++heads) {
+                        const T v_2 = kept_score[(e - begin) * 2 + heads];
+                        acc_max_score[heads] = v_2 > acc_max_score[heads] || v_2 != v_2 ? v_2 : acc_max_score[heads];
                     }
                 }
                 if (begin == end) for (int n = 0; n < 2; ++n) acc_max_score[n] = 0;
@@ -109,28 +109,28 @@ extern "C" void GATv2_1(
                     __builtin_prefetch(left + ahead * 6);
                     T exp_2[2];
                     #pragma omp simd
-                    for (int64_t h = 0; h < 2; ++h) {
-                        const T v_3 = kept_score[(e - begin) * 2 + h] - acc_max_score[h];
-                        exp_2[h] = gdsl::exp(v_3);
+                    for (int64_t heads = 0; heads < 2; ++heads) {
+                        const T v_3 = kept_score[(e - begin) * 2 + heads] - acc_max_score[heads];
+                        exp_2[heads] = gdsl::exp(v_3);
                     }
-                    for (int64_t h = 0; h < 2; ++h) {
+                    for (int64_t heads = 0; heads < 2; ++heads) {
                         #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            const T v_4 = exp_2[h] * left_j_2[h * 3 + b];
-                            acc_sum_product[h * 3 + b] += v_4;
+                            const T v_4 = exp_2[heads] * left_j_2[heads * 3 + b];
+                            acc_sum_product[heads * 3 + b] += v_4;
                         }
                     }
                     #pragma omp simd
-                    for (int64_t h = 0; h < 2; ++h) {
-                        acc_sum_exp[h] += exp_2[h];
+                    for (int64_t heads = 0; heads < 2; ++heads) {
+                        acc_sum_exp[heads] += exp_2[heads];
                     }
                 }
                 const bool v_5 = in_degree[i] > T(0.0);
-                for (int64_t h = 0; h < 2; ++h) {
-                    const T v_6 = (v_5 ? acc_sum_exp[h] : T(1.0));
+                for (int64_t heads = 0; heads < 2; ++heads) {
+                    const T v_6 = (v_5 ? acc_sum_exp[heads] : T(1.0));
                     #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        ratio[i * 6 + h * 3 + b] = acc_sum_product[h * 3 + b] / v_6;
+                        ratio[i * 6 + heads * 3 + b] = acc_sum_product[heads * 3 + b] / v_6;
                     }
                 }
             }
@@ -171,52 +171,52 @@ extern "C" void GATv2_backward_0(
                 const T* __restrict__ d_y_i = d_y + i * 6;
                 const bool v = in_degree[i] > T(0.0);
                 T dot[2];
-                for (int64_t h = 0; h < 2; ++h) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     T s = 0;
-                    const T v_2 = (v ? sum_exp_i[h] : T(1.0));
+                    const T v_2 = (v ? sum_exp_i[heads] : T(1.0));
                     #pragma omp simd reduction(+ : s)
                     for (int64_t b = 0; b < 3; ++b) {
-                        const T v_3 = sum_product_i[h * 3 + b] / v_2;
+                        const T v_3 = sum_product_i[heads * 3 + b] / v_2;
                         const T v_4 = -v_3;
                         const T v_5 = v_4 / v_2;
-                        s += d_y_i[h * 3 + b] * v_5;
+                        s += d_y_i[heads * 3 + b] * v_5;
                     }
-                    dot[h] = s;
+                    dot[heads] = s;
                 }
                 T left_2[6];
                 for (int n = 0; n < 6; ++n) left_2[n] = 0;
-                for (int64_t h = 0; h < 2; ++h) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     for (int64_t a = 0; a < 4; ++a) {
                         #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            left_2[h * 3 + b] += x_i[a] * weight_l[a * 6 + h * 3 + b];
+                            left_2[heads * 3 + b] += x_i[a] * weight_l[a * 6 + heads * 3 + b];
                         }
                     }
                 }
                 T right_2[6];
                 for (int n = 0; n < 6; ++n) right_2[n] = 0;
-                for (int64_t h = 0; h < 2; ++h) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     for (int64_t a = 0; a < 4; ++a) {
                         #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            right_2[h * 3 + b] += x_i[a] * weight_r[a * 6 + h * 3 + b];
+                            right_2[heads * 3 + b] += x_i[a] * weight_r[a * 6 + heads * 3 + b];
                         }
                     }
                 }
                 const bool v_6 = in_degree[i] > T(0.0);
                 #pragma omp simd
-                for (int64_t h = 0; h < 2; ++h) {
-                    chosen[i * 2 + h] = (v_6 ? dot[h] : T(0.0));
+                for (int64_t heads = 0; heads < 2; ++heads) {
+                    chosen[i * 2 + heads] = (v_6 ? dot[heads] : T(0.0));
                 }
                 const bool v_7 = in_degree[i] > T(0.0);
-                for (int64_t h = 0; h < 2; ++h) {
-                    const T v_8 = (v_7 ? sum_exp_i[h] : T(1.0));
+                for (int64_t heads = 0; heads < 2; ++heads) {
+                    const T v_8 = (v_7 ? sum_exp_i[heads] : T(1.0));
                     const T v_9 = T(1.0) / v_8;
                     #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        product[i * 6 + h * 3 + b] = d_y_i[h * 3 + b] * v_9;
-                        left[i * 6 + h * 3 + b] = left_2[h * 3 + b];
-                        right[i * 6 + h * 3 + b] = right_2[h * 3 + b];
+                        product[i * 6 + heads * 3 + b] = d_y_i[heads * 3 + b] * v_9;
+                        left[i * 6 + heads * 3 + b] = left_2[heads * 3 + b];
+                        right[i * 6 + heads * 3 + b] = right_2[heads * 3 + b];
                     }
                 }
             }
@@ -226,7 +226,7 @@ extern "C" void GATv2_backward_0(
 
 // GATv2_backward_1: walks the out-edges of node i; j is the target
 //   d_left = sum@j(product[i] * exp(score - max_score[i]) + d_z * where(left[j] + right[i] > 0, 1, 0.2))
-//   dot = sum[h, b](d_left * weight_l)
+//   dot = sum[heads, b](d_left * weight_l)
 extern "C" void GATv2_backward_1(
     int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
     const idx_t* __restrict__ rowptr, const idx_t* __restrict__ other, const idx_t* __restrict__ edge,
@@ -264,62 +264,62 @@ extern "C" void GATv2_backward_1(
                     __builtin_prefetch(product + ahead * 6);
                     __builtin_prefetch(chosen + ahead * 2);
                     T score[2];
-                    for (int64_t h = 0; h < 2; ++h) {
+                    for (int64_t heads = 0; heads < 2; ++heads) {
                         T s = 0;
                         #pragma omp simd reduction(+ : s)
                         for (int64_t b = 0; b < 3; ++b) {
-                            const T v = left_i[h * 3 + b] + right_j[h * 3 + b];
+                            const T v = left_i[heads * 3 + b] + right_j[heads * 3 + b];
                             const T z = (v > 0 ? v : v * T(0.2));
-                            s += z * att[h * 3 + b];
+                            s += z * att[heads * 3 + b];
                         }
-                        score[h] = s;
+                        score[heads] = s;
                     }
                     T exp_2[2];
                     #pragma omp simd
-                    for (int64_t h = 0; h < 2; ++h) {
-                        const T v_2 = score[h] - max_score_j[h];
-                        exp_2[h] = gdsl::exp(v_2);
+                    for (int64_t heads = 0; heads < 2; ++heads) {
+                        const T v_2 = score[heads] - max_score_j[heads];
+                        exp_2[heads] = gdsl::exp(v_2);
                     }
                     T dot_2[2];
-                    for (int64_t h = 0; h < 2; ++h) {
+                    for (int64_t heads = 0; heads < 2; ++heads) {
                         T s_2 = 0;
                         #pragma omp simd reduction(+ : s_2)
                         for (int64_t b = 0; b < 3; ++b) {
-                            s_2 += product_j[h * 3 + b] * left_i[h * 3 + b];
+                            s_2 += product_j[heads * 3 + b] * left_i[heads * 3 + b];
                         }
-                        dot_2[h] = s_2;
+                        dot_2[heads] = s_2;
                     }
-                    for (int64_t h = 0; h < 2; ++h) {
-                        const T v_4 = chosen_j[h] + dot_2[h];
-                        const T d_score = v_4 * exp_2[h];
+                    for (int64_t heads = 0; heads < 2; ++heads) {
+                        const T v_4 = chosen_j[heads] + dot_2[heads];
+                        const T d_score = v_4 * exp_2[heads];
                         #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            const T v_3 = product_j[h * 3 + b] * exp_2[h];
-                            const T d_z = d_score * att[h * 3 + b];
-                            const T v_5 = left_i[h * 3 + b] + right_j[h * 3 + b];
+                            const T v_3 = product_j[heads * 3 + b] * exp_2[heads];
+                            const T d_z = d_score * att[heads * 3 + b];
+                            const T v_5 = left_i[heads * 3 + b] + right_j[heads * 3 + b];
                             const bool v_6 = v_5 > T(0.0);
                             const T v_7 = (v_6 ? T(1.0) : T(0.2));
                             const T v_8 = d_z * v_7;
                             const T v_9 = v_3 + v_8;
-                            acc_d_left[h * 3 + b] += v_9;
+                            acc_d_left[heads * 3 + b] += v_9;
                         }
                     }
                 }
                 T dot_3[4];
                 for (int64_t a = 0; a < 4; ++a) {
                     T s_3 = 0;
-                    for (int64_t h = 0; h < 2; ++h) {
+                    for (int64_t heads = 0; heads < 2; ++heads) {
                         #pragma omp simd reduction(+ : s_3)
                         for (int64_t b = 0; b < 3; ++b) {
-                            s_3 += acc_d_left[h * 3 + b] * weight_l[a * 6 + h * 3 + b];
+                            s_3 += acc_d_left[heads * 3 + b] * weight_l[a * 6 + heads * 3 + b];
                         }
                     }
                     dot_3[a] = s_3;
                 }
-                for (int64_t h = 0; h < 2; ++h) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        d_left[i * 6 + h * 3 + b] = acc_d_left[h * 3 + b];
+                        d_left[i * 6 + heads * 3 + b] = acc_d_left[heads * 3 + b];
                     }
                 }
                 #pragma omp simd
@@ -334,7 +334,7 @@ extern "C" void GATv2_backward_1(
 // GATv2_backward_2: walks the in-edges of node i; j is the source
 //   d_right = sum@i(d_z * where(left[j] + right[i] > 0, 1, 0.2))
 //   d_att = total(d_score * z)
-//   dot = sum[h, b](d_right * weight_r)
+//   dot = sum[heads, b](d_right * weight_r)
 extern "C" void GATv2_backward_2(
     int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
     const idx_t* __restrict__ rowptr, const idx_t* __restrict__ other, const idx_t* __restrict__ edge,
@@ -372,63 +372,63 @@ extern "C" void GATv2_backward_2(
                     const int64_t ahead = other[e + 8 < stop ? e + 8 : e];
                     __builtin_prefetch(left + ahead * 6);
                     T dot_2[2];
-                    for (int64_t h = 0; h < 2; ++h) {
+                    for (int64_t heads = 0; heads < 2; ++heads) {
                         T s = 0;
                         #pragma omp simd reduction(+ : s)
                         for (int64_t b = 0; b < 3; ++b) {
-                            s += product_i[h * 3 + b] * left_j[h * 3 + b];
+                            s += product_i[heads * 3 + b] * left_j[heads * 3 + b];
                         }
-                        dot_2[h] = s;
+                        dot_2[heads] = s;
                     }
                     T score[2];
-                    for (int64_t h = 0; h < 2; ++h) {
+                    for (int64_t heads = 0; heads < 2; ++heads) {
                         T s_2 = 0;
                         #pragma omp simd reduction(+ : s_2)
                         for (int64_t b = 0; b < 3; ++b) {
-                            const T v = left_j[h * 3 + b] + right_i[h * 3 + b];
+                            const T v = left_j[heads * 3 + b] + right_i[heads * 3 + b];
                             const T z = (v > 0 ? v : v * T(0.2));
-                            s_2 += z * att[h * 3 + b];
+                            s_2 += z * att[heads * 3 + b];
                         }
-                        score[h] = s_2;
+                        score[heads] = s_2;
                     }
                     T d_score[2];
                     #pragma omp simd
-                    for (int64_t h = 0; h < 2; ++h) {
-                        const T v_2 = chosen_i[h] + dot_2[h];
-                        const T v_3 = score[h] - max_score_i[h];
+                    for (int64_t heads = 0; heads < 2; ++heads) {
+                        const T v_2 = chosen_i[heads] + dot_2[heads];
+                        const T v_3 = score[heads] - max_score_i[heads];
                         const T v_4 = gdsl::exp(v_3);
-                        d_score[h] = v_2 * v_4;
+                        d_score[heads] = v_2 * v_4;
                     }
-                    for (int64_t h = 0; h < 2; ++h) {
+                    for (int64_t heads = 0; heads < 2; ++heads) {
                         #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            const T d_z = d_score[h] * att[h * 3 + b];
-                            const T v_5 = left_j[h * 3 + b] + right_i[h * 3 + b];
+                            const T d_z = d_score[heads] * att[heads * 3 + b];
+                            const T v_5 = left_j[heads * 3 + b] + right_i[heads * 3 + b];
                             const bool v_6 = v_5 > T(0.0);
                             const T v_7 = (v_6 ? T(1.0) : T(0.2));
                             const T v_8 = d_z * v_7;
-                            acc_d_right[h * 3 + b] += v_8;
-                            const T v_9 = left_j[h * 3 + b] + right_i[h * 3 + b];
+                            acc_d_right[heads * 3 + b] += v_8;
+                            const T v_9 = left_j[heads * 3 + b] + right_i[heads * 3 + b];
                             const T z_2 = (v_9 > 0 ? v_9 : v_9 * T(0.2));
-                            total_d_att[h * 3 + b] += d_score[h] * z_2;
+                            total_d_att[heads * 3 + b] += d_score[heads] * z_2;
                         }
                     }
                 }
                 T dot_3[4];
                 for (int64_t a = 0; a < 4; ++a) {
                     T s_3 = 0;
-                    for (int64_t h = 0; h < 2; ++h) {
+                    for (int64_t heads = 0; heads < 2; ++heads) {
                         #pragma omp simd reduction(+ : s_3)
                         for (int64_t b = 0; b < 3; ++b) {
-                            s_3 += acc_d_right[h * 3 + b] * weight_r[a * 6 + h * 3 + b];
+                            s_3 += acc_d_right[heads * 3 + b] * weight_r[a * 6 + heads * 3 + b];
                         }
                     }
                     dot_3[a] = s_3;
                 }
-                for (int64_t h = 0; h < 2; ++h) {
+                for (int64_t heads = 0; heads < 2; ++heads) {
                     #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        d_right[i * 6 + h * 3 + b] = acc_d_right[h * 3 + b];
+                        d_right[i * 6 + heads * 3 + b] = acc_d_right[heads * 3 + b];
                     }
                 }
                 #pragma omp simd
