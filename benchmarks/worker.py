@@ -12,8 +12,10 @@ and what comes back is what the methods of ``Worker`` return.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
+import importlib
 import json
 import os
 import sys
@@ -23,7 +25,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 import torch
-from peers import BUILDERS, Built, Case, Unsupported
+from peers import BUILDERS, LIBRARIES, Built, Case, Unsupported
 from programs import LAYERS
 
 MEGA = 1e6
@@ -43,6 +45,7 @@ class Worker:
         self.case = Case(**torch.load(request["case"], weights_only=True))
         # Threads, the math library's buffers and torch's lazy set-up are not the first call's to pay.
         torch.mm(self.case.x[:64].t(), self.case.x[:64])
+        self._import(request["implementation"])
         start = time.perf_counter()
         try:
             layer = LAYERS[request["layer"]](request["features"])
@@ -60,6 +63,11 @@ class Worker:
             "graph_mb": sum(t.numel() * t.element_size() for t in self.built.graph()) / MEGA,
             "first_call": {"build_s": built_s, "forward_s": forward, "both_s": both},
         }
+
+    def _import(self, implementation: str) -> None:
+        # A library that is missing or broken is for its builder to report.
+        with contextlib.suppress(ImportError, OSError):
+            importlib.import_module(LIBRARIES.get(implementation, "torch"))
 
     def _write(self, path: str) -> None:
         self.clear()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copyreg
+import functools
+import inspect
 from typing import Any
 
 from gdsl.errors import InputError
@@ -25,29 +28,46 @@ def compile(source: str, *args: Any, layer: str | None = None, backend: str = "a
 
 
 def define(source: str, *, layer: str | None = None) -> type[Layer]:
-    """A class for a layer of the program: its constructor's signature and its docstring come from the text."""
-    definition = find_layer(source, layer)
+    """A class for a layer of the program: its constructor's signature and its docstring come from the text.
+
+    The same text gives the same class, so that copies and what was pickled are instances of it.
+    """
+    return _class_of(source, find_layer(source, layer).name)
+
+
+@functools.cache
+def _class_of(source: str, name: str) -> type[Layer]:
+    definition = find_layer(source, name)
     signature = signature_of(definition)
 
     def __init__(self: Layer, *args: Any, backend: str = "auto", **kwargs: Any) -> None:
         Layer.__init__(self, definition, *args, backend=backend, **kwargs)
 
+    # On the function, not on the class: a subclass with an __init__ of its own has its own signature.
+    shown = constructor_signature(signature)
+    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    __init__.__signature__ = shown.replace(parameters=[itself, *shown.parameters.values()])  # type: ignore[attr-defined]
+
+    def __reduce__(self: Layer) -> tuple[Any, ...]:
+        # The class is in no module that pickle could import; a subclass of it may be.
+        if type(self) is cls:
+            return _new, (source, name), self.__getstate__()
+        return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
+
     doc = f"{definition.doc}\n\n{header(definition)}".strip()
     namespace = {
         "__init__": __init__,
         "__doc__": doc,
-        "__signature__": constructor_signature(signature),
-        "__reduce__": lambda self: (_rebuild, (definition.source, definition.name, self.__getstate__())),
+        "__reduce__": __reduce__,
     }
-    return type(definition.name, (Layer,), namespace)
+    cls: type[Layer] = type(definition.name, (Layer,), namespace)
+    return cls
 
 
-def _rebuild(source: str, name: str, state: dict[str, Any]) -> Layer:
-    """Unpickle an instance of a defined class: the class is made from its text again."""
-    cls = define(source, layer=name)
-    layer = cls.__new__(cls)
-    layer.__setstate__(state)
-    return layer
+def _new(source: str, name: str) -> Layer:
+    """An instance of a defined class without its state, for pickle: the class is made from its text."""
+    cls = _class_of(source, name)
+    return cls.__new__(cls)
 
 
 def find_layer(source: str, name: str | None = None) -> ast.Layer:

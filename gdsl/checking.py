@@ -350,9 +350,7 @@ def _adjoint(subject: _Subject) -> Iterator[CheckRow]:
     yield CheckRow("adjoint: <Jv, u> = <v, J'u>", value <= DIFFERENCE, value, DIFFERENCE)
 
 
-def _adjoint_error(
-    subject: _Subject, function: Function, values: Sequence[Tensor], which: Sequence[int]
-) -> float:
+def _adjoint_error(subject: _Subject, function: Function, values: Sequence[Tensor], which: Sequence[int]) -> float:
     """|⟨Jv, u⟩ - ⟨v, Jᵀu⟩| for random u and v; relative to the usual size of ⟨Jv, u⟩ where that is above one.
 
     Jv comes from the forward pass alone, by central differences; the double-backward trick would take it from

@@ -104,6 +104,35 @@ def test_define_reads_signature_and_docstring_from_the_text() -> None:
     }  # fmt: skip
 
 
+def test_the_same_text_gives_the_same_class() -> None:
+    Conv = gdsl.define(GCN)
+    assert gdsl.define(GCN, layer="GCNConv") is Conv
+    assert gdsl.define(GCN + "\n") is not Conv
+    for again in (copy.deepcopy(Conv(3, 4)), pickle.loads(pickle.dumps(Conv(3, 4)))):
+        assert type(again) is Conv
+
+
+class Wider(gdsl.define(GCN)):  # type: ignore[misc]
+    """A subclass of the user's, with state and a forward of its own."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, 4)
+        self.factor = 2.0
+
+    def forward(self, *args: Any) -> Tensor:
+        return self.factor * super().forward(*args)
+
+
+def test_subclasses() -> None:
+    conv, x = Wider(3), features()
+    assert list(inspect.signature(Wider).parameters) == ["channels"]
+    base = gdsl.compile(GCN, 3, 4)
+    base.load_state_dict(conv.state_dict())
+    for made in (conv, copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))):
+        assert type(made) is Wider
+        torch.testing.assert_close(made(x, EDGES), 2 * base(x, EDGES))
+
+
 def test_define_takes_modules_as_arguments() -> None:
     Conv = gdsl.define(GIN)
     assert str(inspect.signature(Conv)) == "(nn, eps=0.0, train_eps=False, *, backend='auto')"
@@ -681,7 +710,7 @@ def test_kernels() -> None:
         assert k.name in k.source and k.source.count("{") == k.source.count("}")
         for cost in (k.bytes, k.flops):
             assert isinstance(cost, sympy.Expr) and cost.free_symbols
-            small, large = (float(cost.subs({s: n for s in cost.free_symbols})) for n in (10, 20))
+            small, large = (float(cost.subs(dict.fromkeys(cost.free_symbols, n))) for n in (10, 20))
             assert 0 < small < large
     symbols = {str(s) for k in kernels for cost in (k.bytes, k.flops) for s in cost.free_symbols}
     assert {"N", "E"} <= symbols <= {"N", "E", "heads", "in_channels", "out_channels"}

@@ -15,7 +15,7 @@ from torch import Tensor
 from gdsl.errors import InputError
 from gdsl.ir.node import Node, walk
 from gdsl.ir.ops import ELEMENTWISE
-from gdsl.ir.types import Domain, Kind, Type
+from gdsl.ir.types import Domain, Kind, Type, element_domain
 from gdsl.runtime import bspline, philox
 from gdsl.runtime.graph import Graph
 
@@ -32,13 +32,11 @@ class Frame:
 
     def rows(self, domain: Domain) -> int:
         """How many rows a value of this domain has."""
-        return {
-            Domain.NODE: self.graph.num_targets,
-            Domain.SOURCE: self.graph.num_sources,
-            Domain.TARGET: self.graph.num_targets,
-            Domain.EDGE: self.graph.num_edges,
-            Domain.GRAPH: self.num_graphs,
-        }[domain]
+        if domain is Domain.GRAPH:
+            return self.num_graphs
+        if domain is Domain.EDGE:
+            return self.graph.num_edges
+        return self.graph.num_sources if domain is Domain.SOURCE else self.graph.num_targets
 
     def ends(self, end: str) -> Tensor:
         """For each edge its node at this end; for ``g``, for each node its graph."""
@@ -220,7 +218,7 @@ _SEGMENTS: dict[str, Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]] = {
 
 
 def _order_rank(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
-    value = full(args[0], node.inputs[0].type, frame).reshape(frame.rows(node.inputs[0].domain), -1)
+    value = full(args[0], node.inputs[0].type, frame).reshape(frame.rows(node.inputs[0].domain), node.type.numel)
     rows, ends = frame.rows(node.domain), frame.ends(node.attr("end"))
     degree = torch.bincount(ends, minlength=rows)
     first = degree.cumsum(0) - degree
@@ -242,7 +240,7 @@ def _scan(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
     rows = int(ends.max()) + 1 if len(ends) else 0
     if last:
         rows = frame.rows(node.domain)
-    wide = Type(node.inputs[0].domain, node.dims)
+    wide = Type(element_domain(end), node.dims)
     values = [full(align(a, i.type, wide), wide, frame) for a, i in zip(args, node.inputs, strict=True)]
     degree = torch.bincount(ends, minlength=rows)
     order = ends.sort(stable=True).indices

@@ -305,12 +305,13 @@ def is_leaf(node: Node) -> bool:
 
 
 def c_type(node: Node) -> str:
-    """The type of a buffer's numbers. Integers of the user's own are int64; those that kernels make are idx_t."""
+    """The type of a buffer's numbers. Integers are int64, but for edge numbers that the compiler keeps: idx_t."""
     if node.kind is Kind.FLOAT:
         return "T"
     if node.kind is Kind.BOOL:
         return "bool"
-    return "int64_t" if node.op == "load" and node.attr("role") != "saved" else "idx_t"
+    winner = node.op == "segment" or (node.op == "load" and node.attr("role") == "saved") or node.op == "graph_value"
+    return "idx_t" if winner else "int64_t"
 
 
 def local_type(node: Node) -> str:

@@ -60,6 +60,11 @@ def _op(name: str, *args: Any) -> Node:
     return elementwise(name, *args)
 
 
+def _nonzero(x: Node) -> Node:
+    """x, and 1 where it is 0: a divisor for a branch that is not taken there."""
+    return _where(_op("eq", x, 0.0), 1.0, x)
+
+
 def _step(c: Node) -> Node:
     """1 where c holds, else 0."""
     return _where(c, 1.0, 0.0)
@@ -81,7 +86,7 @@ _TABLE = [
     # powers, exponentials, logarithms
     ElementwiseOp("pow", 2, "torch.pow({0}, {1})", "gdsl::pow({0}, {1})", "libdevice.pow({0}, {1})", "{0}**{1}",
                   (lambda a, b, y: _where(_op("eq", b, 0.0), 0.0, b * _op("pow", a, b - 1.0)),
-                   lambda a, b, y: _where(_op("eq", a, 0.0), 0.0, y * _op("log", a))),
+                   lambda a, b, y: _where(_op("and", _op("eq", a, 0.0), b >= 0.0), 0.0, y * _op("log", a))),
                   flops=20, heavy=True, sample=(0.5, 2.0)),
     ElementwiseOp("exp", 1, "torch.exp({0})", "gdsl::exp({0})", "tl.exp({0})", "exp({0})",
                   (lambda x, y: y,), flops=10, heavy=True),
@@ -127,7 +132,8 @@ _TABLE = [
                   (lambda x, y: -_op("rsqrt", 1.0 - x * x),), flops=16, heavy=True, sample=(-0.8, 0.8)),
     ElementwiseOp("atan2", 2, "torch.atan2({0}, {1})", "gdsl::atan2({0}, {1})", "libdevice.atan2({0}, {1})",
                   "atan2({0}, {1})",
-                  (lambda a, b, y: b / (a * a + b * b), lambda a, b, y: -a / (a * a + b * b)),
+                  (lambda a, b, y: _where(_op("eq", a * a + b * b, 0.0), 0.0, b / _nonzero(a * a + b * b)),
+                   lambda a, b, y: _where(_op("eq", a * a + b * b, 0.0), 0.0, -a / _nonzero(a * a + b * b))),
                   flops=20, heavy=True, sample=(0.3, 2.0)),
     # activations
     ElementwiseOp("tanh", 1, "torch.tanh({0})", "gdsl::tanh({0})", "libdevice.tanh({0})", "tanh({0})",
@@ -159,7 +165,8 @@ _TABLE = [
     ElementwiseOp("to_float", 1, "gdsl_float({0})", "gdsl_float({0})", "{0}.to(gdsl_float)", "{0}", _NONE),
     # An integer below the node's bound; the cast clamps, so that an index made from it is always in range.
     ElementwiseOp("to_int", 1, "torch.nan_to_num({0}).clamp(0, {bound} - 1).long()", "gdsl::to_int({0}, {bound})",
-                  "tl.minimum(tl.maximum({0}, 0), {bound} - 1).to(tl.int32)", "floor({0})", _NONE, kind="int"),
+                  "tl.minimum(tl.maximum({0}, 0), {bound} - 1).to(tl.int32)", "floor({0})", _NONE, kind="int",
+                  sample=(0.0, 2.0)),
 ]  # fmt: skip
 
 ELEMENTWISE: dict[str, ElementwiseOp] = {op.name: op for op in _TABLE}

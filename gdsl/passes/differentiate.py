@@ -179,11 +179,17 @@ def _pull_mul(e: Node, end: str, node: Node, back: Node, by: Node | None, dim: D
     product = reduce(nonzero, "mul")
     zeros = reduce(build.elementwise("where", zero, 1.0, 0.0), "sum")
     no_zero, one_zero = zeros < 0.5, build.elementwise("and", zeros > 0.5, zeros < 1.5)
-    others = build.elementwise(
-        "where", zero, build.elementwise("where", one_zero, product, 0.0),
-        build.elementwise("where", no_zero, product / nonzero, 0.0),
-    )  # fmt: skip
-    return back * others
+    # The sum of the zeros is 0, but its derivative is not: it stands for the one zero, or the one other zero, that
+    # the product of the others holds, so that the second derivative is right too.
+    zero_sum = reduce(build.elementwise("where", zero, e, 0.0), "sum")
+    two_zeros = build.elementwise("and", zeros > 1.5, zeros < 2.5)
+    of_zero = _choose(one_zero, product, _choose(two_zeros, product * (zero_sum - e), build.const(0.0)))
+    of_other = _choose(no_zero, product / nonzero, _choose(one_zero, product / nonzero * zero_sum, build.const(0.0)))
+    return back * _choose(zero, of_zero, of_other)
+
+
+def _choose(condition: Node, yes: Node, no: Node) -> Node:
+    return build.elementwise("where", condition, yes, no)
 
 
 def _scan(node: Node, g: Node) -> Gradients:

@@ -108,6 +108,13 @@ def is_dense(node: Node) -> bool:
     return work > DENSE_INTENSITY * max(read, node.type.numel)
 
 
+def _fits_a_kernel(node: Node) -> bool:
+    """Whether a walk can reduce it. Which places of ``max by`` stay empty is not known from a row's edges alone."""
+    reducer = node.attr("reducer")
+    by_extreme = len(node.inputs) == 2 and reducer in ("max", "min")
+    return reducer in KERNEL_REDUCERS and node.type.numel <= MAX_ACCUMULATOR and not by_extreme
+
+
 def _iteration_space(node: Node) -> int:
     sizes = {d.name: d.size for o in node.inputs for d in o.dims}
     work = 1
@@ -148,8 +155,7 @@ class _Fuser:
         if node.domain is Domain.GLOBAL:
             return "total" if over_edges and node.type.numel <= MAX_ACCUMULATOR else "torch"
         if node.op == "segment":
-            small = node.attr("reducer") in KERNEL_REDUCERS and node.type.numel <= MAX_ACCUMULATOR
-            return "segment" if small else "torch"
+            return "segment" if _fits_a_kernel(node) else "torch"
         if node.op == "contract" and is_dense(node):
             return "torch"
         return "row"
@@ -434,8 +440,8 @@ def _finish(fuser: _Fuser, draft: _Draft, made_by: Mapping[Node, _Draft], number
         if node not in levels:
             outside = node not in own and _is_read(fuser, draft, node)
             inner = -1 if outside else max((level(i) for i in node.inputs), default=-1)
-            walked = node in own and fuser.lowering[node] in ("segment", "total", "edge")
-            levels[node] = inner + 1 if walked else inner
+            reduced = node in own and fuser.lowering[node] in ("segment", "total")
+            levels[node] = inner + 1 if reduced else inner
         return levels[node]
 
     walked = [n for n in draft.nodes if fuser.lowering[n] in ("segment", "total", "edge")]

@@ -38,6 +38,17 @@ def _where_edges(end: str, row: Node, otherwise: float) -> Node:
     return build.transpose(build.elementwise("where", degree > 0.0, row, otherwise), row.type.names)
 
 
+def sum_of_own(node: Node) -> Node | None:
+    """sum(v[i]) --> v * in_degree"""
+    if node.op != "segment" or node.attr("reducer") != "sum" or len(node.inputs) != 1 or node.attr("end") == "g":
+        return None
+    row = _row_factor(node.inputs[0], node.attr("end"), node.domain)
+    if row is None:
+        return None
+    degree = build.graph_value("in_degree" if node.attr("end") == "i" else "out_degree", node.domain)
+    return _where_edges(node.attr("end"), row, 0.0) * degree
+
+
 def _row_factor(node: Node, end: str, rows: Domain) -> Node | None:
     """The row value behind a factor that is the same for all edges of a segment."""
     if node.domain is Domain.GLOBAL:
@@ -116,4 +127,4 @@ def scaled_quotient(node: Node) -> Node | None:
     return build.transpose(scaled / quotient.inputs[1], node.type.names)
 
 
-RULES: list[Rule] = [one_ended, quotient_last, masked_quotient, scaled_quotient, factor_out_of_sum]
+RULES: list[Rule] = [one_ended, quotient_last, masked_quotient, scaled_quotient, sum_of_own, factor_out_of_sum]

@@ -50,9 +50,7 @@ FLAGS = (
     "-fopenmp",
 )
 
-INSTALL = (
-    "install a C++ compiler: `apt install g++`, `dnf install gcc-c++` or `xcode-select --install`, or set CXX"
-)
+INSTALL = "install a C++ compiler: `apt install g++`, `dnf install gcc-c++` or `xcode-select --install`, or set CXX"
 
 _MARK = b"gdsl-sha256:"
 _CHECKSUM = len(_MARK) + hashlib.sha256().digest_size

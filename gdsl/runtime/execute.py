@@ -38,11 +38,24 @@ class ReferencePlan:
 
 
 @dataclass(frozen=True)
-class _Call:
-    """A loaded kernel with what its arguments are."""
+class _Write:
+    """A tensor that a kernel fills; ``domain`` is None for the partial sums of a total."""
 
-    kernel: Kernel
+    node: Node
+    domain: Domain | None
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A loaded kernel and, worked out once, all that a call of it needs."""
+
     function: Callable[..., None]
+    walks: bool
+    over_out_edges: bool
+    reads: tuple[tuple[Node, torch.dtype], ...]
+    writes: tuple[_Write, ...]
     largest_total: int
 
 
@@ -55,7 +68,7 @@ class CppPlan:
         self.plan = plan
         self.source = cpp.generate(plan, _C_TYPES[dtype], _INDEX_TYPES[index_dtype])
         library = cache.load(self.source, name=plan.program.name) if plan.kernels else None
-        self.steps = [s if isinstance(s, TorchStep) else _bind(s, library) for s in plan.steps]
+        self.steps = [s if isinstance(s, TorchStep) else _bind(s, library, dtype, index_dtype) for s in plan.steps]
         self.releases = _last_uses(plan)
 
     def run(self, values: Mapping[Node, Tensor], frame: Frame) -> list[Tensor]:
@@ -89,44 +102,51 @@ def _last_uses(plan: Plan) -> list[tuple[Node, ...]]:
     return [tuple(n for n, at in last.items() if at == k and n not in outputs) for k in range(len(plan.steps))]
 
 
-def _bind(kernel: Kernel, library: ctypes.CDLL | None) -> _Call:
+def _bind(kernel: Kernel, library: ctypes.CDLL | None, dtype: torch.dtype, index_dtype: torch.dtype) -> _Call:
     assert library is not None
     function = getattr(library, kernel.name)
     function.restype = None
     pointers = len(kernel.buffers) + len(kernel.outputs) + 1 + (3 if kernel.end else 0)
     function.argtypes = [ctypes.c_int64, ctypes.c_int64, ctypes.c_int, ctypes.c_int64] + [ctypes.c_void_p] * pointers
-    totals = [t.type.numel for p in kernel.phases for t in p.totals]
-    return _Call(kernel, function, max(totals, default=0))
+    totals = {t for p in kernel.phases for t in p.totals}
+    return _Call(
+        function,
+        walks=kernel.end is not None,
+        over_out_edges=kernel.end == "j" or kernel.rows is Domain.SOURCE,
+        reads=tuple((b, _dtype_of(b, dtype, index_dtype)) for b in kernel.buffers),
+        writes=tuple(
+            _Write(o, None if o in totals else o.domain, o.type.shape, _dtype_of(o, dtype, index_dtype))
+            for o in kernel.outputs
+        ),
+        largest_total=max((t.type.numel for t in totals), default=0),
+    )
+
+
+def _dtype_of(node: Node, dtype: torch.dtype, index_dtype: torch.dtype) -> torch.dtype:
+    """How kernels store a node: see :func:`gdsl.codegen.values.c_type`."""
+    if node.kind is Kind.FLOAT:
+        return dtype
+    if node.kind is Kind.BOOL:
+        return torch.bool
+    return torch.int64 if c_type(node) == "int64_t" else index_dtype
 
 
 def _launch(call: _Call, memory: dict[Node, Tensor], frame: Frame) -> None:
-    kernel, graph = call.kernel, frame.graph
-    order = graph.out_edges if kernel.end == "j" or kernel.rows is Domain.SOURCE else graph.in_edges
+    order = frame.graph.out_edges if call.over_out_edges else frame.graph.in_edges
     num_blocks = len(order.blocks) - 1
-    groups = max(num_blocks, 0)
+    groups = num_blocks
     if call.largest_total:
         groups = min(groups, max(LEAST_GROUPS, TOTAL_NUMBERS // call.largest_total))
-    held = []  # keeps converted inputs alive until the kernel has run
-    for node in kernel.buffers:
-        held.append(_fetch(node, memory, frame).to(_dtype_of(node, frame)).contiguous())
-    totals = {t for p in kernel.phases for t in p.totals}
-    outputs = []
-    for node in kernel.outputs:
-        rows = groups if node in totals else frame.rows(node.domain)
-        outputs.append(torch.empty((rows, *node.type.shape), dtype=_dtype_of(node, frame), device=frame.device))
-    fixed = [order.rowptr, order.index, order.edge] if kernel.end else []
-    pointers = [t.data_ptr() for t in (order.blocks, *fixed, *held, *outputs)]
-    threads = max(1, min(torch.get_num_threads(), groups))
+    # The list keeps converted inputs alive until the kernel has run.
+    reads = [_fetch(node, memory, frame).to(dtype).contiguous() for node, dtype in call.reads]
+    writes = []
+    for w in call.writes:
+        rows = groups if w.domain is None else frame.rows(w.domain)
+        writes.append(torch.empty((rows, *w.shape), dtype=w.dtype))
     if groups:
+        fixed = (order.blocks, order.rowptr, order.index, order.edge) if call.walks else (order.blocks,)
+        threads = min(torch.get_num_threads(), groups)
+        pointers = [t.data_ptr() for t in (*fixed, *reads, *writes)]
         call.function(num_blocks, groups, threads, order.max_degree, *pointers)
-    for node, value in zip(kernel.outputs, outputs, strict=True):
-        memory[node] = value.sum(0) if node in totals else value
-
-
-def _dtype_of(node: Node, frame: Frame) -> torch.dtype:
-    """How kernels store a node: see :func:`gdsl.codegen.values.c_type`."""
-    if node.kind is Kind.FLOAT:
-        return frame.dtype
-    if node.kind is Kind.BOOL:
-        return torch.bool
-    return torch.int64 if c_type(node) == "int64_t" else frame.graph.index_dtype
+    for w, value in zip(call.writes, writes, strict=True):
+        memory[w.node] = value.sum(0) if w.domain is None else value

@@ -350,8 +350,7 @@ def _check_edge_index(edge_index: Any) -> None:
         raise GraphError(f"edge_index must have shape [2, E], but its shape is {shape}{hint}")
     if edge_index.dtype == torch.bool or edge_index.is_floating_point() or edge_index.is_complex():
         raise GraphError(
-            f"edge_index must hold integers, but its dtype is {edge_index.dtype}; "
-            "convert it with edge_index.long()"
+            f"edge_index must hold integers, but its dtype is {edge_index.dtype}; convert it with edge_index.long()"
         )
 
 

@@ -4,7 +4,7 @@ Fans are read off the program: the dims over which a product with the parameter 
 them its outputs. What comes before, or is indexed (one slice a relation, a hop, a stack), counts as neither. So a
 weight ``[in, heads, out]`` used as ``x @ weight`` starts as the matrix ``[in, heads * out]`` would, and each slice of
 ``[relations, in, out]`` as ``[in, out]``. Where the sum is over the last dims, as in ``h @ att``, the dims before it
-are the outputs. A parameter in no product takes its last two dims.
+are the outputs. A parameter that no ``@`` reads takes its last two dims.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ def fans(param: Node, outputs: Sequence[Node]) -> tuple[int, int]:
     """(fan in, fan out) of a parameter in the program that computes the outputs."""
     sizes = [d.size for d in param.dims]
     for reader, value in _products(param, outputs):
-        own = {d.name for d in param.dims}
-        dims = param.dims if all(d.name in own for d in value.dims) else value.dims  # a transpose changes no fan
-        present = {d.name for d in value.dims}
-        dims = tuple(d for d in dims if d.name in present)
+        own, read = ({d.name for d in n.dims} for n in (param, value))
+        # In the order of the declaration, where the names are still the same: a transpose changes no fan.
+        dims = [d for d in param.dims if d.name in read] if read <= own else list(value.dims)
         summed = [k for k, d in enumerate(dims) if d.name in reader.attr("reduce")]
         if summed:
             others = [k for k in range(len(dims)) if k not in summed]

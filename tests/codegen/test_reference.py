@@ -232,13 +232,11 @@ def test_quantile_and_rank(q: float) -> None:
     assert (TARGET[lower[0]] == 0).all()
 
 
-@pytest.mark.xfail(reason="order_rank reshapes a value of no rows to [0, -1]")
 def test_median_of_no_edges() -> None:
     found = run(library.segment_median(e, "i", N), {e: torch.zeros(0, 4, dtype=torch.float64)}, frame([[], []]))
     assert torch.equal(found, torch.zeros(6, 4, dtype=torch.float64))
 
 
-@pytest.mark.xfail(reason="scan takes the rows of its first operand, which may be global")
 def test_scan_of_a_global_value() -> None:
     p, given = load("p", G, A), values(e)
     given[p] = torch.rand(4, dtype=torch.float64)

@@ -76,11 +76,7 @@ def loads(op: ElementwiseOp) -> list[Node]:
 # ------------------------------------------------------------------------------- torch and sympy
 
 
-# Open: outside [0, bound) the sympy form of to_int is not clamped, and `sample` reaches below 0.
-OPEN = pytest.mark.xfail(reason="to_int's sample reaches below 0, where it clamps and floor does not")
-
-
-@pytest.mark.parametrize("op", [pytest.param(op, marks=[OPEN] * (op.name == "to_int")) for op in OPS], ids=ids)
+@pytest.mark.parametrize("op", OPS, ids=ids)
 def test_torch_form_is_sympy_form(op: ElementwiseOp) -> None:
     args = samples(op)
     form, symbols = sympy_form(op)
@@ -260,22 +256,8 @@ def test_an_index_is_in_range_whatever_the_number(library: ctypes.CDLL) -> None:
         assert found.max() < BOUND
 
 
-HARD_OPEN = {
-    "pow": "the slope by the exponent at 0 ** -1 is -inf in torch, 0 here",
-    "atan2": "both slopes at the origin are 0 in torch, NaN here",
-}
-
-
 # The square root of a norm has slope 0 at 0 by design, where torch.sqrt's is infinite.
-@pytest.mark.parametrize(
-    "op",
-    [
-        pytest.param(op, marks=[pytest.mark.xfail(reason=HARD_OPEN[op.name])] if op.name in HARD_OPEN else [])
-        for op in SMOOTH
-        if op.name != "norm_sqrt"
-    ],
-    ids=ids,
-)
+@pytest.mark.parametrize("op", [op for op in SMOOTH if op.name != "norm_sqrt"], ids=ids)
 def test_gradient_at_hard_points_is_that_of_torch(op: ElementwiseOp) -> None:
     """At 0, at ties, at infinity: the same number, infinity or NaN as torch's own derivative."""
     values = [-2.0, -1.0, 0.0, 1.0, 2.0] + ([-torch.inf, torch.inf] if op.arity == 1 else [])

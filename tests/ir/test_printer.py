@@ -65,19 +65,19 @@ def test_expression(node: Node, text: str) -> None:
 
 GATV2 = """\
 program GATv2 {
-    x = input                                           # node[a]
-    weight_l = param                                    # global[a, heads, b]
-    left = sum[a](x * weight_l)                         # node[heads, b]
-    t0 = left[j]                                        # edge[heads, b]
-    weight_r = param                                    # global[a, heads, b]
-    right = sum[a](x * weight_r)                        # node[heads, b]
-    z = leaky_relu(t0 + right[i], 0.2)                  # edge[heads, b]
-    att = param                                         # global[heads, b]
-    score = sum[b](z * att)                             # edge[heads]
-    t1 = exp(score - (stop_gradient(max@i(score)))[i])  # edge[heads]
-    alpha = t1 / (sum@i(t1))[i]                         # edge[heads]
-    m = alpha * t0                                      # edge[heads, b]
-    t2 = sum@i(m)                                       # node[heads, b]
+    x = input                                         # node[a]
+    weight_l = param                                  # global[a, heads, b]
+    left = sum[a](x * weight_l)                       # node[heads, b]
+    t0 = left[j]                                      # edge[heads, b]
+    weight_r = param                                  # global[a, heads, b]
+    right = sum[a](x * weight_r)                      # node[heads, b]
+    z = leaky_relu(t0 + right[i], 0.2)                # edge[heads, b]
+    att = param                                       # global[heads, b]
+    score = sum[b](z * att)                           # edge[heads]
+    t1 = exp(score - stop_gradient(max@i(score))[i])  # edge[heads]
+    alpha = t1 / sum@i(t1)[i]                         # edge[heads]
+    m = alpha * t0                                    # edge[heads, b]
+    t2 = sum@i(m)                                     # node[heads, b]
     return y = t2
 }"""
 

@@ -154,7 +154,6 @@ STRUCTURES: dict[str, tuple[Program, list[tuple[str, int]]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.xfail(reason="an edge value that is an output puts its readers into a second walk")
 def test_an_edge_output_beside_an_aggregate_is_one_walk() -> None:
     assert walks(forward(STRUCTURES["an edge output beside an aggregate"][0])) == [("i", 1)]
 

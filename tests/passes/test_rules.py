@@ -121,10 +121,10 @@ CASES: dict[str, list[tuple[Node, str, str]]] = {
     ],
     "drop_stop_gradient": [(b.stop_gradient(x) * x, "stop_gradient(x) * x", "x * x")],
     "one_ended": [
-        (op("exp", xj), "exp(x[j])", "(exp(where(out_degree > 0, x, 0.5)))[j]"),
+        (op("exp", xj), "exp(x[j])", "exp(where(out_degree > 0, x, 0.5))[j]"),
         (xj * p, "x[j] * p", "(x * p)[j]"),
-        (b.matmul(xj, w), "sum[a](x[j] * w)", "(sum[a](x * w))[j]"),
-        (b.reduce(xi, "max", "a"), "max[a](x[i])", "(max[a](x))[i]"),
+        (b.matmul(xj, w), "sum[a](x[j] * w)", "sum[a](x * w)[j]"),
+        (b.reduce(xi, "max", "a"), "max[a](x[i])", "max[a](x)[i]"),
         (xi - b.gather(z, "i"), "x[i] - z[i]", "(x - z)[i]"),
         (xi + xj, "x[i] + x[j]", "x[i] + x[j]"),
         (xj * e, "x[j] * e", "x[j] * e"),
@@ -142,6 +142,10 @@ CASES: dict[str, list[tuple[Node, str, str]]] = {
     "scaled_quotient": [
         ((e / xi) / 0.5, "e / x[i] / 0.5", "e / 0.5 / x[i]"),
         ((e / xi) * c, "e / x[i] * c", "e * c / x[i]"),
+    ],
+    "sum_of_own": [
+        (_sum(si), "sum@i(s[i])", "where(in_degree > 0, s, 0) * in_degree"),
+        (_sum(b.gather(s, "j")), "sum@i(s[j])", "sum@i(s[j])"),
     ],
     "factor_out_of_sum": [
         (_sum(e * c), "sum@i(e * c)", "sum@i(e) * c"),

@@ -29,7 +29,6 @@ FANS = {
     ("SplineConv", "weight"): (5, 4),  # [kernels, in, out], indexed by a computed integer
     ("NNConv", "theta"): (3, 5 * 4),  # [edge_dim, in, out], as a Linear to a matrix
     ("GMMConv", "mu"): (3, 2),  # [kernel, dim], in no product
-    ("XConv", "wx"): (3 * 3, 3 * 3),  # [K, dim, K', K''], summed over two
 }
 
 
@@ -97,10 +96,6 @@ def test_orthogonal_and_eye() -> None:
         assert torch.equal(t, torch.eye(*shape[-2:]).expand(shape))
 
 
-def _deviation(draw) -> float:
-    return float(torch.stack([draw() for _ in range(400)]).std())
-
-
 def test_as_torch_and_torch_geometric() -> None:
     """The same spread as a Linear, and as the layers that give their parameters to glorot."""
     pyg = pytest.importorskip("torch_geometric.nn")
@@ -118,9 +113,9 @@ def test_as_torch_and_torch_geometric() -> None:
 
         def draw(module: nn.Module, name: str) -> torch.Tensor:
             module.reset_parameters()
-            return module.get_parameter(name).detach().flatten()
+            return module.get_parameter(name).detach().clone()
 
-        spreads = [torch.stack([draw(m, n) for _ in range(400)]).std() for m, n in ((layer, ours), (peer, theirs))]
+        spreads = [torch.stack([draw(m, n) for _ in range(150)]).std() for m, n in ((layer, ours), (peer, theirs))]
         torch.testing.assert_close(spreads[0], spreads[1], rtol=0.06, atol=0)
 
 

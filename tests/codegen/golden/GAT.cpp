@@ -66,8 +66,8 @@ extern "C" void GAT_0(
 
 // GAT_1: walks the in-edges of node i; j is the source
 //   max_score = max@i(score)
-//   sum_product = sum@i(exp(score - (max@i(score))[i]) * h[j])
-//   sum_exp = sum@i(exp(score - (max@i(score))[i]))
+//   sum_product = sum@i(exp(score - max@i(score)[i]) * h[j])
+//   sum_exp = sum@i(exp(score - max@i(score)[i]))
 //   ratio = sum_product / where(in_degree > 0, sum_exp, 1)
 extern "C" void GAT_1(
     int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,

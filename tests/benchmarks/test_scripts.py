@@ -1,0 +1,118 @@
+"""Each benchmark runs to its end on a tiny graph and writes what the report reads. No timing is checked."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MACHINE = {"date", "command", "commit", "versions", "cpu", "cores", "threads", "ceilings"}
+MARKERS = "".join(f"<!-- begin {n} -->\nold\n<!-- end {n} -->\n" for n in ("layers", "startup", "small"))
+
+
+def _run(repository: Path, script: str, *arguments: str, **variables: str) -> str:
+    paths = filter(None, [str(repository), os.environ.get("PYTHONPATH")])
+    done = subprocess.run(
+        [sys.executable, str(repository / "benchmarks" / script), *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **variables},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _found(repository: Path, folder: Path, script: str, *arguments: str) -> dict[str, Any]:
+    """What a benchmark writes, after the report has put it into a page."""
+    path, page = folder / "found.json", folder / "page.md"
+    _run(
+        repository, script, *arguments, "--tiny", "--threads", "1", "--json", str(path),
+        GDSL_CACHE=str(folder / "cache"),
+    )  # fmt: skip
+    found = json.loads(path.read_text())
+    assert found["machine"].keys() == MACHINE
+    assert str(folder) not in found["machine"]["command"]
+    page.write_text(MARKERS)
+    _run(repository, "report.py", str(path), "--page", str(page))
+    text = page.read_text()
+    assert text.count("\nold\n") == 2
+    assert f"<!-- begin {found['kind']} -->" in text
+    assert found["machine"]["date"] in text
+    return found
+
+
+def _layers(repository: Path, folder: Path, layers: str, peers: str) -> dict[str, Any]:
+    size = ("--nodes", "500", "--edges", "5000", "--repeats", "2", "--calls", "1")
+    return _found(repository, folder, "layers.py", *size, "--layers", layers, "--peers", peers)
+
+
+def test_layers(repository: Path, tmp_path: Path) -> None:
+    found = _layers(repository, tmp_path, "GCN", "torch.sparse")
+    assert found["graph"] == {"name": "power-law", "nodes": 500, "edges": 5000}
+    ours, theirs = found["results"]
+    assert (ours["implementation"], theirs["implementation"]) == ("gdsl", "torch.sparse")
+    for row in found["results"]:
+        assert max(row["difference"].values()) < 1e-3
+        assert row["difference"].keys() == {"y", "x", "weight", "bias"}
+        assert row["first_call"].keys() == {"build_s", "forward_s", "both_s"}
+        assert row["graph_mb"] > 0
+        for mode in ("forward", "both"):
+            assert len(row[mode]["rounds"]) == 2
+            assert row[mode]["q1"] <= row[mode]["ms"] <= row[mode]["q3"]
+            assert row["memory"][mode].keys() >= {"mb"}
+    assert all("over_gdsl" in theirs[mode] and "over_gdsl" not in ours[mode] for mode in ("forward", "both"))
+
+
+@pytest.mark.slow
+def test_every_layer_agrees_with_its_peers(repository: Path, tmp_path: Path) -> None:
+    layers = ["GCN", "SAGE", "SAGE-max", "GIN", "GAT", "GATv2", "AGNN", "Transformer", "EdgeConv"]
+    found = _layers(repository, tmp_path, ",".join(layers), "pyg-sorted,torch.sparse")
+    assert [r["layer"] for r in found["results"] if r["implementation"] == "gdsl"] == layers
+    assert not [r for r in found["results"] if "failed" in r]
+    assert all(max(r["difference"].values()) < 1e-3 for r in found["results"] if "difference" in r)
+
+
+def test_startup(repository: Path, tmp_path: Path) -> None:
+    found = _found(repository, tmp_path, "startup.py", "--repeats", "1")
+    whats = [r["what"] for r in found["results"]]
+    assert sum("cold" in w for w in whats) == sum("cached" in w for w in whats) == 2
+    assert sum("import" in w for w in whats) == 4
+    assert all(r.keys() == {"what", "s", "q1", "q3", "rounds"} for r in found["results"])
+
+
+def test_small(repository: Path, tmp_path: Path) -> None:
+    found = _found(repository, tmp_path, "small.py", "--calls", "5")
+    rows = {(r["layer"], r["implementation"]) for r in found["results"]}
+    kinds = ("gdsl", "gdsl, edge_index", "torch_geometric")
+    assert rows == {(layer, kind) for layer in ("GCN", "GAT") for kind in kinds}
+    assert all(r[mode].keys() == {"us", "q1", "q3"} for r in found["results"] for mode in ("forward", "both"))
+
+
+def test_the_page_has_a_place_for_every_table(repository: Path) -> None:
+    page = (repository / "docs" / "performance.md").read_text()
+    for name in ("layers", "layers-github", "layers-molecules", "startup", "small"):
+        assert page.index(f"<!-- begin {name} -->") < page.index(f"<!-- end {name} -->")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--layers", "GCM"), "there is no 'GCM'; there are GCN, SAGE"),
+        (("--graph", "github"), "the GitHub graph needs --data FOLDER or $GDSL_DATA"),
+    ],
+)
+def test_bad_arguments(repository: Path, arguments: tuple[str, ...], message: str) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "GDSL_DATA"}
+    done = subprocess.run(
+        [sys.executable, str(repository / "benchmarks" / "layers.py"), *arguments],
+        env={**environment, "PYTHONPATH": str(repository)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert message in done.stderr
