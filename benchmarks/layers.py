@@ -209,9 +209,7 @@ def _time(timed: Mapping[str, Child], rows: Mapping[str, Row], settings: Setting
             median, q1, q3 = machine.summary(ms)
             rows[i][mode] = {"ms": median, "q1": q1, "q3": q3, "rounds": ms}
             if i != "gdsl":
-                rows[i][mode]["over_gdsl"] = statistics.median(
-                    a / b for a, b in zip(ms, rounds["gdsl"], strict=True)
-                )
+                rows[i][mode]["over_gdsl"] = statistics.median(a / b for a, b in zip(ms, rounds["gdsl"], strict=True))
 
 
 def _memory(request: Request, threads: int, cache: str) -> dict[str, Any]:

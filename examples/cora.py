@@ -116,12 +116,8 @@ class GAT(nn.Module):
     def __init__(self, x: Tensor, num_classes: int, backend: str) -> None:
         super().__init__()
         self.features = WordDropout(x, p=0.6)
-        self.conv1 = gdsl.compile(
-            GAT_LAYER, in_channels=x.shape[1], out_channels=8, heads=8, p=0.6, backend=backend
-        )
-        self.conv2 = gdsl.compile(
-            GAT_LAYER, in_channels=64, out_channels=num_classes, heads=1, p=0.6, backend=backend
-        )
+        self.conv1 = gdsl.compile(GAT_LAYER, in_channels=x.shape[1], out_channels=8, heads=8, p=0.6, backend=backend)
+        self.conv2 = gdsl.compile(GAT_LAYER, in_channels=64, out_channels=num_classes, heads=1, p=0.6, backend=backend)
 
     def forward(self, graph: gdsl.Graph) -> Tensor:
         h = F.elu(self.conv1(self.features(), graph))
@@ -176,9 +172,7 @@ class Result:
         return sum(run.seconds for run in self.runs) / max(1, sum(run.epochs - 1 for run in self.runs))
 
 
-def train(
-    model: str, data: NodeData, x: Tensor, graph: gdsl.Graph, seed: int, epochs: int, backend: str
-) -> Run:
+def train(model: str, data: NodeData, x: Tensor, graph: gdsl.Graph, seed: int, epochs: int, backend: str) -> Run:
     """Trains one network from one seed, with a progress bar."""
     recipe = RECIPES[model]
     torch.manual_seed(seed)
@@ -224,9 +218,7 @@ def train(
     return run
 
 
-def evaluate(
-    model: str, data: NodeData, seeds: int, epochs: int | None = None, backend: str = "auto"
-) -> Result:
+def evaluate(model: str, data: NodeData, seeds: int, epochs: int | None = None, backend: str = "auto") -> Result:
     """Trains one model from seeds 0, 1, ... `seeds - 1`."""
     x = row_normalised(data.x)
     graph = gdsl.Graph(data.edge_index, num_nodes=data.num_nodes)
@@ -241,9 +233,7 @@ def show_compiled(model: str, data: NodeData, backend: str, lines: int = 40) -> 
     conv = network.conv1
     if conv.kernels:
         kernel = max((k for k in conv.kernels if k.direction == "forward"), key=lambda k: len(k.source))
-        _heading(
-            f"{model.upper()}, first layer: kernel {kernel.name} ({kernel.language}, {kernel.direction})"
-        )
+        _heading(f"{model.upper()}, first layer: kernel {kernel.name} ({kernel.language}, {kernel.direction})")
         print(kernel.source.strip())
         others = ", ".join(f"{k.name} ({k.direction})" for k in conv.kernels if k is not kernel)
         if others:

@@ -16,7 +16,6 @@ from gdsl.ir import build
 from gdsl.ir.node import Node, substitute, walk
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind, Type
-from gdsl.language import ast
 from gdsl.language.program import Declaration, GraphTransform, TypedProgram
 from gdsl.language.signature import Signature
 from gdsl.runtime.graph import Graph
@@ -99,11 +98,6 @@ def _spread_pair(signature: Signature, args: Sequence[Any]) -> list[Any]:
     return list(args)
 
 
-def pools(layer: ast.Layer) -> bool:
-    """Whether a layer has a rule that reduces nodes to graphs."""
-    return any(isinstance(t, ast.Rule) and t.kind == "pool" for t in ast.walk(layer))
-
-
 def count_graphs(bound: Bound, device: torch.device | None = None) -> int:
     """How many graphs the batch vector tells apart."""
     batch, count = bound.batch, bound.num_graphs
@@ -127,22 +121,19 @@ def count_graphs(bound: Bound, device: torch.device | None = None) -> int:
     return count
 
 
-def free_sizes(
-    layer: ast.Layer, signature: Signature, values: Mapping[str, Any], given: Mapping[str, int]
-) -> dict[str, int]:
+def free_sizes(signature: Signature, values: Mapping[str, Any], given: Mapping[str, int]) -> dict[str, int]:
     """Sizes of dims that are no arguments, from the tensors of this call."""
     sizes: dict[str, int] = dict(given)
-    for s in ast.walk(layer):
-        if not isinstance(s, ast.Declaration) or s.name not in values:
-            continue
-        value = values[s.name]
+    domains = {i.name: i.domain for i in signature.inputs}
+    for name, place, dim in signature.free_places:
+        value = values.get(name)
         if not isinstance(value, Tensor):
             continue
-        shape = value.shape[0 if s.role == "graph" and value.dim() == len(s.dims) else 1 :]
-        for d, size in zip(s.dims, shape, strict=False):
-            base = d.size.id.rstrip("'") if isinstance(d.size, ast.Name) else ""
-            if base in signature.free_dims and d.start is None and sizes.setdefault(base, size) != size:
-                raise InputError(f"dim `{base}` has size {sizes[base]} and, in `{s.name}`, size {size}")
+        shape = value.shape[1:]
+        if domains[name] == "graph" and value.dim() == place + 1:
+            shape = value.shape
+        if place < len(shape) and sizes.setdefault(dim, shape[place]) != shape[place]:
+            raise InputError(f"dim `{dim}` has size {sizes[dim]} and, in `{name}`, size {shape[place]}")
     for name in signature.free_dims:
         sizes.setdefault(name, 1)
     return sizes

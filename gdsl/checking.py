@@ -126,7 +126,7 @@ class _Subject:
         self.layer = _double(layer)
         self.plain = copy.deepcopy(self.layer)
         self.plain.options = Options(optimise=False)
-        bound = calls.bind(layer.signature, args, kwargs, layer._takes_batch())
+        bound = calls.bind(layer.signature, args, kwargs, layer.signature.batched)
         given = {**bound.values, "graph": bound.graph, "batch": bound.batch, "num_graphs": bound.num_graphs}
         self.rest = {name: value for name, value in given.items() if value is not None}
         inputs = {n: v for n, v in bound.values.items() if isinstance(v, Tensor) and v.is_floating_point()}

@@ -143,10 +143,10 @@ class Layer(nn.Module):
 
         Raises :class:`gdsl.InputError` or :class:`gdsl.GraphError` before any kernel runs.
         """
-        bound = calls.bind(self.signature, args, kwargs, self._takes_batch())
+        bound = calls.bind(self.signature, args, kwargs, self.signature.batched)
         optional = (i.name for i in self.signature.inputs if i.optional)
         present = frozenset(name for name in optional if bound.values.get(name) is not None)
-        free = calls.free_sizes(self.definition, self.signature, bound.values, self._free)
+        free = calls.free_sizes(self.signature, bound.values, self._free)
         key = (self.training, present, tuple(sorted(free.items())), self._module_states())
         spec = self._specialise(key)
         tensors = self._tensors(spec.typed, bound.values)
@@ -167,9 +167,6 @@ class Layer(nn.Module):
         """What the program that is read out of the modules depends on, besides their parameters' values."""
         modules = [self._modules.get(name) for name in self._module_names]
         return tuple((module, *map(calls.module_state, module.modules())) for module in modules if module is not None)
-
-    def _takes_batch(self) -> bool:
-        return any(i.domain == "graph" for i in self.signature.inputs) or calls.pools(self.definition)
 
     def _specialise(self, key: Any) -> Specialisation:
         training, present, free, _ = key

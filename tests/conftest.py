@@ -1,8 +1,8 @@
 """What all tests share: the data folder, the random seed, hypothesis profiles, when slow and GPU tests run.
 
-    pytest                              the default: seconds a test, the same draws each time
-    pytest --slow                       also the tests marked slow
-    GDSL_HYPOTHESIS=nightly pytest      many random examples, new ones each time
+pytest                              the default: seconds a test, the same draws each time
+pytest --slow                       also the tests marked slow
+GDSL_HYPOTHESIS=nightly pytest      many random examples, new ones each time
 """
 
 from __future__ import annotations

@@ -249,7 +249,7 @@ LANGUAGE: dict[str, tuple[Callable[[], Any], str]] = {
     "unknown argument": (
         make("GCN", 3, 2, heads=4),
         f"error: GCNConv has no argument `heads`\n  --> GCNConv, line 2, column 1\n  |\n2 | {HEADER}\n  | "
-        + "^" * (len(HEADER) - 1)
+        + "^" * (len(HEADER) - 2)
         + "\n  = hint: its arguments are in_channels, out_channels, add_loops, normalize, bias",
     ),
     "module of another size": (

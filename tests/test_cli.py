@@ -216,7 +216,7 @@ def test_values_on_the_command_line(text: str, value: object) -> None:
         (["--set", "dd=3"], "did you mean `d`?"),
         (["--set", "nonsense=3"], "no argument `nonsense`: it has d, out, slope, K"),
         (["--set", "d=3", "d=4"], "`d` twice"),
-        (["--set", "d=two"], "Good cannot have out=16 d=\"two\": "),
+        (["--set", "d=two"], 'Good cannot have out=16 d="two": '),
         (["--set", "d=2.5"], "must be a whole number"),
         (["--set", "d=-1"], "at least 0"),
         (["--with", "x"], "no optional input `x`: it has w"),
@@ -324,9 +324,7 @@ def test_info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) 
     assert "torch" in rows["backends"]
 
 
-def test_info_without_compiler_or_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
+def test_info_without_compiler_or_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(cache, "find_compiler", lambda: None)
     monkeypatch.setenv("GDSL_CACHE", write(tmp_path, "file", ""))
     assert main(["info"]) == 0
@@ -400,9 +398,7 @@ sys.exit(f"imported {heavy}" if heavy else code)
 
 def alone(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", ALONE, str(Path(cli.__file__).parent), *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **environment}
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
 
 
 @pytest.mark.parametrize("command", [["check"], ["fmt", "--check"]])

@@ -122,7 +122,5 @@ def test_compiles_a_layer_in_an_empty_environment(environment: Path, tmp_path: P
 
 def test_command_line_is_installed(environment: Path, tmp_path: Path) -> None:
     program = tmp_path / "layer.gdsl"
-    program.write_text(
-        "layer Sum(d) {\n  node x[d]\n  message m = x[j]\n  aggregate a = sum(m)\n  update y = a\n}\n"
-    )
+    program.write_text("layer Sum(d) {\n  node x[d]\n  message m = x[j]\n  aggregate a = sum(m)\n  update y = a\n}\n")
     run(environment / "gdsl", "check", program, cwd=tmp_path)

@@ -616,4 +616,4 @@ class _Forms(Forms):
 def replace_end(span: ast.Span, source: str) -> ast.Span:
     """The first line of a span: the header of a layer."""
     end = source.find("{", span.start)
-    return replace(span, end=end if end > span.start else span.end)
+    return replace(span, end=len(source[:end].rstrip()) if end > span.start else span.end)

@@ -263,7 +263,7 @@ class Expressions:
             raise Mistake(f"`{format.expression(e)}` is not a real number", e.span)
         if isinstance(result, int) and abs(result) >= 2**63:
             raise Mistake(f"`{format.expression(e)}` is too large", e.span, hint="whole numbers are below 2**63")
-        return result  # type: ignore[no-any-return]
+        return result
 
     # ---------------------------------------------------------------------------------- domains
 

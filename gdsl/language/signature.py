@@ -27,7 +27,9 @@ class Signature:
     modules:   the torch modules it also takes, and whether each may be left out
     inputs:    in the order of the call, without the graph
     free_dims: dims of inputs that no argument gives: their sizes come with the call
+    free_places: where the call gives them: input, place among its dims, dim
     builds_graph: whether the layer makes its own edges, so that the call takes none
+    batched:   whether values of whole graphs occur, so that the call takes the graph of each node
     """
 
     name: str
@@ -35,7 +37,9 @@ class Signature:
     modules: tuple[tuple[str, bool], ...]
     inputs: tuple[Input, ...]
     free_dims: tuple[str, ...]
+    free_places: tuple[tuple[str, int, str], ...]
     builds_graph: bool
+    batched: bool
 
     @property
     def before_graph(self) -> tuple[Input, ...]:
@@ -58,16 +62,18 @@ def signature_of(layer: ast.Layer) -> Signature:
     modules: dict[str, bool] = {}
     known = {p.name for p in layer.parameters} | set(CONSTANTS)
     free: dict[str, None] = {}
+    places: list[tuple[str, int, str]] = []
     builds_graph = False
     for s in _statements(layer.body):
         if isinstance(s, ast.Declaration) and s.role not in ("param", "buffer"):
             default = s.default.value if isinstance(s.default, ast.Number) else None
             inputs.setdefault(s.name, Input(s.name, s.role, s.default is not None, default))
-            for d in s.dims:
+            for place, d in enumerate(s.dims):
                 if d.start is None and isinstance(d.size, ast.Name):
                     base = d.size.id.rstrip("'")
                     if base not in known and not base.isdigit():
                         free[base] = None
+                        places.append((s.name, place, base))
         elif isinstance(s, ast.Module):
             modules.setdefault(s.name, s.optional)
         elif isinstance(s, ast.Rule | ast.Constant):
@@ -80,8 +86,17 @@ def signature_of(layer: ast.Layer) -> Signature:
         tuple(modules.items()),
         tuple(inputs.values()),
         tuple(free),
+        tuple(places),
         builds_graph,
+        any(_is_of_graphs(tree) for tree in ast.walk(layer)),
     )
+
+
+def _is_of_graphs(tree: ast.Tree) -> bool:
+    """Whether a piece of the text has one value a graph of a batch."""
+    if isinstance(tree, ast.Declaration):
+        return tree.role == "graph"
+    return (isinstance(tree, ast.Rule) and tree.kind == "pool") or (isinstance(tree, ast.Call) and tree.at == "g")
 
 
 def _statements(body: Sequence[ast.Statement]) -> Iterator[ast.Statement]:

@@ -71,7 +71,7 @@ def inputs(made: gdsl.Layer, edge_index: Tensor, nodes: int, seed: int = 0) -> d
             values[d.name] = torch.randint(0, d.type.bound or 2, shape, generator=generator)
     if not signature.builds_graph:
         values["graph"] = gdsl.Graph(edge_index, (nodes, nodes) if typed.bipartite else nodes)
-    if made._takes_batch():
+    if made.signature.batched:
         values["batch"], values["num_graphs"] = torch.arange(nodes) * 2 // max(nodes, 1), 2
     return values
 

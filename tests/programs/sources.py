@@ -75,7 +75,7 @@ _add(
     """
 # Zhu and Koniusz, 2021.
 layer SSGConv(in_channels, out_channels, alpha = 0.1, K = 2) {
-    graph add_self_loops(w = 1)
+    graph add_remaining_self_loops(w = 1)
     edge w = 1
     graph symmetric_norm(w)
 

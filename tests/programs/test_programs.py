@@ -13,7 +13,8 @@ from tests.programs.sources import PROGRAMS
 # Its aggregator is a torch module with a recurrence: see test_module_aggregator.
 NAMES = [name for name in PROGRAMS if name != "SAGE_module"]
 LISTED = [
-    "GCN", "SAGE_mean", "SAGE_max", "GAT_edge", "GATv2", "GIN", "EdgeConv", "APPNP", "RGCN", "SAGE_bipartite", "TwoRounds",
+    "GCN", "SAGE_mean", "SAGE_max", "GAT_edge", "GATv2", "GIN", "EdgeConv", "APPNP", "RGCN", "SAGE_bipartite",
+    "TwoRounds",
 ]  # fmt: skip
 
 

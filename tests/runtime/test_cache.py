@@ -50,9 +50,7 @@ def builds(monkeypatch):
 
 def load_elsewhere(source: str, name: str) -> None:
     """In another process, so that this one has nothing of the library in its memory."""
-    process = multiprocessing.get_context("fork").Process(
-        target=cache.load, args=(source,), kwargs={"name": name}
-    )
+    process = multiprocessing.get_context("fork").Process(target=cache.load, args=(source,), kwargs={"name": name})
     process.start()
     process.join()
     assert process.exitcode == 0
@@ -88,9 +86,7 @@ def test_no_compiler(monkeypatch, tmp_path):
     )
     assert isinstance(caught.value, GdslError)
     monkeypatch.setenv("CXX", "no-such-program -v")
-    with pytest.raises(
-        CompilerError, match=r"CXX is set to 'no-such-program -v', which does not run; install"
-    ):
+    with pytest.raises(CompilerError, match=r"CXX is set to 'no-such-program -v', which does not run; install"):
         cache.load(constant(1), name="one")
 
 
@@ -234,9 +230,7 @@ def test_full_disk(folder, monkeypatch):
 
     def full(command, *args):
         if "-shared" in command and str(folder) in " ".join(command):
-            return subprocess.CompletedProcess(
-                command, 1, "", "ld: final link failed: No space left on device\n"
-            )
+            return subprocess.CompletedProcess(command, 1, "", "ld: final link failed: No space left on device\n")
         return run(command, *args)
 
     monkeypatch.setattr(cache, "_run", full)

@@ -92,9 +92,7 @@ def test_scipy_is_an_adjacency(layout):
 
 
 def test_scipy_sizes_are_checked():
-    with pytest.raises(
-        GraphError, match=r"the graph has 4 source and 3 target nodes, but 4 and 4 are needed"
-    ):
+    with pytest.raises(GraphError, match=r"the graph has 4 source and 3 target nodes, but 4 and 4 are needed"):
         Graph.from_any(scipy.sparse.coo_matrix((4, 3)), 4)
 
 

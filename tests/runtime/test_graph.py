@@ -92,9 +92,7 @@ def test_sizes():
     assert bipartite.is_bipartite and bipartite.num_targets == 4
     with pytest.raises(GraphError) as caught:
         _ = bipartite.num_nodes
-    assert str(caught.value) == (
-        "a bipartite graph has no single number of nodes: it has 3 sources and 4 targets"
-    )
+    assert str(caught.value) == ("a bipartite graph has no single number of nodes: it has 3 sources and 4 targets")
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])

@@ -59,9 +59,7 @@ def compiled(tmp_path_factory):
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.integers(0, 300))
 def test_torch_and_cpp_agree(compiled, seed, salt, count):
-    assert torch.equal(
-        philox.uniform(seed, salt, (count,), "cpu", torch.float32), compiled(seed, salt, count)
-    )
+    assert torch.equal(philox.uniform(seed, salt, (count,), "cpu", torch.float32), compiled(seed, salt, count))
 
 
 def test_torch_and_cpp_agree_over_several_chunks(compiled):
