@@ -10,9 +10,11 @@ from typing import Any
 
 import lark
 
+from gdsl.errors import GdslError
 from gdsl.language import ast, recover
 from gdsl.language.errors import Diagnostic, LanguageError, Mistake
 from gdsl.language.tree import TreeBuilder
+from gdsl.store import cache_folder
 
 MAX_TEXT = 100_000
 MAX_DEPTH = 200
@@ -33,7 +35,8 @@ def grammar_path() -> Path:
 
 @functools.cache
 def parser() -> lark.Lark:
-    """Made at the first use, once a process."""
+    """Made at the first use, once a process. Its tables are kept with the compiled kernels: making them takes ten
+    times as long as reading them."""
     return lark.Lark(
         grammar_path().read_text(encoding="utf-8"),
         parser="lalr",
@@ -41,7 +44,16 @@ def parser() -> lark.Lark:
         keep_all_tokens=True,
         maybe_placeholders=False,
         transformer=TreeBuilder(),
+        cache=_tables_path(),
     )
+
+
+def _tables_path() -> str | bool:
+    """A file that only the user can write, since reading the tables runs what they say; False where there is none."""
+    try:
+        return str(cache_folder() / "grammar.tables")
+    except (GdslError, OSError):
+        return False
 
 
 def parse(text: str, filename: str | None = None) -> ast.Program:
