@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gdsl.errors import InputError
 from gdsl.ir.node import Node, walk
-from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.ops import ELEMENTWISE, torch_function
 from gdsl.ir.types import Domain, Kind, Type, element_domain
 from gdsl.runtime import bspline, philox
 from gdsl.runtime.graph import Graph
@@ -85,22 +85,7 @@ def align(value: Tensor, have: Type, want: Type) -> Tensor:
 
 def _elementwise(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
     aligned = [align(a, i.type, node.type) for a, i in zip(args, node.inputs, strict=True)]
-    return _compiled(node.op, node.attr("bound"), frame.dtype)(*aligned)
-
-
-_functions: dict[tuple[str, int | None, torch.dtype], Callable[..., Tensor]] = {}
-
-
-def _compiled(op: str, bound: int | None, dtype: torch.dtype) -> Callable[..., Tensor]:
-    """The torch template of an op as a function; the templates come from the op table, never from a program."""
-    key = (op, bound, dtype)
-    if key not in _functions:
-        entry = ELEMENTWISE[op]
-        names = [f"x{k}" for k in range(entry.arity)]
-        text = f"lambda {', '.join(names)}: {entry.torch.format(*names, bound=bound)}"
-        scope = {"torch": torch, "gdsl_float": lambda t: t.to(dtype)}
-        _functions[key] = eval(text, scope)
-    return _functions[key]
+    return torch_function(node.op, node.attr("bound"), frame.dtype)(*aligned)
 
 
 def _const(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
@@ -267,7 +252,7 @@ def _scan(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
 def _scalar_step(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
     if node.op == "const":
         return _const(node, args, frame)
-    return _compiled(node.op, node.attr("bound"), frame.dtype)(*args)
+    return torch_function(node.op, node.attr("bound"), frame.dtype)(*args)
 
 
 def _index(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:

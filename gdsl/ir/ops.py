@@ -10,6 +10,7 @@ function of the arguments and the result ``y`` that gives the partial derivative
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -170,3 +171,17 @@ _TABLE = [
 ]  # fmt: skip
 
 ELEMENTWISE: dict[str, ElementwiseOp] = {op.name: op for op in _TABLE}
+
+
+@functools.cache
+def torch_function(op: str, bound: int | None, dtype: Any) -> Callable[..., Any]:
+    """The torch form of an op as a function of tensors. Templates come from this table, never from a program.
+
+    ``bound`` is that of the node, for ``to_int``; ``dtype`` is the compute dtype, for ``to_float``.
+    """
+    import torch  # late: the language and its checks work without torch
+
+    entry = ELEMENTWISE[op]
+    names = [f"x{k}" for k in range(entry.arity)]
+    text = f"lambda {', '.join(names)}: {entry.torch.format(*names, bound=bound)}"
+    return eval(text, {"torch": torch, "gdsl_float": lambda t: t.to(dtype)})

@@ -121,6 +121,14 @@ class TypedProgram:
     requires: tuple[Requirement, ...] = ()
     doc: str = ""
 
+    def __str__(self) -> str:
+        """The rules as they read after loops were unrolled, each with its type."""
+        arguments = ", ".join(f"{name} = {value}" for name, value in self.arguments)
+        width = min(max((len(rule.text) for rule in self.rules), default=0), 80)
+        lines = [f"    {rule.text.ljust(width)}  # {rule.type}" for rule in self.rules]
+        results = ", ".join(name for name, _ in self.outputs)
+        return "\n".join([f"layer {self.name}({arguments}) {{", *lines, f"    return {results}", "}"])
+
     def of_role(self, *roles: str) -> tuple[Declaration, ...]:
         """The declarations with one of these roles, in the order of the text."""
         return tuple(d for d in self.declarations if d.role in roles)

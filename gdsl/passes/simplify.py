@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gdsl.ir import build
 from gdsl.ir.node import Node
-from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.ops import ELEMENTWISE, torch_function
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.rewrite import Rule
 
@@ -28,13 +28,8 @@ def fold_constants(node: Node) -> Node | None:
         return None
     import torch
 
-    from gdsl.codegen.reference import Frame, evaluate
-    from gdsl.runtime.graph import Graph
-
-    frame = Frame(Graph(torch.zeros(2, 0, dtype=torch.long)), torch.float64, torch.device("cpu"))
-    flat = build.elementwise(node.op, *(build.const(v) for v in values))
-    args = [evaluate(i, [], frame) for i in flat.inputs]
-    return build.const(float(evaluate(flat, args, frame)), node.dims)
+    numbers = [torch.tensor(v, dtype=torch.bool if isinstance(v, bool) else torch.float64) for v in values]
+    return build.const(float(torch_function(node.op, None, torch.float64)(*numbers)), node.dims)
 
 
 def neutral_element(node: Node) -> Node | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from gdsl.codegen import cpp, reference
 from gdsl.ir import build as b
 from gdsl.ir.node import Node
-from gdsl.ir.ops import ELEMENTWISE, ElementwiseOp
+from gdsl.ir.ops import ELEMENTWISE, ElementwiseOp, torch_function
 from gdsl.ir.types import Dim, Kind, Type
 from gdsl.runtime import cache
 from tests.ir.drive import PLAIN, G, frame, program, runner
@@ -48,7 +48,7 @@ def samples(op: ElementwiseOp, count: int = 7) -> list[Tensor]:
 
 
 def torch_form(op: ElementwiseOp, dtype: torch.dtype = torch.float64):
-    return reference._compiled(op.name, BOUND, dtype)
+    return torch_function(op.name, BOUND, dtype)
 
 
 def sympy_form(op: ElementwiseOp) -> tuple[sympy.Basic, list[sympy.Symbol]]:
