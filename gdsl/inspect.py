@@ -18,12 +18,10 @@ from gdsl.passes import cost
 from gdsl.passes.fuse import Kernel, Phase, Plan, TorchStep
 from gdsl.passes.pipeline import Adjoint, Options, differentiate, lower
 from gdsl.runtime import cache
+from gdsl.runtime.execute import C_TYPES, INDEX_TYPES
 
 if TYPE_CHECKING:
     import sympy
-
-_C_TYPES = {torch.float32: "float", torch.float64: "double"}
-_INDEX_TYPES = {torch.int32: "int32_t", torch.int64: "int64_t"}
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,8 @@ class Inspection:
         options: Options,
     ):
         self.typed, self.programs, self.options = typed, tuple(programs), options
-        self.c_type = _C_TYPES.get(dtype, "float")
-        self.index_type = _INDEX_TYPES[index]
+        self.c_type = C_TYPES.get(dtype, "float")
+        self.index_type = INDEX_TYPES[index]
 
     @cached_property
     def adjoints(self) -> list[Adjoint]:
@@ -82,6 +80,7 @@ class Inspection:
             found.append(differentiate(program, wrt, real, None, self.options))
         return found
 
+    @cached_property
     def plans(self) -> list[tuple[str, Plan]]:
         """Forward plans, with what the backward keeps among their outputs, and backward plans."""
         forward, backward = [], []
@@ -95,7 +94,7 @@ class Inspection:
 
     def kernels(self) -> list[KernelInfo]:
         found = []
-        for direction, plan in self.plans():
+        for direction, plan in self.plans:
             unit = cpp.generate(plan, self.c_type, self.index_type)
             for kernel in plan.kernels:
                 source = cpp.kernel_source(kernel, plan)
@@ -111,7 +110,7 @@ class Inspection:
             return "\n\n".join(print_program(p) for p in programs)
         wanted = "backward" if backward else "forward"
         if stage == "fused":
-            return "\n\n".join(describe_plan(plan) for direction, plan in self.plans() if direction == wanted)
+            return "\n\n".join(describe_plan(plan) for direction, plan in self.plans if direction == wanted)
         kernels = [k for k in self.kernels() if k.direction == wanted]
         if stage == "cpp":
             return "\n".join(k.source for k in kernels)
@@ -123,7 +122,7 @@ class Inspection:
         parts += [_title("backward"), self.text("optimised", backward=True)]
         parts += [_title("kept from forward to backward"), *self._saved()]
         parts.append(_title("plan"))
-        for direction, plan in self.plans():
+        for direction, plan in self.plans:
             parts.append(f"{direction}:")
             parts.append(describe_plan(plan))
         return "\n".join(parts)

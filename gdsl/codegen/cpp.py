@@ -14,13 +14,13 @@ from pathlib import Path
 
 from gdsl.codegen.loops import Nests
 from gdsl.codegen.nest import Nest
-from gdsl.codegen.values import COLUMN, EDGE, GLOBAL, ROW, c_type, is_leaf
+from gdsl.codegen.values import COLUMN, EDGE, GLOBAL, ROW, c_type
 from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.printer import expression
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
-from gdsl.passes.fuse import Kernel, Phase, Plan
+from gdsl.passes.fuse import LEAVES, Kernel, Phase, Plan
 from gdsl.runtime.philox import CPP_SOURCE as PHILOX
 
 
@@ -214,7 +214,7 @@ class _KernelWriter(Nests):
             seen.add(node)
             if node.op == "gather" and node.attr("end") == self.kernel.end:
                 inner = node.inputs[0]
-                if inner not in self.buffers and inner not in self.row_cells and not is_leaf(inner):
+                if inner not in self.buffers and inner not in self.row_cells and inner.op not in LEAVES:
                     found.setdefault(inner)
                 return
             if node.op == "gather":
@@ -246,7 +246,7 @@ class _KernelWriter(Nests):
                 self.require_inputs(operand)
 
     def at_hand(self, node: Node) -> bool:
-        return node in self.row_cells or node in self.buffers or is_leaf(node)
+        return node in self.row_cells or node in self.buffers or node.op in LEAVES
 
     def cells_below(self, roots: Sequence[Node], kept: Sequence[Node]) -> list[Node]:
         """Edge values that need a cell, operands first."""

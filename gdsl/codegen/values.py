@@ -300,10 +300,6 @@ def _next_group(old: list[Dim], new: list[Dim]) -> tuple[list[Dim], list[Dim]]:
     return a, b
 
 
-def is_leaf(node: Node) -> bool:
-    return node.op in ("const", "iota", "graph_value", "load")
-
-
 def c_type(node: Node) -> str:
     """The type of a buffer's numbers. Integers are int64, but for edge numbers that the compiler keeps: idx_t."""
     if node.kind is Kind.FLOAT:

@@ -24,13 +24,6 @@ def where(c: Node, a: Node | float, b: Node | float) -> Node:
     return op("where", c, a, b)
 
 
-def _full(value: float, like: Node) -> Node:
-    return build.const(value, like.dims)
-
-
-# -------------------------------------------------------------------------------- activations
-
-
 def elu(x: Node, alpha: Node | float = 1.0) -> Node:
     """x for x > 0, else alpha (e^x - 1). The exponential sees 0 where x > 0, so it never overflows.
 

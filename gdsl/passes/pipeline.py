@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gdsl.ir import build
 from gdsl.ir.node import Node, substitute, walk
@@ -54,7 +54,6 @@ class Adjoint:
     wrt: tuple[Node, ...]
     saved: tuple[tuple[Node, Node], ...]
     grads: tuple[tuple[int, Node], ...]
-    log: tuple[Fired, ...] = field(default=(), compare=False)
 
 
 def differentiate(
@@ -87,13 +86,12 @@ def differentiate(
             names.setdefault(mapping[gradient], f"d_{name}")
     names |= {load: describe(node, program.names) for node, load in swap.items()}
     outs = tuple((f"d_{x.attr('name')}", mapping[g]) for x, g in pairs)
-    log: list[Fired] = []
     adjoint = Program(f"{program.name}_backward", outs, names)
     if options.optimise:
-        adjoint = optimise(adjoint, log)
+        adjoint = optimise(adjoint)
     used = set(adjoint.inputs)
     saved = tuple((node, load) for node, load in swap.items() if load in used)
-    return Adjoint(adjoint, tuple(x for x, _ in pairs), saved, tuple(g for g in grads if g[1] in used), tuple(log))
+    return Adjoint(adjoint, tuple(x for x, _ in pairs), saved, tuple(g for g in grads if g[1] in used))
 
 
 def saved_name(program: Program, k: int) -> str:

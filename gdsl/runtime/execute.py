@@ -17,8 +17,9 @@ from gdsl.ir.types import Domain, Kind
 from gdsl.passes.fuse import Kernel, Plan, TorchStep
 from gdsl.runtime import cache
 
-_C_TYPES = {torch.float32: "float", torch.float64: "double"}
-_INDEX_TYPES = {torch.int32: "int32_t", torch.int64: "int64_t"}
+# The C++ names of what kernels compute with and count in.
+C_TYPES = {torch.float32: "float", torch.float64: "double"}
+INDEX_TYPES = {torch.int32: "int32_t", torch.int64: "int64_t"}
 
 # Partial sums of a total take at most about this many numbers, yet never fewer groups than feed the threads.
 TOTAL_NUMBERS = 1 << 22
@@ -27,8 +28,6 @@ LEAST_GROUPS = 8
 
 class ReferencePlan:
     """A program run by the torch backend, one op at a time."""
-
-    language = "torch"
 
     def __init__(self, outputs: Sequence[Node]):
         self.outputs = tuple(outputs)
@@ -62,11 +61,9 @@ class _Call:
 class CppPlan:
     """A plan whose kernels are compiled C++."""
 
-    language = "cpp"
-
     def __init__(self, plan: Plan, dtype: torch.dtype, index_dtype: torch.dtype):
         self.plan = plan
-        self.source = cpp.generate(plan, _C_TYPES[dtype], _INDEX_TYPES[index_dtype])
+        self.source = cpp.generate(plan, C_TYPES[dtype], INDEX_TYPES[index_dtype])
         library = cache.load(self.source, name=plan.program.name) if plan.kernels else None
         self.steps = [s if isinstance(s, TorchStep) else _bind(s, library, dtype, index_dtype) for s in plan.steps]
         self.releases = _last_uses(plan)
