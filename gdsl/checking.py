@@ -24,7 +24,7 @@ from torch.autograd.gradcheck import GradcheckError, gradcheck
 from gdsl import call as calls
 from gdsl.errors import GdslError
 from gdsl.layer import Layer
-from gdsl.passes.pipeline import Options
+from gdsl.passes.options import Options
 from gdsl.runtime import cache
 
 # Two ways to compute the same number in float64 differ by the order of their sums.

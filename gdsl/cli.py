@@ -390,7 +390,8 @@ def _stage(
     from gdsl.inspect import Inspection
     from gdsl.ir.program import Program
     from gdsl.language.check import check
-    from gdsl.passes.pipeline import Options, optimise
+    from gdsl.passes.options import Options
+    from gdsl.passes.pipeline import optimise
 
     free = {name: int(values[name]) for name in signature.free_dims}  # type: ignore[arg-type]
     arguments = {name: value for name, value in values.items() if name not in free}

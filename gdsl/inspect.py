@@ -16,7 +16,8 @@ from gdsl.ir.types import Kind
 from gdsl.language.program import TypedProgram
 from gdsl.passes import cost
 from gdsl.passes.fuse import Kernel, Phase, Plan, TorchStep
-from gdsl.passes.pipeline import Adjoint, Options, differentiate, lower
+from gdsl.passes.options import Options
+from gdsl.passes.pipeline import Adjoint, differentiate, lower
 from gdsl.runtime import cache
 from gdsl.runtime.execute import C_TYPES, INDEX_TYPES
 

@@ -23,7 +23,8 @@ from gdsl.language.check import check
 from gdsl.language.errors import LanguageError
 from gdsl.language.program import Declaration, TypedProgram
 from gdsl.language.signature import Signature, signature_of
-from gdsl.passes.pipeline import Options, optimise
+from gdsl.passes.options import Options
+from gdsl.passes.pipeline import optimise
 from gdsl.runtime import cache, initialise
 from gdsl.runtime.autograd import Runner
 from gdsl.runtime.graph import Graph, graph_of

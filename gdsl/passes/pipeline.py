@@ -12,15 +12,8 @@ from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes import fuse, hoist, simplify
 from gdsl.passes.differentiate import gradients
+from gdsl.passes.options import Options
 from gdsl.passes.rewrite import Fired, rewrite
-
-
-@dataclass(frozen=True)
-class Options:
-    """Which passes run. The defaults are for users; tests switch passes off to compare."""
-
-    optimise: bool = True
-    save: bool = True
 
 
 def optimise(program: Program, log: list[Fired] | None = None) -> Program:

@@ -18,7 +18,8 @@ from gdsl.codegen.reference import Frame
 from gdsl.ir.node import Node
 from gdsl.ir.program import Program
 from gdsl.ir.types import Kind
-from gdsl.passes.pipeline import Adjoint, Options, differentiate, lower, saved_name
+from gdsl.passes.options import Options
+from gdsl.passes.pipeline import Adjoint, differentiate, lower, saved_name
 from gdsl.runtime.execute import CppPlan, ReferencePlan
 
 Mask = tuple[bool, ...]

@@ -18,7 +18,8 @@ from gdsl.ir import library
 from gdsl.ir.node import Node
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Kind
-from gdsl.passes.pipeline import Options, differentiate, lower, optimise
+from gdsl.passes.options import Options
+from gdsl.passes.pipeline import differentiate, lower, optimise
 from gdsl.runtime import cache
 from gdsl.runtime.graph import Graph
 from tests.ir.drive import (

@@ -11,7 +11,8 @@ import pytest
 
 from gdsl.codegen import cpp
 from gdsl.ir.types import Kind
-from gdsl.passes.pipeline import Options, differentiate, lower, optimise
+from gdsl.passes.options import Options
+from gdsl.passes.pipeline import differentiate, lower, optimise
 from tests.ir.drive import LAYERS
 
 GOLDEN = Path(__file__).with_name("golden")

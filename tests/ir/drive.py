@@ -14,7 +14,7 @@ from gdsl.ir import library
 from gdsl.ir.node import Node
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Kind, Type
-from gdsl.passes.pipeline import Options
+from gdsl.passes.options import Options
 from gdsl.runtime.autograd import Runner
 from gdsl.runtime.graph import Graph
 

@@ -15,7 +15,7 @@ from gdsl.ir.node import Node
 from gdsl.ir.types import Dim, Domain
 from gdsl.passes import differentiate
 from gdsl.passes.differentiate import NotDifferentiable
-from gdsl.passes.pipeline import Options
+from gdsl.passes.options import Options
 from gdsl.runtime import cache
 from gdsl.runtime.autograd import Runner
 from tests.ir.drive import (

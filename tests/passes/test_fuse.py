@@ -13,7 +13,8 @@ from gdsl.ir.node import walk
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.fuse import Kernel, Plan, TorchStep
-from gdsl.passes.pipeline import Adjoint, Options, differentiate, lower, optimise
+from gdsl.passes.options import Options
+from gdsl.passes.pipeline import Adjoint, differentiate, lower, optimise
 from tests.ir.drive import (
     GRAPHS,
     LAYERS,

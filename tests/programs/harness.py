@@ -13,7 +13,7 @@ from gdsl.codegen import reference
 from gdsl.codegen.reference import Frame
 from gdsl.ir.node import walk
 from gdsl.ir.types import Domain, Kind
-from gdsl.passes.pipeline import Options
+from gdsl.passes.options import Options
 from tests.programs.sources import FREE_DIMS, PROGRAMS, modules_for
 
 Results = tuple[list[Tensor], list[Tensor], list[Tensor]]

@@ -17,7 +17,8 @@ from gdsl.codegen.reference import Frame
 from gdsl.ir.printer import print_program
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
-from gdsl.passes.pipeline import Options, optimise
+from gdsl.passes.options import Options
+from gdsl.passes.pipeline import optimise
 from gdsl.runtime.autograd import Runner
 from tests.programs import harness, random_programs
 

@@ -10,7 +10,7 @@ import torch
 
 from gdsl.ir import build as b
 from gdsl.ir.types import Domain
-from gdsl.passes.pipeline import Options
+from gdsl.passes.options import Options
 from tests.ir.drive import (
     GRAPHS,
     LAYERS,

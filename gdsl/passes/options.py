@@ -1,0 +1,62 @@
+"""What a user or the runtime may choose about the passes, and what the cost model knows of the graph at hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class GraphShape:
+    """The sizes of a graph, rounded so that graphs alike share their kernels.
+
+    sources, targets, edges: how many
+    """
+
+    sources: int
+    targets: int
+    edges: int
+
+    @classmethod
+    def of(cls, sources: int, targets: int, edges: int) -> GraphShape:
+        """The targets to the nearest power of 16; sources and edges by their ratio to the targets, a power of 2."""
+        size = max(1, round(math.log2(max(targets, 1)) / 4)) * 4
+
+        def scaled(count: int) -> int:
+            return 2 ** max(0, size + round(math.log2(max(count, 1) / max(targets, 1))))
+
+        return cls(scaled(sources), 2**size, scaled(edges))
+
+    @property
+    def in_degree(self) -> float:
+        """Edges a target, on average."""
+        return self.edges / self.targets
+
+    @property
+    def out_degree(self) -> float:
+        """Edges a source, on average."""
+        return self.edges / self.sources
+
+
+# The graph that the cost model has in mind before it has seen one: a mean degree of 16.
+TYPICAL = GraphShape(1 << 16, 1 << 16, 1 << 20)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which passes run, and for which graph. The defaults are for users; tests switch passes off to compare.
+
+    optimise: rewrite and hoist
+    save:     keep values of the forward pass for the backward pass
+    shape:    the graph that costs are evaluated on
+    choices:  (name, value) for each choice that a user has taken out of the cost model's hands
+    """
+
+    optimise: bool = True
+    save: bool = True
+    shape: GraphShape = TYPICAL
+    choices: tuple[tuple[str, str], ...] = ()
+
+    def choice(self, name: str, default: str = "auto") -> str:
+        """What the user wants of a choice."""
+        return dict(self.choices).get(name, default)
