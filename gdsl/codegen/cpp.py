@@ -8,13 +8,15 @@ times, a *cell*, is a small local array; loops over dims (a *nest*) fill cells, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from gdsl.codegen.loops import Nests
 from gdsl.codegen.nest import Nest
-from gdsl.codegen.values import COLUMN, EDGE, GLOBAL, ROW, c_type
+from gdsl.codegen.products import FUNCTIONS, Product, block_edges, product_of
+from gdsl.codegen.values import COLUMN, EDGE, GLOBAL, ROW, c_type, local_type
 from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.printer import expression
@@ -25,20 +27,36 @@ from gdsl.runtime.philox import CPP_SOURCE as PHILOX
 
 
 @cache
-def prelude() -> str:
-    """The fixed head of every translation unit."""
-    return Path(__file__).with_name("prelude.h").read_text() + "\n" + PHILOX
+def header(name: str) -> str:
+    """One of the fixed texts that translation units begin with."""
+    return Path(__file__).with_name(name).read_text()
 
 
 def generate(plan: Plan, dtype: str, index_type: str) -> str:
     """The translation unit of a plan. ``dtype`` is float or double; ``index_type`` int32_t or int64_t."""
-    head = f"{prelude()}\ntypedef {dtype} T;\ntypedef {index_type} idx_t;\n"
-    return head + "\n".join(kernel_source(k, plan) for k in plan.kernels)
+    kernels = [kernel_source(k, plan) for k in plan.kernels]
+    # The products take a while to compile: only those units that call one have them.
+    products = header("matmul.h") if any(f"gdsl::{f}<" in k for k in kernels for f in FUNCTIONS) else ""
+    types = f"typedef {dtype} T;\ntypedef {index_type} idx_t;\n"
+    return "\n".join([header("prelude.h"), PHILOX, products, types, *kernels])
 
 
 def kernel_source(kernel: Kernel, plan: Plan) -> str:
     """One kernel as C++ text."""
     return _KernelWriter(kernel, plan.program).write()
+
+
+@dataclass
+class Stage:
+    """A loop over the edges of a block, and the matrix products that follow it.
+
+    cells: edge values to compute
+    roots: results to add to or to write
+    """
+
+    cells: list[Node]
+    roots: list[Node]
+    products: list[Product]
 
 
 class _KernelWriter(Nests):
@@ -51,9 +69,9 @@ class _KernelWriter(Nests):
     # -- what the kernel computes ---------------------------------------------------------------
 
     def roots(self) -> list[Node]:
-        found = list(self.kernel.stores)
+        found = [*self.kernel.stores, *self.kernel.totals]
         for phase in self.kernel.phases:
-            found += [*phase.accumulators, *phase.totals, *phase.stores]
+            found += phase.roots
         return found
 
     def _find_users(self) -> dict[Node, list[Node]]:
@@ -102,7 +120,7 @@ class _KernelWriter(Nests):
             out.add(line)
         out.depth -= 1
         out.open(")")
-        totals = [t for p in kernel.phases for t in p.totals]
+        totals = kernel.all_totals
         kept = [k for p in kernel.phases for k in p.kept]
         out.add("#pragma omp parallel num_threads(threads)")
         out.open("")
@@ -142,7 +160,7 @@ class _KernelWriter(Nests):
         for phase in self.kernel.phases:
             for node in (*phase.accumulators, *phase.totals, *phase.stores):
                 lines.append(f"//   {self.name(node)} = {expression(node, shown)}")
-        for node in self.kernel.stores:
+        for node in (*self.kernel.stores, *self.kernel.totals):
             if node.op != "segment":
                 others = {**shown, **{n: self.name(n) for p in self.kernel.phases for n in p.accumulators}}
                 lines.append(f"//   {self.name(node)} = {expression(node, others)}")
@@ -168,29 +186,48 @@ class _KernelWriter(Nests):
             self.phase(phase)
         for node in self.kernel.stores:
             self.require(node) if self.is_cell(node) else self.require_inputs(node)
-        self.emit_nests([self.store_nest(node, ROW) for node in self.kernel.stores])
+        for node in self.kernel.totals:
+            self.require_inputs(node)
+        nests = [self.store_nest(node, ROW) for node in self.kernel.stores]
+        self.emit_nests([*nests, *(self.total_nest(node, ROW) for node in self.kernel.totals)])
         self.insert_pointers(at, ROW, "i")
 
     def phase(self, phase: Phase) -> None:
         out = self.out
-        roots = [*phase.accumulators, *phase.totals, *phase.stores]
-        for node in self.row_values(roots):
+        for node in self.row_values(phase.roots):
             self.require(node)
         for node in phase.accumulators:
             self.declare_accumulator(node)
-        out.open("for (int64_t e = begin; e < end; ++e)")
+        self.edge_cells = {n: c for n, c in self.edge_cells.items() if c.kept}
+        stages = self.stages(phase)
+        products = [p for stage in stages for p in stage.products]
+        if products:
+            edges = block_edges(products)
+            at = len(out.lines)
+            out.open(f"for (int64_t at = begin; at < end; at += {edges})")
+            out.add(f"const int64_t upto = at + {edges} < end ? at + {edges} : end;")
+            for stage in stages:
+                self.walk(stage, phase, "at", "upto")
+                for product in stage.products:
+                    self.product(product, phase)
+            out.close()
+            self.declare_blocks(at, edges)
+        else:
+            self.walk(stages[0], phase, "begin", "end")
+        for node in phase.accumulators:
+            self.finish_accumulator(node)
+
+    def walk(self, stage: Stage, phase: Phase, first: str, stop: str) -> None:
+        """A loop over edges that fills the cells and the results of a stage."""
+        if not (stage.cells or stage.roots):
+            return
+        out = self.out
+        out.open(f"for (int64_t e = {first}; e < {stop}; ++e)")
         out.add("const int64_t j = other[e];")
         at = len(out.lines)
-        self.edge_cells = {n: c for n, c in self.edge_cells.items() if c.kept}
-        nests: list[Nest] = []
-        for node in self.cells_below(roots, phase.kept):
-            nests.append(self.cell_nest(node, EDGE, kept=node in phase.kept))
-        for node in phase.accumulators:
-            nests.append(self.accumulate_nest(node))
-        for node in phase.totals:
-            nests.append(self.total_nest(node))
-        for node in phase.stores:
-            nests.append(self.store_nest(node, EDGE))
+        nests = [self.cell_nest(node, EDGE, kept=node in phase.kept) for node in stage.cells]
+        for node in stage.roots:
+            nests.append(self.root_nest(node, phase))
         self.emit_nests(nests)
         self.insert_prefetches(at)
         self.insert_pointers(at, COLUMN, "j")
@@ -200,8 +237,86 @@ class _KernelWriter(Nests):
         for key in [k for k in self.pointers if k[1] in (COLUMN, EDGE)]:
             del self.pointers[key]
         out.close()
-        for node in phase.accumulators:
-            self.finish_accumulator(node)
+
+    def root_nest(self, node: Node, phase: Phase) -> Nest:
+        if node in phase.accumulators:
+            return self.accumulate_nest(node)
+        return self.total_nest(node, EDGE) if node in phase.totals else self.store_nest(node, EDGE)
+
+    def product(self, product: Product, phase: Phase) -> None:
+        """A call of a tiled matrix product on a block of edges."""
+        node = product.node
+        if product.summed:
+            result = self.row_cells[node].name if node in phase.accumulators else self.pointers[(node, GLOBAL)]
+        else:
+            self.edge_cells[node] = self.new_cell(node, node in phase.kept)
+            result = self.block_rows(node)
+        left = self.block_rows(product.left)
+        right = self.block_rows(product.right) if product.summed else self.name(product.right)
+        depth, width = product.sizes
+        call = f"gdsl::{product.function}<{depth}, {width}>"
+        self.out.add(f"{call}(upto - at, {left}, {right}, {result});")
+
+    def block_rows(self, node: Node) -> str:
+        """A pointer to the values of an edge value in the block."""
+        cell = self.edge_cells[node]
+        return f"{cell.name} + (at - begin) * {node.type.numel}" if cell.kept else cell.name
+
+    def declare_blocks(self, at: int, edges: int) -> None:
+        """Declare, ahead of the loop over blocks, the cells that have a place for each edge of a block."""
+        pad = "    " * self.out.depth
+        for node, cell in self.edge_cells.items():
+            if cell.first == "at":
+                self.out.lines.insert(at, f"{pad}{local_type(node)} {cell.name}[{edges * node.type.numel}];")
+
+    def stages(self, phase: Phase) -> list[Stage]:
+        """The work of a phase, cut where a matrix product needs its operands for a whole block of edges."""
+        below = self.edge_values(phase.roots)
+        products = {n: p for n in (*below, *phase.roots) if (p := product_of(n)) is not None}
+        operands = {o for p in products.values() for o in p.edge_operands}
+        cells = [n for n in below if n in operands or self.is_cell(n, phase.kept)]
+        ready: dict[Node, int] = {}
+
+        def stage_of(node: Node) -> int:
+            """The stage that computes a value; a product is done at the end of its stage, and read in the next."""
+            return max((ready.get(i, 0) + (i in products) for i in node.inputs), default=0)
+
+        for node in below:
+            ready[node] = stage_of(node)
+        at = {c: ready[c] for c in cells}
+        written = {r: ready[r] + (r in products) if r in ready else stage_of(r) for r in phase.roots}
+        found = [Stage([], [], []) for _ in range(max([*at.values(), *written.values()]) + 1)]
+        self.in_block = operands | {n for n in products if n in ready}
+        for cell in cells:
+            stage = found[at[cell]]
+            if cell in products:
+                stage.products.append(products[cell])
+            else:
+                stage.cells.append(cell)
+            self.in_block |= {c for c in self.cells_read(cell.inputs, at) if at[c] < at[cell]}
+        for root, when in written.items():
+            if root in products and root not in ready:
+                found[when].products.append(products[root])
+            else:
+                found[when].roots.append(root)
+            read = [root] if root in ready else root.inputs
+            self.in_block |= {c for c in self.cells_read(read, at) if at[c] < when}
+        return found
+
+    def cells_read(self, operands: Iterable[Node], cells: Container[Node]) -> set[Node]:
+        """The cells that an expression of the operands reads, through what is computed in place."""
+        found: set[Node] = set()
+        stack, seen = list(operands), set()
+        while stack:
+            node = stack.pop()
+            if node in seen or node.domain is not Domain.EDGE:
+                continue
+            seen.add(node)
+            if node in cells:
+                found.add(node)
+            elif node.op != "gather":
+                stack.extend(node.inputs)
+        return found
 
     def row_values(self, roots: Sequence[Node]) -> list[Node]:
         """Row values that the edges of a phase read and that lie nowhere yet, operands first."""
@@ -248,26 +363,21 @@ class _KernelWriter(Nests):
     def at_hand(self, node: Node) -> bool:
         return node in self.row_cells or node in self.buffers or node.op in LEAVES
 
-    def cells_below(self, roots: Sequence[Node], kept: Sequence[Node]) -> list[Node]:
-        """Edge values that need a cell, operands first."""
+    def edge_values(self, roots: Sequence[Node]) -> list[Node]:
+        """The values that a walk computes an edge, operands first; the roots only if they are edge values."""
         found: list[Node] = []
         seen: set[Node] = set()
 
         def visit(node: Node) -> None:
-            if node in seen or node in self.buffers or node in self.edge_cells or node.domain is not Domain.EDGE:
+            if node in seen or node in self.edge_cells or node.domain is not Domain.EDGE:
                 return
             seen.add(node)
-            if node.op == "gather":
-                return
-            for operand in node.inputs:
-                visit(operand)
-            if self.is_cell(node, kept):
-                found.append(node)
+            if node.op != "gather" and node not in self.buffers:
+                for operand in node.inputs:
+                    visit(operand)
+            found.append(node)
 
         for root in roots:
-            if root.domain is Domain.EDGE:
-                visit(root)
-            else:
-                for operand in root.inputs:
-                    visit(operand)
+            for operand in [root] if root.domain is Domain.EDGE else root.inputs:
+                visit(operand)
         return found

@@ -21,12 +21,7 @@ class Nests(Values):
 
     def cell_nest(self, node: Node, where: str, kept: bool = False) -> Nest:
         cells = self.row_cells if where == ROW else self.edge_cells
-        if kept:
-            cell = Cell(self.kept[node], False, True)
-        else:
-            name = self.fresh(describe(node, self.program.names))
-            self.names.setdefault(node, name)
-            cell = Cell(name, not node.dims)
+        cell = self.new_cell(node, kept)
         if node.op in ("contract", "reduce"):
             nest = self.contract_nest(node, where, cell)
         else:
@@ -38,13 +33,21 @@ class Nests(Values):
         nest.writes[cell.name] = self.place(node, cell, self.index(node.dims))
         return nest
 
+    def new_cell(self, node: Node, kept: bool) -> Cell:
+        """Where a computed value will lie."""
+        if kept:
+            return Cell(self.kept[node], False, "begin")
+        name = self.fresh(describe(node, self.program.names))
+        self.names.setdefault(node, name)
+        return Cell(name, False, "at") if node in self.in_block else Cell(name, not node.dims)
+
     def assign(self, nest: Nest, node: Node, cell: Cell, index: Index, text: str) -> None:
         """``cell[index] = text`` at the innermost depth; declares the cell before the loops."""
         depth = len(nest.loops)
         if cell.scalar:
             nest.before[0].append(f"const {local_type(node)} {cell.name} = {text};")
             return
-        if not cell.kept:
+        if not cell.first:
             nest.before[0].append(f"{local_type(node)} {cell.name}[{node.type.numel}];")
         nest.before[depth].append(f"{self.place(node, cell, index)} = {text};")
 
@@ -64,7 +67,7 @@ class Nests(Values):
             nest.before[len(loops)].append(f"{acc} += {product};")
         else:
             self.reduce_body(node, where, nest, index, acc, depth)
-        if not (cell.kept or cell.scalar):
+        if not (cell.first or cell.scalar):
             nest.before[0].append(f"{local_type(node)} {cell.name}[{node.type.numel}];")
         declaration = f"const {local_type(node)} " if cell.scalar else ""
         nest.after[depth].append(f"{declaration}{self.place(node, cell, index)} = {acc};")
@@ -100,9 +103,9 @@ class Nests(Values):
         nest = Nest(loops, pointwise=False)
         index = self.index(loops)
         numel = node.type.numel
-        if not cell.kept:
+        if not cell.first:
             nest.before[0].append(f"T {cell.name}[{numel}];")
-        row = f"(e - begin) * {numel} + n" if cell.kept else "n"
+        row = f"(e - {cell.first}) * {numel} + n" if cell.first else "n"
         nest.before[0].append(f"for (int n = 0; n < {numel}; ++n) {cell.name}[{row}] = 0;")
         product = " * ".join(self.atom(i, index, where, nest) for i in node.inputs)
         nest.before[len(loops)].append(f"{self.place(node, cell, index)} += {product};")
@@ -176,22 +179,22 @@ class Nests(Values):
         body.append(f"{place} = {take} ? (idx_t)id : {place};")
         return nest
 
-    def total_nest(self, node: Node) -> Nest:
+    def total_nest(self, node: Node, where: str) -> Nest:
         total = self.pointers[(node, GLOBAL)]
         if node.op == "scatter":
             value, idx = node.inputs
             lead = idx.dims + tuple(d for d in value.dims if d.name not in idx.type.names)
             nest = Nest(lead, simd=not idx.dims)
             index = dict(self.index(lead))
-            text = self.atom(value, index, EDGE, nest)
-            index[node.attr("dim")] = self.value(idx, index, EDGE, nest)
+            text = self.atom(value, index, where, nest)
+            index[node.attr("dim")] = self.value(idx, index, where, nest)
             nest.before[len(lead)].append(f"{total}[{self.linear(node.dims, index)[0]}] += {text};")
             return nest
         reduced = self.reduced_dims(node)
         loops = (*node.dims, *reduced)
         nest = Nest(loops, pointwise=not reduced)
         index = self.index(loops)
-        product = " * ".join(self.atom(i, index, EDGE, nest) for i in node.inputs)
+        product = " * ".join(self.atom(i, index, where, nest) for i in node.inputs)
         place = f"{total}[{self.linear(node.dims, index)[0]}]"
         if not reduced:
             nest.before[len(loops)].append(f"{place} += {product};")

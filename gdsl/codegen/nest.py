@@ -13,11 +13,19 @@ Index = Mapping[str, tuple[str, int]]  # dim name -> (C expression, loops needed
 
 @dataclass(frozen=True)
 class Cell:
-    """A computed value in local memory; a kept one has a place for each edge of the row."""
+    """A computed value in local memory.
+
+    first: the edge whose value comes first, where it has a place for each edge of a row ("begin") or of a block ("at")
+    """
 
     name: str
     scalar: bool
-    kept: bool = False
+    first: str | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether later walks over the row read it."""
+        return self.first == "begin"
 
 
 @dataclass

@@ -24,9 +24,9 @@ _RESERVED = frozenset(
     """alignas alignof and asm auto bool break case catch char class const constexpr continue default delete do double
     else enum explicit export extern false float for friend goto if inline int long mutable namespace new not nullptr
     operator or private protected public register return short signed sizeof static struct switch template this throw
-    true try typedef typeid typename union unsigned using virtual void volatile while xor gdsl T idx_t i j e id n block
-    blocks group groups threads num_blocks num_rows rowptr other edge begin end first last stop ahead max_degree free
-    malloc main seed exp log abs sin cos tanh pow floor sqrt""".split()
+    true try typedef typeid typename union unsigned using virtual void volatile while xor gdsl T idx_t i j e id n at
+    upto block blocks group groups threads num_blocks num_rows rowptr other edge begin end first last stop ahead
+    max_degree free malloc main seed exp log abs sin cos tanh pow floor sqrt""".split()
 )
 
 # Names that C headers may define as macros or types.
@@ -54,6 +54,7 @@ class Values:
         self.used: set[str] = set(_RESERVED)
         self.loop_vars: dict[str, str] = {}
         self.kept: dict[Node, str] = {}
+        self.in_block: set[Node] = set()
         self.row_cells: dict[Node, Cell] = {}
         self.edge_cells: dict[Node, Cell] = {}
         self.pointers: dict[tuple[Node, str], str] = {}
@@ -124,8 +125,8 @@ class Values:
 
     def place(self, node: Node, cell: Cell, index: Index) -> str:
         """A cell's element as a C expression."""
-        if cell.kept:
-            return f"{cell.name}[{self.offset('(e - begin)', node, index)}]"
+        if cell.first:
+            return f"{cell.name}[{self.offset(f'(e - {cell.first})', node, index)}]"
         return cell.name if cell.scalar else f"{cell.name}[{self.linear(node.dims, index)[0]}]"
 
     def read_buffer(self, node: Node, index: Index, where: str) -> tuple[str, int]:

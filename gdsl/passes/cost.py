@@ -87,7 +87,8 @@ def _reads(kernel: Kernel) -> set[tuple[Node, str]]:
 def _computed(kernel: Kernel, buffers: set[Node]) -> Iterator[tuple[Node, str]]:
     """Every value of the kernel with where it is computed: "row", "column" or "edge"."""
     seen: set[tuple[Node, str]] = set()
-    stack = [(n, "edge" if n.domain in (Domain.EDGE, Domain.GLOBAL) else "row") for n in kernel.outputs]
+    over_rows = {*kernel.stores, *kernel.totals}
+    stack = [(n, "row" if n in over_rows else "edge") for n in kernel.outputs]
     while stack:
         node, place = stack.pop()
         if (node, place) in seen:

@@ -12,7 +12,7 @@ complete for all rows before it is used: when it is read at the other end of an 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gdsl.ir.node import Node, users, walk
 from gdsl.ir.ops import ELEMENTWISE
@@ -22,6 +22,7 @@ from gdsl.ir.types import Domain, Kind
 LEAVES = frozenset({"load", "const", "iota", "graph_value"})
 REFERENCE_ONLY = frozenset({"scan", "order_rank", "bspline", "bspline_index", "call"})
 KERNEL_REDUCERS = frozenset({"sum", "max", "min", "mul", "argmax", "argmin"})
+TOTALS = ("total", "row_total")
 VIEWS = frozenset({"reshape", "transpose", "slice", "cat"})
 
 # An accumulator lives in a core's cache while a row is walked.
@@ -47,6 +48,11 @@ class Phase:
     stores: tuple[Node, ...] = ()
     kept: tuple[Node, ...] = ()
 
+    @property
+    def roots(self) -> tuple[Node, ...]:
+        """What the walk adds to or writes."""
+        return (*self.accumulators, *self.totals, *self.stores)
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -57,6 +63,7 @@ class Kernel:
     rows:    the domain of the rows
     phases:  walks over the edges, in order
     stores:  node values written out, one row at a time
+    totals:  global sums over all rows
     buffers: what it reads: loads, and nodes that earlier steps stored
     """
 
@@ -65,12 +72,18 @@ class Kernel:
     rows: Domain
     phases: tuple[Phase, ...]
     stores: tuple[Node, ...]
+    totals: tuple[Node, ...]
     buffers: tuple[Node, ...]
+
+    @property
+    def all_totals(self) -> tuple[Node, ...]:
+        """The sums over edges and those over rows."""
+        return (*self.totals, *(t for p in self.phases for t in p.totals))
 
     @property
     def outputs(self) -> tuple[Node, ...]:
         """Everything it writes, in the order of its arguments."""
-        found = list(self.stores)
+        found = [*self.stores, *self.totals]
         for phase in self.phases:
             found += [*phase.stores, *phase.totals]
         return tuple(found)
@@ -108,6 +121,16 @@ def is_dense(node: Node) -> bool:
     return work > DENSE_INTENSITY * max(read, node.type.numel)
 
 
+def _is_plain_total(node: Node) -> bool:
+    """Whether a sum over rows only reads its operands once: a matrix product of them is best left to the BLAS."""
+    per_row = [i for i in node.inputs if i.domain is not Domain.GLOBAL]
+    domains = {i.domain for i in per_row}
+    if len(domains) != 1 or not domains <= {Domain.NODE, Domain.SOURCE, Domain.TARGET}:
+        return False
+    few = _iteration_space(node) <= DENSE_INTENSITY * sum(i.type.numel for i in per_row)
+    return node.op == "scatter" or (node.op == "contract" and node.attr("total") and few)
+
+
 def _fits_a_kernel(node: Node) -> bool:
     """Whether a walk can reduce it. Which places of ``max by`` stay empty is not known from a row's edges alone."""
     reducer = node.attr("reducer")
@@ -142,7 +165,7 @@ class _Fuser:
     # -- what kind of step computes a node -----------------------------------------------------
 
     def _lower(self, node: Node) -> str:
-        """leaf | torch | edge (in a walk) | row (per node, in a kernel) | segment | total."""
+        """leaf | torch | edge (in a walk) | row (per node, in a kernel) | segment | total | row_total."""
         if node.op in LEAVES:
             return "leaf"
         if node.op in REFERENCE_ONLY or node.domain is Domain.GRAPH:
@@ -153,7 +176,9 @@ class _Fuser:
             return "edge"
         over_edges = any(i.domain is Domain.EDGE for i in node.inputs)
         if node.domain is Domain.GLOBAL:
-            return "total" if over_edges and node.type.numel <= MAX_ACCUMULATOR else "torch"
+            if node.type.numel > MAX_ACCUMULATOR:
+                return "torch"
+            return "total" if over_edges else "row_total" if _is_plain_total(node) else "torch"
         if node.op == "segment":
             return "segment" if _fits_a_kernel(node) else "torch"
         if node.op == "contract" and is_dense(node):
@@ -173,7 +198,7 @@ class _Fuser:
     def _must_store(self, node: Node) -> bool:
         """Whether the value must exist as a tensor, whoever makes it."""
         how = self.lowering[node]
-        if how in ("leaf", "torch", "total"):
+        if how in ("leaf", "torch", *TOTALS):
             return True
         if node in self.outputs or any(self.lowering[u] == "torch" for u in self.users[node]):
             return True
@@ -200,6 +225,18 @@ class _Fuser:
         for node in self.order:
             rule = getattr(self, f"_slot_{self.lowering[node]}")
             self.slots[node] = rule(node)
+
+    def sink(self) -> None:
+        """Move what is only read elsewhere, and wider than what it is made of, to where it is read.
+
+        The kernel that makes the narrow values then stores those, and the wide one need not lie in memory.
+        """
+        for node in reversed(self.order):
+            rank, end = self.slots[node]
+            narrow = sum(i.type.numel for i in node.inputs if i.domain is not Domain.GLOBAL) < node.type.numel
+            elementwise = self.lowering[node] == "row" and node.op in ELEMENTWISE and node not in self.stored
+            if elementwise and narrow and end is not None and all(self.slots[u][0] > rank for u in self.users[node]):
+                self.slots[node] = (rank + 1, None)
 
     def _slot_leaf(self, node: Node) -> Slot:
         return (0, None)
@@ -253,6 +290,10 @@ class _Fuser:
         end = min(ranks, key=lambda e: (ranks[e], e))
         return (ranks[end], end)
 
+    def _slot_row_total(self, node: Node) -> Slot:
+        rank, end = self._slot_row(node)
+        return (rank, end or "map")
+
     def _slot_row(self, node: Node) -> Slot:
         slots = [self._row_slot(i) for i in node.inputs]
         rank = max((r for r, _ in slots), default=0)
@@ -267,7 +308,7 @@ class _Fuser:
     def _row_slot(self, operand: Node) -> Slot:
         """The slot of a row operation's operand; a total is complete only after its kernel."""
         rank, end = self.slots[operand]
-        return (rank + 1, None) if self.lowering[operand] == "total" else (rank, end)
+        return (rank + 1, None) if self.lowering[operand] in TOTALS else (rank, end)
 
     # -- kernels -------------------------------------------------------------------------------
 
@@ -275,7 +316,7 @@ class _Fuser:
         drafts: dict[tuple[int, str, Domain], _Draft] = {}
         for node in self.order:
             rank, end = self.slots[node]
-            if end is None or self.lowering[node] not in ("row", "segment", "total", "edge"):
+            if end is None or self.lowering[node] not in ("row", "segment", "edge", *TOTALS):
                 continue
             if self.lowering[node] == "edge" and node not in self.stored:
                 continue
@@ -287,6 +328,8 @@ class _Fuser:
     def _rows(self, node: Node, end: str) -> Domain:
         if self.lowering[node] in ("row", "segment"):
             return node.domain
+        if self.lowering[node] == "row_total":
+            return next(i.domain for i in node.inputs if i.domain is not Domain.GLOBAL)
         bipartite = any(n.domain in (Domain.SOURCE, Domain.TARGET) for n in self.order)
         return (Domain.TARGET if end == "i" else Domain.SOURCE) if bipartite else Domain.NODE
 
@@ -307,6 +350,7 @@ def fuse(program: Program) -> Plan:
     """Group the program's nodes into kernels and torch steps, in an order that can run."""
     fuser = _Fuser(program)
     fuser.assign()
+    fuser.sink()
     drafts = _merge(fuser, fuser.kernels())
     made_by: dict[Node, _Draft] = {n: d for d in drafts for n in d.nodes}
     steps: list[Step] = []
@@ -324,7 +368,7 @@ def _renamed(program: Program, steps: tuple[Step, ...]) -> tuple[Step, ...]:
     for step in steps:
         if isinstance(step, Kernel):
             name = f"{program.name}_{count}"
-            step = Kernel(name, step.end, step.rows, step.phases, step.stores, step.buffers)
+            step = replace(step, name=name)
             count += 1
         out.append(step)
     return tuple(out)
@@ -352,7 +396,7 @@ def _needs(fuser: _Fuser, draft: _Draft) -> set[Node]:
 def _is_read(fuser: _Fuser, draft: _Draft, node: Node) -> bool:
     """Whether a kernel reads the node from memory; otherwise it computes it in place."""
     how = fuser.lowering[node]
-    if how in ("torch", "leaf", "segment", "total"):
+    if how in ("torch", "leaf", "segment", *TOTALS):
         return True
     if how == "edge":
         return False
@@ -463,13 +507,20 @@ def _finish(fuser: _Fuser, draft: _Draft, made_by: Mapping[Node, _Draft], number
     stores = tuple(
         n for n in draft.nodes if fuser.lowering[n] in ("row", "segment") and (n in fuser.stored or n in needed_outside)
     )
-    buffers = tuple(n for n in fuser.order if n in _reads(fuser, draft))
+    totals = tuple(n for n in draft.nodes if fuser.lowering[n] == "row_total")
+    reads = _reads(fuser, draft)
+    buffers = tuple(n for n in fuser.order if n in reads)
     end = None if draft.end == "map" else draft.end
-    return Kernel(f"kernel_{number}", end, draft.rows, tuple(phases), stores, buffers)
+    return Kernel(f"kernel_{number}", end, draft.rows, tuple(phases), stores, totals, buffers)
 
 
 def _reads(fuser: _Fuser, draft: _Draft) -> set[Node]:
-    return {n for n in _needs(fuser, draft) if n.op not in ("const", "iota")}
+    return {n for n in _needs(fuser, draft) if not _is_known(n)}
+
+
+def _is_known(node: Node) -> bool:
+    """Whether a kernel knows a leaf without reading memory: a constant, or the number of the edge or row it is at."""
+    return node.op in ("const", "iota") or node.attr("what") in ("edge_id", "node_id")
 
 
 def _read_outside(fuser: _Fuser, draft: _Draft, made_by: Mapping[Node, _Draft]) -> set[Node]:

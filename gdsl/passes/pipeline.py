@@ -10,7 +10,7 @@ from gdsl.ir.node import Node, substitute, walk
 from gdsl.ir.printer import describe
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
-from gdsl.passes import fuse, hoist, simplify
+from gdsl.passes import fuse, hoist, layout, simplify
 from gdsl.passes.differentiate import gradients
 from gdsl.passes.options import Options
 from gdsl.passes.rewrite import Fired, rewrite
@@ -28,8 +28,9 @@ def finish(program: Program, log: list[Fired] | None = None) -> Program:
 
 def lower(program: Program, options: Options, log: list[Fired] | None = None) -> fuse.Plan:
     """From a program to a plan of kernels and torch steps."""
-    program = finish(program, log) if options.optimise else rewrite(program, [simplify.drop_stop_gradient])
-    return fuse.fuse(program)
+    if not options.optimise:
+        return fuse.fuse(rewrite(program, [simplify.drop_stop_gradient]))
+    return fuse.fuse(rewrite(finish(program, log), layout.RULES, log))
 
 
 @dataclass(frozen=True)

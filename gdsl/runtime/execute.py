@@ -105,7 +105,7 @@ def _bind(kernel: Kernel, library: ctypes.CDLL | None, dtype: torch.dtype, index
     function.restype = None
     pointers = len(kernel.buffers) + len(kernel.outputs) + 1 + (3 if kernel.end else 0)
     function.argtypes = [ctypes.c_int64, ctypes.c_int64, ctypes.c_int, ctypes.c_int64] + [ctypes.c_void_p] * pointers
-    totals = {t for p in kernel.phases for t in p.totals}
+    totals = set(kernel.all_totals)
     return _Call(
         function,
         walks=kernel.end is not None,

@@ -145,7 +145,7 @@ def library() -> ctypes.CDLL:
     """Every op for float, double and, where it has one, int64 in one translation unit."""
     text = [_function(op, number, kinds(op), number) for op in OPS for number in _TYPES]
     text += [_function(op, "double", "i" * op.arity, "int") for op in OPS if exact(op)]
-    return cache.load(cpp.prelude() + "\n" + "".join(text), name="op_table")
+    return cache.load(cpp.header("prelude.h") + "\n" + "".join(text), name="op_table")
 
 
 def call(library: ctypes.CDLL, name: str, args: list[Tensor], like: Tensor) -> Tensor:

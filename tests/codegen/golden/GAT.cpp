@@ -244,104 +244,29 @@ extern "C" void GAT_backward_0(
     }
 }
 
-// GAT_backward_1: walks the in-edges of node i; j is the source
-//   d_right = sum@i(d_score * where(left[j] + right[i] > 0, 1, 0.2))
-//   product_2 = d_right * att_dst
+// GAT_backward_1: walks the out-edges of node i; j is the target
+//   sum_product = sum@j(product[i] * exp(score - max_score[i]))
+//   d_left = sum@j(d_score * where(left[j] + right[i] > 0, 1, 0.2))
+//   d_att_src = total(d_left * h)
 extern "C" void GAT_backward_1(
     int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
     const idx_t* __restrict__ rowptr, const idx_t* __restrict__ other, const idx_t* __restrict__ edge,
     const T* __restrict__ product,
     const T* __restrict__ h,
     const T* __restrict__ left,
-    const T* __restrict__ att_dst,
-    const T* __restrict__ right,
-    const T* __restrict__ max_score,
-    const T* __restrict__ chosen,
-    T* __restrict__ d_right,
-    T* __restrict__ product_2
-) {
-    #pragma omp parallel num_threads(threads)
-    {
-        #pragma omp for schedule(dynamic, 1)
-        for (int64_t group = 0; group < groups; ++group) {
-            const int64_t first = blocks[num_blocks * group / groups];
-            const int64_t last = blocks[num_blocks * (group + 1) / groups];
-            const int64_t stop = rowptr[last];
-            for (int64_t i = first; i < last; ++i) {
-                const int64_t begin = rowptr[i], end = rowptr[i + 1];
-                const T* __restrict__ max_score_i = max_score + i * 2;
-                const T* __restrict__ right_i = right + i * 2;
-                const T* __restrict__ chosen_i = chosen + i * 2;
-                const T* __restrict__ product_i = product + i * 6;
-                T acc_d_right[2];
-                for (int n = 0; n < 2; ++n) acc_d_right[n] = 0;
-                for (int64_t e = begin; e < end; ++e) {
-                    const int64_t j = other[e];
-                    const T* __restrict__ left_j = left + j * 2;
-                    const T* __restrict__ h_j = h + j * 6;
-                    const int64_t ahead = other[e + 8 < stop ? e + 8 : e];
-                    __builtin_prefetch(h + ahead * 6);
-                    __builtin_prefetch(left + ahead * 2);
-                    T dot[2];
-                    for (int64_t heads = 0; heads < 2; ++heads) {
-                        T s = 0;
-                        #pragma omp simd reduction(+ : s)
-                        for (int64_t b = 0; b < 3; ++b) {
-                            s += product_i[heads * 3 + b] * h_j[heads * 3 + b];
-                        }
-                        dot[heads] = s;
-                    }
-                    #pragma omp simd
-                    for (int64_t heads = 0; heads < 2; ++heads) {
-                        const T v = chosen_i[heads] + dot[heads];
-                        const T v_2 = left_j[heads] + right_i[heads];
-                        const T score = (v_2 > 0 ? v_2 : v_2 * T(0.2));
-                        const T v_3 = score - max_score_i[heads];
-                        const T v_4 = gdsl::exp(v_3);
-                        const T d_score = v * v_4;
-                        const bool v_5 = v_2 > T(0.0);
-                        const T v_6 = (v_5 ? T(1.0) : T(0.2));
-                        const T v_7 = d_score * v_6;
-                        acc_d_right[heads] += v_7;
-                    }
-                }
-                #pragma omp simd
-                for (int64_t heads = 0; heads < 2; ++heads) {
-                    d_right[i * 2 + heads] = acc_d_right[heads];
-                }
-                for (int64_t heads = 0; heads < 2; ++heads) {
-                    #pragma omp simd
-                    for (int64_t b = 0; b < 3; ++b) {
-                        product_2[i * 6 + heads * 3 + b] = acc_d_right[heads] * att_dst[heads * 3 + b];
-                    }
-                }
-            }
-        }
-    }
-}
-
-// GAT_backward_2: walks the out-edges of node i; j is the target
-//   sum_product = sum@j(product[i] * exp(score - max_score[i]))
-//   d_left = sum@j(d_score * where(left[j] + right[i] > 0, 1, 0.2))
-//   product_2 = d_left * att_src
-extern "C" void GAT_backward_2(
-    int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
-    const idx_t* __restrict__ rowptr, const idx_t* __restrict__ other, const idx_t* __restrict__ edge,
-    const T* __restrict__ product,
-    const T* __restrict__ h,
-    const T* __restrict__ att_src,
-    const T* __restrict__ left,
     const T* __restrict__ right,
     const T* __restrict__ max_score,
     const T* __restrict__ chosen,
     T* __restrict__ sum_product,
     T* __restrict__ d_left,
-    T* __restrict__ product_2
+    T* __restrict__ d_att_src
 ) {
     #pragma omp parallel num_threads(threads)
     {
         #pragma omp for schedule(dynamic, 1)
         for (int64_t group = 0; group < groups; ++group) {
+            T* __restrict__ total_d_att_src = d_att_src + group * 6;
+            for (int64_t n = 0; n < 6; ++n) total_d_att_src[n] = 0;
             const int64_t first = blocks[num_blocks * group / groups];
             const int64_t last = blocks[num_blocks * (group + 1) / groups];
             const int64_t stop = rowptr[last];
@@ -412,7 +337,85 @@ extern "C" void GAT_backward_2(
                 for (int64_t heads = 0; heads < 2; ++heads) {
                     #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        product_2[i * 6 + heads * 3 + b] = acc_d_left[heads] * att_src[heads * 3 + b];
+                        total_d_att_src[heads * 3 + b] += acc_d_left[heads] * h_i[heads * 3 + b];
+                    }
+                }
+            }
+        }
+    }
+}
+
+// GAT_backward_2: walks the in-edges of node i; j is the source
+//   d_right = sum@i(d_score * where(left[j] + right[i] > 0, 1, 0.2))
+//   d_att_dst = total(d_right * h)
+extern "C" void GAT_backward_2(
+    int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
+    const idx_t* __restrict__ rowptr, const idx_t* __restrict__ other, const idx_t* __restrict__ edge,
+    const T* __restrict__ product,
+    const T* __restrict__ h,
+    const T* __restrict__ left,
+    const T* __restrict__ right,
+    const T* __restrict__ max_score,
+    const T* __restrict__ chosen,
+    T* __restrict__ d_right,
+    T* __restrict__ d_att_dst
+) {
+    #pragma omp parallel num_threads(threads)
+    {
+        #pragma omp for schedule(dynamic, 1)
+        for (int64_t group = 0; group < groups; ++group) {
+            T* __restrict__ total_d_att_dst = d_att_dst + group * 6;
+            for (int64_t n = 0; n < 6; ++n) total_d_att_dst[n] = 0;
+            const int64_t first = blocks[num_blocks * group / groups];
+            const int64_t last = blocks[num_blocks * (group + 1) / groups];
+            const int64_t stop = rowptr[last];
+            for (int64_t i = first; i < last; ++i) {
+                const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                const T* __restrict__ h_i = h + i * 6;
+                const T* __restrict__ max_score_i = max_score + i * 2;
+                const T* __restrict__ right_i = right + i * 2;
+                const T* __restrict__ chosen_i = chosen + i * 2;
+                const T* __restrict__ product_i = product + i * 6;
+                T acc_d_right[2];
+                for (int n = 0; n < 2; ++n) acc_d_right[n] = 0;
+                for (int64_t e = begin; e < end; ++e) {
+                    const int64_t j = other[e];
+                    const T* __restrict__ left_j = left + j * 2;
+                    const T* __restrict__ h_j = h + j * 6;
+                    const int64_t ahead = other[e + 8 < stop ? e + 8 : e];
+                    __builtin_prefetch(h + ahead * 6);
+                    __builtin_prefetch(left + ahead * 2);
+                    T dot[2];
+                    for (int64_t heads = 0; heads < 2; ++heads) {
+                        T s = 0;
+                        #pragma omp simd reduction(+ : s)
+                        for (int64_t b = 0; b < 3; ++b) {
+                            s += product_i[heads * 3 + b] * h_j[heads * 3 + b];
+                        }
+                        dot[heads] = s;
+                    }
+                    #pragma omp simd
+                    for (int64_t heads = 0; heads < 2; ++heads) {
+                        const T v = chosen_i[heads] + dot[heads];
+                        const T v_2 = left_j[heads] + right_i[heads];
+                        const T score = (v_2 > 0 ? v_2 : v_2 * T(0.2));
+                        const T v_3 = score - max_score_i[heads];
+                        const T v_4 = gdsl::exp(v_3);
+                        const T d_score = v * v_4;
+                        const bool v_5 = v_2 > T(0.0);
+                        const T v_6 = (v_5 ? T(1.0) : T(0.2));
+                        const T v_7 = d_score * v_6;
+                        acc_d_right[heads] += v_7;
+                    }
+                }
+                #pragma omp simd
+                for (int64_t heads = 0; heads < 2; ++heads) {
+                    d_right[i * 2 + heads] = acc_d_right[heads];
+                }
+                for (int64_t heads = 0; heads < 2; ++heads) {
+                    #pragma omp simd
+                    for (int64_t b = 0; b < 3; ++b) {
+                        total_d_att_dst[heads * 3 + b] += acc_d_right[heads] * h_i[heads * 3 + b];
                     }
                 }
             }
@@ -421,33 +424,41 @@ extern "C" void GAT_backward_2(
 }
 
 // GAT_backward_3: row by row
-//   d_h = sum_product + product + product_2
 //   d_x = sum[heads, b](d_h * weight)
+//   d_weight = total(d_h * x)
 extern "C" void GAT_backward_3(
     int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
+    const T* __restrict__ x,
     const T* __restrict__ weight,
+    const T* __restrict__ att_src,
+    const T* __restrict__ att_dst,
     const T* __restrict__ sum_product,
-    const T* __restrict__ product,
-    const T* __restrict__ product_2,
-    T* __restrict__ d_h,
-    T* __restrict__ d_x
+    const T* __restrict__ d_right,
+    const T* __restrict__ d_left,
+    T* __restrict__ d_x,
+    T* __restrict__ d_weight
 ) {
     #pragma omp parallel num_threads(threads)
     {
         #pragma omp for schedule(dynamic, 1)
         for (int64_t group = 0; group < groups; ++group) {
+            T* __restrict__ total_d_weight = d_weight + group * 24;
+            for (int64_t n = 0; n < 24; ++n) total_d_weight[n] = 0;
             const int64_t first = blocks[num_blocks * group / groups];
             const int64_t last = blocks[num_blocks * (group + 1) / groups];
             for (int64_t i = first; i < last; ++i) {
-                const T* __restrict__ product_2_i = product_2 + i * 6;
-                const T* __restrict__ product_i = product + i * 6;
+                const T* __restrict__ x_i = x + i * 4;
+                const T* __restrict__ d_left_i = d_left + i * 2;
+                const T* __restrict__ d_right_i = d_right + i * 2;
                 const T* __restrict__ sum_product_i = sum_product + i * 6;
-                T d_h_2[6];
+                T d_h[6];
                 for (int64_t heads = 0; heads < 2; ++heads) {
                     #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        const T v = sum_product_i[heads * 3 + b] + product_i[heads * 3 + b];
-                        d_h_2[heads * 3 + b] = v + product_2_i[heads * 3 + b];
+                        const T v = d_right_i[heads] * att_dst[heads * 3 + b];
+                        const T v_2 = sum_product_i[heads * 3 + b] + v;
+                        const T v_3 = d_left_i[heads] * att_src[heads * 3 + b];
+                        d_h[heads * 3 + b] = v_2 + v_3;
                     }
                 }
                 T d_x_2[4];
@@ -456,20 +467,22 @@ extern "C" void GAT_backward_3(
                     for (int64_t heads = 0; heads < 2; ++heads) {
                         #pragma omp simd reduction(+ : s)
                         for (int64_t b = 0; b < 3; ++b) {
-                            s += d_h_2[heads * 3 + b] * weight[a * 6 + heads * 3 + b];
+                            s += d_h[heads * 3 + b] * weight[a * 6 + heads * 3 + b];
                         }
                     }
                     d_x_2[a] = s;
                 }
-                for (int64_t heads = 0; heads < 2; ++heads) {
-                    #pragma omp simd
-                    for (int64_t b = 0; b < 3; ++b) {
-                        d_h[i * 6 + heads * 3 + b] = d_h_2[heads * 3 + b];
-                    }
-                }
                 #pragma omp simd
                 for (int64_t a = 0; a < 4; ++a) {
                     d_x[i * 4 + a] = d_x_2[a];
+                }
+                for (int64_t a = 0; a < 4; ++a) {
+                    for (int64_t heads = 0; heads < 2; ++heads) {
+                        #pragma omp simd
+                        for (int64_t b = 0; b < 3; ++b) {
+                            total_d_weight[a * 6 + heads * 3 + b] += d_h[heads * 3 + b] * x_i[a];
+                        }
+                    }
                 }
             }
         }

@@ -227,28 +227,33 @@ extern "C" void GATv2_backward_0(
 // GATv2_backward_1: walks the out-edges of node i; j is the target
 //   d_left = sum@j(product[i] * exp(score - max_score[i]) + d_z * where(left[j] + right[i] > 0, 1, 0.2))
 //   dot = sum[heads, b](d_left * weight_l)
+//   d_weight_l = total(d_left * x)
 extern "C" void GATv2_backward_1(
     int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
     const idx_t* __restrict__ rowptr, const idx_t* __restrict__ other, const idx_t* __restrict__ edge,
     const T* __restrict__ chosen,
     const T* __restrict__ product,
+    const T* __restrict__ x,
     const T* __restrict__ weight_l,
     const T* __restrict__ left,
     const T* __restrict__ right,
     const T* __restrict__ att,
     const T* __restrict__ max_score,
-    T* __restrict__ d_left,
-    T* __restrict__ dot
+    T* __restrict__ dot,
+    T* __restrict__ d_weight_l
 ) {
     #pragma omp parallel num_threads(threads)
     {
         #pragma omp for schedule(dynamic, 1)
         for (int64_t group = 0; group < groups; ++group) {
+            T* __restrict__ total_d_weight_l = d_weight_l + group * 24;
+            for (int64_t n = 0; n < 24; ++n) total_d_weight_l[n] = 0;
             const int64_t first = blocks[num_blocks * group / groups];
             const int64_t last = blocks[num_blocks * (group + 1) / groups];
             const int64_t stop = rowptr[last];
             for (int64_t i = first; i < last; ++i) {
                 const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                const T* __restrict__ x_i = x + i * 4;
                 const T* __restrict__ left_i = left + i * 6;
                 T acc_d_left[6];
                 for (int n = 0; n < 6; ++n) acc_d_left[n] = 0;
@@ -316,15 +321,17 @@ extern "C" void GATv2_backward_1(
                     }
                     dot_3[a] = s_3;
                 }
-                for (int64_t heads = 0; heads < 2; ++heads) {
-                    #pragma omp simd
-                    for (int64_t b = 0; b < 3; ++b) {
-                        d_left[i * 6 + heads * 3 + b] = acc_d_left[heads * 3 + b];
-                    }
-                }
                 #pragma omp simd
                 for (int64_t a = 0; a < 4; ++a) {
                     dot[i * 4 + a] = dot_3[a];
+                }
+                for (int64_t a = 0; a < 4; ++a) {
+                    for (int64_t heads = 0; heads < 2; ++heads) {
+                        #pragma omp simd
+                        for (int64_t b = 0; b < 3; ++b) {
+                            total_d_weight_l[a * 6 + heads * 3 + b] += acc_d_left[heads * 3 + b] * x_i[a];
+                        }
+                    }
                 }
             }
         }
@@ -335,24 +342,28 @@ extern "C" void GATv2_backward_1(
 //   d_right = sum@i(d_z * where(left[j] + right[i] > 0, 1, 0.2))
 //   d_att = total(d_score * z)
 //   dot = sum[heads, b](d_right * weight_r)
+//   d_weight_r = total(d_right * x)
 extern "C" void GATv2_backward_2(
     int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
     const idx_t* __restrict__ rowptr, const idx_t* __restrict__ other, const idx_t* __restrict__ edge,
     const T* __restrict__ chosen,
     const T* __restrict__ product,
+    const T* __restrict__ x,
     const T* __restrict__ left,
     const T* __restrict__ weight_r,
     const T* __restrict__ right,
     const T* __restrict__ att,
     const T* __restrict__ max_score,
-    T* __restrict__ d_right,
     T* __restrict__ dot,
+    T* __restrict__ d_weight_r,
     T* __restrict__ d_att
 ) {
     #pragma omp parallel num_threads(threads)
     {
         #pragma omp for schedule(dynamic, 1)
         for (int64_t group = 0; group < groups; ++group) {
+            T* __restrict__ total_d_weight_r = d_weight_r + group * 24;
+            for (int64_t n = 0; n < 24; ++n) total_d_weight_r[n] = 0;
             T* __restrict__ total_d_att = d_att + group * 6;
             for (int64_t n = 0; n < 6; ++n) total_d_att[n] = 0;
             const int64_t first = blocks[num_blocks * group / groups];
@@ -360,6 +371,7 @@ extern "C" void GATv2_backward_2(
             const int64_t stop = rowptr[last];
             for (int64_t i = first; i < last; ++i) {
                 const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                const T* __restrict__ x_i = x + i * 4;
                 const T* __restrict__ max_score_i = max_score + i * 2;
                 const T* __restrict__ chosen_i = chosen + i * 2;
                 const T* __restrict__ right_i = right + i * 6;
@@ -425,15 +437,17 @@ extern "C" void GATv2_backward_2(
                     }
                     dot_3[a] = s_3;
                 }
-                for (int64_t heads = 0; heads < 2; ++heads) {
-                    #pragma omp simd
-                    for (int64_t b = 0; b < 3; ++b) {
-                        d_right[i * 6 + heads * 3 + b] = acc_d_right[heads * 3 + b];
-                    }
-                }
                 #pragma omp simd
                 for (int64_t a = 0; a < 4; ++a) {
                     dot[i * 4 + a] = dot_3[a];
+                }
+                for (int64_t a = 0; a < 4; ++a) {
+                    for (int64_t heads = 0; heads < 2; ++heads) {
+                        #pragma omp simd
+                        for (int64_t b = 0; b < 3; ++b) {
+                            total_d_weight_r[a * 6 + heads * 3 + b] += acc_d_right[heads * 3 + b] * x_i[a];
+                        }
+                    }
                 }
             }
         }

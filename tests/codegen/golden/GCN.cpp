@@ -114,21 +114,27 @@ extern "C" void GCN_2(
 // GCN_backward_0: row by row
 //   h = sum[a](x * weight)
 //   chosen = where(sum_load != 0, rsqrt(where(sum_load != 0, sum_load, 1)), 0)
+//   d_bias = total(d_y)
 extern "C" void GCN_backward_0(
     int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
+    const T* __restrict__ d_y,
     const T* __restrict__ x,
     const T* __restrict__ weight,
     const T* __restrict__ sum_load,
     T* __restrict__ h,
-    T* __restrict__ chosen
+    T* __restrict__ chosen,
+    T* __restrict__ d_bias
 ) {
     #pragma omp parallel num_threads(threads)
     {
         #pragma omp for schedule(dynamic, 1)
         for (int64_t group = 0; group < groups; ++group) {
+            T* __restrict__ total_d_bias = d_bias + group * 3;
+            for (int64_t n = 0; n < 3; ++n) total_d_bias[n] = 0;
             const int64_t first = blocks[num_blocks * group / groups];
             const int64_t last = blocks[num_blocks * (group + 1) / groups];
             for (int64_t i = first; i < last; ++i) {
+                const T* __restrict__ d_y_i = d_y + i * 3;
                 const T* __restrict__ x_i = x + i * 4;
                 T h_2[3];
                 for (int n = 0; n < 3; ++n) h_2[n] = 0;
@@ -146,6 +152,10 @@ extern "C" void GCN_backward_0(
                 const T v_2 = (v ? sum_load[i] : T(1.0));
                 const T v_3 = gdsl::rsqrt(v_2);
                 chosen[i] = (v ? v_3 : T(0.0));
+                #pragma omp simd
+                for (int64_t b = 0; b < 3; ++b) {
+                    total_d_bias[b] += d_y_i[b];
+                }
             }
         }
     }
@@ -200,27 +210,32 @@ extern "C" void GCN_backward_1(
 //   sum_product = sum@j(d_norm * (chosen[i] * w))
 //   d_h = sum@j(d_y[i] * norm)
 //   d_x = sum[b](d_h * weight)
+//   d_weight = total(d_h * x)
 extern "C" void GCN_backward_2(
     int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
     const idx_t* __restrict__ rowptr, const idx_t* __restrict__ other, const idx_t* __restrict__ edge,
     const T* __restrict__ d_y,
+    const T* __restrict__ x,
     const T* __restrict__ weight,
     const T* __restrict__ h,
     const T* __restrict__ chosen,
     const T* __restrict__ w,
     T* __restrict__ sum_product,
-    T* __restrict__ d_h,
-    T* __restrict__ d_x
+    T* __restrict__ d_x,
+    T* __restrict__ d_weight
 ) {
     #pragma omp parallel num_threads(threads)
     {
         #pragma omp for schedule(dynamic, 1)
         for (int64_t group = 0; group < groups; ++group) {
+            T* __restrict__ total_d_weight = d_weight + group * 12;
+            for (int64_t n = 0; n < 12; ++n) total_d_weight[n] = 0;
             const int64_t first = blocks[num_blocks * group / groups];
             const int64_t last = blocks[num_blocks * (group + 1) / groups];
             const int64_t stop = rowptr[last];
             for (int64_t i = first; i < last; ++i) {
                 const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                const T* __restrict__ x_i = x + i * 4;
                 const T* __restrict__ h_i = h + i * 3;
                 T acc_sum_product;
                 acc_sum_product = 0;
@@ -260,12 +275,14 @@ extern "C" void GCN_backward_2(
                 }
                 sum_product[i] = acc_sum_product;
                 #pragma omp simd
-                for (int64_t b = 0; b < 3; ++b) {
-                    d_h[i * 3 + b] = acc_d_h[b];
-                }
-                #pragma omp simd
                 for (int64_t a = 0; a < 4; ++a) {
                     d_x[i * 4 + a] = d_x_2[a];
+                }
+                for (int64_t a = 0; a < 4; ++a) {
+                    #pragma omp simd
+                    for (int64_t b = 0; b < 3; ++b) {
+                        total_d_weight[a * 3 + b] += acc_d_h[b] * x_i[a];
+                    }
                 }
             }
         }

@@ -60,32 +60,51 @@ extern "C" void SAGE_max_0(
 
 // SAGE_max_backward_0: row by row
 //   d_a = sum[b](d_y * weight_l)
+//   d_weight_l = total(d_y * a)
+//   d_weight_r = total(d_y * x)
 extern "C" void SAGE_max_backward_0(
     int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
     const T* __restrict__ d_y,
     const T* __restrict__ weight_l,
-    T* __restrict__ d_a
+    const T* __restrict__ a,
+    const T* __restrict__ x,
+    T* __restrict__ d_a,
+    T* __restrict__ d_weight_l,
+    T* __restrict__ d_weight_r
 ) {
     #pragma omp parallel num_threads(threads)
     {
         #pragma omp for schedule(dynamic, 1)
         for (int64_t group = 0; group < groups; ++group) {
+            T* __restrict__ total_d_weight_l = d_weight_l + group * 12;
+            for (int64_t n = 0; n < 12; ++n) total_d_weight_l[n] = 0;
+            T* __restrict__ total_d_weight_r = d_weight_r + group * 12;
+            for (int64_t n = 0; n < 12; ++n) total_d_weight_r[n] = 0;
             const int64_t first = blocks[num_blocks * group / groups];
             const int64_t last = blocks[num_blocks * (group + 1) / groups];
             for (int64_t i = first; i < last; ++i) {
+                const T* __restrict__ x_i = x + i * 4;
+                const T* __restrict__ a_i = a + i * 4;
                 const T* __restrict__ d_y_i = d_y + i * 3;
                 T d_a_2[4];
-                for (int64_t a = 0; a < 4; ++a) {
+                for (int64_t a_2 = 0; a_2 < 4; ++a_2) {
                     T s = 0;
                     #pragma omp simd reduction(+ : s)
                     for (int64_t b = 0; b < 3; ++b) {
-                        s += d_y_i[b] * weight_l[a * 3 + b];
+                        s += d_y_i[b] * weight_l[a_2 * 3 + b];
                     }
-                    d_a_2[a] = s;
+                    d_a_2[a_2] = s;
                 }
                 #pragma omp simd
-                for (int64_t a = 0; a < 4; ++a) {
-                    d_a[i * 4 + a] = d_a_2[a];
+                for (int64_t a_2 = 0; a_2 < 4; ++a_2) {
+                    d_a[i * 4 + a_2] = d_a_2[a_2];
+                }
+                for (int64_t a_2 = 0; a_2 < 4; ++a_2) {
+                    #pragma omp simd
+                    for (int64_t b = 0; b < 3; ++b) {
+                        total_d_weight_l[a_2 * 3 + b] += d_y_i[b] * a_i[a_2];
+                        total_d_weight_r[a_2 * 3 + b] += d_y_i[b] * x_i[a_2];
+                    }
                 }
             }
         }
@@ -101,7 +120,6 @@ extern "C" void SAGE_max_backward_1(
     const T* __restrict__ d_y,
     const T* __restrict__ weight_r,
     const idx_t* __restrict__ argmax_gather,
-    const idx_t* __restrict__ edge_id,
     const T* __restrict__ d_a,
     T* __restrict__ d_x
 ) {
@@ -127,7 +145,7 @@ extern "C" void SAGE_max_backward_1(
                     __builtin_prefetch(d_a + ahead * 4);
                     #pragma omp simd
                     for (int64_t a = 0; a < 4; ++a) {
-                        const bool v = argmax_gather_j[a] == edge_id[id];
+                        const bool v = argmax_gather_j[a] == id;
                         const T v_2 = (v ? d_a_j[a] : T(0.0));
                         acc_sum_chosen[a] += v_2;
                     }

@@ -1,0 +1,78 @@
+"""The last rewrites of a plan: operands of matrix products on edges in the order that a tiled kernel reads them."""
+
+from __future__ import annotations
+
+from gdsl.ir import build
+from gdsl.ir.node import Node
+from gdsl.ir.types import Domain, Kind
+from gdsl.passes.rewrite import Rule
+
+# Edge operands are multiplied together before a matrix sees them, as long as the product stays this narrow.
+MAX_JOINT_OPERAND = 4096
+
+
+def is_sparse(node: Node) -> bool:
+    """Whether nearly all places of an edge value are zeros: the gradient of a maximum reaches the winners only."""
+    if node.op == "where":
+        condition, _, otherwise = node.inputs
+        of_winner = condition.op == "eq" and any(i.op == "graph_value" for i in condition.inputs)
+        return of_winner and otherwise.op == "const" and otherwise.attr("value") == 0.0
+    if node.op == "mul":
+        return any(i.dims == node.dims and is_sparse(i) for i in node.inputs)
+    return node.op in ("neg", "transpose") and is_sparse(node.inputs[0])
+
+
+def _on_edges(node: Node) -> bool:
+    return node.domain is Domain.EDGE and node.kind is Kind.FLOAT
+
+
+def joint_operand(node: Node) -> Node | None:
+    """sum[d](a * b * W) --> sum[d]((a * b) * W): one edge operand, so that the product is of matrices"""
+    if node.op != "contract" or len(node.inputs) < 3:
+        return None
+    edge = [i for i in node.inputs if _on_edges(i)]
+    rest = [i for i in node.inputs if i not in edge]
+    if len(edge) < 2 or len(rest) > 1 or (not rest and not node.attr("total")):
+        return None
+    edge.sort(key=lambda i: i.type.numel)
+    first = edge[0]
+    others = [i for i in edge[1:] if set(first.type.names) <= set(i.type.names)] or (edge[1:] if rest else [])
+    if not others:
+        return None
+    joint = others[0] * first
+    if joint.type.numel > MAX_JOINT_OPERAND:
+        return None
+    edge.remove(first)
+    edge.remove(others[0])
+    return build.contract([joint, *edge, *rest], node.attr("reduce"), total=node.attr("total"), order=node.type.names)
+
+
+def summed_dims_first(node: Node) -> Node | None:
+    """sum[d](a * W[o, d]) --> sum[d](a * W[d, o]), the matrix transposed once, where a is an edge value"""
+    if node.op != "contract" or len(node.inputs) != 2 or not _on_edges(node):
+        return None
+    for a, matrix in (node.inputs, node.inputs[::-1]):
+        if not _on_edges(a) or matrix.domain is not Domain.GLOBAL or len(matrix.dims) < 2:
+            continue
+        order = [*a.type.names, *node.type.names]
+        if sorted(order) == sorted(matrix.type.names) and tuple(order) != matrix.type.names:
+            turned = build.transpose(matrix, order)
+            return build.contract([a, turned], node.attr("reduce"), order=node.type.names)
+    return None
+
+
+def sparse_rows_first(node: Node) -> Node | None:
+    """total(a[d] * b[o]) --> transpose(total(b[o] * a[d])), where nearly all of b is zeros: they are skipped"""
+    if node.op != "contract" or not node.attr("total") or node.attr("reduce") or len(node.inputs) != 2:
+        return None
+    a, b = node.inputs
+    if not (_on_edges(a) and _on_edges(b)) or is_sparse(a) == is_sparse(b):
+        return None
+    sparse, dense = (a, b) if is_sparse(a) else (b, a)
+    order = (*sparse.type.names, *dense.type.names)
+    if set(sparse.type.names) & set(dense.type.names) or order == node.type.names:
+        return None
+    return build.transpose(build.contract([sparse, dense], (), total=True, order=order), node.type.names)
+
+
+RULES: list[Rule] = [joint_operand, summed_dims_first, sparse_rows_first]

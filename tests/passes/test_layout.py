@@ -1,0 +1,72 @@
+"""The last rewrites before kernels: text before and after, and that values and gradients stay."""
+
+from __future__ import annotations
+
+import pytest
+
+from gdsl.ir import build as b
+from gdsl.ir.node import Node
+from gdsl.ir.printer import expression
+from gdsl.ir.types import Domain
+from gdsl.passes import layout
+from gdsl.passes.rewrite import Rule
+from tests.ir.drive import GRAPHS, A, B, C, E, G, N, load
+from tests.passes.test_rules import apply, assert_unchanged
+
+e, f, k, t = load("e", E, A), load("f", E, B), load("k", E, C), load("t", E)
+w, turned, cube = load("w", G, A, B), load("w", G, B, A), load("w", G, A, C, B)
+x = load("x", N, B)
+winner = b.gather(b.segment(f, "i", "argmax", N), "i")
+number = b.graph_value("edge_id", Domain.EDGE)
+won = b.elementwise("where", b.elementwise("eq", winner, number), b.gather(x, "i"), 0.0)
+
+CASES: list[tuple[Rule, Node, str, str]] = [
+    (layout.joint_operand, b.contract([e, t, w], ["a"]), "sum[a](e * t * w)", "sum[a](e * t * w)"),
+    (layout.joint_operand, b.contract([e, k, cube], ["a", "c"]), "sum[a, c](e * k * w)", "sum[a, c](k * e * w)"),
+    (layout.joint_operand, b.contract([e, t, f], total=True), "total(e * t * f)", "total(f * t * e)"),
+    (layout.joint_operand, b.contract([e, w], ["a"]), "sum[a](e * w)", "sum[a](e * w)"),
+    (layout.summed_dims_first, b.contract([e, turned], ["a"]), "sum[a](e * w)", "sum[a](e * transpose(w; a, b))"),
+    (layout.summed_dims_first, b.contract([e, w], ["a"]), "sum[a](e * w)", "sum[a](e * w)"),
+    (
+        layout.sparse_rows_first,
+        b.contract([e, won], total=True),
+        "total(e * where(argmax@i(f)[i] == edge_id, x[i], 0))",
+        "transpose(total(where(argmax@i(f)[i] == edge_id, x[i], 0) * e); a, b)",
+    ),
+    (layout.sparse_rows_first, b.contract([e, f], total=True), "total(e * f)", "total(e * f)"),
+]
+IDS = [f"{rule.__name__}: {before}" for rule, _, before, _ in CASES]
+
+
+def test_every_rule_has_a_case_that_fires_and_one_that_does_not() -> None:
+    outcomes = {(rule, apply(rule, node) is node) for rule, node, _, _ in CASES}
+    assert outcomes == {(rule, same) for rule in layout.RULES for same in (True, False)}
+
+
+@pytest.mark.parametrize(("rule", "node", "before", "after"), CASES, ids=IDS)
+def test_text(rule: Rule, node: Node, before: str, after: str) -> None:
+    assert expression(node, {}) == before
+    assert expression(apply(rule, node), {}) == after
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize(("rule", "node", "before", "after"), CASES, ids=IDS)
+def test_value_and_gradients_stay(rule: Rule, node: Node, before: str, after: str, graph: str) -> None:
+    assert_unchanged(node, [rule], graph, seed=0)
+
+
+def test_one_operand_on_edges_is_left() -> None:
+    joint = apply(layout.joint_operand, b.contract([e, k, cube], ["a", "c"]))
+    assert [(i.op, i.domain) for i in joint.inputs] == [("mul", E), ("load", G)]
+
+
+def test_a_factor_that_occurs_three_times_stays() -> None:
+    cubed = b.contract([e, e, e], total=True)
+    assert_unchanged(cubed, [layout.joint_operand], "mixed", seed=0)
+
+
+def test_the_gradient_of_a_maximum_is_sparse() -> None:
+    assert layout.is_sparse(won)
+    assert layout.is_sparse(-(won * f))
+    assert not layout.is_sparse(won + f)
+    assert not layout.is_sparse(b.elementwise("where", f > 0.0, f, 0.0))
