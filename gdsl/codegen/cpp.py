@@ -24,6 +24,7 @@ from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
 from gdsl.passes.fuse import LEAVES, Kernel, Phase, Plan
 from gdsl.runtime.philox import CPP_SOURCE as PHILOX
+from gdsl.runtime.schedule import HUB_EDGES
 
 
 @cache
@@ -34,7 +35,11 @@ def header(name: str) -> str:
 
 def generate(plan: Plan, dtype: str, index_type: str) -> str:
     """The translation unit of a plan. ``dtype`` is float or double; ``index_type`` int32_t or int64_t."""
-    kernels = [kernel_source(k, plan) for k in plan.kernels]
+    return unit([kernel_source(k, plan) for k in plan.kernels], dtype, index_type)
+
+
+def unit(kernels: Sequence[str], dtype: str, index_type: str) -> str:
+    """A translation unit of kernels."""
     # The products take a while to compile: only those units that call one have them.
     products = header("matmul.h") if any(f"gdsl::{f}<" in k for k in kernels for f in FUNCTIONS) else ""
     types = f"typedef {dtype} T;\ntypedef {index_type} idx_t;\n"
@@ -43,7 +48,12 @@ def generate(plan: Plan, dtype: str, index_type: str) -> str:
 
 def kernel_source(kernel: Kernel, plan: Plan) -> str:
     """One kernel as C++ text."""
-    return _KernelWriter(kernel, plan.program).write()
+    return KernelWriter(kernel, plan.program).write()
+
+
+def hub_name(kernel: Kernel) -> str:
+    """The function that computes the rows of a kernel that are hubs."""
+    return f"{kernel.name}_hubs"
 
 
 @dataclass
@@ -59,7 +69,7 @@ class Stage:
     products: list[Product]
 
 
-class _KernelWriter(Nests):
+class KernelWriter(Nests):
     """The function around the nests: rows, walks over edges, what is declared where."""
 
     def __init__(self, kernel: Kernel, program: Program):
@@ -181,23 +191,35 @@ class _KernelWriter(Nests):
         out = self.out
         if self.kernel.end:
             out.add("const int64_t begin = rowptr[i], end = rowptr[i + 1];")
+        if self.kernel.phases:
+            out.add(f"if (end - begin > {HUB_EDGES}) continue;  // a hub, left to {hub_name(self.kernel)}")
         at = len(out.lines)
         for phase in self.kernel.phases:
             self.phase(phase)
+        self.results()
+        self.insert_pointers(at, ROW, "i")
+
+    def results(self) -> None:
+        """What a row writes once its walks are done."""
         for node in self.kernel.stores:
             self.require(node) if self.is_cell(node) else self.require_inputs(node)
         for node in self.kernel.totals:
             self.require_inputs(node)
         nests = [self.store_nest(node, ROW) for node in self.kernel.stores]
         self.emit_nests([*nests, *(self.total_nest(node, ROW) for node in self.kernel.totals)])
-        self.insert_pointers(at, ROW, "i")
 
     def phase(self, phase: Phase) -> None:
-        out = self.out
         for node in self.row_values(phase.roots):
             self.require(node)
         for node in phase.accumulators:
             self.declare_accumulator(node)
+        self.walks(phase)
+        for node in phase.accumulators:
+            self.finish_accumulator(node)
+
+    def walks(self, phase: Phase) -> None:
+        """The loops over the edges from ``begin`` to ``end``."""
+        out = self.out
         self.edge_cells = {n: c for n, c in self.edge_cells.items() if c.kept}
         stages = self.stages(phase)
         products = [p for stage in stages for p in stage.products]
@@ -214,8 +236,6 @@ class _KernelWriter(Nests):
             self.declare_blocks(at, edges)
         else:
             self.walk(stages[0], phase, "begin", "end")
-        for node in phase.accumulators:
-            self.finish_accumulator(node)
 
     def walk(self, stage: Stage, phase: Phase, first: str, stop: str) -> None:
         """A loop over edges that fills the cells and the results of a stage."""

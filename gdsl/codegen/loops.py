@@ -157,27 +157,29 @@ class Nests(Values):
         cell = self.row_cells[node]
         place = f"{cell.name}[{self.linear(node.dims, index)[0]}]" if node.dims else cell.name
         value = self.atom(e, index, EDGE, nest)
-        body = nest.before[len(nest.loops)]
-        reducer = node.attr("reducer")
+        nest.before[len(nest.loops)] += self.reduction(node.attr("reducer"), place, value, "id")
+        return nest
+
+    def reduction(self, reducer: str, place: str, value: str, number: str) -> list[str]:
+        """Statements that take a value, and its number among all, into an accumulator; NaN wins, as in torch."""
         if reducer in ("sum", "mul"):
-            body.append(f"{place} {'+' if reducer == 'sum' else '*'}= {value};")
-            return nest
+            return [f"{place} {'+' if reducer == 'sum' else '*'}= {value};"]
         sign = ">" if reducer.endswith("max") else "<"
+        lines = []
         if not value.isidentifier():
             name = self.fresh("v")
-            body.append(f"const T {name} = {value};")
+            lines.append(f"const T {name} = {value};")
             value = name
         if not reducer.startswith("arg"):
-            body.append(f"{place} = {value} {sign} {place} || {value} != {value} ? {value} : {place};")
-            return nest
-        best = f"best_{place}"
-        take = self.fresh("take")
-        body.append(
-            f"const bool {take} = {value} {sign} {best} || {place} < 0 || ({value} != {value} && {best} == {best});"
-        )
-        body.append(f"{best} = {take} ? {value} : {best};")
-        body.append(f"{place} = {take} ? (idx_t)id : {place};")
-        return nest
+            return [*lines, f"{place} = {value} {sign} {place} || {value} != {value} ? {value} : {place};"]
+        best, take = f"best_{place}", self.fresh("take")
+        wins = f"{value} {sign} {best} || {place} < 0 || ({value} != {value} && {best} == {best})"
+        return [
+            *lines,
+            f"const bool {take} = {wins};",
+            f"{best} = {take} ? {value} : {best};",
+            f"{place} = {take} ? (idx_t){number} : {place};",
+        ]
 
     def total_nest(self, node: Node, where: str) -> Nest:
         total = self.pointers[(node, GLOBAL)]

@@ -5,17 +5,22 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from gdsl.codegen import cpp, reference
+from gdsl.codegen.cpp import hub_name
+from gdsl.codegen.hubs import generate_hubs, partials
 from gdsl.codegen.reference import Frame
 from gdsl.codegen.values import c_type
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.fuse import Kernel, Plan, TorchStep
 from gdsl.runtime import cache
+from gdsl.runtime.graph import Order
+from gdsl.runtime.schedule import HUB_EDGES
 
 # The C++ names of what kernels compute with and count in.
 C_TYPES = {torch.float32: "float", torch.float64: "double"}
@@ -56,13 +61,14 @@ class _Call:
     reads: tuple[tuple[Node, torch.dtype], ...]
     writes: tuple[_Write, ...]
     largest_total: int
+    kernel: Kernel
 
 
 class CppPlan:
     """A plan whose kernels are compiled C++."""
 
     def __init__(self, plan: Plan, dtype: torch.dtype, index_dtype: torch.dtype):
-        self.plan = plan
+        self.plan, self.dtype, self.index_dtype = plan, dtype, index_dtype
         self.source = cpp.generate(plan, C_TYPES[dtype], INDEX_TYPES[index_dtype])
         library = cache.load(self.source, name=plan.program.name) if plan.kernels else None
         self.steps = [s if isinstance(s, TorchStep) else _bind(s, library, dtype, index_dtype) for s in plan.steps]
@@ -76,10 +82,16 @@ class CppPlan:
                 args = [_fetch(i, memory, frame) for i in step.node.inputs]
                 memory[step.node] = reference.evaluate(step.node, args, frame)
             else:
-                _launch(step, memory, frame)
+                _launch(step, memory, frame, self)
             for node in dead:
                 memory.pop(node, None)
         return [reference.full(_fetch(o, memory, frame), o.type, frame) for o in self.plan.program.nodes]
+
+    @cached_property
+    def hubs(self) -> ctypes.CDLL:
+        """The functions for rows that are hubs, compiled for the first graph that has some."""
+        source = generate_hubs(self.plan, C_TYPES[self.dtype], INDEX_TYPES[self.index_dtype])
+        return cache.load(source, name=f"{self.plan.program.name}_hubs")
 
 
 def _fetch(node: Node, memory: dict[Node, Tensor], frame: Frame) -> Tensor:
@@ -116,6 +128,7 @@ def _bind(kernel: Kernel, library: ctypes.CDLL | None, dtype: torch.dtype, index
             for o in kernel.outputs
         ),
         largest_total=max((t.type.numel for t in totals), default=0),
+        kernel=kernel,
     )
 
 
@@ -128,7 +141,7 @@ def _dtype_of(node: Node, dtype: torch.dtype, index_dtype: torch.dtype) -> torch
     return torch.int64 if c_type(node) == "int64_t" else index_dtype
 
 
-def _launch(call: _Call, memory: dict[Node, Tensor], frame: Frame) -> None:
+def _launch(call: _Call, memory: dict[Node, Tensor], frame: Frame, plan: CppPlan) -> None:
     order = frame.graph.out_edges if call.over_out_edges else frame.graph.in_edges
     num_blocks = len(order.blocks) - 1
     groups = num_blocks
@@ -144,6 +157,30 @@ def _launch(call: _Call, memory: dict[Node, Tensor], frame: Frame) -> None:
         fixed = (order.blocks, order.rowptr, order.index, order.edge) if call.walks else (order.blocks,)
         threads = min(torch.get_num_threads(), groups)
         pointers = [t.data_ptr() for t in (*fixed, *reads, *writes)]
-        call.function(num_blocks, groups, threads, order.max_degree, *pointers)
+        call.function(num_blocks, groups, threads, min(order.max_degree, HUB_EDGES), *pointers)
+    of_hubs = _launch_hubs(call, order, reads, writes, plan) if call.kernel.phases and len(order.hubs) else {}
     for w, value in zip(call.writes, writes, strict=True):
         memory[w.node] = value.sum(0) if w.domain is None else value
+        if w.node in of_hubs:
+            memory[w.node] += of_hubs[w.node]
+
+
+def _launch_hubs(
+    call: _Call, order: Order, reads: Sequence[Tensor], writes: Sequence[Tensor], plan: CppPlan
+) -> dict[Node, Tensor]:
+    """Compute the rows that a kernel left out, and what they add to the totals."""
+    slots = int(order.chunks[-1])
+    most = int(order.chunks.diff().max())
+    totals = {w.node: torch.zeros((slots, *w.shape), dtype=w.dtype) for w in call.writes if w.domain is None}
+    results = [totals.get(w.node, t) for w, t in zip(call.writes, writes, strict=True)]
+    parts = []
+    for node, best in partials(call.kernel):
+        counts = node.attr("reducer").startswith("arg") and not best
+        dtype = plan.index_dtype if counts else plan.dtype
+        parts.append(torch.empty((most, *node.type.shape), dtype=dtype))
+    function = getattr(plan.hubs, hub_name(call.kernel))
+    function.restype = None
+    tensors = (order.hubs, order.chunks, order.rowptr, order.index, order.edge, *reads, *results, *parts)
+    pointers = [ctypes.c_void_p(t.data_ptr()) for t in tensors]
+    function(ctypes.c_int64(len(order.hubs)), ctypes.c_int(torch.get_num_threads()), *pointers)
+    return {node: value.sum(0) for node, value in totals.items()}

@@ -15,16 +15,11 @@ from torch import Tensor
 
 from gdsl.errors import GraphError
 from gdsl.runtime.formats import edge_list, plain_tensor
+from gdsl.runtime.schedule import BLOCK_WORK, CHUNK_EDGES, HUB_EDGES, MAX_BLOCKS
 
 Size = int | tuple[int, int] | None
 
 INT32_MAX = 2**31 - 1
-
-# Work is counted in edges + rows. A block of this much takes many microseconds to walk, well above the cost
-# of handing it to a thread; more blocks than this would cost memory where a kernel keeps a partial sum for
-# each.
-BLOCK_WORK = 4096
-MAX_BLOCKS = 1024
 
 # One lock for every lazily made part of every graph, so that graphs hold no lock, which could not be pickled.
 _lock = threading.RLock()
@@ -39,6 +34,8 @@ class Order:
     edge    [E]         the id of the edge in ``edge_index``
     blocks  [B + 1]     int64 row boundaries of B blocks of about equal work, the same on every machine
     max_degree          the most edges that any row has
+    hubs    [H]         int64 rows with more than HUB_EDGES edges, which all threads walk together
+    chunks  [H + 1]     int64, the edges of hub h are cut into chunks[h + 1] - chunks[h] chunks
     """
 
     rowptr: Tensor
@@ -46,6 +43,8 @@ class Order:
     edge: Tensor
     blocks: Tensor
     max_degree: int
+    hubs: Tensor
+    chunks: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -268,17 +267,29 @@ def _sort(graph: Graph, end: int) -> Order:
     rowptr = torch.zeros(rows + 1, dtype=dtype, device=graph.device)
     torch.cumsum(torch.bincount(row, minlength=rows), 0, dtype=dtype, out=rowptr[1:])
     index = graph.edge_index[1 - end].to(dtype).index_select(0, permutation)
-    max_degree = int(rowptr.diff().max()) if len(rowptr) > 1 else 0
-    return Order(rowptr, index, permutation.to(dtype), _blocks(rowptr), max_degree)
+    degree = rowptr.diff()
+    max_degree = int(degree.max()) if rows else 0
+    hubs, chunks = _hubs(degree)
+    return Order(rowptr, index, permutation.to(dtype), _blocks(rowptr), max_degree, hubs, chunks)
+
+
+def _hubs(degree: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows with too many edges for one thread, and where the chunks of each begin."""
+    hubs = (degree > HUB_EDGES).nonzero().flatten()
+    counts = (degree[hubs].long() + CHUNK_EDGES - 1) // CHUNK_EDGES
+    return hubs, torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
 def _blocks(rowptr: Tensor) -> Tensor:
     """[B + 1] row boundaries such that each block has about as many edges and rows as any other.
 
-    A row is never split: where a hub has more work than a block's share, there are fewer blocks.
+    A row is never split, and a hub is no work here: where a row has more of it than a block's share, there are fewer
+    blocks.
     """
     rows = rowptr.numel() - 1
-    work = rowptr.long() + torch.arange(rows + 1, device=rowptr.device)
+    degree = rowptr.diff()
+    work = torch.arange(rows + 1, device=rowptr.device)
+    work[1:] += torch.where(degree > HUB_EDGES, 0, degree).long().cumsum(0)
     total = int(work[-1])
     count = max(1, min(MAX_BLOCKS, total // BLOCK_WORK, rows))
     shares = torch.arange(count + 1, device=rowptr.device) * total // count

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from gdsl.errors import GdslError, GraphError
 from gdsl.runtime import graph as module
-from gdsl.runtime.graph import BLOCK_WORK, MAX_BLOCKS, Graph
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.schedule import BLOCK_WORK, MAX_BLOCKS
 
 EDGES = torch.tensor([[0, 1, 2, 2, 1], [1, 2, 1, 0, 1]])
 

@@ -87,6 +87,7 @@ extern "C" void GAT_1(
             const int64_t stop = rowptr[last];
             for (int64_t i = first; i < last; ++i) {
                 const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                if (end - begin > 16384) continue;  // a hub, left to GAT_1_hubs
                 const T* __restrict__ right_i = right + i * 2;
                 T acc_max_score[2];
                 for (int n = 0; n < 2; ++n) acc_max_score[n] = -__builtin_inf();
@@ -272,6 +273,7 @@ extern "C" void GAT_backward_1(
             const int64_t stop = rowptr[last];
             for (int64_t i = first; i < last; ++i) {
                 const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                if (end - begin > 16384) continue;  // a hub, left to GAT_backward_1_hubs
                 const T* __restrict__ h_i = h + i * 6;
                 const T* __restrict__ left_i = left + i * 2;
                 T acc_sum_product[6];
@@ -371,6 +373,7 @@ extern "C" void GAT_backward_2(
             const int64_t stop = rowptr[last];
             for (int64_t i = first; i < last; ++i) {
                 const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                if (end - begin > 16384) continue;  // a hub, left to GAT_backward_2_hubs
                 const T* __restrict__ h_i = h + i * 6;
                 const T* __restrict__ max_score_i = max_score + i * 2;
                 const T* __restrict__ right_i = right + i * 2;

@@ -73,6 +73,7 @@ extern "C" void GATv2_1(
             const int64_t stop = rowptr[last];
             for (int64_t i = first; i < last; ++i) {
                 const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                if (end - begin > 16384) continue;  // a hub, left to GATv2_1_hubs
                 const T* __restrict__ right_i = right + i * 6;
                 T acc_max_score[2];
                 for (int n = 0; n < 2; ++n) acc_max_score[n] = -__builtin_inf();
@@ -253,6 +254,7 @@ extern "C" void GATv2_backward_1(
             const int64_t stop = rowptr[last];
             for (int64_t i = first; i < last; ++i) {
                 const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                if (end - begin > 16384) continue;  // a hub, left to GATv2_backward_1_hubs
                 const T* __restrict__ x_i = x + i * 4;
                 const T* __restrict__ left_i = left + i * 6;
                 T acc_d_left[6];
@@ -371,6 +373,7 @@ extern "C" void GATv2_backward_2(
             const int64_t stop = rowptr[last];
             for (int64_t i = first; i < last; ++i) {
                 const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                if (end - begin > 16384) continue;  // a hub, left to GATv2_backward_2_hubs
                 const T* __restrict__ x_i = x + i * 4;
                 const T* __restrict__ max_score_i = max_score + i * 2;
                 const T* __restrict__ chosen_i = chosen + i * 2;

@@ -16,6 +16,7 @@ extern "C" void GCN_0(
             const int64_t stop = rowptr[last];
             for (int64_t i = first; i < last; ++i) {
                 const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                if (end - begin > 16384) continue;  // a hub, left to GCN_0_hubs
                 T acc_sum_load;
                 acc_sum_load = 0;
                 for (int64_t e = begin; e < end; ++e) {
@@ -86,6 +87,7 @@ extern "C" void GCN_2(
             const int64_t stop = rowptr[last];
             for (int64_t i = first; i < last; ++i) {
                 const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                if (end - begin > 16384) continue;  // a hub, left to GCN_2_hubs
                 T acc_sum_m[3];
                 for (int n = 0; n < 3; ++n) acc_sum_m[n] = 0;
                 for (int64_t e = begin; e < end; ++e) {
@@ -181,6 +183,7 @@ extern "C" void GCN_backward_1(
             const int64_t stop = rowptr[last];
             for (int64_t i = first; i < last; ++i) {
                 const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                if (end - begin > 16384) continue;  // a hub, left to GCN_backward_1_hubs
                 const T* __restrict__ d_y_i = d_y + i * 3;
                 T acc_sum_product;
                 acc_sum_product = 0;
@@ -235,6 +238,7 @@ extern "C" void GCN_backward_2(
             const int64_t stop = rowptr[last];
             for (int64_t i = first; i < last; ++i) {
                 const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                if (end - begin > 16384) continue;  // a hub, left to GCN_backward_2_hubs
                 const T* __restrict__ x_i = x + i * 4;
                 const T* __restrict__ h_i = h + i * 3;
                 T acc_sum_product;
@@ -339,6 +343,7 @@ extern "C" void GCN_backward_4(
             const int64_t stop = rowptr[last];
             for (int64_t i = first; i < last; ++i) {
                 const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                if (end - begin > 16384) continue;  // a hub, left to GCN_backward_4_hubs
                 const T* __restrict__ d_y_i = d_y + i * 3;
                 for (int64_t e = begin; e < end; ++e) {
                     const int64_t j = other[e];

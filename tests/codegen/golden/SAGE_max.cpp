@@ -18,6 +18,7 @@ extern "C" void SAGE_max_0(
             const int64_t stop = rowptr[last];
             for (int64_t i = first; i < last; ++i) {
                 const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                if (end - begin > 16384) continue;  // a hub, left to SAGE_max_0_hubs
                 const T* __restrict__ x_i = x + i * 4;
                 T acc_a[4];
                 for (int n = 0; n < 4; ++n) acc_a[n] = -__builtin_inf();
@@ -132,6 +133,7 @@ extern "C" void SAGE_max_backward_1(
             const int64_t stop = rowptr[last];
             for (int64_t i = first; i < last; ++i) {
                 const int64_t begin = rowptr[i], end = rowptr[i + 1];
+                if (end - begin > 16384) continue;  // a hub, left to SAGE_max_backward_1_hubs
                 const T* __restrict__ d_y_i = d_y + i * 3;
                 T acc_sum_chosen[4];
                 for (int n = 0; n < 4; ++n) acc_sum_chosen[n] = 0;
