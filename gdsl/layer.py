@@ -175,7 +175,7 @@ class Layer(nn.Module):
             if key not in self._specialisations:
                 typed = self._check(training=training, present=present, free=dict(free))
                 program = Program(typed.name, typed.outputs, typed.names)
-                program = optimise(program) if self.options.optimise else program
+                program = optimise(program, self.options) if self.options.optimise else program
                 self._specialisations[key] = Specialisation(typed, program, calls.cut(program))
             return self._specialisations[key]
 

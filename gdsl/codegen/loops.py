@@ -149,11 +149,13 @@ class Nests(Values):
             self.out.add("if (begin == end) " + self._filler("", node).format(self.row_cells[node].name, "0"))
 
     def accumulate_nest(self, node: Node) -> Nest:
-        e = node.inputs[0]
-        nest = Nest(e.dims)
-        index = dict(self.index(e.dims))
-        if len(node.inputs) == 2:
-            index[node.dims[0].name] = self.value(node.inputs[1], {}, EDGE, nest)
+        e, by = node.inputs[0], node.inputs[1:]
+        # Places of `by` may coincide: its own loops are around the ones that run in lanes.
+        loops = (*(by[0].dims if by else ()), *node.dims[len(by) :])
+        nest = Nest(loops, simd=len(loops) > len(by[0].dims) if by else True)
+        index = dict(self.index(loops))
+        if by:
+            index[node.dims[0].name] = self.value(by[0], index, EDGE, nest)
         cell = self.row_cells[node]
         place = f"{cell.name}[{self.linear(node.dims, index)[0]}]" if node.dims else cell.name
         value = self.atom(e, index, EDGE, nest)

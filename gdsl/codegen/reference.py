@@ -166,8 +166,10 @@ def _segment(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
     ends = frame.ends(node.attr("end"))
     places = 1
     if len(args) == 2:
-        places = node.dims[0].size
-        ends = ends * places + args[1]
+        places, by = node.dims[0].size, node.inputs[1].type
+        turned = Type(node.inputs[0].domain, (*by.dims, *node.dims[1:]))
+        value = align(value, node.inputs[0].type, turned).reshape(-1, *node.type.shape[1:])
+        ends = (ends.reshape(-1, *(1,) * len(by.dims)) * places + args[1]).flatten()
     shape = (rows * places, *value.shape[1:])
     result = _SEGMENTS[reducer](value, ends, shape)
     return result.reshape(rows, *node.type.shape)

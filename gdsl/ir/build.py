@@ -249,7 +249,8 @@ def segment(
     """Reduce edge values over the edges of each node at ``end`` (or node values over each graph, end ``g``).
 
     reducer: "sum", "max", "min", "mul", or "argmax", "argmin": the edge_id of the first winner, -1 for none.
-    With ``by``, a bounded integer on the same rows, ``dim`` is a new leading dim: one result for each integer.
+    With ``by``, a bounded integer on the same rows, ``dim`` is a new leading dim: one result for each integer. In a
+    sum, ``by`` may have dims of the value: each of its integers names the place of its own numbers, and these dims go.
     An empty segment gives 0 (1 for ``mul``).
     """
     if e.domain is not element_domain(end):
@@ -263,11 +264,11 @@ def segment(
     dims, inputs = e.dims, [to_float(e)]
     if by is not None:
         assert dim is not None
-        if by.kind is not Kind.INT or by.dims:
+        if by.kind is not Kind.INT or (by.dims and reducer != "sum") or not set(by.dims) <= set(e.dims):
             raise IRError(f"`by` needs one integer an edge, not {by.type}")
         if dim.name in e.type.names:
             raise IRError(f"dim `{dim.name}` is already in {e.type}")
-        dims, inputs = (dim, *dims), [inputs[0], by]
+        dims, inputs = (dim, *(d for d in dims if d not in by.dims)), [inputs[0], by]
     kind = Kind.INT if reducer.startswith("arg") else Kind.FLOAT
     return make("segment", inputs, Type(row_domain, dims, kind), {"end": end, "reducer": reducer})
 

@@ -81,6 +81,8 @@ def _write(node: Node, names: Mapping[Node, str], root: bool) -> tuple[str, int]
         return f"-{_operand(node.inputs[0], names, 6)}", 6
     if node.op in _CALLS:
         level = _ATOM if node.op == "gather" else 0
+        if node.op == "contract" and len(node.inputs) > 1:
+            level = _LEVEL["mul"] + 1
         return _CALLS[node.op](node, [_operand(i, names, level) for i in node.inputs])
     return f"{node.op}({', '.join(_operand(i, names, 0) for i in node.inputs)})", _ATOM
 

@@ -89,6 +89,26 @@ def _product(node: Node, row: Node, inner: Node) -> Node:
     return inner * _where_edges(node.attr("end"), row, 0.0)
 
 
+def one_hot_by(node: Node) -> Node | None:
+    """sum(where(k == 0...n, v, 0)) --> sum(v, by k): what a place is chosen for is added there alone"""
+    if node.op != "segment" or node.attr("reducer") != "sum" or len(node.inputs) != 1 or node.attr("end") == "g":
+        return None
+    e, summed = node.inputs[0], ()
+    if e.op == "contract" and len(e.inputs) == 1 and not e.attr("total"):
+        e, summed = e.inputs[0], e.attr("reduce")
+    if e.op != "where" or e.inputs[0].op != "eq" or simplify.constant_value(e.inputs[2]) != 0.0:
+        return None
+    place, counter = e.inputs[0].inputs
+    value = e.inputs[1]
+    if counter.op != "iota" or place.domain is not Domain.EDGE or value.domain is not Domain.EDGE:
+        return None
+    dim = counter.dims[0]
+    if dim.name in value.type.names or set(place.type.names) != set(summed) or not set(place.dims) <= set(value.dims):
+        return None
+    found = build.segment(value, node.attr("end"), "sum", node.domain, place, dim)
+    return build.transpose(found, node.type.names) if set(found.dims) == set(node.dims) else None
+
+
 def quotient_last(node: Node) -> Node | None:
     """(a / b[i]) * c --> (a * c) / b[i]: a softmax's denominator then leaves the sum"""
     if node.op != "mul" or node.domain is not Domain.EDGE:
@@ -127,4 +147,12 @@ def scaled_quotient(node: Node) -> Node | None:
     return build.transpose(scaled / quotient.inputs[1], node.type.names)
 
 
-RULES: list[Rule] = [one_ended, quotient_last, masked_quotient, scaled_quotient, sum_of_own, factor_out_of_sum]
+RULES: list[Rule] = [
+    one_ended,
+    one_hot_by,
+    quotient_last,
+    masked_quotient,
+    scaled_quotient,
+    sum_of_own,
+    factor_out_of_sum,
+]

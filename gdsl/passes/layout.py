@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 from gdsl.ir import build
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain, Kind
+from gdsl.passes import simplify
 from gdsl.passes.rewrite import Rule
 
 # Edge operands are multiplied together before a matrix sees them, as long as the product stays this narrow.
 MAX_JOINT_OPERAND = 4096
+
+# A graph is taken to have more nodes than this when two orders of a product are compared.
+MANY_ROWS = 1000
 
 
 def is_sparse(node: Node) -> bool:
@@ -47,6 +53,36 @@ def joint_operand(node: Node) -> Node | None:
     return build.contract([joint, *edge, *rest], node.attr("reduce"), total=node.attr("total"), order=node.type.names)
 
 
+def pairwise(node: Node) -> Node | None:
+    """sum[a, b](x * v * w) --> sum[b](x * sum[a](v * w)): two operands at a time, the cheapest pair first"""
+    if node.op != "contract" or len(node.inputs) < 3:
+        return None
+    # What belongs to edges stays together: a kernel multiplies it in registers.
+    pool = [k for k, i in enumerate(node.inputs) if i.domain is not Domain.EDGE]
+    pairs = [(j, k) for n, j in enumerate(pool) for k in pool[n + 1 :]]
+    found = [p for j, k in pairs if (p := _paired(node, j, k)) is not None]
+    return min(found, key=lambda p: p[0])[1] if found else None
+
+
+def _paired(node: Node, j: int, k: int) -> tuple[int, Node] | None:
+    """The contraction with two operands contracted first, and the work of that; None where it would gain nothing."""
+    pair = [node.inputs[j], node.inputs[k]]
+    rest = [i for n, i in enumerate(node.inputs) if n not in (j, k)]
+    needed = {*node.type.names, *(name for i in rest for name in i.type.names)}
+    reduce = [n for n in node.attr("reduce") if any(n in i.type.names for i in pair) and n not in needed]
+    per_row = [i for i in pair if i.domain is not Domain.GLOBAL]
+    total = bool(node.attr("total") and per_row) and all(i.domain is Domain.GLOBAL for i in rest)
+    if not (reduce or total or set(pair[0].type.names) <= set(pair[1].type.names)):
+        return None
+    inner = build.contract(pair, reduce, total=total) if reduce or total else pair[0] * pair[1]
+    left = [n for n in node.attr("reduce") if n not in reduce]
+    whole = build.contract([inner, *rest], left, total=bool(node.attr("total")) and not total, order=node.type.names)
+    # A product with nothing left to sum is no contraction.
+    result = simplify.trivial_contraction(whole) or whole
+    dims = {d.name: d.size for i in pair for d in i.dims}
+    return math.prod(dims.values()) * (MANY_ROWS if per_row else 1), result
+
+
 def summed_dims_first(node: Node) -> Node | None:
     """sum[d](a * W[o, d]) --> sum[d](a * W[d, o]), the matrix transposed once, where a is an edge value"""
     if node.op != "contract" or len(node.inputs) != 2 or not _on_edges(node):
@@ -75,4 +111,4 @@ def sparse_rows_first(node: Node) -> Node | None:
     return build.transpose(build.contract([sparse, dense], (), total=True, order=order), node.type.names)
 
 
-RULES: list[Rule] = [joint_operand, summed_dims_first, sparse_rows_first]
+RULES: list[Rule] = [pairwise, joint_operand, summed_dims_first, sparse_rows_first]

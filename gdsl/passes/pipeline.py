@@ -10,20 +10,28 @@ from gdsl.ir.node import Node, substitute, walk
 from gdsl.ir.printer import describe
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
-from gdsl.passes import fuse, hoist, layout, simplify
+from gdsl.passes import algebra, distribute, fuse, hoist, layout, simplify
 from gdsl.passes.differentiate import gradients
 from gdsl.passes.options import Options
+from gdsl.passes.reassociate import reassociate
 from gdsl.passes.rewrite import Fired, rewrite
 
+# What always helps, and what a program that is differentiated no more needs not keep.
+RULES = [*simplify.RULES, *algebra.RULES, *distribute.RULES, *hoist.RULES]
+LAST_RULES = [simplify.drop_stop_gradient, *RULES]
 
-def optimise(program: Program, log: list[Fired] | None = None) -> Program:
-    """Simplify and hoist to a fixed point. The result may still be differentiated."""
-    return rewrite(program, simplify.RULES + hoist.RULES, log)
+
+def optimise(program: Program, options: Options = Options(), log: list[Fired] | None = None) -> Program:  # noqa: B008
+    """Simplify and hoist to a fixed point, and reorder what is cheaper in another order on the graph at hand.
+
+    The result may still be differentiated.
+    """
+    return reassociate(rewrite(program, RULES, log), RULES, options, log)
 
 
 def finish(program: Program, log: list[Fired] | None = None) -> Program:
     """The last rewrites before fusion, after which nothing is differentiated."""
-    return rewrite(program, [simplify.drop_stop_gradient, *simplify.RULES, *hoist.RULES], log)
+    return rewrite(program, LAST_RULES, log)
 
 
 def lower(program: Program, options: Options, log: list[Fired] | None = None) -> fuse.Plan:
@@ -82,7 +90,7 @@ def differentiate(
     outs = tuple((f"d_{x.attr('name')}", mapping[g]) for x, g in pairs)
     adjoint = Program(f"{program.name}_backward", outs, names)
     if options.optimise:
-        adjoint = optimise(adjoint)
+        adjoint = optimise(adjoint, options)
     used = set(adjoint.inputs)
     saved = tuple((node, load) for node, load in swap.items() if load in used)
     return Adjoint(adjoint, tuple(x for x, _ in pairs), saved, tuple(g for g in grads if g[1] in used))

@@ -95,10 +95,13 @@ def square(node: Node) -> Node | None:
 
 
 def trivial_contraction(node: Node) -> Node | None:
-    """a contraction of one value over nothing --> the value, transposed"""
-    if node.op == "contract" and len(node.inputs) == 1 and not node.attr("reduce") and not node.attr("total"):
-        return build.transpose(node.inputs[0], node.type.names)
-    return None
+    """sum(x) over nothing --> x;  sum(x * y) over nothing --> x * y"""
+    if node.op != "contract" or node.attr("reduce") or node.attr("total"):
+        return None
+    product = node.inputs[0]
+    for factor in node.inputs[1:]:
+        product = product * factor
+    return build.transpose(product, node.type.names)
 
 
 def flatten_contraction(node: Node) -> Node | None:
@@ -108,6 +111,33 @@ def flatten_contraction(node: Node) -> Node | None:
     if any(i.kind is not Kind.FLOAT for i in node.inputs[0].inputs):
         return None
     return build.contract(node.inputs[0].inputs, node.attr("reduce"), total=node.attr("total"), order=node.type.names)
+
+
+def nested_contraction(node: Node) -> Node | None:
+    """sum[c](sum[a](x * w)) --> sum[a, c](x * w)"""
+    if node.op != "contract" or len(node.inputs) != 1 or node.inputs[0].op != "contract":
+        return None
+    inner = node.inputs[0]
+    if inner.attr("total") or not node.attr("reduce"):
+        return None
+    reduce = (*inner.attr("reduce"), *node.attr("reduce"))
+    return build.contract(inner.inputs, reduce, total=node.attr("total"), order=node.type.names)
+
+
+def repeated_factor(node: Node) -> Node | None:
+    """sum[a]((x * 1[b]) * w[a, b]) --> sum[a](x * w[a, b]): a factor need not be repeated along a dim of another"""
+    if node.op != "contract" or len(node.inputs) < 2:
+        return None
+    for k, operand in enumerate(node.inputs):
+        inner = operand.inputs[0] if operand.op == "transpose" else operand
+        if inner.op != "mul" or constant_value(inner.inputs[1]) != 1.0:
+            continue
+        others = [*node.inputs[:k], *node.inputs[k + 1 :]]
+        gone = set(inner.type.names) - set(inner.inputs[0].type.names)
+        if inner.inputs[0].domain is node.inputs[k].domain and gone <= {n for o in others for n in o.type.names}:
+            inputs = [*node.inputs[:k], inner.inputs[0], *node.inputs[k + 1 :]]
+            return build.contract(inputs, node.attr("reduce"), total=node.attr("total"), order=node.type.names)
+    return None
 
 
 def compose_views(node: Node) -> Node | None:
@@ -171,6 +201,8 @@ RULES: list[Rule] = [
     square,
     trivial_contraction,
     flatten_contraction,
+    nested_contraction,
+    repeated_factor,
     compose_views,
     reshape_last,
     count_edges,

@@ -151,7 +151,8 @@ STRUCTURES: dict[str, tuple[Program, list[tuple[str, int]]]] = {
     "two rounds at the same row are one kernel": (program(total(e / b.gather(total(e), "i"))), [("i", 1)]),
     "no edges at all": (program(library.op("exp", x) + z), []),
     "by a relation": (program(b.segment(xj * e, "i", "sum", N, integer("rel", E, 3), R)), [("i", 1)]),
-    "a total over edges": (program(b.total(e * xj)), [("i", 1)]),
+    "a total over edges": (program(b.total(library.op("exp", xi * xj))), [("i", 1)]),
+    "a total that is one of node sums": (program(b.total(e * xj)), [("j", 1)]),
 }  # fmt: skip
 
 

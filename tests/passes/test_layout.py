@@ -20,10 +20,16 @@ winner = b.gather(b.segment(f, "i", "argmax", N), "i")
 number = b.graph_value("edge_id", Domain.EDGE)
 won = b.elementwise("where", b.elementwise("eq", winner, number), b.gather(x, "i"), 0.0)
 
+v, comp = load("v", G, B, C), load("comp", G, A, C)
+y, z = load("y", N, A), load("z", N, B)
+
 CASES: list[tuple[Rule, Node, str, str]] = [
-    (layout.joint_operand, b.contract([e, t, w], ["a"]), "sum[a](e * t * w)", "sum[a](e * t * w)"),
-    (layout.joint_operand, b.contract([e, k, cube], ["a", "c"]), "sum[a, c](e * k * w)", "sum[a, c](k * e * w)"),
-    (layout.joint_operand, b.contract([e, t, f], total=True), "total(e * t * f)", "total(f * t * e)"),
+    (layout.pairwise, b.contract([y, w, v], ["a", "b"]), "sum[a, b](y * w * v)", "sum[a](sum[b](w * v) * y)"),
+    (layout.pairwise, b.contract([z, y, w], ["a", "b"]), "sum[a, b](z * y * w)", "sum[a](sum[b](z * w) * y)"),
+    (layout.pairwise, b.contract([y, w], ["a"]), "sum[a](y * w)", "sum[a](y * w)"),
+    (layout.joint_operand, b.contract([e, t, w], ["a"]), "sum[a](e * t * w)", "sum[a]((e * t) * w)"),
+    (layout.joint_operand, b.contract([e, k, cube], ["a", "c"]), "sum[a, c](e * k * w)", "sum[a, c]((k * e) * w)"),
+    (layout.joint_operand, b.contract([e, t, f], total=True), "total(e * t * f)", "total((f * t) * e)"),
     (layout.joint_operand, b.contract([e, w], ["a"]), "sum[a](e * w)", "sum[a](e * w)"),
     (layout.summed_dims_first, b.contract([e, turned], ["a"]), "sum[a](e * w)", "sum[a](e * transpose(w; a, b))"),
     (layout.summed_dims_first, b.contract([e, w], ["a"]), "sum[a](e * w)", "sum[a](e * w)"),

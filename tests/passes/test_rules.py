@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from gdsl.codegen import reference
 from gdsl.ir import build as b
-from gdsl.ir.node import Node
+from gdsl.ir.node import Node, walk
 from gdsl.ir.printer import expression
 from gdsl.ir.types import Dim
-from gdsl.passes import hoist, simplify
+from gdsl.passes import hoist, pipeline, simplify
+from gdsl.passes.pipeline import LAST_RULES
 from gdsl.passes.rewrite import Rule, rewrite
 from tests.ir.drive import (
     GRAPHS,
@@ -41,7 +42,15 @@ s, t = load("s", N), load("t", E)
 chance = b.random(integer("seed", G, None), 0, E, [])
 xi, xj, si = b.gather(x, "i"), b.gather(x, "j"), b.gather(s, "i")
 
-RULES: list[Rule] = [*simplify.RULES, simplify.drop_stop_gradient, *hoist.RULES]
+RULES: list[Rule] = LAST_RULES
+
+
+AA = Dim("aa", 8)
+wide, kind, kinds = load("u", G, AA, B), integer("kind", E, 3), integer("kinds", E, 3, A)
+
+
+def joined(first: Node, second: Node) -> Node:
+    return b.cat([first, second], ["a", "a"], AA)
 
 
 def _sum(value: Node, end: str = "i") -> Node:
@@ -94,11 +103,61 @@ CASES: dict[str, list[tuple[Node, str, str]]] = {
     "trivial_contraction": [
         (b.contract([y]), "sum(y)", "y"),
         (b.contract([y], order=["b", "a"]), "sum(y)", "transpose(y; b, a)"),
+        (b.contract([x, w]), "sum(x * w)", "x * w"),
         (b.contract([y], ["a"]), "sum[a](y)", "sum[a](y)"),
     ],
     "flatten_contraction": [
         (b.contract([x * z], ["a"]), "sum[a](x * z)", "sum[a](x * z)"),
         (b.total(x * z), "total(x * z)", "total(x * z)"),
+    ],
+    "nested_contraction": [
+        (b.contract([b.contract([y, w], ["a"])], ["b"]), "sum[b](sum[a](y * w))", "sum[a, b](y * w)"),
+        (b.total(b.contract([y, w], ["a"])), "total(sum[a](y * w))", "total(sum[a](y * w))"),
+    ],
+    "repeated_factor": [
+        (b.contract([x * b.const(1.0, [B]), w], ["a"]), "sum[a]((x * 1) * w)", "sum[a](x * w)"),
+        (b.contract([x * b.const(1.0, [B]), p], ["a"]), "sum[a]((x * 1) * p)", "sum[a]((x * 1) * p)"),
+    ],
+    "like_terms": [
+        ((e + f) + e, "e + f + e", "e + f + e"),
+        (e + (e + e), "e + (e + e)", "e * 3"),
+        (e + e, "e + e", "e + e"),
+        ((e * 2.0) * 3.0, "e * 2 * 3", "e * 6"),
+        (e * 3.0 - (f + e), "e * 3 - (f + e)", "e * 2 - f"),
+        (e - e, "e - e", "e - e"),
+        (e * 2.0 + f, "e * 2 + f", "e * 2 + f"),
+        (x + z * 0.0, "x + z * 0", "x + z * 0"),
+    ],
+    "split_cat": [
+        (b.matmul(joined(xi, e), wide), "sum[aa](cat(x[i], e; aa) * u)",
+         "sum[a](x[i] * slice(u; aa from 0 as a)) + sum[a](e * slice(u; aa from 4 as a))"),
+        (b.matmul(joined(e, f), wide), "sum[aa](cat(e, f; aa) * u)", "sum[aa](cat(e, f; aa) * u)"),
+        (b.matmul(joined(xj - xi, p), load("u", G, AA, A)), "sum[aa](cat(x[j] - x[i], p; aa) * u)",
+         "sum[aa[0:4]]((reshape(x; aa[0:4])[j] - reshape(x; aa[0:4])[i]) * slice(u; aa from 0 as aa[0:4])) + "
+         "sum[aa[4:8]](reshape(p; aa[4:8]) * slice(u; aa from 4 as aa[4:8]))"),
+    ],
+    "split_sum": [
+        (b.matmul(xj - xi, w), "sum[a]((x[j] - x[i]) * w)", "sum[a](x[j] * w) - sum[a](x[i] * w)"),
+        (b.matmul(xj - e, w), "sum[a]((x[j] - e) * w)", "sum[a]((x[j] - e) * w)"),
+    ],
+    "negation_last": [(b.matmul(-xj, w), "sum[a](-x[j] * w)", "-sum[a](x[j] * w)")],
+    "factor_out_of_product": [
+        (b.matmul((xj - xi) * t, w), "sum[a](((x[j] - x[i]) * t) * w)", "sum[a]((x[j] - x[i]) * w) * t"),
+        (b.matmul((xj - xi) / t, w), "sum[a](((x[j] - x[i]) / t) * w)", "sum[a]((x[j] - x[i]) * w) / t"),
+        (b.matmul((xj - xi) * e, w), "sum[a](((x[j] - x[i]) * e) * w)", "sum[a](((x[j] - x[i]) * e) * w)"),
+    ],
+    "terms_by_end": [
+        (xi + (xj - b.gather(z, "i")), "x[i] + (x[j] - z[i])", "(x - z)[i] + x[j]"),
+        (-xi - (e - b.gather(z, "i")), "-x[i] - (e - z[i])", "(z - x)[i] - e"),
+        (xi + xj, "x[i] + x[j]", "x[i] + x[j]"),
+    ],
+    "one_hot_by": [
+        (_sum(op("where", op("eq", kind, b.iota(B)), t, 0.0)),
+         "sum@i(where(kind == iota(b), t, 0))", "sum@i(t, by kind)"),
+        (_sum(b.contract([op("where", op("eq", kinds, b.iota(B)), e, 0.0)], ["a"])),
+         "sum@i(sum[a](where(kinds == iota(b), e, 0)))", "sum@i(e, by kinds)"),
+        (_sum(op("where", op("eq", kind, b.iota(B)), t, 1.0)),
+         "sum@i(where(kind == iota(b), t, 1))", "sum@i(where(kind == iota(b), t, 1))"),
     ],
     "compose_views": [
         (b.split(b.merge(y, ["a", "b"], "ab"), "ab", [B, A]), "reshape(reshape(y; ab); b, a)", "reshape(y; b, a)"),
@@ -202,9 +261,27 @@ def test_a_guard_against_division_by_zero_holds() -> None:
     di = b.gather(s, "i")
     for guarded in (op("where", di > 0.0, t / di, 0.0), op("where", t > 0.0, t / di, 0.0)):
         before, f = program(_sum(guarded)), frame(GRAPHS["mixed"])
-        after = rewrite(before, [*simplify.RULES, *hoist.RULES])
+        after = rewrite(before, pipeline.RULES)
         given = {s: torch.tensor([0.0, 0, 1, 1, 1, 1]).double(), t: torch.zeros(9, dtype=torch.float64)}
         assert_same(reference.run(after.nodes, given, f), reference.run(before.nodes, given, f))
+
+
+@pytest.mark.parametrize("case", CASES["like_terms"], ids=lambda case: case[1])
+def test_sympy_proves_the_algebra(case: tuple[Node, str, str]) -> None:
+    import sympy
+
+    before, after = (sympy.sympify(text, locals={n: sympy.Symbol(n) for n in "efxz"}) for text in case[1:])
+    assert sympy.simplify(before - after) == 0
+
+
+def test_equal_expressions_are_one_node() -> None:
+    assert op("tanh", xi * xj) is op("tanh", b.gather(x, "i") * b.gather(x, "j"))
+
+
+def test_what_no_output_needs_is_gone() -> None:
+    unread = op("exp", x)
+    after = rewrite(program(x + 0.0 * 1.0, unread=unread), pipeline.RULES)
+    assert unread not in set(walk(after.nodes))
 
 
 def test_flattening_stores_no_product() -> None:
@@ -268,20 +345,20 @@ def node_expressions(draw: st.DrawFn) -> Node:
 
 @given(node=node_expressions(), graph=st.sampled_from(list(GRAPHS)), seed=st.integers(0, 1000))
 def test_all_rules_together_on_random_programs(node: Node, graph: str, seed: int) -> None:
-    assert_unchanged(node, [*simplify.RULES, *hoist.RULES], graph, seed)
+    assert_unchanged(node, pipeline.RULES, graph, seed)
 
 
 @given(node=node_expressions())
 def test_rules_reach_a_fixed_point(node: Node) -> None:
-    done = rewrite(program(node), [*simplify.RULES, *hoist.RULES])
+    done = rewrite(program(node), pipeline.RULES)
     log: list = []
-    assert rewrite(done, [*simplify.RULES, *hoist.RULES], log).nodes == done.nodes
+    assert rewrite(done, pipeline.RULES, log).nodes == done.nodes
     assert log == []
 
 
 def test_the_log_names_each_rule_that_fired() -> None:
     log: list = []
-    rewrite(program(_sum((xj * 1.0) * c)), [*simplify.RULES, *hoist.RULES], log)
+    rewrite(program(_sum((xj * 1.0) * c)), pipeline.RULES, log)
     fired = [(r.rule, expression(r.before, {}), expression(r.after, {})) for r in log]
     assert fired[0] == ("neutral_element", "x[j] * 1", "x[j]")
     assert ("one_ended", "x[j] * c", "(x * c)[j]") in fired

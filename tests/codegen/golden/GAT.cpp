@@ -153,7 +153,7 @@ extern "C" void GAT_1(
 //   h = sum[a](x * weight)
 //   left = sum[b](h * att_src)
 //   right = sum[b](h * att_dst)
-//   chosen = where(in_degree > 0, sum[b](d_y * -(sum_product / where(in_degree > 0, sum_exp, 1)) / where(in_degree > 0, sum_exp, 1)), 0)
+//   chosen = where(in_degree > 0, sum[b](d_y * (-(sum_product / where(in_degree > 0, sum_exp, 1)) / where(in_degree > 0, sum_exp, 1))), 0)
 extern "C" void GAT_backward_0(
     int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
     const T* __restrict__ d_y,

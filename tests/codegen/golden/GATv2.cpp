@@ -141,7 +141,7 @@ extern "C" void GATv2_1(
 }
 
 // GATv2_backward_0: row by row
-//   chosen = where(in_degree > 0, sum[b](d_y * -(sum_product / where(in_degree > 0, sum_exp, 1)) / where(in_degree > 0, sum_exp, 1)), 0)
+//   chosen = where(in_degree > 0, sum[b](d_y * (-(sum_product / where(in_degree > 0, sum_exp, 1)) / where(in_degree > 0, sum_exp, 1))), 0)
 //   product = d_y * (1 / where(in_degree > 0, sum_exp, 1))
 //   left = sum[a](x * weight_l)
 //   right = sum[a](x * weight_r)

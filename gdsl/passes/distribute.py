@@ -1,0 +1,152 @@
+"""Products over `cat` and sums are split, so that each part can move to the end of the edge that it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gdsl.ir import build
+from gdsl.ir.node import Node
+from gdsl.ir.types import Dim, Domain, Kind
+from gdsl.passes.rewrite import Rule
+
+
+def _is_one_ended(node: Node) -> bool:
+    """Whether a value, or each of the terms that it is a sum of, belongs to one end of the edge."""
+    if node.op in ("add", "sub"):
+        return all(i.dims == node.dims and _is_one_ended(i) for i in node.inputs)
+    if node.op in ("neg", "transpose", "reshape"):
+        return _is_one_ended(node.inputs[0])
+    return node.op == "gather"
+
+
+def _matrix_product(node: Node) -> tuple[Node, tuple[Node, ...]] | None:
+    """The edge value of a contraction of one edge value with global ones, and the others."""
+    if node.op != "contract" or node.domain is not Domain.EDGE or len(node.inputs) < 2:
+        return None
+    edge = [i for i in node.inputs if i.domain is not Domain.GLOBAL]
+    if len(edge) != 1:
+        return None
+    return edge[0], tuple(i for i in node.inputs if i is not edge[0])
+
+
+def split_cat(node: Node) -> Node | None:
+    """cat(x[i], e) @ W --> x[i] @ W[first rows] + e @ W[other rows], where a part belongs to one end"""
+    found = _matrix_product(node)
+    if found is None or found[0].op != "cat" or found[0].attr("new") not in node.attr("reduce"):
+        return None
+    joined, others = found
+    rest = set(joined.type.names) - {joined.attr("new")}
+    parts = list(zip(joined.inputs, joined.attr("dims"), strict=True))
+    if not any(map(_is_one_ended, joined.inputs)) or any(set(p.type.names) - {d} != rest for p, d in parts):
+        return None
+    new, start, terms = joined.attr("new"), 0, []
+    for part, name in parts:
+        size = part.type.dim(name).size
+        taken = _names([node, *others]) | set(node.attr("reduce"))
+        rows = Dim(f"{new}[{start}:{start + size}]" if name in taken else name, size)
+        sliced = [build.slice_dim(o, new, start, rows) if new in o.type.names else o for o in others]
+        reduced = [rows.name if d == new else d for d in node.attr("reduce")]
+        term = build.contract([_renamed(part, name, rows.name), *sliced], reduced, order=node.type.names)
+        terms.append(build.spread(term, Domain.EDGE))
+        start += size
+    return _sum(terms)
+
+
+def _renamed(part: Node, old: str, new: str) -> Node:
+    """The part with another name for a dim, given to what it is gathered from, so that it still moves to nodes."""
+    if old == new:
+        return part
+    if part.op == "gather":
+        return build.gather(build.rename(part.inputs[0], {old: new}), part.attr("end"))
+    if part.op in ("add", "sub", "neg"):
+        return build.elementwise(part.op, *(_renamed(i, old, new) for i in part.inputs))
+    return build.rename(part, {old: new})
+
+
+def _sum(terms: Sequence[Node]) -> Node:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def split_sum(node: Node) -> Node | None:
+    """(x[j] - x[i]) @ W --> x[j] @ W - x[i] @ W"""
+    found = _matrix_product(node)
+    if found is None or found[0].op not in ("add", "sub") or not _is_one_ended(found[0]):
+        return None
+    terms, others = found
+    a, b = (build.contract([t, *others], node.attr("reduce"), order=node.type.names) for t in terms.inputs)
+    return build.transpose(a + b if terms.op == "add" else a - b, node.type.names)
+
+
+def negation_last(node: Node) -> Node | None:
+    """(-a) @ W --> -(a @ W)"""
+    found = _matrix_product(node)
+    if found is None or found[0].op != "neg":
+        return None
+    return -build.contract([found[0].inputs[0], *found[1]], node.attr("reduce"), order=node.type.names)
+
+
+def factor_out_of_product(node: Node) -> Node | None:
+    """(c * (x[j] - x[i])) @ W --> c * ((x[j] - x[i]) @ W), where c has none of the summed dims"""
+    found = _matrix_product(node)
+    if found is None or found[0].op not in ("mul", "div") or found[0].kind is not Kind.FLOAT:
+        return None
+    a, b = found[0].inputs
+    for factor, rest in ((b, a),) if found[0].op == "div" else ((a, b), (b, a)):
+        outside = not set(factor.type.names) & set(node.attr("reduce"))
+        if outside and rest.dims == found[0].dims and _is_one_ended(rest):
+            kept = [d for d in node.type.names if d in _names([rest, *found[1]])]
+            product = build.contract([rest, *found[1]], node.attr("reduce"), order=kept)
+            moved = product / factor if found[0].op == "div" else product * factor
+            return build.transpose(moved, node.type.names) if moved.domain is node.domain else None
+    return None
+
+
+def terms_by_end(node: Node) -> Node | None:
+    """x[i] + (y[j] - z[i]) --> (x - z)[i] + y[j]: the terms of one end are added per node"""
+    if node.op not in ("add", "sub") or node.domain is not Domain.EDGE or node.kind is not Kind.FLOAT:
+        return None
+    terms = _signed_terms(node, node.dims)
+    groups: dict[tuple[str, Domain] | None, list[tuple[Node, bool]]] = {}
+    for term, negative in terms:
+        key = (term.attr("end"), term.inputs[0].domain) if term.op == "gather" else None
+        groups.setdefault(key, []).append((term, negative))
+    if all(key is None or len(group) == 1 for key, group in groups.items()):
+        return None
+    parts: list[tuple[Node, bool]] = []
+    for key, group in groups.items():
+        if key is None:
+            parts += group
+        else:
+            value, negative = _signed_sum([(t.inputs[0], minus) for t, minus in group])
+            parts.append((build.gather(value, key[0]), negative))
+    value, negative = _signed_sum(parts)
+    return -value if negative else value
+
+
+def _signed_terms(node: Node, dims: tuple[Dim, ...], negative: bool = False) -> list[tuple[Node, bool]]:
+    """The terms of a sum, each with whether it is subtracted; only terms with all the dims, so that none broadcasts."""
+    if node.op in ("add", "sub") and node.domain is Domain.EDGE and all(i.dims == dims for i in node.inputs):
+        a, b = node.inputs
+        return _signed_terms(a, dims, negative) + _signed_terms(b, dims, negative != (node.op == "sub"))
+    if node.op == "neg":
+        return _signed_terms(node.inputs[0], dims, not negative)
+    return [(node, negative)]
+
+
+def _signed_sum(terms: Sequence[tuple[Node, bool]]) -> tuple[Node, bool]:
+    """The sum, and whether its sign is to be turned: it begins with a term that is added, if there is one."""
+    ordered = sorted(terms, key=lambda t: t[1])
+    value, first_negative = ordered[0]
+    for term, negative in ordered[1:]:
+        value = value + term if negative == first_negative else value - term
+    return value, first_negative
+
+
+def _names(nodes: Sequence[Node]) -> set[str]:
+    return {name for n in nodes for name in n.type.names}
+
+
+RULES: list[Rule] = [split_cat, split_sum, negation_last, factor_out_of_product, terms_by_end]

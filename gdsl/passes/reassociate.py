@@ -1,0 +1,350 @@
+"""Sums over edges and products with matrices in the cheaper order, chosen by cost on the graph at hand.
+
+A rule here proposes; the cost of the whole program, after the rules that always help have run on it, disposes. So a
+value that something else needs too is not counted twice, and no rule needs to know who else reads a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from gdsl.ir import build
+from gdsl.ir.node import Node, substitute, walk
+from gdsl.ir.program import Program
+from gdsl.ir.types import Dim, Domain, Kind, Type
+from gdsl.passes.estimate import estimate
+from gdsl.passes.fuse import MAX_ACCUMULATOR
+from gdsl.passes.options import Options
+from gdsl.passes.rewrite import Fired, Rule, rewrite
+
+# A proposal must be this much cheaper: below that, the order that the user wrote stays.
+GAIN = 0.97
+
+Proposal = Callable[[Node], Iterator[Node]]
+
+
+# ------------------------------------------------------------------- products of edge values and matrices
+
+
+@dataclass(frozen=True)
+class Term:
+    """A product of edge values and global values, summed over dims.
+
+    edges:  one number or more an edge
+    tables: global
+    reduce: names of the summed dims
+    by:     an integer an edge that picks a place of a table's dim, and that dim
+    sign:   1 or -1
+    """
+
+    edges: tuple[Node, ...]
+    tables: tuple[Node, ...] = ()
+    reduce: tuple[str, ...] = ()
+    by: tuple[Node, Dim] | None = None
+    sign: float = 1.0
+
+    @property
+    def names(self) -> set[str]:
+        return {n for v in (*self.edges, *self.tables) for n in v.type.names}
+
+    def times(self, other: Term) -> Term | None:
+        """The product, unless a summed dim of one is a dim of the other, or both pick."""
+        if set(self.reduce) & other.names or set(other.reduce) & self.names or (self.by and other.by):
+            return None
+        return Term(
+            self.edges + other.edges,
+            self.tables + other.tables,
+            self.reduce + other.reduce,
+            self.by or other.by,
+            self.sign * other.sign,
+        )
+
+
+def terms_of(node: Node, bases: bool = True) -> list[Term]:
+    """An edge value as a sum of terms. ``bases``: a table that is itself a product is taken apart, not picked from."""
+    found = _OPENED[node.op](node, bases) if node.op in _OPENED and node.kind is Kind.FLOAT else None
+    return found if found is not None else [_leaf(node)]
+
+
+def _leaf(node: Node) -> Term:
+    return Term((), (node,)) if node.domain is Domain.GLOBAL else Term((node,))
+
+
+def _products(nodes: Sequence[Node], bases: bool) -> list[Term] | None:
+    found = [Term(())]
+    for node in nodes:
+        pairs = [
+            (a, b) for a in found for b in (terms_of(node, bases) if node.domain is Domain.EDGE else [_leaf(node)])
+        ]
+        products = [a.times(b) for a, b in pairs]
+        if any(p is None for p in products):
+            return None
+        found = [p for p in products if p is not None]
+    return found
+
+
+def _open_contraction(node: Node, bases: bool) -> list[Term] | None:
+    if node.attr("total") or node.domain is not Domain.EDGE:
+        return None
+    terms = _products(node.inputs, bases)
+    if terms is None or any(not set(node.attr("reduce")) <= t.names - set(t.reduce) for t in terms):
+        return None
+    return [replace(t, reduce=t.reduce + node.attr("reduce")) for t in terms]
+
+
+def _open_product(node: Node, bases: bool) -> list[Term] | None:
+    return _products(node.inputs, bases) if node.domain is Domain.EDGE else None
+
+
+def _open_sum(node: Node, bases: bool) -> list[Term] | None:
+    a, b = node.inputs
+    if node.domain is not Domain.EDGE or a.dims != node.dims or b.dims != node.dims:
+        return None
+    second = terms_of(b, bases) if b.domain is Domain.EDGE else [_leaf(b)]
+    if node.op == "sub":
+        second = [replace(t, sign=-t.sign) for t in second]
+    return (terms_of(a, bases) if a.domain is Domain.EDGE else [_leaf(a)]) + second
+
+
+def _open_gather(node: Node, bases: bool) -> list[Term] | None:
+    """(x @ W)[j], read as x[j] @ W."""
+    h = node.inputs[0]
+    if h.op != "contract" or h.attr("total"):
+        return None
+    per_row = [i for i in h.inputs if i.domain is not Domain.GLOBAL]
+    if len(per_row) != 1 or len(h.inputs) < 2:
+        return None
+    tables = tuple(i for i in h.inputs if i is not per_row[0])
+    return [Term((build.gather(per_row[0], node.attr("end")),), tables, h.attr("reduce"))]
+
+
+def _open_view(node: Node, bases: bool) -> list[Term] | None:
+    terms = terms_of(node.inputs[0], bases)
+    if node.op == "transpose":
+        return terms
+    found = [_reshaped(t, node.inputs[0].type, node.type) for t in terms]
+    return None if any(t is None for t in found) else [t for t in found if t is not None]
+
+
+def _reshaped(term: Term, old: Type, new: Type) -> Term | None:
+    """A view of a product whose dims all come from one table is a product with a view of the table."""
+    holders = [t for t in term.tables if set(old.names) <= set(t.type.names)]
+    if len(holders) != 1 or any(set(e.type.names) & set(old.names) for e in term.edges):
+        return None
+    table = holders[0]
+    rest = [n for n in table.type.names if n not in old.names]
+    if set(rest) & set(new.names):
+        return None
+    turned = build.transpose(table, [*rest, *old.names])
+    dims = tuple(d for d in turned.dims if d.name in rest) + new.dims
+    viewed = build.reshape_like(turned, Type(Domain.GLOBAL, dims))
+    return replace(term, tables=tuple(viewed if t is table else t for t in term.tables))
+
+
+def _open_index(node: Node, bases: bool) -> list[Term] | None:
+    table, idx = node.inputs
+    if table.domain is not Domain.GLOBAL or idx.dims or idx.domain is not Domain.EDGE:
+        return None
+    dim = table.type.dim(node.attr("dim"))
+    if bases and table.op == "contract":
+        holders = [i for i in table.inputs if dim.name in i.type.names]
+        if len(holders) == 1 and len(table.inputs) > 1:
+            picked = build.index(holders[0], idx, dim.name)
+            return [Term((picked,), tuple(i for i in table.inputs if i is not holders[0]), table.attr("reduce"))]
+    return [Term((), (table,), (), (idx, dim))]
+
+
+_OPENED: dict[str, Callable[[Node, bool], list[Term] | None]] = {
+    "contract": _open_contraction,
+    "mul": _open_product,
+    "add": _open_sum,
+    "sub": _open_sum,
+    "gather": _open_gather,
+    "reshape": _open_view,
+    "transpose": _open_view,
+    "index": _open_index,
+}
+
+
+# ------------------------------------------------------------------------------------------ proposals
+
+
+def aggregate_first(node: Node) -> Iterator[Node]:
+    """sum(a * (b @ W)) --> sum(a * b) @ W: no matrix an edge, and the product is one of node values"""
+    if node.op != "segment" or node.attr("reducer") != "sum" or len(node.inputs) != 1 or node.attr("end") == "g":
+        return
+    for bases in (True, False):
+        terms = terms_of(node.inputs[0], bases)
+        if any(t.reduce or t.by for t in terms):
+            parts = [_aggregated(t, node) for t in terms]
+            if all(p is not None for p in parts):
+                yield _sum([p for p in parts if p is not None], node)
+
+
+def _sum(parts: Sequence[Node], like: Node) -> Node:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return build.transpose(total, like.type.names)
+
+
+def _aggregated(term: Term, node: Node) -> Node | None:
+    """The sum over edges of a term: its edge values multiplied and summed, then its tables."""
+    in_tables = {n for t in term.tables for n in t.type.names}
+    inner = [n for n in term.reduce if n not in in_tables]
+    outer = [n for n in term.reduce if n in in_tables]
+    product: Node = build.const(1.0)
+    if term.edges:
+        product = build.contract(term.edges, inner) if inner else _multiplied(term.edges)
+    by, dim = term.by or (None, None)
+    summed = build.segment(product, node.attr("end"), "sum", node.domain, by, dim)
+    if summed.type.numel > MAX_ACCUMULATOR:
+        return None
+    if dim is not None:
+        outer.append(dim.name)
+    result = summed
+    if term.tables:
+        result = build.contract([summed, *term.tables], outer, order=node.type.names)
+    return result if term.sign > 0 else -result
+
+
+def _multiplied(nodes: Sequence[Node]) -> Node:
+    product = nodes[0]
+    for node in nodes[1:]:
+        product = product * node
+    return product
+
+
+def transform_first(node: Node) -> Iterator[Node]:
+    """sum(a * x[j]) @ W --> sum(a * (x @ W)[j]), where the product is narrower; also behind a division, as in a mean"""
+    if node.op != "contract" or node.attr("total") or node.domain is Domain.EDGE:
+        return
+    per_row = [i for i in node.inputs if i.domain is not Domain.GLOBAL]
+    tables = [i for i in node.inputs if i.domain is Domain.GLOBAL]
+    if len(per_row) != 1 or not tables:
+        return
+    operand, divisor = per_row[0], None
+    if operand.op == "div" and not set(operand.inputs[1].type.names) & set(node.attr("reduce")):
+        operand, divisor = operand.inputs
+    plain = operand.op == "segment" and operand.attr("reducer") == "sum" and len(operand.inputs) == 1
+    if not plain or operand.attr("end") == "g":
+        return
+    e = operand.inputs[0]
+    factors = e.inputs if e.op == "mul" else (e,)
+    for wide in (f for f in factors if f.op == "gather" and set(node.attr("reduce")) <= set(f.type.names)):
+        others = [f for f in factors if f is not wide]
+        if any(set(f.type.names) & set(node.attr("reduce")) for f in others):
+            continue
+        narrow = build.gather(build.contract([wide.inputs[0], *tables], node.attr("reduce")), wide.attr("end"))
+        summed = build.segment(_multiplied([narrow, *others]), operand.attr("end"), "sum", operand.domain)
+        result = summed if divisor is None else summed / divisor
+        if set(result.type.names) == set(node.type.names):
+            yield build.transpose(result, node.type.names)
+
+
+def product_before_index(node: Node) -> Iterator[Node]:
+    """x[j] @ W[rel] --> (x @ W)[j][rel]: the products of all relations on nodes, one of them read an edge"""
+    if node.op != "contract" or node.attr("total") or node.domain is not Domain.EDGE or len(node.inputs) != 2:
+        return
+    for x, picked in (node.inputs, node.inputs[::-1]):
+        if x.op != "gather" or picked.op != "index" or picked.inputs[0].domain is not Domain.GLOBAL:
+            continue
+        table, idx = picked.inputs
+        clash = set(x.type.names) & {picked.attr("dim"), *idx.type.names}
+        if not clash and not set(idx.type.names) & set(node.attr("reduce")):
+            product = build.contract([x, table], node.attr("reduce"))
+            yield build.transpose(build.index(product, idx, picked.attr("dim")), node.type.names)
+
+
+def weight_gradient_by_nodes(node: Node) -> Iterator[Node]:
+    """total(x[j] * d) --> total(x * sum@j(d)): what edges add to a weight's gradient is summed at nodes first"""
+    if node.op != "contract" or not node.attr("total") or len(node.inputs) < 2:
+        return
+    for x in node.inputs:
+        rest = [i for i in node.inputs if i is not x]
+        on_edges = [i for i in rest if i.domain is Domain.EDGE]
+        if x.op != "gather" or x.attr("end") == "g" or len(rest) < len(node.inputs) - 1 or not on_edges:
+            continue
+        tables = [i for i in rest if i.domain is Domain.GLOBAL]
+        inner = [n for n in node.attr("reduce") if not any(n in v.type.names for v in (x, *tables))]
+        product = build.contract(on_edges, inner) if inner else _multiplied(on_edges)
+        if product.type.numel > MAX_ACCUMULATOR:
+            continue
+        summed = build.segment(product, x.attr("end"), "sum", x.inputs[0].domain)
+        reduce = [n for n in node.attr("reduce") if n not in inner]
+        yield build.contract([x.inputs[0], summed, *tables], reduce, total=True, order=node.type.names)
+
+
+def total_by_nodes(node: Node) -> Iterator[Node]:
+    """total(d) --> total(sum@i(d)), where the sum at nodes is there anyway"""
+    if node.op != "contract" or not node.attr("total") or node.attr("reduce"):
+        return
+    if any(i.domain is not Domain.EDGE for i in node.inputs):
+        return
+    e = _multiplied(node.inputs)
+    for end, domain in {(g.attr("end"), g.inputs[0].domain): None for g in walk([e]) if g.op == "gather"}:
+        if end != "g":
+            yield build.contract([build.segment(e, end, "sum", domain)], total=True, order=node.type.names)
+
+
+PROPOSALS: list[Proposal] = [
+    aggregate_first,
+    transform_first,
+    product_before_index,
+    weight_gradient_by_nodes,
+    total_by_nodes,
+]
+
+# What a user's choice allows and forces: (choice, value) --> proposals taken whatever they cost, and never taken.
+_FORCED: dict[tuple[str, str], tuple[set[Proposal], set[Proposal]]] = {
+    ("aggregate", "first"): ({aggregate_first}, {transform_first, product_before_index}),
+    ("aggregate", "last"): ({transform_first, product_before_index}, {aggregate_first}),
+    ("weight_gradient", "nodes"): ({weight_gradient_by_nodes}, set()),
+    ("weight_gradient", "edges"): (set(), {weight_gradient_by_nodes, total_by_nodes}),
+}
+
+
+def reassociate(program: Program, rules: Sequence[Rule], options: Options, log: list[Fired] | None = None) -> Program:
+    """Take every proposal that makes the program cheaper. ``rules`` are those that always help."""
+    forced: set[Proposal] = set()
+    barred: set[Proposal] = set()
+    for choice in options.choices:
+        force, bar = _FORCED.get(choice, (set(), set()))
+        forced, barred = forced | force, barred | bar
+    cost, seen = estimate(program, options.shape), set[tuple[Proposal, Node]]()
+    while True:
+        step = _next(program, rules, options, cost, seen, forced, barred)
+        if step is None:
+            return program
+        program, cost, fired = step
+        if log is not None:
+            log.extend(fired)
+
+
+def _next(
+    program: Program,
+    rules: Sequence[Rule],
+    options: Options,
+    cost: float,
+    seen: set[tuple[Proposal, Node]],
+    forced: set[Proposal],
+    barred: set[Proposal],
+) -> tuple[Program, float, list[Fired]] | None:
+    """The first proposal not seen before that pays, and the program that it gives."""
+    for node in walk(program.nodes):
+        for propose in PROPOSALS:
+            if propose in barred or (propose, node) in seen:
+                continue
+            seen.add((propose, node))
+            tried = []
+            for after in propose(node):
+                mapping = substitute(program.nodes, {node: after})
+                fired = [Fired(propose.__name__, node, after)]
+                changed = rewrite(program.with_outputs([mapping[n] for n in program.nodes], mapping), rules, fired)
+                tried.append((estimate(changed, options.shape), changed, fired))
+            if tried:
+                found, changed, fired = min(tried, key=lambda t: t[0])
+                if propose in forced or found < GAIN * cost:
+                    return changed, found, fired
+    return None

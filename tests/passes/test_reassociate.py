@@ -1,0 +1,249 @@
+"""Reordering by cost: what is proposed, that values and gradients stay, and which order a graph gets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from gdsl.codegen import reference
+from gdsl.ir import build as b
+from gdsl.ir.node import Node, walk
+from gdsl.ir.printer import expression
+from gdsl.ir.program import Program
+from gdsl.ir.types import Dim, Kind
+from gdsl.passes import pipeline, reassociate
+from gdsl.passes.estimate import estimate
+from gdsl.passes.options import GraphShape, Options
+from gdsl.passes.pipeline import differentiate, lower, optimise
+from tests.ir.drive import (
+    GRAPHS,
+    A,
+    B,
+    C,
+    E,
+    G,
+    N,
+    assert_same,
+    expected,
+    frame,
+    gradients,
+    integer,
+    load,
+    program,
+    tensors,
+)
+
+Proposal = Callable[[Node], Iterator[Node]]
+
+R = Dim("r", 3)
+x, e, k, t = load("x", N, A), load("e", E, A), load("k", E, C), load("t", E)
+w, cube, table, rel = load("w", G, A, B), load("w", G, C, A, B), load("w", G, R, A, B), integer("rel", E, 3)
+comp, bases = load("comp", G, R, C), load("bases", G, C, A, B)
+xi, xj = b.gather(x, "i"), b.gather(x, "j")
+
+
+def _sum(value: Node, end: str = "i") -> Node:
+    return b.segment(value, end, "sum", N)
+
+
+theta = b.split(b.contract([k, b.merge(cube, ["a", "b"], "ab")], ["c"]) + load("bias", G, Dim("ab", 12)), "ab", [A, B])
+CASES: list[tuple[Proposal, Node, str, list[str]]] = [
+    (reassociate.aggregate_first, _sum(b.matmul(e, w)), "sum@i(sum[a](e * w))", ["sum[a](sum@i(e) * w)"] * 2),
+    (
+        reassociate.aggregate_first,
+        _sum(b.contract([xj, b.matmul(k, cube)], ["a"])),
+        "sum@i(sum[a](x[j] * sum[c](k * w)))",
+        ["sum[c, a](sum@i(x[j] * k) * w)"] * 2,
+    ),
+    (
+        reassociate.aggregate_first,
+        _sum(b.contract([xj, theta], ["a"])),
+        "sum@i(sum[a](x[j] * reshape(sum[c](k * reshape(w; c, ab)) + bias; a, b)))",
+        ["sum[c, a](sum@i(x[j] * k) * reshape(reshape(w; c, ab); c, a, b)) + sum[a](sum@i(x[j]) * reshape(bias; a, b))"]
+        * 2,
+    ),
+    (
+        reassociate.aggregate_first,
+        _sum(t * b.gather(b.matmul(x, w), "j")),
+        "sum@i(t * sum[a](x * w)[j])",
+        ["sum[a](sum@i(t * x[j]) * w)"] * 2,
+    ),
+    (
+        reassociate.aggregate_first,
+        _sum(b.contract([xj, b.index(table, rel, "r")], ["a"])),
+        "sum@i(sum[a](x[j] * w[rel]))",
+        ["sum[r, a](sum@i(x[j], by rel) * w)"] * 2,
+    ),
+    (
+        reassociate.aggregate_first,
+        _sum(b.contract([xj, b.index(b.contract([comp, bases], ["c"]), rel, "r")], ["a"])),
+        "sum@i(sum[a](x[j] * sum[c](comp * bases)[rel]))",
+        ["sum[c, a](sum@i(x[j] * comp[rel]) * bases)", "sum[r, a](sum@i(x[j], by rel) * sum[c](comp * bases))"],
+    ),
+    (reassociate.aggregate_first, _sum(e * t), "sum@i(e * t)", []),
+    (reassociate.aggregate_first, b.segment(b.matmul(e, w), "i", "max", N), "max@i(sum[a](e * w))", []),
+    (
+        reassociate.transform_first,
+        b.matmul(_sum(t * xj), w),
+        "sum[a](sum@i(t * x[j]) * w)",
+        ["sum@i(sum[a](x * w)[j] * t)"],
+    ),
+    (
+        reassociate.transform_first,
+        b.matmul(_sum(xj) / (1.0 + load("s", N)), w),
+        "sum[a](sum@i(x[j]) / (1 + s) * w)".replace("sum@i(x[j]) / (1 + s)", "(sum@i(x[j]) / (1 + s))"),
+        ["sum@i(sum[a](x * w)[j]) / (1 + s)"],
+    ),
+    (reassociate.transform_first, b.matmul(_sum(e * xj), w), "sum[a](sum@i(e * x[j]) * w)", []),
+    (
+        reassociate.product_before_index,
+        b.contract([xj, b.index(table, rel, "r")], ["a"]),
+        "sum[a](x[j] * w[rel])",
+        ["sum[a](x[j] * w)[rel]"],
+    ),
+    (
+        reassociate.weight_gradient_by_nodes,
+        b.contract([xj, load("d", E, B)], total=True),
+        "total(x[j] * d)",
+        ["total(x * sum@j(d))"],
+    ),
+    (
+        reassociate.weight_gradient_by_nodes,
+        b.contract([xi, t, load("d", E, B)], total=True),
+        "total(x[i] * t * d)",
+        ["total(x * sum@i(t * d))"],
+    ),
+    (reassociate.total_by_nodes, b.total(e * xi), "total(e * x[i])", ["total(sum@i(e * x[i]))"]),
+]
+IDS = [f"{propose.__name__}: {before}" for propose, _, before, _ in CASES]
+
+
+def test_every_proposal_has_a_case() -> None:
+    assert {propose for propose, _, _, after in CASES if after} == set(reassociate.PROPOSALS)
+    assert all("-->" in (p.__doc__ or "").splitlines()[0] for p in reassociate.PROPOSALS)
+
+
+@pytest.mark.parametrize(("propose", "node", "before", "after"), CASES, ids=IDS)
+def test_text(propose: Proposal, node: Node, before: str, after: list[str]) -> None:
+    assert expression(node, {}) == before
+    assert [expression(found, {}) for found in propose(node)] == after
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize(("propose", "node", "before", "after"), CASES, ids=IDS)
+def test_value_and_gradients_stay(propose: Proposal, node: Node, before: str, after: list[str], graph: str) -> None:
+    f, old = frame(GRAPHS[graph]), program(node)
+    values = tensors(old, f)
+    wanted = expected(old, values, f)
+    for proposal in propose(node):
+        assert proposal.type == node.type
+        by_load = dict(zip(old.inputs, values, strict=True))
+        found = reference.run([proposal], {n: by_load[n] for n in program(proposal).inputs}, f)
+        assert_same(found, wanted)
+        assert_same(gradients(found, values), gradients(wanted, values))
+
+
+# ------------------------------------------------------------------------------------------- decisions
+
+DENSE, SPARSE = GraphShape(1 << 12, 1 << 12, 1 << 18), GraphShape(1 << 12, 1 << 12, 1 << 10)
+
+
+def wide(reduced: int, result: int) -> tuple[Node, Node]:
+    a, o = Dim("a", reduced), Dim("o", result)
+    return load("x", N, a), load("w", G, a, o)
+
+
+def ops(p: Program) -> set[str]:
+    return {expression(n, {}) for n in walk(p.nodes)}
+
+
+@pytest.mark.parametrize(("reduced", "result", "order"), [(64, 8, "transform"), (8, 64, "aggregate")])
+@pytest.mark.parametrize("written", ["transform", "aggregate"])
+def test_edges_carry_the_narrower_value(written: str, reduced: int, result: int, order: str) -> None:
+    h, v = wide(reduced, result)
+    orders = {
+        "transform": program(_sum(b.gather(b.matmul(h, v), "j"))),
+        "aggregate": program(b.matmul(_sum(b.gather(h, "j")), v)),
+    }
+    assert optimise(orders[written], Options(shape=DENSE)).nodes == orders[order].nodes
+
+
+def test_equal_sizes_stay_as_written() -> None:
+    h, v = wide(32, 32)
+    for p in (program(_sum(b.gather(b.matmul(h, v), "j"))), program(b.matmul(_sum(b.gather(h, "j")), v))):
+        assert optimise(p, Options(shape=DENSE)).nodes == p.nodes
+
+
+def test_a_product_that_is_read_elsewhere_is_not_moved() -> None:
+    h, v = wide(32, 48)
+    product = b.matmul(h, v)
+    p = program(_sum(b.gather(product, "j")), product)
+    assert optimise(p, Options(shape=SPARSE)).nodes == p.nodes
+    alone = program(p.nodes[0])
+    assert optimise(alone, Options(shape=SPARSE)).nodes != alone.nodes
+
+
+@pytest.mark.parametrize(("choice", "order"), [("first", "aggregate"), ("last", "transform")])
+def test_the_user_may_choose(choice: str, order: str) -> None:
+    h, v = wide(32, 32)
+    orders = {"transform": _sum(b.gather(b.matmul(h, v), "j")), "aggregate": b.matmul(_sum(b.gather(h, "j")), v)}
+    for node in orders.values():
+        done = optimise(program(node), Options(shape=DENSE, choices=(("aggregate", choice),)))
+        assert done.nodes == (orders[order],)
+
+
+def test_a_weight_gradient_is_summed_at_nodes_where_there_are_many_edges_a_node() -> None:
+    h, d = load("x", N, Dim("a", 32)), load("d", E, Dim("o", 32))
+    node = b.contract([b.gather(h, "j"), d], total=True)
+    assert "total(x * sum@j(d))" in ops(optimise(program(node), Options(shape=DENSE)))
+    assert "total(x[j] * d)" in ops(optimise(program(node), Options(shape=SPARSE)))
+    for choice, text in (("nodes", "total(x * sum@j(d))"), ("edges", "total(x[j] * d)")):
+        done = optimise(program(node), Options(shape=DENSE, choices=(("weight_gradient", choice),)))
+        assert text in ops(done)
+
+
+def test_a_cost_falls_with_every_step() -> None:
+    h, v = wide(16, 32)
+    p = program(_sum(b.contract([b.gather(h, "j"), b.contract([k, load("v", G, C, *v.dims)], ["c"])], ["a"])))
+    log: list = []
+    done = optimise(p, Options(shape=DENSE), log)
+    assert "aggregate_first" in {f.rule for f in log}
+    assert estimate(done, DENSE) < estimate(pipeline.rewrite(p, pipeline.RULES), DENSE)
+    assert optimise(done, Options(shape=DENSE)).nodes == done.nodes
+
+
+# ----------------------------------------------------------------------------------- whole layers
+
+
+def layer(name: str) -> Program:
+    """A program of the catalogue with its typed arguments."""
+    import gdsl
+    from tests.programs.sources import PROGRAMS
+
+    source, arguments = PROGRAMS[name]
+    arguments = {k: 16 if k.endswith("_channels") else v for k, v in arguments.items()}
+    made = gdsl.compile(source, **arguments)
+    made._free.update(dict.fromkeys(made.signature.free_dims, 3))
+    typed = made._inspect().typed
+    return Program(typed.name, typed.outputs, typed.names)
+
+
+@pytest.mark.parametrize("name", ["NNConv", "GMMConv", "RGCN", "RGCN_bases", "SplineConv"])
+def test_no_matrix_an_edge(name: str) -> None:
+    """Neither forward nor backward has an edge value with both the input's and the output's dim."""
+    p = optimise(layer(name), Options(shape=DENSE))
+    wrt = [n for n in p.inputs if n.kind is Kind.FLOAT]
+    back = differentiate(p, wrt, range(len(p.outputs)), None, Options(shape=DENSE)).program
+    for q in (p, back):
+        plan = lower(q, Options(shape=DENSE))
+        on_edges = [n for n in walk(plan.program.nodes) if n.domain is E]
+        assert not any({"in_channels", "out_channels"} <= set(n.type.names) for n in on_edges), name
+
+
+@pytest.mark.parametrize("name", ["EdgeConv_text", "CGConv", "PointNetConv", "PNA"])
+def test_the_first_product_of_a_message_is_on_nodes(name: str) -> None:
+    p = optimise(layer(name))
+    on_edges = [n for n in walk(p.nodes) if n.op == "contract" and n.domain is E]
+    assert not any(i.op in ("cat", "gather") for n in on_edges for i in n.inputs)
+    assert not any(n.op == "cat" and n.domain is E for n in walk(p.nodes))
