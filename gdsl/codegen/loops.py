@@ -163,24 +163,17 @@ class Nests(Values):
         return nest
 
     def reduction(self, reducer: str, place: str, value: str, number: str) -> list[str]:
-        """Statements that take a value, and its number among all, into an accumulator; NaN wins, as in torch."""
+        """Statements that take a value, and its number among all, into an accumulator."""
         if reducer in ("sum", "mul"):
             return [f"{place} {'+' if reducer == 'sum' else '*'}= {value};"]
-        sign = ">" if reducer.endswith("max") else "<"
-        lines = []
-        if not value.isidentifier():
-            name = self.fresh("v")
-            lines.append(f"const T {name} = {value};")
-            value = name
+        take = "gdsl::larger" if reducer.endswith("max") else "gdsl::smaller"
         if not reducer.startswith("arg"):
-            return [*lines, f"{place} = {value} {sign} {place} || {value} != {value} ? {value} : {place};"]
-        best, take = f"best_{place}", self.fresh("take")
-        wins = f"{value} {sign} {best} || {place} < 0 || ({value} != {value} && {best} == {best})"
+            return [f"{place} = {take}({place}, {value});"]
+        best, held = self.fresh("best"), f"best_{place}"
         return [
-            *lines,
-            f"const bool {take} = {wins};",
-            f"{best} = {take} ? {value} : {best};",
-            f"{place} = {take} ? (idx_t){number} : {place};",
+            f"const T {best} = {take}({held}, {value});",
+            f"{place} = gdsl::winner({place}, (idx_t){number}, {held}, {best});",
+            f"{held} = {best};",
         ]
 
     def total_nest(self, node: Node, where: str) -> Nest:

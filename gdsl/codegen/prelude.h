@@ -32,11 +32,58 @@ static inline f32 exp(f32 x) {
 }
 static inline f64 exp(f64 x) { return __builtin_exp(x); }
 
-static inline f32 expm1(f32 x) { return __builtin_expm1f(x); }
+// expm1: as exp, with 2^n taken apart: 2^n (e^r - 1) + (2^n - 1) loses nothing near 0, where n is 0. Within 2 ulp.
+static inline f32 expm1(f32 x) {
+    const f32 magic = 12582912.0f;
+    f32 clamped = x < -30.0f ? -30.0f : x;
+    clamped = clamped > 80.0f ? 80.0f : clamped;
+    const f32 n = (clamped * 1.44269504f + magic) - magic;
+    const f32 r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
+    f32 p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r;
+    const f32 scale = as_float((uint32_t)((int32_t)(n == n ? n : 0.0f) + 127) << 23);
+    const f32 near = scale * p + (scale - 1.0f), far = exp(x) - 1.0f;
+    const f32 result = x > 80.0f ? far : near;
+    return x == 0 ? x : result;
+}
 static inline f64 expm1(f64 x) { return __builtin_expm1(x); }
-static inline f32 log(f32 x) { return __builtin_logf(x); }
+// log: x = 2^e (1 + m) with 1 + m between sqrt(1/2) and sqrt(2), and a polynomial in m. Within 2 ulp.
+static inline f32 log(f32 x) {
+    const f32 scaled = x < 1.17549435e-38f ? x * 8388608.0f : x;
+    const uint32_t bits = as_bits(scaled);
+    const f32 half = as_float((bits & 0x007fffffu) | 0x3f000000u);
+    const bool low = half < 0.707106781f;
+    const f32 shift = (low ? 127.0f : 126.0f) + (x < 1.17549435e-38f ? 23.0f : 0.0f);
+    const f32 e = (f32)(int32_t)(bits >> 23) - shift;
+    const f32 m = (low ? half + half : half) - 1.0f, s = m * m;
+    f32 p = 7.0376836292e-2f;
+    p = p * m + -1.1514610310e-1f;
+    p = p * m + 1.1676998740e-1f;
+    p = p * m + -1.2420140846e-1f;
+    p = p * m + 1.4249322787e-1f;
+    p = p * m + -1.6668057665e-1f;
+    p = p * m + 2.0000714765e-1f;
+    p = p * m + -2.4999993993e-1f;
+    p = p * m + 3.3333331174e-1f;
+    const f32 tail = p * m * s + e * -2.12194440e-4f - 0.5f * s;
+    f32 y = m + tail + e * 0.693359375f;
+    y = x == __builtin_inff() ? x : y;
+    y = x == 0 ? -__builtin_inff() : y;
+    return x >= 0 ? y : __builtin_nanf("");
+}
 static inline f64 log(f64 x) { return __builtin_log(x); }
-static inline f32 log1p(f32 x) { return __builtin_log1pf(x); }
+// log1p: the logarithm of 1 + x as it is rounded, and what the rounding lost. Within 2 ulp.
+static inline f32 log1p(f32 x) {
+    const f32 u = 1.0f + x, lost = x - (u - 1.0f);
+    const f32 y = log(u) + lost / u;
+    const f32 end = u == 0 ? -__builtin_inff() : x;
+    return u == 0 || x == __builtin_inff() || x == 0 ? end : y;
+}
 static inline f64 log1p(f64 x) { return __builtin_log1p(x); }
 static inline f32 sqrt(f32 x) { return __builtin_sqrtf(x); }
 static inline f64 sqrt(f64 x) { return __builtin_sqrt(x); }
@@ -52,7 +99,24 @@ static inline f32 acos(f32 x) { return __builtin_acosf(x); }
 static inline f64 acos(f64 x) { return __builtin_acos(x); }
 static inline f32 atan2(f32 y, f32 x) { return __builtin_atan2f(y, x); }
 static inline f64 atan2(f64 y, f64 x) { return __builtin_atan2(y, x); }
-static inline f32 erf(f32 x) { return __builtin_erff(x); }
+// erf: an odd polynomial near 0, and 1 - exp of a polynomial further out. Within 2 ulp.
+static inline f32 erf(f32 x) {
+    const f32 t = __builtin_fabsf(x), s = x * x;
+    f32 far = -1.72853470e-5f * t + 3.83197126e-4f;
+    far = far * s + (-3.88396438e-3f * t + 2.42546219e-2f);
+    far = far * t + -1.06777877e-1f;
+    far = far * t + -6.34846687e-1f;
+    far = far * t + -1.28717512e-1f;
+    far = 1.0f - exp(far * t - t);
+    f32 near = -5.96761703e-4f;
+    near = near * s + 4.99119423e-3f;
+    near = near * s + -2.67681349e-2f;
+    near = near * s + 1.12819925e-1f;
+    near = near * s + -3.76125336e-1f;
+    near = near * s + 1.28379166e-1f;
+    near = near * x + x;
+    return t > 0.927734375f ? (x < 0 ? -far : far) : near;
+}
 static inline f64 erf(f64 x) { return __builtin_erf(x); }
 static inline f32 floor(f32 x) { return __builtin_floorf(x); }
 static inline f64 floor(f64 x) { return __builtin_floor(x); }
@@ -74,10 +138,28 @@ static inline f32 tanh(f32 x) {
 }
 static inline f64 tanh(f64 x) { return __builtin_tanh(x); }
 
+// Below -88 the exponential overflows, and the result is 0, as in torch.
 template <class T> static inline T sigmoid(T x) { return T(1) / (T(1) + exp(-x)); }
 template <class T> static inline T sign(T x) { return T(x > 0) - T(x < 0); }
 template <class T> static inline T maximum(T a, T b) { return a != a ? a : (a < b || b != b ? b : a); }
 template <class T> static inline T minimum(T a, T b) { return a != a ? a : (b < a || b != b ? b : a); }
+
+// What an accumulator of a maximum or minimum holds after one more value. NaN wins, as in torch. In steps of one choice
+// each: a compiler turns these into vector code, and not the same conditions in one expression.
+template <class T> static inline T larger(T held, T x) {
+    const T found = x > held ? x : held;
+    return x != x ? x : found;
+}
+template <class T> static inline T smaller(T held, T x) {
+    const T found = x < held ? x : held;
+    return x != x ? x : found;
+}
+// The number of the winner: the new one's where it is the first, or where the best value has become another.
+template <class T, class I> static inline I winner(I held, I number, T before, T now) {
+    const I changed = before != before ? held : number;
+    const I found = now == before ? held : changed;
+    return held < 0 ? number : found;
+}
 
 static inline f32 mod(f32 a, f32 b) {
     const f32 r = __builtin_fmodf(a, b);

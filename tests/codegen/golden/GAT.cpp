@@ -100,7 +100,7 @@ extern "C" void GAT_1(
                     for (int64_t heads = 0; heads < 2; ++heads) {
                         const T v = left_j[heads] + right_i[heads];
                         const T score = (v > 0 ? v : v * T(0.2));
-                        acc_max_score[heads] = score > acc_max_score[heads] || score != score ? score : acc_max_score[heads];
+                        acc_max_score[heads] = gdsl::larger(acc_max_score[heads], score);
                     }
                 }
                 if (begin == end) for (int n = 0; n < 2; ++n) acc_max_score[n] = 0;

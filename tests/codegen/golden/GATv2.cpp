@@ -94,8 +94,7 @@ extern "C" void GATv2_1(
                     }
                     #pragma omp simd
                     for (int64_t heads = 0; heads < 2; ++heads) {
-                        const T v_2 = kept_score[(e - begin) * 2 + heads];
-                        acc_max_score[heads] = v_2 > acc_max_score[heads] || v_2 != v_2 ? v_2 : acc_max_score[heads];
+                        acc_max_score[heads] = gdsl::larger(acc_max_score[heads], kept_score[(e - begin) * 2 + heads]);
                     }
                 }
                 if (begin == end) for (int n = 0; n < 2; ++n) acc_max_score[n] = 0;
@@ -111,14 +110,14 @@ extern "C" void GATv2_1(
                     T exp_2[2];
                     #pragma omp simd
                     for (int64_t heads = 0; heads < 2; ++heads) {
-                        const T v_3 = kept_score[(e - begin) * 2 + heads] - acc_max_score[heads];
-                        exp_2[heads] = gdsl::exp(v_3);
+                        const T v_2 = kept_score[(e - begin) * 2 + heads] - acc_max_score[heads];
+                        exp_2[heads] = gdsl::exp(v_2);
                     }
                     for (int64_t heads = 0; heads < 2; ++heads) {
                         #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            const T v_4 = exp_2[heads] * left_j_2[heads * 3 + b];
-                            acc_sum_product[heads * 3 + b] += v_4;
+                            const T v_3 = exp_2[heads] * left_j_2[heads * 3 + b];
+                            acc_sum_product[heads * 3 + b] += v_3;
                         }
                     }
                     #pragma omp simd
@@ -126,12 +125,12 @@ extern "C" void GATv2_1(
                         acc_sum_exp[heads] += exp_2[heads];
                     }
                 }
-                const bool v_5 = in_degree[i] > T(0.0);
+                const bool v_4 = in_degree[i] > T(0.0);
                 for (int64_t heads = 0; heads < 2; ++heads) {
-                    const T v_6 = (v_5 ? acc_sum_exp[heads] : T(1.0));
+                    const T v_5 = (v_4 ? acc_sum_exp[heads] : T(1.0));
                     #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        ratio[i * 6 + heads * 3 + b] = acc_sum_product[heads * 3 + b] / v_6;
+                        ratio[i * 6 + heads * 3 + b] = acc_sum_product[heads * 3 + b] / v_5;
                     }
                 }
             }

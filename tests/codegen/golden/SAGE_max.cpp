@@ -29,8 +29,7 @@ extern "C" void SAGE_max_0(
                     __builtin_prefetch(x + ahead * 4);
                     #pragma omp simd
                     for (int64_t a_2 = 0; a_2 < 4; ++a_2) {
-                        const T v = x_j[a_2];
-                        acc_a[a_2] = v > acc_a[a_2] || v != v ? v : acc_a[a_2];
+                        acc_a[a_2] = gdsl::larger(acc_a[a_2], x_j[a_2]);
                     }
                 }
                 if (begin == end) for (int n = 0; n < 4; ++n) acc_a[n] = 0;
