@@ -161,7 +161,7 @@ def check_tensors(tensors: Mapping[str, Tensor], typed: TypedProgram) -> tuple[t
                 f"`{d.name}` is on {value.device} and `{some[0]}` is on {some[1].device}: move one with .to()"
             )
         if d.type.kind is Kind.INT:
-            _check_bound(d, value)
+            check_bound(d, value)
         if d.type.kind is Kind.FLOAT:
             if first is None:
                 first = (d.name, value)
@@ -196,7 +196,8 @@ def _check_kind(d: Declaration, value: Tensor) -> None:
         raise InputError(f"`{d.name}` must hold {wanted}, and it is {given}: convert it with {d.name}.{how}()")
 
 
-def _check_bound(d: Declaration, value: Tensor) -> None:
+def check_bound(d: Declaration, value: Tensor) -> None:
+    """Every integer lies below the bound of its declaration."""
     assert d.type is not None
     bound = d.type.bound
     if bound is None or not value.numel():

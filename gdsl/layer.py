@@ -6,7 +6,7 @@ import inspect
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,12 +18,13 @@ from gdsl.errors import GraphError, InputError
 from gdsl.inspect import Inspection
 from gdsl.ir.node import walk
 from gdsl.ir.program import Program
+from gdsl.ir.types import Kind
 from gdsl.language import ast
 from gdsl.language.check import check
 from gdsl.language.errors import LanguageError
 from gdsl.language.program import Declaration, TypedProgram
 from gdsl.language.signature import Signature, signature_of
-from gdsl.passes.options import Options
+from gdsl.passes.options import CHOICES, Options
 from gdsl.passes.pipeline import optimise
 from gdsl.runtime import cache, initialise
 from gdsl.runtime.autograd import Runner
@@ -40,6 +41,30 @@ class Specialisation:
     typed: TypedProgram
     program: Program
     stages: tuple[calls.Stage, ...]
+    options: Options
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a call needs once another one with tensors of the same kinds and sizes has been checked.
+
+    key:     of the typed program
+    inputs:  (name, place among the arguments)
+    bounded: integers, whose values are checked in each call
+    state:   names of parameters and buffers
+    graph:   the place of the graph among the arguments
+    sizes:   (sources, targets) as the inputs tell
+    """
+
+    typed: TypedProgram
+    key: Any
+    inputs: tuple[tuple[str, int], ...]
+    bounded: tuple[Declaration, ...]
+    state: tuple[str, ...]
+    graph: int
+    sizes: tuple[int | None, int | None]
+    dtype: torch.dtype
+    device: torch.device
 
 
 class Layer(nn.Module):
@@ -74,6 +99,8 @@ class Layer(nn.Module):
 
     def _reset(self) -> None:
         self._lock = threading.RLock()
+        self._typed: dict[Any, TypedProgram] = {}
+        self._known: dict[Any, Known] = {}
         self._specialisations: dict[Any, Specialisation] = {}
         self._runners: dict[Any, Runner] = {}
         self._last: Any = None
@@ -144,39 +171,130 @@ class Layer(nn.Module):
 
         Raises :class:`gdsl.InputError` or :class:`gdsl.GraphError` before any kernel runs.
         """
+        facts = self._facts(args, kwargs)
+        known = self._known.get(facts) if facts is not None else None
+        if known is None:
+            return self._first_call(args, kwargs, facts)
+        tensors = {name: args[place] for name, place in known.inputs}
+        for d in known.bounded:
+            calls.check_bound(d, tensors[d.name])
+        for name in known.state:
+            tensors[name] = self._state(name)
+        given = args[known.graph]
+        if isinstance(given, Graph):
+            graph = given
+        else:
+            graph = graph_of(given, *known.sizes)
+            calls.check_rows(tensors, known.typed, graph, None, 1)
+        return self._finish(known.typed, known.key, tensors, graph, known.dtype, known.device)
+
+    def _first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any], facts: Any) -> Tensor | tuple[Tensor, ...]:
+        """Check everything, and remember what a call with tensors like these needs not check again."""
         bound = calls.bind(self.signature, args, kwargs, self.signature.batched)
         optional = (i.name for i in self.signature.inputs if i.optional)
         present = frozenset(name for name in optional if bound.values.get(name) is not None)
         free = calls.free_sizes(self.signature, bound.values, self._free)
         key = (self.training, present, tuple(sorted(free.items())), self._module_states())
-        spec = self._specialise(key)
-        tensors = self._tensors(spec.typed, bound.values)
-        dtype, device = calls.check_tensors(tensors, spec.typed)
+        typed = self._typed_for(key)
+        tensors = self._tensors(typed, bound.values)
+        dtype, device = calls.check_tensors(tensors, typed)
         num_graphs = calls.count_graphs(bound, device)
-        graph = self._graph(spec.typed, bound, tensors, dtype, device)
-        calls.check_rows(tensors, spec.typed, graph, bound.batch, num_graphs)
-        graph, tensors = rewire(spec.typed, graph, tensors)
-        calls.check_graph(spec.typed, graph)
-        frame = Frame(graph, dtype, device, bound.batch, num_graphs)
-        if spec.typed.uses_seed:
+        graph = self._graph(typed, bound, tensors, dtype, device)
+        calls.check_rows(tensors, typed, graph, bound.batch, num_graphs)
+        if facts is not None and bound.batch is None and bound.num_graphs is None:
+            self._remember(facts, key, typed, tensors, args, bound.graph, dtype, device)
+        return self._finish(typed, key, tensors, graph, dtype, device, bound.batch, num_graphs)
+
+    def _finish(
+        self,
+        typed: TypedProgram,
+        key: Any,
+        tensors: dict[str, Tensor],
+        graph: Graph,
+        dtype: torch.dtype,
+        device: torch.device,
+        batch: Tensor | None = None,
+        num_graphs: int = 1,
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Run a call whose arguments are known to be right."""
+        if typed.transforms:
+            graph, tensors = rewire(typed, graph, tensors)
+        calls.check_graph(typed, graph)
+        frame = Frame(graph, dtype, device, batch, num_graphs)
+        if typed.uses_seed:
             tensors["seed"] = torch.randint(2**62, (), dtype=torch.int64)
+        key = (key, graph.shape)
         self._last = (key, dtype, graph.index_dtype)
-        outputs = self._run(spec, tensors, frame, key)
+        outputs = self._run(self._specialise(key), tensors, frame, key)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _facts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """All that decides whether a plain call is right but the values of integers; None for other calls."""
+        if kwargs or self._module_names or self.signature.builds_graph:
+            return None
+        found: list[Any] = [self.training]
+        for value in (*args, *self._parameters.values(), *self._buffers.values()):
+            if type(value) is Tensor or type(value) is nn.Parameter:
+                found.append((value.shape, value.dtype, value.device, value.layout))
+            elif type(value) is Graph:
+                found.append((value._sizes, value.num_edges, value.device))
+            else:
+                return None
+        return tuple(found)
+
+    def _remember(
+        self,
+        facts: Any,
+        key: Any,
+        typed: TypedProgram,
+        tensors: Mapping[str, Tensor],
+        args: tuple[Any, ...],
+        graph: Any,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        places = {id(value): place for place, value in enumerate(args)}
+        plain = type(graph) is Graph or (type(graph) is Tensor and graph.layout is torch.strided)
+        inputs = [d for d in typed.declarations if d.role == "input" and d.name in tensors]
+        if not plain or len(places) < len(args) or any(id(tensors[d.name]) not in places for d in inputs):
+            return
+        self._known[facts] = Known(
+            typed,
+            key,
+            tuple((d.name, places[id(tensors[d.name])]) for d in inputs),
+            tuple(d for d in inputs if d.type is not None and d.type.kind is Kind.INT),
+            tuple(d.name for d in typed.declarations if d.role in ("param", "buffer") and d.name in tensors),
+            places[id(graph)],
+            calls.node_counts(typed, tensors),
+            dtype,
+            device,
+        )
 
     def _module_states(self) -> tuple[Any, ...]:
         """What the program that is read out of the modules depends on, besides their parameters' values."""
         modules = [self._modules.get(name) for name in self._module_names]
         return tuple((module, *map(calls.module_state, module.modules())) for module in modules if module is not None)
 
+    def _typed_for(self, key: Any) -> TypedProgram:
+        """The typed program for one way of calling the layer."""
+        with self._lock:
+            if key not in self._typed:
+                training, present, free, _ = key
+                self._typed[key] = self._check(training=training, present=present, free=dict(free))
+            return self._typed[key]
+
     def _specialise(self, key: Any) -> Specialisation:
-        training, present, free, _ = key
+        """The program of a way of calling, optimised for graphs of a shape."""
+        found = self._specialisations.get(key)
+        if found is not None:
+            return found
         with self._lock:
             if key not in self._specialisations:
-                typed = self._check(training=training, present=present, free=dict(free))
+                call, shape = key
+                typed, options = self._typed_for(call), replace(self.options, shape=shape)
                 program = Program(typed.name, typed.outputs, typed.names)
-                program = optimise(program, self.options) if self.options.optimise else program
-                self._specialisations[key] = Specialisation(typed, program, calls.cut(program))
+                program = optimise(program, options) if options.optimise else program
+                self._specialisations[key] = Specialisation(typed, program, calls.cut(program), options)
             return self._specialisations[key]
 
     def _tensors(self, typed: TypedProgram, values: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -222,17 +340,21 @@ class Layer(nn.Module):
     def _run(self, spec: Specialisation, tensors: dict[str, Tensor], frame: Frame, key: Any) -> Sequence[Tensor]:
         results: Sequence[Tensor] = ()
         for number, stage in enumerate(spec.stages):
-            runner = self._runner(stage.program, (key, number, frame.dtype, frame.graph.index_dtype), frame)
+            at = (key, number, frame.dtype, frame.graph.index_dtype, frame.device.type, self.backend)
+            runner = self._runner(stage.program, at, frame, spec.options)
             results = runner([tensors[n.attr("name")] for n in runner.inputs], frame)
             if stage.module is not None:
                 tensors[stage.result] = calls.apply_module(self._modules[stage.module], stage, results, frame)
         return results
 
-    def _runner(self, program: Program, key: Any, frame: Frame) -> Runner:
+    def _runner(self, program: Program, key: Any, frame: Frame, options: Options) -> Runner:
+        found = self._runners.get(key)
+        if found is not None:
+            return found
         with self._lock:
-            key = (key, self._backend_for(frame))
             if key not in self._runners:
-                self._runners[key] = Runner(program, key[1], frame.dtype, frame.graph.index_dtype, self.options)
+                backend = self._backend_for(frame)
+                self._runners[key] = Runner(program, backend, frame.dtype, frame.graph.index_dtype, options)
             return self._runners[key]
 
     def _backend_for(self, frame: Frame) -> str:
@@ -248,6 +370,25 @@ class Layer(nn.Module):
             _warn_once("no C++ compiler was found: layers run on the slow torch backend. " + cache.INSTALL)
             return "torch"
         return "cpp"
+
+    def choose(self, **choices: str) -> Layer:
+        """Take choices out of the cost model's hands: ``layer.choose(aggregate="first", save="nothing")``.
+
+        aggregate:       sum over edges before ("first") or after ("last") products with matrices
+        weight_gradient: sum a weight's gradient over "nodes", or over "edges"
+        save:            keep "all" that the backward pass can use, or "nothing" and compute it again
+
+        "auto" gives a choice back. Raises :class:`gdsl.InputError` for a choice or a value that there is not.
+        """
+        for name, value in choices.items():
+            if name not in CHOICES:
+                raise InputError(f"there is no choice `{name}`; there are {', '.join(CHOICES)}")
+            if value not in CHOICES[name]:
+                raise InputError(f"`{name}` is one of {', '.join(CHOICES[name])}, not {value!r}")
+        kept = {**dict(self.options.choices), **choices}
+        self.options = replace(self.options, choices=tuple(sorted(kept.items())))
+        self._reset()
+        return self
 
     # -- the look inside -----------------------------------------------------------------------
 
@@ -267,13 +408,14 @@ class Layer(nn.Module):
                     f"the size of dim `{missing[0]}` is only known from a call: call the layer once, or give "
                     f"{missing[0]}=... when compiling it"
                 )
-            key = (False, frozenset(), tuple(sorted(self._free.items())), self._module_states())
+            call: Any = (False, frozenset(), tuple(sorted(self._free.items())), self._module_states())
+            key = (call, self.options.shape)
             dtype, index = torch.float32, torch.int32
         return self._specialise(key), dtype, index
 
     def _inspect(self) -> Inspection:
         spec, dtype, index = self._shown()
-        return Inspection(spec.typed, [s.program for s in spec.stages], dtype, index, self.options)
+        return Inspection(spec.typed, [s.program for s in spec.stages], dtype, index, spec.options)
 
     @property
     def program(self) -> TypedProgram:
@@ -306,7 +448,7 @@ class Layer(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        for name in ("_lock", "_specialisations", "_runners", "_last"):
+        for name in ("_lock", "_typed", "_known", "_specialisations", "_runners", "_last"):
             state.pop(name, None)
         return state
 

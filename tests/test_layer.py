@@ -752,3 +752,78 @@ def test_anything_else_with_an_edge_index() -> None:
     """A graph is known by what it has, not by its class."""
     conv, x = gdsl.compile(PLAIN, 3), features()
     assert torch.equal(conv(x, SimpleNamespace(edge_index=EDGES)), conv(x, EDGES))
+
+
+# ------------------------------------------------------------------------------- repeated calls
+
+
+MEAN = """
+layer Mean(in_channels, out_channels) {
+    param weight[in_channels, out_channels] ~ glorot
+    node x[in_channels]
+    edge kind: int(3)
+    aggregate a = sum(x[j] @ weight * (kind + 1))
+    update y = a
+}
+"""
+
+
+def test_a_repeated_call_notices_what_changed() -> None:
+    """The second call of a kind skips checks of what is the same, and of nothing else."""
+    layer = gdsl.compile(MEAN, 3, 2)
+    graph = gdsl.Graph(torch.tensor([[0, 1, 2], [1, 2, 0]]), 3)
+    x, kind = torch.rand(3, 3), torch.tensor([0, 1, 2])
+    first = layer(x, graph, kind)
+    assert torch.equal(layer(x, graph, kind), first)
+    with pytest.raises(gdsl.InputError, match="edge 1 has kind = 7"):
+        layer(x, graph, torch.tensor([0, 7, 2]))
+    with pytest.raises(gdsl.InputError, match="must have shape"):
+        layer(torch.rand(3, 4), graph, kind)
+    with pytest.raises(gdsl.InputError, match="float64"):
+        layer(x.double(), graph, kind)
+    with pytest.raises(gdsl.InputError, match="rows"):
+        layer(torch.rand(4, 3), graph, kind)
+    with pytest.raises(gdsl.InputError, match="rows"):
+        layer(x, gdsl.Graph(torch.tensor([[0, 1], [1, 2]]), 3), kind)
+    other = gdsl.Graph(torch.tensor([[0, 1, 2], [2, 0, 1]]), 3)
+    assert not torch.equal(layer(x, other, kind), first)
+    layer.weight = torch.nn.Parameter(layer.weight.detach() * 2)
+    torch.testing.assert_close(layer(x, graph, kind), first * 2)
+    layer.double()
+    torch.testing.assert_close(layer(x.double(), graph, kind), first.double() * 2)
+
+
+def test_a_repeated_call_with_an_edge_index_sees_a_write_to_it() -> None:
+    layer = gdsl.compile(MEAN, 3, 2)
+    edge_index, x, kind = torch.tensor([[0, 1, 2], [1, 2, 0]]), torch.rand(3, 3), torch.tensor([0, 1, 2])
+    first = layer(x, edge_index, kind)
+    edge_index[1] = torch.tensor([2, 0, 1])
+    wanted = layer(x, gdsl.Graph(edge_index, 3), kind)
+    assert torch.equal(layer(x, edge_index, kind), wanted)
+    assert not torch.equal(wanted, first)
+    edge_index[1, 0] = 5
+    with pytest.raises(gdsl.GraphError):
+        layer(x, edge_index, kind)
+
+
+def test_the_same_tensor_as_two_inputs() -> None:
+    layer = gdsl.compile("layer Two { node x[a] node z[a] aggregate s = sum(x[j] - 2 * z[j]) update y = s }")
+    graph, x = gdsl.Graph(torch.tensor([[0, 1], [1, 0]]), 2), torch.rand(2, 3)
+    assert torch.equal(layer(x, x, graph), layer(x, x.clone(), graph))
+    assert torch.equal(layer(x, x, graph), layer(x, x.clone(), graph))
+
+
+def test_choices() -> None:
+    layer = gdsl.compile(MEAN, 3, 2)
+    graph, x, kind = gdsl.Graph(torch.tensor([[0, 1, 2], [1, 2, 0]]), 3), torch.rand(3, 3), torch.tensor([0, 1, 2])
+    wanted = layer(x, graph, kind)
+    for choices in ({"aggregate": "first"}, {"aggregate": "last", "save": "nothing"}, {"save": "all"}):
+        assert layer.choose(**choices) is layer
+        x.requires_grad_()
+        found = layer(x, graph, kind)
+        torch.testing.assert_close(found, wanted)
+        found.sum().backward()
+    with pytest.raises(gdsl.InputError, match="there is no choice `speed`; there are aggregate"):
+        layer.choose(speed="high")
+    with pytest.raises(gdsl.InputError, match="`aggregate` is one of auto, first, last, not 'middle'"):
+        layer.choose(aggregate="middle")

@@ -101,7 +101,7 @@ def _graph_value(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
         return torch.arange(frame.rows(node.domain), device=frame.device)
     if what == "position":
         return graph.position.long()
-    return (graph.in_degree if what == "in_degree" else graph.out_degree).to(frame.dtype)
+    return graph.degree(what, frame.dtype)
 
 
 def _iota(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:

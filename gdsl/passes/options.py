@@ -42,6 +42,14 @@ class GraphShape:
 TYPICAL = GraphShape(1 << 16, 1 << 16, 1 << 20)
 
 
+# What a user may choose, and the values of each choice; "auto" leaves it to the cost model.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "aggregate": ("auto", "first", "last"),
+    "weight_gradient": ("auto", "nodes", "edges"),
+    "save": ("auto", "all", "nothing"),
+}
+
+
 @dataclass(frozen=True)
 class Options:
     """Which passes run, and for which graph. The defaults are for users; tests switch passes off to compare.

@@ -78,7 +78,7 @@ def differentiate(
     found = gradients(seeds, wrt, on_the_way)
     pairs = [(x, g) for x, g in zip(wrt, found, strict=True) if g is not None]
     raw = [g for _, g in pairs]
-    candidates = _forward_values(program, raw, keep) if options.save else []
+    candidates = _forward_values(program, raw, keep, options) if options.save else []
     swap = {node: build.load(saved_name(program, k), node.type, "saved") for k, node in enumerate(candidates)}
     mapping = substitute(raw, swap)
     names = {**program.names, **{mapping[n]: name for n, name in program.names.items() if n in mapping}}
@@ -107,7 +107,9 @@ def _grad_load(program: Program, k: int) -> Node:
     return build.load(f"d_{name}", node.type, "grad")
 
 
-def _forward_values(program: Program, raw: Sequence[Node], keep: frozenset[Node] | None) -> list[Node]:
+def _forward_values(
+    program: Program, raw: Sequence[Node], keep: frozenset[Node] | None, options: Options
+) -> list[Node]:
     """Nodes of the forward program, nearest to the gradients, that the backward should read rather than compute."""
     forward = set(walk(program.nodes))
     found: dict[Node, None] = {}
@@ -118,23 +120,26 @@ def _forward_values(program: Program, raw: Sequence[Node], keep: frozenset[Node]
         if node in seen:
             continue
         seen.add(node)
-        if node in keep if keep is not None else worth_saving(node, forward):
+        if node in keep if keep is not None else worth_saving(node, forward, options.choice("save")):
             found.setdefault(node)
         else:
             stack.extend(reversed(node.inputs))
     return list(found)
 
 
-def worth_saving(node: Node, forward: set[Node]) -> bool:
+def worth_saving(node: Node, forward: set[Node], choice: str = "auto") -> bool:
     """Whether the forward pass should keep a value: per-node results of a walk over edges or of a dense product.
 
     Edge values are never kept; elementwise node values are cheaper to compute again than to hold. The winners of
-    a maximum are kept although the forward result does not need them: finding them takes the same walk.
+    a maximum are kept although the forward result does not need them: finding them takes the same walk. By choice
+    "all" node values are kept, or "nothing" but the winners, which only the forward pass can tell.
     """
-    if node.domain is Domain.EDGE or node.op in fuse.LEAVES:
+    if node.domain in (Domain.EDGE, Domain.GLOBAL) or node.op in fuse.LEAVES:
         return False
-    if node.op == "segment":
-        return node in forward or node.kind is Kind.INT
-    if node.op in ("scan", "order_rank"):
-        return node in forward
-    return node in forward and node.op == "contract" and fuse.is_dense(node) and node.domain is not Domain.GLOBAL
+    if node.op == "segment" and node.kind is Kind.INT:
+        return True
+    if choice == "nothing" or node not in forward:
+        return False
+    if choice == "all":
+        return node.kind is Kind.FLOAT and node.op not in fuse.VIEWS
+    return node.op in ("segment", "scan", "order_rank") or (node.op == "contract" and fuse.is_dense(node))

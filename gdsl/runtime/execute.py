@@ -19,6 +19,7 @@ from gdsl.ir.node import Node
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.fuse import Kernel, Plan, TorchStep
 from gdsl.runtime import cache
+from gdsl.runtime.dense import Product, matrix_product
 from gdsl.runtime.graph import Order
 from gdsl.runtime.schedule import HUB_EDGES
 
@@ -64,6 +65,14 @@ class _Call:
     kernel: Kernel
 
 
+@dataclass(frozen=True)
+class _Torch:
+    """A node evaluated by torch; ``product`` where it is one matrix product of tensors of these shapes."""
+
+    node: Node
+    product: Product | None
+
+
 class CppPlan:
     """A plan whose kernels are compiled C++."""
 
@@ -71,27 +80,43 @@ class CppPlan:
         self.plan, self.dtype, self.index_dtype = plan, dtype, index_dtype
         self.source = cpp.generate(plan, C_TYPES[dtype], INDEX_TYPES[index_dtype])
         library = cache.load(self.source, name=plan.program.name) if plan.kernels else None
-        self.steps = [s if isinstance(s, TorchStep) else _bind(s, library, dtype, index_dtype) for s in plan.steps]
+        written = {o for k in plan.kernels for o in k.outputs}
+        self.steps = [
+            _torch_step(s.node, written) if isinstance(s, TorchStep) else _bind(s, library, dtype, index_dtype)
+            for s in plan.steps
+        ]
         self.releases = _last_uses(plan)
+        self.outputs = tuple((o, o in written) for o in plan.program.nodes)
 
     def run(self, values: Mapping[Node, Tensor], frame: Frame) -> list[Tensor]:
         """The program's outputs. ``values`` has a tensor for each load."""
         memory: dict[Node, Tensor] = dict(values)
         for step, dead in zip(self.steps, self.releases, strict=True):
-            if isinstance(step, TorchStep):
+            if isinstance(step, _Torch):
                 args = [_fetch(i, memory, frame) for i in step.node.inputs]
-                memory[step.node] = reference.evaluate(step.node, args, frame)
+                if step.product is not None:
+                    memory[step.node] = step.product([a if a.is_contiguous() else a.contiguous() for a in args])
+                else:
+                    memory[step.node] = reference.evaluate(step.node, args, frame)
             else:
                 _launch(step, memory, frame, self)
             for node in dead:
                 memory.pop(node, None)
-        return [reference.full(_fetch(o, memory, frame), o.type, frame) for o in self.plan.program.nodes]
+        return [
+            memory[o] if whole else reference.full(_fetch(o, memory, frame), o.type, frame) for o, whole in self.outputs
+        ]
 
     @cached_property
     def hubs(self) -> ctypes.CDLL:
         """The functions for rows that are hubs, compiled for the first graph that has some."""
         source = generate_hubs(self.plan, C_TYPES[self.dtype], INDEX_TYPES[self.index_dtype])
         return cache.load(source, name=f"{self.plan.program.name}_hubs")
+
+
+def _torch_step(node: Node, written: set[Node]) -> _Torch:
+    """Loads and what kernels write have all their rows and dims; what torch makes may be broadcast."""
+    whole = all(i in written or i.op == "load" or (i.op == "contract" and matrix_product(i)) for i in node.inputs)
+    return _Torch(node, matrix_product(node) if whole else None)
 
 
 def _fetch(node: Node, memory: dict[Node, Tensor], frame: Frame) -> Tensor:
@@ -148,7 +173,7 @@ def _launch(call: _Call, memory: dict[Node, Tensor], frame: Frame, plan: CppPlan
     if call.largest_total:
         groups = min(groups, max(LEAST_GROUPS, TOTAL_NUMBERS // call.largest_total))
     # The list keeps converted inputs alive until the kernel has run.
-    reads = [_fetch(node, memory, frame).to(dtype).contiguous() for node, dtype in call.reads]
+    reads = [_as_stored(_fetch(node, memory, frame), dtype) for node, dtype in call.reads]
     writes = []
     for w in call.writes:
         rows = groups if w.domain is None else frame.rows(w.domain)
@@ -160,9 +185,16 @@ def _launch(call: _Call, memory: dict[Node, Tensor], frame: Frame, plan: CppPlan
         call.function(num_blocks, groups, threads, min(order.max_degree, HUB_EDGES), *pointers)
     of_hubs = _launch_hubs(call, order, reads, writes, plan) if call.kernel.phases and len(order.hubs) else {}
     for w, value in zip(call.writes, writes, strict=True):
-        memory[w.node] = value.sum(0) if w.domain is None else value
+        memory[w.node] = value if w.domain is not None else value[0] if groups == 1 else value.sum(0)
         if w.node in of_hubs:
             memory[w.node] += of_hubs[w.node]
+
+
+def _as_stored(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """The value as kernels read it; nothing is done where it lies so already."""
+    if value.dtype is dtype and value.is_contiguous():
+        return value
+    return value.to(dtype).contiguous()
 
 
 def _launch_hubs(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gdsl.errors import GraphError
+from gdsl.passes.options import GraphShape
 from gdsl.runtime.formats import edge_list, plain_tensor
 from gdsl.runtime.schedule import BLOCK_WORK, CHUNK_EDGES, HUB_EDGES, MAX_BLOCKS
 
@@ -166,6 +167,15 @@ class Graph:
     def out_degree(self) -> Tensor:
         """[num_sources] int64"""
         return self._make("out_degree", lambda: self.out_edges.rowptr.diff().long())
+
+    def degree(self, which: str, dtype: torch.dtype) -> Tensor:
+        """The ``in_degree`` or ``out_degree`` as numbers of a dtype, made once."""
+        return self._make(f"{which} {dtype}", lambda: getattr(self, which).to(dtype))
+
+    @property
+    def shape(self) -> GraphShape:
+        """The sizes that the cost model sees."""
+        return self._make("shape", lambda: GraphShape.of(self.num_sources, self.num_targets, self.num_edges))
 
     @property
     def position(self) -> Tensor:
