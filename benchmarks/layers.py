@@ -37,6 +37,9 @@ MODES = ("forward", "both")
 REFERENCE = "pyg"
 TOLERANCE = 1e-3
 
+# An implementation slower than this makes one timed call a round.
+SLOW_MS = 500
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -169,8 +172,16 @@ def _case(layer: Layer, edge_index: Tensor, nodes: int, features: int) -> dict[s
             weights[name].zero_()
     if "beta" in weights:
         weights["beta"].fill_(1.0)
-    x, grad = draw((nodes, features)), draw((nodes, features))
-    return {"edge_index": edge_index, "num_nodes": nodes, "x": x, "grad": grad, "weights": weights}
+    given, result = layer.sizes or (features, features)
+    x, grad = draw((nodes, given)), draw((nodes, result))
+    rows = {"node": nodes, "edge": edge_index.shape[1]}
+    extras = {}
+    for name, e in layer.extras.items():
+        shape = (rows[e.where], *e.shape)
+        extras[name] = (
+            torch.rand(shape, generator=random) if e.bound is None else torch.randint(e.bound, shape, generator=random)
+        )
+    return {"edge_index": edge_index, "num_nodes": nodes, "x": x, "grad": grad, "weights": weights, "extras": extras}
 
 
 def _compare(name: str, rows: Mapping[str, Row], requests: Mapping[str, Request]) -> None:
@@ -203,7 +214,8 @@ def _time(timed: Mapping[str, Child], rows: Mapping[str, Row], settings: Setting
         rounds: dict[str, list[float]] = {i: [] for i in timed}
         for _ in range(settings.repeats):
             for i, child in timed.items():
-                reply = child.ask(do="time", mode=mode, calls=settings.calls)
+                slow = bool(rounds[i]) and rounds[i][0] > SLOW_MS
+                reply = child.ask(do="time", mode=mode, calls=1 if slow else settings.calls)
                 rounds[i].append(statistics.median(reply["ms"]))
         for i, ms in rounds.items():
             median, q1, q3 = machine.summary(ms)

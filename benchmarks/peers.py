@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
-from programs import Layer, Peer, Weight
+from programs import Layer, Mlp, Peer, Weight
 from torch import Tensor, nn
 
 
@@ -29,6 +30,7 @@ class Case:
     x: Tensor
     grad: Tensor  # the gradient that arrives at the output
     weights: Mapping[str, Tensor]
+    extras: Mapping[str, Tensor]
 
 
 @dataclass
@@ -67,7 +69,9 @@ def _gdsl(layer: Layer, case: Case) -> Built:
         parts = [t for o in orders for t in (o.rowptr, o.index, o.edge, o.blocks)]
         return [graph.edge_index, *parts, graph.in_degree, graph.out_degree]
 
-    return Built(lambda x: conv(x, graph), parameters, held, took)
+    nodes = [case.extras[n] for n, e in layer.extras.items() if e.where == "node"]
+    edges = [case.extras[n] for n, e in layer.extras.items() if e.where == "edge"]
+    return Built(lambda x: conv(x, *nodes, graph, *edges), parameters, held, took)
 
 
 def _fill(parameters: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:
@@ -82,11 +86,30 @@ def _fill(parameters: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor])
 
 
 def _module(library: Any, layer: Layer, peer: Peer) -> nn.Module:
-    network = []
-    if layer.mlp:
-        a, b, c = layer.mlp
-        network = [nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Linear(b, c))]
-    return getattr(library, peer.name)(*network, *peer.args, **peer.kwargs)
+    network = [_argument(Mlp(layer.mlp))] if layer.mlp else []
+    given = {name: _argument(value) for name, value in peer.kwargs.items()}
+    return getattr(library, peer.name)(*network, *map(_argument, peer.args), **given)
+
+
+def _argument(value: Any) -> Any:
+    """A peer's argument: networks and tensors are made here, so that the table holds plain values."""
+    if isinstance(value, tuple):
+        return torch.tensor(value)
+    if not isinstance(value, Mlp):
+        return value
+    parts: list[nn.Module] = []
+    for a, b in pairwise(value.sizes):
+        parts += [nn.ReLU(), nn.Linear(a, b)] if parts else [nn.Linear(a, b)]
+    return nn.Sequential(*parts) if len(parts) > 1 else parts[0]
+
+
+def _extras(layer: Layer, case: Case, order: Tensor | None = None) -> dict[str, Tensor]:
+    """The other inputs by torch_geometric's keywords; those of edges in an order of the edges."""
+    found = {}
+    for name, extra in layer.extras.items():
+        value = case.extras[name]
+        found[extra.peer] = value[order] if order is not None and extra.where == "edge" else value
+    return found
 
 
 def _own(
@@ -120,21 +143,33 @@ def _pyg_module(layer: Layer, **more: Any) -> nn.Module:
     except ImportError as error:
         raise Unsupported("torch_geometric is not installed") from error
     peer = layer.pyg
-    return _module(library, layer, Peer(peer.name, peer.args, {**peer.kwargs, **more}))
+    try:
+        return _module(library, layer, Peer(peer.name, peer.args, {**peer.kwargs, **more}))
+    except ImportError as error:
+        raise Unsupported(str(error)) from error
 
 
 def _pyg(layer: Layer, case: Case) -> Built:
     """As most people call it: the edges as they came."""
     module = _pyg_module(layer)
     parameters, restore = _own(module, case, _pyg_weights(layer.weights))
-    return Built(lambda x: module(x, case.edge_index), parameters, lambda: [case.edge_index], 0.0, restore)
+    more = _extras(layer, case)
+
+    def call(x: Tensor) -> Tensor:
+        return module(x=x, edge_index=case.edge_index, **more)
+
+    return Built(call, parameters, lambda: [case.edge_index], 0.0, restore)
 
 
 def _pyg_compile(layer: Layer, case: Case) -> Built:
     module = _pyg_module(layer)
     parameters, restore = _own(module, case, _pyg_weights(layer.weights))
-    compiled = torch.compile(module, dynamic=False)
-    return Built(lambda x: compiled(x, case.edge_index), parameters, lambda: [case.edge_index], 0.0, restore)
+    compiled, more = torch.compile(module, dynamic=False), _extras(layer, case)
+
+    def call(x: Tensor) -> Tensor:
+        return compiled(x=x, edge_index=case.edge_index, **more)
+
+    return Built(call, parameters, lambda: [case.edge_index], 0.0, restore)
 
 
 def _pyg_sorted(layer: Layer, case: Case) -> Built:
@@ -171,7 +206,8 @@ def _pyg_edge_index(layer: Layer, case: Case) -> Built:
         flat = [t for c in cached for t in (c if isinstance(c, tuple) else (c,)) if isinstance(t, Tensor)]
         return [edges, *flat]
 
-    return Built(lambda x: module(x, edges), parameters, held, took, restore)
+    more = _extras(layer, case, order)
+    return Built(lambda x: module(x=x, edge_index=edges, **more), parameters, held, took, restore)
 
 
 def _dgl(layer: Layer, case: Case) -> Built:

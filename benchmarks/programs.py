@@ -9,6 +9,7 @@ No layer adds self-loops: torch_geometric would add them anew in each call, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -37,6 +38,29 @@ class Weight:
 
 
 @dataclass(frozen=True)
+class Mlp:
+    """A network that a peer takes as an argument: Linear layers of these sizes, with ReLU between them."""
+
+    sizes: Shape
+
+
+@dataclass(frozen=True)
+class Extra:
+    """An input besides x.
+
+    where  "node" or "edge"
+    shape  of each node's or edge's value
+    peer   the keyword by which torch_geometric takes it
+    bound  integers below this; None for numbers in [0, 1)
+    """
+
+    where: str
+    shape: Shape
+    peer: str
+    bound: int | None = None
+
+
+@dataclass(frozen=True)
 class Peer:
     """A class of torch_geometric.nn or dgl.nn and its arguments."""
 
@@ -51,6 +75,8 @@ class Layer:
 
     arguments  of the text
     mlp        sizes of the network that the peers take as their first argument
+    extras     inputs besides x, by their name in the text
+    sizes      of x and of the result; None for the benchmark's feature size
     sparse     "norm", "mean", "one" or "max" where the layer is a product with a sparse matrix: what the
                matrix holds, for torch.sparse (which has no max) and torch_geometric's sparse variant
     """
@@ -60,6 +86,8 @@ class Layer:
     weights: Mapping[str, Weight]
     pyg: Peer
     mlp: Shape = ()
+    extras: Mapping[str, Extra] = field(default_factory=dict)
+    sizes: tuple[int, int] | None = None
     sparse: str | None = None
     dgl: Peer | None = None
 
@@ -189,6 +217,117 @@ layer EdgeConv(in_channels, hidden, out_channels) {
 """
 
 
+POINT_NET = """
+layer PointNetConv(in_channels, hidden, out_channels) {
+    param w1[in_channels+3, hidden] ~ linear
+    param b1[hidden]                ~ zeros
+    param w2[hidden, out_channels]  ~ linear
+    param b2[out_channels]          ~ zeros
+    node x[in_channels]
+    node pos[3]
+
+    message   m = relu(cat(x[j], pos[j] - pos[i]) @ w1 + b1) @ w2 + b2
+    aggregate a = max(m)
+    update    y = a
+}
+"""
+
+CG = """
+layer CGConv(channels, dim) {
+    param wf[2*channels+dim, channels'] ~ linear
+    param bf[channels']                 ~ zeros
+    param ws[2*channels+dim, channels'] ~ linear
+    param bs[channels']                 ~ zeros
+    node x[channels]
+    edge e[dim]
+
+    z = cat(x[i], x[j], e; channels, channels, dim)
+    message   m = sigmoid(z @ wf + bf) * softplus(z @ ws + bs)
+    aggregate a = sum(m)
+    update    y = rename(a, channels' -> channels) + x
+}
+"""
+
+NN = """
+layer NNConv(in_channels, out_channels, edge_dim) {
+    param theta[edge_dim, in_channels, out_channels] ~ linear
+    param tb[in_channels, out_channels]              ~ zeros
+    param root[in_channels, out_channels]            ~ linear
+    param bias[out_channels]                         ~ zeros
+    node x[in_channels]
+    edge e[edge_dim]
+
+    message   m = x[j] @ (e @ theta + tb)
+    aggregate a = sum(m)
+    update    y = a + x @ root + bias
+}
+"""
+
+GMM = """
+layer GMMConv(in_channels, out_channels, dim, kernel_size) {
+    param g[in_channels, kernel_size, out_channels] ~ glorot
+    param mu[kernel_size, dim]                      ~ glorot
+    param sigma[kernel_size, dim]                   ~ glorot
+    param root[in_channels, out_channels]           ~ linear
+    param bias[out_channels]                        ~ zeros
+    node x[in_channels]
+    edge pseudo[dim]
+
+    gauss = exp(sum[dim](-0.5 * (pseudo - mu)**2 / (1e-15 + sigma**2)))
+    message   m = sum[kernel_size](gauss * (x @ g)[j])
+    aggregate a = mean(m)
+    update    y = a + x @ root + bias
+}
+"""
+
+SPLINE = """
+layer SplineConv(in_channels, out_channels, dim, kernel_size, degree = 1) {
+    param weight[kernel_size**dim, in_channels, out_channels] ~ uniform
+    param root[in_channels, out_channels]                     ~ linear
+    param bias[out_channels]                                  ~ zeros
+    node x[in_channels]
+    edge pseudo[dim]
+
+    basis = bspline(pseudo, kernel_size, degree; s)
+    place = bspline_index(pseudo, kernel_size, degree; s)
+    message   m = sum[s](basis * (x[j] @ weight[place]))
+    aggregate a = mean(m)
+    update    y = a + x @ root + bias
+}
+"""
+
+RGCN = """
+layer RGCNConv(in_channels, out_channels, num_relations, num_bases) {
+    param bases[num_bases, in_channels, out_channels] ~ glorot
+    param comp[num_relations, num_bases]              ~ glorot
+    param root[in_channels, out_channels]             ~ glorot
+    param bias[out_channels]                          ~ zeros
+    node x[in_channels]
+    edge rel: int(num_relations)
+
+    aggregate a = mean(x[j]) by rel
+    update    y = sum[num_relations](a @ (comp @ bases)) + x @ root + bias
+}
+"""
+
+PNA = """
+layer PNAConv(in_channels, hidden, out_channels, delta) {
+    param pre[2*in_channels, in_channels']                ~ linear
+    param pb[in_channels']                                ~ zeros
+    param post[in_channels + 12*in_channels', hidden]     ~ linear
+    param qb[hidden]                                      ~ zeros
+    param lin[hidden, out_channels]                       ~ linear
+    param bias[out_channels]                              ~ zeros
+    node x[in_channels]
+
+    message m = cat(x[i], x[j]) @ pre + pb
+    all = cat(mean(m), max(m), min(m), std(m))
+    d = log(max(degree(i), 1) + 1) / delta
+    update y = (cat(x, cat(all, all * d, all / d)) @ post + qb) @ lin + bias
+}
+"""
+
+
 def _linear(shape: Shape, pyg: str, dgl: str | None = None) -> Weight:
     return Weight(shape, pyg, linear=True, dgl=dgl)
 
@@ -311,6 +450,117 @@ def _edge_conv(f: int) -> Layer:
     )
 
 
+def _point_net(f: int) -> Layer:
+    weights = {n: Weight(w.shape, "local_" + w.pyg, w.linear) for n, w in _mlp(f + 3, f, f).items()}
+    return Layer(
+        POINT_NET,
+        {"in_channels": f, "hidden": f, "out_channels": f},
+        weights,
+        Peer("PointNetConv", kwargs={"add_self_loops": False}),
+        mlp=(f + 3, f, f),
+        extras={"pos": Extra("node", (3,), "pos")},
+    )
+
+
+def _cg(f: int, dim: int = 8) -> Layer:
+    return Layer(
+        CG,
+        {"channels": f, "dim": dim},
+        {
+            "wf": _linear((2 * f + dim, f), "lin_f.weight"),
+            "bf": Weight((f,), "lin_f.bias"),
+            "ws": _linear((2 * f + dim, f), "lin_s.weight"),
+            "bs": Weight((f,), "lin_s.bias"),
+        },
+        Peer("CGConv", (f, dim)),
+        extras={"e": Extra("edge", (dim,), "edge_attr")},
+    )
+
+
+def _nn(f: int, dim: int = 8) -> Layer:
+    # A quarter of the features: torch_geometric holds a matrix an edge, 1 GB of them at 16 x 16 and a million edges.
+    f = f // 4
+    return Layer(
+        NN,
+        {"in_channels": f, "out_channels": f, "edge_dim": dim},
+        {
+            "theta": _linear((dim, f, f), "nn.weight"),
+            "tb": Weight((f, f), "nn.bias"),
+            "root": _linear((f, f), "lin.weight"),
+            "bias": Weight((f,), "bias"),
+        },
+        Peer("NNConv", (f, f), {"nn": Mlp((dim, f * f))}),
+        extras={"e": Extra("edge", (dim,), "edge_attr")},
+        sizes=(f, f),
+    )
+
+
+def _gmm(f: int, dim: int = 2, kernel_size: int = 5) -> Layer:
+    return Layer(
+        GMM,
+        {"in_channels": f, "out_channels": f, "dim": dim, "kernel_size": kernel_size},
+        {
+            "g": Weight((f, kernel_size, f), "g"),
+            "mu": Weight((kernel_size, dim), "mu"),
+            "sigma": Weight((kernel_size, dim), "sigma"),
+            "root": _linear((f, f), "root.weight"),
+            "bias": Weight((f,), "bias"),
+        },
+        Peer("GMMConv", (f, f, dim, kernel_size)),
+        extras={"pseudo": Extra("edge", (dim,), "edge_attr")},
+    )
+
+
+def _spline(f: int, dim: int = 2, kernel_size: int = 5) -> Layer:
+    return Layer(
+        SPLINE,
+        {"in_channels": f, "out_channels": f, "dim": dim, "kernel_size": kernel_size},
+        {
+            "weight": Weight((kernel_size**dim, f, f), "weight"),
+            "root": _linear((f, f), "lin.weight"),
+            "bias": Weight((f,), "bias"),
+        },
+        Peer("SplineConv", (f, f, dim, kernel_size)),
+        extras={"pseudo": Extra("edge", (dim,), "edge_attr")},
+    )
+
+
+def _rgcn(f: int, relations: int = 8, bases: int = 4) -> Layer:
+    return Layer(
+        RGCN,
+        {"in_channels": f, "out_channels": f, "num_relations": relations, "num_bases": bases},
+        {
+            "bases": Weight((bases, f, f), "weight"),
+            "comp": Weight((relations, bases), "comp"),
+            "root": Weight((f, f), "root"),
+            "bias": Weight((f,), "bias"),
+        },
+        Peer("RGCNConv", (f, f, relations), {"num_bases": bases}),
+        extras={"rel": Extra("edge", (), "edge_type", bound=relations)},
+    )
+
+
+def _pna(f: int) -> Layer:
+    # The peer learns its scale from a histogram of degrees: here, of nodes that all have 20 edges.
+    degrees = (0,) * 20 + (1,)
+    return Layer(
+        PNA,
+        {"in_channels": f, "out_channels": f, "hidden": f, "delta": math.log(21)},
+        {
+            "pre": _linear((2 * f, f), "pre_nns.0.0.weight"),
+            "pb": Weight((f,), "pre_nns.0.0.bias"),
+            "post": _linear((13 * f, f), "post_nns.0.0.weight"),
+            "qb": Weight((f,), "post_nns.0.0.bias"),
+            "lin": _linear((f, f), "lin.weight"),
+            "bias": Weight((f,), "lin.bias"),
+        },
+        Peer(
+            "PNAConv",
+            (f, f, ["mean", "max", "min", "std"], ["identity", "amplification", "attenuation"], degrees),
+        ),
+    )
+
+
 LAYERS = {
     "GCN": _gcn,
     "SAGE": lambda f: _sage(f, "mean"),
@@ -321,4 +571,11 @@ LAYERS = {
     "AGNN": _agnn,
     "Transformer": _transformer,
     "EdgeConv": _edge_conv,
+    "PointNet": _point_net,
+    "CGConv": _cg,
+    "NNConv": _nn,
+    "GMM": _gmm,
+    "Spline": _spline,
+    "RGCN": _rgcn,
+    "PNA": _pna,
 }

@@ -87,7 +87,7 @@ def _case(layer: Layer, args: argparse.Namespace) -> Case:
     edge_index = torch.randint(args.nodes, (2, args.edges), generator=random)
     x, grad = (torch.randn(args.nodes, args.features, generator=random) for _ in range(2))
     weights = {name: torch.randn(w.shape, generator=random) * 0.1 for name, w in layer.weights.items()}
-    return Case(edge_index, args.nodes, x, grad, weights)
+    return Case(edge_index, args.nodes, x, grad, weights, {})
 
 
 def _ways(layer: Layer, case: Case) -> dict[str, dict[str, Call]]:
