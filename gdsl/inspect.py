@@ -18,6 +18,7 @@ from gdsl.passes import cost
 from gdsl.passes.fuse import Kernel, Phase, Plan, TorchStep
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower
+from gdsl.passes.rewrite import Fired
 from gdsl.runtime import cache
 from gdsl.runtime.execute import C_TYPES, INDEX_TYPES
 
@@ -68,6 +69,8 @@ class Inspection:
         options: Options,
     ):
         self.typed, self.programs, self.options = typed, tuple(programs), options
+        self.backward_log: list[Fired] = []
+        self.last_log: list[Fired] = []
         self.c_type = C_TYPES.get(dtype, "float")
         self.index_type = INDEX_TYPES[index]
 
@@ -78,7 +81,7 @@ class Inspection:
         for program in self.programs:
             wrt = [n for n in program.inputs if n.kind is Kind.FLOAT and n.attr("role") != "seed"]
             real = [k for k, n in enumerate(program.nodes) if n.kind is Kind.FLOAT]
-            found.append(differentiate(program, wrt, real, None, self.options))
+            found.append(differentiate(program, wrt, real, None, self.options, self.backward_log))
         return found
 
     @cached_property
@@ -88,9 +91,9 @@ class Inspection:
         for program, adjoint in zip(self.programs, self.adjoints, strict=True):
             extra = tuple((load.attr("name"), node) for node, load in adjoint.saved)
             kept = Program(program.name, program.outputs + extra, program.names)
-            forward.append(("forward", lower(kept, self.options)))
+            forward.append(("forward", lower(kept, self.options, self.last_log)))
             if adjoint.program.outputs:
-                backward.append(("backward", lower(adjoint.program, self.options)))
+                backward.append(("backward", lower(adjoint.program, self.options, self.last_log)))
         return forward + backward
 
     def kernels(self) -> list[KernelInfo]:

@@ -18,7 +18,7 @@ from gdsl.errors import GraphError, InputError
 from gdsl.inspect import Inspection
 from gdsl.ir.node import walk
 from gdsl.ir.program import Program
-from gdsl.ir.types import Kind
+from gdsl.ir.types import Domain, Kind
 from gdsl.language import ast
 from gdsl.language.check import check
 from gdsl.language.errors import LanguageError
@@ -32,6 +32,11 @@ from gdsl.runtime.graph import Graph, graph_of
 from gdsl.runtime.rewire import rewire
 
 BACKENDS = ("auto", "cpp", "torch")
+
+# What a copy of a layer makes anew.
+_OWN_CACHES = ("_lock", "_typed", "_known", "_saved_numbers", "_specialisations", "_runners", "_last")
+
+_UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class Layer(nn.Module):
         self._lock = threading.RLock()
         self._typed: dict[Any, TypedProgram] = {}
         self._known: dict[Any, Known] = {}
+        self._saved_numbers: dict[Any, list[tuple[Domain, int]]] = {}
         self._specialisations: dict[Any, Specialisation] = {}
         self._runners: dict[Any, Runner] = {}
         self._last: Any = None
@@ -223,7 +229,7 @@ class Layer(nn.Module):
         frame = Frame(graph, dtype, device, batch, num_graphs)
         if typed.uses_seed:
             tensors["seed"] = torch.randint(2**62, (), dtype=torch.int64)
-        key = (key, graph.shape)
+        key = (key, graph.shape, self._within_budget(key, graph, dtype))
         self._last = (key, dtype, graph.index_dtype)
         outputs = self._run(self._specialise(key), tensors, frame, key)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
@@ -290,12 +296,29 @@ class Layer(nn.Module):
             return found
         with self._lock:
             if key not in self._specialisations:
-                call, shape = key
+                call, shape, within_budget = key
                 typed, options = self._typed_for(call), replace(self.options, shape=shape)
+                if not within_budget:
+                    options = options.with_choice("save", "nothing")
                 program = Program(typed.name, typed.outputs, typed.names)
                 program = optimise(program, options) if options.optimise else program
                 self._specialisations[key] = Specialisation(typed, program, calls.cut(program), options)
             return self._specialisations[key]
+
+    def _within_budget(self, call: Any, graph: Graph, dtype: torch.dtype) -> bool:
+        """Whether what the backward pass would read of the forward pass fits the user's budget on this graph."""
+        if self.options.budget is None or self.options.choice("save") != "auto":
+            return True
+        key = (call, graph.shape, True)
+        with self._lock:
+            if key not in self._saved_numbers:
+                spec = self._specialise(key)
+                found = Inspection(spec.typed, [s.program for s in spec.stages], dtype, graph.index_dtype, spec.options)
+                saved = [node.type for adjoint in found.adjoints for node, _ in adjoint.saved]
+                self._saved_numbers[key] = [(t.domain, t.numel) for t in saved]
+        frame = Frame(graph, dtype, graph.device)
+        numbers = sum(frame.rows(domain) * numel for domain, numel in self._saved_numbers[key])
+        return numbers * dtype.itemsize <= self.options.budget
 
     def _tensors(self, typed: TypedProgram, values: Mapping[str, Any]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
@@ -371,9 +394,11 @@ class Layer(nn.Module):
             return "torch"
         return "cpp"
 
-    def choose(self, **choices: str) -> Layer:
-        """Take choices out of the cost model's hands: ``layer.choose(aggregate="first", save="nothing")``.
+    def choose(self, *, memory: int | str | None = None, **choices: str) -> Layer:
+        """Take choices out of the cost model's hands: ``layer.choose(aggregate="first", memory="64MB")``.
 
+        memory:          the most to keep between the forward and the backward pass, in bytes or as in "64MB": on a
+                         graph where it would be more, the backward pass computes it again. None sets no limit
         aggregate:       sum over edges before ("first") or after ("last") products with matrices
         weight_gradient: sum a weight's gradient over "nodes", or over "edges"
         save:            keep "all" that the backward pass can use, or "nothing" and compute it again
@@ -382,11 +407,13 @@ class Layer(nn.Module):
         """
         for name, value in choices.items():
             if name not in CHOICES:
-                raise InputError(f"there is no choice `{name}`; there are {', '.join(CHOICES)}")
+                raise InputError(f"there is no choice `{name}`; there are memory, {', '.join(CHOICES)}")
             if value not in CHOICES[name]:
                 raise InputError(f"`{name}` is one of {', '.join(CHOICES[name])}, not {value!r}")
-        kept = {**dict(self.options.choices), **choices}
-        self.options = replace(self.options, choices=tuple(sorted(kept.items())))
+        options = replace(self.options, budget=_count_bytes(memory))
+        for name, value in choices.items():
+            options = options.with_choice(name, value)
+        self.options = options
         self._reset()
         return self
 
@@ -397,8 +424,11 @@ class Layer(nn.Module):
         """The text of the program."""
         return self.definition.source[self.definition.span.start : self.definition.span.end]
 
-    def _shown(self) -> tuple[Specialisation, torch.dtype, torch.dtype]:
-        """What the last call ran, its dtype and that of the indices; before any call, what a plain one would."""
+    def _shown(self, graph: Graph | None = None) -> tuple[Specialisation, torch.dtype, torch.dtype]:
+        """What the last call ran, its dtype and that of the indices; before any call, what a plain one would.
+
+        With a graph, what the same call would run on it.
+        """
         if self._last is not None:
             key, dtype, index = self._last
         else:
@@ -409,12 +439,14 @@ class Layer(nn.Module):
                     f"{missing[0]}=... when compiling it"
                 )
             call: Any = (False, frozenset(), tuple(sorted(self._free.items())), self._module_states())
-            key = (call, self.options.shape)
+            key = (call, self.options.shape, True)
             dtype, index = torch.float32, torch.int32
+        if graph is not None:
+            key, index = (key[0], graph.shape, self._within_budget(key[0], graph, dtype)), graph.index_dtype
         return self._specialise(key), dtype, index
 
-    def _inspect(self) -> Inspection:
-        spec, dtype, index = self._shown()
+    def _inspect(self, graph: Graph | None = None) -> Inspection:
+        spec, dtype, index = self._shown(graph)
         return Inspection(spec.typed, [s.program for s in spec.stages], dtype, index, spec.options)
 
     @property
@@ -427,11 +459,35 @@ class Layer(nn.Module):
         """The generated kernels, forward then backward: name, direction, language, source, bytes, flops."""
         return self._inspect().kernels()
 
-    def explain(self) -> str:
-        """Every stage as text: program, modules, optimised IR, kernels with their costs, what the backward keeps."""
+    def explain(self, graph: Any = None, *, node: int | None = None, inputs: Sequence[Tensor] | None = None) -> str:
+        """How the layer is compiled, as text: program, optimised IR, kernels with their costs, what the backward keeps.
+
+        graph:  a graph or ``edge_index``: adds the ledger of a compilation for it. Each rule that fired, what it saved,
+                what was not fused and why, the schedule, a forecast of memory by tensor, and what bounds each kernel
+        node:   a target of the graph: shows its messages, weights and result instead, step by step, from the
+                reference and from the kernels
+        inputs: for ``node``, the tensors of a call in order, without the graph; drawn at random if not given
+
+        Raises :class:`gdsl.InputError` for a node that the graph does not have.
+        """
+        found = None if graph is None else self._any_graph(graph)
+        if node is not None:
+            if found is None:
+                raise InputError("explain(graph, node=...) needs the graph")
+            from gdsl.trace import trace
+
+            return trace(self, found, node, inputs)
         present = [name for name in self._module_names if self._modules.get(name) is not None]
-        modules = calls.describe_modules(present, self._shown()[0].stages)
-        return self._inspect().explain() + (f"\n\n== modules ==\n{modules}" if modules else "")
+        modules = calls.describe_modules(present, self._shown(found)[0].stages)
+        text = self._inspect(found).explain() + (f"\n\n== modules ==\n{modules}" if modules else "")
+        if found is None:
+            return text
+        from gdsl.ledger import ledger
+
+        return text + "\n" + ledger(self._inspect(found), found, self._shown(found)[1])
+
+    def _any_graph(self, given: Any) -> Graph:
+        return graph_of(given, None, None) if type(given) is Tensor else Graph.from_any(given)
 
     def check(self, *args: Any, **kwargs: Any) -> Any:
         """Test the layer's derivatives and kernels on your own data: see :func:`gdsl.checking.check_layer`."""
@@ -448,7 +504,7 @@ class Layer(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        for name in ("_lock", "_typed", "_known", "_specialisations", "_runners", "_last"):
+        for name in _OWN_CACHES:
             state.pop(name, None)
         return state
 
@@ -484,6 +540,17 @@ def _split_arguments(
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise InputError(f"`{name}` is the size of a dim: a whole number from 0, not {size!r}")
     return given, modules, free
+
+
+def _count_bytes(memory: int | str | None) -> int | None:
+    """Bytes from a number, or from text such as "64MB"."""
+    if isinstance(memory, str):
+        text, unit = memory[:-2].strip(), memory[-2:]
+        if unit in _UNITS and text.isdigit():
+            return int(text) * _UNITS[unit]
+    elif memory is None or (isinstance(memory, int) and not isinstance(memory, bool) and memory >= 0):
+        return memory
+    raise InputError(f'`memory` is a number of bytes, or text such as "64MB", not {memory!r}')
 
 
 _warned: set[str] = set()

@@ -7,10 +7,10 @@ symbol of its own name. Bytes are counted as if no cache held a gathered row: an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from gdsl.ir.node import Node
+from gdsl.ir.node import Node, walk
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.types import Dim, Domain, Kind
 from gdsl.passes.fuse import LEAVES, Kernel
@@ -118,6 +118,21 @@ def flops(kernel: Kernel) -> sympy.Expr:
         per = rows(kernel.rows) if place == "row" else rows(Domain.EDGE)
         total += per * _flops_each(node, per)
     return sympy.expand(total)
+
+
+def evaluate(formula: sympy.Expr, kernel: Kernel, rows_of: Mapping[Domain, int]) -> float:
+    """A formula as a number, for the sizes of the kernel's dims and the rows of a graph."""
+    import sympy
+
+    sizes = {name: rows_of.get(domain, 1) for domain, name in _ROWS.items()}
+    for node in walk([*kernel.outputs, *kernel.buffers]):
+        for d in node.dims:
+            if d.name.isidentifier():
+                sizes.setdefault(d.name, d.size)
+            else:
+                # A dim whose name is no formula is a symbol of that name.
+                sizes.setdefault(str(size(d)), d.size)
+    return float(formula.subs({s: sizes[s.name] for s in formula.free_symbols if isinstance(s, sympy.Symbol)}))
 
 
 def _flops_each(node: Node, per: sympy.Expr) -> sympy.Expr:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from gdsl.ir.node import Node, users, walk
+from gdsl.ir.node import Node, users
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
@@ -20,10 +21,10 @@ from gdsl.passes.options import GraphShape
 FLOAT_BYTES = 4
 
 # Costs in the time of one multiplication of a tiled product. Elementwise work on edges reaches a fraction of that rate;
-# a byte of a node value comes from memory or a shared cache, one of a table from the core's own cache.
+# a byte of a node value comes from memory or a shared cache, one of a table, which counts less, from the core's own.
 ELEMENTWISE_COST = 4.0
 BYTE_COST = 6.0
-CACHED_BYTE_COST = 1.0
+CACHED_BYTES = 1.0 / 6.0
 
 
 def rows(domain: Domain, shape: GraphShape) -> int:
@@ -37,42 +38,64 @@ def rows(domain: Domain, shape: GraphShape) -> int:
     return counts.get(domain, 1)
 
 
+@dataclass(frozen=True)
+class Work:
+    """Operations, each as many multiplications as it costs, and bytes, each as many as it takes from memory."""
+
+    flops: float
+    bytes: float
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.flops + other.flops, self.bytes + other.bytes)
+
+    def __sub__(self, other: Work) -> Work:
+        return Work(self.flops - other.flops, self.bytes - other.bytes)
+
+    @property
+    def cost(self) -> float:
+        return self.flops + BYTE_COST * self.bytes
+
+
 def estimate(program: Program, shape: GraphShape) -> float:
     """The cost of a program on a graph of this shape, in multiplications."""
-    read = users(program.nodes)
-    return sum(_cost(node, shape, read[node]) for node in walk(program.nodes))
+    return work(program.nodes, shape).cost
 
 
-def _cost(node: Node, shape: GraphShape, read_by: Sequence[Node]) -> float:
+def work(outputs: Sequence[Node], shape: GraphShape) -> Work:
+    """What computing the outputs takes, each value once."""
+    read = users(outputs)
+    return sum((_work(node, shape, read[node]) for node in read), Work(0.0, 0.0))
+
+
+def _work(node: Node, shape: GraphShape, read_by: Sequence[Node]) -> Work:
     count = rows(node.domain, shape)
     numel = node.type.numel
     if node.op in ELEMENTWISE:
-        return ELEMENTWISE_COST * ELEMENTWISE[node.op].flops * count * numel
+        return Work(ELEMENTWISE_COST * ELEMENTWISE[node.op].flops * count * numel, 0.0)
     if node.op == "contract":
         return _contraction(node, shape)
     if node.op == "gather":
         # Where one place of many is picked, only that one is read.
-        if read_by and all(u.op == "index" and u.inputs[0] is node for u in read_by):
-            return 0.0
-        return BYTE_COST * FLOAT_BYTES * count * numel
+        picked = bool(read_by) and all(u.op == "index" and u.inputs[0] is node for u in read_by)
+        return Work(0.0, 0.0 if picked else FLOAT_BYTES * count * numel)
     if node.op == "segment":
         added = rows(node.inputs[0].domain, shape) * node.inputs[0].type.numel
-        return ELEMENTWISE_COST * added + 2 * BYTE_COST * FLOAT_BYTES * count * numel
+        return Work(ELEMENTWISE_COST * added, 2 * FLOAT_BYTES * count * numel)
     if node.op == "index":
-        byte_cost = CACHED_BYTE_COST if node.inputs[0].domain is Domain.GLOBAL else BYTE_COST
-        return byte_cost * FLOAT_BYTES * count * numel
+        part = CACHED_BYTES if node.inputs[0].domain is Domain.GLOBAL else 1.0
+        return Work(0.0, part * FLOAT_BYTES * count * numel)
     if node.op in ("scatter", "reduce"):
-        return ELEMENTWISE_COST * rows(node.inputs[0].domain, shape) * node.inputs[0].type.numel
-    return 0.0
+        return Work(ELEMENTWISE_COST * rows(node.inputs[0].domain, shape) * node.inputs[0].type.numel, 0.0)
+    return Work(0.0, 0.0)
 
 
-def _contraction(node: Node, shape: GraphShape) -> float:
+def _contraction(node: Node, shape: GraphShape) -> Work:
     domain = next((i.domain for i in node.inputs if i.domain is not Domain.GLOBAL), Domain.GLOBAL)
     count = rows(domain, shape)
     space = math.prod({d.name: d.size for i in node.inputs for d in i.dims}.values())
-    work = float(count * space * max(1, len(node.inputs) - 1))
+    flops = float(count * space * max(1, len(node.inputs) - 1))
     if domain is Domain.EDGE:
         # A row of a sparse operand has about one number for all the edges of a node.
-        return work / max(1.0, shape.in_degree) if any(is_sparse(i) for i in node.inputs) else work
+        return Work(flops / max(1.0, shape.in_degree) if any(is_sparse(i) for i in node.inputs) else flops, 0.0)
     moved = sum(rows(i.domain, shape) * i.type.numel for i in node.inputs) + rows(node.domain, shape) * node.type.numel
-    return work + BYTE_COST * FLOAT_BYTES * moved
+    return Work(flops, FLOAT_BYTES * moved)

@@ -111,6 +111,45 @@ class Plan:
         return tuple(s for s in self.steps if isinstance(s, Kernel))
 
 
+def why_torch(node: Node) -> str:
+    """Why a step of a plan is torch's and not part of a kernel."""
+    reducer = node.attr("reducer")
+    reasons = [
+        (node.op in VIEWS - {"cat"}, "a view of what lies in memory costs nothing"),
+        (node.op in REFERENCE_ONLY, f"only the torch backend has `{node.op}`"),
+        (node.domain is Domain.GRAPH or node.attr("end") == "g", "pooling over a batch of graphs runs in torch"),
+        (node.op == "contract" and is_dense(node), "a product of matrices is left to the BLAS"),
+        (node.op == "segment" and reducer not in KERNEL_REDUCERS, f"no kernel has the aggregator `{reducer}`"),
+        (node.op == "segment" and len(node.inputs) == 2, "which places of an extreme by kind stay empty is known last"),
+        (
+            node.type.numel > MAX_ACCUMULATOR,
+            f"{node.type.numel:,} numbers do not fit a core's cache in a walk",
+        ),
+        (node.domain is Domain.GLOBAL, "a global value is computed once, not for each row"),
+    ]
+    return next((text for holds, text in reasons if holds), "every reader of it is a step of torch")
+
+
+def boundaries(plan: Plan) -> list[tuple[Node, str, str, str]]:
+    """The values that kernels hand to later kernels: (value, its kernel, a reader, why they are two kernels)."""
+    found = []
+    for k, reader in enumerate(plan.kernels):
+        for maker in plan.kernels[:k]:
+            for node in (n for n in maker.outputs if n in reader.buffers):
+                found.append((node, maker.name, reader.name, _why_apart(node, maker, reader)))
+    return found
+
+
+def _why_apart(node: Node, maker: Kernel, reader: Kernel) -> str:
+    if node in maker.all_totals:
+        return "a sum over all rows is complete only after the last of them"
+    if maker.end and reader.end and maker.end != reader.end:
+        return "one walks in-edges, the other out-edges: a row's value is read at the other end of its edges"
+    if reader.end:
+        return "it is read at the other end of edges, so that all rows must be complete"
+    return "what the reader adds to it comes from a walk over the other end's edges"
+
+
 Slot = tuple[int, str | None]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,19 @@ class Options:
     save:     keep values of the forward pass for the backward pass
     shape:    the graph that costs are evaluated on
     choices:  (name, value) for each choice that a user has taken out of the cost model's hands
+    budget:   the most bytes to keep between the forward and the backward pass; None for no limit
     """
 
     optimise: bool = True
     save: bool = True
     shape: GraphShape = TYPICAL
     choices: tuple[tuple[str, str], ...] = ()
+    budget: int | None = None
 
     def choice(self, name: str, default: str = "auto") -> str:
         """What the user wants of a choice."""
         return dict(self.choices).get(name, default)
+
+    def with_choice(self, name: str, value: str) -> Options:
+        """The same options with one choice made."""
+        return replace(self, choices=tuple(sorted({**dict(self.choices), name: value}.items())))

@@ -64,6 +64,7 @@ def differentiate(
     outputs: Sequence[int],
     keep: frozenset[Node] | None,
     options: Options,
+    log: list[Fired] | None = None,
 ) -> Adjoint:
     """The adjoint of a program by some inputs, for gradients of some outputs.
 
@@ -90,7 +91,7 @@ def differentiate(
     outs = tuple((f"d_{x.attr('name')}", mapping[g]) for x, g in pairs)
     adjoint = Program(f"{program.name}_backward", outs, names)
     if options.optimise:
-        adjoint = optimise(adjoint, options)
+        adjoint = optimise(adjoint, options, log)
     used = set(adjoint.inputs)
     saved = tuple((node, load) for node, load in swap.items() if load in used)
     return Adjoint(adjoint, tuple(x for x, _ in pairs), saved, tuple(g for g in grads if g[1] in used))

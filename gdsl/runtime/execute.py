@@ -166,12 +166,15 @@ def _dtype_of(node: Node, dtype: torch.dtype, index_dtype: torch.dtype) -> torch
     return torch.int64 if c_type(node) == "int64_t" else index_dtype
 
 
+def partial_sums(blocks: int, widest_total: int) -> int:
+    """How many partial sums a kernel makes of each of its totals: one for a group of blocks."""
+    return min(blocks, max(LEAST_GROUPS, TOTAL_NUMBERS // widest_total)) if widest_total else blocks
+
+
 def _launch(call: _Call, memory: dict[Node, Tensor], frame: Frame, plan: CppPlan) -> None:
     order = frame.graph.out_edges if call.over_out_edges else frame.graph.in_edges
     num_blocks = len(order.blocks) - 1
-    groups = num_blocks
-    if call.largest_total:
-        groups = min(groups, max(LEAST_GROUPS, TOTAL_NUMBERS // call.largest_total))
+    groups = partial_sums(num_blocks, call.largest_total)
     # The list keeps converted inputs alive until the kernel has run.
     reads = [_as_stored(_fetch(node, memory, frame), dtype) for node, dtype in call.reads]
     writes = []
