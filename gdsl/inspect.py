@@ -101,7 +101,7 @@ class Inspection:
         for direction, plan in self.plans:
             unit = cpp.generate(plan, self.c_type, self.index_type)
             for kernel in plan.kernels:
-                source = cpp.kernel_source(kernel, plan)
+                source = cpp.kernel_source(kernel, plan, cpp.packed_buffers(plan, self.c_type))
                 found.append(KernelInfo(kernel.name, direction, "cpp", source, kernel, unit))
         return found
 

@@ -28,6 +28,7 @@ from gdsl.passes.options import CHOICES, Options
 from gdsl.passes.pipeline import optimise
 from gdsl.runtime import cache, initialise
 from gdsl.runtime.autograd import Runner
+from gdsl.runtime.execute import C_TYPES
 from gdsl.runtime.graph import Graph, graph_of
 from gdsl.runtime.rewire import rewire
 
@@ -381,10 +382,10 @@ class Layer(nn.Module):
             return self._runners[key]
 
     def _backend_for(self, frame: Frame) -> str:
-        supported = frame.device.type == "cpu" and frame.dtype in (torch.float32, torch.float64)
+        supported = frame.device.type == "cpu" and frame.dtype in C_TYPES
         if self.backend == "cpp" and not supported:
             given = f"{calls.short(frame.dtype)} on {frame.device}"
-            raise InputError(f"the C++ backend runs float32 and float64 on the CPU, not {given}")
+            raise InputError(f"the C++ backend runs {', '.join(map(calls.short, C_TYPES))} on the CPU, not {given}")
         if self.backend != "auto":
             return self.backend
         if not supported:

@@ -21,7 +21,7 @@ from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.printer import expression
 from gdsl.ir.program import Program
-from gdsl.ir.types import Domain
+from gdsl.ir.types import Domain, Kind
 from gdsl.passes.fuse import LEAVES, Kernel, Phase, Plan
 from gdsl.runtime.philox import CPP_SOURCE as PHILOX
 from gdsl.runtime.schedule import HUB_EDGES
@@ -33,22 +33,48 @@ def header(name: str) -> str:
     return Path(__file__).with_name(name).read_text()
 
 
+# The types of numbers by name: what kernels compute with, and what they read where that is half as wide.
+NUMBERS = {
+    "float": ("float", None),
+    "double": ("double", None),
+    "bfloat16": ("float", "gdsl::bf16"),
+    "float16": ("float", "gdsl::f16"),
+}
+
+
 def generate(plan: Plan, dtype: str, index_type: str) -> str:
-    """The translation unit of a plan. ``dtype`` is float or double; ``index_type`` int32_t or int64_t."""
-    return unit([kernel_source(k, plan) for k in plan.kernels], dtype, index_type)
+    """The translation unit of a plan. ``dtype`` is a name of ``NUMBERS``; ``index_type`` int32_t or int64_t."""
+    packed = packed_buffers(plan, dtype)
+    return unit([kernel_source(k, plan, packed) for k in plan.kernels], dtype, index_type)
+
+
+def packed_buffers(plan: Plan, dtype: str) -> frozenset[Node]:
+    """The buffers that are stored half as wide: rows that users and products of matrices give.
+
+    What kernels write stays float, so that a statistic or a sum is rounded once, where a user sees it.
+    """
+    if NUMBERS[dtype][1] is None:
+        return frozenset()
+    written = {o for k in plan.kernels for o in k.outputs}
+    read = {b for k in plan.kernels for b in k.buffers if b not in written and b.domain is not Domain.GLOBAL}
+    inner = {b for b in read if b.op == "graph_value" or b.attr("role") == "saved"}
+    return frozenset(b for b in read - inner if b.kind is Kind.FLOAT)
 
 
 def unit(kernels: Sequence[str], dtype: str, index_type: str) -> str:
     """A translation unit of kernels."""
     # The products take a while to compile: only those units that call one have them.
     products = header("matmul.h") if any(f"gdsl::{f}<" in k for k in kernels for f in FUNCTIONS) else ""
-    types = f"typedef {dtype} T;\ntypedef {index_type} idx_t;\n"
+    computed, stored = NUMBERS[dtype]
+    types = f"typedef {computed} T;\ntypedef {index_type} idx_t;\n"
+    if stored:
+        types = header("half.h") + types + f"typedef {stored} S;\n"
     return "\n".join([header("prelude.h"), PHILOX, products, types, *kernels])
 
 
-def kernel_source(kernel: Kernel, plan: Plan) -> str:
+def kernel_source(kernel: Kernel, plan: Plan, packed: frozenset[Node] = frozenset()) -> str:
     """One kernel as C++ text."""
-    return KernelWriter(kernel, plan.program).write()
+    return KernelWriter(kernel, plan.program, packed).write()
 
 
 def hub_name(kernel: Kernel) -> str:
@@ -72,8 +98,8 @@ class Stage:
 class KernelWriter(Nests):
     """The function around the nests: rows, walks over edges, what is declared where."""
 
-    def __init__(self, kernel: Kernel, program: Program):
-        super().__init__(kernel, program)
+    def __init__(self, kernel: Kernel, program: Program, packed: frozenset[Node] = frozenset()):
+        super().__init__(kernel, program, packed)
         self.users = self._find_users()
 
     # -- what the kernel computes ---------------------------------------------------------------
@@ -181,7 +207,7 @@ class KernelWriter(Nests):
         groups = ["int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks"]
         if self.kernel.end:
             groups.append(", ".join(f"const idx_t* __restrict__ {n}" for n in ("rowptr", "other", "edge")))
-        groups += [f"const {c_type(b)}* __restrict__ {self.name(b)}" for b in self.kernel.buffers]
+        groups += [f"const {self.stored_type(b)}* __restrict__ {self.name(b)}" for b in self.kernel.buffers]
         groups += [f"{c_type(o)}* __restrict__ {self.name(o)}" for o in self.kernel.outputs]
         return [g + "," for g in groups[:-1]] + groups[-1:]
 

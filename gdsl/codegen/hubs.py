@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gdsl.codegen.cpp import KernelWriter, hub_name, unit
+from gdsl.codegen.cpp import KernelWriter, hub_name, packed_buffers, unit
 from gdsl.codegen.nest import Nest
 from gdsl.codegen.values import GLOBAL, ROW, c_type
 from gdsl.ir.node import Node
@@ -34,14 +34,15 @@ def partials(kernel: Kernel) -> list[tuple[Node, bool]]:
 
 def generate_hubs(plan: Plan, dtype: str, index_type: str) -> str:
     """The translation unit of the functions for hubs, one for each kernel of the plan that walks edges."""
-    return unit([hub_source(k, plan.program) for k in plan.kernels if k.phases], dtype, index_type)
+    packed = packed_buffers(plan, dtype)
+    return unit([hub_source(k, plan.program, packed) for k in plan.kernels if k.phases], dtype, index_type)
 
 
-def hub_source(kernel: Kernel, program: Program) -> str:
+def hub_source(kernel: Kernel, program: Program, packed: frozenset[Node] = frozenset()) -> str:
     """The function for the hubs of a kernel, as C++ text."""
     # What an ordinary row keeps for its next walk is computed again: the next walk's chunk may be another thread's.
     phases = tuple(replace(p, kept=()) for p in kernel.phases)
-    return _HubWriter(replace(kernel, phases=phases), program).write()
+    return _HubWriter(replace(kernel, phases=phases), program, packed).write()
 
 
 class _HubWriter(KernelWriter):
@@ -81,7 +82,7 @@ class _HubWriter(KernelWriter):
     def parameters(self) -> list[str]:
         groups = ["int64_t num_hubs, int threads, const int64_t* hubs, const int64_t* first_chunk"]
         groups.append(", ".join(f"const idx_t* __restrict__ {n}" for n in ("rowptr", "other", "edge")))
-        groups += [f"const {c_type(b)}* __restrict__ {self.name(b)}" for b in self.kernel.buffers]
+        groups += [f"const {self.stored_type(b)}* __restrict__ {self.name(b)}" for b in self.kernel.buffers]
         groups += [f"{c_type(o)}* __restrict__ {self.name(o)}" for o in self.kernel.outputs]
         groups += [f"{self._partial_type(*key)}* __restrict__ {name}" for key, name in self.partial.items()]
         return [g + "," for g in groups[:-1]] + groups[-1:]

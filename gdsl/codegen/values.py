@@ -46,9 +46,10 @@ class Values:
     that the text being written reads, by buffer and place.
     """
 
-    def __init__(self, kernel: Kernel, program: Program):
+    def __init__(self, kernel: Kernel, program: Program, packed: frozenset[Node] = frozenset()):
         self.kernel = kernel
         self.program = program
+        self.packed = packed
         self.out = Lines()
         self.names: dict[Node, str] = {}
         self.used: set[str] = set(_RESERVED)
@@ -136,11 +137,19 @@ class Values:
             return f"{name}[{offset}]", depth
         row = {ROW: "i", COLUMN: "j", EDGE: "id"}[where]
         if node.type.numel == 1:
-            return f"{name}[{row}]", depth
+            return self.unpacked(node, f"{name}[{row}]"), depth
         key = (node, where)
         if key not in self.pointers:
             self.pointers[key] = self.fresh(f"{name}_{row}")
-        return f"{self.pointers[key]}[{offset}]", depth
+        return self.unpacked(node, f"{self.pointers[key]}[{offset}]"), depth
+
+    def unpacked(self, node: Node, text: str) -> str:
+        """A number as it is computed with: half as wide numbers are widened where they are read."""
+        return f"T({text})" if node in self.packed else text
+
+    def stored_type(self, node: Node) -> str:
+        """The type of a buffer's numbers."""
+        return "S" if node in self.packed else c_type(node)
 
     def insert_pointers(self, at: int, where: str, row: str) -> None:
         """Declare the row pointers that the region's text uses."""
@@ -148,7 +157,9 @@ class Values:
         for (node, at_where), name in self.pointers.items():
             if at_where == where:
                 numel = node.type.numel
-                line = f"{pad}const {c_type(node)}* __restrict__ {name} = {self.name(node)} + {row} * {numel};"
+                line = (
+                    f"{pad}const {self.stored_type(node)}* __restrict__ {name} = {self.name(node)} + {row} * {numel};"
+                )
                 self.out.lines.insert(at, line)
 
     def insert_prefetches(self, at: int) -> None:

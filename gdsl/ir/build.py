@@ -39,7 +39,8 @@ def const(value: float | int | bool, dims: Sequence[Dim] = ()) -> Node:
 def load(name: str, type: Type, role: str) -> Node:
     """A value that comes from outside.
 
-    ``role`` is "input", "param", "grad" (of an output), "saved" (by the forward pass) or "seed".
+    ``role`` is "input", "param", "grad" (of an output), "saved" or "product" (kept by the
+    forward pass, a statistic or a product of matrices) or "seed".
     """
     _check_dims(type.dims)
     return make("load", (), type, {"name": name, "role": role})

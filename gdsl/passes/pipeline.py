@@ -80,7 +80,11 @@ def differentiate(
     pairs = [(x, g) for x, g in zip(wrt, found, strict=True) if g is not None]
     raw = [g for _, g in pairs]
     candidates = _forward_values(program, raw, keep, options) if options.save else []
-    swap = {node: build.load(saved_name(program, k), node.type, "saved") for k, node in enumerate(candidates)}
+    # A product of matrices may be stored half as wide, as the user's own values; a statistic is not.
+    swap = {
+        node: build.load(saved_name(program, k), node.type, "product" if node.op == "contract" else "saved")
+        for k, node in enumerate(candidates)
+    }
     mapping = substitute(raw, swap)
     names = {**program.names, **{mapping[n]: name for n, name in program.names.items() if n in mapping}}
     for node, gradient in on_the_way.items():

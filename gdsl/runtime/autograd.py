@@ -50,7 +50,7 @@ class Runner:
         """The program alone, with nothing saved."""
         with self._lock:
             if self._plain is None:
-                self._plain = self.compile(self.program)
+                self._plain = self.compile(self.program, len(self.program.outputs))
             return self._plain
 
     def differentiable(self, mask: Mask) -> _Differentiable:
@@ -59,10 +59,11 @@ class Runner:
                 self._differentiable[mask] = _Differentiable(self, mask)
             return self._differentiable[mask]
 
-    def compile(self, program: Program) -> CppPlan | ReferencePlan:
+    def compile(self, program: Program, visible: int) -> CppPlan | ReferencePlan:
+        """A plan; the first ``visible`` outputs are the program's own, others what the backward reads."""
         if self.backend == "torch":
             return ReferencePlan(program.nodes)
-        return CppPlan(lower(program, self.options), self.dtype, self.index_dtype)
+        return CppPlan(lower(program, self.options), self.dtype, self.index_dtype, visible)
 
     def sub(self, program: Program) -> Runner:
         """A runner of another program for the same dtype and backend."""
@@ -81,7 +82,7 @@ class _Differentiable:
         program = runner.program
         extra = tuple((saved_name(program, k), node) for k, node in enumerate(self.saved))
         self.program = Program(program.name, program.outputs + extra, program.names)
-        self.forward = runner.compile(self.program)
+        self.forward = runner.compile(self.program, len(program.outputs))
         self._adjoints: dict[tuple[Mask, Mask], tuple[Adjoint, Runner]] = {}
         self._lock = threading.Lock()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -24,7 +24,14 @@ from gdsl.runtime.graph import Order
 from gdsl.runtime.schedule import HUB_EDGES
 
 # The C++ names of what kernels compute with and count in.
-C_TYPES = {torch.float32: "float", torch.float64: "double"}
+C_TYPES = {
+    torch.float32: "float",
+    torch.float64: "double",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
+# Kernels read these, compute in float32, and write float32.
+HALF = (torch.bfloat16, torch.float16)
 INDEX_TYPES = {torch.int32: "int32_t", torch.int64: "int64_t"}
 
 # Partial sums of a total take at most about this many numbers, yet never fewer groups than feed the threads.
@@ -76,14 +83,14 @@ class _Torch:
 class CppPlan:
     """A plan whose kernels are compiled C++."""
 
-    def __init__(self, plan: Plan, dtype: torch.dtype, index_dtype: torch.dtype):
-        self.plan, self.dtype, self.index_dtype = plan, dtype, index_dtype
+    def __init__(self, plan: Plan, dtype: torch.dtype, index_dtype: torch.dtype, visible: int):
+        self.plan, self.stored, self.index_dtype, self.visible = plan, dtype, index_dtype, visible
+        self.dtype = torch.float32 if dtype in HALF else dtype
         self.source = cpp.generate(plan, C_TYPES[dtype], INDEX_TYPES[index_dtype])
         library = cache.load(self.source, name=plan.program.name) if plan.kernels else None
         written = {o for k in plan.kernels for o in k.outputs}
         self.steps = [
-            _torch_step(s.node, written) if isinstance(s, TorchStep) else _bind(s, library, dtype, index_dtype)
-            for s in plan.steps
+            _torch_step(s.node, written) if isinstance(s, TorchStep) else _bind(s, library, self) for s in plan.steps
         ]
         self.releases = _last_uses(plan)
         self.outputs = tuple((o, o in written) for o in plan.program.nodes)
@@ -91,25 +98,35 @@ class CppPlan:
     def run(self, values: Mapping[Node, Tensor], frame: Frame) -> list[Tensor]:
         """The program's outputs. ``values`` has a tensor for each load."""
         memory: dict[Node, Tensor] = dict(values)
+        half = self.stored is not self.dtype
+        if half:
+            frame = replace(frame, dtype=self.dtype)
         for step, dead in zip(self.steps, self.releases, strict=True):
             if isinstance(step, _Torch):
                 args = [_fetch(i, memory, frame) for i in step.node.inputs]
+                if half:
+                    args = [a.float() if a.dtype in HALF else a for a in args]
                 if step.product is not None:
-                    memory[step.node] = step.product([a if a.is_contiguous() else a.contiguous() for a in args])
+                    made = step.product([a if a.is_contiguous() else a.contiguous() for a in args])
                 else:
-                    memory[step.node] = reference.evaluate(step.node, args, frame)
+                    made = reference.evaluate(step.node, args, frame)
+                narrow = half and made.dtype is self.dtype and step.node.domain is not Domain.GLOBAL
+                memory[step.node] = made.to(self.stored) if narrow else made
             else:
                 _launch(step, memory, frame, self)
             for node in dead:
                 memory.pop(node, None)
-        return [
+        found = [
             memory[o] if whole else reference.full(_fetch(o, memory, frame), o.type, frame) for o, whole in self.outputs
         ]
+        if half:
+            found[: self.visible] = [v.to(self.stored) if v.dtype is self.dtype else v for v in found[: self.visible]]
+        return found
 
     @cached_property
     def hubs(self) -> ctypes.CDLL:
         """The functions for rows that are hubs, compiled for the first graph that has some."""
-        source = generate_hubs(self.plan, C_TYPES[self.dtype], INDEX_TYPES[self.index_dtype])
+        source = generate_hubs(self.plan, C_TYPES[self.stored], INDEX_TYPES[self.index_dtype])
         return cache.load(source, name=f"{self.plan.program.name}_hubs")
 
 
@@ -136,8 +153,10 @@ def _last_uses(plan: Plan) -> list[tuple[Node, ...]]:
     return [tuple(n for n, at in last.items() if at == k and n not in outputs) for k in range(len(plan.steps))]
 
 
-def _bind(kernel: Kernel, library: ctypes.CDLL | None, dtype: torch.dtype, index_dtype: torch.dtype) -> _Call:
+def _bind(kernel: Kernel, library: ctypes.CDLL | None, plan: CppPlan) -> _Call:
     assert library is not None
+    dtype, index_dtype = plan.dtype, plan.index_dtype
+    packed = cpp.packed_buffers(plan.plan, C_TYPES[plan.stored])
     function = getattr(library, kernel.name)
     function.restype = None
     pointers = len(kernel.buffers) + len(kernel.outputs) + 1 + (3 if kernel.end else 0)
@@ -147,7 +166,7 @@ def _bind(kernel: Kernel, library: ctypes.CDLL | None, dtype: torch.dtype, index
         function,
         walks=kernel.end is not None,
         over_out_edges=kernel.end == "j" or kernel.rows is Domain.SOURCE,
-        reads=tuple((b, _dtype_of(b, dtype, index_dtype)) for b in kernel.buffers),
+        reads=tuple((b, _dtype_of(b, plan.stored if b in packed else dtype, index_dtype)) for b in kernel.buffers),
         writes=tuple(
             _Write(o, None if o in totals else o.domain, o.type.shape, _dtype_of(o, dtype, index_dtype))
             for o in kernel.outputs
