@@ -157,12 +157,17 @@ class KernelWriter(Nests):
         out.depth -= 1
         out.open(")")
         totals = kernel.all_totals
-        kept = [k for p in kernel.phases for k in p.kept]
+        kept = kernel.kept
         out.add("#pragma omp parallel num_threads(threads)")
         out.open("")
+        if kept:
+            numbers = sum(node.type.numel for node in kept)
+            out.add(f"T* const mine = scratch + omp_get_thread_num() * (max_degree + 1) * {numbers};")
+        before = 0
         for node in kept:
             name = self.kept[node] = self.fresh("kept_" + self.name(node))
-            out.add(f"T* __restrict__ {name} = (T*)malloc(sizeof(T) * {node.type.numel} * (max_degree + 1));")
+            out.add(f"T* __restrict__ {name} = mine + (max_degree + 1) * {before};")
+            before += node.type.numel
         out.add("#pragma omp for schedule(dynamic, 1)")
         out.open("for (int64_t group = 0; group < groups; ++group)")
         for node in totals:
@@ -179,8 +184,6 @@ class KernelWriter(Nests):
         self.row()
         out.close()
         out.close()
-        for node in kept:
-            out.add(f"free({self.kept[node]});")
         out.close()
         out.close()
         return "\n".join(out.lines) + "\n"
@@ -209,6 +212,8 @@ class KernelWriter(Nests):
             groups.append(", ".join(f"const idx_t* __restrict__ {n}" for n in ("rowptr", "other", "edge")))
         groups += [f"const {self.stored_type(b)}* __restrict__ {self.name(b)}" for b in self.kernel.buffers]
         groups += [f"{c_type(o)}* __restrict__ {self.name(o)}" for o in self.kernel.outputs]
+        if self.kernel.kept:
+            groups.append("T* __restrict__ scratch")
         return [g + "," for g in groups[:-1]] + groups[-1:]
 
     # -- rows ----------------------------------------------------------------------------------

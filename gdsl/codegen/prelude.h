@@ -4,6 +4,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+extern "C" int omp_get_thread_num(void);
+
 namespace gdsl {
 
 typedef float f32;

@@ -26,7 +26,7 @@ _RESERVED = frozenset(
     operator or private protected public register return short signed sizeof static struct switch template this throw
     true try typedef typeid typename union unsigned using virtual void volatile while xor gdsl T idx_t i j e id n at
     upto block blocks group groups threads num_blocks num_rows rowptr other edge begin end first last stop ahead
-    max_degree free malloc main seed exp log abs sin cos tanh pow floor sqrt""".split()
+    max_degree mine scratch main seed exp log abs sin cos tanh pow floor sqrt""".split()
 )
 
 # Names that C headers may define as macros or types.

@@ -81,6 +81,11 @@ class Kernel:
         return (*self.totals, *(t for p in self.phases for t in p.totals))
 
     @property
+    def kept(self) -> tuple[Node, ...]:
+        """The edge values that one walk over a row leaves for the next."""
+        return tuple(k for p in self.phases for k in p.kept)
+
+    @property
     def outputs(self) -> tuple[Node, ...]:
         """Everything it writes, in the order of its arguments."""
         found = [*self.stores, *self.totals]

@@ -69,6 +69,7 @@ class _Call:
     reads: tuple[tuple[Node, torch.dtype], ...]
     writes: tuple[_Write, ...]
     largest_total: int
+    kept: int
     kernel: Kernel
 
 
@@ -159,7 +160,7 @@ def _bind(kernel: Kernel, library: ctypes.CDLL | None, plan: CppPlan) -> _Call:
     packed = cpp.packed_buffers(plan.plan, C_TYPES[plan.stored])
     function = getattr(library, kernel.name)
     function.restype = None
-    pointers = len(kernel.buffers) + len(kernel.outputs) + 1 + (3 if kernel.end else 0)
+    pointers = len(kernel.buffers) + len(kernel.outputs) + 1 + (3 if kernel.end else 0) + bool(kernel.kept)
     function.argtypes = [ctypes.c_int64, ctypes.c_int64, ctypes.c_int, ctypes.c_int64] + [ctypes.c_void_p] * pointers
     totals = set(kernel.all_totals)
     return _Call(
@@ -172,6 +173,7 @@ def _bind(kernel: Kernel, library: ctypes.CDLL | None, plan: CppPlan) -> _Call:
             for o in kernel.outputs
         ),
         largest_total=max((t.type.numel for t in totals), default=0),
+        kept=sum(k.type.numel for k in kernel.kept),
         kernel=kernel,
     )
 
@@ -204,7 +206,11 @@ def _launch(call: _Call, memory: dict[Node, Tensor], frame: Frame, plan: CppPlan
         fixed = (order.blocks, order.rowptr, order.index, order.edge) if call.walks else (order.blocks,)
         threads = min(torch.get_num_threads(), groups)
         pointers = [t.data_ptr() for t in (*fixed, *reads, *writes)]
-        call.function(num_blocks, groups, threads, min(order.max_degree, HUB_EDGES), *pointers)
+        most = min(order.max_degree, HUB_EDGES)
+        if call.kept:
+            scratch = torch.empty(threads * call.kept * (most + 1), dtype=plan.dtype)
+            pointers.append(scratch.data_ptr())
+        call.function(num_blocks, groups, threads, most, *pointers)
     of_hubs = _launch_hubs(call, order, reads, writes, plan) if call.kernel.phases and len(order.hubs) else {}
     for w, value in zip(call.writes, writes, strict=True):
         memory[w.node] = value if w.domain is not None else value[0] if groups == 1 else value.sum(0)

@@ -61,11 +61,13 @@ extern "C" void GATv2_1(
     const T* __restrict__ right,
     const T* __restrict__ att,
     const T* __restrict__ in_degree,
-    T* __restrict__ ratio
+    T* __restrict__ ratio,
+    T* __restrict__ scratch
 ) {
     #pragma omp parallel num_threads(threads)
     {
-        T* __restrict__ kept_score = (T*)malloc(sizeof(T) * 2 * (max_degree + 1));
+        T* const mine = scratch + omp_get_thread_num() * (max_degree + 1) * 2;
+        T* __restrict__ kept_score = mine + (max_degree + 1) * 0;
         #pragma omp for schedule(dynamic, 1)
         for (int64_t group = 0; group < groups; ++group) {
             const int64_t first = blocks[num_blocks * group / groups];
@@ -135,7 +137,6 @@ extern "C" void GATv2_1(
                 }
             }
         }
-        free(kept_score);
     }
 }
 
