@@ -202,9 +202,11 @@ INPUTS: dict[str, tuple[Callable[[], Any], str]] = {
     "unknown keyword": (call("gcn", X, EDGES, weights=E), f"{USAGE}: there is no `weights`"),
     "too many arguments": (call("gcn", X, EDGES, None, None), f"{USAGE}, and got 4 arguments"),
     "an argument twice": (call("gcn", X, EDGES, x=X), f"{USAGE}, and `x` came twice"),
-    "half precision in C++": (
-        lambda: gdsl.compile(PROGRAMS["GCN"][0], 3, 2, backend="cpp").bfloat16()(X.bfloat16(), EDGES),
-        "the C++ backend runs float32 and float64 on the CPU, not bfloat16 on cpu",
+    "eight bits in C++": (
+        lambda: gdsl.compile(PROGRAMS["GCN"][0], 3, 2, backend="cpp").to(torch.float8_e5m2)(
+            X.to(torch.float8_e5m2), EDGES
+        ),
+        "the C++ backend runs float32, float64, bfloat16, float16 on the CPU, not float8_e5m2 on cpu",
     ),
 }
 

@@ -823,7 +823,7 @@ def test_choices() -> None:
         found = layer(x, graph, kind)
         torch.testing.assert_close(found, wanted)
         found.sum().backward()
-    with pytest.raises(gdsl.InputError, match="there is no choice `speed`; there are aggregate"):
+    with pytest.raises(gdsl.InputError, match="there is no choice `speed`; there are memory, aggregate"):
         layer.choose(speed="high")
     with pytest.raises(gdsl.InputError, match="`aggregate` is one of auto, first, last, not 'middle'"):
         layer.choose(aggregate="middle")
