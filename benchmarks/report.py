@@ -135,11 +135,61 @@ def _small(found: Mapping[str, Any]) -> str:
     return f"{head}\n\n{table(['layer', 'by', 'fwd µs', 'fwd+bwd µs'], rows)}"
 
 
+def _scaling(found: Mapping[str, Any]) -> str:
+    rows = found["results"]
+    counts = sorted((k for k in rows[0] if k.isdigit()), key=int)
+    header = ["layer", "edges", *(f"ms, {k} thread{'s' if k != '1' else ''}" for k in counts), "ns an edge", "speed-up"]
+    cells = []
+    for r in rows:
+        most = r[counts[-1]]
+        times = [_number(r[k]) for k in counts]
+        cells.append([r["layer"], f"{r['edges']:,}", *times, _number(most * 1e6 / r["edges"]), f"{r['1'] / most:.2f}"])
+    slopes = ", ".join(f"{name} {slope:.2f}" for name, slope in found["slopes"].items())
+    head = (
+        f"Forward + backward, {found['features']} features, {found['degree']} edges a node; medians of "
+        f"{found['rounds']} calls. Slope of log time against log edges: {slopes}."
+    )
+    return f"{head}\n\n{table(header, cells)}"
+
+
 _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "layers": _layers,
     "startup": _startup,
     "small": _small,
+    "scaling": _scaling,
 }
+
+
+# -- the plot --------------------------------------------------------------------------------------
+
+
+def plot(found: Mapping[str, Any], path: str) -> None:
+    """Bars of how many times longer each peer takes, by layer, forward + backward, as a picture."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "gdsl"
+    from matplotlib import pyplot
+
+    ratios: dict[str, dict[str, float]] = {}
+    for row in found["results"]:
+        if "over_gdsl" in row.get("both", {}):
+            ratios.setdefault(row["implementation"], {})[row["layer"]] = row["both"]["over_gdsl"]
+    layers = list(dict.fromkeys(r["layer"] for r in found["results"]))
+    height = 0.8 / max(len(ratios), 1)
+    figure, axes = pyplot.subplots(figsize=(7, 0.5 + 0.42 * len(layers)))
+    for k, (name, values) in enumerate(ratios.items()):
+        places = [layers.index(layer) + (k - len(ratios) / 2 + 0.5) * height for layer in values]
+        bars = axes.barh(places, list(values.values()), height, label=name)
+        axes.bar_label(bars, fmt="%.1f", fontsize=6, padding=2)
+    axes.axvline(1.0, color="black", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(layers)), layers)
+    axes.invert_yaxis()
+    axes.set_xlabel("times as long as gdsl, forward + backward")
+    axes.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
 
 
 # -- the page --------------------------------------------------------------------------------------
@@ -159,7 +209,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("results", nargs="+", help="JSON files")
     parser.add_argument("--page", default=str(PAGE), help="the Markdown file to change")
+    parser.add_argument("--plot", help="an SVG of the first file's ratios to write; needs matplotlib")
+    parser.add_argument("--only-plot", action="store_true", help="leave the page as it is")
     args = parser.parse_args()
+    if args.plot:
+        plot(json.loads(Path(args.results[0]).read_text()), args.plot)
+    if args.only_plot:
+        return
     path = Path(args.page)
     page = path.read_text()
     for name in args.results:

@@ -155,6 +155,8 @@ class _Ledger:
                     f"    {direction} {kernel.name}: {_bytes(moved)}, {flops / 1e6:,.1f} Mflop, "
                     f"{intensity:.2f} flops a byte: bound by {_bound(intensity)}"
                 )
+                if _is_sparse_product(kernel):
+                    yield "        a plain weighted sum: a vendor's sparse product was slower in every measured run"
 
 
 # Flops a byte at which memory and arithmetic take equally long, on the processors that this was measured on: see
@@ -164,6 +166,16 @@ _BALANCE = 6.0
 
 def _bound(intensity: float) -> str:
     return "memory" if intensity < _BALANCE else "arithmetic"
+
+
+def _is_sparse_product(kernel: Kernel) -> bool:
+    """Whether a kernel is one walk that sums rows at the other end, each with at most one number an edge as weight."""
+    roots = [r for p in kernel.phases for r in p.roots]
+    if len(roots) != 1 or roots[0].op != "segment" or roots[0].attr("reducer") != "sum" or len(roots[0].inputs) != 1:
+        return False
+    e = roots[0].inputs[0]
+    factors = e.inputs if e.op == "mul" else (e,)
+    return all(f.op == "gather" or f.type.numel == 1 for f in factors) and any(f.op == "gather" for f in factors)
 
 
 def _constants(f: Fired) -> dict[Node, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 MACHINE = {"date", "command", "commit", "versions", "cpu", "cores", "threads", "ceilings"}
-MARKERS = "".join(f"<!-- begin {n} -->\nold\n<!-- end {n} -->\n" for n in ("layers", "startup", "small"))
+MARKERS = "".join(f"<!-- begin {n} -->\nold\n<!-- end {n} -->\n" for n in ("layers", "startup", "small", "scaling"))
 
 
 def _run(repository: Path, script: str, *arguments: str, **variables: str) -> str:
@@ -40,7 +40,7 @@ def _found(repository: Path, folder: Path, script: str, *arguments: str) -> dict
     page.write_text(MARKERS)
     _run(repository, "report.py", str(path), "--page", str(page))
     text = page.read_text()
-    assert text.count("\nold\n") == 2
+    assert text.count("\nold\n") == 3
     assert f"<!-- begin {found['kind']} -->" in text
     assert found["machine"]["date"] in text
     return found
@@ -71,10 +71,32 @@ def test_layers(repository: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_every_layer_agrees_with_its_peers(repository: Path, tmp_path: Path) -> None:
     layers = ["GCN", "SAGE", "SAGE-max", "GIN", "GAT", "GATv2", "AGNN", "Transformer", "EdgeConv"]
+    layers += ["PointNet", "CGConv", "NNConv", "GMM", "RGCN", "PNA"]
     found = _layers(repository, tmp_path, ",".join(layers), "pyg-sorted,torch.sparse")
     assert [r["layer"] for r in found["results"] if r["implementation"] == "gdsl"] == layers
     assert not [r for r in found["results"] if "failed" in r]
     assert all(max(r["difference"].values()) < 1e-3 for r in found["results"] if "difference" in r)
+
+
+def test_the_plot(repository: Path, tmp_path: Path) -> None:
+    row = {"layer": "GCN", "implementation": "pyg", "both": {"over_gdsl": 3.0}}
+    path, page, picture = tmp_path / "found.json", tmp_path / "page.md", tmp_path / "layers.svg"
+    found = {"kind": "layers", "graph": {"name": "power-law", "nodes": 1, "edges": 1}, "features": 4, "repeats": 1,
+             "calls": 1, "results": [row, {**row, "implementation": "gdsl", "both": {}}],
+             "machine": {}}  # fmt: skip
+    path.write_text(json.dumps(found))
+    page.write_text(MARKERS)
+    _run(repository, "report.py", str(path), "--page", str(page), "--plot", str(picture), "--only-plot")
+    assert "<svg" in picture.read_text()
+    assert page.read_text() == MARKERS
+
+
+def test_scaling(repository: Path, tmp_path: Path) -> None:
+    found = _found(repository, tmp_path, "scaling.py", "--least", "1000", "--most", "10000")
+    assert [(r["layer"], r["edges"]) for r in found["results"]] == [
+        ("GCN", 1000), ("GAT", 1000), ("GCN", 10000), ("GAT", 10000),
+    ]  # fmt: skip
+    assert found["slopes"].keys() == {"GCN", "GAT"}
 
 
 def test_startup(repository: Path, tmp_path: Path) -> None:
@@ -95,7 +117,7 @@ def test_small(repository: Path, tmp_path: Path) -> None:
 
 def test_the_page_has_a_place_for_every_table(repository: Path) -> None:
     page = (repository / "docs" / "performance.md").read_text()
-    for name in ("layers", "layers-github", "layers-molecules", "startup", "small"):
+    for name in ("layers", "layers-github", "layers-molecules", "startup", "small", "scaling"):
         assert page.index(f"<!-- begin {name} -->") < page.index(f"<!-- end {name} -->")
 
 
