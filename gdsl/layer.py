@@ -37,6 +37,9 @@ BACKENDS = ("auto", "cpp", "torch")
 # What a copy of a layer makes anew.
 _OWN_CACHES = ("_lock", "_typed", "_known", "_saved_numbers", "_specialisations", "_runners", "_last")
 
+# Kinds of calls that a layer remembers: a stream of graphs of all sizes must not fill the memory.
+MOST_KNOWN = 1024
+
 _UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -265,6 +268,8 @@ class Layer(nn.Module):
         inputs = [d for d in typed.declarations if d.role == "input" and d.name in tensors]
         if not plain or len(places) < len(args) or any(id(tensors[d.name]) not in places for d in inputs):
             return
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
         self._known[facts] = Known(
             typed,
             key,

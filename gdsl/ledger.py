@@ -15,7 +15,7 @@ from gdsl.ir.types import Domain
 from gdsl.passes import cost, fuse
 from gdsl.passes.estimate import Work, work
 from gdsl.passes.forecast import Forecast, forecast, size
-from gdsl.passes.fuse import Plan, TorchStep
+from gdsl.passes.fuse import Kernel, Plan, TorchStep
 from gdsl.passes.options import GraphShape
 from gdsl.passes.pipeline import optimise
 from gdsl.passes.rewrite import Fired

@@ -827,3 +827,12 @@ def test_choices() -> None:
         layer.choose(speed="high")
     with pytest.raises(gdsl.InputError, match="`aggregate` is one of auto, first, last, not 'middle'"):
         layer.choose(aggregate="middle")
+
+
+def test_remembered_kinds_of_calls_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gdsl.layer.MOST_KNOWN", 3)
+    layer = gdsl.compile("layer Sum { node x[a] aggregate s = sum(x[j]) update y = s }")
+    for nodes in range(2, 12):
+        y = layer(torch.ones(nodes, 2), gdsl.Graph(torch.tensor([[0], [1]]), nodes))
+        assert y.sum() == 2
+        assert len(layer._known) <= 3
