@@ -135,6 +135,21 @@ def _small(found: Mapping[str, Any]) -> str:
     return f"{head}\n\n{table(['layer', 'by', 'fwd µs', 'fwd+bwd µs'], rows)}"
 
 
+def _shares(found: Mapping[str, Any]) -> str:
+    header = [
+        "layer",
+        *(f"{mode} {what}" for mode in ("fwd", "fwd+bwd") for what in ("GB", "Gflop", "of copy", "of peak")),
+    ]
+    cells = []
+    for r in found["results"]:
+        row = [r["layer"]]
+        for mode in ("forward", "both"):
+            m = r[mode]
+            row += [_number(m["gb"]), _number(m["gflop"]), f"{100 * m['bandwidth']:.0f}%", f"{100 * m['peak']:.0f}%"]
+        cells.append(row)
+    return table(header, cells)
+
+
 def _scaling(found: Mapping[str, Any]) -> str:
     rows = found["results"]
     counts = sorted((k for k in rows[0] if k.isdigit()), key=int)
@@ -157,6 +172,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "startup": _startup,
     "small": _small,
     "scaling": _scaling,
+    "shares": _shares,
 }
 
 

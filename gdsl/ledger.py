@@ -3,6 +3,7 @@ edges are shared out, what the plan will hold in memory, and what bounds each ke
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -157,6 +158,29 @@ class _Ledger:
                 )
                 if _is_sparse_product(kernel):
                     yield "        a plain weighted sum: a vendor's sparse product was slower in every measured run"
+
+
+def traffic(found: Inspection, graph: Graph, dtype: torch.dtype) -> dict[str, tuple[float, float]]:
+    """Bytes moved and operations of the forward and of the backward plans on a graph, kernels and products of torch.
+
+    Bytes are counted as if no cache held a gathered row, each product reads and writes its matrices once, and a
+    multiplication with its addition counts as two operations.
+    """
+    book = _Ledger(found, graph, dtype)
+    sums = {"forward": (0.0, 0.0), "backward": (0.0, 0.0)}
+    for direction, plan in found.plans:
+        moved, flops = sums[direction]
+        for kernel in plan.kernels:
+            moved += cost.evaluate(cost.bytes_moved(kernel, book.width), kernel, book.rows)
+            flops += cost.evaluate(cost.flops(kernel), kernel, book.rows)
+        for step in plan.steps:
+            if isinstance(step, TorchStep) and step.node.op == "contract":
+                held = [*step.node.inputs, step.node]
+                moved += sum(size(n, book.rows, book.width, book.index_width) for n in held)
+                space = {d.name: d.size for i in step.node.inputs for d in i.dims}
+                flops += 2.0 * math.prod(space.values()) * max(book.rows.get(n.domain, 1) for n in held)
+        sums[direction] = (moved, flops)
+    return sums
 
 
 # Flops a byte at which memory and arithmetic take equally long, on the processors that this was measured on: see

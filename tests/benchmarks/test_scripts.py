@@ -91,6 +91,13 @@ def test_the_plot(repository: Path, tmp_path: Path) -> None:
     assert page.read_text() == MARKERS
 
 
+def test_shares(repository: Path, tmp_path: Path) -> None:
+    _layers(repository, tmp_path, "GCN", "torch.sparse")
+    text = _run(repository, "shares.py", str(tmp_path / "found.json"), "--markdown")
+    row = next(line for line in text.splitlines() if line.startswith("| GCN"))
+    assert row.count("%") == 4
+
+
 def test_scaling(repository: Path, tmp_path: Path) -> None:
     found = _found(repository, tmp_path, "scaling.py", "--least", "1000", "--most", "10000")
     assert [(r["layer"], r["edges"]) for r in found["results"]] == [
@@ -117,7 +124,7 @@ def test_small(repository: Path, tmp_path: Path) -> None:
 
 def test_the_page_has_a_place_for_every_table(repository: Path) -> None:
     page = (repository / "docs" / "performance.md").read_text()
-    for name in ("layers", "layers-github", "layers-molecules", "startup", "small", "scaling"):
+    for name in ("layers", "layers-github", "layers-molecules", "startup", "small", "scaling", "shares"):
         assert page.index(f"<!-- begin {name} -->") < page.index(f"<!-- end {name} -->")
 
 
