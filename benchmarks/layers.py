@@ -7,7 +7,7 @@
 Each (layer, implementation) runs in a process of its own; only one computes at a time. Time is taken in
 rounds: in each round every implementation makes a few calls in its turn, so that a machine that gets slower
 slows all of them, and ratios are taken within a round. Before that, each one's outputs and gradients are
-compared with torch_geometric's for the same weights, and the run ends if gdsl's differ by more than 1e-3 in norm.
+compared with torch_geometric's for the same weights, and the run ends if gdsl's differ by more than 1e-3 (root mean square).
 """
 
 from __future__ import annotations
@@ -203,12 +203,13 @@ def _compare(name: str, rows: Mapping[str, Row], requests: Mapping[str, Request]
 
 
 def _difference(found: Tensor, expected: Tensor) -> float:
-    """The norm of the difference, in units of the norm of what was expected.
+    """The root mean square of the difference, in units of that of what was expected where that is above 1.
 
     Not the largest difference: where the two best edges of a maximum differ by a rounding error, the other one may
-    win, and then a few gradients go to other nodes.
+    win, and then a few gradients go to other nodes. And not relative below 1: some gradients are zero but for rounding.
     """
-    return float((found - expected).double().norm() / expected.double().norm().clamp(min=1e-30))
+    scale = max(1.0, float(expected.double().square().mean().sqrt()))
+    return float((found - expected).double().square().mean().sqrt()) / scale
 
 
 def _time(timed: Mapping[str, Child], rows: Mapping[str, Row], settings: Settings) -> None:
