@@ -7,7 +7,8 @@
 Each (layer, implementation) runs in a process of its own; only one computes at a time. Time is taken in
 rounds: in each round every implementation makes a few calls in its turn, so that a machine that gets slower
 slows all of them, and ratios are taken within a round. Before that, each one's outputs and gradients are
-compared with torch_geometric's for the same weights, and the run ends if gdsl's differ by more than 1e-3 (root mean square).
+compared with torch_geometric's for the same weights, and the run ends if gdsl's differ by more than 1e-3 in root
+mean square.
 """
 
 from __future__ import annotations
