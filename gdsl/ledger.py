@@ -35,6 +35,7 @@ def ledger(found: Inspection, graph: Graph, dtype: torch.dtype) -> str:
 class _Ledger:
     def __init__(self, found: Inspection, graph: Graph, dtype: torch.dtype):
         self.found, self.graph = found, graph
+        self.arguments = dict(found.typed.arguments)
         self.width, self.index_width = dtype.itemsize, graph.index_dtype.itemsize
         self.shape = GraphShape(graph.num_sources, graph.num_targets, graph.num_edges)
         self.rows = {
@@ -149,8 +150,8 @@ class _Ledger:
     def kernels(self) -> Iterator[str]:
         for direction, plan in self.found.plans:
             for kernel in plan.kernels:
-                moved = cost.evaluate(cost.bytes_moved(kernel, self.width), kernel, self.rows)
-                flops = cost.evaluate(cost.flops(kernel), kernel, self.rows)
+                moved = cost.evaluate(cost.bytes_moved(kernel, self.width), kernel, self.rows, self.arguments)
+                flops = cost.evaluate(cost.flops(kernel), kernel, self.rows, self.arguments)
                 intensity = flops / moved if moved else 0.0
                 yield (
                     f"    {direction} {kernel.name}: {_bytes(moved)}, {flops / 1e6:,.1f} Mflop, "
@@ -171,8 +172,8 @@ def traffic(found: Inspection, graph: Graph, dtype: torch.dtype) -> dict[str, tu
     for direction, plan in found.plans:
         moved, flops = sums[direction]
         for kernel in plan.kernels:
-            moved += cost.evaluate(cost.bytes_moved(kernel, book.width), kernel, book.rows)
-            flops += cost.evaluate(cost.flops(kernel), kernel, book.rows)
+            moved += cost.evaluate(cost.bytes_moved(kernel, book.width), kernel, book.rows, book.arguments)
+            flops += cost.evaluate(cost.flops(kernel), kernel, book.rows, book.arguments)
         for step in plan.steps:
             if isinstance(step, TorchStep) and step.node.op == "contract":
                 held = [*step.node.inputs, step.node]

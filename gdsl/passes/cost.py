@@ -14,6 +14,7 @@ from gdsl.ir.node import Node, walk
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.types import Dim, Domain, Kind
 from gdsl.passes.fuse import LEAVES, Kernel
+from gdsl.passes.layout import is_sparse
 
 if TYPE_CHECKING:
     import sympy
@@ -116,15 +117,22 @@ def flops(kernel: Kernel) -> sympy.Expr:
         if node in buffers or node.op in LEAVES:
             continue
         per = rows(kernel.rows) if place == "row" else rows(Domain.EDGE)
-        total += per * _flops_each(node, per)
+        each = _flops_each(node, per)
+        if node.op == "contract" and any(is_sparse(i) for i in node.inputs):
+            # Of a row's edges, about one has a number at each place.
+            each = each * rows(kernel.rows) / rows(Domain.EDGE)
+        total += per * each
     return sympy.expand(total)
 
 
-def evaluate(formula: sympy.Expr, kernel: Kernel, rows_of: Mapping[Domain, int]) -> float:
-    """A formula as a number, for the sizes of the kernel's dims and the rows of a graph."""
+def evaluate(
+    formula: sympy.Expr, kernel: Kernel, rows_of: Mapping[Domain, int], arguments: Mapping[str, object]
+) -> float:
+    """A formula as a number, for the sizes of the kernel's dims, the rows of a graph and the layer's arguments."""
     import sympy
 
-    sizes = {name: rows_of.get(domain, 1) for domain, name in _ROWS.items()}
+    sizes: dict[str, object] = {name: rows_of.get(domain, 1) for domain, name in _ROWS.items()}
+    sizes |= {name: value for name, value in arguments.items() if isinstance(value, int)}
     for node in walk([*kernel.outputs, *kernel.buffers]):
         for d in node.dims:
             if d.name.isidentifier():
