@@ -98,10 +98,13 @@ class Inspection:
 
     def kernels(self) -> list[KernelInfo]:
         found = []
-        for direction, plan in self.plans:
-            unit = cpp.generate(plan, self.c_type, self.index_type)
+        visible = [len(program.outputs) for program in self.programs]
+        for k, (direction, plan) in enumerate(self.plans):
+            seen = visible[k] if direction == "forward" else None
+            unit = cpp.generate(plan, self.c_type, self.index_type, seen)
+            packed = cpp.packed_buffers(plan, self.c_type, seen)
             for kernel in plan.kernels:
-                source = cpp.kernel_source(kernel, plan, cpp.packed_buffers(plan, self.c_type))
+                source = cpp.kernel_source(kernel, plan, packed)
                 found.append(KernelInfo(kernel.name, direction, "cpp", source, kernel, unit))
         return found
 

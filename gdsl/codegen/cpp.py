@@ -16,13 +16,13 @@ from pathlib import Path
 from gdsl.codegen.loops import Nests
 from gdsl.codegen.nest import Nest
 from gdsl.codegen.products import FUNCTIONS, Product, block_edges, product_of
-from gdsl.codegen.values import COLUMN, EDGE, GLOBAL, ROW, c_type, local_type
+from gdsl.codegen.values import COLUMN, EDGE, GLOBAL, ROW, local_type
 from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.printer import expression
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
-from gdsl.passes.fuse import LEAVES, Kernel, Phase, Plan
+from gdsl.passes.fuse import LEAVES, Kernel, Phase, Plan, TorchStep
 from gdsl.runtime.philox import CPP_SOURCE as PHILOX
 from gdsl.runtime.schedule import HUB_EDGES
 
@@ -42,23 +42,33 @@ NUMBERS = {
 }
 
 
-def generate(plan: Plan, dtype: str, index_type: str) -> str:
-    """The translation unit of a plan. ``dtype`` is a name of ``NUMBERS``; ``index_type`` int32_t or int64_t."""
-    packed = packed_buffers(plan, dtype)
+def generate(plan: Plan, dtype: str, index_type: str, visible: int | None = None) -> str:
+    """The translation unit of a plan. ``dtype`` is a name of ``NUMBERS``; ``index_type`` int32_t or int64_t.
+
+    A user sees the first ``visible`` outputs, or all.
+    """
+    packed = packed_buffers(plan, dtype, visible)
     return unit([kernel_source(k, plan, packed) for k in plan.kernels], dtype, index_type)
 
 
-def packed_buffers(plan: Plan, dtype: str) -> frozenset[Node]:
-    """The buffers that are stored half as wide: rows that users and products of matrices give.
+def packed_buffers(plan: Plan, dtype: str, visible: int | None = None) -> frozenset[Node]:
+    """The buffers that are stored half as wide: rows that users and products of matrices give, and results.
 
-    What kernels write stays float, so that a statistic or a sum is rounded once, where a user sees it.
+    What is read again of what kernels write stays float, so that a statistic or a sum is rounded once, where a user
+    sees it.
     """
     if NUMBERS[dtype][1] is None:
         return frozenset()
     written = {o for k in plan.kernels for o in k.outputs}
     read = {b for k in plan.kernels for b in k.buffers if b not in written and b.domain is not Domain.GLOBAL}
     inner = {b for b in read if b.op == "graph_value" or b.attr("role") == "saved"}
-    return frozenset(b for b in read - inner if b.kind is Kind.FLOAT)
+    outputs = plan.program.nodes
+    again = {o for s in plan.steps for o in (s.node.inputs if isinstance(s, TorchStep) else s.buffers)}
+    totals = {o for k in plan.kernels for o in k.all_totals}
+    results = (written & set(outputs[:visible])) - again - totals
+    if visible is not None:
+        results -= set(outputs[visible:])
+    return frozenset(b for b in (read - inner) | results if b.kind is Kind.FLOAT)
 
 
 def unit(kernels: Sequence[str], dtype: str, index_type: str) -> str:
@@ -211,7 +221,7 @@ class KernelWriter(Nests):
         if self.kernel.end:
             groups.append(", ".join(f"const idx_t* __restrict__ {n}" for n in ("rowptr", "other", "edge")))
         groups += [f"const {self.stored_type(b)}* __restrict__ {self.name(b)}" for b in self.kernel.buffers]
-        groups += [f"{c_type(o)}* __restrict__ {self.name(o)}" for o in self.kernel.outputs]
+        groups += [f"{self.stored_type(o)}* __restrict__ {self.name(o)}" for o in self.kernel.outputs]
         if self.kernel.kept:
             groups.append("T* __restrict__ scratch")
         return [g + "," for g in groups[:-1]] + groups[-1:]

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from gdsl.codegen.cpp import KernelWriter, hub_name, packed_buffers, unit
 from gdsl.codegen.nest import Nest
-from gdsl.codegen.values import GLOBAL, ROW, c_type
+from gdsl.codegen.values import GLOBAL, ROW
 from gdsl.ir.node import Node
 from gdsl.ir.program import Program
 from gdsl.passes.fuse import Kernel, Phase, Plan
@@ -32,9 +32,9 @@ def partials(kernel: Kernel) -> list[tuple[Node, bool]]:
     return found
 
 
-def generate_hubs(plan: Plan, dtype: str, index_type: str) -> str:
+def generate_hubs(plan: Plan, dtype: str, index_type: str, visible: int | None = None) -> str:
     """The translation unit of the functions for hubs, one for each kernel of the plan that walks edges."""
-    packed = packed_buffers(plan, dtype)
+    packed = packed_buffers(plan, dtype, visible)
     return unit([hub_source(k, plan.program, packed) for k in plan.kernels if k.phases], dtype, index_type)
 
 
@@ -83,7 +83,7 @@ class _HubWriter(KernelWriter):
         groups = ["int64_t num_hubs, int threads, const int64_t* hubs, const int64_t* first_chunk"]
         groups.append(", ".join(f"const idx_t* __restrict__ {n}" for n in ("rowptr", "other", "edge")))
         groups += [f"const {self.stored_type(b)}* __restrict__ {self.name(b)}" for b in self.kernel.buffers]
-        groups += [f"{c_type(o)}* __restrict__ {self.name(o)}" for o in self.kernel.outputs]
+        groups += [f"{self.stored_type(o)}* __restrict__ {self.name(o)}" for o in self.kernel.outputs]
         groups += [f"{self._partial_type(*key)}* __restrict__ {name}" for key, name in self.partial.items()]
         return [g + "," for g in groups[:-1]] + groups[-1:]
 

@@ -209,7 +209,8 @@ class Nests(Values):
         text, _ = self.value(node, index, where, nest, top=True)
         row = "i" if where == ROW else "id"
         place = self.offset(row, node, index)
-        nest.before[len(nest.loops)].append(f"{self.name(node)}[{place}] = {text};")
+        stored = f"S({text})" if node in self.packed else text
+        nest.before[len(nest.loops)].append(f"{self.name(node)}[{place}] = {stored};")
         return nest
 
     # -- text ----------------------------------------------------------------------------------

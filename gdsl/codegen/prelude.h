@@ -54,6 +54,7 @@ static inline f32 expm1(f32 x) {
     return x == 0 ? x : result;
 }
 static inline f64 expm1(f64 x) { return __builtin_expm1(x); }
+
 // log: x = 2^e (1 + m) with 1 + m between sqrt(1/2) and sqrt(2), and a polynomial in m. Within 2 ulp.
 static inline f32 log(f32 x) {
     const f32 scaled = x < 1.17549435e-38f ? x * 8388608.0f : x;
@@ -79,6 +80,7 @@ static inline f32 log(f32 x) {
     return x >= 0 ? y : __builtin_nanf("");
 }
 static inline f64 log(f64 x) { return __builtin_log(x); }
+
 // log1p: the logarithm of 1 + x as it is rounded, and what the rounding lost. Within 2 ulp.
 static inline f32 log1p(f32 x) {
     const f32 u = 1.0f + x, lost = x - (u - 1.0f);
@@ -87,16 +89,91 @@ static inline f32 log1p(f32 x) {
     return u == 0 || x == __builtin_inff() || x == 0 ? end : y;
 }
 static inline f64 log1p(f64 x) { return __builtin_log1p(x); }
+
 static inline f32 sqrt(f32 x) { return __builtin_sqrtf(x); }
 static inline f64 sqrt(f64 x) { return __builtin_sqrt(x); }
 static inline f32 rsqrt(f32 x) { return 1.0f / __builtin_sqrtf(x); }
 static inline f64 rsqrt(f64 x) { return 1.0 / __builtin_sqrt(x); }
-static inline f32 pow(f32 x, f32 y) { return __builtin_powf(x, y); }
+
+// pow: 2^(y log2 |x|), in double, so that an error of the logarithm is still small after it is multiplied by y. The
+// signs and the cases in which a limit does not exist are those of C. Within 1 ulp.
+static inline f32 pow(f32 x, f32 y) {
+    const f32 a = __builtin_fabsf(x), scaled = a < 1.17549435e-38f ? a * 8388608.0f : a;
+    const uint32_t bits = as_bits(scaled);
+    const f32 half = as_float((bits & 0x007fffffu) | 0x3f000000u);
+    const bool low = half < 0.707106781f;
+    const f32 shift = (low ? 127.0f : 126.0f) + (a < 1.17549435e-38f ? 23.0f : 0.0f);
+    const f64 e = (f32)(int32_t)(bits >> 23) - shift, m = low ? half + half : half;
+    // log2 m = 2 / ln 2 artanh z
+    const f64 z = (m - 1.0) / (m + 1.0), s = z * z;
+    f64 p = s * (1.0 / 13) + 1.0 / 11;
+    p = p * s + 1.0 / 9;
+    p = p * s + 1.0 / 7;
+    p = p * s + 1.0 / 5;
+    p = p * s + 1.0 / 3;
+    f64 power = e + (p * s * z + z) * 2.8853900817779268;
+    power = a == __builtin_inff() ? __builtin_inf() : power;
+    power = (a == 0 ? -__builtin_inf() : power) * y;
+    power = power < -200.0 ? -200.0 : power;
+    power = power > 200.0 ? 200.0 : power;
+    const f64 n = __builtin_rint(power), r = (power - n) * 0.69314718055994531;
+    f64 q = r * (1.0 / 40320) + 1.0 / 5040;
+    q = q * r + 1.0 / 720;
+    q = q * r + 1.0 / 120;
+    q = q * r + 1.0 / 24;
+    q = q * r + 1.0 / 6;
+    q = q * r + 0.5;
+    q = q * r * r + r + 1.0;
+    const f64 scale = __builtin_bit_cast(f64, (int64_t)((int32_t)(n == n ? n : 0.0) + 1023) << 52);
+    const f32 size = (f32)(q * scale), half_y = 0.5f * y;
+    const bool whole = __builtin_floorf(y) == y, odd = whole && __builtin_floorf(half_y) != half_y;
+    f32 result = odd && as_bits(x) >> 31 ? -size : size;
+    result = x < 0 && a != __builtin_inff() && !whole ? __builtin_nanf("") : result;
+    result = x != x || y != y ? __builtin_nanf("") : result;
+    // Ones whatever the other number is, NaN too; a power of -1 without end has the size 1.
+    result = a == 1 && __builtin_fabsf(y) == __builtin_inff() ? 1.0f : result;
+    return x == 1 || y == 0 ? 1.0f : result;
+}
 static inline f64 pow(f64 x, f64 y) { return __builtin_pow(x, y); }
-static inline f32 sin(f32 x) { return __builtin_sinf(x); }
+
+// Adds x times 29 bits of 2 / pi, an angle in quarter turns, to a whole number, of which the remainder by 4 matters,
+// and a rest of at most 1/2 in size. The product is exact, and so are its parts.
+static inline __attribute__((always_inline)) void add_angle(f64 x, f64 bits, f64& whole, f64& rest) {
+    const f64 part = x * bits, n = __builtin_rint(part);
+    whole += n - 4.0 * __builtin_rint(0.25 * n);
+    rest += part - n;
+}
+
+// The sine of x and some quarter turns. The angle is taken modulo a whole turn with as many bits of 2 / pi as the
+// largest numbers need, in double; then Taylor's polynomials for up to 1/8 turn. Within 1 ulp for every x.
+static inline f32 sine(f32 x, int32_t turn) {
+    f64 whole = 0.0, rest = 0.0;
+    add_angle(x, 0x145f306dp-29, whole, rest);
+    add_angle(x, 0x19391054p-58, whole, rest);
+    add_angle(x, 0x14fe13abp-87, whole, rest);
+    add_angle(x, 0x1d1f534dp-116, whole, rest);
+    add_angle(x, 0x1b81b6c5p-145, whole, rest);
+    add_angle(x, 0x5664f10p-174, whole, rest);
+    add_angle(x, 0x1c820ff2p-203, whole, rest);
+    const f64 n = __builtin_rint(rest), r = (rest - n) * 1.5707963267948966, s = r * r;
+    const int32_t quadrant = (int32_t)(n == n ? whole + n : 0.0) + turn;
+    f64 odd = s * (1.0 / 362880) - 1.0 / 5040;
+    odd = odd * s + 1.0 / 120;
+    odd = odd * s - 1.0 / 6;
+    odd = odd * s * r + r;
+    f64 even = s * (-1.0 / 3628800) + 1.0 / 40320;
+    even = even * s - 1.0 / 720;
+    even = even * s + 1.0 / 24;
+    even = even * s - 0.5;
+    even = even * s + 1.0;
+    const f32 size = (f32)(quadrant & 1 ? even : odd);
+    return quadrant & 2 ? -size : size;
+}
+static inline f32 sin(f32 x) { return x == 0 ? x : sine(x, 0); }
 static inline f64 sin(f64 x) { return __builtin_sin(x); }
-static inline f32 cos(f32 x) { return __builtin_cosf(x); }
+static inline f32 cos(f32 x) { return sine(x, 1); }
 static inline f64 cos(f64 x) { return __builtin_cos(x); }
+
 static inline f32 acos(f32 x) { return __builtin_acosf(x); }
 static inline f64 acos(f64 x) { return __builtin_acos(x); }
 static inline f32 atan2(f32 y, f32 x) { return __builtin_atan2f(y, x); }
@@ -135,13 +212,17 @@ static inline f32 tanh(f32 x) {
     p = p * s + -5.37397155531e-2f;
     p = p * s + 1.33314422036e-1f;
     p = p * s + -3.33332819422e-1f;
-    const f32 near = p * s * x + x, signed_far = x < 0 ? -far : far;
-    return a < 0.625f ? near : signed_far;
+    const f32 near = p * s * a + a;
+    return __builtin_copysignf(a < 0.625f ? near : far, x);
 }
 static inline f64 tanh(f64 x) { return __builtin_tanh(x); }
 
-// Below -88 the exponential overflows, and the result is 0, as in torch.
-template <class T> static inline T sigmoid(T x) { return T(1) / (T(1) + exp(-x)); }
+// By the exponential that is at most 1: nothing overflows. The quotient is at most 1/2, so that its rounding counts
+// little in what is left when it is taken off. Within 2 ulp.
+template <class T> static inline T sigmoid(T x) {
+    const T e = exp(-abs(x)), share = e / (T(1) + e), whole = x < 0 ? e : T(1);
+    return whole - whole * share;
+}
 template <class T> static inline T sign(T x) { return T(x > 0) - T(x < 0); }
 template <class T> static inline T maximum(T a, T b) { return a != a ? a : (a < b || b != b ? b : a); }
 template <class T> static inline T minimum(T a, T b) { return a != a ? a : (b < a || b != b ? b : a); }

@@ -171,7 +171,7 @@ class Values:
         lines = [f"{pad}const int64_t ahead = other[e + {PREFETCH_AHEAD} < stop ? e + {PREFETCH_AHEAD} : e];"]
         for node in rows:
             numel = node.type.numel
-            step = LINE_BYTES // 4
+            step = LINE_BYTES // (2 if node in self.packed else 4)
             for first in range(0, min(numel, PREFETCH_LINES * step), step):
                 place = f"{self.name(node)} + ahead * {numel}" + (f" + {first}" if first else "")
                 lines.append(f"{pad}__builtin_prefetch({place});")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gdsl.ir import build
 from gdsl.ir.node import Node, make
 from gdsl.ir.ops import ELEMENTWISE
-from gdsl.ir.types import Domain, Type
+from gdsl.ir.types import Domain, Kind, Type
 from gdsl.passes import simplify
 from gdsl.passes.rewrite import Rule
 
@@ -14,11 +14,15 @@ _ONE_ENDED = frozenset(ELEMENTWISE) | {"contract", "reduce", "reshape", "transpo
 # Ops whose derivative may be infinite at a finite argument. A node without an edge has no say in the result, yet
 # 0 times that infinity would be a NaN in its gradient: there the op is given a harmless argument.
 _SINGULAR = frozenset({"div", "pow", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "acos", "atan2"})
+_SINGULAR_AT_ZERO = frozenset({"div", "log", "sqrt", "rsqrt"})
 _HARMLESS = 0.5
+
+# Ops that pass an infinity on, and no derivative of which multiplies by it.
+_LINEAR = frozenset({"add", "sub", "neg", "reshape", "transpose", "slice", "cat"})
 
 
 def one_ended(node: Node) -> Node | None:
-    """f(x[j], c) --> f(x, c)[j]; where f has a singularity, f(where(out_degree > 0, x, 0.5), c)[j]"""
+    """f(x[j], c) --> f(x, c)[j]; where f or x has a singularity, f(where(out_degree > 0, x, 0.5), c)[j]"""
     if node.op not in _ONE_ENDED or node.domain is not Domain.EDGE:
         return None
     gathers = [i for i in node.inputs if i.domain is not Domain.GLOBAL]
@@ -28,6 +32,8 @@ def one_ended(node: Node) -> Node | None:
     inner = [i.inputs[0] if i.op == "gather" else i for i in node.inputs]
     if node.op in _SINGULAR:
         inner = [i if i.domain is Domain.GLOBAL else _where_edges(end, i, _HARMLESS) for i in inner]
+    elif node.op not in _LINEAR:
+        inner = [finite_without_edges(i, end) for i in inner]
     moved = make(node.op, inner, Type(domain, node.dims, node.kind, node.type.bound), dict(node.attrs))
     return build.gather(moved, end)
 
@@ -36,6 +42,52 @@ def _where_edges(end: str, row: Node, otherwise: float) -> Node:
     """The row value at nodes that have an edge at this end."""
     degree = build.graph_value("in_degree" if end == "i" else "out_degree", row.domain)
     return build.transpose(build.elementwise("where", degree > 0.0, row, otherwise), row.type.names)
+
+
+def finite_without_edges(row: Node, end: str) -> Node:
+    """A row value that only edges read until now, made harmless at nodes without an edge at this end.
+
+    There 1 / degree is infinite, which no edge sees; a sum over nodes would multiply it by a gradient of 0.
+    """
+    return _where_edges(end, row, _HARMLESS) if _may_be_infinite(row, end) else row
+
+
+def _may_be_infinite(row: Node, end: str) -> bool:
+    """Whether a row value may be infinite at nodes without an edge at this end, while what it is made of is not."""
+    if row.domain is Domain.GLOBAL or row.kind is not Kind.FLOAT:
+        return False
+    stack, seen = [row], set[Node]()
+    while stack:
+        node = stack.pop()
+        if node in seen or node.domain is not row.domain:
+            continue
+        seen.add(node)
+        if node.op == "where" and _asks_for_edges(node.inputs[0], end):
+            stack.append(node.inputs[2])
+        elif node.op in _SINGULAR and not (node.op in _SINGULAR_AT_ZERO and _is_guarded(node.inputs[-1])):
+            return True
+        else:
+            stack += node.inputs
+    return False
+
+
+def _asks_for_edges(condition: Node, end: str) -> bool:
+    """in_degree > 0, or in_degree != 0"""
+    if condition.op not in ("gt", "ne") or simplify.constant_value(condition.inputs[1]) != 0.0:
+        return False
+    degree = condition.inputs[0]
+    return degree.op == "graph_value" and degree.attr("what") == ("in_degree" if end == "i" else "out_degree")
+
+
+def _is_guarded(argument: Node) -> bool:
+    """where(v > 0, v, 1), where(v != 0, v, 1), max(v, 1), or a number: never 0."""
+    if argument.op == "where":
+        condition, value, otherwise = argument.inputs
+        asked = condition.op in ("gt", "ne") and condition.inputs[0] is value
+        return asked and simplify.constant_value(condition.inputs[1]) == 0.0 and _is_guarded(otherwise)
+    if argument.op == "maximum":
+        return any((simplify.constant_value(i) or 0.0) > 0.0 for i in argument.inputs)
+    return bool(simplify.constant_value(argument))
 
 
 def sum_of_own(node: Node) -> Node | None:

@@ -26,12 +26,12 @@ def optimise(program: Program, options: Options = Options(), log: list[Fired] | 
 
     The result may still be differentiated.
     """
-    return reassociate(rewrite(program, RULES, log), RULES, options, log)
+    return reassociate(rewrite(algebra.one_order(program, log), RULES, log), RULES, options, log)
 
 
 def finish(program: Program, log: list[Fired] | None = None) -> Program:
     """The last rewrites before fusion, after which nothing is differentiated."""
-    return rewrite(program, LAST_RULES, log)
+    return rewrite(algebra.one_order(program, log), LAST_RULES, log)
 
 
 def lower(program: Program, options: Options, log: list[Fired] | None = None) -> fuse.Plan:

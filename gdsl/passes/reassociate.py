@@ -15,6 +15,7 @@ from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Kind, Type
 from gdsl.passes.estimate import estimate
 from gdsl.passes.fuse import MAX_ACCUMULATOR
+from gdsl.passes.hoist import finite_without_edges
 from gdsl.passes.options import Options
 from gdsl.passes.rewrite import Fired, Rule, rewrite
 
@@ -236,7 +237,8 @@ def transform_first(node: Node) -> Iterator[Node]:
         others = [f for f in factors if f is not wide]
         if any(set(f.type.names) & set(node.attr("reduce")) for f in others):
             continue
-        narrow = build.gather(build.contract([wide.inputs[0], *tables], node.attr("reduce")), wide.attr("end"))
+        row = finite_without_edges(wide.inputs[0], wide.attr("end"))
+        narrow = build.gather(build.contract([row, *tables], node.attr("reduce")), wide.attr("end"))
         summed = build.segment(_multiplied([narrow, *others]), operand.attr("end"), "sum", operand.domain)
         result = summed if divisor is None else summed / divisor
         if set(result.type.names) == set(node.type.names):
@@ -273,7 +275,8 @@ def weight_gradient_by_nodes(node: Node) -> Iterator[Node]:
             continue
         summed = build.segment(product, x.attr("end"), "sum", x.inputs[0].domain)
         reduce = [n for n in node.attr("reduce") if n not in inner]
-        yield build.contract([x.inputs[0], summed, *tables], reduce, total=True, order=node.type.names)
+        row = finite_without_edges(x.inputs[0], x.attr("end"))
+        yield build.contract([row, summed, *tables], reduce, total=True, order=node.type.names)
 
 
 def total_by_nodes(node: Node) -> Iterator[Node]:

@@ -30,7 +30,7 @@ C_TYPES = {
     torch.bfloat16: "bfloat16",
     torch.float16: "float16",
 }
-# Kernels read these, compute in float32, and write float32.
+# Kernels read these, compute in float32, and write what is read again in float32.
 HALF = (torch.bfloat16, torch.float16)
 INDEX_TYPES = {torch.int32: "int32_t", torch.int64: "int64_t"}
 
@@ -87,7 +87,8 @@ class CppPlan:
     def __init__(self, plan: Plan, dtype: torch.dtype, index_dtype: torch.dtype, visible: int):
         self.plan, self.stored, self.index_dtype, self.visible = plan, dtype, index_dtype, visible
         self.dtype = torch.float32 if dtype in HALF else dtype
-        self.source = cpp.generate(plan, C_TYPES[dtype], INDEX_TYPES[index_dtype])
+        self.packed = cpp.packed_buffers(plan, C_TYPES[dtype], visible)
+        self.source = cpp.generate(plan, C_TYPES[dtype], INDEX_TYPES[index_dtype], visible)
         library = cache.load(self.source, name=plan.program.name) if plan.kernels else None
         written = {o for k in plan.kernels for o in k.outputs}
         self.steps = [
@@ -127,7 +128,7 @@ class CppPlan:
     @cached_property
     def hubs(self) -> ctypes.CDLL:
         """The functions for rows that are hubs, compiled for the first graph that has some."""
-        source = generate_hubs(self.plan, C_TYPES[self.stored], INDEX_TYPES[self.index_dtype])
+        source = generate_hubs(self.plan, C_TYPES[self.stored], INDEX_TYPES[self.index_dtype], self.visible)
         return cache.load(source, name=f"{self.plan.program.name}_hubs")
 
 
@@ -157,7 +158,6 @@ def _last_uses(plan: Plan) -> list[tuple[Node, ...]]:
 def _bind(kernel: Kernel, library: ctypes.CDLL | None, plan: CppPlan) -> _Call:
     assert library is not None
     dtype, index_dtype = plan.dtype, plan.index_dtype
-    packed = cpp.packed_buffers(plan.plan, C_TYPES[plan.stored])
     function = getattr(library, kernel.name)
     function.restype = None
     pointers = len(kernel.buffers) + len(kernel.outputs) + 1 + (3 if kernel.end else 0) + bool(kernel.kept)
@@ -167,9 +167,14 @@ def _bind(kernel: Kernel, library: ctypes.CDLL | None, plan: CppPlan) -> _Call:
         function,
         walks=kernel.end is not None,
         over_out_edges=kernel.end == "j" or kernel.rows is Domain.SOURCE,
-        reads=tuple((b, _dtype_of(b, plan.stored if b in packed else dtype, index_dtype)) for b in kernel.buffers),
+        reads=tuple((b, _dtype_of(b, plan.stored if b in plan.packed else dtype, index_dtype)) for b in kernel.buffers),
         writes=tuple(
-            _Write(o, None if o in totals else o.domain, o.type.shape, _dtype_of(o, dtype, index_dtype))
+            _Write(
+                o,
+                None if o in totals else o.domain,
+                o.type.shape,
+                _dtype_of(o, plan.stored if o in plan.packed else dtype, index_dtype),
+            )
             for o in kernel.outputs
         ),
         largest_total=max((t.type.numel for t in totals), default=0),

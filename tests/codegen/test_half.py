@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 import torch
 from torch import Tensor
 
 import gdsl
 from gdsl.codegen import cpp
+from gdsl.ir.node import walk
+from gdsl.ir.program import Program
 from gdsl.passes.pipeline import lower, optimise
+from gdsl.runtime import cache
 from gdsl.runtime.execute import CppPlan
 from tests.ir.drive import LAYERS, Options
 from tests.programs.sources import PROGRAMS
@@ -17,6 +22,64 @@ EPSILON = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 SMOOTH = ["GCN", "SGC", "Transformer", "NNConv", "ResGated"]
 # Rounding turns some maxima and slopes over: single gradients jump, most do not.
 KINKED = ["GAT", "GATv2", "EdgeConv_text", "PNA"]
+
+
+# Loops over stored numbers, as kernels have them.
+LOOPS = """
+extern "C" void widen(int64_t size, const gdsl::{stored}* __restrict__ x, float* __restrict__ y) {{
+    #pragma omp simd
+    for (int64_t n = 0; n < size; ++n) y[n] = float(x[n]);
+}}
+extern "C" void narrow(int64_t size, const float* __restrict__ x, gdsl::{stored}* __restrict__ y) {{
+    #pragma omp simd
+    for (int64_t n = 0; n < size; ++n) y[n] = gdsl::{stored}(x[n]);
+}}
+"""
+
+
+def loops(dtype: torch.dtype) -> str:
+    stored = {torch.bfloat16: "bf16", torch.float16: "f16"}[dtype]
+    return cpp.header("prelude.h") + cpp.header("half.h") + LOOPS.format(stored=stored)
+
+
+def converted(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """The numbers by a kernel's conversion, from or to the format ``dtype``."""
+    narrow = x.dtype is torch.float32
+    y = torch.empty(len(x), dtype=dtype if narrow else torch.float32)
+    call = getattr(cache.load(loops(dtype), name="half"), "narrow" if narrow else "widen")
+    call(ctypes.c_int64(len(x)), ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(y.data_ptr()))
+    return y
+
+
+def assert_same_bits(found: Tensor, wanted: Tensor) -> None:
+    integers = {2: torch.int16, 4: torch.int32}[wanted.element_size()]
+    real = ~wanted.isnan()
+    assert torch.equal(found.isnan(), ~real)
+    assert torch.equal(found[real].view(integers), wanted[real].view(integers))
+
+
+@pytest.mark.parametrize("dtype", EPSILON)
+def test_every_number_is_widened_exactly(dtype: torch.dtype) -> None:
+    x = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype)
+    assert_same_bits(converted(x, dtype), x.float())
+
+
+@pytest.mark.parametrize("dtype", EPSILON)
+def test_numbers_are_rounded_as_by_torch(dtype: torch.dtype) -> None:
+    """Numbers of all magnitudes, and each that lies half way between two of the format, with its neighbours."""
+    spread = torch.arange(-(2**31), 2**31, 1327, dtype=torch.int64).to(torch.int32)
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype).float()
+    half_way = ((every[1:].double() + every[:-1].double()) / 2).float().view(torch.int32)
+    x = torch.cat([spread, half_way - 1, half_way, half_way + 1]).view(torch.float32)
+    assert_same_bits(converted(x, dtype), x.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", EPSILON)
+def test_conversions_become_vector_code(dtype: torch.dtype) -> None:
+    assembly = cache.assembly(loops(dtype))
+    if "xmm" in assembly:
+        for mnemonic in ("pslld", "psrld"):
+            assert mnemonic in assembly
 
 
 def case(name: str, dtype: torch.dtype) -> tuple[gdsl.Layer, list[Tensor], gdsl.Graph]:
@@ -71,13 +134,25 @@ def test_a_sum_is_rounded_once() -> None:
     assert float(y[0, 0]) == float(torch.tensor(1 + 1000 * 2.0**-9).bfloat16())
 
 
-def test_statistics_stay_float32() -> None:
-    plan = CppPlan(lower(optimise(LAYERS["SAGE_max"]()), Options()), torch.bfloat16, torch.int32, 1)
+def test_what_is_read_again_stays_float32() -> None:
+    plan = CppPlan(lower(optimise(LAYERS["GAT"]()), Options()), torch.bfloat16, torch.int32, 1)
     assert "typedef gdsl::bf16 S;" in plan.source
-    assert "const S* __restrict__ x_j = x + j" in plan.source
-    packed = cpp.packed_buffers(plan.plan, "bfloat16")
-    assert packed
-    assert not packed & {o for k in plan.plan.kernels for o in k.outputs}
+    assert "const S* __restrict__ x_i = x + i" in plan.source
+    written = {o for k in plan.plan.kernels for o in k.outputs}
+    read = {b for k in plan.plan.kernels for b in k.buffers}
+    assert written & read
+    assert plan.packed & written == written - read == set(plan.plan.program.nodes)
+
+
+def test_what_the_backward_reads_stays_float32() -> None:
+    program = optimise(LAYERS["GAT"]())
+    (name, seen), *_ = program.outputs
+    saved = next(n for n in walk([seen]) if n.op == "segment" and n is not seen)
+    both = Program(program.name, ((name, seen), ("saved", saved)), program.names)
+    plan = lower(both, Options())
+    seen, saved = plan.program.nodes
+    assert cpp.packed_buffers(plan, "bfloat16", 1) & {seen, saved} == {seen}
+    assert cpp.packed_buffers(plan, "bfloat16", 2) & {seen, saved} == {seen, saved}
 
 
 def test_mixed_dtypes_are_refused() -> None:
