@@ -15,6 +15,7 @@ from gdsl.ir.program import Program
 from gdsl.passes.pipeline import lower, optimise
 from gdsl.runtime import cache
 from gdsl.runtime.execute import CppPlan
+from gdsl.runtime.schedule import HUB_EDGES
 from tests.ir.drive import LAYERS, Options
 from tests.programs.sources import PROGRAMS
 
@@ -132,6 +133,17 @@ def test_a_sum_is_rounded_once() -> None:
     y = layer(x, gdsl.Graph(edges, count))
     assert y.dtype is torch.bfloat16
     assert float(y[0, 0]) == float(torch.tensor(1 + 1000 * 2.0**-9).bfloat16())
+
+
+def test_the_sum_of_a_hub_is_rounded_once() -> None:
+    layer = gdsl.compile("layer Sum { node x[c] aggregate a = sum(x[j]) update y = a }", backend="cpp")
+    count = HUB_EDGES + 1
+    edges = torch.stack([torch.arange(count), torch.zeros(count, dtype=torch.long)])
+    x = torch.full((count, 3), 2.0**-9, dtype=torch.bfloat16, requires_grad=True)
+    y = layer(x, gdsl.Graph(edges, count))
+    assert float(y[0, 0].detach()) == float(torch.tensor(count * 2.0**-9).bfloat16())
+    (gradient,) = torch.autograd.grad(y[0].sum(), x)
+    assert torch.equal(gradient, torch.ones_like(x))
 
 
 def test_what_is_read_again_stays_float32() -> None:

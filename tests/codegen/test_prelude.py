@@ -38,8 +38,8 @@ def evaluate(library: ctypes.CDLL, name: str, *arguments: Tensor) -> Tensor:
 
 
 def sample() -> Tensor:
-    """Every 331st float32: all exponents, both signs, subnormals; and a dense grid where functions bend."""
-    bits = torch.arange(-(2**31), 2**31, 331, dtype=torch.int64).to(torch.int32).view(torch.float32)
+    """Every 997th float32: all exponents, both signs, subnormals; and a dense grid where functions bend."""
+    bits = torch.arange(-(2**31), 2**31, 997, dtype=torch.int64).to(torch.int32).view(torch.float32)
     return torch.cat([bits[bits.isfinite()], torch.linspace(-30, 30, 2_000_003), torch.linspace(-1, 1, 1_000_003)])
 
 

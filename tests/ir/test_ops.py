@@ -214,6 +214,8 @@ def test_cpp_form_is_torch_form(library: ctypes.CDLL, op: ElementwiseOp, number:
     if op.name == "mod":  # where a / b is beyond the integers of the type, torch's vectorised code gives up
         small = ~((args[0] / args[1]).abs() > 1 / torch.finfo(dtype).eps)
         args = [a[small] for a in args]
+    if op.name == "sigmoid":  # below that torch's float32 gives 0, and ours the small number that it is
+        args = [args[0][~(args[0] < -87.0)]]
     wanted = torch_form(op, dtype)(*args)
     found = call(library, f"{op.name}_{number}", args, wanted)
     if not wanted.is_floating_point():
