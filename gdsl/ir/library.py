@@ -50,8 +50,8 @@ def silu(x: Node) -> Node:
 
 
 def softplus(x: Node) -> Node:
-    """log(1 + e^x) = max(x, 0) + log1p(e^-|x|). At 0 the derivative is 1/2: `maximum` shares a tie."""
-    return op("maximum", x, 0.0) + op("log1p", op("exp", -op("abs", x)))
+    """log(1 + e^x)"""
+    return op("softplus", x)
 
 
 def log_sigmoid(x: Node) -> Node:

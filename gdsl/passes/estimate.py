@@ -1,17 +1,18 @@
 """What a program costs on a graph, in one number: what the optimiser compares plans by.
 
-Operations and bytes are counted op by op, before fusion: values on edges are computed in registers and cost no bytes
-but those that are gathered; node values between products and walks are written once and read once. A value that is
-used twice is counted once, as hash-consing makes it one node.
+Operations and bytes are counted op by op, before fusion: values on edges are computed in registers, once in each walk
+that needs them, and cost no bytes but those that are gathered from the other end; node values between products and
+walks are written once and read once. A value that is used twice in a walk is counted once, as hash-consing makes it
+one node.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gdsl.ir.node import Node, users
+from gdsl.ir.node import Node, users, walk
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
@@ -64,10 +65,28 @@ def estimate(program: Program, shape: GraphShape) -> float:
 def work(outputs: Sequence[Node], shape: GraphShape) -> Work:
     """What computing the outputs takes, each value once."""
     read = users(outputs)
-    return sum((_work(node, shape, read[node]) for node in read), Work(0.0, 0.0))
+    ends = _walks(outputs, read)
+    return sum((_work(node, shape, read[node], ends.get(node, {"i"})) for node in read), Work(0.0, 0.0))
 
 
-def _work(node: Node, shape: GraphShape, read_by: Sequence[Node]) -> Work:
+def _walks(outputs: Sequence[Node], read: Mapping[Node, Sequence[Node]]) -> dict[Node, set[str]]:
+    """The ends whose edges are walked to compute a value on edges."""
+    found: dict[Node, set[str]] = {n: {"i"} for n in outputs if n.domain is Domain.EDGE}
+    for node in reversed(list(walk(outputs))):
+        for operand in (o for o in node.inputs if o.domain is Domain.EDGE):
+            over = {node.attr("end")} if node.op == "segment" else {"i"}
+            found.setdefault(operand, set()).update(found[node] if node.domain is Domain.EDGE else over)
+    return found
+
+
+def _work(node: Node, shape: GraphShape, read_by: Sequence[Node], ends: set[str]) -> Work:
+    found = _work_once(node, shape, read_by)
+    if node.op == "gather":
+        return Work(0.0, found.bytes * len(ends - {node.attr("end")}))
+    return Work(found.flops * len(ends), found.bytes * len(ends)) if node.domain is Domain.EDGE else found
+
+
+def _work_once(node: Node, shape: GraphShape, read_by: Sequence[Node]) -> Work:
     count = rows(node.domain, shape)
     numel = node.type.numel
     if node.op in ELEMENTWISE:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gdsl.ir import build
 from gdsl.ir.node import Node, substitute, walk
+from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.printer import describe
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
@@ -79,7 +80,7 @@ def differentiate(
     found = gradients(seeds, wrt, on_the_way)
     pairs = [(x, g) for x, g in zip(wrt, found, strict=True) if g is not None]
     raw = [g for _, g in pairs]
-    candidates = _forward_values(program, raw, keep, options) if options.save else []
+    candidates = _worth_reading(program, raw, keep, options) if options.save else []
     # A product of matrices may be stored half as wide, as the user's own values; a statistic is not.
     swap = {
         node: build.load(saved_name(program, k), node.type, "product" if node.op == "contract" else "saved")
@@ -112,10 +113,33 @@ def _grad_load(program: Program, k: int) -> Node:
     return build.load(f"d_{name}", node.type, "grad")
 
 
+def _worth_reading(program: Program, raw: Sequence[Node], keep: frozenset[Node] | None, options: Options) -> list[Node]:
+    """Nodes of the forward program that the backward should read: whichever choice of them holds fewer numbers.
+
+    What is an operand of a dense product lies in memory anyway, so that reading it spares the forward pass another
+    write; but where its derivative needs more than the operand, both would be held.
+    """
+    found = _forward_values(program, raw, keep, options, frozenset())
+    if keep is not None:
+        return found
+    others = _forward_values(program, raw, keep, options, _dense_operands(program))
+    return min(others, found, key=lambda nodes: sum(n.type.numel for n in nodes))
+
+
+def _dense_operands(program: Program) -> frozenset[Node]:
+    """Elementwise values of nodes that a product left to the BLAS reads."""
+    dense = [n for n in walk(program.nodes) if n.op == "contract" and fuse.is_dense(n)]
+    read = {i for n in dense if n.domain is not Domain.EDGE for i in n.inputs}
+    return frozenset(i for i in read if i.op in ELEMENTWISE and i.domain not in (Domain.EDGE, Domain.GLOBAL))
+
+
 def _forward_values(
-    program: Program, raw: Sequence[Node], keep: frozenset[Node] | None, options: Options
+    program: Program, raw: Sequence[Node], keep: frozenset[Node] | None, options: Options, stored: frozenset[Node]
 ) -> list[Node]:
-    """Nodes of the forward program, nearest to the gradients, that the backward should read rather than compute."""
+    """Nodes of the forward program, nearest to the gradients, that the backward should read rather than compute.
+
+    ``stored`` lie in memory whether or not the backward reads them.
+    """
     forward = set(walk(program.nodes))
     found: dict[Node, None] = {}
     seen: set[Node] = set()
@@ -125,7 +149,9 @@ def _forward_values(
         if node in seen:
             continue
         seen.add(node)
-        if node in keep if keep is not None else worth_saving(node, forward, options.choice("save")):
+        choice = options.choice("save")
+        free = node in stored and choice != "nothing"
+        if node in keep if keep is not None else free or worth_saving(node, forward, choice):
             found.setdefault(node)
         else:
             stack.extend(reversed(node.inputs))

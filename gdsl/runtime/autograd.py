@@ -35,25 +35,32 @@ class Runner:
         self.program = program
         self.backend, self.dtype, self.index_dtype, self.options = backend, dtype, index_dtype, options
         self.inputs = program.inputs
+        self._real = [n.kind is Kind.FLOAT for n in self.inputs]
         self._lock = threading.RLock()
         self._plain: CppPlan | ReferencePlan | None = None
         self._differentiable: dict[Mask, _Differentiable] = {}
 
     def __call__(self, tensors: Sequence[Tensor], frame: Frame) -> tuple[Tensor, ...]:
-        mask = tuple(n.kind is Kind.FLOAT and t.requires_grad for n, t in zip(self.inputs, tensors, strict=True))
-        if not (torch.is_grad_enabled() and any(mask)):
-            return tuple(self.plain.run(dict(zip(self.inputs, tensors, strict=True)), frame))
-        return self.differentiable(mask)(tensors, frame)
+        if torch.is_grad_enabled():
+            mask = tuple([real and t.requires_grad for real, t in zip(self._real, tensors, strict=True)])
+            if True in mask:
+                return self.differentiable(mask)(tensors, frame)
+        return tuple(self.plain.run(dict(zip(self.inputs, tensors, strict=True)), frame))
 
     @property
     def plain(self) -> CppPlan | ReferencePlan:
         """The program alone, with nothing saved."""
+        if self._plain is not None:
+            return self._plain
         with self._lock:
             if self._plain is None:
                 self._plain = self.compile(self.program, len(self.program.outputs))
             return self._plain
 
     def differentiable(self, mask: Mask) -> _Differentiable:
+        found = self._differentiable.get(mask)
+        if found is not None:
+            return found
         with self._lock:
             if mask not in self._differentiable:
                 self._differentiable[mask] = _Differentiable(self, mask)
@@ -93,13 +100,16 @@ class _Differentiable:
     def adjoint(self, present: Mask, wanted: Mask) -> tuple[Adjoint, Runner]:
         """The adjoint for the output gradients that arrived and the input gradients that are asked for."""
         key = (present, wanted)
+        found = self._adjoints.get(key)
+        if found is not None:
+            return found
         with self._lock:
             if key not in self._adjoints:
                 wrt = [n for n, yes in zip(self.runner.inputs, wanted, strict=True) if yes]
                 outputs = [k for k, yes in enumerate(present) if yes]
                 saved = frozenset(self.saved)
-                found = differentiate(self.program, wrt, outputs, saved, self.runner.options)
-                self._adjoints[key] = (found, self.runner.sub(found.program))
+                adjoint = differentiate(self.program, wrt, outputs, saved, self.runner.options)
+                self._adjoints[key] = (adjoint, self.runner.sub(adjoint.program))
             return self._adjoints[key]
 
 

@@ -24,38 +24,53 @@ def matrix_product(node: Node) -> Product | None:
 
 
 def _rows_by_matrix(node: Node) -> Product | None:
-    """[N, K] @ [K, M], the matrix perhaps stored as [M, K]."""
+    """[N, K] @ [K, M]. The matrix, which is small, is turned to fit the rows, which are many."""
     rows = [k for k, i in enumerate(node.inputs) if i.domain is not Domain.GLOBAL]
     if len(rows) != 1:
         return None
-    at, (left, right) = rows[0], (node.inputs[rows[0]], node.inputs[1 - rows[0]])
+    left, right = node.inputs[rows[0]], node.inputs[1 - rows[0]]
+    order = (*left.type.names, *node.type.names)
     if not left.dims or not node.dims or set(node.attr("reduce")) != set(left.type.names):
         return None
-    depth, width, shape = left.type.numel, node.type.numel, node.type.shape
-    if right.type.names == (*left.type.names, *node.type.names):
+    if len(order) != len(right.dims) or set(order) != set(right.type.names):
+        return None
+    if order == right.type.names and len(order) == 2:
+        return _straight if rows[0] == 0 else _turned
+    turn = tuple(right.type.names.index(name) for name in order)
+    return partial(_by_matrix, rows[0], turn, left.type.numel, node.type.numel, node.type.shape)
 
-        def straight(args: Sequence[Tensor]) -> Tensor:
-            return (args[at].view(-1, depth) @ args[1 - at].view(depth, width)).view(-1, *shape)
 
-        return straight
-    if right.type.names == (*node.type.names, *left.type.names):
+def _straight(args: Sequence[Tensor]) -> Tensor:
+    return args[0] @ args[1]
 
-        def turned(args: Sequence[Tensor]) -> Tensor:
-            return (args[at].view(-1, depth) @ args[1 - at].view(width, depth).t()).view(-1, *shape)
 
-        return turned
-    return None
+def _turned(args: Sequence[Tensor]) -> Tensor:
+    return args[1] @ args[0]
+
+
+def _by_matrix(
+    at: int, turn: tuple[int, ...], depth: int, width: int, shape: tuple[int, ...], args: Sequence[Tensor]
+) -> Tensor:
+    return (args[at].view(-1, depth) @ args[1 - at].permute(turn).reshape(depth, width)).view(-1, *shape)
 
 
 def _sum_over_rows(node: Node) -> Product | None:
-    """[N, K] and [N, M] to [K, M]: the transpose of one by the other."""
+    """[N, K] and [N, M] to [K, M]: the transpose of one by the other, and the result, which is small, turned."""
+    left, right = node.inputs
     if node.attr("reduce") or any(i.domain is Domain.GLOBAL or not i.dims for i in node.inputs):
         return None
-    for k, (left, right) in enumerate((node.inputs, node.inputs[::-1])):
-        if node.type.names == (*left.type.names, *right.type.names):
-            return partial(_transposed_by, k, left.type.numel, right.type.numel, node.type.shape)
-    return None
+    if set(left.type.names) & set(right.type.names):
+        return None
+    if node.type.names[: len(right.dims)] == right.type.names:
+        left, right = right, left
+    made = (*left.type.names, *right.type.names)
+    turn = tuple(made.index(name) for name in node.type.names)
+    shape = (*left.type.shape, *right.type.shape)
+    return partial(_transposed_by, node.inputs.index(left), left.type.numel, right.type.numel, shape, turn)
 
 
-def _transposed_by(k: int, depth: int, width: int, shape: tuple[int, ...], args: Sequence[Tensor]) -> Tensor:
-    return (args[k].view(-1, depth).t() @ args[1 - k].view(-1, width)).view(shape)
+def _transposed_by(
+    k: int, depth: int, width: int, shape: tuple[int, ...], turn: tuple[int, ...], args: Sequence[Tensor]
+) -> Tensor:
+    product = args[k].view(-1, depth).t() @ args[1 - k].view(-1, width)
+    return product if len(turn) == 2 and turn[0] == 0 else product.view(shape).permute(turn).contiguous()

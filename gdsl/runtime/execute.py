@@ -133,8 +133,8 @@ class CppPlan:
 
 
 def _torch_step(node: Node, written: set[Node]) -> _Torch:
-    """Loads and what kernels write have all their rows and dims; what torch makes may be broadcast."""
-    whole = all(i in written or i.op == "load" or (i.op == "contract" and matrix_product(i)) for i in node.inputs)
+    """Loads, contractions and what kernels write have all their rows and dims; other values may be broadcast."""
+    whole = all(i in written or i.op in ("load", "contract") for i in node.inputs)
     return _Torch(node, matrix_product(node) if whole else None)
 
 
@@ -199,24 +199,26 @@ def partial_sums(blocks: int, widest_total: int) -> int:
 
 def _launch(call: _Call, memory: dict[Node, Tensor], frame: Frame, plan: CppPlan) -> None:
     order = frame.graph.out_edges if call.over_out_edges else frame.graph.in_edges
-    num_blocks = len(order.blocks) - 1
+    num_blocks = order.num_blocks
     groups = partial_sums(num_blocks, call.largest_total)
     # The list keeps converted inputs alive until the kernel has run.
     reads = [_as_stored(_fetch(node, memory, frame), dtype) for node, dtype in call.reads]
-    writes = []
-    for w in call.writes:
-        rows = groups if w.domain is None else frame.rows(w.domain)
-        writes.append(torch.empty((rows, *w.shape), dtype=w.dtype))
+    writes = [
+        torch.empty((groups if w.domain is None else frame.rows(w.domain), *w.shape), dtype=w.dtype)
+        for w in call.writes
+    ]
     if groups:
-        fixed = (order.blocks, order.rowptr, order.index, order.edge) if call.walks else (order.blocks,)
         threads = min(torch.get_num_threads(), groups)
-        pointers = [t.data_ptr() for t in (*fixed, *reads, *writes)]
+        fixed = (order.blocks, order.rowptr, order.index, order.edge) if call.walks else (order.blocks,)
+        pointers = [t.data_ptr() for t in fixed]
+        pointers += [t.data_ptr() for t in reads]
+        pointers += [t.data_ptr() for t in writes]
         most = min(order.max_degree, HUB_EDGES)
         if call.kept:
             scratch = torch.empty(threads * call.kept * (most + 1), dtype=plan.dtype)
             pointers.append(scratch.data_ptr())
         call.function(num_blocks, groups, threads, most, *pointers)
-    of_hubs = _launch_hubs(call, order, reads, writes, plan) if call.kernel.phases and len(order.hubs) else {}
+    of_hubs = _launch_hubs(call, order, reads, writes, plan) if order.has_hubs and call.kernel.phases else {}
     for w, value in zip(call.writes, writes, strict=True):
         memory[w.node] = value if w.domain is not None else value[0] if groups == 1 else value.sum(0)
         if w.node in of_hubs:

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ INT32_MAX = 2**31 - 1
 _lock = threading.RLock()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Order:
     """The edges sorted by the node at one end, in the order of their ids within a node ("row").
 
@@ -46,6 +47,14 @@ class Order:
     max_degree: int
     hubs: Tensor
     chunks: Tensor
+
+    @cached_property
+    def num_blocks(self) -> int:
+        return len(self.blocks) - 1
+
+    @cached_property
+    def has_hubs(self) -> bool:
+        return len(self.hubs) > 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""The functions that kernels call in float32: within 2 ulp over all magnitudes, and special values."""
+"""The functions that kernels call in float32: within 2 ulp, one within 3, over all magnitudes; and special values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from torch import Tensor
 from gdsl.codegen import cpp
 from gdsl.runtime import cache
 
-NAMES = ["exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "sqrt", "rsqrt", "sin", "cos"]
+NAMES = ["exp", "expm1", "log", "log1p", "tanh", "sigmoid", "softplus", "erf", "sqrt", "rsqrt", "sin", "cos"]
+
+# Where it is not 2.
+MOST_ULP = {"softplus": 3}
+
+
+def reference(name: str, x: Tensor) -> Tensor:
+    """Torch's own, in double; its softplus is not exact."""
+    return torch.logaddexp(x, torch.zeros_like(x)) if name == "softplus" else getattr(torch, name)(x)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +51,7 @@ def sample() -> Tensor:
     return torch.cat([bits[bits.isfinite()], torch.linspace(-30, 30, 2_000_003), torch.linspace(-1, 1, 1_000_003)])
 
 
-def assert_within_two_ulp(found: Tensor, exact: Tensor, name: str, *arguments: Tensor) -> None:
+def assert_accurate(found: Tensor, exact: Tensor, name: str, *arguments: Tensor) -> None:
     rounded = exact.float()
     assert torch.equal(found.isnan(), rounded.isnan())
     # Where the exact value rounds to infinity, or nearly, either side of the end of the numbers is right.
@@ -54,13 +62,13 @@ def assert_within_two_ulp(found: Tensor, exact: Tensor, name: str, *arguments: T
     error = ((found.double() - exact).abs() / spacing)[keep]
     worst = int(error.argmax())
     at, off = [float(x[keep][worst]) for x in arguments], float(error[worst])
-    assert off <= 2, f"{name}{tuple(at)} is off by {off} ulp"
+    assert off <= MOST_ULP.get(name, 2), f"{name}{tuple(at)} is off by {off} ulp"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_within_two_ulp(library: ctypes.CDLL, name: str) -> None:
+def test_within_a_few_ulp(library: ctypes.CDLL, name: str) -> None:
     x = sample()
-    assert_within_two_ulp(evaluate(library, name, x), getattr(torch, name)(x.double()), name, x)
+    assert_accurate(evaluate(library, name, x), reference(name, x.double()), name, x)
 
 
 @pytest.mark.parametrize("name", ["sin", "cos"])
@@ -68,7 +76,7 @@ def test_large_angles_near_multiples_of_a_quarter_turn(library: ctypes.CDLL, nam
     """The floats nearest to such multiples, 2^72 and beyond: every bit of 2 / pi counts."""
     x = torch.tensor([float.fromhex("0x1.f37bdap+95"), 16367173.0 * 2.0**72, 2.0**127 * 1.9999999, 1e22, 0.5e16])
     x = torch.cat([x, -x, torch.pi / 2 * torch.arange(1.0, 2e5)])
-    assert_within_two_ulp(evaluate(library, name, x), getattr(torch, name)(x.double()), name, x)
+    assert_accurate(evaluate(library, name, x), getattr(torch, name)(x.double()), name, x)
 
 
 def test_powers(library: ctypes.CDLL) -> None:
@@ -77,7 +85,7 @@ def test_powers(library: ctypes.CDLL) -> None:
     x = torch.cat([x, x, x, 1 + 1e-3 * torch.randn(len(x), generator=generator)])
     y = torch.cat([torch.randn(len(x) // 2, generator=generator), torch.randint(-9, 10, (len(x) // 4,)).float()])
     y = torch.cat([y, 1e4 * torch.randn(len(x) - len(y), generator=generator)])
-    assert_within_two_ulp(evaluate(library, "pow", x, y), x.double() ** y.double(), "pow", x, y)
+    assert_accurate(evaluate(library, "pow", x, y), x.double() ** y.double(), "pow", x, y)
 
 
 def test_powers_of_special_values(library: ctypes.CDLL) -> None:
@@ -93,7 +101,7 @@ def test_powers_of_special_values(library: ctypes.CDLL) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_special_values(library: ctypes.CDLL, name: str) -> None:
     x = torch.tensor([0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1.0, -1.0, 1e-45, -1e-45, 89.0, -104.0])
-    exact = getattr(torch, name)(x.double()).float()
+    exact = reference(name, x.double()).float()
     found = evaluate(library, name, x)
     torch.testing.assert_close(found, exact, equal_nan=True, rtol=3e-7, atol=0)
     assert torch.equal(found.signbit()[~found.isnan()], exact.signbit()[~found.isnan()])

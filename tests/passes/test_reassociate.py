@@ -13,7 +13,7 @@ from gdsl.ir.printer import expression
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Kind
 from gdsl.passes import pipeline, reassociate
-from gdsl.passes.estimate import estimate
+from gdsl.passes.estimate import estimate, work
 from gdsl.passes.options import GraphShape, Options
 from gdsl.passes.pipeline import differentiate, lower, optimise
 from tests.ir.drive import (
@@ -247,3 +247,18 @@ def test_the_first_product_of_a_message_is_on_nodes(name: str) -> None:
     on_edges = [n for n in walk(p.nodes) if n.op == "contract" and n.domain is E]
     assert not any(i.op in ("cat", "gather") for n in on_edges for i in n.inputs)
     assert not any(n.op == "cat" and n.domain is E for n in walk(p.nodes))
+
+
+def test_a_row_read_at_its_own_end_costs_no_gather() -> None:
+    """In a walk over in-edges x[j] comes from anywhere, and x[i] is the row that the walk is at."""
+    near = work([b.segment(b.gather(x, "i") * e, "i", "sum", N)], DENSE)
+    far = work([b.segment(b.gather(x, "j") * e, "i", "sum", N)], DENSE)
+    assert far.bytes - near.bytes == 4 * DENSE.edges * A.size
+    assert far.flops == near.flops
+
+
+def test_an_edge_value_is_charged_once_a_walk() -> None:
+    value = b.elementwise("exp", e)
+    one = work([b.segment(value, "i", "sum", N)], DENSE)
+    both = work([b.segment(value, "i", "sum", N), b.segment(value, "j", "sum", N)], DENSE)
+    assert both.flops == 2 * one.flops

@@ -1,0 +1,31 @@
+"""What the backward pass reads of the forward pass."""
+
+from __future__ import annotations
+
+from gdsl.ir import build
+from gdsl.ir.program import Program
+from gdsl.ir.types import Dim, Domain, Type
+from gdsl.passes.options import Options
+from gdsl.passes.pipeline import differentiate
+
+
+def test_the_operand_of_a_product_is_read_rather_than_the_sum_that_it_is_made_of() -> None:
+    """sum(x[j]) / 2 lies in memory for the product: the forward pass need not write the sum as well."""
+    wide = Dim("wide", 64)
+    x = build.load("x", Type(Domain.NODE, (wide,)), "input")
+    w = build.load("w", Type(Domain.GLOBAL, (wide, Dim("out", 64))), "param")
+    mean = build.segment(build.gather(x, "j"), "i", "sum", Domain.NODE) / 2.0
+    program = Program("p", (("y", build.contract([mean, w], ["wide"])),), {})
+    adjoint = differentiate(program, [w], [0], None, Options())
+    assert [node for node, _ in adjoint.saved] == [mean]
+
+
+def test_the_slope_of_relu_is_read_off_its_result() -> None:
+    wide = Dim("wide", 64)
+    x = build.load("x", Type(Domain.NODE, (wide,)), "input")
+    first = build.load("first", Type(Domain.GLOBAL, (wide, Dim("mid", 64))), "param")
+    second = build.load("second", Type(Domain.GLOBAL, (Dim("mid", 64), Dim("out", 64))), "param")
+    hidden = build.elementwise("relu", build.contract([x, first], ["wide"]))
+    program = Program("p", (("y", build.contract([hidden, second], ["mid"])),), {})
+    adjoint = differentiate(program, [x, first, second], [0], None, Options())
+    assert [node for node, _ in adjoint.saved] == [hidden]

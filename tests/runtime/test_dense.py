@@ -1,0 +1,47 @@
+"""Contractions as matrix products: the same numbers as einsum's, however the matrix lies."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+import torch
+
+from gdsl.ir import build
+from gdsl.ir.types import Dim, Domain, Type
+from gdsl.runtime.dense import matrix_product
+
+A, B, C = Dim("a", 2), Dim("b", 3), Dim("c", 4)
+
+
+@pytest.mark.parametrize("order", list(permutations([A, B, C])), ids=str)
+@pytest.mark.parametrize("rows_first", [True, False])
+def test_rows_by_a_matrix(order: tuple[Dim, ...], rows_first: bool) -> None:
+    x = build.load("x", Type(Domain.NODE, (A, B)), "input")
+    w = build.load("w", Type(Domain.GLOBAL, order), "param")
+    node = build.contract([x, w] if rows_first else [w, x], ["a", "b"])
+    product = matrix_product(node)
+    assert product is not None
+    values, matrix = torch.randn(5, 2, 3), torch.randn([d.size for d in order])
+    letters = "".join(d.name for d in order)
+    found = product([values, matrix] if rows_first else [matrix, values])
+    torch.testing.assert_close(found, torch.einsum(f"nab,{letters}->nc", values, matrix))
+
+
+@pytest.mark.parametrize("order", list(permutations("abc")), ids="".join)
+def test_rows_by_rows(order: tuple[str, ...]) -> None:
+    x = build.load("x", Type(Domain.NODE, (A,)), "input")
+    d = build.load("d", Type(Domain.NODE, (B, C)), "input")
+    node = build.contract([x, d], (), total=True, order=order)
+    product = matrix_product(node)
+    assert product is not None
+    left, right = torch.randn(5, 2), torch.randn(5, 3, 4)
+    found = product([left, right])
+    torch.testing.assert_close(found, torch.einsum(f"na,nbc->{''.join(order)}", left, right))
+    assert found.is_contiguous()
+
+
+def test_a_product_that_keeps_a_dim_of_both_is_none() -> None:
+    x = build.load("x", Type(Domain.NODE, (A, B)), "input")
+    w = build.load("w", Type(Domain.GLOBAL, (A, B, C)), "param")
+    assert matrix_product(build.contract([x, w], ["b"])) is None
