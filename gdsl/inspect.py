@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from gdsl.codegen import cpp
+from gdsl.codegen.storage import packed_buffers
 from gdsl.ir.printer import expression, name_nodes, print_program
 from gdsl.ir.program import Program
 from gdsl.ir.types import Kind
@@ -102,7 +103,7 @@ class Inspection:
         for k, (direction, plan) in enumerate(self.plans):
             seen = visible[k] if direction == "forward" else None
             unit = cpp.generate(plan, self.c_type, self.index_type, seen)
-            packed = cpp.packed_buffers(plan, self.c_type, seen)
+            packed = packed_buffers(plan, self.c_type, seen)
             for kernel in plan.kernels:
                 source = cpp.kernel_source(kernel, plan, packed)
                 found.append(KernelInfo(kernel.name, direction, "cpp", source, kernel, unit))

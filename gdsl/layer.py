@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import threading
 import warnings
@@ -32,7 +33,7 @@ from gdsl.runtime.execute import C_TYPES
 from gdsl.runtime.graph import Graph, graph_of
 from gdsl.runtime.rewire import rewire
 
-BACKENDS = ("auto", "cpp", "torch")
+BACKENDS = ("auto", "triton", "cpp", "torch")
 
 # What a copy of a layer makes anew.
 _OWN_CACHES = ("_lock", "_typed", "_known", "_saved_numbers", "_specialisations", "_runners", "_last")
@@ -81,7 +82,7 @@ class Layer(nn.Module):
 
     Arguments of the program and the torch modules that it declares are keyword or positional arguments: those
     without a default, then the modules, then the others, each in the order of the text. ``backend`` is "auto"
-    (compiled C++ on CPU tensors), "cpp" or "torch" (the reference).
+    (Triton on GPU tensors, compiled C++ on CPU tensors), "triton", "cpp" or "torch" (the reference).
 
     Raises :class:`gdsl.LanguageError` when the program and its arguments do not make sense together.
     """
@@ -387,13 +388,25 @@ class Layer(nn.Module):
             return self._runners[key]
 
     def _backend_for(self, frame: Frame) -> str:
-        supported = frame.device.type == "cpu" and frame.dtype in C_TYPES
-        if self.backend == "cpp" and not supported:
-            given = f"{calls.short(frame.dtype)} on {frame.device}"
-            raise InputError(f"the C++ backend runs {', '.join(map(calls.short, C_TYPES))} on the CPU, not {given}")
-        if self.backend != "auto":
-            return self.backend
-        if not supported:
+        """The backend of a call. Raises :class:`gdsl.InputError` where the one asked for cannot run it."""
+        device, known = frame.device.type, frame.dtype in C_TYPES
+        given = f"{calls.short(frame.dtype)} on {frame.device}"
+        if self.backend == "torch":
+            return "torch"
+        if self.backend == "cpp":
+            if device != "cpu" or not known:
+                raise InputError(f"the C++ backend runs {', '.join(map(calls.short, C_TYPES))} on the CPU, not {given}")
+            return "cpp"
+        if self.backend == "triton":
+            if not known or not (device == "cuda" or (device == "cpu" and _interpreted())):
+                raise InputError(
+                    f"the Triton backend runs {', '.join(map(calls.short, C_TYPES))} on a GPU, not {given}; on the CPU "
+                    "it runs in Triton's interpreter, which TRITON_INTERPRET=1 in the environment asks for"
+                )
+            return "triton"
+        if device == "cuda" and known and _has_triton():
+            return "triton"
+        if device != "cpu" or not known:
             return "torch"
         if cache.find_compiler() is None:
             _warn_once("no C++ compiler was found: layers run on the slow torch backend. " + cache.INSTALL)
@@ -557,6 +570,25 @@ def _count_bytes(memory: int | str | None) -> int | None:
     elif memory is None or (isinstance(memory, int) and not isinstance(memory, bool) and memory >= 0):
         return memory
     raise InputError(f'`memory` is a number of bytes, or text such as "64MB", not {memory!r}')
+
+
+@functools.cache
+def _has_triton() -> bool:
+    """Whether GPU kernels can be compiled; a warning, once, where they cannot."""
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        _warn_once("Triton is not installed: layers on a GPU run on the slow torch backend. `pip install triton`")
+        return False
+    return True
+
+
+def _interpreted() -> bool:
+    if not _has_triton():
+        return False
+    from gdsl.runtime.triton import interpreted
+
+    return interpreted()
 
 
 _warned: set[str] = set()

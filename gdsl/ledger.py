@@ -20,7 +20,7 @@ from gdsl.passes.fuse import Kernel, Plan, TorchStep
 from gdsl.passes.options import GraphShape
 from gdsl.passes.pipeline import optimise
 from gdsl.passes.rewrite import Fired
-from gdsl.runtime.execute import partial_sums
+from gdsl.runtime.cpp import partial_sums
 from gdsl.runtime.graph import Graph, Order
 from gdsl.runtime.schedule import CHUNK_EDGES, HUB_EDGES
 

@@ -19,6 +19,10 @@ from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# Triton is imported after this: where there is no GPU its kernels run in its interpreter.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 _UNHURRIED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 settings.register_profile("default", derandomize=True, max_examples=20, database=None, **_UNHURRIED)
 settings.register_profile("nightly", max_examples=2_000, print_blob=True, **_UNHURRIED)

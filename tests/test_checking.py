@@ -81,12 +81,12 @@ def test_compiled_kernels_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     assert report, str(report)
     assert "cpp as torch: gradient of x" in {row.name for row in report.rows}
 
-    right = execute.CppPlan.run
+    right = execute.KernelPlan.run
 
     def wrong(self: Any, *args: Any) -> list[Tensor]:
         return [value + 1e-6 for value in right(self, *args)]
 
-    monkeypatch.setattr(execute.CppPlan, "run", wrong)
+    monkeypatch.setattr(execute.KernelPlan, "run", wrong)
     found = names(conv.check(x, graph))
     assert found[:2] == ["cpp as torch: result y", "cpp as torch: gradient of x"]
 

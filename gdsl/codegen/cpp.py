@@ -16,13 +16,13 @@ from pathlib import Path
 from gdsl.codegen.loops import Nests
 from gdsl.codegen.nest import Nest
 from gdsl.codegen.products import FUNCTIONS, Product, block_edges, product_of
+from gdsl.codegen.storage import packed_buffers
 from gdsl.codegen.values import COLUMN, EDGE, GLOBAL, ROW, local_type
 from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE
-from gdsl.ir.printer import expression
 from gdsl.ir.program import Program
-from gdsl.ir.types import Domain, Kind
-from gdsl.passes.fuse import LEAVES, Kernel, Phase, Plan, TorchStep
+from gdsl.ir.types import Domain
+from gdsl.passes.fuse import LEAVES, Kernel, Phase, Plan
 from gdsl.runtime.philox import CPP_SOURCE as PHILOX
 from gdsl.runtime.schedule import HUB_EDGES
 
@@ -49,26 +49,6 @@ def generate(plan: Plan, dtype: str, index_type: str, visible: int | None = None
     """
     packed = packed_buffers(plan, dtype, visible)
     return unit([kernel_source(k, plan, packed) for k in plan.kernels], dtype, index_type)
-
-
-def packed_buffers(plan: Plan, dtype: str, visible: int | None = None) -> frozenset[Node]:
-    """The buffers that are stored half as wide: rows that users and products of matrices give, and results.
-
-    What is read again of what kernels write stays float, so that a statistic or a sum is rounded once, where a user
-    sees it.
-    """
-    if NUMBERS[dtype][1] is None:
-        return frozenset()
-    written = {o for k in plan.kernels for o in k.outputs}
-    read = {b for k in plan.kernels for b in k.buffers if b not in written and b.domain is not Domain.GLOBAL}
-    inner = {b for b in read if b.op == "graph_value" or b.attr("role") == "saved"}
-    outputs = plan.program.nodes
-    again = {o for s in plan.steps for o in (s.node.inputs if isinstance(s, TorchStep) else s.buffers)}
-    totals = {o for k in plan.kernels for o in k.all_totals}
-    results = (written & set(outputs[:visible])) - again - totals
-    if visible is not None:
-        results -= set(outputs[visible:])
-    return frozenset(b for b in (read - inner) | results if b.kind is Kind.FLOAT)
 
 
 def unit(kernels: Sequence[str], dtype: str, index_type: str) -> str:
@@ -158,8 +138,8 @@ class KernelWriter(Nests):
 
     def write(self) -> str:
         kernel, out = self.kernel, self.out
-        for line in self.header():
-            out.add(line)
+        for line in self.rules(kernel):
+            out.add(f"// {line}")
         out.add(f'extern "C" void {kernel.name}(')
         out.depth += 1
         for line in self.parameters():
@@ -197,23 +177,6 @@ class KernelWriter(Nests):
         out.close()
         out.close()
         return "\n".join(out.lines) + "\n"
-
-    def header(self) -> list[str]:
-        """The rule in the language's own words."""
-        shown = {**self.program.names, **{b: self.name(b) for b in self.kernel.buffers}}
-        shown = {n: name for n, name in shown.items() if n.op not in ("const", "gather")}
-        walk = {"i": "in-edges of node i; j is the source", "j": "out-edges of node i; j is the target"}
-        lines = [
-            f"// {self.kernel.name}: " + (f"walks the {walk[self.kernel.end]}" if self.kernel.end else "row by row")
-        ]
-        for phase in self.kernel.phases:
-            for node in (*phase.accumulators, *phase.totals, *phase.stores):
-                lines.append(f"//   {self.name(node)} = {expression(node, shown)}")
-        for node in (*self.kernel.stores, *self.kernel.totals):
-            if node.op != "segment":
-                others = {**shown, **{n: self.name(n) for p in self.kernel.phases for n in p.accumulators}}
-                lines.append(f"//   {self.name(node)} = {expression(node, others)}")
-        return [line if len(line) <= 160 else line[:157] + "..." for line in lines]
 
     def parameters(self) -> list[str]:
         """The parameter list, a line for each group: the walk, what is read, what is written."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gdsl.codegen.cpp import KernelWriter, hub_name, packed_buffers, unit
+from gdsl.codegen.cpp import KernelWriter, hub_name, unit
 from gdsl.codegen.nest import Nest
+from gdsl.codegen.storage import packed_buffers
 from gdsl.codegen.values import GLOBAL, ROW
 from gdsl.ir.node import Node
 from gdsl.ir.program import Program

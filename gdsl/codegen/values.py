@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from gdsl.codegen.names import Names
 from gdsl.codegen.nest import Cell, Index, Lines, Nest
 from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE
-from gdsl.ir.printer import describe
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Kind
 from gdsl.passes.fuse import Kernel
@@ -39,7 +39,7 @@ PREFETCH_LINES = 8
 LINE_BYTES = 64
 
 
-class Values:
+class Values(Names):
     """Names and scalar expressions of one kernel.
 
     ``row_cells`` and ``edge_cells`` are the values that lie in local memory now; ``pointers`` the rows of buffers
@@ -47,13 +47,10 @@ class Values:
     """
 
     def __init__(self, kernel: Kernel, program: Program, packed: frozenset[Node] = frozenset()):
+        super().__init__(program, _RESERVED, _FOREIGN)
         self.kernel = kernel
-        self.program = program
         self.packed = packed
         self.out = Lines()
-        self.names: dict[Node, str] = {}
-        self.used: set[str] = set(_RESERVED)
-        self.loop_vars: dict[str, str] = {}
         self.kept: dict[Node, str] = {}
         self.in_block: set[Node] = set()
         self.row_cells: dict[Node, Cell] = {}
@@ -62,31 +59,6 @@ class Values:
         self.buffers = set(kernel.buffers)
         for node in (*kernel.buffers, *kernel.outputs):
             self.name(node)
-
-    # -- names ---------------------------------------------------------------------------------
-
-    def fresh(self, wanted: str) -> str:
-        base = re.sub(r"[^A-Za-z0-9_]", "_", wanted.replace("'", "_prime")) or "t"
-        if base[0].isdigit():
-            base = "d" + base
-        if _FOREIGN.match(base):
-            base = "v_" + base + "_"
-        name, count = base, 1
-        while name in self.used:
-            count += 1
-            name = f"{base}_{count}"
-        self.used.add(name)
-        return name
-
-    def name(self, node: Node) -> str:
-        if node not in self.names:
-            self.names[node] = self.fresh(describe(node, self.program.names))
-        return self.names[node]
-
-    def loop_var(self, dim: str) -> str:
-        if dim not in self.loop_vars:
-            self.loop_vars[dim] = self.fresh(dim)
-        return self.loop_vars[dim]
 
     # -- values --------------------------------------------------------------------------------
 
@@ -226,7 +198,7 @@ class Values:
         old, new = list(operand.dims), list(node.dims)
         inner: dict[str, tuple[str, int]] = {}
         while old or new:
-            group_old, group_new = _next_group(old, new)
+            group_old, group_new = next_group(old, new)
             inner.update(self.regroup(group_old, group_new, index))
         return self.value(operand, inner, where, nest)
 
@@ -294,7 +266,7 @@ class Values:
         return f"{row} * {numel} + {inner}" if inner != "0" else f"{row} * {numel}"
 
 
-def _next_group(old: list[Dim], new: list[Dim]) -> tuple[list[Dim], list[Dim]]:
+def next_group(old: list[Dim], new: list[Dim]) -> tuple[list[Dim], list[Dim]]:
     """Take from both lists the shortest heads with the same number of places."""
     a, b = ([old.pop(0)] if old else []), ([new.pop(0)] if new else [])
 

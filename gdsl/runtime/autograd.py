@@ -20,7 +20,7 @@ from gdsl.ir.program import Program
 from gdsl.ir.types import Kind
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower, saved_name
-from gdsl.runtime.execute import CppPlan, ReferencePlan
+from gdsl.runtime.execute import KernelPlan, ReferencePlan
 
 Mask = tuple[bool, ...]
 
@@ -37,7 +37,7 @@ class Runner:
         self.inputs = program.inputs
         self._real = [n.kind is Kind.FLOAT for n in self.inputs]
         self._lock = threading.RLock()
-        self._plain: CppPlan | ReferencePlan | None = None
+        self._plain: KernelPlan | ReferencePlan | None = None
         self._differentiable: dict[Mask, _Differentiable] = {}
 
     def __call__(self, tensors: Sequence[Tensor], frame: Frame) -> tuple[Tensor, ...]:
@@ -48,7 +48,7 @@ class Runner:
         return tuple(self.plain.run(dict(zip(self.inputs, tensors, strict=True)), frame))
 
     @property
-    def plain(self) -> CppPlan | ReferencePlan:
+    def plain(self) -> KernelPlan | ReferencePlan:
         """The program alone, with nothing saved."""
         if self._plain is not None:
             return self._plain
@@ -66,11 +66,11 @@ class Runner:
                 self._differentiable[mask] = _Differentiable(self, mask)
             return self._differentiable[mask]
 
-    def compile(self, program: Program, visible: int) -> CppPlan | ReferencePlan:
+    def compile(self, program: Program, visible: int) -> KernelPlan | ReferencePlan:
         """A plan; the first ``visible`` outputs are the program's own, others what the backward reads."""
         if self.backend == "torch":
             return ReferencePlan(program.nodes)
-        return CppPlan(lower(program, self.options), self.dtype, self.index_dtype, visible)
+        return KernelPlan(lower(program, self.options), self.backend, self.dtype, self.index_dtype, visible)
 
     def sub(self, program: Program) -> Runner:
         """A runner of another program for the same dtype and backend."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from gdsl.errors import GraphError
 from gdsl.passes.options import GraphShape
 from gdsl.runtime.formats import edge_list, plain_tensor
-from gdsl.runtime.schedule import BLOCK_WORK, CHUNK_EDGES, HUB_EDGES, MAX_BLOCKS
+from gdsl.runtime.schedule import BLOCK_WORK, CHUNK_EDGES, GPU_CHUNK_EDGES, GPU_HUB_EDGES, HUB_EDGES, MAX_BLOCKS
 
 Size = int | tuple[int, int] | None
 
@@ -25,6 +25,24 @@ INT32_MAX = 2**31 - 1
 
 # One lock for every lazily made part of every graph, so that graphs hold no lock, which could not be pickled.
 _lock = threading.RLock()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Degrees:
+    """The rows of an order as GPU kernels take them.
+
+    rows         [K]      all but hubs, most edges first: neighbours have about as many
+    hubs         [H]      rows with more than GPU_HUB_EDGES edges
+    first_chunk  [H + 1]  int64: hub h has chunks ``first_chunk[h]`` to ``first_chunk[h + 1]``
+    owner        [C]      int64: the hub of each chunk
+    mean         edges a row, on average
+    """
+
+    rows: Tensor
+    hubs: Tensor
+    first_chunk: Tensor
+    owner: Tensor
+    mean: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +73,10 @@ class Order:
     @cached_property
     def has_hubs(self) -> bool:
         return len(self.hubs) > 0
+
+    @cached_property
+    def degrees(self) -> Degrees:
+        return _degrees(self.rowptr)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -297,6 +319,18 @@ def _hubs(degree: Tensor) -> tuple[Tensor, Tensor]:
     hubs = (degree > HUB_EDGES).nonzero().flatten()
     counts = (degree[hubs].long() + CHUNK_EDGES - 1) // CHUNK_EDGES
     return hubs, torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
+def _degrees(rowptr: Tensor) -> Degrees:
+    degree = rowptr.diff()
+    by_degree = torch.sort(degree, descending=True, stable=True).indices
+    num_hubs = int((degree > GPU_HUB_EDGES).sum())
+    hubs = by_degree[:num_hubs]
+    counts = (degree[hubs].long() + GPU_CHUNK_EDGES - 1) // GPU_CHUNK_EDGES
+    first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    owner = torch.repeat_interleave(torch.arange(num_hubs, device=rowptr.device), counts)
+    mean = int(rowptr[-1]) / max(1, degree.numel())
+    return Degrees(by_degree[num_hubs:].to(rowptr.dtype), hubs.to(rowptr.dtype), first, owner, mean)
 
 
 def _blocks(rowptr: Tensor) -> Tensor:

@@ -8,3 +8,12 @@ MAX_BLOCKS = 1024
 # A row with more edges than this is a hub: all threads walk it together, in chunks of this many edges.
 HUB_EDGES = 1 << 14
 CHUNK_EDGES = 1 << 12
+
+# The same on a GPU, where a program takes a few rows: one with more edges than this is a hub, and each chunk of it is
+# walked by a program of its own.
+GPU_HUB_EDGES = 1 << 11
+GPU_CHUNK_EDGES = 1 << 10
+
+# A GPU kernel writes this many partial sums of a total over all rows at most: few enough to add up quickly, enough to
+# fill the largest GPU. Fixed, so that every GPU gives the same bits.
+GPU_GROUPS = 512

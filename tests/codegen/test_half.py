@@ -10,11 +10,12 @@ from torch import Tensor
 
 import gdsl
 from gdsl.codegen import cpp
+from gdsl.codegen.storage import packed_buffers
 from gdsl.ir.node import walk
 from gdsl.ir.program import Program
 from gdsl.passes.pipeline import lower, optimise
 from gdsl.runtime import cache
-from gdsl.runtime.execute import CppPlan
+from gdsl.runtime.execute import KernelPlan
 from gdsl.runtime.schedule import HUB_EDGES
 from tests.ir.drive import LAYERS, Options
 from tests.programs.sources import PROGRAMS
@@ -147,13 +148,14 @@ def test_the_sum_of_a_hub_is_rounded_once() -> None:
 
 
 def test_what_is_read_again_stays_float32() -> None:
-    plan = CppPlan(lower(optimise(LAYERS["GAT"]()), Options()), torch.bfloat16, torch.int32, 1)
-    assert "typedef gdsl::bf16 S;" in plan.source
-    assert "const S* __restrict__ x_i = x + i" in plan.source
+    plan = KernelPlan(lower(optimise(LAYERS["GAT"]()), Options()), "cpp", torch.bfloat16, torch.int32, 1)
+    source = cpp.generate(plan.plan, "bfloat16", "int32_t", 1)
+    assert "typedef gdsl::bf16 S;" in source
+    assert "const S* __restrict__ x_i = x + i" in source
     written = {o for k in plan.plan.kernels for o in k.outputs}
     read = {b for k in plan.plan.kernels for b in k.buffers}
     assert written & read
-    assert plan.packed & written == written - read == set(plan.plan.program.nodes)
+    assert plan.storage.packed & written == written - read == set(plan.plan.program.nodes)
 
 
 def test_what_the_backward_reads_stays_float32() -> None:
@@ -163,8 +165,8 @@ def test_what_the_backward_reads_stays_float32() -> None:
     both = Program(program.name, ((name, seen), ("saved", saved)), program.names)
     plan = lower(both, Options())
     seen, saved = plan.program.nodes
-    assert cpp.packed_buffers(plan, "bfloat16", 1) & {seen, saved} == {seen}
-    assert cpp.packed_buffers(plan, "bfloat16", 2) & {seen, saved} == {seen, saved}
+    assert packed_buffers(plan, "bfloat16", 1) & {seen, saved} == {seen}
+    assert packed_buffers(plan, "bfloat16", 2) & {seen, saved} == {seen, saved}
 
 
 def test_mixed_dtypes_are_refused() -> None:

@@ -1,0 +1,599 @@
+"""Values as Triton blocks: from a node and an index down to loads.
+
+This is the *pull* half of the Triton generator. All blocks of an expression share a *frame*, a list of dims: axis 0 of
+a block counts the rows of the program, axis 1 the edges of each row that it is at, and then comes an axis for each dim
+of the frame, padded to a power of two. A value that does not vary along an axis has size 1 there, so that operands
+broadcast and no value is repeated. A value of the whole graph has no axes for rows and edges.
+
+Each line goes to the outermost *level* at which all that it reads is known: the kernel, the rows, or the edges.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from gdsl.codegen.names import Names
+from gdsl.codegen.products import Product, product_of
+from gdsl.codegen.values import COLUMN, EDGE, GLOBAL, ROW, next_group
+from gdsl.ir.node import Node
+from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.program import Program
+from gdsl.ir.types import Dim, Domain, Kind
+from gdsl.passes.fuse import Kernel
+
+Frame = tuple[Dim, ...]
+
+KERNEL, ROWS, EDGES = 0, 1, 2
+LEVELS = {GLOBAL: KERNEL, ROW: ROWS, COLUMN: EDGES, EDGE: EDGES}
+
+# Axes before those of the frame: rows and edges.
+LEAD = 2
+# The sides of a matrix that `tl.dot` takes.
+LEAST_SIDE = 16
+# Tables with more places are read where they are used rather than held in registers all along.
+MOST_HELD = 1024
+
+_RESERVED = frozenset(
+    """False None True and as assert async await break class continue def del elif else except finally for from global
+    if import in is lambda nonlocal not or pass raise return try while with yield abs all any bool float int len max min
+    print range sum tl triton libdevice rows num_rows rowptr other edge hubs owner first_chunk row live i j id at begin
+    e end first last most lane on chunk hub block part take more number value BLOCK_ROWS BLOCK_EDGES INDEX
+    PRECISION""".split()
+)
+_FOREIGN = re.compile(r"_|gdsl")
+
+
+@dataclass(frozen=True)
+class Value:
+    """A block as text.
+
+    lead:   it has the axes of rows and edges
+    scalar: it has no axes at all
+    zero:   where it is loaded from, if it is zero at places that do not exist
+    """
+
+    text: str
+    level: int
+    lead: bool = True
+    scalar: bool = False
+    zero: str | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """An index into a dim.
+
+    text:  the block of integers, given the rank of the frame that reads it
+    axes:  of the frame along which it varies
+    own:   the axis that it counts, if it is just that
+    size:  of that axis
+    """
+
+    text: Callable[[int], str]
+    axes: frozenset[int]
+    level: int = KERNEL
+    lead: bool = False
+    own: int | None = None
+    size: int = 0
+
+
+Index = Mapping[str, Place]
+
+
+def power_of_two(size: int) -> int:
+    return 1 << max(0, size - 1).bit_length()
+
+
+def atom(text: str) -> str:
+    """The text, in parentheses where an operator beside it could tear it apart."""
+    return text if re.fullmatch(r"[\w.]+(\[[^\[\]]*\])?|[\w.]+\([^()]*\)", text) else f"({text})"
+
+
+@dataclass
+class Level:
+    """Lines that run once for each of something, and what they have computed."""
+
+    lines: list[str] = field(default_factory=list)
+    memo: dict[object, Value] = field(default_factory=dict)
+
+
+class Blocks(Names):
+    """Blocks of one kernel. ``held`` are the results of earlier walks over the same rows."""
+
+    def __init__(self, kernel: Kernel, program: Program, packed: frozenset[Node], number: str):
+        super().__init__(program, _RESERVED, _FOREIGN)
+        self.kernel, self.packed, self.number = kernel, packed, number
+        self.levels = [Level(), Level(), Level()]
+        self.held: dict[Node, Value] = {}
+        self.buffers = set(kernel.buffers)
+        self.axes_of: dict[Dim, str] = {}
+        self.product_at = self.products()
+        self.padded = self._padding()
+        self.widest = 1
+        self.dots = False
+        self.edge_dots = False
+        for node in (*kernel.buffers, *kernel.outputs):
+            self.name(node)
+
+    # -- sizes and axes ------------------------------------------------------------------------
+
+    def products(self) -> dict[Node, Product]:
+        """The matrix products on edges of this kernel. Double precision has none: its rate is that of plain sums."""
+        found: dict[Node, Product] = {}
+        if self.number != "tl.float32":
+            return found
+        stack = [r for p in self.kernel.phases for r in p.roots]
+        stack += [*self.kernel.stores, *self.kernel.totals]
+        seen: set[Node] = set()
+        while stack:
+            node = stack.pop()
+            if node in seen or node in self.kernel.buffers:
+                continue
+            seen.add(node)
+            product = product_of(node)
+            if product is not None:
+                found[node] = product
+            stack.extend(node.inputs)
+        return found
+
+    def _padding(self) -> dict[int, int]:
+        """The sizes of axes that are not the next power of two: `tl.dot` needs matrices with sides of 16.
+
+        Dims of one size have axes of one size, so that a renamed dim is the same axis.
+        """
+        found: dict[int, int] = {}
+        for product in self.product_at.values():
+            right = product.right.dims if product.summed else product.node.dims
+            for dims in (product.left.dims, right):
+                last = dims[-1].size
+                size = math.prod(found.get(d.size, power_of_two(d.size)) for d in dims)
+                if size < LEAST_SIDE:
+                    found[last] = found.get(last, power_of_two(last)) * (LEAST_SIDE // size)
+        return found
+
+    def size(self, dim: Dim) -> int:
+        return self.padded.get(dim.size, power_of_two(dim.size))
+
+    def shape(self, dims: Sequence[Dim]) -> str:
+        return "".join(f", {self.size(d)}" for d in dims)
+
+    def numel(self, dims: Sequence[Dim]) -> int:
+        return math.prod(self.size(d) for d in dims)
+
+    def axis_name(self, dim: Dim) -> str:
+        if dim not in self.axes_of:
+            name = self.axes_of[dim] = self.fresh(dim.name)
+            self.levels[KERNEL].lines.append(f"{name} = tl.arange(0, {self.size(dim)})")
+        return self.axes_of[dim]
+
+    def axis(self, dim: Dim, at: int) -> Place:
+        """The places of a dim along an axis of the frame."""
+        name = self.axis_name(dim)
+        return Place(lambda rank: along(name, at, rank), frozenset({at}), own=at, size=self.size(dim))
+
+    def axes(self, dims: Sequence[Dim], first: int = 0) -> dict[str, Place]:
+        return {d.name: self.axis(d, first + k) for k, d in enumerate(dims)}
+
+    # -- lines ---------------------------------------------------------------------------------
+
+    @property
+    def here(self) -> int:
+        """The level of what is being written."""
+        return EDGES if self.in_walk else ROWS
+
+    in_walk = False
+
+    def define(self, wanted: str, value: Value) -> Value:
+        """Give a value a name, at its level."""
+        name = self.fresh(wanted)
+        self.levels[value.level].lines.append(f"{name} = {value.text}")
+        return replace(value, text=name)
+
+    def once(self, key: object, wanted: str, value: Value) -> Value:
+        """As ``define``, but for the same key the same name."""
+        for level in self.levels[: value.level + 1]:
+            if key in level.memo:
+                return level.memo[key]
+        found = self.define(wanted, value)
+        self.levels[value.level].memo[key] = found
+        return found
+
+    # -- masks ---------------------------------------------------------------------------------
+
+    def mask(self, frame: Frame, axes: frozenset[int], where: str) -> Value | None:
+        """Which elements exist: rows, edges, and places of padded dims. None where all do."""
+        rank = len(frame)
+        parts: list[Value] = []
+        if where != GLOBAL:
+            name = {ROW: "live", COLUMN: "on", EDGE: "on"}[where]
+            level = ROWS if where == ROW or not self.kernel.end else EDGES
+            parts.append(Value(lifted(name, rank), level))
+        for at in sorted(axes):
+            dim = frame[at]
+            if self.size(dim) != dim.size:
+                inside = self.once(("in", dim), f"in_{dim.name}", self._below(dim))
+                parts.append(Value(along(inside.text, at, rank), KERNEL, lead=False))
+        if not parts:
+            return None
+        text = " & ".join(p.text for p in parts)
+        if len(parts) == 1:
+            return parts[0]
+        level = max(p.level for p in parts)
+        return self.once(("mask", text), "mask", Value(text, level, lead=any(p.lead for p in parts)))
+
+    def _below(self, dim: Dim) -> Value:
+        return Value(f"{self.axis_name(dim)} < {dim.size}", KERNEL, lead=False)
+
+    def masked(self, value: Value, frame: Frame, axes: frozenset[int], where: str, other: str = "0.0") -> Value:
+        """The value where it exists, else another: what a sum, or a maximum, must not see."""
+        mask = self.mask(frame, axes, where)
+        known = {GLOBAL: _ANYWHERE, ROW: (ROW,), EDGE: (COLUMN, EDGE)}[where]
+        if mask is None or (other == "0.0" and value.zero in known):
+            return value
+        lead = value.lead or mask.lead
+        return Value(f"tl.where({mask.text}, {value.text}, {other})", max(value.level, mask.level), lead)
+
+    # -- values --------------------------------------------------------------------------------
+
+    def value(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
+        """The node at an index, as a block of the frame."""
+        index = {d.name: index[d.name] for d in node.dims}
+        rank = len(frame)
+        if self.in_walk or not self.kernel.end:
+            self.widest = max(self.widest, self.numel(frame))
+        if where == ROW and node in self.held:
+            return self.align(self.held[node], node, index, frame)
+        if node in self.buffers:
+            return self.load(node, index, where, frame)
+        if node.domain is Domain.GLOBAL:
+            where = GLOBAL
+        key = (node, where, frame, tuple((n, p.text(rank)) for n, p in sorted(index.items())))
+        for level in self.levels:
+            if key in level.memo:
+                return level.memo[key]
+        if frame != node.dims and self.is_cell(node) and self.is_plain(node, index):
+            found = self.align(self.value(node, self.axes(node.dims), where, node.dims), node, index, frame)
+        else:
+            found = self.compute(node, index, where, frame)
+            if node.op in ELEMENTWISE or node.op in ("contract", "reduce", "random"):
+                found = self.define(self.program.names.get(node) or _WORDS.get(node.op, "v"), found)
+        self.levels[found.level].memo[key] = found
+        return found
+
+    def is_plain(self, node: Node, index: Index) -> bool:
+        """Whether an index is an axis of the frame for each dim, as long as the dim's own."""
+        return all(index[d.name].own is not None and index[d.name].size == self.size(d) for d in node.dims)
+
+    def is_cell(self, node: Node) -> bool:
+        """Whether a value is worth computing once, in its own frame, and not again in each frame that reads it."""
+        if node.op in ELEMENTWISE:
+            return ELEMENTWISE[node.op].heavy
+        return node.op in ("contract", "reduce", "random")
+
+    def align(self, value: Value, node: Node, index: Index, frame: Frame) -> Value:
+        """A block of the node's own dims as a block of the frame."""
+        if value.scalar:
+            return value
+        if not self.is_plain(node, index):
+            return self.pick(value, node, index, frame)
+        places = [own for d in node.dims if (own := index[d.name].own) is not None]
+        lead = LEAD if value.lead else 0
+        text = atom(value.text)
+        if places != sorted(places):
+            order = sorted(range(len(places)), key=lambda k: places[k])
+            turned = ", ".join(str(k) for k in [*range(lead), *(lead + k for k in order)])
+            text = f"tl.permute({value.text}, {turned})"
+        if len(frame) > len(places):
+            axes = [":"] * lead + [":" if k in places else "None" for k in range(len(frame))]
+            text = f"{text}[{', '.join(axes)}]"
+        return replace(value, text=text)
+
+    def pick(self, value: Value, node: Node, index: Index, frame: Frame) -> Value:
+        """A block that lies in registers, at places that are not its own: the sum over all places, with one kept."""
+        wide = (*frame, *node.dims)
+        rank = len(wide)
+        hits = []
+        for k, d in enumerate(node.dims):
+            hits.append(f"({along(self.axis_name(d), len(frame) + k, rank)} == {index[d.name].text(rank)})")
+        axes = [":"] * (LEAD if value.lead else 0) + ["None"] * len(frame) + [":"] * len(node.dims)
+        text = f"tl.where({' & '.join(hits)}, {atom(value.text)}[{', '.join(axes)}], 0)"
+        lead = value.lead or any(p.lead for p in index.values())
+        level = max(value.level, *(p.level for p in index.values()))
+        for k in reversed(range(len(node.dims))):
+            text = f"tl.sum({text}, axis={(LEAD if lead else 0) + len(frame) + k})"
+        return Value(text, level, lead)
+
+    # -- memory --------------------------------------------------------------------------------
+
+    def load(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
+        where = GLOBAL if node.domain is Domain.GLOBAL else where
+        pointer, lead = self.pointer(node, index, where, frame)
+        axes = frozenset(a for p in index.values() for a in p.axes)
+        level = max([LEVELS[where], *(p.level for p in index.values())])
+        if where != GLOBAL and not self.kernel.end:
+            level = max(ROWS, *(p.level for p in index.values()), ROWS)
+        if where == GLOBAL and self.numel(node.dims) > MOST_HELD:
+            level = max(level, self.here)
+        mask = self.mask(frame, axes, where)
+        text = f"tl.load({pointer}, mask={mask.text}, other=0)" if mask else f"tl.load({pointer})"
+        if node in self.packed:
+            text += f".to({self.number})"
+        scalar = not lead and not node.dims
+        suffix = {ROW: "_i" if self.kernel.end else "", COLUMN: "_j", EDGE: "_e", GLOBAL: ""}[where]
+        key = ("load", frame, text)
+        zero = where if mask else None
+        return self.once(key, self.name(node) + suffix, Value(text, level, lead, scalar, zero))
+
+    def pointer(self, node: Node, index: Index, where: str, frame: Frame) -> tuple[str, bool]:
+        """Where the elements of a buffer lie, and whether that varies along rows or edges."""
+        rank, numel = len(frame), node.type.numel
+        terms = []
+        if where != GLOBAL:
+            row = lifted(self.row(where), rank)
+            terms.append(f"{row} * {numel}" if numel > 1 else row)
+        inner = self.linear(node.dims, index, rank)
+        if inner != "0":
+            terms.append(inner)
+        lead = where != GLOBAL or any(p.lead for p in index.values())
+        return " + ".join([self.name(node), *terms]), lead
+
+    def row(self, where: str) -> str:
+        return {ROW: "i", COLUMN: "j", EDGE: "id"}[where]
+
+    def linear(self, dims: Sequence[Dim], index: Index, rank: int) -> str:
+        """The row-major place in dims."""
+        terms: list[str] = []
+        stride = 1
+        for d in reversed(dims):
+            if d.size != 1:
+                text = atom(index[d.name].text(rank))
+                terms.insert(0, f"{text} * {stride}" if stride != 1 else text)
+            stride *= d.size
+        return " + ".join(terms) or "0"
+
+    # -- ops -----------------------------------------------------------------------------------
+
+    def compute(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
+        if node.op in ELEMENTWISE:
+            return self.compute_elementwise(node, index, where, frame)
+        found: Value = getattr(self, f"compute_{node.op}")(node, index, where, frame)
+        return found
+
+    def compute_elementwise(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
+        parts = [self.value(i, {n: index[n] for n in i.type.names}, where, frame) for i in node.inputs]
+        form = ELEMENTWISE[node.op].triton.format(*(atom(p.text) for p in parts), bound=node.attr("bound"))
+        form = form.replace("gdsl_float", self.number)
+        return self.joined(form, parts)
+
+    def joined(self, text: str, parts: Sequence[Value]) -> Value:
+        """A value made of others."""
+        lead, scalar = any(p.lead for p in parts), all(p.scalar for p in parts)
+        return Value(text, max((p.level for p in parts), default=KERNEL), lead, scalar)
+
+    def compute_const(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
+        return Value(literal(node, self.number), KERNEL, lead=False, scalar=True)
+
+    def compute_iota(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
+        return self.number_at(index[node.dims[0].name], frame)
+
+    def number_at(self, place: Place, frame: Frame) -> Value:
+        return Value(place.text(len(frame)), place.level, place.lead)
+
+    def compute_graph_value(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
+        level = LEVELS[where] if self.kernel.end else ROWS
+        return Value(lifted(self.row(where), len(frame)), level)
+
+    def compute_gather(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
+        at = ROW if node.attr("end") == self.kernel.end else COLUMN
+        return self.value(node.inputs[0], index, at, frame)
+
+    def compute_spread(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
+        return self.value(node.inputs[0], index, GLOBAL, frame)
+
+    def compute_stop_gradient(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
+        return self.value(node.inputs[0], index, where, frame)
+
+    compute_transpose = compute_stop_gradient
+
+    def compute_slice(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
+        operand, dim, start = node.inputs[0], node.attr("dim"), node.attr("start")
+        place = index[node.dims[operand.type.names.index(dim)].name]
+        inner = {n: index[n] for n in operand.type.names if n != dim}
+        inner[dim] = shifted(place, start)
+        return self.value(operand, inner, where, frame)
+
+    def compute_reshape(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
+        """Places counted row-major under the new dims, taken apart under the old ones."""
+        old, new = list(node.inputs[0].dims), list(node.dims)
+        inner: dict[str, Place] = {}
+        while old or new:
+            inner.update(self.regroup(*next_group(old, new), index))
+        return self.value(node.inputs[0], inner, where, frame)
+
+    def regroup(self, old: Sequence[Dim], new: Sequence[Dim], index: Index) -> dict[str, Place]:
+        if len(old) == 1 and len(new) == 1 and self.size(old[0]) == self.size(new[0]):
+            return {old[0].name: index[new[0].name]}
+        found, stride = {}, 1
+        for d in reversed(old):
+            found[d.name] = self._part(d, stride, len(old), tuple(new), index)
+            stride *= d.size
+        return found
+
+    def _part(self, dim: Dim, stride: int, count: int, new: Sequence[Dim], index: Index) -> Place:
+        parts = [index[d.name] for d in new]
+
+        def text(rank: int) -> str:
+            whole = atom(self.linear(new, index, rank))
+            part = f"{whole} // {stride}" if stride > 1 else whole
+            return f"({part}) % {dim.size}" if count > 1 else part
+
+        axes = frozenset(a for p in parts for a in p.axes)
+        level = max((p.level for p in parts), default=KERNEL)
+        return Place(text, axes, level, any(p.lead for p in parts))
+
+    def compute_cat(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
+        """The part is chosen by place; every part is read at a place that exists."""
+        place, start, parts = index[node.attr("new")], 0, []
+        for operand, name in zip(node.inputs, node.attr("dims"), strict=True):
+            size = operand.type.dim(name).size
+            inner = {n: index[n] for n in operand.type.names if n != name}
+            inner[name] = bounded(place, start, size)
+            parts.append((start + size, self.value(operand, inner, where, frame)))
+            start += size
+        at = self.number_at(place, frame)
+        found = parts[-1][1]
+        for stop, value in reversed(parts[:-1]):
+            found = self.joined(f"tl.where({atom(at.text)} < {stop}, {value.text}, {found.text})", [at, value, found])
+        return found
+
+    def compute_index(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
+        table, idx = node.inputs
+        at = self.value(idx, {n: index[n] for n in idx.type.names}, where, frame)
+        axes = frozenset(a for n in idx.type.names for a in index[n].axes)
+        inner = {n: index[n] for n in table.type.names if n != node.attr("dim")}
+        inner[node.attr("dim")] = place_of(at, len(frame), axes)
+        return self.value(table, inner, where, frame)
+
+    def compute_random(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
+        rank, numel = len(frame), node.type.numel
+        seed = self.value(node.inputs[0], {}, GLOBAL, ())
+        row = lifted(self.row(where), rank)
+        count = f"{row}.to(tl.int64) * {numel} + {self.linear(node.dims, index, rank)}"
+        level = LEVELS[where] if self.kernel.end else ROWS
+        text = f"gdsl_uniform({seed.text}, {node.attr('salt')}, {count})"
+        return Value(text if self.number == "tl.float32" else f"{text}.to({self.number})", level)
+
+    def compute_contract(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
+        product = self.product_at.get(node)
+        if product is not None and frame == node.dims and self.is_plain(node, index):
+            return self.compute_dot(product)
+        reduced = self.reduced_dims(node)
+        wide = (*frame, *reduced)
+        inner = {**index, **self.axes(reduced, len(frame))}
+        parts = [self.value(i, inner, where, wide) for i in node.inputs]
+        product_text = self.joined(" * ".join(atom(p.text) for p in parts), parts)
+        return self.summed(product_text, frame, reduced, wide)
+
+    def summed(self, value: Value, frame: Frame, reduced: Sequence[Dim], wide: Frame) -> Value:
+        """The sum over the last axes of a frame."""
+        axes = frozenset(range(len(frame), len(wide)))
+        value = self.masked(value, wide, axes, GLOBAL)
+        text = value.text
+        for k in reversed(range(len(reduced))):
+            text = f"tl.sum({text}, axis={(LEAD if value.lead else 0) + len(frame) + k})"
+        return replace(value, text=text)
+
+    def compute_dot(self, product: Product) -> Value:
+        """Rows of edges by a matrix that all share."""
+        self.dots = True
+        node, left, right = product.node, product.left, product.right
+        frame = (*left.dims, *node.dims)
+        matrix = self.value(right, self.axes(frame), GLOBAL, frame)
+        matrix = self.masked(matrix, frame, frozenset(range(len(frame))), GLOBAL)
+        shape = [self.numel(left.dims), self.numel(node.dims)]
+        text = matrix.text
+        if right not in self.buffers:
+            text = f"tl.broadcast_to({text}, [{self.shape(frame)[2:]}])"
+        if len(frame) > 2:
+            text = f"tl.reshape({text}, {shape})"
+        text = f"tl.dot({self.flat(left, GLOBAL)}, {text}, input_precision=PRECISION)"
+        return Value(f"tl.reshape({text}, [BLOCK_ROWS, BLOCK_EDGES{self.shape(node.dims)}])", EDGES)
+
+    def flat(self, node: Node, where: str, *, by_row: bool = False) -> str:
+        """The values of an edge value as a matrix with a row an edge; where there is no edge, zeros if asked for."""
+        frame = node.dims
+        value = self.value(node, self.axes(frame), EDGE, frame)
+        value = self.masked(value, frame, frozenset(range(len(frame))), where)
+        whole = f"tl.broadcast_to({value.text}, [BLOCK_ROWS, BLOCK_EDGES{self.shape(frame)}])"
+        if by_row and len(frame) == 1:
+            return self.once(("rows", whole), "matrix", Value(whole, EDGES)).text
+        lead = "BLOCK_ROWS, BLOCK_EDGES" if by_row else "BLOCK_ROWS * BLOCK_EDGES"
+        text = f"tl.reshape({whole}, [{lead}, {self.numel(frame)}])"
+        return self.once(("rows", text), "matrix", Value(text, EDGES)).text
+
+    def compute_reduce(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
+        reducer, (dim,) = node.attr("reducer"), self.reduced_dims(node)
+        wide = (*frame, dim)
+        value = self.value(node.inputs[0], {**index, **self.axes([dim], len(frame))}, where, wide)
+        sign = "max" if reducer.endswith("max") else "min"
+        axes = frozenset({len(frame)})
+        value = self.masked(value, wide, axes, GLOBAL, EMPTY[sign])
+        axis = (LEAD if value.lead else 0) + len(frame)
+        if not reducer.startswith("arg"):
+            return replace(value, text=f"gdsl_{sign}({value.text}, {axis}, False)")
+        named = self.define("v", value)
+        best = self.define("best", replace(named, text=f"gdsl_{sign}({named.text}, {axis}, True)"))
+        hits = f"({named.text} == {best.text}) | (({named.text} != {named.text}) & ({best.text} != {best.text}))"
+        number = along(self.axis_name(dim), len(frame), len(wide))
+        return replace(named, text=f"tl.min(tl.where({hits}, {number}, {dim.size - 1}), axis={axis})")
+
+    def reduced_dims(self, node: Node) -> tuple[Dim, ...]:
+        names = node.attr("reduce") if node.op == "contract" else (node.attr("dim"),)
+        found: dict[str, Dim] = {}
+        for operand in node.inputs:
+            for d in operand.dims:
+                if d.name in names:
+                    found[d.name] = d
+        return tuple(found.values())
+
+
+_ANYWHERE = (GLOBAL, ROW, COLUMN, EDGE)
+
+_WORDS = {"contract": "dot", "reduce": "best", "random": "uniform"}
+
+# What a maximum or minimum of nothing begins with.
+EMPTY = {"max": 'float("-inf")', "min": 'float("inf")'}
+
+
+def along(name: str, at: int, rank: int) -> str:
+    """A row of numbers along one axis of a frame."""
+    return f"{name}[{', '.join(':' if k == at else 'None' for k in range(rank))}]" if rank > 1 else name
+
+
+def lifted(name: str, rank: int) -> str:
+    """A block of rows and edges, with axes for a frame."""
+    return f"{name}[:, :{', None' * rank}]" if rank else name
+
+
+def shifted(place: Place, start: int) -> Place:
+    """A place some places further on."""
+    if not start:
+        return place
+    return replace(place, text=lambda rank: f"{place.text(rank)} + {start}", own=None)
+
+
+def bounded(place: Place, start: int, size: int) -> Place:
+    """A place within a part of a dim; 0 outside it."""
+
+    def text(rank: int) -> str:
+        at = atom(place.text(rank))
+        return f"tl.where(({at} >= {start}) & ({at} < {start + size}), {at} - {start}, 0)"
+
+    return replace(place, text=text, own=None)
+
+
+def place_of(value: Value, rank: int, axes: frozenset[int]) -> Place:
+    """An integer block as a place."""
+
+    def text(wider: int) -> str:
+        if value.scalar or wider == rank:
+            return value.text
+        kept = (LEAD if value.lead else 0) + rank
+        return f"{atom(value.text)}[{', '.join([':'] * kept + ['None'] * (wider - rank))}]"
+
+    return Place(text, axes, value.level, value.lead)
+
+
+def literal(node: Node, number: str) -> str:
+    value = node.attr("value")
+    if node.kind is not Kind.FLOAT:
+        return str(value)
+    if value != value:
+        return 'float("nan")'
+    if value in (float("inf"), float("-inf")):
+        return f'float("{"-" if value < 0 else ""}inf")'
+    # A literal is rounded to float32, unless it is given a type.
+    return repr(value) if number == "tl.float32" else f"tl.full([], {value!r}, {number})"

@@ -1,0 +1,30 @@
+"""Which buffers of a plan are stored half as wide as they are computed with. The same for every code generator."""
+
+from __future__ import annotations
+
+from gdsl.ir.node import Node
+from gdsl.ir.types import Domain, Kind
+from gdsl.passes.fuse import Plan, TorchStep
+
+# Names of stored types that are computed with as float.
+HALVES = frozenset({"bfloat16", "float16"})
+
+
+def packed_buffers(plan: Plan, dtype: str, visible: int | None = None) -> frozenset[Node]:
+    """The buffers that are stored half as wide: rows that users and products of matrices give, and results.
+
+    What is read again of what kernels write stays float, so that a statistic or a sum is rounded once, where a user
+    sees it.
+    """
+    if dtype not in HALVES:
+        return frozenset()
+    written = {o for k in plan.kernels for o in k.outputs}
+    read = {b for k in plan.kernels for b in k.buffers if b not in written and b.domain is not Domain.GLOBAL}
+    inner = {b for b in read if b.op == "graph_value" or b.attr("role") == "saved"}
+    outputs = plan.program.nodes
+    again = {o for s in plan.steps for o in (s.node.inputs if isinstance(s, TorchStep) else s.buffers)}
+    totals = {o for k in plan.kernels for o in k.all_totals}
+    results = (written & set(outputs[:visible])) - again - totals
+    if visible is not None:
+        results -= set(outputs[visible:])
+    return frozenset(b for b in (read - inner) | results if b.kind is Kind.FLOAT)

@@ -1,0 +1,514 @@
+"""The Triton backend: a fused kernel becomes a Triton function over blocks of rows and their edges.
+
+A program takes ``BLOCK_ROWS`` rows, which have about as many edges, and walks ``BLOCK_EDGES`` edges of each at a time.
+It reads the same kernel description as the C++ generator, and knows as little about layers. A row with very many edges,
+a *hub*, is cut into chunks: functions with the suffixes ``_chunk0``, ``_chunk1``... do one walk over one chunk and
+write down what it adds up, and ``_hubs`` adds that up in order and finishes the row.
+
+Nothing is added atomically: sums over all rows are written once a program, so that the same input gives the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gdsl.codegen.blocks import EDGES, EMPTY, KERNEL, LEAD, ROWS, Blocks, Frame, Level, Value, along, lifted
+from gdsl.codegen.values import EDGE, GLOBAL, ROW
+from gdsl.ir.node import Node
+from gdsl.ir.printer import describe
+from gdsl.ir.program import Program
+from gdsl.passes.fuse import Kernel, Phase
+from gdsl.runtime.schedule import GPU_CHUNK_EDGES
+
+NUMBERS = {"float": "tl.float32", "double": "tl.float64", "bfloat16": "tl.float32", "float16": "tl.float32"}
+INDICES = {"int32_t": ("tl.int32", 2**31 - 1), "int64_t": ("tl.int64", 2**63 - 1)}
+
+_INDENT = "    "
+
+# What kernels call, by name.
+HELPERS = {
+    "gdsl_max": """\
+@triton.jit
+def gdsl_max(x, axis: tl.constexpr, keep: tl.constexpr):
+    # NaN wins, as in torch.
+    best = tl.max(tl.where(x != x, float("-inf"), x), axis=axis, keep_dims=keep)
+    missing = tl.max((x != x).to(tl.int32), axis=axis, keep_dims=keep)
+    return tl.where(missing > 0, float("nan"), best)
+""",
+    "gdsl_min": """\
+@triton.jit
+def gdsl_min(x, axis: tl.constexpr, keep: tl.constexpr):
+    best = tl.min(tl.where(x != x, float("inf"), x), axis=axis, keep_dims=keep)
+    missing = tl.max((x != x).to(tl.int32), axis=axis, keep_dims=keep)
+    return tl.where(missing > 0, float("nan"), best)
+""",
+    "gdsl_mul": """\
+@triton.jit
+def gdsl_times(a, b):
+    return a * b
+
+
+@triton.jit
+def gdsl_mul(x, axis: tl.constexpr, keep: tl.constexpr):
+    return tl.reduce(x, axis, gdsl_times, keep_dims=keep)
+""",
+    "gdsl_uniform": """\
+@triton.jit
+def gdsl_uniform(seed, salt: tl.constexpr, n):
+    # Philox4x32-10: the n-th number of the stream (seed, salt), in [0, 1), a multiple of 2^-24.
+    low = (n & 0xFFFFFFFF).to(tl.uint32)
+    high = ((n >> 32) & 0xFFFFFFFF).to(tl.uint32)
+    stream = tl.full(low.shape, salt, tl.uint32)
+    word, _, _, _ = tl.philox(seed, low, high, stream, tl.zeros(low.shape, tl.uint32))
+    return (word >> 8).to(tl.int32).to(tl.float32) * 5.9604644775390625e-08
+""",
+}
+
+_HEADER = "import triton\nimport triton.language as tl\n"
+_LIBDEVICE = "from triton.language.extra import libdevice\n"
+
+
+@dataclass(frozen=True)
+class Function:
+    """A Triton function.
+
+    part:      None for the rows of a kernel, the number of a walk over chunks of hubs, or "hubs" to finish them
+    arguments: names before those of buffers, outputs and partial results
+    widest:    the most numbers that an edge has in a block
+    dots:      it has matrix products: a block needs 16 edges
+    row_dots:  it has matrix products for each row: a row of a block needs 16 edges
+    """
+
+    name: str
+    source: str
+    part: int | str | None
+    arguments: tuple[str, ...]
+    widest: int
+    dots: bool
+    row_dots: bool
+
+
+def functions(kernel: Kernel, program: Program, packed: frozenset[Node], dtype: str, index_type: str) -> list[Function]:
+    """The functions of a kernel: for its rows, and, where it walks edges, for its hubs."""
+    parts: list[int | str | None] = [None]
+    if kernel.phases:
+        parts += [*range(len(kernel.phases)), "hubs"]
+    return [KernelWriter(kernel, program, packed, dtype, index_type, part).write() for part in parts]
+
+
+def unit(found: Sequence[Function]) -> str:
+    """A module of functions, ready to be executed."""
+    text = "\n\n".join(f.source for f in found)
+    helpers = [source for name, source in HELPERS.items() if f"{name}(" in text]
+    head = _HEADER + (_LIBDEVICE if "libdevice." in text else "")
+    return "\n\n".join([head, *helpers, text])
+
+
+def partials(kernel: Kernel) -> list[tuple[Node, bool]]:
+    """What a chunk of a hub writes down: each accumulator, with True for the values of its winners."""
+    found = []
+    for phase in kernel.phases:
+        for node in phase.accumulators:
+            found.append((node, False))
+            if node.attr("reducer").startswith("arg"):
+                found.append((node, True))
+    return found
+
+
+def winners(kernel: Kernel) -> dict[Node, Node]:
+    """For each maximum or minimum, the accumulator of the edges that win it, where the same walk has both."""
+    found = {}
+    for phase in kernel.phases:
+        by_rule = {(n.attr("reducer"), n.inputs): n for n in phase.accumulators}
+        for node in phase.accumulators:
+            winner = by_rule.get((f"arg{node.attr('reducer')}", node.inputs))
+            if winner is not None:
+                found[node] = winner
+    return found
+
+
+class KernelWriter(Blocks):
+    """The function around the blocks: rows, walks over edges, what is added up and what is written."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        program: Program,
+        packed: frozenset[Node],
+        dtype: str,
+        index_type: str,
+        part: int | str | None,
+    ):
+        super().__init__(kernel, program, packed, NUMBERS[dtype])
+        self.part = part
+        self.index_type, self.most = INDICES[index_type]
+        self.totals: dict[Node, Value] = {}
+        self.best: dict[Node, str] = {}
+        # A maximum and the edges that win it are found together.
+        self.winners = winners(kernel)
+        self.written: dict[tuple[Node, bool], str] = {}
+        if part is not None:
+            for node, winner in partials(kernel):
+                self.written[(node, winner)] = self.fresh(("best_" if winner else "part_") + self.name(node))
+
+    # -- the function --------------------------------------------------------------------------
+
+    def write(self) -> Function:
+        kernel = self.kernel
+        suffix = "" if self.part is None else "_hubs" if self.part == "hubs" else f"_chunk{self.part}"
+        name = kernel.name + suffix
+        if self.part is None:
+            self.rows()
+        else:
+            self.hub()
+        arguments = self.arguments()
+        lines = [f"# {line}" for line in self.rules(kernel)] if self.part is None else [self._about()]
+        lines.append('@triton.jit(do_not_specialize=["num_rows"])' if self.part is None else "@triton.jit")
+        lines.append(f"def {name}(")
+        lines += [f"{_INDENT}{group}," for group in self.groups(arguments) if group]
+        lines.append(f"{_INDENT}BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,")
+        lines.append(f"{_INDENT}INDEX: tl.constexpr, PRECISION: tl.constexpr,")
+        lines.append("):")
+        body = self.framed(self.levels[ROWS].lines)
+        lines += [_INDENT + line for line in [*self.levels[KERNEL].lines, *body]]
+        source = "\n".join(lines) + "\n"
+        return Function(name, source, self.part, arguments, self.widest, self.dots, self.edge_dots)
+
+    def _about(self) -> str:
+        if self.part == "hubs":
+            return f"# {self.kernel.name}, the rows that are hubs: adds up what their chunks wrote down"
+        return f"# {self.kernel.name}, walk {self.part} over the hubs, one chunk of {GPU_CHUNK_EDGES} edges a program"
+
+    def arguments(self) -> tuple[str, ...]:
+        if self.part is not None:
+            return ("hubs", "first_chunk", "owner", "rowptr", "other", "edge")
+        return ("rows", "num_rows", "rowptr", "other", "edge") if self.kernel.end else ("num_rows",)
+
+    def groups(self, arguments: tuple[str, ...]) -> list[str]:
+        """The parameter list: the walk, what is read, what is written."""
+        buffers = [self.name(b) for b in self.kernel.buffers]
+        outputs = [self.name(o) for o in self.kernel.outputs]
+        return [", ".join(g) for g in (arguments, buffers, outputs, list(self.written.values()))]
+
+    def framed(self, body: list[str]) -> list[str]:
+        """The work on rows; where sums over all rows are kept, a program takes many blocks of rows in turn."""
+        if self.part is not None:
+            return body + self.stored_totals()
+        if not self.kernel.all_totals:
+            return ["block = tl.program_id(0)", *body]
+        loop = "for block in range(tl.program_id(0), tl.cdiv(num_rows, BLOCK_ROWS), tl.num_programs(0)):"
+        return [loop, *(_INDENT + line for line in body), *self.stored_totals()]
+
+    def rows(self) -> None:
+        """The rows of a block."""
+        out = self.levels[ROWS].lines
+        if self.kernel.end:
+            self.levels[KERNEL].lines.append("lane = tl.arange(0, BLOCK_EDGES)[None, :]")
+        out.append("row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]")
+        out.append("live = row < num_rows")
+        if self.kernel.end:
+            out.append("i = tl.load(rows + row, mask=live, other=0).to(INDEX)")
+            out.append("begin = tl.load(rowptr + i, mask=live, other=0)")
+            out.append("end = tl.load(rowptr + i + 1, mask=live, other=0)")
+            out.append("most = tl.max(end - begin)")
+        else:
+            out.append("i = row.to(INDEX)")
+        for node in self.kernel.all_totals:
+            self.declare_total(node)
+        for phase in self.kernel.phases:
+            self.phase(phase)
+        self.results()
+
+    def hub(self) -> None:
+        """One chunk of a hub in one walk, or the end of all."""
+        out, chunk = self.levels[ROWS].lines, self.part != "hubs"
+        self.levels[KERNEL].lines.append("lane = tl.arange(0, BLOCK_EDGES)[None, :]")
+        if chunk:
+            out.append("chunk = tl.program_id(0)")
+            out.append("hub = tl.load(owner + chunk)")
+        else:
+            out.append("hub = tl.program_id(0)")
+        out.append("i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)")
+        out.append("live = i >= 0")
+        out.append("first = tl.load(first_chunk + hub)")
+        out.append("last = tl.load(first_chunk + hub + 1)")
+        out.append("begin = tl.load(rowptr + i)")
+        out.append("end = tl.load(rowptr + i + 1)")
+        phases = self.kernel.phases
+        done = phases[: self.part] if isinstance(self.part, int) else phases
+        for phase in done:
+            self.gathered(phase)
+        if isinstance(self.part, int):
+            out.append(f"begin = begin + (chunk - first) * {GPU_CHUNK_EDGES}")
+            out.append(f"end = tl.minimum(begin + {GPU_CHUNK_EDGES}, end)")
+            out.append(f"most = {GPU_CHUNK_EDGES}")
+            phase = phases[self.part]
+            for node in phase.totals:
+                self.declare_total(node)
+            self.walk(phase)
+            for node in phase.accumulators:
+                self.write_down(node)
+        else:
+            for node in self.kernel.totals:
+                self.declare_total(node)
+            self.results()
+
+    # -- walks ---------------------------------------------------------------------------------
+
+    def phase(self, phase: Phase) -> None:
+        self.walk(phase)
+        for node in phase.accumulators:
+            self.finish(node)
+
+    def walk(self, phase: Phase) -> None:
+        """A loop over the edges of the rows."""
+        accumulators = self.declare_accumulators(phase)
+        self.levels[EDGES] = Level()
+        self.in_walk = True
+        for node in (n for n in phase.accumulators if n not in self.winners):
+            self.accumulate(node, accumulators[node])
+        for node in phase.totals:
+            self.add_total(node, EDGE)
+        for node in phase.stores:
+            self.store(node, EDGE)
+        self.in_walk = False
+        body = self.levels[EDGES].lines
+        self.levels[EDGES] = Level()
+        out = self.levels[ROWS].lines
+        out.append("for at in range(0, most, BLOCK_EDGES):")
+        head = ["e = begin + at + lane", "on = e < end"]
+        head.append("j = tl.load(other + e, mask=on, other=0).to(INDEX)")
+        head.append("id = tl.load(edge + e, mask=on, other=0).to(INDEX)")
+        out += [_INDENT + line for line in [*head, *body]]
+        for node, name in accumulators.items():
+            self.held[node] = Value(name, ROWS)
+
+    def declare_accumulators(self, phase: Phase) -> dict[Node, str]:
+        names: dict[Node, str] = {}
+        for node in phase.accumulators:
+            names[node] = self.declare_accumulator(node)
+            if node in self.winners:
+                self.best[self.winners[node]] = names[node]
+        for node in phase.accumulators:
+            if node.attr("reducer").startswith("arg") and node not in self.best:
+                best = self.best[node] = self.fresh("best_" + describe(node, self.program.names))
+                shape = f"[BLOCK_ROWS, 1{self.shape(node.dims)}]"
+                start = EMPTY[node.attr("reducer")[3:]]
+                self.levels[ROWS].lines.append(f"{best} = tl.full({shape}, {start}, {self.number})")
+        return names
+
+    def declare_accumulator(self, node: Node) -> str:
+        name = self.fresh("acc_" + describe(node, self.program.names))
+        reducer = node.attr("reducer")
+        shape = f"[BLOCK_ROWS, 1{self.shape(node.dims)}]"
+        out = self.levels[ROWS].lines
+        if reducer.startswith("arg"):
+            out.append(f"{name} = tl.full({shape}, -1, {self.index_type})")
+        else:
+            start = {"sum": "0.0", "mul": "1.0", **EMPTY}[reducer]
+            out.append(f"{name} = tl.full({shape}, {start}, {self.number})")
+        return name
+
+    def accumulate(self, node: Node, name: str) -> None:
+        """Take a block of edges into an accumulator."""
+        product = self.product_at.get(node)
+        if product is not None:
+            self.dots = self.edge_dots = True
+            left, right = self.flat(product.left, EDGE, by_row=True), self.flat(product.right, EDGE, by_row=True)
+            text = f"tl.dot(tl.permute({left}, 0, 2, 1), {right}, input_precision=PRECISION)"
+            self.add(f"{name} += tl.reshape({text}, [BLOCK_ROWS, 1{self.shape(node.dims)}])")
+            return
+        e, by = node.inputs[0], node.inputs[1:]
+        frame = (*node.dims, *(by[0].dims if by else ()))
+        index = self.axes(frame)
+        reducer = node.attr("reducer")
+        none = {"sum": "0.0", "mul": "1.0"}.get(reducer) or EMPTY[reducer.removeprefix("arg")]
+        extra: Value | None = None
+        if by:
+            kind = self.value(by[0], index, EDGE, frame)
+            here = along(self.axis_name(node.dims[0]), 0, len(frame))
+            extra = Value(f"({kind.text} == {here})", kind.level, kind.lead)
+        value = self.value(e, index, EDGE, frame)
+        value = self.only(value, frame, extra, none, frozenset(range(len(node.dims), len(frame))))
+        self.reduce_edges(node, name, value, frame, reducer)
+
+    def only(self, value: Value, frame: Frame, extra: Value | None, none: str, axes: frozenset[int]) -> Value:
+        """The value on edges that exist, and where more is asked holds; else what changes no result."""
+        if extra is None:
+            return self.masked(value, frame, axes, EDGE, none)
+        mask = self.mask(frame, axes, EDGE)
+        assert mask is not None
+        text = f"tl.where({mask.text} & {extra.text}, {value.text}, {none})"
+        return self.define("v", Value(text, EDGES))
+
+    def reduce_edges(self, node: Node, name: str, value: Value, frame: Frame, reducer: str) -> None:
+        extra = len(frame) - len(node.dims)
+        text = value.text
+        if reducer.startswith("arg"):
+            assert not extra
+            sign, text = reducer[3:], self.define("v", value).text
+            best = self.define("best", replace_text(value, f"gdsl_{sign}({text}, 1, True)")).text
+            hits = f"({text} == {best}) | (({text} != {text}) & ({best} != {best}))"
+            mask, rank = lifted("on", len(frame)), len(frame)
+            number = lifted("id", rank)
+            first = f"tl.min(tl.where({mask} & ({hits}), {number}, {self.most}), axis=1, keep_dims=True)"
+            first = self.define("first_winner", replace_text(value, first)).text
+            self.add_all(self.winner(name, self.best[node], best, first, sign))
+            return
+        reduce = {"sum": "tl.sum({}, axis={})"}.get(reducer, f"gdsl_{reducer}({{}}, {{}}, False)")
+        for k in reversed(range(extra)):
+            text = reduce.format(text, LEAD + len(node.dims) + k)
+        if reducer == "sum":
+            self.add(f"{name} += tl.sum({text}, axis=1, keep_dims=True)")
+        else:
+            self.add_all(self.combined(name, f"gdsl_{reducer}({text}, 1, True)", reducer))
+
+    def winner(self, held: str, held_best: str, best: str, number: str, sign: str) -> list[str]:
+        """The number of the first best edge of all so far; the earlier stays where both are as good."""
+        beats = f"{best} {'>' if sign == 'max' else '<'} {held_best}"
+        better = f"({beats}) | (({best} != {best}) & ({held_best} == {held_best}))"
+        return [
+            f"take = ({number} < {self.most}) & (({held} < 0) | {better})",
+            f"{held} = tl.where(take, {number}, {held}).to({self.index_type})",
+            f"{held_best} = tl.where(take, {best}, {held_best})",
+        ]
+
+    def combined(self, name: str, value: str, reducer: str) -> list[str]:
+        """An accumulator and one more part of the result."""
+        if reducer in ("sum", "mul"):
+            return [f"{name} {'+' if reducer == 'sum' else '*'}= {value}"]
+        sign = ">" if reducer == "max" else "<"
+        return [f"more = {value}", f"{name} = tl.where(({name} != {name}) | ({name} {sign} more), {name}, more)"]
+
+    def finish(self, node: Node) -> None:
+        """An empty segment has maximum and minimum 0."""
+        if node.attr("reducer") in ("max", "min"):
+            name = self.held[node].text
+            some = lifted("(end > begin)", len(node.dims))
+            self.levels[ROWS].lines.append(f"{name} = tl.where({some}, {name}, 0.0)")
+
+    # -- hubs ----------------------------------------------------------------------------------
+
+    def part_place(self, node: Node, winner: bool, row: str) -> tuple[str, str]:
+        """Where a chunk's part of an accumulator lies, and the mask of its places."""
+        frame = node.dims
+        index, rank = self.axes(frame), len(frame)
+        inner = self.linear(frame, index, rank)
+        text = f"{self.written[(node, winner)]} + {row} * {node.type.numel} + {inner}"
+        mask = self.mask(frame, frozenset(range(rank)), GLOBAL)
+        return text + ("" if rank else " + tl.zeros([1, 1], tl.int32)"), f", mask={mask.text}" if mask else ""
+
+    def write_down(self, node: Node) -> None:
+        """What one chunk has added up."""
+        shape = f"[{self.shape(node.dims)[2:]}]" if node.dims else "[1, 1]"
+        for winner in (False, True):
+            if (node, winner) in self.written:
+                place, mask = self.part_place(node, winner, "chunk")
+                name = self.best[node] if winner else self.held[node].text
+                self.levels[ROWS].lines.append(f"tl.store({place}, tl.reshape({name}, {shape}){mask})")
+
+    def gathered(self, phase: Phase) -> None:
+        """The accumulators of an earlier walk, from the parts of all chunks, in their order."""
+        out = self.levels[ROWS].lines
+        names = self.declare_accumulators(phase)
+        body: list[str] = []
+        for node, name in ((n, name) for n, name in names.items() if n not in self.winners):
+            reducer = node.attr("reducer")
+            place, mask = self.part_place(node, False, "part")
+            shape = f"[1, 1{self.shape(node.dims)}]"
+            load = f"tl.reshape(tl.load({place}{mask}), {shape})"
+            if reducer.startswith("arg"):
+                at, rule = self.part_place(node, True, "part")
+                body.append(f"number = {load}")
+                body.append(f"number = tl.where(number < 0, {self.most}, number)")
+                body.append(f"value = tl.reshape(tl.load({at}{rule}), {shape})")
+                body += self.winner(name, self.best[node], "value", "number", reducer[3:])
+            else:
+                body += self.combined(name, load, reducer)
+        if body:
+            out.append("for part in range(first, last):")
+            out += [_INDENT + line for line in body]
+        for node, name in names.items():
+            self.held[node] = Value(name, ROWS)
+            self.finish(node)
+
+    # -- results -------------------------------------------------------------------------------
+
+    def results(self) -> None:
+        """What a row writes once its walks are done."""
+        for node in self.kernel.stores:
+            self.store(node, ROW)
+        for node in self.kernel.totals:
+            self.add_total(node, ROW)
+
+    def add(self, line: str) -> None:
+        self.levels[self.here].lines.append(line)
+
+    def add_all(self, lines: Sequence[str]) -> None:
+        self.levels[self.here].lines += lines
+
+    def store(self, node: Node, where: str) -> None:
+        frame = node.dims
+        index = self.axes(frame)
+        value = self.value(node, index, where, frame)
+        pointer, _ = self.pointer(node, index, where, frame)
+        mask = self.mask(frame, frozenset(range(len(frame))), where)
+        assert mask is not None
+        self.add(f"tl.store({pointer}, {value.text}, mask={mask.text})")
+
+    def declare_total(self, node: Node) -> None:
+        name = self.fresh("total_" + describe(node, self.program.names))
+        shape = self.shape(node.dims)[2:] or "1"
+        self.levels[KERNEL].lines.append(f"{name} = tl.full([{shape}], 0.0, {self.number})")
+        self.totals[node] = Value(name, KERNEL, lead=False)
+
+    def add_total(self, node: Node, where: str) -> None:
+        """Add a block of edges, or of rows, to a sum over all."""
+        name = self.totals[node].text
+        product = self.product_at.get(node)
+        if product is not None and where == EDGE:
+            self.dots = True
+            left, right = self.flat(product.left, EDGE), self.flat(product.right, EDGE)
+            text = f"tl.dot(tl.trans({left}), {right}, input_precision=PRECISION)"
+            self.add(f"{name} += tl.reshape({text}, [{self.shape(node.dims)[2:]}])")
+            return
+        if node.op == "scatter":
+            value, frame = self._scattered(node, where)
+        else:
+            frame = (*node.dims, *self.reduced_dims(node))
+            index = self.axes(frame)
+            parts = [self.value(i, index, where, frame) for i in node.inputs]
+            value = self.joined(" * ".join(p.text for p in parts), parts)
+        axes = frozenset(range(len(node.dims), len(frame)))
+        text = self.masked(value, frame, axes, where).text
+        for k in reversed(range(LEAD + len(node.dims), LEAD + len(frame))):
+            text = f"tl.sum({text}, axis={k})"
+        self.add(f"{name} += tl.sum(tl.sum({text}, axis=1), axis=0)")
+
+    def _scattered(self, node: Node, where: str) -> tuple[Value, Frame]:
+        """A value at the place of a dim that an index names, and zeros at its other places."""
+        value, idx = node.inputs
+        frame = (*node.dims, *idx.dims)
+        index = self.axes(frame)
+        at = self.value(idx, index, where, frame)
+        given = self.value(value, index, where, frame)
+        place = node.type.names.index(node.attr("dim"))
+        here = along(self.axis_name(node.dims[place]), place, len(frame))
+        return self.joined(f"tl.where({at.text} == {here}, {given.text}, 0.0)", [at, given]), frame
+
+    def stored_totals(self) -> list[str]:
+        """Each program writes its sums once, in a row of its own."""
+        lines = []
+        for node, total in self.totals.items():
+            rank = len(node.dims)
+            index = self.axes(node.dims)
+            inner = self.linear(node.dims, index, rank) if rank else "tl.arange(0, 1)"
+            mask = self.mask(node.dims, frozenset(range(rank)), GLOBAL)
+            where = f"{self.name(node)} + tl.program_id(0) * {node.type.numel} + {inner}"
+            lines.append(f"tl.store({where}, {total.text}{f', mask={mask.text}' if mask else ''})")
+        return lines
+
+
+def replace_text(value: Value, text: str) -> Value:
+    return Value(text, value.level, value.lead)

@@ -1,0 +1,124 @@
+"""Kernels of the C++ backend: compiled, loaded, and called with pointers."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from gdsl.codegen import cpp
+from gdsl.codegen.cpp import hub_name
+from gdsl.codegen.hubs import generate_hubs, partials
+from gdsl.codegen.reference import Frame
+from gdsl.ir.node import Node
+from gdsl.ir.types import Domain
+from gdsl.passes.fuse import Kernel, Plan
+from gdsl.runtime import cache
+from gdsl.runtime.execute import Storage
+from gdsl.runtime.graph import Order
+from gdsl.runtime.schedule import HUB_EDGES
+
+# Partial sums of a total take at most about this many numbers, yet never fewer groups than feed the threads.
+TOTAL_NUMBERS = 1 << 22
+LEAST_GROUPS = 8
+
+NOTHING: Mapping[Node, Tensor] = {}
+
+
+def bind(plan: Plan, storage: Storage) -> dict[Kernel, CppLaunch]:
+    """Compile and load the kernels of a plan."""
+    library = cache.load(cpp.generate(plan, *storage.names, storage.visible), name=plan.program.name)
+    hubs = _Hubs(plan, storage)
+    return {kernel: _bind(kernel, library, storage, hubs) for kernel in plan.kernels}
+
+
+@dataclass(frozen=True)
+class _Hubs:
+    """The functions for rows that are hubs, compiled for the first graph that has some."""
+
+    plan: Plan
+    storage: Storage
+
+    @cached_property
+    def library(self) -> ctypes.CDLL:
+        source = generate_hubs(self.plan, *self.storage.names, self.storage.visible)
+        return cache.load(source, name=f"{self.plan.program.name}_hubs")
+
+
+def partial_sums(blocks: int, widest_total: int) -> int:
+    """How many partial sums a kernel makes of each of its totals: one for a group of blocks."""
+    return min(blocks, max(LEAST_GROUPS, TOTAL_NUMBERS // widest_total)) if widest_total else blocks
+
+
+@dataclass(frozen=True)
+class CppLaunch:
+    """A loaded C++ function."""
+
+    kernel: Kernel
+    function: Callable[..., None]
+    over_out_edges: bool
+    largest_total: int
+    kept: int
+    storage: Storage
+    hubs: _Hubs
+
+    def order(self, frame: Frame) -> Order:
+        return frame.graph.out_edges if self.over_out_edges else frame.graph.in_edges
+
+    def groups(self, frame: Frame) -> int:
+        return partial_sums(self.order(frame).num_blocks, self.largest_total)
+
+    def __call__(self, reads: list[Tensor], writes: list[Tensor], groups: int, frame: Frame) -> Mapping[Node, Tensor]:
+        order = self.order(frame)
+        if groups:
+            threads = min(torch.get_num_threads(), groups)
+            fixed = (order.blocks, order.rowptr, order.index, order.edge) if self.kernel.end else (order.blocks,)
+            pointers = [t.data_ptr() for t in fixed]
+            pointers += [t.data_ptr() for t in reads]
+            pointers += [t.data_ptr() for t in writes]
+            most = min(order.max_degree, HUB_EDGES)
+            if self.kept:
+                scratch = torch.empty(threads * self.kept * (most + 1), dtype=self.storage.dtype)
+                pointers.append(scratch.data_ptr())
+            self.function(order.num_blocks, groups, threads, most, *pointers)
+        return self.run_hubs(order, reads, writes) if order.has_hubs and self.kernel.phases else NOTHING
+
+    def run_hubs(self, order: Order, reads: list[Tensor], writes: list[Tensor]) -> dict[Node, Tensor]:
+        """Compute the rows that the kernel left out, and what they add to the totals."""
+        slots, totals = int(order.chunks[-1]), set(self.kernel.all_totals)
+        more = {
+            o: torch.zeros((slots, *o.type.shape), dtype=self.storage.of(o)) for o in self.kernel.outputs if o in totals
+        }
+        results = [more.get(o, t) for o, t in zip(self.kernel.outputs, writes, strict=True)]
+        longest = int(order.chunks.diff().max())
+        parts = []
+        for node, best in partials(self.kernel):
+            counts = node.attr("reducer").startswith("arg") and not best
+            dtype = self.storage.index if counts else self.storage.dtype
+            parts.append(torch.empty((longest, *node.type.shape), dtype=dtype))
+        function = getattr(self.hubs.library, hub_name(self.kernel))
+        function.restype = None
+        tensors = (order.hubs, order.chunks, order.rowptr, order.index, order.edge, *reads, *results, *parts)
+        pointers = [ctypes.c_void_p(t.data_ptr()) for t in tensors]
+        function(ctypes.c_int64(len(order.hubs)), ctypes.c_int(torch.get_num_threads()), *pointers)
+        return {node: value.sum(0) for node, value in more.items()}
+
+
+def _bind(kernel: Kernel, library: ctypes.CDLL, storage: Storage, hubs: _Hubs) -> CppLaunch:
+    function = getattr(library, kernel.name)
+    function.restype = None
+    pointers = len(kernel.buffers) + len(kernel.outputs) + 1 + (3 if kernel.end else 0) + bool(kernel.kept)
+    function.argtypes = [ctypes.c_int64, ctypes.c_int64, ctypes.c_int, ctypes.c_int64] + [ctypes.c_void_p] * pointers
+    return CppLaunch(
+        kernel,
+        function,
+        over_out_edges=kernel.end == "j" or kernel.rows is Domain.SOURCE,
+        largest_total=max((t.type.numel for t in kernel.all_totals), default=0),
+        kept=sum(k.type.numel for k in kernel.kept),
+        storage=storage,
+        hubs=hubs,
+    )

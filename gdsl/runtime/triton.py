@@ -1,0 +1,181 @@
+"""Kernels of the Triton backend: made into functions, given block sizes, and launched on the current stream.
+
+On CPU tensors they run in Triton's interpreter, which must have been asked for before Triton is imported, by
+``TRITON_INTERPRET=1``: slow, and a proof of what a GPU computes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import linecache
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton.language as tl
+from torch import Tensor
+from triton.runtime.interpreter import InterpretedFunction
+
+from gdsl.codegen import triton as codegen
+from gdsl.codegen.blocks import power_of_two
+from gdsl.codegen.reference import Frame
+from gdsl.codegen.triton import Function
+from gdsl.ir.node import Node
+from gdsl.ir.types import Domain
+from gdsl.passes.fuse import Kernel, Plan
+from gdsl.runtime.execute import Storage
+from gdsl.runtime.graph import Degrees, Order
+from gdsl.runtime.schedule import GPU_GROUPS
+
+# Numbers in the widest block of a program, and the most rows times edges.
+BLOCK_NUMBERS = 4096
+MOST_LANES = 128
+# `tl.dot` takes matrices with sides of at least this.
+LEAST_SIDE = 16
+
+INT32_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Config:
+    """The block sizes and warps of a launch."""
+
+    rows: int
+    edges: int
+    warps: int
+
+    @property
+    def options(self) -> dict[str, int]:
+        return {"BLOCK_ROWS": self.rows, "BLOCK_EDGES": self.edges, "num_warps": self.warps}
+
+
+def configure(function: Function, mean_degree: float) -> Config:
+    """Block sizes for a function on a graph: as many edges of a row as it has, and as many rows as fill a block."""
+    lanes = max(1, min(MOST_LANES, BLOCK_NUMBERS // function.widest))
+    lanes = 1 << (lanes.bit_length() - 1)
+    if function.dots:
+        lanes = max(lanes, LEAST_SIDE)
+    edges = 1
+    if function.part != "hubs" and len(function.arguments) > 1:
+        edges = min(lanes, power_of_two(max(1, math.ceil(mean_degree))))
+        edges = lanes if function.part is not None else edges
+        edges = max(edges, LEAST_SIDE) if function.row_dots else edges
+    rows = 1 if function.part is not None else max(1, lanes // edges)
+    return Config(rows, edges, warps(rows * edges * function.widest))
+
+
+def warps(numbers: int) -> int:
+    """A thread of a warp holds a few numbers of a block."""
+    return 1 if numbers <= 256 else 2 if numbers <= 1024 else 4 if numbers <= 8192 else 8
+
+
+def bind(plan: Plan, storage: Storage) -> dict[Kernel, TritonLaunch]:
+    """The kernels of a plan as functions that Triton compiles on their first launch."""
+    found = {k: codegen.functions(k, plan.program, storage.packed, *storage.names) for k in plan.kernels}
+    module = load(codegen.unit([f for functions in found.values() for f in functions]), plan.program.name)
+    return {k: TritonLaunch(k, functions, module, storage) for k, functions in found.items()}
+
+
+def load(source: str, name: str) -> Mapping[str, Any]:
+    """The names that generated source defines. Triton reads the text of a function again: it is kept for that."""
+    key = hashlib.sha256(source.encode()).hexdigest()[:16]
+    filename = f"<gdsl {name} {key}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    module = types.ModuleType(f"gdsl_{name}_{key}")
+    exec(compile(source, filename, "exec"), module.__dict__)
+    if "libdevice" in module.__dict__ and interpreted():
+        from gdsl.runtime import interpreted as functions
+
+        module.__dict__["libdevice"] = functions
+    return module.__dict__
+
+
+@functools.cache
+def interpreted() -> bool:
+    """Whether Triton was imported to be interpreted."""
+    return isinstance(tl.sum, InterpretedFunction)
+
+
+class TritonLaunch:
+    """The functions of a kernel, and what a launch of them needs."""
+
+    def __init__(self, kernel: Kernel, functions: list[Function], module: Mapping[str, Any], storage: Storage):
+        self.kernel, self.storage, self.functions = kernel, storage, functions
+        self.compiled = [module[f.name] for f in functions]
+        self.over_out_edges = kernel.end == "j" or kernel.rows is Domain.SOURCE
+        self.totals = set(kernel.all_totals)
+        self._configs: dict[tuple[int, int], Config] = {}
+
+    def degrees(self, frame: Frame) -> Degrees:
+        order: Order = frame.graph.out_edges if self.over_out_edges else frame.graph.in_edges
+        return order.degrees
+
+    def config(self, number: int, mean_degree: float) -> Config:
+        key = (number, power_of_two(max(1, math.ceil(mean_degree))))
+        if key not in self._configs:
+            self._configs[key] = configure(self.functions[number], mean_degree)
+        return self._configs[key]
+
+    def count(self, frame: Frame) -> int:
+        """How many rows the kernel itself takes."""
+        return len(self.degrees(frame).rows) if self.kernel.end else frame.rows(self.kernel.rows)
+
+    def groups(self, frame: Frame) -> int:
+        mean = self.degrees(frame).mean if self.kernel.end else 1.0
+        blocks = -(-self.count(frame) // self.config(0, mean).rows)
+        return min(blocks, GPU_GROUPS) if self.totals else blocks
+
+    def __call__(self, reads: list[Tensor], writes: list[Tensor], groups: int, frame: Frame) -> Mapping[Node, Tensor]:
+        common = {"INDEX": self.index(reads, writes), "PRECISION": precision()}
+        with on(frame.device):
+            if not self.kernel.end:
+                if groups:
+                    arguments = [self.count(frame), *reads, *writes]
+                    self.compiled[0][(groups,)](*arguments, **common, **self.config(0, 1.0).options)
+                return {}
+            order = frame.graph.out_edges if self.over_out_edges else frame.graph.in_edges
+            degrees, walk = order.degrees, [order.rowptr, order.index, order.edge]
+            if groups:
+                arguments = [degrees.rows, len(degrees.rows), *walk, *reads, *writes]
+                self.compiled[0][(groups,)](*arguments, **common, **self.config(0, degrees.mean).options)
+            return self.run_hubs(degrees, walk, reads, writes, common) if len(degrees.hubs) else {}
+
+    def index(self, reads: list[Tensor], writes: list[Tensor]) -> Any:
+        """What places in memory are counted in."""
+        return tl.int64 if any(t.numel() > INT32_MAX for t in (*reads, *writes)) else tl.int32
+
+    def run_hubs(
+        self, degrees: Degrees, walk: list[Tensor], reads: list[Tensor], writes: list[Tensor], common: dict[str, Any]
+    ) -> dict[Node, Tensor]:
+        """Walk the chunks of the hubs, each walk when the one before is done; what they add to the totals."""
+        chunks, device = len(degrees.owner), walk[0].device
+        rows = {t: len(degrees.hubs) for t in self.kernel.totals}
+        rows |= {t: chunks for p in self.kernel.phases for t in p.totals}
+        more = {t: torch.zeros((n, *t.type.shape), dtype=self.storage.of(t), device=device) for t, n in rows.items()}
+        results = [more.get(o, t) for o, t in zip(self.kernel.outputs, writes, strict=True)]
+        parts = []
+        for node, best in codegen.partials(self.kernel):
+            counts = node.attr("reducer").startswith("arg") and not best
+            dtype = self.storage.index if counts else self.storage.dtype
+            parts.append(torch.empty((chunks, *node.type.shape), dtype=dtype, device=device))
+        tables = [degrees.hubs, degrees.first_chunk, degrees.owner]
+        for number in range(1, len(self.functions)):
+            grid = len(degrees.hubs) if self.functions[number].part == "hubs" else chunks
+            options = self.config(number, degrees.mean).options
+            self.compiled[number][(grid,)](*tables, *walk, *reads, *results, *parts, **common, **options)
+        return {node: value.sum(0) for node, value in more.items()}
+
+
+def on(device: torch.device) -> Any:
+    """Triton launches on the current device."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+def precision() -> str:
+    """How `tl.dot` multiplies float32: with 10 bits only where torch may, too."""
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
