@@ -35,7 +35,7 @@ from gdsl.language.program import Constant
 from gdsl.language.signature import Signature, signature_of
 from gdsl.language.values import is_whole
 
-STAGES = ("ast", "ir", "optimised", "fused", "cpp", "asm")
+STAGES = ("ast", "ir", "optimised", "fused", "cpp", "asm", "triton", "ttir", "ttgir", "llir", "ptx", "sass")
 
 OK, MISTAKES, FAILED, INTERRUPTED = 0, 1, 2, 130
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gdsl.codegen import cpp
-from gdsl.codegen.storage import packed_buffers
+from gdsl.codegen import cpp, triton
+from gdsl.errors import InputError
 from gdsl.ir.printer import expression, name_nodes, print_program
 from gdsl.ir.program import Program
 from gdsl.ir.types import Kind
@@ -21,10 +21,14 @@ from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower
 from gdsl.passes.rewrite import Fired
 from gdsl.runtime import cache
-from gdsl.runtime.execute import C_TYPES, INDEX_TYPES
+from gdsl.runtime.execute import C_TYPES, Storage, storage_of
+from gdsl.runtime.offline import DEFAULT_TARGET, Binary, Job, compile_all, job, sass
 
 if TYPE_CHECKING:
     import sympy
+
+
+LANGUAGES = ("cpp", "triton")
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,10 @@ class KernelInfo:
     """A generated kernel.
 
     direction: "forward" or "backward"
-    language:  "cpp"
+    language:  "cpp" or "triton"
     source:    the text of the function
+    unit:      the text that it is compiled with
+    job:       what Triton is given to compile it, and for which GPU
     """
 
     name: str
@@ -42,6 +48,8 @@ class KernelInfo:
     source: str
     kernel: Kernel
     unit: str
+    job: Job | None = None
+    target: str = DEFAULT_TARGET
 
     @cached_property
     def bytes(self) -> sympy.Expr:
@@ -53,9 +61,34 @@ class KernelInfo:
         """Floating-point operations, as a formula in N, E and the dims."""
         return cost.flops(self.kernel)
 
-    def asm(self) -> str:
-        """The machine code of the kernel's translation unit as assembly text, from the system compiler."""
-        return cache.assembly(self.unit)
+    @cached_property
+    def binary(self) -> Binary:
+        """A Triton kernel compiled for its target: registers, shared memory, spills, and the text of each stage."""
+        if self.job is None:
+            raise InputError(f"{self.name} is a C++ kernel: only Triton kernels are compiled for a GPU")
+        return compile_all([self.job], self.target)[0]
+
+    def asm(self, stage: str | None = None) -> str:
+        """The machine code of the kernel as text.
+
+        A C++ kernel's is its translation unit's assembly, from the system compiler. Of a Triton kernel ``stage`` names
+        one on the way: "ttir", "ttgir" or "llir", then "ptx" or "sass" for NVIDIA and "amdgcn" for AMD.
+
+        Raises :class:`gdsl.InputError` for a stage that there is not, and :class:`gdsl.CompilerError` where a compiler
+        fails.
+        """
+        if self.job is None:
+            if stage not in (None, "asm"):
+                raise InputError(f"a C++ kernel has the stage asm, not {stage!r}")
+            return cache.assembly(self.unit)
+        found = self.binary.asm
+        stage = stage or ("ptx" if "ptx" in found else "amdgcn")
+        if stage == "sass" and "cubin" in found:
+            return sass(found["cubin"])
+        if stage not in found or stage == "cubin":
+            stages = [s for s in found if s != "cubin"] + (["sass"] if "cubin" in found else [])
+            raise InputError(f"{self.target} has the stages {', '.join(stages)}, not {stage!r}")
+        return found[stage]
 
 
 class Inspection:
@@ -72,8 +105,8 @@ class Inspection:
         self.typed, self.programs, self.options = typed, tuple(programs), options
         self.backward_log: list[Fired] = []
         self.last_log: list[Fired] = []
-        self.c_type = C_TYPES.get(dtype, "float")
-        self.index_type = INDEX_TYPES[index]
+        self.dtype = dtype if dtype in C_TYPES else torch.float32
+        self.index = index
 
     @cached_property
     def adjoints(self) -> list[Adjoint]:
@@ -97,20 +130,18 @@ class Inspection:
                 backward.append(("backward", lower(adjoint.program, self.options, self.last_log)))
         return forward + backward
 
-    def kernels(self) -> list[KernelInfo]:
+    def kernels(self, language: str = "cpp", target: str = DEFAULT_TARGET) -> list[KernelInfo]:
+        """The kernels in a language; those of Triton for a GPU."""
         found = []
         visible = [len(program.outputs) for program in self.programs]
+        write = {"cpp": _cpp_kernels, "triton": _triton_kernels}[language]
         for k, (direction, plan) in enumerate(self.plans):
-            seen = visible[k] if direction == "forward" else None
-            unit = cpp.generate(plan, self.c_type, self.index_type, seen)
-            packed = packed_buffers(plan, self.c_type, seen)
-            for kernel in plan.kernels:
-                source = cpp.kernel_source(kernel, plan, packed)
-                found.append(KernelInfo(kernel.name, direction, "cpp", source, kernel, unit))
+            seen = visible[k] if direction == "forward" else len(plan.program.outputs)
+            found += write(plan, direction, storage_of(plan, self.dtype, self.index, seen), target)
         return found
 
     def text(self, stage: str, backward: bool = False) -> str:
-        """One stage as text: "ir", "optimised", "fused", "cpp" or "asm"."""
+        """One stage as text: "ir", "optimised", "fused", "cpp", "asm", "triton", or a stage of Triton's for sm_90."""
         if stage == "ir" and not backward:
             return print_program(Program(self.typed.name, self.typed.outputs, self.typed.names))
         if stage in ("ir", "optimised"):
@@ -119,10 +150,13 @@ class Inspection:
         wanted = "backward" if backward else "forward"
         if stage == "fused":
             return "\n\n".join(describe_plan(plan) for direction, plan in self.plans if direction == wanted)
-        kernels = [k for k in self.kernels() if k.direction == wanted]
-        if stage == "cpp":
+        language = "cpp" if stage in ("cpp", "asm") else "triton"
+        kernels = [k for k in self.kernels(language) if k.direction == wanted]
+        if stage == language:
             return "\n".join(k.source for k in kernels)
-        return "\n".join(dict.fromkeys(k.asm() for k in kernels))
+        if language == "triton":
+            compile_together(kernels)
+        return "\n".join(dict.fromkeys(k.asm(stage) for k in kernels))
 
     def explain(self) -> str:
         parts = [_title(f"{self.typed.name}: the rules"), *(f"    {r.text}" for r in self.typed.rules)]
@@ -143,6 +177,33 @@ class Inspection:
                 text = expression(node, names)
                 lines.append(f"    {load.attr('name')} = {text}   # {node.type}, {4 * node.type.numel} bytes a row")
         return lines or ["    nothing"]
+
+
+def _cpp_kernels(plan: Plan, direction: str, storage: Storage, target: str) -> list[KernelInfo]:
+    unit = cpp.generate(plan, *storage.names, storage.visible)
+    return [
+        KernelInfo(k.name, direction, "cpp", cpp.kernel_source(k, plan, storage.packed), k, unit) for k in plan.kernels
+    ]
+
+
+def _triton_kernels(plan: Plan, direction: str, storage: Storage, target: str) -> list[KernelInfo]:
+    found = []
+    for kernel in plan.kernels:
+        functions = triton.functions(kernel, plan.program, storage.packed, *storage.names)
+        unit = triton.unit(functions)
+        for f in functions:
+            made = job(f, kernel, unit, storage)
+            found.append(KernelInfo(f.name, direction, "triton", f.source, kernel, unit, made, target))
+    return found
+
+
+def compile_together(kernels: Sequence[KernelInfo]) -> list[Binary]:
+    """Compile Triton kernels of one target in one go, where each would start a process of its own."""
+    jobs = [k.job for k in kernels if k.job is not None]
+    found = compile_all(jobs, kernels[0].target) if kernels else []
+    for kernel, binary in zip(kernels, found, strict=True):
+        kernel.__dict__["binary"] = binary
+    return found
 
 
 def describe_plan(plan: Plan) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gdsl import call as calls
 from gdsl.codegen.reference import Frame
 from gdsl.errors import GraphError, InputError
-from gdsl.inspect import Inspection
+from gdsl.inspect import LANGUAGES, Inspection, KernelInfo
 from gdsl.ir.node import walk
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
@@ -31,6 +31,7 @@ from gdsl.runtime import cache, initialise
 from gdsl.runtime.autograd import Runner
 from gdsl.runtime.execute import C_TYPES
 from gdsl.runtime.graph import Graph, graph_of
+from gdsl.runtime.offline import DEFAULT_TARGET, TARGETS
 from gdsl.runtime.rewire import rewire
 
 BACKENDS = ("auto", "triton", "cpp", "torch")
@@ -474,9 +475,22 @@ class Layer(nn.Module):
         return self._inspect().typed
 
     @property
-    def kernels(self) -> list[Any]:
+    def kernels(self) -> list[KernelInfo]:
         """The generated kernels, forward then backward: name, direction, language, source, bytes, flops."""
-        return self._inspect().kernels()
+        return self.kernels_for("triton" if self.backend == "triton" else "cpp")
+
+    def kernels_for(self, language: str, target: str = DEFAULT_TARGET) -> list[KernelInfo]:
+        """The kernels in "cpp" or "triton", whatever the layer runs on. No GPU need be there.
+
+        target: "sm_80", "sm_90", "gfx942"...: what ``kernel.asm("ptx")`` and ``kernel.binary`` are for
+
+        Raises :class:`gdsl.InputError` for a language or a target that there is not.
+        """
+        if language not in LANGUAGES:
+            raise InputError(f"there are kernels in {' and '.join(LANGUAGES)}, not in {language!r}")
+        if target not in TARGETS:
+            raise InputError(f"there is no target {target!r}; there are {', '.join(TARGETS)}")
+        return self._inspect().kernels(language, target)
 
     def explain(self, graph: Any = None, *, node: int | None = None, inputs: Sequence[Tensor] | None = None) -> str:
         """How the layer is compiled, as text: program, optimised IR, kernels with their costs, what the backward keeps.

@@ -242,7 +242,7 @@ class Blocks(Names):
         """The node at an index, as a block of the frame."""
         index = {d.name: index[d.name] for d in node.dims}
         rank = len(frame)
-        if self.in_walk or not self.kernel.end:
+        if node.domain is not Domain.GLOBAL and (self.in_walk or not self.kernel.end):
             self.widest = max(self.widest, self.numel(frame))
         if where == ROW and node in self.held:
             return self.align(self.held[node], node, index, frame)

@@ -76,6 +76,7 @@ class Function:
     part:      None for the rows of a kernel, the number of a walk over chunks of hubs, or "hubs" to finish them
     arguments: names before those of buffers, outputs and partial results
     widest:    the most numbers that an edge has in a block
+    walks:     it walks edges
     dots:      it has matrix products: a block needs 16 edges
     row_dots:  it has matrix products for each row: a row of a block needs 16 edges
     """
@@ -85,6 +86,7 @@ class Function:
     part: int | str | None
     arguments: tuple[str, ...]
     widest: int
+    walks: bool
     dots: bool
     row_dots: bool
 
@@ -173,7 +175,8 @@ class KernelWriter(Blocks):
         body = self.framed(self.levels[ROWS].lines)
         lines += [_INDENT + line for line in [*self.levels[KERNEL].lines, *body]]
         source = "\n".join(lines) + "\n"
-        return Function(name, source, self.part, arguments, self.widest, self.dots, self.edge_dots)
+        walks = bool(kernel.end) and self.part != "hubs"
+        return Function(name, source, self.part, arguments, self.widest, walks, self.dots, self.edge_dots)
 
     def _about(self) -> str:
         if self.part == "hubs":

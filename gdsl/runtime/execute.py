@@ -75,6 +75,12 @@ class Storage:
         return torch.int64 if c_type(node) == "int64_t" else self.index
 
 
+def storage_of(plan: Plan, dtype: torch.dtype, index: torch.dtype, visible: int) -> Storage:
+    """How the values of a plan lie in memory for a user's dtype."""
+    computed = torch.float32 if dtype in HALF else dtype
+    return Storage(dtype, computed, index, visible, packed_buffers(plan, C_TYPES[dtype], visible))
+
+
 class Launch(Protocol):
     """A compiled kernel."""
 
@@ -118,9 +124,7 @@ class KernelPlan:
     """A plan whose kernels a backend compiles."""
 
     def __init__(self, plan: Plan, backend: str, dtype: torch.dtype, index_dtype: torch.dtype, visible: int):
-        packed = packed_buffers(plan, C_TYPES[dtype], visible)
-        self.plan = plan
-        self.storage = Storage(dtype, torch.float32 if dtype in HALF else dtype, index_dtype, visible, packed)
+        self.plan, self.storage = plan, storage_of(plan, dtype, index_dtype, visible)
         launches = import_module(BACKENDS[backend]).bind(plan, self.storage) if plan.kernels else {}
         written = {o for k in plan.kernels for o in k.outputs}
         self.steps = [

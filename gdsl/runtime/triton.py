@@ -13,7 +13,6 @@ import linecache
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from gdsl.codegen import triton as codegen
 from gdsl.codegen.blocks import power_of_two
+from gdsl.codegen.launch import Config, configure
 from gdsl.codegen.reference import Frame
 from gdsl.codegen.triton import Function
 from gdsl.ir.node import Node
@@ -32,46 +32,7 @@ from gdsl.runtime.execute import Storage
 from gdsl.runtime.graph import Degrees, Order
 from gdsl.runtime.schedule import GPU_GROUPS
 
-# Numbers in the widest block of a program, and the most rows times edges.
-BLOCK_NUMBERS = 4096
-MOST_LANES = 128
-# `tl.dot` takes matrices with sides of at least this.
-LEAST_SIDE = 16
-
 INT32_MAX = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Config:
-    """The block sizes and warps of a launch."""
-
-    rows: int
-    edges: int
-    warps: int
-
-    @property
-    def options(self) -> dict[str, int]:
-        return {"BLOCK_ROWS": self.rows, "BLOCK_EDGES": self.edges, "num_warps": self.warps}
-
-
-def configure(function: Function, mean_degree: float) -> Config:
-    """Block sizes for a function on a graph: as many edges of a row as it has, and as many rows as fill a block."""
-    lanes = max(1, min(MOST_LANES, BLOCK_NUMBERS // function.widest))
-    lanes = 1 << (lanes.bit_length() - 1)
-    if function.dots:
-        lanes = max(lanes, LEAST_SIDE)
-    edges = 1
-    if function.part != "hubs" and len(function.arguments) > 1:
-        edges = min(lanes, power_of_two(max(1, math.ceil(mean_degree))))
-        edges = lanes if function.part is not None else edges
-        edges = max(edges, LEAST_SIDE) if function.row_dots else edges
-    rows = 1 if function.part is not None else max(1, lanes // edges)
-    return Config(rows, edges, warps(rows * edges * function.widest))
-
-
-def warps(numbers: int) -> int:
-    """A thread of a warp holds a few numbers of a block."""
-    return 1 if numbers <= 256 else 2 if numbers <= 1024 else 4 if numbers <= 8192 else 8
 
 
 def bind(plan: Plan, storage: Storage) -> dict[Kernel, TritonLaunch]:
@@ -121,6 +82,10 @@ class TritonLaunch:
             self._configs[key] = configure(self.functions[number], mean_degree)
         return self._configs[key]
 
+    def options(self, number: int, mean_degree: float) -> dict[str, int]:
+        config = self.config(number, mean_degree)
+        return {**config.blocks, **config.compiler}
+
     def count(self, frame: Frame) -> int:
         """How many rows the kernel itself takes."""
         return len(self.degrees(frame).rows) if self.kernel.end else frame.rows(self.kernel.rows)
@@ -136,13 +101,13 @@ class TritonLaunch:
             if not self.kernel.end:
                 if groups:
                     arguments = [self.count(frame), *reads, *writes]
-                    self.compiled[0][(groups,)](*arguments, **common, **self.config(0, 1.0).options)
+                    self.compiled[0][(groups,)](*arguments, **common, **self.options(0, 1.0))
                 return {}
             order = frame.graph.out_edges if self.over_out_edges else frame.graph.in_edges
             degrees, walk = order.degrees, [order.rowptr, order.index, order.edge]
             if groups:
                 arguments = [degrees.rows, len(degrees.rows), *walk, *reads, *writes]
-                self.compiled[0][(groups,)](*arguments, **common, **self.config(0, degrees.mean).options)
+                self.compiled[0][(groups,)](*arguments, **common, **self.options(0, degrees.mean))
             return self.run_hubs(degrees, walk, reads, writes, common) if len(degrees.hubs) else {}
 
     def index(self, reads: list[Tensor], writes: list[Tensor]) -> Any:
@@ -166,7 +131,7 @@ class TritonLaunch:
         tables = [degrees.hubs, degrees.first_chunk, degrees.owner]
         for number in range(1, len(self.functions)):
             grid = len(degrees.hubs) if self.functions[number].part == "hubs" else chunks
-            options = self.config(number, degrees.mean).options
+            options = self.options(number, degrees.mean)
             self.compiled[number][(grid,)](*tables, *walk, *reads, *results, *parts, **common, **options)
         return {node: value.sum(0) for node, value in more.items()}
 

@@ -7,6 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import gdsl
+from gdsl.codegen import triton as codegen
+from gdsl.runtime import graph as graphs
 from gdsl.runtime import triton as runtime
 from tests.programs import harness
 from tests.programs.sources import PROGRAMS
@@ -56,3 +59,113 @@ def test_random_graphs(name: str, nodes: int, edges: int, seed: int) -> None:
     values = harness.inputs(made, harness.random_edges(nodes, edges, seed), nodes, seed)
     for a, b in zip(harness.run(made, values), harness.run(plain, values), strict=True):
         assert harness.difference(a, b) < 1e-9
+
+
+# Products of matrices on edges, which float64 does without, besides programs of other kinds.
+SINGLE = ["GCN", "GAT_edge", "GATv2", "EdgeConv", "CGConv", "NNConv", "GMMConv", "PNA", "RGCN"]
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_float32(name: str) -> None:
+    exact = harness.layer(name, "torch")
+    values = harness.inputs(exact, harness.random_edges(9, 24, seed=2), 9)
+    narrow = {k: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in values.items()}
+    single = harness.twin(exact, "triton").float()
+    for found, wanted in zip(harness.run(single, narrow)[:2], harness.run(exact, values)[:2], strict=True):
+        for x, y in zip(found, wanted, strict=True):
+            torch.testing.assert_close(x.double(), y, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def small_hubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows with more than 3 edges are hubs, in chunks of 4."""
+    for module in (graphs, codegen):
+        monkeypatch.setattr(module, "GPU_CHUNK_EDGES", 4)
+    monkeypatch.setattr(graphs, "GPU_HUB_EDGES", 3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hubs_in_chunks(name: str, small_hubs: None) -> None:
+    made = harness.layer(name, "triton")
+    plain = harness.twin(made, "torch")
+    edges = harness.random_edges(9, 30, seed=4)
+    edges[1, :14], edges[0, 14:21] = 2, 5
+    values = harness.inputs(made, edges, 9)
+    for order, (a, b) in enumerate(zip(harness.run(made, values), harness.run(plain, values), strict=True)):
+        assert harness.difference(a, b) < 1e-9, f"derivative of order {order}"
+
+
+@pytest.mark.parametrize("name", ["EdgeConv", "CGConv", "NNConv", "GMMConv", "SAGE_max"])
+def test_hubs_in_float32(name: str, small_hubs: None) -> None:
+    made = harness.layer(name, "triton").float()
+    plain = harness.twin(made, "torch")
+    edges = harness.random_edges(9, 30, seed=4)
+    edges[1, :14] = 2
+    values = harness.inputs(made, edges, 9)
+    narrow = {k: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in values.items()}
+    for found, wanted in zip(harness.run(made, narrow)[:2], harness.run(plain, narrow)[:2], strict=True):
+        for x, y in zip(found, wanted, strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["GCN", "GATv2", "SAGE_max"])
+def test_half_as_wide(name: str, dtype: torch.dtype) -> None:
+    """The same values as the C++ kernels to the last bit or so of the narrow type, whatever is kept between."""
+    made = harness.layer(name, "triton").to(dtype)
+    other = harness.twin(made, "cpp")
+    values = harness.inputs(made, harness.random_edges(9, 24, seed=1), 9)
+    narrow = {k: v.to(dtype) if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in values.items()}
+    step = torch.finfo(dtype).eps
+    for found, wanted in zip(harness.run(made, narrow)[:2], harness.run(other, narrow)[:2], strict=True):
+        for x, y in zip(found, wanted, strict=True):
+            assert x.dtype is dtype
+            torch.testing.assert_close(x, y, rtol=2 * step, atol=2 * step)
+
+
+def test_dropout_draws_the_same_numbers() -> None:
+    source = """
+    layer Dropped(channels) {
+        node x[channels]
+        message   m = dropout(x[j], 0.4)
+        aggregate a = sum(m)
+        update    y = dropout(a, 0.3)
+    }
+    """
+    x, edges = torch.rand(30, 5) + 1, harness.random_edges(30, 90, seed=0)
+    found = []
+    for backend in ("triton", "cpp", "torch"):
+        torch.manual_seed(7)
+        leaf = x.clone().requires_grad_()
+        y = gdsl.compile(source, channels=5, backend=backend).train()(leaf, edges)
+        (gradient,) = torch.autograd.grad(y.sum(), leaf)
+        found.append((y, gradient))
+    for y, gradient in found[1:]:
+        assert torch.equal(y == 0, found[0][0] == 0)
+        torch.testing.assert_close(y, found[0][0])
+        torch.testing.assert_close(gradient, found[0][1])
+
+
+def test_nan_and_infinity_pass_as_in_torch() -> None:
+    source = """
+    layer Extremes(channels) {
+        node x[channels]
+        aggregate a = max(x[j])
+        aggregate b = min(x[j])
+        aggregate c = sum(x[j])
+        aggregate d = mul(x[j])
+        update    y = cat(a, b, c, d)
+    }
+    """
+    x = torch.tensor([[float("nan"), 1.0], [float("inf"), -float("inf")], [2.0, float("nan")], [-1.0, 0.0]])
+    edges = torch.tensor([[0, 1, 2, 3, 2, 3, 1], [0, 0, 0, 1, 1, 2, 2]])
+    y = {b: gdsl.compile(source, channels=2, backend=b)(x, edges) for b in ("triton", "torch")}
+    torch.testing.assert_close(y["triton"], y["torch"], equal_nan=True)
+
+
+def test_same_bits() -> None:
+    made = harness.layer("GATv2", "triton").float()
+    values = harness.inputs(made, harness.random_edges(20, 120, seed=3), 20)
+    narrow = {k: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in values.items()}
+    first, again = harness.run(made, narrow), harness.run(made, narrow)
+    assert all(torch.equal(a, b) for x, y in zip(first, again, strict=True) for a, b in zip(x, y, strict=True))

@@ -1,0 +1,182 @@
+"""Triton kernels as machine code for a GPU that need not be there: text of every stage, registers, spills.
+
+Triton decides when it is imported whether it interprets kernels or compiles them. In a process that interprets, another
+is started to compile.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+
+from gdsl.codegen.launch import configure
+from gdsl.codegen.triton import Function, partials
+from gdsl.errors import CompilerError, InputError
+from gdsl.passes.fuse import Kernel
+from gdsl.runtime.execute import Storage
+
+# Name -> what Triton calls it: backend, architecture, threads of a warp.
+TARGETS: dict[str, tuple[str, int | str, int]] = {
+    "sm_80": ("cuda", 80, 32),
+    "sm_86": ("cuda", 86, 32),
+    "sm_89": ("cuda", 89, 32),
+    "sm_90": ("cuda", 90, 32),
+    "sm_100": ("cuda", 100, 32),
+    "gfx90a": ("hip", "gfx90a", 64),
+    "gfx942": ("hip", "gfx942", 64),
+}
+DEFAULT_TARGET = "sm_90"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A function to compile: the text of its module, its name, the types of its arguments, its constants."""
+
+    source: str
+    name: str
+    types: tuple[str, ...]
+    constants: dict[str, int | str]
+    options: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Binary:
+    """A compiled function.
+
+    asm:       stage -> text: ttir, ttgir, llir, then ptx and sass, or amdgcn
+    registers: that a thread uses
+    shared:    bytes of shared memory that a program uses
+    spills:    bytes of a thread's registers that did not fit, and went to memory
+    """
+
+    asm: dict[str, str]
+    registers: int
+    shared: int
+    spills: int
+
+
+# What Triton calls a dtype.
+_TYPES = {
+    torch.float32: "fp32",
+    torch.float64: "fp64",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+    torch.bool: "i1",
+    torch.int32: "i32",
+    torch.int64: "i64",
+}
+
+
+def job(function: Function, kernel: Kernel, source: str, storage: Storage) -> Job:
+    """A function at the block sizes for a typical graph that 32 bits can count."""
+    index = f"*{_TYPES[storage.index]}"
+    arguments = {"num_rows": "i32", "first_chunk": "*i64", "owner": "*i64"}
+    types = [arguments.get(name, index) for name in function.arguments]
+    types += [f"*{_TYPES[storage.of(node)]}" for node in (*kernel.buffers, *kernel.outputs)]
+    if function.part is not None:
+        for node, best in partials(kernel):
+            counts = node.attr("reducer").startswith("arg") and not best
+            types.append(index if counts else f"*{_TYPES[storage.dtype]}")
+    config = configure(function)
+    constants: dict[str, int | str] = {**config.blocks, "INDEX": "int32", "PRECISION": "ieee"}
+    return Job(source, function.name, tuple(types), constants, config.compiler)
+
+
+def compile_all(jobs: Sequence[Job], target: str) -> list[Binary]:
+    """Compile functions for a GPU.
+
+    Raises ``InputError`` for a target that there is not, and ``CompilerError`` when Triton refuses a kernel.
+    """
+    if target not in TARGETS:
+        raise InputError(f"there is no target {target!r}; there are {', '.join(TARGETS)}")
+    if not jobs:
+        return []
+    if os.environ.get("TRITON_INTERPRET", "0") in ("0", "", "false"):
+        return [_compile(j, target) for j in jobs]
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, target],
+        input=json.dumps([asdict(j) for j in jobs]),
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    if done.returncode:
+        raise CompilerError(f"Triton could not compile for {target}:\n{done.stderr[-4000:]}")
+    return [Binary(**found) for found in json.loads(done.stdout.splitlines()[-1])]
+
+
+def _compile(job: Job, target: str) -> Binary:
+    # Late: what describes a kernel must not need Triton.
+    import triton
+    import triton.language as tl
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from gdsl.runtime.triton import load
+
+    function = load(job.source, job.name)[job.name]
+    names = function.arg_names
+    constants = {**job.constants, "INDEX": getattr(tl, str(job.constants["INDEX"]))}
+    signature = dict(zip(names, (*job.types, *["constexpr"] * len(constants)), strict=True))
+    # What torch allocates lies on 16 bytes and more.
+    aligned = {(k,): [["tt.divisibility", 16]] for k, t in enumerate(job.types) if t.startswith("*")}
+    made = ASTSource(function, signature, constexprs=constants, attrs=aligned)
+    try:
+        binary = triton.compile(made, target=GPUTarget(*TARGETS[target]), options=job.options)
+    except Exception as problem:
+        raise CompilerError(f"Triton could not compile {job.name} for {target}: {problem}") from problem
+    asm = {stage: text for stage, text in binary.asm.items() if isinstance(text, str)}
+    shared = int(binary.metadata.shared)
+    if "cubin" in binary.asm:
+        registers, spills = _nvidia_resources(binary.asm["cubin"])
+        asm["cubin"] = base64.b64encode(binary.asm["cubin"]).decode()
+        return Binary(asm, registers, shared, spills)
+    text = asm["amdgcn"]
+    spilled = _number(r"\.vgpr_spill_count:\s+(\d+)", text) + _number(r"\.sgpr_spill_count:\s+(\d+)", text)
+    return Binary(asm, _number(r"\.vgpr_count:\s+(\d+)", text), shared, 4 * spilled)
+
+
+def _number(pattern: str, text: str) -> int:
+    found = re.search(pattern, text)
+    return int(found.group(1)) if found else 0
+
+
+def _nvidia_resources(cubin: bytes) -> tuple[int, int]:
+    from triton import knobs
+
+    text = _of_cubin(cubin, [knobs.nvidia.cuobjdump.path, "-res-usage"])
+    return _number(r"REG:(\d+)", text), _number(r"STACK:(\d+)", text) + _number(r"LOCAL:(\d+)", text)
+
+
+def sass(cubin: str) -> str:
+    """The machine code of an NVIDIA GPU as text."""
+    from triton import knobs
+
+    return _of_cubin(base64.b64decode(cubin), [knobs.nvidia.cuobjdump.path, "-sass"])
+
+
+def _of_cubin(cubin: bytes, command: list[str]) -> str:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return subprocess.run([*command, file.name], capture_output=True, text=True, check=True).stdout
+
+
+def _main() -> None:
+    jobs = [Job(**{**j, "types": tuple(j["types"])}) for j in json.load(sys.stdin)]
+    print(json.dumps([asdict(_compile(j, sys.argv[1])) for j in jobs]))
+
+
+if __name__ == "__main__":
+    _main()
