@@ -71,6 +71,26 @@ def _molecule(size: int, random: np.random.Generator) -> list[tuple[int, int]]:
     return bonds
 
 
+# Quadrants of R-MAT, as in Graph500.
+QUADRANTS = (0.57, 0.19, 0.19, 0.05)
+# Nodes and directed edges of well-known graphs.
+SIZES = {"arxiv": (169_343, 1_166_243), "reddit": (232_965, 114_615_892), "products": (2_449_029, 123_718_280)}
+
+
+def rmat(nodes: int, edges: int, device: torch.device | str) -> Tensor:
+    """An R-MAT graph with skewed degrees, made on a device (Chakrabarti et al., SDM 2004). Nodes are renumbered."""
+    random = torch.Generator(device).manual_seed(SEED)
+    source = torch.zeros(edges, dtype=torch.int64, device=device)
+    target = torch.zeros_like(source)
+    a, b, c, _ = QUADRANTS
+    for _bit in range((nodes - 1).bit_length()):
+        draw = torch.rand(edges, generator=random, device=device)
+        source = source * 2 + (draw >= a + b)
+        target = target * 2 + ((draw >= a) & (draw < a + b) | (draw >= a + b + c))
+    order = torch.randperm(nodes, generator=random, device=device)
+    return torch.stack([order[source % nodes], order[target % nodes]])
+
+
 GRAPHS: dict[str, Callable[[int, int, str | None], tuple[Tensor, int]]] = {
     "power-law": power_law,
     "github": github,

@@ -17,7 +17,7 @@ import argparse
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ from typing import Any
 import machine
 import report
 import torch
+from cases import make_case
 from children import Child, ChildFailed, children
-from graphs import GRAPHS, SEED
+from graphs import GRAPHS
 from peers import BUILDERS
-from programs import LAYERS, Layer
+from programs import LAYERS
 from torch import Tensor
 
 Row = dict[str, Any]
@@ -116,7 +117,7 @@ class _names:
 def _layer(name: str, edge_index: Tensor, nodes: int, settings: Settings, folder: Path) -> list[Row]:
     """A row for each implementation that has the layer."""
     case = folder / f"{name}.case"
-    torch.save(_case(LAYERS[name](settings.features), edge_index, nodes, settings.features), case)
+    torch.save(make_case(LAYERS[name](settings.features), edge_index, nodes, settings.features), case)
     wanted = settings.implementations
     asked = wanted if REFERENCE in wanted else (*wanted, REFERENCE)
     build = {"do": "build", "layer": name, "features": settings.features, "case": str(case)}
@@ -157,32 +158,6 @@ def _asked(child: Child, request: Request) -> dict[str, Any]:
 
 def _works(row: Row) -> bool:
     return "first_call" in row
-
-
-def _case(layer: Layer, edge_index: Tensor, nodes: int, features: int) -> dict[str, Any]:
-    """Inputs, weights and the gradient that arrives at the output, the same for everyone."""
-    random = torch.Generator().manual_seed(SEED)
-
-    def draw(shape: Sequence[int], scale: float = 1.0) -> Tensor:
-        return torch.randn(tuple(shape), generator=random) * scale
-
-    weights = {}
-    for name, w in layer.weights.items():
-        weights[name] = draw(w.shape, w.shape[0] ** -0.5 if len(w.shape) > 1 else 0.1)
-        if layer.dgl is not None and w.dgl is None:
-            weights[name].zero_()
-    if "beta" in weights:
-        weights["beta"].fill_(1.0)
-    given, result = layer.sizes or (features, features)
-    x, grad = draw((nodes, given)), draw((nodes, result))
-    rows = {"node": nodes, "edge": edge_index.shape[1]}
-    extras = {}
-    for name, e in layer.extras.items():
-        shape = (rows[e.where], *e.shape)
-        extras[name] = (
-            torch.rand(shape, generator=random) if e.bound is None else torch.randint(e.bound, shape, generator=random)
-        )
-    return {"edge_index": edge_index, "num_nodes": nodes, "x": x, "grad": grad, "weights": weights, "extras": extras}
 
 
 def _compare(name: str, rows: Mapping[str, Row], requests: Mapping[str, Request]) -> None:

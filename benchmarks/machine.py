@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("gdsl", "torch", "torch_geometric", "dgl", "numpy")
+PACKAGES = ("gdsl", "torch", "triton", "torch_geometric", "dgl", "numpy")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -61,7 +61,8 @@ def _gdsl(layer: Layer, case: Case) -> Built:
     graph = gdsl.Graph(case.edge_index, case.num_nodes)
     orders = [graph.in_edges, graph.out_edges]
     took = time.perf_counter() - start
-    conv = gdsl.compile(layer.source, **layer.arguments, backend="cpp")
+    on_cpu = case.x.device.type == "cpu"
+    conv = gdsl.compile(layer.source, **layer.arguments, backend="cpp" if on_cpu else "triton").to(case.x.device)
     parameters = dict(conv.named_parameters())
     _fill(parameters, case.weights)
 
@@ -151,7 +152,7 @@ def _pyg_module(layer: Layer, **more: Any) -> nn.Module:
 
 def _pyg(layer: Layer, case: Case) -> Built:
     """As most people call it: the edges as they came."""
-    module = _pyg_module(layer)
+    module = _pyg_module(layer).to(case.x.device)
     parameters, restore = _own(module, case, _pyg_weights(layer.weights))
     more = _extras(layer, case)
 
@@ -162,7 +163,7 @@ def _pyg(layer: Layer, case: Case) -> Built:
 
 
 def _pyg_compile(layer: Layer, case: Case) -> Built:
-    module = _pyg_module(layer)
+    module = _pyg_module(layer).to(case.x.device)
     parameters, restore = _own(module, case, _pyg_weights(layer.weights))
     compiled, more = torch.compile(module, dynamic=False), _extras(layer, case)
 
@@ -180,17 +181,17 @@ def _pyg_sorted(layer: Layer, case: Case) -> Built:
     """
     if layer.sparse is None:
         return _pyg_edge_index(layer, case)
-    module = _pyg_module(layer, **({"normalize": False} if layer.sparse == "norm" else {}))
+    module = _pyg_module(layer, **({"normalize": False} if layer.sparse == "norm" else {})).to(case.x.device)
     parameters, restore = _own(module, case, _pyg_weights(layer.weights))
     start = time.perf_counter()
-    values = _norm(case) if layer.sparse == "norm" else torch.ones(case.edge_index.shape[1])
+    values = _norm(case) if layer.sparse == "norm" else _one(case)
     adjacency = _csr(case, values, end=1, index=torch.int64)
     took = time.perf_counter() - start
     return Built(lambda x: module(x, adjacency), parameters, lambda: _csr_parts(adjacency), took, restore)
 
 
 def _pyg_edge_index(layer: Layer, case: Case) -> Built:
-    module = _pyg_module(layer)
+    module = _pyg_module(layer).to(case.x.device)
     from torch_geometric import EdgeIndex
 
     parameters, restore = _own(module, case, _pyg_weights(layer.weights))
@@ -301,7 +302,7 @@ def _csr(case: Case, values: Tensor, end: int, index: torch.dtype) -> Tensor:
     """The matrix whose rows are targets (``end=1``) or sources (``end=0``); parallel edges stay apart."""
     rows = case.edge_index[end]
     order = torch.argsort(rows, stable=True)
-    pointer = torch.zeros(case.num_nodes + 1, dtype=index)
+    pointer = torch.zeros(case.num_nodes + 1, dtype=index, device=rows.device)
     torch.cumsum(torch.bincount(rows, minlength=case.num_nodes), 0, out=pointer[1:])
     columns = case.edge_index[1 - end][order].to(index)
     size = (case.num_nodes, case.num_nodes)
@@ -327,7 +328,7 @@ def _mean(case: Case) -> Tensor:
 
 
 def _one(case: Case) -> Tensor:
-    return torch.ones(case.edge_index.shape[1])
+    return torch.ones(case.edge_index.shape[1], device=case.edge_index.device)
 
 
 _VALUES = {"norm": _norm, "mean": _mean, "one": _one}

@@ -167,11 +167,32 @@ def _scaling(found: Mapping[str, Any]) -> str:
     return f"{head}\n\n{table(header, cells)}"
 
 
+def _gpu(found: Mapping[str, Any]) -> str:
+    gpu = found["machine"]["gpu"]
+    head = f"{gpu['name']}, a copy runs at {gpu['copy_gb_s']:,.0f} GB/s; {found['features']} features, float32."
+    columns = ("graph, layer", "by", "fwd ms", "× gdsl", "of copy", "fwd+bwd ms", "× gdsl", "of copy", "peak MB")
+    best = {(r["graph"], r["layer"]): r for r in found["results"] if r["implementation"] == "gdsl" and "both" in r}
+    rows = []
+    for row in found["results"]:
+        ours = best.get((row["graph"], row["layer"]))
+        label = f"{row['graph']}, {row['layer']}" if row["implementation"] == "gdsl" else ""
+        cells = [label, row["implementation"]]
+        for mode in ("forward", "both"):
+            time = row.get(mode, {}).get("ms")
+            ratio = f"{time / ours[mode]['ms']:.2f}" if time and ours and row is not ours else ""
+            share = f"{row['share'][mode]:.0%}" if "share" in row else ""
+            cells += [_number(time) if time else row.get("left_out", ""), ratio, share]
+        peak = row.get("both", {}).get("peak_mb")
+        rows.append([*cells, _number(peak) if peak else ""])
+    return head + "\n\n" + table(columns, rows)
+
+
 _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "layers": _layers,
     "startup": _startup,
     "small": _small,
     "scaling": _scaling,
+    "gpu": _gpu,
     "shares": _shares,
 }
 

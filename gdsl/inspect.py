@@ -192,7 +192,7 @@ def _triton_kernels(plan: Plan, direction: str, storage: Storage, target: str) -
         functions = triton.functions(kernel, plan.program, storage.packed, *storage.names)
         unit = triton.unit(functions)
         for f in functions:
-            made = job(f, kernel, unit, storage)
+            made = job(f, kernel, unit, storage, target)
             found.append(KernelInfo(f.name, direction, "triton", f.source, kernel, unit, made, target))
     return found
 

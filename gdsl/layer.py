@@ -234,7 +234,7 @@ class Layer(nn.Module):
         calls.check_graph(typed, graph)
         frame = Frame(graph, dtype, device, batch, num_graphs)
         if typed.uses_seed:
-            tensors["seed"] = torch.randint(2**62, (), dtype=torch.int64)
+            tensors["seed"] = torch.randint(2**62, (), dtype=torch.int64, device=device)
         key = (key, graph.shape, self._within_budget(key, graph, dtype))
         self._last = (key, dtype, graph.index_dtype)
         outputs = self._run(self._specialise(key), tensors, frame, key)

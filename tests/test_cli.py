@@ -116,6 +116,7 @@ MARKS = {
     "optimised": ["program Good {", "sum@i(h[j])"],
     "fused": ["kernel Good_0", "walk 1: reduce", "bytes: ", "flops: "],
     "cpp": ['extern "C" void Good_0(', "#pragma omp"],
+    "triton": ["@triton.jit", "def Good_0(", "# Good_0: walks the in-edges"],
 }
 
 
@@ -129,7 +130,7 @@ def test_show_each_stage(stage: str, good: str, capsys: Capture) -> None:
         assert err == "gdsl: stand-ins for what --set does not give: d=16 out=32\n"
 
 
-@pytest.mark.parametrize("stage", ["ir", "optimised", "fused", "cpp"])
+@pytest.mark.parametrize("stage", ["ir", "optimised", "fused", "cpp", "triton"])
 def test_show_the_backward(stage: str, good: str, capsys: Capture) -> None:
     assert main(["show", good, "--stage", stage, "--backward"]) == 0
     out = capsys.readouterr().out
@@ -143,6 +144,15 @@ def test_show_asm(good: str, capsys: Capture) -> None:
     out = capsys.readouterr().out
     assert "Good_0:" in out
     assert "ret" in out
+
+
+@pytest.mark.parametrize(
+    ("stage", "mark"), [("ttir", "tt.func"), ("ptx", ".entry Good_0"), ("sass", "Function : Good_0")]
+)
+def test_show_machine_code_of_a_gpu(stage: str, mark: str, good: str, capsys: Capture) -> None:
+    pytest.importorskip("triton", reason="Triton is not installed")
+    assert main(["show", good, "--stage", stage]) == 0
+    assert mark in capsys.readouterr().out
 
 
 def test_show_with_arguments(good: str, capsys: Capture) -> None:

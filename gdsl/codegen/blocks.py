@@ -34,14 +34,14 @@ LEAD = 2
 # The sides of a matrix that `tl.dot` takes.
 LEAST_SIDE = 16
 # Tables with more places are read where they are used rather than held in registers all along.
-MOST_HELD = 1024
+MOST_HELD = 256
 
 _RESERVED = frozenset(
     """False None True and as assert async await break class continue def del elif else except finally for from global
     if import in is lambda nonlocal not or pass raise return try while with yield abs all any bool float int len max min
     print range sum tl triton libdevice rows num_rows rowptr other edge hubs owner first_chunk row live i j id at begin
-    e end first last most lane on chunk hub block part take more number value BLOCK_ROWS BLOCK_EDGES INDEX
-    PRECISION""".split()
+    e end first last most lane on chunk hub block part take better more number value BLOCK_ROWS BLOCK_EDGES INDEX
+    PRECISION SUM_PRECISION""".split()
 )
 _FOREIGN = re.compile(r"_|gdsl")
 
@@ -121,7 +121,11 @@ class Blocks(Names):
     # -- sizes and axes ------------------------------------------------------------------------
 
     def products(self) -> dict[Node, Product]:
-        """The matrix products on edges of this kernel. Double precision has none: its rate is that of plain sums."""
+        """The matrix products on edges of this kernel.
+
+        Double precision has none: its rate is that of plain sums. Nor have a few numbers an edge, whose matrices would
+        be mostly padding.
+        """
         found: dict[Node, Product] = {}
         if self.number != "tl.float32":
             return found
@@ -134,7 +138,7 @@ class Blocks(Names):
                 continue
             seen.add(node)
             product = product_of(node)
-            if product is not None:
+            if product is not None and min(product.sizes) >= LEAST_SIDE:
                 found[node] = product
             stack.extend(node.inputs)
         return found

@@ -76,6 +76,9 @@ class Function:
     part:      None for the rows of a kernel, the number of a walk over chunks of hubs, or "hubs" to finish them
     arguments: names before those of buffers, outputs and partial results
     widest:    the most numbers that an edge has in a block
+    values:    blocks that are computed for each block of edges, or of rows where no edges are walked
+    held_rows: numbers that a row holds in registers from edge to edge: its accumulators
+    held:      numbers that a program holds from row to row: its sums over all rows
     walks:     it walks edges
     dots:      it has matrix products: a block needs 16 edges
     row_dots:  it has matrix products for each row: a row of a block needs 16 edges
@@ -86,6 +89,9 @@ class Function:
     part: int | str | None
     arguments: tuple[str, ...]
     widest: int
+    values: int
+    held_rows: int
+    held: int
     walks: bool
     dots: bool
     row_dots: bool
@@ -145,6 +151,7 @@ class KernelWriter(Blocks):
         super().__init__(kernel, program, packed, NUMBERS[dtype])
         self.part = part
         self.index_type, self.most = INDICES[index_type]
+        self.values = 0
         self.totals: dict[Node, Value] = {}
         self.best: dict[Node, str] = {}
         # A maximum and the edges that win it are found together.
@@ -165,18 +172,34 @@ class KernelWriter(Blocks):
         else:
             self.hub()
         arguments = self.arguments()
+        self.values = self.values or len(self.levels[ROWS].lines)
         lines = [f"# {line}" for line in self.rules(kernel)] if self.part is None else [self._about()]
         lines.append('@triton.jit(do_not_specialize=["num_rows"])' if self.part is None else "@triton.jit")
         lines.append(f"def {name}(")
         lines += [f"{_INDENT}{group}," for group in self.groups(arguments) if group]
         lines.append(f"{_INDENT}BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,")
-        lines.append(f"{_INDENT}INDEX: tl.constexpr, PRECISION: tl.constexpr,")
+        lines.append(f"{_INDENT}INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,")
         lines.append("):")
         body = self.framed(self.levels[ROWS].lines)
         lines += [_INDENT + line for line in [*self.levels[KERNEL].lines, *body]]
         source = "\n".join(lines) + "\n"
         walks = bool(kernel.end) and self.part != "hubs"
-        return Function(name, source, self.part, arguments, self.widest, walks, self.dots, self.edge_dots)
+        phases = kernel.phases
+        of_row = sum(self.numel(n.dims) for p in phases for n in p.accumulators)
+        of_all = sum(self.numel(n.dims) for n in self.totals)
+        return Function(
+            name,
+            source,
+            self.part,
+            arguments,
+            self.widest,
+            self.values,
+            of_row,
+            of_all,
+            walks,
+            self.dots,
+            self.edge_dots,
+        )
 
     def _about(self) -> str:
         if self.part == "hubs":
@@ -277,6 +300,7 @@ class KernelWriter(Blocks):
             self.store(node, EDGE)
         self.in_walk = False
         body = self.levels[EDGES].lines
+        self.values = max(self.values, len(body))
         self.levels[EDGES] = Level()
         out = self.levels[ROWS].lines
         out.append("for at in range(0, most, BLOCK_EDGES):")
@@ -319,7 +343,7 @@ class KernelWriter(Blocks):
         if product is not None:
             self.dots = self.edge_dots = True
             left, right = self.flat(product.left, EDGE, by_row=True), self.flat(product.right, EDGE, by_row=True)
-            text = f"tl.dot(tl.permute({left}, 0, 2, 1), {right}, input_precision=PRECISION)"
+            text = f"tl.dot(tl.permute({left}, 0, 2, 1), {right}, input_precision=SUM_PRECISION)"
             self.add(f"{name} += tl.reshape({text}, [BLOCK_ROWS, 1{self.shape(node.dims)}])")
             return
         e, by = node.inputs[0], node.inputs[1:]
@@ -352,10 +376,10 @@ class KernelWriter(Blocks):
             assert not extra
             sign, text = reducer[3:], self.define("v", value).text
             best = self.define("best", replace_text(value, f"gdsl_{sign}({text}, 1, True)")).text
-            hits = f"({text} == {best}) | (({text} != {text}) & ({best} != {best}))"
-            mask, rank = lifted("on", len(frame)), len(frame)
-            number = lifted("id", rank)
-            first = f"tl.min(tl.where({mask} & ({hits}), {number}, {self.most}), axis=1, keep_dims=True)"
+            rank = len(frame)
+            hits = f"{lifted('on', rank)} & (({text} == {best}) | (({text} != {text}) & ({best} != {best})))"
+            wins = self.define("wins", replace_text(value, hits)).text
+            first = f"tl.min(tl.where({wins}, {lifted('id', rank)}, {self.most}), axis=1, keep_dims=True)"
             first = self.define("first_winner", replace_text(value, first)).text
             self.add_all(self.winner(name, self.best[node], best, first, sign))
             return
@@ -372,7 +396,8 @@ class KernelWriter(Blocks):
         beats = f"{best} {'>' if sign == 'max' else '<'} {held_best}"
         better = f"({beats}) | (({best} != {best}) & ({held_best} == {held_best}))"
         return [
-            f"take = ({number} < {self.most}) & (({held} < 0) | {better})",
+            f"better = ({held} < 0) | {better}",
+            f"take = ({number} < {self.most}) & better",
             f"{held} = tl.where(take, {number}, {held}).to({self.index_type})",
             f"{held_best} = tl.where(take, {best}, {held_best})",
         ]
@@ -473,7 +498,7 @@ class KernelWriter(Blocks):
         if product is not None and where == EDGE:
             self.dots = True
             left, right = self.flat(product.left, EDGE), self.flat(product.right, EDGE)
-            text = f"tl.dot(tl.trans({left}), {right}, input_precision=PRECISION)"
+            text = f"tl.dot(tl.trans({left}), {right}, input_precision=SUM_PRECISION)"
             self.add(f"{name} += tl.reshape({text}, [{self.shape(node.dims)[2:]}])")
             return
         if node.op == "scatter":

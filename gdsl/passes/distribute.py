@@ -1,4 +1,5 @@
-"""Products over `cat` and sums are split, so that each part can move to the end of the edge that it belongs to."""
+"""Products over `cat` and sums are split, so that each part can move to the end of the edge that it belongs to, or so
+that wide values of nodes need not be joined."""
 
 from __future__ import annotations
 
@@ -19,25 +20,39 @@ def _is_one_ended(node: Node) -> bool:
     return node.op == "gather"
 
 
-def _matrix_product(node: Node) -> tuple[Node, tuple[Node, ...]] | None:
-    """The edge value of a contraction of one edge value with global ones, and the others."""
-    if node.op != "contract" or node.domain is not Domain.EDGE or len(node.inputs) < 2:
+def _matrix_product(node: Node, edges: bool = True) -> tuple[Node, tuple[Node, ...]] | None:
+    """The edge value of a contraction of one edge value with global ones, and the others; or the node value."""
+    if node.op != "contract" or node.attr("total") or len(node.inputs) < 2:
         return None
-    edge = [i for i in node.inputs if i.domain is not Domain.GLOBAL]
-    if len(edge) != 1:
+    if (node.domain is Domain.EDGE) != edges or node.domain in (Domain.GLOBAL, Domain.GRAPH):
         return None
-    return edge[0], tuple(i for i in node.inputs if i is not edge[0])
+    rows = [i for i in node.inputs if i.domain is not Domain.GLOBAL]
+    if len(rows) != 1:
+        return None
+    return rows[0], tuple(i for i in node.inputs if i is not rows[0])
 
 
 def split_cat(node: Node) -> Node | None:
     """cat(x[i], e) @ W --> x[i] @ W[first rows] + e @ W[other rows], where a part belongs to one end"""
     found = _matrix_product(node)
-    if found is None or found[0].op != "cat" or found[0].attr("new") not in node.attr("reduce"):
+    if found is None or found[0].op != "cat" or not any(map(_is_one_ended, found[0].inputs)):
         return None
-    joined, others = found
+    return _split(node, *found)
+
+
+def split_wide_cat(node: Node) -> Node | None:
+    """cat(a, b) @ W --> a @ W[first rows] + b @ W[other rows] on nodes, where the sums move less than `cat` would"""
+    found = _matrix_product(node, edges=False)
+    if found is None or found[0].op != "cat" or found[0].type.numel <= len(found[0].inputs) * node.type.numel:
+        return None
+    return _split(node, *found)
+
+
+def _split(node: Node, joined: Node, others: tuple[Node, ...]) -> Node | None:
+    """The sum of the products of the parts."""
     rest = set(joined.type.names) - {joined.attr("new")}
     parts = list(zip(joined.inputs, joined.attr("dims"), strict=True))
-    if not any(map(_is_one_ended, joined.inputs)) or any(set(p.type.names) - {d} != rest for p, d in parts):
+    if joined.attr("new") not in node.attr("reduce") or any(set(p.type.names) - {d} != rest for p, d in parts):
         return None
     new, start, terms = joined.attr("new"), 0, []
     for part, name in parts:
@@ -47,7 +62,7 @@ def split_cat(node: Node) -> Node | None:
         sliced = [build.slice_dim(o, new, start, rows) if new in o.type.names else o for o in others]
         reduced = [rows.name if d == new else d for d in node.attr("reduce")]
         term = build.contract([_renamed(part, name, rows.name), *sliced], reduced, order=node.type.names)
-        terms.append(build.spread(term, Domain.EDGE))
+        terms.append(build.spread(term, node.domain))
         start += size
     return _sum(terms)
 
@@ -89,14 +104,19 @@ def negation_last(node: Node) -> Node | None:
 
 
 def factor_out_of_product(node: Node) -> Node | None:
-    """(c * (x[j] - x[i])) @ W --> c * ((x[j] - x[i]) @ W), where c has none of the summed dims"""
-    found = _matrix_product(node)
+    """(c * (x[j] - x[i])) @ W --> c * ((x[j] - x[i]) @ W), where c has none of the summed dims; on nodes (c * x) @ W"""
+    on_edges = node.domain is Domain.EDGE
+    found = _matrix_product(node, on_edges)
     if found is None or found[0].op not in ("mul", "div") or found[0].kind is not Kind.FLOAT:
+        return None
+    # On nodes it pays where the result is narrower; on edges, where the rest can then move to an end.
+    if not on_edges and node.type.numel >= found[0].type.numel:
         return None
     a, b = found[0].inputs
     for factor, rest in ((b, a),) if found[0].op == "div" else ((a, b), (b, a)):
         outside = not set(factor.type.names) & set(node.attr("reduce"))
-        if outside and rest.dims == found[0].dims and _is_one_ended(rest):
+        outside = outside and (on_edges or rest.domain is node.domain)
+        if outside and rest.dims == found[0].dims and (not on_edges or _is_one_ended(rest)):
             kept = [d for d in node.type.names if d in _names([rest, *found[1]])]
             product = build.contract([rest, *found[1]], node.attr("reduce"), order=kept)
             moved = product / factor if found[0].op == "div" else product * factor
@@ -149,4 +169,4 @@ def _names(nodes: Sequence[Node]) -> set[str]:
     return {name for n in nodes for name in n.type.names}
 
 
-RULES: list[Rule] = [split_cat, split_sum, negation_last, factor_out_of_product, terms_by_end]
+RULES: list[Rule] = [split_cat, split_wide_cat, split_sum, negation_last, factor_out_of_product, terms_by_end]

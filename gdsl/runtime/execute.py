@@ -165,9 +165,12 @@ class KernelPlan:
         return found
 
 
+# What torch makes of these has all its rows and dims, as what kernels write; other values may be broadcast.
+_WHOLE = frozenset({"load", "contract", "cat", "slice", "reshape", "segment", "gather", "scatter"})
+
+
 def _torch_step(node: Node, written: set[Node]) -> _Torch:
-    """Loads, contractions and what kernels write have all their rows and dims; other values may be broadcast."""
-    whole = all(i in written or i.op in ("load", "contract") for i in node.inputs)
+    whole = all(i in written or i.op in _WHOLE for i in node.inputs)
     return _Torch(node, matrix_product(node) if whole else None)
 
 

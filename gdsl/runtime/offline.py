@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
@@ -35,6 +36,12 @@ TARGETS: dict[str, tuple[str, int | str, int]] = {
     "gfx942": ("hip", "gfx942", 64),
 }
 DEFAULT_TARGET = "sm_90"
+
+# How `tl.dot` multiplies float32 without losing digits, by Triton's backend: in three products of 11 bits each, where
+# the matrix units have none of 24. Sums over edges add few products to many results, which three times the operands
+# would crowd out of the registers.
+PRECISE = {"cuda": "tf32x3", "hip": "ieee"}
+SUM_PRECISE = "ieee"
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,8 @@ _TYPES = {
 }
 
 
-def job(function: Function, kernel: Kernel, source: str, storage: Storage) -> Job:
-    """A function at the block sizes for a typical graph that 32 bits can count."""
+def job(function: Function, kernel: Kernel, source: str, storage: Storage, target: str) -> Job:
+    """A function at a target's block sizes for a typical graph that 32 bits can count."""
     index = f"*{_TYPES[storage.index]}"
     arguments = {"num_rows": "i32", "first_chunk": "*i64", "owner": "*i64"}
     types = [arguments.get(name, index) for name in function.arguments]
@@ -86,9 +93,8 @@ def job(function: Function, kernel: Kernel, source: str, storage: Storage) -> Jo
         for node, best in partials(kernel):
             counts = node.attr("reducer").startswith("arg") and not best
             types.append(index if counts else f"*{_TYPES[storage.dtype]}")
-    config = configure(function)
-    constants: dict[str, int | str] = {**config.blocks, "INDEX": "int32", "PRECISION": "ieee"}
-    return Job(source, function.name, tuple(types), constants, config.compiler)
+    config = configure(function, warp=TARGETS[target][2])
+    return Job(source, function.name, tuple(types), {**config.blocks, "INDEX": "int32"}, config.compiler)
 
 
 def compile_all(jobs: Sequence[Job], target: str) -> list[Binary]:
@@ -127,7 +133,8 @@ def _compile(job: Job, target: str) -> Binary:
 
     function = load(job.source, job.name)[job.name]
     names = function.arg_names
-    constants = {**job.constants, "INDEX": getattr(tl, str(job.constants["INDEX"]))}
+    places, precision = getattr(tl, str(job.constants["INDEX"])), PRECISE[TARGETS[target][0]]
+    constants = {**job.constants, "INDEX": places, "PRECISION": precision, "SUM_PRECISION": SUM_PRECISE}
     signature = dict(zip(names, (*job.types, *["constexpr"] * len(constants)), strict=True))
     # What torch allocates lies on 16 bytes and more.
     aligned = {(k,): [["tt.divisibility", 16]] for k, t in enumerate(job.types) if t.startswith("*")}
@@ -139,12 +146,12 @@ def _compile(job: Job, target: str) -> Binary:
     asm = {stage: text for stage, text in binary.asm.items() if isinstance(text, str)}
     shared = int(binary.metadata.shared)
     if "cubin" in binary.asm:
-        registers, spills = _nvidia_resources(binary.asm["cubin"])
+        registers, spills = _nvidia_resources(binary.asm["cubin"], asm["ptx"])
         asm["cubin"] = base64.b64encode(binary.asm["cubin"]).decode()
         return Binary(asm, registers, shared, spills)
     text = asm["amdgcn"]
-    spilled = _number(r"\.vgpr_spill_count:\s+(\d+)", text) + _number(r"\.sgpr_spill_count:\s+(\d+)", text)
-    return Binary(asm, _number(r"\.vgpr_count:\s+(\d+)", text), shared, 4 * spilled)
+    spills = _number(r"\.private_segment_fixed_size:\s+(\d+)", text)
+    return Binary(asm, _number(r"\.vgpr_count:\s+(\d+)", text), shared, spills)
 
 
 def _number(pattern: str, text: str) -> int:
@@ -152,11 +159,24 @@ def _number(pattern: str, text: str) -> int:
     return int(found.group(1)) if found else 0
 
 
-def _nvidia_resources(cubin: bytes) -> tuple[int, int]:
+def _nvidia_resources(cubin: bytes, ptx: str) -> tuple[int, int]:
     from triton import knobs
+    from triton.backends.nvidia.compiler import get_ptxas
 
     text = _of_cubin(cubin, [knobs.nvidia.cuobjdump.path, "-res-usage"])
-    return _number(r"REG:(\d+)", text), _number(r"STACK:(\d+)", text) + _number(r"LOCAL:(\d+)", text)
+    registers, stack = _number(r"REG:(\d+)", text), _number(r"STACK:(\d+)", text)
+    if not stack:
+        return registers, 0
+    # A stack may also hold what no register is meant for: the assembler tells.
+    architecture = re.search(r"\.target sm_(\d+)(a?)", ptx)
+    assert architecture is not None
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "kernel.ptx")
+        file.write_text(ptx)
+        name = f"--gpu-name=sm_{architecture[1]}{architecture[2]}"
+        command = [get_ptxas(int(architecture[1])).path, "-v", name, str(file), "-o", str(file.with_suffix(".cubin"))]
+        log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    return registers, _number(r"(\d+) bytes spill stores", log)
 
 
 def sass(cubin: str) -> str:

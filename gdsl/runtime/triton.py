@@ -22,14 +22,16 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from gdsl.codegen import triton as codegen
 from gdsl.codegen.blocks import power_of_two
-from gdsl.codegen.launch import Config, configure
+from gdsl.codegen.launch import Config, candidates, configure
 from gdsl.codegen.reference import Frame
 from gdsl.codegen.triton import Function
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.passes.fuse import Kernel, Plan
+from gdsl.runtime import tune
 from gdsl.runtime.execute import Storage
 from gdsl.runtime.graph import Degrees, Order
+from gdsl.runtime.offline import DEFAULT_TARGET, PRECISE, SUM_PRECISE, TARGETS
 from gdsl.runtime.schedule import GPU_GROUPS
 
 INT32_MAX = 2**31 - 1
@@ -72,54 +74,72 @@ class TritonLaunch:
         self.totals = set(kernel.all_totals)
         self._configs: dict[tuple[int, int], Config] = {}
 
-    def degrees(self, frame: Frame) -> Degrees:
-        order: Order = frame.graph.out_edges if self.over_out_edges else frame.graph.in_edges
-        return order.degrees
-
-    def config(self, number: int, mean_degree: float) -> Config:
-        key = (number, power_of_two(max(1, math.ceil(mean_degree))))
-        if key not in self._configs:
-            self._configs[key] = configure(self.functions[number], mean_degree)
-        return self._configs[key]
-
-    def options(self, number: int, mean_degree: float) -> dict[str, int]:
-        config = self.config(number, mean_degree)
-        return {**config.blocks, **config.compiler}
+    def order(self, frame: Frame) -> Order:
+        return frame.graph.out_edges if self.over_out_edges else frame.graph.in_edges
 
     def count(self, frame: Frame) -> int:
         """How many rows the kernel itself takes."""
-        return len(self.degrees(frame).rows) if self.kernel.end else frame.rows(self.kernel.rows)
+        return len(self.order(frame).degrees.rows) if self.kernel.end else frame.rows(self.kernel.rows)
 
     def groups(self, frame: Frame) -> int:
-        mean = self.degrees(frame).mean if self.kernel.end else 1.0
-        blocks = -(-self.count(frame) // self.config(0, mean).rows)
-        return min(blocks, GPU_GROUPS) if self.totals else blocks
+        # The same for all block sizes: partial sums are allocated before these are chosen.
+        return min(self.count(frame), GPU_GROUPS) if self.totals else 0
 
     def __call__(self, reads: list[Tensor], writes: list[Tensor], groups: int, frame: Frame) -> Mapping[Node, Tensor]:
-        common = {"INDEX": self.index(reads, writes), "PRECISION": precision()}
+        common = {"INDEX": index_type(reads, writes), **precision()}
+        count = self.count(frame)
         with on(frame.device):
             if not self.kernel.end:
-                if groups:
-                    arguments = [self.count(frame), *reads, *writes]
-                    self.compiled[0][(groups,)](*arguments, **common, **self.options(0, 1.0))
+                self.launch(0, count, [count, *reads, *writes], common, 1.0, frame.device)
                 return {}
-            order = frame.graph.out_edges if self.over_out_edges else frame.graph.in_edges
+            order = self.order(frame)
             degrees, walk = order.degrees, [order.rowptr, order.index, order.edge]
-            if groups:
-                arguments = [degrees.rows, len(degrees.rows), *walk, *reads, *writes]
-                self.compiled[0][(groups,)](*arguments, **common, **self.options(0, degrees.mean))
+            self.launch(0, count, [degrees.rows, count, *walk, *reads, *writes], common, degrees.mean, frame.device)
             return self.run_hubs(degrees, walk, reads, writes, common) if len(degrees.hubs) else {}
 
-    def index(self, reads: list[Tensor], writes: list[Tensor]) -> Any:
-        """What places in memory are counted in."""
-        return tl.int64 if any(t.numel() > INT32_MAX for t in (*reads, *writes)) else tl.int32
+    def launch(
+        self,
+        number: int,
+        rows: int,
+        arguments: list[Any],
+        common: dict[str, Any],
+        mean_degree: float,
+        device: torch.device,
+    ) -> None:
+        """Launch a function on so many rows, hubs or chunks."""
+        if not rows:
+            return
+        function = self.compiled[number]
+
+        def run(config: Config) -> None:
+            programs = -(-rows // config.rows)
+            grid = min(rows, GPU_GROUPS) if self.totals and number == 0 else programs
+            function[(grid,)](*arguments, **common, **config.blocks, **config.compiler)
+
+        run(self.config(number, mean_degree, run, device))
+
+    def config(self, number: int, mean_degree: float, run: tune.Run, device: torch.device) -> Config:
+        """The block sizes of a function for a graph like this one."""
+        degree = power_of_two(max(1, math.ceil(mean_degree)))
+        found = self._configs.get((number, degree))
+        if found is None:
+            function = self.functions[number]
+            found = configure(function, degree, warp())
+            if device.type == "cuda":
+                if torch.cuda.is_current_stream_capturing():
+                    return found
+                if tune.enabled():
+                    name = tune.key(function.source, degree, device)
+                    found = tune.best(name, candidates(function, degree, warp()), run, tune.seconds)
+            self._configs[(number, degree)] = found
+        return found
 
     def run_hubs(
         self, degrees: Degrees, walk: list[Tensor], reads: list[Tensor], writes: list[Tensor], common: dict[str, Any]
     ) -> dict[Node, Tensor]:
         """Walk the chunks of the hubs, each walk when the one before is done; what they add to the totals."""
-        chunks, device = len(degrees.owner), walk[0].device
-        rows = {t: len(degrees.hubs) for t in self.kernel.totals}
+        chunks, hubs, device = len(degrees.owner), len(degrees.hubs), walk[0].device
+        rows = dict.fromkeys(self.kernel.totals, hubs)
         rows |= {t: chunks for p in self.kernel.phases for t in p.totals}
         more = {t: torch.zeros((n, *t.type.shape), dtype=self.storage.of(t), device=device) for t, n in rows.items()}
         results = [more.get(o, t) for o, t in zip(self.kernel.outputs, writes, strict=True)]
@@ -130,10 +150,19 @@ class TritonLaunch:
             parts.append(torch.empty((chunks, *node.type.shape), dtype=dtype, device=device))
         tables = [degrees.hubs, degrees.first_chunk, degrees.owner]
         for number in range(1, len(self.functions)):
-            grid = len(degrees.hubs) if self.functions[number].part == "hubs" else chunks
-            options = self.options(number, degrees.mean)
-            self.compiled[number][(grid,)](*tables, *walk, *reads, *results, *parts, **common, **options)
+            programs = hubs if self.functions[number].part == "hubs" else chunks
+            self.launch(number, programs, [*tables, *walk, *reads, *results, *parts], common, degrees.mean, device)
         return {node: value.sum(0) for node, value in more.items()}
+
+
+def index_type(reads: list[Tensor], writes: list[Tensor]) -> Any:
+    """What places in memory are counted in."""
+    return tl.int64 if any(t.numel() > INT32_MAX for t in (*reads, *writes)) else tl.int32
+
+
+def warp() -> int:
+    """The threads of a warp of the GPUs that torch is built for."""
+    return TARGETS["gfx942" if torch.version.hip else DEFAULT_TARGET][2]
 
 
 def on(device: torch.device) -> Any:
@@ -141,6 +170,8 @@ def on(device: torch.device) -> Any:
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
-def precision() -> str:
-    """How `tl.dot` multiplies float32: with 10 bits only where torch may, too."""
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+def precision() -> dict[str, str]:
+    """How `tl.dot` multiplies float32: with few bits only where torch may, too."""
+    if torch.backends.cuda.matmul.allow_tf32 and torch.version.hip is None:
+        return {"PRECISION": "tf32", "SUM_PRECISION": "tf32"}
+    return {"PRECISION": PRECISE["cuda" if torch.version.hip is None else "hip"], "SUM_PRECISION": SUM_PRECISE}

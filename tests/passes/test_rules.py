@@ -49,6 +49,8 @@ RULES: list[Rule] = LAST_RULES
 
 
 AA = Dim("aa", 8)
+narrow, few = load("u", G, AA, Dim("n", 3)), load("v", G, A, Dim("n", 3))
+many, even = load("u", G, AA, Dim("m", 4)), load("v", G, A, Dim("m", 4))
 wide, kind, kinds = load("u", G, AA, B), integer("kind", E, 3), integer("kinds", E, 3, A)
 
 
@@ -148,6 +150,11 @@ CASES: dict[str, list[tuple[Node, str, str]]] = {
          "sum[aa[0:4]]((reshape(x; aa[0:4])[j] - reshape(x; aa[0:4])[i]) * slice(u; aa from 0 as aa[0:4])) + "
          "sum[aa[4:8]](reshape(p; aa[4:8]) * slice(u; aa from 4 as aa[4:8]))"),
     ],
+    "split_wide_cat": [
+        (b.matmul(joined(x, z), narrow), "sum[aa](cat(x, z; aa) * u)",
+         "sum[a](x * slice(u; aa from 0 as a)) + sum[a](z * slice(u; aa from 4 as a))"),
+        (b.matmul(joined(x, z), many), "sum[aa](cat(x, z; aa) * u)", "sum[aa](cat(x, z; aa) * u)"),
+    ],
     "split_sum": [
         (b.matmul(xj - xi, w), "sum[a]((x[j] - x[i]) * w)", "sum[a](x[j] * w) - sum[a](x[i] * w)"),
         (b.matmul(xj - e, w), "sum[a]((x[j] - e) * w)", "sum[a]((x[j] - e) * w)"),
@@ -157,6 +164,8 @@ CASES: dict[str, list[tuple[Node, str, str]]] = {
         (b.matmul((xj - xi) * t, w), "sum[a](((x[j] - x[i]) * t) * w)", "sum[a]((x[j] - x[i]) * w) * t"),
         (b.matmul((xj - xi) / t, w), "sum[a](((x[j] - x[i]) / t) * w)", "sum[a]((x[j] - x[i]) * w) / t"),
         (b.matmul((xj - xi) * e, w), "sum[a](((x[j] - x[i]) * e) * w)", "sum[a](((x[j] - x[i]) * e) * w)"),
+        (b.matmul(x * s, few), "sum[a]((x * s) * v)", "sum[a](x * v) * s"),
+        (b.matmul(x * s, even), "sum[a]((x * s) * v)", "sum[a]((x * s) * v)"),
     ],
     "terms_by_end": [
         (xi + (xj - b.gather(z, "i")), "x[i] + (x[j] - z[i])", "(x - z)[i] + x[j]"),

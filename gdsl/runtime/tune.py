@@ -1,0 +1,111 @@
+"""Block sizes by measurement: the few candidates of a function are timed once a GPU, and the best is kept on disk.
+
+Kept for a function's text, a GPU, a degree of the graph and the versions that compile it. ``GDSL_TUNE=0`` takes the
+first candidate and measures nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import triton
+
+from gdsl.codegen.launch import Config
+from gdsl.errors import CacheError
+from gdsl.store import cache_folder
+
+FILE = "tuned.json"
+# Calls of a candidate before and while it is timed.
+WARM, TIMED = 2, 5
+
+_lock = threading.Lock()
+_known: dict[str, Config] = {}
+
+Run = Callable[[Config], None]
+
+
+def key(source: str, degree: int, device: torch.device) -> str:
+    """What a choice depends on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    text = "\n".join([source, str(degree), name, triton.__version__, torch.__version__])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def best(name: str, found: Sequence[Config], run: Run, measure: Callable[[Run, Config], float]) -> Config:
+    """The candidate that runs fastest, from memory, from disk, or by running them all.
+
+    A candidate that does not compile, or needs more of the GPU than there is, is left out.
+    """
+    with _lock:
+        if name in _known:
+            return _known[name]
+        stored = _read().get(name)
+        if stored in [[c.rows, c.edges, c.warps] for c in found]:
+            chosen = Config(*stored)
+        else:
+            chosen = _fastest(found, run, measure)
+            _write(name, chosen)
+        _known[name] = chosen
+        return chosen
+
+
+def enabled() -> bool:
+    return os.environ.get("GDSL_TUNE", "1") != "0"
+
+
+def seconds(run: Run, config: Config) -> float:
+    """The GPU's time for a launch."""
+    for _ in range(WARM):
+        run(config)
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(TIMED):
+        run(config)
+    stop.record()
+    stop.synchronize()
+    return float(start.elapsed_time(stop)) / 1e3 / TIMED
+
+
+def _fastest(found: Sequence[Config], run: Run, measure: Callable[[Run, Config], float]) -> Config:
+    times: dict[Config, float] = {}
+    for config in found:
+        # A candidate may ask for more shared memory or registers than the GPU has: another will do.
+        with contextlib.suppress(triton.runtime.errors.OutOfResources, triton.compiler.errors.CompilationError):
+            times[config] = measure(run, config)
+    return min(times, key=lambda c: times[c]) if times else found[0]
+
+
+def _path() -> Path | None:
+    try:
+        return cache_folder() / FILE
+    except (CacheError, OSError):
+        return None
+
+
+def _read() -> dict[str, list[int]]:
+    path = _path()
+    try:
+        found = json.loads(path.read_text()) if path else {}
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(name: str, config: Config) -> None:
+    """Add a choice to the file. Two processes at once may each lose one of the other's: it is measured again."""
+    path = _path()
+    if path is None:
+        return
+    table = {**_read(), name: [config.rows, config.edges, config.warps]}
+    with contextlib.suppress(OSError), tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        json.dump(table, file)
+        file.flush()
+        os.replace(file.name, path)
