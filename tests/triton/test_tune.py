@@ -1,0 +1,97 @@
+"""Block sizes: chosen without a GPU, and by measurement with one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.programs import LAYERS
+from gdsl.codegen import triton as codegen
+from gdsl.codegen.launch import Config, candidates, configure
+from gdsl.codegen.triton import Function
+from gdsl.runtime import tune
+from tests.triton.test_offline import layer
+
+
+def functions(name: str) -> list[Function]:
+    found = []
+    for _, plan in layer(name)._inspect().plans:
+        for kernel in plan.kernels:
+            found += codegen.functions(kernel, plan.program, frozenset(), "float", "int32_t")
+    return found
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_candidate_can_run(name: str) -> None:
+    for function in functions(name):
+        for degree in (1.0, 3.0, 16.0, 500.0):
+            found = candidates(function, degree)
+            assert found[0] == configure(function, degree)
+            assert len(found) == len(set(found)) <= 8
+            for c in found:
+                assert all(n & (n - 1) == 0 and n > 0 for n in (c.rows, c.edges, c.warps))
+                assert not function.dots or c.rows * c.edges >= 16
+                assert not function.row_dots or c.edges >= 16
+                assert function.part is None or c.rows == 1
+
+
+def test_few_edges_a_row_take_more_rows() -> None:
+    walk = functions("GCN")[0]
+    thin, thick = configure(walk, 2.0), configure(walk, 200.0)
+    assert thin.rows > thick.rows
+    assert thin.edges < thick.edges
+    assert thin.rows * thin.edges == thick.rows * thick.edges
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GDSL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tune, "_known", {})
+    return tmp_path / "cache"
+
+
+FOUND = [Config(4, 16, 4), Config(2, 16, 4), Config(8, 8, 8)]
+
+
+def test_the_fastest_is_kept_on_disk(folder: Path) -> None:
+    ran: list[Config] = []
+
+    def measure(run: tune.Run, config: Config) -> float:
+        run(config)
+        return {4: 3.0, 2: 1.0, 8: 2.0}[config.rows]
+
+    assert tune.best("a", FOUND, ran.append, measure) == Config(2, 16, 4)
+    assert ran == FOUND
+    assert json.loads((folder / tune.FILE).read_text()) == {"a": [2, 16, 4]}
+    tune._known.clear()
+    assert tune.best("a", FOUND, ran.append, measure) == Config(2, 16, 4)
+    assert ran == FOUND
+
+
+def test_a_candidate_that_does_not_fit_is_left_out(folder: Path) -> None:
+    from triton.runtime.errors import OutOfResources
+
+    def measure(run: tune.Run, config: Config) -> float:
+        if config.rows != 8:
+            raise OutOfResources(1 << 20, 1 << 16, "shared memory")
+        return 1.0
+
+    assert tune.best("b", FOUND, lambda c: None, measure) == Config(8, 8, 8)
+    assert tune.best("c", FOUND[:2], lambda c: None, measure) == FOUND[0]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"d": [1, 2, 3]}', '{"d": "x"}'])
+def test_a_damaged_file_is_measured_again(folder: Path, text: str) -> None:
+    folder.mkdir(mode=0o700)
+    (folder / tune.FILE).write_text(text)
+    assert tune.best("d", FOUND, lambda c: None, lambda run, c: c.rows) == Config(2, 16, 4)
+    assert json.loads((folder / tune.FILE).read_text())["d"] == [2, 16, 4]
+
+
+def test_a_choice_depends_on_the_text_and_the_degree() -> None:
+    cpu = torch.device("cpu")
+    keys = {tune.key("a", 1, cpu), tune.key("b", 1, cpu), tune.key("a", 2, cpu)}
+    assert len(keys) == 3
