@@ -7,7 +7,7 @@
 Each (layer, implementation) runs in a process of its own; only one computes at a time. Time is taken in
 rounds: in each round every implementation makes a few calls in its turn, so that a machine that gets slower
 slows all of them, and ratios are taken within a round. Before that, each one's outputs and gradients are
-compared with torch_geometric's for the same weights, and the run ends if gdsl's differ by more than 1e-3 in root
+compared with torch_geometric's for the same weights, and the run ends if gdsl's differ by more than 3e-3 in root
 mean square.
 """
 
@@ -37,7 +37,9 @@ Request = dict[str, Any]
 
 MODES = ("forward", "both")
 REFERENCE = "pyg"
-TOLERANCE = 1e-3
+# Where two edges of a hub are nearly the largest, rounding decides which of them gets the gradient: on the GitHub graph
+# torch_geometric's PointNet differs from float64 by 1.6e-3, and gdsl's by 1.0e-3.
+TOLERANCE = 3e-3
 
 # An implementation slower than this makes one timed call a round.
 SLOW_MS = 500

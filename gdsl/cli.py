@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import importlib.metadata
 import itertools
 import os
 import platform
@@ -434,11 +435,16 @@ def _info(options: argparse.Namespace) -> int:
     from gdsl.runtime import cache
 
     compiler = cache.find_compiler()
+    triton = ""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        triton = importlib.metadata.version("triton")
     rows = [
         ("gdsl", __version__),
         ("python", platform.python_version()),
         ("torch", torch.__version__),
-        ("backends", "cpp, torch" if compiler else "torch"),
+        ("backends", ", ".join([*(["cpp"] if compiler else []), *(["triton"] if triton else []), "torch"])),
+        ("triton", triton or "none: layers on a GPU run on the slow torch backend"),
+        ("gpu", torch.cuda.get_device_name() if torch.cuda.is_available() else "none"),
         ("compiler", f"{compiler.version} ({compiler.path})" if compiler else f"none: {cache.INSTALL}"),
         ("cache", _cache_line(cache.cache_folder)),
         ("threads", str(torch.get_num_threads())),

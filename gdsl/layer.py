@@ -477,7 +477,8 @@ class Layer(nn.Module):
     @property
     def kernels(self) -> list[KernelInfo]:
         """The generated kernels, forward then backward: name, direction, language, source, bytes, flops."""
-        return self.kernels_for("triton" if self.backend == "triton" else "cpp")
+        on_gpu = self.backend == "triton" or any(r.backend == "triton" for r in self._runners.values())
+        return self.kernels_for("triton" if on_gpu else "cpp")
 
     def kernels_for(self, language: str, target: str = DEFAULT_TARGET) -> list[KernelInfo]:
         """The kernels in "cpp" or "triton", whatever the layer runs on. No GPU need be there.

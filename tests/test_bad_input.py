@@ -211,7 +211,7 @@ INPUTS: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 CONSTRUCTORS: dict[str, tuple[Callable[[], Any], str]] = {
-    "backend": (make("GCN", 3, 2, backend="cuda"), "there is no backend 'cuda'; there are auto, cpp, torch"),
+    "backend": (make("GCN", 3, 2, backend="cuda"), "there is no backend 'cuda'; there are auto, triton, cpp, torch"),
     "too many": (make("GCN", 3, 2, True, True, True, 7), "GCNConv takes 5 arguments, and got 6"),
     "twice": (make("GCN", 3, 2, in_channels=3), "GCNConv got `in_channels` twice"),
     "module missing": (make("GIN"), "GINConv needs a torch module for `nn`"),

@@ -25,6 +25,7 @@ NUMBERS = {"float": "tl.float32", "double": "tl.float64", "bfloat16": "tl.float3
 INDICES = {"int32_t": ("tl.int32", 2**31 - 1), "int64_t": ("tl.int64", 2**63 - 1)}
 
 _INDENT = "    "
+LINE_WIDTH = 120
 
 # What kernels call, by name.
 HELPERS = {
@@ -181,7 +182,8 @@ class KernelWriter(Blocks):
         lines.append(f"{_INDENT}INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,")
         lines.append("):")
         body = self.framed(self.levels[ROWS].lines)
-        lines += [_INDENT + line for line in [*self.levels[KERNEL].lines, *body]]
+        for line in [*self.levels[KERNEL].lines, *body]:
+            lines += folded(_INDENT + line)
         source = "\n".join(lines) + "\n"
         walks = bool(kernel.end) and self.part != "hubs"
         phases = kernel.phases
@@ -536,6 +538,16 @@ class KernelWriter(Blocks):
             where = f"{self.name(node)} + tl.program_id(0) * {node.type.numel} + {inner}"
             lines.append(f"tl.store({where}, {total.text}{f', mask={mask.text}' if mask else ''})")
         return lines
+
+
+def folded(line: str) -> list[str]:
+    """A line that is too long as several, broken after commas: all long lines are calls."""
+    indent = " " * (len(line) - len(line.lstrip())) + _INDENT
+    found = []
+    while len(line) > LINE_WIDTH and (cut := line.rfind(", ", len(indent), LINE_WIDTH)) > 0:
+        found.append(line[: cut + 1])
+        line = indent + line[cut + 2 :]
+    return [*found, line]
 
 
 def replace_text(value: Value, text: str) -> Value:

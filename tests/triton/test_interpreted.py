@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gdsl
@@ -47,6 +47,7 @@ def test_no_nodes(name: str) -> None:
     assert all(o.shape[0] == 0 for o in outputs)
 
 
+@settings(max_examples=10)
 @given(
     name=st.sampled_from([n for n in LISTED if n in PROGRAMS]),
     nodes=st.integers(1, 12),
@@ -84,7 +85,7 @@ def small_hubs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "GPU_HUB_EDGES", 3)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [n if n in LISTED else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
 def test_hubs_in_chunks(name: str, small_hubs: None) -> None:
     made = harness.layer(name, "triton")
     plain = harness.twin(made, "torch")
