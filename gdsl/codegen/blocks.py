@@ -111,7 +111,7 @@ class Blocks(Names):
         self.buffers = set(kernel.buffers)
         self.axes_of: dict[Dim, str] = {}
         self.product_at = self.products()
-        self.padded = self._padding()
+        self.in_walk = False
         self.widest = 1
         self.dots = False
         self.edge_dots = False
@@ -143,23 +143,9 @@ class Blocks(Names):
             stack.extend(node.inputs)
         return found
 
-    def _padding(self) -> dict[int, int]:
-        """The sizes of axes that are not the next power of two: `tl.dot` needs matrices with sides of 16.
-
-        Dims of one size have axes of one size, so that a renamed dim is the same axis.
-        """
-        found: dict[int, int] = {}
-        for product in self.product_at.values():
-            right = product.right.dims if product.summed else product.node.dims
-            for dims in (product.left.dims, right):
-                last = dims[-1].size
-                size = math.prod(found.get(d.size, power_of_two(d.size)) for d in dims)
-                if size < LEAST_SIDE:
-                    found[last] = found.get(last, power_of_two(last)) * (LEAST_SIDE // size)
-        return found
-
     def size(self, dim: Dim) -> int:
-        return self.padded.get(dim.size, power_of_two(dim.size))
+        """The length of a dim's axis. Dims of one size have axes of one length: a renamed dim is the same axis."""
+        return power_of_two(dim.size)
 
     def shape(self, dims: Sequence[Dim]) -> str:
         return "".join(f", {self.size(d)}" for d in dims)
@@ -188,7 +174,9 @@ class Blocks(Names):
         """The level of what is being written."""
         return EDGES if self.in_walk else ROWS
 
-    in_walk = False
+    def level(self, where: str) -> int:
+        """The level at which what lies somewhere is known."""
+        return LEVELS[where] if self.kernel.end else min(ROWS, LEVELS[where])
 
     def define(self, wanted: str, value: Value) -> Value:
         """Give a value a name, at its level."""
@@ -213,8 +201,7 @@ class Blocks(Names):
         parts: list[Value] = []
         if where != GLOBAL:
             name = {ROW: "live", COLUMN: "on", EDGE: "on"}[where]
-            level = ROWS if where == ROW or not self.kernel.end else EDGES
-            parts.append(Value(lifted(name, rank), level))
+            parts.append(Value(lifted(name, rank), self.level(where)))
         for at in sorted(axes):
             dim = frame[at]
             if self.size(dim) != dim.size:
@@ -316,9 +303,7 @@ class Blocks(Names):
         where = GLOBAL if node.domain is Domain.GLOBAL else where
         pointer, lead = self.pointer(node, index, where, frame)
         axes = frozenset(a for p in index.values() for a in p.axes)
-        level = max([LEVELS[where], *(p.level for p in index.values())])
-        if where != GLOBAL and not self.kernel.end:
-            level = max(ROWS, *(p.level for p in index.values()), ROWS)
+        level = max([self.level(where), *(p.level for p in index.values())])
         if where == GLOBAL and self.numel(node.dims) > MOST_HELD:
             level = max(level, self.here)
         mask = self.mask(frame, axes, where)
@@ -387,8 +372,7 @@ class Blocks(Names):
         return Value(place.text(len(frame)), place.level, place.lead)
 
     def compute_graph_value(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
-        level = LEVELS[where] if self.kernel.end else ROWS
-        return Value(lifted(self.row(where), len(frame)), level)
+        return Value(lifted(self.row(where), len(frame)), self.level(where))
 
     def compute_gather(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
         at = ROW if node.attr("end") == self.kernel.end else COLUMN
@@ -466,7 +450,7 @@ class Blocks(Names):
         seed = self.value(node.inputs[0], {}, GLOBAL, ())
         row = lifted(self.row(where), rank)
         count = f"{row}.to(tl.int64) * {numel} + {self.linear(node.dims, index, rank)}"
-        level = LEVELS[where] if self.kernel.end else ROWS
+        level = self.level(where)
         text = f"gdsl_uniform({seed.text}, {node.attr('salt')}, {count})"
         return Value(text if self.number == "tl.float32" else f"{text}.to({self.number})", level)
 

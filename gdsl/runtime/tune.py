@@ -1,7 +1,8 @@
 """Block sizes by measurement: the few candidates of a function are timed once a GPU, and the best is kept on disk.
 
-Kept for a function's text, a GPU, a degree of the graph and the versions that compile it. ``GDSL_TUNE=0`` takes the
-first candidate and measures nothing.
+Kept for a function's text, a GPU, a degree of the graph and the versions that compile it. ``GDSL_TUNE=0``, or
+``torch.use_deterministic_algorithms(True)``, takes the first candidate and measures nothing: then the same input gives
+the same bits on every machine with such a GPU, and not only as long as the choice is kept.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def best(name: str, found: Sequence[Config], run: Run, measure: Callable[[Run, C
 
 
 def enabled() -> bool:
-    return os.environ.get("GDSL_TUNE", "1") != "0"
+    """Whether block sizes are measured. They decide the order of sums: not where torch was told to be deterministic."""
+    return os.environ.get("GDSL_TUNE", "1") != "0" and not torch.are_deterministic_algorithms_enabled()
 
 
 def seconds(run: Run, config: Config) -> float:

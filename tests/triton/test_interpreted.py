@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gdsl
+from gdsl import layer as layers
 from gdsl.codegen import triton as codegen
 from gdsl.runtime import graph as graphs
 from gdsl.runtime import triton as runtime
@@ -170,3 +171,43 @@ def test_same_bits() -> None:
     narrow = {k: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in values.items()}
     first, again = harness.run(made, narrow), harness.run(made, narrow)
     assert all(torch.equal(a, b) for x, y in zip(first, again, strict=True) for a, b in zip(x, y, strict=True))
+
+
+@pytest.mark.parametrize("name", ["GAT_edge", "SAGE_max", "RGCN"])
+def test_places_counted_in_64_bits(name: str, small_hubs: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a tensor has more than 2^31 numbers: no result depends on the width."""
+    made = harness.layer(name, "triton")
+    values = harness.inputs(made, harness.random_edges(9, 30, seed=4), 9)
+    narrow = harness.run(made, values)
+    widths = []
+
+    def index_type(*tensors: object) -> object:
+        widths.append(64)
+        return runtime.tl.int64
+
+    monkeypatch.setattr(runtime, "index_type", index_type)
+    wide = harness.run(made, values)
+    assert widths
+    assert all(torch.equal(a, b) for x, y in zip(narrow, wide, strict=True) for a, b in zip(x, y, strict=True))
+
+
+def test_large_tensors_are_counted_in_64_bits() -> None:
+    """Tensors without memory, with just below and above 2^31 numbers."""
+    below, above = (torch.empty(rows, 64, device="meta") for rows in (2**25 - 1, 2**25))
+    assert runtime.index_type([below], []) is runtime.tl.int32
+    assert runtime.index_type([below], [above]) is runtime.tl.int64
+
+
+def test_the_cpu_needs_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "_interpreted", lambda: False)
+    conv = gdsl.compile("layer C(d) { node x[d] aggregate a = sum(x[j]) update y = a }", d=2, backend="triton")
+    with pytest.raises(
+        gdsl.InputError, match=r"the Triton backend runs .* on a GPU, not float32 on cpu; .*INTERPRET=1"
+    ):
+        conv(torch.rand(3, 2), torch.tensor([[0, 1], [1, 2]]))
+
+
+def test_kernels_are_those_of_the_backend() -> None:
+    for backend, language in (("triton", "triton"), ("cpp", "cpp"), ("auto", "cpp")):
+        conv = gdsl.compile("layer C(d) { node x[d] aggregate a = sum(x[j]) update y = a }", d=2, backend=backend)
+        assert {k.language for k in conv.kernels} == {language}
