@@ -11,26 +11,12 @@ from dataclasses import replace
 
 from gdsl.codegen.cpp import KernelWriter, hub_name, unit
 from gdsl.codegen.nest import Nest
-from gdsl.codegen.storage import packed_buffers
+from gdsl.codegen.storage import packed_buffers, partials
 from gdsl.codegen.values import GLOBAL, ROW
 from gdsl.ir.node import Node
 from gdsl.ir.program import Program
 from gdsl.passes.fuse import Kernel, Phase, Plan
 from gdsl.runtime.schedule import CHUNK_EDGES
-
-
-def partials(kernel: Kernel) -> list[tuple[Node, bool]]:
-    """What a chunk writes down, in the order of the function's last parameters.
-
-    Each is an accumulator, with True for the values of its winners where it is an edge number.
-    """
-    found = []
-    for phase in kernel.phases:
-        for node in phase.accumulators:
-            found.append((node, False))
-            if node.attr("reducer").startswith("arg"):
-                found.append((node, True))
-    return found
 
 
 def generate_hubs(plan: Plan, dtype: str, index_type: str, visible: int | None = None) -> str:

@@ -1,10 +1,10 @@
-"""Which buffers of a plan are stored half as wide as they are computed with. The same for every code generator."""
+"""What lies in memory, and how: buffers half as wide, partial results. The same for every code generator."""
 
 from __future__ import annotations
 
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain, Kind
-from gdsl.passes.fuse import Plan, TorchStep
+from gdsl.passes.fuse import Kernel, Plan, TorchStep
 
 # Names of stored types that are computed with as float.
 HALVES = frozenset({"bfloat16", "float16"})
@@ -28,3 +28,17 @@ def packed_buffers(plan: Plan, dtype: str, visible: int | None = None) -> frozen
     if visible is not None:
         results -= set(outputs[visible:])
     return frozenset(b for b in (read - inner) | results if b.kind is Kind.FLOAT)
+
+
+def partials(kernel: Kernel) -> list[tuple[Node, bool]]:
+    """What a chunk of a hub writes down, in the order of the last parameters of its function.
+
+    Each is an accumulator, with True for the values of its winners where it is an edge number.
+    """
+    found = []
+    for phase in kernel.phases:
+        for node in phase.accumulators:
+            found.append((node, False))
+            if node.attr("reducer").startswith("arg"):
+                found.append((node, True))
+    return found

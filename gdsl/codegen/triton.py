@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gdsl.codegen.blocks import EDGES, EMPTY, KERNEL, LEAD, ROWS, Blocks, Frame, Level, Value, along, lifted
+from gdsl.codegen.storage import partials
 from gdsl.codegen.values import EDGE, GLOBAL, ROW
 from gdsl.ir.node import Node
 from gdsl.ir.printer import describe
@@ -112,17 +113,6 @@ def unit(found: Sequence[Function]) -> str:
     helpers = [source for name, source in HELPERS.items() if f"{name}(" in text]
     head = _HEADER + (_LIBDEVICE if "libdevice." in text else "")
     return "\n\n".join([head, *helpers, text])
-
-
-def partials(kernel: Kernel) -> list[tuple[Node, bool]]:
-    """What a chunk of a hub writes down: each accumulator, with True for the values of its winners."""
-    found = []
-    for phase in kernel.phases:
-        for node in phase.accumulators:
-            found.append((node, False))
-            if node.attr("reducer").startswith("arg"):
-                found.append((node, True))
-    return found
 
 
 def winners(kernel: Kernel) -> dict[Node, Node]:

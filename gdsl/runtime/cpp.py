@@ -12,8 +12,9 @@ from torch import Tensor
 
 from gdsl.codegen import cpp
 from gdsl.codegen.cpp import hub_name
-from gdsl.codegen.hubs import generate_hubs, partials
+from gdsl.codegen.hubs import generate_hubs
 from gdsl.codegen.reference import Frame
+from gdsl.codegen.storage import partials
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.passes.fuse import Kernel, Plan

@@ -20,7 +20,8 @@ from pathlib import Path
 import torch
 
 from gdsl.codegen.launch import configure
-from gdsl.codegen.triton import Function, partials
+from gdsl.codegen.storage import partials
+from gdsl.codegen.triton import Function
 from gdsl.errors import CompilerError, InputError
 from gdsl.passes.fuse import Kernel
 from gdsl.runtime.execute import Storage

@@ -24,6 +24,7 @@ from gdsl.codegen import triton as codegen
 from gdsl.codegen.blocks import power_of_two
 from gdsl.codegen.launch import Config, candidates, configure
 from gdsl.codegen.reference import Frame
+from gdsl.codegen.storage import partials
 from gdsl.codegen.triton import Function
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
@@ -144,7 +145,7 @@ class TritonLaunch:
         more = {t: torch.zeros((n, *t.type.shape), dtype=self.storage.of(t), device=device) for t, n in rows.items()}
         results = [more.get(o, t) for o, t in zip(self.kernel.outputs, writes, strict=True)]
         parts = []
-        for node, best in codegen.partials(self.kernel):
+        for node, best in partials(self.kernel):
             counts = node.attr("reducer").startswith("arg") and not best
             dtype = self.storage.index if counts else self.storage.dtype
             parts.append(torch.empty((chunks, *node.type.shape), dtype=dtype, device=device))

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 import gdsl
 from benchmarks.programs import LAYERS
 from gdsl.errors import InputError
 from gdsl.inspect import KernelInfo, compile_together
+from tests.programs import harness
+from tests.programs.test_programs import NAMES
 
 TARGETS = ("sm_80", "sm_90", "gfx942")
 FEATURES = 64
@@ -83,6 +86,45 @@ def test_double_and_half_compile_too() -> None:
         kernels = made.kernels_for("triton")
         compile_together(kernels)
         assert all(k.binary.registers for k in kernels)
+
+
+FUNCTIONS = """layer Functions(channels) {
+    node x[channels]
+    edge w
+    message m = dropout(tanh(x[j]) ** w, 0.4) * acos(0.5 * sigmoid(x[i])) + log(1 + abs(x[j])) * expm1(w)
+    aggregate a = sum(m)
+    aggregate b = mul(x[j])
+    aggregate c = std(atan2(x[j], w))
+    update    y = dropout(a + b + c, 0.3)
+}"""
+
+
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+def test_functions_that_the_interpreter_gets_from_numpy(target: str) -> None:
+    """Dropout, products and device functions, which only a compilation tries as a GPU has them."""
+    made = gdsl.compile(FUNCTIONS, channels=20).train()
+    made(torch.rand(3, 20), torch.tensor([[0, 1], [1, 2]]), torch.rand(2))
+    kernels = [k for k in made.kernels_for("triton", target) if k.name[-1].isdigit() and "_chunk" not in k.name]
+    assert all(b.registers for b in compile_together(kernels))
+    assert any("gdsl_uniform(" in k.source for k in kernels)
+    assert any("libdevice.pow(" in k.source for k in kernels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_program_compiles(name: str) -> None:
+    made = harness.layer(name, "cpp").float().train()
+    made(
+        **{
+            k: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v
+            for k, v in values(made).items()
+        }
+    )
+    assert all(b.registers for b in compile_together(made.kernels_for("triton")))
+
+
+def values(made: gdsl.Layer) -> dict[str, object]:
+    return harness.inputs(made, harness.random_edges(9, 24, seed=1), 9)
 
 
 def test_what_there_is_not() -> None:
