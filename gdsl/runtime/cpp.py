@@ -98,9 +98,7 @@ class CppLaunch:
         longest = int(order.chunks.diff().max())
         parts = []
         for node, best in partials(self.kernel):
-            counts = node.attr("reducer").startswith("arg") and not best
-            dtype = self.storage.index if counts else self.storage.dtype
-            parts.append(torch.empty((longest, *node.type.shape), dtype=dtype))
+            parts.append(torch.empty((longest, *node.type.shape), dtype=self.storage.of_part(node, best)))
         function = getattr(self.hubs.library, hub_name(self.kernel))
         function.restype = None
         tensors = (order.hubs, order.chunks, order.rowptr, order.index, order.edge, *reads, *results, *parts)

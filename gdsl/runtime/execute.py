@@ -74,6 +74,10 @@ class Storage:
             return torch.bool
         return torch.int64 if c_type(node) == "int64_t" else self.index
 
+    def of_part(self, node: Node, winner: bool) -> torch.dtype:
+        """The dtype of what a chunk of a hub writes down: see :func:`gdsl.codegen.storage.partials`."""
+        return self.index if node.attr("reducer").startswith("arg") and not winner else self.dtype
+
 
 def storage_of(plan: Plan, dtype: torch.dtype, index: torch.dtype, visible: int) -> Storage:
     """How the values of a plan lie in memory for a user's dtype."""

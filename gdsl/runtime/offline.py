@@ -91,9 +91,7 @@ def job(function: Function, kernel: Kernel, source: str, storage: Storage, targe
     types = [arguments.get(name, index) for name in function.arguments]
     types += [f"*{_TYPES[storage.of(node)]}" for node in (*kernel.buffers, *kernel.outputs)]
     if function.part is not None:
-        for node, best in partials(kernel):
-            counts = node.attr("reducer").startswith("arg") and not best
-            types.append(index if counts else f"*{_TYPES[storage.dtype]}")
+        types += [f"*{_TYPES[storage.of_part(node, best)]}" for node, best in partials(kernel)]
     config = configure(function, warp=TARGETS[target][2])
     return Job(source, function.name, tuple(types), {**config.blocks, "INDEX": "int32"}, config.compiler)
 

@@ -146,9 +146,7 @@ class TritonLaunch:
         results = [more.get(o, t) for o, t in zip(self.kernel.outputs, writes, strict=True)]
         parts = []
         for node, best in partials(self.kernel):
-            counts = node.attr("reducer").startswith("arg") and not best
-            dtype = self.storage.index if counts else self.storage.dtype
-            parts.append(torch.empty((chunks, *node.type.shape), dtype=dtype, device=device))
+            parts.append(torch.empty((chunks, *node.type.shape), dtype=self.storage.of_part(node, best), device=device))
         tables = [degrees.hubs, degrees.first_chunk, degrees.owner]
         for number in range(1, len(self.functions)):
             programs = hubs if self.functions[number].part == "hubs" else chunks
