@@ -25,6 +25,7 @@ from gdsl.language.check import check
 from gdsl.language.errors import LanguageError
 from gdsl.language.program import Declaration, TypedProgram
 from gdsl.language.signature import Signature, signature_of
+from gdsl.language.values import UNKNOWN
 from gdsl.passes.options import CHOICES, Options
 from gdsl.passes.pipeline import optimise
 from gdsl.runtime import cache, initialise
@@ -61,18 +62,18 @@ class Known:
 
     key:     of the typed program
     inputs:  (name, place among the arguments)
-    bounded: integers, whose values are checked in each call
-    state:   names of parameters and buffers
     graph:   the place of the graph among the arguments
+    bounded: integers, whose values are checked in each call
+    state:   names of parameters and buffers, each with the facts of its tensor
     sizes:   (sources, targets) as the inputs tell
     """
 
     typed: TypedProgram
     key: Any
     inputs: tuple[tuple[str, int], ...]
-    bounded: tuple[Declaration, ...]
-    state: tuple[str, ...]
     graph: int
+    bounded: tuple[Declaration, ...]
+    state: tuple[tuple[str, Any], ...]
     sizes: tuple[int | None, int | None]
     dtype: torch.dtype
     device: torch.device
@@ -92,21 +93,55 @@ class Layer(nn.Module):
         super().__init__()
         if backend not in BACKENDS:
             raise InputError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}")
-        self.definition = definition
-        self.backend = backend
-        self.signature = signature_of(definition)
-        constants, modules, free = _split_arguments(self.signature, args, kwargs)
-        self._free = free
-        self.arguments = constants
-        self._module_names = tuple(name for name, _ in self.signature.modules)
+        signature = signature_of(definition)
+        constants, modules, free = _split_arguments(signature, args, kwargs)
         for name, module in modules.items():
             self.add_module(name, module)
-        self.options = Options()
-        self._reset()
-        self.arguments = dict(self._outline(frozenset()).arguments)
+        self._setup(definition, signature, constants, free, backend)
         for d in self._own_state():
             self._create(d)
         self._draw_parameters()
+
+    @classmethod
+    def over(
+        cls, owner: nn.Module, definition: ast.Layer, arguments: Mapping[str, Any], backend: str = "auto"
+    ) -> Layer:
+        """A program that works on the parameters, buffers and submodules of another module.
+
+        They stay the owner's: the program reads them by the names that it declares, and ``param x ~ ...`` draws
+        nothing. So one module can have several programs, for calls of different kinds.
+
+        Raises :class:`gdsl.InputError` where the owner has no parameter of a name and shape that the program declares.
+        """
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        layer._parameters, layer._buffers, layer._modules = owner._parameters, owner._buffers, owner._modules
+        layer._setup(definition, signature_of(definition), dict(arguments), {}, backend)
+        for d in layer._own_state():
+            shape = tuple(layer._state(d.name).shape)
+            if d.type is None or shape != d.type.shape:
+                raise InputError(f"`{d.name}` has shape {list(shape)}, and {definition.name} declares {d.type}")
+        return layer
+
+    def _setup(
+        self,
+        definition: ast.Layer,
+        signature: Signature,
+        constants: Mapping[str, Any],
+        free: Mapping[str, int],
+        backend: str,
+    ) -> None:
+        self.definition = definition
+        self.backend = backend
+        self.signature = signature
+        self._free = dict(free)
+        self.arguments = dict(constants)
+        self._module_names = tuple(name for name, _ in signature.modules)
+        self.options = Options()
+        self._reset()
+        outlines = self._outlines()
+        self.arguments = dict(outlines[0].arguments)
+        self.signature = signature.only(d for typed in outlines for d in typed.of_role("input"))
 
     def _reset(self) -> None:
         self._lock = threading.RLock()
@@ -119,10 +154,14 @@ class Layer(nn.Module):
 
     def _own_state(self) -> list[Declaration]:
         """Parameters and buffers, also those that only exist when an optional input is passed."""
-        every = frozenset(i.name for i in self.signature.inputs if i.optional)
-        outlines = [self._outline(present) for present in {frozenset(), every}]
+        outlines = self._outlines()
         found = {d.name: d for typed in outlines for d in typed.of_role("param", "buffer") if d.module is None}
         return list(found.values())
+
+    def _outlines(self) -> list[TypedProgram]:
+        """The program before any call, without optional inputs and with all of them."""
+        every = frozenset(i.name for i in self.signature.inputs if i.optional)
+        return [self._outline(present) for present in ([frozenset(), every] if every else [every])]
 
     def _outline(self, present: frozenset[str]) -> TypedProgram:
         """The program before any call. Dims that only a call gives have size 1 here.
@@ -135,7 +174,8 @@ class Layer(nn.Module):
         except LanguageError:
             if not self.signature.free_dims or not self._module_names:
                 raise
-            return check(self.definition, self.arguments, present=present, free_dims=free)
+            unseen = {name: UNKNOWN for name in self._module_names if self._modules.get(name) is not None}
+            return check(self.definition, self.arguments, modules=unseen, present=present, free_dims=free)
 
     def _check(self, *, training: bool, present: frozenset[str], free: Mapping[str, int]) -> TypedProgram:
         modules = {name: self._modules.get(name) for name in self._module_names}
@@ -185,13 +225,11 @@ class Layer(nn.Module):
         """
         facts = self._facts(args, kwargs)
         known = self._known.get(facts) if facts is not None else None
-        if known is None:
+        tensors = None if known is None else self._checked_tensors(known, args)
+        if known is None or tensors is None:
             return self._first_call(args, kwargs, facts)
-        tensors = {name: args[place] for name, place in known.inputs}
         for d in known.bounded:
             calls.check_bound(d, tensors[d.name])
-        for name in known.state:
-            tensors[name] = self._state(name)
         given = args[known.graph]
         if isinstance(given, Graph):
             graph = given
@@ -199,6 +237,15 @@ class Layer(nn.Module):
             graph = graph_of(given, *known.sizes)
             calls.check_rows(tensors, known.typed, graph, None, 1)
         return self._finish(known.typed, known.key, tensors, graph, known.dtype, known.device)
+
+    def _checked_tensors(self, known: Known, args: tuple[Any, ...]) -> dict[str, Tensor] | None:
+        """The tensors of a call like one before; None where a parameter is no longer what it was then."""
+        tensors = {name: args[place] for name, place in known.inputs}
+        for name, facts in known.state:
+            value = tensors[name] = self._state(name)
+            if _tensor_facts(value) != facts:
+                return None
+        return tensors
 
     def _first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any], facts: Any) -> Tensor | tuple[Tensor, ...]:
         """Check everything, and remember what a call with tensors like these needs not check again."""
@@ -241,15 +288,17 @@ class Layer(nn.Module):
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _facts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """All that decides whether a plain call is right but the values of integers; None for other calls."""
-        if kwargs or self._module_names or self.signature.builds_graph:
+        """What a plain call's arguments are, but for the values of integers; None for other calls."""
+        if kwargs or self.signature.builds_graph:
             return None
-        found: list[Any] = [self.training]
-        for value in (*args, *self._parameters.values(), *self._buffers.values()):
+        found: list[Any] = [self.training, self._module_states()]
+        for value in args:
             if type(value) is Tensor or type(value) is nn.Parameter:
-                found.append((value.shape, value.dtype, value.device, value.layout))
+                found.append(_tensor_facts(value))
             elif type(value) is Graph:
                 found.append((value._sizes, value.num_edges, value.device))
+            elif value is None:
+                found.append(None)
             else:
                 return None
         return tuple(found)
@@ -265,20 +314,21 @@ class Layer(nn.Module):
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        places = {id(value): place for place, value in enumerate(args)}
         plain = type(graph) is Graph or (type(graph) is Tensor and graph.layout is torch.strided)
-        inputs = [d for d in typed.declarations if d.role == "input" and d.name in tensors]
-        if not plain or len(places) < len(args) or any(id(tensors[d.name]) not in places for d in inputs):
+        names = [name for name, _ in calls.parameters(self.signature, self.signature.batched)]
+        places = {name: place for place, name in enumerate(names[: len(args)])}
+        inputs = [d for d in typed.of_role("input") if d.name in tensors]
+        if not plain or "graph" not in places:
             return
         if len(self._known) >= MOST_KNOWN:
             self._known.clear()
         self._known[facts] = Known(
             typed,
             key,
-            tuple((d.name, places[id(tensors[d.name])]) for d in inputs),
+            tuple((d.name, places[d.name]) for d in inputs),
+            places["graph"],
             tuple(d for d in inputs if d.type is not None and d.type.kind is Kind.INT),
-            tuple(d.name for d in typed.declarations if d.role in ("param", "buffer") and d.name in tensors),
-            places[id(graph)],
+            tuple((d.name, _tensor_facts(tensors[d.name])) for d in typed.of_role("param", "buffer")),
             calls.node_counts(typed, tensors),
             dtype,
             device,
@@ -375,7 +425,7 @@ class Layer(nn.Module):
             runner = self._runner(stage.program, at, frame, spec.options)
             results = runner([tensors[n.attr("name")] for n in runner.inputs], frame)
             if stage.module is not None:
-                tensors[stage.result] = calls.apply_module(self._modules[stage.module], stage, results, frame)
+                tensors[stage.result] = calls.apply_module(self.get_submodule(stage.module), stage, results, frame)
         return results
 
     def _runner(self, program: Program, key: Any, frame: Frame, options: Options) -> Runner:
@@ -545,6 +595,10 @@ class Layer(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._reset()
+
+
+def _tensor_facts(value: Tensor) -> tuple[Any, ...]:
+    return value.shape, value.dtype, value.device, value.layout
 
 
 def _split_arguments(

@@ -22,6 +22,7 @@ from gdsl.language.program import INITS, Constant, Declaration, GraphTransform, 
 from gdsl.language.signature import signature_of
 from gdsl.language.values import (
     POISON,
+    UNKNOWN,
     Absent,
     ModuleValue,
     Poisoned,
@@ -77,7 +78,8 @@ def check(
     """The typed program of a layer. Raises :class:`LanguageError` with every mistake found.
 
     arguments: the layer's arguments; those with a default may be left out
-    modules:   a torch module for each ``module``; without one it is taken to keep the dims of its argument
+    modules:   a torch module for each ``module``, or UNKNOWN for one that is there but not looked at: that one, and
+               one that is missing, is taken to keep the dims of its argument
     training:  whether dropout is active
     present:   the optional inputs that are passed; by default none is
     free_dims: sizes of the dims of inputs that are no arguments
@@ -367,7 +369,8 @@ class Checker:
         declaration = Declaration(s.name, "module", None, optional=s.optional, present=present, span=s.span)
         self.declarations.append(declaration)
         self.forms.optional.add(s.name) if s.optional else None
-        self.bring(s.name, ModuleValue(s.name, here) if present else Absent(s.name), s.span)
+        module = None if here is UNKNOWN else here
+        self.bring(s.name, ModuleValue(s.name, module) if present else Absent(s.name), s.span)
 
     # ------------------------------------------------------------------------------- transforms
 

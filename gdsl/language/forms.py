@@ -200,9 +200,23 @@ class Forms(Expressions):
                 )
         return build.scan(nodes, end, build.to_float(step), r.initial, row_domain=self.rows(end))
 
+    def _member(self, found: ModuleValue, e: ast.Call) -> ModuleValue:
+        """One of a list of modules: ``lins[k](x)``."""
+        for index in e.over:
+            key = self.value(index)
+            if not isinstance(key, str):
+                key = str(self.integer(index, "an index"))
+            members = getattr(found.module, "_modules", {})
+            if found.module is not None and key not in members:
+                message = f"module `{found.name}` has no part `{key}`"
+                raise Mistake(message, index.span, hint=f"it has {', '.join(members) or 'none'}")
+            found = ModuleValue(f"{found.name}.{key}", members.get(key))
+        return found
+
     def _module(self, found: ModuleValue | Absent, e: ast.Call, aggregating: bool) -> Value:
         if isinstance(found, Absent):
             raise self.unusable(found, ast.Name(found.name, span=e.name_span))
+        found = self._member(found, e)
         named = [self.dim_name(d) for d in e.dims]
         nodes = [self.node(a) for a in e.arguments]
         if not nodes:
@@ -211,7 +225,9 @@ class Forms(Expressions):
         nodes = [build.to_float(n) for n in nodes]
         if aggregating and nodes[0].domain is Domain.EDGE:
             end = e.at or "i"
-            result = modules.aggregate(found.name, nodes, end, self.rows(end))
+            place = (end, self.rows(end))
+            result, params = modules.aggregate(found.name, found.module, nodes, place, training=self.training)
+            self.module_params.update(params)
         else:
             result, params = modules.apply(found.name, found.module, nodes, training=self.training, dropout=self.drop)
             self.module_params.update(params)

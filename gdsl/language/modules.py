@@ -55,15 +55,34 @@ def apply(
     if len(inputs) == 1 and inputs[0].dims:
         reader = Reader(name, training, dropout)
         try:
-            return _read(reader, module, inputs[0]), reader.params
+            return read(reader, module, inputs[0]), reader.params
         except Unreadable:
             pass
     return build.call(name, inputs, _output_type(name, module, inputs), kind="map"), {}
 
 
-def aggregate(name: str, inputs: Sequence[Node], end: str, rows: Domain) -> Node:
-    """A module that reduces the edges of each node, called with the edge values."""
-    return build.call(name, inputs, Type(rows, inputs[0].dims), kind="aggregate", end=end)
+def aggregate(
+    name: str, module: Any, inputs: Sequence[Node], place: tuple[str, Domain], *, training: bool
+) -> tuple[Node, dict[str, ModuleParam]]:
+    """A module that reduces the edges of each node at an end (``place``), and the parameters read out of it.
+
+    One with a method ``read_aggregation`` says itself what it computes, as the modules of ``gdsl.nn.aggr`` do; another
+    is called with the edge values and the node of each edge.
+    """
+    end, rows = place
+    own = getattr(module, "read_aggregation", None)
+    if own is not None and len(inputs) == 1 and not module._forward_hooks and not module._forward_pre_hooks:
+        reader = Reader(name, training, _no_dropout)
+        try:
+            return own(reader, name, inputs[0], end, rows), reader.params
+        except Unreadable:
+            pass
+    type = Type(rows, _aggregated_dims(name, module, inputs)) if module is not None else Type(rows, inputs[0].dims)
+    return build.call(name, inputs, type, kind="aggregate", end=end), {}
+
+
+def _no_dropout(x: Node, p: float) -> Node:
+    raise Unreadable
 
 
 # ------------------------------------------------------------------------------------ reading
@@ -82,18 +101,26 @@ def _leaves(path: str, module: Any) -> Iterator[tuple[str, Any]]:
         yield path, module
 
 
-def _read(reader: Reader, module: Any, x: Node) -> Node:
+def read(reader: Reader, module: Any, x: Node) -> Node:
+    """``module(x)`` in the IR. Raises :class:`Unreadable` for a module with a part that has no form in it."""
     leaves = list(_leaves(reader.name, module))
     table = _table()
-    if any(type(leaf) not in table for _, leaf in leaves):
+    if any(_kind(leaf) not in table for _, leaf in leaves):
         raise Unreadable
     from torch import nn
 
-    linear = [path for path, leaf in leaves if type(leaf) is nn.Linear]
+    linear = [path for path, leaf in leaves if _kind(leaf) is nn.Linear]
     for path, leaf in leaves:
         out = f"{reader.name}.out" if linear and path == linear[-1] else f"{path}.out"
-        x = table[type(leaf)](reader, path, leaf, x, out)
+        x = table[_kind(leaf)](reader, path, leaf, x, out)
     return x
+
+
+def _kind(module: Any) -> type:
+    """The class that says how a module is read: its own, unless that one says that it computes as another does."""
+    kind = type(module)
+    reads_as: type = kind.__dict__.get("reads_as", kind)
+    return reads_as
 
 
 def _linear(reader: Reader, path: str, m: Any, x: Node, out: str) -> Node:
@@ -167,7 +194,7 @@ def _simple(function: Callable[[Node], Node]) -> Callable[..., Node]:
 
 
 def _table() -> dict[type, Callable[..., Node]]:
-    """The layers that can be read, by their exact class: a subclass may do anything."""
+    """The layers that can be read, by their exact class, since a subclass may do anything: see :func:`_kind`."""
     from torch import nn
 
     return {
@@ -191,28 +218,46 @@ def _table() -> dict[type, Callable[..., Node]]:
 
 
 def _output_type(name: str, module: Any, inputs: Sequence[Node]) -> Type:
-    """The dims of the result, from a run of a copy of the module on two rows of zeros."""
+    shape = _try(name, module, inputs)
+    x = inputs[0]
+    if shape == x.type.shape and _keeps_features(module):
+        return Type(x.domain, x.dims)
+    return Type(x.domain, _new_dims(name, x, shape))
+
+
+def _aggregated_dims(name: str, module: Any, inputs: Sequence[Node]) -> tuple[Dim, ...]:
+    """The dims of what an aggregating module gives. Those of a result of the same shape keep their names."""
+    import torch
+
+    shape = _try(name, module, inputs, index=torch.arange(2), ptr=None, dim_size=2)
+    return inputs[0].dims if shape == inputs[0].type.shape else _new_dims(name, inputs[0], shape)
+
+
+def _try(name: str, module: Any, inputs: Sequence[Node], **more: Any) -> tuple[int, ...]:
+    """The shape of a row of the result, from a run of a copy of the module on two rows of zeros."""
     import torch
 
     like = next(module.parameters(), torch.zeros(()))
     rows = [torch.zeros((2, *x.type.shape), dtype=like.dtype, device=like.device) for x in inputs]
+    more = {key: value.to(like.device) if isinstance(value, torch.Tensor) else value for key, value in more.items()}
     try:
         with torch.no_grad():
-            result = copy.deepcopy(module).eval()(*rows)
+            result = copy.deepcopy(module).eval()(*rows, **more)
     except Exception as error:  # any mistake of the user's module: shown with its words
         types = ", ".join(str(x.type) for x in inputs)
         raise IRError(f"module `{name}` does not take {types}: {error}") from error
     shape = tuple(getattr(result, "shape", ()))
     if not isinstance(result, torch.Tensor) or shape[:1] != (2,):
         raise IRError(f"module `{name}` must give a tensor with one row for each row it takes")
-    x = inputs[0]
-    if shape[1:] == x.type.shape and _keeps_features(module):
-        return Type(x.domain, x.dims)
+    return shape[1:]
+
+
+def _new_dims(name: str, x: Node, shape: tuple[int, ...]) -> tuple[Dim, ...]:
     dims = [d if k < len(x.dims) and d.size == size else Dim(f"{name}.out{k}", size) for k, (d, size) in
-            enumerate(zip([*x.dims, *[Dim("", -1)] * len(shape)], shape[1:], strict=False))]  # fmt: skip
+            enumerate(zip([*x.dims, *[Dim("", -1)] * len(shape)], shape, strict=False))]  # fmt: skip
     if dims:
         dims[-1] = Dim(f"{name}.out", shape[-1])
-    return Type(x.domain, tuple(dims))
+    return tuple(dims)
 
 
 def _keeps_features(module: Any) -> bool:
@@ -220,4 +265,4 @@ def _keeps_features(module: Any) -> bool:
     from torch import nn
 
     known = {*_table(), nn.Sequential} - {nn.Linear}
-    return all(type(m) in known for m in module.modules())
+    return all(_kind(m) in known for m in module.modules())

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from gdsl.language import ast
+from gdsl.language.program import Declaration
 from gdsl.language.tree import CONSTANTS
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A tensor of the call. ``domain`` is node, source, target, edge or graph."""
+    """A tensor of the call. ``domain`` is node, source, target, edge or graph; ``rank`` the number of its dims."""
 
     name: str
     domain: str
     optional: bool
     default: float | None = None
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,14 @@ class Signature:
     builds_graph: bool
     batched: bool
 
+    def only(self, declared: Iterable[Declaration]) -> Signature:
+        """Without the inputs that a layer with certain arguments does not declare."""
+        domains = {d.name: d.type.domain.value for d in declared if d.type is not None}
+        inputs = tuple(replace(i, domain=domains[i.name]) for i in self.inputs if i.name in domains)
+        places = tuple(place for place in self.free_places if place[0] in domains)
+        free = tuple(dim for dim in self.free_dims if any(dim == place[2] for place in places))
+        return replace(self, inputs=inputs, free_dims=free, free_places=places)
+
     @property
     def before_graph(self) -> tuple[Input, ...]:
         """Node and graph-level inputs: they come first in a call, the required ones before the others."""
@@ -57,7 +67,7 @@ def _required_first(inputs: Sequence[Input]) -> tuple[Input, ...]:
 
 
 def signature_of(layer: ast.Layer) -> Signature:
-    """Read both branches of every ``if``: what a layer takes does not depend on its arguments."""
+    """Read both branches of every ``if``: what a layer takes, whatever its arguments; see :meth:`Signature.only`."""
     inputs: dict[str, Input] = {}
     modules: dict[str, bool] = {}
     known = {p.name for p in layer.parameters} | set(CONSTANTS)
@@ -67,7 +77,7 @@ def signature_of(layer: ast.Layer) -> Signature:
     for s in _statements(layer.body):
         if isinstance(s, ast.Declaration) and s.role not in ("param", "buffer"):
             default = s.default.value if isinstance(s.default, ast.Number) else None
-            inputs.setdefault(s.name, Input(s.name, s.role, s.default is not None, default))
+            inputs.setdefault(s.name, Input(s.name, s.role, s.default is not None, default, len(s.dims)))
             for place, d in enumerate(s.dims):
                 if d.start is None and isinstance(d.size, ast.Name):
                     base = d.size.id.rstrip("'")

@@ -51,6 +51,9 @@ class Poisoned(Exception):
 
 POISON = Poison()
 
+# A torch module that is there, and is not looked at.
+UNKNOWN = object()
+
 Value: TypeAlias = Node | Constant | UserFunction | UserReducer | ModuleValue | Absent | Poison
 
 

@@ -255,6 +255,24 @@ class Graph:
         graph = Graph._of(edge_index, self._sizes)
         return Rewired(graph, kept, added, loop_edge, target)
 
+    def reverse(self) -> Graph:
+        """The graph with every edge turned round, in the same order. Turning it twice gives the first one back."""
+        return self._make("reverse", self._reverse)
+
+    def _reverse(self) -> Graph:
+        graph = Graph._of(self.edge_index.flip(0), (self.num_targets, self.num_sources), self.edge_weight)
+        graph._made["reverse"] = self
+        return graph
+
+    def repeat(self, times: int) -> Graph:
+        """So many copies of the graph side by side, as one graph. Edge values are not carried over."""
+        return self._make(f"repeat {times}", lambda: self._repeat(times))
+
+    def _repeat(self, times: int) -> Graph:
+        first = torch.arange(times, device=self.device) * torch.tensor(self._sizes, device=self.device).view(2, 1)
+        edge_index = (self.edge_index.unsqueeze(1) + first.unsqueeze(2)).flatten(1)
+        return Graph._of(edge_index, (times * self.num_sources, times * self.num_targets))
+
     def to(self, device: torch.device | str | int) -> Graph:
         """The same graph on another device; itself if it is there."""
         moved = self.edge_index.to(device)

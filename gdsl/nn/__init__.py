@@ -1,0 +1,56 @@
+"""Graph layers with the interface of torch_geometric's, written in the gdsl language: change one import."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+# Where each layer lives. They are imported on first use, since a model has a few of them.
+_FAMILIES = {
+    "gcn": ("GCNConv",),
+    "sage": ("SAGEConv",),
+    "gat": ("GATConv",),
+    "spectral": (
+        "APPNP", "ARMAConv", "ChebConv", "ClusterGCNConv", "GCN2Conv", "LGConv", "MixHopConv", "SGConv", "SSGConv",
+        "TAGConv",
+    ),
+    "simple": (
+        "AntiSymmetricConv", "DirGNNConv", "GatedGraphConv", "GraphConv", "LEConv", "MFConv", "SignedConv",
+        "SimpleConv", "WLConv", "WLConvContinuous",
+    ),
+    "attention": (
+        "AGNNConv", "DNAConv", "FAConv", "FeaStConv", "GATv2Conv", "GeneralConv", "HypergraphConv", "SuperGATConv",
+        "TransformerConv",
+    ),
+    "types": ("HANConv", "HEATConv", "HGTConv", "HeteroConv", "RGATConv"),
+    "edge": (
+        "CGConv", "DynamicEdgeConv", "EdgeConv", "GENConv", "GINConv", "GINEConv", "NNConv", "ResGatedGraphConv",
+    ),
+    "points": (
+        "GMMConv", "GravNetConv", "PPFConv", "PointGNNConv", "PointNetConv", "PointTransformerConv", "SplineConv",
+        "XConv",
+    ),
+    "relations": ("FastRGCNConv", "FiLMConv", "RGCNConv"),
+    "mixed": ("EGConv", "GPSConv", "PANConv", "PDNConv", "PNAConv"),
+}  # fmt: skip
+
+_HOMES = {
+    "Linear": "gdsl.nn.linear",
+    **{name: f"gdsl.nn.conv.{family}" for family, names in _FAMILIES.items() for name in names},
+}
+
+__all__ = sorted([*_HOMES, "aggr"])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "aggr":
+        return import_module("gdsl.nn.aggr")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gdsl.nn' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,1 @@
+"""Graph convolutions: each a program of the language and a thin class."""

@@ -1,0 +1,296 @@
+"""What all layers share: a program of the language on a module's parameters, called as torch_geometric's layers are."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any, ClassVar, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from gdsl import call as calls
+from gdsl.api import find_layer
+from gdsl.errors import GraphError, InputError
+from gdsl.inspect import KernelInfo
+from gdsl.language import ast
+from gdsl.layer import Layer
+from gdsl.nn.aggr import Aggregation, aggr_resolver
+from gdsl.runtime.graph import Graph, graph_of
+
+Pair: TypeAlias = tuple[Tensor, Tensor | None]
+Features: TypeAlias = Tensor | Pair
+Channels: TypeAlias = int | tuple[int, int]
+Size: TypeAlias = tuple[int | None, int | None] | None
+Adjacency: TypeAlias = Any
+Result: TypeAlias = Any
+
+FLOWS = ("source_to_target", "target_to_source")
+
+# Programs of one layer for the kinds of calls it gets: with a pair of inputs or one, with edge features or without.
+_OWN_CACHES = ("_layers", "_last")
+
+
+@functools.cache
+def program_text(name: str) -> str:
+    """The text of a program of the library."""
+    return (resources.files("gdsl.nn") / "programs" / f"{name}.gdsl").read_text(encoding="utf-8")
+
+
+@functools.cache
+def program_of(name: str) -> ast.Layer:
+    """A program of the library, parsed."""
+    return find_layer(program_text(name))
+
+
+class Conv(nn.Module):
+    """Base of the layers of :mod:`gdsl.nn`: the maths is in a program, the parameters are this module's.
+
+    aggr:        how messages meet: a name, a list of names, or a module; see :mod:`gdsl.nn.aggr`
+    aggr_kwargs: arguments of an aggregation given by name
+    flow:        "source_to_target", or "target_to_source" to send messages against the edges
+    node_dim:    the dimension of the nodes: -2 or 0
+    decomposed_layers: accepted for torch_geometric's sake. It saves memory there by running the features in parts, and
+                 here there are no edge messages in memory
+    backend:     "auto", "triton", "cpp" or "torch", as in :func:`gdsl.compile`
+
+    A subclass names its ``program`` (a file of ``gdsl/nn/programs``), makes its parameters, and calls :meth:`run`.
+    """
+
+    program: ClassVar[str]
+
+    def __init__(
+        self,
+        aggr: str | list[str] | Aggregation | None = "sum",
+        *,
+        aggr_kwargs: dict[str, Any] | None = None,
+        flow: str = "source_to_target",
+        node_dim: int = -2,
+        decomposed_layers: int = 1,
+        backend: str = "auto",
+    ):
+        super().__init__()
+        if flow not in FLOWS:
+            raise ValueError(f"Expected 'flow' to be either 'source_to_target' or 'target_to_source' (got '{flow}')")
+        if node_dim not in (-2, 0):
+            raise ValueError(f"nodes lie along dimension -2 or 0, not {node_dim}")
+        self.aggr: Any = [str(a) for a in aggr] if isinstance(aggr, tuple | list) else aggr and str(aggr)
+        self.aggr_module: Any = None if aggr is None else aggr_resolver(aggr, **(aggr_kwargs or {}))
+        self.flow = flow
+        self.node_dim = node_dim
+        self.decomposed_layers = decomposed_layers
+        self.backend = backend
+        self._kept: tuple[Graph, Tensor | None] | None = None
+        self._reset_programs()
+
+    def _reset_programs(self) -> None:
+        self._layers: dict[Any, Layer] = {}
+        self._last: Any = None
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, as torch_geometric draws them, and forget a kept graph."""
+        self._kept = None
+        if self.aggr_module is not None and hasattr(self.aggr_module, "reset_parameters"):
+            self.aggr_module.reset_parameters()
+
+    # -- the call ------------------------------------------------------------------------------
+
+    def run(self, graph: Graph, inputs: Mapping[str, Tensor | None], /, **arguments: Any) -> Any:
+        """The program with these arguments on the tensors that it declares as inputs, by name.
+
+        Node inputs may have a batch dim in front, [B, N, ...], for many signals on one graph: the results have it too.
+        """
+        layer = self.layer(**arguments)
+        # Not by setattr, which torch's modules make slow.
+        layer.__dict__["training"] = self.training
+        layer.__dict__["backend"] = self.backend
+        signals = _signals(layer, inputs)
+        if signals is not None:
+            return self._run_signals(layer, graph, inputs, signals)
+        return layer.forward(*[graph if name == "graph" else inputs.get(name) for name in _names(layer)])
+
+    def _run_signals(self, layer: Layer, graph: Graph, inputs: Mapping[str, Tensor | None], signals: int) -> Any:
+        """The program on as many copies of the graph as there are signals."""
+        many = graph.repeat(signals)
+        flat: dict[str, Any] = {"graph": many}
+        for i in layer.signature.inputs:
+            value = inputs.get(i.name)
+            if value is not None:
+                flat[i.name] = (
+                    value.repeat(signals, *[1] * (value.dim() - 1)) if i.domain == "edge" else value.flatten(0, 1)
+                )
+        result = layer.forward(*[flat.get(name) for name in _names(layer)])
+        if isinstance(result, tuple):
+            return tuple(r.unflatten(0, (signals, -1)) for r in result)
+        return result.unflatten(0, (signals, -1))
+
+    def layer(self, **arguments: Any) -> Layer:
+        """The program with these arguments, compiled on this module's parameters."""
+        key = tuple(arguments.items())
+        found = self._layers.get(key)
+        if found is None:
+            found = self._layers[key] = Layer.over(self, program_of(self.program), arguments, self.backend)
+        self._last = key
+        return found
+
+    def graph(
+        self, edge_index: Adjacency, sources: int | None, targets: int | None, size: Size = None
+    ) -> tuple[Graph, Tensor | None]:
+        """The graph that messages flow along, with the values of the sparse matrix that it was given as, if any.
+
+        edge_index: [2, E], a :class:`gdsl.Graph`, or a sparse matrix whose rows are targets
+        sources, targets: how many there are as the features tell; None where they do not
+        size:       the user's word for it
+
+        Raises ValueError for what is no graph, or not of this size, and IndexError for nodes that there are not.
+        """
+        if size is not None:
+            for name, told, given in (("source", sources, size[0]), ("target", targets, size[1])):
+                if told is not None and given is not None and told != given:
+                    raise ValueError(f"there are features of {told} {name} nodes, and `size` says {given}")
+            sources = size[0] if sources is None else sources
+            targets = size[1] if targets is None else targets
+        backwards = self.flow == "target_to_source"
+        if isinstance(edge_index, Tensor) and edge_index.layout is torch.strided:
+            _check_edge_index(edge_index)
+            # As torch_geometric has it: where one side has no features and no size, it is as large as the other.
+            sources = targets if sources is None else sources
+            targets = sources if targets is None else targets
+            if sources is None or targets is None:
+                sources = targets = int(edge_index.max()) + 1 if edge_index.numel() else 0
+            pair = (targets, sources) if backwards else (sources, targets)
+            try:
+                found = graph_of(edge_index, *pair)
+            except GraphError as error:
+                raise OutOfRange(str(error)) if edge_index.numel() else error from error
+            return (found.reverse() if backwards else found), None
+        if backwards and not isinstance(edge_index, Graph):
+            raise ValueError(
+                'Flow direction "target_to_source" is invalid for message propagation via a sparse matrix. If you '
+                "really want to make use of a reverse message passing flow, pass in the transposed sparse matrix"
+            )
+        found = Graph.from_any(edge_index)
+        found = found.reverse() if backwards else found
+        for name, told, have in (("source", sources, found.num_sources), ("target", targets, found.num_targets)):
+            if told is not None and told != have:
+                raise GraphError(f"the graph has {have} {name} nodes, and there are features of {told}")
+        return found, found.edge_weight
+
+    def weighted(
+        self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None, *, keep: bool = False
+    ) -> tuple[Graph, Tensor | None]:
+        """The graph of one set of nodes, and its weights [E]: the user's, or the values of a sparse matrix.
+
+        keep: give the graph and weights of the first call in all others too, as ``cached=True`` asks
+
+        Raises ValueError for a pair of inputs.
+        """
+        if isinstance(x, tuple | list):
+            raise ValueError(
+                f"'{type(self).__name__}' received a tuple of node features as input while this layer does not support "
+                f"bipartite message passing. Please try other layers such as 'SAGEConv' or 'GraphConv' instead"
+            )
+        if keep and self._kept is not None:
+            return self._kept
+        graph, values = self.graph(edge_index, rows(x), rows(x))
+        found = graph, edge_weight if values is None else values
+        if keep:
+            self._kept = found
+        return found
+
+    @staticmethod
+    def with_loops(graph: Graph) -> Graph:
+        """The graph as a program with ``graph add_self_loops`` sees it."""
+        return graph.add_self_loops().graph
+
+    # -- the look inside -----------------------------------------------------------------------
+
+    def _shown(self) -> Layer:
+        if self._last is None:
+            raise InputError(f"call {type(self).__name__} once: how it is compiled depends on the kind of call")
+        return self._layers[self._last]
+
+    def explain(self, *args: Any, **kwargs: Any) -> str:
+        """How the last call was compiled: see :meth:`gdsl.Layer.explain`."""
+        return self._shown().explain(*args, **kwargs)
+
+    @property
+    def kernels(self) -> list[KernelInfo]:
+        """The kernels of the last call: see :attr:`gdsl.Layer.kernels`."""
+        return self._shown().kernels
+
+    def kernels_for(self, *args: Any, **kwargs: Any) -> list[KernelInfo]:
+        """The kernels of the last call in a language: see :meth:`gdsl.Layer.kernels_for`."""
+        return self._shown().kernels_for(*args, **kwargs)
+
+    @property
+    def source(self) -> str:
+        """The text of the program."""
+        return program_text(self.program)
+
+    def __repr__(self) -> str:
+        if hasattr(self, "in_channels") and hasattr(self, "out_channels"):
+            return f"{type(self).__name__}({self.in_channels}, {self.out_channels})"
+        return f"{type(self).__name__}({self.channels if hasattr(self, 'channels') else ''})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in _OWN_CACHES}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._reset_programs()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Conv:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return twin
+
+
+def _names(layer: Layer) -> list[str]:
+    """The inputs in the order of the call, with "graph" among them."""
+    return [name for name, _ in calls.parameters(layer.signature, layer.signature.batched)]
+
+
+def _signals(layer: Layer, inputs: Mapping[str, Tensor | None]) -> int | None:
+    """The size of the batch dim of the first node input, if it has one."""
+    first = layer.signature.inputs[0]
+    value = inputs.get(first.name)
+    return value.shape[0] if value is not None and value.dim() == 3 and first.rank == 1 else None
+
+
+class OutOfRange(GraphError, IndexError):
+    """An edge of a node that there is not."""
+
+
+def _check_edge_index(edge_index: Tensor) -> None:
+    """With torch_geometric's words, so that a user who changes the import sees the same."""
+    integers = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    if edge_index.dtype not in integers:
+        raise ValueError(f"Expected 'edge_index' to be of integer type (got '{edge_index.dtype}')")
+    if edge_index.dim() != 2:
+        raise ValueError(f"Expected 'edge_index' to be two-dimensional (got {edge_index.dim()} dimensions)")
+    if edge_index.size(0) != 2:
+        raise ValueError(f"Expected 'edge_index' to have size '2' in the first dimension (got '{edge_index.size(0)}')")
+
+
+def parameter(*shape: int) -> nn.Parameter:
+    """A parameter that ``reset_parameters`` has yet to fill."""
+    return nn.Parameter(torch.empty(*shape))
+
+
+def pair_of(channels: Channels) -> tuple[int, int]:
+    """Sizes at sources and targets: one number stands for both."""
+    return (channels, channels) if isinstance(channels, int) else channels
+
+
+def rows(x: Tensor | None) -> int | None:
+    """The number of nodes with features [..., N, F]; of one feature without a dim of its own, [N]."""
+    return None if x is None else x.shape[-2] if x.dim() > 1 else x.shape[0]
+
+
+def as_columns(values: Tensor | None) -> Tensor | None:
+    """Edge features [E, D]; a vector [E] is one column."""
+    return values.view(-1, 1) if values is not None and values.dim() == 1 else values
