@@ -836,3 +836,14 @@ def test_remembered_kinds_of_calls_are_bounded(monkeypatch: pytest.MonkeyPatch) 
         y = layer(torch.ones(nodes, 2), gdsl.Graph(torch.tensor([[0], [1]]), nodes))
         assert y.sum() == 2
         assert len(layer._known) <= 3
+
+
+def test_the_only_place_of_a_parameter() -> None:
+    """A view without dims, on every backend."""
+    for backend in ("torch", "cpp"):
+        layer = gdsl.compile("layer L { param t[1] ~ constant(2) node x[c] update y = t[0] * x }", backend=backend)
+        x = torch.randn(4, 3)
+        y = layer(x, torch.zeros(2, 0, dtype=torch.long))
+        assert torch.equal(y, 2 * x)
+        y.sum().backward()
+        assert torch.allclose(layer.t.grad, x.sum().reshape(1))

@@ -307,7 +307,7 @@ def _as(dim, name: str):
 
 def _reshape(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
     value = full(args[0], node.inputs[0].type, frame)
-    return value.reshape(*value.shape[: len(value.shape) - len(node.inputs[0].dims)], *node.type.shape)
+    return value.reshape((*value.shape[: len(value.shape) - len(node.inputs[0].dims)], *node.type.shape))
 
 
 def _transpose(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gdsl.ir import build, library
@@ -35,6 +35,10 @@ class Reader:
     training: bool
     dropout: Callable[[Node, float], Node]
     params: dict[str, ModuleParam] = field(default_factory=dict)
+
+    def inside(self, name: str) -> Reader:
+        """For a part of the module: what it reads is collected here too."""
+        return replace(self, name=name)
 
     def load(self, path: str, dims: tuple[Dim, ...], buffer: bool = False) -> Node:
         type = Type(Domain.GLOBAL, dims)

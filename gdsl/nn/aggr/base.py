@@ -1,0 +1,118 @@
+"""What all aggregations share, and how one runs by itself."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gdsl.api import find_layer
+from gdsl.ir.node import Node
+from gdsl.ir.types import Domain
+from gdsl.language.modules import Reader, Unreadable
+from gdsl.layer import Layer
+from gdsl.runtime.graph import Graph
+
+PROGRAM = """
+layer Aggregation {
+    module aggr
+    edge m[channels]
+    aggregate y = aggr(m)
+    return y
+}
+"""
+
+
+class Aggregation(nn.Module):
+    """Base of the aggregations. A class of a user's own overrides ``forward``, or ``read_aggregation`` to be fused."""
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+
+    def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
+        """The aggregate of an edge value in the IR.
+
+        reader: loads a parameter of this module by its place in the layer's state
+        path:   of this module in the layer
+        end:    the end of the edges at which they meet: "i" or "j"
+        rows:   where the result lives
+        """
+        raise Unreadable
+
+    def forward(
+        self,
+        x: Tensor,
+        index: Tensor | None = None,
+        ptr: Tensor | None = None,
+        dim_size: int | None = None,
+        dim: int = -2,
+    ) -> Tensor:
+        """Aggregate rows.
+
+        x:        [..., E, channels], with the rows in dimension ``dim``
+        index:    [E] the group of each row; without it and ``ptr`` there is one group
+        ptr:      [groups + 1] the groups as ranges of rows
+        dim_size: the number of groups; without it the largest index plus one
+
+        Raises ValueError for a ``dim`` that x does not have and for a ``dim_size`` that is too small.
+        """
+        if dim >= x.dim() or dim < -x.dim():
+            raise ValueError(f"Encountered invalid dimension '{dim}' of source tensor with {x.dim()} dimensions")
+        index, size = groups_of(x.size(dim), x.device, index, ptr, dim_size)
+        rows = x.movedim(dim, 0)
+        flat = rows.reshape(rows.shape[0], -1) if rows.dim() != 2 else rows
+        result: Tensor = self._program(graph=Graph(torch.stack([index, index]), size), m=flat)
+        width = 0 if not flat.shape[1] else result.shape[1] // flat.shape[1]
+        if rows.dim() == 2 or width == 1:
+            return result.reshape(size, *rows.shape[1:-1], -1).movedim(0, dim)
+        raise ValueError(f"{type(self).__name__} takes rows of one dimension, not of shape {list(rows.shape[1:])}")
+
+    @functools.cached_property
+    def _program(self) -> Layer:
+        owner = nn.Module()
+        owner.aggr = self
+        return Layer.over(owner, find_layer(PROGRAM), {})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_program"}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+def groups_of(
+    rows: int, device: torch.device, index: Tensor | None, ptr: Tensor | None, dim_size: int | None
+) -> tuple[Tensor, int]:
+    """The group of each row, and how many there are."""
+    if ptr is not None:
+        groups = ptr.numel() - 1
+        if dim_size not in (None, groups):
+            raise ValueError(f"Encountered invalid 'dim_size' (got '{dim_size}' but expected '{groups}')")
+        return torch.arange(groups, device=device).repeat_interleave(ptr.diff()), groups
+    if index is None:
+        return torch.zeros(rows, dtype=torch.long, device=device), 1 if dim_size is None else dim_size
+    needed = int(index.max()) + 1 if index.numel() else 0
+    if dim_size is not None and dim_size < needed:
+        raise ValueError(f"Encountered invalid 'dim_size' (got '{dim_size}' but expected >= '{needed}')")
+    return index, needed if dim_size is None else dim_size
+
+
+def dense(x: Tensor, index: Tensor, size: int, fill: float = 0.0, most: int | None = None) -> Tensor:
+    """The rows of each group as a block: [E, C] to [groups, most, C], padded with ``fill``.
+
+    most: rows of a group that are kept; without it, those of the largest group
+
+    Raises ValueError where the rows are not sorted by group, or are no rows of numbers.
+    """
+    if x.dim() != 2:
+        raise ValueError(f"Aggregation requires two-dimensional inputs (got '{x.dim()}')")
+    if bool((index[:-1] > index[1:]).any()):
+        raise ValueError("Can not perform aggregation since the 'index' tensor is not sorted")
+    count = torch.bincount(index, minlength=size)
+    width = (int(count.max()) if size else 0) if most is None else most
+    place = torch.arange(len(index), device=x.device) - (count.cumsum(0) - count)[index]
+    kept = place < width
+    block = x.new_full((size, width, x.shape[1]), fill)
+    return block.index_put((index[kept], place[kept]), x[kept])

@@ -1,0 +1,200 @@
+"""Aggregations by networks. Those that walk over the rows one after the other run in torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gdsl.ir import build, library
+from gdsl.ir.node import Node
+from gdsl.ir.types import Domain
+from gdsl.language.modules import Reader, Unreadable, read
+from gdsl.nn.aggr.base import Aggregation, dense, groups_of
+from gdsl.nn.inits import reset
+
+
+class LSTMAggregation(Aggregation):
+    """The last state of an LSTM over the rows in their order. Hamilton et al., NeurIPS 2017, section 3.3.
+
+    in_channels, out_channels: sizes of a row and of the result
+    **kwargs:                  of ``torch.nn.LSTM``
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, **kwargs: Any):
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.lstm = nn.LSTM(in_channels, out_channels, batch_first=True, **kwargs)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        self.lstm.reset_parameters()
+
+    def forward(
+        self,
+        x: Tensor,
+        index: Tensor | None = None,
+        ptr: Tensor | None = None,
+        dim_size: int | None = None,
+        dim: int = -2,
+        max_num_elements: int | None = None,
+    ) -> Tensor:
+        """[E, in_channels] with rows sorted by group to [groups, out_channels]."""
+        index, size = groups_of(x.size(dim), x.device, index, ptr, dim_size)
+        result: Tensor = self.lstm(dense(x, index, size, most=max_num_elements))[0]
+        return result[:, -1]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels})"
+
+
+class GRUAggregation(Aggregation):
+    """The last state of a GRU over the rows in their order. Buterez et al., "Graph Neural Networks with Adaptive
+    Readouts", NeurIPS 2022.
+
+    in_channels, out_channels: sizes of a row and of the result
+    **kwargs:                  of ``torch.nn.GRU``
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, **kwargs: Any):
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.gru = nn.GRU(in_channels, out_channels, batch_first=True, **kwargs)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        self.gru.reset_parameters()
+
+    def forward(
+        self,
+        x: Tensor,
+        index: Tensor | None = None,
+        ptr: Tensor | None = None,
+        dim_size: int | None = None,
+        dim: int = -2,
+        max_num_elements: int | None = None,
+    ) -> Tensor:
+        """[E, in_channels] with rows sorted by group to [groups, out_channels]."""
+        index, size = groups_of(x.size(dim), x.device, index, ptr, dim_size)
+        result: Tensor = self.gru(dense(x, index, size, most=max_num_elements))[0]
+        return result[:, -1]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels})"
+
+
+class Set2Set(Aggregation):
+    """Steps of attention over the rows, with an LSTM between. Vinyals et al., "Order Matters", ICLR 2016.
+
+    in_channels:      size of a row; the result has twice as many
+    processing_steps: how many
+    **kwargs:         of ``torch.nn.LSTM``
+    """
+
+    def __init__(self, in_channels: int, processing_steps: int, **kwargs: Any):
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = 2 * in_channels
+        self.processing_steps = processing_steps
+        self.lstm = nn.LSTM(self.out_channels, in_channels, **kwargs)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        self.lstm.reset_parameters()
+
+    def forward(
+        self,
+        x: Tensor,
+        index: Tensor | None = None,
+        ptr: Tensor | None = None,
+        dim_size: int | None = None,
+        dim: int = -2,
+    ) -> Tensor:
+        """[E, in_channels] to [groups, 2 * in_channels]."""
+        if x.dim() != 2:
+            raise ValueError(f"Aggregation requires two-dimensional inputs (got '{x.dim()}')")
+        index, size = groups_of(x.size(dim), x.device, index, ptr, dim_size)
+        state = tuple(x.new_zeros((self.lstm.num_layers, size, x.size(-1))) for _ in range(2))
+        known = x.new_zeros(size, self.out_channels)
+        for _ in range(self.processing_steps):
+            q, state = self.lstm(known.unsqueeze(0), state)
+            q = q.view(size, self.in_channels)
+            score = (x * q[index]).sum(dim=-1)
+            top = score.new_full((size,), float("-inf")).scatter_reduce(0, index, score.detach(), "amax")
+            raised = (score - top[index]).exp()
+            alpha = raised / raised.new_zeros(size).index_add(0, index, raised)[index]
+            r = x.new_zeros(size, x.size(-1)).index_add(0, index, alpha.unsqueeze(1) * x)
+            known = torch.cat([q, r], dim=-1)
+        return known
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels})"
+
+
+class AttentionalAggregation(Aggregation):
+    """sum softmax(gate(x)) nn(x). Li et al., "Graph Matching Networks", ICML 2019, equation 3.
+
+    gate_nn: from rows to one score, or to one a feature of the result
+    nn:      of the rows before they are summed
+    """
+
+    def __init__(self, gate_nn: nn.Module, nn: nn.Module | None = None):
+        super().__init__()
+        self.gate_nn = gate_nn
+        self.nn = nn
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters of the networks anew."""
+        reset(self.gate_nn)
+        reset(self.nn)
+
+    def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
+        gate = read(reader.inside(f"{path}.gate_nn"), self.gate_nn, m)
+        value = m if self.nn is None else read(reader.inside(f"{path}.nn"), self.nn, m)
+        if gate.dims[-1].size not in (1, value.dims[-1].size):
+            raise Unreadable
+        alpha = library.segment_softmax(along(gate, value), end, rows)
+        return library.segment_sum(alpha * value, end, rows)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(gate_nn={self.gate_nn}, nn={self.nn})"
+
+
+class DeepSetsAggregation(Aggregation):
+    """global(sum local(x)). Zaheer et al., "Deep Sets", NeurIPS 2017, theorem 2.
+
+    local_nn:  of the rows
+    global_nn: of their sum
+    """
+
+    def __init__(self, local_nn: nn.Module | None = None, global_nn: nn.Module | None = None):
+        super().__init__()
+        self.local_nn = local_nn
+        self.global_nn = global_nn
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters of the networks anew."""
+        reset(self.local_nn)
+        reset(self.global_nn)
+
+    def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
+        value = m if self.local_nn is None else read(reader.inside(f"{path}.local_nn"), self.local_nn, m)
+        total = library.segment_sum(value, end, rows)
+        return total if self.global_nn is None else read(reader.inside(f"{path}.global_nn"), self.global_nn, total)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(local_nn={self.local_nn}, global_nn={self.global_nn})"
+
+
+def along(gate: Node, value: Node) -> Node:
+    """A score a row without its dim, or scores a feature with the dim of the features."""
+    last = gate.dims[-1]
+    if last.size == 1:
+        return build.select(gate, last.name, 0)
+    return build.rename(gate, {last.name: value.dims[-1].name}) if last.name != value.dims[-1].name else gate

@@ -1,0 +1,30 @@
+"""Aggregations by name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+
+def aggr_resolver(query: Any, **kwargs: Any) -> Any:
+    """An aggregation by its name, as torch_geometric takes it: "mean", "MeanAggregation", a list of them.
+
+    Raises ValueError for a name that there is not. What is no name is given back.
+    """
+    # The classes know this function: MultiAggregation takes names itself.
+    every = vars(import_module("gdsl.nn.aggr"))
+    if isinstance(query, list | tuple):
+        return every["MultiAggregation"](query, **kwargs)
+    if not isinstance(query, str):
+        return query
+    kinds = {name: every[name] for name in every["__all__"] if isinstance(every[name], type)}
+    words = {_plain(name).removesuffix("aggregation"): kind for name, kind in kinds.items()}
+    words["add"] = kinds["SumAggregation"]
+    word = _plain(query).removesuffix("aggregation")
+    if word not in words:
+        raise ValueError(f"Could not resolve '{query}' among choices {sorted({*kinds, 'add'})}")
+    return words[word](**kwargs)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "").replace(" ", "")

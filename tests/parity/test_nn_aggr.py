@@ -1,0 +1,181 @@
+"""Aggregations by themselves and inside a layer, against torch_geometric's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gdsl.nn.aggr as ours
+from gdsl.nn import Linear, SAGEConv
+from tests.parity.drop_in import mlp, pyg, set_backend
+from tests.programs import harness
+
+GROUPS, ROWS, CHANNELS = 7, 30, 4
+
+Make = Callable[[Any], nn.Module]
+
+HISTOGRAM = torch.tensor([2, 3, 4, 1])
+
+# name -> (its maker from either library, whether it is read into a program)
+AGGREGATIONS: dict[str, tuple[Make, bool]] = {
+    "sum": (lambda a: a.SumAggregation(), True),
+    "mean": (lambda a: a.MeanAggregation(), True),
+    "max": (lambda a: a.MaxAggregation(), True),
+    "min": (lambda a: a.MinAggregation(), True),
+    "mul": (lambda a: a.MulAggregation(), True),
+    "var": (lambda a: a.VarAggregation(), True),
+    "var, semi-gradient": (lambda a: a.VarAggregation(semi_grad=True), True),
+    "std": (lambda a: a.StdAggregation(), True),
+    "softmax": (lambda a: a.SoftmaxAggregation(t=0.5), True),
+    "softmax, learned": (lambda a: a.SoftmaxAggregation(learn=True), True),
+    "softmax, by channel": (lambda a: a.SoftmaxAggregation(learn=True, channels=CHANNELS), True),
+    "softmax, semi-gradient": (lambda a: a.SoftmaxAggregation(semi_grad=True), True),
+    "power mean": (lambda a: a.PowerMeanAggregation(p=2.0), True),
+    "power mean, learned": (lambda a: a.PowerMeanAggregation(p=1.5, learn=True), True),
+    "power mean, by channel": (lambda a: a.PowerMeanAggregation(p=0.5, learn=True, channels=CHANNELS), True),
+    "power mean, one limit": (lambda a: a.PowerMeanAggregation(p=2.0, clamp_min=None, clamp_max=2.0), True),
+    "median": (lambda a: a.MedianAggregation(), True),
+    "quantile": (lambda a: a.QuantileAggregation(0.3), True),
+    "quantiles": (lambda a: a.QuantileAggregation([0.1, 0.8]), True),
+    **{
+        f"quantile, {way}": (lambda a, way=way: a.QuantileAggregation(0.3, way, fill_value=2.0), False)
+        for way in ("lower", "higher", "nearest", "midpoint", "linear")
+    },
+    "sort": (lambda a: a.SortAggregation(k=3), False),
+    "variance preserving": (lambda a: a.VariancePreservingAggregation(), True),
+    "several": (lambda a: a.MultiAggregation(["mean", "max", "std"]), True),
+    "several, one": (lambda a: a.MultiAggregation(["mean"]), True),
+    **{
+        f"several, {mode}": (lambda a, mode=mode: a.MultiAggregation(["mean", "max", "sum"], mode=mode), True)
+        for mode in ("sum", "mean", "max", "min", "logsumexp", "std", "var")
+    },
+    "several, projected": (
+        lambda a: a.MultiAggregation(
+            ["mean", "max"], mode="proj", mode_kwargs={"in_channels": CHANNELS, "out_channels": 3}
+        ),
+        True,
+    ),
+    "several, with one that is no program": (
+        lambda a: a.MultiAggregation(["mean", "lstm"], [{}, {"in_channels": 4, "out_channels": 4}]), False,
+    ),
+    "degree scaler": (
+        lambda a: a.DegreeScalerAggregation(
+            ["mean", "max"], ["identity", "amplification", "attenuation", "linear", "inverse_linear"], HISTOGRAM
+        ),
+        True,
+    ),
+    "degree scaler, trained": (
+        lambda a: a.DegreeScalerAggregation(["sum"], ["linear", "attenuation"], HISTOGRAM, train_norm=True), True,
+    ),
+    "lstm": (lambda a: a.LSTMAggregation(CHANNELS, 3), False),
+    "gru": (lambda a: a.GRUAggregation(CHANNELS, 3), False),
+    "set2set": (lambda a: a.Set2Set(CHANNELS, processing_steps=2), False),
+    "attention": (lambda a: a.AttentionalAggregation(mlp(CHANNELS, 5, 1)(), mlp(CHANNELS, 6)()), True),
+    "attention, by feature": (lambda a: a.AttentionalAggregation(mlp(CHANNELS, CHANNELS)()), True),
+    "deep sets": (lambda a: a.DeepSetsAggregation(mlp(CHANNELS, 5)(), mlp(5, 3)()), True),
+}  # fmt: skip
+
+
+def build(name: str) -> tuple[nn.Module, nn.Module]:
+    """Ours and theirs with the same weights, in float64."""
+    make, _ = AGGREGATIONS[name]
+    torch.manual_seed(0)
+    mine = make(ours).double()
+    theirs = make(pyg.aggr).double()
+    assert {k: v.shape for k, v in mine.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
+    mine.load_state_dict(theirs.state_dict())
+    return mine, theirs
+
+
+def rows(seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Rows sorted by group; the last group has none. (An empty first one is an error in torch_geometric's quantile.)"""
+    g = torch.Generator().manual_seed(seed)
+    index = torch.randint(GROUPS - 1, (ROWS,), generator=g).sort().values
+    return torch.randn(ROWS, CHANNELS, generator=g, dtype=torch.float64), index
+
+
+def outcome(aggr: nn.Module, *args: Any, **kwargs: Any) -> list[Tensor]:
+    """The result and its gradients."""
+    x = args[0].clone().requires_grad_()
+    y = aggr(x, *args[1:], **kwargs)
+    score = (harness._weights(y.double(), 0.7) * y).sum()
+    return [y.detach(), *torch.autograd.grad(score, [x, *aggr.parameters()])]
+
+
+@pytest.mark.parametrize("name", AGGREGATIONS)
+def test_by_itself(name: str) -> None:
+    mine, theirs = build(name)
+    x, index = rows()
+    expected = outcome(theirs, x, index, dim_size=GROUPS)
+    for a, b in zip(outcome(mine, x, index, dim_size=GROUPS), expected, strict=True):
+        assert a.shape == b.shape
+        assert harness.difference([a], [b]) < 1e-9
+    assert repr(mine) == repr(theirs)
+
+
+@pytest.mark.parametrize("name", AGGREGATIONS)
+def test_in_a_layer(name: str) -> None:
+    """As the ``aggr`` of a layer; where it is read, nothing runs between kernels."""
+    mine, _ = build(name)
+    x, index = rows(1)
+    graph = torch.stack([torch.arange(ROWS) % GROUPS, index])
+    features = x[:GROUPS]
+    width = mine(x, index, dim_size=GROUPS).shape[1]
+    layer = SAGEConv(CHANNELS, 3, aggr=mine, root_weight=False)
+    layer.lin_l = Linear(width, 3)
+    layer = layer.double()
+    expected = layer.lin_l(mine(features[graph[0]], index, dim_size=GROUPS))
+    for backend in ("torch", "cpp"):
+        set_backend(layer, backend)
+        assert harness.difference([layer(features, graph)], [expected]) < 1e-9
+    reads = AGGREGATIONS[name][1]
+    assert ("aggr_module: read into the program" in layer.explain()) == reads
+
+
+def test_groups_as_ranges_and_other_dims() -> None:
+    x, index = rows()
+    ptr = torch.cat([torch.zeros(1, dtype=torch.long), torch.bincount(index, minlength=GROUPS).cumsum(0)])
+    expected = ours.MeanAggregation()(x, index, dim_size=GROUPS)
+    assert torch.equal(ours.MeanAggregation()(x, ptr=ptr), expected)
+    assert torch.equal(ours.MeanAggregation()(x.t(), index, dim_size=GROUPS, dim=1), expected.t())
+    blocks = x.view(ROWS, 2, 2)
+    assert torch.equal(
+        ours.MaxAggregation()(blocks, index, dim_size=GROUPS, dim=0).flatten(1),
+        ours.MaxAggregation()(x, index, dim_size=GROUPS),
+    )
+    assert torch.equal(ours.SumAggregation()(x), x.sum(0, keepdim=True)) or torch.allclose(
+        ours.SumAggregation()(x), x.sum(0, keepdim=True)
+    )
+    assert len(ours.SumAggregation()(x, index)) == int(index.max()) + 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda a, x, i: a.SumAggregation()(x, i, dim_size=2),
+        lambda a, x, i: a.SumAggregation()(x, ptr=torch.tensor([0, ROWS]), dim_size=3),
+        lambda a, x, i: a.SumAggregation()(x, i, dim=4),
+        lambda a, x, i: a.SoftmaxAggregation(learn=True, semi_grad=True),
+        lambda a, x, i: a.SoftmaxAggregation(channels=3),
+        lambda a, x, i: a.PowerMeanAggregation(channels=3),
+        lambda a, x, i: a.QuantileAggregation(1.5),
+        lambda a, x, i: a.QuantileAggregation([]),
+        lambda a, x, i: a.QuantileAggregation(0.5, "cubic"),
+        lambda a, x, i: a.MultiAggregation([]),
+        lambda a, x, i: a.MultiAggregation("mean"),
+        lambda a, x, i: a.MultiAggregation(["mean"], [{}, {}]),
+        lambda a, x, i: a.MultiAggregation(["mean", "avg"]),
+        lambda a, x, i: a.MultiAggregation(["mean"], mode="proj"),
+        lambda a, x, i: a.DegreeScalerAggregation(3, "linear", HISTOGRAM),
+        lambda a, x, i: a.LSTMAggregation(4, 3)(x.float(), i.flip(0)),
+    ],
+)
+def test_refusals(call: Callable[..., Any]) -> None:
+    x, index = rows()
+    for library in (pyg.aggr, ours):
+        with pytest.raises(ValueError):
+            call(library, x, index)
