@@ -434,35 +434,9 @@ class Layer(nn.Module):
             return found
         with self._lock:
             if key not in self._runners:
-                backend = self._backend_for(frame)
+                backend = backend_for(self.backend, frame)
                 self._runners[key] = Runner(program, backend, frame.dtype, frame.graph.index_dtype, options)
             return self._runners[key]
-
-    def _backend_for(self, frame: Frame) -> str:
-        """The backend of a call. Raises :class:`gdsl.InputError` where the one asked for cannot run it."""
-        device, known = frame.device.type, frame.dtype in C_TYPES
-        given = f"{calls.short(frame.dtype)} on {frame.device}"
-        if self.backend == "torch":
-            return "torch"
-        if self.backend == "cpp":
-            if device != "cpu" or not known:
-                raise InputError(f"the C++ backend runs {', '.join(map(calls.short, C_TYPES))} on the CPU, not {given}")
-            return "cpp"
-        if self.backend == "triton":
-            if not known or not (device == "cuda" or (device == "cpu" and _interpreted())):
-                raise InputError(
-                    f"the Triton backend runs {', '.join(map(calls.short, C_TYPES))} on a GPU, not {given}; on the CPU "
-                    "it runs in Triton's interpreter, which TRITON_INTERPRET=1 in the environment asks for"
-                )
-            return "triton"
-        if device == "cuda" and known and _has_triton():
-            return "triton"
-        if device != "cpu" or not known:
-            return "torch"
-        if cache.find_compiler() is None:
-            _warn_once("no C++ compiler was found: layers run on the slow torch backend. " + cache.INSTALL)
-            return "torch"
-        return "cpp"
 
     def choose(self, *, memory: int | str | None = None, **choices: str) -> Layer:
         """Take choices out of the cost model's hands: ``layer.choose(aggregate="first", memory="64MB")``.
@@ -650,6 +624,36 @@ def _has_triton() -> bool:
         _warn_once("Triton is not installed: layers on a GPU run on the slow torch backend. `pip install triton`")
         return False
     return True
+
+
+def backend_for(asked: str, frame: Frame) -> str:
+    """The backend of a call, where a layer asks for one or for "auto".
+
+    Raises :class:`gdsl.InputError` where the one asked for cannot run it.
+    """
+    device, known = frame.device.type, frame.dtype in C_TYPES
+    given = f"{calls.short(frame.dtype)} on {frame.device}"
+    if asked == "torch":
+        return "torch"
+    if asked == "cpp":
+        if device != "cpu" or not known:
+            raise InputError(f"the C++ backend runs {', '.join(map(calls.short, C_TYPES))} on the CPU, not {given}")
+        return "cpp"
+    if asked == "triton":
+        if not known or not (device == "cuda" or (device == "cpu" and _interpreted())):
+            raise InputError(
+                f"the Triton backend runs {', '.join(map(calls.short, C_TYPES))} on a GPU, not {given}; on the CPU "
+                "it runs in Triton's interpreter, which TRITON_INTERPRET=1 in the environment asks for"
+            )
+        return "triton"
+    if device == "cuda" and known and _has_triton():
+        return "triton"
+    if device != "cpu" or not known:
+        return "torch"
+    if cache.find_compiler() is None:
+        _warn_once("no C++ compiler was found: layers run on the slow torch backend. " + cache.INSTALL)
+        return "torch"
+    return "cpp"
 
 
 def _interpreted() -> bool:

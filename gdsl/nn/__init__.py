@@ -36,6 +36,7 @@ _FAMILIES = {
 
 _HOMES = {
     "Linear": "gdsl.nn.linear",
+    "MessagePassing": "gdsl.nn.message_passing",
     **{name: f"gdsl.nn.conv.{family}" for family, names in _FAMILIES.items() for name in names},
 }
 
