@@ -39,6 +39,7 @@ class Case:
     compiled: option values for one more run of the generated C++; without it only the plain layer is compiled
     x:        what comes first: "x" [N, 5], "pair" ([N, 5], [M, 3]), "equal pair" ([N, 5], [M, 5]), "source" ([N, 5],
               None), or any kind of ``KINDS``
+    then:     kinds of the arguments between the features and the graph
     call:     further arguments of the call: name -> kind
     graph:    "any", "symmetric", "loop-free", "knn" (exactly 3 edges into each node), or None for no graph
     exact:    how near float64 comes
@@ -51,6 +52,7 @@ class Case:
     options: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     compiled: Mapping[str, Any] = field(default_factory=dict)
     x: str = "x"
+    then: tuple[str, ...] = ()
     call: Mapping[str, str] = field(default_factory=dict)
     graph: str | None = "any"
     exact: float = 1e-9
@@ -78,6 +80,9 @@ KINDS: dict[str, Callable[[torch.Generator, int], Any]] = {
     "equal pair": lambda g, e: (_float(NODES, IN)(g, e), _float(TARGETS, IN)(g, e)),
     "source": lambda g, e: (_float(NODES, IN)(g, e), None),
     "pos pair": lambda g, e: (_float(NODES, 3)(g, e), _float(TARGETS, 3)(g, e)),
+    "lambda": lambda g, e: torch.rand((), generator=g, dtype=torch.float64) + 1.5,
+    "lambdas": lambda g, e: torch.rand(2, generator=g, dtype=torch.float64) + 1.5,
+    "batch": lambda g, e: torch.arange(NODES) // 5,
     "w": lambda g, e: torch.rand(e, generator=g, dtype=torch.float64) + 0.1,
     "e": lambda g, e: torch.randn(e, EDGE, generator=g, dtype=torch.float64),
     "e5": lambda g, e: torch.randn(e, IN, generator=g, dtype=torch.float64),
@@ -164,12 +169,12 @@ def leaves(value: Any) -> Any:
     return tuple(leaves(v) for v in value) if isinstance(value, tuple) else value
 
 
-def outcome(layer: nn.Module, first: Any, graph: Tensor | None, values: Values) -> dict[str, Tensor]:
+def outcome(layer: nn.Module, first: tuple[Any, ...], graph: Tensor | None, values: Values) -> dict[str, Tensor]:
     """Outputs, and gradients of a mix of them by every input and parameter."""
     first, values = leaves(first), {k: leaves(v) for k, v in values.items()}
-    outputs = flat(layer(first, *(() if graph is None else (graph,)), **values))
+    outputs = flat(layer(*first, *(() if graph is None else (graph,)), **values))
     wanted: dict[str, Tensor] = {
-        f"d/dinput {k}": t for k, t in enumerate(flat([first, *values.values()])) if t.requires_grad
+        f"d/dinput {k}": t for k, t in enumerate(flat([*first, *values.values()])) if t.requires_grad
     }
     wanted |= {f"d/d{name}": p for name, p in layer.named_parameters()}
     floats = [o for o in outputs if o.is_floating_point() and o.requires_grad]
@@ -205,12 +210,13 @@ def compare(case: Case, options: Mapping[str, Any], backend: str, seeds: Sequenc
             assert gap < case.exact, f"{backend}, graph {seed}, {dict(options)}: {part} is {gap:.1e} off"
 
 
-def draw(case: Case, seed: int) -> tuple[Any, Tensor | None, Values]:
+def draw(case: Case, seed: int) -> tuple[tuple[Any, ...], Tensor | None, Values]:
     """Features, graph and further arguments of a call."""
     g = torch.Generator().manual_seed(seed)
     graph = graph_of(case.graph, seed, "pair" in case.x)
     edges = 0 if graph is None else graph.shape[1]
-    return KINDS[case.x](g, edges), graph, {name: KINDS[kind](g, edges) for name, kind in case.call.items()}
+    first = tuple(KINDS[kind](g, edges) for kind in (case.x, *case.then))
+    return first, graph, {name: KINDS[kind](g, edges) for name, kind in case.call.items()}
 
 
 def set_backend(layer: nn.Module, backend: str) -> None:
@@ -285,9 +291,9 @@ def half_precision(case: Case) -> None:
     set_backend(ours, "torch")
     first, graph, values = draw(case, 1)
     with torch.no_grad():
-        expected = flat(ours(first, *(() if graph is None else (graph,)), **values))
+        expected = flat(ours(*first, *(() if graph is None else (graph,)), **values))
         ours = ours.bfloat16()
-        args = [halved(first), *(() if graph is None else (graph,))]
+        args = [*halved(first), *(() if graph is None else (graph,))]
         found = flat(ours(*args, **{k: halved(v) for k, v in values.items()}))
     for a, b in zip(found, expected, strict=True):
         if b.is_floating_point():

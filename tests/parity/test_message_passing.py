@@ -191,8 +191,8 @@ def test_same_numbers(name: str, backend: str) -> None:
     set_backend(ours, backend)
     graph = graph_of("any", 1, False)
     assert graph is not None
-    expected = outcome(theirs, features(), graph, arguments(wanted, graph))
-    found = outcome(ours, features(), graph, arguments(wanted, graph))
+    expected = outcome(theirs, (features(),), graph, arguments(wanted, graph))
+    found = outcome(ours, (features(),), graph, arguments(wanted, graph))
     assert found.keys() == expected.keys()
     for part, value in expected.items():
         assert harness.difference([found[part]], [value]) < 1e-9, part
