@@ -98,26 +98,42 @@ class Layer(nn.Module):
         for name, module in modules.items():
             self.add_module(name, module)
         self._setup(definition, signature, constants, free, backend)
+        self._narrow(self._outlines())
         for d in self._own_state():
             self._create(d)
         self._draw_parameters()
 
     @classmethod
     def over(
-        cls, owner: nn.Module, definition: ast.Layer, arguments: Mapping[str, Any], backend: str = "auto"
+        cls,
+        owner: nn.Module,
+        definition: ast.Layer,
+        arguments: Mapping[str, Any],
+        inputs: Mapping[str, Tensor],
+        backend: str = "auto",
     ) -> Layer:
         """A program that works on the parameters, buffers and submodules of another module.
 
         They stay the owner's: the program reads them by the names that it declares, and ``param x ~ ...`` draws
-        nothing. So one module can have several programs, for calls of different kinds.
+        nothing. So one module can have several programs, for calls of different kinds. ``inputs`` are those of a call:
+        which optional ones there are, and the sizes of dims that no argument gives.
 
         Raises :class:`gdsl.InputError` where the owner has no parameter of a name and shape that the program declares.
         """
         layer = cls.__new__(cls)
         nn.Module.__init__(layer)
         layer._parameters, layer._buffers, layer._modules = owner._parameters, owner._buffers, owner._modules
-        layer._setup(definition, signature_of(definition), dict(arguments), {}, backend)
-        for d in layer._own_state():
+        signature = signature_of(definition)
+        ranks = {i.name: i.rank for i in signature.inputs}
+        sizes: dict[str, int] = {}
+        for name, place, dim in signature.free_places:
+            shape = tuple(inputs[name].shape)[-ranks[name] :] if name in inputs else ()
+            if place < len(shape):
+                sizes.setdefault(dim, shape[place])
+        layer._setup(definition, signature, dict(arguments), {}, backend)
+        outline = layer._outline(frozenset(inputs), sizes)
+        layer._narrow([outline])
+        for d in (d for d in outline.of_role("param", "buffer") if d.module is None):
             shape = tuple(layer._state(d.name).shape)
             if d.type is None or shape != d.type.shape:
                 raise InputError(f"`{d.name}` has shape {list(shape)}, and {definition.name} declares {d.type}")
@@ -139,9 +155,11 @@ class Layer(nn.Module):
         self._module_names = tuple(name for name, _ in signature.modules)
         self.options = Options()
         self._reset()
-        outlines = self._outlines()
+
+    def _narrow(self, outlines: Sequence[TypedProgram]) -> None:
+        """Take the arguments with their defaults, and of the inputs those that such a layer has."""
         self.arguments = dict(outlines[0].arguments)
-        self.signature = signature.only(d for typed in outlines for d in typed.of_role("input"))
+        self.signature = self.signature.only(d for typed in outlines for d in typed.of_role("input"))
 
     def _reset(self) -> None:
         self._lock = threading.RLock()
@@ -163,12 +181,12 @@ class Layer(nn.Module):
         every = frozenset(i.name for i in self.signature.inputs if i.optional)
         return [self._outline(present) for present in ([frozenset(), every] if every else [every])]
 
-    def _outline(self, present: frozenset[str]) -> TypedProgram:
-        """The program before any call. Dims that only a call gives have size 1 here.
+    def _outline(self, present: frozenset[str], sizes: Mapping[str, int] | None = None) -> TypedProgram:
+        """The program before any call. Dims that only a call gives have size 1 here, or one of ``sizes``.
 
         A module that is made for another size cannot be read then; it is taken for an opaque one.
         """
-        free = {**dict.fromkeys(self.signature.free_dims, 1), **self._free}
+        free = {**dict.fromkeys(self.signature.free_dims, 1), **(sizes or {}), **self._free}
         try:
             return self._check(training=False, present=present, free=free)
         except LanguageError:

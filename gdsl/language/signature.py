@@ -45,9 +45,18 @@ class Signature:
 
     def only(self, declared: Iterable[Declaration]) -> Signature:
         """Without the inputs that a layer with certain arguments does not declare."""
-        domains = {d.name: d.type.domain.value for d in declared if d.type is not None}
-        inputs = tuple(replace(i, domain=domains[i.name]) for i in self.inputs if i.name in domains)
-        places = tuple(place for place in self.free_places if place[0] in domains)
+        types = {d.name: d.type for d in declared if d.type is not None}
+        inputs = tuple(
+            replace(i, domain=types[i.name].domain.value, rank=len(types[i.name].dims))
+            for i in self.inputs
+            if i.name in types
+        )
+        # An input that two branches declare may have other dims in each.
+        places = tuple(
+            (name, place, dim)
+            for name, place, dim in dict.fromkeys(self.free_places)
+            if name in types and types[name].names[place : place + 1] in ((dim,), (dim + "'",))
+        )
         free = tuple(dim for dim in self.free_dims if any(dim == place[2] for place in places))
         return replace(self, inputs=inputs, free_dims=free, free_places=places)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -63,17 +62,16 @@ class Aggregation(nn.Module):
         index, size = groups_of(x.size(dim), x.device, index, ptr, dim_size)
         rows = x.movedim(dim, 0)
         flat = rows.reshape(rows.shape[0], -1) if rows.dim() != 2 else rows
-        result: Tensor = self._program(graph=Graph(torch.stack([index, index]), size), m=flat)
+        if "_program" not in self.__dict__:
+            owner = nn.Module()
+            owner.aggr = self
+            # Not by setattr: the program is no part of the module.
+            self.__dict__["_program"] = Layer.over(owner, find_layer(PROGRAM), {}, {"m": flat})
+        result: Tensor = self.__dict__["_program"](graph=Graph(torch.stack([index, index]), size), m=flat)
         width = 0 if not flat.shape[1] else result.shape[1] // flat.shape[1]
         if rows.dim() == 2 or width == 1:
             return result.reshape(size, *rows.shape[1:-1], -1).movedim(0, dim)
         raise ValueError(f"{type(self).__name__} takes rows of one dimension, not of shape {list(rows.shape[1:])}")
-
-    @functools.cached_property
-    def _program(self) -> Layer:
-        owner = nn.Module()
-        owner.aggr = self
-        return Layer.over(owner, find_layer(PROGRAM), {})
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_program"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any, ClassVar, TypeAlias
 
@@ -18,6 +18,7 @@ from gdsl.inspect import KernelInfo
 from gdsl.language import ast
 from gdsl.layer import Layer
 from gdsl.nn.aggr import Aggregation, aggr_resolver
+from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph, graph_of
 
 Pair: TypeAlias = tuple[Tensor, Tensor | None]
@@ -102,7 +103,8 @@ class Conv(nn.Module):
 
         Node inputs may have a batch dim in front, [B, N, ...], for many signals on one graph: the results have it too.
         """
-        layer = self.layer(**arguments)
+        given = {name: value for name, value in inputs.items() if value is not None}
+        layer = self._layer(given, arguments)
         # Not by setattr, which torch's modules make slow.
         layer.__dict__["training"] = self.training
         layer.__dict__["backend"] = self.backend
@@ -126,14 +128,19 @@ class Conv(nn.Module):
             return tuple(r.unflatten(0, (signals, -1)) for r in result)
         return result.unflatten(0, (signals, -1))
 
-    def layer(self, **arguments: Any) -> Layer:
-        """The program with these arguments, compiled on this module's parameters."""
-        key = tuple(arguments.items())
+    def _layer(self, given: Mapping[str, Tensor], arguments: dict[str, Any]) -> Layer:
+        """The program with these arguments for these inputs, compiled on this module's parameters."""
+        key = (tuple(arguments.items()), tuple(given))
         found = self._layers.get(key)
         if found is None:
-            found = self._layers[key] = Layer.over(self, program_of(self.program), arguments, self.backend)
+            found = Layer.over(self._owner(), program_of(self.program), arguments, given, self.backend)
+            self._layers[key] = found
         self._last = key
         return found
+
+    def _owner(self) -> nn.Module:
+        """Whose parameters, buffers and modules the program reads by their names."""
+        return self
 
     def graph(
         self, edge_index: Adjacency, sources: int | None, targets: int | None, size: Size = None
@@ -284,6 +291,29 @@ def parameter(*shape: int) -> nn.Parameter:
 def pair_of(channels: Channels) -> tuple[int, int]:
     """Sizes at sources and targets: one number stands for both."""
     return (channels, channels) if isinstance(channels, int) else channels
+
+
+class _Function(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def as_module(function: Callable[..., Any]) -> nn.Module:
+    """A module as it is, or a function as one, so that a program can call it."""
+    return function if isinstance(function, nn.Module) else _Function(function)
+
+
+def see(*pairs: tuple[Any, Tensor | None]) -> None:
+    """Lazy sizes of linear maps from their inputs, where both are there."""
+    for lin, value in pairs:
+        if isinstance(lin, Linear) and value is not None:
+            lin.see(value)
 
 
 def rows(x: Tensor | None) -> int | None:

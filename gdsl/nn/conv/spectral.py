@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from gdsl.nn.conv.base import Adjacency, Conv, parameter
+from gdsl.nn.conv.base import Adjacency, Conv, as_module, parameter
 from gdsl.nn.inits import glorot, zeros
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
@@ -334,17 +334,6 @@ class ChebConv(Conv):
         )
 
 
-class _Function(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
 class ARMAConv(Conv):
     """Stacks of recursive filters side by side, averaged. Bianchi et al., 2019, equations 9 and 10.
 
@@ -378,7 +367,7 @@ class ARMAConv(Conv):
         self.out_channels = out_channels
         self.num_stacks = num_stacks
         self.num_layers = num_layers
-        self.act = act if act is None or isinstance(act, nn.Module) else _Function(act)
+        self.act = None if act is None else as_module(act)
         self.shared_weights = shared_weights
         self.dropout = dropout
         steps = 1 if shared_weights else num_layers

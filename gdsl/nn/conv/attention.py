@@ -1,0 +1,956 @@
+"""Layers that weigh the neighbours by what they are, besides :class:`gdsl.nn.conv.gat.GATConv`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gdsl.layer import Layer
+from gdsl.nn.conv.base import (
+    Adjacency,
+    Channels,
+    Conv,
+    Features,
+    Result,
+    Size,
+    as_columns,
+    pair_of,
+    parameter,
+    program_of,
+    rows,
+)
+from gdsl.nn.inits import glorot, kaiming_uniform, normal, ones, uniform, zeros
+from gdsl.nn.linear import Linear
+from gdsl.runtime.graph import Graph
+
+
+def seen_edges(conv: Conv, graph: Graph, loops: bool) -> Tensor:
+    """The edges that attention weights belong to, [2, E'], as the user wrote them: with self-loops at the end."""
+    edges = (conv.with_loops(graph) if loops else graph).edge_index
+    return edges.flip(0) if conv.flow == "target_to_source" else edges
+
+
+class GATv2Conv(Conv):
+    """Scores that no fixed order of the neighbours explains: a_ij = softmax_j(att . leaky_relu(W_r x_i + W_l x_j)).
+
+    Brody et al., "How Attentive are Graph Attention Networks?", ICLR 2022, equation 7.
+
+    in_channels:    size of the inputs, or of those of sources and targets; -1 takes it from the first call
+    out_channels:   size of the outputs of each head
+    heads:          number of heads
+    concat:         whether the heads are joined, or averaged
+    negative_slope: of the leaky relu
+    dropout:        of the weights, in training
+    add_self_loops: whether to add them
+    edge_dim:       size of the edge features, if there are any
+    fill_value:     edge features of self-loops: a number, or the name of an aggregation of the edges into the node
+    bias:           whether to add one, in the linear maps too
+    share_weights:  whether W_l and W_r are the same
+    residual:       whether to add a linear map of the target's features
+    **kwargs:       of :class:`Conv`
+    """
+
+    program = "gatv2"
+
+    def __init__(
+        self,
+        in_channels: Channels,
+        out_channels: int,
+        heads: int = 1,
+        concat: bool = True,
+        negative_slope: float = 0.2,
+        dropout: float = 0.0,
+        add_self_loops: bool = True,
+        edge_dim: int | None = None,
+        fill_value: float | str = "mean",
+        bias: bool = True,
+        share_weights: bool = False,
+        residual: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(node_dim=0, **kwargs)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.heads = heads
+        self.concat = concat
+        self.negative_slope = negative_slope
+        self.dropout = dropout
+        self.add_self_loops = add_self_loops
+        self.edge_dim = edge_dim
+        self.fill_value = fill_value
+        self.residual = residual
+        self.share_weights = share_weights
+
+        def linear(size: int, to: int = heads * out_channels, bias: bool = False) -> Linear:
+            return Linear(size, to, bias=bias, weight_initializer="glorot")
+
+        sources, targets = pair_of(in_channels)
+        total = out_channels * (heads if concat else 1)
+        self.lin_l = linear(sources, bias=bias)
+        self.lin_r = self.lin_l if share_weights else linear(targets, bias=bias)
+        self.att = parameter(1, heads, out_channels)
+        self.lin_edge = None if edge_dim is None else linear(edge_dim)
+        self.res = linear(targets, total) if residual else None
+        self.bias = parameter(total) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        for lin in (self.lin_l, self.lin_r, self.lin_edge, self.res):
+            if lin is not None:
+                lin.reset_parameters()
+        glorot(self.att)
+        zeros(self.bias)
+
+    def forward(
+        self,
+        x: Features,
+        edge_index: Adjacency,
+        edge_attr: Tensor | None = None,
+        return_attention_weights: bool | None = None,
+    ) -> Result:
+        """[N, in_channels], or a pair of sources and targets, to [N, heads * out_channels].
+
+        edge_attr: [E, edge_dim]
+        return_attention_weights: True asks for ``(result, (edge_index, weights))`` with the weights [E', heads] on the
+                   edges with self-loops
+
+        Raises AssertionError for sources without targets, and for edge features without ``edge_dim``.
+        """
+        bipartite = not isinstance(x, Tensor)
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        assert source.dim() == 2, f"Static graphs not supported in '{type(self).__name__}'"
+        assert target is not None, f"'{type(self).__name__}' needs features of the targets"
+        graph, values = self.graph(edge_index, rows(source), rows(target))
+        edge_attr = as_columns(edge_attr)
+        if self.edge_dim is not None and edge_attr is None:
+            edge_attr = as_columns(values)
+        assert edge_attr is None or self.lin_edge is not None, "edge features need 'edge_dim'"
+        for lin, value in ((self.lin_l, source), (self.lin_r, target), (self.lin_edge, edge_attr), (self.res, target)):
+            if lin is not None and value is not None:
+                lin.see(value)
+        y, alpha = self.run(
+            graph,
+            {"x": source, "z": target, "e": edge_attr},
+            out_channels=self.out_channels,
+            heads=self.heads,
+            bipartite=bipartite,
+            shared=self.share_weights,
+            concat=self.concat,
+            slope=float(self.negative_slope),
+            p=float(self.dropout),
+            loops=self.add_self_loops,
+            fill=self.fill_value,
+            with_bias=self.bias is not None,
+        )
+        return (y, (seen_edges(self, graph, self.add_self_loops), alpha)) if return_attention_weights else y
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
+
+
+class AGNNConv(Conv):
+    """x_i' = sum_j softmax_j(beta cos(x_i, x_j)) x_j. Thekumparampil et al., 2018, equation 5.
+
+    requires_grad:  whether beta is learned; otherwise it is 1
+    add_self_loops: whether to add them
+    **kwargs:       of :class:`Conv`
+    """
+
+    program = "agnn"
+
+    def __init__(self, requires_grad: bool = True, add_self_loops: bool = True, **kwargs: Any):
+        kwargs.setdefault("aggr", "add")
+        super().__init__(**kwargs)
+        self.requires_grad = requires_grad
+        self.add_self_loops = add_self_loops
+        self.beta: Tensor
+        if requires_grad:
+            self.beta = parameter(1)
+        else:
+            self.register_buffer("beta", torch.ones(1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        if self.requires_grad:
+            ones(self.beta)
+
+    def forward(self, x: Tensor, edge_index: Adjacency) -> Tensor:
+        """[N, channels] to [N, channels]."""
+        graph, _ = self.weighted(x, edge_index, None)
+        y: Tensor = self.run(graph, {"x": x}, learned=self.requires_grad, loops=self.add_self_loops)
+        return y
+
+
+class TransformerConv(Conv):
+    """x_i' = W_1 x_i + sum_j softmax_j((W_3 x_i) . (W_4 x_j) / sqrt(d)) W_2 x_j. Shi et al., IJCAI 2021, equation 3.
+
+    in_channels:  size of the inputs, or of those of sources and targets; -1 takes it from the first call
+    out_channels: size of the outputs of each head
+    heads:        number of heads
+    concat:       whether the heads are joined, or averaged
+    beta:         whether a gate weighs W_1 x_i against the rest: equation 5
+    dropout:      of the weights, in training
+    edge_dim:     size of the edge features, if there are any: they are added to keys and values
+    bias:         whether the linear maps have one
+    root_weight:  whether W_1 x_i is added
+    **kwargs:     of :class:`Conv`
+    """
+
+    program = "transformer"
+
+    def __init__(
+        self,
+        in_channels: Channels,
+        out_channels: int,
+        heads: int = 1,
+        concat: bool = True,
+        beta: bool = False,
+        dropout: float = 0.0,
+        edge_dim: int | None = None,
+        bias: bool = True,
+        root_weight: bool = True,
+        **kwargs: Any,
+    ):
+        kwargs.setdefault("aggr", "add")
+        super().__init__(node_dim=0, **kwargs)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.heads = heads
+        self.beta = beta and root_weight
+        self.root_weight = root_weight
+        self.concat = concat
+        self.dropout = dropout
+        self.edge_dim = edge_dim
+        sources, targets = pair_of(in_channels)
+        inner, total = heads * out_channels, out_channels * (heads if concat else 1)
+        self.lin_key = Linear(sources, inner, bias=bias)
+        self.lin_query = Linear(targets, inner, bias=bias)
+        self.lin_value = Linear(sources, inner, bias=bias)
+        self.lin_edge = None if edge_dim is None else Linear(edge_dim, inner, bias=False)
+        self.lin_skip = Linear(targets, total, bias=bias)
+        self.lin_beta = Linear(3 * total, 1, bias=False) if self.beta else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        for lin in (self.lin_key, self.lin_query, self.lin_value, self.lin_edge, self.lin_skip, self.lin_beta):
+            if lin is not None:
+                lin.reset_parameters()
+
+    def forward(
+        self,
+        x: Features,
+        edge_index: Adjacency,
+        edge_attr: Tensor | None = None,
+        return_attention_weights: bool | None = None,
+    ) -> Result:
+        """[N, in_channels], or a pair of sources and targets, to [N, heads * out_channels].
+
+        edge_attr: [E, edge_dim]
+        return_attention_weights: True or False asks for ``(result, (edge_index, weights))`` with the weights [E, heads]
+
+        Raises AssertionError where ``edge_dim`` and the edge features do not come together.
+        """
+        bipartite = not isinstance(x, Tensor)
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        graph, _ = self.graph(edge_index, rows(source), rows(target))
+        assert (edge_attr is None) == (self.lin_edge is None), "'edge_dim' and edge features need each other"
+        for lin, value in (
+            (self.lin_key, source),
+            (self.lin_query, target),
+            (self.lin_value, source),
+            (self.lin_edge, edge_attr),
+            (self.lin_skip, target),
+        ):
+            if lin is not None and value is not None:
+                lin.see(value)
+        y, alpha = self.run(
+            graph,
+            {"x": source, "z": target, "e": edge_attr},
+            out_channels=self.out_channels,
+            heads=self.heads,
+            bipartite=bipartite,
+            concat=self.concat,
+            root_weight=self.root_weight,
+            p=float(self.dropout),
+        )
+        asked = isinstance(return_attention_weights, bool)
+        return (y, (seen_edges(self, graph, False), alpha)) if asked else y
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
+
+
+class SuperGATConv(Conv):
+    """Attention that also learns to tell edges from pairs of nodes without one.
+
+    Kim and Oh, "How to Find Your Friendly Neighborhood", ICLR 2021, equations 3 to 7.
+
+    in_channels:       size of the inputs; -1 takes it from the first call
+    out_channels:      size of the outputs of each head
+    heads:             number of heads
+    concat:            whether the heads are joined, or averaged
+    negative_slope:    of the leaky relu on the scores
+    dropout:           of the weights, in training
+    add_self_loops:    whether to add them
+    bias:              whether to add one
+    attention_type:    "MX", scores of GAT times the probability of the edge, or "SD", scaled dot products
+    neg_sample_ratio:  pairs without an edge for each edge in the loss
+    edge_sample_ratio: the part of the edges in the loss
+    is_undirected:     whether the graph is known to be; otherwise it is made so before pairs are drawn
+    **kwargs:          of :class:`Conv`
+
+    Raises AssertionError for another type of attention, and for ratios that are not above 0, or an edge_sample_ratio
+    above 1.
+    """
+
+    program = "supergat"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        heads: int = 1,
+        concat: bool = True,
+        negative_slope: float = 0.2,
+        dropout: float = 0.0,
+        add_self_loops: bool = True,
+        bias: bool = True,
+        attention_type: str = "MX",
+        neg_sample_ratio: float = 0.5,
+        edge_sample_ratio: float = 1.0,
+        is_undirected: bool = False,
+        **kwargs: Any,
+    ):
+        kwargs.setdefault("aggr", "add")
+        super().__init__(node_dim=0, **kwargs)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.heads = heads
+        self.concat = concat
+        self.negative_slope = negative_slope
+        self.dropout = dropout
+        self.add_self_loops = add_self_loops
+        self.attention_type = attention_type
+        self.neg_sample_ratio = neg_sample_ratio
+        self.edge_sample_ratio = edge_sample_ratio
+        self.is_undirected = is_undirected
+        assert attention_type in ("MX", "SD"), f"there is no attention '{attention_type}'"
+        assert neg_sample_ratio > 0 and 0 < edge_sample_ratio <= 1, "a ratio is out of range"
+        self.lin = Linear(in_channels, heads * out_channels, bias=False, weight_initializer="glorot")
+        mixed = attention_type == "MX"
+        self.att_l = parameter(1, heads, out_channels) if mixed else None
+        self.att_r = parameter(1, heads, out_channels) if mixed else None
+        # Of the last call in training: logits of edges and of drawn pairs, and which of them are edges.
+        self.att_x: Any = None
+        self.att_y: Any = None
+        self.bias = parameter(out_channels * (heads if concat else 1)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        self.lin.reset_parameters()
+        glorot(self.att_l)
+        glorot(self.att_r)
+        zeros(self.bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Adjacency,
+        neg_edge_index: Tensor | None = None,
+        batch: Tensor | None = None,
+    ) -> Tensor:
+        """[N, in_channels] to [N, heads * out_channels].
+
+        neg_edge_index: [2, P] pairs without an edge, for the loss in training; without them they are drawn
+        batch:          [N] the graph of each node: pairs are drawn within a graph
+        """
+        self.lin.see(x)
+        graph, _ = self.weighted(x, edge_index, None)
+        y: Tensor = self.run(graph, {"x": x}, **self._arguments(self.add_self_loops))
+        if self.training:
+            edges = seen_edges(self, graph, self.add_self_loops)
+            there = self.positive_sampling(edges)
+            absent = self.negative_sampling(edges, len(x), batch) if neg_edge_index is None else neg_edge_index
+            pairs = Graph(torch.cat([there, absent.to(there.dtype)], dim=1), len(x))
+            self.att_x = self.run(pairs, {"x": x}, **self._arguments(False), logits=True)
+            self.att_y = self.att_x.new_zeros(len(self.att_x))
+            self.att_y[: there.shape[1]] = 1.0
+        return y
+
+    def _arguments(self, loops: bool) -> dict[str, Any]:
+        return {
+            "out_channels": self.out_channels,
+            "heads": self.heads,
+            "kind": self.attention_type,
+            "concat": self.concat,
+            "slope": float(self.negative_slope),
+            "p": float(self.dropout),
+            "loops": loops,
+            "with_bias": self.bias is not None,
+        }
+
+    # Which pairs are drawn is no arithmetic on tensors of a graph, so that it is done in torch.
+
+    def positive_sampling(self, edge_index: Tensor) -> Tensor:
+        """The edges that are in the loss, [2, E']."""
+        if self.edge_sample_ratio == 1.0:
+            return edge_index
+        kept = torch.rand(edge_index.shape[1], device=edge_index.device) >= 1.0 - self.edge_sample_ratio
+        return edge_index[:, kept]
+
+    def negative_sampling(self, edge_index: Tensor, num_nodes: int, batch: Tensor | None = None) -> Tensor:
+        """Pairs of different nodes, of one graph, without an edge in either direction, [2, P]."""
+        count = int(self.neg_sample_ratio * self.edge_sample_ratio * edge_index.shape[1])
+        if not self.is_undirected:
+            edge_index = torch.cat([edge_index, edge_index.flip(0)], dim=1)
+        if batch is None:
+            return absent_pairs(edge_index, num_nodes, count)
+        found = []
+        where = torch.empty_like(batch)
+        for graph in batch.unique():
+            nodes = (batch == graph).nonzero().squeeze(1)
+            where[nodes] = torch.arange(len(nodes), device=batch.device)
+            inside = edge_index[:, batch[edge_index[0]] == graph]
+            found.append(nodes[absent_pairs(where[inside], len(nodes), count)])
+        return torch.cat(found, dim=1)
+
+    def get_attention_loss(self) -> Tensor:
+        """How badly the last call in training told edges from other pairs: a term for the loss. 0 in evaluation."""
+        if not self.training:
+            return torch.tensor([0], device=self.lin.weight.device)
+        return functional.binary_cross_entropy_with_logits(self.att_x.mean(dim=-1), self.att_y)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads}, "
+            f"type={self.attention_type})"
+        )
+
+
+def absent_pairs(edge_index: Tensor, nodes: int, count: int) -> Tensor:
+    """So many ordered pairs of different nodes that are no edges, all different; fewer where there are not so many."""
+    source, target = edge_index[:, edge_index[0] != edge_index[1]].long()
+    total = nodes * (nodes - 1)
+    # A pair by its number: the target is counted without the source.
+    taken = (source * (nodes - 1) + target - (target > source).long()).unique()
+    found = taken[:0]
+    count = min(count, total - len(taken))
+    while len(found) < count:
+        missing = count - len(found)
+        tries = 2 * missing * total // (total - len(taken)) + 1
+        drawn = torch.randint(total, (tries,), device=taken.device).unique()
+        drawn = drawn[~torch.isin(drawn, taken)]
+        drawn = drawn[torch.randperm(len(drawn), device=taken.device)[:missing]]
+        found, taken = torch.cat([found, drawn]), torch.cat([taken, drawn])
+    source, target = found // max(nodes - 1, 1), found % max(nodes - 1, 1)
+    return torch.stack([source, target + (target >= source).long()])
+
+
+class FAConv(Conv):
+    """x_i' = eps x_i(0) + sum_j tanh(g . [x_i, x_j]) / sqrt(d_i d_j) x_j: weights may be negative.
+
+    Bo et al., "Beyond Low-Frequency Information in Graph Convolutional Networks", AAAI 2021, equations 5 and 6.
+
+    channels:       size of inputs and outputs; -1 takes it from the first call
+    eps:            the part of the initial features
+    dropout:        of the weights, in training
+    cached:         keep the graph of the first call for all others
+    add_self_loops: whether to add them, where the layer normalises
+    normalize:      whether to divide by the degrees; otherwise the call gives the edge weights
+    **kwargs:       of :class:`Conv`
+    """
+
+    program = "fa"
+
+    def __init__(
+        self,
+        channels: int,
+        eps: float = 0.1,
+        dropout: float = 0.0,
+        cached: bool = False,
+        add_self_loops: bool = True,
+        normalize: bool = True,
+        **kwargs: Any,
+    ):
+        kwargs.setdefault("aggr", "add")
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.eps = eps
+        self.dropout = dropout
+        self.cached = cached
+        self.add_self_loops = add_self_loops
+        self.normalize = normalize
+        self.att_l = Linear(channels, 1, bias=False)
+        self.att_r = Linear(channels, 1, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        self.att_l.reset_parameters()
+        self.att_r.reset_parameters()
+
+    def forward(
+        self,
+        x: Tensor,
+        x_0: Tensor,
+        edge_index: Adjacency,
+        edge_weight: Tensor | None = None,
+        return_attention_weights: bool | None = None,
+    ) -> Result:
+        """[N, channels] to [N, channels].
+
+        x_0:         [N, channels] the features before the first of a stack of such layers
+        edge_weight: [E], without ``normalize``
+        return_attention_weights: True or False asks for ``(result, (edge_index, weights))`` with the weights [E'] on
+                     the edges with self-loops
+
+        Raises AssertionError for edge weights with ``normalize``, and for none without it.
+        """
+        assert edge_weight is None or not self.normalize, "a layer that normalises takes no edge weights"
+        graph, weight = self.weighted(x, edge_index, edge_weight, keep=self.cached and self.normalize)
+        assert weight is not None or self.normalize, "a layer that does not normalise needs edge weights"
+        self.att_l.see(x)
+        self.att_r.see(x)
+        y, alpha = self.run(
+            graph,
+            {"x": x, "x_0": x_0, "w": weight},
+            eps=float(self.eps),
+            p=float(self.dropout),
+            normalize=self.normalize,
+            loops=self.add_self_loops,
+        )
+        if not isinstance(return_attention_weights, bool):
+            return y
+        return y, (seen_edges(self, graph, self.normalize and self.add_self_loops), alpha)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.channels}, eps={self.eps})"
+
+
+class FeaStConv(Conv):
+    """x_i' = mean_j sum_h softmax_h(u_h . (x_j - x_i) + c_h) W_h x_j + b.
+
+    Verma et al., "FeaStNet: Feature-Steered Graph Convolutions for 3D Shape Analysis", CVPR 2018, equations 4 and 5.
+
+    in_channels:    size of the inputs; -1 takes it from the first call
+    out_channels:   size of the outputs
+    heads:          number of weights W
+    add_self_loops: whether to add them
+    bias:           whether to add one
+    **kwargs:       of :class:`Conv`
+    """
+
+    program = "feast"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        heads: int = 1,
+        add_self_loops: bool = True,
+        bias: bool = True,
+        **kwargs: Any,
+    ):
+        kwargs.setdefault("aggr", "mean")
+        super().__init__(**kwargs)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.heads = heads
+        self.add_self_loops = add_self_loops
+        self.lin = Linear(in_channels, heads * out_channels, bias=False, weight_initializer="uniform")
+        self.u = Linear(in_channels, heads, bias=False, weight_initializer="uniform")
+        self.c = parameter(heads)
+        self.bias = parameter(out_channels) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        self.lin.reset_parameters()
+        self.u.reset_parameters()
+        normal(self.c, mean=0, std=0.1)
+        normal(self.bias, mean=0, std=0.1)
+
+    def forward(self, x: Features, edge_index: Adjacency) -> Tensor:
+        """[N, in_channels], or a pair of sources and targets, to [N, out_channels]."""
+        bipartite = not isinstance(x, Tensor)
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        graph, _ = self.graph(edge_index, rows(source), rows(target))
+        self.lin.see(source)
+        self.u.see(source)
+        y: Tensor = self.run(
+            graph,
+            {"x": source, "z": target},
+            out_channels=self.out_channels,
+            heads=self.heads,
+            bipartite=bipartite,
+            loops=self.add_self_loops,
+            with_bias=self.bias is not None,
+        )
+        return y
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
+
+
+class GeneralConv(Conv):
+    """x_i' = W_self x_i + aggr_j a_ij W_msg x_j, averaged over the heads. You et al., NeurIPS 2020, section 3.
+
+    in_channels:      size of the inputs, or of those of sources and targets; -1 takes it from the first call
+    out_channels:     size of the outputs
+    in_edge_channels: size of the edge features, if there are any: they are added to the messages
+    aggr:             how messages meet: see :class:`Conv`
+    skip_linear:      whether the target's features go through a linear map even where the sizes are the same
+    directed_msg:     whether messages depend on the source only; otherwise on both ends
+    heads:            number of heads
+    attention:        whether messages have weights
+    attention_type:   "additive" or "dot_product"
+    l2_normalize:     whether to scale the outputs to length 1
+    bias:             whether the linear maps have one
+    **kwargs:         of :class:`Conv`
+
+    Raises ValueError for another type of attention.
+    """
+
+    program = "general"
+
+    def __init__(
+        self,
+        in_channels: Channels,
+        out_channels: int,
+        in_edge_channels: int | None = None,
+        aggr: Any = "add",
+        skip_linear: bool = False,
+        directed_msg: bool = True,
+        heads: int = 1,
+        attention: bool = False,
+        attention_type: str = "additive",
+        l2_normalize: bool = False,
+        bias: bool = True,
+        **kwargs: Any,
+    ):
+        super().__init__(aggr, node_dim=0, **kwargs)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.in_edge_channels = in_edge_channels
+        self.skip_linear = skip_linear
+        self.directed_msg = directed_msg
+        self.heads = heads
+        self.attention = attention
+        self.attention_type = attention_type
+        self.normalize_l2 = l2_normalize
+        sources, targets = pair_of(in_channels)
+        self.lin_msg = Linear(sources, out_channels * heads, bias=bias)
+        if not directed_msg:
+            self.lin_msg_i = Linear(sources, out_channels * heads, bias=bias)
+        mapped = skip_linear or in_channels != out_channels
+        self.lin_self = Linear(targets, out_channels, bias=bias) if mapped else nn.Identity()
+        if in_edge_channels is not None:
+            self.lin_edge = Linear(in_edge_channels, out_channels * heads, bias=bias)
+        if attention:
+            if attention_type == "additive":
+                self.att_msg = parameter(1, heads, out_channels)
+            elif attention_type == "dot_product":
+                self.register_buffer("scaler", torch.tensor(out_channels, dtype=torch.float).sqrt())
+            else:
+                raise ValueError(f"Attention type '{attention_type}' not supported")
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        for lin in (self.lin_msg, self.lin_self, self._modules.get("lin_edge")):
+            if isinstance(lin, Linear):
+                lin.reset_parameters()
+        glorot(self._parameters.get("att_msg"))
+        if not self.directed_msg:
+            self.lin_msg_i.reset_parameters()
+
+    def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None, size: Size = None) -> Tensor:
+        """[N, in_channels], or a pair of sources and targets, to [N, out_channels].
+
+        edge_attr: [E, in_edge_channels]
+
+        Raises AttributeError for edge features without ``in_edge_channels``.
+        """
+        bipartite = not isinstance(x, Tensor)
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        graph, _ = self.graph(edge_index, rows(source), rows(target), size)
+        self.lin_msg.see(source)
+        if not self.directed_msg:
+            self.lin_msg_i.see(source)
+        if isinstance(self.lin_self, Linear) and target is not None:
+            self.lin_self.see(target)
+        if edge_attr is not None:
+            self.lin_edge.see(edge_attr)
+        y: Tensor = self.run(
+            graph,
+            {"x": source, "z": target, "e": edge_attr},
+            out_channels=self.out_channels,
+            heads=self.heads,
+            bipartite=bipartite,
+            attention=self.attention_type if self.attention else "none",
+            normalize=self.normalize_l2,
+        )
+        return y
+
+
+class HypergraphConv(Conv):
+    """X' = D^-1 H W B^-1 H^T X Theta for the incidence matrix H of nodes and hyperedges.
+
+    Bai et al., "Hypergraph Convolution and Hypergraph Attention", 2019, equations 7 and 14.
+
+    in_channels:    size of the inputs; -1 takes it from the first call
+    out_channels:   size of the outputs of each head
+    use_attention:  whether H has learned weights, from the features of nodes and hyperedges
+    attention_mode: "node": weights of the nodes of a hyperedge add up to 1; "edge": those of the hyperedges of a node
+    heads, concat, negative_slope, dropout: of the attention, as in :class:`GATv2Conv`
+    bias:           whether to add one
+    **kwargs:       of :class:`Conv`, without ``flow``
+
+    Raises AssertionError for another mode.
+    """
+
+    program = "hypergraph"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        use_attention: bool = False,
+        attention_mode: str = "node",
+        heads: int = 1,
+        concat: bool = True,
+        negative_slope: float = 0.2,
+        dropout: float = 0,
+        bias: bool = True,
+        **kwargs: Any,
+    ):
+        kwargs.setdefault("aggr", "add")
+        super().__init__(flow="source_to_target", node_dim=0, **kwargs)
+        assert attention_mode in ("node", "edge"), f"there is no mode '{attention_mode}'"
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.use_attention = use_attention
+        self.attention_mode = attention_mode
+        self.negative_slope = negative_slope
+        self.dropout = dropout
+        self.heads = heads if use_attention else 1
+        self.concat = concat or not use_attention
+        self.lin = Linear(in_channels, self.heads * out_channels, bias=False, weight_initializer="glorot")
+        if use_attention:
+            self.att = parameter(1, heads, 2 * out_channels)
+        self.bias = parameter(out_channels * (heads if concat else 1)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        self.lin.reset_parameters()
+        glorot(self._parameters.get("att"))
+        zeros(self.bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        hyperedge_index: Tensor,
+        hyperedge_weight: Tensor | None = None,
+        hyperedge_attr: Tensor | None = None,
+        num_edges: int | None = None,
+    ) -> Tensor:
+        """[N, in_channels] to [N, heads * out_channels].
+
+        hyperedge_index:  [2, I] nodes, and a hyperedge that each of them is in
+        hyperedge_weight: [M]
+        hyperedge_attr:   [M, in_channels], for the attention
+        num_edges:        the number M of hyperedges; without it the largest index plus one
+
+        Raises AssertionError for attention without ``hyperedge_attr``.
+        """
+        assert hyperedge_attr is not None or not self.use_attention, "attention needs 'hyperedge_attr'"
+        given = [len(t) for t in (hyperedge_weight, hyperedge_attr) if t is not None]
+        if num_edges is None:
+            num_edges = int(hyperedge_index[1].max()) + 1 if hyperedge_index.numel() else 0
+        # Hyperedges without nodes change nothing, so that there may be more weights than hyperedges.
+        graph, _ = self.graph(hyperedge_index, len(x), max([num_edges, *given]))
+        self.lin.see(x)
+        y: Tensor = self.run(
+            graph,
+            {"x": x, "w": hyperedge_weight, "f": hyperedge_attr},
+            out_channels=self.out_channels,
+            heads=self.heads,
+            attention=self.attention_mode if self.use_attention else "none",
+            concat=self.concat,
+            slope=float(self.negative_slope),
+            p=float(self.dropout),
+            with_bias=self.bias is not None,
+        )
+        return y
+
+
+class GroupedLinear(nn.Module):
+    """A linear map of each of some groups of features, [groups, in_channels / groups, out_channels / groups].
+
+    Raises AssertionError for sizes that are no multiples of ``groups``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, groups: int = 1, bias: bool = True):
+        super().__init__()
+        assert in_channels % groups == 0 and out_channels % groups == 0, "sizes are multiples of 'groups'"
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.groups = groups
+        self.weight = parameter(groups, in_channels // groups, out_channels // groups)
+        self.bias = parameter(out_channels) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias anew."""
+        kaiming_uniform(self.weight, fan=self.weight.size(1), a=math.sqrt(5))
+        uniform(self.weight.size(1), self.bias)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, groups={self.groups})"
+
+
+class MultiHead(nn.Module):
+    """The parameters of :class:`DNAConv`: maps to queries, keys and values.
+
+    Raises AssertionError for sizes that are no multiples of ``heads`` and ``groups``, and where the larger of the two
+    is no multiple of the other.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, heads: int, groups: int, dropout: float, bias: bool):
+        super().__init__()
+        assert in_channels % heads == 0 and out_channels % heads == 0, "sizes are multiples of 'heads'"
+        assert in_channels % groups == 0 and out_channels % groups == 0, "sizes are multiples of 'groups'"
+        assert max(groups, heads) % min(groups, heads) == 0, "'heads' and 'groups' divide one another"
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.heads = heads
+        self.groups = groups
+        self.dropout = dropout
+        self.bias = bias
+        self.lin_q = GroupedLinear(in_channels, out_channels, groups, bias)
+        self.lin_k = GroupedLinear(in_channels, out_channels, groups, bias)
+        self.lin_v = GroupedLinear(in_channels, out_channels, groups, bias)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        for lin in (self.lin_q, self.lin_k, self.lin_v):
+            lin.reset_parameters()
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads}, "
+            f"groups={self.groups}, dropout={self.dropout}, bias={self.bias})"
+        )
+
+
+class DNAConv(Conv):
+    """Each node's last layer attends to all layers so far of each neighbour, with the weights of GCN on the edges.
+
+    Fey, "Just Jump: Dynamic Neighborhood Aggregation in Graph Neural Networks", 2019, equations 2 to 4.
+
+    channels:       size of inputs and outputs
+    heads:          number of heads
+    groups:         number of groups of features that the linear maps keep apart
+    dropout:        of the attention, in training
+    cached:         keep the graph and weights of the first call for all others
+    normalize:      whether to divide by the degrees
+    add_self_loops: whether to add them, where the layer normalises
+    bias:           whether the linear maps have one
+    **kwargs:       of :class:`Conv`
+
+    Raises AssertionError for channels that are no multiple of ``heads`` and ``groups``.
+    """
+
+    program = "dna"
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int = 1,
+        groups: int = 1,
+        dropout: float = 0.0,
+        cached: bool = False,
+        normalize: bool = True,
+        add_self_loops: bool = True,
+        bias: bool = True,
+        **kwargs: Any,
+    ):
+        kwargs.setdefault("aggr", "add")
+        super().__init__(node_dim=0, **kwargs)
+        self.bias = bias
+        self.cached = cached
+        self.normalize = normalize
+        self.add_self_loops = add_self_loops
+        self.multi_head = MultiHead(channels, channels, heads, groups, dropout, bias)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        self.multi_head.reset_parameters()
+
+    def _layer(self, given: Mapping[str, Tensor], arguments: dict[str, Any]) -> Layer:
+        """As in :class:`Conv`, with the parameters inside ``multi_head`` under names that a program can declare."""
+        inside = {
+            f"{part.removeprefix('lin_')}_{name}": value
+            for part, lin in self.multi_head.named_children()
+            for name, value in lin.named_parameters()
+        }
+        key = (tuple(arguments.items()), tuple(given))
+        found = self._layers.get(key)
+        if found is None:
+            owner = nn.Module()
+            owner.aggr_module = self.aggr_module
+            owner._parameters.update(inside)
+            found = Layer.over(owner, program_of(self.program), arguments, given, self.backend)
+            self._layers[key] = found
+        found._parameters.update(inside)  # they may have been replaced since
+        self._last = key
+        return found
+
+    def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
+        """[N, layers, channels] and weights [E] to [N, channels].
+
+        Raises ValueError for features of another shape.
+        """
+        if x.dim() != 3:
+            raise ValueError("Feature shape must be [num_nodes, num_layers, channels].")
+        graph, weight = self.weighted(x[:, 0], edge_index, edge_weight, keep=self.cached and self.normalize)
+        parts = self.multi_head
+        y: Tensor = self.run(
+            graph,
+            {"x": x, "w": weight},
+            channels=parts.in_channels,
+            heads=parts.heads,
+            size=parts.in_channels // parts.heads,
+            groups=parts.groups,
+            width=parts.in_channels // parts.groups,
+            p=float(parts.dropout),
+            normalize=self.normalize,
+            loops=self.add_self_loops,
+            with_bias=self.bias,
+        )
+        return y
+
+    def __repr__(self) -> str:
+        parts = self.multi_head
+        return f"{type(self).__name__}({parts.in_channels}, heads={parts.heads}, groups={parts.groups})"

@@ -1,0 +1,532 @@
+"""Layers with a network on the edges or after the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gdsl.nn.aggr import MultiAggregation
+from gdsl.nn.conv.base import (
+    Adjacency,
+    Channels,
+    Conv,
+    Features,
+    Size,
+    as_columns,
+    as_module,
+    pair_of,
+    parameter,
+    rows,
+    see,
+)
+from gdsl.nn.inits import constant, reset, zeros
+from gdsl.nn.linear import Linear
+from gdsl.nn.neighbors import knn
+
+
+class GINConv(Conv):
+    """nn((1 + eps) x_i + sum_j x_j). Xu et al., ICLR 2019, equation 4.1.
+
+    nn:        a module, [N, channels] to [N, out]
+    eps:       at first
+    train_eps: whether it is learned
+    **kwargs:  of :class:`Conv`
+    """
+
+    program = "gin"
+
+    def __init__(self, nn: nn.Module, eps: float = 0.0, train_eps: bool = False, **kwargs: Any):
+        kwargs.setdefault("aggr", "add")
+        super().__init__(**kwargs)
+        self.nn = as_module(nn)
+        self.initial_eps = eps
+        self.eps: Tensor
+        if train_eps:
+            self.eps = parameter(1)
+        else:
+            self.register_buffer("eps", torch.empty(1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the network's parameters anew, and eps as at first."""
+        super().reset_parameters()
+        reset(self.nn)
+        constant(self.eps, self.initial_eps)
+
+    def forward(self, x: Features, edge_index: Adjacency, size: Size = None) -> Tensor:
+        """[N, channels], or a pair of sources and targets (or None), to [N, out]."""
+        bipartite = not isinstance(x, Tensor)
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        graph, _ = self.graph(edge_index, rows(source), rows(target), size)
+        learned = isinstance(self.eps, nn.Parameter)
+        y: Tensor = self.run(graph, {"x": source, "z": target}, bipartite=bipartite, learned=learned)
+        return y
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(nn={self.nn})"
+
+
+class GINEConv(Conv):
+    """nn((1 + eps) x_i + sum_j relu(x_j + e_ji)). Hu et al., ICLR 2020, appendix A.
+
+    nn:        a module, [N, channels] to [N, out]
+    eps:       at first
+    train_eps: whether it is learned
+    edge_dim:  size of the edge features, if it is not that of the nodes': a linear map then goes before
+    **kwargs:  of :class:`Conv`
+
+    Raises ValueError where the size that ``nn`` takes cannot be told.
+    """
+
+    program = "gine"
+
+    def __init__(
+        self, nn: nn.Module, eps: float = 0.0, train_eps: bool = False, edge_dim: int | None = None, **kwargs: Any
+    ):
+        kwargs.setdefault("aggr", "add")
+        super().__init__(**kwargs)
+        self.nn = as_module(nn)
+        self.initial_eps = eps
+        self.eps: Tensor
+        if train_eps:
+            self.eps = parameter(1)
+        else:
+            self.register_buffer("eps", torch.empty(1))
+        self.lin = None if edge_dim is None else Linear(edge_dim, _inputs_of(self.nn))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, and eps as at first."""
+        super().reset_parameters()
+        reset(self.nn)
+        constant(self.eps, self.initial_eps)
+        if self.lin is not None:
+            self.lin.reset_parameters()
+
+    def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None, size: Size = None) -> Tensor:
+        """[N, channels], or a pair of sources and targets (or None), and [E, edge_dim], to [N, out].
+
+        Raises ValueError for edge features of another size than the nodes'.
+        """
+        bipartite = not isinstance(x, Tensor)
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        graph, values = self.graph(edge_index, rows(source), rows(target), size)
+        edge_attr = as_columns(edge_attr if values is None else values)
+        if self.lin is None and edge_attr is not None and source.size(-1) != edge_attr.size(-1):
+            raise ValueError(
+                "Node and edge feature dimensionalities do not match. Consider setting the 'edge_dim' attribute of "
+                "'GINEConv'"
+            )
+        see((self.lin, edge_attr))
+        y: Tensor = self.run(
+            graph,
+            {"x": source, "z": target, "e": edge_attr},
+            bipartite=bipartite,
+            learned=isinstance(self.eps, nn.Parameter),
+        )
+        return y
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(nn={self.nn})"
+
+
+def _inputs_of(network: nn.Module) -> int:
+    """The number of features that a network takes, as its first linear map tells."""
+    first: Any = network[0] if isinstance(network, nn.Sequential) else network
+    for name in ("in_features", "in_channels"):
+        if hasattr(first, name):
+            return int(getattr(first, name))
+    raise ValueError("Could not infer input channels from `nn`.")
+
+
+class EdgeConv(Conv):
+    """max_j nn([x_i, x_j - x_i]). Wang et al., TOG 2019, equation 8.
+
+    nn:       a module, [E, 2 * channels] to [E, out]
+    aggr:     how messages meet
+    **kwargs: of :class:`Conv`
+    """
+
+    program = "edge"
+
+    def __init__(self, nn: nn.Module, aggr: Any = "max", **kwargs: Any):
+        super().__init__(aggr, **kwargs)
+        self.nn = as_module(nn)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the network's parameters anew."""
+        super().reset_parameters()
+        reset(self.nn)
+
+    def forward(self, x: Features, edge_index: Adjacency) -> Tensor:
+        """[N, channels], or a pair of sources and targets, to [N, out]."""
+        bipartite = not isinstance(x, Tensor)
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        graph, _ = self.graph(edge_index, rows(source), rows(target))
+        y: Tensor = self.run(graph, {"x": source, "z": target}, bipartite=bipartite)
+        return y
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(nn={self.nn})"
+
+
+class DynamicEdgeConv(EdgeConv):
+    """:class:`EdgeConv` on the k nearest neighbours in feature space. Wang et al., TOG 2019, section 3.2.
+
+    nn:          a module, [E, 2 * channels] to [E, out]
+    k:           number of neighbours; a point is its own first one
+    aggr:        how messages meet
+    num_workers: accepted for torch_geometric's sake
+    **kwargs:    of :class:`Conv`
+
+    The neighbours are found outside the program, by a KD-tree or by distances in torch.
+    """
+
+    def __init__(self, nn: nn.Module, k: int, aggr: Any = "max", num_workers: int = 1, **kwargs: Any):
+        super().__init__(nn, aggr, flow="source_to_target", **kwargs)
+        self.k = k
+        self.num_workers = num_workers
+
+    def forward(self, x: Features, batch: Tensor | tuple[Tensor | None, Tensor | None] | None = None) -> Tensor:
+        """[N, channels], or a pair of sources and targets, to [N, out].
+
+        batch: [N] the graph of each point, or a pair: neighbours are of the same graph
+
+        Raises ValueError for features of more dims.
+        """
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        if source.dim() != 2:
+            raise ValueError("Static graphs not supported in DynamicEdgeConv")
+        of_source, of_target = batch if isinstance(batch, tuple) else (batch, batch)
+        assert target is not None
+        edge_index = knn(source, target, self.k, of_source, of_target).flip(0)
+        return super().forward(x, edge_index)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(nn={self.nn}, k={self.k})"
+
+
+class NNConv(Conv):
+    """W x_i + sum_j x_j nn(e_ji): a matrix for every edge. Gilmer et al., ICML 2017, section 5.1.
+
+    in_channels, out_channels: sizes, or a pair for the first; -1 takes it from the first call
+    nn:          a module, [E, edge_dim] to [E, in_channels * out_channels]
+    aggr:        how messages meet
+    root_weight: whether to add the target's own features
+    bias:        whether to add one
+    **kwargs:    of :class:`Conv`
+    """
+
+    program = "nnconv"
+
+    def __init__(
+        self,
+        in_channels: Channels,
+        out_channels: int,
+        nn: nn.Module,
+        aggr: Any = "add",
+        root_weight: bool = True,
+        bias: bool = True,
+        **kwargs: Any,
+    ):
+        super().__init__(aggr, **kwargs)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.nn = as_module(nn)
+        self.root_weight = root_weight
+        self.in_channels_l, targets = pair_of(in_channels)
+        if root_weight:
+            self.lin = Linear(targets, out_channels, bias=False, weight_initializer="uniform")
+        self.bias = parameter(out_channels) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        reset(self.nn)
+        if self.root_weight:
+            self.lin.reset_parameters()
+        zeros(self.bias)
+
+    def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None, size: Size = None) -> Tensor:
+        """[N, in_channels], or a pair of sources and targets (or None), and [E, edge_dim], to [N, out_channels]."""
+        bipartite = not isinstance(x, Tensor)
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        graph, values = self.graph(edge_index, rows(source), rows(target), size)
+        see((self._modules.get("lin"), target))
+        y: Tensor = self.run(
+            graph,
+            {"x": source, "z": target, "e": as_columns(edge_attr if values is None else values)},
+            in_channels=source.shape[-1],
+            out_channels=self.out_channels,
+            bipartite=bipartite,
+            with_bias=self.bias is not None,
+        )
+        return y
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, aggr={self.aggr}, nn={self.nn})"
+
+
+ECConv = NNConv  # torch_geometric's other name: Simonovsky and Komodakis, CVPR 2017
+
+
+class CGConv(Conv):
+    """x_i + sum_j sigmoid(W_f z) softplus(W_s z) with z = [x_i, x_j, e]. Xie and Grossman, PRL 2018, equation 5.
+
+    channels:   size of inputs and outputs, or of sources and targets
+    dim:        size of the edge features
+    aggr:       how messages meet
+    batch_norm: whether a batch norm comes after the sum
+    bias:       whether the linear maps have one
+    **kwargs:   of :class:`Conv`
+    """
+
+    program = "cg"
+
+    def __init__(
+        self,
+        channels: Channels,
+        dim: int = 0,
+        aggr: Any = "add",
+        batch_norm: bool = False,
+        bias: bool = True,
+        **kwargs: Any,
+    ):
+        super().__init__(aggr, **kwargs)
+        self.channels = channels
+        self.dim = dim
+        self.batch_norm = batch_norm
+        sources, targets = pair_of(channels)
+        self.lin_f = nn.Linear(sources + targets + dim, targets, bias=bias)
+        self.lin_s = nn.Linear(sources + targets + dim, targets, bias=bias)
+        self.bn = nn.BatchNorm1d(targets) if batch_norm else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        for module in (self.lin_f, self.lin_s, self.bn):
+            reset(module)
+
+    def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None) -> Tensor:
+        """[N, channels], or a pair of sources and targets, and [E, dim], to [N, channels]."""
+        bipartite = not isinstance(x, Tensor)
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        graph, values = self.graph(edge_index, rows(source), rows(target))
+        y: Tensor = self.run(
+            graph,
+            {"x": source, "z": target, "e": as_columns(edge_attr if values is None else values)},
+            channels=pair_of(self.channels)[1],
+            bipartite=bipartite,
+        )
+        return y
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.channels}, dim={self.dim})"
+
+
+class ResGatedGraphConv(Conv):
+    """W_1 x_i + sum_j gate(W_2 x_i + W_3 x_j) W_4 x_j. Bresson and Laurent, 2017, equation 11.
+
+    in_channels, out_channels: sizes, or a pair for the first; -1 takes it from the first call
+    act:         the gate: a module or a function
+    edge_dim:    size of the edge features, if there are any: they stand beside the node's
+    root_weight: whether to add the target's own features
+    bias:        whether to add one
+    **kwargs:    of :class:`Conv`
+    """
+
+    program = "res_gated"
+
+    def __init__(
+        self,
+        in_channels: Channels,
+        out_channels: int,
+        act: Callable[[Tensor], Tensor] = nn.Sigmoid(),  # noqa: B008
+        edge_dim: int | None = None,
+        root_weight: bool = True,
+        bias: bool = True,
+        **kwargs: Any,
+    ):
+        kwargs.setdefault("aggr", "add")
+        super().__init__(**kwargs)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.act = as_module(act)
+        self.edge_dim = edge_dim
+        self.root_weight = root_weight
+        sources, targets = pair_of(in_channels)
+        more = edge_dim or 0
+        self.lin_key = Linear(targets + more, out_channels)
+        self.lin_query = Linear(sources + more, out_channels)
+        self.lin_value = Linear(sources + more, out_channels)
+        self.lin_skip = Linear(targets, out_channels, bias=False) if root_weight else None
+        self.bias = parameter(out_channels) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        for lin in (self.lin_key, self.lin_query, self.lin_value, self.lin_skip):
+            reset(lin)
+        zeros(self.bias)
+
+    def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None) -> Tensor:
+        """[N, in_channels], or a pair of sources and targets, and [E, edge_dim], to [N, out_channels].
+
+        Raises AssertionError for edge features where there should be none, and the other way round.
+        """
+        bipartite = not isinstance(x, Tensor)
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        graph, values = self.graph(edge_index, rows(source), rows(target))
+        edge_attr = as_columns(edge_attr if values is None or self.edge_dim is None else values)
+        assert (edge_attr is not None) == (self.edge_dim is not None)
+        if edge_attr is None:
+            see((self.lin_key, target), (self.lin_query, source), (self.lin_value, source))
+        see((self.lin_skip, target))
+        y: Tensor = self.run(
+            graph,
+            {"x": source, "z": target, "e": edge_attr},
+            out_channels=self.out_channels,
+            bipartite=bipartite,
+            with_bias=self.bias is not None,
+        )
+        return y
+
+
+class MessageNorm(nn.Module):
+    """scale |x| msg / |msg|. Li et al., "DeeperGCN", 2020, equation 7.
+
+    learn_scale: whether the scale is learned
+    """
+
+    def __init__(self, learn_scale: bool = False):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1), requires_grad=learn_scale)
+
+    def reset_parameters(self) -> None:
+        """Back to 1."""
+        constant(self.scale, 1.0)
+
+    def forward(self, x: Tensor, msg: Tensor, p: float = 2.0) -> Tensor:
+        """[N, in] and [N, out] to [N, out]"""
+        length = x.norm(p=p, dim=-1, keepdim=True)
+        return nn.functional.normalize(msg, p=p, dim=-1) * length * self.scale
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": lambda size: nn.BatchNorm1d(size, affine=True),
+    "layer": lambda size: nn.LayerNorm(size, elementwise_affine=True),
+    "instance": lambda size: nn.InstanceNorm1d(size, affine=False),
+}
+
+
+def _perceptron(channels: Sequence[int], norm: str | None, bias: bool) -> nn.Sequential:
+    """Linear maps with a norm, a relu and a dropout of nothing between them, as torch_geometric numbers them."""
+    if norm and norm not in NORMS:
+        raise NotImplementedError(f'Normalization layer "{norm}" not supported.')
+    parts: list[nn.Module] = []
+    for k in range(1, len(channels)):
+        parts.append(Linear(channels[k - 1], channels[k], bias=bias))
+        if k < len(channels) - 1:
+            parts += [*([NORMS[norm](channels[k])] if norm else []), nn.ReLU(), nn.Dropout(0.0)]
+    return nn.Sequential(*parts)
+
+
+class GENConv(Conv):
+    """mlp(x_i + aggr_j (relu(x_j + e_ji) + eps)). Li et al., "DeeperGCN", 2020, equations 2 to 5.
+
+    in_channels, out_channels: sizes, or a pair for the first; -1 takes it from the first call
+    aggr:            "softmax", "softmax_sg" (no gradient through the weights), "power", any of :mod:`gdsl.nn.aggr`
+    t, learn_t:      inverse temperature of the softmax, and whether it is learned
+    p, learn_p:      power of the power mean, and whether it is learned
+    msg_norm, learn_msg_scale: a norm of what is aggregated, by :class:`MessageNorm`
+    norm:            in the network: "batch", "layer", "instance" or None
+    num_layers, expansion: of the network: layers, and how much wider the inner ones are
+    eps:             what is added to messages
+    bias:            whether the linear maps have one
+    edge_dim:        size of the edge features, if there are any
+    **kwargs:        of :class:`Conv`
+
+    Raises NotImplementedError for a norm that there is not. :class:`MessageNorm` runs in torch, on nodes.
+    """
+
+    program = "gen"
+
+    def __init__(
+        self,
+        in_channels: Channels,
+        out_channels: int,
+        aggr: Any = "softmax",
+        t: float = 1.0,
+        learn_t: bool = False,
+        p: float = 1.0,
+        learn_p: bool = False,
+        msg_norm: bool = False,
+        learn_msg_scale: bool = False,
+        norm: str | None = "batch",
+        num_layers: int = 2,
+        expansion: int = 2,
+        eps: float = 1e-7,
+        bias: bool = False,
+        edge_dim: int | None = None,
+        **kwargs: Any,
+    ):
+        semi_grad = aggr == "softmax_sg"
+        if isinstance(aggr, str):
+            aggr = {"softmax_sg": "softmax", "power": "powermean"}.get(aggr, aggr)
+        if "aggr_kwargs" not in kwargs and aggr == "softmax":
+            kwargs["aggr_kwargs"] = {"t": t, "learn": learn_t, "semi_grad": semi_grad}
+        elif "aggr_kwargs" not in kwargs and aggr == "powermean":
+            kwargs["aggr_kwargs"] = {"p": p, "learn": learn_p}
+        super().__init__(aggr, **kwargs)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.eps = eps
+        sources, targets = pair_of(in_channels)
+        multi = isinstance(self.aggr_module, MultiAggregation)
+        aggregated = self.aggr_module.get_out_channels(out_channels) if multi else out_channels
+        sizes = {"lin_src": sources, "lin_edge": edge_dim, "lin_aggr_out": aggregated, "lin_dst": targets}
+        for name, size in sizes.items():
+            if size is not None and size != out_channels:
+                self.add_module(name, Linear(size, out_channels, bias=bias))
+        inner = [out_channels * expansion] * (num_layers - 1)
+        self.mlp = _perceptron([out_channels, *inner, out_channels], norm, bias)
+        if msg_norm:
+            self.msg_norm = MessageNorm(learn_msg_scale)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        for name in ("mlp", "msg_norm", "lin_src", "lin_edge", "lin_aggr_out", "lin_dst"):
+            reset(self._modules.get(name))
+
+    def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None, size: Size = None) -> Tensor:
+        """[N, in_channels], or a pair of sources and targets (or None), and [E, edge_dim], to [N, out_channels].
+
+        Raises AssertionError for edge features of a size that the layer was not made for.
+        """
+        bipartite = not isinstance(x, Tensor)
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        graph, values = self.graph(edge_index, rows(source), rows(target), size)
+        edge_attr = as_columns(edge_attr if values is None else values)
+        parts = self._modules
+        if edge_attr is not None:
+            assert "lin_edge" in parts or edge_attr.size(-1) == self.out_channels
+        see((parts.get("lin_src"), source), (parts.get("lin_dst"), target), (parts.get("lin_edge"), edge_attr))
+        y: Tensor = self.run(
+            graph,
+            {"x": source, "z": target, "e": edge_attr},
+            out_channels=self.out_channels,
+            bipartite=bipartite,
+            eps=float(self.eps),
+        )
+        return y
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, aggr={self.aggr})"

@@ -1,0 +1,169 @@
+"""Neighbours in space: k nearest, within a radius, farthest points. Interface of torch_cluster and torch_geometric.
+
+On the CPU by SciPy's k-d tree where it is installed; else by distances in torch. Which points are neighbours has no
+derivative; distances that a layer computes from them have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from gdsl.runtime.neighbors import tree_class
+
+
+def knn(x: Tensor, y: Tensor, k: int, batch_x: Tensor | None = None, batch_y: Tensor | None = None) -> Tensor:
+    """For each point of y, its k nearest points of x: [2, E], row 0 the point of y, row 1 that of x, nearest first.
+
+    x, y:             [N, d] and [M, d]
+    batch_x, batch_y: [N] and [M] the group of each point: neighbours are of the same group
+
+    Raises ValueError for another shape, a k below 1, or positions that are not finite.
+    """
+    if k < 1:
+        raise ValueError(f"the number of neighbours must be at least 1, but it is {k}")
+    parts = []
+    for of_x, of_y in _groups(x, y, batch_x, batch_y):
+        here = min(k, len(of_x))
+        if here and len(of_y):
+            near = of_x[_nearest(x[of_x], y[of_y], here)]
+            parts.append(torch.stack([of_y.repeat_interleave(here), near.flatten()]))
+    return _sorted(parts, x)
+
+
+def knn_graph(
+    x: Tensor,
+    k: int,
+    batch: Tensor | None = None,
+    loop: bool = False,
+    flow: str = "source_to_target",
+    cosine: bool = False,
+    num_workers: int = 1,
+    batch_size: int | None = None,
+) -> Tensor:
+    """``edge_index`` [2, E] from the k nearest neighbours of each point to it, or the other way with another ``flow``.
+
+    loop:   whether a point is its own neighbour
+    cosine: nearest by angle; points of length 0 are far from all
+    num_workers, batch_size: accepted for torch_geometric's sake
+
+    Raises what :func:`knn` raises.
+    """
+    points = torch.nn.functional.normalize(x, dim=-1) if cosine else x
+    found = knn(points, points, k if loop else k + 1, batch, batch)
+    target, source = found
+    if not loop:
+        # A point may be behind others at the same place: then the last neighbour goes.
+        keep = source != target
+        source, target = source[keep], target[keep]
+        count = torch.bincount(target, minlength=len(x))
+        place = torch.arange(len(target), device=x.device) - (count.cumsum(0) - count)[target]
+        source, target = source[place < k], target[place < k]
+    return torch.stack([source, target] if flow == "source_to_target" else [target, source])
+
+
+def radius(
+    x: Tensor,
+    y: Tensor,
+    r: float,
+    batch_x: Tensor | None = None,
+    batch_y: Tensor | None = None,
+    max_num_neighbors: int = 32,
+    num_workers: int = 1,
+    batch_size: int | None = None,
+) -> Tensor:
+    """For each point of y, points of x within a distance: [2, E] as :func:`knn`, by index and at most so many.
+
+    Raises ValueError for another shape, or positions that are not finite.
+    """
+    parts = []
+    for of_x, of_y in _groups(x, y, batch_x, batch_y):
+        if not len(of_x):
+            continue
+        near = torch.cdist(y[of_y].detach().double(), x[of_x].detach().double()) <= r
+        near &= near.cumsum(dim=1) <= max_num_neighbors
+        a, b = near.nonzero().t()
+        parts.append(torch.stack([of_y[a], of_x[b]]))
+    return _sorted(parts, x)
+
+
+def radius_graph(
+    x: Tensor,
+    r: float,
+    batch: Tensor | None = None,
+    loop: bool = False,
+    max_num_neighbors: int = 32,
+    flow: str = "source_to_target",
+    num_workers: int = 1,
+    batch_size: int | None = None,
+) -> Tensor:
+    """``edge_index`` [2, E] between points within a distance, at most so many into each; see :func:`radius`."""
+    target, source = radius(x, x, r, batch, batch, max_num_neighbors + (not loop))
+    if not loop:
+        keep = source != target
+        source, target = source[keep], target[keep]
+        count = torch.bincount(target, minlength=len(x))
+        place = torch.arange(len(target), device=x.device) - (count.cumsum(0) - count)[target]
+        source, target = source[place < max_num_neighbors], target[place < max_num_neighbors]
+    return torch.stack([source, target] if flow == "source_to_target" else [target, source])
+
+
+def fps(x: Tensor, batch: Tensor | None = None, ratio: float = 0.5, random_start: bool = True) -> Tensor:
+    """Farthest point sampling: the indices of a part of the points, each the farthest from those before it.
+
+    x:            [N, d]
+    batch:        [N] the group of each point; the part is taken of each
+    ratio:        the part, rounded up
+    random_start: whether the first point of a group is a random one, and not the first
+
+    Qi et al., "PointNet++", NeurIPS 2017, section 3.2. Raises ValueError for a ratio outside (0, 1].
+    """
+    if not 0.0 < ratio <= 1.0:
+        raise ValueError(f"the ratio must be above 0 and at most 1, but it is {ratio}")
+    chosen = []
+    for members, _ in _groups(x, x, batch, batch):
+        points = x[members].detach().double()
+        count = -int(-ratio * len(points) // 1)
+        start = int(torch.randint(len(points), (1,))) if random_start else 0
+        found = [start]
+        distance = (points - points[start]).square().sum(dim=1)
+        for _ in range(count - 1):
+            found.append(int(distance.argmax()))
+            distance = torch.minimum(distance, (points - points[found[-1]]).square().sum(dim=1))
+        chosen.append(members[torch.tensor(found, device=x.device)])
+    return torch.cat(chosen) if chosen else torch.empty(0, dtype=torch.long, device=x.device)
+
+
+def _groups(x: Tensor, y: Tensor, batch_x: Tensor | None, batch_y: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """The points of x and of y in each group."""
+    for points in (x, y):
+        if points.dim() != 2:
+            raise ValueError(f"positions must have shape [N, d], but their shape is {list(points.shape)}")
+        if not bool(points.isfinite().all()):
+            raise ValueError("positions must be finite")
+    if (batch_x is None) != (batch_y is None):
+        raise ValueError("both sets of points have groups, or none has")
+    if batch_x is None or batch_y is None:
+        yield torch.arange(len(x), device=x.device), torch.arange(len(y), device=x.device)
+        return
+    for group in batch_y.unique().tolist():
+        yield (batch_x == group).nonzero().squeeze(1), (batch_y == group).nonzero().squeeze(1)
+
+
+def _nearest(x: Tensor, y: Tensor, k: int) -> Tensor:
+    """[M, k] places in x, nearest first."""
+    x, y = x.detach().double(), y.detach().double()
+    if x.is_cpu and tree_class() is not None and x.shape[1] <= 16:
+        _, found = tree_class()(x.numpy()).query(y.numpy(), k)
+        return torch.from_numpy(found).view(len(y), k).long()
+    return torch.cdist(y, x).topk(k, dim=1, largest=False).indices
+
+
+def _sorted(parts: list[Tensor], like: Tensor) -> Tensor:
+    """Pairs by the first row, in the order in which they were found."""
+    if not parts:
+        return torch.empty(2, 0, dtype=torch.long, device=like.device)
+    pairs = torch.cat(parts, dim=1)
+    return pairs[:, pairs[0].argsort(stable=True)]
