@@ -81,6 +81,7 @@ class SAGEConv(Conv):
             {"x": source, "z": target},
             out_channels=self.out_channels,
             bipartite=bipartite,
+            root=self.root_weight,
             normalize=self.normalize,
             project=self.project,
         )
