@@ -197,6 +197,8 @@ class Checker:
             self.note(Diagnostic("this is nested too deeply", s.span, hint="give the inner expressions names"))
         except Poisoned:
             pass
+        finally:
+            self._take_module_params()
         name = getattr(s, "name", None)
         if isinstance(name, str):
             self.scope.names[name] = POISON
@@ -445,7 +447,6 @@ class Checker:
             value = self.forms.node(s.value) if s.kind else self.forms.value(s.value)
         finally:
             self.forms.pooling = self.forms.aggregating = False
-            self._take_module_params()
         if isinstance(value, Node):
             if s.kind:
                 value = self._in_domain(s, value)

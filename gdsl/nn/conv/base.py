@@ -133,14 +133,10 @@ class Conv(nn.Module):
         key = (tuple(arguments.items()), tuple(given))
         found = self._layers.get(key)
         if found is None:
-            found = Layer.over(self._owner(), program_of(self.program), arguments, given, self.backend)
+            found = Layer.over(self, program_of(self.program), arguments, given, self.backend)
             self._layers[key] = found
         self._last = key
         return found
-
-    def _owner(self) -> nn.Module:
-        """Whose parameters, buffers and modules the program reads by their names."""
-        return self
 
     def graph(
         self, edge_index: Adjacency, sources: int | None, targets: int | None, size: Size = None

@@ -1,0 +1,258 @@
+"""Layers on edges of several kinds."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, as_module, pair_of, parameter, rows, see
+from gdsl.nn.inits import glorot, reset, zeros
+from gdsl.nn.linear import Linear
+from gdsl.runtime.graph import Graph
+
+# The aggregations that the language has by relation.
+BY_RELATION = {"add": "sum", "sum": "sum", "mean": "mean", "max": "max", "min": "min"}
+
+
+def by_relation(aggr: Any) -> str:
+    """The reducer of an aggregation by relation. Raises ValueError for one that there is not."""
+    if not isinstance(aggr, str) or aggr not in BY_RELATION:
+        raise ValueError(f"'{aggr}' is no aggregation by relation; there are {', '.join(BY_RELATION)}")
+    return BY_RELATION[aggr]
+
+
+class _ByRelation(Conv):
+    """Values of edges, aggregated for each relation and added."""
+
+    program = "rgcn_lookup"
+
+    def forward(self, messages: Tensor, graph: Graph, relation: Tensor, num_relations: int, how: str) -> Tensor:
+        """[E, channels] and relations [E] to [N, channels]."""
+        bipartite = graph.is_bipartite
+        inputs = {"m": messages, "rel": relation, "t": messages.new_zeros(graph.num_targets) if bipartite else None}
+        y: Tensor = self.run(graph, inputs, num_relations=num_relations, how=how, bipartite=bipartite)
+        return y
+
+
+class RGCNConv(Conv):
+    """W_0 x_i + sum_r W_r mean_{j of r} x_j. Schlichtkrull et al., ESWC 2018, equations 2 to 4.
+
+    in_channels:   size of the inputs, or of those of sources and targets; the number of nodes where they have none
+    out_channels:  size of the outputs
+    num_relations: number of kinds of edges
+    num_bases:     makes each weight a mix of so many
+    num_blocks:    makes each weight block-diagonal
+    aggr:          of the edges of one relation: "mean", "add", "max" or "min"
+    root_weight:   whether to add the node's own features
+    is_sorted:     accepted for torch_geometric's sake
+    bias:          whether to add one
+    **kwargs:      of :class:`Conv`
+
+    Raises ValueError for bases and blocks at once, and for another aggregation. Where nodes have numbers and no
+    features, an edge's row of the weights is looked up in torch.
+    """
+
+    program = "rgcn"
+
+    def __init__(
+        self,
+        in_channels: Channels,
+        out_channels: int,
+        num_relations: int,
+        num_bases: int | None = None,
+        num_blocks: int | None = None,
+        aggr: str = "mean",
+        root_weight: bool = True,
+        is_sorted: bool = False,
+        bias: bool = True,
+        **kwargs: Any,
+    ):
+        super().__init__(aggr, node_dim=0, **kwargs)
+        if num_bases is not None and num_blocks is not None:
+            raise ValueError(
+                "Can not apply both basis-decomposition and block-diagonal-decomposition at the same time."
+            )
+        self.how = by_relation(aggr)
+        self.lookup = _ByRelation(backend=self.backend)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.num_relations = num_relations
+        self.num_bases = num_bases
+        self.num_blocks = num_blocks
+        self.is_sorted = is_sorted
+        sources, targets = pair_of(in_channels)
+        self.in_channels_l = sources
+        self.comp = None
+        if num_bases is not None:
+            self.weight = parameter(num_bases, sources, out_channels)
+            self.comp = parameter(num_relations, num_bases)
+        elif num_blocks is not None:
+            assert sources % num_blocks == 0
+            assert out_channels % num_blocks == 0
+            self.weight = parameter(num_relations, num_blocks, sources // num_blocks, out_channels // num_blocks)
+        else:
+            self.weight = parameter(num_relations, sources, out_channels)
+        self.root = parameter(targets, out_channels) if root_weight else None
+        self.bias = parameter(out_channels) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        glorot(self.weight)
+        glorot(self.comp)
+        glorot(self.root)
+        zeros(self.bias)
+
+    def forward(
+        self,
+        x: Tensor | tuple[Tensor | None, Tensor] | None,
+        edge_index: Adjacency,
+        edge_type: Tensor | None = None,
+    ) -> Tensor:
+        """Features [N, in_channels], numbers [N] of nodes, or None for all in order, or a pair, to [N, out_channels].
+
+        edge_type: [E] the relation of each edge
+
+        Raises AssertionError without relations, ValueError for blocks of nodes without features.
+        """
+        source = x[0] if isinstance(x, tuple) else x
+        if source is None:
+            source = torch.arange(self.in_channels_l, device=self.weight.device)
+        target = x[1] if isinstance(x, tuple) else source
+        graph, values = self.graph(edge_index, source.shape[0], target.shape[0])
+        relation = edge_type if values is None else values.long()
+        assert relation is not None
+        if not source.is_floating_point() or not target.is_floating_point():
+            return self._look_up(source, target, graph, relation)
+        y: Tensor = self.run(
+            graph,
+            {"x": source, "z": target, "rel": relation},
+            in_channels=self.in_channels_l,
+            in_target=pair_of(self.in_channels)[1],
+            out_channels=self.out_channels,
+            num_relations=self.num_relations,
+            how=self.how,
+            num_bases=self.num_bases,
+            num_blocks=self.num_blocks,
+            in_block=self.in_channels_l // (self.num_blocks or 1),
+            out_block=self.out_channels // (self.num_blocks or 1),
+            bipartite=isinstance(x, tuple),
+            with_root=self.root is not None,
+            with_bias=self.bias is not None,
+        )
+        return y
+
+    def _look_up(self, source: Tensor, target: Tensor, graph: Graph, relation: Tensor) -> Tensor:
+        """For nodes that are numbers."""
+        if self.num_blocks is not None:
+            raise ValueError("Block-diagonal decomposition not supported for non-continuous input features.")
+        weight: Tensor = self.weight
+        if self.comp is not None:
+            weight = torch.einsum("rb,bio->rio", self.comp, weight)
+        messages = weight[relation, source[graph.edge_index[0]]]
+        y: Tensor = self.lookup(messages, graph, relation, self.num_relations, self.how)
+        if self.root is not None:
+            y = y + (target @ self.root if target.is_floating_point() else self.root[target])
+        return y if self.bias is None else y + self.bias
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, num_relations={self.num_relations})"
+
+
+class FastRGCNConv(RGCNConv):
+    """:class:`RGCNConv`, which is fast already. Arguments as there.
+
+    Raises AssertionError for an aggregation other than a sum or a mean.
+    """
+
+    def forward(
+        self,
+        x: Tensor | tuple[Tensor | None, Tensor] | None,
+        edge_index: Adjacency,
+        edge_type: Tensor | None = None,
+    ) -> Tensor:
+        """As in :class:`RGCNConv`."""
+        assert self.aggr in ("add", "sum", "mean")
+        return super().forward(x, edge_index, edge_type)
+
+
+class FiLMConv(Conv):
+    """Each relation's messages, scaled and shifted by what they come to. Brockschmidt, ICML 2020, equation 5.
+
+    in_channels, out_channels: sizes, or a pair for the first; -1 takes it from the first call
+    num_relations: number of kinds of edges
+    nn:            a module, [N, in_channels] to [N, 2 * out_channels]: shift and scale; a linear map by default
+    act:           the function of the messages: a module, a function, or None
+    aggr:          of the edges of one relation; with several, "mean", "add", "max" or "min"
+    **kwargs:      of :class:`Conv`
+
+    Raises ValueError for another aggregation by relation.
+    """
+
+    program = "film"
+
+    def __init__(
+        self,
+        in_channels: Channels,
+        out_channels: int,
+        num_relations: int = 1,
+        nn: nn.Module | None = None,
+        act: Callable[[Tensor], Tensor] | None = torch.nn.ReLU(),  # noqa: B008
+        aggr: Any = "mean",
+        **kwargs: Any,
+    ):
+        super().__init__(aggr, **kwargs)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.num_relations = max(num_relations, 1)
+        self.how = by_relation(aggr) if self.num_relations > 1 else ""
+        self.act = None if act is None else as_module(act)
+        sources, targets = pair_of(in_channels)
+
+        def film(bias: bool) -> torch.nn.Module:
+            return Linear(targets, 2 * out_channels, bias=bias) if nn is None else copy.deepcopy(nn)
+
+        relations = range(num_relations)
+        self.lins = torch.nn.ModuleList([Linear(sources, out_channels, bias=False) for _ in relations])
+        self.films = torch.nn.ModuleList([film(True) for _ in relations])
+        self.lin_skip = Linear(targets, out_channels, bias=False)
+        self.film_skip = film(False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        for module in (*self.lins, *self.films, self.lin_skip, self.film_skip):
+            reset(module)
+
+    def forward(self, x: Features, edge_index: Adjacency, edge_type: Tensor | None = None) -> Tensor:
+        """[N, in_channels], or a pair of sources and targets, and relations [E], to [N, out_channels].
+
+        Raises AssertionError where there are several relations and none is given.
+        """
+        bipartite = not isinstance(x, Tensor)
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        graph, values = self.graph(edge_index, rows(source), rows(target))
+        relation = edge_type if values is None else values.long()
+        several = self.num_relations > 1
+        if several:
+            assert relation is not None
+        see(*((lin, source) for lin in self.lins), *((film, target) for film in (*self.films, self.film_skip)))
+        see((self.lin_skip, target))
+        y: Tensor = self.run(
+            graph,
+            {"x": source, "z": target, "rel": relation if several else None},
+            out_channels=self.out_channels,
+            num_relations=self.num_relations,
+            how=self.how,
+            bipartite=bipartite,
+        )
+        return y
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, num_relations={self.num_relations})"

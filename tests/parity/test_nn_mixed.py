@@ -1,0 +1,86 @@
+"""Layers with several aggregations, weights from edge features, and attention over whole graphs, as drop-ins."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import gdsl.nn
+from gdsl.nn import GPSConv, PNAConv
+from tests.parity.drop_in import EDGE, KINDS, NODES, Case, graph_of, make_tests, outcome, pyg
+from tests.programs import harness
+
+AGGREGATORS = ["mean", "max", "std"]
+SCALERS = ["identity", "amplification", "attenuation"]
+HISTOGRAM = torch.tensor([2, 3, 4, 1])
+
+KINDS["x4"] = lambda g, e: torch.randn(NODES, 4, generator=g, dtype=torch.float64)
+
+CASES = [
+    Case(
+        "PNAConv", (4, 6, AGGREGATORS, SCALERS, HISTOGRAM), x="x4", compiled={"towers": 2, "divide_input": True},
+        options={
+            "towers": [2, 3], "pre_layers": [2], "post_layers": [2], "divide_input": [True],
+            "act": ["tanh", torch.nn.ELU], "train_norm": [True], "flow": ["target_to_source"],
+        },
+        exact=1e-6,  # torch_geometric counts degrees in float32
+    ),
+    Case(
+        "PNAConv", (4, 6, ["sum", "min"], ["linear", "inverse_linear"], HISTOGRAM), {"edge_dim": EDGE, "towers": 2},
+        x="x4", call={"edge_attr": "e"}, exact=1e-6,
+    ),
+    Case(
+        "EGConv", (5, 8), {"num_heads": 4, "num_bases": 3}, compiled={"aggregators": ["symnorm", "max", "std"]},
+        options={
+            "aggregators": [["sum", "mean", "symnorm", "min", "max", "var", "std"], ["best"]],
+            "num_heads": [3], "cached": [True], "add_self_loops": [False], "bias": [False],
+        },
+    ),
+    # Without "symnorm", torch_geometric gives nodes behind the last one with an edge no loop.
+    Case("EGConv", (5, 8), {"aggregators": ["max"]}, graph="knn", options={"add_self_loops": [False]}),
+    Case(
+        "PDNConv", (5, 4, EDGE, 6), call={"edge_attr": "e"},
+        options={"add_self_loops": [False], "normalize": [False], "bias": [False], "flow": ["target_to_source"]},
+    ),
+    Case("PDNConv", (5, 4, EDGE, 6)),
+]  # fmt: skip
+
+globals().update(make_tests(CASES))
+
+
+@pytest.mark.parametrize("norm", ["batch_norm", None])
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("local", [False, True])
+def test_attention_over_whole_graphs(norm: str | None, batched: bool, local: bool) -> None:
+    torch.manual_seed(0)
+    made = [
+        library.GPSConv(4, library.GCNConv(4, 4) if local else None, heads=2, norm=norm, act="gelu").double()
+        for library in (gdsl.nn, pyg)
+    ]
+    ours, theirs = made
+    ours.load_state_dict(theirs.state_dict())
+    assert repr(ours) == repr(theirs)
+    graph = graph_of("any", 1, False)
+    x = torch.randn(NODES, 4, dtype=torch.float64)
+    values = {"batch": torch.arange(NODES) // 5} if batched else {}
+    expected = outcome(theirs, (x,), graph, values)
+    for part, value in outcome(ours, (x,), graph, values).items():
+        assert harness.difference([value], [expected[part]]) < 1e-9, part
+
+
+def test_gps_refuses_and_resets() -> None:
+    with pytest.raises(ValueError, match="is not supported"):
+        GPSConv(4, None, attn_type="none")
+    with pytest.raises(ValueError, match="Could not resolve"):
+        GPSConv(4, None, norm="no norm")
+    layer = GPSConv(4, gdsl.nn.GCNConv(4, 4))
+    before = layer.mlp[0].weight.clone()
+    layer.reset_parameters()
+    assert not torch.equal(layer.mlp[0].weight, before)
+
+
+def test_degree_histogram() -> None:
+    graphs = [SimpleNamespace(edge_index=torch.tensor([[0, 1, 2], [1, 1, 0]]), num_nodes=n) for n in (3, 5)]
+    assert torch.equal(PNAConv.get_degree_histogram(graphs), pyg.PNAConv.get_degree_histogram(graphs))
