@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gdsl.layer import Layer
 from gdsl.nn.conv.base import (
     Adjacency,
     Channels,
@@ -21,9 +19,9 @@ from gdsl.nn.conv.base import (
     as_columns,
     pair_of,
     parameter,
-    program_of,
     rows,
 )
+from gdsl.nn.conv.nested import NestedConv
 from gdsl.nn.inits import glorot, kaiming_uniform, normal, ones, uniform, zeros
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
@@ -862,7 +860,7 @@ class MultiHead(nn.Module):
         )
 
 
-class DNAConv(Conv):
+class DNAConv(NestedConv):
     """Each node's last layer attends to all layers so far of each neighbour, with the weights of GCN on the edges.
 
     Fey, "Just Jump: Dynamic Neighborhood Aggregation in Graph Neural Networks", 2019, equations 2 to 4.
@@ -908,25 +906,6 @@ class DNAConv(Conv):
         super().reset_parameters()
         self.multi_head.reset_parameters()
 
-    def _layer(self, given: Mapping[str, Tensor], arguments: dict[str, Any]) -> Layer:
-        """As in :class:`Conv`, with the parameters inside ``multi_head`` under names that a program can declare."""
-        inside = {
-            f"{part.removeprefix('lin_')}_{name}": value
-            for part, lin in self.multi_head.named_children()
-            for name, value in lin.named_parameters()
-        }
-        key = (tuple(arguments.items()), tuple(given))
-        found = self._layers.get(key)
-        if found is None:
-            owner = nn.Module()
-            owner.aggr_module = self.aggr_module
-            owner._parameters.update(inside)
-            found = Layer.over(owner, program_of(self.program), arguments, given, self.backend)
-            self._layers[key] = found
-        found._parameters.update(inside)  # they may have been replaced since
-        self._last = key
-        return found
-
     def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """[N, layers, channels] and weights [E] to [N, channels].
 
@@ -936,7 +915,13 @@ class DNAConv(Conv):
             raise ValueError("Feature shape must be [num_nodes, num_layers, channels].")
         graph, weight = self.weighted(x[:, 0], edge_index, edge_weight, keep=self.cached and self.normalize)
         parts = self.multi_head
-        y: Tensor = self.run(
+        inside = {
+            f"{role}_{name}": value
+            for role, lin in (("q", parts.lin_q), ("k", parts.lin_k), ("v", parts.lin_v))
+            for name, value in lin.named_parameters()
+        }
+        y: Tensor = self.run_with(
+            inside,
             graph,
             {"x": x, "w": weight},
             channels=parts.in_channels,

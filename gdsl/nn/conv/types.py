@@ -1,0 +1,739 @@
+"""Layers for graphs with several types of nodes or edges."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from gdsl.nn.conv.attention import seen_edges
+from gdsl.nn.conv.base import Adjacency, Conv, Features, Result, Size, as_columns, parameter, rows
+from gdsl.nn.conv.nested import NestedConv
+from gdsl.nn.inits import constant, glorot, kaiming_uniform, ones, reset, uniform, zeros
+from gdsl.nn.linear import Linear
+from gdsl.runtime.graph import Graph
+
+NodeType: TypeAlias = str
+EdgeType: TypeAlias = tuple[str, str, str]
+Metadata: TypeAlias = tuple[list[NodeType], list[EdgeType]]
+
+MECHANISMS = ("within-relation", "across-relation")
+MODES = ("additive-self-attention", "multiplicative-self-attention")
+CHANGES = ("additive", "scaled", "f-additive", "f-scaled")
+
+
+class RGATConv(Conv):
+    """Attention with a linear map for each relation. Busbridge et al., 2019, equations 3 to 8.
+
+    in_channels, out_channels: sizes of the inputs, and of the outputs of each head
+    num_relations:       number of relations
+    num_bases:           write the maps as sums of so many common ones
+    num_blocks:          or as so many blocks on the diagonal
+    mod:                 change the weights so that the number of neighbours matters: "additive", "scaled",
+                         "f-additive" or "f-scaled", of Zhang and Xie, 2020
+    attention_mechanism: "within-relation" or "across-relation": over which edges the weights add up to 1
+    attention_mode:      "additive-self-attention" or "multiplicative-self-attention"
+    heads:               number of heads
+    dim:                 number of weights a head, for multiplicative attention
+    concat:              whether the heads are joined, or averaged
+    negative_slope:      of the leaky relu on additive scores
+    dropout:             of the weights, in training, without ``mod``
+    edge_dim:            size of the edge features, if there are any
+    bias:                whether to add one
+    **kwargs:            of :class:`Conv`
+
+    Raises ValueError for another mechanism or mode, for additive attention with a ``dim`` above 1, for ``mod`` with
+    dropout, and for bases with blocks; AssertionError for blocks that do not divide the sizes.
+    """
+
+    program = "rgat"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_relations: int,
+        num_bases: int | None = None,
+        num_blocks: int | None = None,
+        mod: str | None = None,
+        attention_mechanism: str = "across-relation",
+        attention_mode: str = "additive-self-attention",
+        heads: int = 1,
+        dim: int = 1,
+        concat: bool = True,
+        negative_slope: float = 0.2,
+        dropout: float = 0.0,
+        edge_dim: int | None = None,
+        bias: bool = True,
+        **kwargs: Any,
+    ):
+        kwargs.setdefault("aggr", "add")
+        super().__init__(node_dim=0, **kwargs)
+        self.heads = heads
+        self.negative_slope = negative_slope
+        self.dropout = dropout
+        self.mod = mod
+        self.concat = concat
+        self.attention_mode = attention_mode
+        self.attention_mechanism = attention_mechanism
+        self.dim = dim
+        self.edge_dim = edge_dim
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.num_relations = num_relations
+        self.num_bases = num_bases
+        self.num_blocks = num_blocks
+        self._check_arguments()
+
+        inner = heads * out_channels
+        self.q = parameter(inner, heads * dim)
+        self.k = parameter(inner, heads * dim)
+        self.bias = parameter((heads if concat else 1) * dim * out_channels) if bias else None
+        self.lin_edge = None
+        self.e = None
+        if edge_dim is not None:
+            self.lin_edge = Linear(edge_dim, inner, bias=False, weight_initializer="glorot")
+            self.e = parameter(inner, heads * dim)
+        if num_bases is not None:
+            self.att = parameter(num_relations, num_bases)
+            self.basis = parameter(num_bases, in_channels, inner)
+        elif num_blocks is not None:
+            assert in_channels % num_blocks == 0 and inner % num_blocks == 0, (
+                "both 'in_channels' and 'heads * out_channels' must be multiple of 'num_blocks' used"
+            )
+            self.weight = parameter(num_relations, num_blocks, in_channels // num_blocks, inner // num_blocks)
+        else:
+            self.weight = parameter(num_relations, in_channels, inner)
+        self.w = nn.Parameter(torch.ones(out_channels))
+        self.l1 = parameter(1, out_channels)
+        self.b1 = parameter(1, out_channels)
+        self.l2 = parameter(out_channels, out_channels)
+        self.b2 = parameter(1, out_channels)
+        self.reset_parameters()
+
+    def _check_arguments(self) -> None:
+        if self.attention_mechanism not in MECHANISMS:
+            raise ValueError('attention mechanism must either be "within-relation" or "across-relation"')
+        if self.attention_mode not in MODES:
+            raise ValueError(
+                'attention mode must either be "additive-self-attention" or "multiplicative-self-attention"'
+            )
+        if self.attention_mode == MODES[0] and self.dim > 1:
+            raise ValueError(
+                '"additive-self-attention" mode cannot be applied when value of d is greater than 1. Use '
+                '"multiplicative-self-attention" instead.'
+            )
+        if self.dropout > 0.0 and self.mod in CHANGES:
+            raise ValueError(
+                "mod must be None with dropout value greater than 0 in order to sample attention coefficients "
+                "stochastically"
+            )
+        if self.num_bases is not None and self.num_blocks is not None:
+            raise ValueError(
+                "Can not apply both basis-decomposition and block-diagonal-decomposition at the same time."
+            )
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        if self.num_bases is not None:
+            glorot(self.basis)
+            glorot(self.att)
+        else:
+            glorot(self.weight)
+        glorot(self.q)
+        glorot(self.k)
+        zeros(self.bias)
+        ones(self.l1)
+        zeros(self.b1)
+        # torch_geometric makes this tensor and forgets to keep it, so that l2 is whatever memory held.
+        constant(self.l2, 1 / self.out_channels)
+        zeros(self.b2)
+        if self.lin_edge is not None:
+            self.lin_edge.reset_parameters()
+            glorot(self.e)
+
+    def forward(
+        self,
+        x: Features,
+        edge_index: Adjacency,
+        edge_type: Tensor | None = None,
+        edge_attr: Tensor | None = None,
+        size: Size = None,
+        return_attention_weights: bool | None = None,
+    ) -> Result:
+        """[N, in_channels], or a pair of sources and targets, to [N, heads * dim * out_channels].
+
+        edge_type: [E] the relation of each edge
+        edge_attr: [E, edge_dim]
+        return_attention_weights: True or False asks for ``(result, (edge_index, weights))`` with the weights
+                   [E, heads * dim] before ``mod``
+
+        Raises ValueError for integers as features with blocks, and AssertionError for edge features without
+        ``edge_dim``.
+        """
+        bipartite = not isinstance(x, Tensor)
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        if self.num_blocks is not None and not source.is_floating_point():
+            raise ValueError("Block-diagonal decomposition not supported for non-continuous input features.")
+        assert edge_attr is None or self.lin_edge is not None, (
+            "Please set 'edge_dim = edge_attr.size(-1)' while calling the RGATConv layer"
+        )
+        graph, _ = self.graph(edge_index, rows(source), rows(target), size)
+        edge_attr = as_columns(edge_attr)
+        if self.lin_edge is not None and edge_attr is not None:
+            self.lin_edge.see(edge_attr)
+        kind = "bases" if self.num_bases is not None else "blocks" if self.num_blocks is not None else "full"
+        parts = self.num_bases or self.num_blocks or 1
+        y, alpha = self.run(
+            graph,
+            {"x": source, "z": target, "rel": edge_type, "f": edge_attr},
+            in_channels=self.in_channels,
+            out_channels=self.out_channels,
+            num_relations=self.num_relations,
+            kind=kind,
+            parts=parts,
+            block_in=self.in_channels // parts,
+            block_out=self.heads * self.out_channels // parts,
+            bipartite=bipartite,
+            heads=self.heads,
+            dim=self.dim,
+            additive=self.attention_mode == MODES[0],
+            within=self.attention_mechanism == MECHANISMS[0],
+            change=self.mod if self.mod in CHANGES else "none",
+            concat=self.concat,
+            slope=float(self.negative_slope),
+            p=float(self.dropout),
+            with_bias=self.bias is not None,
+        )
+        asked = isinstance(return_attention_weights, bool)
+        return (y, (seen_edges(self, graph, False), alpha)) if asked else y
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
+
+
+class HeteroLinear(nn.Module):
+    """The parameters of a linear map for each of some types: weight [num_types, in_channels, out_channels].
+
+    in_channels: -1 takes it from the first call
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, num_types: int, bias: bool = True):
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.num_types = num_types
+        known = in_channels != -1
+        self.weight = parameter(num_types, in_channels, out_channels) if known else UninitializedParameter()
+        self.bias = parameter(num_types, out_channels) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias anew."""
+        if self.in_channels > 0:
+            kaiming_uniform(self.weight, fan=self.in_channels, a=math.sqrt(5))
+            uniform(self.in_channels, self.bias)
+
+    def see(self, x: Tensor) -> None:
+        """Take the size of the inputs from the first of them, [..., in_channels]."""
+        if isinstance(self.weight, UninitializedParameter):
+            with torch.no_grad():
+                self.in_channels = x.size(-1)
+                self.weight.materialize((self.num_types, self.in_channels, self.out_channels))
+                self.reset_parameters()
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.in_channels}, {self.out_channels}, num_types={self.num_types}, "
+            f"bias={self.bias is not None})"
+        )
+
+
+class HeteroDictLinear(nn.Module):
+    """A linear map for each type of node, all to one size: the inputs of the types may have different ones."""
+
+    def __init__(self, in_channels: Mapping[NodeType, int], out_channels: int):
+        super().__init__()
+        self.in_channels = dict(in_channels)
+        self.out_channels = out_channels
+        self.lins = nn.ModuleDict({kind: Linear(size, out_channels) for kind, size in in_channels.items()})
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        for lin in self.lins.values():
+            lin.reset_parameters()  # type: ignore[operator]
+
+    def forward(self, x_dict: Mapping[NodeType, Tensor]) -> dict[NodeType, Tensor]:
+        """[N, in_channels] to [N, out_channels], for each type that there is, in the order of the constructor."""
+        return {kind: lin(x_dict[kind]) for kind, lin in self.lins.items() if kind in x_dict}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, bias=True)"
+
+
+class HGTConv(NestedConv):
+    """The heterogeneous graph transformer. Hu et al., WWW 2020, equations 3 to 5.
+
+    The linear maps to keys, queries and values take the inputs of each type of node, which may have different sizes,
+    and run in torch. All else is one program on all types of edges together.
+
+    in_channels:  size of the inputs, or a dict with one for each type of node; -1 takes it from the first call
+    out_channels: size of the outputs
+    metadata:     (types of nodes, types of edges)
+    heads:        number of heads
+    **kwargs:     of :class:`Conv`, without ``aggr``
+
+    Raises ValueError for out_channels that are no multiple of ``heads``.
+    """
+
+    program = "hgt"
+
+    def __init__(
+        self,
+        in_channels: int | dict[NodeType, int],
+        out_channels: int,
+        metadata: Metadata,
+        heads: int = 1,
+        **kwargs: Any,
+    ):
+        super().__init__(aggr="add", node_dim=0, **kwargs)
+        if out_channels % heads != 0:
+            raise ValueError(
+                f"'out_channels' (got {out_channels}) must be divisible by the number of heads (got {heads})"
+            )
+        self.in_channels = in_channels if isinstance(in_channels, dict) else dict.fromkeys(metadata[0], in_channels)
+        self.out_channels = out_channels
+        self.heads = heads
+        self.node_types = metadata[0]
+        self.edge_types = metadata[1]
+        self.edge_types_map = {edge_type: k for k, edge_type in enumerate(metadata[1])}
+        self.dst_node_types = {edge_type[-1] for edge_type in self.edge_types}
+        self.kqv_lin = HeteroDictLinear(self.in_channels, 3 * out_channels)
+        self.out_lin = HeteroDictLinear(dict.fromkeys(self.node_types, out_channels), out_channels)
+        size = out_channels // heads
+        self.k_rel = HeteroLinear(size, size, heads * len(self.edge_types), bias=False)
+        self.v_rel = HeteroLinear(size, size, heads * len(self.edge_types), bias=False)
+        self.skip = nn.ParameterDict({kind: parameter(1) for kind in self.node_types})
+        self.p_rel = nn.ParameterDict({self._relation(kind): parameter(1, heads) for kind in self.edge_types})
+        self._joined: tuple[Any, Graph, Tensor] | None = None
+        self.reset_parameters()
+
+    @staticmethod
+    def _relation(edge_type: EdgeType) -> str:
+        return "__".join(edge_type).replace(".", "#")  # names inside have no dots
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        for part in (self.kqv_lin, self.out_lin, self.k_rel, self.v_rel):
+            part.reset_parameters()
+        for value in (*self.skip.values(), *self.p_rel.values()):
+            ones(value)
+
+    def forward(
+        self, x_dict: Mapping[NodeType, Tensor], edge_index_dict: Mapping[EdgeType, Adjacency]
+    ) -> dict[NodeType, Tensor]:
+        """[N, in_channels] to [N, out_channels], for each type of node that edges lead to.
+
+        Where inputs and outputs have the same size, a gate mixes them.
+
+        Raises KeyError for types of nodes and edges that the layer does not know.
+        """
+        kqv = self.kqv_lin(x_dict)
+        targets = [kind for kind in kqv if kind in self.dst_node_types]
+        if not targets:
+            return {}
+        width = self.out_channels
+        counts = [len(kqv[kind]) for kind in targets]
+        mixed = [x_dict[kind].shape[1] == width for kind in targets]
+        like = kqv[targets[0]]
+        graph, rel = self._join({kind: len(h) for kind, h in kqv.items()}, targets, edge_index_dict)
+        types = torch.arange(len(targets), device=like.device)
+        types = types.repeat_interleave(torch.tensor(counts, device=like.device))
+        inputs = {
+            "kqv": torch.cat(list(kqv.values())),
+            "q": torch.cat([kqv[kind][:, width : 2 * width] for kind in targets]),
+            "kind": types,
+            "rel": rel,
+        }
+        if any(mixed):
+            same = zip(targets, counts, mixed, strict=True)
+            inputs["x"] = torch.cat([x_dict[kind] if m else like.new_zeros(n, width) for kind, n, m in same])
+        if any(mixed) and not all(mixed):
+            inputs["mixed"] = like.new_tensor(mixed)[types]
+        lins: list[Any] = [self.out_lin.lins[kind] for kind in targets]
+        y: Tensor = self.run_with(
+            {
+                "k_rel": self.k_rel.weight,
+                "v_rel": self.v_rel.weight,
+                "p_rel": torch.cat([self.p_rel[self._relation(kind)] for kind in self.edge_types]),
+                "out_weight": torch.stack([lin.weight for lin in lins]),
+                "out_bias": torch.stack([lin.bias for lin in lins]),
+                "skip": torch.cat([self.skip[kind] for kind in targets]),
+            },
+            graph,
+            inputs,
+            out_channels=width,
+            heads=self.heads,
+            size=width // self.heads,
+            num_types=len(targets),
+            num_relations=len(self.edge_types),
+            mixes="all" if all(mixed) else "some" if any(mixed) else "none",
+        )
+        return dict(zip(targets, y.split(counts), strict=True))
+
+    def _join(
+        self, counts: Mapping[NodeType, int], targets: list[NodeType], edges: Mapping[EdgeType, Adjacency]
+    ) -> tuple[Graph, Tensor]:
+        """All types of edges in one graph, and the type of each edge. Kept for the next call with the same edges."""
+        found = [self.graph(edge_index, counts[kind[0]], counts[kind[-1]])[0] for kind, edge_index in edges.items()]
+        key = (tuple(counts.items()), tuple(edges), found)
+        if self._joined is not None and self._joined[0] == key:
+            return self._joined[1], self._joined[2]
+        first_source = _starts(counts, counts)
+        first_target = _starts(targets, counts)
+        parts = [
+            torch.stack([g.edge_index[0] + first_source[kind[0]], g.edge_index[1] + first_target[kind[-1]]])
+            for kind, g in zip(edges, found, strict=True)
+        ]
+        types = [
+            g.edge_index.new_full((g.num_edges,), self.edge_types_map[k]) for k, g in zip(edges, found, strict=True)
+        ]
+        sizes = (sum(counts.values()), sum(counts[kind] for kind in targets))
+        joined, rel = Graph(torch.cat(parts, dim=1), sizes), torch.cat(types)
+        self._joined = (key, joined, rel)
+        return joined, rel
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(-1, {self.out_channels}, heads={self.heads})"
+
+
+def _starts(kinds: Iterable[NodeType], counts: Mapping[NodeType, int]) -> dict[NodeType, int]:
+    """The place of the first node of each type, where they lie one type after the other."""
+    found, total = {}, 0
+    for kind in kinds:
+        found[kind] = total
+        total += counts[kind]
+    return found
+
+
+class HEATConv(NestedConv):
+    """Attention from the types of nodes, and the types and features of edges. Mo et al., 2021, equations 3 to 7.
+
+    in_channels:       size of the inputs; -1 takes it from the first call
+    out_channels:      size of the outputs of each head
+    num_node_types, num_edge_types: numbers of types
+    edge_type_emb_dim: size of the embedding of an edge's type
+    edge_dim:          size of the edge features; -1 takes it from the first call
+    edge_attr_emb_dim: size of their embedding
+    heads:             number of heads
+    concat:            whether the heads are joined, or averaged
+    negative_slope:    of the leaky relus
+    dropout:           of the weights, in training
+    root_weight:       whether the target's own features are added
+    bias:              whether the linear maps of nodes and messages have one
+    **kwargs:          of :class:`Conv`
+    """
+
+    program = "heat"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_node_types: int,
+        num_edge_types: int,
+        edge_type_emb_dim: int,
+        edge_dim: int,
+        edge_attr_emb_dim: int,
+        heads: int = 1,
+        concat: bool = True,
+        negative_slope: float = 0.2,
+        dropout: float = 0.0,
+        root_weight: bool = True,
+        bias: bool = True,
+        **kwargs: Any,
+    ):
+        kwargs.setdefault("aggr", "add")
+        super().__init__(node_dim=0, **kwargs)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.heads = heads
+        self.concat = concat
+        self.negative_slope = negative_slope
+        self.dropout = dropout
+        self.root_weight = root_weight
+        self.hetero_lin = HeteroLinear(in_channels, out_channels, num_node_types, bias=bias)
+        self.edge_type_emb = nn.Embedding(num_edge_types, edge_type_emb_dim)
+        self.edge_attr_emb = Linear(edge_dim, edge_attr_emb_dim, bias=False)
+        self.att = Linear(2 * out_channels + edge_type_emb_dim + edge_attr_emb_dim, heads, bias=False)
+        self.lin = Linear(out_channels + edge_attr_emb_dim, out_channels, bias=bias)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        for part in (self.hetero_lin, self.edge_type_emb, self.edge_attr_emb, self.att, self.lin):
+            part.reset_parameters()
+
+    def forward(
+        self, x: Tensor, edge_index: Adjacency, node_type: Tensor, edge_type: Tensor, edge_attr: Tensor
+    ) -> Tensor:
+        """[N, in_channels] to [N, heads * out_channels].
+
+        node_type: [N]
+        edge_type: [E]
+        edge_attr: [E, edge_dim]
+        """
+        graph, _ = self.weighted(x, edge_index, None)
+        self.hetero_lin.see(x)
+        self.edge_attr_emb.see(edge_attr)
+        nodes, relations = self.hetero_lin, self.edge_type_emb
+        y: Tensor = self.run_with(
+            {"type_weight": nodes.weight, "type_bias": nodes.bias, "relation_emb": relations.weight},
+            graph,
+            {"x": x, "kind": node_type, "rel": edge_type, "e": edge_attr},
+            in_channels=nodes.in_channels,
+            out_channels=self.out_channels,
+            num_types=nodes.num_types,
+            num_relations=relations.num_embeddings,
+            type_dim=relations.embedding_dim,
+            attr_dim=self.edge_attr_emb.out_channels,
+            heads=self.heads,
+            concat=self.concat,
+            slope=float(self.negative_slope),
+            p=float(self.dropout),
+            root_weight=self.root_weight,
+            with_bias=nodes.bias is not None,
+        )
+        return y
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
+
+
+class HANConv(NestedConv):
+    """Attention over the edges of each type, then over the types. Wang et al., WWW 2019, equations 1 to 9.
+
+    The linear maps of the types of nodes run in torch; one program is applied to each type of edges, and then to each
+    type of nodes.
+
+    in_channels:    size of the inputs, or a dict with one for each type of node; -1 takes it from the first call
+    out_channels:   size of the outputs
+    metadata:       (types of nodes, types of edges)
+    heads:          number of heads
+    negative_slope: of the leaky relu on the scores
+    dropout:        of the weights of edges, in training
+    **kwargs:       of :class:`Conv`, without ``aggr``
+    """
+
+    program = "han"
+
+    def __init__(
+        self,
+        in_channels: int | dict[NodeType, int],
+        out_channels: int,
+        metadata: Metadata,
+        heads: int = 1,
+        negative_slope: float = 0.2,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ):
+        super().__init__(aggr="add", node_dim=0, **kwargs)
+        self.heads = heads
+        self.in_channels = in_channels if isinstance(in_channels, dict) else dict.fromkeys(metadata[0], in_channels)
+        self.out_channels = out_channels
+        self.negative_slope = negative_slope
+        self.metadata = metadata
+        self.dropout = dropout
+        self.k_lin = nn.Linear(out_channels, out_channels)
+        self.q = parameter(1, out_channels)
+        self.proj = nn.ModuleDict({kind: Linear(size, out_channels) for kind, size in self.in_channels.items()})
+        names = ["__".join(edge_type) for edge_type in metadata[1]]
+        self.lin_src = nn.ParameterDict({name: parameter(1, heads, out_channels // heads) for name in names})
+        self.lin_dst = nn.ParameterDict({name: parameter(1, heads, out_channels // heads) for name in names})
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        reset(self.proj)
+        for value in (*self.lin_src.values(), *self.lin_dst.values()):
+            glorot(value)
+        self.k_lin.reset_parameters()
+        glorot(self.q)
+
+    def forward(
+        self,
+        x_dict: Mapping[NodeType, Tensor],
+        edge_index_dict: Mapping[EdgeType, Adjacency],
+        return_semantic_attention_weights: bool = False,
+    ) -> Any:
+        """[N, in_channels] to [N, out_channels], for each type of node; None for a type without edges into it.
+
+        return_semantic_attention_weights: also give the weights of the types of edges into each type of node
+
+        Raises KeyError for types of nodes that the layer does not know, and AttributeError for such types of edges.
+        """
+        sizes = {"out_channels": self.out_channels, "heads": self.heads, "size": self.out_channels // self.heads}
+        features = {kind: self.proj[kind](x) for kind, x in x_dict.items()}
+        found: dict[NodeType, list[Tensor]] = {kind: [] for kind in x_dict}
+        for edge_type, edge_index in edge_index_dict.items():
+            name = "__".join(edge_type)
+            x, z = features[edge_type[0]], features[edge_type[-1]]
+            graph, _ = self.graph(edge_index, len(x), len(z))
+            found[edge_type[-1]].append(
+                self.run_with(
+                    {"att_src": self.lin_src[name], "att_dst": self.lin_dst[name]},
+                    graph,
+                    {"x": x, "z": z},
+                    **sizes,
+                    stage="edges",
+                    slope=float(self.negative_slope),
+                    p=float(self.dropout),
+                )
+            )
+        together = {kind: self._weighed(parts, sizes) for kind, parts in found.items()}
+        results = {kind: y for kind, (y, _) in together.items()}
+        if return_semantic_attention_weights:
+            return results, {kind: weights for kind, (_, weights) in together.items()}
+        return results
+
+    def _weighed(self, parts: list[Tensor], sizes: dict[str, Any]) -> tuple[Tensor | None, Tensor | None]:
+        """The weighted sum of what edges of each type gave, and the weights."""
+        if not parts:
+            return None, None
+        nodes = len(parts[0])
+        if not nodes:
+            return parts[0], None
+        edges = torch.zeros(2, 0, dtype=torch.long, device=parts[0].device)
+        y, weights = self.run(Graph(edges, nodes), {"found": torch.stack(parts, dim=1)}, **sizes, stage="types")
+        return y, weights[0]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.out_channels}, heads={self.heads})"
+
+
+class EdgeModules(nn.ModuleDict):
+    """Modules by type of edge. Their names inside are torch_geometric's: "<source___relation___target>"."""
+
+    def __init__(self, modules: Mapping[EdgeType, nn.Module]):
+        super().__init__({self._inner(edge_type): module for edge_type, module in modules.items()})
+
+    @staticmethod
+    def _inner(edge_type: Any) -> str:
+        return f"<{'___'.join(edge_type)}>".replace(".", "#")
+
+    def __getitem__(self, edge_type: Any) -> nn.Module:
+        return super().__getitem__(self._inner(edge_type))
+
+    def __setitem__(self, edge_type: Any, module: nn.Module) -> None:
+        self.add_module(edge_type if isinstance(edge_type, str) else self._inner(edge_type), module)
+
+    def __delitem__(self, edge_type: Any) -> None:
+        super().__delitem__(self._inner(edge_type))
+
+    def __contains__(self, edge_type: Any) -> bool:
+        return self._inner(edge_type) in self._modules
+
+    def keys(self) -> Any:
+        """The types of edges."""
+        return [tuple(name[1:-1].replace("#", ".").split("___")) for name in self._modules]
+
+    def items(self) -> Any:
+        """The types of edges with their modules."""
+        return list(zip(self.keys(), self.values(), strict=True))
+
+
+class HeteroConv(nn.Module):
+    """A layer for each type of edge; what a type of node gets from several of them is put together.
+
+    There is no maths in it but that of the layers: they may be of this library or any other modules.
+
+    convs: (source type, relation, target type) -> layer
+    aggr:  "sum", "mean", "min", "max", "mul" or "cat", or None to stack the results, [N, relations, channels]
+
+    Raises ValueError for a layer that adds self-loops between nodes of different types, and warns of types of nodes
+    that no edge leads to.
+    """
+
+    def __init__(self, convs: Mapping[EdgeType, nn.Module], aggr: str | None = "sum"):
+        super().__init__()
+        for edge_type, module in convs.items():
+            if edge_type[0] != edge_type[-1] and getattr(module, "add_self_loops", False):
+                raise ValueError(
+                    f"'add_self_loops' attribute set to 'True' on module '{module}' for use with edge type(s) "
+                    f"'{[edge_type]}'. This will lead to incorrect message passing results."
+                )
+        unseen = {edge_type[0] for edge_type in convs} - {edge_type[-1] for edge_type in convs}
+        if unseen:
+            warnings.warn(
+                f"There exist node types ({unseen}) whose representations do not get updated during message passing "
+                f"as they do not occur as destination type in any edge type. This may lead to unexpected behavior.",
+                stacklevel=2,
+            )
+        self.convs = EdgeModules(convs)
+        self.aggr = aggr
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters of all layers anew."""
+        for conv in self.convs.values():
+            conv.reset_parameters()  # type: ignore[operator]
+
+    def forward(self, *args_dict: Mapping[Any, Any], **kwargs_dict: Mapping[Any, Any]) -> dict[NodeType, Tensor]:
+        """Dicts of arguments, by type of node or edge, to a dict of results by type of node.
+
+        A layer gets the value of its type of edge, or those of its sources and targets as a pair; one value where both
+        have the same type. The names of keyword arguments end with ``_dict``, and layers get them without it. A layer
+        whose type of edge is in none of the dicts is left out.
+
+        Raises ValueError for another name.
+        """
+        for name in kwargs_dict:
+            if not name.endswith("_dict"):
+                raise ValueError(
+                    f"Keyword arguments in '{type(self).__name__}' need to end with '_dict' (got '{name}')"
+                )
+        found: dict[NodeType, list[Tensor]] = {}
+        for edge_type, conv in self.convs.items():
+            if not any(edge_type in values for values in (*args_dict, *kwargs_dict.values())):
+                continue
+            args = [a for values in args_dict for a in _argument(edge_type, values)]
+            kwargs = {
+                name.removesuffix("_dict"): a
+                for name, values in kwargs_dict.items()
+                for a in _argument(edge_type, values)
+            }
+            found.setdefault(edge_type[-1], []).append(conv(*args, **kwargs))
+        return {kind: _together(results, self.aggr) for kind, results in found.items()}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(num_relations={len(self.convs)})"
+
+
+def _argument(edge_type: EdgeType, values: Mapping[Any, Any]) -> list[Any]:
+    """What the layer of a type of edge gets out of a dict: one value, or none."""
+    source, _, target = edge_type
+    if edge_type in values:
+        return [values[edge_type]]
+    if source == target:
+        return [values[source]] if source in values else []
+    return [(values.get(source), values.get(target))] if source in values or target in values else []
+
+
+def _together(results: list[Tensor], aggr: str | None) -> Tensor:
+    if aggr is None:
+        return torch.stack(results, dim=1)
+    if len(results) == 1:
+        return results[0]
+    if aggr == "cat":
+        return torch.cat(results, dim=-1)
+    found = getattr(torch, aggr)(torch.stack(results), dim=0)
+    return found if isinstance(found, Tensor) else found[0]
