@@ -310,7 +310,7 @@ class Blocks(Names):
         text = f"tl.load({pointer}, mask={mask.text}, other=0)" if mask else f"tl.load({pointer})"
         if node in self.packed:
             text += f".to({self.number})"
-        scalar = not lead and not node.dims
+        scalar = not lead and node.type.numel == 1
         suffix = {ROW: "_i" if self.kernel.end else "", COLUMN: "_j", EDGE: "_e", GLOBAL: ""}[where]
         key = ("load", frame, text)
         zero = where if mask else None
@@ -326,7 +326,7 @@ class Blocks(Names):
         inner = self.linear(node.dims, index, rank)
         if inner != "0":
             terms.append(inner)
-        lead = where != GLOBAL or any(p.lead for p in index.values())
+        lead = where != GLOBAL or (inner != "0" and any(p.lead for p in index.values()))
         return " + ".join([self.name(node), *terms]), lead
 
     def row(self, where: str) -> str:

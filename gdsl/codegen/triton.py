@@ -523,7 +523,9 @@ class KernelWriter(Blocks):
         for node, total in self.totals.items():
             rank = len(node.dims)
             index = self.axes(node.dims)
-            inner = self.linear(node.dims, index, rank) if rank else "tl.arange(0, 1)"
+            inner = self.linear(node.dims, index, rank)
+            if inner == "0":  # one number is a block of its shape all the same
+                inner = f"tl.zeros([{self.shape(node.dims)[2:] or '1'}], tl.int32)"
             mask = self.mask(node.dims, frozenset(range(rank)), GLOBAL)
             where = f"{self.name(node)} + tl.program_id(0) * {node.type.numel} + {inner}"
             lines.append(f"tl.store({where}, {total.text}{f', mask={mask.text}' if mask else ''})")

@@ -24,14 +24,15 @@ _FAMILIES = {
     ),
     "types": ("HANConv", "HEATConv", "HGTConv", "HeteroConv", "RGATConv"),
     "edge": (
-        "CGConv", "DynamicEdgeConv", "EdgeConv", "GENConv", "GINConv", "GINEConv", "NNConv", "ResGatedGraphConv",
+        "CGConv", "DynamicEdgeConv", "ECConv", "EdgeConv", "GENConv", "GINConv", "GINEConv", "NNConv",
+        "ResGatedGraphConv",
     ),
     "points": (
-        "GMMConv", "GravNetConv", "PPFConv", "PointGNNConv", "PointNetConv", "PointTransformerConv", "SplineConv",
-        "XConv",
+        "GMMConv", "GravNetConv", "PPFConv", "PointConv", "PointGNNConv", "PointNetConv", "PointTransformerConv",
+        "SplineConv", "XConv",
     ),
     "relations": ("FastRGCNConv", "FiLMConv", "RGCNConv"),
-    "mixed": ("EGConv", "GPSConv", "PANConv", "PDNConv", "PNAConv"),
+    "mixed": ("EGConv", "GPSConv", "PDNConv", "PNAConv"),
 }  # fmt: skip
 
 _HOMES = {

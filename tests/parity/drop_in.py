@@ -36,7 +36,7 @@ class Case:
     kwargs:   of the constructor, in all calls; callables as in ``args``
     options:  for each further argument, values to try besides leaving it out: each by itself on the reference, and some
               of their combinations, which hypothesis draws
-    compiled: option values for one more run of the generated C++; without it only the plain layer is compiled
+    compiled: option values of the run of the generated C++, by default for the first case of a class
     x:        what comes first: "x" [N, 5], "pair" ([N, 5], [M, 3]), "equal pair" ([N, 5], [M, 5]), "source" ([N, 5],
               None), or any kind of ``KINDS``
     then:     kinds of the arguments between the features and the graph
@@ -239,16 +239,20 @@ def make_tests(cases: Sequence[Case]) -> dict[str, Callable[..., None]]:
         for options in single(case)
     ]
     whole = [pytest.param(case, id=case.id) for case in cases]
+    # A kernel takes a second to compile: by default one call of each class.
+    first = {case.layer: case for case in reversed(cases)}
+    compiled = [
+        pytest.param(case, id=case.id, marks=[] if first[case.layer] is case else pytest.mark.slow) for case in cases
+    ]
     many = [pytest.param(case, id=case.id) for case in cases if len(case.options) > 1]
 
     @pytest.mark.parametrize(("case", "options"), each)
     def test_each_option(case: Case, options: Mapping[str, Any]) -> None:
         compare(case, options, "torch")
 
-    @pytest.mark.parametrize("case", whole)
+    @pytest.mark.parametrize("case", compiled)
     def test_generated_code(case: Case) -> None:
-        for options in [{}, case.compiled] if case.compiled else [{}]:
-            compare(case, options, "cpp", (1,))
+        compare(case, case.compiled, "cpp", (1,))
 
     @pytest.mark.parametrize("case", many)
     def test_combinations(case: Case) -> None:

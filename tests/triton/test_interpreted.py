@@ -211,3 +211,25 @@ def test_kernels_are_those_of_the_backend() -> None:
     for backend, language in (("triton", "triton"), ("cpp", "cpp"), ("auto", "cpp")):
         conv = gdsl.compile("layer C(d) { node x[d] aggregate a = sum(x[j]) update y = a }", d=2, backend=backend)
         assert {k.language for k in conv.kernels} == {language}
+
+
+ONE_NUMBER = {
+    "by a constant": "param s[1] ~ ones  node x[c]  aggregate y = sum(softmax(s[0] * dot(x[i], x[j])) * x[j])",
+    "by an index": "param s[1] ~ ones  node x[c]  node kind: int(1)  update y = sigmoid(s[kind]) * x",
+}
+
+
+@pytest.mark.parametrize("rule", ONE_NUMBER)
+def test_a_table_of_one_number(rule: str) -> None:
+    """Loads of it are no blocks, and the sum that is its gradient is one."""
+    source = f"layer L {{ {ONE_NUMBER[rule]} return y }}"
+    x = torch.randn(6, 4, dtype=torch.float64)
+    edges = torch.randint(6, (2, 12), generator=torch.Generator().manual_seed(0))
+    inputs = (x, torch.zeros(6, dtype=torch.long)) if "kind" in source else (x,)
+    found = []
+    for backend in ("triton", "torch"):
+        layer = gdsl.compile(source, backend=backend).double()
+        y = layer(*inputs, edges)
+        found.append([y, *torch.autograd.grad((y * x.sin()).sum(), [layer.s])])
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, atol=1e-9)

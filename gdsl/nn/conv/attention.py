@@ -27,12 +27,6 @@ from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
 
 
-def seen_edges(conv: Conv, graph: Graph, loops: bool) -> Tensor:
-    """The edges that attention weights belong to, [2, E'], as the user wrote them: with self-loops at the end."""
-    edges = (conv.with_loops(graph) if loops else graph).edge_index
-    return edges.flip(0) if conv.flow == "target_to_source" else edges
-
-
 class GATv2Conv(Conv):
     """Scores that no fixed order of the neighbours explains: a_ij = softmax_j(att . leaky_relu(W_r x_i + W_l x_j)).
 
@@ -147,7 +141,7 @@ class GATv2Conv(Conv):
             fill=self.fill_value,
             with_bias=self.bias is not None,
         )
-        return (y, (seen_edges(self, graph, self.add_self_loops), alpha)) if return_attention_weights else y
+        return (y, (self.seen_edges(graph, self.add_self_loops), alpha)) if return_attention_weights else y
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
@@ -283,7 +277,7 @@ class TransformerConv(Conv):
             p=float(self.dropout),
         )
         asked = isinstance(return_attention_weights, bool)
-        return (y, (seen_edges(self, graph, False), alpha)) if asked else y
+        return (y, (self.seen_edges(graph, False), alpha)) if asked else y
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
@@ -379,7 +373,7 @@ class SuperGATConv(Conv):
         graph, _ = self.weighted(x, edge_index, None)
         y: Tensor = self.run(graph, {"x": x}, **self._arguments(self.add_self_loops))
         if self.training:
-            edges = seen_edges(self, graph, self.add_self_loops)
+            edges = self.seen_edges(graph, self.add_self_loops)
             there = self.positive_sampling(edges)
             absent = self.negative_sampling(edges, len(x), batch) if neg_edge_index is None else neg_edge_index
             pairs = Graph(torch.cat([there, absent.to(there.dtype)], dim=1), len(x))
@@ -533,7 +527,7 @@ class FAConv(Conv):
         )
         if not isinstance(return_attention_weights, bool):
             return y
-        return y, (seen_edges(self, graph, self.normalize and self.add_self_loops), alpha)
+        return y, (self.seen_edges(graph, self.normalize and self.add_self_loops), alpha)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.channels}, eps={self.eps})"

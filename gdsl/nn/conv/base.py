@@ -203,10 +203,10 @@ class Conv(nn.Module):
             self._kept = found
         return found
 
-    @staticmethod
-    def with_loops(graph: Graph) -> Graph:
-        """The graph as a program with ``graph add_self_loops`` sees it."""
-        return graph.add_self_loops().graph
+    def seen_edges(self, graph: Graph, loops: bool) -> Tensor:
+        """The edges that a program sees, with self-loops or without, the way round that the user has them: [2, E']."""
+        edges = (graph.add_self_loops().graph if loops else graph).edge_index
+        return edges.flip(0) if self.flow == "target_to_source" else edges
 
     # -- the look inside -----------------------------------------------------------------------
 

@@ -132,8 +132,7 @@ class GATConv(Conv):
         )
         if return_attention_weights is None:
             return y
-        seen = self.with_loops(graph) if self.add_self_loops else graph
-        return y, (seen.edge_index, alpha)
+        return y, (self.seen_edges(graph, self.add_self_loops), alpha)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"

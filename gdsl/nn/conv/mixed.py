@@ -129,8 +129,8 @@ class EGConv(Conv):
     bias:           whether to add one
     **kwargs:       of :class:`Conv`
 
-    Raises ValueError for heads that do not divide the outputs, and for an aggregation that there is not. Every node gets
-    its loop; torch_geometric, without "symnorm", leaves out nodes behind the last one with an edge.
+    Raises ValueError for heads that do not divide the outputs, and for an aggregation that there is not. Every node
+    gets its loop; torch_geometric, without "symnorm", leaves out nodes behind the last one with an edge.
     """
 
     program = "eg"

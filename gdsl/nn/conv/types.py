@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from gdsl.nn.conv.attention import seen_edges
 from gdsl.nn.conv.base import Adjacency, Conv, Features, Result, Size, as_columns, parameter, rows
 from gdsl.nn.conv.nested import NestedConv
 from gdsl.nn.inits import constant, glorot, kaiming_uniform, ones, reset, uniform, zeros
@@ -212,7 +211,7 @@ class RGATConv(Conv):
             with_bias=self.bias is not None,
         )
         asked = isinstance(return_attention_weights, bool)
-        return (y, (seen_edges(self, graph, False), alpha)) if asked else y
+        return (y, (self.seen_edges(graph, False), alpha)) if asked else y
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
