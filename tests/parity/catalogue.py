@@ -1,0 +1,137 @@
+"""docs/layers.md, made from the layers themselves: ``python -m tests.parity.catalogue > docs/layers.md``.
+
+Formula and paper are a class's docstring, the program is its file, the costs are those of its kernels, and what is
+compared with torch_geometric is what the tables of the tests say.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+import sympy
+import torch
+
+import gdsl.nn
+from gdsl.nn.conv.base import Conv, program_text
+from tests.parity import drop_in
+from tests.parity.drop_in import Case
+
+FAMILIES = {
+    "Sums and means of neighbours": ("test_nn_basic", "test_nn_simple"),
+    "Filters of the spectrum": ("test_nn_spectral",),
+    "Attention": ("test_nn_attention",),
+    "Networks on edges": ("test_nn_edge",),
+    "Points in space": ("test_nn_points",),
+    "Several types of nodes and edges": ("test_nn_relations", "test_nn_types"),
+    "Several aggregations, weights from features, whole graphs": ("test_nn_mixed",),
+}
+
+# What torch_geometric 2.8 has and gdsl.nn has not.
+MISSING = {
+    "PANConv": "gives a sparse matrix of torch_sparse, whose pattern it counts, as a part of its result",
+    "MeshCNNConv": "not written yet",
+    "FusedGATConv, CuGraph*Conv": "other packages' kernels for layers that are here",
+}
+
+HEAD = """# Layers
+
+Made by `python -m tests.parity.catalogue`; a test compares. Each layer takes torch_geometric's arguments and has its
+state: change one import, `from gdsl.nn import GATConv`. "Compared" says which calls and options run against
+torch_geometric 2.8: outputs and gradients by every input and parameter to 1e-9 in float64 (1e-6 where torch_geometric
+itself computes in float32), `state_dict` both ways, and `repr`; each also on the generated C++, in Triton's interpreter
+(`pytest --slow`) and in bfloat16. Costs are those of the kernels that a plain call generates, in N nodes, E edges and
+the dims of the program.
+"""
+
+# Words of a docstring's paragraph that says what is no program.
+NO_PROGRAM = ("in torch", "torch's", "outside the program", "made of")
+
+
+def text() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for title, modules in FAMILIES.items():
+        parts.append(f"## {title}\n")
+        cases = [case for name in modules for case in import_module(f"tests.parity.{name}").CASES]
+        names = list(dict.fromkeys([*(c.layer for c in cases), *_others(modules)]))
+        parts += [entry(name, [c for c in cases if c.layer == name]) for name in names]
+    rows = [f"| {name} | {why} |" for name, why in MISSING.items()]
+    parts.append("\n".join(["## Not here\n", "| torch_geometric's class | why |", "| --- | --- |", *rows, ""]))
+    return "\n".join(parts)
+
+
+def _others(modules: tuple[str, ...]) -> Iterator[str]:
+    """Layers of a family that have tests of their own and no table."""
+    named = {name: family for family, names in gdsl.nn._FAMILIES.items() for name in names}
+    families = {module.removeprefix("test_nn_") for module in modules}
+    families |= {"gcn", "sage", "gat"} if "basic" in families else set()
+    for name, family in named.items():
+        if family in families:
+            yield name
+
+
+def entry(name: str, cases: list[Case]) -> str:
+    """One layer."""
+    kind = getattr(gdsl.nn, name)
+    if kind.__name__ != name:
+        return f"### {name}\n\nAnother name of {kind.__name__}.\n"
+    doc = inspect.cleandoc(kind.__doc__ or "").split("\n\n")
+    said = " ".join(doc[0].split())
+    lines = [f"### {name}", "", _escaped(said), ""]
+    for paragraph in doc[1:]:
+        if any(words in paragraph for words in NO_PROGRAM):
+            lines += [_escaped(" ".join(paragraph.split())), ""]
+    if issubclass(kind, Conv):
+        lines += ["```", program_text(kind.program).strip(), "```", ""]
+    costs = cost(cases[0]) if cases and issubclass(kind, Conv) else ""
+    if costs:
+        lines += [costs, ""]
+    lines += [f"Compared: {compared(cases)}", ""]
+    return "\n".join(lines)
+
+
+def _escaped(line: str) -> str:
+    line = re.sub(r":class:`~?(?:[\w.]*\.)?(\w+)`", r"\1", line)
+    return line.replace("*", r"\*").replace("<", r"\<")
+
+
+def cost(case: Case) -> str:
+    """Bytes and operations of the kernels of a plain call."""
+    layer: Any = drop_in.build(case, gdsl.nn, {}).float()
+    drop_in.set_backend(layer, "torch")
+    first, graph, values = drop_in.draw(case, 1)
+    single = [_single(v) for v in first]
+    layer(*single, *(() if graph is None else (graph,)), **{k: _single(v) for k, v in values.items()})
+    rows = []
+    for direction in ("forward", "backward"):
+        kernels = [k for k in layer.kernels if k.direction == direction]
+        if kernels:
+            total = [sympy.expand(sum(getattr(k, what) for k in kernels)) for what in ("bytes", "flops")]
+            rows.append(f"{direction} {len(kernels)} kernels, `{total[0]}` bytes, `{total[1]}` operations")
+    return "Costs: " + "; ".join(rows) + "." if rows else ""
+
+
+def _single(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.float() if value.is_floating_point() else value
+    return tuple(_single(v) for v in value) if isinstance(value, tuple) else value
+
+
+def compared(cases: list[Case]) -> str:
+    """What the table of the tests says about a layer."""
+    if not cases:
+        return "with a formula of its own; see its test."
+    calls = [" ".join(p for p in (c.x, *c.then, *c.call, c.note) if p) for c in cases if c.note != "refused"]
+    options = list(dict.fromkeys(name for case in cases for name in case.options))
+    return f"calls with {'; '.join(dict.fromkeys(calls))}" + (f"; options {', '.join(options)}." if options else ".")
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    sys.stdout.write(text())
