@@ -167,9 +167,9 @@ def train(name: str, data: NodeData, x: Tensor, graph: gdsl.Graph, seed: int, ep
         if loss < best:
             right = out[data.test_mask].argmax(dim=1) == data.y[data.test_mask]
             best, accuracy = loss, 100.0 * right.float().mean().item()
-        if epoch + 1 > limit // 2 and len(history) >= recipe.patience:
-            if loss > statistics.fmean(history[-recipe.patience :]):
-                break
+        recent = history[-recipe.patience :]
+        if epoch + 1 > limit // 2 and len(recent) == recipe.patience and loss > statistics.fmean(recent):
+            break
         history.append(loss)
         bar.set_postfix(val_loss=f"{loss:.3f}", test=f"{accuracy:.1f}%", refresh=False)
     bar.close()

@@ -11,7 +11,11 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 
 
 CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-PRINTED = [['extern "C" void Attention', "== plan =="], ["@triton.jit", "def Conv_0(", ".entry Conv_0"]]
+PRINTED = [
+    ['extern "C" void Attention', "== plan =="],
+    ["torch.Size([100, 16]) fused"],
+    ["@triton.jit", "def Conv_0(", ".entry Conv_0"],
+]
 
 
 @pytest.mark.parametrize(("code", "marks"), zip(CODE, PRINTED, strict=True))

@@ -41,12 +41,14 @@ _HOMES = {
     **{name: f"gdsl.nn.conv.{family}" for family, names in _FAMILIES.items() for name in names},
 }
 
-__all__ = sorted([*_HOMES, "aggr"])
+_MODULES = ("aggr", "neighbors", "pool")
+
+__all__ = sorted([*_HOMES, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:
-    if name == "aggr":
-        return import_module("gdsl.nn.aggr")
+    if name in _MODULES:
+        return import_module(f"gdsl.nn.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'gdsl.nn' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)
