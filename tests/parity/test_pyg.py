@@ -333,7 +333,7 @@ def test_same_numbers(name: str, dtype: torch.dtype) -> None:
     case = CASES[name]
     compiled, peer = build(case)
     ours = compiled.to(dtype), harness.twin(compiled, "torch").to(dtype)
-    for seed in (1, 2, 3):
+    for seed in (1, 2):
         graph, exact = draw(case, compiled, seed)
         values = {k: v.detach().to(dtype).requires_grad_() if v.is_floating_point() else v for k, v in exact.items()}
         expected = reference(case, peer, graph, exact)

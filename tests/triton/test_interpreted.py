@@ -173,7 +173,7 @@ def test_same_bits() -> None:
     assert all(torch.equal(a, b) for x, y in zip(first, again, strict=True) for a, b in zip(x, y, strict=True))
 
 
-@pytest.mark.parametrize("name", ["GAT_edge", "SAGE_max", "RGCN"])
+@pytest.mark.parametrize("name", [pytest.param("GAT_edge", marks=pytest.mark.slow), "SAGE_max", "RGCN"])
 def test_places_counted_in_64_bits(name: str, small_hubs: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a tensor has more than 2^31 numbers: no result depends on the width."""
     made = harness.layer(name, "triton")

@@ -80,6 +80,7 @@ def test_stages_for_amd() -> None:
         kernel.asm("ptx")
 
 
+@pytest.mark.slow
 def test_double_and_half_compile_too() -> None:
     for dtype in ("double", "bfloat16", "half"):
         made = getattr(layer("GATv2"), dtype)()
