@@ -333,9 +333,12 @@ def _renamed(program: Program, mapping: Mapping[Node, Node]) -> dict[Node, str]:
 
 def module_state(module: nn.Module) -> tuple[Any, ...]:
     """What decides how a part of a module is read into a program: a change of it asks for another program."""
-    known = type(module).__module__.startswith("torch.nn.modules.")
     hooked = bool(module._forward_hooks or module._forward_pre_hooks)
-    return type(module), module.training, hooked, module.extra_repr() if known else ""
+    if type(module).__module__.startswith("torch.nn.modules."):
+        return type(module), module.training, hooked, module.extra_repr()
+    # One that says itself how it is read may read its plain attributes, which a user may change.
+    plain = tuple((k, v) for k, v in module.__dict__.items() if isinstance(v, bool | int | float | str))
+    return type(module), module.training, hooked, plain
 
 
 def describe_modules(names: Sequence[str], stages: Sequence[Stage]) -> str:

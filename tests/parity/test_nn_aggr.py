@@ -179,3 +179,17 @@ def test_refusals(call: Callable[..., Any]) -> None:
     for library in (pyg.aggr, ours):
         with pytest.raises(ValueError):
             call(library, x, index)
+
+
+def test_a_number_that_changes() -> None:
+    """What is read of an aggregation is read again when it changes."""
+    aggr = ours.SoftmaxAggregation(t=1.0)
+    x, index = rows()
+    aggr(x, index, dim_size=GROUPS)
+    aggr.t = 3.0
+    assert (
+        harness.difference(
+            [aggr(x, index, dim_size=GROUPS)], [pyg.aggr.SoftmaxAggregation(t=3.0)(x, index, dim_size=GROUPS)]
+        )
+        < 1e-12
+    )

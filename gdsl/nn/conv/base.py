@@ -182,11 +182,19 @@ class Conv(nn.Module):
         return found, found.edge_weight
 
     def weighted(
-        self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None, *, keep: bool = False
+        self,
+        x: Tensor,
+        edge_index: Adjacency,
+        edge_weight: Tensor | None,
+        *,
+        keep: bool = False,
+        loops: float = 0.0,
     ) -> tuple[Graph, Tensor | None]:
         """The graph of one set of nodes, and its weights [E]: the user's, or the values of a sparse matrix.
 
-        keep: give the graph and weights of the first call in all others too, as ``cached=True`` asks
+        keep:  give the graph and weights of the first call in all others too, as ``cached=True`` asks
+        loops: the weight of the self-loops that the program adds where there is none. torch_geometric adds it to the
+               diagonal of a sparse matrix also where there is one
 
         Raises ValueError for a pair of inputs.
         """
@@ -198,6 +206,9 @@ class Conv(nn.Module):
         if keep and self._kept is not None:
             return self._kept
         graph, values = self.graph(edge_index, rows(x), rows(x))
+        if values is not None and loops:
+            source, target = graph.edge_index
+            values = values + loops * (source == target).to(values.dtype)
         found = graph, edge_weight if values is None else values
         if keep:
             self._kept = found

@@ -69,15 +69,18 @@ class GCNConv(Conv):
 
         Raises ValueError for a pair of inputs: there is one set of nodes.
         """
-        graph, weight = self.weighted(x, edge_index, edge_weight, keep=self.cached and self.normalize)
+        loops = self.normalize and self.add_self_loops
+        fill = 2.0 if self.improved else 1.0
+        keep = self.cached and self.normalize
+        graph, weight = self.weighted(x, edge_index, edge_weight, keep=keep, loops=fill if loops else 0.0)
         self.lin.see(x)
         result: Tensor = self.run(
             graph,
             {"x": x, "w": weight},
             out_channels=self.out_channels,
-            add_self_loops=self.normalize and self.add_self_loops,
+            add_self_loops=loops,
             normalize=self.normalize,
-            fill=2.0 if self.improved else 1.0,
+            fill=fill,
             with_bias=self.bias is not None,
         )
         return result

@@ -60,7 +60,7 @@ class SGConv(Conv):
         if self._cached_x is not None:
             return self.lin(self._cached_x.detach())
         self.lin.see(x)
-        graph, weight = self.weighted(x, edge_index, edge_weight)
+        graph, weight = self.weighted(x, edge_index, edge_weight, loops=float(self.add_self_loops))
         y: Tensor = self.run(graph, {"x": x, "w": weight}, **self._arguments(), linear=not self.cached)
         if not self.cached:
             return y
@@ -196,14 +196,16 @@ class APPNP(Conv):
 
     def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """[N, channels] and weights [E] to [N, channels]."""
-        graph, weight = self.weighted(x, edge_index, edge_weight, keep=self.cached and self.normalize)
+        loops = self.normalize and self.add_self_loops
+        keep = self.cached and self.normalize
+        graph, weight = self.weighted(x, edge_index, edge_weight, keep=keep, loops=float(loops))
         y: Tensor = self.run(
             graph,
             {"x": x, "w": weight},
             K=self.K,
             alpha=float(self.alpha),
             p=float(self.dropout),
-            add_self_loops=self.normalize and self.add_self_loops,
+            add_self_loops=loops,
             normalize=self.normalize,
         )
         return y
@@ -526,7 +528,9 @@ class GCN2Conv(Conv):
 
     def forward(self, x: Tensor, x_0: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """[N, channels], first features [N, channels] and weights [E] to [N, channels]."""
-        graph, weight = self.weighted(x, edge_index, edge_weight, keep=self.cached and self.normalize)
+        loops = self.normalize and self.add_self_loops
+        keep = self.cached and self.normalize
+        graph, weight = self.weighted(x, edge_index, edge_weight, keep=keep, loops=float(loops))
         y: Tensor = self.run(
             graph,
             {"x": x, "x_0": x_0[: x.size(0)], "w": weight},
@@ -534,7 +538,7 @@ class GCN2Conv(Conv):
             alpha=float(self.alpha),
             beta=float(self.beta),
             shared=self.weight2 is None,
-            add_self_loops=self.normalize and self.add_self_loops,
+            add_self_loops=loops,
             normalize=self.normalize,
         )
         return y
@@ -590,7 +594,7 @@ class MixHopConv(Conv):
     def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """[N, in_channels] and weights [E] to [N, len(powers) * out_channels]."""
         see_all(self.lins, x)
-        graph, weight = self.weighted(x, edge_index, edge_weight)
+        graph, weight = self.weighted(x, edge_index, edge_weight, loops=float(self.add_self_loops))
         rising = sorted(set(self.powers))
         plain = rising == self.powers
         y: Tensor = self.run(
