@@ -7,6 +7,7 @@ not there; a caller then uses `generated()` and says so.
     <root>/Planetoid/Cora/raw/ind.cora.{x,tx,allx,y,ty,ally,graph,test.index}
     <root>/Planetoid/CiteSeer/raw/ind.citeseer.*
     <root>/musae/{git,facebook}.npz
+    <root>/TUDataset/MUTAG/MUTAG/raw/MUTAG_{A,graph_indicator,graph_labels,node_labels}.txt
 """
 
 from __future__ import annotations
@@ -186,6 +187,94 @@ def load_musae(name: str, root: Path | None = None) -> NodeData | None:
 
 
 # A generated graph -----------------------------------------------------------------------------------------
+
+
+# TUDataset (Morris et al. 2020) ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GraphData:
+    """Many graphs with a label each, as one graph without edges between them.
+
+    `x` is `[N, channels]`: one-hot labels of nodes, or one-hot degrees where nodes have none; `batch` `[N]` is the
+    graph of each node, in order; `y` is `[G]`.
+    """
+
+    name: str
+    edge_index: Tensor
+    x: Tensor
+    batch: Tensor
+    y: Tensor
+
+    @property
+    def num_graphs(self) -> int:
+        return len(self.y)
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.y.max()) + 1
+
+    def subset(self, graphs: Tensor) -> GraphData:
+        """Some of the graphs, in the order of their numbers."""
+        graphs = graphs.sort().values
+        kept = torch.isin(self.batch, graphs)
+        place = kept.cumsum(0) - 1
+        edges = self.edge_index[:, kept[self.edge_index[0]]]
+        number = torch.zeros(self.num_graphs, dtype=torch.long)
+        number[graphs] = torch.arange(len(graphs))
+        return GraphData(self.name, place[edges], self.x[kept], number[self.batch[kept]], self.y[graphs])
+
+    def __str__(self) -> str:
+        size = f"{len(self.x):,} nodes, {self.edge_index.shape[1]:,} edges"
+        return (
+            f"{self.name}: {self.num_graphs:,} graphs, {size}, {self.x.shape[1]} features, {self.num_classes} classes"
+        )
+
+
+# Degrees above this one share a feature.
+MOST_DEGREES = 64
+
+
+def load_tu(name: str, root: Path | None = None) -> GraphData | None:
+    """A data set of TUDataset by its name, such as "MUTAG"; `None` where its files are not there."""
+    root = data_root() if root is None else root
+    raw = None if root is None else root / "TUDataset" / name / name / "raw"
+    if raw is None or not raw.is_dir():
+        return None
+
+    def numbers(part: str) -> Tensor:
+        return torch.from_numpy(np.loadtxt(raw / f"{name}_{part}.txt", delimiter=",", dtype=np.int64))
+
+    edge_index = numbers("A").t().contiguous() - 1
+    batch = numbers("graph_indicator") - 1
+    y = numbers("graph_labels").unique(return_inverse=True)[1]
+    if (raw / f"{name}_node_labels.txt").is_file():
+        kind = numbers("node_labels").unique(return_inverse=True)[1]
+    else:
+        kind = torch.bincount(edge_index[1], minlength=len(batch)).clamp(max=MOST_DEGREES)
+    x = torch.nn.functional.one_hot(kind).float()
+    return GraphData(name, edge_index, x, batch, y)
+
+
+def generated_graphs(count: int = 60, seed: int = 0) -> GraphData:
+    """Rings of two sizes, of which the larger ones have a chord: a stand-in where no data set is at hand."""
+    generator = torch.Generator().manual_seed(seed)
+    edges, batch, y, first = [], [], [], 0
+    for graph in range(count):
+        label = graph % 2
+        size = int(torch.randint(6, 12, (1,), generator=generator))
+        ring = torch.arange(size)
+        pairs = torch.stack([ring, (ring + 1) % size])
+        if label:
+            pairs = torch.cat([pairs, torch.tensor([[0], [size // 2]])], dim=1)
+        edges.append(torch.cat([pairs, pairs.flip(0)], dim=1) + first)
+        batch += [graph] * size
+        y.append(label)
+        first += size
+    edge_index = torch.cat(edges, dim=1)
+    degree = torch.bincount(edge_index[1], minlength=first)
+    x = torch.nn.functional.one_hot(degree).float()
+    return GraphData("generated rings", edge_index, x, torch.tensor(batch), torch.tensor(y))
 
 
 def generated(

@@ -181,6 +181,12 @@ def test_refusals(call: Callable[..., Any]) -> None:
             call(library, x, index)
 
 
+def test_nothing_to_aggregate() -> None:
+    nothing = torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)
+    assert ours.MeanAggregation()(*nothing, dim_size=0).shape == (0, 3)
+    assert ours.MaxAggregation()(*nothing, dim_size=2).tolist() == [[0.0] * 3] * 2
+
+
 def test_a_number_that_changes() -> None:
     """What is read of an aggregation is read again when it changes."""
     aggr = ours.SoftmaxAggregation(t=1.0)

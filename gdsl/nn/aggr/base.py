@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -70,7 +71,8 @@ class Aggregation(nn.Module):
         result: Tensor = self.__dict__["_program"](graph=Graph(torch.stack([index, index]), size), m=flat)
         width = 0 if not flat.shape[1] else result.shape[1] // flat.shape[1]
         if rows.dim() == 2 or width == 1:
-            return result.reshape(size, *rows.shape[1:-1], -1).movedim(0, dim)
+            last = result.shape[1] // max(math.prod(rows.shape[1:-1]), 1)
+            return result.reshape(size, *rows.shape[1:-1], last).movedim(0, dim)
         raise ValueError(f"{type(self).__name__} takes rows of one dimension, not of shape {list(rows.shape[1:])}")
 
     def __getstate__(self) -> dict[str, Any]:
