@@ -91,6 +91,7 @@ def test_the_plot(repository: Path, tmp_path: Path) -> None:
     assert page.read_text() == MARKERS
 
 
+@pytest.mark.slow
 def test_shares(repository: Path, tmp_path: Path) -> None:
     _layers(repository, tmp_path, "GCN", "torch.sparse")
     text = _run(repository, "shares.py", str(tmp_path / "found.json"), "--markdown")
@@ -106,6 +107,7 @@ def test_scaling(repository: Path, tmp_path: Path) -> None:
     assert found["slopes"].keys() == {"GCN", "GAT"}
 
 
+@pytest.mark.slow
 def test_startup(repository: Path, tmp_path: Path) -> None:
     found = _found(repository, tmp_path, "startup.py", "--repeats", "1")
     whats = [r["what"] for r in found["results"]]

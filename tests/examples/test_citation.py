@@ -19,7 +19,18 @@ def run(repository, *arguments: str, **env: str) -> subprocess.CompletedProcess[
     )
 
 
-def test_short_run_on_cora(repository, data_root):
+def test_three_layers_on_cora(repository, data_root):
+    if not (data_root / "Planetoid" / "Cora").is_dir():
+        pytest.skip("no Planetoid/Cora in the data folder")
+    done = run(repository, "--short", "--dataset", "cora", "--layers", "sgc,appnp,agnn", GDSL_DATA=str(data_root))
+    assert done.returncode == 0, done.stderr
+    rows = done.stdout.strip().splitlines()[1:]
+    assert [row.split()[0] for row in rows] == ["SGC", "APPNP", "AGNN"]
+    assert "83.3 ± 0.5" in rows[1]
+
+
+@pytest.mark.slow
+def test_all_layers_on_cora(repository, data_root):
     if not (data_root / "Planetoid" / "Cora").is_dir():
         pytest.skip("no Planetoid/Cora in the data folder")
     done = run(repository, "--short", "--dataset", "cora", GDSL_DATA=str(data_root))

@@ -261,7 +261,7 @@ def make_tests(cases: Sequence[Case]) -> dict[str, Callable[..., None]]:
         )
 
         @settings(
-            max_examples=6, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+            max_examples=4, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
         )
         @given(choices)
         def run(options: Mapping[str, Any]) -> None:

@@ -304,13 +304,14 @@ def results(outputs: Any, leaves: Mapping[str, Tensor], parameters: State) -> di
     return {**{f"output {k}": o for k, o in enumerate(outputs)}, **gradients}
 
 
-# float32 on these by default, on all with --slow.
+# These by default, in both precisions, and all with --slow: tests/parity/test_nn_*.py compare the library's programs.
 SINGLE = {
     "GCN, weighted", "SAGE, mean", "SAGE, max", "SAGE, bipartite", "GAT, edge features", "GATv2", "GIN", "EdgeConv",
     "APPNP, weighted", "RGCN", "PNA",
 }  # fmt: skip
-ROWS = [pytest.param(name, torch.float64, id=name) for name in CASES] + [
-    pytest.param(name, torch.float32, id=f"{name}, float32", marks=[] if name in SINGLE else pytest.mark.slow)
+ROWS = [
+    pytest.param(name, dtype, id=f"{name}{also}", marks=[] if name in SINGLE else pytest.mark.slow)
+    for dtype, also in ((torch.float64, ""), (torch.float32, ", float32"))
     for name in CASES
 ]
 
