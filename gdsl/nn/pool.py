@@ -310,7 +310,8 @@ class EdgePooling(Conv):
         x: Tensor, edge_index: Tensor, batch: Tensor, score: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, UnpoolInfo]:
         """Clusters of the contracted edges in the order of their scores, then those of the other nodes."""
-        order = score.detach().argsort(descending=True, stable=True)
+        # Not by a stable sort: edges of equal scores come in the order in which torch_geometric has them.
+        order = score.detach().argsort(descending=True)
         taken = order[matching(edge_index[:, order], x.size(0))]
         cluster = batch.new_full((x.size(0),), -1)
         cluster[edge_index[:, taken]] = torch.arange(len(taken), device=batch.device)
