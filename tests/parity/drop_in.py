@@ -244,7 +244,11 @@ def make_tests(cases: Sequence[Case]) -> dict[str, Callable[..., None]]:
     compiled = [
         pytest.param(case, id=case.id, marks=[] if first[case.layer] is case else pytest.mark.slow) for case in cases
     ]
-    many = [pytest.param(case, id=case.id) for case in cases if len(case.options) > 1]
+    many = [
+        pytest.param(case, id=case.id, marks=[] if first[case.layer] is case else pytest.mark.slow)
+        for case in cases
+        if len(case.options) > 1
+    ]
 
     @pytest.mark.parametrize(("case", "options"), each)
     def test_each_option(case: Case, options: Mapping[str, Any]) -> None:
