@@ -20,6 +20,7 @@ from gdsl.language.program import Declaration, GraphTransform, TypedProgram
 from gdsl.language.signature import Signature
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.neighbors import knn_graph
+from gdsl.runtime.transforms import concrete
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def bind(signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], t
     for name in names:
         values.setdefault(name, None)
     graph, batch, count = values.pop("graph", None), values.pop("batch", None), values.pop("num_graphs", None)
-    return Bound(values, graph, batch, count)
+    return Bound(values, graph, concrete(batch, "batch") if isinstance(batch, Tensor) else batch, count)
 
 
 def _spread_pair(signature: Signature, args: Sequence[Any]) -> list[Any]:
@@ -203,6 +204,7 @@ def check_bound(d: Declaration, value: Tensor) -> None:
     """
     assert d.type is not None
     bound = d.type.bound
+    value = concrete(value, d.name)
     if bound is None or not value.numel() or (value.is_cuda and torch.cuda.is_current_stream_capturing()):
         return
     low, high = value.aminmax()

@@ -18,6 +18,7 @@ from gdsl.errors import GraphError
 from gdsl.passes.options import GraphShape
 from gdsl.runtime.formats import edge_list, plain_tensor
 from gdsl.runtime.schedule import BLOCK_WORK, CHUNK_EDGES, GPU_CHUNK_EDGES, GPU_HUB_EDGES, HUB_EDGES, MAX_BLOCKS
+from gdsl.runtime.transforms import concrete
 
 Size = int | tuple[int, int] | None
 
@@ -114,6 +115,7 @@ class Graph:
     def __init__(self, edge_index: Tensor, num_nodes: Size = None):
         _check_edge_index(edge_index)
         sizes = _check_sizes(num_nodes)
+        edge_index = concrete(edge_index, "edge_index")
         # A tensor made in inference mode cannot be saved for a backward pass, and this one will be.
         with torch.inference_mode(False), torch.no_grad():
             plain = plain_tensor(edge_index)
@@ -528,6 +530,8 @@ def graph_of(edge_index: Tensor, num_sources: int | None, num_targets: int | Non
     unnoticed, here as in autograd: after such a write, pass ``Graph(edge_index)``.
     """
     sizes = None if num_sources is None or num_targets is None else (num_sources, num_targets)
+    if isinstance(edge_index, Tensor):
+        edge_index = concrete(edge_index, "edge_index")
     if not isinstance(edge_index, Tensor) or edge_index.is_inference():
         # An inference tensor has no version counter: nothing would tell that it was changed.
         return Graph(edge_index, sizes)
