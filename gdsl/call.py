@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,7 +162,7 @@ def check_tensors(tensors: Mapping[str, Tensor], typed: TypedProgram) -> tuple[t
                 f"`{d.name}` is on {value.device} and `{some[0]}` is on {some[1].device}: move one with .to()"
             )
         if d.type.kind is Kind.INT:
-            check_bound(d, value)
+            check_bound(d.name, d.type, value)
         if d.type.kind is Kind.FLOAT:
             if first is None:
                 first = (d.name, value)
@@ -197,22 +197,21 @@ def _check_kind(d: Declaration, value: Tensor) -> None:
         raise InputError(f"`{d.name}` must hold {wanted}, and it is {given}: convert it with {d.name}.{how}()")
 
 
-def check_bound(d: Declaration, value: Tensor) -> None:
-    """Every integer lies below the bound of its declaration.
+def check_bound(name: str, type: Type, value: Tensor) -> None:
+    """Every integer lies below the bound of its type.
 
     While a CUDA graph is captured no value can be read: the calls before, which the capture needs, have checked it.
     """
-    assert d.type is not None
-    bound = d.type.bound
-    value = concrete(value, d.name)
+    bound = type.bound
+    value = concrete(value, name)
     if bound is None or not value.numel() or (value.is_cuda and torch.cuda.is_current_stream_capturing()):
         return
     low, high = value.aminmax()
     if int(low) < 0 or int(high) >= bound:
         bad = int(((value < 0) | (value >= bound)).flatten().nonzero()[0])
-        row = f"{d.type.domain.value} {bad // d.type.numel}"
+        row = f"{type.domain.value} {bad // type.numel}"
         number = int(value.flatten()[bad])
-        raise InputError(f"{row} has {d.name} = {number}, and {d.name} must be from 0 to {bound - 1}")
+        raise InputError(f"{row} has {name} = {number}, and {name} must be from 0 to {bound - 1}")
 
 
 def _check_shape(d: Declaration, value: Tensor) -> None:
@@ -278,16 +277,16 @@ def _plural(count: int, what: str) -> str:
     return f"{count} {what.removesuffix('s') if count == 1 else what}"
 
 
-def check_graph(typed: TypedProgram, graph: Graph) -> None:
-    """What the rules require of every node's degree."""
-    for need in typed.requires:
-        degree = graph.in_degree if need.end == "i" else graph.out_degree
-        wrong = (degree != need.value).nonzero()
+def check_degrees(program: str, requires: Iterable[tuple[str, int]], graph: Graph) -> None:
+    """What the rules of a program require of every node: an end of edges, and how many there are at it."""
+    for end, count in requires:
+        degree = graph.in_degree if end == "i" else graph.out_degree
+        wrong = (degree != count).nonzero()
         if len(wrong):
             node = int(wrong[0])
-            kind = "in-edges" if need.end == "i" else "out-edges"
+            kind = "in-edges" if end == "i" else "out-edges"
             raise GraphError(
-                f"{typed.name} needs exactly {need.value} {kind} for each node, and node {node} has {int(degree[node])}"
+                f"{program} needs exactly {count} {kind} for each node, and node {node} has {int(degree[node])}"
             )
 
 

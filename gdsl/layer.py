@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import threading
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gdsl import call as calls
+from gdsl import traced
 from gdsl.codegen.reference import Frame
 from gdsl.errors import GraphError, InputError
 from gdsl.inspect import LANGUAGES, Inspection, KernelInfo
@@ -28,14 +27,12 @@ from gdsl.language.signature import Signature, signature_of
 from gdsl.language.values import UNKNOWN
 from gdsl.passes.options import CHOICES, Options
 from gdsl.passes.pipeline import optimise
-from gdsl.runtime import cache, initialise
+from gdsl.runtime import initialise
 from gdsl.runtime.autograd import Runner
-from gdsl.runtime.execute import C_TYPES
+from gdsl.runtime.backend import BACKENDS, backend_for
 from gdsl.runtime.graph import Graph, graph_of
 from gdsl.runtime.offline import DEFAULT_TARGET, TARGETS
 from gdsl.runtime.rewire import rewire
-
-BACKENDS = ("auto", "triton", "cpp", "torch")
 
 # What a copy of a layer makes anew.
 _OWN_CACHES = ("_lock", "_typed", "_known", "_saved_numbers", "_specialisations", "_runners", "_last")
@@ -150,7 +147,7 @@ class Layer(nn.Module):
         self.definition = definition
         self.backend = backend
         self.signature = signature
-        self._free = dict(free)
+        self.free_sizes = dict(free)
         self.arguments = dict(constants)
         self._module_names = tuple(name for name, _ in signature.modules)
         self.options = Options()
@@ -186,7 +183,7 @@ class Layer(nn.Module):
 
         A module that is made for another size cannot be read then; it is taken for an opaque one.
         """
-        free = {**dict.fromkeys(self.signature.free_dims, 1), **(sizes or {}), **self._free}
+        free = {**dict.fromkeys(self.signature.free_dims, 1), **(sizes or {}), **self.free_sizes}
         try:
             return self._check(training=False, present=present, free=free)
         except LanguageError:
@@ -241,13 +238,16 @@ class Layer(nn.Module):
 
         Raises :class:`gdsl.InputError` or :class:`gdsl.GraphError` before any kernel runs.
         """
+        if torch.compiler.is_compiling():
+            return self._traced(args, kwargs)
         facts = self._facts(args, kwargs)
         known = self._known.get(facts) if facts is not None else None
         tensors = None if known is None else self._checked_tensors(known, args)
         if known is None or tensors is None:
             return self._first_call(args, kwargs, facts)
         for d in known.bounded:
-            calls.check_bound(d, tensors[d.name])
+            assert d.type is not None
+            calls.check_bound(d.name, d.type, tensors[d.name])
         given = args[known.graph]
         if isinstance(given, Graph):
             graph = given
@@ -255,6 +255,44 @@ class Layer(nn.Module):
             graph = graph_of(given, *known.sizes)
             calls.check_rows(tensors, known.typed, graph, None, 1)
         return self._finish(known.typed, known.key, tensors, graph, known.dtype, known.device)
+
+    def _traced(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The call as torch.compile and torch.export see it: see :mod:`gdsl.traced`."""
+        signature = self.signature
+        bound = calls.bind(signature, args, kwargs, signature.batched)
+        tensors = {i.name: bound.values[i.name] for i in signature.inputs if bound.values[i.name] is not None}
+        sources, targets = traced.node_counts(signature, tensors)
+        if signature.builds_graph:
+            given: Any = next(iter(tensors.values())).new_empty((2, 0), dtype=torch.int64)
+        else:
+            given = bound.graph
+        free = calls.free_sizes(signature, bound.values, self.free_sizes)
+        modules = [self._modules[name] for name in self._module_names if self._modules.get(name) is not None]
+        key = (self.training, tuple(tensors), tuple(sorted(free.items())), traced.state_of(modules))
+        graph = traced.traced_graph(given, sources, targets)
+        return traced.run(self, key, tensors, graph, bound.batch, bound.num_graphs)
+
+    def _traced_program(self, key: Any) -> tuple[TypedProgram, tuple[calls.Stage, ...]]:
+        training, given, free = key[:3]
+        optional = {i.name for i in self.signature.inputs if i.optional}
+        whole = (training, frozenset(optional.intersection(given)), free, self._module_states())
+        typed = self._typed_for(whole)
+        with self._lock:
+            if ("traced", whole) not in self._specialisations:
+                stages = traced.stages_of(typed, self.options)
+                self._specialisations["traced", whole] = Specialisation(typed, Program("", ()), stages, self.options)
+            return typed, self._specialisations["traced", whole].stages
+
+    @torch.compiler.assume_constant_result
+    def traced_plan(self, key: Any) -> Any:
+        """What a traced call must know: see :func:`gdsl.traced.plan_of`."""
+        return traced.plan_of(*self._traced_program(key))
+
+    @torch.compiler.assume_constant_result
+    def traced_call(self, key: Any, stage: int, mask: tuple[bool, ...], dtype: str) -> str:
+        """The operator of a traced call: see :func:`gdsl.traced.call_text`."""
+        typed, stages = self._traced_program(key)
+        return traced.call_text(typed, stages, stage, self.options, self.backend, mask, dtype)
 
     def _checked_tensors(self, known: Known, args: tuple[Any, ...]) -> dict[str, Tensor] | None:
         """The tensors of a call like one before; None where a parameter is no longer what it was then."""
@@ -270,7 +308,7 @@ class Layer(nn.Module):
         bound = calls.bind(self.signature, args, kwargs, self.signature.batched)
         optional = (i.name for i in self.signature.inputs if i.optional)
         present = frozenset(name for name in optional if bound.values.get(name) is not None)
-        free = calls.free_sizes(self.signature, bound.values, self._free)
+        free = calls.free_sizes(self.signature, bound.values, self.free_sizes)
         key = (self.training, present, tuple(sorted(free.items())), self._module_states())
         typed = self._typed_for(key)
         tensors = self._tensors(typed, bound.values)
@@ -296,7 +334,8 @@ class Layer(nn.Module):
         """Run a call whose arguments are known to be right."""
         if typed.transforms:
             graph, tensors = rewire(typed, graph, tensors)
-        calls.check_graph(typed, graph)
+        if typed.requires:
+            calls.check_degrees(typed.name, [(need.end, need.value) for need in typed.requires], graph)
         frame = Frame(graph, dtype, device, batch, num_graphs)
         if typed.uses_seed:
             tensors["seed"] = torch.randint(2**62, (), dtype=torch.int64, device=device)
@@ -452,7 +491,7 @@ class Layer(nn.Module):
             return found
         with self._lock:
             if key not in self._runners:
-                backend = backend_for(self.backend, frame)
+                backend = backend_for(self.backend, frame.dtype, frame.device)
                 self._runners[key] = Runner(program, backend, frame.dtype, frame.graph.index_dtype, options)
             return self._runners[key]
 
@@ -494,13 +533,13 @@ class Layer(nn.Module):
         if self._last is not None:
             key, dtype, index = self._last
         else:
-            missing = [n for n in self.signature.free_dims if n not in self._free]
+            missing = [n for n in self.signature.free_dims if n not in self.free_sizes]
             if missing:
                 raise InputError(
                     f"the size of dim `{missing[0]}` is only known from a call: call the layer once, or give "
                     f"{missing[0]}=... when compiling it"
                 )
-            call: Any = (False, frozenset(), tuple(sorted(self._free.items())), self._module_states())
+            call: Any = (False, frozenset(), tuple(sorted(self.free_sizes.items())), self._module_states())
             key = (call, self.options.shape, True)
             dtype, index = torch.float32, torch.int32
         if graph is not None:
@@ -631,64 +670,6 @@ def _count_bytes(memory: int | str | None) -> int | None:
     elif memory is None or (isinstance(memory, int) and not isinstance(memory, bool) and memory >= 0):
         return memory
     raise InputError(f'`memory` is a number of bytes, or text such as "64MB", not {memory!r}')
-
-
-@functools.cache
-def _has_triton() -> bool:
-    """Whether GPU kernels can be compiled; a warning, once, where they cannot."""
-    try:
-        import triton  # noqa: F401
-    except ImportError:
-        _warn_once("Triton is not installed: layers on a GPU run on the slow torch backend. `pip install triton`")
-        return False
-    return True
-
-
-def backend_for(asked: str, frame: Frame) -> str:
-    """The backend of a call, where a layer asks for one or for "auto".
-
-    Raises :class:`gdsl.InputError` where the one asked for cannot run it.
-    """
-    device, known = frame.device.type, frame.dtype in C_TYPES
-    given = f"{calls.short(frame.dtype)} on {frame.device}"
-    if asked == "torch":
-        return "torch"
-    if asked == "cpp":
-        if device != "cpu" or not known:
-            raise InputError(f"the C++ backend runs {', '.join(map(calls.short, C_TYPES))} on the CPU, not {given}")
-        return "cpp"
-    if asked == "triton":
-        if not known or not (device == "cuda" or (device == "cpu" and _interpreted())):
-            raise InputError(
-                f"the Triton backend runs {', '.join(map(calls.short, C_TYPES))} on a GPU, not {given}; on the CPU "
-                "it runs in Triton's interpreter, which TRITON_INTERPRET=1 in the environment asks for"
-            )
-        return "triton"
-    if device == "cuda" and known and _has_triton():
-        return "triton"
-    if device != "cpu" or not known:
-        return "torch"
-    if cache.find_compiler() is None:
-        _warn_once("no C++ compiler was found: layers run on the slow torch backend. " + cache.INSTALL)
-        return "torch"
-    return "cpp"
-
-
-def _interpreted() -> bool:
-    if not _has_triton():
-        return False
-    from gdsl.runtime.triton import interpreted
-
-    return interpreted()
-
-
-_warned: set[str] = set()
-
-
-def _warn_once(message: str) -> None:
-    if message not in _warned:
-        _warned.add(message)
-        warnings.warn(message, stacklevel=4)
 
 
 def constructor_signature(signature: Signature) -> inspect.Signature:

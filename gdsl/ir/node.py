@@ -17,7 +17,7 @@ Attrs = tuple[tuple[str, Any], ...]
 class Node:
     """An operation applied to other nodes. Make one with the functions of :mod:`gdsl.ir.build`.
 
-    op:     a name of ``gdsl.ir.ops.ELEMENTWISE`` or of ``gdsl.ir.spec.STRUCTURAL``
+    op:     a name of ``gdsl.ir.ops.ELEMENTWISE``, or of what a function of :mod:`gdsl.ir.build` makes
     inputs: the operands
     type:   domain, dims and kind of the result
     attrs:  what else the op needs, sorted by name, hashable

@@ -20,7 +20,6 @@ from gdsl.ir.node import Node
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
 from gdsl.language.modules import Reader, Unreadable
-from gdsl.layer import backend_for
 from gdsl.nn import symbolic
 from gdsl.nn.aggr import Aggregation
 from gdsl.nn.conv.base import Adjacency, Conv, Size
@@ -28,6 +27,7 @@ from gdsl.nn.symbolic import Symbol, Tracer, Untraceable
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
 from gdsl.runtime.autograd import Runner
+from gdsl.runtime.backend import backend_for
 from gdsl.runtime.graph import Graph
 
 # Arguments of ``message`` that are about the edges and not among them.
@@ -338,7 +338,7 @@ class MessagePassing(Conv):
         frame = Frame(graph, first.dtype, first.device)
         key = (first.dtype, graph.index_dtype, first.device.type, self.backend)
         if key not in traced.runners:
-            backend = backend_for(self.backend, frame)
+            backend = backend_for(self.backend, frame.dtype, frame.device)
             traced.runners[key] = Runner(traced.program, backend, first.dtype, graph.index_dtype, Options())
         runner = traced.runners[key]
         return runner([tensors[n.attr("name")] for n in runner.inputs], frame)[0]

@@ -22,14 +22,18 @@ def rewire(typed: TypedProgram, graph: Graph, tensors: dict[str, Tensor]) -> tup
         fills = dict(transform.keywords)
         for d in typed.of_role("input"):
             if d.type is not None and d.type.domain is Domain.EDGE and d.name in tensors:
-                tensors = {**tensors, d.name: _edge_values(d.name, d.default, rewired, tensors[d.name], fills)}
+                tensors = {**tensors, d.name: edge_values(d.name, d.default, rewired, tensors[d.name], fills)}
         graph = rewired.graph
     return graph, tensors
 
 
-def _edge_values(
+def edge_values(
     name: str, default: float | None, rewired: Rewired, value: Tensor, fills: Mapping[str, object]
 ) -> Tensor:
+    """The values of an edge input on the new edges; ``fills`` says by name what a new loop gets.
+
+    Raises ``InputError`` where nothing says it.
+    """
     if rewired.kept is None and rewired.added is None:
         return value
     fill = fills.get(name, default)

@@ -224,7 +224,7 @@ def layer(name: str) -> Program:
     source, arguments = PROGRAMS[name]
     arguments = {k: 16 if k.endswith("_channels") else v for k, v in arguments.items()}
     made = gdsl.compile(source, **arguments)
-    made._free.update(dict.fromkeys(made.signature.free_dims, 3))
+    made.free_sizes.update(dict.fromkeys(made.signature.free_dims, 3))
     typed = made._inspect().typed
     return Program(typed.name, typed.outputs, typed.names)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gdsl import call as calls
+from gdsl import traced
 from gdsl.api import find_layer
 from gdsl.errors import GraphError, InputError
 from gdsl.inspect import KernelInfo
@@ -98,12 +99,16 @@ class Conv(nn.Module):
 
     # -- the call ------------------------------------------------------------------------------
 
-    def run(self, graph: Graph, inputs: Mapping[str, Tensor | None], /, **arguments: Any) -> Any:
+    def run(self, graph: Graph | TracedGraph, inputs: Mapping[str, Tensor | None], /, **arguments: Any) -> Any:
         """The program with these arguments on the tensors that it declares as inputs, by name.
 
         Node inputs may have a batch dim in front, [B, N, ...], for many signals on one graph: the results have it too.
         """
         given = {name: value for name, value in inputs.items() if value is not None}
+        if torch.compiler.is_compiling():
+            # Rows are not of interest to a program, and would make another one for each graph.
+            shapes = tuple((name, (1, *value.shape[1:]) if value.dim() else ()) for name, value in given.items())
+            return traced.run(self, (self.training, tuple(arguments.items()), shapes), given, graph, None, None)
         layer = self._layer(given, arguments)
         # Not by setattr, which torch's modules make slow.
         layer.__dict__["training"] = self.training
@@ -138,6 +143,27 @@ class Conv(nn.Module):
         self._last = key
         return found
 
+    def _traced_layer(self, key: Any) -> tuple[Layer, Any]:
+        """The program of a traced call, and what names the call there."""
+        training, arguments, shapes = key
+        given = {name: torch.empty(shape, device="meta") for name, shape in shapes}
+        layer = self._layer(given, dict(arguments))
+        layer.__dict__["backend"] = self.backend
+        free = calls.free_sizes(layer.signature, given, layer.free_sizes)
+        return layer, (training, tuple(given), tuple(sorted(free.items())))
+
+    @torch.compiler.assume_constant_result
+    def traced_plan(self, key: Any) -> Any:
+        """What a traced call must know: see :func:`gdsl.traced.plan_of`."""
+        layer, inner = self._traced_layer(key)
+        return layer.traced_plan(inner)
+
+    @torch.compiler.assume_constant_result
+    def traced_call(self, key: Any, stage: int, mask: tuple[bool, ...], dtype: str) -> str:
+        """The operator of a traced call: see :func:`gdsl.traced.call_text`."""
+        layer, inner = self._traced_layer(key)
+        return layer.traced_call(inner, stage, mask, dtype)
+
     def graph(
         self, edge_index: Adjacency, sources: int | None, targets: int | None, size: Size = None
     ) -> tuple[Graph, Tensor | None]:
@@ -156,6 +182,10 @@ class Conv(nn.Module):
             sources = size[0] if sources is None else sources
             targets = size[1] if targets is None else targets
         backwards = self.flow == "target_to_source"
+        if torch.compiler.is_compiling():
+            sources, targets = targets if sources is None else sources, sources if targets is None else targets
+            seen: Any = traced.traced_graph(edge_index, *((targets, sources) if backwards else (sources, targets)))
+            return (seen.reverse() if backwards else seen), None
         if isinstance(edge_index, Tensor) and edge_index.layout is torch.strided:
             _check_edge_index(edge_index)
             # As torch_geometric has it: where one side has no features and no size, it is as large as the other.

@@ -1,0 +1,309 @@
+"""Programs as operators of torch: what torch.compile and torch.export see in place of a layer.
+
+An operator is told its program as text, so that a compiled or exported model holds all of it and a new process needs no
+more than ``import gdsl``. What depends on the values of the edges happens inside the operator.
+
+``gdsl::run``       a program: its outputs, then the values that its backward pass reads
+``gdsl::rewired``   which edges self-loops replace, and where they are added
+``gdsl::in_order``  the edges sorted by node, for a module that aggregates them
+``gdsl::groups``    as many rows as a batch has graphs
+``gdsl::nearest``   the edges of nearest neighbours
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gdsl.call import check_bound, check_degrees
+from gdsl.codegen.reference import Frame
+from gdsl.errors import GraphError, InputError
+from gdsl.ir.node import Node
+from gdsl.ir.program import Program
+from gdsl.ir.serialise import from_data, to_data
+from gdsl.ir.types import Domain, Kind
+from gdsl.passes.options import Options
+from gdsl.passes.pipeline import lower
+from gdsl.runtime.autograd import Runner
+from gdsl.runtime.backend import backend_for
+from gdsl.runtime.execute import storage_of
+from gdsl.runtime.graph import Graph, graph_of
+from gdsl.runtime.neighbors import knn_graph
+
+DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
+
+
+@dataclass(frozen=True)
+class Call:
+    """What an operator is told besides tensors.
+
+    graph:    what is done to the graph first: names of methods of :class:`gdsl.Graph`
+    requires: (end, degree) that each node must have
+    mask:     by which of the inputs it is differentiated, for what the forward pass saves; () if by none
+    """
+
+    program: Program
+    dtype: str
+    backend: str
+    graph: tuple[str, ...] = ()
+    requires: tuple[tuple[str, int], ...] = ()
+    choices: tuple[tuple[str, str], ...] = ()
+    mask: tuple[bool, ...] = ()
+
+    def text(self) -> str:
+        """For :func:`call_of`."""
+        return json.dumps({**self.__dict__, "program": to_data(self.program)}, separators=(",", ":"))
+
+
+@functools.lru_cache(maxsize=1024)
+def call_of(text: str) -> _Operator:
+    """The operator that a text tells of.
+
+    Raises ValueError for a text that :meth:`Call.text` cannot have written.
+    """
+    data = json.loads(text)
+    pairs = {name: tuple(tuple(pair) for pair in data[name]) for name in ("requires", "choices")}
+    if data["dtype"] not in DTYPES or not set(data["graph"]) <= GRAPH_METHODS:
+        raise ValueError("no operator of gdsl is written like this")
+    program = from_data(data["program"])
+    graph, mask = tuple(data["graph"]), tuple(data["mask"])
+    return _Operator(Call(program, data["dtype"], data["backend"], graph, **pairs, mask=mask))
+
+
+GRAPH_METHODS = {"add_self_loops", "add_remaining_self_loops", "remove_self_loops"}
+
+
+def transformed(graph: Graph, methods: Sequence[str]) -> Graph:
+    """The graph after what a program asks of it."""
+    for name in methods:
+        graph = getattr(graph, name)().graph
+    return graph
+
+
+class _Operator:
+    """A program as torch's dispatcher calls it, its runners made on first need."""
+
+    def __init__(self, call: Call):
+        self.call = call
+        self.dtype = DTYPES[call.dtype]
+        self.options = Options(choices=call.choices)
+        self._runners: dict[Any, Runner] = {}
+        self._adjoints: dict[Any, tuple[Any, str]] = {}
+
+    def runner(self, backend: str, index: torch.dtype) -> Runner:
+        """One for each backend and index dtype."""
+        key = (backend, index)
+        if key not in self._runners:
+            self._runners[key] = Runner(self.call.program, backend, self.dtype, index, self.options)
+        return self._runners[key]
+
+    @functools.cached_property
+    def whole(self) -> Program:
+        """The program with what its backward pass reads among the outputs."""
+        runner = self.runner("torch", torch.int32)
+        return runner.differentiable(self.call.mask).program if any(self.call.mask) else self.call.program
+
+    @functools.cached_property
+    def saved(self) -> tuple[Node, ...]:
+        return self.whole.nodes[len(self.call.program.outputs) :]
+
+    @functools.cached_property
+    def kernel_dtypes(self) -> tuple[torch.dtype, ...]:
+        """Of the outputs, where kernels make them."""
+        visible = len(self.call.program.outputs)
+        storage = storage_of(lower(self.whole, self.options), self.dtype, torch.int32, visible)
+        return tuple(
+            self.dtype if n.kind is Kind.FLOAT and k < visible else storage.of(n)
+            for k, n in enumerate(self.whole.nodes)
+        )
+
+    def dtypes(self, backend: str) -> tuple[torch.dtype, ...]:
+        """Of the outputs."""
+        if backend != "torch":
+            return self.kernel_dtypes
+        kinds = {Kind.FLOAT: self.dtype, Kind.INT: torch.int64, Kind.BOOL: torch.bool}
+        return tuple(kinds[n.kind] for n in self.whole.nodes)
+
+    def adjoint(self, present: tuple[bool, ...], wanted: tuple[bool, ...]) -> tuple[Any, str]:
+        """The adjoint for the gradients that arrived, and the operator that computes it."""
+        key = (present, wanted)
+        if key not in self._adjoints:
+            owner = self.runner("torch", torch.int32).differentiable(self.call.mask or wanted)
+            adjoint, _ = owner.adjoint(present, wanted)
+            call = self.call
+            text = Call(adjoint.program, call.dtype, call.backend, call.graph, (), call.choices).text()
+            self._adjoints[key] = (adjoint, text)
+        return self._adjoints[key]
+
+
+def _rows(domain: Domain, sources: Any, targets: Any, edges: Any, graphs: Any) -> Any:
+    if domain is Domain.SOURCE:
+        return sources
+    return {Domain.EDGE: edges, Domain.GRAPH: graphs}.get(domain, targets)
+
+
+def _check(op: _Operator, tensors: Sequence[Tensor], sources: Any, targets: Any, edges: Any, graphs: Any) -> None:
+    """Dtypes and shapes; ``edges`` is None where only a run can tell their number."""
+    for load, value in zip(op.call.program.inputs, tensors, strict=True):
+        name = load.attr("name")
+        wide = load.attr("role") in ("saved", "product", "grad")
+        if load.kind is Kind.FLOAT and value.dtype != op.dtype and not (wide and value.is_floating_point()):
+            raise InputError(f"`{name}` is {value.dtype}, and this call was compiled for {op.dtype}")
+        lead: tuple[Any, ...] = ()
+        if load.domain is not Domain.GLOBAL:
+            rows = _rows(load.domain, sources, targets, edges, graphs)
+            lead = (value.shape[0] if rows is None or not value.dim() else rows,)
+        if tuple(value.shape) != (*lead, *load.type.shape):
+            raise InputError(f"`{name}` has shape {list(value.shape)}, and {[*lead, *load.type.shape]} is needed")
+
+
+def _run(
+    call: str, tensors: list[Tensor], edges: Tensor, sources: int, targets: int, batch: Tensor | None, graphs: int
+) -> list[Tensor]:
+    op = call_of(call)
+    graph = transformed(graph_of(edges, sources, targets), op.call.graph)
+    _check(op, tensors, graph.num_sources, graph.num_targets, graph.num_edges, graphs)
+    check_degrees(op.call.program.name, op.call.requires, graph)
+    loads = op.call.program.inputs
+    for load, value in zip(loads, tensors, strict=True):
+        if load.kind is Kind.INT and load.attr("role") == "input" and load.attr("name") != "seed":
+            check_bound(load.attr("name"), load.type, value)
+    if graph.index_dtype is not torch.int32:
+        raise GraphError("under torch.compile a graph has fewer than 2^31 nodes and edges")
+    frame = Frame(graph, op.dtype, edges.device, batch, graphs)
+    backend = backend_for(op.call.backend, op.dtype, edges.device)
+    runner = op.runner(backend, torch.int32)
+    plan = runner.differentiable(op.call.mask).forward if any(op.call.mask) else runner.plain
+    found = plan.run(dict(zip(loads, tensors, strict=True)), frame)
+    # An operator's results share no memory with its operands, or with each other.
+    taken = {t.untyped_storage().data_ptr() for t in tensors}
+    results = []
+    for value, dtype in zip(found, op.dtypes(backend), strict=True):
+        value = value.to(dtype).contiguous()
+        if value.untyped_storage().data_ptr() in taken:
+            value = value.clone()
+        taken.add(value.untyped_storage().data_ptr())
+        results.append(value)
+    return results
+
+
+def _run_fake(
+    call: str, tensors: list[Tensor], edges: Tensor, sources: int, targets: int, batch: Tensor | None, graphs: int
+) -> list[Tensor]:
+    op = call_of(call)
+    rewired = bool(op.call.graph)
+    _check(op, tensors, sources, targets, None if rewired else edges.shape[1], graphs)
+    backend = backend_for(op.call.backend, op.dtype, edges.device)
+    count: Any = None if rewired else edges.shape[1]
+    if rewired and any(n.domain is Domain.EDGE for n in op.whole.nodes):
+        given = [t.shape[0] for n, t in zip(op.call.program.inputs, tensors, strict=True) if n.domain is Domain.EDGE]
+        count = given[0] if given else torch.library.get_ctx().new_dynamic_size()
+    return [
+        edges.new_empty(
+            (
+                *(() if n.domain is Domain.GLOBAL else (_rows(n.domain, sources, targets, count, graphs),)),
+                *n.type.shape,
+            ),
+            dtype=dtype,
+        )
+        for n, dtype in zip(op.whole.nodes, op.dtypes(backend), strict=True)
+    ]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    ctx.call, tensors, edges, ctx.sources, ctx.targets, batch, ctx.graphs = inputs
+    ctx.set_materialize_grads(False)
+    first = len(call_of(ctx.call).call.program.outputs)
+    ctx.has_batch = batch is not None
+    ctx.save_for_backward(edges, *([batch] if ctx.has_batch else []), *tensors, *output[first:])
+
+
+def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
+    op = call_of(ctx.call)
+    edges, *rest = ctx.saved_tensors
+    batch = rest.pop(0) if ctx.has_batch else None
+    loads = op.call.program.inputs
+    present = tuple(g is not None and n.kind is Kind.FLOAT for g, n in zip(grads, op.whole.nodes, strict=True))
+    wanted = tuple(ctx.needs_input_grad[1])
+    adjoint, text = op.adjoint(present, wanted)
+    values: dict[Node, Tensor] = dict(zip(loads, rest, strict=False))
+    kept = dict(zip(op.saved, rest[len(loads) :], strict=True))
+    values |= {load: kept[node] for node, load in adjoint.saved}
+    values |= {load: grads[k] for k, load in adjoint.grads}
+    given = [values[n] for n in adjoint.program.inputs]
+    found = torch.ops.gdsl.run(text, given, edges, ctx.sources, ctx.targets, batch, ctx.graphs)
+    by_input = dict(zip(adjoint.wrt, found, strict=False))
+    return None, [by_input.get(n) for n in loads], None, None, None, None, None
+
+
+def _rewired(method: str, edges: Tensor, sources: int, targets: int) -> list[Tensor]:
+    found = getattr(graph_of(edges, sources, targets), method)()
+    kept = torch.arange(edges.shape[1], device=edges.device) if found.kept is None else found.kept.clone()
+    loops = edges.new_full((0,), -1, dtype=torch.int64) if found.loop_edge is None else found.loop_edge.clone()
+    return [kept, found.target.clone(), loops]
+
+
+def _rewired_fake(method: str, edges: Tensor, sources: int, targets: int) -> list[Tensor]:
+    kept = torch.library.get_ctx().new_dynamic_size()
+    loops = torch.sym_min(sources, targets) if method == "add_remaining_self_loops" else 0
+    return [edges.new_empty(n, dtype=torch.int64) for n in (kept, edges.shape[1], loops)]
+
+
+def _in_order(methods: list[str], end: str, edges: Tensor, sources: int, targets: int) -> list[Tensor]:
+    graph = transformed(graph_of(edges, sources, targets), methods)
+    order = graph.in_edges if end == "i" else graph.out_edges
+    edge = order.edge.long()
+    return [edge, graph.edge_index[1 if end == "i" else 0].index_select(0, edge)]
+
+
+def _in_order_fake(methods: list[str], end: str, edges: Tensor, sources: int, targets: int) -> list[Tensor]:
+    count = torch.library.get_ctx().new_dynamic_size() if methods else edges.shape[1]
+    return [edges.new_empty(count, dtype=torch.int64) for _ in range(2)]
+
+
+def _groups(batch: Tensor) -> Tensor:
+    return batch.new_empty(int(batch.max()) + 1 if batch.numel() else 0, dtype=torch.bool)
+
+
+def _groups_fake(batch: Tensor) -> Tensor:
+    return batch.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.bool)
+
+
+def _nearest(points: Tensor, k: int, batch: Tensor | None, loop: bool) -> Tensor:
+    return knn_graph(points, k, batch, loop=loop)
+
+
+def _nearest_fake(points: Tensor, k: int, batch: Tensor | None, loop: bool) -> Tensor:
+    return points.new_empty((2, torch.library.get_ctx().new_dynamic_size()), dtype=torch.int64)
+
+
+_library = torch.library.Library("gdsl", "DEF")
+
+# Operator -> what it takes and gives, what it does, what its results look like.
+_OPERATORS: dict[str, tuple[str, Any, Any]] = {
+    "run": (
+        "(str call, Tensor[] tensors, Tensor edges, SymInt sources, SymInt targets, Tensor? batch, SymInt graphs)"
+        " -> Tensor[]",
+        _run,
+        _run_fake,
+    ),
+    "rewired": ("(str method, Tensor edges, SymInt sources, SymInt targets) -> Tensor[]", _rewired, _rewired_fake),
+    "in_order": (
+        "(str[] methods, str end, Tensor edges, SymInt sources, SymInt targets) -> Tensor[]",
+        _in_order,
+        _in_order_fake,
+    ),
+    "groups": ("(Tensor batch) -> Tensor", _groups, _groups_fake),
+    "nearest": ("(Tensor points, int k, Tensor? batch, bool loop) -> Tensor", _nearest, _nearest_fake),
+}
+for _name, (_signature, _kernel, _fake) in _OPERATORS.items():
+    _library.define(_name + _signature)
+    _library.impl(_name, _kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"gdsl::{_name}", _fake, lib=_library)
+torch.library.register_autograd("gdsl::run", _backward, setup_context=_setup, lib=_library)
