@@ -176,6 +176,22 @@ def check_tensors(tensors: Mapping[str, Tensor], typed: TypedProgram) -> tuple[t
     return dtype, device
 
 
+def autocast(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as an autocast region wants them: a layer counts as an operation of the lower precision.
+
+    As for torch's own operations of that kind, float64 stays, and so does what lies on a device without autocast.
+    """
+    return {name: lower(value) if isinstance(value, Tensor) else value for name, value in tensors.items()}
+
+
+def lower(value: Tensor) -> Tensor:
+    """A tensor as an autocast region wants it."""
+    kind = value.device.type
+    if not value.is_floating_point() or value.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
+        return value
+    return value.to(torch.get_autocast_dtype(kind))
+
+
 def short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 

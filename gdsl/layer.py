@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -240,6 +241,8 @@ class Layer(nn.Module):
         """
         if torch.compiler.is_compiling():
             return self._traced(args, kwargs)
+        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+            return self._first_call(args, kwargs, None)
         facts = self._facts(args, kwargs)
         known = self._known.get(facts) if facts is not None else None
         tensors = None if known is None else self._checked_tensors(known, args)
@@ -268,7 +271,9 @@ class Layer(nn.Module):
             given = bound.graph
         free = calls.free_sizes(signature, bound.values, self.free_sizes)
         modules = [self._modules[name] for name in self._module_names if self._modules.get(name) is not None]
-        key = (self.training, tuple(tensors), tuple(sorted(free.items())), traced.state_of(modules))
+        # A size of which programs are made is a constant, also where the tracer takes all sizes for variables.
+        sizes = tuple(sorted((name, operator.index(size)) for name, size in free.items()))
+        key = (self.training, tuple(tensors), sizes, traced.state_of(modules))
         graph = traced.traced_graph(given, sources, targets)
         return traced.run(self, key, tensors, graph, bound.batch, bound.num_graphs)
 
@@ -311,7 +316,7 @@ class Layer(nn.Module):
         free = calls.free_sizes(self.signature, bound.values, self.free_sizes)
         key = (self.training, present, tuple(sorted(free.items())), self._module_states())
         typed = self._typed_for(key)
-        tensors = self._tensors(typed, bound.values)
+        tensors = calls.autocast(self._tensors(typed, bound.values))
         dtype, device = calls.check_tensors(tensors, typed)
         num_graphs = calls.count_graphs(bound, device)
         graph = self._graph(typed, bound, tensors, dtype, device)

@@ -6,6 +6,7 @@ compiler runs beforehand, in functions whose results the tracer takes for consta
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -73,13 +74,25 @@ def node_counts(signature: Signature, tensors: Mapping[str, Tensor]) -> tuple[An
     return rows.get("source", rows.get("node")), rows.get("target", rows.get("node"))
 
 
+def constant(value: Any) -> Any:
+    """A number or text that the tracer takes for constant, also where it would take all numbers for variables."""
+    if isinstance(value, float):
+        return "hex", value.hex()
+    return operator.index(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def value_of(made: Any) -> Any:
+    """What :func:`constant` was given."""
+    return float.fromhex(made[1]) if isinstance(made, tuple) and made[:1] == ("hex",) else made
+
+
 def state_of(modules: Iterable[Any]) -> tuple[Any, ...]:
     """What a program may read of modules besides parameters: the tracer looks at it, too, and notices a change."""
     found: list[Any] = []
     for module in modules:
         for part in module.modules():
-            plain = [(k, v) for k, v in part.__dict__.items() if isinstance(v, bool | int | float | str)]
-            found += [type(part).__name__, len(part._forward_hooks), len(part._forward_pre_hooks), *plain]
+            plain = [(k, constant(v)) for k, v in part.__dict__.items() if isinstance(v, bool | int | float | str)]
+            found += [type(part).__name__, *plain]
     return tuple(found)
 
 
@@ -153,7 +166,7 @@ def run(
     Raises :class:`gdsl.InputError` for a program that asks two things of its graph and has values of edges.
     """
     transforms, nearest, edge_inputs, uses_seed, parts = owner.traced_plan(key)
-    values = dict(tensors)
+    values = calls.autocast(tensors)
     dtype = next(str(v.dtype).removeprefix("torch.") for v in values.values() if v.is_floating_point())
     sizes = (graph.num_sources, graph.num_targets)
     if batch is not None and graphs is None:
@@ -162,7 +175,7 @@ def run(
     edges = graph.edge_index
     if nearest is not None:
         names, k, loop = nearest
-        given = [values[n] if n in values else _state(owner, n) for n in names]
+        given = [values[n] if n in values else calls.lower(_state(owner, n)) for n in names]
         text = owner.traced_call(key, NEAREST, (), dtype)
         points = torch.ops.gdsl.run(text, [g.detach() for g in given], edges, *sizes, None, 1)[0]
         edges = torch.ops.gdsl.nearest(points, k, batch, loop)
@@ -177,7 +190,7 @@ def run(
         values["seed"] = torch.randint(2**62, (), dtype=torch.int64, device=edges.device)
     results: list[Tensor] = []
     for number, (names, outputs, module, result, (kind, end)) in enumerate(parts):
-        given = [values[n] if n in values else _state(owner, n) for n in names]
+        given = [values[n] if n in values else calls.lower(_state(owner, n)) for n in names]
         grad = torch.is_grad_enabled()
         mask = tuple([grad and t.is_floating_point() and t.requires_grad for t in given])
         text = owner.traced_call(key, number, mask if True in mask else (), dtype)

@@ -16,7 +16,7 @@ from gdsl.ir.types import Dim, Domain, Kind, Type
 
 # Names of values and dims, as the compiler writes them: ``h``, ``lin.weight``, ``2*in_channels'``, ``K[1]``. They are
 # shown in generated code, and text from a file must bring nothing else there.
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.'*+/@ \[\]-]*")
+_NAME = re.compile(r"[A-Za-z0-9_(][A-Za-z0-9_.,'*+/@ ()\[\]-]*")
 
 
 def to_data(program: Program) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def concrete(tensor: Tensor, name: str) -> Tensor:
 
     Raises :class:`gdsl.InputError` where vmap has a batch of them, of which there is no one value.
     """
-    while is_transformed(tensor):
+    while not torch.compiler.is_compiling() and is_transformed(tensor):
         if torch._C._functorch.is_batchedtensor(tensor):
             raise InputError(f"`{name}` is batched by vmap, and its values decide what runs: vmap over other inputs")
         tensor = torch._C._functorch.get_unwrapped(tensor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import operator
 from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any, ClassVar, TypeAlias
@@ -85,6 +86,8 @@ class Conv(nn.Module):
         self.decomposed_layers = decomposed_layers
         self.backend = backend
         self._kept: tuple[Graph, Tensor | None] | None = None
+        # Parameters of a call that are not the layer's own: see NestedConv.
+        self._inside: Mapping[str, Tensor] = {}
         self._reset_programs()
 
     def _reset_programs(self) -> None:
@@ -99,16 +102,23 @@ class Conv(nn.Module):
 
     # -- the call ------------------------------------------------------------------------------
 
-    def run(self, graph: Graph | TracedGraph, inputs: Mapping[str, Tensor | None], /, **arguments: Any) -> Any:
+    def run(self, graph: Any, inputs: Mapping[str, Tensor | None], /, **arguments: Any) -> Any:
         """The program with these arguments on the tensors that it declares as inputs, by name.
 
         Node inputs may have a batch dim in front, [B, N, ...], for many signals on one graph: the results have it too.
         """
         given = {name: value for name, value in inputs.items() if value is not None}
         if torch.compiler.is_compiling():
-            # Rows are not of interest to a program, and would make another one for each graph.
-            shapes = tuple((name, (1, *value.shape[1:]) if value.dim() else ()) for name, value in given.items())
-            return traced.run(self, (self.training, tuple(arguments.items()), shapes), given, graph, None, None)
+            # Rows are not of interest to a program, and would make another one for each graph; other sizes are, also
+            # where the tracer takes all of them for variables.
+            shapes = tuple(
+                (name, (1, *map(operator.index, value.shape[1:])) if value.dim() else ())
+                for name, value in given.items()
+            )
+            inside = tuple((name, tuple(value.shape)) for name, value in self._inside.items())
+            constants = tuple((name, traced.constant(value)) for name, value in arguments.items())
+            key = (self.training, constants, shapes, inside)
+            return traced.run(self, key, {**given, **self._inside}, graph, None, None)
         layer = self._layer(given, arguments)
         # Not by setattr, which torch's modules make slow.
         layer.__dict__["training"] = self.training
@@ -145,9 +155,11 @@ class Conv(nn.Module):
 
     def _traced_layer(self, key: Any) -> tuple[Layer, Any]:
         """The program of a traced call, and what names the call there."""
-        training, arguments, shapes = key
-        given = {name: torch.empty(shape, device="meta") for name, shape in shapes}
-        layer = self._layer(given, dict(arguments))
+        training, arguments, *shapes = key
+        given, inside = ({name: torch.empty(shape, device="meta") for name, shape in part} for part in shapes)
+        self._inside = inside
+        layer = self._layer(given, {name: traced.value_of(value) for name, value in arguments})
+        self._inside = {}
         layer.__dict__["backend"] = self.backend
         free = calls.free_sizes(layer.signature, given, layer.free_sizes)
         return layer, (training, tuple(given), tuple(sorted(free.items())))

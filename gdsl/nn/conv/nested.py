@@ -15,10 +15,6 @@ from gdsl.runtime.graph import Graph
 class NestedConv(Conv):
     """A layer that hands its program parameters of its parts, under names that the program declares."""
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self._inside: Mapping[str, Tensor] = {}
-
     def run_with(
         self,
         inside: Mapping[str, Tensor | None],
