@@ -99,7 +99,7 @@ class _Named:
 @pytest.mark.parametrize("name", slow_rest(sorted(CASES), LISTED_CASES))
 def test_layers_of_the_library(name: str) -> None:
     case: Case = CASES[name]
-    layer = build(case, gdsl.nn, case.compiled)
+    layer = build(case, gdsl.nn, {})
     set_backend(layer, "torch")
     traced = _Named(torch.compile(layer, fullgraph=True, backend="aot_eager"), layer)
     for seed in (1, 2, 3):
