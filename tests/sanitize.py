@@ -5,8 +5,8 @@
     python -m tests.sanitize --broken               a mistake of each kind on purpose: each must be reported
 
 Each sanitizer has a process of its own, in which kernels are compiled with it (CXX takes compiler and options) and its
-library is loaded before Python. Values, gradients and second derivatives are computed; what they are is for other tests.
-ThreadSanitizer cannot see how the OpenMP library hands work to threads, and would report each hand-over: its kernels are
+library is loaded before Python. Values, gradients and second derivatives are computed; other tests say what they are.
+ThreadSanitizer cannot see how the OpenMP library hands over work, and would report each time: its kernels are
 linked with the few OpenMP functions that they call, written with POSIX threads in tests/sanitize_openmp.c.
 """
 
@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 OPENMP = Path(__file__).with_name("sanitize_openmp.c")
 
-# Sanitizer -> its flags, its library, its environment. Leaks are Python's own; what else is reported ends up in the log.
+# Sanitizer -> its flags, its library, its environment. Leaks are Python's own; other reports end up in the log.
 SANITIZERS = {
     "address": (
         "-fsanitize=address -fno-omit-frame-pointer",
