@@ -90,7 +90,7 @@ def predict(model: Potential, data: tuple, create_graph: bool) -> tuple[Tensor, 
 def errors(model: Potential, data: tuple) -> tuple[float, float]:
     """Mean absolute errors of energies and of force components."""
     found, forces = predict(model, data, create_graph=False)
-    return float((found - data[4]).abs().mean()), float((forces - data[5]).abs().mean())
+    return (found - data[4]).abs().mean().item(), (forces - data[5]).abs().mean().item()
 
 
 def main() -> int:

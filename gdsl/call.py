@@ -22,6 +22,8 @@ from gdsl.runtime.graph import Graph
 from gdsl.runtime.neighbors import knn_graph
 from gdsl.runtime.transforms import concrete
 
+AUTOCAST = ("cpu", "cuda")  # kinds of device that a layer obeys torch.autocast on
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -187,7 +189,9 @@ def autocast(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def lower(value: Tensor) -> Tensor:
     """A tensor as an autocast region wants it."""
     kind = value.device.type
-    if not value.is_floating_point() or value.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
+    if kind not in AUTOCAST or not torch.is_autocast_enabled(kind):
+        return value
+    if not value.is_floating_point() or value.dtype == torch.float64:
         return value
     return value.to(torch.get_autocast_dtype(kind))
 

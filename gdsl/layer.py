@@ -241,7 +241,7 @@ class Layer(nn.Module):
         """
         if torch.compiler.is_compiling():
             return self._traced(args, kwargs)
-        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+        if any(map(torch.is_autocast_enabled, calls.AUTOCAST)):
             return self._first_call(args, kwargs, None)
         facts = self._facts(args, kwargs)
         known = self._known.get(facts) if facts is not None else None

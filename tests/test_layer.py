@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import gdsl
-from gdsl import layer as layers
+from gdsl.runtime import backend as backends
 from gdsl.runtime import cache
 from gdsl.runtime.graph import Order
 from tests.programs.sources import PROGRAMS
@@ -679,7 +679,7 @@ def test_threads_share_a_layer() -> None:
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "find_compiler", lambda: None)
-    monkeypatch.setattr(layers, "_warned", set())
+    monkeypatch.setattr(backends, "_warned", set())
     monkeypatch.delenv("CXX", raising=False)
     source, x = PLAIN.replace("Plain", "Uncompiled"), features()
     install = "install a C++ compiler: `apt install g++`, `dnf install gcc-c++` or `xcode-select --install`, or set CXX"

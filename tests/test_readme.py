@@ -18,7 +18,7 @@ PRINTED = [
 ]
 
 
-@pytest.mark.parametrize(("code", "marks"), zip(CODE, PRINTED, strict=True))
+@pytest.mark.parametrize(("code", "marks"), list(zip(CODE, PRINTED, strict=True)))
 def test_code_runs(code: str, marks: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(code, "README.md", "exec"), {})
     printed = capsys.readouterr().out

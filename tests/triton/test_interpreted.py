@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gdsl
-from gdsl import layer as layers
 from gdsl.codegen import triton as codegen
+from gdsl.runtime import backend as backends
 from gdsl.runtime import graph as graphs
 from gdsl.runtime import triton as runtime
 from tests.programs import harness
@@ -199,7 +199,7 @@ def test_large_tensors_are_counted_in_64_bits() -> None:
 
 
 def test_the_cpu_needs_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "_interpreted", lambda: False)
+    monkeypatch.setattr(backends, "_interpreted", lambda: False)
     conv = gdsl.compile("layer C(d) { node x[d] aggregate a = sum(x[j]) update y = a }", d=2, backend="triton")
     with pytest.raises(
         gdsl.InputError, match=r"the Triton backend runs .* on a GPU, not float32 on cpu; .*INTERPRET=1"
