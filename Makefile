@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install cora test lint types check clean
+.PHONY: help install cora test nightly lint types check clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -34,6 +34,10 @@ cora: $(STAMP)
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+# 20,000 random programs; GDSL_SEED=n for others.
+nightly: $(STAMP)
+	GDSL_PROGRAMS=$(or $(GDSL_PROGRAMS),20000) $(VENV)/bin/python -m pytest -n auto tests/programs/test_random_texts.py
 
 lint: $(STAMP)
 	$(VENV)/bin/python -m ruff check .

@@ -41,6 +41,9 @@ _OWN_CACHES = ("_lock", "_typed", "_known", "_saved_numbers", "_specialisations"
 # Kinds of calls that a layer remembers: a stream of graphs of all sizes must not fill the memory.
 MOST_KNOWN = 1024
 
+# Sizes tried, before any call, for the dims that only a call gives.
+STAND_INS = (1, 3, 2, 60)
+
 _UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -180,18 +183,23 @@ class Layer(nn.Module):
         return [self._outline(present) for present in ([frozenset(), every] if every else [every])]
 
     def _outline(self, present: frozenset[str], sizes: Mapping[str, int] | None = None) -> TypedProgram:
-        """The program before any call. Dims that only a call gives have size 1 here, or one of ``sizes``.
+        """The program before any call. Dims that only a call gives have a stand-in size here, or one of ``sizes``.
 
-        A module that is made for another size cannot be read then; it is taken for an opaque one.
+        A module that is made for another size cannot be read then; it is taken for an opaque one. What is wrong with
+        every stand-in (``cross`` needs 3 places, ``x[5]`` 6 or more) is a mistake.
         """
-        free = {**dict.fromkeys(self.signature.free_dims, 1), **(sizes or {}), **self.free_sizes}
-        try:
-            return self._check(training=False, present=present, free=free)
-        except LanguageError:
-            if not self.signature.free_dims or not self._module_names:
-                raise
-            unseen = {name: UNKNOWN for name in self._module_names if self._modules.get(name) is not None}
-            return check(self.definition, self.arguments, modules=unseen, present=present, free_dims=free)
+        unseen = {name: UNKNOWN for name in self._module_names if self._modules.get(name) is not None}
+        seen = {name: self._modules.get(name) for name in self._module_names}
+        first: LanguageError | None = None
+        for size in STAND_INS if self.signature.free_dims else STAND_INS[:1]:
+            free = {**dict.fromkeys(self.signature.free_dims, size), **(sizes or {}), **self.free_sizes}
+            for modules in (seen, unseen) if unseen and self.signature.free_dims else (seen,):
+                try:
+                    return check(self.definition, self.arguments, modules=modules, present=present, free_dims=free)
+                except LanguageError as error:
+                    first = first or error
+        assert first is not None
+        raise first
 
     def _check(self, *, training: bool, present: frozenset[str], free: Mapping[str, int]) -> TypedProgram:
         modules = {name: self._modules.get(name) for name in self._module_names}

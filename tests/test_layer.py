@@ -677,6 +677,31 @@ def test_threads_share_a_layer() -> None:
     assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
 
 
+def test_dims_of_the_call_are_checked_with_it() -> None:
+    """What only some sizes allow is no mistake before the size is known."""
+    text = "layer C() { node x[d] update y = %s }"
+    x = torch.rand(4, 7, dtype=torch.float64)
+    torch.testing.assert_close(gdsl.compile(text % "x[5]")(x, EDGES[:, :0]), x[:, 5])
+    turn = gdsl.compile(text % "cross(x, x + 1)")
+    torch.testing.assert_close(turn(x[:, :3], EDGES[:, :0]), torch.linalg.cross(x[:, :3], x[:, :3] + 1))
+    with pytest.raises(gdsl.LanguageError, match="cross needs two vectors"):
+        turn(x, EDGES[:, :0])
+    with pytest.raises(gdsl.LanguageError, match="unknown name `z`"):
+        gdsl.compile(text % "x[5] + z")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_results_made_of_an_optional_input_live_on_edges(backend: str) -> None:
+    """With and without it."""
+    text = "layer C() { node x edge w = 1 m = 2 * w const k = 3 aggregate y = sum(m * x[j]) return y, w, m, k }"
+    conv, x = gdsl.compile(text, backend=backend), torch.rand(7)
+    ones = torch.ones(EDGES.shape[1])
+    for got, expected in zip(conv(x, EDGES), conv(x, EDGES, ones), strict=True):
+        torch.testing.assert_close(got, expected)
+    assert [tuple(t.shape) for t in conv(x, EDGES)] == [(7,), tuple(ones.shape), tuple(ones.shape), ()]
+    assert "k = 3" in conv.explain() or "k = 3" in str(conv.program)
+
+
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "find_compiler", lambda: None)
     monkeypatch.setattr(backends, "_warned", set())

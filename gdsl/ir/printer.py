@@ -171,5 +171,6 @@ def print_program(program: Program) -> str:
         lines.append((f"{left} = {right}", str(node.type)))
     width = min(max((len(text) for text, _ in lines), default=0), 88)
     body = [f"    {text.ljust(width)}  # {type}" for text, type in lines]
-    results = ", ".join(f"{name} = {names[node]}" if name != names[node] else name for name, node in program.outputs)
+    written = [(name, names.get(node) or expression(node, names)) for name, node in program.outputs]
+    results = ", ".join(name if name == text else f"{name} = {text}" for name, text in written)
     return "\n".join([f"program {program.name} {{", *body, f"    return {results}", "}"])

@@ -110,6 +110,8 @@ class Checker:
         self.statements = 0
         self.declarations: list[Declaration] = []
         self.declared: dict[str, ast.Span] = {}
+        # Names for values that are the same on every edge only because an optional input was not passed.
+        self.stand_ins: set[str] = set()
         self.transforms: list[GraphTransform] = []
         self.rules: list[Rule] = []
         self.names: dict[Node, str] = {}
@@ -343,7 +345,17 @@ class Checker:
         if present:
             self.forms.passed.add(s.name)
             return build.load(s.name, type, "input")
-        return Absent(s.name) if default is None else build.const(default, type.dims)
+        if default is None:
+            return Absent(s.name)
+        if type.domain is Domain.EDGE:
+            self.stand_ins.add(s.name)
+        return build.const(default, type.dims)
+
+    def _on_edges(self, e: ast.Expression, value: Node) -> bool:
+        """Whether a value that is the same everywhere would live on edges, were the optional inputs in it passed."""
+        return value.domain is Domain.GLOBAL and any(
+            isinstance(t, ast.Name) and t.id in self.stand_ins for t in ast.walk(e)
+        )
 
     def _constant(self, s: ast.Constant) -> None:
         value = self.forms.value(s.value)
@@ -461,6 +473,7 @@ class Checker:
                 )
             )
             self.call_it(value, s.name)
+            (self.stand_ins.add if self._on_edges(s.value, value) else self.stand_ins.discard)(s.name)
             if s.kind in ("update", "pool"):
                 self.result_rule = (s.name, value)
         elif not is_constant(value):
@@ -573,7 +586,8 @@ class Checker:
         results: list[tuple[str, Node]] = []
         for k, e in enumerate(s.values):
             name = e.id if isinstance(e, ast.Name) else f"out{k + 1}"
-            results.append((name, self.forms.node(e)))
+            value = self.forms.node(e)
+            results.append((name, build.spread(value, Domain.EDGE) if self._on_edges(e, value) else value))
             if not isinstance(e, ast.Name):
                 self.call_it(results[-1][1], name)
         if self.results is None:

@@ -1,0 +1,100 @@
+"""Random programs of the language on random graphs: text to derivatives, every backend against plain torch.
+
+``make nightly`` writes 20,000 of them on all cores (``GDSL_PROGRAMS`` says how many, ``GDSL_SEED`` which); the default
+tests write a few, always the same. A failure prints the program, shrunk.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from gdsl.ir.printer import print_program
+from gdsl.ir.program import Program
+from gdsl.language.check import TRANSFORMS, check
+from gdsl.language.format import format_text
+from gdsl.language.forms import SPECIAL
+from gdsl.language.functions import DIM_REDUCERS, FUNCTIONS, OPERATORS, ORDERED_REDUCERS, SEGMENT_REDUCERS
+from gdsl.language.parse import parse
+from gdsl.passes.options import Options
+from gdsl.runtime.triton import interpreted
+from tests.programs import harness
+from tests.programs.random_texts import Case, cases, inputs
+
+COUNT = int(os.environ.get("GDSL_PROGRAMS", "40"))
+SEED = int(os.environ.get("GDSL_SEED", "0"))
+SHARD = 20 if COUNT < 1000 else 250  # programs in one test: what one process does at a time
+TOLERANCE = 1e-8
+
+# Backend and whether the program is optimised; Triton needs its interpreter where there is no GPU.
+WAYS = [("torch", True), ("cpp", True), ("cpp", False)] + [("triton", True)] * interpreted()
+
+
+def test_ways() -> None:
+    assert len(WAYS) == 4
+
+
+def difference(case: Case, backend: str, optimised: bool, expected: harness.Results) -> float:
+    made = case.layer(backend)
+    made.options = Options(optimise=optimised, save=optimised)
+    torch.manual_seed(7)
+    found = harness.run(made, inputs(made, case))
+    return max(harness.difference(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_the_writer_knows_the_language() -> None:
+    """Every function, operator, reducer and statement comes up within some hundred programs."""
+    words: set[str] = set()
+
+    @seed(3)
+    @settings(max_examples=600, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @given(cases())
+    def write(case: Case) -> None:
+        words.update(re.findall(r"[A-Za-z_]+(?=\[[^]]*\]\()|\w+|\*\*|[<>=!]=|[-+*/@<>]", case.text))
+
+    write()
+    tables = (FUNCTIONS, OPERATORS, SPECIAL, DIM_REDUCERS, SEGMENT_REDUCERS, ORDERED_REDUCERS)
+    statements = (
+        "graph param node source target edge message aggregate update pool const module def reduce for if return"
+    )
+    wanted = {name for table in tables for name in table} | set(statements.split()) | set(TRANSFORMS)
+    assert wanted - words == set()
+
+
+@pytest.mark.parametrize("shard", range(-(-COUNT // SHARD)))
+def test_every_backend(shard: int) -> None:
+    run = given(cases())(compare)
+    run = settings(max_examples=SHARD, database=None, deadline=None, suppress_health_check=list(HealthCheck))(run)
+    seed(SEED * 1_000_003 + shard)(run)()
+
+
+def compare(case: Case) -> None:
+    """Round trip of the text; values, gradients and second derivatives by every way of running it."""
+    check_round_trip(case)
+    reference = case.layer("torch", readable=True)
+    reference.options = Options(optimise=False, save=False)
+    torch.manual_seed(7)
+    # Dropout's mask is drawn in a call, so a program in training has no oracle but a call.
+    expected = (harness.run if case.training else harness.oracle)(reference, inputs(reference, case))
+    for backend, optimised in WAYS:
+        assert difference(case, backend, optimised, expected) < TOLERANCE, f"{backend}, optimised: {optimised}"
+
+
+def check_round_trip(case: Case) -> None:
+    """Formatted and parsed again, a text is the same program."""
+    text = format_text(case.text)
+    assert format_text(text) == text
+    assert _printed(case, text) == _printed(case, case.text)
+
+
+def _printed(case: Case, text: str) -> str:
+    made = case.layer("torch")
+    (definition,) = parse(text).layers
+    free = dict.fromkeys(made.signature.free_dims, 3)
+    modules = {name: made._modules[name] for name, *_ in case.modules}
+    typed = check(definition, made.arguments, modules=modules, present=case.passed, free_dims=free)
+    return print_program(Program(typed.name, typed.outputs, typed.names))
