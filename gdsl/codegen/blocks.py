@@ -462,17 +462,33 @@ class Blocks(Names):
         wide = (*frame, *reduced)
         inner = {**index, **self.axes(reduced, len(frame))}
         parts = [self.value(i, inner, where, wide) for i in node.inputs]
-        product_text = self.joined(" * ".join(atom(p.text) for p in parts), parts)
-        return self.summed(product_text, frame, reduced, wide)
-
-    def summed(self, value: Value, frame: Frame, reduced: Sequence[Dim], wide: Frame) -> Value:
-        """The sum over the last axes of a frame."""
-        axes = frozenset(range(len(frame), len(wide)))
-        value = self.masked(value, wide, axes, GLOBAL)
+        value = self.joined(" * ".join(atom(p.text) for p in parts), parts)
+        value = self.spread_out(value, node.inputs, wide, len(frame))
+        value = self.masked(value, wide, frozenset(range(len(frame), len(wide))), GLOBAL)
         text = value.text
         for k in reversed(range(len(reduced))):
             text = f"tl.sum({text}, axis={(LEAD if value.lead else 0) + len(frame) + k})"
         return replace(value, text=text)
+
+    def spread_out(self, value: Value, operands: Sequence[Node], wide: Frame, first: int) -> Value:
+        """A product at all places of the axes from the first on, so that a sum over them counts each.
+
+        What is the same at all places (a constant) has one. The mask of a padded dim spreads it out by itself.
+        """
+        for at in range(first, len(wide)):
+            dim = wide[at]
+            if self.size(dim) == dim.size and not any(self.varies(n, dim.name) for n in operands):
+                places = along(self.axis_name(dim), at, len(wide))
+                value = replace(value, text=f"tl.where({places} >= 0, {value.text}, 0.0)", scalar=False)
+        return value
+
+    def varies(self, node: Node, name: str) -> bool:
+        """Whether the node surely has a number of its own at each place of a dim."""
+        if name not in node.type.names:
+            return False
+        if node in self.buffers or node.op in ("load", "iota", "random"):
+            return True
+        return any(self.varies(n, name) for n in node.inputs)
 
     def compute_dot(self, product: Product) -> Value:
         """Rows of edges by a matrix that all share."""

@@ -500,6 +500,7 @@ class KernelWriter(Blocks):
             index = self.axes(frame)
             parts = [self.value(i, index, where, frame) for i in node.inputs]
             value = self.joined(" * ".join(p.text for p in parts), parts)
+            value = self.spread_out(value, node.inputs, frame, len(node.dims))
         axes = frozenset(range(len(node.dims), len(frame)))
         text = self.masked(value, frame, axes, where).text
         for k in reversed(range(LEAD + len(node.dims), LEAD + len(frame))):

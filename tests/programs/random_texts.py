@@ -274,7 +274,10 @@ class Writer:
         return x if "dropout" in template and x.domain == "global" else self.join(template, x)
 
     def binary(self, domain: str, depth: int) -> Value:
-        return self.join(self.pick(BINARY), self.expression(domain, depth), self.expression(domain, depth))
+        x, y, template = self.expression(domain, depth), self.expression(domain, depth), self.pick(BINARY)
+        # A condition that is known now picks one of its values, and the dims of the other one go with it.
+        decided = "where" in template and "global" in (x.domain, y.domain)
+        return self.join("{} + {}" if decided else template, x, y)
 
     def over_dims(self, domain: str, depth: int) -> Value:
         x = self.expression(domain, depth)
