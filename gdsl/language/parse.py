@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from dataclasses import replace
@@ -14,7 +15,7 @@ from gdsl.errors import GdslError
 from gdsl.language import ast, recover
 from gdsl.language.errors import Diagnostic, LanguageError, Mistake
 from gdsl.language.tree import TreeBuilder
-from gdsl.store import cache_folder
+from gdsl.store import cache_folder, is_whole, replacing, seal
 
 MAX_TEXT = 100_000
 MAX_DEPTH = 200
@@ -37,6 +38,22 @@ def grammar_path() -> Path:
 def parser() -> lark.Lark:
     """Made at the first use, once a process. Its tables are kept with the compiled kernels: making them takes ten
     times as long as reading them."""
+    path = _tables_path()
+    if path is None or is_whole(path):
+        return _parser(str(path) if path else False)
+    # What is damaged or not the user's own is made anew. lark itself writes the file, and trusts one that it finds.
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return _parser(False)
+    made = _parser(str(path))
+    with contextlib.suppress(OSError), replacing(path) as temporary:
+        temporary.write_bytes(path.read_bytes())
+        seal(temporary)
+    return made
+
+
+def _parser(tables: str | bool) -> lark.Lark:
     return lark.Lark(
         grammar_path().read_text(encoding="utf-8"),
         parser="lalr",
@@ -44,16 +61,16 @@ def parser() -> lark.Lark:
         keep_all_tokens=True,
         maybe_placeholders=False,
         transformer=TreeBuilder(),
-        cache=_tables_path(),
+        cache=tables,
     )
 
 
-def _tables_path() -> str | bool:
-    """A file that only the user can write, since reading the tables runs what they say; False where there is none."""
+def _tables_path() -> Path | None:
+    """A file that only the user can write, since reading the tables runs what they say; None where there is none."""
     try:
-        return str(cache_folder() / "grammar.tables")
+        return cache_folder() / "grammar.tables"
     except (GdslError, OSError):
-        return False
+        return None
 
 
 def parse(text: str, filename: str | None = None) -> ast.Program:

@@ -1,9 +1,9 @@
 """Generated C++ to a loaded library, compiled once a machine.
 
 A kernel's file is named by a hash of all that it depends on: source, compiler, flags, processor. It is
-written under a temporary name and renamed, so any number of processes may build the same kernel at once
-with no lock: each finds a whole file or none. A checksum at its end tells a damaged file, which is built
-again.
+written under a temporary name and renamed, so any number of processes may build the same kernel at once:
+each finds a whole file or none. A lock, which ends with its process, lets one of them do the work; nothing
+but time is lost without it. A checksum at a file's end tells a damaged one, which is built again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import fcntl
 import functools
 import hashlib
 import os
@@ -18,7 +19,6 @@ import platform
 import re
 import shlex
 import shutil
-import stat
 import subprocess
 import tempfile
 import threading
@@ -32,7 +32,7 @@ from pathlib import Path
 import torch
 
 from gdsl.errors import CompilerError
-from gdsl.store import cache_folder
+from gdsl.store import cache_folder, is_whole, replacing, seal
 
 # NaN and infinity keep their meaning, so no -ffast-math; nobody looks at errno and floating-point traps,
 # and giving them up is what lets loops become SIMD. Kernels use C headers only: with -nostdinc++, math.h is
@@ -53,9 +53,10 @@ FLAGS = (
 
 INSTALL = "install a C++ compiler: `apt install g++`, `dnf install gcc-c++` or `xcode-select --install`, or set CXX"
 
-_MARK = b"gdsl-sha256:"
-_CHECKSUM = len(_MARK) + hashlib.sha256().digest_size
+# What a compiler says of a place where it cannot write; it is no mistake in the source.
+_NO_ROOM = ("No space left on device", "Disk quota exceeded", "File too large", "Read-only file system")
 _STALE_SECONDS = 3600
+_PATIENCE_SECONDS = 60
 _ERROR_LINES = 12
 
 _loaded: dict[str, ctypes.CDLL] = {}
@@ -202,59 +203,48 @@ def _load(source: str, file: str, command: list[str]) -> ctypes.CDLL:
 
 def _load_from(folder: Path, source: str, file: str, command: list[str]) -> ctypes.CDLL:
     library = folder / f"{file}.so"
-    if not _is_whole(library):
-        _build(folder, source, file, command)
+    if not is_whole(library):
+        with _turn(folder / f".building-{file}"):
+            if not is_whole(library):
+                _build(folder, source, file, command)
     return ctypes.CDLL(str(library))
 
 
-def _is_whole(library: Path) -> bool:
-    """Whether the file is there, the user's own, writable by nobody else, and as it was written."""
+@contextlib.contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """One process at a time, as far as a lock on this file can be had in reasonable time."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        descriptor = os.open(library, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return False
-    with os.fdopen(descriptor, "rb") as opened:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            return False
-        content = opened.read()
-    body, checksum = content[:-_CHECKSUM], content[-_CHECKSUM:]
-    return checksum == _MARK + hashlib.sha256(body).digest()
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.02)
+            except OSError:  # a file system without locks
+                break
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def _build(folder: Path, source: str, file: str, command: list[str]) -> None:
     _sweep(folder)
     text = folder / f"{file}.cpp"
-    with _replacing(text) as temporary:
+    with replacing(text) as temporary:
         temporary.write_text(source)
     compiler = find_compiler()
     assert compiler is not None
     link = _link_flags(compiler.kind)
-    with _replacing(folder / f"{file}.so") as temporary:
+    with replacing(folder / f"{file}.so") as temporary:
         done = _run([*command, "-pipe", "-shared", str(text), "-o", str(temporary), *link])
         if done.returncode:
-            if "No space left on device" in done.stderr:
-                raise OSError(f"no space left in {folder}")
+            if (reason := next((r for r in _NO_ROOM if r in done.stderr), None)) is not None:
+                raise OSError(f"{reason.lower()}: {folder}")
             raise CompilerError(_failure(done, text))
-        content = temporary.read_bytes()
-        # A loader reads no further than the file's own tables say, so a checksum can follow.
-        with open(temporary, "ab") as opened:
-            opened.write(_MARK + hashlib.sha256(content).digest())
-        temporary.chmod(0o700)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file in the same folder, which becomes ``path`` when the block ends well and goes when it
-    does not."""
-    descriptor, name = tempfile.mkstemp(prefix=".building-", dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        seal(temporary)
 
 
 def _sweep(folder: Path) -> None:
