@@ -296,12 +296,12 @@ class Layer(nn.Module):
                 self._specialisations["traced", whole] = Specialisation(typed, Program("", ()), stages, self.options)
             return typed, self._specialisations["traced", whole].stages
 
-    @torch.compiler.assume_constant_result
+    @traced.constant_for_tracer
     def traced_plan(self, key: Any) -> Any:
         """What a traced call must know: see :func:`gdsl.traced.plan_of`."""
         return traced.plan_of(*self._traced_program(key))
 
-    @torch.compiler.assume_constant_result
+    @traced.constant_for_tracer
     def traced_call(self, key: Any, stage: int, mask: tuple[bool, ...], dtype: str) -> str:
         """The operator of a traced call: see :func:`gdsl.traced.call_text`."""
         typed, stages = self._traced_program(key)

@@ -7,9 +7,9 @@ compiler runs beforehand, in functions whose results the tracer takes for consta
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,15 @@ Key = Any
 Plan = tuple[Any, ...]
 
 NEAREST = -1
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def constant_for_tracer(method: Method) -> Method:
+    """What ``torch.compiler.assume_constant_result`` does, without importing the tracer: that takes over a second, and
+    only those who trace should pay for it."""
+    method._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return method
 
 
 @dataclass(frozen=True)

@@ -285,3 +285,17 @@ def test_autocast(dtype: torch.dtype, traced: bool) -> None:
     assert narrow["x"].grad is not None and narrow["x"].grad.dtype == torch.float32
     with torch.autocast("cpu", dtype=dtype):
         assert conv.double()(**values)[0].dtype == torch.float64
+
+
+def test_who_does_not_trace_does_not_load_the_tracer() -> None:
+    """It takes longer to import than all else that a layer needs."""
+    script = (
+        "import sys, torch, gdsl, gdsl.nn\n"
+        "edges = torch.tensor([[0, 1], [1, 0]])\n"
+        "conv = gdsl.compile('layer C(d) { node x[d] aggregate a = sum(x[j]) update y = a }', d=2)\n"
+        "for layer in (conv, gdsl.nn.GCNConv(2, 2)):\n"
+        "    layer(torch.ones(2, 2, requires_grad=True), edges).sum().backward()\n"
+        "print('torch._dynamo' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import operator
 from collections.abc import Callable, Mapping
 from importlib import resources
@@ -105,7 +106,8 @@ class Conv(nn.Module):
     def run(self, graph: Any, inputs: Mapping[str, Tensor | None], /, **arguments: Any) -> Any:
         """The program with these arguments on the tensors that it declares as inputs, by name.
 
-        Node inputs may have a batch dim in front, [B, N, ...], for many signals on one graph: the results have it too.
+        Node inputs may have more dims, [*, N, ...], or [N, *, ...] with ``node_dim=0``: many signals on one graph. The
+        results have these dims too.
         """
         given = {name: value for name, value in inputs.items() if value is not None}
         if torch.compiler.is_compiling():
@@ -123,25 +125,39 @@ class Conv(nn.Module):
         # Not by setattr, which torch's modules make slow.
         layer.__dict__["training"] = self.training
         layer.__dict__["backend"] = self.backend
-        signals = _signals(layer, inputs)
-        if signals is not None:
+        signals = self._signals(layer, inputs)
+        if signals:
             return self._run_signals(layer, graph, inputs, signals)
         return layer.forward(*[graph if name == "graph" else inputs.get(name) for name in _names(layer)])
 
-    def _run_signals(self, layer: Layer, graph: Graph, inputs: Mapping[str, Tensor | None], signals: int) -> Any:
-        """The program on as many copies of the graph as there are signals."""
-        many = graph.repeat(signals)
-        flat: dict[str, Any] = {"graph": many}
+    def _signals(self, layer: Layer, inputs: Mapping[str, Tensor | None]) -> tuple[int, ...]:
+        """The dims of the first input besides the nodes and those that the program declares."""
+        first = layer.signature.inputs[0]
+        value = inputs.get(first.name)
+        if value is None or first.rank == 0 or value.dim() <= first.rank + 1:
+            return ()
+        more = value.shape[: value.dim() - first.rank]
+        return tuple(more[1:] if self.node_dim == 0 else more[:-1])
+
+    def _run_signals(
+        self, layer: Layer, graph: Graph, inputs: Mapping[str, Tensor | None], signals: tuple[int, ...]
+    ) -> Any:
+        """The program on a copy of the graph for each signal; inputs without such dims are the same for all."""
+        flat: dict[str, Any] = {"graph": graph.repeat(math.prod(signals))}
         for i in layer.signature.inputs:
             value = inputs.get(i.name)
             if value is not None:
-                flat[i.name] = (
-                    value.repeat(signals, *[1] * (value.dim() - 1)) if i.domain == "edge" else value.flatten(0, 1)
-                )
+                own = value.dim() - i.rank - 1
+                value = value.movedim(0, own) if self.node_dim == 0 else value
+                value = value.expand(*signals, *value.shape[own:])
+                flat[i.name] = value.flatten(0, len(signals))
         result = layer.forward(*[flat.get(name) for name in _names(layer)])
-        if isinstance(result, tuple):
-            return tuple(r.unflatten(0, (signals, -1)) for r in result)
-        return result.unflatten(0, (signals, -1))
+
+        def apart(flat: Tensor) -> Tensor:
+            value = flat.unflatten(0, (*signals, -1))
+            return value.movedim(len(signals), 0) if self.node_dim == 0 else value
+
+        return tuple(map(apart, result)) if isinstance(result, tuple) else apart(result)
 
     def _layer(self, given: Mapping[str, Tensor], arguments: dict[str, Any]) -> Layer:
         """The program with these arguments for these inputs, compiled on this module's parameters."""
@@ -164,17 +180,21 @@ class Conv(nn.Module):
         free = calls.free_sizes(layer.signature, given, layer.free_sizes)
         return layer, (training, tuple(given), tuple(sorted(free.items())))
 
-    @torch.compiler.assume_constant_result
+    @traced.constant_for_tracer
     def traced_plan(self, key: Any) -> Any:
         """What a traced call must know: see :func:`gdsl.traced.plan_of`."""
         layer, inner = self._traced_layer(key)
         return layer.traced_plan(inner)
 
-    @torch.compiler.assume_constant_result
+    @traced.constant_for_tracer
     def traced_call(self, key: Any, stage: int, mask: tuple[bool, ...], dtype: str) -> str:
         """The operator of a traced call: see :func:`gdsl.traced.call_text`."""
         layer, inner = self._traced_layer(key)
         return layer.traced_call(inner, stage, mask, dtype)
+
+    def rows(self, x: Tensor | None) -> int | None:
+        """The number of nodes with features [*, N, F], or [N, *, F] with ``node_dim=0``; of one number each, [N]."""
+        return None if x is None else x.shape[0] if x.dim() == 1 else x.shape[self.node_dim]
 
     def graph(
         self, edge_index: Adjacency, sources: int | None, targets: int | None, size: Size = None
@@ -247,7 +267,7 @@ class Conv(nn.Module):
             )
         if keep and self._kept is not None:
             return self._kept
-        graph, values = self.graph(edge_index, rows(x), rows(x))
+        graph, values = self.graph(edge_index, self.rows(x), self.rows(x))
         if values is not None and loops:
             source, target = graph.edge_index
             values = values + loops * (source == target).to(values.dtype)
@@ -310,13 +330,6 @@ def _names(layer: Layer) -> list[str]:
     return [name for name, _ in calls.parameters(layer.signature, layer.signature.batched)]
 
 
-def _signals(layer: Layer, inputs: Mapping[str, Tensor | None]) -> int | None:
-    """The size of the batch dim of the first node input, if it has one."""
-    first = layer.signature.inputs[0]
-    value = inputs.get(first.name)
-    return value.shape[0] if value is not None and value.dim() == 3 and first.rank == 1 else None
-
-
 class OutOfRange(GraphError, IndexError):
     """An edge of a node that there is not."""
 
@@ -363,11 +376,6 @@ def see(*pairs: tuple[Any, Tensor | None]) -> None:
     for lin, value in pairs:
         if isinstance(lin, Linear) and value is not None:
             lin.see(value)
-
-
-def rows(x: Tensor | None) -> int | None:
-    """The number of nodes with features [..., N, F]; of one feature without a dim of its own, [N]."""
-    return None if x is None else x.shape[-2] if x.dim() > 1 else x.shape[0]
 
 
 def as_columns(values: Tensor | None) -> Tensor | None:
