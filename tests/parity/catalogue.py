@@ -19,7 +19,7 @@ import torch
 
 import gdsl.nn
 from gdsl.nn.conv.base import Conv, program_text
-from tests.parity import drop_in
+from tests.parity import drop_in, test_nn_static
 from tests.parity.drop_in import Case
 
 FAMILIES = {
@@ -60,7 +60,7 @@ def text() -> str:
         parts.append(f"## {title}\n")
         cases = [case for name in modules for case in import_module(f"tests.parity.{name}").CASES]
         names = list(dict.fromkeys([*(c.layer for c in cases), *_others(modules)]))
-        parts += [entry(name, [c for c in cases if c.layer == name]) for name in names]
+        parts += [entry(name, [c for c in (*cases, *test_nn_static.CASES) if c.layer == name]) for name in names]
     rows = [f"| {name} | {why} |" for name, why in MISSING.items()]
     parts.append("\n".join(["## Not here\n", "| torch_geometric's class | why |", "| --- | --- |", *rows, ""]))
     return "\n".join(parts)

@@ -64,22 +64,23 @@ class Case:
         return " ".join(part for part in (self.layer, self.x if self.x != "x" else "", *self.call, self.note) if part)
 
 
-def _float(*shape: int) -> Callable[[torch.Generator, int], Tensor]:
+def floats(*shape: int) -> Callable[[torch.Generator, int], Tensor]:
+    """A kind: normal numbers of this shape."""
     return lambda g, edges: torch.randn(*shape, generator=g, dtype=torch.float64)
 
 
 # The rows of a kind: of nodes, or of edges; -1 stands for the number of edges.
 KINDS: dict[str, Callable[[torch.Generator, int], Any]] = {
-    "x": _float(NODES, IN),
-    "x3": _float(3, NODES, IN),
-    "pos": _float(NODES, 3),
+    "x": floats(NODES, IN),
+    "x3": floats(3, NODES, IN),
+    "pos": floats(NODES, 3),
     "normal": lambda g, e: torch.nn.functional.normalize(
         torch.randn(NODES, 3, generator=g, dtype=torch.float64), dim=1
     ),
-    "pair": lambda g, e: (_float(NODES, IN)(g, e), _float(TARGETS, IN_TARGET)(g, e)),
-    "equal pair": lambda g, e: (_float(NODES, IN)(g, e), _float(TARGETS, IN)(g, e)),
-    "source": lambda g, e: (_float(NODES, IN)(g, e), None),
-    "pos pair": lambda g, e: (_float(NODES, 3)(g, e), _float(TARGETS, 3)(g, e)),
+    "pair": lambda g, e: (floats(NODES, IN)(g, e), floats(TARGETS, IN_TARGET)(g, e)),
+    "equal pair": lambda g, e: (floats(NODES, IN)(g, e), floats(TARGETS, IN)(g, e)),
+    "source": lambda g, e: (floats(NODES, IN)(g, e), None),
+    "pos pair": lambda g, e: (floats(NODES, 3)(g, e), floats(TARGETS, 3)(g, e)),
     "lambda": lambda g, e: torch.rand((), generator=g, dtype=torch.float64) + 1.5,
     "lambdas": lambda g, e: torch.rand(2, generator=g, dtype=torch.float64) + 1.5,
     "batch": lambda g, e: torch.arange(NODES) // 5,

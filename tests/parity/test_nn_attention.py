@@ -24,10 +24,10 @@ def _incidence(g: torch.Generator, edges: int) -> torch.Tensor:
     return torch.stack([nodes, torch.randint(HYPEREDGES, (14,), generator=g)])
 
 
-drop_in.KINDS["layers of 4"] = drop_in._float(drop_in.NODES, 3, 4)
+drop_in.KINDS["layers of 4"] = drop_in.floats(drop_in.NODES, 3, 4)
 drop_in.KINDS["incidence"] = _incidence
 drop_in.KINDS["hyperedge weights"] = lambda g, e: torch.rand(HYPEREDGES, generator=g, dtype=torch.float64) + 0.1
-drop_in.KINDS["hyperedges"] = drop_in._float(HYPEREDGES, drop_in.IN)
+drop_in.KINDS["hyperedges"] = drop_in.floats(HYPEREDGES, drop_in.IN)
 drop_in.KINDS["false"] = lambda g, e: False
 
 BACK = ["target_to_source"]

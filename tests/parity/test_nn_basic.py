@@ -19,7 +19,6 @@ CASES = [
         },
     ),
     Case("GCNConv", (5, 4)),
-    Case("GCNConv", (5, 4), x="x3", note="static"),
     Case(
         "SAGEConv", (5, 4), compiled={"normalize": True, "project": True, "aggr": ["mean", "max"]},
         options={

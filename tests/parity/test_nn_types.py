@@ -17,10 +17,10 @@ from tests.parity import drop_in
 from tests.parity.drop_in import Case, make_tests, pyg
 from tests.programs import harness
 
-drop_in.KINDS["x4"] = drop_in._float(drop_in.NODES, 4)
+drop_in.KINDS["x4"] = drop_in.floats(drop_in.NODES, 4)
 drop_in.KINDS["x4 pair"] = lambda g, e: (
-    drop_in._float(drop_in.NODES, 4)(g, e),
-    drop_in._float(drop_in.TARGETS, 4)(g, e),
+    drop_in.floats(drop_in.NODES, 4)(g, e),
+    drop_in.floats(drop_in.TARGETS, 4)(g, e),
 )
 
 BACK = ["target_to_source"]

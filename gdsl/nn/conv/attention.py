@@ -19,7 +19,6 @@ from gdsl.nn.conv.base import (
     as_columns,
     pair_of,
     parameter,
-    rows,
 )
 from gdsl.nn.conv.nested import NestedConv
 from gdsl.nn.inits import glorot, kaiming_uniform, normal, ones, uniform, zeros
@@ -119,7 +118,7 @@ class GATv2Conv(Conv):
         source, target = (x, x) if isinstance(x, Tensor) else x
         assert source.dim() == 2, f"Static graphs not supported in '{type(self).__name__}'"
         assert target is not None, f"'{type(self).__name__}' needs features of the targets"
-        graph, values = self.graph(edge_index, rows(source), rows(target))
+        graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
         edge_attr = as_columns(edge_attr)
         if self.edge_dim is not None and edge_attr is None:
             edge_attr = as_columns(values)
@@ -255,7 +254,7 @@ class TransformerConv(Conv):
         """
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, _ = self.graph(edge_index, rows(source), rows(target))
+        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target))
         assert (edge_attr is None) == (self.lin_edge is None), "'edge_dim' and edge features need each other"
         for lin, value in (
             (self.lin_key, source),
@@ -581,7 +580,7 @@ class FeaStConv(Conv):
         """[N, in_channels], or a pair of sources and targets, to [N, out_channels]."""
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, _ = self.graph(edge_index, rows(source), rows(target))
+        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target))
         self.lin.see(source)
         self.u.see(source)
         y: Tensor = self.run(
@@ -681,7 +680,7 @@ class GeneralConv(Conv):
         """
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, _ = self.graph(edge_index, rows(source), rows(target), size)
+        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target), size)
         self.lin_msg.see(source)
         if not self.directed_msg:
             self.lin_msg_i.see(source)

@@ -19,7 +19,6 @@ from gdsl.nn.conv.base import (
     as_module,
     pair_of,
     parameter,
-    rows,
     see,
 )
 from gdsl.nn.inits import constant, reset, zeros
@@ -60,7 +59,7 @@ class GINConv(Conv):
         """[N, channels], or a pair of sources and targets (or None), to [N, out]."""
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, _ = self.graph(edge_index, rows(source), rows(target), size)
+        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target), size)
         learned = isinstance(self.eps, nn.Parameter)
         y: Tensor = self.run(graph, {"x": source, "z": target}, bipartite=bipartite, learned=learned)
         return y
@@ -113,7 +112,7 @@ class GINEConv(Conv):
         """
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, rows(source), rows(target), size)
+        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
         edge_attr = as_columns(edge_attr if values is None else values)
         if self.lin is None and edge_attr is not None and source.size(-1) != edge_attr.size(-1):
             raise ValueError(
@@ -166,7 +165,7 @@ class EdgeConv(Conv):
         """[N, channels], or a pair of sources and targets, to [N, out]."""
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, _ = self.graph(edge_index, rows(source), rows(target))
+        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target))
         y: Tensor = self.run(graph, {"x": source, "z": target}, bipartite=bipartite)
         return y
 
@@ -256,7 +255,7 @@ class NNConv(Conv):
         """[N, in_channels], or a pair of sources and targets (or None), and [E, edge_dim], to [N, out_channels]."""
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, rows(source), rows(target), size)
+        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
         see((self._modules.get("lin"), target))
         y: Tensor = self.run(
             graph,
@@ -317,7 +316,7 @@ class CGConv(Conv):
         """[N, channels], or a pair of sources and targets, and [E, dim], to [N, channels]."""
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, rows(source), rows(target))
+        graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
         y: Tensor = self.run(
             graph,
             {"x": source, "z": target, "e": as_columns(edge_attr if values is None else values)},
@@ -383,7 +382,7 @@ class ResGatedGraphConv(Conv):
         """
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, rows(source), rows(target))
+        graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
         edge_attr = as_columns(edge_attr if values is None or self.edge_dim is None else values)
         assert (edge_attr is not None) == (self.edge_dim is not None)
         if edge_attr is None:
@@ -513,7 +512,7 @@ class GENConv(Conv):
         """
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, rows(source), rows(target), size)
+        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
         edge_attr = as_columns(edge_attr if values is None else values)
         parts = self._modules
         if edge_attr is not None:

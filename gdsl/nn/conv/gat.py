@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Result, Size, as_columns, parameter, rows
+from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Result, Size, as_columns, parameter
 from gdsl.nn.inits import glorot, zeros
 from gdsl.nn.linear import Linear
 
@@ -106,7 +106,7 @@ class GATConv(Conv):
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
         assert source.dim() == 2, f"Static graphs not supported in '{type(self).__name__}'"
-        graph, values = self.graph(edge_index, rows(source), rows(target), size)
+        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
         edge_attr = as_columns(edge_attr if values is None else values)
         for lin, value in (
             (self.lin, source),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Size, as_module, pair_of, parameter, rows, see
+from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Size, as_module, pair_of, parameter, see
 from gdsl.nn.inits import glorot, reset, uniform, zeros
 from gdsl.nn.linear import Linear
 from gdsl.nn.neighbors import knn
@@ -52,7 +52,7 @@ class PointNetConv(Conv):
         """Features [N, channels] of the sources, or None, and positions [N, d], or a pair of them, to [M, out]."""
         features = x[0] if isinstance(x, tuple) else x
         p, q = (pos, pos) if isinstance(pos, Tensor) else pos
-        graph, _ = self.graph(edge_index, rows(p), rows(q))
+        graph, _ = self.graph(edge_index, self.rows(p), self.rows(q))
         y: Tensor = self.run(
             graph,
             {"p": p, "q": q, "x": features},
@@ -87,7 +87,7 @@ class PPFConv(PointNetConv):
         features = x[0] if isinstance(x, tuple) else x
         p, q = (pos, pos) if isinstance(pos, Tensor) else pos
         n, r = (normal, normal) if isinstance(normal, Tensor) else normal
-        graph, _ = self.graph(edge_index, rows(p), rows(q))
+        graph, _ = self.graph(edge_index, self.rows(p), self.rows(q))
         y: Tensor = self.run(
             graph,
             {"p": p, "q": q, "n": n, "r": r, "x": features},
@@ -141,7 +141,7 @@ class PointTransformerConv(Conv):
         """[N, in_channels] and positions [N, d], or pairs of them, to [M, out_channels]."""
         source, target = (x, x) if isinstance(x, Tensor) else x
         p, q = (pos, pos) if isinstance(pos, Tensor) else pos
-        graph, _ = self.graph(edge_index, rows(source), rows(target))
+        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target))
         see((self.lin, source), (self.lin_src, source), (self.lin_dst, target))
         y: Tensor = self.run(
             graph,
@@ -255,7 +255,7 @@ class GMMConv(Conv):
             for name, shape in self._shapes(source.shape[-1]).items():
                 getattr(self, name).materialize(shape)
                 glorot(getattr(self, name))
-        graph, _ = self.graph(edge_index, rows(source), rows(target), size)
+        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target), size)
         see((self.root, target))
         y: Tensor = self.run(
             graph,
@@ -347,7 +347,7 @@ class SplineConv(Conv):
         if isinstance(self.weight, UninitializedParameter):
             self.weight.materialize((self.K, source.shape[-1], self.out_channels))
             uniform(self.weight.size(0) * self.weight.size(1), self.weight)
-        graph, _ = self.graph(edge_index, rows(source), rows(target), size)
+        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target), size)
         see((self._modules.get("lin"), target))
         y: Tensor = self.run(
             graph,
@@ -426,7 +426,7 @@ class GravNetConv(Conv):
         see((self.lin_s, source), (self.lin_h, source), (self.lin_out1, target))
         with torch.no_grad():
             edge_index = knn(self.lin_s(source), self.lin_s(target), self.k, of_source, of_target).flip(0)
-        graph, _ = self.graph(edge_index, rows(source), rows(target))
+        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target))
         y: Tensor = self.run(
             graph,
             {"x": source, "z": target},

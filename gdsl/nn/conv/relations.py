@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, as_module, pair_of, parameter, rows, see
+from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, as_module, pair_of, parameter, see
 from gdsl.nn.inits import glorot, reset, zeros
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
@@ -237,7 +237,7 @@ class FiLMConv(Conv):
         """
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, rows(source), rows(target))
+        graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
         relation = edge_type if values is None else values.long()
         several = self.num_relations > 1
         if several:

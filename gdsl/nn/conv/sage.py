@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from gdsl.nn.aggr import MultiAggregation
-from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Size, pair_of, rows
+from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Size, pair_of
 from gdsl.nn.linear import Linear
 
 
@@ -72,7 +72,7 @@ class SAGEConv(Conv):
         """[N, in_channels], or a pair of sources and targets (or None), to [N, out_channels]."""
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, _ = self.graph(edge_index, rows(source), rows(target), size)
+        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target), size)
         self.lin_l.see(source)
         if self.root_weight and target is not None:
             self.lin_r.see(target)

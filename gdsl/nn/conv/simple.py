@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Size, pair_of, parameter, rows, see
+from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Size, pair_of, parameter, see
 from gdsl.nn.conv.gcn import GCNConv
 from gdsl.nn.inits import uniform, zeros
 from gdsl.nn.linear import Linear
@@ -49,7 +49,7 @@ class GraphConv(Conv):
         """[N, in_channels], or a pair of sources and targets (or None), and weights [E], to [N, out_channels]."""
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, rows(source), rows(target), size)
+        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
         see((self.lin_rel, source), (self.lin_root, target))
         weight = edge_weight if values is None else values
         y: Tensor = self.run(
@@ -92,7 +92,7 @@ class LEConv(Conv):
         """[N, in_channels], or a pair of sources and targets, and weights [E], to [N, out_channels]."""
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, rows(source), rows(target))
+        graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
         see((self.lin1, source), (self.lin2, target), (self.lin3, target))
         weight = edge_weight if values is None else values
         y: Tensor = self.run(
@@ -134,7 +134,7 @@ class SimpleConv(Conv):
         loops = self.combine_root == "self_loop"
         if loops and (bipartite or (size is not None and size[0] != size[1])):
             raise ValueError("Cannot use `combine_root='self_loop'` for bipartite message passing")
-        graph, values = self.graph(edge_index, rows(source), rows(target), size)
+        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
         weight = edge_weight if values is None else values
         if loops:
             graph, weight = _with_more_loops(graph, weight)
@@ -241,7 +241,7 @@ class MFConv(Conv):
         """[N, in_channels], or a pair of sources and targets (or None), to [N, out_channels]."""
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, _ = self.graph(edge_index, rows(source), rows(target), size)
+        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target), size)
         see(*((lin, source) for lin in self.lins_l), *((lin, target) for lin in self.lins_r))
         y: Tensor = self.run(
             graph,
@@ -294,7 +294,7 @@ class SignedConv(Conv):
         bipartite = not isinstance(x, Tensor)
 
         def along(edge_index: Adjacency, features: Tensor) -> Tensor:
-            graph, _ = self.graph(edge_index, rows(source), rows(target))
+            graph, _ = self.graph(edge_index, self.rows(source), self.rows(target))
             found: Tensor = self.run(graph, {"x": features.contiguous()}, bipartite=bipartite)
             return found
 
@@ -491,7 +491,7 @@ class WLConvContinuous(Conv):
         """[N, channels], or a pair of sources and targets (or None), and weights [E], to [N, channels]."""
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, rows(source), rows(target), size)
+        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
         weight = edge_weight if values is None else values
         y: Tensor = self.run(graph, {"x": source, "z": target, "w": weight}, bipartite=bipartite)
         return y

@@ -294,7 +294,7 @@ class ChebConv(Conv):
         """
         see_all(self.lins, x)
         graph, weight = self.weighted(x, edge_index, edge_weight)
-        nodes = x.shape[-2]
+        nodes = graph.num_targets
         if lambda_max is None:
             lambda_max = 2.0 * self._largest(graph, weight, nodes, x)
         scale = 2.0 / torch.as_tensor(lambda_max, dtype=x.dtype, device=x.device)

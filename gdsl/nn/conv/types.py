@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from gdsl.nn.conv.base import Adjacency, Conv, Features, Result, Size, as_columns, parameter, rows
+from gdsl.nn.conv.base import Adjacency, Conv, Features, Result, Size, as_columns, parameter
 from gdsl.nn.conv.nested import NestedConv
 from gdsl.nn.inits import constant, glorot, kaiming_uniform, ones, reset, uniform, zeros
 from gdsl.nn.linear import Linear
@@ -183,7 +183,7 @@ class RGATConv(Conv):
         assert edge_attr is None or self.lin_edge is not None, (
             "Please set 'edge_dim = edge_attr.size(-1)' while calling the RGATConv layer"
         )
-        graph, _ = self.graph(edge_index, rows(source), rows(target), size)
+        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target), size)
         edge_attr = as_columns(edge_attr)
         if self.lin_edge is not None and edge_attr is not None:
             self.lin_edge.see(edge_attr)
