@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from gdsl.nn import GMMConv, GravNetConv, SplineConv, XConv
 from gdsl.nn.neighbors import fps, knn, knn_graph, radius, radius_graph
@@ -52,48 +55,105 @@ def test_gmm_lazy_and_without_root() -> None:
         assert layer(torch.randn(NODES, IN), graph, torch.rand(graph.shape[1], 2)).shape == (NODES, 4)
 
 
+SPLINES: dict[str, dict[str, Any]] = {
+    "open": {"kernel_size": 4},
+    "of two sizes": {"kernel_size": [5, 4]},
+    "closed": {"kernel_size": 3, "is_open_spline": False},
+    "closed in one dimension": {"kernel_size": [4, 5], "is_open_spline": [True, False]},
+    "closed with few points": {"kernel_size": [1, 2], "is_open_spline": False},
+}
+# Those of the default run.
+SOON = {(name, degree, "torch") for name in SPLINES for degree in (1, 2, 3)}
+SOON |= {("open", 1, "cpp"), ("open", 2, "cpp"), ("closed in one dimension", 3, "cpp")}
+
+
+def b_spline(u: Tensor, size: int, degree: int, is_open: bool) -> Tensor:
+    """The values of a uniform B-spline's control points at u, [...] to [..., size]: the recursion of de Boor and Cox.
+
+    A closed one is a sum over its periods.
+    """
+
+    def cardinal(t: Tensor, d: int) -> Tensor:
+        if d == 0:
+            return ((t >= 0) & (t < 1)).to(t.dtype)
+        return t / d * cardinal(t, d - 1) + (d + 1 - t) / d * cardinal(t - 1, d - 1)
+
+    v = (u * (size - degree if is_open else size)).unsqueeze(-1) - torch.arange(size) + degree
+    periods = [0] if is_open else range(-degree - 1, degree + 2)
+    return torch.stack([cardinal(v + k * size, degree) for k in periods]).sum(0)
+
+
 @pytest.mark.parametrize("degree", [1, 2, 3])
-@pytest.mark.parametrize("backend", ["torch", "cpp"])
-def test_spline_conv(degree: int, backend: str) -> None:
-    """Equation 4 of the paper: for each edge, the control points' weights mixed by the basis."""
+@pytest.mark.parametrize("name", SPLINES)
+def test_the_recursion_gives_a_partition_of_one(name: str, degree: int) -> None:
+    for size, is_open in zip(*_sizes(SPLINES[name]), strict=True):
+        u = torch.rand(20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        assert torch.allclose(b_spline(u, size, degree, is_open).sum(-1), torch.ones_like(u))
+
+
+def _sizes(arguments: Mapping[str, Any]) -> tuple[list[int], list[bool]]:
+    size, is_open = arguments["kernel_size"], arguments.get("is_open_spline", True)
+    return (size if isinstance(size, list) else [size] * 2), (is_open if isinstance(is_open, list) else [is_open] * 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "degree", "backend"),
+    [
+        pytest.param(name, degree, backend, marks=[] if (name, degree, backend) in SOON else pytest.mark.slow)
+        for name in SPLINES
+        for degree in (1, 2, 3)
+        for backend in ("torch", "cpp", "triton")
+    ],
+)
+def test_spline_conv(name: str, degree: int, backend: str) -> None:
+    """Equation 4 of the paper, with every control point for every edge; torch_geometric's needs another package."""
     torch.manual_seed(0)
-    layer = SplineConv(5, 4, dim=2, kernel_size=4, degree=degree).double()
+    layer = SplineConv(5, 4, dim=2, degree=degree, **SPLINES[name]).double()
     set_backend(layer, backend)
     graph = graph_of("any", 1, False)
     assert graph is not None
-    x = torch.randn(NODES, IN, dtype=torch.float64)
+    x = torch.randn(NODES, IN, dtype=torch.float64, requires_grad=True)
     e = torch.rand(graph.shape[1], 2, dtype=torch.float64)
-    expected = torch.zeros(NODES, 4, dtype=torch.float64)
-    for k, (j, i) in enumerate(graph.t().tolist()):
-        ones = [b_spline(float(u), 4, degree) for u in e[k]]
-        kernel = sum(ones[0][a] * ones[1][b] * layer.weight[a + 4 * b] for a in range(4) for b in range(4))
-        expected[i] += x[j] @ kernel
+    e[0], e[1] = 0.0, 1.0
+    e.requires_grad_()
+
+    bases = [
+        b_spline(e[:, k], size, degree, ends) for k, (size, ends) in enumerate(zip(*_sizes(SPLINES[name]), strict=True))
+    ]
+    basis = (bases[1].unsqueeze(2) * bases[0].unsqueeze(1)).flatten(1)  # the first coordinate varies fastest
+    messages = torch.einsum("ek,ed,kdo->eo", basis, x[graph[0]], layer.weight)
     count = torch.bincount(graph[1], minlength=NODES).clamp(min=1).unsqueeze(1)
-    expected = expected / count + x @ layer.lin.weight.t() + layer.bias
-    assert torch.allclose(layer(x, graph, e), expected, atol=1e-9)
+    expected = x.new_zeros(NODES, 4).index_add(0, graph[1], messages) / count + x @ layer.lin.weight.t() + layer.bias
+    found = layer(x, graph, e)
+    assert torch.allclose(found, expected, atol=1e-9)
+
+    wanted = [x, e, *layer.parameters()]
+    mix = torch.randn_like(expected)
+    for a, b in zip(*(torch.autograd.grad(y, wanted, mix) for y in (found, expected)), strict=True):
+        keep = e < 1 if a.shape == e.shape else slice(None)  # the slope at the last knot is a matter of convention
+        assert torch.allclose(a[keep], b[keep], atol=1e-9)
     assert list(layer.state_dict()) == ["weight", "bias", "kernel_size", "is_open_spline", "lin.weight"]
     assert repr(layer) == "SplineConv(5, 4, dim=2)"
 
 
-def b_spline(u: float, size: int, degree: int) -> list[float]:
-    """The values of an open uniform B-spline's control points at u, by the recursion of de Boor and Cox."""
-    v = u * (size - degree)
-    first = min(math.floor(v), size - degree - 1)
-
-    def cardinal(t: float, d: int) -> float:
-        if d == 0:
-            return 1.0 if 0 <= t < 1 else 0.0
-        return t / d * cardinal(t, d - 1) + (d + 1 - t) / d * cardinal(t - 1, d - 1)
-
-    values = [0.0] * size
-    for place in range(degree + 1):
-        values[first + place] = cardinal(v - first + degree - place, degree)
-    return values
+def test_spline_conv_in_bfloat16_and_with_lists_that_are_too_short_or_long() -> None:
+    layer = SplineConv(5, 4, dim=3, kernel_size=[3, 2, 4, 9], is_open_spline=[True, False])
+    assert layer.kernel_size.tolist() == [3, 2, 4]
+    assert layer.is_open_spline.tolist() == [1, 0, 0]
+    graph = graph_of("any", 1, False)
+    assert graph is not None
+    x, e = torch.randn(NODES, IN).bfloat16(), torch.rand(graph.shape[1], 3).bfloat16()
+    half = layer.bfloat16()(x, graph, e)
+    assert half.dtype is torch.bfloat16
+    assert torch.allclose(half.float(), layer.float()(x.float(), graph, e.float()), atol=0.05)
 
 
-@pytest.mark.parametrize("arguments", [{"kernel_size": [3, 4]}, {"kernel_size": 3, "is_open_spline": False}])
-def test_spline_conv_refuses(arguments: dict[str, object]) -> None:
-    with pytest.raises(NotImplementedError, match="open splines"):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"kernel_size": 3, "degree": 4}, "degree 1, 2 or 3"), ({"kernel_size": [4, 2], "degree": 2}, "more than 2")],
+)
+def test_spline_conv_refuses(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         SplineConv(5, 4, dim=2, **arguments)
 
 
@@ -182,12 +242,6 @@ def test_farthest_points() -> None:
     assert len(fps(line, batch)) == 2
     with pytest.raises(ValueError, match="ratio"):
         fps(line, ratio=0.0)
-
-
-def test_the_recursion_gives_a_partition_of_one() -> None:
-    u = torch.rand(20).tolist()
-    for degree in (1, 2, 3):
-        assert all(abs(sum(b_spline(v, 5, degree)) - 1) < 1e-9 for v in u)
 
 
 def test_lazy_sizes() -> None:

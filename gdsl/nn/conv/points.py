@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -274,21 +275,26 @@ class GMMConv(Conv):
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, dim={self.dim})"
 
 
+def _each(value: Any, dim: int) -> list[Any]:
+    """A value for each dimension; the last of a list stands for those behind it."""
+    values = list(value) if isinstance(value, Sequence) else [value]
+    return (values + values[-1:] * dim)[:dim]
+
+
 class SplineConv(Conv):
     """Messages through weights that B-splines of the edge's coordinates mix. Fey et al., CVPR 2018, equation 4.
 
     in_channels, out_channels: sizes, or a pair for the first; -1 takes it from the first call
     dim:            number of coordinates of an edge, each in [0, 1]
-    kernel_size:    number of control points in each dimension
-    is_open_spline: whether the splines end at the borders, as they must here
+    kernel_size:    number of control points, or that of each dimension; the last of a list stands for those behind it
+    is_open_spline: whether the splines end at the borders instead of beginning again, or that of each dimension
     degree:         of the splines
     aggr:           how messages meet
     root_weight:    whether to add the target's own features
     bias:           whether to add one
     **kwargs:       of :class:`Conv`
 
-    Raises NotImplementedError for closed splines, and for other numbers of control points in each dimension: the
-    language has neither.
+    Raises ValueError for another degree than 1, 2 or 3, and for an open spline with no more points than its degree.
     """
 
     program = "spline"
@@ -307,13 +313,11 @@ class SplineConv(Conv):
         **kwargs: Any,
     ):
         super().__init__(aggr, **kwargs)
-        sizes = [kernel_size] * dim if isinstance(kernel_size, int) else list(kernel_size)
-        opened = [is_open_spline] * dim if isinstance(is_open_spline, bool) else list(is_open_spline)
-        if len(set(sizes)) > 1 or not all(opened):
-            raise NotImplementedError(
-                f"SplineConv has open splines with the same number of control points in each dimension, not {sizes} "
-                f"with is_open_spline={opened}"
-            )
+        sizes, opened = _each(kernel_size, dim), _each(is_open_spline, dim)
+        if degree not in (1, 2, 3):
+            raise ValueError(f"a B-spline has degree 1, 2 or 3, not {degree}")
+        if any(size <= degree * is_open for size, is_open in zip(sizes, opened, strict=True)):
+            raise ValueError(f"an open B-spline of degree {degree} needs more than {degree} control points: {sizes}")
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.dim = dim
@@ -322,8 +326,11 @@ class SplineConv(Conv):
         self.register_buffer("kernel_size", torch.tensor(sizes, dtype=torch.long))
         self.register_buffer("is_open_spline", torch.tensor(opened, dtype=torch.uint8))
         sources, targets = pair_of(in_channels)
-        self.size = sizes[0]
         self.K = math.prod(sizes)
+        self.even = len(set(sizes)) == 1 and all(opened)
+        self.size = sizes[0]
+        if not self.even:
+            self._lay_out(sizes, opened)
         self.weight: Any = UninitializedParameter()
         if sources > 0:
             self.weight = parameter(self.K, sources, out_channels)
@@ -331,6 +338,18 @@ class SplineConv(Conv):
             self.lin = Linear(targets, out_channels, bias=False, weight_initializer="uniform")
         self.bias = parameter(out_channels) if bias else None
         self.reset_parameters()
+
+    def _lay_out(self, sizes: list[int], opened: list[bool]) -> None:
+        """The open spline that all dimensions are pieces of, and which control point is where on its grid."""
+        spans = [size - self.degree * is_open for size, is_open in zip(sizes, opened, strict=True)]
+        # A power of two, so that coordinates times spans over it are exact.
+        self.size = self.degree + 2 ** math.ceil(math.log2(max(spans)))
+        self.register_buffer("span", torch.tensor(spans, dtype=torch.float), persistent=False)
+        point, stride = torch.zeros(1, dtype=torch.long), 1
+        for size in sizes:
+            place = stride * (torch.arange(self.size) % size)
+            point, stride = (place.unsqueeze(1) + point).flatten(), stride * size
+        self.register_buffer("point", point, persistent=False)
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -356,7 +375,9 @@ class SplineConv(Conv):
             out_channels=self.out_channels,
             dim=self.dim,
             size=self.size,
+            points=self.K,
             degree=self.degree,
+            even=self.even,
             bipartite=not isinstance(x, Tensor),
             with_bias=self.bias is not None,
         )
