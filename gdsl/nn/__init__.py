@@ -32,6 +32,8 @@ _FAMILIES = {
         "SplineConv", "XConv",
     ),
     "relations": ("FastRGCNConv", "FiLMConv", "RGCNConv"),
+    "paths": ("PANConv",),
+    "mesh": ("MeshCNNConv",),
     "mixed": ("EGConv", "GPSConv", "PDNConv", "PNAConv"),
 }  # fmt: skip
 

@@ -13,6 +13,8 @@ from gdsl.nn.conv.base import Conv
 from gdsl.nn.conv.simple import GraphConv, LEConv, activation
 from gdsl.nn.inits import uniform
 from gdsl.nn.message_passing import softmax
+from gdsl.nn.sparse import coalesce, product
+from gdsl.runtime.formats import edge_list
 from gdsl.runtime.graph import Graph, rewire_edge_value
 
 Pooled = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor]
@@ -225,6 +227,56 @@ class SAGPooling(TopKPooling):
             f"{type(self).__name__}({type(self.gnn).__name__}, {self.in_channels}, {_part(self)}, "
             f"multiplier={self.multiplier})"
         )
+
+
+class PANPooling(nn.Module):
+    """Keeps the nodes of the best beta_0 x . p + beta_1 sum_i M_ij. Ma et al., "Path Integral Based Convolution and
+    Pooling", NeurIPS 2020.
+
+    Arguments as in :class:`TopKPooling`, which it is with other scores.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        ratio: float = 0.5,
+        min_score: float | None = None,
+        multiplier: float = 1.0,
+        nonlinearity: str | Callable[[Tensor], Tensor] = "tanh",
+    ):
+        super().__init__()
+        self.in_channels = in_channels
+        self.ratio = ratio
+        self.min_score = min_score
+        self.multiplier = multiplier
+        self.p = nn.Parameter(torch.empty(in_channels))
+        self.beta = nn.Parameter(torch.empty(2))
+        self.select = SelectTopK(1, ratio, min_score, nonlinearity)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        nn.init.ones_(self.p)
+        nn.init.constant_(self.beta, 0.5)
+        self.select.reset_parameters()
+
+    def forward(self, x: Tensor, M: Any, batch: Tensor | None = None) -> Pooled:
+        """[N, channels] and the sparse matrix of :class:`gdsl.nn.PANConv`, to (x, edge_index, weight, batch, nodes,
+        scores) of the K nodes that are kept.
+
+        batch: [N] the graph of each node
+        """
+        edge_index, _, weight = edge_list(M)
+        assert weight is not None
+        batch = edge_index.new_zeros(x.size(0)) if batch is None else batch
+        reached = x.new_zeros(x.size(0)).index_add(0, edge_index[0], weight)
+        nodes, score = self.select(self.beta[0] * (x * self.p).sum(dim=-1) + self.beta[1] * reached, batch)
+        kept = x[nodes] * score.view(-1, 1)
+        edges, weights = filter_adj(edge_index, weight, nodes, x.size(0))
+        return self.multiplier * kept, edges, weights, batch[nodes], nodes, score
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {_part(self)}, multiplier={self.multiplier})"
 
 
 class UnpoolInfo(NamedTuple):
@@ -450,13 +502,6 @@ def matching(edge_index: Tensor, num_nodes: int) -> Tensor:
     return taken
 
 
-def coalesce(edge_index: Tensor, values: Tensor | None, size: int) -> tuple[Tensor, Tensor | None]:
-    """Each edge once, sorted by source and target, with the sum of its values; ``size``: the number of targets."""
-    key, place = torch.unique(edge_index[0] * size + edge_index[1], return_inverse=True)
-    edges = torch.stack([key // size, key % size])
-    return edges, None if values is None else values.new_zeros(len(key), *values.shape[1:]).index_add(0, place, values)
-
-
 def filter_targets(
     edge_index: Tensor, values: Tensor | None, nodes: Tensor, num_nodes: int
 ) -> tuple[Tensor, Tensor | None]:
@@ -466,25 +511,6 @@ def filter_targets(
     target = place[edge_index[1]]
     kept = target >= 0
     return torch.stack([edge_index[0, kept], target[kept]]), None if values is None else values[kept]
-
-
-def product(
-    left: Tensor, left_values: Tensor | None, right: Tensor, right_values: Tensor | None, size: int
-) -> tuple[Tensor, Tensor | None]:
-    """The product of two sparse matrices, rows and columns [2, E] with values [E].
-
-    right: sorted by rows
-    size:  the largest number of rows or columns of the two
-
-    Without values it is the pattern alone. Differentiable in the values.
-    """
-    count = torch.bincount(right[0], minlength=size)
-    many = count[left[1]]
-    first = torch.arange(left.shape[1], device=left.device).repeat_interleave(many)
-    place = torch.arange(len(first), device=left.device) - (many.cumsum(0) - many)[first]
-    second = (count.cumsum(0) - count)[left[1, first]] + place
-    both = None if left_values is None or right_values is None else left_values[first] * right_values[second]
-    return coalesce(torch.stack([left[0, first], right[1, second]]), both, size)
 
 
 def graclus(edge_index: Tensor, weight: Tensor | None = None, num_nodes: int | None = None) -> Tensor:

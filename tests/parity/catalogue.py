@@ -24,18 +24,16 @@ from tests.parity.drop_in import Case
 
 FAMILIES = {
     "Sums and means of neighbours": ("test_nn_basic", "test_nn_simple"),
-    "Filters of the spectrum": ("test_nn_spectral",),
+    "Filters of the spectrum": ("test_nn_spectral", "test_nn_paths"),
     "Attention": ("test_nn_attention",),
     "Networks on edges": ("test_nn_edge",),
-    "Points in space": ("test_nn_points",),
+    "Points in space, meshes": ("test_nn_points", "test_nn_mesh"),
     "Several types of nodes and edges": ("test_nn_relations", "test_nn_types"),
     "Several aggregations, weights from features, whole graphs": ("test_nn_mixed",),
 }
 
 # What torch_geometric 2.8 has and gdsl.nn has not.
 MISSING = {
-    "PANConv": "gives a sparse matrix of torch_sparse, whose pattern it counts, as a part of its result",
-    "MeshCNNConv": "not written yet",
     "FusedGATConv, CuGraph*Conv": "other packages' kernels for layers that are here",
 }
 
@@ -58,7 +56,8 @@ def text() -> str:
     parts = [HEAD]
     for title, modules in FAMILIES.items():
         parts.append(f"## {title}\n")
-        cases = [case for name in modules for case in import_module(f"tests.parity.{name}").CASES]
+        tests = [import_module(f"tests.parity.{name}") for name in modules]
+        cases = [case for test in tests for case in getattr(test, "CASES", [])]
         names = list(dict.fromkeys([*(c.layer for c in cases), *_others(modules)]))
         parts += [entry(name, [c for c in (*cases, *test_nn_static.CASES) if c.layer == name]) for name in names]
     rows = [f"| {name} | {why} |" for name, why in MISSING.items()]
@@ -110,7 +109,7 @@ def cost(case: Case) -> str:
     layer(*single, *(() if graph is None else (graph,)), **{k: _single(v) for k, v in values.items()})
     rows = []
     for direction in ("forward", "backward"):
-        kernels = [k for k in layer.kernels if k.direction == direction]
+        kernels = [k for k in layer._shown().kernels if k.direction == direction]
         if kernels:
             total = [sympy.expand(sum(getattr(k, what) for k in kernels)) for what in ("bytes", "flops")]
             rows.append(f"{direction} {len(kernels)} kernels, `{total[0]}` bytes, `{total[1]}` operations")

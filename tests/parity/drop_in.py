@@ -41,7 +41,7 @@ class Case:
               None), or any kind of ``KINDS``
     then:     kinds of the arguments between the features and the graph
     call:     further arguments of the call: name -> kind
-    graph:    "any", "symmetric", "loop-free", "knn" (exactly 3 edges into each node), or None for no graph
+    graph:    "any", "symmetric", "loop-free", "knn" or "mesh" (3 or 4 edges into each node), or None for no graph
     exact:    how near float64 comes
     strict:   whether the repr must be the same
     """
@@ -100,8 +100,9 @@ def graph_of(kind: str | None, seed: int, bipartite: bool) -> Tensor | None:
     g = torch.Generator().manual_seed(seed)
     if kind is None:
         return None
-    if kind == "knn":
-        return torch.stack([torch.randint(NODES, (3 * NODES,), generator=g), torch.arange(NODES).repeat_interleave(3)])
+    if kind in ("knn", "mesh"):
+        k = 3 if kind == "knn" else 4
+        return torch.stack([torch.randint(NODES, (k * NODES,), generator=g), torch.arange(NODES).repeat_interleave(k)])
     source = torch.randint(NODES - 1, (EDGES,), generator=g)
     target = torch.randint((TARGETS if bipartite else NODES) - 1, (EDGES,), generator=g)
     edges = torch.stack([source, target])

@@ -1,0 +1,46 @@
+"""Sparse matrices as rows and columns [2, E] and values [E], differentiable in the values."""
+
+from __future__ import annotations
+
+from typing import overload
+
+import torch
+from torch import Tensor
+
+
+@overload
+def coalesce(edge_index: Tensor, values: Tensor, size: int) -> tuple[Tensor, Tensor]: ...
+@overload
+def coalesce(edge_index: Tensor, values: Tensor | None, size: int) -> tuple[Tensor, Tensor | None]: ...
+def coalesce(edge_index: Tensor, values: Tensor | None, size: int) -> tuple[Tensor, Tensor | None]:
+    """Each edge once, sorted by source and target, with the sum of its values; ``size``: the number of targets."""
+    key, place = torch.unique(edge_index[0] * size + edge_index[1], return_inverse=True)
+    edges = torch.stack([key // size, key % size])
+    return edges, None if values is None else values.new_zeros(len(key), *values.shape[1:]).index_add(0, place, values)
+
+
+@overload
+def product(
+    left: Tensor, left_values: Tensor, right: Tensor, right_values: Tensor, size: int
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def product(
+    left: Tensor, left_values: Tensor | None, right: Tensor, right_values: Tensor | None, size: int
+) -> tuple[Tensor, Tensor | None]: ...
+def product(
+    left: Tensor, left_values: Tensor | None, right: Tensor, right_values: Tensor | None, size: int
+) -> tuple[Tensor, Tensor | None]:
+    """The product of two sparse matrices, rows and columns [2, E] with values [E].
+
+    right: sorted by rows
+    size:  the largest number of rows or columns of the two
+
+    Without values it is the pattern alone. Differentiable in the values.
+    """
+    count = torch.bincount(right[0], minlength=size)
+    many = count[left[1]]
+    first = torch.arange(left.shape[1], device=left.device).repeat_interleave(many)
+    place = torch.arange(len(first), device=left.device) - (many.cumsum(0) - many)[first]
+    second = (count.cumsum(0) - count)[left[1, first]] + place
+    both = None if left_values is None or right_values is None else left_values[first] * right_values[second]
+    return coalesce(torch.stack([left[0, first], right[1, second]]), both, size)
