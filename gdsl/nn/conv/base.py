@@ -19,6 +19,7 @@ from gdsl.api import find_layer
 from gdsl.errors import GraphError, InputError
 from gdsl.inspect import KernelInfo
 from gdsl.language import ast
+from gdsl.language.errors import LanguageError
 from gdsl.layer import Layer
 from gdsl.nn.aggr import Aggregation, aggr_resolver
 from gdsl.nn.linear import Linear
@@ -78,6 +79,8 @@ class Conv(nn.Module):
         super().__init__()
         if flow not in FLOWS:
             raise ValueError(f"Expected 'flow' to be either 'source_to_target' or 'target_to_source' (got '{flow}')")
+        if not isinstance(aggr, str | list | tuple | nn.Module | None):
+            raise ValueError(f"an aggregation is a name, a list of names or a module, not a {type(aggr).__name__}")
         if node_dim not in (-2, 0):
             raise ValueError(f"nodes lie along dimension -2 or 0, not {node_dim}")
         self.aggr: Any = [str(a) for a in aggr] if isinstance(aggr, tuple | list) else aggr and str(aggr)
@@ -121,14 +124,17 @@ class Conv(nn.Module):
             constants = tuple((name, traced.constant(value)) for name, value in arguments.items())
             key = (self.training, constants, shapes, inside)
             return traced.run(self, key, {**given, **self._inside}, graph, None, None)
-        layer = self._layer(given, arguments)
-        # Not by setattr, which torch's modules make slow.
-        layer.__dict__["training"] = self.training
-        layer.__dict__["backend"] = self.backend
-        signals = self._signals(layer, inputs)
-        if signals:
-            return self._run_signals(layer, graph, inputs, signals)
-        return layer.forward(*[graph if name == "graph" else inputs.get(name) for name in _names(layer)])
+        try:
+            layer = self._layer(given, arguments)
+            # Not by setattr, which torch's modules make slow.
+            layer.__dict__["training"] = self.training
+            layer.__dict__["backend"] = self.backend
+            signals = self._signals(layer, inputs)
+            if signals:
+                return self._run_signals(layer, graph, inputs, signals)
+            return layer.forward(*[graph if name == "graph" else inputs.get(name) for name in _names(layer)])
+        except (InputError, LanguageError) as error:
+            raise Misfit(str(error)) from error
 
     def _signals(self, layer: Layer, inputs: Mapping[str, Tensor | None]) -> tuple[int, ...]:
         """The dims of the first input besides the nodes and those that the program declares."""
@@ -208,9 +214,12 @@ class Conv(nn.Module):
         Raises ValueError for what is no graph, or not of this size, and IndexError for nodes that there are not.
         """
         if size is not None:
-            for name, told, given in (("source", sources, size[0]), ("target", targets, size[1])):
+            for name, told, given in (("sources", sources, size[0]), ("targets", targets, size[1])):
                 if told is not None and given is not None and told != given:
-                    raise ValueError(f"there are features of {told} {name} nodes, and `size` says {given}")
+                    raise ValueError(
+                        f"Encountered tensor with size {told} in dimension {self.node_dim}, but expected size {given}. "
+                        f"The second is the number of {name} in `size`"
+                    )
             sources = size[0] if sources is None else sources
             targets = size[1] if targets is None else targets
         backwards = self.flow == "target_to_source"
@@ -229,7 +238,7 @@ class Conv(nn.Module):
             try:
                 found = graph_of(edge_index, *pair)
             except GraphError as error:
-                raise OutOfRange(str(error)) if edge_index.numel() else error from error
+                raise _out_of_range(edge_index, pair, error) if edge_index.numel() else error from error
             return (found.reverse() if backwards else found), None
         if backwards and not isinstance(edge_index, Graph):
             raise ValueError(
@@ -330,8 +339,27 @@ def _names(layer: Layer) -> list[str]:
     return [name for name, _ in calls.parameters(layer.signature, layer.signature.batched)]
 
 
+class Misfit(InputError, RuntimeError):
+    """Tensors that do not fit the layer: a RuntimeError, too, as torch's own is where torch_geometric runs into it."""
+
+
 class OutOfRange(GraphError, IndexError):
     """An edge of a node that there is not."""
+
+
+def _out_of_range(edge_index: Tensor, sizes: tuple[int, int], error: GraphError) -> GraphError:
+    """What is wrong with the edges, in torch_geometric's words, and with which one, in ours."""
+    for ends, size in zip(edge_index, sizes, strict=True):
+        low, high = int(ends.min()), int(ends.max())
+        if low < 0 or high >= size:
+            found = f"negative indices in 'edge_index' (got {low})"
+            if low >= 0:
+                found = f"indices in 'edge_index' that are larger than {size - 1} (got {high})"
+            return OutOfRange(
+                f"Found {found}. Please ensure that all indices in 'edge_index' point to valid indices in the interval "
+                f"[0, {size}) in your node feature matrix and try again.\n{error}"
+            )
+    return error
 
 
 def _check_edge_index(edge_index: Tensor) -> None:

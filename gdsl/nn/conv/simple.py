@@ -403,7 +403,7 @@ class AntiSymmetricConv(nn.Module):
         """[N, in_channels] to [N, in_channels]; further arguments go to ``phi``."""
         antisymmetric = self.W - self.W.t() - self.gamma * self.eye
         for _ in range(self.num_iters):
-            h = x @ antisymmetric.t() + self.phi(x, edge_index, *args, **kwargs)
+            h = self.phi(x, edge_index, *args, **kwargs) + x @ antisymmetric.t()
             if self.bias is not None:
                 h = h + self.bias
             x = x + self.epsilon * (h if self.act is None else self.act(h))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from gdsl.nn.conv.base import Adjacency, Conv, Features, Result, Size, as_columns, parameter
+from gdsl.nn.conv.base import Adjacency, Conv, Features, Result, Size, as_columns, parameter, see
 from gdsl.nn.conv.nested import NestedConv
 from gdsl.nn.inits import constant, glorot, kaiming_uniform, ones, reset, uniform, zeros
 from gdsl.nn.linear import Linear
@@ -483,17 +483,22 @@ class HEATConv(NestedConv):
             part.reset_parameters()
 
     def forward(
-        self, x: Tensor, edge_index: Adjacency, node_type: Tensor, edge_type: Tensor, edge_attr: Tensor
+        self,
+        x: Tensor,
+        edge_index: Adjacency,
+        node_type: Tensor,
+        edge_type: Tensor,
+        edge_attr: Tensor | None = None,
     ) -> Tensor:
         """[N, in_channels] to [N, heads * out_channels].
 
         node_type: [N]
         edge_type: [E]
-        edge_attr: [E, edge_dim]
+        edge_attr: [E, edge_dim]; it has to be there, as in torch_geometric
         """
         graph, _ = self.weighted(x, edge_index, None)
         self.hetero_lin.see(x)
-        self.edge_attr_emb.see(edge_attr)
+        see((self.edge_attr_emb, edge_attr))
         nodes, relations = self.hetero_lin, self.edge_type_emb
         y: Tensor = self.run_with(
             {"type_weight": nodes.weight, "type_bias": nodes.bias, "relation_emb": relations.weight},
