@@ -27,7 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from data import NodeData, generated, load_planetoid, row_normalised
+from data import NodeData, WordDropout, generated, load_planetoid, row_normalised
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -72,28 +72,6 @@ layer GATConv(in_channels, out_channels, heads = 1, slope = 0.2, p = 0.0) {
     update    y = merge(a + bias, heads, out_channels)             # node[heads*out_channels]
 }
 """
-
-
-class WordDropout(nn.Module):
-    """Dropout of a fixed, sparse feature matrix that is stored densely.
-
-    Dropping a zero changes nothing, so random numbers are drawn for the nonzeros only (1.3% of Cora's
-    entries): the same distribution as `F.dropout(x)`. The result is a buffer that the next call overwrites,
-    which is safe because a training step is done with it by then.
-    """
-
-    def __init__(self, x: Tensor, p: float) -> None:
-        super().__init__()
-        self.x, self.p = x, p
-        self.places = x.flatten().nonzero().squeeze(1)
-        self.values = x.flatten()[self.places]
-        self.dropped = x.clone()
-
-    def forward(self) -> Tensor:
-        if not self.training:
-            return self.x
-        self.dropped.view(-1)[self.places] = F.dropout(self.values, self.p)
-        return self.dropped
 
 
 class GCN(nn.Module):

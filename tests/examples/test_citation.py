@@ -44,3 +44,15 @@ def test_unknown_layer(repository):
     done = run(repository, "--layers", "gcn,none")
     assert done.returncode == 2
     assert "there is no layer none" in done.stderr
+
+
+def test_sgc_reaches_the_papers_accuracy(data_root, examples_on_path):
+    """It has one weight and no dropout, so that one seed is enough. Normalised features would give 77.7."""
+    import citation
+    from data import load_planetoid
+
+    cora = load_planetoid("cora", data_root)
+    if cora is None:
+        pytest.skip("no Planetoid/Cora in the data folder")
+    (accuracy,) = citation.evaluate("sgc", cora, seeds=1)
+    assert accuracy == pytest.approx(81.7, abs=0.3)

@@ -74,12 +74,27 @@ def test_row_normalised_sums_to_one_or_zero():
     assert torch.equal(x, torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]))
 
 
+def test_word_dropout_drops_and_scales_what_is_not_zero():
+    import data
+
+    x = torch.zeros(50, 100)
+    x[:, ::5] = 2.0
+    dropout = data.WordDropout(x, p=0.4)
+    dropped = dropout()
+    assert not dropped[x == 0].any()
+    assert dropped[x != 0].unique().tolist() == pytest.approx([0.0, 2 / 0.6])
+    assert (dropped[x != 0] == 0).float().mean().item() == pytest.approx(0.4, abs=0.05)
+    assert not torch.equal(dropped.clone(), dropout())
+    assert torch.equal(dropout.eval()(), x)
+
+
 def test_missing_data_is_none_and_a_wrong_folder_an_error(monkeypatch, tmp_path: Path):
     import data
 
     monkeypatch.setenv("GDSL_DATA", str(tmp_path))
     assert data.load_planetoid("cora") is None
     assert data.load_musae("git") is None
+    assert data.load_codex("codex-s") is None
     monkeypatch.setenv("GDSL_DATA", str(tmp_path / "absent"))
     with pytest.raises(FileNotFoundError, match=r"GDSL_DATA names .*absent"):
         data.load_planetoid("cora")
