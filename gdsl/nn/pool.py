@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gdsl.nn.aggr import MaxAggregation, MeanAggregation, SumAggregation
+from gdsl.nn.aggr import MaxAggregation, MeanAggregation, SortAggregation, SumAggregation
 from gdsl.nn.conv.base import Conv
 from gdsl.nn.conv.simple import GraphConv, LEConv, activation
 from gdsl.nn.inits import uniform
@@ -46,6 +46,15 @@ def global_mean_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -
 def global_max_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -> Tensor:
     """The largest of each feature in each graph; see :func:`global_add_pool`."""
     return _readout(_MAX, x, batch, size)
+
+
+def global_sort_pool(x: Tensor, index: Tensor, k: int) -> Tensor:
+    """The k nodes of each graph with the largest last feature: [N, F] and ``index`` [N], sorted, to [graphs, k * F].
+
+    See :class:`gdsl.nn.aggr.SortAggregation`.
+    """
+    found: Tensor = SortAggregation(k)(x, index)
+    return found
 
 
 def topk(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import gdsl.nn.aggr as ours
-from gdsl.nn import Linear, SAGEConv
+from gdsl.nn import Linear, SAGEConv, pool
 from tests.parity.drop_in import mlp, pyg, set_backend
 from tests.programs import harness
 
@@ -179,6 +179,16 @@ def test_refusals(call: Callable[..., Any]) -> None:
     for library in (pyg.aggr, ours):
         with pytest.raises(ValueError):
             call(library, x, index)
+
+
+@pytest.mark.filterwarnings("ignore:.*global_sort_pool")
+def test_global_sort_pool() -> None:
+    from torch_geometric.nn.glob import global_sort_pool
+
+    x, index = rows()
+    x, index = x[:, :CHANNELS], index.sort()[0]
+    for k in (2, 9):
+        assert torch.equal(pool.global_sort_pool(x, index, k), global_sort_pool(x, index, k))
 
 
 def test_nothing_to_aggregate() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 import gdsl.nn
 from gdsl.nn import GPSConv, PNAConv
+from gdsl.nn.attention import orthogonal_matrix
 from tests.parity.drop_in import EDGE, KINDS, NODES, Case, graph_of, make_tests, outcome, pyg
 from tests.programs import harness
 
@@ -68,6 +70,43 @@ def test_attention_over_whole_graphs(norm: str | None, batched: bool, local: boo
     expected = outcome(theirs, (x,), graph, values)
     for part, value in outcome(ours, (x,), graph, values).items():
         assert harness.difference([value], [expected[part]]) < 1e-9, part
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"head_channels": None}, {"head_channels": 8, "qkv_bias": True, "attn_out_bias": False, "kernel": torch.exp}],
+    ids=["plain", "narrow", "all"],
+)
+@pytest.mark.parametrize("batched", [False, True])
+def test_attention_in_linear_time(options: dict[str, Any], batched: bool) -> None:
+    torch.manual_seed(0)
+    made = [
+        library.GPSConv(8, library.SAGEConv(8, 8), heads=2, attn_type="performer", attn_kwargs=options).double()
+        for library in (gdsl.nn, pyg)
+    ]
+    ours, theirs = made
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    assert repr(ours) == repr(theirs)
+    assert repr(ours.attn) == repr(theirs.attn)
+    graph = graph_of("any", 1, False)
+    x = torch.randn(NODES, 8, dtype=torch.float64)
+    values = {"batch": torch.arange(NODES) // 5} if batched else {}
+    expected = outcome(theirs, (x,), graph, values)
+    for part, value in outcome(ours, (x,), graph, values).items():
+        assert harness.difference([value], [expected[part]]) < 1e-9, part
+
+
+def test_projections_have_orthonormal_blocks() -> None:
+    for rows in (3, 4, 11):
+        matrix = orthogonal_matrix(rows, 4)
+        assert matrix.shape == (rows, 4)
+        for block in matrix.split(4):
+            assert torch.allclose(block @ block.t(), torch.eye(len(block)), atol=1e-6)
+    layer = GPSConv(8, None, attn_type="performer")
+    before = {name: value.clone() for name, value in layer.attn.state_dict().items()}
+    layer.reset_parameters()
+    assert all(not torch.equal(value, before[name]) for name, value in layer.attn.state_dict().items())
 
 
 def test_gps_refuses_and_resets() -> None:

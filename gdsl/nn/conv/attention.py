@@ -16,7 +16,7 @@ from gdsl.nn.conv.base import (
     Features,
     Result,
     Size,
-    as_columns,
+    edge_features,
     pair_of,
     parameter,
 )
@@ -119,9 +119,9 @@ class GATv2Conv(Conv):
         assert source.dim() == 2, f"Static graphs not supported in '{type(self).__name__}'"
         assert target is not None, f"'{type(self).__name__}' needs features of the targets"
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
-        edge_attr = as_columns(edge_attr)
+        edge_attr = edge_features(edge_attr)
         if self.edge_dim is not None and edge_attr is None:
-            edge_attr = as_columns(values)
+            edge_attr = edge_features(None, values, edge_index)
         assert edge_attr is None or self.lin_edge is not None, "edge features need 'edge_dim'"
         for lin, value in ((self.lin_l, source), (self.lin_r, target), (self.lin_edge, edge_attr), (self.res, target)):
             if lin is not None and value is not None:
@@ -140,7 +140,7 @@ class GATv2Conv(Conv):
             fill=self.fill_value,
             with_bias=self.bias is not None,
         )
-        return (y, (self.seen_edges(graph, self.add_self_loops), alpha)) if return_attention_weights else y
+        return (y, self.attended(edge_index, graph, alpha, self.add_self_loops)) if return_attention_weights else y
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
@@ -254,7 +254,8 @@ class TransformerConv(Conv):
         """
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target))
+        graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
+        edge_attr = edge_features(edge_attr, None if self.lin_edge is None else values, edge_index)
         assert (edge_attr is None) == (self.lin_edge is None), "'edge_dim' and edge features need each other"
         for lin, value in (
             (self.lin_key, source),
@@ -275,8 +276,11 @@ class TransformerConv(Conv):
             root_weight=self.root_weight,
             p=float(self.dropout),
         )
-        asked = isinstance(return_attention_weights, bool)
-        return (y, (self.seen_edges(graph, False), alpha)) if asked else y
+        if not isinstance(return_attention_weights, bool):
+            return y
+        # torch_geometric's layer gives one of torch's matrices back as it is.
+        whole = isinstance(edge_index, Tensor) and edge_index.layout is not torch.strided
+        return y, (edge_index, alpha) if whole else self.attended(edge_index, graph, alpha)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
@@ -512,7 +516,8 @@ class FAConv(Conv):
         Raises AssertionError for edge weights with ``normalize``, and for none without it.
         """
         assert edge_weight is None or not self.normalize, "a layer that normalises takes no edge weights"
-        graph, weight = self.weighted(x, edge_index, edge_weight, keep=self.cached and self.normalize)
+        keep, loops = self.cached and self.normalize, self.add_self_loops and self.normalize
+        graph, weight = self.weighted(x, edge_index, edge_weight, keep=keep, loops=float(loops))
         assert weight is not None or self.normalize, "a layer that does not normalise needs edge weights"
         self.att_l.see(x)
         self.att_r.see(x)
@@ -526,7 +531,7 @@ class FAConv(Conv):
         )
         if not isinstance(return_attention_weights, bool):
             return y
-        return y, (self.seen_edges(graph, self.normalize and self.add_self_loops), alpha)
+        return y, self.attended(edge_index, graph, alpha, loops)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.channels}, eps={self.eps})"
@@ -680,7 +685,9 @@ class GeneralConv(Conv):
         """
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target), size)
+        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
+        if edge_attr is None and "lin_edge" in self._modules:
+            edge_attr = edge_features(None, values, edge_index)
         self.lin_msg.see(source)
         if not self.directed_msg:
             self.lin_msg_i.see(source)
@@ -906,7 +913,9 @@ class DNAConv(NestedConv):
         """
         if x.dim() != 3:
             raise ValueError("Feature shape must be [num_nodes, num_layers, channels].")
-        graph, weight = self.weighted(x[:, 0], edge_index, edge_weight, keep=self.cached and self.normalize)
+        loops = float(self.normalize and self.add_self_loops)
+        keep = self.cached and self.normalize
+        graph, weight = self.weighted(x[:, 0], edge_index, edge_weight, keep=keep, loops=loops)
         parts = self.multi_head
         inside = {
             f"{role}_{name}": value

@@ -265,7 +265,7 @@ class Conv(nn.Module):
 
         keep:  give the graph and weights of the first call in all others too, as ``cached=True`` asks
         loops: the weight of the self-loops that the program adds where there is none. torch_geometric adds it to the
-               diagonal of a sparse matrix also where there is one
+               diagonal of torch's sparse matrices also where there is one, and sets that of torch_sparse's to it
 
         Raises ValueError for a pair of inputs.
         """
@@ -277,13 +277,36 @@ class Conv(nn.Module):
         if keep and self._kept is not None:
             return self._kept
         graph, values = self.graph(edge_index, self.rows(x), self.rows(x))
-        if values is not None and loops:
-            source, target = graph.edge_index
-            values = values + loops * (source == target).to(values.dtype)
+        if loops and _is_torch_sparse(edge_index):
+            values = _loops_set(graph, values, loops, x.dtype)
+        elif loops and values is not None:
+            values = values + loops * _is_loop(graph).to(values.dtype)
         found = graph, edge_weight if values is None else values
         if keep:
             self._kept = found
         return found
+
+    def attended(self, edge_index: Adjacency, graph: Graph, alpha: Tensor, loops: bool = False) -> Any:
+        """What ``return_attention_weights`` adds to the result: the edges that the program sees and their weights.
+
+        Edges and weights for edges, a sparse matrix of the weights and these for one of torch's, and the matrix alone
+        for one of torch_sparse's, as torch_geometric has it.
+        """
+        edges = self.seen_edges(graph, loops)
+        column, row = edges
+        sizes = (graph.num_targets, graph.num_sources)
+        if _is_torch_sparse(edge_index):
+            return type(edge_index)(row=row, col=column, value=alpha, sparse_sizes=sizes)
+        if not isinstance(edge_index, Tensor) or edge_index.layout is torch.strided:
+            return edges, alpha
+        order = (row * sizes[1] + column).argsort()
+        row, column, alpha = row[order], column[order], alpha[order]
+        shape = (*sizes, *alpha.shape[1:])
+        if edge_index.layout is torch.sparse_coo:
+            places = torch.stack([row, column])
+            return torch.sparse_coo_tensor(places, alpha, shape, is_coalesced=True, check_invariants=False), alpha
+        starts = nn.functional.pad(torch.bincount(row, minlength=sizes[0]).cumsum(0), (1, 0))
+        return torch.sparse_csr_tensor(starts, column, alpha, shape, check_invariants=False), alpha
 
     def seen_edges(self, graph: Graph, loops: bool) -> Tensor:
         """The edges that a program sees, with self-loops or without, the way round that the user has them: [2, E']."""
@@ -362,6 +385,21 @@ def _out_of_range(edge_index: Tensor, sizes: tuple[int, int], error: GraphError)
     return error
 
 
+def _is_torch_sparse(edge_index: Adjacency) -> bool:
+    """Whether it is a matrix of torch_sparse, which is known by its class: nothing imports the package."""
+    return type(edge_index).__name__ == "SparseTensor"
+
+
+def _is_loop(graph: Graph) -> Tensor:
+    return graph.edge_index[0] == graph.edge_index[1]
+
+
+def _loops_set(graph: Graph, values: Tensor | None, weight: float, dtype: torch.dtype) -> Tensor:
+    """The values, or ones, with this one at all self-loops."""
+    values = torch.ones(graph.num_edges, dtype=dtype, device=graph.device) if values is None else values
+    return values.masked_fill(_is_loop(graph), weight)
+
+
 def _check_edge_index(edge_index: Tensor) -> None:
     """With torch_geometric's words, so that a user who changes the import sees the same."""
     integers = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -406,6 +444,12 @@ def see(*pairs: tuple[Any, Tensor | None]) -> None:
             lin.see(value)
 
 
-def as_columns(values: Tensor | None) -> Tensor | None:
-    """Edge features [E, D]; a vector [E] is one column."""
-    return values.view(-1, 1) if values is not None and values.dim() == 1 else values
+def edge_features(
+    edge_attr: Tensor | None, values: Tensor | None = None, edge_index: Adjacency = None
+) -> Tensor | None:
+    """Edge features [E, D]; a vector [E] is one column. Where there are none, the values of the matrix that the graph
+    was given as: torch's matrices always have some, and a number for each edge is no feature there.
+    """
+    if edge_attr is None and values is not None and (values.dim() > 1 or _is_torch_sparse(edge_index)):
+        edge_attr = values
+    return edge_attr.view(-1, 1) if edge_attr is not None and edge_attr.dim() == 1 else edge_attr

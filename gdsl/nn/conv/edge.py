@@ -15,8 +15,8 @@ from gdsl.nn.conv.base import (
     Conv,
     Features,
     Size,
-    as_columns,
     as_module,
+    edge_features,
     pair_of,
     parameter,
     see,
@@ -113,7 +113,7 @@ class GINEConv(Conv):
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
-        edge_attr = as_columns(edge_attr if values is None else values)
+        edge_attr = edge_features(edge_attr, values, edge_index)
         if self.lin is None and edge_attr is not None and source.size(-1) != edge_attr.size(-1):
             raise ValueError(
                 "Node and edge feature dimensionalities do not match. Consider setting the 'edge_dim' attribute of "
@@ -259,7 +259,7 @@ class NNConv(Conv):
         see((self._modules.get("lin"), target))
         y: Tensor = self.run(
             graph,
-            {"x": source, "z": target, "e": as_columns(edge_attr if values is None else values)},
+            {"x": source, "z": target, "e": edge_features(edge_attr, values, edge_index)},
             in_channels=source.shape[-1],
             out_channels=self.out_channels,
             bipartite=bipartite,
@@ -319,7 +319,7 @@ class CGConv(Conv):
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
         y: Tensor = self.run(
             graph,
-            {"x": source, "z": target, "e": as_columns(edge_attr if values is None else values)},
+            {"x": source, "z": target, "e": edge_features(edge_attr, values, edge_index)},
             channels=pair_of(self.channels)[1],
             bipartite=bipartite,
         )
@@ -383,7 +383,7 @@ class ResGatedGraphConv(Conv):
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
-        edge_attr = as_columns(edge_attr if values is None or self.edge_dim is None else values)
+        edge_attr = edge_features(edge_attr, None if self.edge_dim is None else values, edge_index)
         assert (edge_attr is not None) == (self.edge_dim is not None)
         if edge_attr is None:
             see((self.lin_key, target), (self.lin_query, source), (self.lin_value, source))
@@ -513,7 +513,7 @@ class GENConv(Conv):
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
-        edge_attr = as_columns(edge_attr if values is None else values)
+        edge_attr = edge_features(edge_attr, values, edge_index)
         parts = self._modules
         if edge_attr is not None:
             assert "lin_edge" in parts or edge_attr.size(-1) == self.out_channels

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Result, Size, as_columns, parameter
+from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Result, Size, edge_features, parameter
 from gdsl.nn.inits import glorot, zeros
 from gdsl.nn.linear import Linear
 
@@ -107,7 +107,7 @@ class GATConv(Conv):
         source, target = (x, x) if isinstance(x, Tensor) else x
         assert source.dim() == 2, f"Static graphs not supported in '{type(self).__name__}'"
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
-        edge_attr = as_columns(edge_attr if values is None else values)
+        edge_attr = edge_features(edge_attr, values, edge_index)
         for lin, value in (
             (self.lin, source),
             (self.lin_src, source),
@@ -132,7 +132,7 @@ class GATConv(Conv):
         )
         if return_attention_weights is None:
             return y
-        return y, (self.seen_edges(graph, self.add_self_loops), alpha)
+        return y, self.attended(edge_index, graph, alpha, self.add_self_loops)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from gdsl.nn.aggr import DegreeScalerAggregation
 from gdsl.nn.aggr.base import dense
-from gdsl.nn.conv.base import Adjacency, Conv, as_columns, parameter, see
+from gdsl.nn.attention import PerformerAttention
+from gdsl.nn.conv.base import Adjacency, Conv, edge_features, parameter, see
 from gdsl.nn.conv.simple import activation
 from gdsl.nn.inits import glorot, reset, zeros
 from gdsl.nn.linear import Linear
@@ -92,7 +93,7 @@ class PNAConv(Conv):
         graph, values = self.weighted(x, edge_index, None)
         y: Tensor = self.run(
             graph,
-            {"x": x, "e": as_columns(edge_attr if values is None else values)},
+            {"x": x, "e": edge_features(edge_attr, values, edge_index)},
             out_channels=self.out_channels,
             towers=self.towers,
             width=self.F_in,
@@ -179,10 +180,11 @@ class EGConv(Conv):
     def forward(self, x: Tensor, edge_index: Adjacency) -> Tensor:
         """[N, in_channels] to [N, out_channels]."""
         see((self.bases_lin, x), (self.comb_lin, x))
-        graph, _ = self.weighted(x, edge_index, None, keep=self.cached)
+        loops = float(self.add_self_loops)
+        graph, weight = self.weighted(x, edge_index, None, keep=self.cached, loops=loops)
         y: Tensor = self.run(
             graph,
-            {"x": x},
+            {"x": x, "w": weight},
             out_channels=self.out_channels,
             heads=self.num_heads,
             width=self.out_channels // self.num_heads,
@@ -251,7 +253,7 @@ class PDNConv(Conv):
     def forward(self, x: Tensor, edge_index: Adjacency, edge_attr: Tensor | None = None) -> Tensor:
         """[N, in_channels] and [E, edge_dim] to [N, out_channels]."""
         graph, values = self.weighted(x, edge_index, None)
-        edge_attr = as_columns(edge_attr if values is None else values)
+        edge_attr = edge_features(edge_attr, values, edge_index)
         y: Tensor = self.run(
             graph,
             {"x": x, "e": edge_attr, "loop": x.new_zeros(graph.num_edges)},
@@ -297,8 +299,8 @@ class GPSConv(nn.Module):
     dropout:     after each part
     act, act_kwargs: the function in the network: the name of a class of torch.nn, or a module
     norm, norm_kwargs: after each part: "batch_norm", a module, or None
-    attn_type:   "multihead"
-    attn_kwargs: of ``torch.nn.MultiheadAttention``
+    attn_type:   "multihead", or "performer" for attention in linear time
+    attn_kwargs: of ``torch.nn.MultiheadAttention`` or :class:`gdsl.nn.attention.PerformerAttention`
 
     Raises ValueError for another kind of attention or a norm that there is not. A layer made of others: the attention
     over all nodes of a graph is torch's.
@@ -318,14 +320,18 @@ class GPSConv(nn.Module):
         attn_kwargs: dict[str, Any] | None = None,
     ):
         super().__init__()
-        if attn_type != "multihead":
+        if attn_type not in ("multihead", "performer"):
             raise ValueError(f"{attn_type} is not supported")
         self.channels = channels
         self.conv = conv
         self.heads = heads
         self.dropout = dropout
         self.attn_type = attn_type
-        self.attn = nn.MultiheadAttention(channels, heads, batch_first=True, **(attn_kwargs or {}))
+        self.attn: nn.MultiheadAttention | PerformerAttention
+        if attn_type == "multihead":
+            self.attn = nn.MultiheadAttention(channels, heads, batch_first=True, **(attn_kwargs or {}))
+        else:
+            self.attn = PerformerAttention(channels, heads, **(attn_kwargs or {}))
         self.mlp = nn.Sequential(
             nn.Linear(channels, channels * 2),
             activation(act, **(act_kwargs or {})),
@@ -355,7 +361,10 @@ class GPSConv(nn.Module):
         count = torch.bincount(of_graph)
         blocks = dense(x, of_graph, len(count))
         known = torch.arange(blocks.shape[1], device=x.device) < count.unsqueeze(1)
-        h, _ = self.attn(blocks, blocks, blocks, key_padding_mask=~known, need_weights=False)
+        if isinstance(self.attn, PerformerAttention):
+            h = self.attn(blocks, known)
+        else:
+            h, _ = self.attn(blocks, blocks, blocks, key_padding_mask=~known, need_weights=False)
         h = nn.functional.dropout(h[known], self.dropout, self.training) + x
         parts.append(self._normed(self.norm2, h, batch))
         out = sum(parts[1:], parts[0])

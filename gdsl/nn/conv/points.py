@@ -10,7 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Size, as_module, pair_of, parameter, see
+from gdsl.nn.conv.base import (
+    Adjacency,
+    Channels,
+    Conv,
+    Features,
+    Size,
+    as_module,
+    edge_features,
+    pair_of,
+    parameter,
+    see,
+)
 from gdsl.nn.inits import glorot, reset, uniform, zeros
 from gdsl.nn.linear import Linear
 from gdsl.nn.neighbors import knn
@@ -256,11 +267,11 @@ class GMMConv(Conv):
             for name, shape in self._shapes(source.shape[-1]).items():
                 getattr(self, name).materialize(shape)
                 glorot(getattr(self, name))
-        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target), size)
+        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
         see((self.root, target))
         y: Tensor = self.run(
             graph,
-            {"x": source, "z": target, "e": edge_attr},
+            {"x": source, "z": target, "e": edge_features(edge_attr, values, edge_index)},
             in_channels=self.g.shape[0],
             out_channels=self.out_channels,
             dim=self.dim,
@@ -366,11 +377,11 @@ class SplineConv(Conv):
         if isinstance(self.weight, UninitializedParameter):
             self.weight.materialize((self.K, source.shape[-1], self.out_channels))
             uniform(self.weight.size(0) * self.weight.size(1), self.weight)
-        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target), size)
+        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
         see((self._modules.get("lin"), target))
         y: Tensor = self.run(
             graph,
-            {"x": source, "z": target, "e": edge_attr},
+            {"x": source, "z": target, "e": edge_features(edge_attr, values, edge_index)},
             in_channels=self.weight.shape[1],
             out_channels=self.out_channels,
             dim=self.dim,

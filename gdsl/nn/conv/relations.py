@@ -125,7 +125,7 @@ class RGCNConv(Conv):
             source = torch.arange(self.in_channels_l, device=self.weight.device)
         target = x[1] if isinstance(x, tuple) else source
         graph, values = self.graph(edge_index, source.shape[0], target.shape[0])
-        relation = edge_type if values is None else values.long()
+        relation = values.long() if edge_type is None and values is not None else edge_type
         assert relation is not None
         if not source.is_floating_point() or not target.is_floating_point():
             return self._look_up(source, target, graph, relation)
@@ -238,7 +238,7 @@ class FiLMConv(Conv):
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
-        relation = edge_type if values is None else values.long()
+        relation = values.long() if edge_type is None and values is not None else edge_type
         several = self.num_relations > 1
         if several:
             assert relation is not None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from gdsl.nn.conv.base import Adjacency, Conv, Features, Result, Size, as_columns, parameter, see
+from gdsl.nn.conv.base import Adjacency, Conv, Features, Result, Size, edge_features, parameter, see
 from gdsl.nn.conv.nested import NestedConv
 from gdsl.nn.inits import constant, glorot, kaiming_uniform, ones, reset, uniform, zeros
 from gdsl.nn.linear import Linear
@@ -184,7 +184,7 @@ class RGATConv(Conv):
             "Please set 'edge_dim = edge_attr.size(-1)' while calling the RGATConv layer"
         )
         graph, _ = self.graph(edge_index, self.rows(source), self.rows(target), size)
-        edge_attr = as_columns(edge_attr)
+        edge_attr = edge_features(edge_attr)
         if self.lin_edge is not None and edge_attr is not None:
             self.lin_edge.see(edge_attr)
         kind = "bases" if self.num_bases is not None else "blocks" if self.num_blocks is not None else "full"
@@ -211,7 +211,7 @@ class RGATConv(Conv):
             with_bias=self.bias is not None,
         )
         asked = isinstance(return_attention_weights, bool)
-        return (y, (self.seen_edges(graph, False), alpha)) if asked else y
+        return (y, self.attended(edge_index, graph, alpha)) if asked else y
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"

@@ -1,0 +1,106 @@
+"""Attention over all nodes of a graph in linear time. Interface of ``torch_geometric.nn.attention``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def orthogonal_matrix(rows: int, columns: int) -> Tensor:
+    """Random blocks of orthonormal rows, one below the other: [rows, columns]."""
+    blocks = [torch.linalg.qr(torch.randn(columns, columns))[0].t() for _ in range(math.ceil(rows / columns))]
+    return torch.cat([*blocks, torch.empty(0, columns)])[:rows]
+
+
+class PerformerProjection(nn.Module):
+    """Attention whose weights are products of features k(q P) and k(k P). Choromanski et al., "Rethinking Attention
+    with Performers", ICLR 2021, equation 5.
+
+    num_cols: size of queries and keys
+    kernel:   the function k, which is not negative
+    """
+
+    def __init__(self, num_cols: int, kernel: Callable[[Tensor], Tensor] = nn.ReLU()):  # noqa: B008
+        super().__init__()
+        self.num_rows = int(num_cols * math.log(num_cols))
+        self.num_cols = num_cols
+        self.projection_matrix: Tensor
+        self.register_buffer("projection_matrix", orthogonal_matrix(self.num_rows, num_cols))
+        self.kernel = kernel
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Three times [..., nodes, num_cols] to [..., nodes, num_cols]."""
+        q, k = (self.kernel(x @ self.projection_matrix.t()) + 0.001 for x in (q, k))
+        total = q @ k.sum(dim=-2).unsqueeze(-1)
+        return q @ (k.transpose(-2, -1) @ v) / total
+
+
+class PerformerAttention(nn.Module):
+    """Heads of :class:`PerformerProjection` between linear maps.
+
+    channels:      size of inputs and outputs
+    heads:         number of heads, which divides ``channels``
+    head_channels: size of each; None stands for ``channels / heads``
+    kernel:        the function of the projected queries and keys
+    qkv_bias, attn_out_bias: whether the linear maps have one
+    dropout:       of the result, in training
+
+    It runs in torch: what it does is dense, and no edge is in it.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        head_channels: int | None = 64,
+        kernel: Callable[[Tensor], Tensor] = nn.ReLU(),  # noqa: B008
+        qkv_bias: bool = False,
+        attn_out_bias: bool = True,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        assert channels % heads == 0
+        self.heads = heads
+        self.head_channels = channels // heads if head_channels is None else head_channels
+        self.kernel = kernel
+        self.fast_attn = PerformerProjection(self.head_channels, kernel)
+        inner = self.head_channels * heads
+        self.q = nn.Linear(channels, inner, bias=qkv_bias)
+        self.k = nn.Linear(channels, inner, bias=qkv_bias)
+        self.v = nn.Linear(channels, inner, bias=qkv_bias)
+        self.attn_out = nn.Linear(inner, channels, bias=attn_out_bias)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[graphs, nodes, channels] to the same.
+
+        mask: [graphs, nodes] which nodes there are. As in torch_geometric, the others have no values, but keys
+        """
+
+        def split(lin: nn.Module) -> Tensor:
+            parts: Tensor = lin(x).unflatten(-1, (self.heads, self.head_channels)).transpose(1, 2)
+            return parts
+
+        values = split(self.v)
+        if mask is not None:
+            values = values.masked_fill(~mask[:, None, :, None], 0.0)
+        y = self.fast_attn(split(self.q), split(self.k), values)
+        result: Tensor = self.dropout(self.attn_out(y.transpose(1, 2).flatten(2)))
+        return result
+
+    @torch.no_grad()
+    def redraw_projection_matrix(self) -> None:
+        """Draw the projection anew, as the paper does from time to time."""
+        projection = self.fast_attn
+        projection.projection_matrix.copy_(orthogonal_matrix(projection.num_rows, projection.num_cols))
+
+    def _reset_parameters(self) -> None:
+        for lin in (self.q, self.k, self.v, self.attn_out):
+            lin.reset_parameters()
+        self.redraw_projection_matrix()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(heads={self.heads}, head_channels={self.head_channels} kernel={self.kernel})"
