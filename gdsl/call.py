@@ -352,13 +352,16 @@ def _renamed(program: Program, mapping: Mapping[Node, Node]) -> dict[Node, str]:
     return {mapping[n]: name for n, name in program.names.items() if n in mapping}
 
 
+_PLAIN = (bool, int, float, str)
+
+
 def module_state(module: nn.Module) -> tuple[Any, ...]:
     """What decides how a part of a module is read into a program: a change of it asks for another program."""
     hooked = bool(module._forward_hooks or module._forward_pre_hooks)
     if type(module).__module__.startswith("torch.nn.modules."):
         return type(module), module.training, hooked, module.extra_repr()
     # One that says itself how it is read may read its plain attributes, which a user may change.
-    plain = tuple((k, v) for k, v in module.__dict__.items() if isinstance(v, bool | int | float | str))
+    plain = tuple([(k, v) for k, v in module.__dict__.items() if isinstance(v, _PLAIN)])
     return type(module), module.training, hooked, plain
 
 

@@ -60,6 +60,13 @@ class TracedGraph:
         """The graph with every edge turned round. Its edges are new, and sorted anew, in each call."""
         return TracedGraph(self.edge_index.flip(0), self.num_targets, self.num_sources)
 
+    def repeat(self, times: int) -> TracedGraph:
+        """So many copies of the graph side by side, as one graph."""
+        copy = torch.arange(times, device=self.edge_index.device)
+        first = torch.stack([copy * self.num_sources, copy * self.num_targets])
+        edges = (self.edge_index.unsqueeze(1) + first.unsqueeze(2)).flatten(1)
+        return TracedGraph(edges, times * self.num_sources, times * self.num_targets)
+
 
 def traced_graph(given: Any, sources: Any, targets: Any) -> TracedGraph:
     """The graph that was given to a traced call, of sizes as the features tell.

@@ -43,6 +43,7 @@ class Case:
     call:     further arguments of the call: name -> kind
     graph:    "any", "symmetric", "loop-free", "knn" or "mesh" (3 or 4 edges into each node), or None for no graph
     exact:    how near float64 comes
+    half:     how near bfloat16 comes to it
     strict:   whether the repr must be the same
     """
 
@@ -56,6 +57,7 @@ class Case:
     call: Mapping[str, str] = field(default_factory=dict)
     graph: str | None = "any"
     exact: float = 1e-9
+    half: float = 0.1
     strict: bool = True
     note: str = ""
 
@@ -281,8 +283,11 @@ def make_tests(cases: Sequence[Case]) -> dict[str, Callable[..., None]]:
         compare(case, case.compiled, "triton", (1,))
 
     @pytest.mark.parametrize("case", whole)
-    def test_bfloat16(case: Case) -> None:
-        half_precision(case)
+    @pytest.mark.parametrize(
+        "backend", ["torch", *(pytest.param(b, marks=pytest.mark.slow) for b in ("cpp", "triton"))]
+    )
+    def test_bfloat16(case: Case, backend: str) -> None:
+        half_precision(case, backend)
 
     return {
         "test_each_option": test_each_option,
@@ -293,24 +298,25 @@ def make_tests(cases: Sequence[Case]) -> dict[str, Callable[..., None]]:
     }
 
 
-def half_precision(case: Case) -> None:
+def half_precision(case: Case, backend: str) -> None:
     """bfloat16 in and out, near the float64 result."""
     made = pair(case, {})
     assert made is not None
     ours, theirs = made
-    set_backend(ours, "torch")
+    set_backend(ours, backend)
     first, graph, values = draw(case, 1)
     if refused(theirs, first, graph, values):
         return
-    with torch.no_grad():
-        expected = flat(ours(*first, *(() if graph is None else (graph,)), **values))
-        ours = ours.bfloat16()
-        args = [*halved(first), *(() if graph is None else (graph,))]
-        found = flat(ours(*args, **{k: halved(v) for k, v in values.items()}))
-    for a, b in zip(found, expected, strict=True):
-        if b.is_floating_point():
-            assert a.dtype == torch.bfloat16
-            assert harness.difference([a.double()], [b]) < 0.1
+    # Numbers that bfloat16 has, so that nothing but the computation is rounded.
+    first, values = rounded(first), {k: rounded(v) for k, v in values.items()}
+    ours.load_state_dict({k: rounded(v) for k, v in ours.state_dict().items()})
+    expected = outcome(ours, first, graph, values)
+    found = outcome(ours.bfloat16(), halved(first), graph, {k: halved(v) for k, v in values.items()})
+    for part, value in expected.items():
+        if value.is_floating_point():
+            assert found[part].dtype == torch.bfloat16
+            gap = harness.difference([found[part].double()], [value])
+            assert gap < case.half, f"{part} is {gap:.2f} off"
 
 
 def refused(layer: nn.Module, first: tuple[Any, ...], graph: Tensor | None, values: Values) -> bool:
@@ -320,6 +326,13 @@ def refused(layer: nn.Module, first: tuple[Any, ...], graph: Tensor | None, valu
     except (ValueError, AssertionError, NotImplementedError):
         return True
     return False
+
+
+def rounded(value: Any) -> Any:
+    """Float tensors with numbers that bfloat16 has."""
+    if isinstance(value, Tensor):
+        return value.bfloat16().to(value.dtype) if value.is_floating_point() else value
+    return tuple(rounded(v) for v in value) if isinstance(value, tuple) else value
 
 
 def halved(value: Any) -> Any:

@@ -28,6 +28,7 @@ CASES = [
             "act": ["tanh", torch.nn.ELU], "train_norm": [True], "flow": ["target_to_source"],
         },
         exact=1e-6,  # torch_geometric counts degrees in float32
+        half=0.3,  # the slope of a standard deviation is large where it is small
     ),
     Case(
         "PNAConv", (4, 6, ["sum", "min"], ["linear", "inverse_linear"], HISTOGRAM), {"edge_dim": EDGE, "towers": 2},

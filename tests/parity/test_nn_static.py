@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.parity.drop_in import EDGE, IN, KINDS, NODES, TARGETS, Case, compare, floats, mlp, single
+from gdsl.nn import GCNConv
+from tests.parity.drop_in import EDGE, IN, KINDS, NODES, TARGETS, Case, compare, floats, graph_of, mlp, single
 
 W = {"edge_weight": "w"}
 NODES_FIRST = {"node_dim": 0}
@@ -99,3 +100,11 @@ def test_generated_code(case: Case) -> None:
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES])
 def test_interpreted_gpu_kernels(case: Case) -> None:
     compare(case, {}, "triton", (1,))
+
+
+def test_under_torch_compile() -> None:
+    graph = graph_of("any", 1, False)
+    x = torch.randn(2, 3, NODES, IN)
+    layer = GCNConv(IN, 4)
+    traced = torch.compile(layer, backend="eager", fullgraph=True)
+    assert torch.allclose(traced(x, graph), layer(x, graph), atol=1e-6)

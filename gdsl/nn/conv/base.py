@@ -20,6 +20,7 @@ from gdsl.errors import GraphError, InputError
 from gdsl.inspect import KernelInfo
 from gdsl.language import ast
 from gdsl.language.errors import LanguageError
+from gdsl.language.signature import signature_of
 from gdsl.layer import Layer
 from gdsl.nn.aggr import Aggregation, aggr_resolver
 from gdsl.nn.linear import Linear
@@ -48,6 +49,12 @@ def program_text(name: str) -> str:
 def program_of(name: str) -> ast.Layer:
     """A program of the library, parsed."""
     return find_layer(program_text(name))
+
+
+@functools.cache
+def _ranks_of(name: str) -> tuple[tuple[str, int], ...]:
+    """The inputs of a program of the library, and how many dims each has besides the rows."""
+    return tuple((i.name, i.rank) for i in signature_of(program_of(name)).inputs)
 
 
 class Conv(nn.Module):
@@ -112,6 +119,9 @@ class Conv(nn.Module):
         Node inputs may have more dims, [*, N, ...], or [N, *, ...] with ``node_dim=0``: many signals on one graph. The
         results have these dims too.
         """
+        signals = self._signals(inputs)
+        if signals:
+            return self._run_signals(graph, inputs, signals, arguments)
         given = {name: value for name, value in inputs.items() if value is not None}
         if torch.compiler.is_compiling():
             # Rows are not of interest to a program, and would make another one for each graph; other sizes are, also
@@ -126,38 +136,42 @@ class Conv(nn.Module):
             return traced.run(self, key, {**given, **self._inside}, graph, None, None)
         try:
             layer = self._layer(given, arguments)
-            # Not by setattr, which torch's modules make slow.
             layer.__dict__["training"] = self.training
             layer.__dict__["backend"] = self.backend
-            signals = self._signals(layer, inputs)
-            if signals:
-                return self._run_signals(layer, graph, inputs, signals)
             return layer.forward(*[graph if name == "graph" else inputs.get(name) for name in _names(layer)])
         except (InputError, LanguageError) as error:
             raise Misfit(str(error)) from error
 
-    def _signals(self, layer: Layer, inputs: Mapping[str, Tensor | None]) -> tuple[int, ...]:
+    @traced.constant_for_tracer
+    def _ranks(self) -> tuple[tuple[str, int], ...]:
+        return _ranks_of(self.program)
+
+    def _signals(self, inputs: Mapping[str, Tensor | None]) -> tuple[int, ...]:
         """The dims of the first input besides the nodes and those that the program declares."""
-        first = layer.signature.inputs[0]
-        value = inputs.get(first.name)
-        if value is None or first.rank == 0 or value.dim() <= first.rank + 1:
+        name, rank = self._ranks()[0]
+        value = inputs.get(name)
+        if value is None or rank == 0 or value.dim() <= rank + 1:
             return ()
-        more = value.shape[: value.dim() - first.rank]
+        more = value.shape[: value.dim() - rank]
         return tuple(more[1:] if self.node_dim == 0 else more[:-1])
 
     def _run_signals(
-        self, layer: Layer, graph: Graph, inputs: Mapping[str, Tensor | None], signals: tuple[int, ...]
+        self,
+        graph: Any,
+        inputs: Mapping[str, Tensor | None],
+        signals: tuple[int, ...],
+        arguments: Mapping[str, Any],
     ) -> Any:
         """The program on a copy of the graph for each signal; inputs without such dims are the same for all."""
-        flat: dict[str, Any] = {"graph": graph.repeat(math.prod(signals))}
-        for i in layer.signature.inputs:
-            value = inputs.get(i.name)
+        flat: dict[str, Tensor | None] = {}
+        for name, rank in self._ranks():
+            value = inputs.get(name)
             if value is not None:
-                own = value.dim() - i.rank - 1
+                own = value.dim() - rank - 1
                 value = value.movedim(0, own) if self.node_dim == 0 else value
-                value = value.expand(*signals, *value.shape[own:])
-                flat[i.name] = value.flatten(0, len(signals))
-        result = layer.forward(*[flat.get(name) for name in _names(layer)])
+                value = value.expand(*signals, *value.shape[own:]).flatten(0, len(signals))
+            flat[name] = value
+        result = self.run(graph.repeat(math.prod(signals)), flat, **arguments)
 
         def apart(flat: Tensor) -> Tensor:
             value = flat.unflatten(0, (*signals, -1))
@@ -172,7 +186,7 @@ class Conv(nn.Module):
         if found is None:
             found = Layer.over(self, program_of(self.program), arguments, given, self.backend)
             self._layers[key] = found
-        self._last = key
+        self.__dict__["_last"] = key  # not by setattr, which torch's modules make slow
         return found
 
     def _traced_layer(self, key: Any) -> tuple[Layer, Any]:
