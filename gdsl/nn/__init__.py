@@ -43,7 +43,7 @@ _HOMES = {
     **{name: f"gdsl.nn.conv.{family}" for family, names in _FAMILIES.items() for name in names},
 }
 
-_MODULES = ("aggr", "attention", "neighbors", "pool")
+_MODULES = ("aggr", "attention", "neighbors", "norm", "pool")
 
 __all__ = sorted([*_HOMES, *_MODULES])
 

@@ -53,7 +53,7 @@ CASES = [
 globals().update(make_tests(CASES))
 
 
-@pytest.mark.parametrize("norm", ["batch_norm", None])
+@pytest.mark.parametrize("norm", ["batch_norm", "layer_norm", "GraphNorm", "instance", None])
 @pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("local", [False, True])
 def test_attention_over_whole_graphs(norm: str | None, batched: bool, local: bool) -> None:

@@ -120,11 +120,12 @@ class SortAggregation(Aggregation):
         ptr: Tensor | None = None,
         dim_size: int | None = None,
         dim: int = -2,
+        max_num_elements: int | None = None,
     ) -> Tensor:
-        """[E, C] with rows sorted by group to [groups, k * C]."""
+        """[E, C] with rows sorted by group to [groups, k * C]; ``max_num_elements``: rows of a group that count."""
         index, size = groups_of(x.size(dim), x.device, index, ptr, dim_size)
         least = float(x.detach().min()) - 1 if x.numel() else 0.0
-        block = dense(x, index, size, least)
+        block = dense(x, index, size, least, max_num_elements)
         order = block[:, :, -1].argsort(dim=1, descending=True, stable=True)[:, : self.k]
         first = block.gather(1, order.unsqueeze(2).expand(-1, -1, block.shape[2]))
         first = torch.where(first == least, 0.0, first)

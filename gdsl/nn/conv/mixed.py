@@ -16,6 +16,7 @@ from gdsl.nn.conv.base import Adjacency, Conv, edge_features, parameter, see
 from gdsl.nn.conv.simple import activation
 from gdsl.nn.inits import glorot, reset, zeros
 from gdsl.nn.linear import Linear
+from gdsl.nn.norm import norm_resolver
 
 
 class PNAConv(Conv):
@@ -265,31 +266,6 @@ class PDNConv(Conv):
         return y
 
 
-class _BatchNorm(nn.Module):
-    """A batch norm with its state where torch_geometric has it."""
-
-    def __init__(self, channels: int, **kwargs: Any):
-        super().__init__()
-        self.module = nn.BatchNorm1d(channels, **kwargs)
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        self.module.reset_parameters()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.module(x)
-        return y
-
-
-def _norm(query: Any, channels: int, **kwargs: Any) -> Any:
-    """ "batch_norm", None, or a module as it is."""
-    if not isinstance(query, str):
-        return query
-    if query.lower().replace("_", "") not in ("batchnorm", "batch"):
-        raise ValueError(f"Could not resolve '{query}': give a module, 'batch_norm' or None")
-    return _BatchNorm(channels, **kwargs)
-
-
 class GPSConv(nn.Module):
     """A layer on the edges and attention over whole graphs, added. Rampasek et al., "GraphGPS", NeurIPS 2022.
 
@@ -298,7 +274,7 @@ class GPSConv(nn.Module):
     heads:       of the attention
     dropout:     after each part
     act, act_kwargs: the function in the network: the name of a class of torch.nn, or a module
-    norm, norm_kwargs: after each part: "batch_norm", a module, or None
+    norm, norm_kwargs: after each part: the name of one of :mod:`gdsl.nn.norm`, a module, or None
     attn_type:   "multihead", or "performer" for attention in linear time
     attn_kwargs: of ``torch.nn.MultiheadAttention`` or :class:`gdsl.nn.attention.PerformerAttention`
 
@@ -339,7 +315,7 @@ class GPSConv(nn.Module):
             nn.Linear(channels * 2, channels),
             nn.Dropout(dropout),
         )
-        self.norm1, self.norm2, self.norm3 = (_norm(norm, channels, **(norm_kwargs or {})) for _ in range(3))
+        self.norm1, self.norm2, self.norm3 = (norm_resolver(norm, channels, **(norm_kwargs or {})) for _ in range(3))
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
