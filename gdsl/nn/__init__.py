@@ -37,9 +37,31 @@ _FAMILIES = {
     "mixed": ("EGConv", "GPSConv", "PDNConv", "PNAConv"),
 }  # fmt: skip
 
+# What is no layer.
+_PARTS = {
+    "aggr": (
+        "Aggregation", "AttentionalAggregation", "DeepSetsAggregation", "DegreeScalerAggregation", "GRUAggregation",
+        "LSTMAggregation", "MaxAggregation", "MeanAggregation", "MedianAggregation", "MinAggregation",
+        "MulAggregation", "MultiAggregation", "PowerMeanAggregation", "QuantileAggregation", "Set2Set",
+        "SoftmaxAggregation", "SortAggregation", "StdAggregation", "SumAggregation", "VarAggregation",
+        "VariancePreservingAggregation",
+    ),
+    "attention": ("PerformerAttention",),
+    "linear": ("Linear",),
+    "message_passing": ("MessagePassing",),
+    "neighbors": ("fps", "knn", "knn_graph", "nearest", "radius", "radius_graph"),
+    "norm": (
+        "BatchNorm", "GraphNorm", "GraphSizeNorm", "InstanceNorm", "LayerNorm", "MeanSubtractionNorm", "PairNorm",
+    ),
+    "pool": (
+        "ASAPooling", "EdgePooling", "PANPooling", "SAGPooling", "TopKPooling", "avg_pool", "avg_pool_neighbor_x",
+        "avg_pool_x", "global_add_pool", "global_max_pool", "global_mean_pool", "global_sort_pool", "graclus",
+        "max_pool", "max_pool_neighbor_x", "max_pool_x", "voxel_grid",
+    ),
+}  # fmt: skip
+
 _HOMES = {
-    "Linear": "gdsl.nn.linear",
-    "MessagePassing": "gdsl.nn.message_passing",
+    **{name: f"gdsl.nn.{module}" for module, names in _PARTS.items() for name in names},
     **{name: f"gdsl.nn.conv.{family}" for family, names in _FAMILIES.items() for name in names},
 }
 

@@ -14,16 +14,29 @@ from torch import Tensor
 from gdsl.runtime.neighbors import tree_class
 
 
-def knn(x: Tensor, y: Tensor, k: int, batch_x: Tensor | None = None, batch_y: Tensor | None = None) -> Tensor:
+def knn(
+    x: Tensor,
+    y: Tensor,
+    k: int,
+    batch_x: Tensor | None = None,
+    batch_y: Tensor | None = None,
+    cosine: bool = False,
+    num_workers: int = 1,
+    batch_size: int | None = None,
+) -> Tensor:
     """For each point of y, its k nearest points of x: [2, E], row 0 the point of y, row 1 that of x, nearest first.
 
     x, y:             [N, d] and [M, d]
     batch_x, batch_y: [N] and [M] the group of each point: neighbours are of the same group
+    cosine:           nearest by angle; points of length 0 are far from all
+    num_workers, batch_size: accepted for torch_geometric's sake
 
     Raises ValueError for another shape, a k below 1, or positions that are not finite.
     """
     if k < 1:
         raise ValueError(f"the number of neighbours must be at least 1, but it is {k}")
+    if cosine:
+        x, y = (torch.nn.functional.normalize(points, dim=-1) for points in (x, y))
     parts = []
     for of_x, of_y in _groups(x, y, batch_x, batch_y):
         here = min(k, len(of_x))
@@ -46,13 +59,11 @@ def knn_graph(
     """``edge_index`` [2, E] from the k nearest neighbours of each point to it, or the other way with another ``flow``.
 
     loop:   whether a point is its own neighbour
-    cosine: nearest by angle; points of length 0 are far from all
-    num_workers, batch_size: accepted for torch_geometric's sake
+    cosine, num_workers, batch_size: as in :func:`knn`
 
     Raises what :func:`knn` raises.
     """
-    points = torch.nn.functional.normalize(x, dim=-1) if cosine else x
-    found = knn(points, points, k if loop else k + 1, batch, batch)
+    found = knn(x, x, k if loop else k + 1, batch, batch, cosine)
     target, source = found
     if not loop:
         # A point may be behind others at the same place: then the last neighbour goes.
@@ -110,13 +121,33 @@ def radius_graph(
     return torch.stack([source, target] if flow == "source_to_target" else [target, source])
 
 
-def fps(x: Tensor, batch: Tensor | None = None, ratio: float = 0.5, random_start: bool = True) -> Tensor:
+def nearest(x: Tensor, y: Tensor, batch_x: Tensor | None = None, batch_y: Tensor | None = None) -> Tensor:
+    """For each point of x the nearest of y: [N, d] and [M, d] to [N].
+
+    batch_x, batch_y: [N] and [M] the group of each point
+
+    Raises what :func:`knn` raises, and ValueError where a point has none of its group.
+    """
+    of_x, of_y = knn(y, x, 1, batch_y, batch_x)
+    if len(of_x) != len(x):
+        raise ValueError("there are points without a point of the same group in y")
+    return of_y
+
+
+def fps(
+    x: Tensor,
+    batch: Tensor | None = None,
+    ratio: float = 0.5,
+    random_start: bool = True,
+    batch_size: int | None = None,
+) -> Tensor:
     """Farthest point sampling: the indices of a part of the points, each the farthest from those before it.
 
     x:            [N, d]
     batch:        [N] the group of each point; the part is taken of each
     ratio:        the part, rounded up
     random_start: whether the first point of a group is a random one, and not the first
+    batch_size:   accepted for torch_geometric's sake
 
     Qi et al., "PointNet++", NeurIPS 2017, section 3.2. Raises ValueError for a ratio outside (0, 1].
     """

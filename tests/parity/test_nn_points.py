@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gdsl.nn import GMMConv, GravNetConv, SplineConv, XConv
-from gdsl.nn.neighbors import fps, knn, knn_graph, radius, radius_graph
+from gdsl.nn.neighbors import fps, knn, knn_graph, nearest, radius, radius_graph
 from tests.parity.drop_in import IN, KINDS, NODES, TARGETS, Case, graph_of, make_tests, mlp, set_backend
 
 LOOPS = {"add_self_loops": [False]}
@@ -232,6 +232,19 @@ def test_neighbours() -> None:
         knn(x, y, 0)
     with pytest.raises(ValueError):
         knn(x, y, 1, bx)
+
+
+def test_nearest_by_angle_and_the_nearest_one() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(30, 3), torch.randn(10, 3)
+    bx, by = torch.arange(30) % 2, torch.arange(10) % 2
+    angle = torch.cosine_similarity(y.unsqueeze(1), x, dim=-1)
+    assert torch.equal(knn(x, y, 3, cosine=True)[1].view(10, 3), angle.topk(3).indices)
+    distance = torch.cdist(x, y)
+    assert torch.equal(nearest(x, y), distance.argmin(1))
+    assert torch.equal(nearest(x, y, bx, by), distance.masked_fill(bx.unsqueeze(1) != by, math.inf).argmin(1))
+    with pytest.raises(ValueError, match="without a point of the same group"):
+        nearest(x, y, bx, torch.zeros_like(by))
 
 
 def test_farthest_points() -> None:
