@@ -35,7 +35,40 @@ FAMILIES = {
 # What torch_geometric 2.8 has and gdsl.nn has not.
 MISSING = {
     "FusedGATConv, CuGraph*Conv": "other packages' kernels for layers that are here",
+    "GraphMultisetTransformer, SetTransformerAggregation, PatchTransformerAggregation, MLPAggregation, "
+    "LCMAggregation, EquilibriumAggregation": "networks on dense blocks of rows, with nothing to fuse",
+    "MemPooling, ClusterPooling, KNNIndex, approx_knn": "not written yet",
 }
+
+# Calls that do not give what torch_geometric 2.8 gives, with its own numbers or errors on the right.
+DIFFERENT = [
+    (
+        "PANConv, PANPooling",
+        "M is a sparse matrix of torch; PANPooling takes one of torch_sparse, too; sums only",
+        "a matrix of torch_sparse, without which the layer cannot run",
+    ),
+    (
+        "MeshCNNConv",
+        "edges from neighbours to the edge of the mesh, in order, or ValueError",
+        "with the edges turned round, as its page says, a sum that is not the paper's",
+    ),
+    ("SplineConv, XConv, GravNetConv, DynamicEdgeConv", "no other package", "pyg-lib"),
+    ("aggregations by order (LSTM, GRU, sort), inside a layer", "edges in any order", "ValueError for unsorted edges"),
+    (
+        "signals [\\*, N, F] in layers without static graphs",
+        "each signal by itself, but for layers that refuse them",
+        "torch's errors, or other shapes",
+    ),
+    ('SimpleConv("self_loop") on signals', "a loop at every node", "loops at the first nodes, as many as signals"),
+    (
+        "tensors of a wrong size",
+        "an error that is a ValueError and a RuntimeError, and names the tensor or the linear map",
+        "torch's RuntimeError",
+    ),
+    ("an edge of a node that there is not", "IndexError for both ends", "RuntimeError or ValueError for some targets"),
+    ("graphs of other kinds (SciPy, DGL, `gdsl.Graph`), CSC matrices", "taken", "ValueError, NotImplementedError"),
+    ("PDNConv on a sparse matrix of torch, with features of edges", "weights from the features", "weights of 1"),
+]
 
 HEAD = """# Layers
 
@@ -60,6 +93,10 @@ def text() -> str:
         cases = [case for test in tests for case in getattr(test, "CASES", [])]
         names = list(dict.fromkeys([*(c.layer for c in cases), *_others(modules)]))
         parts += [entry(name, [c for c in (*cases, *test_nn_static.CASES) if c.layer == name]) for name in names]
+    rows = [" | ".join(["", *row, ""]).strip() for row in DIFFERENT]
+    parts.append(
+        "\n".join(["## What differs\n", "| call | here | torch_geometric |", "| --- | --- | --- |", *rows, ""])
+    )
     rows = [f"| {name} | {why} |" for name, why in MISSING.items()]
     parts.append("\n".join(["## Not here\n", "| torch_geometric's class | why |", "| --- | --- |", *rows, ""]))
     return "\n".join(parts)
