@@ -209,8 +209,7 @@ class Nests(Values):
         text, _ = self.value(node, index, where, nest, top=True)
         row = "i" if where == ROW else "id"
         place = self.offset(row, node, index)
-        stored = f"S({text})" if node in self.packed else text
-        nest.before[len(nest.loops)].append(f"{self.name(node)}[{place}] = {stored};")
+        nest.before[len(nest.loops)].append(f"{self.name(node)}[{place}] = {text};")
         return nest
 
     # -- text ----------------------------------------------------------------------------------

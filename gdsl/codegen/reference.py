@@ -176,7 +176,9 @@ def _segment(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
 
 
 def _segment_sum(value: Tensor, ends: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return value.new_zeros(shape).index_add(0, ends, value)
+    """Added up in double precision: one after the other in float32, a million numbers lose three digits."""
+    summed = torch.zeros(shape, dtype=torch.float64, device=value.device).index_add(0, ends, value.double())
+    return summed.to(value.dtype)
 
 
 def _scatter(value: Tensor, ends: Tensor, shape: tuple[int, ...], how: str, start: float) -> Tensor:

