@@ -14,11 +14,12 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from gdsl.codegen.names import Names
 from gdsl.codegen.products import Product, product_of
-from gdsl.codegen.values import COLUMN, EDGE, GLOBAL, ROW, next_group
-from gdsl.ir.node import Node
+from gdsl.codegen.values import COLUMN, EDGE, GLOBAL, LONG_CHAIN, ROW, next_group
+from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Kind
@@ -232,16 +233,14 @@ class Blocks(Names):
     def value(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
         """The node at an index, as a block of the frame."""
         index = {d.name: index[d.name] for d in node.dims}
-        rank = len(frame)
         if node.domain is not Domain.GLOBAL and (self.in_walk or not self.kernel.end):
             self.widest = max(self.widest, self.numel(frame))
         if where == ROW and node in self.held:
             return self.align(self.held[node], node, index, frame)
         if node in self.buffers:
             return self.load(node, index, where, frame)
-        if node.domain is Domain.GLOBAL:
-            where = GLOBAL
-        key = (node, where, frame, tuple((n, p.text(rank)) for n, p in sorted(index.items())))
+        key = self.key(node, index, where, frame)
+        where = key[1]
         for level in self.levels:
             if key in level.memo:
                 return level.memo[key]
@@ -253,6 +252,27 @@ class Blocks(Names):
                 found = self.define(self.program.names.get(node) or _WORDS.get(node.op, "v"), found)
         self.levels[found.level].memo[key] = found
         return found
+
+    def key(self, node: Node, index: Index, where: str, frame: Frame) -> tuple[Node, str, Frame, tuple[Any, ...]]:
+        """What names a block."""
+        places = tuple(sorted((d.name, index[d.name].text(len(frame))) for d in node.dims))
+        return node, GLOBAL if node.domain is Domain.GLOBAL else where, frame, places
+
+    def chain(self, node: Node, index: Index, where: str, frame: Frame) -> list[Node]:
+        """The elementwise values below one that are not written yet, operands first, where there are many: written
+        in this order, they do not make a recursion that is as deep as the program."""
+
+        def unwritten(below: Node) -> tuple[Node, ...]:
+            if below is not node and frame != below.dims and self.is_cell(below):
+                return ()  # what it is made of is written in its own frame
+            return tuple(i for i in below.inputs if i.op in ELEMENTWISE and not written(i))
+
+        def written(below: Node) -> bool:
+            key = self.key(below, index, where, frame)
+            return below in self.buffers or below in self.held or any(key in level.memo for level in self.levels)
+
+        found = list(walk_below([node], unwritten))[:-1]
+        return found if len(found) > LONG_CHAIN else []
 
     def is_plain(self, node: Node, index: Index) -> bool:
         """Whether an index is an axis of the frame for each dim, as long as the dim's own."""
@@ -352,7 +372,9 @@ class Blocks(Names):
         return found
 
     def compute_elementwise(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
-        parts = [self.value(i, {n: index[n] for n in i.type.names}, where, frame) for i in node.inputs]
+        for below in self.chain(node, index, where, frame):
+            self.value(below, index, where, frame)
+        parts = [self.value(i, index, where, frame) for i in node.inputs]
         form = ELEMENTWISE[node.op].triton.format(*(atom(p.text) for p in parts), bound=node.attr("bound"))
         form = form.replace("gdsl_float", self.number)
         return self.joined(form, parts)
@@ -484,11 +506,15 @@ class Blocks(Names):
 
     def varies(self, node: Node, name: str) -> bool:
         """Whether the node surely has a number of its own at each place of a dim."""
-        if name not in node.type.names:
-            return False
-        if node in self.buffers or node.op in ("load", "iota", "random"):
-            return True
-        return any(self.varies(n, name) for n in node.inputs)
+
+
+        def stored(node: Node) -> bool:
+            return node in self.buffers or node.op in ("load", "iota", "random")
+
+        def varying(node: Node) -> tuple[Node, ...]:
+            return () if stored(node) else tuple(i for i in node.inputs if name in i.type.names)
+
+        return name in node.type.names and any(stored(n) for n in walk_below([node], varying))
 
     def compute_dot(self, product: Product) -> Value:
         """Rows of edges by a matrix that all share."""

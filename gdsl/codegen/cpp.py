@@ -18,7 +18,7 @@ from gdsl.codegen.nest import Nest
 from gdsl.codegen.products import FUNCTIONS, Product, block_edges, product_of
 from gdsl.codegen.storage import packed_buffers
 from gdsl.codegen.values import COLUMN, EDGE, GLOBAL, ROW, local_type
-from gdsl.ir.node import Node
+from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
@@ -344,64 +344,50 @@ class KernelWriter(Nests):
 
     def row_values(self, roots: Sequence[Node]) -> list[Node]:
         """Row values that the edges of a phase read and that lie nowhere yet, operands first."""
-        found: dict[Node, None] = {}
-        seen: set[Node] = set()
 
-        def visit(node: Node) -> None:
-            if node in seen or node in self.buffers or node in self.edge_cells:
-                return
-            seen.add(node)
+
+        def read(node: Node) -> tuple[Node, ...]:
+            known = node.op == "gather" or node in self.buffers or node in self.edge_cells
+            return () if known else node.inputs
+
+        starts = [n for r in roots for n in (r.inputs if r.op in ("segment", "contract", "scatter") else [r])]
+        found: dict[Node, None] = {}
+        for node in walk_below(starts, read):
             if node.op == "gather" and node.attr("end") == self.kernel.end:
                 inner = node.inputs[0]
-                if inner not in self.buffers and inner not in self.row_cells and inner.op not in LEAVES:
+                known = node in self.buffers or node in self.edge_cells or self.at_hand(inner)
+                if not known:
                     found.setdefault(inner)
-                return
-            if node.op == "gather":
-                return
-            for operand in node.inputs:
-                visit(operand)
-
-        for root in roots:
-            for operand in root.inputs if root.op in ("segment", "contract", "scatter") else [root]:
-                visit(operand)
         return list(found)
 
     def require(self, node: Node) -> None:
         """Make sure that a row value has a cell."""
+        self.require_inputs(node)
         if not self.at_hand(node):
-            self.require_inputs(node)
             self.emit_nests([self.cell_nest(node, ROW)])
 
     def require_inputs(self, node: Node) -> None:
         """Make sure that every cell below a row value is there."""
-        if self.at_hand(node):
-            return
-        if node.op == "segment":
-            raise AssertionError("an accumulator is read before its phase")
-        for operand in node.inputs:
-            if self.is_cell(operand):
-                self.require(operand)
-            else:
-                self.require_inputs(operand)
+        for below in walk_below([node], lambda n: () if self.at_hand(n) else n.inputs):
+            if self.at_hand(below):
+                continue
+            if below.op == "segment":
+                raise AssertionError("an accumulator is read before its phase")
+            if below is not node and self.is_cell(below):
+                self.emit_nests([self.cell_nest(below, ROW)])
 
     def at_hand(self, node: Node) -> bool:
         return node in self.row_cells or node in self.buffers or node.op in LEAVES
 
     def edge_values(self, roots: Sequence[Node]) -> list[Node]:
         """The values that a walk computes an edge, operands first; the roots only if they are edge values."""
-        found: list[Node] = []
-        seen: set[Node] = set()
 
-        def visit(node: Node) -> None:
-            if node in seen or node in self.edge_cells or node.domain is not Domain.EDGE:
-                return
-            seen.add(node)
-            if node.op != "gather" and node not in self.buffers:
-                for operand in node.inputs:
-                    visit(operand)
-            found.append(node)
 
-        for root in roots:
-            for operand in [root] if root.domain is Domain.EDGE else root.inputs:
-                visit(operand)
-        return found
+        def computed(nodes: Iterable[Node]) -> tuple[Node, ...]:
+            return tuple(n for n in nodes if n.domain is Domain.EDGE and n not in self.edge_cells)
+
+        def read(node: Node) -> tuple[Node, ...]:
+            return () if node.op == "gather" or node in self.buffers else computed(node.inputs)
+
+        starts = [n for root in roots for n in ([root] if root.domain is Domain.EDGE else root.inputs)]
+        return list(walk_below(computed(starts), read))

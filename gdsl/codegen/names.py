@@ -23,6 +23,7 @@ class Names:
         self.program = program
         self.foreign = foreign
         self.used: set[str] = set(reserved)
+        self.counts: dict[str, int] = {}  # the last number that was tried, by name
         self.names: dict[Node, str] = {}
         self.loop_vars: dict[str, str] = {}
 
@@ -32,11 +33,12 @@ class Names:
             base = "d" + base
         if self.foreign.match(base):
             base = "v_" + base + "_"
-        name, count = base, 1
+        name, count = base, self.counts.get(base, 1)
         while name in self.used:
             count += 1
             name = f"{base}_{count}"
         self.used.add(name)
+        self.counts[base] = count
         return name
 
     def name(self, node: Node) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from gdsl.codegen.names import Names
 from gdsl.codegen.nest import Cell, Index, Lines, Nest
-from gdsl.ir.node import Node
+from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Kind
@@ -28,6 +29,9 @@ _RESERVED = frozenset(
     upto block blocks group groups threads num_blocks num_rows rowptr other edge begin end first last stop ahead
     max_degree mine scratch main seed exp log abs sin cos tanh pow floor sqrt""".split()
 )
+
+# Operations below one another that are written by recursion, which keeps the text in the order of the program.
+LONG_CHAIN = 50
 
 # Names that C headers may define as macros or types.
 _FOREIGN = re.compile(r"_|[A-Z][A-Z0-9_]+$|.*_t$|gdsl")
@@ -74,9 +78,8 @@ class Values(Names):
         found = self.in_memory(node, index, where)
         if found is not None:
             return found
-        if node.domain is Domain.GLOBAL:
-            where = GLOBAL
-        key = (node, where, tuple(sorted(index.items())))
+        key = self.key(node, index, where)
+        where = key[1]
         if key in nest.memo:
             return nest.memo[key]
         text, depth = self.compute(node, index, where, nest)
@@ -86,6 +89,24 @@ class Values(Names):
             text = name
         nest.memo[key] = (text, depth)
         return text, depth
+
+    def key(self, node: Node, index: Index, where: str) -> tuple[Node, str, tuple[Any, ...]]:
+        """What names a value in a nest."""
+        places = tuple(sorted((d.name, index[d.name]) for d in node.dims))
+        return node, GLOBAL if node.domain is Domain.GLOBAL else where, places
+
+    def chain(self, node: Node, index: Index, where: str, nest: Nest) -> list[Node]:
+        """The elementwise values below one that are not written yet, operands first, where there are many: written
+        in this order, they do not make a recursion that is as deep as the program."""
+
+        def unwritten(node: Node) -> tuple[Node, ...]:
+            return tuple(i for i in node.inputs if i.op in ELEMENTWISE and not written(i))
+
+        def written(node: Node) -> bool:
+            return self.key(node, index, where) in nest.memo or self.in_memory(node, index, where) is not None
+
+        found = list(walk_below([node], unwritten))[:-1]
+        return found if len(found) > LONG_CHAIN else []
 
     def in_memory(self, node: Node, index: Index, where: str) -> tuple[str, int] | None:
         """The place of a value that is a cell or a buffer."""
@@ -155,9 +176,11 @@ class Values(Names):
         return getattr(self, f"compute_{node.op}")(node, index, where, nest)
 
     def compute_elementwise(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
+        for below in self.chain(node, index, where, nest):
+            self.value(below, index, where, nest)
         parts, depth = [], 0
         for operand in node.inputs:
-            text, needs = self.value(operand, {n: index[n] for n in operand.type.names}, where, nest)
+            text, needs = self.value(operand, index, where, nest)
             parts.append(f"({text})" if text.startswith("-") else text)
             depth = max(depth, needs)
         form = ELEMENTWISE[node.op].cpp.format(*parts, bound=node.attr("bound"))

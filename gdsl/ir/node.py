@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from gdsl.ir.types import Dim, Domain, Kind, Type
 
 Attrs = tuple[tuple[str, Any], ...]
+Item = TypeVar("Item", bound=Hashable)
 
 
 @dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
@@ -127,17 +128,25 @@ def make(op: str, inputs: Iterable[Node], type: Type, attrs: Mapping[str, Any] |
 
 def walk(outputs: Iterable[Node]) -> Iterator[Node]:
     """Every node that the outputs need, each once, inputs before users, in a stable order."""
-    seen: set[Node] = set()
-    for output in outputs:
-        stack: list[tuple[Node, bool]] = [(output, False)]
+    return walk_below(outputs, lambda node: node.inputs)
+
+
+def walk_below(starts: Iterable[Item], below: Callable[[Item], Sequence[Item]]) -> Iterator[Item]:
+    """Everything below the starts and they themselves, each once, after what ``below`` gives for it.
+
+    Programs may be thousands of operations deep: no pass is a recursion over them, which Python would end.
+    """
+    seen: set[Item] = set()
+    for start in starts:
+        stack: list[tuple[Item, bool]] = [(start, False)]
         while stack:
-            node, ready = stack.pop()
+            item, ready = stack.pop()
             if ready:
-                yield node
-            elif node not in seen:
-                seen.add(node)
-                stack.append((node, True))
-                stack.extend((i, False) for i in reversed(node.inputs) if i not in seen)
+                yield item
+            elif item not in seen:
+                seen.add(item)
+                stack.append((item, True))
+                stack.extend((i, False) for i in reversed(below(item)) if i not in seen)
 
 
 def users(outputs: Iterable[Node]) -> dict[Node, list[Node]]:

@@ -13,6 +13,9 @@ _LEVEL = {"or": 1, "and": 2, "lt": 3, "le": 3, "gt": 3, "ge": 3, "eq": 3, "ne": 
           "div": 5, "neg": 6}  # fmt: skip
 _ATOM = 9
 
+# Operations in one line of text.
+MAX_PARTS = 400
+
 
 class Names:
     """Names for nodes: the user's where there are some, else ``t0``, ``t1``, ..."""
@@ -20,6 +23,7 @@ class Names:
     def __init__(self, given: Mapping[Node, str]):
         self._names: dict[Node, str] = {}
         self._used: set[str] = set()
+        self._counts: dict[str, int] = {}  # the last number that was tried, by name
         self._given = given
 
     def __getitem__(self, node: Node) -> str:
@@ -29,12 +33,14 @@ class Names:
         return self._names[node]
 
     def _fresh(self, name: str | None) -> str:
-        base, count = name or "t", 0 if name is None else 1
+        base, first = name or "t", 0 if name is None else 1
         name = name or "t0"
+        count = self._counts.get(base, first)
         while name in self._used:
             count += 1
             name = f"{base}{count}" if base == "t" else f"{base}_{count}"
         self._used.add(name)
+        self._counts[base] = count
         return name
 
 
@@ -65,31 +71,39 @@ _WORDS = {
 
 
 def expression(node: Node, names: Mapping[Node, str], *, root: bool = True) -> str:
-    """The node as an expression over named nodes."""
-    return _write(node, names, root)[0]
+    """The node as an expression over named nodes. What is more than ``MAX_PARTS`` operations away is left out as
+    ``...``: without names a value that is used twice is written twice, and so is all below it."""
+    return _Writer(names).write(node, root)[0]
 
 
-def _write(node: Node, names: Mapping[Node, str], root: bool) -> tuple[str, int]:
-    if not root and node in names:
-        return names[node], _ATOM
-    if node.op in _INFIX:
-        level = _LEVEL[node.op]
-        left = _operand(node.inputs[0], names, level)
-        right = _operand(node.inputs[1], names, level + 1)
-        return f"{left} {_INFIX[node.op]} {right}", level
-    if node.op == "neg":
-        return f"-{_operand(node.inputs[0], names, 6)}", 6
-    if node.op in _CALLS:
-        level = _ATOM if node.op == "gather" else 0
-        if node.op == "contract" and len(node.inputs) > 1:
-            level = _LEVEL["mul"] + 1
-        return _CALLS[node.op](node, [_operand(i, names, level) for i in node.inputs])
-    return f"{node.op}({', '.join(_operand(i, names, 0) for i in node.inputs)})", _ATOM
+class _Writer:
+    def __init__(self, names: Mapping[Node, str]):
+        self.names = names
+        self.left = MAX_PARTS
 
+    def write(self, node: Node, root: bool) -> tuple[str, int]:
+        if not root and node in self.names:
+            return self.names[node], _ATOM
+        self.left -= 1
+        if self.left < 0:
+            return "...", _ATOM
+        if node.op in _INFIX:
+            level = _LEVEL[node.op]
+            left = self.operand(node.inputs[0], level)
+            right = self.operand(node.inputs[1], level + 1)
+            return f"{left} {_INFIX[node.op]} {right}", level
+        if node.op == "neg":
+            return f"-{self.operand(node.inputs[0], 6)}", 6
+        if node.op in _CALLS:
+            level = _ATOM if node.op == "gather" else 0
+            if node.op == "contract" and len(node.inputs) > 1:
+                level = _LEVEL["mul"] + 1
+            return _CALLS[node.op](node, [self.operand(i, level) for i in node.inputs])
+        return f"{node.op}({', '.join(self.operand(i, 0) for i in node.inputs)})", _ATOM
 
-def _operand(node: Node, names: Mapping[Node, str], level: int) -> str:
-    text, own = _write(node, names, False)
-    return f"({text})" if own < level else text
+    def operand(self, node: Node, level: int) -> str:
+        text, own = self.write(node, False)
+        return f"({text})" if own < level else text
 
 
 def _const(node: Node, args: list[str]) -> tuple[str, int]:
@@ -153,11 +167,14 @@ def name_nodes(program: Program) -> dict[Node, str]:
     found: dict[Node, str] = {}
     uses = users(program.nodes)
     outputs = set(program.nodes)
+    parts: dict[Node, int] = {}  # of a node's line
     for node in walk(program.nodes):
         trivial = node.op in ("const", "iota", "graph_value")
         wanted = node.op == "load" or node in program.names or node in outputs or len(uses[node]) > 1
-        if wanted and not trivial:
+        parts[node] = 1 + sum(parts[i] for i in node.inputs)
+        if (wanted or parts[node] > MAX_PARTS // 2) and not trivial:
             found[node] = names[node]
+            parts[node] = 1
     return found
 
 

@@ -115,7 +115,7 @@ class Checker:
         self.transforms: list[GraphTransform] = []
         self.rules: list[Rule] = []
         self.names: dict[Node, str] = {}
-        self.used_names: set[str] = set()
+        self.used_names: dict[str, int] = {}
         self.results: tuple[tuple[str, Node], ...] | None = None
         self.result_rule: tuple[str, Node] | None = None
         self.result_poisoned = False
@@ -516,11 +516,13 @@ class Checker:
         """Record the program's name of a node: the first one stays, and a name used twice is numbered."""
         if node in self.names or node.op in ("load", "const"):
             return
-        unique, count = name, 1
+        unique, count = name, self.used_names.get(name, 0)
         while unique in self.used_names:
             count += 1
             unique = f"{name}_{count}"
-        self.used_names.add(unique)
+        self.used_names[unique] = 1
+        # Where the next one begins to look, so that a loop's names do not take quadratic time.
+        self.used_names[name] = max(count, 1)
         self.names[node] = unique
 
     def _function(self, s: ast.Function) -> None:

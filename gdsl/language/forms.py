@@ -35,6 +35,7 @@ from gdsl.language.values import (
 )
 
 MAX_CALL_DEPTH = 40
+MAX_CALLS = 10_000
 
 
 class Forms(Expressions):
@@ -48,6 +49,7 @@ class Forms(Expressions):
         self.uses_seed = False
         self.salts = 0
         self.call_depth = 0
+        self.calls = 0
         self.requires: list[Requirement] = []
         self.module_params: dict[str, modules.ModuleParam] = {}
 
@@ -161,6 +163,10 @@ class Forms(Expressions):
                 e.span,
                 hint="repeat with `for k in a..b { ... }`",
             )
+        self.calls += 1
+        if self.calls > MAX_CALLS:
+            message = f"the program has more than {MAX_CALLS} calls once those inside functions are written out"
+            raise Mistake(message, e.span, hint="give a value that is used twice a name")
         outer = self.scope.local
         self.scope.local = dict(zip(definition.parameters, values, strict=True))
         self.call_depth += 1

@@ -20,67 +20,88 @@ from gdsl.passes.simplify import constant_value
 # Factors beyond these are not multiplied with each other: the product of two could be 0 or infinite in float32.
 _SMALLEST, _LARGEST = 2.0**-60, 2.0**60
 
+# Parts of a sum that are looked at. Every part of a sum is a sum, so that without a bound the time is quadratic.
+MAX_PARTS = 64
+
 
 def like_terms(node: Node) -> Node | None:
     """x + x + x --> x * 3;  (x * 2) * 3 --> x * 6;  x * 3 - (y + x) --> x * 2 - y"""
     if node.op not in ("add", "sub", "neg", "mul") or node.kind is not Kind.FLOAT:
         return None
-    read, terms = Counter[Node](), dict[Node, float]()
-    _count(node, node.type, read)
-    count = _collect(node, 1.0, node.type, terms, read)
+    terms, count = _terms(node, _read_counts(node))
     if terms.keys() == {node} or not all(_SMALLEST <= abs(factor) <= _LARGEST for factor in terms.values()):
         return None
-    value, operations = _rebuilt(terms)
-    return value if operations < count and value.type == node.type else None
+    if _operations(terms) >= count:
+        return None
+    value = _rebuilt(terms)
+    return value if value.type == node.type else None
 
 
-def _count(node: Node, type: Type, read: Counter[Node]) -> None:
+def _read_counts(node: Node) -> Counter[Node]:
     """How often each part of a sum is read in it."""
-    read[node] += 1
-    if read[node] == 1 and node.type == type and node.op in ("add", "sub", "neg", "mul"):
-        for operand in node.inputs:
-            _count(operand, type, read)
+    read, left = Counter[Node](), [node]
+    while left and len(read) < MAX_PARTS:
+        part = left.pop()
+        read[part] += 1
+        if read[part] == 1 and part.type == node.type and part.op in ("add", "sub", "neg", "mul"):
+            left.extend(part.inputs)
+    return read
 
 
-def _collect(node: Node, factor: float, type: Type, terms: dict[Node, float], read: Counter[Node]) -> int:
-    """Add ``factor * node`` to the terms; gives the number of operations that wrote it.
+def _terms(node: Node, read: Counter[Node]) -> tuple[dict[Node, float], int]:
+    """The terms of a sum with their factors, and the number of operations that wrote it."""
+    terms: dict[Node, float] = {}
+    operations, left = 0, [(node, 1.0)]
+    while left:
+        part, factor = left.pop()
+        opened = _opened(part, factor, node.type, read) if operations < MAX_PARTS else None
+        if opened is None:
+            terms[part] = terms.get(part, 0.0) + factor
+        else:
+            operations += 1
+            left.extend(reversed(opened))
+    return terms, operations
+
+
+def _opened(node: Node, factor: float, type: Type, read: Counter[Node]) -> list[tuple[Node, float]] | None:
+    """``factor * node`` as a sum of multiples of its inputs; None where it is a term as it is.
 
     A multiple of a sum, and a sum that is read twice, are terms as they are: (x - y) * 3 is not x * 3 - y * 3, whose
     rounding errors may be larger than the difference.
     """
-    if node.type == type:
-        if node.op == "neg":
-            return 1 + _collect(node.inputs[0], -factor, type, terms, read)
-        summed = node.op in ("add", "sub") and all(i.type == type for i in node.inputs)
-        if summed and abs(factor) == 1.0 and read[node] == 1:
-            first = _collect(node.inputs[0], factor, type, terms, read)
-            second = -factor if node.op == "sub" else factor
-            return 1 + first + _collect(node.inputs[1], second, type, terms, read)
-        if node.op == "mul":
-            for inner, other in (node.inputs, node.inputs[::-1]):
-                constant = constant_value(other)
-                if constant is not None and inner.type == type and _SMALLEST <= abs(constant) <= _LARGEST:
-                    return 1 + _collect(inner, factor * constant, type, terms, read)
-    terms[node] = terms.get(node, 0.0) + factor
-    return 0
+    if node.type != type:
+        return None
+    if node.op == "neg":
+        return [(node.inputs[0], -factor)]
+    summed = node.op in ("add", "sub") and all(i.type == type for i in node.inputs)
+    if summed and abs(factor) == 1.0 and read[node] == 1:
+        return [(node.inputs[0], factor), (node.inputs[1], -factor if node.op == "sub" else factor)]
+    if node.op == "mul":
+        for inner, other in (node.inputs, node.inputs[::-1]):
+            constant = constant_value(other)
+            if constant is not None and inner.type == type and _SMALLEST <= abs(constant) <= _LARGEST:
+                return [(inner, factor * constant)]
+    return None
 
 
-def _rebuilt(terms: dict[Node, float]) -> tuple[Node, int]:
-    """The sum of multiples, and how many operations it takes. Terms that are added come first."""
-    ordered = sorted(terms.items(), key=lambda t: t[1] < 0)
-    operations = len(ordered) - 1
+def _operations(terms: dict[Node, float]) -> int:
+    """How many operations ``_rebuilt`` takes: between the terms, for each factor, and for a sign before all of them."""
+    scaled = sum(abs(factor) != 1.0 for factor in terms.values())
+    return len(terms) - 1 + scaled + all(factor < 0 for factor in terms.values())
+
+
+def _rebuilt(terms: dict[Node, float]) -> Node:
+    """The sum of multiples. Terms that are added come first."""
     value: Node | None = None
-    for leaf, factor in ordered:
+    for leaf, factor in sorted(terms.items(), key=lambda t: t[1] < 0):
         size = abs(factor)
-        operations += size != 1.0
         part = leaf if size == 1.0 else leaf * build.const(size)
         if value is None:
             value = part if factor > 0 else -part
-            operations += factor < 0
         else:
             value = value + part if factor > 0 else value - part
     assert value is not None
-    return value, operations
+    return value
 
 
 def divided_twice(node: Node) -> Node | None:

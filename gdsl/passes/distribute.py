@@ -6,18 +6,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gdsl.ir import build
-from gdsl.ir.node import Node
+from gdsl.ir.node import Node, walk_below
 from gdsl.ir.types import Dim, Domain, Kind
+from gdsl.passes.algebra import MAX_PARTS
 from gdsl.passes.rewrite import Rule
 
 
 def _is_one_ended(node: Node) -> bool:
     """Whether a value, or each of the terms that it is a sum of, belongs to one end of the edge."""
-    if node.op in ("add", "sub"):
-        return all(i.dims == node.dims and _is_one_ended(i) for i in node.inputs)
-    if node.op in ("neg", "transpose", "reshape"):
-        return _is_one_ended(node.inputs[0])
-    return node.op == "gather"
+
+
+    def parts(node: Node) -> tuple[Node, ...]:
+        whole = all(i.dims == node.dims for i in node.inputs)
+        opened = node.op in ("neg", "transpose", "reshape") or (node.op in ("add", "sub") and whole)
+        return node.inputs if opened else ()
+
+    return all(n.op == "gather" or parts(n) for n in walk_below([node], parts))
 
 
 def _matrix_product(node: Node, edges: bool = True) -> tuple[Node, tuple[Node, ...]] | None:
@@ -146,14 +150,22 @@ def terms_by_end(node: Node) -> Node | None:
     return -value if negative else value
 
 
-def _signed_terms(node: Node, dims: tuple[Dim, ...], negative: bool = False) -> list[tuple[Node, bool]]:
+def _signed_terms(node: Node, dims: tuple[Dim, ...]) -> list[tuple[Node, bool]]:
     """The terms of a sum, each with whether it is subtracted; only terms with all the dims, so that none broadcasts."""
-    if node.op in ("add", "sub") and node.domain is Domain.EDGE and all(i.dims == dims for i in node.inputs):
-        a, b = node.inputs
-        return _signed_terms(a, dims, negative) + _signed_terms(b, dims, negative != (node.op == "sub"))
-    if node.op == "neg":
-        return _signed_terms(node.inputs[0], dims, not negative)
-    return [(node, negative)]
+    terms: list[tuple[Node, bool]] = []
+    left = [(node, False)]
+    while left:
+        part, negative = left.pop()
+        summed = part.op in ("add", "sub") and part.domain is Domain.EDGE and all(i.dims == dims for i in part.inputs)
+        # A sum that is read in many places has more terms than the program has parts.
+        if summed and len(terms) + len(left) < MAX_PARTS:
+            a, b = part.inputs
+            left += [(b, negative != (part.op == "sub")), (a, negative)]
+        elif part.op == "neg":
+            left.append((part.inputs[0], not negative))
+        else:
+            terms.append((part, negative))
+    return terms
 
 
 def _signed_sum(terms: Sequence[tuple[Node, bool]]) -> tuple[Node, bool]:

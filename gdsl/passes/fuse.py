@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gdsl.ir.node import Node, users, walk
+from gdsl.ir.node import Node, users, walk, walk_below
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
@@ -502,16 +502,8 @@ def _merge(fuser: _Fuser, drafts: list[_Draft]) -> list[_Draft]:
 
 def _closure(direct: Mapping[int, set[int]]) -> dict[int, set[int]]:
     below: dict[int, set[int]] = {}
-
-    def visit(unit: int) -> set[int]:
-        if unit not in below:
-            below[unit] = set(direct[unit])
-            for needed in direct[unit]:
-                below[unit] |= visit(needed)
-        return below[unit]
-
-    for unit in direct:
-        visit(unit)
+    for unit in walk_below(direct, lambda unit: tuple(direct[unit])):
+        below[unit] = direct[unit].union(*(below[needed] for needed in direct[unit]))
     return below
 
 
@@ -521,20 +513,19 @@ def _closure(direct: Mapping[int, set[int]]) -> dict[int, set[int]]:
 def _finish(fuser: _Fuser, draft: _Draft, made_by: Mapping[Node, _Draft], number: int) -> Kernel:
     """Split a draft into phases and decide what it stores and keeps."""
     own = set(draft.nodes)
-    levels: dict[Node, int] = {}
 
-    def level(node: Node) -> int:
-        """The first phase in which a value is known; what does not depend on this kernel's edges has -1."""
-        if node not in levels:
-            outside = node not in own and _is_read(fuser, draft, node)
-            inner = -1 if outside else max((level(i) for i in node.inputs), default=-1)
-            reduced = node in own and fuser.lowering[node] in ("segment", "total")
-            levels[node] = inner + 1 if reduced else inner
-        return levels[node]
+    def inside(node: Node) -> tuple[Node, ...]:
+        return node.inputs if node in own or not _is_read(fuser, draft, node) else ()
+
+    # The first phase in which a value is known; what does not depend on this kernel's edges has -1.
+    levels: dict[Node, int] = {}
+    for node in walk_below(draft.nodes, inside):
+        reduced = node in own and fuser.lowering[node] in ("segment", "total")
+        levels[node] = max((levels[i] for i in inside(node)), default=-1) + reduced
 
     walked = [n for n in draft.nodes if fuser.lowering[n] in ("segment", "total", "edge")]
     # A value that needs the result of phase p is walked in phase p + 1.
-    place = {n: max((level(i) for i in n.inputs), default=-1) + 1 for n in walked}
+    place = {n: max((levels[i] for i in n.inputs), default=-1) + 1 for n in walked}
     phases = []
     for p in range(max(place.values(), default=-1) + 1):
         here = [n for n in walked if place[n] == p]
@@ -546,7 +537,7 @@ def _finish(fuser: _Fuser, draft: _Draft, made_by: Mapping[Node, _Draft], number
                 kept=(),
             )
         )
-    phases = _keep(phases, level)
+    phases = _keep(phases)
     needed_outside = _read_outside(fuser, draft, made_by)
     stores = tuple(
         n for n in draft.nodes if fuser.lowering[n] in ("row", "segment") and (n in fuser.stored or n in needed_outside)
@@ -575,7 +566,7 @@ def _read_outside(fuser: _Fuser, draft: _Draft, made_by: Mapping[Node, _Draft]) 
     return found
 
 
-def _keep(phases: list[Phase], level) -> list[Phase]:
+def _keep(phases: list[Phase]) -> list[Phase]:
     """Choose the edge values that a later phase would otherwise compute again at a cost."""
     kept: list[list[Node]] = [[] for _ in phases]
     first: dict[Node, int] = {}

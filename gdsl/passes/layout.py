@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from gdsl.ir import build
-from gdsl.ir.node import Node
+from gdsl.ir.node import Node, walk_below
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes import simplify
 from gdsl.passes.rewrite import Rule
@@ -19,13 +19,20 @@ MANY_ROWS = 1000
 
 def is_sparse(node: Node) -> bool:
     """Whether nearly all places of an edge value are zeros: the gradient of a maximum reaches the winners only."""
-    if node.op == "where":
-        condition, _, otherwise = node.inputs
-        of_winner = condition.op == "eq" and any(i.op == "graph_value" for i in condition.inputs)
-        return of_winner and otherwise.op == "const" and otherwise.attr("value") == 0.0
+    return any(n.op == "where" and _is_at_winner(n) for n in walk_below([node], _factors))
+
+
+def _factors(node: Node) -> tuple[Node, ...]:
+    """Where an operand is 0, so is the node."""
     if node.op == "mul":
-        return any(i.dims == node.dims and is_sparse(i) for i in node.inputs)
-    return node.op in ("neg", "transpose") and is_sparse(node.inputs[0])
+        return tuple(i for i in node.inputs if i.dims == node.dims)
+    return node.inputs if node.op in ("neg", "transpose") else ()
+
+
+def _is_at_winner(node: Node) -> bool:
+    condition, _, otherwise = node.inputs
+    of_winner = condition.op == "eq" and any(i.op == "graph_value" for i in condition.inputs)
+    return of_winner and otherwise.op == "const" and otherwise.attr("value") == 0.0
 
 
 def _on_edges(node: Node) -> bool:

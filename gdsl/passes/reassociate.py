@@ -6,11 +6,11 @@ value that something else needs too is not counted twice, and no rule needs to k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gdsl.ir import build
-from gdsl.ir.node import Node, substitute, walk
+from gdsl.ir.node import Node, substitute, walk, walk_below
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Kind, Type
 from gdsl.passes.estimate import estimate
@@ -49,6 +49,10 @@ class Term:
     def names(self) -> set[str]:
         return {n for v in (*self.edges, *self.tables) for n in v.type.names}
 
+    @property
+    def factors(self) -> int:
+        return len(self.edges) + len(self.tables)
+
     def times(self, other: Term) -> Term | None:
         """The product, unless a summed dim of one is a dim of the other, or both pick."""
         if set(self.reduce) & other.names or set(other.reduce) & self.names or (self.by and other.by):
@@ -62,53 +66,65 @@ class Term:
         )
 
 
+# The terms of each value that has been taken apart.
+Terms = Mapping[Node, list[Term]]
+
+# Products of sums have many terms, and those of a value that is read twice come twice: beyond these a value is a term.
+MAX_TERMS, MAX_FACTORS = 32, 16
+
+
 def terms_of(node: Node, bases: bool = True) -> list[Term]:
     """An edge value as a sum of terms. ``bases``: a table that is itself a product is taken apart, not picked from."""
-    found = _OPENED[node.op](node, bases) if node.op in _OPENED and node.kind is Kind.FLOAT else None
-    return found if found is not None else [_leaf(node)]
+    terms: dict[Node, list[Term]] = {}
+    for n in walk_below([node], lambda n: n.inputs if _is_opened(n) and n.op != "gather" else ()):
+        opened = _OPENED[n.op](n, terms, bases) if _is_opened(n) else None
+        small = opened is not None and len(opened) <= MAX_TERMS and all(t.factors <= MAX_FACTORS for t in opened)
+        terms[n] = opened if opened is not None and small else [_leaf(n)]
+    return terms[node]
+
+
+def _is_opened(node: Node) -> bool:
+    return node.op in _OPENED and node.kind is Kind.FLOAT and node.domain is Domain.EDGE
 
 
 def _leaf(node: Node) -> Term:
     return Term((), (node,)) if node.domain is Domain.GLOBAL else Term((node,))
 
 
-def _products(nodes: Sequence[Node], bases: bool) -> list[Term] | None:
+def _products(nodes: Sequence[Node], terms: Terms) -> list[Term] | None:
     found = [Term(())]
     for node in nodes:
-        pairs = [
-            (a, b) for a in found for b in (terms_of(node, bases) if node.domain is Domain.EDGE else [_leaf(node)])
-        ]
-        products = [a.times(b) for a, b in pairs]
-        if any(p is None for p in products):
+        products = [a.times(b) for a in found for b in terms[node]]
+        if any(p is None for p in products) or len(products) > MAX_TERMS:
             return None
         found = [p for p in products if p is not None]
     return found
 
 
-def _open_contraction(node: Node, bases: bool) -> list[Term] | None:
-    if node.attr("total") or node.domain is not Domain.EDGE:
+def _open_contraction(node: Node, terms: Terms, bases: bool) -> list[Term] | None:
+    if node.attr("total"):
         return None
-    terms = _products(node.inputs, bases)
-    if terms is None or any(not set(node.attr("reduce")) <= t.names - set(t.reduce) for t in terms):
+    found = _products(node.inputs, terms)
+    if found is None or any(not set(node.attr("reduce")) <= t.names - set(t.reduce) for t in found):
         return None
-    return [replace(t, reduce=t.reduce + node.attr("reduce")) for t in terms]
+    return [replace(t, reduce=t.reduce + node.attr("reduce")) for t in found]
 
 
-def _open_product(node: Node, bases: bool) -> list[Term] | None:
-    return _products(node.inputs, bases) if node.domain is Domain.EDGE else None
+def _open_product(node: Node, terms: Terms, bases: bool) -> list[Term] | None:
+    return _products(node.inputs, terms)
 
 
-def _open_sum(node: Node, bases: bool) -> list[Term] | None:
+def _open_sum(node: Node, terms: Terms, bases: bool) -> list[Term] | None:
     a, b = node.inputs
-    if node.domain is not Domain.EDGE or a.dims != node.dims or b.dims != node.dims:
+    if a.dims != node.dims or b.dims != node.dims:
         return None
-    second = terms_of(b, bases) if b.domain is Domain.EDGE else [_leaf(b)]
+    second = terms[b]
     if node.op == "sub":
         second = [replace(t, sign=-t.sign) for t in second]
-    return (terms_of(a, bases) if a.domain is Domain.EDGE else [_leaf(a)]) + second
+    return terms[a] + second
 
 
-def _open_gather(node: Node, bases: bool) -> list[Term] | None:
+def _open_gather(node: Node, terms: Terms, bases: bool) -> list[Term] | None:
     """(x @ W)[j], read as x[j] @ W."""
     h = node.inputs[0]
     if h.op != "contract" or h.attr("total"):
@@ -120,11 +136,10 @@ def _open_gather(node: Node, bases: bool) -> list[Term] | None:
     return [Term((build.gather(per_row[0], node.attr("end")),), tables, h.attr("reduce"))]
 
 
-def _open_view(node: Node, bases: bool) -> list[Term] | None:
-    terms = terms_of(node.inputs[0], bases)
+def _open_view(node: Node, terms: Terms, bases: bool) -> list[Term] | None:
     if node.op == "transpose":
-        return terms
-    found = [_reshaped(t, node.inputs[0].type, node.type) for t in terms]
+        return terms[node.inputs[0]]
+    found = [_reshaped(t, node.inputs[0].type, node.type) for t in terms[node.inputs[0]]]
     return None if any(t is None for t in found) else [t for t in found if t is not None]
 
 
@@ -143,7 +158,7 @@ def _reshaped(term: Term, old: Type, new: Type) -> Term | None:
     return replace(term, tables=tuple(viewed if t is table else t for t in term.tables))
 
 
-def _open_index(node: Node, bases: bool) -> list[Term] | None:
+def _open_index(node: Node, terms: Terms, bases: bool) -> list[Term] | None:
     table, idx = node.inputs
     if table.domain is not Domain.GLOBAL or idx.dims or idx.domain is not Domain.EDGE:
         return None
@@ -156,7 +171,7 @@ def _open_index(node: Node, bases: bool) -> list[Term] | None:
     return [Term((), (table,), (), (idx, dim))]
 
 
-_OPENED: dict[str, Callable[[Node, bool], list[Term] | None]] = {
+_OPENED: dict[str, Callable[[Node, Terms, bool], list[Term] | None]] = {
     "contract": _open_contraction,
     "mul": _open_product,
     "add": _open_sum,
