@@ -45,6 +45,7 @@ class Case:
     exact:    how near float64 comes
     half:     how near bfloat16 comes to it
     strict:   whether the repr must be the same
+    drawn:    parameters that torch_geometric forgets to draw, here or in ``reset_parameters``
     """
 
     layer: str
@@ -59,6 +60,7 @@ class Case:
     exact: float = 1e-9
     half: float = 0.1
     strict: bool = True
+    drawn: tuple[str, ...] = ()
     note: str = ""
 
     @property
@@ -155,6 +157,20 @@ def same_state(case: Case, ours: nn.Module, theirs: nn.Module) -> None:
     theirs.load_state_dict(ours.state_dict())
     if case.strict:
         assert repr(ours) == repr(theirs)
+
+
+def same_draws(case: Case) -> None:
+    """From the same seed the same parameters, at first and from ``reset_parameters``: so are the distributions."""
+    made = pair(case, {})
+    if made is None:
+        return
+    for again in (False, True):
+        for layer in made if again and hasattr(made[1], "reset_parameters") else ():
+            torch.manual_seed(4)
+            layer.reset_parameters()
+        ours, theirs = (layer.state_dict() for layer in made)
+        for name, value in theirs.items():
+            assert name in case.drawn or torch.equal(ours[name], value), f"{name} starts otherwise"
 
 
 def flat(result: Any) -> list[Tensor]:
@@ -262,6 +278,10 @@ def make_tests(cases: Sequence[Case]) -> dict[str, Callable[..., None]]:
     def test_generated_code(case: Case) -> None:
         compare(case, case.compiled, "cpp", (1,))
 
+    @pytest.mark.parametrize("case", whole)
+    def test_same_draws(case: Case) -> None:
+        same_draws(case)
+
     @pytest.mark.parametrize("case", many)
     def test_combinations(case: Case) -> None:
         choices = st.fixed_dictionaries(
@@ -292,6 +312,7 @@ def make_tests(cases: Sequence[Case]) -> dict[str, Callable[..., None]]:
     return {
         "test_each_option": test_each_option,
         "test_generated_code": test_generated_code,
+        "test_same_draws": test_same_draws,
         "test_combinations": test_combinations,
         "test_interpreted_gpu_kernels": test_interpreted_gpu_kernels,
         "test_bfloat16": test_bfloat16,

@@ -59,6 +59,14 @@ AGGREGATIONS: dict[str, tuple[Make, bool]] = {
         ),
         True,
     ),
+    "several, with attention": (
+        lambda a: a.MultiAggregation(
+            ["mean", "max", "sum"],
+            mode="attn",
+            mode_kwargs={"in_channels": CHANNELS, "out_channels": 6, "num_heads": 2},
+        ),
+        False,
+    ),
     "several, with one that is no program": (
         lambda a: a.MultiAggregation(["mean", "lstm"], [{}, {"in_channels": 4, "out_channels": 4}]), False,
     ),

@@ -107,7 +107,7 @@ CASES = [
     Case("GeneralConv", ((5, 3), 4), x="pair", options={"attention": [True], "heads": [2]}),
     Case(
         "GeneralConv", (5, 4), {"attention": True, "attention_type": "dot_product", "directed_msg": False},
-        x="equal pair",
+        x="equal pair", drawn=("lin_msg_i.weight", "lin_msg_i.bias"),
     ),
     Case(
         "HypergraphConv", (5, 4), then=("incidence",), graph=None,

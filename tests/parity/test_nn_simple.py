@@ -60,6 +60,10 @@ def test_directions_of_edges(name: str) -> None:
     ours = DirGNNConv(getattr(gdsl.nn, name)(5, 4), alpha=0.3).double()
     theirs = pyg.DirGNNConv(getattr(pyg, name)(5, 4), alpha=0.3).double()
     ours.load_state_dict(theirs.state_dict())
+    for layer in (ours, theirs):
+        torch.manual_seed(1)
+        layer.reset_parameters()
+    assert all(torch.equal(value, ours.state_dict()[name]) for name, value in theirs.state_dict().items())
     assert repr(ours) == repr(theirs)
     graph = graph_of("any", 1, False)
     x = torch.randn(NODES, 5, dtype=torch.float64)

@@ -17,6 +17,19 @@ from gdsl.language.modules import Reader, Unreadable, read
 from gdsl.nn.aggr.base import Aggregation
 from gdsl.nn.aggr.resolver import aggr_resolver
 from gdsl.nn.inits import constant, reset
+from gdsl.nn.linear import Linear
+
+
+class _Heads(nn.Module):
+    """A linear map for each aggregation, named as torch_geometric names it."""
+
+    def __init__(self, in_channels: Sequence[int], out_channels: int):
+        super().__init__()
+        self.lins = nn.ModuleDict({str(k): Linear(size, out_channels) for k, size in enumerate(in_channels)})
+
+    def forward(self, values: Sequence[Tensor]) -> list[Tensor]:
+        """[N, in] each to [N, out_channels] each."""
+        return [lin(value) for lin, value in zip(self.lins.values(), values, strict=True)]
 
 
 class MultiAggregation(Aggregation):
@@ -24,14 +37,15 @@ class MultiAggregation(Aggregation):
 
     aggrs:        names or aggregations
     aggrs_kwargs: arguments of those given by name
-    mode:         "cat", "sum", "mean", "max", "min", "logsumexp", "std" or "var" over the aggregations, or "proj": a
-                  linear map of what is joined
-    mode_kwargs:  for "proj": ``in_channels`` (one, or one each) and ``out_channels``
+    mode:         "cat", "sum", "mean", "max", "min", "logsumexp", "std" or "var" over the aggregations; "proj": a
+                  linear map of what is joined; "attn": the mean of their attention to each other
+    mode_kwargs:  for "proj" and "attn": ``in_channels`` (one, or one each), ``out_channels``, and arguments of
+                  ``torch.nn.Linear`` or, besides ``num_heads``, of ``torch.nn.MultiheadAttention``
 
     Raises ValueError for an empty list and for arguments of another number.
     """
 
-    modes = ("cat", "proj", "sum", "mean", "max", "min", "logsumexp", "std", "var")
+    modes = ("cat", "proj", "attn", "sum", "mean", "max", "min", "logsumexp", "std", "var")
 
     def __init__(
         self,
@@ -59,14 +73,18 @@ class MultiAggregation(Aggregation):
         kwargs = dict(mode_kwargs or {})
         self.in_channels = kwargs.pop("in_channels", None)
         self.out_channels = kwargs.pop("out_channels", None)
-        if mode == "proj":
+        if mode in ("proj", "attn"):
             if len(aggrs) == 1:
                 raise ValueError("Multiple aggregations are required for 'proj' or 'attn' combine mode.")
             if self.in_channels is None or self.out_channels is None:
                 raise ValueError(f"Combine mode '{mode}' must have `in_channels` and `out_channels` specified.")
             if isinstance(self.in_channels, int):
                 self.in_channels = [self.in_channels] * len(aggrs)
+        if mode == "proj":
             self.lin = nn.Linear(sum(self.in_channels), self.out_channels, **kwargs)
+        if mode == "attn":
+            self.lin_heads = _Heads(self.in_channels, self.out_channels)
+            self.multihead_attn = nn.MultiheadAttention(self.out_channels, kwargs.pop("num_heads", 1), **kwargs)
 
     def reset_parameters(self) -> None:
         """Draw the parameters of the parts anew."""
@@ -74,6 +92,9 @@ class MultiAggregation(Aggregation):
             reset(aggr)
         if self.mode == "proj":
             self.lin.reset_parameters()
+        if self.mode == "attn":
+            reset(self.lin_heads)
+            self.multihead_attn._reset_parameters()
 
     def get_out_channels(self, in_channels: int) -> int:
         """How many features come out for how many that go in."""
@@ -82,6 +103,8 @@ class MultiAggregation(Aggregation):
         return in_channels * len(self.aggrs) if self.mode == "cat" else in_channels
 
     def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
+        if self.mode == "attn":
+            raise Unreadable
         found = []
         for k, aggr in enumerate(self.aggrs):
             if not isinstance(aggr, Aggregation):
@@ -108,6 +131,10 @@ class MultiAggregation(Aggregation):
         if len(found) == 1 or self.mode in ("cat", "proj"):
             result = torch.cat(found, dim=-1)
             return self.lin(result) if self.mode == "proj" else result
+        if self.mode == "attn":
+            heads = torch.stack(self.lin_heads(found))
+            mixed: Tensor = self.multihead_attn(heads, heads, heads)[0].mean(dim=0)
+            return mixed
         combined = getattr(torch, str(self.mode))(torch.stack(found), dim=0)
         return combined if isinstance(combined, Tensor) else combined[0]
 

@@ -319,8 +319,9 @@ class GPSConv(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
+        reset(self.conv)
         self.attn._reset_parameters()
-        for module in (self.conv, self.mlp, self.norm1, self.norm2, self.norm3):
+        for module in (self.mlp, self.norm1, self.norm2, self.norm3):
             reset(module)
 
     def forward(self, x: Tensor, edge_index: Adjacency, batch: Tensor | None = None, **kwargs: Any) -> Tensor:

@@ -217,9 +217,10 @@ class FiLMConv(Conv):
         def film(bias: bool) -> torch.nn.Module:
             return Linear(targets, 2 * out_channels, bias=bias) if nn is None else copy.deepcopy(nn)
 
-        relations = range(num_relations)
-        self.lins = torch.nn.ModuleList([Linear(sources, out_channels, bias=False) for _ in relations])
-        self.films = torch.nn.ModuleList([film(True) for _ in relations])
+        self.lins, self.films = torch.nn.ModuleList(), torch.nn.ModuleList()
+        for _ in range(num_relations):
+            self.lins.append(Linear(sources, out_channels, bias=False))
+            self.films.append(film(True))
         self.lin_skip = Linear(targets, out_channels, bias=False)
         self.film_skip = film(False)
         self.reset_parameters()
@@ -227,8 +228,9 @@ class FiLMConv(Conv):
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
         super().reset_parameters()
-        for module in (*self.lins, *self.films, self.lin_skip, self.film_skip):
-            reset(module)
+        for pair in zip((*self.lins, self.lin_skip), (*self.films, self.film_skip), strict=True):
+            for module in pair:
+                reset(module)
 
     def forward(self, x: Features, edge_index: Adjacency, edge_type: Tensor | None = None) -> Tensor:
         """[N, in_channels], or a pair of sources and targets, and relations [E], to [N, out_channels].

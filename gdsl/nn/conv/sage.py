@@ -64,9 +64,11 @@ class SAGEConv(Conv):
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
         super().reset_parameters()
-        for name in ("lin", "lin_l", "lin_r"):
-            if name in self._modules:
-                getattr(self, name).reset_parameters()
+        if self.project:
+            self.lin.reset_parameters()
+        self.lin_l.reset_parameters()
+        if self.root_weight:
+            self.lin_r.reset_parameters()
 
     def forward(self, x: Features, edge_index: Adjacency, size: Size = None) -> Tensor:
         """[N, in_channels], or a pair of sources and targets (or None), to [N, out_channels]."""
