@@ -516,6 +516,8 @@ class Layer(nn.Module):
         aggregate:       sum over edges before ("first") or after ("last") products with matrices
         weight_gradient: sum a weight's gradient over "nodes", or over "edges"
         save:            keep "all" that the backward pass can use, or "nothing" and compute it again
+        sums:            plain weighted sums by a "kernel" of gdsl's, or as the sparse product of the "vendor": MKL on
+                         a CPU, cuSPARSE on a GPU, whose bits may depend on the number of threads
 
         "auto" gives a choice back. Raises :class:`gdsl.InputError` for a choice or a value that there is not.
         """

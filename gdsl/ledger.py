@@ -158,7 +158,8 @@ class _Ledger:
                     f"{intensity:.2f} flops a byte: bound by {_bound(intensity)}"
                 )
                 if _is_sparse_product(kernel):
-                    yield "        a plain weighted sum: a vendor's sparse product was slower in every measured run"
+                    yield "        a plain weighted sum; the vendor's sparse product was slower in every measured run on a CPU,"
+                    yield '        and is the choice sums="vendor"'
 
 
 def traffic(found: Inspection, graph: Graph, dtype: torch.dtype) -> dict[str, tuple[float, float]]:

@@ -6,6 +6,7 @@ the node: ``[rows of the domain, *dims]``, or ``[*dims]`` for a global value.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -187,6 +188,25 @@ def _scatter(value: Tensor, ends: Tensor, shape: tuple[int, ...], how: str, star
     return init.scatter_reduce(0, where, value, how, include_self=how == "prod")
 
 
+def _sparse_product(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    """By torch.sparse, which calls MKL or cuSPARSE."""
+    order = frame.graph.in_edges if node.attr("end") == "i" else frame.graph.out_edges
+    x = full(args[0], node.inputs[0].type, frame)
+    if len(args) == 2:
+        numbers = full(args[1], node.inputs[1].type, frame)[order.edge.long()]
+    else:
+        numbers = x.new_ones(len(order.edge))
+    rows = frame.rows(node.domain)
+    matrix = _csr(order.rowptr, order.index, numbers, (rows, len(x)))
+    return (matrix @ x.reshape(len(x), node.type.numel)).view(rows, *node.type.shape)
+
+
+def _csr(rowptr: Tensor, index: Tensor, numbers: Tensor, size: tuple[int, int]) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse")  # torch calls it a beta, and its checks are done already
+        return torch.sparse_csr_tensor(rowptr, index, numbers, size, check_invariants=False)
+
+
 def _segment_arg(value: Tensor, ends: Tensor, shape: tuple[int, ...], how: str) -> Tensor:
     best = _scatter(value, ends, shape, how, 0.0).index_select(0, ends)
     winner = (value == best) | (value.isnan() & best.isnan())
@@ -340,6 +360,7 @@ _RULES: dict[str, Callable[[Node, Sequence[Tensor], Frame], Tensor]] = {
     "reduce": _reduce,
     "gather": _gather,
     "segment": _segment,
+    "sparse_product": _sparse_product,
     "order_rank": _order_rank,
     "scan": _scan,
     "index": _index,

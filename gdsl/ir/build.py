@@ -280,6 +280,13 @@ def _segment_hint(e: Node, end: str) -> str:
     return "read it along the edges first: [j] for the source, [i] for the target"
 
 
+def sparse_product(x: Node, end: str, row_domain: Domain, weight: Node | None = None) -> Node:
+    """The sum over the edges of each node at ``end`` of x at the other end, times one number an edge: ``segment`` of a
+    product of ``gather``, as one op for libraries that multiply by a sparse matrix."""
+    inputs = (x,) if weight is None else (x, weight)
+    return make("sparse_product", inputs, Type(row_domain, x.dims), {"end": end})
+
+
 def spread(x: Node, domain: Domain) -> Node:
     """A global value as a value of a domain: the same for each row."""
     if x.domain is domain:

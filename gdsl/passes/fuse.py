@@ -20,7 +20,7 @@ from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
 
 LEAVES = frozenset({"load", "const", "iota", "graph_value"})
-REFERENCE_ONLY = frozenset({"scan", "order_rank", "bspline", "bspline_index", "call"})
+REFERENCE_ONLY = frozenset({"scan", "order_rank", "bspline", "bspline_index", "call", "sparse_product"})
 KERNEL_REDUCERS = frozenset({"sum", "max", "min", "mul", "argmax", "argmin"})
 TOTALS = ("total", "row_total")
 VIEWS = frozenset({"reshape", "transpose", "slice", "cat"})
@@ -121,6 +121,7 @@ def why_torch(node: Node) -> str:
     reducer = node.attr("reducer")
     reasons = [
         (node.op in VIEWS - {"cat"}, "a view of what lies in memory costs nothing"),
+        (node.op == "sparse_product", "by the choice `sums`, plain weighted sums are the vendor's sparse products"),
         (node.op in REFERENCE_ONLY, f"only the torch backend has `{node.op}`"),
         (node.domain is Domain.GRAPH or node.attr("end") == "g", "pooling over a batch of graphs runs in torch"),
         (node.op == "contract" and is_dense(node), "a product of matrices is left to the BLAS"),

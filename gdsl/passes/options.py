@@ -47,6 +47,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "aggregate": ("auto", "first", "last"),
     "weight_gradient": ("auto", "nodes", "edges"),
     "save": ("auto", "all", "nothing"),
+    "sums": ("auto", "kernel", "vendor"),
 }
 
 

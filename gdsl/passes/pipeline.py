@@ -11,7 +11,7 @@ from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.printer import describe
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
-from gdsl.passes import algebra, distribute, fuse, hoist, layout, simplify
+from gdsl.passes import algebra, distribute, fuse, hoist, layout, simplify, vendor
 from gdsl.passes.differentiate import gradients
 from gdsl.passes.options import Options
 from gdsl.passes.reassociate import reassociate
@@ -39,7 +39,7 @@ def lower(program: Program, options: Options, log: list[Fired] | None = None) ->
     """From a program to a plan of kernels and torch steps."""
     if not options.optimise:
         return fuse.fuse(rewrite(program, [simplify.drop_stop_gradient]))
-    return fuse.fuse(rewrite(finish(program, log), layout.RULES, log))
+    return fuse.fuse(rewrite(finish(program, log), [*layout.RULES, *vendor.rules(options)], log))
 
 
 @dataclass(frozen=True)
