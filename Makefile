@@ -1,5 +1,8 @@
-# make cora    install into .venv and train the Cora example, which prints a compiled kernel on the way
-# make test    install into .venv and run the tests
+# make cora      install into .venv and train the Cora example, which prints a compiled kernel on the way
+# make test      install into .venv and run the tests
+# make nightly   20,000 random programs; GDSL_PROGRAMS=n and GDSL_SEED=k for others
+# make sanitize  generated C++ under the compiler's sanitizers
+# make fuzz      texts that a fuzzer makes, for ten minutes; make gpu-sanitize: Triton's kernels under compute-sanitizer
 #
 # A second call installs nothing, unless pyproject.toml or constraints.txt changed.
 
@@ -14,7 +17,7 @@ PYTEST_ARGS ?=
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install cora test nightly lint types check clean
+.PHONY: help install cora test nightly sanitize gpu-sanitize fuzz lint types check clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -35,9 +38,18 @@ cora: $(STAMP)
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
-# 20,000 random programs; GDSL_SEED=n for others.
 nightly: $(STAMP)
 	GDSL_PROGRAMS=$(or $(GDSL_PROGRAMS),20000) $(VENV)/bin/python -m pytest -n auto tests/programs/test_random_texts.py
+
+sanitize: $(STAMP)
+	$(VENV)/bin/python -m tests.sanitize
+
+gpu-sanitize: $(STAMP)
+	compute-sanitizer --error-exitcode 1 $(VENV)/bin/python -m pytest -m gpu tests/triton/test_gpu.py
+
+fuzz: $(STAMP)
+	$(VENV)/bin/python -m pip install --quiet atheris
+	$(VENV)/bin/python -m tests.fuzz
 
 lint: $(STAMP)
 	$(VENV)/bin/python -m ruff check .
