@@ -158,7 +158,7 @@ class _Ledger:
                     f"{intensity:.2f} flops a byte: bound by {_bound(intensity)}"
                 )
                 if _is_sparse_product(kernel):
-                    yield "        a plain weighted sum; the vendor's sparse product was slower in every measured run on a CPU,"
+                    yield "        a plain weighted sum; the vendor's sparse product was slower in every run on a CPU,"
                     yield '        and is the choice sums="vendor"'
 
 
