@@ -67,6 +67,7 @@ DIFFERENT = [
     ),
     ("an edge of a node that there is not", "IndexError for both ends", "RuntimeError or ValueError for some targets"),
     ("graphs of other kinds (SciPy, DGL, `gdsl.Graph`), CSC matrices", "taken", "ValueError, NotImplementedError"),
+    ("ARMAConv(-1, ...) with one layer", "one root weight", "two, of which it reads the first"),
     ("PDNConv on a sparse matrix of torch, with features of edges", "weights from the features", "weights of 1"),
 ]
 

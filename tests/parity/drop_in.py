@@ -278,7 +278,7 @@ def make_tests(cases: Sequence[Case]) -> dict[str, Callable[..., None]]:
     def test_generated_code(case: Case) -> None:
         compare(case, case.compiled, "cpp", (1,))
 
-    @pytest.mark.parametrize("case", whole)
+    @pytest.mark.parametrize("case", compiled)
     def test_same_draws(case: Case) -> None:
         same_draws(case)
 
