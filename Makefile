@@ -36,7 +36,7 @@ cora: $(STAMP)
 	$(VENV)/bin/python examples/cora.py $(CORA_ARGS)
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
 nightly: $(STAMP)
 	GDSL_PROGRAMS=$(or $(GDSL_PROGRAMS),20000) $(VENV)/bin/python -m pytest -n auto tests/programs/test_random_texts.py
