@@ -9,7 +9,7 @@ import torch
 
 from gdsl.ir import build
 from gdsl.ir.types import Dim, Domain, Type
-from gdsl.runtime.dense import matrix_product
+from gdsl.runtime.dense import matrix_product, renamed
 
 A, B, C = Dim("a", 2), Dim("b", 3), Dim("c", 4)
 
@@ -45,3 +45,11 @@ def test_a_product_that_keeps_a_dim_of_both_is_none() -> None:
     x = build.load("x", Type(Domain.NODE, (A, B)), "input")
     w = build.load("w", Type(Domain.GLOBAL, (A, B, C)), "param")
     assert matrix_product(build.contract([x, w], ["b"])) is None
+
+
+def test_a_new_name_is_the_same_tensor() -> None:
+    x = build.load("x", Type(Domain.NODE, (A, B)), "input")
+    values = torch.randn(5, 2, 3)
+    same = renamed(build.rename(x, {"a": "q"}))
+    assert same is not None and same([values]) is values
+    assert renamed(build.merge(x, ["a", "b"], "c")) is None
