@@ -148,6 +148,13 @@ def compose_views(node: Node) -> Node | None:
     return build.reshape_like(x, node.type) if node.op == "reshape" else build.transpose(x, node.type.names)
 
 
+def whole_slice(node: Node) -> Node | None:
+    """slice(x; 1 from 0 as one) --> reshape(x; one): all places of a dim are the dim under another name"""
+    if node.op != "slice" or node.type.numel != node.inputs[0].type.numel:
+        return None
+    return build.reshape_like(node.inputs[0], node.type)
+
+
 def count_edges(node: Node) -> Node | None:
     """sum(c), c a constant --> c * degree"""
     if node.op != "segment" or node.attr("reducer") != "sum" or len(node.inputs) != 1:
@@ -204,6 +211,7 @@ RULES: list[Rule] = [
     nested_contraction,
     repeated_factor,
     compose_views,
+    whole_slice,
     reshape_last,
     count_edges,
     spread_is_broadcast,

@@ -24,9 +24,18 @@ def matrix_product(node: Node) -> Product | None:
     return _sum_over_rows(node) if node.attr("total") else _rows_by_matrix(node)
 
 
-def renamed(node: Node) -> Product | None:
-    """A function that gives the operand as it is, if all that the node changes is the names of dims."""
-    return itemgetter(0) if node.op == "reshape" and node.type.shape == node.inputs[0].type.shape else None
+def view(node: Node) -> Product | None:
+    """A function that gives the operand under other dims, which is no work: as it is where only names change."""
+    if node.op != "reshape":
+        return None
+    if node.type.shape == node.inputs[0].type.shape:
+        return itemgetter(0)
+    rows = () if node.domain is Domain.GLOBAL else (-1,)
+    return partial(_viewed, (*rows, *node.type.shape))
+
+
+def _viewed(shape: tuple[int, ...], args: Sequence[Tensor]) -> Tensor:
+    return args[0].view(shape)
 
 
 def _rows_by_matrix(node: Node) -> Product | None:

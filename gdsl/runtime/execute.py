@@ -17,7 +17,7 @@ from gdsl.codegen.values import c_type
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.fuse import Kernel, Plan, TorchStep
-from gdsl.runtime.dense import Product, matrix_product, renamed
+from gdsl.runtime.dense import Product, matrix_product, view
 
 # The C++ names of what kernels compute with and count in.
 C_TYPES = {
@@ -118,7 +118,7 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Torch:
-    """A node evaluated by torch; ``product`` where that is one matrix product, or nothing, for these shapes."""
+    """A node evaluated by torch; ``product`` where that is one matrix product, or a view, for these shapes."""
 
     node: Node
     product: Product | None
@@ -175,7 +175,7 @@ _WHOLE = frozenset({"load", "contract", "cat", "slice", "reshape", "segment", "g
 
 def _torch_step(node: Node, written: set[Node]) -> _Torch:
     whole = all(i in written or i.op in _WHOLE for i in node.inputs)
-    return _Torch(node, (matrix_product(node) or renamed(node)) if whole else None)
+    return _Torch(node, (matrix_product(node) or view(node)) if whole else None)
 
 
 def _call(kernel: Kernel, launch: Launch, storage: Storage) -> _Call:

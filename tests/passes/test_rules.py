@@ -184,6 +184,10 @@ CASES: dict[str, list[tuple[Node, str, str]]] = {
         (b.split(b.merge(y, ["a", "b"], "ab"), "ab", [B, A]), "reshape(reshape(y; ab); b, a)", "reshape(y; b, a)"),
         (b.transpose(b.transpose(y, ["b", "a"]), ["a", "b"]), "transpose(transpose(y; b, a); a, b)", "y"),
     ],
+    "whole_slice": [
+        (b.slice_dim(y, "a", 0, Dim("q", A.size)), "slice(y; a from 0 as q)", "reshape(y; q, b)"),
+        (b.slice_dim(y, "a", 1, Dim("q", A.size - 1)), "slice(y; a from 1 as q)", "slice(y; a from 1 as q)"),
+    ],
     "reshape_last": [
         (b.merge(y, ["a", "b"], "ab") + c, "reshape(y; ab) + c", "reshape(y + c; ab)"),
         (b.merge(y, ["a", "b"], "ab") + load("q", G, Dim("ab", 12)),

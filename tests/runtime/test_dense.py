@@ -9,7 +9,7 @@ import torch
 
 from gdsl.ir import build
 from gdsl.ir.types import Dim, Domain, Type
-from gdsl.runtime.dense import matrix_product, renamed
+from gdsl.runtime.dense import matrix_product, view
 
 A, B, C = Dim("a", 2), Dim("b", 3), Dim("c", 4)
 
@@ -47,9 +47,11 @@ def test_a_product_that_keeps_a_dim_of_both_is_none() -> None:
     assert matrix_product(build.contract([x, w], ["b"])) is None
 
 
-def test_a_new_name_is_the_same_tensor() -> None:
-    x = build.load("x", Type(Domain.NODE, (A, B)), "input")
-    values = torch.randn(5, 2, 3)
-    same = renamed(build.rename(x, {"a": "q"}))
+@pytest.mark.parametrize("domain", [Domain.NODE, Domain.GLOBAL])
+def test_views(domain: Domain) -> None:
+    x = build.load("x", Type(domain, (A, B)), "input")
+    values = torch.randn(5, 2, 3) if domain is Domain.NODE else torch.randn(2, 3)
+    same, flat = view(build.rename(x, {"a": "q"})), view(build.merge(x, ["a", "b"], "c"))
     assert same is not None and same([values]) is values
-    assert renamed(build.merge(x, ["a", "b"], "c")) is None
+    assert flat is not None and torch.equal(flat([values]), values.flatten(-2))
+    assert view(build.transpose(x, ["b", "a"])) is None
