@@ -283,10 +283,15 @@ def _slice(node: Node, g: Node) -> Gradients:
 
 def _cat(node: Node, g: Node) -> Gradients:
     parts: list[Node | None] = []
-    start = 0
+    new, start = node.attr("new"), 0
     for operand, name in zip(node.inputs, node.attr("dims"), strict=True):
         d = operand.type.dim(name)
-        parts.append(_sum_to(build.slice_dim(g, node.attr("new"), start, d), operand.type))
+        # Another part may have this dim besides the joined one: it is summed away before the name is free.
+        taken = name != new and name in node.type.names
+        place = Dim(f"{new}[{start}:{start + d.size}]", d.size) if taken else d
+        wanted = operand.type.with_dims(tuple(place if e == d else e for e in operand.dims))
+        part = _sum_to(build.slice_dim(g, new, start, place), wanted)
+        parts.append(build.rename(part, {place.name: name}) if taken else part)
         start += d.size
     return parts
 

@@ -75,6 +75,14 @@ layer C(c = 4) {
     update h = tanh(mean[c](x + p))
 }
 """,
+    "a part of a cat has a dim that another part gives up": """
+layer C(b = 2, c = 4) {
+    node x
+    param p[b, c] ~ normal
+    param q[b] ~ normal
+    update y = x * std[b](cat(p, p; c, b) + q)
+}
+""",
     "a default as a result could not be printed": """
 layer C() {
     node x
