@@ -322,7 +322,8 @@ class Blocks(Names):
     def load(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
         where = GLOBAL if node.domain is Domain.GLOBAL else where
         pointer, lead = self.pointer(node, index, where, frame)
-        axes = frozenset(a for p in index.values() for a in p.axes)
+        # The only place of a dim of size 1 is known, and no part of the pointer.
+        axes = frozenset(a for d in node.dims if d.size != 1 for a in index[d.name].axes)
         level = max([self.level(where), *(p.level for p in index.values())])
         if where == GLOBAL and self.numel(node.dims) > MOST_HELD:
             level = max(level, self.here)

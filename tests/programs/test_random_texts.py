@@ -75,6 +75,17 @@ layer C(c = 4) {
     update h = tanh(mean[c](x + p))
 }
 """,
+    "Triton loaded one number of a table, picked by a dim, with a mask for the dim": """
+layer C(a = 3, R = 3) {
+    node x
+    node kind: int(R)
+    param p[R, a] ~ normal
+    param q[a] ~ normal
+    v = sum[a](cross(p[kind][j], q))
+    update y = x
+    return y, v
+}
+""",
     "a part of a cat has a dim that another part gives up": """
 layer C(b = 2, c = 4) {
     node x
