@@ -103,8 +103,6 @@ class Forms(Expressions):
         values = [self.value(a) if isinstance(a, ast.Tree) else a for a in arguments]
         if f.number is not None and all(self._known(v) for v in values):
             return self.compute(f.number, values, e)
-        if e.function == "where" and isinstance(values[0], bool):
-            return values[1] if values[0] else values[2]
         operands: list[Node | float] = []
         pairs: list[tuple[Node, ast.Tree]] = []
         for value, text in zip(values, arguments, strict=True):
@@ -115,7 +113,12 @@ class Forms(Expressions):
             operands.append(operand)
             pairs.append((operand, text))
         self.aligned([n for n, _ in pairs], [t for _, t in pairs])
-        return f.node(*operands)
+        node = f.node(*operands)
+        if e.function == "where" and isinstance(values[0], bool):
+            # A choice that is known already is the chosen value, unless the other one has dims that it lacks.
+            chosen = operands[1] if values[0] else operands[2]
+            return chosen if isinstance(chosen, Node) and chosen.type == node.type else node
+        return node
 
     def bind(self, e: ast.Call, parameters: Sequence[tuple[str, Any]], variadic: bool = False) -> list[Any]:
         """The arguments in the order of the parameters: syntax nodes, or defaults."""

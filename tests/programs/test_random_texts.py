@@ -86,6 +86,14 @@ layer C(a = 3, R = 3) {
     return y, v
 }
 """,
+    "a choice that is known at construction lost the type of the other branch": """
+layer C(a = 3) {
+    node x[a]
+    param p[a] ~ normal
+    def f(z, t) = where(z < 0.213, t, 0.3 * z)
+    update y = f(0.3, x) @ p
+}
+""",
     "a part of a cat has a dim that another part gives up": """
 layer C(b = 2, c = 4) {
     node x
