@@ -177,6 +177,7 @@ def test_interrupted_by_the_keyboard(folder: Path) -> None:
     """Control-C while a kernel compiles: KeyboardInterrupt, no half-made file under a kernel's name."""
     script = (
         "import signal, threading\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background ignores it
         "train(99)\n"
         "stopped = threading.Event()\n"
         "def interrupt():\n"  # again and again: Python drops an interrupt that hits a destructor
