@@ -20,6 +20,7 @@ from gdsl.passes.fuse import Kernel, Plan, TorchStep
 from gdsl.passes.options import GraphShape
 from gdsl.passes.pipeline import optimise
 from gdsl.passes.rewrite import Fired
+from gdsl.passes.vendor import sparse_product
 from gdsl.runtime.cpp import partial_sums
 from gdsl.runtime.graph import Graph, Order
 from gdsl.runtime.schedule import CHUNK_EDGES, HUB_EDGES
@@ -197,11 +198,7 @@ def _bound(intensity: float) -> str:
 def _is_sparse_product(kernel: Kernel) -> bool:
     """Whether a kernel is one walk that sums rows at the other end, each with at most one number an edge as weight."""
     roots = [r for p in kernel.phases for r in p.roots]
-    if len(roots) != 1 or roots[0].op != "segment" or roots[0].attr("reducer") != "sum" or len(roots[0].inputs) != 1:
-        return False
-    e = roots[0].inputs[0]
-    factors = e.inputs if e.op == "mul" else (e,)
-    return all(f.op == "gather" or f.type.numel == 1 for f in factors) and any(f.op == "gather" for f in factors)
+    return len(roots) == 1 and sparse_product(roots[0]) is not None
 
 
 def _constants(f: Fired) -> dict[Node, str]:

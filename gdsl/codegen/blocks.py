@@ -508,7 +508,6 @@ class Blocks(Names):
     def varies(self, node: Node, name: str) -> bool:
         """Whether the node surely has a number of its own at each place of a dim."""
 
-
         def stored(node: Node) -> bool:
             return node in self.buffers or node.op in ("load", "iota", "random")
 

@@ -345,7 +345,6 @@ class KernelWriter(Nests):
     def row_values(self, roots: Sequence[Node]) -> list[Node]:
         """Row values that the edges of a phase read and that lie nowhere yet, operands first."""
 
-
         def read(node: Node) -> tuple[Node, ...]:
             known = node.op == "gather" or node in self.buffers or node in self.edge_cells
             return () if known else node.inputs
@@ -381,7 +380,6 @@ class KernelWriter(Nests):
 
     def edge_values(self, roots: Sequence[Node]) -> list[Node]:
         """The values that a walk computes an edge, operands first; the roots only if they are edge values."""
-
 
         def computed(nodes: Iterable[Node]) -> tuple[Node, ...]:
             return tuple(n for n in nodes if n.domain is Domain.EDGE and n not in self.edge_cells)

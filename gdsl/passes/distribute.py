@@ -15,7 +15,6 @@ from gdsl.passes.rewrite import Rule
 def _is_one_ended(node: Node) -> bool:
     """Whether a value, or each of the terms that it is a sum of, belongs to one end of the edge."""
 
-
     def parts(node: Node) -> tuple[Node, ...]:
         whole = all(i.dims == node.dims for i in node.inputs)
         opened = node.op in ("neg", "transpose", "reshape") or (node.op in ("add", "sub") and whole)
