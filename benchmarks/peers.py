@@ -138,11 +138,16 @@ def _pyg_weights(weights: Mapping[str, Weight]) -> dict[str, tuple[str, bool]]:
     return {name: (w.pyg, w.linear) for name, w in weights.items()}
 
 
-def _pyg_module(layer: Layer, **more: Any) -> nn.Module:
+def _pyg_module(layer: Layer, scatter: bool = False, **more: Any) -> nn.Module:
+    """torch_geometric's layer, with torch-scatter's kernels or without them, whether that is installed or not."""
     try:
         import torch_geometric.nn as library
+        import torch_geometric.typing as installed
     except ImportError as error:
         raise Unsupported("torch_geometric is not installed") from error
+    if scatter and not installed.WITH_TORCH_SCATTER:
+        raise Unsupported("torch-scatter is not installed")
+    installed.WITH_TORCH_SCATTER = scatter
     peer = layer.pyg
     try:
         return _module(library, layer, Peer(peer.name, peer.args, {**peer.kwargs, **more}))
@@ -150,9 +155,9 @@ def _pyg_module(layer: Layer, **more: Any) -> nn.Module:
         raise Unsupported(str(error)) from error
 
 
-def _pyg(layer: Layer, case: Case) -> Built:
+def _pyg(layer: Layer, case: Case, scatter: bool = False) -> Built:
     """As most people call it: the edges as they came."""
-    module = _pyg_module(layer).to(case.x.device)
+    module = _pyg_module(layer, scatter).to(case.x.device)
     parameters, restore = _own(module, case, _pyg_weights(layer.weights))
     more = _extras(layer, case)
 
@@ -160,6 +165,10 @@ def _pyg(layer: Layer, case: Case) -> Built:
         return module(x=x, edge_index=case.edge_index, **more)
 
     return Built(call, parameters, lambda: [case.edge_index], 0.0, restore)
+
+
+def _pyg_scatter(layer: Layer, case: Case) -> Built:
+    return _pyg(layer, case, scatter=True)
 
 
 def _pyg_compile(layer: Layer, case: Case) -> Built:
@@ -337,6 +346,7 @@ _VALUES = {"norm": _norm, "mean": _mean, "one": _one}
 LIBRARIES = {
     "gdsl": "gdsl",
     "pyg": "torch_geometric.nn",
+    "pyg-scatter": "torch_geometric.nn",
     "pyg-sorted": "torch_geometric.nn",
     "pyg-compile": "torch_geometric.nn",
     "dgl": "dgl.nn",
@@ -345,6 +355,7 @@ LIBRARIES = {
 BUILDERS: dict[str, Callable[[Layer, Case], Built]] = {
     "gdsl": _gdsl,
     "pyg": _pyg,
+    "pyg-scatter": _pyg_scatter,
     "pyg-sorted": _pyg_sorted,
     "pyg-compile": _pyg_compile,
     "torch.sparse": _torch_sparse,

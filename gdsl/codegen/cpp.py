@@ -85,12 +85,18 @@ class Stage:
     products: list[Product]
 
 
+def is_heavy(node: Node) -> bool:
+    """Whether a value takes a function of many operations."""
+    return node.op == "random" or (node.op in ELEMENTWISE and ELEMENTWISE[node.op].heavy)
+
+
 class KernelWriter(Nests):
     """The function around the nests: rows, walks over edges, what is declared where."""
 
     def __init__(self, kernel: Kernel, program: Program, packed: frozenset[Node] = frozenset()):
         super().__init__(kernel, program, packed)
         self.users = self._find_users()
+        self.costly = self._find_costly()
 
     # -- what the kernel computes ---------------------------------------------------------------
 
@@ -113,6 +119,15 @@ class KernelWriter(Nests):
                 stack.append(operand)
         return found
 
+    def _find_costly(self) -> set[Node]:
+        """The elementwise values that take a function of many operations, by themselves or through what they read."""
+        found: set[Node] = set()
+        for node in walk_below(self.roots(), lambda n: () if n in self.buffers else n.inputs):
+            reads_one = node.op in ELEMENTWISE and not found.isdisjoint(node.inputs)
+            if node not in self.buffers and (is_heavy(node) or reads_one):
+                found.add(node)
+        return found
+
     def space(self, node: Node) -> tuple[str, ...]:
         """The dims that a node's own loops run over."""
         if node.op in ("contract", "reduce", "segment", "scatter"):
@@ -127,12 +142,12 @@ class KernelWriter(Nests):
             return True
         readers = [u for u in self.users.get(node, ()) if u.op != "gather"]
         wider = any(set(self.space(u)) > set(node.type.names) for u in readers)
-        heavy = node.op == "random" or (node.op in ELEMENTWISE and ELEMENTWISE[node.op].heavy)
-        if heavy:
+        if is_heavy(node):
             return wider or len(self.users.get(node, ())) > 1
         if node.op not in ELEMENTWISE:
             return False
-        return wider and any(u.op == "contract" for u in readers)
+        # In a loop of its own it is computed in lanes.
+        return wider and (node in self.costly or any(u.op == "contract" for u in readers))
 
     # -- the function --------------------------------------------------------------------------
 
@@ -260,6 +275,7 @@ class KernelWriter(Nests):
             out.lines.insert(at, "    " * out.depth + "const int64_t id = edge[e];")
         for key in [k for k in self.pointers if k[1] in (COLUMN, EDGE)]:
             del self.pointers[key]
+        self.edge_rows.clear()
         out.close()
 
     def root_nest(self, node: Node, phase: Phase) -> Nest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gdsl.codegen.nest import Cell, Index, Nest, joined
+from gdsl.codegen.nest import Cell, Index, Nest, joined, lanes
 from gdsl.codegen.values import EDGE, GLOBAL, ROW, Values, local_type
 from gdsl.ir.node import Node
 from gdsl.ir.printer import describe
@@ -59,19 +59,41 @@ class Nests(Values):
         nest = Nest(loops, pointwise=False)
         index = self.index(loops)
         depth = len(node.dims)
-        acc = self.fresh("s")
         if node.op == "contract":
-            nest.clause = f" reduction(+ : {acc})"
-            nest.before[depth].append(f"T {acc} = 0;")
-            product = " * ".join(self.atom(i, index, where, nest) for i in node.inputs)
-            nest.before[len(loops)].append(f"{acc} += {product};")
+            acc = self.sum_body(node, where, nest, index, depth)
         else:
+            acc = self.fresh("s")
             self.reduce_body(node, where, nest, index, acc, depth)
         if not (cell.first or cell.scalar):
             nest.before[0].append(f"{local_type(node)} {cell.name}[{node.type.numel}];")
         declaration = f"const {local_type(node)} " if cell.scalar else ""
         nest.after[depth].append(f"{declaration}{self.place(node, cell, index)} = {acc};")
         return nest
+
+    def sum_body(self, node: Node, where: str, nest: Nest, index: Index, depth: int) -> str:
+        """Add up a product over the loops below a depth. Returns the sum.
+
+        The innermost loop adds to several sums in turn, as lanes do. Adding them up in pairs is our own code, because
+        compilers add the lanes of a reduction one after another.
+        """
+        acc = self.fresh("s")
+        last = nest.loops[-1]
+        nest.lanes = lanes(last.size)
+        nest.simd = nest.lanes > 0
+        size = f"[{nest.lanes}] = {{}}" if nest.lanes else " = 0"
+        nest.before[depth].append(f"T {acc}{size};")
+        product = " * ".join(self.atom(i, index, where, nest) for i in node.inputs)
+        var = self.loop_var(last.name)
+        place = f"[{var} - {self.block_var(last)}]" if last.size > nest.lanes else f"[{var}]"
+        nest.before[len(nest.loops)].append(f"{acc}{place if nest.lanes else ''} += {product};")
+        return f"gdsl::sum<{nest.lanes}>({acc})" if nest.lanes else acc
+
+    def block_var(self, dim: Dim) -> str:
+        """The variable of the loop over blocks of lanes."""
+        key = f"{dim.name} block"  # no dim has such a name
+        if key not in self.loop_vars:
+            self.loop_vars[key] = self.fresh(f"{dim.name}_block")
+        return self.loop_vars[key]
 
     def reduce_body(self, node: Node, where: str, nest: Nest, index: Index, acc: str, depth: int) -> None:
         """Maximum or minimum over a dim, or its first place; NaN wins, as in torch."""
@@ -191,15 +213,12 @@ class Nests(Values):
         loops = (*node.dims, *reduced)
         nest = Nest(loops, pointwise=not reduced)
         index = self.index(loops)
-        product = " * ".join(self.atom(i, index, where, nest) for i in node.inputs)
         place = f"{total}[{self.linear(node.dims, index)[0]}]"
         if not reduced:
+            product = " * ".join(self.atom(i, index, where, nest) for i in node.inputs)
             nest.before[len(loops)].append(f"{place} += {product};")
             return nest
-        acc = self.fresh("s")
-        nest.clause = f" reduction(+ : {acc})"
-        nest.before[len(node.dims)].append(f"T {acc} = 0;")
-        nest.before[len(loops)].append(f"{acc} += {product};")
+        acc = self.sum_body(node, where, nest, index, len(node.dims))
         nest.after[len(node.dims)].append(f"{place} += {acc};")
         return nest
 
@@ -208,6 +227,8 @@ class Nests(Values):
         index = self.index(node.dims)
         text, _ = self.value(node, index, where, nest, top=True)
         row = "i" if where == ROW else "id"
+        if where == EDGE:
+            self.edge_rows.setdefault(node)
         place = self.offset(row, node, index)
         nest.before[len(nest.loops)].append(f"{self.name(node)}[{place}] = {text};")
         return nest
@@ -222,19 +243,26 @@ class Nests(Values):
         out = self.out
         for line in nest.before[0]:
             out.add(line)
-        depth = 0
         for k, d in enumerate(nest.loops):
-            if k == len(nest.loops) - 1 and nest.simd and d.size > 1:
-                out.add(f"#pragma omp simd{nest.clause}")
-            var = self.loop_var(d.name)
-            out.open(f"for (int64_t {var} = 0; {var} < {d.size}; ++{var})")
-            depth += 1
+            innermost = k == len(nest.loops) - 1
+            var, start, stop = self.loop_var(d.name), "0", str(d.size)
+            blocked = innermost and 0 < nest.lanes < d.size
+            if blocked:
+                start = self.block_var(d)
+                stop = f"{start} + {nest.lanes}"
+                if d.size % nest.lanes:
+                    stop = f"({stop} < {d.size} ? {stop} : {d.size})"
+                out.open(f"for (int64_t {start} = 0; {start} < {d.size}; {start} += {nest.lanes})")
+            if innermost and nest.simd and d.size > 1:
+                out.add("#pragma omp simd")
+            out.open(f"for (int64_t {var} = {start}; {var} < {stop}; ++{var})")
             for line in nest.before[k + 1]:
                 out.add(line)
-        while depth:
+            if blocked:
+                out.close()
+        for k in reversed(range(len(nest.loops))):
             out.close()
-            depth -= 1
-            for line in nest.after[depth]:
+            for line in nest.after[k]:
                 out.add(line)
         if not nest.loops:
             for line in nest.after[0]:

@@ -8,6 +8,11 @@ from dataclasses import dataclass, field
 
 from gdsl.ir.types import Dim
 
+# A sum over a dim is kept in this many parts at most, which are added in pairs at the end.
+MOST_LANES = 16
+# Shorter sums are added one by one.
+LEAST_LANES = 4
+
 Index = Mapping[str, tuple[str, int]]  # dim name -> (C expression, loops needed around it)
 
 
@@ -28,15 +33,21 @@ class Cell:
         return self.first == "begin"
 
 
+def lanes(size: int) -> int:
+    """In how many parts a sum over a dim is kept: a power of two, or 0 for one alone."""
+    return 0 if size < LEAST_LANES else min(MOST_LANES, 1 << (size - 1).bit_length())
+
+
 @dataclass
 class Nest:
     """Loops over dims with statements at each depth.
 
     before[k] runs on entering depth k, after[k] when the loops inside depth k are done.
+    lanes: how many sums the innermost loop adds to in turn; 0 where it adds to none
     """
 
     loops: tuple[Dim, ...]
-    clause: str = ""
+    lanes: int = 0
     simd: bool = True
     before: list[list[str]] = field(default_factory=list)
     after: list[list[str]] = field(default_factory=list)

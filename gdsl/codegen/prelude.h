@@ -11,6 +11,24 @@ namespace gdsl {
 typedef float f32;
 typedef double f64;
 
+// The lanes of a sum, added in pairs: the second half to the first, until one is left.
+template <int n, class X> struct Lanes {
+    typedef X type __attribute__((vector_size(n * sizeof(X))));
+};
+template <int n, class X> static inline X sum(const X* lane) {
+    typename Lanes<n / 2, X>::type low, high;
+    __builtin_memcpy(&low, lane, sizeof low);
+    __builtin_memcpy(&high, lane + n / 2, sizeof high);
+    low += high;
+    if constexpr (n == 2) {
+        return low[0];
+    } else {
+        X half[n / 2];
+        __builtin_memcpy(half, &low, sizeof low);
+        return sum<n / 2>(half);
+    }
+}
+
 static inline f32 as_float(uint32_t bits) { return __builtin_bit_cast(f32, bits); }
 static inline uint32_t as_bits(f32 x) { return __builtin_bit_cast(uint32_t, x); }
 

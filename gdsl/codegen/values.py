@@ -27,7 +27,7 @@ _RESERVED = frozenset(
     operator or private protected public register return short signed sizeof static struct switch template this throw
     true try typedef typeid typename union unsigned using virtual void volatile while xor gdsl T idx_t i j e id n at
     upto block blocks group groups threads num_blocks num_rows rowptr other edge begin end first last stop ahead
-    max_degree mine scratch main seed exp log abs sin cos tanh pow floor sqrt""".split()
+    id_ahead max_degree mine scratch main seed exp log abs sin cos tanh pow floor sqrt""".split()
 )
 
 # Operations below one another that are written by recursion, which keeps the text in the order of the program.
@@ -36,18 +36,22 @@ LONG_CHAIN = 50
 # Names that C headers may define as macros or types.
 _FOREIGN = re.compile(r"_|[A-Z][A-Z0-9_]+$|.*_t$|gdsl")
 
-# Rows at the other end lie anywhere: they are asked for this many edges before they are needed, so that memory
-# answers many at a time. Lines past the first few of a wide row are left to the hardware, which sees a stream by then.
+# Rows at the other end lie anywhere, and so do the edges' own, which keep the user's order: they are asked for this
+# many edges before they are needed, so that memory answers many at a time. Lines past the first few of a wide row are
+# left to the hardware, which sees a stream by then.
 PREFETCH_AHEAD = 8
 PREFETCH_LINES = 8
 LINE_BYTES = 64
+# Of a number that is not as wide as a float.
+BYTES = {"S": 2, "int64_t": 8, "bool": 1}
 
 
 class Values(Names):
     """Names and scalar expressions of one kernel.
 
     ``row_cells`` and ``edge_cells`` are the values that lie in local memory now; ``pointers`` the rows of buffers
-    that the text being written reads, by buffer and place.
+    that the text being written reads, by buffer and place; ``edge_rows`` the buffers of which it reads or writes the
+    edge's own row.
     """
 
     def __init__(self, kernel: Kernel, program: Program, packed: frozenset[Node] = frozenset()):
@@ -60,6 +64,7 @@ class Values(Names):
         self.row_cells: dict[Node, Cell] = {}
         self.edge_cells: dict[Node, Cell] = {}
         self.pointers: dict[tuple[Node, str], str] = {}
+        self.edge_rows: dict[Node, None] = {}
         self.buffers = set(kernel.buffers)
         for node in (*kernel.buffers, *kernel.outputs):
             self.name(node)
@@ -129,6 +134,8 @@ class Values(Names):
         if node.domain is Domain.GLOBAL:
             return f"{name}[{offset}]", depth
         row = {ROW: "i", COLUMN: "j", EDGE: "id"}[where]
+        if where == EDGE:
+            self.edge_rows.setdefault(node)
         if node.type.numel == 1:
             return self.unpacked(node, f"{name}[{row}]"), depth
         key = (node, where)
@@ -156,19 +163,26 @@ class Values(Names):
                 self.out.lines.insert(at, line)
 
     def insert_prefetches(self, at: int) -> None:
-        """Ask early for the rows at the other end that the walk will read."""
-        rows = [node for node, where in self.pointers if where == COLUMN]
-        if not rows:
-            return
+        """Ask early for the rows at the other end, and for the edges' own, that the walk will read or write."""
+        columns = [node for node, where in self.pointers if where == COLUMN]
+        lines = [
+            line
+            for index, row, nodes in (("other", "ahead", columns), ("edge", "id_ahead", list(self.edge_rows)))
+            if nodes
+            for line in (
+                f"const int64_t {row} = {index}[e + {PREFETCH_AHEAD} < stop ? e + {PREFETCH_AHEAD} : e];",
+                *(f"__builtin_prefetch({place});" for node in nodes for place in self.lines_of(node, row)),
+            )
+        ]
         pad = "    " * self.out.depth
-        lines = [f"{pad}const int64_t ahead = other[e + {PREFETCH_AHEAD} < stop ? e + {PREFETCH_AHEAD} : e];"]
-        for node in rows:
-            numel = node.type.numel
-            step = LINE_BYTES // (2 if node in self.packed else 4)
-            for first in range(0, min(numel, PREFETCH_LINES * step), step):
-                place = f"{self.name(node)} + ahead * {numel}" + (f" + {first}" if first else "")
-                lines.append(f"{pad}__builtin_prefetch({place});")
-        self.out.lines[at:at] = lines
+        self.out.lines[at:at] = [pad + line for line in lines]
+
+    def lines_of(self, node: Node, row: str) -> list[str]:
+        """The first cache lines of a row of a buffer."""
+        numel = node.type.numel
+        step = LINE_BYTES // BYTES.get(self.stored_type(node), 4)
+        whole = f"{self.name(node)} + {row}" + (f" * {numel}" if numel > 1 else "")
+        return [whole + (f" + {first}" if first else "") for first in range(0, min(numel, PREFETCH_LINES * step), step)]
 
     def compute(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
         if node.op in ELEMENTWISE:

@@ -29,6 +29,8 @@ VIEWS = frozenset({"reshape", "transpose", "slice", "cat"})
 MAX_ACCUMULATOR = 1 << 16
 # Edge values this wide or narrower are kept for the row's next phase; wider ones are computed again.
 MAX_KEPT = 64
+# A node value is computed once an edge while that reads at most this many times its own numbers; else once a node.
+MOST_READ = 2
 # A contraction with at most this many multiplications a number read is done in the kernel, else by the BLAS.
 DENSE_INTENSITY = 4
 
@@ -254,15 +256,20 @@ class _Fuser:
     def _is_costly(self, node: Node) -> bool:
         """Whether reading the value once an edge should not mean computing it once an edge."""
         stack, seen = [node], set()
+        read: set[Node] = set()
         while stack:
             n = stack.pop()
-            if n in seen or self.lowering[n] != "row":
+            if n in seen:
+                continue
+            if self.lowering[n] != "row":
+                read |= {n} if n.domain is not Domain.GLOBAL else set()
                 continue
             seen.add(n)
             if n.op in ("contract", "reduce", "random") or (n.op in ELEMENTWISE and ELEMENTWISE[n.op].heavy):
                 return True
             stack.extend(n.inputs)
-        return len(seen) > 3
+        numbers = sum(min(n.type.numel, node.type.numel) for n in read)
+        return len(seen) > 3 or numbers > MOST_READ * node.type.numel
 
     # -- slots ---------------------------------------------------------------------------------
 

@@ -13,6 +13,9 @@ from gdsl.passes.rewrite import Rule
 # Edge operands are multiplied together before a matrix sees them, as long as the product stays this narrow.
 MAX_JOINT_OPERAND = 4096
 
+# An accumulator whose last dim is shorter than this does not fill the lanes of a vector.
+FEW_LANES = 8
+
 # A graph is taken to have more nodes than this when two orders of a product are compared.
 MANY_ROWS = 1000
 
@@ -118,4 +121,25 @@ def sparse_rows_first(node: Node) -> Node | None:
     return build.transpose(build.contract([sparse, dense], (), total=True, order=order), node.type.names)
 
 
-RULES: list[Rule] = [pairwise, joint_operand, summed_dims_first, sparse_rows_first]
+def wide_dims_last(node: Node) -> Node | None:
+    """sum@i(a[o] * b[k]) --> transpose(sum@i(b[k] * a[o])), where k has too few numbers for the lanes and o has not"""
+    if node.op != "segment" or node.attr("reducer") != "sum" or len(node.inputs) != 1 or node.inputs[0].op != "mul":
+        return None
+    a, b = node.inputs[0].inputs
+    wide, narrow = (a, b) if a.type.numel > b.type.numel else (b, a)
+    if not (_on_edges(a) and _on_edges(b)) or node.type.names != (*wide.type.names, *narrow.type.names):
+        return None
+    if not (narrow.dims and narrow.type.numel < FEW_LANES <= wide.type.numel):
+        return None
+    return build.transpose(build.segment(narrow * wide, node.attr("end"), "sum", node.domain), node.type.names)
+
+
+def turned_operand(node: Node) -> Node | None:
+    """sum[d](transpose(x) * w) --> sum[d](x * w): which dims are summed goes by their names"""
+    if node.op != "contract" or all(i.op != "transpose" or i.domain is Domain.GLOBAL for i in node.inputs):
+        return None
+    inputs = [i.inputs[0] if i.op == "transpose" and i.domain is not Domain.GLOBAL else i for i in node.inputs]
+    return build.contract(inputs, node.attr("reduce"), total=bool(node.attr("total")), order=node.type.names)
+
+
+RULES: list[Rule] = [pairwise, joint_operand, summed_dims_first, sparse_rows_first, wide_dims_last, turned_operand]

@@ -180,6 +180,15 @@ def test_a_dense_product_is_left_to_torch() -> None:
     assert [type(s) for s in steps] == [TorchStep]
 
 
+def test_a_sum_of_many_tables_is_stored_before_it_is_read_at_other_ends() -> None:
+    """Reading one table an edge rather than three; two are added on the edge."""
+    tables = [load(f"t{k}", N, B) for k in range(3)]
+    for terms, kernels in ((tables[:2], 1), (tables, 2)):
+        joint = sum(terms[1:], terms[0])
+        plan = lower(program(total(b.gather(joint, "j") * load("f", E, B))), Options())
+        assert len(plan.kernels) == kernels, terms
+
+
 def test_an_edge_output_is_written_by_its_kernel() -> None:
     p = program(library.op("exp", xi * xj), total(library.op("exp", xi * xj)))
     plan = forward(p)

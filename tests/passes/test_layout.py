@@ -7,7 +7,7 @@ import pytest
 from gdsl.ir import build as b
 from gdsl.ir.node import Node
 from gdsl.ir.printer import expression
-from gdsl.ir.types import Domain
+from gdsl.ir.types import Dim, Domain
 from gdsl.passes import layout
 from gdsl.passes.rewrite import Rule
 from tests.ir.drive import GRAPHS, A, B, C, E, G, N, load
@@ -16,6 +16,8 @@ from tests.passes.test_rules import apply, assert_unchanged
 e, f, k, t = load("e", E, A), load("f", E, B), load("k", E, C), load("t", E)
 w, turned, cube = load("w", G, A, B), load("w", G, B, A), load("w", G, A, C, B)
 x = load("x", N, B)
+wide, narrow = load("wide", E, Dim("o", 9)), load("narrow", E, C)
+outer = b.segment(wide * narrow, "i", "sum", N)
 winner = b.gather(b.segment(f, "i", "argmax", N), "i")
 number = b.graph_value("edge_id", Domain.EDGE)
 won = b.elementwise("where", b.elementwise("eq", winner, number), b.gather(x, "i"), 0.0)
@@ -40,6 +42,20 @@ CASES: list[tuple[Rule, Node, str, str]] = [
         "transpose(total(where(argmax@i(f)[i] == edge_id, x[i], 0) * e); a, b)",
     ),
     (layout.sparse_rows_first, b.contract([e, f], total=True), "total(e * f)", "total(e * f)"),
+    (layout.wide_dims_last, outer, "sum@i(wide * narrow)", "transpose(sum@i(narrow * wide); o, c)"),
+    (layout.wide_dims_last, b.segment(e * f, "i", "sum", N), "sum@i(e * f)", "sum@i(e * f)"),
+    (
+        layout.turned_operand,
+        b.contract([b.transpose(outer, ["c", "o"]), load("u", G, C, A)], ["c"]),
+        "sum[c](transpose(sum@i(wide * narrow); c, o) * u)",
+        "sum[c](sum@i(wide * narrow) * u)",
+    ),
+    (
+        layout.turned_operand,
+        b.contract([e, b.transpose(turned, ["a", "b"])], ["a"]),
+        "sum[a](e * transpose(w; a, b))",
+        "sum[a](e * transpose(w; a, b))",
+    ),
 ]
 IDS = [f"{rule.__name__}: {before}" for rule, _, before, _ in CASES]
 

@@ -33,7 +33,6 @@ extern "C" void GAT_0(
                 T left_2[2];
                 for (int64_t heads = 0; heads < 2; ++heads) {
                     T s = 0;
-                    #pragma omp simd reduction(+ : s)
                     for (int64_t b = 0; b < 3; ++b) {
                         s += h_2[heads * 3 + b] * att_src[heads * 3 + b];
                     }
@@ -42,7 +41,6 @@ extern "C" void GAT_0(
                 T right_2[2];
                 for (int64_t heads = 0; heads < 2; ++heads) {
                     T s_2 = 0;
-                    #pragma omp simd reduction(+ : s_2)
                     for (int64_t b = 0; b < 3; ++b) {
                         s_2 += h_2[heads * 3 + b] * att_dst[heads * 3 + b];
                     }
@@ -194,7 +192,6 @@ extern "C" void GAT_backward_0(
                 T left_2[2];
                 for (int64_t heads = 0; heads < 2; ++heads) {
                     T s = 0;
-                    #pragma omp simd reduction(+ : s)
                     for (int64_t b = 0; b < 3; ++b) {
                         s += h_2[heads * 3 + b] * att_src[heads * 3 + b];
                     }
@@ -203,7 +200,6 @@ extern "C" void GAT_backward_0(
                 T right_2[2];
                 for (int64_t heads = 0; heads < 2; ++heads) {
                     T s_2 = 0;
-                    #pragma omp simd reduction(+ : s_2)
                     for (int64_t b = 0; b < 3; ++b) {
                         s_2 += h_2[heads * 3 + b] * att_dst[heads * 3 + b];
                     }
@@ -214,7 +210,6 @@ extern "C" void GAT_backward_0(
                 for (int64_t heads = 0; heads < 2; ++heads) {
                     T s_3 = 0;
                     const T v_2 = (v ? sum_exp_i[heads] : T(1.0));
-                    #pragma omp simd reduction(+ : s_3)
                     for (int64_t b = 0; b < 3; ++b) {
                         const T v_3 = sum_product_i[heads * 3 + b] / v_2;
                         const T v_4 = -v_3;
@@ -302,7 +297,6 @@ extern "C" void GAT_backward_1(
                     T dot[2];
                     for (int64_t heads = 0; heads < 2; ++heads) {
                         T s = 0;
-                        #pragma omp simd reduction(+ : s)
                         for (int64_t b = 0; b < 3; ++b) {
                             s += product_j[heads * 3 + b] * h_i[heads * 3 + b];
                         }
@@ -391,7 +385,6 @@ extern "C" void GAT_backward_2(
                     T dot[2];
                     for (int64_t heads = 0; heads < 2; ++heads) {
                         T s = 0;
-                        #pragma omp simd reduction(+ : s)
                         for (int64_t b = 0; b < 3; ++b) {
                             s += product_i[heads * 3 + b] * h_j[heads * 3 + b];
                         }
@@ -468,7 +461,6 @@ extern "C" void GAT_backward_3(
                 for (int64_t a = 0; a < 4; ++a) {
                     T s = 0;
                     for (int64_t heads = 0; heads < 2; ++heads) {
-                        #pragma omp simd reduction(+ : s)
                         for (int64_t b = 0; b < 3; ++b) {
                             s += d_h[heads * 3 + b] * weight[a * 6 + heads * 3 + b];
                         }

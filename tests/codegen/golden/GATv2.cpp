@@ -86,7 +86,6 @@ extern "C" void GATv2_1(
                     __builtin_prefetch(left + ahead * 6);
                     for (int64_t heads = 0; heads < 2; ++heads) {
                         T s = 0;
-                        #pragma omp simd reduction(+ : s)
                         for (int64_t b = 0; b < 3; ++b) {
                             const T v = left_j[heads * 3 + b] + right_i[heads * 3 + b];
                             const T z = (v > 0 ? v : v * T(0.2));
@@ -175,7 +174,6 @@ extern "C" void GATv2_backward_0(
                 for (int64_t heads = 0; heads < 2; ++heads) {
                     T s = 0;
                     const T v_2 = (v ? sum_exp_i[heads] : T(1.0));
-                    #pragma omp simd reduction(+ : s)
                     for (int64_t b = 0; b < 3; ++b) {
                         const T v_3 = sum_product_i[heads * 3 + b] / v_2;
                         const T v_4 = -v_3;
@@ -273,7 +271,6 @@ extern "C" void GATv2_backward_1(
                     T score[2];
                     for (int64_t heads = 0; heads < 2; ++heads) {
                         T s = 0;
-                        #pragma omp simd reduction(+ : s)
                         for (int64_t b = 0; b < 3; ++b) {
                             const T v = left_i[heads * 3 + b] + right_j[heads * 3 + b];
                             const T z = (v > 0 ? v : v * T(0.2));
@@ -290,24 +287,27 @@ extern "C" void GATv2_backward_1(
                     T dot_2[2];
                     for (int64_t heads = 0; heads < 2; ++heads) {
                         T s_2 = 0;
-                        #pragma omp simd reduction(+ : s_2)
                         for (int64_t b = 0; b < 3; ++b) {
                             s_2 += product_j[heads * 3 + b] * left_i[heads * 3 + b];
                         }
                         dot_2[heads] = s_2;
                     }
+                    T d_score[2];
+                    #pragma omp simd
                     for (int64_t heads = 0; heads < 2; ++heads) {
-                        const T v_4 = chosen_j[heads] + dot_2[heads];
-                        const T d_score = v_4 * exp_2[heads];
+                        const T v_3 = chosen_j[heads] + dot_2[heads];
+                        d_score[heads] = v_3 * exp_2[heads];
+                    }
+                    for (int64_t heads = 0; heads < 2; ++heads) {
                         #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            const T v_3 = product_j[heads * 3 + b] * exp_2[heads];
-                            const T d_z = d_score * att[heads * 3 + b];
+                            const T v_4 = product_j[heads * 3 + b] * exp_2[heads];
+                            const T d_z = d_score[heads] * att[heads * 3 + b];
                             const T v_5 = left_i[heads * 3 + b] + right_j[heads * 3 + b];
                             const bool v_6 = v_5 > T(0.0);
                             const T v_7 = (v_6 ? T(1.0) : T(0.2));
                             const T v_8 = d_z * v_7;
-                            const T v_9 = v_3 + v_8;
+                            const T v_9 = v_4 + v_8;
                             acc_d_left[heads * 3 + b] += v_9;
                         }
                     }
@@ -316,7 +316,6 @@ extern "C" void GATv2_backward_1(
                 for (int64_t a = 0; a < 4; ++a) {
                     T s_3 = 0;
                     for (int64_t heads = 0; heads < 2; ++heads) {
-                        #pragma omp simd reduction(+ : s_3)
                         for (int64_t b = 0; b < 3; ++b) {
                             s_3 += acc_d_left[heads * 3 + b] * weight_l[a * 6 + heads * 3 + b];
                         }
@@ -389,7 +388,6 @@ extern "C" void GATv2_backward_2(
                     T dot_2[2];
                     for (int64_t heads = 0; heads < 2; ++heads) {
                         T s = 0;
-                        #pragma omp simd reduction(+ : s)
                         for (int64_t b = 0; b < 3; ++b) {
                             s += product_i[heads * 3 + b] * left_j[heads * 3 + b];
                         }
@@ -398,7 +396,6 @@ extern "C" void GATv2_backward_2(
                     T score[2];
                     for (int64_t heads = 0; heads < 2; ++heads) {
                         T s_2 = 0;
-                        #pragma omp simd reduction(+ : s_2)
                         for (int64_t b = 0; b < 3; ++b) {
                             const T v = left_j[heads * 3 + b] + right_i[heads * 3 + b];
                             const T z = (v > 0 ? v : v * T(0.2));
@@ -433,7 +430,6 @@ extern "C" void GATv2_backward_2(
                 for (int64_t a = 0; a < 4; ++a) {
                     T s_3 = 0;
                     for (int64_t heads = 0; heads < 2; ++heads) {
-                        #pragma omp simd reduction(+ : s_3)
                         for (int64_t b = 0; b < 3; ++b) {
                             s_3 += acc_d_right[heads * 3 + b] * weight_r[a * 6 + heads * 3 + b];
                         }

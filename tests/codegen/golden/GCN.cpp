@@ -22,6 +22,8 @@ extern "C" void GCN_0(
                 for (int64_t e = begin; e < end; ++e) {
                     const int64_t j = other[e];
                     const int64_t id = edge[e];
+                    const int64_t id_ahead = edge[e + 8 < stop ? e + 8 : e];
+                    __builtin_prefetch(w + id_ahead);
                     acc_sum_load += w[id];
                 }
                 const bool v = acc_sum_load != T(0.0);
@@ -96,6 +98,8 @@ extern "C" void GCN_2(
                     const T* __restrict__ h_j = h + j * 3;
                     const int64_t ahead = other[e + 8 < stop ? e + 8 : e];
                     __builtin_prefetch(h + ahead * 3);
+                    const int64_t id_ahead = edge[e + 8 < stop ? e + 8 : e];
+                    __builtin_prefetch(w + id_ahead);
                     const T v = chosen[i] * w[id];
                     const T norm = v * chosen[j];
                     #pragma omp simd
@@ -193,8 +197,9 @@ extern "C" void GCN_backward_1(
                     const T* __restrict__ h_j = h + j * 3;
                     const int64_t ahead = other[e + 8 < stop ? e + 8 : e];
                     __builtin_prefetch(h + ahead * 3);
+                    const int64_t id_ahead = edge[e + 8 < stop ? e + 8 : e];
+                    __builtin_prefetch(w + id_ahead);
                     T s = 0;
-                    #pragma omp simd reduction(+ : s)
                     for (int64_t b = 0; b < 3; ++b) {
                         s += d_y_i[b] * h_j[b];
                     }
@@ -251,8 +256,9 @@ extern "C" void GCN_backward_2(
                     const T* __restrict__ d_y_j = d_y + j * 3;
                     const int64_t ahead = other[e + 8 < stop ? e + 8 : e];
                     __builtin_prefetch(d_y + ahead * 3);
+                    const int64_t id_ahead = edge[e + 8 < stop ? e + 8 : e];
+                    __builtin_prefetch(w + id_ahead);
                     T s = 0;
-                    #pragma omp simd reduction(+ : s)
                     for (int64_t b = 0; b < 3; ++b) {
                         s += d_y_j[b] * h_i[b];
                     }
@@ -271,7 +277,6 @@ extern "C" void GCN_backward_2(
                 T d_x_2[4];
                 for (int64_t a = 0; a < 4; ++a) {
                     T s_2 = 0;
-                    #pragma omp simd reduction(+ : s_2)
                     for (int64_t b = 0; b < 3; ++b) {
                         s_2 += acc_d_h[b] * weight[a * 3 + b];
                     }
@@ -351,8 +356,9 @@ extern "C" void GCN_backward_4(
                     const T* __restrict__ h_j = h + j * 3;
                     const int64_t ahead = other[e + 8 < stop ? e + 8 : e];
                     __builtin_prefetch(h + ahead * 3);
+                    const int64_t id_ahead = edge[e + 8 < stop ? e + 8 : e];
+                    __builtin_prefetch(d_w + id_ahead);
                     T s = 0;
-                    #pragma omp simd reduction(+ : s)
                     for (int64_t b = 0; b < 3; ++b) {
                         s += d_y_i[b] * h_j[b];
                     }

@@ -89,7 +89,6 @@ extern "C" void SAGE_max_backward_0(
                 T d_a_2[4];
                 for (int64_t a_2 = 0; a_2 < 4; ++a_2) {
                     T s = 0;
-                    #pragma omp simd reduction(+ : s)
                     for (int64_t b = 0; b < 3; ++b) {
                         s += d_y_i[b] * weight_l[a_2 * 3 + b];
                     }
@@ -154,7 +153,6 @@ extern "C" void SAGE_max_backward_1(
                 T dot[4];
                 for (int64_t a = 0; a < 4; ++a) {
                     T s = 0;
-                    #pragma omp simd reduction(+ : s)
                     for (int64_t b = 0; b < 3; ++b) {
                         s += d_y_i[b] * weight_r[a * 3 + b];
                     }
