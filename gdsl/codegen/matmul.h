@@ -20,17 +20,17 @@ enum { VECTOR_BYTES = 16, REGISTERS = 16 };
 #define GDSL_IN_REGISTER(x)
 #endif
 
-template <class T> struct vector_of {
-    typedef T type __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
-    enum { LANES = VECTOR_BYTES / sizeof(T) };
+template <class T, int BYTES = VECTOR_BYTES> struct vector_of {
+    typedef T type __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
+    enum { LANES = BYTES / sizeof(T) };
 };
 
-// c[m][n] += sum over k of a(m, k) * b[k][n], for M rows and C vectors of columns. STEP and LEAD are the distances in a
-// between neighbours in k and in m: a row-major matrix, or its transpose.
-template <int M, int C, int64_t STEP, int64_t LEAD, int64_t N, bool ADD, class T>
+// c[m][n] += sum over k of a(m, k) * b[k][n], for M rows and C vectors, of so many bytes, of columns. STEP and LEAD are
+// the distances in a between neighbours in k and in m: a row-major matrix, or its transpose.
+template <int M, int C, int64_t STEP, int64_t LEAD, int64_t N, bool ADD, int BYTES, class T>
 static inline __attribute__((always_inline)) void tile(int64_t depth, const T* a, const T* b, T* c) {
-    typedef typename vector_of<T>::type V;
-    enum { LANES = vector_of<T>::LANES };
+    typedef typename vector_of<T, BYTES>::type V;
+    enum { LANES = vector_of<T, BYTES>::LANES };
     V sum[M][C];
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m)
@@ -57,7 +57,8 @@ static inline __attribute__((always_inline)) void tile(int64_t depth, const T* a
 }
 
 // All columns of M rows, in tiles of as many vectors as the registers hold; what is left over, one tile less wide. The
-// last columns, fewer than a vector, are computed with some of their neighbours again, or, when adding, one by one.
+// last columns, fewer than a vector, are computed with some of their neighbours again, or, when adding or where there
+// are no neighbours, in narrower vectors and one by one.
 template <int M, int64_t STEP, int64_t LEAD, int64_t N, bool ADD, class T>
 static inline __attribute__((always_inline)) void panel(int64_t depth, const T* a, const T* b, T* c) {
     enum {
@@ -66,17 +67,28 @@ static inline __attribute__((always_inline)) void panel(int64_t depth, const T* 
         MOST = M == 1 ? 8 : REGISTERS / (M + 1),
         TILES = (VECTORS + MOST - 1) / MOST,
         WIDE = TILES > 0 ? (VECTORS + TILES - 1) / TILES : 1,
-        REST = VECTORS % WIDE
+        REST = VECTORS % WIDE,
+        HALF = vector_of<T, 32>::LANES,
+        QUARTER = vector_of<T, 16>::LANES
     };
     int64_t n = 0;
-    for (; n + WIDE * LANES <= N; n += WIDE * LANES) tile<M, WIDE, STEP, LEAD, N, ADD>(depth, a, b + n, c + n);
+    for (; n + WIDE * LANES <= N; n += WIDE * LANES)
+        tile<M, WIDE, STEP, LEAD, N, ADD, VECTOR_BYTES>(depth, a, b + n, c + n);
     if (REST > 0) {
-        tile<M, (REST > 0 ? REST : 1), STEP, LEAD, N, ADD>(depth, a, b + n, c + n);
+        tile<M, (REST > 0 ? REST : 1), STEP, LEAD, N, ADD, VECTOR_BYTES>(depth, a, b + n, c + n);
         n += REST * LANES;
     }
     if (n < N && !ADD && VECTORS > 0) {
-        tile<M, 1, STEP, LEAD, N, ADD>(depth, a, b + N - LANES, c + N - LANES);
+        tile<M, 1, STEP, LEAD, N, ADD, VECTOR_BYTES>(depth, a, b + N - LANES, c + N - LANES);
         n = N;
+    }
+    if (VECTOR_BYTES > 32 && n + HALF <= N) {
+        tile<M, 1, STEP, LEAD, N, ADD, 32>(depth, a, b + n, c + n);
+        n += HALF;
+    }
+    if (VECTOR_BYTES > 16 && n + QUARTER <= N) {
+        tile<M, 1, STEP, LEAD, N, ADD, 16>(depth, a, b + n, c + n);
+        n += QUARTER;
     }
     for (; n < N; ++n)
         for (int m = 0; m < M; ++m) {
