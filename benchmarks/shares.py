@@ -48,7 +48,7 @@ def main() -> None:
 def _row(measured: dict[str, Any], graph: gdsl.Graph, about: dict[str, Any]) -> dict[str, Any]:
     layer = LAYERS[measured["layer"]](about["features"])
     conv = gdsl.compile(layer.source, **layer.arguments, backend="cpp")
-    conv._free.update(dict.fromkeys(conv.signature.free_dims, about["features"]))
+    conv.free_sizes.update(dict.fromkeys(conv.signature.free_dims, about["features"]))
     plans = traffic(conv._inspect(graph), graph, torch.float32)
     ceilings = about["machine"]["ceilings"]
     found: dict[str, Any] = {"layer": measured["layer"]}
