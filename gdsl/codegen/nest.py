@@ -10,8 +10,8 @@ from gdsl.ir.types import Dim
 
 # A sum over a dim is kept in this many parts at most, which are added in pairs at the end.
 MOST_LANES = 16
-# Shorter sums are added one by one.
-LEAST_LANES = 4
+# A sum of one number is that number.
+LEAST_LANES = 2
 
 Index = Mapping[str, tuple[str, int]]  # dim name -> (C expression, loops needed around it)
 

@@ -32,19 +32,21 @@ extern "C" void GAT_0(
                 }
                 T left_2[2];
                 for (int64_t heads = 0; heads < 2; ++heads) {
-                    T s = 0;
+                    T s[4] = {};
+                    #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        s += h_2[heads * 3 + b] * att_src[heads * 3 + b];
+                        s[b] += h_2[heads * 3 + b] * att_src[heads * 3 + b];
                     }
-                    left_2[heads] = s;
+                    left_2[heads] = gdsl::sum<4>(s);
                 }
                 T right_2[2];
                 for (int64_t heads = 0; heads < 2; ++heads) {
-                    T s_2 = 0;
+                    T s_2[4] = {};
+                    #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        s_2 += h_2[heads * 3 + b] * att_dst[heads * 3 + b];
+                        s_2[b] += h_2[heads * 3 + b] * att_dst[heads * 3 + b];
                     }
-                    right_2[heads] = s_2;
+                    right_2[heads] = gdsl::sum<4>(s_2);
                 }
                 for (int64_t heads = 0; heads < 2; ++heads) {
                     #pragma omp simd
@@ -191,32 +193,35 @@ extern "C" void GAT_backward_0(
                 }
                 T left_2[2];
                 for (int64_t heads = 0; heads < 2; ++heads) {
-                    T s = 0;
+                    T s[4] = {};
+                    #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        s += h_2[heads * 3 + b] * att_src[heads * 3 + b];
+                        s[b] += h_2[heads * 3 + b] * att_src[heads * 3 + b];
                     }
-                    left_2[heads] = s;
+                    left_2[heads] = gdsl::sum<4>(s);
                 }
                 T right_2[2];
                 for (int64_t heads = 0; heads < 2; ++heads) {
-                    T s_2 = 0;
+                    T s_2[4] = {};
+                    #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        s_2 += h_2[heads * 3 + b] * att_dst[heads * 3 + b];
+                        s_2[b] += h_2[heads * 3 + b] * att_dst[heads * 3 + b];
                     }
-                    right_2[heads] = s_2;
+                    right_2[heads] = gdsl::sum<4>(s_2);
                 }
                 const bool v = in_degree[i] > T(0.0);
                 T dot[2];
                 for (int64_t heads = 0; heads < 2; ++heads) {
-                    T s_3 = 0;
+                    T s_3[4] = {};
                     const T v_2 = (v ? sum_exp_i[heads] : T(1.0));
+                    #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
                         const T v_3 = sum_product_i[heads * 3 + b] / v_2;
                         const T v_4 = -v_3;
                         const T v_5 = v_4 / v_2;
-                        s_3 += d_y_i[heads * 3 + b] * v_5;
+                        s_3[b] += d_y_i[heads * 3 + b] * v_5;
                     }
-                    dot[heads] = s_3;
+                    dot[heads] = gdsl::sum<4>(s_3);
                 }
                 const bool v_6 = in_degree[i] > T(0.0);
                 for (int64_t heads = 0; heads < 2; ++heads) {
@@ -296,11 +301,12 @@ extern "C" void GAT_backward_1(
                     }
                     T dot[2];
                     for (int64_t heads = 0; heads < 2; ++heads) {
-                        T s = 0;
+                        T s[4] = {};
+                        #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            s += product_j[heads * 3 + b] * h_i[heads * 3 + b];
+                            s[b] += product_j[heads * 3 + b] * h_i[heads * 3 + b];
                         }
-                        dot[heads] = s;
+                        dot[heads] = gdsl::sum<4>(s);
                     }
                     for (int64_t heads = 0; heads < 2; ++heads) {
                         #pragma omp simd
@@ -384,11 +390,12 @@ extern "C" void GAT_backward_2(
                     __builtin_prefetch(left + ahead * 2);
                     T dot[2];
                     for (int64_t heads = 0; heads < 2; ++heads) {
-                        T s = 0;
+                        T s[4] = {};
+                        #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            s += product_i[heads * 3 + b] * h_j[heads * 3 + b];
+                            s[b] += product_i[heads * 3 + b] * h_j[heads * 3 + b];
                         }
-                        dot[heads] = s;
+                        dot[heads] = gdsl::sum<4>(s);
                     }
                     #pragma omp simd
                     for (int64_t heads = 0; heads < 2; ++heads) {
@@ -459,13 +466,14 @@ extern "C" void GAT_backward_3(
                 }
                 T d_x_2[4];
                 for (int64_t a = 0; a < 4; ++a) {
-                    T s = 0;
+                    T s[4] = {};
                     for (int64_t heads = 0; heads < 2; ++heads) {
+                        #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            s += d_h[heads * 3 + b] * weight[a * 6 + heads * 3 + b];
+                            s[b] += d_h[heads * 3 + b] * weight[a * 6 + heads * 3 + b];
                         }
                     }
-                    d_x_2[a] = s;
+                    d_x_2[a] = gdsl::sum<4>(s);
                 }
                 #pragma omp simd
                 for (int64_t a = 0; a < 4; ++a) {

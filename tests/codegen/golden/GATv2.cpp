@@ -85,13 +85,14 @@ extern "C" void GATv2_1(
                     const int64_t ahead = other[e + 8 < stop ? e + 8 : e];
                     __builtin_prefetch(left + ahead * 6);
                     for (int64_t heads = 0; heads < 2; ++heads) {
-                        T s = 0;
+                        T s[4] = {};
+                        #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
                             const T v = left_j[heads * 3 + b] + right_i[heads * 3 + b];
                             const T z = (v > 0 ? v : v * T(0.2));
-                            s += z * att[heads * 3 + b];
+                            s[b] += z * att[heads * 3 + b];
                         }
-                        kept_score[(e - begin) * 2 + heads] = s;
+                        kept_score[(e - begin) * 2 + heads] = gdsl::sum<4>(s);
                     }
                     #pragma omp simd
                     for (int64_t heads = 0; heads < 2; ++heads) {
@@ -172,15 +173,16 @@ extern "C" void GATv2_backward_0(
                 const bool v = in_degree[i] > T(0.0);
                 T dot[2];
                 for (int64_t heads = 0; heads < 2; ++heads) {
-                    T s = 0;
+                    T s[4] = {};
                     const T v_2 = (v ? sum_exp_i[heads] : T(1.0));
+                    #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
                         const T v_3 = sum_product_i[heads * 3 + b] / v_2;
                         const T v_4 = -v_3;
                         const T v_5 = v_4 / v_2;
-                        s += d_y_i[heads * 3 + b] * v_5;
+                        s[b] += d_y_i[heads * 3 + b] * v_5;
                     }
-                    dot[heads] = s;
+                    dot[heads] = gdsl::sum<4>(s);
                 }
                 T left_2[6];
                 for (int n = 0; n < 6; ++n) left_2[n] = 0;
@@ -270,13 +272,14 @@ extern "C" void GATv2_backward_1(
                     __builtin_prefetch(chosen + ahead * 2);
                     T score[2];
                     for (int64_t heads = 0; heads < 2; ++heads) {
-                        T s = 0;
+                        T s[4] = {};
+                        #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
                             const T v = left_i[heads * 3 + b] + right_j[heads * 3 + b];
                             const T z = (v > 0 ? v : v * T(0.2));
-                            s += z * att[heads * 3 + b];
+                            s[b] += z * att[heads * 3 + b];
                         }
-                        score[heads] = s;
+                        score[heads] = gdsl::sum<4>(s);
                     }
                     T exp_2[2];
                     #pragma omp simd
@@ -286,11 +289,12 @@ extern "C" void GATv2_backward_1(
                     }
                     T dot_2[2];
                     for (int64_t heads = 0; heads < 2; ++heads) {
-                        T s_2 = 0;
+                        T s_2[4] = {};
+                        #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            s_2 += product_j[heads * 3 + b] * left_i[heads * 3 + b];
+                            s_2[b] += product_j[heads * 3 + b] * left_i[heads * 3 + b];
                         }
-                        dot_2[heads] = s_2;
+                        dot_2[heads] = gdsl::sum<4>(s_2);
                     }
                     T d_score[2];
                     #pragma omp simd
@@ -314,13 +318,14 @@ extern "C" void GATv2_backward_1(
                 }
                 T dot_3[4];
                 for (int64_t a = 0; a < 4; ++a) {
-                    T s_3 = 0;
+                    T s_3[4] = {};
                     for (int64_t heads = 0; heads < 2; ++heads) {
+                        #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            s_3 += acc_d_left[heads * 3 + b] * weight_l[a * 6 + heads * 3 + b];
+                            s_3[b] += acc_d_left[heads * 3 + b] * weight_l[a * 6 + heads * 3 + b];
                         }
                     }
-                    dot_3[a] = s_3;
+                    dot_3[a] = gdsl::sum<4>(s_3);
                 }
                 #pragma omp simd
                 for (int64_t a = 0; a < 4; ++a) {
@@ -387,21 +392,23 @@ extern "C" void GATv2_backward_2(
                     __builtin_prefetch(left + ahead * 6);
                     T dot_2[2];
                     for (int64_t heads = 0; heads < 2; ++heads) {
-                        T s = 0;
+                        T s[4] = {};
+                        #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            s += product_i[heads * 3 + b] * left_j[heads * 3 + b];
+                            s[b] += product_i[heads * 3 + b] * left_j[heads * 3 + b];
                         }
-                        dot_2[heads] = s;
+                        dot_2[heads] = gdsl::sum<4>(s);
                     }
                     T score[2];
                     for (int64_t heads = 0; heads < 2; ++heads) {
-                        T s_2 = 0;
+                        T s_2[4] = {};
+                        #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
                             const T v = left_j[heads * 3 + b] + right_i[heads * 3 + b];
                             const T z = (v > 0 ? v : v * T(0.2));
-                            s_2 += z * att[heads * 3 + b];
+                            s_2[b] += z * att[heads * 3 + b];
                         }
-                        score[heads] = s_2;
+                        score[heads] = gdsl::sum<4>(s_2);
                     }
                     T d_score[2];
                     #pragma omp simd
@@ -428,13 +435,14 @@ extern "C" void GATv2_backward_2(
                 }
                 T dot_3[4];
                 for (int64_t a = 0; a < 4; ++a) {
-                    T s_3 = 0;
+                    T s_3[4] = {};
                     for (int64_t heads = 0; heads < 2; ++heads) {
+                        #pragma omp simd
                         for (int64_t b = 0; b < 3; ++b) {
-                            s_3 += acc_d_right[heads * 3 + b] * weight_r[a * 6 + heads * 3 + b];
+                            s_3[b] += acc_d_right[heads * 3 + b] * weight_r[a * 6 + heads * 3 + b];
                         }
                     }
-                    dot_3[a] = s_3;
+                    dot_3[a] = gdsl::sum<4>(s_3);
                 }
                 #pragma omp simd
                 for (int64_t a = 0; a < 4; ++a) {

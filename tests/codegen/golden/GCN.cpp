@@ -199,11 +199,12 @@ extern "C" void GCN_backward_1(
                     __builtin_prefetch(h + ahead * 3);
                     const int64_t id_ahead = edge[e + 8 < stop ? e + 8 : e];
                     __builtin_prefetch(w + id_ahead);
-                    T s = 0;
+                    T s[4] = {};
+                    #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        s += d_y_i[b] * h_j[b];
+                        s[b] += d_y_i[b] * h_j[b];
                     }
-                    const T d_norm = s;
+                    const T d_norm = gdsl::sum<4>(s);
                     const T v = d_norm * chosen[j];
                     const T v_2 = v * w[id];
                     acc_sum_product += v_2;
@@ -258,11 +259,12 @@ extern "C" void GCN_backward_2(
                     __builtin_prefetch(d_y + ahead * 3);
                     const int64_t id_ahead = edge[e + 8 < stop ? e + 8 : e];
                     __builtin_prefetch(w + id_ahead);
-                    T s = 0;
+                    T s[4] = {};
+                    #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        s += d_y_j[b] * h_i[b];
+                        s[b] += d_y_j[b] * h_i[b];
                     }
-                    const T d_norm = s;
+                    const T d_norm = gdsl::sum<4>(s);
                     const T v = chosen[j] * w[id];
                     const T v_2 = d_norm * v;
                     acc_sum_product += v_2;
@@ -276,11 +278,12 @@ extern "C" void GCN_backward_2(
                 }
                 T d_x_2[4];
                 for (int64_t a = 0; a < 4; ++a) {
-                    T s_2 = 0;
+                    T s_2[4] = {};
+                    #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        s_2 += acc_d_h[b] * weight[a * 3 + b];
+                        s_2[b] += acc_d_h[b] * weight[a * 3 + b];
                     }
-                    d_x_2[a] = s_2;
+                    d_x_2[a] = gdsl::sum<4>(s_2);
                 }
                 sum_product[i] = acc_sum_product;
                 #pragma omp simd
@@ -358,11 +361,12 @@ extern "C" void GCN_backward_4(
                     __builtin_prefetch(h + ahead * 3);
                     const int64_t id_ahead = edge[e + 8 < stop ? e + 8 : e];
                     __builtin_prefetch(d_w + id_ahead);
-                    T s = 0;
+                    T s[4] = {};
+                    #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        s += d_y_i[b] * h_j[b];
+                        s[b] += d_y_i[b] * h_j[b];
                     }
-                    const T d_norm = s;
+                    const T d_norm = gdsl::sum<4>(s);
                     const T v = d_norm * chosen[j];
                     const T v_2 = v * chosen[i];
                     d_w[id] = v_2 + chosen_2[i];

@@ -88,11 +88,12 @@ extern "C" void SAGE_max_backward_0(
                 const T* __restrict__ d_y_i = d_y + i * 3;
                 T d_a_2[4];
                 for (int64_t a_2 = 0; a_2 < 4; ++a_2) {
-                    T s = 0;
+                    T s[4] = {};
+                    #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        s += d_y_i[b] * weight_l[a_2 * 3 + b];
+                        s[b] += d_y_i[b] * weight_l[a_2 * 3 + b];
                     }
-                    d_a_2[a_2] = s;
+                    d_a_2[a_2] = gdsl::sum<4>(s);
                 }
                 #pragma omp simd
                 for (int64_t a_2 = 0; a_2 < 4; ++a_2) {
@@ -152,11 +153,12 @@ extern "C" void SAGE_max_backward_1(
                 }
                 T dot[4];
                 for (int64_t a = 0; a < 4; ++a) {
-                    T s = 0;
+                    T s[4] = {};
+                    #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
-                        s += d_y_i[b] * weight_r[a * 3 + b];
+                        s[b] += d_y_i[b] * weight_r[a * 3 + b];
                     }
-                    dot[a] = s;
+                    dot[a] = gdsl::sum<4>(s);
                 }
                 #pragma omp simd
                 for (int64_t a = 0; a < 4; ++a) {
