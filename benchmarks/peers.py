@@ -6,9 +6,11 @@ What a library can prepare once for a graph, it prepares here, and that time is 
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -145,7 +147,7 @@ def _pyg_module(layer: Layer, scatter: bool = False, **more: Any) -> nn.Module:
         import torch_geometric.typing as installed
     except ImportError as error:
         raise Unsupported("torch_geometric is not installed") from error
-    if scatter and not installed.WITH_TORCH_SCATTER:
+    if scatter and importlib.util.find_spec("torch_scatter") is None:
         raise Unsupported("torch-scatter is not installed")
     installed.WITH_TORCH_SCATTER = scatter
     peer = layer.pyg
@@ -165,10 +167,6 @@ def _pyg(layer: Layer, case: Case, scatter: bool = False) -> Built:
         return module(x=x, edge_index=case.edge_index, **more)
 
     return Built(call, parameters, lambda: [case.edge_index], 0.0, restore)
-
-
-def _pyg_scatter(layer: Layer, case: Case) -> Built:
-    return _pyg(layer, case, scatter=True)
 
 
 def _pyg_compile(layer: Layer, case: Case) -> Built:
@@ -355,7 +353,7 @@ LIBRARIES = {
 BUILDERS: dict[str, Callable[[Layer, Case], Built]] = {
     "gdsl": _gdsl,
     "pyg": _pyg,
-    "pyg-scatter": _pyg_scatter,
+    "pyg-scatter": partial(_pyg, scatter=True),
     "pyg-sorted": _pyg_sorted,
     "pyg-compile": _pyg_compile,
     "torch.sparse": _torch_sparse,

@@ -19,7 +19,7 @@ from gdsl.codegen.products import FUNCTIONS, Product, block_edges, product_of
 from gdsl.codegen.storage import packed_buffers
 from gdsl.codegen.values import COLUMN, EDGE, GLOBAL, ROW, local_type
 from gdsl.ir.node import Node, walk_below
-from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.ops import ELEMENTWISE, is_heavy
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
 from gdsl.passes.fuse import LEAVES, Kernel, Phase, Plan
@@ -85,11 +85,6 @@ class Stage:
     products: list[Product]
 
 
-def is_heavy(node: Node) -> bool:
-    """Whether a value takes a function of many operations."""
-    return node.op == "random" or (node.op in ELEMENTWISE and ELEMENTWISE[node.op].heavy)
-
-
 class KernelWriter(Nests):
     """The function around the nests: rows, walks over edges, what is declared where."""
 
@@ -124,7 +119,7 @@ class KernelWriter(Nests):
         found: set[Node] = set()
         for node in walk_below(self.roots(), lambda n: () if n in self.buffers else n.inputs):
             reads_one = node.op in ELEMENTWISE and not found.isdisjoint(node.inputs)
-            if node not in self.buffers and (is_heavy(node) or reads_one):
+            if node not in self.buffers and (is_heavy(node.op) or reads_one):
                 found.add(node)
         return found
 
@@ -142,7 +137,7 @@ class KernelWriter(Nests):
             return True
         readers = [u for u in self.users.get(node, ()) if u.op != "gather"]
         wider = any(set(self.space(u)) > set(node.type.names) for u in readers)
-        if is_heavy(node):
+        if is_heavy(node.op):
             return wider or len(self.users.get(node, ())) > 1
         if node.op not in ELEMENTWISE:
             return False

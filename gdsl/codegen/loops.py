@@ -79,13 +79,13 @@ class Nests(Values):
         acc = self.fresh("s")
         last = nest.loops[-1]
         nest.lanes = lanes(last.size)
-        nest.simd = nest.lanes > 0
-        size = f"[{nest.lanes}] = {{}}" if nest.lanes else " = 0"
-        nest.before[depth].append(f"T {acc}{size};")
+        lane = ""
+        if nest.lanes:
+            first = f" - {self.block_var(last)}" if last.size > nest.lanes else ""
+            lane = f"[{self.loop_var(last.name)}{first}]"
+        nest.before[depth].append(f"T {acc}[{nest.lanes}] = {{}};" if nest.lanes else f"T {acc} = 0;")
         product = " * ".join(self.atom(i, index, where, nest) for i in node.inputs)
-        var = self.loop_var(last.name)
-        place = f"[{var} - {self.block_var(last)}]" if last.size > nest.lanes else f"[{var}]"
-        nest.before[len(nest.loops)].append(f"{acc}{place if nest.lanes else ''} += {product};")
+        nest.before[len(nest.loops)].append(f"{acc}{lane} += {product};")
         return f"gdsl::sum<{nest.lanes}>({acc})" if nest.lanes else acc
 
     def block_var(self, dim: Dim) -> str:

@@ -10,8 +10,6 @@ from gdsl.ir.types import Dim
 
 # A sum over a dim is kept in this many parts at most, which are added in pairs at the end.
 MOST_LANES = 16
-# A sum of one number is that number.
-LEAST_LANES = 2
 
 Index = Mapping[str, tuple[str, int]]  # dim name -> (C expression, loops needed around it)
 
@@ -35,7 +33,7 @@ class Cell:
 
 def lanes(size: int) -> int:
     """In how many parts a sum over a dim is kept: a power of two, or 0 for one alone."""
-    return 0 if size < LEAST_LANES else min(MOST_LANES, 1 << (size - 1).bit_length())
+    return 0 if size == 1 else min(MOST_LANES, 1 << (size - 1).bit_length())
 
 
 @dataclass

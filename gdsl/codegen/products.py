@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain, Kind
-from gdsl.passes.layout import is_sparse
+from gdsl.passes.layout import LEAST_WIDTH, is_sparse
 
-# Narrower results than a vector of floats are left to plain loops.
-LEAST_WIDTH = 8
+# Smaller results are left to plain loops.
 LEAST_WORK = 64
 
 # Edges in a block: enough to read the right matrix once for many, few enough that the block stays in the first cache.

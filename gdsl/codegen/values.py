@@ -164,18 +164,15 @@ class Values(Names):
 
     def insert_prefetches(self, at: int) -> None:
         """Ask early for the rows at the other end, and for the edges' own, that the walk will read or write."""
+        pad, later = "    " * self.out.depth, f"e + {PREFETCH_AHEAD} < stop ? e + {PREFETCH_AHEAD} : e"
         columns = [node for node, where in self.pointers if where == COLUMN]
-        lines = [
-            line
-            for index, row, nodes in (("other", "ahead", columns), ("edge", "id_ahead", list(self.edge_rows)))
-            if nodes
-            for line in (
-                f"const int64_t {row} = {index}[e + {PREFETCH_AHEAD} < stop ? e + {PREFETCH_AHEAD} : e];",
-                *(f"__builtin_prefetch({place});" for node in nodes for place in self.lines_of(node, row)),
-            )
-        ]
-        pad = "    " * self.out.depth
-        self.out.lines[at:at] = [pad + line for line in lines]
+        lines = []
+        for index, row, nodes in (("other", "ahead", columns), ("edge", "id_ahead", list(self.edge_rows))):
+            if nodes:
+                lines.append(f"{pad}const int64_t {row} = {index}[{later}];")
+            for node in nodes:
+                lines += [f"{pad}__builtin_prefetch({place});" for place in self.lines_of(node, row)]
+        self.out.lines[at:at] = lines
 
     def lines_of(self, node: Node, row: str) -> list[str]:
         """The first cache lines of a row of a buffer."""

@@ -189,3 +189,8 @@ def torch_function(op: str, bound: int | None, dtype: Any) -> Callable[..., Any]
     names = [f"x{k}" for k in range(entry.arity)]
     text = f"lambda {', '.join(names)}: {entry.torch.format(*names, bound=bound)}"
     return eval(text, {"torch": torch, "gdsl_float": lambda t: t.to(dtype)})
+
+
+def is_heavy(op: str) -> bool:
+    """Whether a value of an op is worth storing rather than computing twice, by its own work alone."""
+    return op == "random" or (op in ELEMENTWISE and ELEMENTWISE[op].heavy)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gdsl.ir.node import Node, users, walk, walk_below
-from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.ops import ELEMENTWISE, is_heavy
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
 
@@ -255,21 +255,12 @@ class _Fuser:
 
     def _is_costly(self, node: Node) -> bool:
         """Whether reading the value once an edge should not mean computing it once an edge."""
-        stack, seen = [node], set()
-        read: set[Node] = set()
-        while stack:
-            n = stack.pop()
-            if n in seen:
-                continue
-            if self.lowering[n] != "row":
-                read |= {n} if n.domain is not Domain.GLOBAL else set()
-                continue
-            seen.add(n)
-            if n.op in ("contract", "reduce", "random") or (n.op in ELEMENTWISE and ELEMENTWISE[n.op].heavy):
-                return True
-            stack.extend(n.inputs)
+        below = list(walk_below([node], lambda n: n.inputs if self.lowering[n] == "row" else ()))
+        computed = [n for n in below if self.lowering[n] == "row"]
+        read = [n for n in below if self.lowering[n] != "row" and n.domain is not Domain.GLOBAL]
         numbers = sum(min(n.type.numel, node.type.numel) for n in read)
-        return len(seen) > 3 or numbers > MOST_READ * node.type.numel
+        many = len(computed) > 3 or numbers > MOST_READ * node.type.numel
+        return many or any(n.op in ("contract", "reduce") or is_heavy(n.op) for n in computed)
 
     # -- slots ---------------------------------------------------------------------------------
 
@@ -590,7 +581,7 @@ def _keep(phases: list[Phase]) -> list[Phase]:
 
 
 def _worth_keeping(node: Node) -> bool:
-    costly = node.op in ("contract", "reduce", "random") or (node.op in ELEMENTWISE and ELEMENTWISE[node.op].heavy)
+    costly = node.op in ("contract", "reduce") or is_heavy(node.op)
     return costly and node.kind is Kind.FLOAT and node.type.numel <= MAX_KEPT
 
 

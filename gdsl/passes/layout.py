@@ -13,8 +13,8 @@ from gdsl.passes.rewrite import Rule
 # Edge operands are multiplied together before a matrix sees them, as long as the product stays this narrow.
 MAX_JOINT_OPERAND = 4096
 
-# An accumulator whose last dim is shorter than this does not fill the lanes of a vector.
-FEW_LANES = 8
+# What is narrower than this is no matrix for a tiled product: it does not fill the lanes of a vector.
+LEAST_WIDTH = 8
 
 # A graph is taken to have more nodes than this when two orders of a product are compared.
 MANY_ROWS = 1000
@@ -129,7 +129,7 @@ def wide_dims_last(node: Node) -> Node | None:
     wide, narrow = (a, b) if a.type.numel > b.type.numel else (b, a)
     if not (_on_edges(a) and _on_edges(b)) or node.type.names != (*wide.type.names, *narrow.type.names):
         return None
-    if not (narrow.dims and narrow.type.numel < FEW_LANES <= wide.type.numel):
+    if not (narrow.dims and narrow.type.numel < LEAST_WIDTH <= wide.type.numel):
         return None
     return build.transpose(build.segment(narrow * wide, node.attr("end"), "sum", node.domain), node.type.names)
 
