@@ -16,9 +16,9 @@ from gdsl.ir.program import Program
 from gdsl.ir.types import Kind
 from gdsl.language.program import TypedProgram
 from gdsl.passes import cost
-from gdsl.passes.fuse import Kernel, Phase, Plan, TorchStep
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower
+from gdsl.passes.plan import Kernel, Phase, Plan, TorchStep
 from gdsl.passes.rewrite import Fired
 from gdsl.runtime import cache
 from gdsl.runtime.execute import C_TYPES, Storage, storage_of

@@ -3,7 +3,6 @@ edges are shared out, what the plan will hold in memory, and what bounds each ke
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -14,11 +13,12 @@ from gdsl.ir.printer import expression, name_nodes
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
 from gdsl.passes import cost, fuse
+from gdsl.passes.dense import iteration_space
 from gdsl.passes.estimate import Work, work
 from gdsl.passes.forecast import Forecast, forecast, size
-from gdsl.passes.fuse import Kernel, Plan, TorchStep
 from gdsl.passes.options import GraphShape
 from gdsl.passes.pipeline import optimise
+from gdsl.passes.plan import Kernel, Plan, TorchStep
 from gdsl.passes.rewrite import Fired
 from gdsl.passes.vendor import sparse_product
 from gdsl.runtime.cpp import partial_sums
@@ -177,11 +177,13 @@ def traffic(found: Inspection, graph: Graph, dtype: torch.dtype) -> dict[str, tu
             moved += cost.evaluate(cost.bytes_moved(kernel, book.width), kernel, book.rows, book.arguments)
             flops += cost.evaluate(cost.flops(kernel), kernel, book.rows, book.arguments)
         for step in plan.steps:
-            if isinstance(step, TorchStep) and step.node.op == "contract":
-                held = [*step.node.inputs, step.node]
+            products = [n for n in step.computed if n.op == "contract"] if isinstance(step, TorchStep) else []
+            if products:
+                held = [*step.buffers, *step.outputs]
                 moved += sum(size(n, book.rows, book.width, book.index_width) for n in held)
-                space = {d.name: d.size for i in step.node.inputs for d in i.dims}
-                flops += 2.0 * math.prod(space.values()) * max(book.rows.get(n.domain, 1) for n in held)
+            for product in products:
+                domains = {n.domain for n in (*product.inputs, product)}
+                flops += 2.0 * iteration_space(product) * max(book.rows.get(d, 1) for d in domains)
         sums[direction] = (moved, flops)
     return sums
 

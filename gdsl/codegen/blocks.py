@@ -23,7 +23,7 @@ from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Kind
-from gdsl.passes.fuse import Kernel
+from gdsl.passes.plan import Kernel
 
 Frame = tuple[Dim, ...]
 

@@ -22,7 +22,7 @@ from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import ELEMENTWISE, is_heavy
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
-from gdsl.passes.fuse import LEAVES, Kernel, Phase, Plan
+from gdsl.passes.plan import LEAVES, Kernel, Phase, Plan
 from gdsl.runtime.philox import CPP_SOURCE as PHILOX
 from gdsl.runtime.schedule import HUB_EDGES
 

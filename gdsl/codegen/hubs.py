@@ -15,7 +15,7 @@ from gdsl.codegen.storage import packed_buffers, partials
 from gdsl.codegen.values import GLOBAL, ROW
 from gdsl.ir.node import Node
 from gdsl.ir.program import Program
-from gdsl.passes.fuse import Kernel, Phase, Plan
+from gdsl.passes.plan import Kernel, Phase, Plan
 from gdsl.runtime.schedule import CHUNK_EDGES
 
 

@@ -15,7 +15,7 @@ HELD_NUMBERS = 4096
 
 # How many numbers of a block a thread takes, by how many such blocks there are: registers must hold those that are
 # alive at a time. Beside them it holds up to so many all along.
-THREAD_NUMBERS = ((14, 32), (20, 16), (40, 8))
+THREAD_NUMBERS = ((12, 32), (20, 16), (40, 8))
 FEWEST_NUMBERS = 4
 THREAD_HELD = 16
 THREADS = 256

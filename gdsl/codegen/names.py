@@ -7,7 +7,7 @@ import re
 from gdsl.ir.node import Node
 from gdsl.ir.printer import describe, expression
 from gdsl.ir.program import Program
-from gdsl.passes.fuse import Kernel
+from gdsl.passes.plan import Kernel
 
 COMMENT_WIDTH = 160
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain, Kind
-from gdsl.passes.fuse import Kernel, Plan, TorchStep
+from gdsl.passes.plan import Kernel, Plan
 
 # Names of stored types that are computed with as float.
 HALVES = frozenset({"bfloat16", "float16"})
@@ -22,7 +22,7 @@ def packed_buffers(plan: Plan, dtype: str, visible: int | None = None) -> frozen
     read = {b for k in plan.kernels for b in k.buffers if b not in written and b.domain is not Domain.GLOBAL}
     inner = {b for b in read if b.op == "graph_value" or b.attr("role") == "saved"}
     outputs = plan.program.nodes
-    again = {o for s in plan.steps for o in (s.node.inputs if isinstance(s, TorchStep) else s.buffers)}
+    again = {o for s in plan.steps for o in s.buffers}
     totals = {o for k in plan.kernels for o in k.all_totals}
     results = (written & set(outputs[:visible])) - again - totals
     if visible is not None:

@@ -19,7 +19,7 @@ from gdsl.codegen.values import EDGE, GLOBAL, ROW
 from gdsl.ir.node import Node
 from gdsl.ir.printer import describe
 from gdsl.ir.program import Program
-from gdsl.passes.fuse import Kernel, Phase
+from gdsl.passes.plan import Kernel, Phase
 from gdsl.runtime.schedule import GPU_CHUNK_EDGES
 
 NUMBERS = {"float": "tl.float32", "double": "tl.float64", "bfloat16": "tl.float32", "float16": "tl.float32"}

@@ -16,7 +16,7 @@ from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Kind
-from gdsl.passes.fuse import Kernel
+from gdsl.passes.plan import Kernel
 
 # Where a value is wanted: at the row being walked, at the other end of the edge, at the edge, or anywhere.
 ROW, COLUMN, EDGE, GLOBAL = "row", "column", "edge", "global"

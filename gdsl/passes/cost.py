@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from gdsl.ir.node import Node, walk
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.types import Dim, Domain, Kind
-from gdsl.passes.fuse import LEAVES, Kernel
 from gdsl.passes.layout import is_sparse
+from gdsl.passes.plan import LEAVES, Kernel
 
 if TYPE_CHECKING:
     import sympy

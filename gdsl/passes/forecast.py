@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain, Kind
-from gdsl.passes.fuse import VIEWS, Kernel, Plan, TorchStep
+from gdsl.passes.plan import VIEWS, Kernel, Plan
 
 # Where a plan's values live, by domain: rows on the graph at hand.
 Rows = Mapping[Domain, int]
@@ -60,10 +60,10 @@ def forecast(
     groups:     partial sums of a total
     """
     end = len(plan.steps)
-    last = {n: k for k, step in enumerate(plan.steps) for n in _read(step)} | dict.fromkeys(plan.program.nodes, end)
+    last = {n: k for k, step in enumerate(plan.steps) for n in step.buffers} | dict.fromkeys(plan.program.nodes, end)
     tensors, scratch = [], []
     for k, step in enumerate(plan.steps):
-        for node in _made(step):
+        for node in step.outputs:
             # A view of a tensor is the tensor.
             bytes_ = 0 if node.op in VIEWS - {"cat"} else size(node, rows, float_bytes, index_bytes)
             tensors.append(Held(node, bytes_, k, last.get(node, k)))
@@ -73,11 +73,3 @@ def forecast(
             scratch += [(k, "kept between walks", kept * float_bytes)] if kept else []
             scratch += [(k, "partial sums", partial * float_bytes)] if partial else []
     return Forecast(tuple(tensors), tuple(scratch), end)
-
-
-def _made(step: Kernel | TorchStep) -> Iterable[Node]:
-    return step.outputs if isinstance(step, Kernel) else [step.node]
-
-
-def _read(step: Kernel | TorchStep) -> Iterable[Node]:
-    return step.buffers if isinstance(step, Kernel) else step.node.inputs

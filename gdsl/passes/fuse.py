@@ -18,12 +18,13 @@ from gdsl.ir.node import Node, users, walk, walk_below
 from gdsl.ir.ops import ELEMENTWISE, is_heavy
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
+from gdsl.passes.dense import DENSE_INTENSITY, absorbed, is_dense, is_sum_of_products, iteration_space
+from gdsl.passes.plan import LEAVES, VIEWS, Kernel, Phase, Plan, Step, TorchStep
 
-LEAVES = frozenset({"load", "const", "iota", "graph_value"})
 REFERENCE_ONLY = frozenset({"scan", "order_rank", "bspline", "bspline_index", "call", "sparse_product"})
 KERNEL_REDUCERS = frozenset({"sum", "max", "min", "mul", "argmax", "argmin"})
 TOTALS = ("total", "row_total")
-VIEWS = frozenset({"reshape", "transpose", "slice", "cat"})
+BY_TORCH = ("torch", "absorbed")
 
 # An accumulator lives in a core's cache while a row is walked.
 MAX_ACCUMULATOR = 1 << 16
@@ -31,91 +32,6 @@ MAX_ACCUMULATOR = 1 << 16
 MAX_KEPT = 64
 # A node value is computed once an edge while that reads at most this many times its own numbers; else once a node.
 MOST_READ = 2
-# A contraction with at most this many multiplications a number read is done in the kernel, else by the BLAS.
-DENSE_INTENSITY = 4
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One walk over the edges of a row.
-
-    accumulators: segment nodes
-    totals:       global sums over all edges (contract with total, scatter)
-    stores:       edge values written out
-    kept:         edge values that later phases of the same row read again
-    """
-
-    accumulators: tuple[Node, ...] = ()
-    totals: tuple[Node, ...] = ()
-    stores: tuple[Node, ...] = ()
-    kept: tuple[Node, ...] = ()
-
-    @property
-    def roots(self) -> tuple[Node, ...]:
-        """What the walk adds to or writes."""
-        return (*self.accumulators, *self.totals, *self.stores)
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A fused kernel, as the code generators read it.
-
-    name:    a C identifier
-    end:     the end whose nodes are the rows, or None for a kernel without edges
-    rows:    the domain of the rows
-    phases:  walks over the edges, in order
-    stores:  node values written out, one row at a time
-    totals:  global sums over all rows
-    buffers: what it reads: loads, and nodes that earlier steps stored
-    """
-
-    name: str
-    end: str | None
-    rows: Domain
-    phases: tuple[Phase, ...]
-    stores: tuple[Node, ...]
-    totals: tuple[Node, ...]
-    buffers: tuple[Node, ...]
-
-    @property
-    def all_totals(self) -> tuple[Node, ...]:
-        """The sums over edges and those over rows."""
-        return (*self.totals, *(t for p in self.phases for t in p.totals))
-
-    @property
-    def kept(self) -> tuple[Node, ...]:
-        """The edge values that one walk over a row leaves for the next."""
-        return tuple(k for p in self.phases for k in p.kept)
-
-    @property
-    def outputs(self) -> tuple[Node, ...]:
-        """Everything it writes, in the order of its arguments."""
-        found = [*self.stores, *self.totals]
-        for phase in self.phases:
-            found += [*phase.stores, *phase.totals]
-        return tuple(found)
-
-
-@dataclass(frozen=True)
-class TorchStep:
-    """One node evaluated by torch: dense products, views, and ops that only the reference has."""
-
-    node: Node
-
-
-Step = Kernel | TorchStep
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A program ready to run: steps in order."""
-
-    program: Program
-    steps: tuple[Step, ...]
-
-    @property
-    def kernels(self) -> tuple[Kernel, ...]:
-        return tuple(s for s in self.steps if isinstance(s, Kernel))
 
 
 def why_torch(node: Node) -> str:
@@ -127,6 +43,7 @@ def why_torch(node: Node) -> str:
         (node.op in REFERENCE_ONLY, f"only the torch backend has `{node.op}`"),
         (node.domain is Domain.GRAPH or node.attr("end") == "g", "pooling over a batch of graphs runs in torch"),
         (node.op == "contract" and is_dense(node), "a product of matrices is left to the BLAS"),
+        (is_sum_of_products(node), "the BLAS adds up products, and a bias to them, as it makes them"),
         (node.op == "segment" and reducer not in KERNEL_REDUCERS, f"no kernel has the aggregator `{reducer}`"),
         (node.op == "segment" and len(node.inputs) == 2, "which places of an extreme by kind stay empty is known last"),
         (
@@ -161,20 +78,13 @@ def _why_apart(node: Node, maker: Kernel, reader: Kernel) -> str:
 Slot = tuple[int, str | None]
 
 
-def is_dense(node: Node) -> bool:
-    """Whether a contraction of row values is a real matrix product, best left to the BLAS."""
-    work = _iteration_space(node)
-    read = sum(o.type.numel for o in node.inputs if o.domain is not Domain.GLOBAL)
-    return work > DENSE_INTENSITY * max(read, node.type.numel)
-
-
 def _is_plain_total(node: Node) -> bool:
     """Whether a sum over rows only reads its operands once: a matrix product of them is best left to the BLAS."""
     per_row = [i for i in node.inputs if i.domain is not Domain.GLOBAL]
     domains = {i.domain for i in per_row}
     if len(domains) != 1 or not domains <= {Domain.NODE, Domain.SOURCE, Domain.TARGET}:
         return False
-    few = _iteration_space(node) <= DENSE_INTENSITY * sum(i.type.numel for i in per_row)
+    few = iteration_space(node) <= DENSE_INTENSITY * sum(i.type.numel for i in per_row)
     return node.op == "scatter" or (node.op == "contract" and node.attr("total") and few)
 
 
@@ -183,14 +93,6 @@ def _fits_a_kernel(node: Node) -> bool:
     reducer = node.attr("reducer")
     by_extreme = len(node.inputs) == 2 and reducer in ("max", "min")
     return reducer in KERNEL_REDUCERS and node.type.numel <= MAX_ACCUMULATOR and not by_extreme
-
-
-def _iteration_space(node: Node) -> int:
-    sizes = {d.name: d.size for o in node.inputs for d in o.dims}
-    work = 1
-    for size in sizes.values():
-        work *= size
-    return work
 
 
 class _Fuser:
@@ -204,6 +106,7 @@ class _Fuser:
         self.lowering = {}
         for node in self.order:
             self.lowering[node] = self._lower(node)
+        self.absorbed = self._absorb()
         self._settle_views()
         self.stored = {n for n in self.order if self._must_store(n)}
         self.slots: dict[Node, Slot] = {}
@@ -212,7 +115,8 @@ class _Fuser:
     # -- what kind of step computes a node -----------------------------------------------------
 
     def _lower(self, node: Node) -> str:
-        """leaf | torch | edge (in a walk) | row (per node, in a kernel) | segment | total | row_total."""
+        """leaf | torch | absorbed (in a torch step) | edge (in a walk) | row (per node, in a kernel) | segment | total
+        | row_total."""
         if node.op in LEAVES:
             return "leaf"
         if node.op in REFERENCE_ONLY or node.domain is Domain.GRAPH:
@@ -232,13 +136,23 @@ class _Fuser:
             return "torch"
         return "row"
 
+    def _absorb(self) -> dict[Node, frozenset[Node]]:
+        """Leave sums of dense products to torch; what each of them absorbs."""
+        found = {}
+        for node in reversed(self.order):
+            inner = absorbed(node, self.users, self.outputs) if self.lowering[node] == "row" else None
+            if inner:
+                found[node] = inner
+                self.lowering |= {node: "torch", **dict.fromkeys(inner, "absorbed")}
+        return found
+
     def _settle_views(self) -> None:
         """A view of node values is free in torch; inside a kernel it is index arithmetic."""
         for node in self.order:
             if node.op not in VIEWS or self.lowering[node] != "row":
                 continue
             free = node.op == "reshape" and self.lowering[node.inputs[0]] in ("leaf", "torch")
-            outside = all(self.lowering[u] == "torch" for u in self.users[node])
+            outside = all(self.lowering[u] in BY_TORCH for u in self.users[node])
             if free or outside:
                 self.lowering[node] = "torch"
 
@@ -247,7 +161,7 @@ class _Fuser:
         how = self.lowering[node]
         if how in ("leaf", "torch", *TOTALS):
             return True
-        if node in self.outputs or any(self.lowering[u] == "torch" for u in self.users[node]):
+        if node in self.outputs or any(self.lowering[u] in BY_TORCH for u in self.users[node]):
             return True
         if how == "row" and any(u.op == "gather" for u in self.users[node]):
             return self._is_costly(node)
@@ -289,6 +203,8 @@ class _Fuser:
         for operand in node.inputs:
             rank = max(rank, self._complete(operand))
         return (rank, None)
+
+    _slot_absorbed = _slot_torch
 
     def _complete(self, node: Node) -> int:
         """The first rank at which all rows of the value can be read."""
@@ -389,18 +305,24 @@ class _Draft:
         self.nodes: list[Node] = []
 
 
+_Unit = _Draft | TorchStep
+
+
+def _made(unit: _Unit) -> Sequence[Node]:
+    return unit.outputs if isinstance(unit, TorchStep) else unit.nodes
+
+
 def fuse(program: Program) -> Plan:
     """Group the program's nodes into kernels and torch steps, in an order that can run."""
     fuser = _Fuser(program)
     fuser.assign()
     fuser.sink()
-    drafts = _merge(fuser, fuser.kernels())
-    made_by: dict[Node, _Draft] = {n: d for d in drafts for n in d.nodes}
-    steps: list[Step] = []
-    kernels = {id(d): _finish(fuser, d, made_by, k) for k, d in enumerate(drafts)}
-    torch_nodes = [n for n in fuser.order if fuser.lowering[n] == "torch"]
-    for unit in _schedule(fuser, drafts, torch_nodes, made_by):
-        steps.append(TorchStep(unit) if isinstance(unit, Node) else kernels[id(unit)])
+    torch_steps = [
+        TorchStep(n, fuser.absorbed.get(n, frozenset())) for n in fuser.order if fuser.lowering[n] == "torch"
+    ]
+    drafts = _merge(fuser, fuser.kernels(), torch_steps)
+    kernels = {id(d): _finish(fuser, d, drafts, k) for k, d in enumerate(drafts)}
+    steps = [u if isinstance(u, TorchStep) else kernels[id(u)] for u in _schedule(fuser, drafts, torch_steps)]
     return Plan(program, _renamed(program, tuple(steps)))
 
 
@@ -446,26 +368,20 @@ def _is_read(fuser: _Fuser, draft: _Draft, node: Node) -> bool:
     return fuser.slots[node][1] is not None
 
 
-def _dependencies(fuser: _Fuser, units: Sequence[_Draft | Node], made_by: Mapping[Node, _Draft]) -> dict[int, set[int]]:
+def _dependencies(fuser: _Fuser, units: Sequence[_Unit]) -> dict[int, set[int]]:
+    made_by = {n: id(u) for u in units for n in _made(u)}
     found: dict[int, set[int]] = {}
     for unit in units:
-        needs = set(unit.inputs) if isinstance(unit, Node) else _needs(fuser, unit)
-        found[id(unit)] = set()
-        for node in needs:
-            if fuser.lowering[node] == "torch":
-                found[id(unit)].add(id(node))
-            elif node in made_by:
-                found[id(unit)].add(id(made_by[node]))
+        needs = unit.buffers if isinstance(unit, TorchStep) else _needs(fuser, unit)
+        found[id(unit)] = {made_by[node] for node in needs if node in made_by}
     return found
 
 
-def _schedule(
-    fuser: _Fuser, drafts: Sequence[_Draft], torch_nodes: Sequence[Node], made_by: Mapping[Node, _Draft]
-) -> Iterable[_Draft | Node]:
-    units: list[_Draft | Node] = [*torch_nodes, *drafts]
+def _schedule(fuser: _Fuser, drafts: Sequence[_Draft], torch_steps: Sequence[TorchStep]) -> Iterable[_Unit]:
+    units: list[_Unit] = [*torch_steps, *drafts]
     position = {n: k for k, n in enumerate(fuser.order)}
-    units.sort(key=lambda u: position[u] if isinstance(u, Node) else max(position[n] for n in u.nodes))
-    waiting = _dependencies(fuser, units, made_by)
+    units.sort(key=lambda u: max(position[n] for n in _made(u)))
+    waiting = _dependencies(fuser, units)
     done: set[int] = set()
     while units:
         ready = next((u for u in units if waiting[id(u)] <= done), None)
@@ -476,14 +392,12 @@ def _schedule(
         yield ready
 
 
-def _merge(fuser: _Fuser, drafts: list[_Draft]) -> list[_Draft]:
+def _merge(fuser: _Fuser, drafts: list[_Draft], torch_steps: Sequence[TorchStep]) -> list[_Draft]:
     """Join kernels over the same rows when neither needs the other, even at a distance."""
-    torch_nodes = [n for n in fuser.order if fuser.lowering[n] == "torch"]
     changed = True
     while changed:
         changed = False
-        made_by = {n: d for d in drafts for n in d.nodes}
-        direct = _dependencies(fuser, [*torch_nodes, *drafts], made_by)
+        direct = _dependencies(fuser, [*torch_steps, *drafts])
         below = _closure(direct)
         for a in drafts:
             for b in drafts:
@@ -509,7 +423,7 @@ def _closure(direct: Mapping[int, set[int]]) -> dict[int, set[int]]:
 # ------------------------------------------------------------------------------- phases
 
 
-def _finish(fuser: _Fuser, draft: _Draft, made_by: Mapping[Node, _Draft], number: int) -> Kernel:
+def _finish(fuser: _Fuser, draft: _Draft, drafts: Sequence[_Draft], number: int) -> Kernel:
     """Split a draft into phases and decide what it stores and keeps."""
     own = set(draft.nodes)
 
@@ -537,7 +451,7 @@ def _finish(fuser: _Fuser, draft: _Draft, made_by: Mapping[Node, _Draft], number
             )
         )
     phases = _keep(phases)
-    needed_outside = _read_outside(fuser, draft, made_by)
+    needed_outside = _read_outside(fuser, draft, drafts)
     stores = tuple(
         n for n in draft.nodes if fuser.lowering[n] in ("row", "segment") and (n in fuser.stored or n in needed_outside)
     )
@@ -557,9 +471,9 @@ def _is_known(node: Node) -> bool:
     return node.op in ("const", "iota") or node.attr("what") in ("edge_id", "node_id")
 
 
-def _read_outside(fuser: _Fuser, draft: _Draft, made_by: Mapping[Node, _Draft]) -> set[Node]:
+def _read_outside(fuser: _Fuser, draft: _Draft, drafts: Sequence[_Draft]) -> set[Node]:
     own, found = set(draft.nodes), set()
-    for other in {id(d): d for d in made_by.values()}.values():
+    for other in drafts:
         if other is not draft:
             found |= _needs(fuser, other) & own
     return found

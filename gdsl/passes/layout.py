@@ -8,6 +8,7 @@ from gdsl.ir import build
 from gdsl.ir.node import Node, walk_below
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes import simplify
+from gdsl.passes.dense import is_sum_of_products
 from gdsl.passes.rewrite import Rule
 
 # Edge operands are multiplied together before a matrix sees them, as long as the product stays this narrow.
@@ -142,4 +143,26 @@ def turned_operand(node: Node) -> Node | None:
     return build.contract(inputs, node.attr("reduce"), total=bool(node.attr("total")), order=node.type.names)
 
 
-RULES: list[Rule] = [pairwise, joint_operand, summed_dims_first, sparse_rows_first, wide_dims_last, turned_operand]
+def products_together(node: Node) -> Node | None:
+    """p + r + q --> p + q + r, where p and q are dense products of node values with matrices, and r is not: the BLAS
+    adds p and q up"""
+    if node.op != "add":
+        return None
+    for q, rest in (node.inputs, node.inputs[::-1]):
+        if not is_sum_of_products(q) or rest.op != "add" or is_sum_of_products(rest):
+            continue
+        for p, r in (rest.inputs, rest.inputs[::-1]):
+            if is_sum_of_products(p) and p.type == q.type == node.type:
+                return (p + q) + r
+    return None
+
+
+RULES: list[Rule] = [
+    pairwise,
+    joint_operand,
+    summed_dims_first,
+    sparse_rows_first,
+    wide_dims_last,
+    turned_operand,
+    products_together,
+]

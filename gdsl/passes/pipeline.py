@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gdsl.ir import build
-from gdsl.ir.node import Node, substitute, walk
+from gdsl.ir.node import Node, substitute, users, walk
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.printer import describe
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
-from gdsl.passes import algebra, distribute, fuse, hoist, layout, simplify, vendor
+from gdsl.passes import algebra, dense, distribute, fuse, hoist, layout, simplify, vendor
 from gdsl.passes.differentiate import gradients
 from gdsl.passes.options import Options
+from gdsl.passes.plan import LEAVES, VIEWS, Plan
 from gdsl.passes.reassociate import reassociate
 from gdsl.passes.rewrite import Fired, rewrite
 
@@ -35,7 +36,7 @@ def finish(program: Program, log: list[Fired] | None = None) -> Program:
     return rewrite(algebra.one_order(program, log), LAST_RULES, log)
 
 
-def lower(program: Program, options: Options, log: list[Fired] | None = None) -> fuse.Plan:
+def lower(program: Program, options: Options, log: list[Fired] | None = None) -> Plan:
     """From a program to a plan of kernels and torch steps."""
     if not options.optimise:
         return fuse.fuse(rewrite(program, [simplify.drop_stop_gradient]))
@@ -128,8 +129,8 @@ def _worth_reading(program: Program, raw: Sequence[Node], keep: frozenset[Node] 
 
 def _dense_operands(program: Program) -> frozenset[Node]:
     """Elementwise values of nodes that a product left to the BLAS reads."""
-    dense = [n for n in walk(program.nodes) if n.op == "contract" and fuse.is_dense(n)]
-    read = {i for n in dense if n.domain is not Domain.EDGE for i in n.inputs}
+    products = [n for n in walk(program.nodes) if n.op == "contract" and dense.is_dense(n)]
+    read = {i for n in products if n.domain is not Domain.EDGE for i in n.inputs}
     return frozenset(i for i in read if i.op in ELEMENTWISE and i.domain not in (Domain.EDGE, Domain.GLOBAL))
 
 
@@ -141,6 +142,8 @@ def _forward_values(
     ``stored`` lie in memory whether or not the backward reads them.
     """
     forward = set(walk(program.nodes))
+    read_by = users(program.nodes)
+    summed = {n for n in forward if dense.absorbed(n, read_by, program.nodes)}
     found: dict[Node, None] = {}
     seen: set[Node] = set()
     stack = list(reversed(raw))
@@ -151,7 +154,8 @@ def _forward_values(
         seen.add(node)
         choice = options.choice("save")
         free = node in stored and choice != "nothing"
-        if node in keep if keep is not None else free or worth_saving(node, forward, choice):
+        made = node in summed and choice == "auto"
+        if node in keep if keep is not None else free or made or worth_saving(node, forward, choice):
             found.setdefault(node)
         else:
             stack.extend(reversed(node.inputs))
@@ -165,12 +169,12 @@ def worth_saving(node: Node, forward: set[Node], choice: str = "auto") -> bool:
     a maximum are kept although the forward result does not need them: finding them takes the same walk. By choice
     "all" node values are kept, or "nothing" but the winners, which only the forward pass can tell.
     """
-    if node.domain in (Domain.EDGE, Domain.GLOBAL) or node.op in fuse.LEAVES:
+    if node.domain in (Domain.EDGE, Domain.GLOBAL) or node.op in LEAVES:
         return False
     if node.op == "segment" and node.kind is Kind.INT:
         return True
     if choice == "nothing" or node not in forward:
         return False
     if choice == "all":
-        return node.kind is Kind.FLOAT and node.op not in fuse.VIEWS
-    return node.op in ("segment", "scan", "order_rank") or (node.op == "contract" and fuse.is_dense(node))
+        return node.kind is Kind.FLOAT and node.op not in VIEWS
+    return node.op in ("segment", "scan", "order_rank") or (node.op == "contract" and dense.is_dense(node))

@@ -17,7 +17,7 @@ from gdsl.codegen.reference import Frame
 from gdsl.codegen.storage import partials
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
-from gdsl.passes.fuse import Kernel, Plan
+from gdsl.passes.plan import Kernel, Plan
 from gdsl.runtime import cache
 from gdsl.runtime.execute import Storage
 from gdsl.runtime.graph import Order

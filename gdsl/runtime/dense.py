@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from operator import itemgetter
 
+import torch
 from torch import Tensor
 
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
+from gdsl.passes.plan import TorchStep
 
 Product = Callable[[Sequence[Tensor]], Tensor]
 
@@ -22,6 +24,45 @@ def matrix_product(node: Node) -> Product | None:
     if node.op != "contract" or len(node.inputs) != 2:
         return None
     return _sum_over_rows(node) if node.attr("total") else _rows_by_matrix(node)
+
+
+def sum_of_products(step: TorchStep) -> Product:
+    """A function of what the step reads that gives its node: the products added up as they are made.
+
+    All it reads must have their rows and dims written out.
+    """
+    reads, node = step.buffers, step.node
+    products, biases = [], []
+    for term in step.computed:
+        if term.op != "contract":
+            biases += [reads.index(i) for i in term.inputs if i in reads]
+            continue
+        rows, matrix = sorted(term.inputs, key=lambda i: i.domain is Domain.GLOBAL)
+        order = (*rows.type.names, *node.type.names)
+        turn = tuple(matrix.type.names.index(name) for name in order)
+        products.append((reads.index(rows), rows.type.numel, reads.index(matrix), turn))
+    return partial(_added_up, products, biases, node.type.numel, node.type.shape)
+
+
+def _added_up(
+    products: Sequence[tuple[int, int, int, tuple[int, ...]]],
+    biases: Sequence[int],
+    width: int,
+    shape: tuple[int, ...],
+    args: Sequence[Tensor],
+) -> Tensor:
+    pairs = [
+        (args[rows].view(-1, depth), args[matrix].permute(turn).reshape(depth, width))
+        for rows, depth, matrix, turn in products
+    ]
+    if biases:
+        bias = args[biases[0]] if len(biases) == 1 else torch.stack([args[k] for k in biases]).sum(0)
+        made = torch.addmm(bias.view(width), *pairs[0])
+    else:
+        made = torch.mm(*pairs[0])
+    for rows, matrix in pairs[1:]:
+        made.addmm_(rows, matrix)
+    return made.view(-1, *shape)
 
 
 def view(node: Node) -> Product | None:

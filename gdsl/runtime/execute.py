@@ -16,8 +16,8 @@ from gdsl.codegen.storage import packed_buffers
 from gdsl.codegen.values import c_type
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain, Kind
-from gdsl.passes.fuse import Kernel, Plan, TorchStep
-from gdsl.runtime.dense import Product, matrix_product, view
+from gdsl.passes.plan import Kernel, Plan, TorchStep
+from gdsl.runtime.dense import Product, matrix_product, sum_of_products, view
 
 # The C++ names of what kernels compute with and count in.
 C_TYPES = {
@@ -118,10 +118,15 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Torch:
-    """A node evaluated by torch; ``product`` where that is one matrix product, or a view, for these shapes."""
+    """A step of torch; ``product`` where that is a sum of matrix products, or a view, for these shapes.
 
-    node: Node
+    whole: whether what it reads has all its rows and dims written out
+    """
+
+    step: TorchStep
+    reads: tuple[Node, ...]
     product: Product | None
+    whole: bool
 
 
 class KernelPlan:
@@ -132,7 +137,7 @@ class KernelPlan:
         launches = import_module(BACKENDS[backend]).bind(plan, self.storage) if plan.kernels else {}
         written = {o for k in plan.kernels for o in k.outputs}
         self.steps = [
-            _torch_step(s.node, written) if isinstance(s, TorchStep) else _call(s, launches[s], self.storage)
+            _torch_step(s, written) if isinstance(s, TorchStep) else _call(s, launches[s], self.storage)
             for s in plan.steps
         ]
         self.releases = _last_uses(plan)
@@ -147,15 +152,12 @@ class KernelPlan:
             frame = replace(frame, dtype=storage.dtype)
         for step, dead in zip(self.steps, self.releases, strict=True):
             if isinstance(step, _Torch):
-                args = [_fetch(i, memory, frame) for i in step.node.inputs]
+                args = [_fetch(i, memory, frame) for i in step.reads]
                 if half:
                     args = [a.float() if a.dtype in HALF else a for a in args]
-                if step.product is not None:
-                    made = step.product([a if a.is_contiguous() else a.contiguous() for a in args])
-                else:
-                    made = reference.evaluate(step.node, args, frame)
-                narrow = half and made.dtype is storage.dtype and step.node.domain is not Domain.GLOBAL
-                memory[step.node] = made.to(storage.stored) if narrow else made
+                made, node = _evaluate(step, args, frame), step.step.node
+                narrow = half and made.dtype is storage.dtype and node.domain is not Domain.GLOBAL
+                memory[node] = made.to(storage.stored) if narrow else made
             else:
                 _launch(step, memory, frame)
             for node in dead:
@@ -173,9 +175,17 @@ class KernelPlan:
 _WHOLE = frozenset({"load", "contract", "cat", "slice", "reshape", "segment", "gather", "scatter"})
 
 
-def _torch_step(node: Node, written: set[Node]) -> _Torch:
-    whole = all(i in written or i.op in _WHOLE for i in node.inputs)
-    return _Torch(node, (matrix_product(node) or view(node)) if whole else None)
+def _torch_step(step: TorchStep, written: set[Node]) -> _Torch:
+    product = sum_of_products(step) if step.absorbed else matrix_product(step.node) or view(step.node)
+    reads = step.buffers if step.absorbed else step.node.inputs
+    return _Torch(step, reads, product, all(i in written or i.op in _WHOLE for i in reads))
+
+
+def _evaluate(step: _Torch, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    if step.product is None:
+        return reference.evaluate(step.step.node, args, frame)
+    pairs = zip(args, step.reads, strict=True)
+    return step.product([a if step.whole and a.is_contiguous() else reference.full(a, i.type, frame) for a, i in pairs])
 
 
 def _call(kernel: Kernel, launch: Launch, storage: Storage) -> _Call:
@@ -199,7 +209,7 @@ def _last_uses(plan: Plan) -> list[tuple[Node, ...]]:
     outputs = set(plan.program.nodes)
     last: dict[Node, int] = {}
     for k, step in enumerate(plan.steps):
-        for node in step.node.inputs if isinstance(step, TorchStep) else step.buffers:
+        for node in step.buffers:
             last[node] = k
     return [tuple(n for n, at in last.items() if at == k and n not in outputs) for k in range(len(plan.steps))]
 

@@ -23,7 +23,7 @@ from gdsl.codegen.launch import configure
 from gdsl.codegen.storage import partials
 from gdsl.codegen.triton import Function
 from gdsl.errors import CompilerError, InputError
-from gdsl.passes.fuse import Kernel
+from gdsl.passes.plan import Kernel
 from gdsl.runtime.execute import Storage
 
 # Name -> what Triton calls it: backend, architecture, threads of a warp.

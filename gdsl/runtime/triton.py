@@ -28,7 +28,7 @@ from gdsl.codegen.storage import partials
 from gdsl.codegen.triton import Function
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
-from gdsl.passes.fuse import Kernel, Plan
+from gdsl.passes.plan import Kernel, Plan
 from gdsl.runtime import tune
 from gdsl.runtime.execute import Storage
 from gdsl.runtime.graph import Degrees, Order

@@ -25,6 +25,12 @@ won = b.elementwise("where", b.elementwise("eq", winner, number), b.gather(x, "i
 v, comp = load("v", G, B, C), load("comp", G, A, C)
 y, z = load("y", N, A), load("z", N, B)
 
+# Wide enough for products that are left to the BLAS.
+P, Q = Dim("p", 6), Dim("q", 6)
+h, g = load("h", N, P), load("g", N, P)
+hw, gw = b.matmul(h, load("hw", G, P, Q)), b.matmul(g, load("gw", G, P, Q))
+sums, bias = b.segment(load("o", E, Q), "i", "sum", N), load("bias", G, Q)
+
 CASES: list[tuple[Rule, Node, str, str]] = [
     (layout.pairwise, b.contract([y, w, v], ["a", "b"]), "sum[a, b](y * w * v)", "sum[a](sum[b](w * v) * y)"),
     (layout.pairwise, b.contract([z, y, w], ["a", "b"]), "sum[a, b](z * y * w)", "sum[a](sum[b](z * w) * y)"),
@@ -55,6 +61,24 @@ CASES: list[tuple[Rule, Node, str, str]] = [
         b.contract([e, b.transpose(turned, ["a", "b"])], ["a"]),
         "sum[a](e * transpose(w; a, b))",
         "sum[a](e * transpose(w; a, b))",
+    ),
+    (
+        layout.products_together,
+        hw + sums + gw,
+        "sum[p](h * hw) + sum@i(o) + sum[p](g * gw)",
+        "sum[p](h * hw) + sum[p](g * gw) + sum@i(o)",
+    ),
+    (
+        layout.products_together,
+        gw + (sums + (hw + bias)),
+        "sum[p](g * gw) + (sum@i(o) + (sum[p](h * hw) + bias))",
+        "sum[p](h * hw) + bias + sum[p](g * gw) + sum@i(o)",
+    ),
+    (
+        layout.products_together,
+        hw + bias + gw,
+        "sum[p](h * hw) + bias + sum[p](g * gw)",
+        "sum[p](h * hw) + bias + sum[p](g * gw)",
     ),
 ]
 IDS = [f"{rule.__name__}: {before}" for rule, _, before, _ in CASES]

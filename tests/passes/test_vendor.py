@@ -8,9 +8,9 @@ import torch
 import gdsl
 from gdsl.ir.printer import expression
 from gdsl.ir.program import Program
-from gdsl.passes.fuse import TorchStep
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import lower
+from gdsl.passes.plan import TorchStep
 from gdsl.passes.vendor import sparse_product
 from tests.programs import harness
 

@@ -5,6 +5,8 @@ The values stay tame (every step squashes or averages), so that gradients compar
 
 from __future__ import annotations
 
+import functools
+import operator
 import random
 from collections.abc import Callable
 
@@ -21,8 +23,9 @@ SMOOTH = ("tanh", "sigmoid", "sin", "cos", "erf")
 class Writer:
     """Adds one random value after another; every choice comes from one seed."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, layers: bool):
         self.random = random.Random(seed)
+        self.layers = layers
         self.nodes: list[Node] = []
         self.edges: list[Node] = []
         self.params = 0
@@ -46,6 +49,8 @@ class Writer:
             self.step()
         if not any(n.op == "segment" for n in self.nodes):
             self.aggregate()
+        if self.layers:
+            self.nodes.append(self.layer())
         outputs = [("y", self.nodes[-1])]
         if self.random.random() < 0.3:
             outputs.append(("z", self.pick(self.nodes + self.edges)))
@@ -53,6 +58,8 @@ class Writer:
         return Program("Random", tuple(outputs), names)
 
     def step(self) -> None:
+        if self.layers:
+            self.nodes.append(self.layer())
         self.random.choice((self.read, self.read, self.aggregate, self.aggregate, self.on_nodes, self.on_edges))()
 
     def read(self) -> None:
@@ -113,6 +120,19 @@ class Writer:
         weight = self.param((a.dims[-1], self.random.choice(new))) if new else self.param((a.dims[-1],))
         return 0.5 * build.matmul(a, weight)
 
+    def layer(self) -> Node:
+        """Products of a few node values with matrices, and biases, in any order."""
+        out = self.dims(self.random.randint(1, 2))
+        terms = [self.param(out) for _ in range(self.random.randint(0, 2))]
+        for _ in range(self.random.randint(1, 3)):
+            a = self.pick(self.nodes)
+            clash = {d.name for d in out} & set(a.type.names)
+            a = build.sum_dims(a, clash) * 0.5 if clash else a
+            matrix = self.param((*self.random.sample(a.dims, len(a.dims)), *out))
+            terms.append(build.contract([a, 0.3 * matrix], a.type.names, order=[d.name for d in out]))
+        self.random.shuffle(terms)
+        return functools.reduce(operator.add, terms)
+
     def over_dim(self, a: Node) -> Node:
         if not a.dims:
             return a
@@ -147,6 +167,6 @@ class Writer:
         {Domain.NODE: self.nodes, Domain.EDGE: self.edges}[node.domain].append(node)
 
 
-def write(seed: int, steps: int) -> Program:
-    """The random program of a seed."""
-    return Writer(seed).program(steps)
+def write(seed: int, steps: int, layers: bool = False) -> Program:
+    """The random program of a seed; with layers of dense products between its steps, where that is asked for."""
+    return Writer(seed, layers).program(steps)

@@ -17,6 +17,7 @@ from gdsl.codegen.reference import Frame
 from gdsl.ir.printer import print_program
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
+from gdsl.passes import dense
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
 from gdsl.runtime.autograd import Runner
@@ -41,7 +42,18 @@ def tensors(program: Program, graph: Graph, seed: int) -> list[Tensor]:
 
 @pytest.mark.parametrize("seed", range(COUNT))
 def test_random_program(seed: int) -> None:
-    program = random_programs.write(seed, 4 + seed % 12)
+    check(random_programs.write(seed, 4 + seed % 12), seed, triton=True)
+
+
+@pytest.mark.parametrize("seed", range(1000, 1000 + COUNT))
+def test_with_every_product_left_to_the_blas(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for wide layers, where it takes the products of nodes, and sums of them."""
+    monkeypatch.setattr(dense, "DENSE_INTENSITY", 0)
+    check(random_programs.write(seed, 2 + seed % 4, layers=True), seed, triton=False)
+
+
+def check(program: Program, seed: int, triton: bool) -> None:
+    """All that a program gives on a graph, by each backend, against plain torch."""
     nodes, edges = GRAPHS[seed % len(GRAPHS)]
     graph = Graph(harness.random_edges(nodes, edges, seed), nodes)
     frame = Frame(graph, torch.float64, torch.device("cpu"))
@@ -55,8 +67,8 @@ def test_random_program(seed: int) -> None:
         ("torch", program, plain),
         ("cpp", optimise(program), Options()),
         ("cpp", program, plain),
-        ("triton", optimise(program), Options()),
-        *([("triton", program, plain)] if seed % 4 == 0 else []),
+        *([("triton", optimise(program), Options())] if triton else []),
+        *([("triton", program, plain)] if triton and seed % 4 == 0 else []),
     ]:
         runner = Runner(made, backend, torch.float64, torch.int32, options)
         outputs = runner([by_name[n.attr("name")] for n in runner.inputs], frame)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from itertools import permutations
 
 import pytest
 import torch
 
 from gdsl.ir import build
+from gdsl.ir.node import walk
 from gdsl.ir.types import Dim, Domain, Type
-from gdsl.runtime.dense import matrix_product, view
+from gdsl.passes.plan import TorchStep
+from gdsl.runtime.dense import matrix_product, sum_of_products, view
 
 A, B, C = Dim("a", 2), Dim("b", 3), Dim("c", 4)
 
@@ -45,6 +49,32 @@ def test_a_product_that_keeps_a_dim_of_both_is_none() -> None:
     x = build.load("x", Type(Domain.NODE, (A, B)), "input")
     w = build.load("w", Type(Domain.GLOBAL, (A, B, C)), "param")
     assert matrix_product(build.contract([x, w], ["b"])) is None
+
+
+@pytest.mark.parametrize("biases", [0, 1, 2])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_sums_of_products(count: int, biases: int) -> None:
+    """Of rows of different depths, by matrices that lie in any order, to two dims."""
+    dims, shape = Type(Domain.GLOBAL, (B, C)), (5, 3, 4)
+    terms, values, wanted = [], {}, torch.zeros(shape)
+    for k, order in zip(range(count), ([A, B, C], [C, A, B], [B, C, A]), strict=False):
+        rows = build.load(f"x{k}", Type(Domain.NODE, (A,)), "input")
+        matrix = build.load(f"w{k}", Type(Domain.GLOBAL, tuple(order)), "param")
+        terms.append(build.contract([matrix, rows] if k % 2 else [rows, matrix], ["a"], order=["b", "c"]))
+        values |= {rows: torch.randn(5, 2), matrix: torch.randn([d.size for d in order])}
+        letters = "".join(d.name for d in order)
+        wanted = wanted + torch.einsum(f"na,{letters}->nbc", values[rows], values[matrix])
+    for k in range(biases):
+        bias = build.load(f"b{k}", dims, "param")
+        terms.append(bias)
+        values[bias] = torch.randn(3, 4)
+        wanted = wanted + values[bias]
+    node = functools.reduce(operator.add, terms)
+    inner = frozenset(n for n in walk([node]) if n is not node and n.domain is Domain.NODE and n.op != "load")
+    step = TorchStep(node, inner)
+    found = sum_of_products(step)([values[n] for n in step.buffers])
+    torch.testing.assert_close(found, wanted)
+    assert found.is_contiguous()
 
 
 @pytest.mark.parametrize("domain", [Domain.NODE, Domain.GLOBAL])

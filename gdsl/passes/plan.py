@@ -1,0 +1,116 @@
+"""Plans: what fusion makes of a program, and what the code generators and the runtime read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gdsl.ir.node import Node, walk_below
+from gdsl.ir.program import Program
+from gdsl.ir.types import Domain
+
+# Values that no step of a plan computes.
+LEAVES = frozenset({"load", "const", "iota", "graph_value"})
+# What is another look at a value that lies in memory already, but for `cat`.
+VIEWS = frozenset({"reshape", "transpose", "slice", "cat"})
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One walk over the edges of a row.
+
+    accumulators: segment nodes
+    totals:       global sums over all edges (contract with total, scatter)
+    stores:       edge values written out
+    kept:         edge values that later phases of the same row read again
+    """
+
+    accumulators: tuple[Node, ...] = ()
+    totals: tuple[Node, ...] = ()
+    stores: tuple[Node, ...] = ()
+    kept: tuple[Node, ...] = ()
+
+    @property
+    def roots(self) -> tuple[Node, ...]:
+        """What the walk adds to or writes."""
+        return (*self.accumulators, *self.totals, *self.stores)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A fused kernel, as the code generators read it.
+
+    name:    a C identifier
+    end:     the end whose nodes are the rows, or None for a kernel without edges
+    rows:    the domain of the rows
+    phases:  walks over the edges, in order
+    stores:  node values written out, one row at a time
+    totals:  global sums over all rows
+    buffers: what it reads: loads, and nodes that earlier steps stored
+    """
+
+    name: str
+    end: str | None
+    rows: Domain
+    phases: tuple[Phase, ...]
+    stores: tuple[Node, ...]
+    totals: tuple[Node, ...]
+    buffers: tuple[Node, ...]
+
+    @property
+    def all_totals(self) -> tuple[Node, ...]:
+        """The sums over edges and those over rows."""
+        return (*self.totals, *(t for p in self.phases for t in p.totals))
+
+    @property
+    def kept(self) -> tuple[Node, ...]:
+        """The edge values that one walk over a row leaves for the next."""
+        return tuple(k for p in self.phases for k in p.kept)
+
+    @property
+    def outputs(self) -> tuple[Node, ...]:
+        """Everything it writes, in the order of its arguments."""
+        found = [*self.stores, *self.totals]
+        for phase in self.phases:
+            found += [*phase.stores, *phase.totals]
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class TorchStep:
+    """One node evaluated by torch: dense products, views, and ops that only the reference has.
+
+    absorbed: what it is the sum of and does not store: see :func:`gdsl.passes.dense.absorbed`
+    """
+
+    node: Node
+    absorbed: frozenset[Node] = frozenset()
+
+    @property
+    def buffers(self) -> tuple[Node, ...]:
+        """What it reads, each once."""
+        inner = self.absorbed | {self.node}
+        return tuple(dict.fromkeys(i for n in self.computed for i in n.inputs if i not in inner))
+
+    @property
+    def computed(self) -> tuple[Node, ...]:
+        """The node and what it absorbs, operands first."""
+        return tuple(walk_below([self.node], lambda n: tuple(i for i in n.inputs if i in self.absorbed)))
+
+    @property
+    def outputs(self) -> tuple[Node, ...]:
+        return (self.node,)
+
+
+Step = Kernel | TorchStep
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A program ready to run: steps in order."""
+
+    program: Program
+    steps: tuple[Step, ...]
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        return tuple(s for s in self.steps if isinstance(s, Kernel))
