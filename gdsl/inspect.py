@@ -227,6 +227,8 @@ def _describe_kernel(kernel: Kernel, names: dict) -> list[str]:
                 lines.append(f"        walk {number + 1}: {kind} {expression(node, names)}   # {node.type}")
     for node in kernel.stores:
         lines.append(f"        store {expression(node, names)}   # {node.type}")
+    for node in kernel.totals:
+        lines.append(f"        total {expression(node, names)}   # {node.type}")
     lines.append(f"        bytes: {cost.bytes_moved(kernel)}")
     lines.append(f"        flops: {cost.flops(kernel)}")
     return lines

@@ -353,7 +353,7 @@ class Layer(nn.Module):
         if typed.uses_seed:
             tensors["seed"] = torch.randint(2**62, (), dtype=torch.int64, device=device)
         key = (key, graph.shape, self._within_budget(key, graph, dtype))
-        self._last = (key, dtype, graph.index_dtype)
+        self.__dict__["_last"] = (key, dtype, graph.index_dtype)  # a module looks long at what it is given otherwise
         outputs = self._run(self._specialise(key), tensors, frame, key)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
@@ -493,7 +493,7 @@ class Layer(nn.Module):
         for number, stage in enumerate(spec.stages):
             at = (key, number, frame.dtype, frame.graph.index_dtype, frame.device.type, self.backend)
             runner = self._runner(stage.program, at, frame, spec.options)
-            results = runner([tensors[n.attr("name")] for n in runner.inputs], frame)
+            results = runner([tensors[name] for name in runner.names], frame)
             if stage.module is not None:
                 tensors[stage.result] = calls.apply_module(self.get_submodule(stage.module), stage, results, frame)
         return results

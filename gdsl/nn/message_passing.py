@@ -341,7 +341,7 @@ class MessagePassing(Conv):
             backend = backend_for(self.backend, frame.dtype, frame.device)
             traced.runners[key] = Runner(traced.program, backend, first.dtype, graph.index_dtype, Options())
         runner = traced.runners[key]
-        return runner([tensors[n.attr("name")] for n in runner.inputs], frame)[0]
+        return runner([tensors[name] for name in runner.names], frame)[0]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_traced": {}}

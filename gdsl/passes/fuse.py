@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 
 from gdsl.ir.node import Node, users, walk, walk_below
 from gdsl.ir.ops import ELEMENTWISE, is_heavy
@@ -397,18 +398,13 @@ def _merge(fuser: _Fuser, drafts: list[_Draft], torch_steps: Sequence[TorchStep]
     changed = True
     while changed:
         changed = False
-        direct = _dependencies(fuser, [*torch_steps, *drafts])
-        below = _closure(direct)
-        for a in drafts:
-            for b in drafts:
-                same = a is not b and a.end == b.end and a.rows == b.rows
-                if same and id(a) not in below[id(b)] and id(b) not in below[id(a)]:
-                    a.nodes.extend(b.nodes)
-                    a.rank = max(a.rank, b.rank)
-                    drafts = [d for d in drafts if d is not b]
-                    changed = True
-                    break
-            if changed:
+        below = _closure(_dependencies(fuser, [*torch_steps, *drafts]))
+        for a, b in permutations(drafts, 2):
+            if (a.end, a.rows) == (b.end, b.rows) and id(a) not in below[id(b)] and id(b) not in below[id(a)]:
+                a.nodes.extend(b.nodes)
+                a.rank = max(a.rank, b.rank)
+                drafts = [d for d in drafts if d is not b]
+                changed = True
                 break
     return drafts
 

@@ -80,7 +80,8 @@ def _viewed(shape: tuple[int, ...], args: Sequence[Tensor]) -> Tensor:
 
 
 def _rows_by_matrix(node: Node) -> Product | None:
-    """[N, K] @ [K, M]. The matrix, which is small, is turned to fit the rows, which are many."""
+    """[N, K] @ [K, M]. The matrix, which is small, is turned to fit the rows, which are many: for two dims by the BLAS,
+    on the way."""
     rows = [k for k, i in enumerate(node.inputs) if i.domain is not Domain.GLOBAL]
     if len(rows) != 1:
         return None
@@ -90,18 +91,14 @@ def _rows_by_matrix(node: Node) -> Product | None:
         return None
     if len(order) != len(right.dims) or set(order) != set(right.type.names):
         return None
-    if order == right.type.names and len(order) == 2:
-        return _straight if rows[0] == 0 else _turned
+    if len(order) == 2:
+        return partial(_rows_by_two_dims, rows[0], order != right.type.names)
     turn = tuple(right.type.names.index(name) for name in order)
     return partial(_by_matrix, rows[0], turn, left.type.numel, node.type.numel, node.type.shape)
 
 
-def _straight(args: Sequence[Tensor]) -> Tensor:
-    return args[0] @ args[1]
-
-
-def _turned(args: Sequence[Tensor]) -> Tensor:
-    return args[1] @ args[0]
+def _rows_by_two_dims(at: int, turned: bool, args: Sequence[Tensor]) -> Tensor:
+    return torch.mm(args[at], args[1 - at].t() if turned else args[1 - at])
 
 
 def _by_matrix(

@@ -141,7 +141,8 @@ class KernelPlan:
             for s in plan.steps
         ]
         self.releases = _last_uses(plan)
-        self.outputs = tuple((o, o in written) for o in plan.program.nodes)
+        made = {s.step.node for s in self.steps if isinstance(s, _Torch) and s.step.computed[0].op == "contract"}
+        self.outputs = tuple((o, o in written or o in made) for o in plan.program.nodes)
 
     def run(self, values: Mapping[Node, Tensor], frame: Frame) -> list[Tensor]:
         """The program's outputs. ``values`` has a tensor for each load."""
@@ -199,9 +200,10 @@ def _call(kernel: Kernel, launch: Launch, storage: Storage) -> _Call:
 
 def _fetch(node: Node, memory: dict[Node, Tensor], frame: Frame) -> Tensor:
     """The tensor of a node; constants and what the graph holds are made on first use."""
-    if node not in memory:
-        memory[node] = reference.evaluate(node, [], frame)
-    return memory[node]
+    value = memory.get(node)
+    if value is None:
+        value = memory[node] = reference.evaluate(node, [], frame)
+    return value
 
 
 def _last_uses(plan: Plan) -> list[tuple[Node, ...]]:
@@ -218,17 +220,18 @@ def _launch(call: _Call, memory: dict[Node, Tensor], frame: Frame) -> None:
     groups = call.launch.groups(frame)
     # The list keeps converted inputs alive until the kernel has run.
     reads = [_as_stored(_fetch(node, memory, frame), dtype) for node, dtype in call.reads]
-    writes = [
-        torch.empty(
-            (groups if w.domain is None else frame.rows(w.domain), *w.shape), dtype=w.dtype, device=frame.device
-        )
-        for w in call.writes
-    ]
+    writes = [torch.empty(_shape(w, groups, frame), dtype=w.dtype, device=frame.device) for w in call.writes]
     more = call.launch(reads, writes, groups, frame)
     for w, value in zip(call.writes, writes, strict=True):
-        memory[w.node] = value if w.domain is not None else value[0] if groups == 1 else value.sum(0)
+        memory[w.node] = value if w.domain is not None or groups == 1 else value.sum(0)
         if w.node in more:
             memory[w.node] += more[w.node]
+
+
+def _shape(write: _Write, groups: int, frame: Frame) -> tuple[int, ...]:
+    if write.domain is not None:
+        return (frame.rows(write.domain), *write.shape)
+    return write.shape if groups == 1 else (groups, *write.shape)
 
 
 def _as_stored(value: Tensor, dtype: torch.dtype) -> Tensor:

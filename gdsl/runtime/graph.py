@@ -176,7 +176,7 @@ class Graph:
     def device(self) -> torch.device:
         return self.edge_index.device
 
-    @property
+    @cached_property
     def index_dtype(self) -> torch.dtype:
         """int32 when every count fits in it, else int64: the dtype of ``Order`` and ``position``."""
         return _index_dtype(self.num_sources, self.num_targets, self.num_edges)
@@ -205,10 +205,10 @@ class Graph:
         """The ``in_degree`` or ``out_degree`` as numbers of a dtype, made once."""
         return self._make(f"{which} {dtype}", lambda: getattr(self, which).to(dtype))
 
-    @property
+    @cached_property
     def shape(self) -> GraphShape:
         """The sizes that the cost model sees."""
-        return self._make("shape", lambda: GraphShape.of(self.num_sources, self.num_targets, self.num_edges))
+        return GraphShape.of(self.num_sources, self.num_targets, self.num_edges)
 
     @property
     def position(self) -> Tensor:
