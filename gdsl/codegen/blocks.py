@@ -20,7 +20,7 @@ from gdsl.codegen.names import Names
 from gdsl.codegen.products import Product, product_of
 from gdsl.codegen.values import COLUMN, EDGE, GLOBAL, LONG_CHAIN, ROW, next_group
 from gdsl.ir.node import Node, walk_below
-from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.ops import ELEMENTWISE, subtracts_products
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Kind
 from gdsl.passes.plan import Kernel
@@ -116,6 +116,7 @@ class Blocks(Names):
         self.widest = 1
         self.dots = False
         self.edge_dots = False
+        self.exact = False
         for node in (*kernel.buffers, *kernel.outputs):
             self.name(node)
 
@@ -378,6 +379,7 @@ class Blocks(Names):
         parts = [self.value(i, index, where, frame) for i in node.inputs]
         form = ELEMENTWISE[node.op].triton.format(*(atom(p.text) for p in parts), bound=node.attr("bound"))
         form = form.replace("gdsl_float", self.number)
+        self.exact = self.exact or subtracts_products(node)
         return self.joined(form, parts)
 
     def joined(self, text: str, parts: Sequence[Value]) -> Value:

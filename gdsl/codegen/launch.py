@@ -43,8 +43,8 @@ class Config:
 
     @property
     def compiler(self) -> dict[str, int]:
-        """Options of Triton. A product and a sum may be one instruction, as in the C++ kernels."""
-        return {"num_warps": self.warps, "enable_fp_fusion": True}
+        """Options of Triton."""
+        return {"num_warps": self.warps}
 
 
 def configure(function: Function, mean_degree: float = TYPICAL_DEGREE, warp: int = WARP) -> Config:

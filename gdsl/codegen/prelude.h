@@ -32,6 +32,14 @@ template <int n, class X> static inline X sum(const X* lane) {
 static inline f32 as_float(uint32_t bits) { return __builtin_bit_cast(f32, bits); }
 static inline uint32_t as_bits(f32 x) { return __builtin_bit_cast(uint32_t, x); }
 
+// A product that stays one: or-ing bits that the compiler does not know to be 0 keeps it from making the product and a
+// sum that it is in one instruction, which rounds once. A loop with this becomes SIMD code, one with inline asm does not.
+extern "C" {
+uint64_t gdsl_no_bits = 0;
+}
+static inline f32 rounded(f32 x) { return as_float(as_bits(x) | (uint32_t)gdsl_no_bits); }
+static inline f64 rounded(f64 x) { return __builtin_bit_cast(f64, __builtin_bit_cast(uint64_t, x) | gdsl_no_bits); }
+
 // exp: x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial in r, and 2^n in two factors, so that results below the
 // smallest normal number are right too. Within 2 ulp.
 static inline f32 exp(f32 x) {

@@ -84,6 +84,7 @@ class Function:
     walks:     it walks edges
     dots:      it has matrix products: a block needs 16 edges
     row_dots:  it has matrix products for each row: a row of a block needs 16 edges
+    exact:     it subtracts products of numbers, each of which must be rounded
     """
 
     name: str
@@ -97,6 +98,12 @@ class Function:
     walks: bool
     dots: bool
     row_dots: bool
+    exact: bool
+
+    @property
+    def compiler(self) -> dict[str, bool]:
+        """Options of Triton. A product and a sum may be one instruction, as in the C++ kernels."""
+        return {"enable_fp_fusion": not self.exact}
 
 
 def functions(kernel: Kernel, program: Program, packed: frozenset[Node], dtype: str, index_type: str) -> list[Function]:
@@ -191,6 +198,7 @@ class KernelWriter(Blocks):
             walks,
             self.dots,
             self.edge_dots,
+            self.exact,
         )
 
     def _about(self) -> str:

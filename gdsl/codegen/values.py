@@ -13,7 +13,7 @@ from typing import Any
 from gdsl.codegen.names import Names
 from gdsl.codegen.nest import Cell, Index, Lines, Nest
 from gdsl.ir.node import Node, walk_below
-from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.ops import ELEMENTWISE, subtracts_products
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Kind
 from gdsl.passes.plan import Kernel
@@ -194,6 +194,8 @@ class Values(Names):
             text, needs = self.value(operand, index, where, nest)
             parts.append(f"({text})" if text.startswith("-") else text)
             depth = max(depth, needs)
+        if subtracts_products(node):
+            parts = [f"gdsl::rounded({part})" for part in parts]
         form = ELEMENTWISE[node.op].cpp.format(*parts, bound=node.attr("bound"))
         return form.replace("gdsl_float(", "T("), depth
 

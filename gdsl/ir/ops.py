@@ -194,3 +194,11 @@ def torch_function(op: str, bound: int | None, dtype: Any) -> Callable[..., Any]
 def is_heavy(op: str) -> bool:
     """Whether a value of an op is worth storing rather than computing twice, by its own work alone."""
     return op == "random" or (op in ELEMENTWISE and ELEMENTWISE[op].heavy)
+
+
+def subtracts_products(node: Node) -> bool:
+    """Whether a value is a * b - c * d, which must be exactly 0 where the products are equal, as in a cross product.
+
+    A compiler that makes one product and the difference one instruction rounds the other product only.
+    """
+    return node.op == "sub" and all(i.op == "mul" for i in node.inputs)

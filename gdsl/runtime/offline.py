@@ -93,7 +93,8 @@ def job(function: Function, kernel: Kernel, source: str, storage: Storage, targe
     if function.part is not None:
         types += [f"*{_TYPES[storage.of_part(node, best)]}" for node, best in partials(kernel)]
     config = configure(function, warp=TARGETS[target][2])
-    return Job(source, function.name, tuple(types), {**config.blocks, "INDEX": "int32"}, config.compiler)
+    options = {**config.compiler, **function.compiler}
+    return Job(source, function.name, tuple(types), {**config.blocks, "INDEX": "int32"}, options)
 
 
 def compile_all(jobs: Sequence[Job], target: str) -> list[Binary]:

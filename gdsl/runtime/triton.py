@@ -110,12 +110,12 @@ class TritonLaunch:
         """Launch a function on so many rows, hubs or chunks."""
         if not rows:
             return
-        function = self.compiled[number]
+        function, compiler = self.compiled[number], self.functions[number].compiler
 
         def run(config: Config) -> None:
             programs = -(-rows // config.rows)
             grid = min(rows, GPU_GROUPS) if self.totals and number == 0 else programs
-            function[(grid,)](*arguments, **common, **config.blocks, **config.compiler)
+            function[(grid,)](*arguments, **common, **config.blocks, **config.compiler, **compiler)
 
         run(self.config(number, mean_degree, run, device))
 

@@ -315,6 +315,16 @@ def test_sums_over_dims_of_every_length(size: int) -> None:
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("size", [1, 3, 16, 100])
+def test_a_difference_of_equal_products_is_zero(size: int, dtype: torch.dtype) -> None:
+    """As in torch, where each product is rounded: the length of such a cross product has no gradient at a loop."""
+    text = "layer Cross { node x[d] node y[d] return max(x[j] * y[i] - x[i] * y[j]) }"
+    x, y = torch.randn(2, 20, size, dtype=dtype).unbind()
+    loops = torch.arange(20).repeat(2, 1)
+    assert torch.equal(gdsl.compile(text, backend="cpp")(x, y, loops), torch.zeros(20, size, dtype=dtype))
+
+
 def test_blocks_cover_every_row_once() -> None:
     order = Graph(hub(), 520).in_edges
     assert order.blocks[0] == 0 and order.blocks[-1] == 520

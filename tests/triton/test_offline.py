@@ -72,6 +72,13 @@ def test_stages_of_a_kernel() -> None:
         kernel.asm("amdgcn")
 
 
+def test_a_difference_of_products_rounds_both() -> None:
+    text = "layer Cross(d = 8) { node x[d] node y[d] return max(x[j] * y[i] %s x[i] * y[j]) }"
+    apart, joined = (gdsl.compile(text % sign).kernels_for("triton", target="sm_90")[0] for sign in "-+")
+    assert "fma.rn.f32" not in apart.asm("ptx")
+    assert "fma.rn.f32" in joined.asm("ptx")
+
+
 def test_stages_for_amd() -> None:
     kernel = gdsl.compile(CONV, d=8).kernels_for("triton", target="gfx942")[0]
     assert "gfx942" in kernel.asm()
