@@ -114,11 +114,17 @@ class Nests(Values):
 
     def is_axpy(self, node: Node) -> bool:
         """Whether the innermost loop should run along the result: when a matrix lies that way in memory."""
-        matrices = [i for i in node.inputs if i.domain is Domain.GLOBAL and len(i.dims) >= 2]
-        return bool(matrices) and bool(node.dims) and matrices[0].dims[-1].name in node.type.names
+        matrix = self.matrix(node)
+        return matrix is not None and bool(node.dims) and matrix.dims[-1].name in node.type.names
+
+    def matrix(self, node: Node) -> Node | None:
+        """The operand of a contraction in whose order the numbers are best read: a table, else a value of two dims."""
+        found = [i for i in node.inputs if len(i.dims) >= 2]
+        return max(found, key=lambda i: (i.domain is Domain.GLOBAL, i.type.numel), default=None)
 
     def axpy_nest(self, node: Node, where: str, cell: Cell) -> Nest:
-        matrix = next(i for i in node.inputs if i.domain is Domain.GLOBAL and len(i.dims) >= 2)
+        matrix = self.matrix(node)
+        assert matrix is not None
         inner = matrix.dims[-1]
         outer = tuple(d for d in node.dims if d.name != inner.name)
         loops = (*outer, *self.reduced_dims(node), inner)

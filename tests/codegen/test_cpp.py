@@ -325,6 +325,15 @@ def test_a_difference_of_equal_products_is_zero(size: int, dtype: torch.dtype) -
     assert torch.equal(gdsl.compile(text, backend="cpp")(x, y, loops), torch.zeros(20, size, dtype=dtype))
 
 
+def test_products_with_a_gathered_table_run_along_its_rows() -> None:
+    """As with a table of all edges: the other order reads one number of each of its cache lines."""
+    text = "layer Mix(k = 3, d = 16) { node h[k, d] edge g[k] return max(sum[k](g * h[j])) }"
+    source = gdsl.compile(text, backend="cpp").kernels[0].source
+    assert re.search(
+        r"for \(int64_t d = 0; d < 16; \+\+d\) \{\s+\w+\[d\] \+= g_id\[k\] \* h_j\[k \* 16 \+ d\];", source
+    )
+
+
 def test_blocks_cover_every_row_once() -> None:
     order = Graph(hub(), 520).in_edges
     assert order.blocks[0] == 0 and order.blocks[-1] == 520
