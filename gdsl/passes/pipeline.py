@@ -139,7 +139,7 @@ def _forward_values(
 ) -> list[Node]:
     """Nodes of the forward program, nearest to the gradients, that the backward should read rather than compute.
 
-    ``stored`` lie in memory whether or not the backward reads them.
+    ``stored`` lie in memory whether or not the backward reads them. Of a sum that the BLAS adds up only the whole does.
     """
     forward = set(walk(program.nodes))
     read_by = users(program.nodes)
