@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gdsl.ir.node import Node
+from gdsl.ir.types import Kind
 
 Derivative = Callable[..., Node]
 
@@ -201,4 +202,4 @@ def subtracts_products(node: Node) -> bool:
 
     A compiler that makes one product and the difference one instruction rounds the other product only.
     """
-    return node.op == "sub" and all(i.op == "mul" for i in node.inputs)
+    return node.op == "sub" and node.kind is Kind.FLOAT and all(i.op == "mul" for i in node.inputs)

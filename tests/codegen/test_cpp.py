@@ -325,6 +325,16 @@ def test_a_difference_of_equal_products_is_zero(size: int, dtype: torch.dtype) -
     assert torch.equal(gdsl.compile(text, backend="cpp")(x, y, loops), torch.zeros(20, size, dtype=dtype))
 
 
+def test_a_difference_of_products_of_integers() -> None:
+    text = (
+        "layer Whole(k = 5) { node a: int(k) node b: int(k) node x[d] return sum(x[j] * (a[j] * b[i] - a[i] * b[j])) }"
+    )
+    numbers, x = torch.randint(5, (2, 4)), torch.randn(4, 3, dtype=torch.float64)
+    edges = torch.tensor([[0, 1, 3], [1, 2, 2]])
+    found, wanted = (gdsl.compile(text, backend=backend)(*numbers, x, edges) for backend in ("cpp", "torch"))
+    torch.testing.assert_close(found, wanted)
+
+
 def test_products_with_a_gathered_table_run_along_its_rows() -> None:
     """As with a table of all edges: the other order reads one number of each of its cache lines."""
     text = "layer Mix(k = 3, d = 16) { node h[k, d] edge g[k] return max(sum[k](g * h[j])) }"
