@@ -52,8 +52,9 @@ class Nests(Values):
         nest.before[depth].append(f"{self.place(node, cell, index)} = {text};")
 
     def contract_nest(self, node: Node, where: str, cell: Cell) -> Nest:
-        if node.op == "contract" and self.is_axpy(node):
-            return self.axpy_nest(node, where, cell)
+        inner = self.dim_of_rows(node) if node.op == "contract" else None
+        if inner is not None:
+            return self.axpy_nest(node, where, cell, inner)
         reduced = self.reduced_dims(node)
         loops = (*node.dims, *reduced)
         nest = Nest(loops, pointwise=False)
@@ -112,20 +113,16 @@ class Nests(Values):
         else:
             inner.append(f"if ({take}) {best} = {value};")
 
-    def is_axpy(self, node: Node) -> bool:
-        """Whether the innermost loop should run along the result: when a matrix lies that way in memory."""
-        matrix = self.matrix(node)
-        return matrix is not None and bool(node.dims) and matrix.dims[-1].name in node.type.names
+    def dim_of_rows(self, node: Node) -> Dim | None:
+        """The dim along which a matrix lies in memory, where that is one of the result: the innermost loop takes it.
 
-    def matrix(self, node: Node) -> Node | None:
-        """The operand of a contraction in whose order the numbers are best read: a table, else a value of two dims."""
+        The matrix is a table, else an operand of two dims; None where the innermost loop adds up.
+        """
         found = [i for i in node.inputs if len(i.dims) >= 2]
-        return max(found, key=lambda i: (i.domain is Domain.GLOBAL, i.type.numel), default=None)
+        matrix = max(found, key=lambda i: (i.domain is Domain.GLOBAL, i.type.numel), default=None)
+        return matrix.dims[-1] if matrix is not None and matrix.dims[-1].name in node.type.names else None
 
-    def axpy_nest(self, node: Node, where: str, cell: Cell) -> Nest:
-        matrix = self.matrix(node)
-        assert matrix is not None
-        inner = matrix.dims[-1]
+    def axpy_nest(self, node: Node, where: str, cell: Cell, inner: Dim) -> Nest:
         outer = tuple(d for d in node.dims if d.name != inner.name)
         loops = (*outer, *self.reduced_dims(node), inner)
         nest = Nest(loops, pointwise=False)

@@ -11,7 +11,10 @@ from gdsl.ir.types import Domain
 # A contraction with at most this many multiplications a number read is done in the kernel, else by the BLAS.
 DENSE_INTENSITY = 4
 
-_ROWS = frozenset({Domain.NODE, Domain.SOURCE, Domain.TARGET})
+# A sum of more terms than this is several steps: each node of a long chain of additions is asked what it is the sum of.
+MAX_TERMS = 64
+
+ROWS = frozenset({Domain.NODE, Domain.SOURCE, Domain.TARGET})
 
 
 def iteration_space(node: Node) -> int:
@@ -25,22 +28,33 @@ def is_dense(node: Node) -> bool:
     return iteration_space(node) > DENSE_INTENSITY * max(read, node.type.numel)
 
 
-def is_rows_by_matrix(node: Node) -> bool:
-    """Whether it is such a product, of the rows of one value with one matrix that is the same for all of them."""
-    if node.op != "contract" or node.domain not in _ROWS or len(node.inputs) != 2 or not node.dims:
-        return False
+def rows_and_matrix(node: Node) -> tuple[Node, Node] | None:
+    """The operands of [N, K] @ [K, M], a product of the rows of a value with one matrix for all of them; else None."""
+    if node.op != "contract" or node.domain is Domain.GLOBAL or len(node.inputs) != 2 or not node.dims:
+        return None
     rows, matrix = sorted(node.inputs, key=lambda i: i.domain is Domain.GLOBAL)
+    if not rows.dims or matrix.domain is not Domain.GLOBAL or set(node.attr("reduce")) != set(rows.type.names):
+        return None
     names = (*rows.type.names, *node.type.names)
-    alone = rows.domain is not Domain.GLOBAL and matrix.domain is Domain.GLOBAL
-    summed = set(node.attr("reduce")) == set(rows.type.names) and sorted(names) == sorted(matrix.type.names)
-    return alone and summed and is_dense(node)
+    return (rows, matrix) if sorted(names) == sorted(matrix.type.names) else None
+
+
+def _is_term(node: Node) -> bool:
+    return node.domain in ROWS and rows_and_matrix(node) is not None and is_dense(node)
 
 
 def is_sum_of_products(node: Node) -> bool:
     """Whether the BLAS makes the value alone: products of rows with matrices added up, and at most biases to them."""
-    terms = [n for n in walk_below([node], _terms) if not _terms(n)]
-    products = [t for t in terms if is_rows_by_matrix(t)]
-    return bool(products) and all(t in products or t.domain is Domain.GLOBAL for t in terms)
+    stack, count, found = [node], 0, False
+    while stack:
+        term, count = stack.pop(), count + 1
+        inner = _terms(term)
+        product = not inner and _is_term(term)
+        if count > MAX_TERMS or not (inner or product or term.domain is Domain.GLOBAL):
+            return False
+        stack.extend(inner)
+        found = found or product
+    return found
 
 
 def _terms(node: Node) -> tuple[Node, ...]:

@@ -8,7 +8,6 @@ one node.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from gdsl.ir.node import Node, users, walk
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
+from gdsl.passes.dense import iteration_space
 from gdsl.passes.layout import is_sparse
 from gdsl.passes.options import GraphShape
 
@@ -111,8 +111,7 @@ def _work_once(node: Node, shape: GraphShape, read_by: Sequence[Node]) -> Work:
 def _contraction(node: Node, shape: GraphShape) -> Work:
     domain = next((i.domain for i in node.inputs if i.domain is not Domain.GLOBAL), Domain.GLOBAL)
     count = rows(domain, shape)
-    space = math.prod({d.name: d.size for i in node.inputs for d in i.dims}.values())
-    flops = float(count * space * max(1, len(node.inputs) - 1))
+    flops = float(count * iteration_space(node) * max(1, len(node.inputs) - 1))
     if domain is Domain.EDGE:
         # A row of a sparse operand has about one number for all the edges of a node.
         return Work(flops / max(1.0, shape.in_degree) if any(is_sparse(i) for i in node.inputs) else flops, 0.0)

@@ -19,7 +19,7 @@ from gdsl.ir.node import Node, users, walk, walk_below
 from gdsl.ir.ops import ELEMENTWISE, is_heavy
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
-from gdsl.passes.dense import DENSE_INTENSITY, absorbed, is_dense, is_sum_of_products, iteration_space
+from gdsl.passes.dense import DENSE_INTENSITY, ROWS, absorbed, is_dense, is_sum_of_products, iteration_space
 from gdsl.passes.plan import LEAVES, VIEWS, Kernel, Phase, Plan, Step, TorchStep
 
 REFERENCE_ONLY = frozenset({"scan", "order_rank", "bspline", "bspline_index", "call", "sparse_product"})
@@ -83,7 +83,7 @@ def _is_plain_total(node: Node) -> bool:
     """Whether a sum over rows only reads its operands once: a matrix product of them is best left to the BLAS."""
     per_row = [i for i in node.inputs if i.domain is not Domain.GLOBAL]
     domains = {i.domain for i in per_row}
-    if len(domains) != 1 or not domains <= {Domain.NODE, Domain.SOURCE, Domain.TARGET}:
+    if len(domains) != 1 or not domains <= ROWS:
         return False
     few = iteration_space(node) <= DENSE_INTENSITY * sum(i.type.numel for i in per_row)
     return node.op == "scatter" or (node.op == "contract" and node.attr("total") and few)

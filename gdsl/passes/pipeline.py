@@ -118,12 +118,15 @@ def _worth_reading(program: Program, raw: Sequence[Node], keep: frozenset[Node] 
     """Nodes of the forward program that the backward should read: whichever choice of them holds fewer numbers.
 
     What is an operand of a dense product lies in memory anyway, so that reading it spares the forward pass another
-    write; but where its derivative needs more than the operand, both would be held.
+    write; but where its derivative needs more than the operand, both would be held. Of a sum that the BLAS adds up only
+    the whole is ever stored.
     """
-    found = _forward_values(program, raw, keep, options, frozenset())
     if keep is not None:
-        return found
-    others = _forward_values(program, raw, keep, options, _dense_operands(program))
+        return _forward_values(program, raw, keep, options, frozenset())
+    read_by = users(program.nodes)
+    sums = frozenset(n for n in read_by if dense.absorbed(n, read_by, program.nodes))
+    found = _forward_values(program, raw, keep, options, sums)
+    others = _forward_values(program, raw, keep, options, sums | _dense_operands(program))
     return min(others, found, key=lambda nodes: sum(n.type.numel for n in nodes))
 
 
@@ -139,11 +142,9 @@ def _forward_values(
 ) -> list[Node]:
     """Nodes of the forward program, nearest to the gradients, that the backward should read rather than compute.
 
-    ``stored`` lie in memory whether or not the backward reads them. Of a sum that the BLAS adds up only the whole does.
+    ``stored`` lie in memory whether or not the backward reads them.
     """
     forward = set(walk(program.nodes))
-    read_by = users(program.nodes)
-    summed = {n for n in forward if dense.absorbed(n, read_by, program.nodes)}
     found: dict[Node, None] = {}
     seen: set[Node] = set()
     stack = list(reversed(raw))
@@ -154,8 +155,7 @@ def _forward_values(
         seen.add(node)
         choice = options.choice("save")
         free = node in stored and choice != "nothing"
-        made = node in summed and choice == "auto"
-        if node in keep if keep is not None else free or made or worth_saving(node, forward, choice):
+        if node in keep if keep is not None else free or worth_saving(node, forward, choice):
             found.setdefault(node)
         else:
             stack.extend(reversed(node.inputs))

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
+from gdsl.passes.dense import rows_and_matrix
 from gdsl.passes.plan import TorchStep
 
 Product = Callable[[Sequence[Tensor]], Tensor]
+Pair = Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]]
 
 
 def matrix_product(node: Node) -> Product | None:
@@ -23,7 +25,9 @@ def matrix_product(node: Node) -> Product | None:
     """
     if node.op != "contract" or len(node.inputs) != 2:
         return None
-    return _sum_over_rows(node) if node.attr("total") else _rows_by_matrix(node)
+    if node.attr("total"):
+        return _sum_over_rows(node)
+    return _added_up([node], [], node, node.inputs) if rows_and_matrix(node) else None
 
 
 def sum_of_products(step: TorchStep) -> Product:
@@ -31,38 +35,48 @@ def sum_of_products(step: TorchStep) -> Product:
 
     All it reads must have their rows and dims written out.
     """
-    reads, node = step.buffers, step.node
-    products, biases = [], []
-    for term in step.computed:
-        if term.op != "contract":
-            biases += [reads.index(i) for i in term.inputs if i in reads]
-            continue
-        rows, matrix = sorted(term.inputs, key=lambda i: i.domain is Domain.GLOBAL)
-        order = (*rows.type.names, *node.type.names)
-        turn = tuple(matrix.type.names.index(name) for name in order)
-        products.append((reads.index(rows), rows.type.numel, reads.index(matrix), turn))
-    return partial(_added_up, products, biases, node.type.numel, node.type.shape)
+    products = [n for n in step.computed if n.op == "contract"]
+    biases = [i for n in step.computed if n.op == "add" for i in n.inputs if i.domain is Domain.GLOBAL]
+    return _added_up(products, biases, step.node, step.buffers)
 
 
-def _added_up(
-    products: Sequence[tuple[int, int, int, tuple[int, ...]]],
-    biases: Sequence[int],
-    width: int,
-    shape: tuple[int, ...],
-    args: Sequence[Tensor],
-) -> Tensor:
-    pairs = [
-        (args[rows].view(-1, depth), args[matrix].permute(turn).reshape(depth, width))
-        for rows, depth, matrix, turn in products
-    ]
+def _added_up(products: Sequence[Node], biases: Sequence[Node], node: Node, reads: Sequence[Node]) -> Product:
+    pairs = [_pair(p, node, reads) for p in products]
+    return partial(_add_up, pairs, [reads.index(b) for b in biases], node.type.shape)
+
+
+def _add_up(pairs: Sequence[Pair], biases: Sequence[int], shape: tuple[int, ...], args: Sequence[Tensor]) -> Tensor:
     if biases:
         bias = args[biases[0]] if len(biases) == 1 else torch.stack([args[k] for k in biases]).sum(0)
-        made = torch.addmm(bias.view(width), *pairs[0])
+        made = torch.addmm(bias.flatten(), *pairs[0](args))
     else:
-        made = torch.mm(*pairs[0])
-    for rows, matrix in pairs[1:]:
-        made.addmm_(rows, matrix)
-    return made.view(-1, *shape)
+        made = torch.mm(*pairs[0](args))
+    for pair in pairs[1:]:
+        made.addmm_(*pair(args))
+    return made if len(shape) == 1 else made.view(-1, *shape)
+
+
+def _pair(product: Node, node: Node, reads: Sequence[Node]) -> Pair:
+    """A function of what is read that gives the operands of [N, K] @ [K, M]. The matrix, which is small, is turned to
+    fit the rows, which are many: for two dims by the BLAS, on the way."""
+    operands = rows_and_matrix(product)
+    assert operands is not None
+    rows, matrix = operands
+    turn = tuple(matrix.type.names.index(name) for name in (*rows.type.names, *node.type.names))
+    at, by = reads.index(rows), reads.index(matrix)
+    if len(turn) == 2:
+        return partial(_two_dims, at, by, turn != (0, 1))
+    return partial(_flat, at, by, turn, rows.type.numel, node.type.numel)
+
+
+def _two_dims(at: int, by: int, turned: bool, args: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    return args[at], args[by].t() if turned else args[by]
+
+
+def _flat(
+    at: int, by: int, turn: tuple[int, ...], depth: int, width: int, args: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    return args[at].view(-1, depth), args[by].permute(turn).reshape(depth, width)
 
 
 def view(node: Node) -> Product | None:
@@ -77,34 +91,6 @@ def view(node: Node) -> Product | None:
 
 def _viewed(shape: tuple[int, ...], args: Sequence[Tensor]) -> Tensor:
     return args[0].view(shape)
-
-
-def _rows_by_matrix(node: Node) -> Product | None:
-    """[N, K] @ [K, M]. The matrix, which is small, is turned to fit the rows, which are many: for two dims by the BLAS,
-    on the way."""
-    rows = [k for k, i in enumerate(node.inputs) if i.domain is not Domain.GLOBAL]
-    if len(rows) != 1:
-        return None
-    left, right = node.inputs[rows[0]], node.inputs[1 - rows[0]]
-    order = (*left.type.names, *node.type.names)
-    if not left.dims or not node.dims or set(node.attr("reduce")) != set(left.type.names):
-        return None
-    if len(order) != len(right.dims) or set(order) != set(right.type.names):
-        return None
-    if len(order) == 2:
-        return partial(_rows_by_two_dims, rows[0], order != right.type.names)
-    turn = tuple(right.type.names.index(name) for name in order)
-    return partial(_by_matrix, rows[0], turn, left.type.numel, node.type.numel, node.type.shape)
-
-
-def _rows_by_two_dims(at: int, turned: bool, args: Sequence[Tensor]) -> Tensor:
-    return torch.mm(args[at], args[1 - at].t() if turned else args[1 - at])
-
-
-def _by_matrix(
-    at: int, turn: tuple[int, ...], depth: int, width: int, shape: tuple[int, ...], args: Sequence[Tensor]
-) -> Tensor:
-    return (args[at].view(-1, depth) @ args[1 - at].permute(turn).reshape(depth, width)).view(-1, *shape)
 
 
 def _sum_over_rows(node: Node) -> Product | None:

@@ -141,8 +141,10 @@ class KernelPlan:
             for s in plan.steps
         ]
         self.releases = _last_uses(plan)
-        made = {s.step.node for s in self.steps if isinstance(s, _Torch) and s.step.computed[0].op == "contract"}
-        self.outputs = tuple((o, o in written or o in made) for o in plan.program.nodes)
+        written |= {
+            s.step.node for s in self.steps if isinstance(s, _Torch) and s.product and s.step.node.op != "reshape"
+        }
+        self.outputs = tuple((o, o in written) for o in plan.program.nodes)
 
     def run(self, values: Mapping[Node, Tensor], frame: Frame) -> list[Tensor]:
         """The program's outputs. ``values`` has a tensor for each load."""

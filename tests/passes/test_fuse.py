@@ -12,6 +12,7 @@ from gdsl.ir import library
 from gdsl.ir.node import walk
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
+from gdsl.passes.dense import MAX_TERMS
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower, optimise
 from gdsl.passes.plan import Plan, TorchStep
@@ -209,6 +210,16 @@ def test_sums_of_products(case: str) -> None:
     p, f = program(node), frame(GRAPHS["mixed"])
     values = tensors(p, f)
     assert_same(runner(p, "cpp")(values, f), expected(p, values, f))
+
+
+def test_a_long_sum_is_several_steps() -> None:
+    """Asking each node of a chain about all below it would take the square of its length."""
+    node = product
+    for k in range(2 * MAX_TERMS):
+        node = node + load(f"bias{k}", G, Q)
+    steps = lower(program(node), Options()).steps
+    check(Plan(program(node), steps))
+    assert max(len(s.absorbed) for s in steps if isinstance(s, TorchStep)) < MAX_TERMS
 
 
 def test_a_product_that_is_read_elsewhere_is_stored() -> None:
