@@ -278,10 +278,10 @@ class Layer(nn.Module):
         else:
             given = bound.graph
         free = calls.free_sizes(signature, bound.values, self.free_sizes)
-        modules = [self._modules[name] for name in self._module_names if self._modules.get(name) is not None]
+        modules = self._given_modules()
         # A size of which programs are made is a constant, also where the tracer takes all sizes for variables.
         sizes = tuple(sorted((name, operator.index(size)) for name, size in free.items()))
-        key = (self.training, tuple(tensors), sizes, traced.state_of(modules))
+        key = (self.training, tuple(tensors), sizes, traced.state_of(modules, self.traced_fields()))
         graph = traced.traced_graph(given, sources, targets)
         return traced.run(self, key, tensors, graph, bound.batch, bound.num_graphs)
 
@@ -295,6 +295,15 @@ class Layer(nn.Module):
                 stages = traced.stages_of(typed, self.options)
                 self._specialisations["traced", whole] = Specialisation(typed, Program("", ()), stages, self.options)
             return typed, self._specialisations["traced", whole].stages
+
+    def _given_modules(self) -> list[nn.Module]:
+        modules = (self._modules.get(name) for name in self._module_names)
+        return [module for module in modules if module is not None]
+
+    @traced.constant_for_tracer
+    def traced_fields(self) -> tuple[tuple[str, ...], ...]:
+        """What a traced call looks at in modules: see :func:`gdsl.traced.fields_of`."""
+        return traced.fields_of(self._given_modules())
 
     @traced.constant_for_tracer
     def traced_plan(self, key: Any) -> Any:

@@ -7,7 +7,7 @@ compiler runs beforehand, in functions whose results the tracer takes for consta
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -102,13 +102,18 @@ def value_of(made: Any) -> Any:
     return float.fromhex(made[1]) if isinstance(made, tuple) and made[:1] == ("hex",) else made
 
 
-def state_of(modules: Iterable[Any]) -> tuple[Any, ...]:
-    """What a program may read of modules besides parameters: the tracer looks at it, too, and notices a change."""
+def fields_of(modules: Iterable[Any]) -> tuple[tuple[str, ...], ...]:
+    """The names of what a program may read of modules and the modules in them, besides parameters."""
+    parts = [part for module in modules for part in module.modules()]
+    return tuple(tuple(k for k, v in p.__dict__.items() if isinstance(v, bool | int | float | str)) for p in parts)
+
+
+def state_of(modules: Iterable[Any], fields: Iterable[Sequence[str]]) -> tuple[Any, ...]:
+    """The same with its values: the tracer looks at them, too, and notices a change. Not every tracer lists names."""
+    parts = [part for module in modules for part in module.modules()]
     found: list[Any] = []
-    for module in modules:
-        for part in module.modules():
-            plain = [(k, constant(v)) for k, v in part.__dict__.items() if isinstance(v, bool | int | float | str)]
-            found += [type(part).__name__, *plain]
+    for part, names in zip(parts, fields, strict=True):
+        found += [type(part).__name__, *((name, constant(getattr(part, name))) for name in names)]
     return tuple(found)
 
 
@@ -234,7 +239,7 @@ def _rewire(
 ) -> Tensor:
     """An edge input on the edges that a program asks for: see :func:`gdsl.runtime.rewire.rewire`."""
     kept, target, loop_edge = torch.ops.gdsl.rewired(method, edges, *sizes)
-    count = 0 if method == "remove_self_loops" else torch.sym_min(*sizes)
+    count = 0 if method == "remove_self_loops" else min(sizes)
     added = torch.arange(count, device=edges.device)
     graph = TracedGraph(edges, *sizes)
     loops = loop_edge if method == "add_remaining_self_loops" else None

@@ -1,18 +1,20 @@
 """Values as Triton blocks: from a node and an index down to loads.
 
 This is the *pull* half of the Triton generator. All blocks of an expression share a *frame*, a list of dims: axis 0 of
-a block counts the rows of the program, axis 1 the edges of each row that it is at, and then comes an axis for each dim
-of the frame, padded to a power of two. A value that does not vary along an axis has size 1 there, so that operands
-broadcast and no value is repeated. A value of the whole graph has no axes for rows and edges.
+a block counts the edges of each row that the program is at, axis 1 its rows, and then comes an axis for each dim of the
+frame, padded to a power of two. Triton hands out a block to threads from its last axis on, so that with enough rows the
+edges of one lie in one thread, which adds them up alone. A value that does not vary along an axis has size 1 there, so
+that operands broadcast and no value is repeated. A value of the whole graph has no axes for edges and rows.
 
 Each line goes to the outermost *level* at which all that it reads is known: the kernel, the rows, or the edges.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,12 +32,14 @@ Frame = tuple[Dim, ...]
 KERNEL, ROWS, EDGES = 0, 1, 2
 LEVELS = {GLOBAL: KERNEL, ROW: ROWS, COLUMN: EDGES, EDGE: EDGES}
 
-# Axes before those of the frame: rows and edges.
+# Axes before those of the frame: edges and rows.
 LEAD = 2
 # The sides of a matrix that `tl.dot` takes.
 LEAST_SIDE = 16
 # Tables with more places are read where they are used rather than held in registers all along.
 MOST_HELD = 256
+# Longer dims are axes of blocks always.
+MOST_UNROLLED = 8
 
 _RESERVED = frozenset(
     """False None True and as assert async await break class continue def del elif else except finally for from global
@@ -54,6 +58,7 @@ class Value:
     lead:   it has the axes of rows and edges
     scalar: it has no axes at all
     zero:   where it is loaded from, if it is zero at places that do not exist
+    narrow: it varies along none of the frame's axes
     """
 
     text: str
@@ -61,6 +66,7 @@ class Value:
     lead: bool = True
     scalar: bool = False
     zero: str | None = None
+    narrow: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class Place:
     axes:  of the frame along which it varies
     own:   the axis that it counts, if it is just that
     size:  of that axis
+    fixed: the place, if it is one that is known here
     """
 
     text: Callable[[int], str]
@@ -79,9 +86,56 @@ class Place:
     lead: bool = False
     own: int | None = None
     size: int = 0
+    fixed: int | None = None
 
 
 Index = Mapping[str, Place]
+# A block of a node: the places of the dims that are unrolled.
+Cell = tuple[Node, tuple[int, ...]]
+
+
+def kernel_nodes(kernel: Kernel) -> list[Node]:
+    """The nodes that a kernel computes."""
+    roots = [r for p in kernel.phases for r in p.roots] + [*kernel.stores, *kernel.totals]
+    buffers = set(kernel.buffers)
+    return [n for n in walk_below(roots, lambda n: () if n in buffers else n.inputs) if n not in buffers]
+
+
+def unrolled_dims(kernel: Kernel, nodes: Sequence[Node], products: Iterable[Product]) -> frozenset[Dim]:
+    """The short dims of a kernel whose blocks are written one by one rather than given an axis.
+
+    An axis that a sum runs along is shared by threads, which then add up by shuffles. Short dims beside long ones are
+    written out, where no row of a table is torn apart by it that edges read.
+    """
+    if not kernel.end:
+        return frozenset()
+    wide = [_dims_below(n) for n in nodes]
+    found = {d for dims in wide for d in dims if 1 < d.size <= MOST_UNROLLED and _beside(d, dims) >= LEAST_SIDE}
+    torn = [n.dims for n in _read_by_edges(kernel, nodes)]
+    torn_dims = {d for dims in torn for d in dims if _beside(d, dims) >= LEAST_SIDE}
+    kept = {d for n in nodes if n.op not in _UNROLLED for d in _dims_below(n)}
+    kept |= {d for n in nodes if n.op == "index" for d in n.inputs[0].dims if d.name == n.attr("dim")}
+    kept |= {d for p in products for n in (p.node, p.left, p.right) for d in n.dims}
+    return frozenset(found - torn_dims - kept)
+
+
+def _dims_below(node: Node) -> tuple[Dim, ...]:
+    """The dims of a node and of what it is made of."""
+    return tuple(dict.fromkeys([*node.dims, *(d for i in node.inputs for d in i.dims)]))
+
+
+def _beside(dim: Dim, dims: Sequence[Dim]) -> int:
+    return math.prod(d.size for d in dims if d != dim) if dim in dims else 0
+
+
+def _read_by_edges(kernel: Kernel, nodes: Sequence[Node]) -> list[Node]:
+    """The buffers that a kernel reads for each edge, not once a row."""
+    buffers = set(kernel.buffers)
+    gathered = [n.inputs[0] for n in nodes if n.op == "gather" and n.attr("end") != kernel.end]
+    below = walk_below(gathered, lambda n: () if n in buffers else n.inputs)
+    return [n for n in below if n in buffers and n.domain is not Domain.GLOBAL] + [
+        n for n in kernel.buffers if n.domain is Domain.EDGE
+    ]
 
 
 def power_of_two(size: int) -> int:
@@ -95,10 +149,14 @@ def atom(text: str) -> str:
 
 @dataclass
 class Level:
-    """Lines that run once for each of something, and what they have computed."""
+    """Lines that run once for each of something, and what they have computed.
+
+    light: how many of the lines need no registers for a block of their own
+    """
 
     lines: list[str] = field(default_factory=list)
     memo: dict[object, Value] = field(default_factory=dict)
+    light: int = 0
 
 
 class Blocks(Names):
@@ -108,10 +166,12 @@ class Blocks(Names):
         super().__init__(program, _RESERVED, _FOREIGN)
         self.kernel, self.packed, self.number = kernel, packed, number
         self.levels = [Level(), Level(), Level()]
-        self.held: dict[Node, Value] = {}
+        self.held: dict[Cell, Value] = {}
         self.buffers = set(kernel.buffers)
         self.axes_of: dict[Dim, str] = {}
+        self.nodes = kernel_nodes(kernel)
         self.product_at = self.products()
+        self.unrolled = unrolled_dims(kernel, self.nodes, self.product_at.values())
         self.in_walk = False
         self.widest = 1
         self.dots = False
@@ -128,22 +188,10 @@ class Blocks(Names):
         Double precision has none: its rate is that of plain sums. Nor have a few numbers an edge, whose matrices would
         be mostly padding.
         """
-        found: dict[Node, Product] = {}
         if self.number != "tl.float32":
-            return found
-        stack = [r for p in self.kernel.phases for r in p.roots]
-        stack += [*self.kernel.stores, *self.kernel.totals]
-        seen: set[Node] = set()
-        while stack:
-            node = stack.pop()
-            if node in seen or node in self.kernel.buffers:
-                continue
-            seen.add(node)
-            product = product_of(node)
-            if product is not None and min(product.sizes) >= LEAST_SIDE:
-                found[node] = product
-            stack.extend(node.inputs)
-        return found
+            return {}
+        found = {node: product for node in self.nodes if (product := product_of(node)) is not None}
+        return {node: product for node, product in found.items() if min(product.sizes) >= LEAST_SIDE}
 
     def size(self, dim: Dim) -> int:
         """The length of a dim's axis. Dims of one size have axes of one length: a renamed dim is the same axis."""
@@ -153,7 +201,21 @@ class Blocks(Names):
         return "".join(f", {self.size(d)}" for d in dims)
 
     def numel(self, dims: Sequence[Dim]) -> int:
-        return math.prod(self.size(d) for d in dims)
+        return math.prod(d.size if d in self.unrolled else self.size(d) for d in dims)
+
+    def frame(self, dims: Sequence[Dim]) -> Frame:
+        """The dims that have axes."""
+        return tuple(d for d in dims if d not in self.unrolled)
+
+    def indices(self, dims: Sequence[Dim], first: int = 0) -> Iterator[dict[str, Place]]:
+        """The dims' own axes, from the first on, for every choice of places of those that are unrolled."""
+        axes, unrolled = self.axes(self.frame(dims), first), [d for d in dims if d in self.unrolled]
+        for places in itertools.product(*(range(d.size) for d in unrolled)):
+            yield axes | {d.name: fixed(place) for d, place in zip(unrolled, places, strict=True)}
+
+    def cell(self, node: Node, index: Index) -> Cell:
+        places = (index[d.name].fixed for d in node.dims if d in self.unrolled)
+        return node, tuple(place for place in places if place is not None)
 
     def axis_name(self, dim: Dim) -> str:
         if dim not in self.axes_of:
@@ -182,8 +244,9 @@ class Blocks(Names):
 
     def define(self, wanted: str, value: Value) -> Value:
         """Give a value a name, at its level."""
-        name = self.fresh(wanted)
-        self.levels[value.level].lines.append(f"{name} = {value.text}")
+        name, level = self.fresh(wanted), self.levels[value.level]
+        level.lines.append(f"{name} = {value.text}")
+        level.light += value.narrow
         return replace(value, text=name)
 
     def once(self, key: object, wanted: str, value: Value) -> Value:
@@ -236,8 +299,8 @@ class Blocks(Names):
         index = {d.name: index[d.name] for d in node.dims}
         if node.domain is not Domain.GLOBAL and (self.in_walk or not self.kernel.end):
             self.widest = max(self.widest, self.numel(frame))
-        if where == ROW and node in self.held:
-            return self.align(self.held[node], node, index, frame)
+        if where == ROW and (held := self.held.get(self.cell(node, index))) is not None:
+            return self.align(held, node, index, frame)
         if node in self.buffers:
             return self.load(node, index, where, frame)
         key = self.key(node, index, where, frame)
@@ -245,8 +308,9 @@ class Blocks(Names):
         for level in self.levels:
             if key in level.memo:
                 return level.memo[key]
-        if frame != node.dims and self.is_cell(node) and self.is_plain(node, index):
-            found = self.align(self.value(node, self.axes(node.dims), where, node.dims), node, index, frame)
+        if frame != (own := self.frame(node.dims)) and self.is_cell(node) and self.is_plain(node, index):
+            places = {n: p for n, p in index.items() if p.fixed is not None}
+            found = self.align(self.value(node, self.axes(own) | places, where, own), node, index, frame)
         else:
             found = self.compute(node, index, where, frame)
             if node.op in ELEMENTWISE or node.op in ("contract", "reduce", "random"):
@@ -264,20 +328,21 @@ class Blocks(Names):
         in this order, they do not make a recursion that is as deep as the program."""
 
         def unwritten(below: Node) -> tuple[Node, ...]:
-            if below is not node and frame != below.dims and self.is_cell(below):
+            if below is not node and frame != self.frame(below.dims) and self.is_cell(below):
                 return ()  # what it is made of is written in its own frame
             return tuple(i for i in below.inputs if i.op in ELEMENTWISE and not written(i))
 
         def written(below: Node) -> bool:
-            key = self.key(below, index, where, frame)
-            return below in self.buffers or below in self.held or any(key in level.memo for level in self.levels)
+            key, held = self.key(below, index, where, frame), self.cell(below, index) in self.held
+            return below in self.buffers or held or any(key in level.memo for level in self.levels)
 
         found = list(walk_below([node], unwritten))[:-1]
         return found if len(found) > LONG_CHAIN else []
 
     def is_plain(self, node: Node, index: Index) -> bool:
-        """Whether an index is an axis of the frame for each dim, as long as the dim's own."""
-        return all(index[d.name].own is not None and index[d.name].size == self.size(d) for d in node.dims)
+        """Whether an index is an axis of the frame for each dim that has one, as long as the dim's own."""
+        axes = ((d, index[d.name]) for d in self.frame(node.dims))
+        return all(place.own is not None and place.size == self.size(d) for d, place in axes)
 
     def is_cell(self, node: Node) -> bool:
         """Whether a value is worth computing once, in its own frame, and not again in each frame that reads it."""
@@ -332,11 +397,11 @@ class Blocks(Names):
         text = f"tl.load({pointer}, mask={mask.text}, other=0)" if mask else f"tl.load({pointer})"
         if node in self.packed:
             text += f".to({self.number})"
-        scalar = not lead and node.type.numel == 1
+        scalar = not lead and not axes
         suffix = {ROW: "_i" if self.kernel.end else "", COLUMN: "_j", EDGE: "_e", GLOBAL: ""}[where]
         key = ("load", frame, text)
         zero = where if mask else None
-        return self.once(key, self.name(node) + suffix, Value(text, level, lead, scalar, zero))
+        return self.once(key, self.name(node) + suffix, Value(text, level, lead, scalar, zero, narrow=not axes))
 
     def pointer(self, node: Node, index: Index, where: str, frame: Frame) -> tuple[str, bool]:
         """Where the elements of a buffer lie, and whether that varies along rows or edges."""
@@ -385,7 +450,8 @@ class Blocks(Names):
     def joined(self, text: str, parts: Sequence[Value]) -> Value:
         """A value made of others."""
         lead, scalar = any(p.lead for p in parts), all(p.scalar for p in parts)
-        return Value(text, max((p.level for p in parts), default=KERNEL), lead, scalar)
+        narrow = all(p.narrow or p.scalar for p in parts)
+        return Value(text, max((p.level for p in parts), default=KERNEL), lead, scalar, narrow=narrow)
 
     def compute_const(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
         return Value(literal(node, self.number), KERNEL, lead=False, scalar=True)
@@ -484,16 +550,30 @@ class Blocks(Names):
         if product is not None and frame == node.dims and self.is_plain(node, index):
             return self.compute_dot(product)
         reduced = self.reduced_dims(node)
-        wide = (*frame, *reduced)
-        inner = {**index, **self.axes(reduced, len(frame))}
-        parts = [self.value(i, inner, where, wide) for i in node.inputs]
-        value = self.joined(" * ".join(atom(p.text) for p in parts), parts)
+        own = self.frame(reduced)
+        wide = (*frame, *own)
+        value = self.sum_of_products(node, [{**index, **at} for at in self.indices(reduced, len(frame))], where, wide)
         value = self.spread_out(value, node.inputs, wide, len(frame))
         value = self.masked(value, wide, frozenset(range(len(frame), len(wide))), GLOBAL)
         text = value.text
-        for k in reversed(range(len(reduced))):
+        for k in reversed(range(len(own))):
             text = f"tl.sum({text}, axis={(LEAD if value.lead else 0) + len(frame) + k})"
-        return replace(value, text=text)
+        return replace(value, text=text, narrow=not frame)
+
+    def sum_of_products(self, node: Node, indices: Sequence[Index], where: str, wide: Frame) -> Value:
+        """The product of a node's operands, added up over some indices."""
+        products = []
+        for index in indices:
+            parts = [self.value(i, index, where, wide) for i in node.inputs]
+            products.append(self.joined(" * ".join(atom(p.text) for p in parts), parts))
+        first, *more = products
+        if not more:
+            return first
+        whole = self.define("dot", self.joined(first.text, products))
+        level = self.levels[whole.level]
+        level.lines += [f"{whole.text} += {p.text}" for p in more]
+        level.light += len(more)
+        return whole
 
     def spread_out(self, value: Value, operands: Sequence[Node], wide: Frame, first: int) -> Value:
         """A product at all places of the axes from the first on, so that a sum over them counts each.
@@ -532,17 +612,17 @@ class Blocks(Names):
         if len(frame) > 2:
             text = f"tl.reshape({text}, {shape})"
         text = f"tl.dot({self.flat(left, GLOBAL)}, {text}, input_precision=PRECISION)"
-        return Value(f"tl.reshape({text}, [BLOCK_ROWS, BLOCK_EDGES{self.shape(node.dims)}])", EDGES)
+        return Value(f"tl.reshape({text}, [BLOCK_EDGES, BLOCK_ROWS{self.shape(node.dims)}])", EDGES)
 
     def flat(self, node: Node, where: str, *, by_row: bool = False) -> str:
         """The values of an edge value as a matrix with a row an edge; where there is no edge, zeros if asked for."""
         frame = node.dims
         value = self.value(node, self.axes(frame), EDGE, frame)
         value = self.masked(value, frame, frozenset(range(len(frame))), where)
-        whole = f"tl.broadcast_to({value.text}, [BLOCK_ROWS, BLOCK_EDGES{self.shape(frame)}])"
+        whole = f"tl.broadcast_to({value.text}, [BLOCK_EDGES, BLOCK_ROWS{self.shape(frame)}])"
         if by_row and len(frame) == 1:
             return self.once(("rows", whole), "matrix", Value(whole, EDGES)).text
-        lead = "BLOCK_ROWS, BLOCK_EDGES" if by_row else "BLOCK_ROWS * BLOCK_EDGES"
+        lead = "BLOCK_EDGES, BLOCK_ROWS" if by_row else "BLOCK_EDGES * BLOCK_ROWS"
         text = f"tl.reshape({whole}, [{lead}, {self.numel(frame)}])"
         return self.once(("rows", text), "matrix", Value(text, EDGES)).text
 
@@ -574,6 +654,11 @@ class Blocks(Names):
 
 _ANYWHERE = (GLOBAL, ROW, COLUMN, EDGE)
 
+# Ops that may have unrolled dims.
+_UNROLLED = frozenset(ELEMENTWISE) | {
+    *("const", "contract", "segment", "gather", "spread", "stop_gradient", "transpose", "index"),
+}
+
 _WORDS = {"contract": "dot", "reduce": "best", "random": "uniform"}
 
 # What a maximum or minimum of nothing begins with.
@@ -588,6 +673,11 @@ def along(name: str, at: int, rank: int) -> str:
 def lifted(name: str, rank: int) -> str:
     """A block of rows and edges, with axes for a frame."""
     return f"{name}[:, :{', None' * rank}]" if rank else name
+
+
+def fixed(place: int) -> Place:
+    """One place of a dim."""
+    return Place(lambda rank: str(place), frozenset(), fixed=place)
 
 
 def shifted(place: Place, start: int) -> Place:

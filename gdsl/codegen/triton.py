@@ -13,7 +13,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gdsl.codegen.blocks import EDGES, EMPTY, KERNEL, LEAD, ROWS, Blocks, Frame, Level, Value, along, lifted
+from gdsl.codegen.blocks import (
+    EDGES,
+    EMPTY,
+    KERNEL,
+    LEAD,
+    ROWS,
+    Blocks,
+    Cell,
+    Frame,
+    Index,
+    Level,
+    Value,
+    along,
+    lifted,
+)
 from gdsl.codegen.storage import partials
 from gdsl.codegen.values import EDGE, GLOBAL, ROW
 from gdsl.ir.node import Node
@@ -79,7 +93,7 @@ class Function:
     arguments: names before those of buffers, outputs and partial results
     widest:    the most numbers that an edge has in a block
     values:    blocks that are computed for each block of edges, or of rows where no edges are walked
-    held_rows: numbers that a row holds in registers from edge to edge: its accumulators
+    held_rows: numbers that a row holds in registers from edge to edge: its accumulators, its parts of sums over edges
     held:      numbers that a program holds from row to row: its sums over all rows
     walks:     it walks edges
     dots:      it has matrix products: a block needs 16 edges
@@ -150,8 +164,10 @@ class KernelWriter(Blocks):
         self.part = part
         self.index_type, self.most = INDICES[index_type]
         self.values = 0
-        self.totals: dict[Node, Value] = {}
-        self.best: dict[Node, str] = {}
+        self.totals: dict[Cell, Value] = {}
+        # Those that have a part for each row of the block, for no row to wait for another.
+        self.row_totals: set[Cell] = set()
+        self.best: dict[Cell, str] = {}
         # A maximum and the edges that win it are found together.
         self.winners = winners(kernel)
         self.written: dict[tuple[Node, bool], str] = {}
@@ -170,7 +186,7 @@ class KernelWriter(Blocks):
         else:
             self.hub()
         arguments = self.arguments()
-        self.values = self.values or len(self.levels[ROWS].lines)
+        self.values = self.values or len(self.levels[ROWS].lines) - self.levels[ROWS].light
         lines = [f"# {line}" for line in self.rules(kernel)] if self.part is None else [self._about()]
         lines.append('@triton.jit(do_not_specialize=["num_rows"])' if self.part is None else "@triton.jit")
         lines.append(f"def {name}(")
@@ -185,7 +201,8 @@ class KernelWriter(Blocks):
         walks = bool(kernel.end) and self.part != "hubs"
         phases = kernel.phases
         of_row = sum(self.numel(n.dims) for p in phases for n in p.accumulators)
-        of_all = sum(self.numel(n.dims) for n in self.totals)
+        of_row += sum(self.numel(self.frame(n.dims)) for n, _ in self.row_totals)
+        of_all = sum(self.numel(self.frame(n.dims)) for n, _ in self.totals.keys() - self.row_totals)
         return Function(
             name,
             source,
@@ -230,8 +247,8 @@ class KernelWriter(Blocks):
         """The rows of a block."""
         out = self.levels[ROWS].lines
         if self.kernel.end:
-            self.levels[KERNEL].lines.append("lane = tl.arange(0, BLOCK_EDGES)[None, :]")
-        out.append("row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]")
+            self.levels[KERNEL].lines.append("lane = tl.arange(0, BLOCK_EDGES)[:, None]")
+        out.append("row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]")
         out.append("live = row < num_rows")
         if self.kernel.end:
             out.append("i = tl.load(rows + row, mask=live, other=0).to(INDEX)")
@@ -240,8 +257,11 @@ class KernelWriter(Blocks):
             out.append("most = tl.max(end - begin)")
         else:
             out.append("i = row.to(INDEX)")
-        for node in self.kernel.all_totals:
-            self.declare_total(node)
+        for phase in self.kernel.phases:
+            for node in phase.totals:
+                self.declare_total(node, EDGE)
+        for node in self.kernel.totals:
+            self.declare_total(node, ROW)
         for phase in self.kernel.phases:
             self.phase(phase)
         self.results()
@@ -249,7 +269,7 @@ class KernelWriter(Blocks):
     def hub(self) -> None:
         """One chunk of a hub in one walk, or the end of all."""
         out, chunk = self.levels[ROWS].lines, self.part != "hubs"
-        self.levels[KERNEL].lines.append("lane = tl.arange(0, BLOCK_EDGES)[None, :]")
+        self.levels[KERNEL].lines.append("lane = tl.arange(0, BLOCK_EDGES)[:, None]")
         if chunk:
             out.append("chunk = tl.program_id(0)")
             out.append("hub = tl.load(owner + chunk)")
@@ -271,13 +291,14 @@ class KernelWriter(Blocks):
             out.append(f"most = {GPU_CHUNK_EDGES}")
             phase = phases[self.part]
             for node in phase.totals:
-                self.declare_total(node)
+                self.declare_total(node, EDGE)
             self.walk(phase)
             for node in phase.accumulators:
-                self.write_down(node)
+                for index in self.indices(node.dims):
+                    self.write_down(node, index)
         else:
             for node in self.kernel.totals:
-                self.declare_total(node)
+                self.declare_total(node, ROW)
             self.results()
 
     # -- walks ---------------------------------------------------------------------------------
@@ -285,22 +306,24 @@ class KernelWriter(Blocks):
     def phase(self, phase: Phase) -> None:
         self.walk(phase)
         for node in phase.accumulators:
-            self.finish(node)
+            for index in self.indices(node.dims):
+                self.finish(node, index)
 
     def walk(self, phase: Phase) -> None:
         """A loop over the edges of the rows."""
         accumulators = self.declare_accumulators(phase)
         self.levels[EDGES] = Level()
         self.in_walk = True
-        for node in (n for n in phase.accumulators if n not in self.winners):
-            self.accumulate(node, accumulators[node])
+        for (node, _), (name, index) in accumulators.items():
+            if node not in self.winners:
+                self.accumulate(node, name, index)
         for node in phase.totals:
             self.add_total(node, EDGE)
         for node in phase.stores:
             self.store(node, EDGE)
         self.in_walk = False
         body = self.levels[EDGES].lines
-        self.values = max(self.values, len(body))
+        self.values = max(self.values, len(body) - self.levels[EDGES].light)
         self.levels[EDGES] = Level()
         out = self.levels[ROWS].lines
         out.append("for at in range(0, most, BLOCK_EDGES):")
@@ -308,19 +331,22 @@ class KernelWriter(Blocks):
         head.append("j = tl.load(other + e, mask=on, other=0).to(INDEX)")
         head.append("id = tl.load(edge + e, mask=on, other=0).to(INDEX)")
         out += [_INDENT + line for line in [*head, *body]]
-        for node, name in accumulators.items():
-            self.held[node] = Value(name, ROWS)
+        for cell, (name, _) in accumulators.items():
+            self.held[cell] = Value(name, ROWS)
 
-    def declare_accumulators(self, phase: Phase) -> dict[Node, str]:
-        names: dict[Node, str] = {}
-        for node in phase.accumulators:
-            names[node] = self.declare_accumulator(node)
+    def declare_accumulators(self, phase: Phase) -> dict[Cell, tuple[str, Index]]:
+        """A name for each block of each accumulator, and the index of the block."""
+        cells = [(n, index) for n in phase.accumulators for index in self.indices(n.dims)]
+        names: dict[Cell, tuple[str, Index]] = {}
+        for node, index in cells:
+            names[self.cell(node, index)] = (self.declare_accumulator(node), index)
+        for (node, places), (name, _) in names.items():
             if node in self.winners:
-                self.best[self.winners[node]] = names[node]
-        for node in phase.accumulators:
-            if node.attr("reducer").startswith("arg") and node not in self.best:
-                best = self.best[node] = self.fresh("best_" + describe(node, self.program.names))
-                shape = f"[BLOCK_ROWS, 1{self.shape(node.dims)}]"
+                self.best[self.winners[node], places] = name
+        for node, places in names:
+            if node.attr("reducer").startswith("arg") and (node, places) not in self.best:
+                best = self.best[node, places] = self.fresh("best_" + describe(node, self.program.names))
+                shape = f"[1, BLOCK_ROWS{self.shape(self.frame(node.dims))}]"
                 start = EMPTY[node.attr("reducer")[3:]]
                 self.levels[ROWS].lines.append(f"{best} = tl.full({shape}, {start}, {self.number})")
         return names
@@ -328,7 +354,7 @@ class KernelWriter(Blocks):
     def declare_accumulator(self, node: Node) -> str:
         name = self.fresh("acc_" + describe(node, self.program.names))
         reducer = node.attr("reducer")
-        shape = f"[BLOCK_ROWS, 1{self.shape(node.dims)}]"
+        shape = f"[1, BLOCK_ROWS{self.shape(self.frame(node.dims))}]"
         out = self.levels[ROWS].lines
         if reducer.startswith("arg"):
             out.append(f"{name} = tl.full({shape}, -1, {self.index_type})")
@@ -337,28 +363,30 @@ class KernelWriter(Blocks):
             out.append(f"{name} = tl.full({shape}, {start}, {self.number})")
         return name
 
-    def accumulate(self, node: Node, name: str) -> None:
-        """Take a block of edges into an accumulator."""
+    def accumulate(self, node: Node, name: str, at: Index) -> None:
+        """Take a block of edges into a block of an accumulator."""
         product = self.product_at.get(node)
         if product is not None:
             self.dots = self.edge_dots = True
             left, right = self.flat(product.left, EDGE, by_row=True), self.flat(product.right, EDGE, by_row=True)
-            text = f"tl.dot(tl.permute({left}, 0, 2, 1), {right}, input_precision=SUM_PRECISION)"
-            self.add(f"{name} += tl.reshape({text}, [BLOCK_ROWS, 1{self.shape(node.dims)}])")
+            left, right = f"tl.permute({left}, 1, 2, 0)", f"tl.permute({right}, 1, 0, 2)"
+            text = f"tl.dot({left}, {right}, input_precision=SUM_PRECISION)"
+            self.add(f"{name} += tl.reshape({text}, [1, BLOCK_ROWS{self.shape(node.dims)}])")
             return
         e, by = node.inputs[0], node.inputs[1:]
-        frame = (*node.dims, *(by[0].dims if by else ()))
-        index = self.axes(frame)
+        own, dims = self.frame(node.dims), by[0].dims if by else ()
+        frame = (*own, *self.frame(dims))
         reducer = node.attr("reducer")
         none = {"sum": "0.0", "mul": "1.0"}.get(reducer) or EMPTY[reducer.removeprefix("arg")]
-        extra: Value | None = None
-        if by:
-            kind = self.value(by[0], index, EDGE, frame)
-            here = along(self.axis_name(node.dims[0]), 0, len(frame))
-            extra = Value(f"({kind.text} == {here})", kind.level, kind.lead)
-        value = self.value(e, index, EDGE, frame)
-        value = self.only(value, frame, extra, none, frozenset(range(len(node.dims), len(frame))))
-        self.reduce_edges(node, name, value, frame, reducer)
+        for index in ({**at, **more} for more in self.indices(dims, len(own))):
+            extra: Value | None = None
+            if by:
+                kind = self.value(by[0], index, EDGE, frame)
+                here = index[node.dims[0].name].text(len(frame))
+                extra = Value(f"({kind.text} == {here})", kind.level, kind.lead)
+            value = self.value(e, index, EDGE, frame)
+            value = self.only(value, frame, extra, none, frozenset(range(len(own), len(frame))))
+            self.reduce_edges(node, name, value, frame, at)
 
     def only(self, value: Value, frame: Frame, extra: Value | None, none: str, axes: frozenset[int]) -> Value:
         """The value on edges that exist, and where more is asked holds; else what changes no result."""
@@ -369,27 +397,28 @@ class KernelWriter(Blocks):
         text = f"tl.where({mask.text} & {extra.text}, {value.text}, {none})"
         return self.define("v", Value(text, EDGES))
 
-    def reduce_edges(self, node: Node, name: str, value: Value, frame: Frame, reducer: str) -> None:
-        extra = len(frame) - len(node.dims)
+    def reduce_edges(self, node: Node, name: str, value: Value, frame: Frame, at: Index) -> None:
+        own, reducer = len(self.frame(node.dims)), node.attr("reducer")
+        extra = len(frame) - own
         text = value.text
         if reducer.startswith("arg"):
             assert not extra
             sign, text = reducer[3:], self.define("v", value).text
-            best = self.define("best", replace_text(value, f"gdsl_{sign}({text}, 1, True)")).text
+            best = self.define("best", replace_text(value, f"gdsl_{sign}({text}, 0, True)")).text
             rank = len(frame)
             hits = f"{lifted('on', rank)} & (({text} == {best}) | (({text} != {text}) & ({best} != {best})))"
             wins = self.define("wins", replace_text(value, hits)).text
-            first = f"tl.min(tl.where({wins}, {lifted('id', rank)}, {self.most}), axis=1, keep_dims=True)"
+            first = f"tl.min(tl.where({wins}, {lifted('id', rank)}, {self.most}), axis=0, keep_dims=True)"
             first = self.define("first_winner", replace_text(value, first)).text
-            self.add_all(self.winner(name, self.best[node], best, first, sign))
+            self.add_all(self.winner(name, self.best[self.cell(node, at)], best, first, sign))
             return
         reduce = {"sum": "tl.sum({}, axis={})"}.get(reducer, f"gdsl_{reducer}({{}}, {{}}, False)")
         for k in reversed(range(extra)):
-            text = reduce.format(text, LEAD + len(node.dims) + k)
+            text = reduce.format(text, LEAD + own + k)
         if reducer == "sum":
-            self.add(f"{name} += tl.sum({text}, axis=1, keep_dims=True)")
+            self.add(f"{name} += tl.sum({text}, axis=0, keep_dims=True)")
         else:
-            self.add_all(self.combined(name, f"gdsl_{reducer}({text}, 1, True)", reducer))
+            self.add_all(self.combined(name, f"gdsl_{reducer}({text}, 0, True)", reducer))
 
     def winner(self, held: str, held_best: str, best: str, number: str, sign: str) -> list[str]:
         """The number of the first best edge of all so far; the earlier stays where both are as good."""
@@ -409,31 +438,32 @@ class KernelWriter(Blocks):
         sign = ">" if reducer == "max" else "<"
         return [f"more = {value}", f"{name} = tl.where(({name} != {name}) | ({name} {sign} more), {name}, more)"]
 
-    def finish(self, node: Node) -> None:
+    def finish(self, node: Node, at: Index) -> None:
         """An empty segment has maximum and minimum 0."""
         if node.attr("reducer") in ("max", "min"):
-            name = self.held[node].text
-            some = lifted("(end > begin)", len(node.dims))
+            name = self.held[self.cell(node, at)].text
+            some = lifted("(end > begin)", len(self.frame(node.dims)))
             self.levels[ROWS].lines.append(f"{name} = tl.where({some}, {name}, 0.0)")
 
     # -- hubs ----------------------------------------------------------------------------------
 
-    def part_place(self, node: Node, winner: bool, row: str) -> tuple[str, str]:
+    def part_place(self, node: Node, winner: bool, row: str, index: Index) -> tuple[str, str]:
         """Where a chunk's part of an accumulator lies, and the mask of its places."""
-        frame = node.dims
-        index, rank = self.axes(frame), len(frame)
-        inner = self.linear(frame, index, rank)
+        frame = self.frame(node.dims)
+        rank = len(frame)
+        inner = self.linear(node.dims, index, rank)
         text = f"{self.written[(node, winner)]} + {row} * {node.type.numel} + {inner}"
         mask = self.mask(frame, frozenset(range(rank)), GLOBAL)
         return text + ("" if rank else " + tl.zeros([1, 1], tl.int32)"), f", mask={mask.text}" if mask else ""
 
-    def write_down(self, node: Node) -> None:
+    def write_down(self, node: Node, index: Index) -> None:
         """What one chunk has added up."""
-        shape = f"[{self.shape(node.dims)[2:]}]" if node.dims else "[1, 1]"
+        cell, frame = self.cell(node, index), self.frame(node.dims)
+        shape = f"[{self.shape(frame)[2:]}]" if frame else "[1, 1]"
         for winner in (False, True):
             if (node, winner) in self.written:
-                place, mask = self.part_place(node, winner, "chunk")
-                name = self.best[node] if winner else self.held[node].text
+                place, mask = self.part_place(node, winner, "chunk", index)
+                name = self.best[cell] if winner else self.held[cell].text
                 self.levels[ROWS].lines.append(f"tl.store({place}, tl.reshape({name}, {shape}){mask})")
 
     def gathered(self, phase: Phase) -> None:
@@ -441,25 +471,27 @@ class KernelWriter(Blocks):
         out = self.levels[ROWS].lines
         names = self.declare_accumulators(phase)
         body: list[str] = []
-        for node, name in ((n, name) for n, name in names.items() if n not in self.winners):
+        for (node, places), (name, index) in names.items():
+            if node in self.winners:
+                continue
             reducer = node.attr("reducer")
-            place, mask = self.part_place(node, False, "part")
-            shape = f"[1, 1{self.shape(node.dims)}]"
+            place, mask = self.part_place(node, False, "part", index)
+            shape = f"[1, 1{self.shape(self.frame(node.dims))}]"
             load = f"tl.reshape(tl.load({place}{mask}), {shape})"
             if reducer.startswith("arg"):
-                at, rule = self.part_place(node, True, "part")
+                at, rule = self.part_place(node, True, "part", index)
                 body.append(f"number = {load}")
                 body.append(f"number = tl.where(number < 0, {self.most}, number)")
                 body.append(f"value = tl.reshape(tl.load({at}{rule}), {shape})")
-                body += self.winner(name, self.best[node], "value", "number", reducer[3:])
+                body += self.winner(name, self.best[node, places], "value", "number", reducer[3:])
             else:
                 body += self.combined(name, load, reducer)
         if body:
             out.append("for part in range(first, last):")
             out += [_INDENT + line for line in body]
-        for node, name in names.items():
-            self.held[node] = Value(name, ROWS)
-            self.finish(node)
+        for cell, (name, index) in names.items():
+            self.held[cell] = Value(name, ROWS)
+            self.finish(cell[0], index)
 
     # -- results -------------------------------------------------------------------------------
 
@@ -477,23 +509,35 @@ class KernelWriter(Blocks):
         self.levels[self.here].lines += lines
 
     def store(self, node: Node, where: str) -> None:
-        frame = node.dims
-        index = self.axes(frame)
-        value = self.value(node, index, where, frame)
-        pointer, _ = self.pointer(node, index, where, frame)
+        frame = self.frame(node.dims)
         mask = self.mask(frame, frozenset(range(len(frame))), where)
         assert mask is not None
-        self.add(f"tl.store({pointer}, {value.text}, mask={mask.text})")
+        for index in self.indices(node.dims):
+            value = self.value(node, index, where, frame)
+            pointer, _ = self.pointer(node, index, where, frame)
+            self.add(f"tl.store({pointer}, {value.text}, mask={mask.text})")
 
-    def declare_total(self, node: Node) -> None:
-        name = self.fresh("total_" + describe(node, self.program.names))
-        shape = self.shape(node.dims)[2:] or "1"
-        self.levels[KERNEL].lines.append(f"{name} = tl.full([{shape}], 0.0, {self.number})")
-        self.totals[node] = Value(name, KERNEL, lead=False)
+    def declare_total(self, node: Node, where: str) -> None:
+        shape = self.shape(self.frame(node.dims))
+        by_row = where == EDGE and node not in self.product_at
+        shape = f"1, BLOCK_ROWS{shape}" if by_row else shape[2:] or "1"
+        for index in self.indices(node.dims):
+            name = self.fresh("total_" + describe(node, self.program.names))
+            self.levels[KERNEL].lines.append(f"{name} = tl.full([{shape}], 0.0, {self.number})")
+            self.totals[self.cell(node, index)] = Value(name, KERNEL, lead=False)
+            if by_row:
+                self.row_totals.add(self.cell(node, index))
 
     def add_total(self, node: Node, where: str) -> None:
         """Add a block of edges, or of rows, to a sum over all."""
-        name = self.totals[node].text
+        blocks = list(self.indices(node.dims))
+        for index in blocks:
+            self.add_block(node, index, where)
+        self.levels[self.here].light += len(blocks) - 1
+
+    def add_block(self, node: Node, at: Index, where: str) -> None:
+        """The same for a block of the sum."""
+        name = self.totals[self.cell(node, at)].text
         product = self.product_at.get(node)
         if product is not None and where == EDGE:
             self.dots = True
@@ -501,19 +545,22 @@ class KernelWriter(Blocks):
             text = f"tl.dot(tl.trans({left}), {right}, input_precision=SUM_PRECISION)"
             self.add(f"{name} += tl.reshape({text}, [{self.shape(node.dims)[2:]}])")
             return
+        own = len(self.frame(node.dims))
         if node.op == "scatter":
             value, frame = self._scattered(node, where)
         else:
-            frame = (*node.dims, *self.reduced_dims(node))
-            index = self.axes(frame)
-            parts = [self.value(i, index, where, frame) for i in node.inputs]
-            value = self.joined(" * ".join(p.text for p in parts), parts)
-            value = self.spread_out(value, node.inputs, frame, len(node.dims))
-        axes = frozenset(range(len(node.dims), len(frame)))
+            reduced = self.reduced_dims(node)
+            frame = self.frame((*node.dims, *reduced))
+            value = self.sum_of_products(node, [{**at, **more} for more in self.indices(reduced, own)], where, frame)
+            value = self.spread_out(value, node.inputs, frame, own)
+        axes = frozenset(range(own, len(frame)))
         text = self.masked(value, frame, axes, where).text
-        for k in reversed(range(LEAD + len(node.dims), LEAD + len(frame))):
+        for k in reversed(range(LEAD + own, LEAD + len(frame))):
             text = f"tl.sum({text}, axis={k})"
-        self.add(f"{name} += tl.sum(tl.sum({text}, axis=1), axis=0)")
+        if self.cell(node, at) in self.row_totals:
+            self.add(f"{name} += tl.sum({text}, axis=0, keep_dims=True)")
+        else:
+            self.add(f"{name} += tl.sum(tl.sum({text}, axis=1), axis=0)")
 
     def _scattered(self, node: Node, where: str) -> tuple[Value, Frame]:
         """A value at the place of a dim that an index names, and zeros at its other places."""
@@ -529,15 +576,20 @@ class KernelWriter(Blocks):
     def stored_totals(self) -> list[str]:
         """Each program writes its sums once, in a row of its own."""
         lines = []
-        for node, total in self.totals.items():
-            rank = len(node.dims)
-            index = self.axes(node.dims)
-            inner = self.linear(node.dims, index, rank)
-            if inner == "0":  # one number is a block of its shape all the same
-                inner = f"tl.zeros([{self.shape(node.dims)[2:] or '1'}], tl.int32)"
-            mask = self.mask(node.dims, frozenset(range(rank)), GLOBAL)
-            where = f"{self.name(node)} + tl.program_id(0) * {node.type.numel} + {inner}"
-            lines.append(f"tl.store({where}, {total.text}{f', mask={mask.text}' if mask else ''})")
+        for node in dict.fromkeys(node for node, _ in self.totals):
+            frame = self.frame(node.dims)
+            mask = self.mask(frame, frozenset(range(len(frame))), GLOBAL)
+            for index in self.indices(node.dims):
+                cell = self.cell(node, index)
+                total = self.totals[cell].text
+                if cell in self.row_totals:
+                    total = f"tl.sum(tl.sum({total}, axis=1), axis=0)"
+                inner = self.linear(node.dims, index, len(frame))
+                if not any(p.axes for d in node.dims if d.size != 1 for p in [index[d.name]]):
+                    # One number is a block of its shape all the same.
+                    inner += f" + tl.zeros([{self.shape(frame)[2:] or '1'}], tl.int32)"
+                where = f"{self.name(node)} + tl.program_id(0) * {node.type.numel} + {inner}"
+                lines.append(f"tl.store({where}, {total}{f', mask={mask.text}' if mask else ''})")
         return lines
 
 

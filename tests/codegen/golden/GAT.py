@@ -22,21 +22,21 @@ def GAT_0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
-    a = tl.arange(0, 4)
     in_b = b < 3
+    heads = tl.arange(0, 2)
+    a = tl.arange(0, 4)
     weight_2 = tl.load(weight + a[None, None, :] * 6 + heads[:, None, None] * 3 + b[None, :, None], mask=in_b[None, :,
         None], other=0)
     att_src_2 = tl.load(att_src + heads[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
     att_dst_2 = tl.load(att_dst + heads[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
     block = tl.program_id(0)
-    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
     live = row < num_rows
     i = row.to(INDEX)
+    mask = live[:, :, None, None] & in_b[None, :]
     x_2 = tl.load(x + i[:, :, None, None, None] * 4 + a[None, None, :], mask=live[:, :, None, None, None], other=0)
     h_2 = tl.sum(x_2 * weight_2, axis=4)
-    mask = live[:, :, None, None] & in_b[None, :]
     tl.store(h + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], h_2, mask=mask)
     left_2 = tl.sum(tl.where(in_b[None, :], h_2 * att_src_2, 0.0), axis=3)
     tl.store(left + i[:, :, None] * 2 + heads, left_2, mask=live[:, :, None])
@@ -57,18 +57,18 @@ def GAT_1(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
     in_b = b < 3
     block = tl.program_id(0)
-    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
     live = row < num_rows
     i = tl.load(rows + row, mask=live, other=0).to(INDEX)
     begin = tl.load(rowptr + i, mask=live, other=0)
     end = tl.load(rowptr + i + 1, mask=live, other=0)
     most = tl.max(end - begin)
-    acc_max_score = tl.full([BLOCK_ROWS, 1, 2], float("-inf"), tl.float32)
+    acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
     right_i = tl.load(right + i[:, :, None] * 2 + heads, mask=live[:, :, None], other=0)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
@@ -78,11 +78,11 @@ def GAT_1(
         left_j = tl.load(left + j[:, :, None] * 2 + heads, mask=on[:, :, None], other=0)
         v = left_j + right_i
         score = tl.where(v > 0, v, v * 0.2)
-        more = gdsl_max(tl.where(on[:, :, None], score, float("-inf")), 1, True)
+        more = gdsl_max(tl.where(on[:, :, None], score, float("-inf")), 0, True)
         acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
     acc_max_score = tl.where((end > begin)[:, :, None], acc_max_score, 0.0)
-    acc_sum_product = tl.full([BLOCK_ROWS, 1, 2, 4], 0.0, tl.float32)
-    acc_sum_exp = tl.full([BLOCK_ROWS, 1, 2], 0.0, tl.float32)
+    acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
+    acc_sum_exp = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
         on = e < end
@@ -96,13 +96,13 @@ def GAT_1(
         mask = on[:, :, None, None] & in_b[None, :]
         h_j = tl.load(h + j[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask, other=0)
         v_5 = v_4[:, :, :, None] * h_j
-        acc_sum_product += tl.sum(tl.where(on[:, :, None, None], v_5, 0.0), axis=1, keep_dims=True)
-        acc_sum_exp += tl.sum(tl.where(on[:, :, None], v_4, 0.0), axis=1, keep_dims=True)
+        acc_sum_product += tl.sum(tl.where(on[:, :, None, None], v_5, 0.0), axis=0, keep_dims=True)
+        acc_sum_exp += tl.sum(tl.where(on[:, :, None], v_4, 0.0), axis=0, keep_dims=True)
+    mask_2 = live[:, :, None, None] & in_b[None, :]
     in_degree_i = tl.load(in_degree + i[:, :, None, None], mask=live[:, :, None, None], other=0)
     v_6 = in_degree_i > 0.0
     v_7 = tl.where(v_6, acc_sum_exp[:, :, :, None], 1.0)
     v_8 = acc_sum_product / v_7
-    mask_2 = live[:, :, None, None] & in_b[None, :]
     tl.store(ratio + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], v_8, mask=mask_2)
 
 
@@ -116,7 +116,7 @@ def GAT_1_chunk0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
     chunk = tl.program_id(0)
     hub = tl.load(owner + chunk)
@@ -129,7 +129,7 @@ def GAT_1_chunk0(
     begin = begin + (chunk - first) * 1024
     end = tl.minimum(begin + 1024, end)
     most = 1024
-    acc_max_score = tl.full([BLOCK_ROWS, 1, 2], float("-inf"), tl.float32)
+    acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
     right_i = tl.load(right + i[:, :, None] * 2 + heads, mask=live[:, :, None], other=0)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
@@ -139,7 +139,7 @@ def GAT_1_chunk0(
         left_j = tl.load(left + j[:, :, None] * 2 + heads, mask=on[:, :, None], other=0)
         v = left_j + right_i
         score = tl.where(v > 0, v, v * 0.2)
-        more = gdsl_max(tl.where(on[:, :, None], score, float("-inf")), 1, True)
+        more = gdsl_max(tl.where(on[:, :, None], score, float("-inf")), 0, True)
         acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
     tl.store(part_max_score + chunk * 2 + heads, tl.reshape(acc_max_score, [2]))
 
@@ -154,7 +154,7 @@ def GAT_1_chunk1(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
     in_b = b < 3
@@ -166,7 +166,7 @@ def GAT_1_chunk1(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    acc_max_score = tl.full([BLOCK_ROWS, 1, 2], float("-inf"), tl.float32)
+    acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
     for part in range(first, last):
         more = tl.reshape(tl.load(part_max_score + part * 2 + heads), [1, 1, 2])
         acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
@@ -174,8 +174,8 @@ def GAT_1_chunk1(
     begin = begin + (chunk - first) * 1024
     end = tl.minimum(begin + 1024, end)
     most = 1024
-    acc_sum_product = tl.full([BLOCK_ROWS, 1, 2, 4], 0.0, tl.float32)
-    acc_sum_exp = tl.full([BLOCK_ROWS, 1, 2], 0.0, tl.float32)
+    acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
+    acc_sum_exp = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
     right_i = tl.load(right + i[:, :, None] * 2 + heads, mask=live[:, :, None], other=0)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
@@ -190,8 +190,8 @@ def GAT_1_chunk1(
         mask = on[:, :, None, None] & in_b[None, :]
         h_j = tl.load(h + j[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask, other=0)
         v_4 = v_3[:, :, :, None] * h_j
-        acc_sum_product += tl.sum(tl.where(on[:, :, None, None], v_4, 0.0), axis=1, keep_dims=True)
-        acc_sum_exp += tl.sum(tl.where(on[:, :, None], v_3, 0.0), axis=1, keep_dims=True)
+        acc_sum_product += tl.sum(tl.where(on[:, :, None, None], v_4, 0.0), axis=0, keep_dims=True)
+        acc_sum_exp += tl.sum(tl.where(on[:, :, None], v_3, 0.0), axis=0, keep_dims=True)
     tl.store(part_sum_product + chunk * 6 + heads[:, None] * 3 + b[None, :], tl.reshape(acc_sum_product, [2, 4]),
         mask=in_b[None, :])
     tl.store(part_sum_exp + chunk * 2 + heads, tl.reshape(acc_sum_exp, [2]))
@@ -207,7 +207,7 @@ def GAT_1_hubs(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
     in_b = b < 3
@@ -218,22 +218,22 @@ def GAT_1_hubs(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    acc_max_score = tl.full([BLOCK_ROWS, 1, 2], float("-inf"), tl.float32)
+    acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
     for part in range(first, last):
         more = tl.reshape(tl.load(part_max_score + part * 2 + heads), [1, 1, 2])
         acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
     acc_max_score = tl.where((end > begin)[:, :, None], acc_max_score, 0.0)
-    acc_sum_product = tl.full([BLOCK_ROWS, 1, 2, 4], 0.0, tl.float32)
-    acc_sum_exp = tl.full([BLOCK_ROWS, 1, 2], 0.0, tl.float32)
+    acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
+    acc_sum_exp = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
     for part in range(first, last):
         acc_sum_product += tl.reshape(tl.load(part_sum_product + part * 6 + heads[:, None] * 3 + b[None, :],
             mask=in_b[None, :]), [1, 1, 2, 4])
         acc_sum_exp += tl.reshape(tl.load(part_sum_exp + part * 2 + heads), [1, 1, 2])
+    mask = live[:, :, None, None] & in_b[None, :]
     in_degree_i = tl.load(in_degree + i[:, :, None, None], mask=live[:, :, None, None], other=0)
     v = in_degree_i > 0.0
     v_2 = tl.where(v, acc_sum_exp[:, :, :, None], 1.0)
     v_3 = acc_sum_product / v_2
-    mask = live[:, :, None, None] & in_b[None, :]
     tl.store(ratio + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], v_3, mask=mask)
 
 
@@ -251,16 +251,16 @@ def GAT_backward_0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
     in_b = b < 3
+    heads = tl.arange(0, 2)
     a = tl.arange(0, 4)
     weight_2 = tl.load(weight + a[None, None, :] * 6 + heads[:, None, None] * 3 + b[None, :, None], mask=in_b[None, :,
         None], other=0)
     att_src_2 = tl.load(att_src + heads[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
     att_dst_2 = tl.load(att_dst + heads[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
     block = tl.program_id(0)
-    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
     live = row < num_rows
     i = row.to(INDEX)
     mask = live[:, :, None, None] & in_b[None, :]
@@ -302,20 +302,20 @@ def GAT_backward_1(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
-    total_d_att_src = tl.full([2, 4], 0.0, tl.float32)
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
+    total_d_att_src = tl.full([2, 4], 0.0, tl.float32)
     in_b = b < 3
     for block in range(tl.program_id(0), tl.cdiv(num_rows, BLOCK_ROWS), tl.num_programs(0)):
-        row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+        row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
         live = row < num_rows
         i = tl.load(rows + row, mask=live, other=0).to(INDEX)
         begin = tl.load(rowptr + i, mask=live, other=0)
         end = tl.load(rowptr + i + 1, mask=live, other=0)
         most = tl.max(end - begin)
-        acc_sum_product = tl.full([BLOCK_ROWS, 1, 2, 4], 0.0, tl.float32)
-        acc_d_left = tl.full([BLOCK_ROWS, 1, 2], 0.0, tl.float32)
+        acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
+        acc_d_left = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
         left_i = tl.load(left + i[:, :, None] * 2 + heads, mask=live[:, :, None], other=0)
         mask_2 = live[:, :, None, None] & in_b[None, :]
         h_i = tl.load(h + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask_2, other=0)
@@ -333,7 +333,7 @@ def GAT_backward_1(
             v_2 = score - max_score_j
             v_3 = tl.exp(v_2)
             v_4 = product_j * v_3[:, :, :, None]
-            acc_sum_product += tl.sum(tl.where(on[:, :, None, None], v_4, 0.0), axis=1, keep_dims=True)
+            acc_sum_product += tl.sum(tl.where(on[:, :, None, None], v_4, 0.0), axis=0, keep_dims=True)
             chosen_j = tl.load(chosen + j[:, :, None] * 2 + heads, mask=on[:, :, None], other=0)
             dot = tl.sum(tl.where(in_b[None, :], product_j * h_i, 0.0), axis=3)
             v_5 = chosen_j + dot
@@ -341,7 +341,7 @@ def GAT_backward_1(
             v_6 = v > 0.0
             v_7 = tl.where(v_6, 1.0, 0.2)
             v_8 = d_score * v_7
-            acc_d_left += tl.sum(tl.where(on[:, :, None], v_8, 0.0), axis=1, keep_dims=True)
+            acc_d_left += tl.sum(tl.where(on[:, :, None], v_8, 0.0), axis=0, keep_dims=True)
         tl.store(sum_product + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], acc_sum_product, mask=mask_2)
         tl.store(d_left + i[:, :, None] * 2 + heads, acc_d_left, mask=live[:, :, None])
         total_d_att_src += tl.sum(tl.sum(tl.where(live[:, :, None, None], acc_d_left[:, :, :, None] * h_i, 0.0),
@@ -359,7 +359,7 @@ def GAT_backward_1_chunk0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
     in_b = b < 3
@@ -374,8 +374,8 @@ def GAT_backward_1_chunk0(
     begin = begin + (chunk - first) * 1024
     end = tl.minimum(begin + 1024, end)
     most = 1024
-    acc_sum_product = tl.full([BLOCK_ROWS, 1, 2, 4], 0.0, tl.float32)
-    acc_d_left = tl.full([BLOCK_ROWS, 1, 2], 0.0, tl.float32)
+    acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
+    acc_d_left = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
     left_i = tl.load(left + i[:, :, None] * 2 + heads, mask=live[:, :, None], other=0)
     mask_2 = live[:, :, None, None] & in_b[None, :]
     h_i = tl.load(h + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask_2, other=0)
@@ -393,7 +393,7 @@ def GAT_backward_1_chunk0(
         v_2 = score - max_score_j
         v_3 = tl.exp(v_2)
         v_4 = product_j * v_3[:, :, :, None]
-        acc_sum_product += tl.sum(tl.where(on[:, :, None, None], v_4, 0.0), axis=1, keep_dims=True)
+        acc_sum_product += tl.sum(tl.where(on[:, :, None, None], v_4, 0.0), axis=0, keep_dims=True)
         chosen_j = tl.load(chosen + j[:, :, None] * 2 + heads, mask=on[:, :, None], other=0)
         dot = tl.sum(tl.where(in_b[None, :], product_j * h_i, 0.0), axis=3)
         v_5 = chosen_j + dot
@@ -401,7 +401,7 @@ def GAT_backward_1_chunk0(
         v_6 = v > 0.0
         v_7 = tl.where(v_6, 1.0, 0.2)
         v_8 = d_score * v_7
-        acc_d_left += tl.sum(tl.where(on[:, :, None], v_8, 0.0), axis=1, keep_dims=True)
+        acc_d_left += tl.sum(tl.where(on[:, :, None], v_8, 0.0), axis=0, keep_dims=True)
     tl.store(part_sum_product + chunk * 6 + heads[:, None] * 3 + b[None, :], tl.reshape(acc_sum_product, [2, 4]),
         mask=in_b[None, :])
     tl.store(part_d_left + chunk * 2 + heads, tl.reshape(acc_d_left, [2]))
@@ -417,7 +417,7 @@ def GAT_backward_1_hubs(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
     in_b = b < 3
@@ -429,8 +429,8 @@ def GAT_backward_1_hubs(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    acc_sum_product = tl.full([BLOCK_ROWS, 1, 2, 4], 0.0, tl.float32)
-    acc_d_left = tl.full([BLOCK_ROWS, 1, 2], 0.0, tl.float32)
+    acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
+    acc_d_left = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
     for part in range(first, last):
         acc_sum_product += tl.reshape(tl.load(part_sum_product + part * 6 + heads[:, None] * 3 + b[None, :],
             mask=in_b[None, :]), [1, 1, 2, 4])
@@ -455,19 +455,19 @@ def GAT_backward_2(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
-    total_d_att_dst = tl.full([2, 4], 0.0, tl.float32)
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
+    total_d_att_dst = tl.full([2, 4], 0.0, tl.float32)
     in_b = b < 3
     for block in range(tl.program_id(0), tl.cdiv(num_rows, BLOCK_ROWS), tl.num_programs(0)):
-        row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+        row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
         live = row < num_rows
         i = tl.load(rows + row, mask=live, other=0).to(INDEX)
         begin = tl.load(rowptr + i, mask=live, other=0)
         end = tl.load(rowptr + i + 1, mask=live, other=0)
         most = tl.max(end - begin)
-        acc_d_right = tl.full([BLOCK_ROWS, 1, 2], 0.0, tl.float32)
+        acc_d_right = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
         chosen_i = tl.load(chosen + i[:, :, None] * 2 + heads, mask=live[:, :, None], other=0)
         mask = live[:, :, None, None] & in_b[None, :]
         product_i = tl.load(product + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask, other=0)
@@ -491,7 +491,7 @@ def GAT_backward_2(
             v_5 = v_2 > 0.0
             v_6 = tl.where(v_5, 1.0, 0.2)
             v_7 = d_score * v_6
-            acc_d_right += tl.sum(tl.where(on[:, :, None], v_7, 0.0), axis=1, keep_dims=True)
+            acc_d_right += tl.sum(tl.where(on[:, :, None], v_7, 0.0), axis=0, keep_dims=True)
         tl.store(d_right + i[:, :, None] * 2 + heads, acc_d_right, mask=live[:, :, None])
         h_i = tl.load(h + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask, other=0)
         total_d_att_dst += tl.sum(tl.sum(tl.where(live[:, :, None, None], acc_d_right[:, :, :, None] * h_i, 0.0),
@@ -509,7 +509,7 @@ def GAT_backward_2_chunk0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
     in_b = b < 3
@@ -524,7 +524,7 @@ def GAT_backward_2_chunk0(
     begin = begin + (chunk - first) * 1024
     end = tl.minimum(begin + 1024, end)
     most = 1024
-    acc_d_right = tl.full([BLOCK_ROWS, 1, 2], 0.0, tl.float32)
+    acc_d_right = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
     chosen_i = tl.load(chosen + i[:, :, None] * 2 + heads, mask=live[:, :, None], other=0)
     mask = live[:, :, None, None] & in_b[None, :]
     product_i = tl.load(product + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask, other=0)
@@ -548,7 +548,7 @@ def GAT_backward_2_chunk0(
         v_5 = v_2 > 0.0
         v_6 = tl.where(v_5, 1.0, 0.2)
         v_7 = d_score * v_6
-        acc_d_right += tl.sum(tl.where(on[:, :, None], v_7, 0.0), axis=1, keep_dims=True)
+        acc_d_right += tl.sum(tl.where(on[:, :, None], v_7, 0.0), axis=0, keep_dims=True)
     tl.store(part_d_right + chunk * 2 + heads, tl.reshape(acc_d_right, [2]))
 
 
@@ -562,10 +562,10 @@ def GAT_backward_2_hubs(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
-    total_d_att_dst = tl.full([2, 4], 0.0, tl.float32)
     b = tl.arange(0, 4)
+    total_d_att_dst = tl.full([2, 4], 0.0, tl.float32)
     in_b = b < 3
     hub = tl.program_id(0)
     i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
@@ -574,7 +574,7 @@ def GAT_backward_2_hubs(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    acc_d_right = tl.full([BLOCK_ROWS, 1, 2], 0.0, tl.float32)
+    acc_d_right = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
     for part in range(first, last):
         acc_d_right += tl.reshape(tl.load(part_d_right + part * 2 + heads), [1, 1, 2])
     tl.store(d_right + i[:, :, None] * 2 + heads, acc_d_right, mask=live[:, :, None])
@@ -596,17 +596,17 @@ def GAT_backward_3(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    total_d_weight = tl.full([4, 2, 4], 0.0, tl.float32)
     a = tl.arange(0, 4)
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
+    total_d_weight = tl.full([4, 2, 4], 0.0, tl.float32)
     in_b = b < 3
     att_dst_2 = tl.load(att_dst + heads[None, :, None] * 3 + b[None, None, :], mask=in_b[None, None, :], other=0)
     att_src_2 = tl.load(att_src + heads[None, :, None] * 3 + b[None, None, :], mask=in_b[None, None, :], other=0)
     weight_2 = tl.load(weight + a[:, None, None] * 6 + heads[None, :, None] * 3 + b[None, None, :], mask=in_b[None,
         None, :], other=0)
     for block in range(tl.program_id(0), tl.cdiv(num_rows, BLOCK_ROWS), tl.num_programs(0)):
-        row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+        row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
         live = row < num_rows
         i = row.to(INDEX)
         mask = live[:, :, None, None, None] & in_b[None, None, :]

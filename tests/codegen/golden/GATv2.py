@@ -21,21 +21,21 @@ def GATv2_0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
-    a = tl.arange(0, 4)
     in_b = b < 3
+    heads = tl.arange(0, 2)
+    a = tl.arange(0, 4)
     weight_l_2 = tl.load(weight_l + a[None, None, :] * 6 + heads[:, None, None] * 3 + b[None, :, None], mask=in_b[None,
         :, None], other=0)
     weight_r_2 = tl.load(weight_r + a[None, None, :] * 6 + heads[:, None, None] * 3 + b[None, :, None], mask=in_b[None,
         :, None], other=0)
     block = tl.program_id(0)
-    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
     live = row < num_rows
     i = row.to(INDEX)
+    mask = live[:, :, None, None] & in_b[None, :]
     x_2 = tl.load(x + i[:, :, None, None, None] * 4 + a[None, None, :], mask=live[:, :, None, None, None], other=0)
     left_2 = tl.sum(x_2 * weight_l_2, axis=4)
-    mask = live[:, :, None, None] & in_b[None, :]
     tl.store(left + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], left_2, mask=mask)
     right_2 = tl.sum(x_2 * weight_r_2, axis=4)
     tl.store(right + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], right_2, mask=mask)
@@ -54,19 +54,19 @@ def GATv2_1(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
     in_b = b < 3
     att_2 = tl.load(att + heads[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
     block = tl.program_id(0)
-    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
     live = row < num_rows
     i = tl.load(rows + row, mask=live, other=0).to(INDEX)
     begin = tl.load(rowptr + i, mask=live, other=0)
     end = tl.load(rowptr + i + 1, mask=live, other=0)
     most = tl.max(end - begin)
-    acc_max_score = tl.full([BLOCK_ROWS, 1, 2], float("-inf"), tl.float32)
+    acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
     mask_2 = live[:, :, None, None] & in_b[None, :]
     right_i = tl.load(right + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask_2, other=0)
     for at in range(0, most, BLOCK_EDGES):
@@ -79,11 +79,11 @@ def GATv2_1(
         v = left_j + right_i
         z = tl.where(v > 0, v, v * 0.2)
         score = tl.sum(tl.where(in_b[None, :], z * att_2, 0.0), axis=3)
-        more = gdsl_max(tl.where(on[:, :, None], score, float("-inf")), 1, True)
+        more = gdsl_max(tl.where(on[:, :, None], score, float("-inf")), 0, True)
         acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
     acc_max_score = tl.where((end > begin)[:, :, None], acc_max_score, 0.0)
-    acc_sum_product = tl.full([BLOCK_ROWS, 1, 2, 4], 0.0, tl.float32)
-    acc_sum_exp = tl.full([BLOCK_ROWS, 1, 2], 0.0, tl.float32)
+    acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
+    acc_sum_exp = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
         on = e < end
@@ -97,8 +97,8 @@ def GATv2_1(
         v_3 = score_2 - acc_max_score
         v_4 = tl.exp(v_3)
         v_5 = v_4[:, :, :, None] * left_j_2
-        acc_sum_product += tl.sum(tl.where(on[:, :, None, None], v_5, 0.0), axis=1, keep_dims=True)
-        acc_sum_exp += tl.sum(tl.where(on[:, :, None], v_4, 0.0), axis=1, keep_dims=True)
+        acc_sum_product += tl.sum(tl.where(on[:, :, None, None], v_5, 0.0), axis=0, keep_dims=True)
+        acc_sum_exp += tl.sum(tl.where(on[:, :, None], v_4, 0.0), axis=0, keep_dims=True)
     in_degree_i = tl.load(in_degree + i[:, :, None, None], mask=live[:, :, None, None], other=0)
     v_6 = in_degree_i > 0.0
     v_7 = tl.where(v_6, acc_sum_exp[:, :, :, None], 1.0)
@@ -116,7 +116,7 @@ def GATv2_1_chunk0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
     in_b = b < 3
@@ -132,7 +132,7 @@ def GATv2_1_chunk0(
     begin = begin + (chunk - first) * 1024
     end = tl.minimum(begin + 1024, end)
     most = 1024
-    acc_max_score = tl.full([BLOCK_ROWS, 1, 2], float("-inf"), tl.float32)
+    acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
     mask_2 = live[:, :, None, None] & in_b[None, :]
     right_i = tl.load(right + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask_2, other=0)
     for at in range(0, most, BLOCK_EDGES):
@@ -145,7 +145,7 @@ def GATv2_1_chunk0(
         v = left_j + right_i
         z = tl.where(v > 0, v, v * 0.2)
         score = tl.sum(tl.where(in_b[None, :], z * att_2, 0.0), axis=3)
-        more = gdsl_max(tl.where(on[:, :, None], score, float("-inf")), 1, True)
+        more = gdsl_max(tl.where(on[:, :, None], score, float("-inf")), 0, True)
         acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
     tl.store(part_max_score + chunk * 2 + heads, tl.reshape(acc_max_score, [2]))
 
@@ -160,7 +160,7 @@ def GATv2_1_chunk1(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
     in_b = b < 3
@@ -173,7 +173,7 @@ def GATv2_1_chunk1(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    acc_max_score = tl.full([BLOCK_ROWS, 1, 2], float("-inf"), tl.float32)
+    acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
     for part in range(first, last):
         more = tl.reshape(tl.load(part_max_score + part * 2 + heads), [1, 1, 2])
         acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
@@ -181,8 +181,8 @@ def GATv2_1_chunk1(
     begin = begin + (chunk - first) * 1024
     end = tl.minimum(begin + 1024, end)
     most = 1024
-    acc_sum_product = tl.full([BLOCK_ROWS, 1, 2, 4], 0.0, tl.float32)
-    acc_sum_exp = tl.full([BLOCK_ROWS, 1, 2], 0.0, tl.float32)
+    acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
+    acc_sum_exp = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
     mask_2 = live[:, :, None, None] & in_b[None, :]
     right_i = tl.load(right + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask_2, other=0)
     for at in range(0, most, BLOCK_EDGES):
@@ -198,8 +198,8 @@ def GATv2_1_chunk1(
         v_2 = score - acc_max_score
         v_3 = tl.exp(v_2)
         v_4 = v_3[:, :, :, None] * left_j
-        acc_sum_product += tl.sum(tl.where(on[:, :, None, None], v_4, 0.0), axis=1, keep_dims=True)
-        acc_sum_exp += tl.sum(tl.where(on[:, :, None], v_3, 0.0), axis=1, keep_dims=True)
+        acc_sum_product += tl.sum(tl.where(on[:, :, None, None], v_4, 0.0), axis=0, keep_dims=True)
+        acc_sum_exp += tl.sum(tl.where(on[:, :, None], v_3, 0.0), axis=0, keep_dims=True)
     tl.store(part_sum_product + chunk * 6 + heads[:, None] * 3 + b[None, :], tl.reshape(acc_sum_product, [2, 4]),
         mask=in_b[None, :])
     tl.store(part_sum_exp + chunk * 2 + heads, tl.reshape(acc_sum_exp, [2]))
@@ -215,7 +215,7 @@ def GATv2_1_hubs(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
     in_b = b < 3
@@ -226,22 +226,22 @@ def GATv2_1_hubs(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    acc_max_score = tl.full([BLOCK_ROWS, 1, 2], float("-inf"), tl.float32)
+    acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
     for part in range(first, last):
         more = tl.reshape(tl.load(part_max_score + part * 2 + heads), [1, 1, 2])
         acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
     acc_max_score = tl.where((end > begin)[:, :, None], acc_max_score, 0.0)
-    acc_sum_product = tl.full([BLOCK_ROWS, 1, 2, 4], 0.0, tl.float32)
-    acc_sum_exp = tl.full([BLOCK_ROWS, 1, 2], 0.0, tl.float32)
+    acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
+    acc_sum_exp = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
     for part in range(first, last):
         acc_sum_product += tl.reshape(tl.load(part_sum_product + part * 6 + heads[:, None] * 3 + b[None, :],
             mask=in_b[None, :]), [1, 1, 2, 4])
         acc_sum_exp += tl.reshape(tl.load(part_sum_exp + part * 2 + heads), [1, 1, 2])
+    mask = live[:, :, None, None] & in_b[None, :]
     in_degree_i = tl.load(in_degree + i[:, :, None, None], mask=live[:, :, None, None], other=0)
     v = in_degree_i > 0.0
     v_2 = tl.where(v, acc_sum_exp[:, :, :, None], 1.0)
     v_3 = acc_sum_product / v_2
-    mask = live[:, :, None, None] & in_b[None, :]
     tl.store(ratio + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], v_3, mask=mask)
 
 
@@ -267,7 +267,7 @@ def GATv2_backward_0(
     weight_r_2 = tl.load(weight_r + a[None, None, :] * 6 + heads[:, None, None] * 3 + b[None, :, None], mask=in_b[None,
         :, None], other=0)
     block = tl.program_id(0)
-    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
     live = row < num_rows
     i = row.to(INDEX)
     in_degree_2 = tl.load(in_degree + i[:, :, None], mask=live[:, :, None], other=0)
@@ -307,23 +307,23 @@ def GATv2_backward_1(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
-    total_d_weight_l = tl.full([4, 2, 4], 0.0, tl.float32)
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
+    a = tl.arange(0, 4)
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
+    total_d_weight_l = tl.full([4, 2, 4], 0.0, tl.float32)
     in_b = b < 3
     att_2 = tl.load(att + heads[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
-    a = tl.arange(0, 4)
     weight_l_2 = tl.load(weight_l + a[:, None, None] * 6 + heads[None, :, None] * 3 + b[None, None, :], mask=in_b[None,
         None, :], other=0)
     for block in range(tl.program_id(0), tl.cdiv(num_rows, BLOCK_ROWS), tl.num_programs(0)):
-        row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+        row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
         live = row < num_rows
         i = tl.load(rows + row, mask=live, other=0).to(INDEX)
         begin = tl.load(rowptr + i, mask=live, other=0)
         end = tl.load(rowptr + i + 1, mask=live, other=0)
         most = tl.max(end - begin)
-        acc_d_left = tl.full([BLOCK_ROWS, 1, 2, 4], 0.0, tl.float32)
+        acc_d_left = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
         mask_2 = live[:, :, None, None] & in_b[None, :]
         left_i = tl.load(left + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask_2, other=0)
         for at in range(0, most, BLOCK_EDGES):
@@ -350,7 +350,7 @@ def GATv2_backward_1(
             v_7 = tl.where(v_6, 1.0, 0.2)
             v_8 = d_z * v_7
             v_9 = v_4 + v_8
-            acc_d_left += tl.sum(tl.where(on[:, :, None, None], v_9, 0.0), axis=1, keep_dims=True)
+            acc_d_left += tl.sum(tl.where(on[:, :, None, None], v_9, 0.0), axis=0, keep_dims=True)
         dot_3 = tl.sum(tl.sum(tl.where(in_b[None, None, :], acc_d_left[:, :, None, :, :] * weight_l_2, 0.0), axis=4),
             axis=3)
         tl.store(dot + i[:, :, None] * 4 + a, dot_3, mask=live[:, :, None])
@@ -371,7 +371,7 @@ def GATv2_backward_1_chunk0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
     in_b = b < 3
@@ -387,7 +387,7 @@ def GATv2_backward_1_chunk0(
     begin = begin + (chunk - first) * 1024
     end = tl.minimum(begin + 1024, end)
     most = 1024
-    acc_d_left = tl.full([BLOCK_ROWS, 1, 2, 4], 0.0, tl.float32)
+    acc_d_left = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
     mask_2 = live[:, :, None, None] & in_b[None, :]
     left_i = tl.load(left + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask_2, other=0)
     for at in range(0, most, BLOCK_EDGES):
@@ -414,7 +414,7 @@ def GATv2_backward_1_chunk0(
         v_7 = tl.where(v_6, 1.0, 0.2)
         v_8 = d_z * v_7
         v_9 = v_4 + v_8
-        acc_d_left += tl.sum(tl.where(on[:, :, None, None], v_9, 0.0), axis=1, keep_dims=True)
+        acc_d_left += tl.sum(tl.where(on[:, :, None, None], v_9, 0.0), axis=0, keep_dims=True)
     tl.store(part_d_left + chunk * 6 + heads[:, None] * 3 + b[None, :], tl.reshape(acc_d_left, [2, 4]), mask=in_b[None,
         :])
 
@@ -429,12 +429,12 @@ def GATv2_backward_1_hubs(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
     in_b = b < 3
-    total_d_weight_l = tl.full([4, 2, 4], 0.0, tl.float32)
     a = tl.arange(0, 4)
+    total_d_weight_l = tl.full([4, 2, 4], 0.0, tl.float32)
     weight_l_2 = tl.load(weight_l + a[:, None, None] * 6 + heads[None, :, None] * 3 + b[None, None, :], mask=in_b[None,
         None, :], other=0)
     hub = tl.program_id(0)
@@ -444,7 +444,7 @@ def GATv2_backward_1_hubs(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    acc_d_left = tl.full([BLOCK_ROWS, 1, 2, 4], 0.0, tl.float32)
+    acc_d_left = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
     for part in range(first, last):
         acc_d_left += tl.reshape(tl.load(part_d_left + part * 6 + heads[:, None] * 3 + b[None, :], mask=in_b[None, :]),
             [1, 1, 2, 4])
@@ -471,24 +471,24 @@ def GATv2_backward_2(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
-    total_d_weight_r = tl.full([4, 2, 4], 0.0, tl.float32)
-    total_d_att = tl.full([2, 4], 0.0, tl.float32)
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
+    total_d_att = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
+    a = tl.arange(0, 4)
+    total_d_weight_r = tl.full([4, 2, 4], 0.0, tl.float32)
     in_b = b < 3
     att_2 = tl.load(att + heads[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
-    a = tl.arange(0, 4)
     weight_r_2 = tl.load(weight_r + a[:, None, None] * 6 + heads[None, :, None] * 3 + b[None, None, :], mask=in_b[None,
         None, :], other=0)
     for block in range(tl.program_id(0), tl.cdiv(num_rows, BLOCK_ROWS), tl.num_programs(0)):
-        row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+        row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
         live = row < num_rows
         i = tl.load(rows + row, mask=live, other=0).to(INDEX)
         begin = tl.load(rowptr + i, mask=live, other=0)
         end = tl.load(rowptr + i + 1, mask=live, other=0)
         most = tl.max(end - begin)
-        acc_d_right = tl.full([BLOCK_ROWS, 1, 2, 4], 0.0, tl.float32)
+        acc_d_right = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
         chosen_i = tl.load(chosen + i[:, :, None, None] * 2 + heads[:, None], mask=live[:, :, None, None], other=0)
         mask = live[:, :, None, None] & in_b[None, :]
         product_i = tl.load(product + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask, other=0)
@@ -513,17 +513,18 @@ def GATv2_backward_2(
             v_5 = v_2 > 0.0
             v_6 = tl.where(v_5, 1.0, 0.2)
             v_7 = d_z * v_6
-            acc_d_right += tl.sum(tl.where(on[:, :, None, None], v_7, 0.0), axis=1, keep_dims=True)
-            total_d_att += tl.sum(tl.sum(tl.where(on[:, :, None, None], d_score * z, 0.0), axis=1), axis=0)
+            acc_d_right += tl.sum(tl.where(on[:, :, None, None], v_7, 0.0), axis=0, keep_dims=True)
+            total_d_att += tl.sum(tl.where(on[:, :, None, None], d_score * z, 0.0), axis=0, keep_dims=True)
         dot_3 = tl.sum(tl.sum(tl.where(in_b[None, None, :], acc_d_right[:, :, None, :, :] * weight_r_2, 0.0), axis=4),
             axis=3)
         tl.store(dot + i[:, :, None] * 4 + a, dot_3, mask=live[:, :, None])
         x_i = tl.load(x + i[:, :, None, None, None] * 4 + a[:, None, None], mask=live[:, :, None, None, None], other=0)
         total_d_weight_r += tl.sum(tl.sum(tl.where(live[:, :, None, None, None], acc_d_right[:, :, None, :, :] * x_i,
             0.0), axis=1), axis=0)
+    tl.store(d_att + tl.program_id(0) * 6 + heads[:, None] * 3 + b[None, :], tl.sum(tl.sum(total_d_att, axis=1),
+        axis=0), mask=in_b[None, :])
     tl.store(d_weight_r + tl.program_id(0) * 24 + a[:, None, None] * 6 + heads[None, :, None] * 3 + b[None, None, :],
         total_d_weight_r, mask=in_b[None, None, :])
-    tl.store(d_att + tl.program_id(0) * 6 + heads[:, None] * 3 + b[None, :], total_d_att, mask=in_b[None, :])
 
 
 # GATv2_backward_2, walk 0 over the hubs, one chunk of 1024 edges a program
@@ -536,10 +537,10 @@ def GATv2_backward_2_chunk0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
-    total_d_att = tl.full([2, 4], 0.0, tl.float32)
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
+    total_d_att = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
     in_b = b < 3
     att_2 = tl.load(att + heads[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
     chunk = tl.program_id(0)
@@ -553,7 +554,7 @@ def GATv2_backward_2_chunk0(
     begin = begin + (chunk - first) * 1024
     end = tl.minimum(begin + 1024, end)
     most = 1024
-    acc_d_right = tl.full([BLOCK_ROWS, 1, 2, 4], 0.0, tl.float32)
+    acc_d_right = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
     chosen_i = tl.load(chosen + i[:, :, None, None] * 2 + heads[:, None], mask=live[:, :, None, None], other=0)
     mask = live[:, :, None, None] & in_b[None, :]
     product_i = tl.load(product + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask, other=0)
@@ -578,11 +579,12 @@ def GATv2_backward_2_chunk0(
         v_5 = v_2 > 0.0
         v_6 = tl.where(v_5, 1.0, 0.2)
         v_7 = d_z * v_6
-        acc_d_right += tl.sum(tl.where(on[:, :, None, None], v_7, 0.0), axis=1, keep_dims=True)
-        total_d_att += tl.sum(tl.sum(tl.where(on[:, :, None, None], d_score * z, 0.0), axis=1), axis=0)
+        acc_d_right += tl.sum(tl.where(on[:, :, None, None], v_7, 0.0), axis=0, keep_dims=True)
+        total_d_att += tl.sum(tl.where(on[:, :, None, None], d_score * z, 0.0), axis=0, keep_dims=True)
     tl.store(part_d_right + chunk * 6 + heads[:, None] * 3 + b[None, :], tl.reshape(acc_d_right, [2, 4]),
         mask=in_b[None, :])
-    tl.store(d_att + tl.program_id(0) * 6 + heads[:, None] * 3 + b[None, :], total_d_att, mask=in_b[None, :])
+    tl.store(d_att + tl.program_id(0) * 6 + heads[:, None] * 3 + b[None, :], tl.sum(tl.sum(total_d_att, axis=1),
+        axis=0), mask=in_b[None, :])
 
 
 # GATv2_backward_2, the rows that are hubs: adds up what their chunks wrote down
@@ -595,12 +597,12 @@ def GATv2_backward_2_hubs(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
     in_b = b < 3
-    total_d_weight_r = tl.full([4, 2, 4], 0.0, tl.float32)
     a = tl.arange(0, 4)
+    total_d_weight_r = tl.full([4, 2, 4], 0.0, tl.float32)
     weight_r_2 = tl.load(weight_r + a[:, None, None] * 6 + heads[None, :, None] * 3 + b[None, None, :], mask=in_b[None,
         None, :], other=0)
     hub = tl.program_id(0)
@@ -610,7 +612,7 @@ def GATv2_backward_2_hubs(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    acc_d_right = tl.full([BLOCK_ROWS, 1, 2, 4], 0.0, tl.float32)
+    acc_d_right = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
     for part in range(first, last):
         acc_d_right += tl.reshape(tl.load(part_d_right + part * 6 + heads[:, None] * 3 + b[None, :], mask=in_b[None,
             :]), [1, 1, 2, 4])
@@ -636,7 +638,7 @@ def GATv2_backward_3(
 ):
     a = tl.arange(0, 4)
     block = tl.program_id(0)
-    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
     live = row < num_rows
     i = row.to(INDEX)
     dot_3 = tl.load(dot + i[:, :, None] * 4 + a, mask=live[:, :, None], other=0)

@@ -14,22 +14,22 @@ def GCN_0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     block = tl.program_id(0)
-    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
     live = row < num_rows
     i = tl.load(rows + row, mask=live, other=0).to(INDEX)
     begin = tl.load(rowptr + i, mask=live, other=0)
     end = tl.load(rowptr + i + 1, mask=live, other=0)
     most = tl.max(end - begin)
-    acc_sum_load = tl.full([BLOCK_ROWS, 1], 0.0, tl.float32)
+    acc_sum_load = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
         on = e < end
         j = tl.load(other + e, mask=on, other=0).to(INDEX)
         id = tl.load(edge + e, mask=on, other=0).to(INDEX)
         w_e = tl.load(w + id, mask=on, other=0)
-        acc_sum_load += tl.sum(w_e, axis=1, keep_dims=True)
+        acc_sum_load += tl.sum(w_e, axis=0, keep_dims=True)
     v = acc_sum_load != 0.0
     v_2 = tl.where(v, acc_sum_load, 1.0)
     v_3 = libdevice.rsqrt(v_2)
@@ -47,7 +47,7 @@ def GCN_0_chunk0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     chunk = tl.program_id(0)
     hub = tl.load(owner + chunk)
     i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
@@ -59,14 +59,14 @@ def GCN_0_chunk0(
     begin = begin + (chunk - first) * 1024
     end = tl.minimum(begin + 1024, end)
     most = 1024
-    acc_sum_load = tl.full([BLOCK_ROWS, 1], 0.0, tl.float32)
+    acc_sum_load = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
         on = e < end
         j = tl.load(other + e, mask=on, other=0).to(INDEX)
         id = tl.load(edge + e, mask=on, other=0).to(INDEX)
         w_e = tl.load(w + id, mask=on, other=0)
-        acc_sum_load += tl.sum(w_e, axis=1, keep_dims=True)
+        acc_sum_load += tl.sum(w_e, axis=0, keep_dims=True)
     tl.store(part_sum_load + chunk * 1 + 0 + tl.zeros([1, 1], tl.int32), tl.reshape(acc_sum_load, [1, 1]))
 
 
@@ -80,7 +80,7 @@ def GCN_0_hubs(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     hub = tl.program_id(0)
     i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
     live = i >= 0
@@ -88,7 +88,7 @@ def GCN_0_hubs(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    acc_sum_load = tl.full([BLOCK_ROWS, 1], 0.0, tl.float32)
+    acc_sum_load = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
     for part in range(first, last):
         acc_sum_load += tl.reshape(tl.load(part_sum_load + part * 1 + 0 + tl.zeros([1, 1], tl.int32)), [1, 1])
     v = acc_sum_load != 0.0
@@ -109,16 +109,16 @@ def GCN_1(
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
     b = tl.arange(0, 4)
-    a = tl.arange(0, 4)
     in_b = b < 3
+    a = tl.arange(0, 4)
     weight_2 = tl.load(weight + a[None, :] * 3 + b[:, None], mask=in_b[:, None], other=0)
     block = tl.program_id(0)
-    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
     live = row < num_rows
     i = row.to(INDEX)
+    mask = live[:, :, None] & in_b
     x_2 = tl.load(x + i[:, :, None, None] * 4 + a[None, :], mask=live[:, :, None, None], other=0)
     h_2 = tl.sum(x_2 * weight_2, axis=3)
-    mask = live[:, :, None] & in_b
     tl.store(h + i[:, :, None] * 3 + b, h_2, mask=mask)
 
 
@@ -133,18 +133,18 @@ def GCN_2(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     b = tl.arange(0, 4)
     in_b = b < 3
     bias_2 = tl.load(bias + b, mask=in_b, other=0)
     block = tl.program_id(0)
-    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
     live = row < num_rows
     i = tl.load(rows + row, mask=live, other=0).to(INDEX)
     begin = tl.load(rowptr + i, mask=live, other=0)
     end = tl.load(rowptr + i + 1, mask=live, other=0)
     most = tl.max(end - begin)
-    acc_sum_m = tl.full([BLOCK_ROWS, 1, 4], 0.0, tl.float32)
+    acc_sum_m = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
     chosen_i = tl.load(chosen + i[:, :, None], mask=live[:, :, None], other=0)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
@@ -158,9 +158,9 @@ def GCN_2(
         mask = on[:, :, None] & in_b
         h_j = tl.load(h + j[:, :, None] * 3 + b, mask=mask, other=0)
         m = norm * h_j
-        acc_sum_m += tl.sum(tl.where(on[:, :, None], m, 0.0), axis=1, keep_dims=True)
-    v_2 = acc_sum_m + bias_2
+        acc_sum_m += tl.sum(tl.where(on[:, :, None], m, 0.0), axis=0, keep_dims=True)
     mask_2 = live[:, :, None] & in_b
+    v_2 = acc_sum_m + bias_2
     tl.store(plus + i[:, :, None] * 3 + b, v_2, mask=mask_2)
 
 
@@ -174,7 +174,7 @@ def GCN_2_chunk0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     b = tl.arange(0, 4)
     in_b = b < 3
     chunk = tl.program_id(0)
@@ -188,7 +188,7 @@ def GCN_2_chunk0(
     begin = begin + (chunk - first) * 1024
     end = tl.minimum(begin + 1024, end)
     most = 1024
-    acc_sum_m = tl.full([BLOCK_ROWS, 1, 4], 0.0, tl.float32)
+    acc_sum_m = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
     chosen_i = tl.load(chosen + i[:, :, None], mask=live[:, :, None], other=0)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
@@ -202,7 +202,7 @@ def GCN_2_chunk0(
         mask = on[:, :, None] & in_b
         h_j = tl.load(h + j[:, :, None] * 3 + b, mask=mask, other=0)
         m = norm * h_j
-        acc_sum_m += tl.sum(tl.where(on[:, :, None], m, 0.0), axis=1, keep_dims=True)
+        acc_sum_m += tl.sum(tl.where(on[:, :, None], m, 0.0), axis=0, keep_dims=True)
     tl.store(part_sum_m + chunk * 3 + b, tl.reshape(acc_sum_m, [4]), mask=in_b)
 
 
@@ -216,7 +216,7 @@ def GCN_2_hubs(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     b = tl.arange(0, 4)
     in_b = b < 3
     bias_2 = tl.load(bias + b, mask=in_b, other=0)
@@ -227,11 +227,11 @@ def GCN_2_hubs(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    acc_sum_m = tl.full([BLOCK_ROWS, 1, 4], 0.0, tl.float32)
+    acc_sum_m = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
     for part in range(first, last):
         acc_sum_m += tl.reshape(tl.load(part_sum_m + part * 3 + b, mask=in_b), [1, 1, 4])
-    v = acc_sum_m + bias_2
     mask = live[:, :, None] & in_b
+    v = acc_sum_m + bias_2
     tl.store(plus + i[:, :, None] * 3 + b, v, mask=mask)
 
 
@@ -247,18 +247,18 @@ def GCN_backward_0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    total_d_bias = tl.full([4], 0.0, tl.float32)
     b = tl.arange(0, 4)
-    a = tl.arange(0, 4)
+    total_d_bias = tl.full([4], 0.0, tl.float32)
     in_b = b < 3
+    a = tl.arange(0, 4)
     weight_2 = tl.load(weight + a[None, :] * 3 + b[:, None], mask=in_b[:, None], other=0)
     for block in range(tl.program_id(0), tl.cdiv(num_rows, BLOCK_ROWS), tl.num_programs(0)):
-        row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+        row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
         live = row < num_rows
         i = row.to(INDEX)
+        mask = live[:, :, None] & in_b
         x_2 = tl.load(x + i[:, :, None, None] * 4 + a[None, :], mask=live[:, :, None, None], other=0)
         h_2 = tl.sum(x_2 * weight_2, axis=3)
-        mask = live[:, :, None] & in_b
         tl.store(h + i[:, :, None] * 3 + b, h_2, mask=mask)
         sum_load_2 = tl.load(sum_load + i, mask=live, other=0)
         v = sum_load_2 != 0.0
@@ -281,17 +281,17 @@ def GCN_backward_1(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     b = tl.arange(0, 4)
     in_b = b < 3
     block = tl.program_id(0)
-    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
     live = row < num_rows
     i = tl.load(rows + row, mask=live, other=0).to(INDEX)
     begin = tl.load(rowptr + i, mask=live, other=0)
     end = tl.load(rowptr + i + 1, mask=live, other=0)
     most = tl.max(end - begin)
-    acc_sum_product = tl.full([BLOCK_ROWS, 1], 0.0, tl.float32)
+    acc_sum_product = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
     mask = live[:, :, None] & in_b
     d_y_i = tl.load(d_y + i[:, :, None] * 3 + b, mask=mask, other=0)
     for at in range(0, most, BLOCK_EDGES):
@@ -306,7 +306,7 @@ def GCN_backward_1(
         v = d_norm * chosen_j
         w_e = tl.load(w + id, mask=on, other=0)
         v_2 = v * w_e
-        acc_sum_product += tl.sum(tl.where(on, v_2, 0.0), axis=1, keep_dims=True)
+        acc_sum_product += tl.sum(tl.where(on, v_2, 0.0), axis=0, keep_dims=True)
     tl.store(sum_product + i, acc_sum_product, mask=live)
 
 
@@ -320,7 +320,7 @@ def GCN_backward_1_chunk0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     b = tl.arange(0, 4)
     in_b = b < 3
     chunk = tl.program_id(0)
@@ -334,7 +334,7 @@ def GCN_backward_1_chunk0(
     begin = begin + (chunk - first) * 1024
     end = tl.minimum(begin + 1024, end)
     most = 1024
-    acc_sum_product = tl.full([BLOCK_ROWS, 1], 0.0, tl.float32)
+    acc_sum_product = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
     mask = live[:, :, None] & in_b
     d_y_i = tl.load(d_y + i[:, :, None] * 3 + b, mask=mask, other=0)
     for at in range(0, most, BLOCK_EDGES):
@@ -349,7 +349,7 @@ def GCN_backward_1_chunk0(
         v = d_norm * chosen_j
         w_e = tl.load(w + id, mask=on, other=0)
         v_2 = v * w_e
-        acc_sum_product += tl.sum(tl.where(on, v_2, 0.0), axis=1, keep_dims=True)
+        acc_sum_product += tl.sum(tl.where(on, v_2, 0.0), axis=0, keep_dims=True)
     tl.store(part_sum_product + chunk * 1 + 0 + tl.zeros([1, 1], tl.int32), tl.reshape(acc_sum_product, [1, 1]))
 
 
@@ -363,7 +363,7 @@ def GCN_backward_1_hubs(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     hub = tl.program_id(0)
     i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
     live = i >= 0
@@ -371,7 +371,7 @@ def GCN_backward_1_hubs(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    acc_sum_product = tl.full([BLOCK_ROWS, 1], 0.0, tl.float32)
+    acc_sum_product = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
     for part in range(first, last):
         acc_sum_product += tl.reshape(tl.load(part_sum_product + part * 1 + 0 + tl.zeros([1, 1], tl.int32)), [1, 1])
     tl.store(sum_product + i, acc_sum_product, mask=live)
@@ -390,21 +390,21 @@ def GCN_backward_2(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
-    total_d_weight = tl.full([4, 4], 0.0, tl.float32)
-    b = tl.arange(0, 4)
-    in_b = b < 3
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     a = tl.arange(0, 4)
+    b = tl.arange(0, 4)
+    total_d_weight = tl.full([4, 4], 0.0, tl.float32)
+    in_b = b < 3
     weight_2 = tl.load(weight + a[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
     for block in range(tl.program_id(0), tl.cdiv(num_rows, BLOCK_ROWS), tl.num_programs(0)):
-        row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+        row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
         live = row < num_rows
         i = tl.load(rows + row, mask=live, other=0).to(INDEX)
         begin = tl.load(rowptr + i, mask=live, other=0)
         end = tl.load(rowptr + i + 1, mask=live, other=0)
         most = tl.max(end - begin)
-        acc_sum_product = tl.full([BLOCK_ROWS, 1], 0.0, tl.float32)
-        acc_d_h = tl.full([BLOCK_ROWS, 1, 4], 0.0, tl.float32)
+        acc_sum_product = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
+        acc_d_h = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
         mask_2 = live[:, :, None] & in_b
         h_i = tl.load(h + i[:, :, None] * 3 + b, mask=mask_2, other=0)
         chosen_i = tl.load(chosen + i[:, :, None], mask=live[:, :, None], other=0)
@@ -420,13 +420,13 @@ def GCN_backward_2(
             w_e = tl.load(w + id, mask=on, other=0)
             v = chosen_j * w_e
             v_2 = d_norm * v
-            acc_sum_product += tl.sum(tl.where(on, v_2, 0.0), axis=1, keep_dims=True)
+            acc_sum_product += tl.sum(tl.where(on, v_2, 0.0), axis=0, keep_dims=True)
             chosen_j_2 = tl.load(chosen + j[:, :, None], mask=on[:, :, None], other=0)
             w_e_2 = tl.load(w + id[:, :, None], mask=on[:, :, None], other=0)
             v_3 = chosen_j_2 * w_e_2
             norm = v_3 * chosen_i
             v_4 = d_y_j * norm
-            acc_d_h += tl.sum(tl.where(on[:, :, None], v_4, 0.0), axis=1, keep_dims=True)
+            acc_d_h += tl.sum(tl.where(on[:, :, None], v_4, 0.0), axis=0, keep_dims=True)
         tl.store(sum_product + i, acc_sum_product, mask=live)
         d_x_2 = tl.sum(tl.where(in_b[None, :], acc_d_h[:, :, None, :] * weight_2, 0.0), axis=3)
         tl.store(d_x + i[:, :, None] * 4 + a, d_x_2, mask=live[:, :, None])
@@ -446,7 +446,7 @@ def GCN_backward_2_chunk0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     b = tl.arange(0, 4)
     in_b = b < 3
     chunk = tl.program_id(0)
@@ -460,8 +460,8 @@ def GCN_backward_2_chunk0(
     begin = begin + (chunk - first) * 1024
     end = tl.minimum(begin + 1024, end)
     most = 1024
-    acc_sum_product = tl.full([BLOCK_ROWS, 1], 0.0, tl.float32)
-    acc_d_h = tl.full([BLOCK_ROWS, 1, 4], 0.0, tl.float32)
+    acc_sum_product = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
+    acc_d_h = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
     mask_2 = live[:, :, None] & in_b
     h_i = tl.load(h + i[:, :, None] * 3 + b, mask=mask_2, other=0)
     chosen_i = tl.load(chosen + i[:, :, None], mask=live[:, :, None], other=0)
@@ -477,13 +477,13 @@ def GCN_backward_2_chunk0(
         w_e = tl.load(w + id, mask=on, other=0)
         v = chosen_j * w_e
         v_2 = d_norm * v
-        acc_sum_product += tl.sum(tl.where(on, v_2, 0.0), axis=1, keep_dims=True)
+        acc_sum_product += tl.sum(tl.where(on, v_2, 0.0), axis=0, keep_dims=True)
         chosen_j_2 = tl.load(chosen + j[:, :, None], mask=on[:, :, None], other=0)
         w_e_2 = tl.load(w + id[:, :, None], mask=on[:, :, None], other=0)
         v_3 = chosen_j_2 * w_e_2
         norm = v_3 * chosen_i
         v_4 = d_y_j * norm
-        acc_d_h += tl.sum(tl.where(on[:, :, None], v_4, 0.0), axis=1, keep_dims=True)
+        acc_d_h += tl.sum(tl.where(on[:, :, None], v_4, 0.0), axis=0, keep_dims=True)
     tl.store(part_sum_product + chunk * 1 + 0 + tl.zeros([1, 1], tl.int32), tl.reshape(acc_sum_product, [1, 1]))
     tl.store(part_d_h + chunk * 3 + b, tl.reshape(acc_d_h, [4]), mask=in_b)
 
@@ -498,11 +498,11 @@ def GCN_backward_2_hubs(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     b = tl.arange(0, 4)
     in_b = b < 3
-    total_d_weight = tl.full([4, 4], 0.0, tl.float32)
     a = tl.arange(0, 4)
+    total_d_weight = tl.full([4, 4], 0.0, tl.float32)
     weight_2 = tl.load(weight + a[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
     hub = tl.program_id(0)
     i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
@@ -511,8 +511,8 @@ def GCN_backward_2_hubs(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    acc_sum_product = tl.full([BLOCK_ROWS, 1], 0.0, tl.float32)
-    acc_d_h = tl.full([BLOCK_ROWS, 1, 4], 0.0, tl.float32)
+    acc_sum_product = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
+    acc_d_h = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
     for part in range(first, last):
         acc_sum_product += tl.reshape(tl.load(part_sum_product + part * 1 + 0 + tl.zeros([1, 1], tl.int32)), [1, 1])
         acc_d_h += tl.reshape(tl.load(part_d_h + part * 3 + b, mask=in_b), [1, 1, 4])
@@ -536,7 +536,7 @@ def GCN_backward_3(
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
     block = tl.program_id(0)
-    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
     live = row < num_rows
     i = row.to(INDEX)
     sum_load_2 = tl.load(sum_load + i, mask=live, other=0)
@@ -564,11 +564,11 @@ def GCN_backward_4(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     b = tl.arange(0, 4)
     in_b = b < 3
     block = tl.program_id(0)
-    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
     live = row < num_rows
     i = tl.load(rows + row, mask=live, other=0).to(INDEX)
     begin = tl.load(rowptr + i, mask=live, other=0)
@@ -602,7 +602,7 @@ def GCN_backward_4_chunk0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     b = tl.arange(0, 4)
     in_b = b < 3
     chunk = tl.program_id(0)
@@ -644,7 +644,7 @@ def GCN_backward_4_hubs(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     hub = tl.program_id(0)
     i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
     live = i >= 0

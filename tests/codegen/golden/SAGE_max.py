@@ -21,34 +21,34 @@ def SAGE_max_0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     a = tl.arange(0, 4)
     b = tl.arange(0, 4)
     in_b = b < 3
     weight_l_2 = tl.load(weight_l + a[None, :] * 3 + b[:, None], mask=in_b[:, None], other=0)
     weight_r_2 = tl.load(weight_r + a[None, :] * 3 + b[:, None], mask=in_b[:, None], other=0)
     block = tl.program_id(0)
-    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
     live = row < num_rows
     i = tl.load(rows + row, mask=live, other=0).to(INDEX)
     begin = tl.load(rowptr + i, mask=live, other=0)
     end = tl.load(rowptr + i + 1, mask=live, other=0)
     most = tl.max(end - begin)
-    acc_a = tl.full([BLOCK_ROWS, 1, 4], float("-inf"), tl.float32)
+    acc_a = tl.full([1, BLOCK_ROWS, 4], float("-inf"), tl.float32)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
         on = e < end
         j = tl.load(other + e, mask=on, other=0).to(INDEX)
         id = tl.load(edge + e, mask=on, other=0).to(INDEX)
         x_j = tl.load(x + j[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
-        more = gdsl_max(tl.where(on[:, :, None], x_j, float("-inf")), 1, True)
+        more = gdsl_max(tl.where(on[:, :, None], x_j, float("-inf")), 0, True)
         acc_a = tl.where((acc_a != acc_a) | (acc_a > more), acc_a, more)
     acc_a = tl.where((end > begin)[:, :, None], acc_a, 0.0)
+    mask = live[:, :, None] & in_b
     dot = tl.sum(acc_a[:, :, None, :] * weight_l_2, axis=3)
     x_i = tl.load(x + i[:, :, None, None] * 4 + a[None, :], mask=live[:, :, None, None], other=0)
     dot_2 = tl.sum(x_i * weight_r_2, axis=3)
     v = dot + dot_2
-    mask = live[:, :, None] & in_b
     tl.store(plus + i[:, :, None] * 3 + b, v, mask=mask)
 
 
@@ -62,7 +62,7 @@ def SAGE_max_0_chunk0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     a_2 = tl.arange(0, 4)
     chunk = tl.program_id(0)
     hub = tl.load(owner + chunk)
@@ -75,14 +75,14 @@ def SAGE_max_0_chunk0(
     begin = begin + (chunk - first) * 1024
     end = tl.minimum(begin + 1024, end)
     most = 1024
-    acc_a = tl.full([BLOCK_ROWS, 1, 4], float("-inf"), tl.float32)
+    acc_a = tl.full([1, BLOCK_ROWS, 4], float("-inf"), tl.float32)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
         on = e < end
         j = tl.load(other + e, mask=on, other=0).to(INDEX)
         id = tl.load(edge + e, mask=on, other=0).to(INDEX)
         x_j = tl.load(x + j[:, :, None] * 4 + a_2, mask=on[:, :, None], other=0)
-        more = gdsl_max(tl.where(on[:, :, None], x_j, float("-inf")), 1, True)
+        more = gdsl_max(tl.where(on[:, :, None], x_j, float("-inf")), 0, True)
         acc_a = tl.where((acc_a != acc_a) | (acc_a > more), acc_a, more)
     tl.store(part_a + chunk * 4 + a_2, tl.reshape(acc_a, [4]))
 
@@ -97,7 +97,7 @@ def SAGE_max_0_hubs(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     a_2 = tl.arange(0, 4)
     b = tl.arange(0, 4)
     in_b = b < 3
@@ -110,16 +110,16 @@ def SAGE_max_0_hubs(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    acc_a = tl.full([BLOCK_ROWS, 1, 4], float("-inf"), tl.float32)
+    acc_a = tl.full([1, BLOCK_ROWS, 4], float("-inf"), tl.float32)
     for part in range(first, last):
         more = tl.reshape(tl.load(part_a + part * 4 + a_2), [1, 1, 4])
         acc_a = tl.where((acc_a != acc_a) | (acc_a > more), acc_a, more)
     acc_a = tl.where((end > begin)[:, :, None], acc_a, 0.0)
+    mask = live[:, :, None] & in_b
     dot = tl.sum(acc_a[:, :, None, :] * weight_l_2, axis=3)
     x_i = tl.load(x + i[:, :, None, None] * 4 + a_2[None, :], mask=live[:, :, None, None], other=0)
     dot_2 = tl.sum(x_i * weight_r_2, axis=3)
     v = dot + dot_2
-    mask = live[:, :, None] & in_b
     tl.store(plus + i[:, :, None] * 3 + b, v, mask=mask)
 
 
@@ -135,14 +135,14 @@ def SAGE_max_backward_0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    total_d_weight_l = tl.full([4, 4], 0.0, tl.float32)
-    total_d_weight_r = tl.full([4, 4], 0.0, tl.float32)
     a_2 = tl.arange(0, 4)
     b = tl.arange(0, 4)
+    total_d_weight_l = tl.full([4, 4], 0.0, tl.float32)
+    total_d_weight_r = tl.full([4, 4], 0.0, tl.float32)
     in_b = b < 3
     weight_l_2 = tl.load(weight_l + a_2[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
     for block in range(tl.program_id(0), tl.cdiv(num_rows, BLOCK_ROWS), tl.num_programs(0)):
-        row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+        row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
         live = row < num_rows
         i = row.to(INDEX)
         mask = live[:, :, None, None] & in_b[None, :]
@@ -168,19 +168,19 @@ def SAGE_max_backward_1(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     a = tl.arange(0, 4)
     b = tl.arange(0, 4)
     in_b = b < 3
     weight_r_2 = tl.load(weight_r + a[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
     block = tl.program_id(0)
-    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
     live = row < num_rows
     i = tl.load(rows + row, mask=live, other=0).to(INDEX)
     begin = tl.load(rowptr + i, mask=live, other=0)
     end = tl.load(rowptr + i + 1, mask=live, other=0)
     most = tl.max(end - begin)
-    acc_sum_chosen = tl.full([BLOCK_ROWS, 1, 4], 0.0, tl.float32)
+    acc_sum_chosen = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
         on = e < end
@@ -190,7 +190,7 @@ def SAGE_max_backward_1(
         v = argmax_gather_j == id[:, :, None]
         d_a_j = tl.load(d_a + j[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
         v_2 = tl.where(v, d_a_j, 0.0)
-        acc_sum_chosen += tl.sum(tl.where(on[:, :, None], v_2, 0.0), axis=1, keep_dims=True)
+        acc_sum_chosen += tl.sum(tl.where(on[:, :, None], v_2, 0.0), axis=0, keep_dims=True)
     mask = live[:, :, None, None] & in_b[None, :]
     d_y_i = tl.load(d_y + i[:, :, None, None] * 3 + b[None, :], mask=mask, other=0)
     dot = tl.sum(tl.where(in_b[None, :], d_y_i * weight_r_2, 0.0), axis=3)
@@ -208,7 +208,7 @@ def SAGE_max_backward_1_chunk0(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     a = tl.arange(0, 4)
     chunk = tl.program_id(0)
     hub = tl.load(owner + chunk)
@@ -221,7 +221,7 @@ def SAGE_max_backward_1_chunk0(
     begin = begin + (chunk - first) * 1024
     end = tl.minimum(begin + 1024, end)
     most = 1024
-    acc_sum_chosen = tl.full([BLOCK_ROWS, 1, 4], 0.0, tl.float32)
+    acc_sum_chosen = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
         on = e < end
@@ -231,7 +231,7 @@ def SAGE_max_backward_1_chunk0(
         v = argmax_gather_j == id[:, :, None]
         d_a_j = tl.load(d_a + j[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
         v_2 = tl.where(v, d_a_j, 0.0)
-        acc_sum_chosen += tl.sum(tl.where(on[:, :, None], v_2, 0.0), axis=1, keep_dims=True)
+        acc_sum_chosen += tl.sum(tl.where(on[:, :, None], v_2, 0.0), axis=0, keep_dims=True)
     tl.store(part_sum_chosen + chunk * 4 + a, tl.reshape(acc_sum_chosen, [4]))
 
 
@@ -245,7 +245,7 @@ def SAGE_max_backward_1_hubs(
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
-    lane = tl.arange(0, BLOCK_EDGES)[None, :]
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
     a = tl.arange(0, 4)
     b = tl.arange(0, 4)
     in_b = b < 3
@@ -257,7 +257,7 @@ def SAGE_max_backward_1_hubs(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    acc_sum_chosen = tl.full([BLOCK_ROWS, 1, 4], 0.0, tl.float32)
+    acc_sum_chosen = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
     for part in range(first, last):
         acc_sum_chosen += tl.reshape(tl.load(part_sum_chosen + part * 4 + a), [1, 1, 4])
     mask = live[:, :, None, None] & in_b[None, :]
