@@ -29,16 +29,13 @@ HELD_NUMBERS = 10240
 THREAD_HELD = 80
 
 # What is worth trying: times the rows, the edges and the warps of the choice made without trying, which is the first.
-AROUND = (
-    *((1, 1, 1), (1, 2, 1), (1, 0.5, 1), (2, 1, 2), (0.5, 1, 0.5)),
-    *((1, 1, 2), (1, 1, 0.5), (0.25, 4, 1)),
-)
+AROUND = ((1, 1, 1), (1, 2, 1), (1, 0.5, 1), (2, 1, 2), (0.5, 1, 0.5))
 
 # Threads of a warp, of NVIDIA's GPUs; AMD's have twice as many.
 WARP = 32
 
-# The mean degree that is assumed where no graph is at hand.
-TYPICAL_DEGREE = 16.0
+# The typical degree, a power of two, that is assumed where no graph is at hand.
+TYPICAL_DEGREE = 16
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ class Config:
         return {"num_warps": self.warps}
 
 
-def configure(function: Function, mean_degree: float = TYPICAL_DEGREE, warp: int = WARP) -> Config:
+def configure(function: Function, degree: int = TYPICAL_DEGREE, warp: int = WARP) -> Config:
     """A few edges of each row at a time, and as many rows as fill a block. ``warp`` is the GPU's."""
     lanes = floor_power(min(MOST_LANES, THREADS * _share(function) // function.widest))
     if function.dots:
@@ -69,7 +66,7 @@ def configure(function: Function, mean_degree: float = TYPICAL_DEGREE, warp: int
     edges = lanes if function.walks and function.part is not None else 1
     if function.walks and function.part is None:
         most = lanes if function.dots else _share(function) // VECTOR
-        edges = min(lanes, most, power_of_two(max(1, math.ceil(mean_degree))))
+        edges = min(lanes, most, degree)
         rows = min(lanes // edges, floor_power(HELD_NUMBERS // max(1, function.held_rows)))
         edges = max(edges, LEAST_SIDE // rows) if function.dots else edges
     if function.row_dots and function.walks:
@@ -96,9 +93,9 @@ def floor_power(count: int) -> int:
     return 1 << (max(1, count).bit_length() - 1)
 
 
-def candidates(function: Function, mean_degree: float, warp: int = WARP) -> list[Config]:
+def candidates(function: Function, degree: int, warp: int = WARP) -> list[Config]:
     """The block sizes worth trying, the ones that are taken without trying first."""
-    first, most = configure(function, mean_degree, warp), MOST_THREADS // warp
+    first, most = configure(function, degree, warp), MOST_THREADS // warp
     found = []
     for rows, edges, warps in AROUND:
         r, e, w = int(first.rows * rows), int(first.edges * edges), int(first.warps * warps)

@@ -46,18 +46,24 @@ LINE_WIDTH = 120
 HELPERS = {
     "gdsl_max": """\
 @triton.jit
-def gdsl_max(x, axis: tl.constexpr, keep: tl.constexpr):
+def gdsl_larger(a, b):
     # NaN wins, as in torch.
-    best = tl.max(tl.where(x != x, float("-inf"), x), axis=axis, keep_dims=keep)
-    missing = tl.max((x != x).to(tl.int32), axis=axis, keep_dims=keep)
-    return tl.where(missing > 0, float("nan"), best)
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def gdsl_max(x, axis: tl.constexpr, keep: tl.constexpr):
+    return tl.reduce(x, axis, gdsl_larger, keep_dims=keep)
 """,
     "gdsl_min": """\
 @triton.jit
+def gdsl_smaller(a, b):
+    return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
 def gdsl_min(x, axis: tl.constexpr, keep: tl.constexpr):
-    best = tl.min(tl.where(x != x, float("inf"), x), axis=axis, keep_dims=keep)
-    missing = tl.max((x != x).to(tl.int32), axis=axis, keep_dims=keep)
-    return tl.where(missing > 0, float("nan"), best)
+    return tl.reduce(x, axis, gdsl_smaller, keep_dims=keep)
 """,
     "gdsl_mul": """\
 @triton.jit

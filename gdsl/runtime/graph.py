@@ -17,7 +17,15 @@ from torch import Tensor
 from gdsl.errors import GraphError
 from gdsl.passes.options import GraphShape
 from gdsl.runtime.formats import edge_list, plain_tensor
-from gdsl.runtime.schedule import BLOCK_WORK, CHUNK_EDGES, GPU_CHUNK_EDGES, GPU_HUB_EDGES, HUB_EDGES, MAX_BLOCKS
+from gdsl.runtime.schedule import (
+    BLOCK_WORK,
+    CHUNK_EDGES,
+    GPU_CHUNK_EDGES,
+    GPU_HUB_EDGES,
+    GPU_HUB_MEANS,
+    HUB_EDGES,
+    MAX_BLOCKS,
+)
 from gdsl.runtime.transforms import concrete
 
 Size = int | tuple[int, int] | None
@@ -33,17 +41,17 @@ class Degrees:
     """The rows of an order as GPU kernels take them.
 
     rows         [K]      all but hubs, most edges first: neighbours have about as many
-    hubs         [H]      rows with more than GPU_HUB_EDGES edges
+    hubs         [H]      rows with very many edges: see :mod:`gdsl.runtime.schedule`
     first_chunk  [H + 1]  int64: hub h has chunks ``first_chunk[h]`` to ``first_chunk[h + 1]``
     owner        [C]      int64: the hub of each chunk
-    mean         edges a row, on average
+    typical      edges a row, about: the mean, rounded up to a power of two
     """
 
     rows: Tensor
     hubs: Tensor
     first_chunk: Tensor
     owner: Tensor
-    mean: float
+    typical: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,13 +352,14 @@ def _hubs(degree: Tensor) -> tuple[Tensor, Tensor]:
 def _degrees(rowptr: Tensor) -> Degrees:
     degree = rowptr.diff()
     by_degree = torch.sort(degree, descending=True, stable=True).indices
-    num_hubs = int((degree > GPU_HUB_EDGES).sum())
+    mean = -(-int(rowptr[-1]) // max(1, degree.numel()))
+    num_hubs = int((degree > max(GPU_HUB_EDGES, GPU_HUB_MEANS * mean)).sum())
     hubs = by_degree[:num_hubs]
     counts = (degree[hubs].long() + GPU_CHUNK_EDGES - 1) // GPU_CHUNK_EDGES
     first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     owner = torch.repeat_interleave(torch.arange(num_hubs, device=rowptr.device), counts)
-    mean = int(rowptr[-1]) / max(1, degree.numel())
-    return Degrees(by_degree[num_hubs:].to(rowptr.dtype), hubs.to(rowptr.dtype), first, owner, mean)
+    typical = 1 << max(0, mean - 1).bit_length()
+    return Degrees(by_degree[num_hubs:].to(rowptr.dtype), hubs.to(rowptr.dtype), first, owner, typical)
 
 
 def _blocks(rowptr: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""What ``libdevice`` is to a GPU, for Triton's interpreter, which cannot call device functions: the same by NumPy."""
+"""The same by NumPy, for Triton's interpreter: what ``libdevice`` is to a GPU, whose functions it cannot call, and the
+reductions of ours, which it would do one number at a time."""
 
 from __future__ import annotations
 
@@ -47,3 +48,23 @@ def acos(x: Any) -> Any:
 
 def atan2(y: Any, x: Any) -> Any:
     return _apply(np.arctan2, y, x)
+
+
+OURS = ("gdsl_max", "gdsl_min", "gdsl_mul")
+
+
+def _reduced(function: Any, x: Any, axis: int, keep: bool) -> Any:
+    result = np.asarray(function(x.handle.data, axis=axis, keepdims=keep), x.handle.data.dtype)
+    return tl.tensor(TensorHandle(result, x.dtype), tl.block_type(x.dtype, list(result.shape)))
+
+
+def gdsl_max(x: Any, axis: int, keep: bool) -> Any:
+    return _reduced(np.max, x, axis, keep)
+
+
+def gdsl_min(x: Any, axis: int, keep: bool) -> Any:
+    return _reduced(np.min, x, axis, keep)
+
+
+def gdsl_mul(x: Any, axis: int, keep: bool) -> Any:
+    return _reduced(np.prod, x, axis, keep)

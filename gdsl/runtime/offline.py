@@ -86,15 +86,20 @@ _TYPES = {
 
 def job(function: Function, kernel: Kernel, source: str, storage: Storage, target: str) -> Job:
     """A function at a target's block sizes for a typical graph that 32 bits can count."""
-    index = f"*{_TYPES[storage.index]}"
-    arguments = {"num_rows": "i32", "first_chunk": "*i64", "owner": "*i64"}
-    types = [arguments.get(name, index) for name in function.arguments]
-    types += [f"*{_TYPES[storage.of(node)]}" for node in (*kernel.buffers, *kernel.outputs)]
-    if function.part is not None:
-        types += [f"*{_TYPES[storage.of_part(node, best)]}" for node, best in partials(kernel)]
+    types = ["i32" if t is None else f"*{_TYPES[t]}" for t in argument_types(function, kernel, storage)]
     config = configure(function, warp=TARGETS[target][2])
     options = {**config.compiler, **function.compiler}
     return Job(source, function.name, tuple(types), {**config.blocks, "INDEX": "int32"}, options)
+
+
+def argument_types(function: Function, kernel: Kernel, storage: Storage) -> list[torch.dtype | None]:
+    """The dtypes of the tensors that a function takes; None is a number."""
+    others = {"num_rows": None, "first_chunk": torch.int64, "owner": torch.int64}
+    types = [others.get(name, storage.index) for name in function.arguments]
+    types += [storage.of(node) for node in (*kernel.buffers, *kernel.outputs)]
+    if function.part is not None:
+        types += [storage.of_part(node, best) for node, best in partials(kernel)]
+    return types
 
 
 def compile_all(jobs: Sequence[Job], target: str) -> list[Binary]:

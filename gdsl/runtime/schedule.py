@@ -9,11 +9,13 @@ MAX_BLOCKS = 1024
 HUB_EDGES = 1 << 14
 CHUNK_EDGES = 1 << 12
 
-# The same on a GPU, where a program takes a few rows: one with more edges than this is a hub, and each chunk of it is
-# walked by a program of its own.
-GPU_HUB_EDGES = 1 << 11
-GPU_CHUNK_EDGES = 1 << 10
+# The same on a GPU, where a program takes a few rows, of each a few edges at a time: its longest row decides how long
+# it runs, which must be little of what the whole kernel takes. A hub has more edges than this, and than so many times
+# the mean where all rows are long; each chunk of it is walked by a program of its own.
+GPU_HUB_EDGES = 1 << 8
+GPU_HUB_MEANS = 8
+GPU_CHUNK_EDGES = 1 << 9
 
 # A GPU kernel writes this many partial sums of a total over all rows at most: few enough to add up quickly, enough to
 # fill the largest GPU. Fixed, so that every GPU gives the same bits.
-GPU_GROUPS = 512
+GPU_GROUPS = 1024

@@ -10,18 +10,20 @@ import contextlib
 import functools
 import hashlib
 import linecache
-import math
 import types
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import triton
 import triton.language as tl
 from torch import Tensor
+from triton.compiler import CompiledKernel
 from triton.runtime.interpreter import InterpretedFunction
 
 from gdsl.codegen import triton as codegen
-from gdsl.codegen.blocks import power_of_two
 from gdsl.codegen.launch import Config, candidates, configure
 from gdsl.codegen.reference import Frame
 from gdsl.codegen.storage import partials
@@ -32,7 +34,7 @@ from gdsl.passes.plan import Kernel, Plan
 from gdsl.runtime import tune
 from gdsl.runtime.execute import Storage
 from gdsl.runtime.graph import Degrees, Order
-from gdsl.runtime.offline import DEFAULT_TARGET, PRECISE, SUM_PRECISE, TARGETS
+from gdsl.runtime.offline import DEFAULT_TARGET, PRECISE, SUM_PRECISE, TARGETS, argument_types
 from gdsl.runtime.schedule import GPU_GROUPS
 
 INT32_MAX = 2**31 - 1
@@ -52,10 +54,11 @@ def load(source: str, name: str) -> Mapping[str, Any]:
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     module = types.ModuleType(f"gdsl_{name}_{key}")
     exec(compile(source, filename, "exec"), module.__dict__)
-    if "libdevice" in module.__dict__ and interpreted():
+    if interpreted():
         from gdsl.runtime import interpreted as functions
 
-        module.__dict__["libdevice"] = functions
+        ours = {name: getattr(functions, name) for name in functions.OURS if name in module.__dict__}
+        module.__dict__.update(ours, libdevice=functions)
     return module.__dict__
 
 
@@ -73,73 +76,108 @@ class TritonLaunch:
         self.compiled = [module[f.name] for f in functions]
         self.over_out_edges = kernel.end == "j" or kernel.rows is Domain.SOURCE
         self.totals = set(kernel.all_totals)
-        self._configs: dict[tuple[int, int], Config] = {}
+        self.dots = any(f.dots for f in functions)
+        self._prepared: set[tuple[Any, ...]] = set()
+        self._ready: dict[tuple[Any, ...], Ready] = {}
 
     def order(self, frame: Frame) -> Order:
         return frame.graph.out_edges if self.over_out_edges else frame.graph.in_edges
 
     def count(self, frame: Frame) -> int:
         """How many rows the kernel itself takes."""
-        return len(self.order(frame).degrees.rows) if self.kernel.end else frame.rows(self.kernel.rows)
+        return self.order(frame).degrees.rows.shape[0] if self.kernel.end else frame.rows(self.kernel.rows)
 
     def groups(self, frame: Frame) -> int:
         # The same for all block sizes: partial sums are allocated before these are chosen.
         return min(self.count(frame), GPU_GROUPS) if self.totals else 0
 
     def __call__(self, reads: list[Tensor], writes: list[Tensor], groups: int, frame: Frame) -> Mapping[Node, Tensor]:
-        common = {"INDEX": index_type(reads, writes), **precision()}
-        count = self.count(frame)
-        with on(frame.device):
+        device, aligned = frame.device, is_aligned(reads)
+        types = (index_type(reads, writes), *precision(self.dots))
+        with on(device):
             if not self.kernel.end:
-                self.launch(0, count, [count, *reads, *writes], common, 1.0, frame.device)
+                count = frame.rows(self.kernel.rows)
+                self.launch(0, count, [count, *reads, *writes], (types, 1, device.index), aligned)
                 return {}
             order = self.order(frame)
             degrees, walk = order.degrees, [order.rowptr, order.index, order.edge]
-            self.launch(0, count, [degrees.rows, count, *walk, *reads, *writes], common, degrees.mean, frame.device)
-            return self.run_hubs(degrees, walk, reads, writes, common) if len(degrees.hubs) else {}
+            key, hubs = (types, degrees.typical, device.index), degrees.hubs.shape[0]
+            self.prepare(key, device, aligned, bool(hubs))
+            count = degrees.rows.shape[0]
+            self.launch(0, count, [degrees.rows, count, *walk, *reads, *writes], key, aligned)
+            return self.run_hubs(degrees, walk, reads, writes, key, aligned) if hubs else {}
 
-    def launch(
-        self,
-        number: int,
-        rows: int,
-        arguments: list[Any],
-        common: dict[str, Any],
-        mean_degree: float,
-        device: torch.device,
-    ) -> None:
+    def launch(self, number: int, rows: int, arguments: list[Any], key: Key, aligned: bool) -> None:
         """Launch a function on so many rows, hubs or chunks."""
         if not rows:
             return
-        function, compiler = self.compiled[number], self.functions[number].compiler
+        ready = self._ready.get((number, *key)) if aligned and rows <= INT32_MAX else None
+        if ready is None:
+            # Nothing can be measured while a CUDA graph is captured.
+            capturing = key[2] is not None and torch.cuda.is_current_stream_capturing()
+            found = self.candidates(number, key)
+            config = found[0] if capturing else self.fastest(found, number, rows, arguments, key)
+            grid = (self.programs(number, rows, config),)
+            kernel = self.compiled[number][grid](*arguments, **self.constants(number, config, key))
+            if aligned and rows <= INT32_MAX and not capturing and isinstance(kernel, CompiledKernel):
+                self._ready[number, *key] = Ready(kernel, config, (*config.blocks.values(), *key[0]))
+        else:
+            ready.kernel[self.programs(number, rows, ready.config), 1, 1](*arguments, *ready.constants)
+
+    def programs(self, number: int, rows: int, config: Config) -> int:
+        return min(rows, GPU_GROUPS) if self.totals and number == 0 else -(-rows // config.rows)
+
+    def constants(self, number: int, config: Config, key: Key) -> dict[str, Any]:
+        """What a function is compiled for."""
+        types = dict(zip(("INDEX", "PRECISION", "SUM_PRECISION"), key[0], strict=True))
+        return {**config.blocks, **types, **config.compiler, **self.functions[number].compiler}
+
+    def fastest(self, found: list[Config], number: int, rows: int, arguments: list[Any], key: Key) -> Config:
+        """The best block sizes of a function for a graph like this one."""
+        if len(found) == 1:
+            return found[0]
 
         def run(config: Config) -> None:
-            programs = -(-rows // config.rows)
-            grid = min(rows, GPU_GROUPS) if self.totals and number == 0 else programs
-            function[(grid,)](*arguments, **common, **config.blocks, **config.compiler, **compiler)
+            grid = (self.programs(number, rows, config),)
+            self.compiled[number][grid](*arguments, **self.constants(number, config, key))
 
-        run(self.config(number, mean_degree, run, device))
+        return tune.best(self.tuned(number, key), found, run, tune.seconds)
 
-    def config(self, number: int, mean_degree: float, run: tune.Run, device: torch.device) -> Config:
-        """The block sizes of a function for a graph like this one."""
-        degree = power_of_two(max(1, math.ceil(mean_degree)))
-        found = self._configs.get((number, degree))
-        if found is None:
-            function = self.functions[number]
-            found = configure(function, degree, warp())
-            if device.type == "cuda":
-                if torch.cuda.is_current_stream_capturing():
-                    return found
-                if tune.enabled():
-                    name = tune.key(function.source, degree, device)
-                    found = tune.best(name, candidates(function, degree, warp()), run, tune.seconds)
-            self._configs[(number, degree)] = found
-        return found
+    def tuned(self, number: int, key: Key) -> str:
+        return tune.key(self.functions[number].source, key[1], key[2])
+
+    def candidates(self, number: int, key: Key) -> list[Config]:
+        """The block sizes that are worth trying: several of what takes most of the time, on a GPU that can tell."""
+        function, (_, degree, device) = self.functions[number], key
+        if function.part is None and function.walks and device is not None and tune.enabled():
+            found = candidates(function, degree, warp())
+            chosen = tune.known(self.tuned(number, key), found)
+            return [chosen] if chosen else found
+        return [configure(function, degree, warp())]
+
+    def prepare(self, key: Key, device: torch.device, aligned: bool, hubs: bool) -> None:
+        """Compile all that a graph like this needs at once, on all cores, the first time there is one."""
+        if (hubs, *key) in self._prepared or interpreted() or not aligned:
+            return
+        self._prepared.add((hubs, *key))
+
+        def compile_for(number: int, config: Config) -> None:
+            types = argument_types(self.functions[number], self.kernel, self.storage)
+            # A candidate that does not compile is left out when it is its turn.
+            with on(device), contextlib.suppress(triton.compiler.errors.CompilationError):
+                arguments = (1 if t is None else t for t in types)
+                self.compiled[number].warmup(*arguments, grid=(1,), **self.constants(number, config, key))
+
+        with ThreadPoolExecutor() as pool:
+            for number in range(len(self.functions) if hubs else 1):
+                for config in self.candidates(number, key):
+                    pool.submit(compile_for, number, config)
 
     def run_hubs(
-        self, degrees: Degrees, walk: list[Tensor], reads: list[Tensor], writes: list[Tensor], common: dict[str, Any]
+        self, degrees: Degrees, walk: list[Tensor], reads: list[Tensor], writes: list[Tensor], key: Key, aligned: bool
     ) -> dict[Node, Tensor]:
         """Walk the chunks of the hubs, each walk when the one before is done; what they add to the totals."""
-        chunks, hubs, device = len(degrees.owner), len(degrees.hubs), walk[0].device
+        chunks, hubs, device = degrees.owner.shape[0], degrees.hubs.shape[0], walk[0].device
         rows = dict.fromkeys(self.kernel.totals, hubs)
         rows |= {t: chunks for p in self.kernel.phases for t in p.totals}
         more = {t: torch.zeros((n, *t.type.shape), dtype=self.storage.of(t), device=device) for t, n in rows.items()}
@@ -150,13 +188,33 @@ class TritonLaunch:
         tables = [degrees.hubs, degrees.first_chunk, degrees.owner]
         for number in range(1, len(self.functions)):
             programs = hubs if self.functions[number].part == "hubs" else chunks
-            self.launch(number, programs, [*tables, *walk, *reads, *results, *parts], common, degrees.mean, device)
+            self.launch(number, programs, [*tables, *walk, *reads, *results, *parts], key, aligned)
         return {node: value.sum(0) for node, value in more.items()}
+
+
+# What functions are compiled for besides their block sizes: INDEX, PRECISION and SUM_PRECISION; the graph's typical
+# degree; the number of the GPU.
+Key = tuple[tuple[Any, str, str], int, int | None]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A compiled function with its block sizes, which is launched without asking Triton what it is called with."""
+
+    kernel: CompiledKernel
+    config: Config
+    constants: tuple[Any, ...]
 
 
 def index_type(reads: list[Tensor], writes: list[Tensor]) -> Any:
     """What places in memory are counted in."""
-    return tl.int64 if any(t.numel() > INT32_MAX for t in (*reads, *writes)) else tl.int32
+    most = max([t.numel() for t in (*reads, *writes)], default=0)
+    return tl.int64 if most > INT32_MAX else tl.int32
+
+
+def is_aligned(reads: list[Tensor]) -> bool:
+    """Whether all tensors lie on 16 bytes, as what torch allocates does; what a user gives may be a part of one."""
+    return not any(t.data_ptr() & 15 for t in reads)
 
 
 def warp() -> int:
@@ -166,11 +224,15 @@ def warp() -> int:
 
 def on(device: torch.device) -> Any:
     """Triton launches on the current device."""
-    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return contextlib.nullcontext()
+    return torch.cuda.device(device)
 
 
-def precision() -> dict[str, str]:
-    """How `tl.dot` multiplies float32: with few bits only where torch may, too."""
-    if torch.backends.cuda.matmul.allow_tf32 and torch.version.hip is None:
-        return {"PRECISION": "tf32", "SUM_PRECISION": "tf32"}
-    return {"PRECISION": PRECISE["cuda" if torch.version.hip is None else "hip"], "SUM_PRECISION": SUM_PRECISE}
+def precision(dots: bool) -> tuple[str, str]:
+    """How `tl.dot` multiplies float32, one by one and summed: with few bits only where torch may, too."""
+    if torch.version.hip is not None:
+        return PRECISE["hip"], SUM_PRECISE
+    if dots and torch.backends.cuda.matmul.allow_tf32:
+        return "tf32", "tf32"
+    return PRECISE["cuda"], SUM_PRECISE

@@ -33,9 +33,9 @@ _known: dict[str, Config] = {}
 Run = Callable[[Config], None]
 
 
-def key(source: str, degree: int, device: torch.device) -> str:
+def key(source: str, degree: int, device: int | None) -> str:
     """What a choice depends on."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    name = "cpu" if device is None else torch.cuda.get_device_name(device)
     text = "\n".join([source, str(degree), name, triton.__version__, torch.__version__])
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -45,17 +45,21 @@ def best(name: str, found: Sequence[Config], run: Run, measure: Callable[[Run, C
 
     A candidate that does not compile, or needs more of the GPU than there is, is left out.
     """
-    with _lock:
-        if name in _known:
-            return _known[name]
-        stored = _read().get(name)
-        if stored in [[c.rows, c.edges, c.warps] for c in found]:
-            chosen = Config(*stored)
-        else:
-            chosen = _fastest(found, run, measure)
+    chosen = known(name, found)
+    if chosen is None:
+        chosen = _fastest(found, run, measure)
+        with _lock:
+            _known[name] = chosen
             _write(name, chosen)
-        _known[name] = chosen
-        return chosen
+    return chosen
+
+
+def known(name: str, found: Sequence[Config]) -> Config | None:
+    """The candidate that was found to be the fastest before, if one was."""
+    with _lock:
+        if name not in _known and (stored := _read().get(name)) in [[c.rows, c.edges, c.warps] for c in found]:
+            _known[name] = Config(*stored)
+        return _known.get(name)
 
 
 def enabled() -> bool:

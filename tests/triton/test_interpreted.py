@@ -11,6 +11,7 @@ import gdsl
 from gdsl.codegen import triton as codegen
 from gdsl.runtime import backend as backends
 from gdsl.runtime import graph as graphs
+from gdsl.runtime import interpreted
 from gdsl.runtime import triton as runtime
 from tests.programs import harness
 from tests.programs.sources import PROGRAMS
@@ -84,6 +85,7 @@ def small_hubs(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (graphs, codegen):
         monkeypatch.setattr(module, "GPU_CHUNK_EDGES", 4)
     monkeypatch.setattr(graphs, "GPU_HUB_EDGES", 3)
+    monkeypatch.setattr(graphs, "GPU_HUB_MEANS", 0)
 
 
 @pytest.mark.parametrize("name", [n if n in LISTED else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
@@ -233,3 +235,27 @@ def test_a_table_of_one_number(rule: str) -> None:
         found.append([y, *torch.autograd.grad((y * x.sin()).sum(), [layer.s])])
     for a, b in zip(*found, strict=True):
         assert torch.allclose(a, b, atol=1e-9)
+
+
+REDUCTIONS = """import triton
+import triton.language as tl
+
+%s
+
+@triton.jit
+def reduced(x, y):
+    block = tl.load(x + tl.arange(0, 4)[:, None] * 8 + tl.arange(0, 8)[None, :])
+    tl.store(y + tl.arange(0, 8), gdsl_%s(block, 0, False))
+"""
+
+
+@pytest.mark.parametrize("name", ["max", "min", "mul"])
+def test_reductions_of_a_gpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What NumPy stands in for everywhere else, because it takes the interpreter long."""
+    monkeypatch.setattr(interpreted, "OURS", ())
+    module = runtime.load(REDUCTIONS % (codegen.HELPERS[f"gdsl_{name}"], name), f"reduced_{name}")
+    x, y = torch.randn(4, 8), torch.empty(8)
+    x[2, 3] = x[0, 5] = x[3, 5] = float("nan")
+    module["reduced"][(1,)](x, y)
+    expected = {"max": x.amax(0), "min": x.amin(0), "mul": x.prod(0)}[name]
+    torch.testing.assert_close(y, expected, equal_nan=True)

@@ -3,11 +3,14 @@ import triton.language as tl
 
 
 @triton.jit
-def gdsl_max(x, axis: tl.constexpr, keep: tl.constexpr):
+def gdsl_larger(a, b):
     # NaN wins, as in torch.
-    best = tl.max(tl.where(x != x, float("-inf"), x), axis=axis, keep_dims=keep)
-    missing = tl.max((x != x).to(tl.int32), axis=axis, keep_dims=keep)
-    return tl.where(missing > 0, float("nan"), best)
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def gdsl_max(x, axis: tl.constexpr, keep: tl.constexpr):
+    return tl.reduce(x, axis, gdsl_larger, keep_dims=keep)
 
 
 # GATv2_0: row by row
@@ -106,7 +109,7 @@ def GATv2_1(
     tl.store(ratio + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], v_8, mask=mask_2)
 
 
-# GATv2_1, walk 0 over the hubs, one chunk of 1024 edges a program
+# GATv2_1, walk 0 over the hubs, one chunk of 512 edges a program
 @triton.jit
 def GATv2_1_chunk0(
     hubs, first_chunk, owner, rowptr, other, edge,
@@ -129,9 +132,9 @@ def GATv2_1_chunk0(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    begin = begin + (chunk - first) * 1024
-    end = tl.minimum(begin + 1024, end)
-    most = 1024
+    begin = begin + (chunk - first) * 512
+    end = tl.minimum(begin + 512, end)
+    most = 512
     acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
     mask_2 = live[:, :, None, None] & in_b[None, :]
     right_i = tl.load(right + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask_2, other=0)
@@ -150,7 +153,7 @@ def GATv2_1_chunk0(
     tl.store(part_max_score + chunk * 2 + heads, tl.reshape(acc_max_score, [2]))
 
 
-# GATv2_1, walk 1 over the hubs, one chunk of 1024 edges a program
+# GATv2_1, walk 1 over the hubs, one chunk of 512 edges a program
 @triton.jit
 def GATv2_1_chunk1(
     hubs, first_chunk, owner, rowptr, other, edge,
@@ -178,9 +181,9 @@ def GATv2_1_chunk1(
         more = tl.reshape(tl.load(part_max_score + part * 2 + heads), [1, 1, 2])
         acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
     acc_max_score = tl.where((end > begin)[:, :, None], acc_max_score, 0.0)
-    begin = begin + (chunk - first) * 1024
-    end = tl.minimum(begin + 1024, end)
-    most = 1024
+    begin = begin + (chunk - first) * 512
+    end = tl.minimum(begin + 512, end)
+    most = 512
     acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
     acc_sum_exp = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
     mask_2 = live[:, :, None, None] & in_b[None, :]
@@ -361,7 +364,7 @@ def GATv2_backward_1(
         total_d_weight_l, mask=in_b[None, None, :])
 
 
-# GATv2_backward_1, walk 0 over the hubs, one chunk of 1024 edges a program
+# GATv2_backward_1, walk 0 over the hubs, one chunk of 512 edges a program
 @triton.jit
 def GATv2_backward_1_chunk0(
     hubs, first_chunk, owner, rowptr, other, edge,
@@ -384,9 +387,9 @@ def GATv2_backward_1_chunk0(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    begin = begin + (chunk - first) * 1024
-    end = tl.minimum(begin + 1024, end)
-    most = 1024
+    begin = begin + (chunk - first) * 512
+    end = tl.minimum(begin + 512, end)
+    most = 512
     acc_d_left = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
     mask_2 = live[:, :, None, None] & in_b[None, :]
     left_i = tl.load(left + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask_2, other=0)
@@ -527,7 +530,7 @@ def GATv2_backward_2(
         total_d_weight_r, mask=in_b[None, None, :])
 
 
-# GATv2_backward_2, walk 0 over the hubs, one chunk of 1024 edges a program
+# GATv2_backward_2, walk 0 over the hubs, one chunk of 512 edges a program
 @triton.jit
 def GATv2_backward_2_chunk0(
     hubs, first_chunk, owner, rowptr, other, edge,
@@ -551,9 +554,9 @@ def GATv2_backward_2_chunk0(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    begin = begin + (chunk - first) * 1024
-    end = tl.minimum(begin + 1024, end)
-    most = 1024
+    begin = begin + (chunk - first) * 512
+    end = tl.minimum(begin + 512, end)
+    most = 512
     acc_d_right = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
     chosen_i = tl.load(chosen + i[:, :, None, None] * 2 + heads[:, None], mask=live[:, :, None, None], other=0)
     mask = live[:, :, None, None] & in_b[None, :]

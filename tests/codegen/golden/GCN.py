@@ -37,7 +37,7 @@ def GCN_0(
     tl.store(chosen + i, v_4, mask=live)
 
 
-# GCN_0, walk 0 over the hubs, one chunk of 1024 edges a program
+# GCN_0, walk 0 over the hubs, one chunk of 512 edges a program
 @triton.jit
 def GCN_0_chunk0(
     hubs, first_chunk, owner, rowptr, other, edge,
@@ -56,9 +56,9 @@ def GCN_0_chunk0(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    begin = begin + (chunk - first) * 1024
-    end = tl.minimum(begin + 1024, end)
-    most = 1024
+    begin = begin + (chunk - first) * 512
+    end = tl.minimum(begin + 512, end)
+    most = 512
     acc_sum_load = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
@@ -164,7 +164,7 @@ def GCN_2(
     tl.store(plus + i[:, :, None] * 3 + b, v_2, mask=mask_2)
 
 
-# GCN_2, walk 0 over the hubs, one chunk of 1024 edges a program
+# GCN_2, walk 0 over the hubs, one chunk of 512 edges a program
 @triton.jit
 def GCN_2_chunk0(
     hubs, first_chunk, owner, rowptr, other, edge,
@@ -185,9 +185,9 @@ def GCN_2_chunk0(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    begin = begin + (chunk - first) * 1024
-    end = tl.minimum(begin + 1024, end)
-    most = 1024
+    begin = begin + (chunk - first) * 512
+    end = tl.minimum(begin + 512, end)
+    most = 512
     acc_sum_m = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
     chosen_i = tl.load(chosen + i[:, :, None], mask=live[:, :, None], other=0)
     for at in range(0, most, BLOCK_EDGES):
@@ -310,7 +310,7 @@ def GCN_backward_1(
     tl.store(sum_product + i, acc_sum_product, mask=live)
 
 
-# GCN_backward_1, walk 0 over the hubs, one chunk of 1024 edges a program
+# GCN_backward_1, walk 0 over the hubs, one chunk of 512 edges a program
 @triton.jit
 def GCN_backward_1_chunk0(
     hubs, first_chunk, owner, rowptr, other, edge,
@@ -331,9 +331,9 @@ def GCN_backward_1_chunk0(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    begin = begin + (chunk - first) * 1024
-    end = tl.minimum(begin + 1024, end)
-    most = 1024
+    begin = begin + (chunk - first) * 512
+    end = tl.minimum(begin + 512, end)
+    most = 512
     acc_sum_product = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
     mask = live[:, :, None] & in_b
     d_y_i = tl.load(d_y + i[:, :, None] * 3 + b, mask=mask, other=0)
@@ -436,7 +436,7 @@ def GCN_backward_2(
     tl.store(d_weight + tl.program_id(0) * 12 + a[:, None] * 3 + b[None, :], total_d_weight, mask=in_b[None, :])
 
 
-# GCN_backward_2, walk 0 over the hubs, one chunk of 1024 edges a program
+# GCN_backward_2, walk 0 over the hubs, one chunk of 512 edges a program
 @triton.jit
 def GCN_backward_2_chunk0(
     hubs, first_chunk, owner, rowptr, other, edge,
@@ -457,9 +457,9 @@ def GCN_backward_2_chunk0(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    begin = begin + (chunk - first) * 1024
-    end = tl.minimum(begin + 1024, end)
-    most = 1024
+    begin = begin + (chunk - first) * 512
+    end = tl.minimum(begin + 512, end)
+    most = 512
     acc_sum_product = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
     acc_d_h = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
     mask_2 = live[:, :, None] & in_b
@@ -593,7 +593,7 @@ def GCN_backward_4(
         tl.store(d_w + id, d_w_2, mask=on)
 
 
-# GCN_backward_4, walk 0 over the hubs, one chunk of 1024 edges a program
+# GCN_backward_4, walk 0 over the hubs, one chunk of 512 edges a program
 @triton.jit
 def GCN_backward_4_chunk0(
     hubs, first_chunk, owner, rowptr, other, edge,
@@ -613,9 +613,9 @@ def GCN_backward_4_chunk0(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    begin = begin + (chunk - first) * 1024
-    end = tl.minimum(begin + 1024, end)
-    most = 1024
+    begin = begin + (chunk - first) * 512
+    end = tl.minimum(begin + 512, end)
+    most = 512
     mask = live[:, :, None] & in_b
     d_y_i = tl.load(d_y + i[:, :, None] * 3 + b, mask=mask, other=0)
     chosen_i = tl.load(chosen + i, mask=live, other=0)

@@ -3,11 +3,14 @@ import triton.language as tl
 
 
 @triton.jit
-def gdsl_max(x, axis: tl.constexpr, keep: tl.constexpr):
+def gdsl_larger(a, b):
     # NaN wins, as in torch.
-    best = tl.max(tl.where(x != x, float("-inf"), x), axis=axis, keep_dims=keep)
-    missing = tl.max((x != x).to(tl.int32), axis=axis, keep_dims=keep)
-    return tl.where(missing > 0, float("nan"), best)
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def gdsl_max(x, axis: tl.constexpr, keep: tl.constexpr):
+    return tl.reduce(x, axis, gdsl_larger, keep_dims=keep)
 
 
 # SAGE_max_0: walks the in-edges of node i; j is the source
@@ -52,7 +55,7 @@ def SAGE_max_0(
     tl.store(plus + i[:, :, None] * 3 + b, v, mask=mask)
 
 
-# SAGE_max_0, walk 0 over the hubs, one chunk of 1024 edges a program
+# SAGE_max_0, walk 0 over the hubs, one chunk of 512 edges a program
 @triton.jit
 def SAGE_max_0_chunk0(
     hubs, first_chunk, owner, rowptr, other, edge,
@@ -72,9 +75,9 @@ def SAGE_max_0_chunk0(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    begin = begin + (chunk - first) * 1024
-    end = tl.minimum(begin + 1024, end)
-    most = 1024
+    begin = begin + (chunk - first) * 512
+    end = tl.minimum(begin + 512, end)
+    most = 512
     acc_a = tl.full([1, BLOCK_ROWS, 4], float("-inf"), tl.float32)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
@@ -198,7 +201,7 @@ def SAGE_max_backward_1(
     tl.store(d_x + i[:, :, None] * 4 + a, d_x_2, mask=live[:, :, None])
 
 
-# SAGE_max_backward_1, walk 0 over the hubs, one chunk of 1024 edges a program
+# SAGE_max_backward_1, walk 0 over the hubs, one chunk of 512 edges a program
 @triton.jit
 def SAGE_max_backward_1_chunk0(
     hubs, first_chunk, owner, rowptr, other, edge,
@@ -218,9 +221,9 @@ def SAGE_max_backward_1_chunk0(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    begin = begin + (chunk - first) * 1024
-    end = tl.minimum(begin + 1024, end)
-    most = 1024
+    begin = begin + (chunk - first) * 512
+    end = tl.minimum(begin + 512, end)
+    most = 512
     acc_sum_chosen = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
