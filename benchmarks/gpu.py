@@ -167,7 +167,7 @@ def _share(
     layer = LAYERS[name](features)
     graph = gdsl.Graph(edge_index, nodes)
     conv = gdsl.compile(layer.source, **layer.arguments)
-    conv._free.update(dict.fromkeys(conv.signature.free_dims, features))
+    conv.free_sizes.update(dict.fromkeys(conv.signature.free_dims, features))
     plans = traffic(conv._inspect(graph), graph, torch.float32)
     moved = {"forward": plans["forward"][0], "both": sum(m for m, _ in plans.values())}
     return {"share": {mode: moved[mode] / 1e9 / (row[mode]["ms"] / 1e3) / copy for mode in moved}}

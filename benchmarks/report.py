@@ -187,6 +187,21 @@ def _gpu(found: Mapping[str, Any]) -> str:
     return head + "\n\n" + table(columns, rows)
 
 
+def _instructions(found: Mapping[str, Any]) -> str:
+    graph = found["graph"]
+    head = f"{graph['nodes']:,} nodes and {graph['edges']:,} edges, {found['features']} features, float32; an H200."
+    columns = ["layer", "registers", "resident warps"]
+    for mode in ("forward", "backward"):
+        columns += [f"{mode}: instructions an edge", "ms to issue them", "ms to move the bytes"]
+    rows = []
+    for row in found["results"]:
+        cells = [row["layer"], str(row["registers"]), str(row["resident"])]
+        for mode in ("forward", "backward"):
+            cells += [_number(row[mode][key]) for key in ("edge", "issue_ms", "memory_ms")]
+        rows.append(cells)
+    return head + "\n\n" + table(columns, rows)
+
+
 _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "layers": _layers,
     "startup": _startup,
@@ -194,6 +209,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "scaling": _scaling,
     "gpu": _gpu,
     "shares": _shares,
+    "instructions": _instructions,
 }
 
 

@@ -21,7 +21,10 @@ THREAD_NUMBERS = ((12, 32), (20, 16))
 # adds them up alone: more edges save few instructions, and cost registers that another program could have.
 WALK_NUMBERS = ((14, 16),)
 VECTOR = 4
-# Otherwise, and where there are matrix products, whose operands each warp turns into what the matrix units take.
+# Where there are matrix products: each warp turns a whole operand into what the matrix units take.
+DOT_NUMBERS = 16
+DOT_EDGES = 8
+# Otherwise, and where a sum of matrix products is held beside.
 FEWEST_NUMBERS = 8
 
 # Numbers that the rows of a program hold all along, and a thread of it.
@@ -65,7 +68,7 @@ def configure(function: Function, degree: int = TYPICAL_DEGREE, warp: int = WARP
     rows = 1 if function.part is not None else lanes
     edges = lanes if function.walks and function.part is not None else 1
     if function.walks and function.part is None:
-        most = lanes if function.dots else _share(function) // VECTOR
+        most = DOT_EDGES if function.dots else _share(function) // VECTOR
         edges = min(lanes, most, degree)
         rows = min(lanes // edges, floor_power(HELD_NUMBERS // max(1, function.held_rows)))
         edges = max(edges, LEAST_SIDE // rows) if function.dots else edges
@@ -77,7 +80,7 @@ def configure(function: Function, degree: int = TYPICAL_DEGREE, warp: int = WARP
 def _share(function: Function) -> int:
     """How many numbers of a block a thread takes."""
     if function.dots:
-        return FEWEST_NUMBERS
+        return FEWEST_NUMBERS if function.held else DOT_NUMBERS
     shares = WALK_NUMBERS if function.walks else THREAD_NUMBERS
     return next((share for few, share in shares if function.values < few), FEWEST_NUMBERS)
 

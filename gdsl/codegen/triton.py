@@ -121,9 +121,10 @@ class Function:
     exact: bool
 
     @property
-    def compiler(self) -> dict[str, bool]:
-        """Options of Triton. A product and a sum may be one instruction, as in the C++ kernels."""
-        return {"enable_fp_fusion": not self.exact}
+    def compiler(self) -> dict[str, int]:
+        """Options of Triton. A product and a sum may be one instruction, as in the C++ kernels. Where there are matrix
+        products, Triton loads the next edges beforehand: one block of them, for more would crowd the registers."""
+        return {"enable_fp_fusion": not self.exact, "num_stages": 2}
 
 
 def functions(kernel: Kernel, program: Program, packed: frozenset[Node], dtype: str, index_type: str) -> list[Function]:
