@@ -751,6 +751,15 @@ def test_costs_of_a_sum() -> None:
     assert 0 <= kernel.bytes.subs(at) - (1000 * 4 * (4 + 1) + 100 * 4 * (4 + 1)) <= 1000 * 4 + 100 * 8
 
 
+def test_costs_of_a_pick() -> None:
+    """Of a table that an edge picks one row of, only that row is read, also where the table is worked on first."""
+    text = "layer Pick(r) {\n    node x[r, c]\n    edge rel: int(r)\n    update y = sum(%s[rel])\n}\n"
+    for table in ("x[j]", "relu(x)[j]"):
+        (kernel,) = [k for k in gdsl.compile(text % table, r=7, c=4).kernels if k.direction == "forward"]
+        found = kernel.bytes.subs({s: {"N": 100, "E": 1000, "c": 4, "r": 7}[str(s)] for s in kernel.bytes.free_symbols})
+        assert found == 4 * (1000 * (4 + 1 + 2) + 100 * (4 + 1))  # features, rel, both ends; results, row pointers
+
+
 def test_explain_and_program() -> None:
     conv = gdsl.compile(GAT, 3, 4, heads=2, p=0.5)
     text = conv.explain()

@@ -65,9 +65,9 @@ def bytes_moved(kernel: Kernel, float_bytes: int = 4) -> sympy.Expr:
     total = sympy.Integer(0)
     widths = {Kind.FLOAT: float_bytes, Kind.INT: INDEX_BYTES, Kind.BOOL: 1}
     walks = len(kernel.phases)
-    for node, place in sorted(_reads(kernel), key=lambda r: (str(r[0].attrs), r[1])):
+    for node, place, dims in sorted(_reads(kernel), key=lambda r: (str(r[0].attrs), r[1])):
         per = {"row": rows(kernel.rows), "column": rows(Domain.EDGE), "edge": rows(Domain.EDGE), "global": 1}[place]
-        total += per * numel(node.dims) * widths[node.kind]
+        total += per * numel(dims) * widths[node.kind]
     for node in kernel.outputs:
         total += rows(node.domain) * numel(node.dims) * widths[node.kind]
     if kernel.end:
@@ -75,36 +75,51 @@ def bytes_moved(kernel: Kernel, float_bytes: int = 4) -> sympy.Expr:
     return sympy.expand(total)
 
 
-def _reads(kernel: Kernel) -> set[tuple[Node, str]]:
-    """Each buffer with the place at which it is read: once a row, at the other end, or once an edge."""
-    found: set[tuple[Node, str]] = set()
+def _reads(kernel: Kernel) -> set[tuple[Node, str, tuple[Dim, ...]]]:
+    """Each buffer with the place at which it is read, once a row, at the other end, or once an edge, and the dims that
+    are read there: of a dim into which an index points only as many places as that names."""
+    found: set[tuple[Node, str, tuple[Dim, ...]]] = set()
     buffers = set(kernel.buffers)
-    for node, place in _computed(kernel, buffers):
-        if node in buffers:
-            found.add((node, "global" if node.domain is Domain.GLOBAL else place))
+    for node, place, picked in _computed(kernel, buffers):
+        if node in buffers and node.domain is Domain.GLOBAL:
+            found.add((node, "global", node.dims))
+        elif node in buffers:
+            dims = dict(picked)
+            found.add((node, place, tuple(k for d in node.dims for k in dims.get(d.name, (d,)))))
     return found
 
 
-def _computed(kernel: Kernel, buffers: set[Node]) -> Iterator[tuple[Node, str]]:
-    """Every value of the kernel with where it is computed: "row", "column" or "edge"."""
-    seen: set[tuple[Node, str]] = set()
+# What is read instead of some dims, by their names.
+Picked = tuple[tuple[str, tuple[Dim, ...]], ...]
+
+
+def _computed(kernel: Kernel, buffers: set[Node]) -> Iterator[tuple[Node, str, Picked]]:
+    """Every value of the kernel with where it is computed, "row", "column" or "edge", and for which places of dims."""
+    seen: set[tuple[Node, str, Picked]] = set()
     over_rows = {*kernel.stores, *kernel.totals}
-    stack = [(n, "row" if n in over_rows else "edge") for n in kernel.outputs]
+    stack: list[tuple[Node, str, Picked]] = [(n, "row" if n in over_rows else "edge", ()) for n in kernel.outputs]
     while stack:
-        node, place = stack.pop()
-        if (node, place) in seen:
+        node, place, picked = item = stack.pop()
+        if item in seen:
             continue
-        seen.add((node, place))
-        yield node, place
+        seen.add(item)
+        yield item
         if node in buffers or node.op in LEAVES:
             continue
+        kept = picked if node.op in _SAME_DIMS else ()
         for operand in node.inputs:
-            where = place
+            where, dims = place, kept
             if node.op == "gather":
                 where = "row" if node.attr("end") == kernel.end else "column"
             elif node.op == "segment":
                 where = "edge"
-            stack.append((operand, where))
+            elif node.op == "index" and operand is node.inputs[0]:
+                dims = ((node.attr("dim"), node.inputs[1].dims),)
+            stack.append((operand, where, tuple(p for p in dims if p[0] in operand.type.names)))
+
+
+# Ops whose operands are read at the places at which they are computed themselves.
+_SAME_DIMS = frozenset(ELEMENTWISE) | {"gather", "spread", "stop_gradient"}
 
 
 def flops(kernel: Kernel) -> sympy.Expr:
@@ -113,7 +128,7 @@ def flops(kernel: Kernel) -> sympy.Expr:
 
     total = sympy.Integer(0)
     buffers = set(kernel.buffers)
-    for node, place in _computed(kernel, buffers):
+    for node, place in {(n, where) for n, where, _ in _computed(kernel, buffers)}:
         if node in buffers or node.op in LEAVES:
             continue
         per = rows(kernel.rows) if place == "row" else rows(Domain.EDGE)

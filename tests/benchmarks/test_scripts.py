@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 MACHINE = {"date", "command", "commit", "versions", "cpu", "cores", "threads", "ceilings"}
-MARKERS = "".join(f"<!-- begin {n} -->\nold\n<!-- end {n} -->\n" for n in ("layers", "startup", "small", "scaling"))
+PLACES = ("layers", "startup", "small", "scaling", "gpu", "instructions")
+MARKERS = "".join(f"<!-- begin {n} -->\nold\n<!-- end {n} -->\n" for n in PLACES)
 
 
 def _run(repository: Path, script: str, *arguments: str, **variables: str) -> str:
@@ -35,12 +36,12 @@ def _found(repository: Path, folder: Path, script: str, *arguments: str) -> dict
         GDSL_CACHE=str(folder / "cache"),
     )  # fmt: skip
     found = json.loads(path.read_text())
-    assert found["machine"].keys() == MACHINE
+    assert found["machine"].keys() - {"gpu"} == MACHINE
     assert str(folder) not in found["machine"]["command"]
     page.write_text(MARKERS)
     _run(repository, "report.py", str(path), "--page", str(page))
     text = page.read_text()
-    assert text.count("\nold\n") == 3
+    assert text.count("\nold\n") == len(PLACES) - 1
     assert f"<!-- begin {found['kind']} -->" in text
     assert found["machine"]["date"] in text
     return found
@@ -124,9 +125,36 @@ def test_small(repository: Path, tmp_path: Path) -> None:
     assert all(r[mode].keys() == {"us", "q1", "q3"} for r in found["results"] for mode in ("forward", "both"))
 
 
+def test_gpu_without_one(repository: Path, tmp_path: Path) -> None:
+    """On tensors of the CPU, with a layer whose sizes its inputs give."""
+    command = ("--device", "cpu", "--graphs", "arxiv", "--layers", "GCN,AGNN", "--peers", "gdsl,torch.sparse,pyg")
+    found = _found(repository, tmp_path, "gpu.py", *command, "--calls", "1")
+    ours = [r for r in found["results"] if r["implementation"] == "gdsl"]
+    assert [r["layer"] for r in ours] == ["GCN", "AGNN"]
+    assert all(r[mode]["ms"] > 0 and r["share"][mode] > 0 for r in ours for mode in ("forward", "both"))
+    assert [r["layer"] for r in found["results"] if "left_out" in r] == ["AGNN"]  # it is no sparse product
+
+
+def test_instructions(repository: Path, tmp_path: Path) -> None:
+    (row,) = _found(repository, tmp_path, "instructions.py", "--layers", "GIN")["results"]
+    for mode in ("forward", "backward"):
+        assert 1 < row[mode]["edge"] < 64
+        assert 0 < row[mode]["issue_ms"] < row[mode]["memory_ms"]
+
+
 def test_the_page_has_a_place_for_every_table(repository: Path) -> None:
     page = (repository / "docs" / "performance.md").read_text()
-    for name in ("layers", "layers-github", "layers-molecules", "startup", "small", "scaling", "shares"):
+    for name in (
+        "layers",
+        "layers-github",
+        "layers-molecules",
+        "startup",
+        "small",
+        "scaling",
+        "shares",
+        "gpu",
+        "instructions",
+    ):
         assert page.index(f"<!-- begin {name} -->") < page.index(f"<!-- end {name} -->")
 
 
