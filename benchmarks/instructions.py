@@ -51,8 +51,8 @@ def main() -> None:
     rows = {Domain.NODE: nodes, Domain.SOURCE: nodes, Domain.TARGET: nodes, Domain.EDGE: edges}
     results = [_layer(name, args, rows) for name in args.layers]
     about = machine.describe(args.threads, tiny=True)
-    graph = {"name": args.graph, "nodes": nodes, "edges": edges}
-    found = {"kind": "instructions", "machine": about, "graph": graph, "features": args.features, "results": results}
+    size = {"nodes": nodes, "edges": edges, "features": args.features}
+    found = {"kind": "instructions", "machine": about, "size": size, "results": results}
     report.write(found, args.json)
     if args.markdown:
         print(report.render(found))

@@ -188,8 +188,8 @@ def _gpu(found: Mapping[str, Any]) -> str:
 
 
 def _instructions(found: Mapping[str, Any]) -> str:
-    graph = found["graph"]
-    head = f"{graph['nodes']:,} nodes and {graph['edges']:,} edges, {found['features']} features, float32; an H200."
+    size = found["size"]
+    head = f"{size['nodes']:,} nodes and {size['edges']:,} edges, {size['features']} features, float32; an H200."
     columns = ["layer", "registers", "resident warps"]
     for mode in ("forward", "backward"):
         columns += [f"{mode}: instructions an edge", "ms to issue them", "ms to move the bytes"]
