@@ -38,8 +38,9 @@ LEAD = 2
 LEAST_SIDE = 16
 # Tables with more places are read where they are used rather than held in registers all along.
 MOST_HELD = 256
-# Longer dims are axes of blocks always.
+# Dims of at most this many places are written out beside others that have at least so many.
 MOST_UNROLLED = 8
+LEAST_BESIDE = 16
 
 _RESERVED = frozenset(
     """False None True and as assert async await break class continue def del elif else except finally for from global
@@ -110,7 +111,7 @@ def unrolled_dims(kernel: Kernel, nodes: Sequence[Node], products: Iterable[Prod
     if not kernel.end:
         return frozenset()
     wide = [_dims_below(n) for n in nodes]
-    found = {d for dims in wide for d in dims if 1 < d.size <= MOST_UNROLLED and _beside(d, dims) >= LEAST_SIDE}
+    found = {d for dims in wide for d in dims if 1 < d.size <= MOST_UNROLLED and _beside(d, dims) >= LEAST_BESIDE}
     torn = [n.dims for n in _read_by_edges(kernel, nodes)]
     torn_dims = {d for dims in torn for d in dims if _beside(d, dims) >= LEAST_SIDE}
     kept = {d for n in nodes if n.op not in _UNROLLED for d in _dims_below(n)}

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gdsl
+from gdsl.codegen import blocks
 from gdsl.codegen import triton as codegen
 from gdsl.runtime import backend as backends
 from gdsl.runtime import graph as graphs
@@ -27,6 +28,21 @@ def test_every_program(name: str) -> None:
     values = harness.inputs(made, harness.random_edges(9, 24, seed=1), 9)
     expected = harness.oracle(plain, values)
     for order, (a, b) in enumerate(zip(harness.run(made, values), expected, strict=True)):
+        assert harness.difference(a, b) < 1e-9, f"derivative of order {order}"
+
+
+@pytest.fixture
+def all_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short dims are written out beside any other, which are longer than those of these programs."""
+    monkeypatch.setattr(blocks, "LEAST_BESIDE", 2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_short_dims_written_out(name: str, all_written_out: None) -> None:
+    made = harness.layer(name, "triton")
+    values = harness.inputs(made, harness.random_edges(9, 24, seed=7), 9)
+    found, expected = harness.run(made, values), harness.run(harness.twin(made, "torch"), values)
+    for order, (a, b) in enumerate(zip(found, expected, strict=True)):
         assert harness.difference(a, b) < 1e-9, f"derivative of order {order}"
 
 
@@ -97,6 +113,11 @@ def test_hubs_in_chunks(name: str, small_hubs: None) -> None:
     values = harness.inputs(made, edges, 9)
     for order, (a, b) in enumerate(zip(harness.run(made, values), harness.run(plain, values), strict=True)):
         assert harness.difference(a, b) < 1e-9, f"derivative of order {order}"
+
+
+@pytest.mark.parametrize("name", ["CGConv", "GMMConv", "RGCN", "PNA"])
+def test_hubs_with_short_dims_written_out(name: str, small_hubs: None, all_written_out: None) -> None:
+    test_hubs_in_chunks(name, None)
 
 
 @pytest.mark.parametrize("name", ["EdgeConv", "CGConv", "NNConv", "GMMConv", "SAGE_max"])
