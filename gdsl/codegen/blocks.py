@@ -14,12 +14,13 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gdsl.codegen.names import Names
 from gdsl.codegen.products import Product, product_of
+from gdsl.codegen.unrolled import kernel_nodes, unrolled_dims
 from gdsl.codegen.values import COLUMN, EDGE, GLOBAL, LONG_CHAIN, ROW, next_group
 from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import ELEMENTWISE, subtracts_products
@@ -38,9 +39,6 @@ LEAD = 2
 LEAST_SIDE = 16
 # Tables with more places are read where they are used rather than held in registers all along.
 MOST_HELD = 256
-# Dims of at most this many places are written out beside others that have at least so many.
-MOST_UNROLLED = 8
-LEAST_BESIDE = 16
 
 _RESERVED = frozenset(
     """False None True and as assert async await break class continue def del elif else except finally for from global
@@ -93,50 +91,6 @@ class Place:
 Index = Mapping[str, Place]
 # A block of a node: the places of the dims that are unrolled.
 Cell = tuple[Node, tuple[int, ...]]
-
-
-def kernel_nodes(kernel: Kernel) -> list[Node]:
-    """The nodes that a kernel computes."""
-    roots = [r for p in kernel.phases for r in p.roots] + [*kernel.stores, *kernel.totals]
-    buffers = set(kernel.buffers)
-    return [n for n in walk_below(roots, lambda n: () if n in buffers else n.inputs) if n not in buffers]
-
-
-def unrolled_dims(kernel: Kernel, nodes: Sequence[Node], products: Iterable[Product]) -> frozenset[Dim]:
-    """The short dims of a kernel whose blocks are written one by one rather than given an axis.
-
-    An axis that a sum runs along is shared by threads, which then add up by shuffles. Short dims beside long ones are
-    written out, where no row of a table is torn apart by it that edges read.
-    """
-    if not kernel.end:
-        return frozenset()
-    wide = [_dims_below(n) for n in nodes]
-    found = {d for dims in wide for d in dims if 1 < d.size <= MOST_UNROLLED and _beside(d, dims) >= LEAST_BESIDE}
-    torn = [n.dims for n in _read_by_edges(kernel, nodes)]
-    torn_dims = {d for dims in torn for d in dims if _beside(d, dims) >= LEAST_SIDE}
-    kept = {d for n in nodes if n.op not in _UNROLLED for d in _dims_below(n)}
-    kept |= {d for n in nodes if n.op == "index" for d in n.inputs[0].dims if d.name == n.attr("dim")}
-    kept |= {d for p in products for n in (p.node, p.left, p.right) for d in n.dims}
-    return frozenset(found - torn_dims - kept)
-
-
-def _dims_below(node: Node) -> tuple[Dim, ...]:
-    """The dims of a node and of what it is made of."""
-    return tuple(dict.fromkeys([*node.dims, *(d for i in node.inputs for d in i.dims)]))
-
-
-def _beside(dim: Dim, dims: Sequence[Dim]) -> int:
-    return math.prod(d.size for d in dims if d != dim) if dim in dims else 0
-
-
-def _read_by_edges(kernel: Kernel, nodes: Sequence[Node]) -> list[Node]:
-    """The buffers that a kernel reads for each edge, not once a row."""
-    buffers = set(kernel.buffers)
-    gathered = [n.inputs[0] for n in nodes if n.op == "gather" and n.attr("end") != kernel.end]
-    below = walk_below(gathered, lambda n: () if n in buffers else n.inputs)
-    return [n for n in below if n in buffers and n.domain is not Domain.GLOBAL] + [
-        n for n in kernel.buffers if n.domain is Domain.EDGE
-    ]
 
 
 def power_of_two(size: int) -> int:
@@ -654,11 +608,6 @@ class Blocks(Names):
 
 
 _ANYWHERE = (GLOBAL, ROW, COLUMN, EDGE)
-
-# Ops that may have unrolled dims.
-_UNROLLED = frozenset(ELEMENTWISE) | {
-    *("const", "contract", "segment", "gather", "spread", "stop_gradient", "transpose", "index"),
-}
 
 _WORDS = {"contract": "dot", "reduce": "best", "random": "uniform"}
 

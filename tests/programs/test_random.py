@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gdsl import Graph
-from gdsl.codegen import blocks, reference
+from gdsl.codegen import reference, unrolled
 from gdsl.codegen.reference import Frame
 from gdsl.ir.printer import print_program
 from gdsl.ir.program import Program
@@ -43,7 +43,7 @@ def tensors(program: Program, graph: Graph, seed: int) -> list[Tensor]:
 @pytest.mark.parametrize("seed", range(COUNT))
 def test_random_program(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if seed % 2:  # Triton writes out the short dims of these, as otherwise only beside long ones
-        monkeypatch.setattr(blocks, "LEAST_BESIDE", 2)
+        monkeypatch.setattr(unrolled, "LEAST_BESIDE", 2)
     check(random_programs.write(seed, 4 + seed % 12), seed, triton=True)
 
 

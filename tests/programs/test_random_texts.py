@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from gdsl.codegen import blocks
+from gdsl.codegen import unrolled
 from gdsl.ir.printer import print_program
 from gdsl.ir.program import Program
 from gdsl.language.check import TRANSFORMS, check
@@ -122,7 +122,7 @@ def test_found(name: str) -> None:
 @pytest.mark.parametrize("shard", range(-(-COUNT // SHARD)))
 def test_every_backend(shard: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if shard % 2:  # Triton writes out the short dims of these, as otherwise only beside long ones
-        monkeypatch.setattr(blocks, "LEAST_BESIDE", 2)
+        monkeypatch.setattr(unrolled, "LEAST_BESIDE", 2)
     run = given(cases())(compare)
     # Making a failure smaller takes minutes: the nightly run does so.
     phases = [Phase.generate, Phase.shrink] if COUNT >= 1000 else [Phase.generate]

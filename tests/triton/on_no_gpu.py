@@ -27,6 +27,7 @@ launches = ctypes.c_int.in_dll(driver, "launches")
 words = ctypes.c_int.in_dll(driver, "words")
 stream = 0
 asked: list[str] = []
+compiled: list[str] = []
 
 
 class Driver(CudaDriver):
@@ -40,22 +41,28 @@ class Driver(CudaDriver):
 
 
 def during(call: Any) -> dict[str, Any]:
-    """What a call launches, and for which of it Triton looks for a compiled function."""
-    before, asked[:] = launches.value, []
+    """What a call launches, for which of it Triton looks for a compiled function, and which it compiles only then."""
+    before, asked[:], compiled[:] = launches.value, [], []
     call()
-    return {"launched": [list(launched[k % 256]) for k in range(before, launches.value)], "asked": list(asked)}
+    words = [list(launched[k % 256]) for k in range(before, launches.value)]
+    return {"launched": words, "asked": list(asked), "compiled": list(compiled)}
 
 
 def main() -> None:
     global stream
-    run = JITFunction.run
+    run, compile_now = JITFunction.run, JITFunction._do_compile
 
     def noticed(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not kwargs["warmup"]:
             asked.append(self.__name__)
         return run(self, *args, **kwargs)
 
-    JITFunction.run = noticed
+    def compiles(self: Any, *args: Any) -> Any:
+        if not args[-1]:  # whether it is for a later launch
+            compiled.append(self.__name__)
+        return compile_now(self, *args)
+
+    JITFunction.run, JITFunction._do_compile = noticed, compiles
     triton.runtime.driver.set_active(Driver())
     backends._interpreted = lambda: True  # so that tensors of the CPU may stand for a GPU's
     words.value = 6

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gdsl
-from gdsl.codegen import blocks
 from gdsl.codegen import triton as codegen
+from gdsl.codegen import unrolled
 from gdsl.runtime import backend as backends
 from gdsl.runtime import graph as graphs
 from gdsl.runtime import interpreted
@@ -34,7 +34,7 @@ def test_every_program(name: str) -> None:
 @pytest.fixture
 def all_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short dims are written out beside any other, which are longer than those of these programs."""
-    monkeypatch.setattr(blocks, "LEAST_BESIDE", 2)
+    monkeypatch.setattr(unrolled, "LEAST_BESIDE", 2)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -55,6 +55,11 @@ def test_a_tensor_that_lies_elsewhere_has_a_function_of_its_own(report: Report) 
     assert arguments(report["shifted"]) != arguments(report["first"])
 
 
+def test_what_a_graph_needs_is_compiled_beforehand(report: Report) -> None:
+    assert report["first"]["compiled"] == report["hub"]["compiled"] == []
+    assert report["shifted"]["compiled"] == ["Sum_0"]
+
+
 def test_the_current_stream(report: Report) -> None:
     assert [launch[2] for launch in report["stream"]["launched"]] == [42]
 
