@@ -22,7 +22,7 @@ from gdsl.passes.plan import Kernel, Phase, Plan, TorchStep
 from gdsl.passes.rewrite import Fired
 from gdsl.runtime import cache
 from gdsl.runtime.execute import C_TYPES, Storage, storage_of
-from gdsl.runtime.offline import DEFAULT_TARGET, Binary, Job, compile_all, job, sass
+from gdsl.runtime.offline import DEFAULT_TARGET, Binary, Job, compile_all, edge_axis, job, sass
 
 if TYPE_CHECKING:
     import sympy
@@ -189,7 +189,7 @@ def _cpp_kernels(plan: Plan, direction: str, storage: Storage, target: str) -> l
 def _triton_kernels(plan: Plan, direction: str, storage: Storage, target: str) -> list[KernelInfo]:
     found = []
     for kernel in plan.kernels:
-        functions = triton.functions(kernel, plan.program, storage.packed, *storage.names)
+        functions = triton.functions(kernel, plan.program, storage.packed, *storage.names, edge_axis())
         unit = triton.unit(functions)
         for f in functions:
             made = job(f, kernel, unit, storage, target)

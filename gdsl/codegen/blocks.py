@@ -3,8 +3,9 @@
 This is the *pull* half of the Triton generator. All blocks of an expression share a *frame*, a list of dims: axis 0 of
 a block counts the edges of each row that the program is at, axis 1 its rows, and then comes an axis for each dim of the
 frame, padded to a power of two. Triton hands out a block to threads from its last axis on, so that with enough rows the
-edges of one lie in one thread, which adds them up alone. A value that does not vary along an axis has size 1 there, so
-that operands broadcast and no value is repeated. A value of the whole graph has no axes for edges and rows.
+edges of one lie in one thread, which adds them up alone. (Older ones hand out axis 0 before axis 1, and rows come first
+for them: ``edge_axis``.) A value that does not vary along an axis has size 1 there, so that operands broadcast and no
+value is repeated. A value of the whole graph has no axes for edges and rows.
 
 Each line goes to the outermost *level* at which all that it reads is known: the kernel, the rows, or the edges.
 """
@@ -117,9 +118,9 @@ class Level:
 class Blocks(Names):
     """Blocks of one kernel. ``held`` are the results of earlier walks over the same rows."""
 
-    def __init__(self, kernel: Kernel, program: Program, packed: frozenset[Node], number: str):
+    def __init__(self, kernel: Kernel, program: Program, packed: frozenset[Node], number: str, edge_axis: int):
         super().__init__(program, _RESERVED, _FOREIGN)
-        self.kernel, self.packed, self.number = kernel, packed, number
+        self.kernel, self.packed, self.number, self.edge_axis = kernel, packed, number, edge_axis
         self.levels = [Level(), Level(), Level()]
         self.held: dict[Cell, Value] = {}
         self.buffers = set(kernel.buffers)
@@ -151,6 +152,14 @@ class Blocks(Names):
     def size(self, dim: Dim) -> int:
         """The length of a dim's axis. Dims of one size have axes of one length: a renamed dim is the same axis."""
         return power_of_two(dim.size)
+
+    def lead(self, edges: str = "BLOCK_EDGES") -> str:
+        """The lengths of the first two axes."""
+        return f"{edges}, BLOCK_ROWS" if self.edge_axis == 0 else f"BLOCK_ROWS, {edges}"
+
+    def along_lead(self, axis: int) -> str:
+        """What makes a row of numbers one along one of the first two axes."""
+        return "[:, None]" if axis == 0 else "[None, :]"
 
     def shape(self, dims: Sequence[Dim]) -> str:
         return "".join(f", {self.size(d)}" for d in dims)
@@ -567,17 +576,17 @@ class Blocks(Names):
         if len(frame) > 2:
             text = f"tl.reshape({text}, {shape})"
         text = f"tl.dot({self.flat(left, GLOBAL)}, {text}, input_precision=PRECISION)"
-        return Value(f"tl.reshape({text}, [BLOCK_EDGES, BLOCK_ROWS{self.shape(node.dims)}])", EDGES)
+        return Value(f"tl.reshape({text}, [{self.lead()}{self.shape(node.dims)}])", EDGES)
 
     def flat(self, node: Node, where: str, *, by_row: bool = False) -> str:
         """The values of an edge value as a matrix with a row an edge; where there is no edge, zeros if asked for."""
         frame = node.dims
         value = self.value(node, self.axes(frame), EDGE, frame)
         value = self.masked(value, frame, frozenset(range(len(frame))), where)
-        whole = f"tl.broadcast_to({value.text}, [BLOCK_EDGES, BLOCK_ROWS{self.shape(frame)}])"
+        whole = f"tl.broadcast_to({value.text}, [{self.lead()}{self.shape(frame)}])"
         if by_row and len(frame) == 1:
             return self.once(("rows", whole), "matrix", Value(whole, EDGES)).text
-        lead = "BLOCK_EDGES, BLOCK_ROWS" if by_row else "BLOCK_EDGES * BLOCK_ROWS"
+        lead = self.lead() if by_row else "BLOCK_EDGES * BLOCK_ROWS"
         text = f"tl.reshape({whole}, [{lead}, {self.numel(frame)}])"
         return self.once(("rows", text), "matrix", Value(text, EDGES)).text
 

@@ -127,12 +127,15 @@ class Function:
         return {"enable_fp_fusion": not self.exact, "num_stages": 2}
 
 
-def functions(kernel: Kernel, program: Program, packed: frozenset[Node], dtype: str, index_type: str) -> list[Function]:
-    """The functions of a kernel: for its rows, and, where it walks edges, for its hubs."""
+def functions(
+    kernel: Kernel, program: Program, packed: frozenset[Node], dtype: str, index_type: str, edge_axis: int = 0
+) -> list[Function]:
+    """The functions of a kernel: for its rows, and, where it walks edges, for its hubs. ``edge_axis`` is the axis of
+    blocks that counts edges, 0 or 1; the other counts rows."""
     parts: list[int | str | None] = [None]
     if kernel.phases:
         parts += [*range(len(kernel.phases)), "hubs"]
-    return [KernelWriter(kernel, program, packed, dtype, index_type, part).write() for part in parts]
+    return [KernelWriter(kernel, program, packed, dtype, index_type, edge_axis, part).write() for part in parts]
 
 
 def unit(found: Sequence[Function]) -> str:
@@ -165,9 +168,10 @@ class KernelWriter(Blocks):
         packed: frozenset[Node],
         dtype: str,
         index_type: str,
+        edge_axis: int,
         part: int | str | None,
     ):
-        super().__init__(kernel, program, packed, NUMBERS[dtype])
+        super().__init__(kernel, program, packed, NUMBERS[dtype], edge_axis)
         self.part = part
         self.index_type, self.most = INDICES[index_type]
         self.values = 0
@@ -254,8 +258,8 @@ class KernelWriter(Blocks):
         """The rows of a block."""
         out = self.levels[ROWS].lines
         if self.kernel.end:
-            self.levels[KERNEL].lines.append("lane = tl.arange(0, BLOCK_EDGES)[:, None]")
-        out.append("row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]")
+            self.levels[KERNEL].lines.append(f"lane = tl.arange(0, BLOCK_EDGES){self.along_lead(self.edge_axis)}")
+        out.append(f"row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS){self.along_lead(1 - self.edge_axis)}")
         out.append("live = row < num_rows")
         if self.kernel.end:
             out.append("i = tl.load(rows + row, mask=live, other=0).to(INDEX)")
@@ -276,7 +280,7 @@ class KernelWriter(Blocks):
     def hub(self) -> None:
         """One chunk of a hub in one walk, or the end of all."""
         out, chunk = self.levels[ROWS].lines, self.part != "hubs"
-        self.levels[KERNEL].lines.append("lane = tl.arange(0, BLOCK_EDGES)[:, None]")
+        self.levels[KERNEL].lines.append(f"lane = tl.arange(0, BLOCK_EDGES){self.along_lead(self.edge_axis)}")
         if chunk:
             out.append("chunk = tl.program_id(0)")
             out.append("hub = tl.load(owner + chunk)")
@@ -353,7 +357,7 @@ class KernelWriter(Blocks):
         for node, places in names:
             if node.attr("reducer").startswith("arg") and (node, places) not in self.best:
                 best = self.best[node, places] = self.fresh("best_" + describe(node, self.program.names))
-                shape = f"[1, BLOCK_ROWS{self.shape(self.frame(node.dims))}]"
+                shape = f"[{self.lead('1')}{self.shape(self.frame(node.dims))}]"
                 start = EMPTY[node.attr("reducer")[3:]]
                 self.levels[ROWS].lines.append(f"{best} = tl.full({shape}, {start}, {self.number})")
         return names
@@ -361,7 +365,7 @@ class KernelWriter(Blocks):
     def declare_accumulator(self, node: Node) -> str:
         name = self.fresh("acc_" + describe(node, self.program.names))
         reducer = node.attr("reducer")
-        shape = f"[1, BLOCK_ROWS{self.shape(self.frame(node.dims))}]"
+        shape = f"[{self.lead('1')}{self.shape(self.frame(node.dims))}]"
         out = self.levels[ROWS].lines
         if reducer.startswith("arg"):
             out.append(f"{name} = tl.full({shape}, -1, {self.index_type})")
@@ -376,9 +380,10 @@ class KernelWriter(Blocks):
         if product is not None:
             self.dots = self.edge_dots = True
             left, right = self.flat(product.left, EDGE, by_row=True), self.flat(product.right, EDGE, by_row=True)
-            left, right = f"tl.permute({left}, 1, 2, 0)", f"tl.permute({right}, 1, 0, 2)"
+            rows, edges = 1 - self.edge_axis, self.edge_axis
+            left, right = f"tl.permute({left}, {rows}, 2, {edges})", f"tl.permute({right}, {rows}, {edges}, 2)"
             text = f"tl.dot({left}, {right}, input_precision=SUM_PRECISION)"
-            self.add(f"{name} += tl.reshape({text}, [1, BLOCK_ROWS{self.shape(node.dims)}])")
+            self.add(f"{name} += tl.reshape({text}, [{self.lead('1')}{self.shape(node.dims)}])")
             return
         e, by = node.inputs[0], node.inputs[1:]
         own, dims = self.frame(node.dims), by[0].dims if by else ()
@@ -411,11 +416,13 @@ class KernelWriter(Blocks):
         if reducer.startswith("arg"):
             assert not extra
             sign, text = reducer[3:], self.define("v", value).text
-            best = self.define("best", replace_text(value, f"gdsl_{sign}({text}, 0, True)")).text
+            best = self.define("best", replace_text(value, f"gdsl_{sign}({text}, {self.edge_axis}, True)")).text
             rank = len(frame)
             hits = f"{lifted('on', rank)} & (({text} == {best}) | (({text} != {text}) & ({best} != {best})))"
             wins = self.define("wins", replace_text(value, hits)).text
-            first = f"tl.min(tl.where({wins}, {lifted('id', rank)}, {self.most}), axis=0, keep_dims=True)"
+            first = (
+                f"tl.min(tl.where({wins}, {lifted('id', rank)}, {self.most}), axis={self.edge_axis}, keep_dims=True)"
+            )
             first = self.define("first_winner", replace_text(value, first)).text
             self.add_all(self.winner(name, self.best[self.cell(node, at)], best, first, sign))
             return
@@ -423,9 +430,9 @@ class KernelWriter(Blocks):
         for k in reversed(range(extra)):
             text = reduce.format(text, LEAD + own + k)
         if reducer == "sum":
-            self.add(f"{name} += tl.sum({text}, axis=0, keep_dims=True)")
+            self.add(f"{name} += tl.sum({text}, axis={self.edge_axis}, keep_dims=True)")
         else:
-            self.add_all(self.combined(name, f"gdsl_{reducer}({text}, 0, True)", reducer))
+            self.add_all(self.combined(name, f"gdsl_{reducer}({text}, {self.edge_axis}, True)", reducer))
 
     def winner(self, held: str, held_best: str, best: str, number: str, sign: str) -> list[str]:
         """The number of the first best edge of all so far; the earlier stays where both are as good."""
@@ -527,7 +534,7 @@ class KernelWriter(Blocks):
     def declare_total(self, node: Node, where: str) -> None:
         shape = self.shape(self.frame(node.dims))
         by_row = where == EDGE and node not in self.product_at
-        shape = f"1, BLOCK_ROWS{shape}" if by_row else shape[2:] or "1"
+        shape = f"{self.lead('1')}{shape}" if by_row else shape[2:] or "1"
         for index in self.indices(node.dims):
             name = self.fresh("total_" + describe(node, self.program.names))
             self.levels[KERNEL].lines.append(f"{name} = tl.full([{shape}], 0.0, {self.number})")
@@ -565,7 +572,7 @@ class KernelWriter(Blocks):
         for k in reversed(range(LEAD + own, LEAD + len(frame))):
             text = f"tl.sum({text}, axis={k})"
         if self.cell(node, at) in self.row_totals:
-            self.add(f"{name} += tl.sum({text}, axis=0, keep_dims=True)")
+            self.add(f"{name} += tl.sum({text}, axis={self.edge_axis}, keep_dims=True)")
         else:
             self.add(f"{name} += tl.sum(tl.sum({text}, axis=1), axis=0)")
 

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -72,6 +73,9 @@ class Binary:
     spills: int
 
 
+# The Triton that hands out the last of such axes first; those before began with the first.
+LAST_AXIS_FIRST = (3, 7)
+
 # What Triton calls a dtype.
 _TYPES = {
     torch.float32: "fp32",
@@ -90,6 +94,12 @@ def job(function: Function, kernel: Kernel, source: str, storage: Storage, targe
     config = configure(function, warp=TARGETS[target][2])
     options = {**config.compiler, **function.compiler}
     return Job(source, function.name, tuple(types), {**config.blocks, "INDEX": "int32"}, options)
+
+
+def edge_axis() -> int:
+    """The axis of blocks that counts edges: the one that Triton hands out to threads last, of two that lie alike."""
+    major, minor = version("triton").split(".")[:2]
+    return 0 if (int(major), int(minor)) >= LAST_AXIS_FIRST else 1
 
 
 def argument_types(function: Function, kernel: Kernel, storage: Storage) -> list[torch.dtype | None]:

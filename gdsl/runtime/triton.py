@@ -34,7 +34,7 @@ from gdsl.passes.plan import Kernel, Plan
 from gdsl.runtime import tune
 from gdsl.runtime.execute import Storage
 from gdsl.runtime.graph import Degrees, Order
-from gdsl.runtime.offline import DEFAULT_TARGET, PRECISE, SUM_PRECISE, TARGETS, argument_types
+from gdsl.runtime.offline import DEFAULT_TARGET, PRECISE, SUM_PRECISE, TARGETS, argument_types, edge_axis
 from gdsl.runtime.schedule import GPU_GROUPS
 
 INT32_MAX = 2**31 - 1
@@ -42,7 +42,7 @@ INT32_MAX = 2**31 - 1
 
 def bind(plan: Plan, storage: Storage) -> dict[Kernel, TritonLaunch]:
     """The kernels of a plan as functions that Triton compiles on their first launch."""
-    found = {k: codegen.functions(k, plan.program, storage.packed, *storage.names) for k in plan.kernels}
+    found = {k: codegen.functions(k, plan.program, storage.packed, *storage.names, edge_axis()) for k in plan.kernels}
     module = load(codegen.unit([f for functions in found.values() for f in functions]), plan.program.name)
     return {k: TritonLaunch(k, functions, module, storage) for k, functions in found.items()}
 

@@ -85,6 +85,13 @@ SINGLE = ["GCN", "GAT_edge", "GATv2", "EdgeConv", "CGConv", "NNConv", "GMMConv",
 
 
 @pytest.mark.parametrize("name", SINGLE)
+def test_rows_before_edges(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The axes of blocks for older Tritons, in whichever this is."""
+    monkeypatch.setattr(runtime, "edge_axis", lambda: 1)
+    test_float32(name)
+
+
+@pytest.mark.parametrize("name", SINGLE)
 def test_float32(name: str) -> None:
     exact = harness.layer(name, "torch")
     values = harness.inputs(exact, harness.random_edges(9, 24, seed=2), 9)
