@@ -7,6 +7,7 @@ is started to compile.
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import re
@@ -73,7 +74,7 @@ class Binary:
     spills: int
 
 
-# The Triton that hands out the last of such axes first; those before began with the first.
+# The first Triton that hands axes out to threads from the last on, of those that lie alike in memory.
 LAST_AXIS_FIRST = (3, 7)
 
 # What Triton calls a dtype.
@@ -96,6 +97,7 @@ def job(function: Function, kernel: Kernel, source: str, storage: Storage, targe
     return Job(source, function.name, tuple(types), {**config.blocks, "INDEX": "int32"}, options)
 
 
+@functools.cache
 def edge_axis() -> int:
     """The axis of blocks that counts edges: the one that Triton hands out to threads last, of two that lie alike."""
     major, minor = version("triton").split(".")[:2]
