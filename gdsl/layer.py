@@ -549,10 +549,12 @@ class Layer(nn.Module):
         """The text of the program."""
         return self.definition.source[self.definition.span.start : self.definition.span.end]
 
-    def _shown(self, graph: Graph | None = None) -> tuple[Specialisation, torch.dtype, torch.dtype]:
+    def _shown(
+        self, graph: Graph | None = None, device: str | None = None
+    ) -> tuple[Specialisation, torch.dtype, torch.dtype]:
         """What the last call ran, its dtype and that of the indices; before any call, what a plain one would.
 
-        With a graph, what the same call would run on it.
+        With a graph, what the same call would run on it; with a type of device, what it would run there.
         """
         if self._last is not None:
             key, dtype, index = self._last
@@ -568,10 +570,12 @@ class Layer(nn.Module):
             dtype, index = torch.float32, torch.int32
         if graph is not None:
             key, index = (key[0], graph.shape, self._within_budget(key[0], graph, dtype)), graph.index_dtype
+        if device is not None:
+            key = (key[0], replace(key[1], device=device), key[2])
         return self._specialise(key), dtype, index
 
-    def _inspect(self, graph: Graph | None = None) -> Inspection:
-        spec, dtype, index = self._shown(graph)
+    def _inspect(self, graph: Graph | None = None, device: str | None = None) -> Inspection:
+        spec, dtype, index = self._shown(graph, device)
         return Inspection(spec.typed, [s.program for s in spec.stages], dtype, index, spec.options)
 
     @property
@@ -596,7 +600,7 @@ class Layer(nn.Module):
             raise InputError(f"there are kernels in {' and '.join(LANGUAGES)}, not in {language!r}")
         if target not in TARGETS:
             raise InputError(f"there is no target {target!r}; there are {', '.join(TARGETS)}")
-        return self._inspect().kernels(language, target)
+        return self._inspect(device="cuda" if language == "triton" else "cpu").kernels(language, target)
 
     def explain(self, graph: Any = None, *, node: int | None = None, inputs: Sequence[Tensor] | None = None) -> str:
         """How the layer is compiled, as text: program, optimised IR, kernels with their costs, what the backward keeps.

@@ -38,7 +38,7 @@ class _Ledger:
         self.found, self.graph = found, graph
         self.arguments = dict(found.typed.arguments)
         self.width, self.index_width = dtype.itemsize, graph.index_dtype.itemsize
-        self.shape = GraphShape(graph.num_sources, graph.num_targets, graph.num_edges)
+        self.shape = GraphShape(graph.num_sources, graph.num_targets, graph.num_edges, graph.device.type)
         self.rows = {
             Domain.NODE: graph.num_targets,
             Domain.SOURCE: graph.num_sources,

@@ -226,6 +226,40 @@ _SEGMENTS: dict[str, Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]] = {
 }
 
 
+# Rows of which two copies are made at a time: no tensor has the features of all edges, and these stay in the cache.
+GROUPED_ROWS = 1 << 11
+
+
+def _grouped_product(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
+    idx, shape = node.inputs[2], (node.type.shape[0], *(i.type.numel for i in node.inputs[:2]))
+    out = torch.zeros(shape, dtype=frame.dtype, device=frame.device)
+    kinds = full(args[2], idx.type, frame).flatten()
+    lead = Type(idx.domain, idx.dims)
+    weights = full(align(args[3], node.inputs[3].type, lead), lead, frame).reshape(-1, 1) if len(args) == 4 else None
+    sides = [full(a, i.type, frame).reshape(-1, i.type.numel) for a, i in zip(args[:2], node.inputs[:2], strict=True)]
+    ends = [None if end is None else frame.ends(end) for end in node.attr("ends")]
+
+    def add(kind: int, at: Tensor, factor: Tensor | None) -> None:
+        row = at // idx.type.numel
+        rows = [row if end is None else end.index_select(0, row) for end in ends]
+        a, b = (side.index_select(0, r) for side, r in zip(sides, rows, strict=True))
+        out[kind].addmm_((a if factor is None else a * factor).t(), b)
+
+    if frame.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        # How often each kind comes may not be asked for: each takes all there is, most times 0.
+        everything = torch.arange(len(kinds), device=frame.device)
+        for kind in range(len(out)):
+            here = (kinds == kind).to(frame.dtype).unsqueeze(1)
+            add(kind, everything, here if weights is None else here * weights)
+    else:
+        counts = torch.bincount(kinds, minlength=len(out)).tolist()
+        parts = kinds.sort(stable=True).indices.split(counts)
+        for kind in (k for k, count in enumerate(counts) if count):
+            for at in parts[kind].split(GROUPED_ROWS):
+                add(kind, at, None if weights is None else weights.index_select(0, at))
+    return out.view(node.type.shape)
+
+
 def _order_rank(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
     value = full(args[0], node.inputs[0].type, frame).reshape(frame.rows(node.inputs[0].domain), node.type.numel)
     rows, ends = frame.rows(node.domain), frame.ends(node.attr("end"))
@@ -361,6 +395,7 @@ _RULES: dict[str, Callable[[Node, Sequence[Tensor], Frame], Tensor]] = {
     "gather": _gather,
     "segment": _segment,
     "sparse_product": _sparse_product,
+    "grouped_product": _grouped_product,
     "order_rank": _order_rank,
     "scan": _scan,
     "index": _index,

@@ -280,6 +280,19 @@ def _segment_hint(e: Node, end: str) -> str:
     return "read it along the edges first: [j] for the source, [i] for the target"
 
 
+def grouped_product(
+    left: Node, right: Node, idx: Node, dim: Dim, ends: tuple[str | None, str | None], weight: Node | None = None
+) -> Node:
+    """For each integer the sum of the outer products of the rows that have it, [dim, *left, *right]: ``scatter`` of a
+    product, as one op for libraries that multiply matrices.
+
+    ends:   at which end of an edge a node value is read; None for a value with the rows of ``idx``
+    weight: a number for each integer, with which the product is multiplied
+    """
+    inputs = (left, right, idx) if weight is None else (left, right, idx, weight)
+    return make("grouped_product", inputs, Type(Domain.GLOBAL, (dim, *left.dims, *right.dims)), {"ends": ends})
+
+
 def sparse_product(x: Node, end: str, row_domain: Domain, weight: Node | None = None) -> Node:
     """The sum over the edges of each node at ``end`` of x at the other end, times one number an edge: ``segment`` of a
     product of ``gather``, as one op for libraries that multiply by a sparse matrix."""

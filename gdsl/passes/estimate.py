@@ -25,7 +25,7 @@ FLOAT_BYTES = 4
 # a byte of a node value comes from memory or a shared cache, one of a table, which counts less, from the core's own.
 ELEMENTWISE_COST = 4.0
 BYTE_COST = 6.0
-CACHED_BYTES = 1.0 / 6.0
+CACHED_BYTES = 1.0 / 12.0
 
 
 def rows(domain: Domain, shape: GraphShape) -> int:

@@ -22,7 +22,9 @@ from gdsl.ir.types import Domain, Kind
 from gdsl.passes.dense import DENSE_INTENSITY, ROWS, absorbed, is_dense, is_sum_of_products, iteration_space
 from gdsl.passes.plan import LEAVES, VIEWS, Kernel, Phase, Plan, Step, TorchStep
 
-REFERENCE_ONLY = frozenset({"scan", "order_rank", "bspline", "bspline_index", "call", "sparse_product"})
+REFERENCE_ONLY = frozenset(
+    {"scan", "order_rank", "bspline", "bspline_index", "call", "sparse_product", "grouped_product"}
+)
 KERNEL_REDUCERS = frozenset({"sum", "max", "min", "mul", "argmax", "argmin"})
 TOTALS = ("total", "row_total")
 BY_TORCH = ("torch", "absorbed")
@@ -41,6 +43,7 @@ def why_torch(node: Node) -> str:
     reasons = [
         (node.op in VIEWS - {"cat"}, "a view of what lies in memory costs nothing"),
         (node.op == "sparse_product", "by the choice `sums`, plain weighted sums are the vendor's sparse products"),
+        (node.op == "grouped_product", "sums of outer products by kind are a product of matrices a kind for the BLAS"),
         (node.op in REFERENCE_ONLY, f"only the torch backend has `{node.op}`"),
         (node.domain is Domain.GRAPH or node.attr("end") == "g", "pooling over a batch of graphs runs in torch"),
         (node.op == "contract" and is_dense(node), "a product of matrices is left to the BLAS"),

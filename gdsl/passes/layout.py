@@ -9,6 +9,7 @@ from gdsl.ir.node import Node, walk_below
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes import simplify
 from gdsl.passes.dense import is_sum_of_products
+from gdsl.passes.fuse import MAX_ACCUMULATOR
 from gdsl.passes.rewrite import Rule
 
 # Edge operands are multiplied together before a matrix sees them, as long as the product stays this narrow.
@@ -95,17 +96,67 @@ def _paired(node: Node, j: int, k: int) -> tuple[int, Node] | None:
 
 
 def summed_dims_first(node: Node) -> Node | None:
-    """sum[d](a * W[o, d]) --> sum[d](a * W[d, o]), the matrix transposed once, where a is an edge value"""
+    """sum[d](a * W[o, d]) --> sum[d](a * W[d, o]), the matrix transposed once, where a is an edge value; also where an
+    edge picks its matrix"""
     if node.op != "contract" or len(node.inputs) != 2 or not _on_edges(node):
         return None
     for a, matrix in (node.inputs, node.inputs[::-1]):
-        if not _on_edges(a) or matrix.domain is not Domain.GLOBAL or len(matrix.dims) < 2:
+        order = (*a.type.names, *node.type.names)
+        if not _on_edges(a) or sorted(order) != sorted(matrix.type.names) or order == matrix.type.names:
             continue
-        order = [*a.type.names, *node.type.names]
-        if sorted(order) == sorted(matrix.type.names) and tuple(order) != matrix.type.names:
-            turned = build.transpose(matrix, order)
+        turned = _turned(matrix, order)
+        if turned is not None and len(matrix.dims) > 1:
             return build.contract([a, turned], node.attr("reduce"), order=node.type.names)
     return None
+
+
+def _turned(matrix: Node, order: tuple[str, ...]) -> Node | None:
+    """A matrix of all edges, or one of several that an edge picks, with its dims in another order in memory."""
+    if matrix.domain is Domain.GLOBAL:
+        return build.transpose(matrix, order)
+    if matrix.op == "index" and matrix.inputs[0].domain is Domain.GLOBAL:
+        (table, idx), dim = matrix.inputs, matrix.attr("dim")
+        inner = order[len(idx.dims) :]
+        if order[: len(idx.dims)] == idx.type.names and inner != tuple(n for n in table.type.names if n != dim):
+            return build.index(build.transpose(table, [dim, *inner]), idx, dim)
+    return None
+
+
+def outer_by_kind(node: Node) -> Node | None:
+    """scatter(w * x[j] * d[i], rel) --> grouped_product(x, d, rel, w): no outer product a row, where no kernel can hold
+    the sums of all kinds"""
+    if node.op != "scatter" or node.type.numel <= MAX_ACCUMULATOR:
+        return None
+    value, idx = node.inputs
+    sides, weight = _outer_product(value, idx)
+    names = [n for s in sides for n in s.type.names] + [*idx.type.names]
+    if len(sides) != 2 or len(set(names)) < len(names) or any(s.domain is not idx.domain for s in sides):
+        return None
+    (x, at_x), (y, at_y) = ((s.inputs[0], s.attr("end")) if s.op == "gather" else (s, None) for s in sides)
+    product = build.grouped_product(x, y, idx, node.type.dim(node.attr("dim")), (at_x, at_y), weight)
+    return build.transpose(product, node.type.names)
+
+
+def _outer_product(value: Node, idx: Node) -> tuple[list[Node], Node | None]:
+    """The factors of a product, multiplied where they have the same dims, and the product of those with no dim but the
+    dims of ``idx``."""
+    sides: dict[frozenset[str], Node] = {}
+    weight: Node | None = None
+    left = [value]
+    while left:
+        node = left.pop()
+        names = frozenset(node.type.names)
+        if names <= set(idx.type.names):
+            weight = node if weight is None else weight * node
+        elif node.op == "transpose":
+            left.append(node.inputs[0])
+        elif node.op == "mul":
+            left += node.inputs
+        elif node.op == "div" and not node.inputs[1].dims:
+            left += [node.inputs[0], 1.0 / node.inputs[1]]
+        else:
+            sides[names] = sides[names] * node if names in sides else node
+    return list(sides.values()), weight if weight is None else build.spread(weight, value.domain)
 
 
 def sparse_rows_first(node: Node) -> Node | None:
@@ -161,6 +212,7 @@ RULES: list[Rule] = [
     pairwise,
     joint_operand,
     summed_dims_first,
+    outer_by_kind,
     sparse_rows_first,
     wide_dims_last,
     turned_operand,

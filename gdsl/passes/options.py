@@ -11,21 +11,23 @@ class GraphShape:
     """The sizes of a graph, rounded so that graphs alike share their kernels.
 
     sources, targets, edges: how many
+    device:                  the type of the device that it lies on
     """
 
     sources: int
     targets: int
     edges: int
+    device: str = "cpu"
 
     @classmethod
-    def of(cls, sources: int, targets: int, edges: int) -> GraphShape:
+    def of(cls, sources: int, targets: int, edges: int, device: str = "cpu") -> GraphShape:
         """The targets to the nearest power of 16; sources and edges by their ratio to the targets, a power of 2."""
         size = max(1, round(math.log2(max(targets, 1)) / 4)) * 4
 
         def scaled(count: int) -> int:
             return 2 ** max(0, size + round(math.log2(max(count, 1) / max(targets, 1))))
 
-        return cls(scaled(sources), 2**size, scaled(edges))
+        return cls(scaled(sources), 2**size, scaled(edges), device)
 
     @property
     def in_degree(self) -> float:

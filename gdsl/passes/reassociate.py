@@ -18,6 +18,7 @@ from gdsl.passes.fuse import MAX_ACCUMULATOR
 from gdsl.passes.hoist import finite_without_edges
 from gdsl.passes.options import Options
 from gdsl.passes.rewrite import Fired, Rule, rewrite
+from gdsl.passes.simplify import constant_value
 
 # A proposal must be this much cheaper: below that, the order that the user wrote stays.
 GAIN = 0.97
@@ -274,6 +275,54 @@ def product_before_index(node: Node) -> Iterator[Node]:
             yield build.transpose(build.index(product, idx, picked.attr("dim")), node.type.names)
 
 
+def matrix_an_edge(node: Node) -> Iterator[Node]:
+    """sum[rel](sum@i(e, by rel) @ W) --> sum@i(e @ W[rel]): no sums of all relations at a node with few edges"""
+    if node.op != "contract" or node.attr("total") or node.domain is Domain.EDGE:
+        return
+    summed, tables, divisors, reduce = _taken_apart(node)
+    if summed.op != "segment" or summed.attr("reducer") != "sum" or summed.attr("end") == "g":
+        return
+    if len(summed.inputs) != 2 or summed.dims[0].name not in reduce:
+        return
+    (e, by), dim, end = summed.inputs, summed.dims[0].name, summed.attr("end")
+    if {n for v in (*tables, *divisors) for n in v.type.names} & set(by.type.names):
+        return
+    for divisor in divisors:
+        at_edge = build.gather(divisor, end)
+        e = e / (build.index(at_edge, by, dim) if dim in divisor.type.names else at_edge)
+    picked = [build.index(t, by, dim) if dim in t.type.names else t for t in tables]
+    left = [*(n for n in reduce if n != dim), *by.type.names]
+    yield build.segment(build.contract([e, *picked], left, order=node.type.names), end, "sum", node.domain)
+
+
+def _taken_apart(node: Node) -> tuple[Node, list[Node], list[Node], list[str]]:
+    """A product of node values and tables as (node value, tables, divisors, summed dims)."""
+    tables: list[Node] = []
+    divisors: list[Node] = []
+    reduce: list[str] = []
+    while True:
+        names = {n for v in (*tables, *divisors) for n in v.type.names}
+        per_row = [i for i in node.inputs if i.domain is not Domain.GLOBAL]
+        if node.op == "contract" and len(per_row) == 1 and not names & set(node.attr("reduce")):
+            tables += [i for i in node.inputs if i.domain is Domain.GLOBAL]
+            reduce += node.attr("reduce")
+            node = per_row[0]
+        elif node.op == "div" and _is_positive(node.inputs[1]):
+            # Without an edge the sum is 0, and must not have been divided by 0.
+            node, divisor = node.inputs
+            divisors.append(divisor)
+        elif node.op == "transpose":
+            node = node.inputs[0]
+        else:
+            return node, tables, divisors, reduce
+
+
+def _is_positive(node: Node) -> bool:
+    """Whether no number of a value is 0 or less, as a count is not that is at least 1."""
+    limits = [constant_value(i) for i in node.inputs] if node.op == "maximum" else []
+    return any(limit is not None and limit > 0 for limit in limits)
+
+
 def weight_gradient_by_nodes(node: Node) -> Iterator[Node]:
     """total(x[j] * d) --> total(x * sum@j(d)): what edges add to a weight's gradient is summed at nodes first"""
     if node.op != "contract" or not node.attr("total") or len(node.inputs) < 2:
@@ -310,14 +359,20 @@ PROPOSALS: list[Proposal] = [
     aggregate_first,
     transform_first,
     product_before_index,
+    matrix_an_edge,
     weight_gradient_by_nodes,
     total_by_nodes,
 ]
 
+_PRODUCT_FIRST: set[Proposal] = {transform_first, product_before_index, matrix_an_edge}
+
+# What no cost is known for elsewhere. On a GPU the sums of all kinds would be in the registers of each program.
+CPU_ONLY: set[Proposal] = {matrix_an_edge}
+
 # What a user's choice allows and forces: (choice, value) --> proposals taken whatever they cost, and never taken.
 _FORCED: dict[tuple[str, str], tuple[set[Proposal], set[Proposal]]] = {
-    ("aggregate", "first"): ({aggregate_first}, {transform_first, product_before_index}),
-    ("aggregate", "last"): ({transform_first, product_before_index}, {aggregate_first}),
+    ("aggregate", "first"): ({aggregate_first}, _PRODUCT_FIRST),
+    ("aggregate", "last"): (_PRODUCT_FIRST, {aggregate_first}),
     ("weight_gradient", "nodes"): ({weight_gradient_by_nodes}, set()),
     ("weight_gradient", "edges"): (set(), {weight_gradient_by_nodes, total_by_nodes}),
 }
@@ -330,6 +385,8 @@ def reassociate(program: Program, rules: Sequence[Rule], options: Options, log: 
     for choice in options.choices:
         force, bar = _FORCED.get(choice, (set(), set()))
         forced, barred = forced | force, barred | bar
+    if options.shape.device != "cpu":
+        barred = barred | (CPU_ONLY - forced)
     cost, seen = estimate(program, options.shape), set[tuple[Proposal, Node]]()
     while True:
         step = _next(program, rules, options, cost, seen, forced, barred)

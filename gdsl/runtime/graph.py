@@ -216,7 +216,7 @@ class Graph:
     @cached_property
     def shape(self) -> GraphShape:
         """The sizes that the cost model sees."""
-        return GraphShape.of(self.num_sources, self.num_targets, self.num_edges)
+        return GraphShape.of(self.num_sources, self.num_targets, self.num_edges, self.device.type)
 
     @property
     def position(self) -> Tensor:

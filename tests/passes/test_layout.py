@@ -10,7 +10,7 @@ from gdsl.ir.printer import expression
 from gdsl.ir.types import Dim, Domain
 from gdsl.passes import layout
 from gdsl.passes.rewrite import Rule
-from tests.ir.drive import GRAPHS, A, B, C, E, G, N, load
+from tests.ir.drive import GRAPHS, A, B, C, E, G, N, integer, load
 from tests.passes.test_rules import apply, assert_unchanged
 
 e, f, k, t = load("e", E, A), load("f", E, B), load("k", E, C), load("t", E)
@@ -31,6 +31,14 @@ h, g = load("h", N, P), load("g", N, P)
 hw, gw = b.matmul(h, load("hw", G, P, Q)), b.matmul(g, load("gw", G, P, Q))
 sums, bias = b.segment(load("o", E, Q), "i", "sum", N), load("bias", G, Q)
 
+# A matrix that an edge picks, or several; and so many kinds that a kernel cannot hold a sum of matrices for each.
+rel, places = integer("rel", E, 5), integer("places", E, 5, C)
+picked = b.index(load("ws", G, Dim("r", 5), B, A), rel, "r")
+each = b.index(load("ws", G, Dim("r", 5), B, A), places, "r")
+MANY = Dim("many", 6000)
+kind, kinds = integer("kind", E, MANY.size), integer("kinds", E, MANY.size, C)
+yj = b.gather(y, "j")
+
 CASES: list[tuple[Rule, Node, str, str]] = [
     (layout.pairwise, b.contract([y, w, v], ["a", "b"]), "sum[a, b](y * w * v)", "sum[a](sum[b](w * v) * y)"),
     (layout.pairwise, b.contract([z, y, w], ["a", "b"]), "sum[a, b](z * y * w)", "sum[a](sum[b](z * w) * y)"),
@@ -41,6 +49,49 @@ CASES: list[tuple[Rule, Node, str, str]] = [
     (layout.joint_operand, b.contract([e, w], ["a"]), "sum[a](e * w)", "sum[a](e * w)"),
     (layout.summed_dims_first, b.contract([e, turned], ["a"]), "sum[a](e * w)", "sum[a](e * transpose(w; a, b))"),
     (layout.summed_dims_first, b.contract([e, w], ["a"]), "sum[a](e * w)", "sum[a](e * w)"),
+    (
+        layout.summed_dims_first,
+        b.contract([e, picked], ["a"]),
+        "sum[a](e * ws[rel])",
+        "sum[a](e * transpose(ws; r, a, b)[rel])",
+    ),
+    (layout.summed_dims_first, b.contract([f, picked], ["b"]), "sum[b](f * ws[rel])", "sum[b](f * ws[rel])"),
+    (
+        layout.summed_dims_first,
+        b.contract([k * e, each], ["c", "a"]),
+        "sum[c, a]((k * e) * ws[places])",
+        "sum[c, a]((k * e) * transpose(ws; r, a, b)[places])",
+    ),
+    (
+        layout.outer_by_kind,
+        b.scatter((yj / t) * f, kind, MANY, ["a", "many", "b"]),
+        "scatter(y[j] / t * f, kind; many)",
+        "transpose(grouped_product(f, y, kind, 1 / t); a, many, b)",
+    ),
+    (
+        layout.outer_by_kind,
+        b.scatter(b.transpose(yj * f * k, ["c", "b", "a"]), kinds, MANY, ["many", "b", "a"]),
+        "scatter(transpose(y[j] * f * k; c, b, a), kinds; many)",
+        "grouped_product(f, y, kinds, k)",
+    ),
+    (
+        layout.outer_by_kind,
+        b.scatter(b.gather(z, "i") * yj, kind, MANY, ["many", "b", "a"]),
+        "scatter(z[i] * y[j], kind; many)",
+        "transpose(grouped_product(y, z, kind); many, b, a)",
+    ),
+    (
+        layout.outer_by_kind,
+        b.scatter(b.elementwise("exp", yj * f), kind, MANY, ["many", "a", "b"]),
+        "scatter(exp(y[j] * f), kind; many)",
+        "scatter(exp(y[j] * f), kind; many)",
+    ),
+    (
+        layout.outer_by_kind,
+        b.scatter(yj * f, rel, Dim("r", 5), ["r", "a", "b"]),
+        "scatter(y[j] * f, rel; r)",
+        "scatter(y[j] * f, rel; r)",
+    ),
     (
         layout.sparse_rows_first,
         b.contract([e, won], total=True),

@@ -41,6 +41,7 @@ x, e, k, t = load("x", N, A), load("e", E, A), load("k", E, C), load("t", E)
 w, cube, table, rel = load("w", G, A, B), load("w", G, C, A, B), load("w", G, R, A, B), integer("rel", E, 3)
 comp, bases = load("comp", G, R, C), load("bases", G, C, A, B)
 xi, xj = b.gather(x, "i"), b.gather(x, "j")
+counts = load("counts", N, R)
 
 
 def _sum(value: Node, end: str = "i") -> Node:
@@ -101,6 +102,52 @@ CASES: list[tuple[Proposal, Node, str, list[str]]] = [
         b.contract([xj, b.index(table, rel, "r")], ["a"]),
         "sum[a](x[j] * w[rel])",
         ["sum[a](x[j] * w)[rel]"],
+    ),
+    (
+        reassociate.matrix_an_edge,
+        b.contract([b.segment(xj, "i", "sum", N, rel, R), table], ["r", "a"]),
+        "sum[r, a](sum@i(x[j], by rel) * w)",
+        ["sum@i(sum[a](x[j] * w[rel]))"],
+    ),
+    (
+        reassociate.matrix_an_edge,
+        b.contract([b.segment(xj, "i", "sum", N, rel, R) / b.elementwise("maximum", counts, 1.0), table], ["r", "a"]),
+        "sum[r, a]((sum@i(x[j], by rel) / maximum(counts, 1)) * w)",
+        ["sum@i(sum[a]((x[j] / maximum(counts, 1)[i][rel]) * w[rel]))"],
+    ),
+    (
+        reassociate.matrix_an_edge,
+        b.contract([b.segment(e * k, "i", "sum", N, integer("at", E, 3, C), R), table], ["r", "a"]),
+        "sum[r, a](sum@i(e * k, by at) * w)",
+        ["sum@i(sum[c, a]((e * k) * w[at]))"],
+    ),
+    (
+        reassociate.matrix_an_edge,
+        b.contract(
+            [b.contract([b.segment(xj, "i", "sum", N, rel, R), table], ["a"]) / b.elementwise("maximum", counts, 1.0)],
+            ["r"],
+        ),
+        "sum[r](sum[a](sum@i(x[j], by rel) * w) / maximum(counts, 1))",
+        ["sum@i(sum[a]((x[j] / maximum(counts, 1)[i][rel]) * w[rel]))"],
+    ),
+    # Where there is no edge the sum is 0, and 0 / 0 is not; a maximum is no sum; each relation's result is kept.
+    (
+        reassociate.matrix_an_edge,
+        b.contract([b.segment(xj, "i", "sum", N, rel, R) / counts, table], ["r", "a"]),
+        "sum[r, a]((sum@i(x[j], by rel) / counts) * w)",
+        [],
+    ),
+    (
+        reassociate.matrix_an_edge,
+        b.contract([b.segment(xj, "i", "max", N, rel, R), table], ["r", "a"]),
+        "sum[r, a](max@i(x[j], by rel) * w)",
+        [],
+    ),
+    (
+        reassociate.matrix_an_edge,
+        b.contract([b.segment(xj, "i", "sum", N, rel, R), w], ["a"]),
+        "sum[a](sum@i(x[j], by rel) * w)",
+        [],
     ),
     (
         reassociate.weight_gradient_by_nodes,
@@ -201,6 +248,16 @@ def test_a_weight_gradient_is_summed_at_nodes_where_there_are_many_edges_a_node(
     for choice, text in (("nodes", "total(x * sum@j(d))"), ("edges", "total(x[j] * d)")):
         done = optimise(program(node), Options(shape=DENSE, choices=(("weight_gradient", choice),)))
         assert text in ops(done)
+
+
+@pytest.mark.parametrize(("edges", "device", "on_edges"), [(1, "cpu", True), (256, "cpu", False), (1, "cuda", False)])
+def test_few_edges_pick_their_matrix(edges: int, device: str, on_edges: bool) -> None:
+    h, v = load("x", N, Dim("a", 32)), load("w", G, R, Dim("a", 32), Dim("o", 32))
+    p = program(b.contract([b.segment(b.gather(h, "j"), "i", "sum", N, rel, R), v], ["r", "a"]))
+    done = optimise(p, Options(shape=GraphShape(1 << 12, 1 << 12, edges << 12, device)))
+    assert ("sum@i(sum[a](x[j] * w[rel]))" in ops(done)) is on_edges
+    chosen = Options(shape=GraphShape(1 << 12, 1 << 12, edges << 12, device), choices=(("aggregate", "last"),))
+    assert "sum@i(x[j], by rel)" not in ops(optimise(p, chosen))
 
 
 def test_a_cost_falls_with_every_step() -> None:
