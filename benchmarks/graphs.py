@@ -71,6 +71,15 @@ def _molecule(size: int, random: np.random.Generator) -> list[tuple[int, int]]:
     return bonds
 
 
+# Entities and triples, both ways, of FB15k-237 (Toutanova and Chen, 2015), which has 237 relations and their inverses.
+ENTITIES, TRIPLES = 14_541, 544_230
+
+
+def knowledge(nodes: int, edges: int, data: str | None = None) -> tuple[Tensor, int]:
+    """As many edges and nodes as FB15k-237 has, with the degrees of ``power_law``."""
+    return power_law(ENTITIES, TRIPLES)
+
+
 # Quadrants of R-MAT, as in Graph500.
 QUADRANTS = (0.57, 0.19, 0.19, 0.05)
 # Nodes and directed edges of well-known graphs.
@@ -95,4 +104,5 @@ GRAPHS: dict[str, Callable[[int, int, str | None], tuple[Tensor, int]]] = {
     "power-law": power_law,
     "github": github,
     "molecules": molecules,
+    "knowledge": knowledge,
 }

@@ -29,7 +29,7 @@ from cases import make_case
 from children import Child, ChildFailed, children
 from graphs import GRAPHS
 from peers import BUILDERS
-from programs import LAYERS
+from programs import ALL
 from torch import Tensor
 
 Row = dict[str, Any]
@@ -91,7 +91,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--edges", type=int, default=1_000_000, help="of the power-law graph")
     parser.add_argument("--data", help="folder with musae/git.npz, for --graph github (default: $GDSL_DATA)")
     parser.add_argument("--features", type=int, default=64, help="a multiple of 4, the number of heads")
-    parser.add_argument("--layers", type=_names(LAYERS), default="GCN,SAGE,GAT,GATv2", help=",".join(LAYERS))
+    parser.add_argument("--layers", type=_names(ALL), default="GCN,SAGE,GAT,GATv2", help=",".join(ALL))
     parser.add_argument("--peers", type=_names(BUILDERS), default="pyg,torch.sparse", help=",".join(BUILDERS))
     parser.add_argument("--repeats", type=int, default=7, help="rounds")
     parser.add_argument("--calls", type=int, default=3, help="timed calls of each implementation in a round")
@@ -119,7 +119,7 @@ class _names:
 def _layer(name: str, edge_index: Tensor, nodes: int, settings: Settings, folder: Path) -> list[Row]:
     """A row for each implementation that has the layer."""
     case = folder / f"{name}.case"
-    torch.save(make_case(LAYERS[name](settings.features), edge_index, nodes, settings.features), case)
+    torch.save(make_case(ALL[name](settings.features), edge_index, nodes, settings.features), case)
     wanted = settings.implementations
     asked = wanted if REFERENCE in wanted else (*wanted, REFERENCE)
     build = {"do": "build", "layer": name, "features": settings.features, "case": str(case)}

@@ -310,6 +310,19 @@ layer RGCNConv(in_channels, out_channels, num_relations, num_bases) {
 }
 """
 
+RGCN_FULL = """
+layer RGCNConv(in_channels, out_channels, num_relations) {
+    param weight[num_relations, in_channels, out_channels] ~ glorot
+    param root[in_channels, out_channels]                  ~ glorot
+    param bias[out_channels]                               ~ zeros
+    node x[in_channels]
+    edge rel: int(num_relations)
+
+    aggregate a = mean(x[j]) by rel
+    update    y = sum[num_relations](a @ weight) + x @ root + bias
+}
+"""
+
 PNA = """
 layer PNAConv(in_channels, hidden, out_channels, delta) {
     param pre[2*in_channels, in_channels']                ~ linear
@@ -525,6 +538,21 @@ def _spline(f: int, dim: int = 2, kernel_size: int = 5) -> Layer:
     )
 
 
+def _rgcn_full(f: int, relations: int) -> Layer:
+    """RGCN with a matrix of its own for each relation."""
+    return Layer(
+        RGCN_FULL,
+        {"in_channels": f, "out_channels": f, "num_relations": relations},
+        {
+            "weight": Weight((relations, f, f), "weight"),
+            "root": Weight((f, f), "root"),
+            "bias": Weight((f,), "bias"),
+        },
+        Peer("RGCNConv", (f, f, relations)),
+        extras={"rel": Extra("edge", (), "edge_type", bound=relations)},
+    )
+
+
 def _rgcn(f: int, relations: int = 8, bases: int = 4) -> Layer:
     return Layer(
         RGCN,
@@ -579,3 +607,6 @@ LAYERS = {
     "RGCN": _rgcn,
     "PNA": _pna,
 }
+# Measured on request only: torch_geometric holds a result for each relation, gigabytes on a large graph.
+ON_REQUEST = {"RGCN-474": lambda f: _rgcn_full(f, 474)}
+ALL = {**LAYERS, **ON_REQUEST}

@@ -16,7 +16,7 @@ from typing import Any
 import report
 import torch
 from graphs import GRAPHS
-from programs import LAYERS
+from programs import ALL
 
 import gdsl
 from gdsl.ledger import traffic
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _row(measured: dict[str, Any], graph: gdsl.Graph, about: dict[str, Any]) -> dict[str, Any]:
-    layer = LAYERS[measured["layer"]](about["features"])
+    layer = ALL[measured["layer"]](about["features"])
     conv = gdsl.compile(layer.source, **layer.arguments, backend="cpp")
     conv.free_sizes.update(dict.fromkeys(conv.signature.free_dims, about["features"]))
     plans = traffic(conv._inspect(graph), graph, torch.float32)

@@ -26,7 +26,7 @@ from typing import Any, TextIO
 
 import torch
 from peers import BUILDERS, LIBRARIES, Built, Case, Unsupported
-from programs import LAYERS
+from programs import ALL
 
 MEGA = 1e6
 
@@ -48,7 +48,7 @@ class Worker:
         self._import(request["implementation"])
         start = time.perf_counter()
         try:
-            layer = LAYERS[request["layer"]](request["features"])
+            layer = ALL[request["layer"]](request["features"])
             self.built = BUILDERS[request["implementation"]](layer, self.case)
         except Unsupported as reason:
             return {"unsupported": str(reason)}
