@@ -137,9 +137,10 @@ class Nests(Values):
         return nest
 
     def reduced_dims(self, node: Node) -> tuple[Dim, ...]:
+        """The dims that are summed, in the order in which the widest operand lies in memory."""
         names = node.attr("reduce") if node.op == "contract" else (node.attr("dim"),)
         found: dict[str, Dim] = {}
-        for operand in node.inputs:
+        for operand in sorted(node.inputs, key=lambda i: -i.type.numel):
             for d in operand.dims:
                 if d.name in names:
                     found[d.name] = d

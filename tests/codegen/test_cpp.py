@@ -344,6 +344,18 @@ def test_products_with_a_gathered_table_run_along_its_rows() -> None:
     )
 
 
+def test_sums_over_dims_follow_the_widest_operand() -> None:
+    """A place and a feature of it are summed place by place, as the matrices lie, whatever the order in the factor."""
+    corner = Dim("corner", 4)
+    places = integer("places", E, 3, corner)
+    picked = b.index(load("ws", G, R, A, B), places, "r")
+    message = b.contract([b.transpose(e * load("basis", E, corner), ["a", "corner"]), picked], ["a", "corner"])
+    source = cpp.generate(lower(program(segment(message)), Options()), "float", "int32_t", 1)
+    assert re.search(
+        r"for \(int64_t corner = .*\n *for \(int64_t a = .*\n *#pragma omp simd\n *for \(int64_t b = ", source
+    )
+
+
 def test_blocks_cover_every_row_once() -> None:
     order = Graph(hub(), 520).in_edges
     assert order.blocks[0] == 0 and order.blocks[-1] == 520
