@@ -10,6 +10,7 @@ from gdsl.ir.types import Domain, Kind
 from gdsl.passes import simplify
 from gdsl.passes.dense import is_sum_of_products
 from gdsl.passes.fuse import MAX_ACCUMULATOR
+from gdsl.passes.options import Options
 from gdsl.passes.rewrite import Rule
 
 # Edge operands are multiplied together before a matrix sees them, as long as the product stays this narrow.
@@ -17,6 +18,9 @@ MAX_JOINT_OPERAND = 4096
 
 # What is narrower than this is no matrix for a tiled product: it does not fill the lanes of a vector.
 LEAST_WIDTH = 8
+
+# The sides of a product for matrix units.
+MATRIX_SIDE = 16
 
 # A graph is taken to have more nodes than this when two orders of a product are compared.
 MANY_ROWS = 1000
@@ -208,6 +212,26 @@ def products_together(node: Node) -> Node | None:
     return None
 
 
+def kinds_by_product(node: Node) -> Node | None:
+    """sum(w * d, by k) --> sum(where(k == 0...n, w, 0) * d): the sums of all kinds as a product of matrices"""
+    if node.op != "segment" or node.attr("reducer") != "sum" or len(node.inputs) != 2 or node.attr("end") == "g":
+        return None
+    (value, by), dim = node.inputs, node.dims[0]
+    value = value.inputs[0] if value.op == "transpose" else value
+    weight, rest = build.const(1.0), value
+    if value.op == "mul":
+        weight, rest = sorted(value.inputs, key=lambda f: f.type.numel)
+    if min(dim.size, rest.type.numel) < MATRIX_SIDE or not set(weight.type.names) <= set(by.type.names):
+        return None
+    if set(rest.type.names) & {dim.name, *by.type.names} or rest.domain is not Domain.EDGE:
+        return None
+    hit = build.elementwise("eq", by, build.iota(dim))
+    place = build.elementwise("where", hit, weight, 0.0)
+    if by.dims:
+        place = build.contract([place], by.type.names)
+    return build.transpose(build.segment(place * rest, node.attr("end"), "sum", node.domain), node.type.names)
+
+
 RULES: list[Rule] = [
     pairwise,
     joint_operand,
@@ -218,3 +242,11 @@ RULES: list[Rule] = [
     turned_operand,
     products_together,
 ]
+
+# Where there are matrix units, and adding at a place that an edge names would take a comparison for each place.
+GPU_RULES: list[Rule] = [kinds_by_product]
+
+
+def rules(options: Options) -> list[Rule]:
+    """The rules of a plan for the device at hand."""
+    return RULES if options.shape.device == "cpu" else [*RULES, *GPU_RULES]

@@ -40,7 +40,7 @@ def lower(program: Program, options: Options, log: list[Fired] | None = None) ->
     """From a program to a plan of kernels and torch steps."""
     if not options.optimise:
         return fuse.fuse(rewrite(program, [simplify.drop_stop_gradient]))
-    return fuse.fuse(rewrite(finish(program, log), [*layout.RULES, *vendor.rules(options)], log))
+    return fuse.fuse(rewrite(finish(program, log), [*layout.rules(options), *vendor.rules(options)], log))
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,19 @@ CASES: list[tuple[Rule, Node, str, str]] = [
         "sum[a](e * transpose(w; a, b))",
     ),
     (
+        layout.kinds_by_product,
+        b.segment(k * b.gather(load("x", N, Dim("o", 16)), "j"), "i", "sum", N, integer("at", E, 20, C), Dim("r", 20)),
+        "sum@i(k * x[j], by at)",
+        "sum@i(sum[c](where(at == iota(r), k, 0)) * x[j])",
+    ),
+    (
+        layout.kinds_by_product,
+        b.segment(load("o", E, Dim("o", 16)), "j", "sum", N, integer("at", E, 20), Dim("r", 20)),
+        "sum@j(o, by at)",
+        "sum@j(where(at == iota(r), 1, 0) * o)",
+    ),
+    (layout.kinds_by_product, b.segment(e, "i", "sum", N, rel, Dim("r", 5)), "sum@i(e, by rel)", "sum@i(e, by rel)"),
+    (
         layout.products_together,
         hw + sums + gw,
         "sum[p](h * hw) + sum@i(o) + sum[p](g * gw)",
@@ -132,12 +145,13 @@ CASES: list[tuple[Rule, Node, str, str]] = [
         "sum[p](h * hw) + bias + sum[p](g * gw)",
     ),
 ]
+RULES = [*layout.RULES, *layout.GPU_RULES]
 IDS = [f"{rule.__name__}: {before}" for rule, _, before, _ in CASES]
 
 
 def test_every_rule_has_a_case_that_fires_and_one_that_does_not() -> None:
     outcomes = {(rule, apply(rule, node) is node) for rule, node, _, _ in CASES}
-    assert outcomes == {(rule, same) for rule in layout.RULES for same in (True, False)}
+    assert outcomes == {(rule, same) for rule in RULES for same in (True, False)}
 
 
 @pytest.mark.parametrize(("rule", "node", "before", "after"), CASES, ids=IDS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,8 @@ from hypothesis import strategies as st
 import gdsl
 from gdsl.codegen import triton as codegen
 from gdsl.codegen import unrolled
+from gdsl.passes import layout
+from gdsl.passes.options import GraphShape
 from gdsl.runtime import backend as backends
 from gdsl.runtime import graph as graphs
 from gdsl.runtime import interpreted
@@ -44,6 +48,36 @@ def test_short_dims_written_out(name: str, all_written_out: None) -> None:
     found, expected = harness.run(made, values), harness.run(harness.twin(made, "torch"), values)
     for order, (a, b) in enumerate(zip(found, expected, strict=True)):
         assert harness.difference(a, b) < 1e-9, f"derivative of order {order}"
+
+
+@pytest.fixture
+def gpu_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans as for graphs on a GPU, with matrices as narrow as those of these programs."""
+    of = GraphShape.of
+    monkeypatch.setattr(GraphShape, "of", lambda *sizes: replace(of(*sizes), device="cuda"))
+    monkeypatch.setattr(layout, "MATRIX_SIDE", 2)
+
+
+@pytest.mark.parametrize("name", ["RGCN", "RGCN_blocks", "FiLM", "SplineConv"])
+def test_plans_of_a_gpu(name: str, gpu_plans: None) -> None:
+    made = harness.layer(name, "triton")
+    values = harness.inputs(made, harness.random_edges(9, 24, seed=7), 9)
+    found, expected = harness.run(made, values), harness.run(harness.twin(made, "torch"), values)
+    for order, (a, b) in enumerate(zip(found, expected, strict=True)):
+        assert harness.difference(a, b) < 1e-9, f"derivative of order {order}"
+
+
+def test_sums_by_kind_as_matrix_products(gpu_plans: None) -> None:
+    """In float32, for which there are matrix units, and with sides that they take."""
+    source, sizes = PROGRAMS["SplineConv"]
+    made = gdsl.compile(source, **{**sizes, "in_channels": 16, "out_channels": 16, "kernel_size": 5}, backend="triton")
+    plain = harness.twin(made, "torch")
+    made.choose(aggregate="last")
+    values = harness.inputs(made, harness.random_edges(9, 60, seed=7), 9)
+    values = {k: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in values.items()}
+    for a, b in zip(harness.run(made.float(), values), harness.run(plain.float(), values), strict=True):
+        assert harness.difference(a, b) < 1e-4
+    assert any("tl.dot" in k.source for k in made.kernels)
 
 
 @pytest.mark.parametrize("graph", harness.HARD_GRAPHS)
