@@ -11,6 +11,7 @@ import torch
 
 from gdsl.codegen import cpp, triton
 from gdsl.errors import InputError
+from gdsl.ir.node import Node
 from gdsl.ir.printer import expression, name_nodes, print_program
 from gdsl.ir.program import Program
 from gdsl.ir.types import Kind
@@ -20,6 +21,7 @@ from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower
 from gdsl.passes.plan import Kernel, Phase, Plan, TorchStep
 from gdsl.passes.rewrite import Fired
+from gdsl.passes.tiles import Tile, tiled
 from gdsl.runtime import cache
 from gdsl.runtime.execute import C_TYPES, Storage, storage_of
 from gdsl.runtime.offline import DEFAULT_TARGET, Binary, Job, compile_all, edge_axis, job, sass
@@ -209,16 +211,17 @@ def compile_together(kernels: Sequence[KernelInfo]) -> list[Binary]:
 def describe_plan(plan: Plan) -> str:
     """The steps of a plan: kernels with their walks and costs, and what torch does between them."""
     names = name_nodes(plan.program)
+    inner = {n for tile in tiled(plan) if isinstance(tile, Tile) for n in tile.inner}
     lines = []
     for step in plan.steps:
         if isinstance(step, TorchStep):
             lines.append(f"    torch: {expression(step.node, names)}   # {step.node.type}")
         else:
-            lines += _describe_kernel(step, names)
+            lines += _describe_kernel(step, names, inner)
     return "\n".join(lines)
 
 
-def _describe_kernel(kernel: Kernel, names: dict) -> list[str]:
+def _describe_kernel(kernel: Kernel, names: dict, inner: set[Node]) -> list[str]:
     over = {"i": "in-edges of each node", "j": "out-edges of each node"}.get(kernel.end or "", "rows")
     lines = [f"    kernel {kernel.name}: over the {over}"]
     for number, phase in enumerate(kernel.phases):
@@ -226,7 +229,8 @@ def _describe_kernel(kernel: Kernel, names: dict) -> list[str]:
             for node in nodes:
                 lines.append(f"        walk {number + 1}: {kind} {expression(node, names)}   # {node.type}")
     for node in kernel.stores:
-        lines.append(f"        store {expression(node, names)}   # {node.type}")
+        turns = ", on CPUs a few rows at a time, in turns with its products" if node in inner else ""
+        lines.append(f"        store {expression(node, names)}   # {node.type}{turns}")
     for node in kernel.totals:
         lines.append(f"        total {expression(node, names)}   # {node.type}")
     lines.append(f"        bytes: {cost.bytes_moved(kernel)}")

@@ -22,6 +22,7 @@ from gdsl.passes.plan import Kernel, Plan, TorchStep
 from gdsl.passes.rewrite import Fired
 from gdsl.passes.vendor import sparse_product
 from gdsl.runtime.cpp import partial_sums
+from gdsl.runtime.execute import TILE_BYTES
 from gdsl.runtime.graph import Graph, Order
 from gdsl.runtime.schedule import CHUNK_EDGES, HUB_EDGES
 
@@ -142,6 +143,7 @@ class _Ledger:
             torch.get_num_threads(),
             min(order.max_degree, HUB_EDGES) + 1,
             partial_sums(order.blocks.numel() - 1, widest),
+            TILE_BYTES if self.graph.device.type == "cpu" and self.width > 2 else 0,
             self.width,
             self.index_width,
         )

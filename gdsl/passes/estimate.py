@@ -8,7 +8,7 @@ one node.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from gdsl.ir.node import Node, users, walk
@@ -18,6 +18,7 @@ from gdsl.ir.types import Domain
 from gdsl.passes.dense import iteration_space
 from gdsl.passes.layout import is_sparse
 from gdsl.passes.options import GraphShape
+from gdsl.passes.tiles import streamed
 
 FLOAT_BYTES = 4
 
@@ -25,7 +26,7 @@ FLOAT_BYTES = 4
 # a byte of a node value comes from memory or a shared cache, one of a table, which counts less, from the core's own.
 ELEMENTWISE_COST = 4.0
 BYTE_COST = 6.0
-CACHED_BYTES = 1.0 / 12.0
+CACHED_BYTES = 1.0 / 24.0
 
 
 def rows(domain: Domain, shape: GraphShape) -> int:
@@ -66,7 +67,8 @@ def work(outputs: Sequence[Node], shape: GraphShape) -> Work:
     """What computing the outputs takes, each value once."""
     read = users(outputs)
     ends = _walks(outputs, read)
-    return sum((_work(node, shape, read[node], ends.get(node, {"i"})) for node in read), Work(0.0, 0.0))
+    passing = streamed(outputs, read) if shape.device == "cpu" else frozenset()
+    return sum((_work(node, shape, read[node], ends.get(node, {"i"}), passing) for node in read), Work(0.0, 0.0))
 
 
 def _walks(outputs: Sequence[Node], read: Mapping[Node, Sequence[Node]]) -> dict[Node, set[str]]:
@@ -79,27 +81,27 @@ def _walks(outputs: Sequence[Node], read: Mapping[Node, Sequence[Node]]) -> dict
     return found
 
 
-def _work(node: Node, shape: GraphShape, read_by: Sequence[Node], ends: set[str]) -> Work:
-    found = _work_once(node, shape, read_by)
+def _work(node: Node, shape: GraphShape, read_by: Sequence[Node], ends: set[str], passing: Set[Node]) -> Work:
+    found = _work_once(node, shape, read_by, passing)
     if node.op == "gather":
         return Work(0.0, found.bytes * len(ends - {node.attr("end")}))
     return Work(found.flops * len(ends), found.bytes * len(ends)) if node.domain is Domain.EDGE else found
 
 
-def _work_once(node: Node, shape: GraphShape, read_by: Sequence[Node]) -> Work:
+def _work_once(node: Node, shape: GraphShape, read_by: Sequence[Node], passing: Set[Node]) -> Work:
     count = rows(node.domain, shape)
     numel = node.type.numel
     if node.op in ELEMENTWISE:
         return Work(ELEMENTWISE_COST * ELEMENTWISE[node.op].flops * count * numel, 0.0)
     if node.op == "contract":
-        return _contraction(node, shape)
+        return _contraction(node, shape, passing)
     if node.op == "gather":
         # Where one place of many is picked, only that one is read.
         picked = bool(read_by) and all(u.op == "index" and u.inputs[0] is node for u in read_by)
         return Work(0.0, 0.0 if picked else FLOAT_BYTES * count * numel)
     if node.op == "segment":
         added = rows(node.inputs[0].domain, shape) * node.inputs[0].type.numel
-        return Work(ELEMENTWISE_COST * added, 2 * FLOAT_BYTES * count * numel)
+        return Work(ELEMENTWISE_COST * added, 0.0 if node in passing else 2 * FLOAT_BYTES * count * numel)
     if node.op == "index":
         part = CACHED_BYTES if node.inputs[0].domain is Domain.GLOBAL else 1.0
         return Work(0.0, part * FLOAT_BYTES * count * numel)
@@ -108,12 +110,13 @@ def _work_once(node: Node, shape: GraphShape, read_by: Sequence[Node]) -> Work:
     return Work(0.0, 0.0)
 
 
-def _contraction(node: Node, shape: GraphShape) -> Work:
+def _contraction(node: Node, shape: GraphShape, passing: Set[Node]) -> Work:
     domain = next((i.domain for i in node.inputs if i.domain is not Domain.GLOBAL), Domain.GLOBAL)
     count = rows(domain, shape)
     flops = float(count * iteration_space(node) * max(1, len(node.inputs) - 1))
     if domain is Domain.EDGE:
         # A row of a sparse operand has about one number for all the edges of a node.
         return Work(flops / max(1.0, shape.in_degree) if any(is_sparse(i) for i in node.inputs) else flops, 0.0)
-    moved = sum(rows(i.domain, shape) * i.type.numel for i in node.inputs) + rows(node.domain, shape) * node.type.numel
+    read = (i for i in node.inputs if i not in passing)
+    moved = sum(rows(i.domain, shape) * i.type.numel for i in read) + rows(node.domain, shape) * node.type.numel
     return Work(flops, FLOAT_BYTES * moved)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.plan import VIEWS, Kernel, Plan
+from gdsl.passes.tiles import Tile, tiled
 
 # Where a plan's values live, by domain: rows on the graph at hand.
 Rows = Mapping[Domain, int]
@@ -52,18 +53,31 @@ def size(node: Node, rows: Rows, float_bytes: int, index_bytes: int) -> int:
 
 
 def forecast(
-    plan: Plan, rows: Rows, threads: int, kept_edges: int, groups: int, float_bytes: int = 4, index_bytes: int = 4
+    plan: Plan,
+    rows: Rows,
+    threads: int,
+    kept_edges: int,
+    groups: int,
+    tile_bytes: int,
+    float_bytes: int = 4,
+    index_bytes: int = 4,
 ) -> Forecast:
     """The memory of a plan.
 
     kept_edges: edges of a row for which a thread keeps values between walks
     groups:     partial sums of a total
+    tile_bytes: room for wide values of a few rows; 0 where all rows run at once
     """
-    end = len(plan.steps)
-    last = {n: k for k, step in enumerate(plan.steps) for n in step.buffers} | dict.fromkeys(plan.program.nodes, end)
+    steps = tiled(plan) if tile_bytes else plan.steps
+    end = len(steps)
+    last = {n: k for k, step in enumerate(steps) for n in step.buffers} | dict.fromkeys(plan.program.nodes, end)
     tensors, scratch = [], []
-    for k, step in enumerate(plan.steps):
-        for node in step.outputs:
+    for k, unit in enumerate(steps):
+        step = unit.kernel if isinstance(unit, Tile) else unit
+        if isinstance(unit, Tile):
+            whole = sum(size(n, rows, float_bytes, index_bytes) for n in unit.inner)
+            scratch.append((k, "wide values of a few rows", min(whole, tile_bytes)))
+        for node in unit.outputs:
             # A view of a tensor is the tensor.
             bytes_ = 0 if node.op in VIEWS - {"cat"} else size(node, rows, float_bytes, index_bytes)
             tensors.append(Held(node, bytes_, k, last.get(node, k)))

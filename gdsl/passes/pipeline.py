@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from gdsl.ir import build
@@ -17,6 +17,7 @@ from gdsl.passes.options import Options
 from gdsl.passes.plan import LEAVES, VIEWS, Plan
 from gdsl.passes.reassociate import reassociate
 from gdsl.passes.rewrite import Fired, rewrite
+from gdsl.passes.tiles import streamed
 
 # What always helps, and what a program that is differentiated no more needs not keep.
 RULES = [*simplify.RULES, *algebra.RULES, *distribute.RULES, *hoist.RULES]
@@ -121,12 +122,16 @@ def _worth_reading(program: Program, raw: Sequence[Node], keep: frozenset[Node] 
     write; but where its derivative needs more than the operand, both would be held. Of a sum that the BLAS adds up only
     the whole is ever stored.
     """
+    forward = frozenset(walk(program.nodes))
     if keep is not None:
-        return _forward_values(program, raw, keep, options, frozenset())
+        return _forward_values(forward, raw, keep, options, frozenset())
     read_by = users(program.nodes)
+    if options.shape.device == "cpu" and options.choice("save") == "auto":
+        # What need not be whole is computed again where the backward needs it.
+        forward -= streamed(program.nodes, read_by)
     sums = frozenset(n for n in read_by if dense.absorbed(n, read_by, program.nodes))
-    found = _forward_values(program, raw, keep, options, sums)
-    others = _forward_values(program, raw, keep, options, sums | _dense_operands(program))
+    found = _forward_values(forward, raw, keep, options, sums)
+    others = _forward_values(forward, raw, keep, options, sums | (_dense_operands(program) & forward))
     return min(others, found, key=lambda nodes: sum(n.type.numel for n in nodes))
 
 
@@ -138,13 +143,16 @@ def _dense_operands(program: Program) -> frozenset[Node]:
 
 
 def _forward_values(
-    program: Program, raw: Sequence[Node], keep: frozenset[Node] | None, options: Options, stored: frozenset[Node]
+    forward: frozenset[Node],
+    raw: Sequence[Node],
+    keep: frozenset[Node] | None,
+    options: Options,
+    stored: frozenset[Node],
 ) -> list[Node]:
     """Nodes of the forward program, nearest to the gradients, that the backward should read rather than compute.
 
     ``stored`` lie in memory whether or not the backward reads them.
     """
-    forward = set(walk(program.nodes))
     found: dict[Node, None] = {}
     seen: set[Node] = set()
     stack = list(reversed(raw))
@@ -162,7 +170,7 @@ def _forward_values(
     return list(found)
 
 
-def worth_saving(node: Node, forward: set[Node], choice: str = "auto") -> bool:
+def worth_saving(node: Node, forward: Collection[Node], choice: str = "auto") -> bool:
     """Whether the forward pass should keep a value: per-node results of a walk over edges or of a dense product.
 
     Edge values are never kept; elementwise node values are cheaper to compute again than to hold. The winners of

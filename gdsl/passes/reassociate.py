@@ -36,7 +36,7 @@ class Term:
     edges:  one number or more an edge
     tables: global
     reduce: names of the summed dims
-    by:     an integer an edge that picks a place of a table's dim, and that dim
+    by:     integers of an edge that pick places of a table's dim, and that dim
     sign:   1 or -1
     """
 
@@ -48,7 +48,8 @@ class Term:
 
     @property
     def names(self) -> set[str]:
-        return {n for v in (*self.edges, *self.tables) for n in v.type.names}
+        picks = (self.by[0],) if self.by else ()
+        return {n for v in (*self.edges, *self.tables, *picks) for n in v.type.names}
 
     @property
     def factors(self) -> int:
@@ -161,15 +162,38 @@ def _reshaped(term: Term, old: Type, new: Type) -> Term | None:
 
 def _open_index(node: Node, terms: Terms, bases: bool) -> list[Term] | None:
     table, idx = node.inputs
-    if table.domain is not Domain.GLOBAL or idx.dims or idx.domain is not Domain.EDGE:
+    if idx.domain is not Domain.EDGE:
         return None
     dim = table.type.dim(node.attr("dim"))
+    if table.op == "gather":
+        term = _picked_row(table.inputs[0], table.attr("end"), idx, dim)
+        return None if term is None or not term.by else [term]
+    if table.domain is not Domain.GLOBAL:
+        return None
     if bases and table.op == "contract":
         holders = [i for i in table.inputs if dim.name in i.type.names]
         if len(holders) == 1 and len(table.inputs) > 1:
             picked = build.index(holders[0], idx, dim.name)
             return [Term((picked,), tuple(i for i in table.inputs if i is not holders[0]), table.attr("reduce"))]
     return [Term((), (table,), (), (idx, dim))]
+
+
+def _picked_row(h: Node, end: str, idx: Node, dim: Dim) -> Term | None:
+    """(w * (x @ W))[j][rel], read as w[j][rel] * (x[j] @ W[rel])."""
+    if dim.name not in h.type.names:
+        return _leaf(h if h.domain is Domain.GLOBAL else build.gather(h, end))
+    if h.domain is Domain.GLOBAL:
+        return Term((), (h,), (), (idx, dim))
+    if h.op == "transpose":
+        return _picked_row(h.inputs[0], end, idx, dim)
+    if h.op == "mul":
+        a, b = (_picked_row(i, end, idx, dim) for i in h.inputs)
+        return a.times(b) if a is not None and b is not None else None
+    per_row = [i for i in h.inputs if i.domain is not Domain.GLOBAL]
+    if h.op == "contract" and len(per_row) == 1 and len(h.inputs) > 1 and dim.name not in per_row[0].type.names:
+        tables = tuple(i for i in h.inputs if i is not per_row[0])
+        return Term((build.gather(per_row[0], end),), tables, h.attr("reduce"), (idx, dim))
+    return Term((build.index(build.gather(h, end), idx, dim.name),))
 
 
 _OPENED: dict[str, Callable[[Node, Terms, bool], list[Term] | None]] = {
@@ -208,13 +232,16 @@ def _sum(parts: Sequence[Node], like: Node) -> Node:
 
 def _aggregated(term: Term, node: Node) -> Node | None:
     """The sum over edges of a term: its edge values multiplied and summed, then its tables."""
+    by, dim = term.by or (None, None)
     in_tables = {n for t in term.tables for n in t.type.names}
-    inner = [n for n in term.reduce if n not in in_tables]
+    placed = set() if by is None else set(by.type.names)
+    inner = [n for n in term.reduce if n not in in_tables | placed]
     outer = [n for n in term.reduce if n in in_tables]
     product: Node = build.const(1.0)
     if term.edges:
         product = build.contract(term.edges, inner) if inner else _multiplied(term.edges)
-    by, dim = term.by or (None, None)
+    if not placed <= set(term.reduce) - in_tables or not placed <= set(product.type.names):
+        return None
     summed = build.segment(product, node.attr("end"), "sum", node.domain, by, dim)
     if summed.type.numel > MAX_ACCUMULATOR:
         return None
@@ -288,9 +315,8 @@ def matrix_an_edge(node: Node) -> Iterator[Node]:
     if {n for v in (*tables, *divisors) for n in v.type.names} & set(by.type.names):
         return
     for divisor in divisors:
-        at_edge = build.gather(divisor, end)
-        e = e / (build.index(at_edge, by, dim) if dim in divisor.type.names else at_edge)
-    picked = [build.index(t, by, dim) if dim in t.type.names else t for t in tables]
+        e = e / _picked(build.gather(divisor, end), by, dim)
+    picked = [_picked(t, by, dim) for t in tables]
     left = [*(n for n in reduce if n != dim), *by.type.names]
     yield build.segment(build.contract([e, *picked], left, order=node.type.names), end, "sum", node.domain)
 
@@ -343,6 +369,35 @@ def weight_gradient_by_nodes(node: Node) -> Iterator[Node]:
         yield build.contract([row, summed, *tables], reduce, total=True, order=node.type.names)
 
 
+def total_at_the_other_end(node: Node) -> Iterator[Node]:
+    """total(d * sum@i(x[j], by rel)) --> total(x * sum@j(d[i], by rel)), where these sums are there anyway"""
+    if node.op != "contract" or not node.attr("total") or node.attr("reduce") or len(node.inputs) != 2:
+        return
+    for sums, d in (node.inputs, node.inputs[::-1]):
+        summed, tables, divisors, _ = _taken_apart(sums)
+        plain = summed.op == "segment" and summed.attr("reducer") == "sum" and summed.attr("end") != "g"
+        if not plain or len(summed.inputs) != 2 or tables or d.domain is not summed.domain:
+            continue
+        (e, by), dim, end = summed.inputs, summed.dims[0], summed.attr("end")
+        factors = e.inputs if e.op == "mul" else (e,)
+        for x in (f for f in factors if f.op == "gather" and f.dims and f.attr("end") != end):
+            value = _multiplied([build.gather(d, end), *(f for f in factors if f is not x)])
+            for divisor in divisors:
+                value = value * _picked(build.gather(1.0 / divisor, end), by, dim.name)
+            row = finite_without_edges(x.inputs[0], x.attr("end"))
+            clash = set(value.type.names) & {dim.name, *row.type.names}
+            if clash or not set(by.dims) <= set(value.dims):
+                continue
+            back = build.segment(value, x.attr("end"), "sum", row.domain, by, dim)
+            if back.type.numel <= MAX_ACCUMULATOR:
+                yield build.contract([row, back], (), total=True, order=node.type.names)
+
+
+def _picked(value: Node, idx: Node, dim: str) -> Node:
+    """The place of a dim that an edge names, where the value has that dim."""
+    return build.index(value, idx, dim) if dim in value.type.names else value
+
+
 def total_by_nodes(node: Node) -> Iterator[Node]:
     """total(d) --> total(sum@i(d)), where the sum at nodes is there anyway"""
     if node.op != "contract" or not node.attr("total") or node.attr("reduce"):
@@ -362,6 +417,7 @@ PROPOSALS: list[Proposal] = [
     matrix_an_edge,
     weight_gradient_by_nodes,
     total_by_nodes,
+    total_at_the_other_end,
 ]
 
 _PRODUCT_FIRST: set[Proposal] = {transform_first, product_before_index, matrix_an_edge}
@@ -374,7 +430,7 @@ _FORCED: dict[tuple[str, str], tuple[set[Proposal], set[Proposal]]] = {
     ("aggregate", "first"): ({aggregate_first}, _PRODUCT_FIRST),
     ("aggregate", "last"): (_PRODUCT_FIRST, {aggregate_first}),
     ("weight_gradient", "nodes"): ({weight_gradient_by_nodes}, set()),
-    ("weight_gradient", "edges"): (set(), {weight_gradient_by_nodes, total_by_nodes}),
+    ("weight_gradient", "edges"): (set(), {weight_gradient_by_nodes, total_by_nodes, total_at_the_other_end}),
 }
 
 

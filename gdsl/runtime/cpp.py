@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,6 +27,9 @@ from gdsl.runtime.schedule import HUB_EDGES
 # Partial sums of a total take at most about this many numbers, yet never fewer groups than feed the threads.
 TOTAL_NUMBERS = 1 << 22
 LEAST_GROUPS = 8
+
+# Blocks of the rows of a tile: enough for the threads to end together.
+TILE_BLOCKS = 64
 
 NOTHING: Mapping[Node, Tensor] = {}
 
@@ -76,35 +80,64 @@ class CppLaunch:
     def __call__(self, reads: list[Tensor], writes: list[Tensor], groups: int, frame: Frame) -> Mapping[Node, Tensor]:
         order = self.order(frame)
         if groups:
-            threads = min(torch.get_num_threads(), groups)
-            fixed = (order.blocks, order.rowptr, order.index, order.edge) if self.kernel.end else (order.blocks,)
-            pointers = [t.data_ptr() for t in fixed]
-            pointers += [t.data_ptr() for t in reads]
-            pointers += [t.data_ptr() for t in writes]
-            most = min(order.max_degree, HUB_EDGES)
-            if self.kept:
-                scratch = torch.empty(threads * self.kept * (most + 1), dtype=self.storage.dtype)
-                pointers.append(scratch.data_ptr())
-            self.function(order.num_blocks, groups, threads, most, *pointers)
-        return self.run_hubs(order, reads, writes) if order.has_hubs and self.kernel.phases else NOTHING
+            pointers = [t.data_ptr() for t in (*reads, *writes)]
+            self._run(order, order.blocks.data_ptr(), order.num_blocks, groups, pointers)
+        return self.hubs_totals(order, reads, writes) if order.has_hubs and self.kernel.phases else NOTHING
 
-    def run_hubs(self, order: Order, reads: list[Tensor], writes: list[Tensor]) -> dict[Node, Tensor]:
+    def by_rows(
+        self, reads: list[Tensor], writes: list[Tensor], inner: Sequence[bool], frame: Frame
+    ) -> Iterator[tuple[int, int]]:
+        """Fill the tensors some rows at a time: see :class:`gdsl.runtime.execute.Launch`."""
+        order = self.order(frame)
+        count, hub_rows = len(order.rowptr) - 1, order.hubs.tolist()
+        rows = min(len(w) for w, passing in zip(writes, inner, strict=True) if passing)
+        for first in range(0, count, rows):
+            last = min(first + rows, count)
+            parts = min(TILE_BLOCKS, last - first)
+            blocks = first + torch.arange(parts + 1) * (last - first) // parts
+            pointers = [t.data_ptr() for t in reads]
+            # A kernel writes row i at i times its width: where the room for row 0 would be.
+            pointers += [
+                w.data_ptr() - (first * w[0].numel() * w.itemsize if passing else 0)
+                for w, passing in zip(writes, inner, strict=True)
+            ]
+            self._run(order, blocks.data_ptr(), parts, parts, pointers)
+            here = range(bisect_left(hub_rows, first), bisect_left(hub_rows, last))
+            if here:
+                self._run_hubs(order, here, pointers)
+            yield first, last
+
+    def _run(self, order: Order, blocks: int, num_blocks: int, groups: int, pointers: list[int]) -> None:
+        """The function on some blocks of rows. ``pointers`` are what it reads and writes."""
+        threads = min(torch.get_num_threads(), groups)
+        fixed = (order.rowptr, order.index, order.edge) if self.kernel.end else ()
+        most = min(order.max_degree, HUB_EDGES)
+        more = [torch.empty(threads * self.kept * (most + 1), dtype=self.storage.dtype)] if self.kept else []
+        ends = [t.data_ptr() for t in fixed]
+        self.function(num_blocks, groups, threads, most, blocks, *ends, *pointers, *(t.data_ptr() for t in more))
+
+    def hubs_totals(self, order: Order, reads: list[Tensor], writes: list[Tensor]) -> dict[Node, Tensor]:
         """Compute the rows that the kernel left out, and what they add to the totals."""
         slots, totals = int(order.chunks[-1]), set(self.kernel.all_totals)
         more = {
             o: torch.zeros((slots, *o.type.shape), dtype=self.storage.of(o)) for o in self.kernel.outputs if o in totals
         }
         results = [more.get(o, t) for o, t in zip(self.kernel.outputs, writes, strict=True)]
+        self._run_hubs(order, range(len(order.hubs)), [t.data_ptr() for t in (*reads, *results)])
+        return {node: value.sum(0) for node, value in more.items()}
+
+    def _run_hubs(self, order: Order, hubs: range, pointers: list[int]) -> None:
+        """The function for hubs on some of them."""
         longest = int(order.chunks.diff().max())
-        parts = []
-        for node, best in partials(self.kernel):
-            parts.append(torch.empty((longest, *node.type.shape), dtype=self.storage.of_part(node, best)))
+        parts = [
+            torch.empty((longest, *node.type.shape), dtype=self.storage.of_part(node, best))
+            for node, best in partials(self.kernel)
+        ]
         function = getattr(self.hubs.library, hub_name(self.kernel))
         function.restype = None
-        tensors = (order.hubs, order.chunks, order.rowptr, order.index, order.edge, *reads, *results, *parts)
-        pointers = [ctypes.c_void_p(t.data_ptr()) for t in tensors]
-        function(ctypes.c_int64(len(order.hubs)), ctypes.c_int(torch.get_num_threads()), *pointers)
-        return {node: value.sum(0) for node, value in more.items()}
+        fixed = (order.hubs[hubs.start :], order.chunks[hubs.start :], order.rowptr, order.index, order.edge)
+        given = [*(t.data_ptr() for t in fixed), *pointers, *(t.data_ptr() for t in parts)]
+        function(ctypes.c_int64(len(hubs)), ctypes.c_int(torch.get_num_threads()), *map(ctypes.c_void_p, given))
 
 
 def _bind(kernel: Kernel, library: ctypes.CDLL, storage: Storage, hubs: _Hubs) -> CppLaunch:

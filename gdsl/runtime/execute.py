@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Protocol
@@ -16,7 +16,8 @@ from gdsl.codegen.storage import packed_buffers
 from gdsl.codegen.values import c_type
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain, Kind
-from gdsl.passes.plan import Kernel, Plan, TorchStep
+from gdsl.passes.plan import Kernel, Plan, Step, TorchStep
+from gdsl.passes.tiles import Tile, tiled
 from gdsl.runtime.dense import Product, matrix_product, sum_of_products, view
 
 # The C++ names of what kernels compute with and count in.
@@ -96,6 +97,15 @@ class Launch(Protocol):
         """Fill the tensors of ``writes``. Returns what is to be added to totals besides the partial sums."""
         ...
 
+    def by_rows(
+        self, reads: list[Tensor], writes: list[Tensor], inner: Sequence[bool], frame: Frame
+    ) -> Iterator[tuple[int, int]] | None:
+        """Fill the tensors of ``writes`` some rows at a time, where that can be done: yields (first, last) after each.
+
+        An ``inner`` tensor has room for some rows, which the next ones replace.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class _Write:
@@ -114,6 +124,15 @@ class _Call:
     launch: Launch
     reads: tuple[tuple[Node, torch.dtype], ...]
     writes: tuple[_Write, ...]
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A kernel and products of what it stores, in turns."""
+
+    call: _Call
+    products: tuple[_Torch, ...]
+    inner: frozenset[Node]
 
 
 @dataclass(frozen=True)
@@ -136,14 +155,23 @@ class KernelPlan:
         self.plan, self.storage = plan, storage_of(plan, dtype, index_dtype, visible)
         launches = import_module(BACKENDS[backend]).bind(plan, self.storage) if plan.kernels else {}
         written = {o for k in plan.kernels for o in k.outputs}
+        # Halves are turned into whole numbers between steps, all rows at once.
+        steps: list[Step | Tile] = tiled(plan) if self.storage.stored is self.storage.dtype else list(plan.steps)
         self.steps = [
-            _torch_step(s, written) if isinstance(s, TorchStep) else _call(s, launches[s], self.storage)
-            for s in plan.steps
+            _torch_step(s, written)
+            if isinstance(s, TorchStep)
+            else _call(s, launches[s], self.storage)
+            if isinstance(s, Kernel)
+            else _Tile(
+                _call(s.kernel, launches[s.kernel], self.storage),
+                tuple(_torch_step(p, written) for p in s.products),
+                s.inner,
+            )
+            for s in steps
         ]
-        self.releases = _last_uses(plan)
-        written |= {
-            s.step.node for s in self.steps if isinstance(s, _Torch) and s.product and s.step.node.op != "reshape"
-        }
+        self.releases = _last_uses(steps, plan.program.nodes)
+        made = [p for s in self.steps for p in (s.products if isinstance(s, _Tile) else (s,))]
+        written |= {p.step.node for p in made if isinstance(p, _Torch) and p.product and p.step.node.op != "reshape"}
         self.outputs = tuple((o, o in written) for o in plan.program.nodes)
 
     def run(self, values: Mapping[Node, Tensor], frame: Frame) -> list[Tensor]:
@@ -161,6 +189,8 @@ class KernelPlan:
                 made, node = _evaluate(step, args, frame), step.step.node
                 narrow = half and made.dtype is storage.dtype and node.domain is not Domain.GLOBAL
                 memory[node] = made.to(storage.stored) if narrow else made
+            elif isinstance(step, _Tile):
+                _run_tile(step, memory, frame)
             else:
                 _launch(step, memory, frame)
             for node in dead:
@@ -208,14 +238,13 @@ def _fetch(node: Node, memory: dict[Node, Tensor], frame: Frame) -> Tensor:
     return value
 
 
-def _last_uses(plan: Plan) -> list[tuple[Node, ...]]:
+def _last_uses(steps: Sequence[Step | Tile], outputs: Sequence[Node]) -> list[tuple[Node, ...]]:
     """After each step, the values that no later step reads."""
-    outputs = set(plan.program.nodes)
     last: dict[Node, int] = {}
-    for k, step in enumerate(plan.steps):
+    for k, step in enumerate(steps):
         for node in step.buffers:
             last[node] = k
-    return [tuple(n for n, at in last.items() if at == k and n not in outputs) for k in range(len(plan.steps))]
+    return [tuple(n for n, at in last.items() if at == k and n not in outputs) for k in range(len(steps))]
 
 
 def _launch(call: _Call, memory: dict[Node, Tensor], frame: Frame) -> None:
@@ -228,6 +257,48 @@ def _launch(call: _Call, memory: dict[Node, Tensor], frame: Frame) -> None:
         memory[w.node] = value if w.domain is not None or groups == 1 else value.sum(0)
         if w.node in more:
             memory[w.node] += more[w.node]
+
+
+# Room for the wide values of a tile's rows: a part of the cache that cores share.
+TILE_BYTES = 1 << 22
+
+
+def _run_tile(tile: _Tile, memory: dict[Node, Tensor], frame: Frame) -> None:
+    call, inner = tile.call, [w.node in tile.inner for w in tile.call.writes]
+    width = sum(w.node.type.numel * w.dtype.itemsize for w in call.writes if w.node in tile.inner)
+    count, rows = frame.rows(next(iter(tile.inner)).domain), max(1, TILE_BYTES // width)
+    parts = None
+    if rows < count:
+        reads = [_as_stored(_fetch(node, memory, frame), dtype) for node, dtype in call.reads]
+        shapes = [(rows, *w.shape) if w.node in tile.inner else _shape(w, 1, frame) for w in call.writes]
+        writes = [torch.empty(s, dtype=w.dtype, device=frame.device) for s, w in zip(shapes, call.writes, strict=True)]
+        parts = call.launch.by_rows(reads, writes, inner, frame)
+    if parts is None:
+        _launch(call, memory, frame)
+        for p in tile.products:
+            memory[p.step.node] = _evaluate(p, [_fetch(i, memory, frame) for i in p.reads], frame)
+        return
+    held = memory | {w.node: value for w, value in zip(call.writes, writes, strict=True)}
+    read = dict.fromkeys(i for p in tile.products for i in p.reads)
+    args = {i: held[i] if i in tile.inner else reference.full(_fetch(i, held, frame), i.type, frame) for i in read}
+    for first, last in parts:
+        here = {i: slice(last - first) if i in tile.inner else slice(first, last) for i in read}
+        some = {i: a if i.domain is Domain.GLOBAL else a[here[i]] for i, a in args.items()}
+        for p in tile.products:
+            assert p.product is not None
+            _collect(held, p.step.node, p.product([some[i] for i in p.reads]), slice(first, last), count)
+    results = (*(w.node for w in call.writes if w.node not in tile.inner), *(p.step.node for p in tile.products))
+    memory |= {node: held[node] for node in results}
+
+
+def _collect(memory: dict[Node, Tensor], node: Node, made: Tensor, rows: slice, count: int) -> None:
+    """What the product of some rows is: these rows of the result, or a term of a sum over all."""
+    if node.domain is Domain.GLOBAL:
+        memory[node] = made if node not in memory else memory[node].add_(made)
+        return
+    if node not in memory:
+        memory[node] = made.new_empty((count, *made.shape[1:]))
+    memory[node][rows] = made
 
 
 def _shape(write: _Write, groups: int, frame: Frame) -> tuple[int, ...]:

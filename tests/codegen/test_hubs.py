@@ -14,9 +14,11 @@ from gdsl.ir.program import Program
 from gdsl.ir.types import Dim
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import lower, optimise
+from gdsl.passes.tiles import Tile, tiled
+from gdsl.runtime import execute
 from gdsl.runtime.schedule import CHUNK_EDGES, HUB_EDGES
 from tests.codegen.test_products import edge_mlp, outer, softmax_mlp
-from tests.ir.drive import A, E, N, assert_same, expected, frame, gradients, integer, load, program, runner, tensors
+from tests.ir.drive import A, E, G, N, assert_same, expected, frame, gradients, integer, load, program, runner, tensors
 
 
 def hub_frame(dtype: torch.dtype = torch.float64) -> Frame:
@@ -89,6 +91,19 @@ def test_the_same_bits_for_any_number_of_threads(name: str) -> None:
     torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(a, c) for a, c in zip(results[0], other, strict=True))
+
+
+def test_wide_sums_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hubs at both ends, in tiles of nine rows: each is walked in its own tile."""
+    monkeypatch.setattr(execute, "TILE_BYTES", 9 * 8 * 8 * 32)
+    kinds, f, o = Dim("kinds", 8), Dim("f", 32), Dim("o", 32)
+    summed = b.segment(b.gather(load("x", N, f), "j"), "i", "sum", N, integer("rel", E, 8), kinds)
+    p, at = optimise(program(b.contract([summed, load("w", G, kinds, f, o)], ["kinds", "f"]), name="wide")), hub_frame()
+    values = tensors(p, at)
+    found, wanted = runner(p, "cpp")(values, at), expected(p, values, at)
+    assert [type(s) for s in tiled(lower(p, Options()))] == [Tile]
+    assert_same(found, wanted, 1e-9)
+    assert_same(gradients(found, values), gradients(wanted, values), 1e-8)
 
 
 def test_the_graph_lists_its_hubs() -> None:

@@ -41,7 +41,8 @@ x, e, k, t = load("x", N, A), load("e", E, A), load("k", E, C), load("t", E)
 w, cube, table, rel = load("w", G, A, B), load("w", G, C, A, B), load("w", G, R, A, B), integer("rel", E, 3)
 comp, bases = load("comp", G, R, C), load("bases", G, C, A, B)
 xi, xj = b.gather(x, "i"), b.gather(x, "j")
-counts = load("counts", N, R)
+counts, at = load("counts", N, R), integer("at", E, 3, C)
+at_least_one = b.elementwise("maximum", counts, 1.0)
 
 
 def _sum(value: Node, end: str = "i") -> Node:
@@ -82,6 +83,25 @@ CASES: list[tuple[Proposal, Node, str, list[str]]] = [
         "sum@i(sum[a](x[j] * sum[c](comp * bases)[rel]))",
         ["sum[c, a](sum@i(x[j] * comp[rel]) * bases)", "sum[r, a](sum@i(x[j], by rel) * sum[c](comp * bases))"],
     ),
+    (
+        reassociate.aggregate_first,
+        _sum(b.contract([k, b.contract([xj, b.index(table, at, "r")], ["a"])], ["c"])),
+        "sum@i(sum[c](k * sum[a](x[j] * w[at])))",
+        ["sum[r, a](sum@i(k * x[j], by at) * w)"] * 2,
+    ),
+    (
+        reassociate.aggregate_first,
+        _sum(b.index(b.gather(b.matmul(x, table) * counts, "j"), rel, "r")),
+        "sum@i((sum[a](x * w) * counts)[j][rel])",
+        ["sum[r, a](sum@i(x[j] * counts[j][rel], by rel) * w)"] * 2,
+    ),
+    # The places are not all summed over, or not all have a number.
+    (
+        reassociate.aggregate_first,
+        _sum(b.contract([xj, b.index(table, at, "r")], ["a"])),
+        "sum@i(sum[a](x[j] * w[at]))",
+        [],
+    ),
     (reassociate.aggregate_first, _sum(e * t), "sum@i(e * t)", []),
     (reassociate.aggregate_first, b.segment(b.matmul(e, w), "i", "max", N), "max@i(sum[a](e * w))", []),
     (
@@ -111,20 +131,20 @@ CASES: list[tuple[Proposal, Node, str, list[str]]] = [
     ),
     (
         reassociate.matrix_an_edge,
-        b.contract([b.segment(xj, "i", "sum", N, rel, R) / b.elementwise("maximum", counts, 1.0), table], ["r", "a"]),
+        b.contract([b.segment(xj, "i", "sum", N, rel, R) / at_least_one, table], ["r", "a"]),
         "sum[r, a]((sum@i(x[j], by rel) / maximum(counts, 1)) * w)",
         ["sum@i(sum[a]((x[j] / maximum(counts, 1)[i][rel]) * w[rel]))"],
     ),
     (
         reassociate.matrix_an_edge,
-        b.contract([b.segment(e * k, "i", "sum", N, integer("at", E, 3, C), R), table], ["r", "a"]),
+        b.contract([b.segment(e * k, "i", "sum", N, at, R), table], ["r", "a"]),
         "sum[r, a](sum@i(e * k, by at) * w)",
         ["sum@i(sum[c, a]((e * k) * w[at]))"],
     ),
     (
         reassociate.matrix_an_edge,
         b.contract(
-            [b.contract([b.segment(xj, "i", "sum", N, rel, R), table], ["a"]) / b.elementwise("maximum", counts, 1.0)],
+            [b.contract([b.segment(xj, "i", "sum", N, rel, R), table], ["a"]) / at_least_one],
             ["r"],
         ),
         "sum[r](sum[a](sum@i(x[j], by rel) * w) / maximum(counts, 1))",
@@ -160,6 +180,27 @@ CASES: list[tuple[Proposal, Node, str, list[str]]] = [
         b.contract([xi, t, load("d", E, B)], total=True),
         "total(x[i] * t * d)",
         ["total(x * sum@i(t * d))"],
+    ),
+    (
+        reassociate.total_at_the_other_end,
+        b.contract(
+            [load("d", N, B), b.segment(xj * t, "i", "sum", N, rel, R) / at_least_one],
+            total=True,
+        ),
+        "total(d * (sum@i(x[j] * t, by rel) / maximum(counts, 1)))",
+        ["total(x * sum@j(d[i] * t * (1 / maximum(counts, 1))[i][rel], by rel))"],
+    ),
+    (
+        reassociate.total_at_the_other_end,
+        b.contract([b.segment(xj * k, "i", "sum", N, at, R), load("d", N, B)], total=True),
+        "total(sum@i(x[j] * k, by at) * d)",
+        ["total(x * sum@j(d[i] * k, by at))"],
+    ),
+    (
+        reassociate.total_at_the_other_end,
+        b.contract([b.segment(xi * t, "i", "sum", N, rel, R), load("d", N, B)], total=True),
+        "total(sum@i(x[i] * t, by rel) * d)",
+        [],
     ),
     (reassociate.total_by_nodes, b.total(e * xi), "total(e * x[i])", ["total(sum@i(e * x[i]))"]),
 ]

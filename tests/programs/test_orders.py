@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import gdsl
-from gdsl.passes import layout, reassociate
+from gdsl.passes import dense, fuse, layout, reassociate, tiles
+from gdsl.runtime import cpp, execute
 from tests.programs import harness
+from tests.programs.test_programs import NAMES
 
 WITH_MATRICES = ["GCN", "SAGE_mean", "NNConv", "GMMConv", "RGCN", "RGCN_bases", "FiLM", "SplineConv", "HGT"]
 # Sums of outer products by an integer of an edge, by several, and by an integer of a node.
@@ -27,6 +31,30 @@ def test_products_before_or_after_sums(name: str, order: str, backend: str) -> N
     made = harness.layer(name, backend)
     made.choose(aggregate=order)
     _agrees(made, name)
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Every value of nodes that only products read is made one or two rows at a time. Returns how many tiles ran."""
+    for module in (dense, fuse, tiles):
+        monkeypatch.setattr(module, "DENSE_INTENSITY", 0)
+    monkeypatch.setattr(tiles, "LEAST_WIDTH", 1)
+    monkeypatch.setattr(execute, "TILE_BYTES", 128)
+    by_rows, seen = cpp.CppLaunch.by_rows, []
+
+    def counted(self: cpp.CppLaunch, *given: Any) -> Any:
+        for part in by_rows(self, *given):
+            seen.append(part[1])
+            yield part
+
+    monkeypatch.setattr(cpp.CppLaunch, "by_rows", counted)
+    return seen
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_few_rows_at_a_time(name: str, small_tiles: list[int]) -> None:
+    _agrees(harness.layer(name, "cpp"), name)
+    assert small_tiles or name not in ("RGCN", "SAGE_mean")
 
 
 @pytest.mark.parametrize("backend", ["cpp", "triton"])
