@@ -180,15 +180,25 @@ def _open_index(node: Node, terms: Terms, bases: bool) -> list[Term] | None:
 
 def _picked_row(h: Node, end: str, idx: Node, dim: Dim) -> Term | None:
     """(w * (x @ W))[j][rel], read as w[j][rel] * (x[j] @ W[rel])."""
-    if dim.name not in h.type.names:
-        return _leaf(h if h.domain is Domain.GLOBAL else build.gather(h, end))
+    term: Term | None = Term(())
+    left = [h]
+    while left and term is not None and term.factors < MAX_FACTORS:
+        factor = left.pop()
+        if factor.op == "transpose":
+            left.append(factor.inputs[0])
+        elif factor.op == "mul" and factor.domain is not Domain.GLOBAL:
+            left += reversed(factor.inputs)
+        else:
+            term = term.times(_picked_factor(factor, end, idx, dim))
+    return None if left else term
+
+
+def _picked_factor(h: Node, end: str, idx: Node, dim: Dim) -> Term:
+    picks = dim.name in h.type.names
     if h.domain is Domain.GLOBAL:
-        return Term((), (h,), (), (idx, dim))
-    if h.op == "transpose":
-        return _picked_row(h.inputs[0], end, idx, dim)
-    if h.op == "mul":
-        a, b = (_picked_row(i, end, idx, dim) for i in h.inputs)
-        return a.times(b) if a is not None and b is not None else None
+        return Term((), (h,), (), (idx, dim)) if picks else _leaf(h)
+    if not picks:
+        return _leaf(build.gather(h, end))
     per_row = [i for i in h.inputs if i.domain is not Domain.GLOBAL]
     if h.op == "contract" and len(per_row) == 1 and len(h.inputs) > 1 and dim.name not in per_row[0].type.names:
         tables = tuple(i for i in h.inputs if i is not per_row[0])

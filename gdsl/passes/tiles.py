@@ -42,23 +42,24 @@ class Tile:
         return (*whole, *(o for p in self.products for o in p.outputs))
 
 
-def is_streamed(node: Node, read_by: Mapping[Node, Sequence[Node]]) -> bool:
-    """Whether sums at nodes, with what is computed of each, are wide and go into products of matrices alone."""
-    if node.type.numel < LEAST_WIDTH or node.domain not in ROWS or not read_by[node]:
-        return False
-    through = [u for u in read_by[node] if u.op in ELEMENTWISE and u.type == node.type]
-    into = [u for u in read_by[node] if u not in through]
-    return all(is_product(u, node) for u in into) and all(is_streamed(u, read_by) for u in through)
-
-
 def streamed(outputs: Collection[Node], read_by: Mapping[Node, Sequence[Node]]) -> frozenset[Node]:
-    """The values that need not be whole: sums over edges and what is computed of each row of them."""
+    """The values that need not be whole: wide sums over edges, and what is computed of each row of them, that go into
+    products of matrices alone. ``read_by`` has operands first, as :func:`gdsl.ir.node.users` gives it."""
+    fits: set[Node] = set()
+    for node in reversed(list(read_by)):
+        if node.type.numel < LEAST_WIDTH or node.domain not in ROWS or node in outputs:
+            continue
+        if all(u in fits if _is_of_each_row(u, node) else is_product(u, node) for u in read_by[node]):
+            fits.add(node)
     found: dict[Node, None] = {}
     for node in read_by:
-        above = node in found
-        if node not in outputs and (above or node.op == "segment") and is_streamed(node, read_by):
-            found |= dict.fromkeys([node, *(u for u in read_by[node] if u.op in ELEMENTWISE)])
-    return frozenset(n for n in found if n not in outputs)
+        if node in fits and (node.op == "segment" or any(i in found and _is_of_each_row(node, i) for i in node.inputs)):
+            found[node] = None
+    return frozenset(found)
+
+
+def _is_of_each_row(node: Node, operand: Node) -> bool:
+    return node.op in ELEMENTWISE and node.type == operand.type
 
 
 def is_product(node: Node, operand: Node) -> bool:

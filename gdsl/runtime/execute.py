@@ -277,6 +277,8 @@ def _run_tile(tile: _Tile, memory: dict[Node, Tensor], frame: Frame) -> None:
         _launch(call, memory, frame)
         for p in tile.products:
             memory[p.step.node] = _evaluate(p, [_fetch(i, memory, frame) for i in p.reads], frame)
+        for node in tile.inner:
+            del memory[node]
         return
     held = memory | {w.node: value for w, value in zip(call.writes, writes, strict=True)}
     read = dict.fromkeys(i for p in tile.products for i in p.reads)
