@@ -144,7 +144,7 @@ def test_instructions(repository: Path, tmp_path: Path) -> None:
 
 def test_the_page_has_a_place_for_every_table(repository: Path) -> None:
     page = (repository / "docs" / "performance.md").read_text()
-    for name in (*PLACES, "layers-github", "layers-molecules", "shares"):
+    for name in (*PLACES, "layers-github", "layers-molecules", "layers-knowledge", "shares"):
         assert page.index(f"<!-- begin {name} -->") < page.index(f"<!-- end {name} -->")
 
 
