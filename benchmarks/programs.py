@@ -297,24 +297,16 @@ layer SplineConv(in_channels, out_channels, dim, kernel_size, degree = 1) {
 """
 
 RGCN = """
-layer RGCNConv(in_channels, out_channels, num_relations, num_bases) {
-    param bases[num_bases, in_channels, out_channels] ~ glorot
-    param comp[num_relations, num_bases]              ~ glorot
-    param root[in_channels, out_channels]             ~ glorot
-    param bias[out_channels]                          ~ zeros
-    node x[in_channels]
-    edge rel: int(num_relations)
-
-    aggregate a = mean(x[j]) by rel
-    update    y = sum[num_relations](a @ (comp @ bases)) + x @ root + bias
-}
-"""
-
-RGCN_FULL = """
-layer RGCNConv(in_channels, out_channels, num_relations) {
-    param weight[num_relations, in_channels, out_channels] ~ glorot
-    param root[in_channels, out_channels]                  ~ glorot
-    param bias[out_channels]                               ~ zeros
+layer RGCNConv(in_channels, out_channels, num_relations, num_bases = none) {
+    if num_bases != none {
+        param bases[num_bases, in_channels, out_channels] ~ glorot
+        param comp[num_relations, num_bases]              ~ glorot
+        weight = comp @ bases
+    } else {
+        param weight[num_relations, in_channels, out_channels] ~ glorot
+    }
+    param root[in_channels, out_channels]                 ~ glorot
+    param bias[out_channels]                              ~ zeros
     node x[in_channels]
     edge rel: int(num_relations)
 
@@ -538,28 +530,14 @@ def _spline(f: int, dim: int = 2, kernel_size: int = 5) -> Layer:
     )
 
 
-def _rgcn_full(f: int, relations: int) -> Layer:
-    """RGCN with a matrix of its own for each relation."""
-    return Layer(
-        RGCN_FULL,
-        {"in_channels": f, "out_channels": f, "num_relations": relations},
-        {
-            "weight": Weight((relations, f, f), "weight"),
-            "root": Weight((f, f), "root"),
-            "bias": Weight((f,), "bias"),
-        },
-        Peer("RGCNConv", (f, f, relations)),
-        extras={"rel": Extra("edge", (), "edge_type", bound=relations)},
-    )
-
-
-def _rgcn(f: int, relations: int = 8, bases: int = 4) -> Layer:
+def _rgcn(f: int, relations: int = 8, bases: int | None = 4) -> Layer:
+    """Each relation's matrix is a mix of bases, or its own where there are none."""
+    mixed = {"bases": Weight((bases or 0, f, f), "weight"), "comp": Weight((relations, bases or 0), "comp")}
     return Layer(
         RGCN,
         {"in_channels": f, "out_channels": f, "num_relations": relations, "num_bases": bases},
         {
-            "bases": Weight((bases, f, f), "weight"),
-            "comp": Weight((relations, bases), "comp"),
+            **(mixed if bases else {"weight": Weight((relations, f, f), "weight")}),
             "root": Weight((f, f), "root"),
             "bias": Weight((f,), "bias"),
         },
@@ -608,5 +586,5 @@ LAYERS = {
     "PNA": _pna,
 }
 # Measured on request only: torch_geometric holds a result for each relation, gigabytes on a large graph.
-ON_REQUEST = {"RGCN-474": lambda f: _rgcn_full(f, 474)}
+ON_REQUEST = {"RGCN-474": lambda f: _rgcn(f, 474, None)}
 ALL = {**LAYERS, **ON_REQUEST}

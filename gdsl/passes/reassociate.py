@@ -128,14 +128,19 @@ def _open_sum(node: Node, terms: Terms, bases: bool) -> list[Term] | None:
 
 def _open_gather(node: Node, terms: Terms, bases: bool) -> list[Term] | None:
     """(x @ W)[j], read as x[j] @ W."""
-    h = node.inputs[0]
+    term = _product_of_rows(node.inputs[0], node.attr("end"))
+    return None if term is None else [term]
+
+
+def _product_of_rows(h: Node, end: str) -> Term | None:
+    """(x @ W)[j], where h is x @ W."""
     if h.op != "contract" or h.attr("total"):
         return None
     per_row = [i for i in h.inputs if i.domain is not Domain.GLOBAL]
     if len(per_row) != 1 or len(h.inputs) < 2:
         return None
     tables = tuple(i for i in h.inputs if i is not per_row[0])
-    return [Term((build.gather(per_row[0], node.attr("end")),), tables, h.attr("reduce"))]
+    return Term((build.gather(per_row[0], end),), tables, h.attr("reduce"))
 
 
 def _open_view(node: Node, terms: Terms, bases: bool) -> list[Term] | None:
@@ -199,10 +204,9 @@ def _picked_factor(h: Node, end: str, idx: Node, dim: Dim) -> Term:
         return Term((), (h,), (), (idx, dim)) if picks else _leaf(h)
     if not picks:
         return _leaf(build.gather(h, end))
-    per_row = [i for i in h.inputs if i.domain is not Domain.GLOBAL]
-    if h.op == "contract" and len(per_row) == 1 and len(h.inputs) > 1 and dim.name not in per_row[0].type.names:
-        tables = tuple(i for i in h.inputs if i is not per_row[0])
-        return Term((build.gather(per_row[0], end),), tables, h.attr("reduce"), (idx, dim))
+    product = _product_of_rows(h, end)
+    if product is not None and dim.name not in product.edges[0].type.names:
+        return replace(product, by=(idx, dim))
     return Term((build.index(build.gather(h, end), idx, dim.name),))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.types import Domain
-from gdsl.passes.dense import DENSE_INTENSITY, ROWS, is_dense, is_sum_of_products, iteration_space, rows_and_matrix
+from gdsl.passes.dense import DENSE_INTENSITY, ROWS, is_dense, iteration_space, rows_and_matrix
 from gdsl.passes.plan import Kernel, Plan, Step, TorchStep
 
 # Narrower values lie in the cache of a processor whole, on all but large graphs.
@@ -80,12 +80,9 @@ def tiled(plan: Plan) -> list[Step | Tile]:
     for kernel in plan.kernels:
         tile = _tile(kernel, steps, set(plan.program.nodes))
         if tile is not None:
-            last = max(steps.index(p) for p in tile.products)
-            steps = (
-                [s for s in steps[: last + 1] if s is not kernel and s not in tile.products]
-                + [tile]
-                + steps[last + 1 :]
-            )
+            after = max(steps.index(p) for p in tile.products) + 1
+            before = [s for s in steps[:after] if s is not kernel and s not in tile.products]
+            steps = [*before, tile, *steps[after:]]
     return steps
 
 
@@ -95,9 +92,10 @@ def _tile(kernel: Kernel, steps: Sequence[Step | Tile], outputs: set[Node]) -> T
     inner: set[Node] = set()
     products: dict[TorchStep, None] = {}
     for node in kernel.stores:
+        if node in outputs or node.domain is not kernel.rows or node.type.numel < LEAST_WIDTH:
+            continue
         readers = [s for s in steps if node in s.buffers]
-        fits = node not in outputs and node.domain is kernel.rows and node.type.numel >= LEAST_WIDTH
-        if fits and readers and all(isinstance(s, TorchStep) and _is_tileable(s, node) for s in readers):
+        if readers and all(isinstance(s, TorchStep) and _is_tileable(s, node) for s in readers):
             inner.add(node)
             products |= dict.fromkeys(s for s in readers if isinstance(s, TorchStep))
     if not inner:
@@ -112,8 +110,6 @@ def _tile(kernel: Kernel, steps: Sequence[Step | Tile], outputs: set[Node]) -> T
 
 
 def _is_tileable(step: TorchStep, operand: Node) -> bool:
-    node = step.node
-    if step.absorbed:
-        rows = [b for b in step.buffers if b.domain is not Domain.GLOBAL]
-        return is_sum_of_products(node) and all(r.domain is operand.domain for r in rows)
-    return is_product(node, operand)
+    if step.absorbed:  # it is a sum of products of rows
+        return all(b.domain in (operand.domain, Domain.GLOBAL) for b in step.buffers)
+    return is_product(step.node, operand)

@@ -33,6 +33,8 @@ INDEX_TYPES = {torch.int32: "int32_t", torch.int64: "int64_t"}
 
 # Backend -> the module whose ``bind`` compiles the kernels of a plan.
 BACKENDS = {"cpp": "gdsl.runtime.cpp", "triton": "gdsl.runtime.triton"}
+# Those whose kernels can run for some rows: a few would not fill a GPU, and its memory is not the system's.
+BY_ROWS = frozenset({"cpp"})
 
 
 class ReferencePlan:
@@ -99,8 +101,8 @@ class Launch(Protocol):
 
     def by_rows(
         self, reads: list[Tensor], writes: list[Tensor], inner: Sequence[bool], frame: Frame
-    ) -> Iterator[tuple[int, int]] | None:
-        """Fill the tensors of ``writes`` some rows at a time, where that can be done: yields (first, last) after each.
+    ) -> Iterator[tuple[int, int]]:
+        """Fill the tensors of ``writes`` some rows at a time: yields (first, last) after each. For ``BY_ROWS``.
 
         An ``inner`` tensor has room for some rows, which the next ones replace.
         """
@@ -156,19 +158,18 @@ class KernelPlan:
         launches = import_module(BACKENDS[backend]).bind(plan, self.storage) if plan.kernels else {}
         written = {o for k in plan.kernels for o in k.outputs}
         # Halves are turned into whole numbers between steps, all rows at once.
-        steps: list[Step | Tile] = tiled(plan) if self.storage.stored is self.storage.dtype else list(plan.steps)
-        self.steps = [
-            _torch_step(s, written)
-            if isinstance(s, TorchStep)
-            else _call(s, launches[s], self.storage)
-            if isinstance(s, Kernel)
-            else _Tile(
-                _call(s.kernel, launches[s.kernel], self.storage),
-                tuple(_torch_step(p, written) for p in s.products),
-                s.inner,
-            )
-            for s in steps
-        ]
+        whole = backend not in BY_ROWS or self.storage.stored is not self.storage.dtype
+        steps: Sequence[Step | Tile] = plan.steps if whole else tiled(plan)
+
+        def prepared(step: Step | Tile) -> _Torch | _Call | _Tile:
+            if isinstance(step, TorchStep):
+                return _torch_step(step, written)
+            if isinstance(step, Kernel):
+                return _call(step, launches[step], self.storage)
+            products = tuple(_torch_step(p, written) for p in step.products)
+            return _Tile(_call(step.kernel, launches[step.kernel], self.storage), products, step.inner)
+
+        self.steps = [prepared(s) for s in steps]
         self.releases = _last_uses(steps, plan.program.nodes)
         made = [p for s in self.steps for p in (s.products if isinstance(s, _Tile) else (s,))]
         written |= {p.step.node for p in made if isinstance(p, _Torch) and p.product and p.step.node.op != "reshape"}
@@ -264,26 +265,28 @@ TILE_BYTES = 1 << 22
 
 
 def _run_tile(tile: _Tile, memory: dict[Node, Tensor], frame: Frame) -> None:
-    call, inner = tile.call, [w.node in tile.inner for w in tile.call.writes]
-    width = sum(w.node.type.numel * w.dtype.itemsize for w in call.writes if w.node in tile.inner)
+    width = sum(w.node.type.numel * w.dtype.itemsize for w in tile.call.writes if w.node in tile.inner)
     count, rows = frame.rows(next(iter(tile.inner)).domain), max(1, TILE_BYTES // width)
-    parts = None
     if rows < count:
-        reads = [_as_stored(_fetch(node, memory, frame), dtype) for node, dtype in call.reads]
-        shapes = [(rows, *w.shape) if w.node in tile.inner else _shape(w, 1, frame) for w in call.writes]
-        writes = [torch.empty(s, dtype=w.dtype, device=frame.device) for s, w in zip(shapes, call.writes, strict=True)]
-        parts = call.launch.by_rows(reads, writes, inner, frame)
-    if parts is None:
-        _launch(call, memory, frame)
-        for p in tile.products:
-            memory[p.step.node] = _evaluate(p, [_fetch(i, memory, frame) for i in p.reads], frame)
-        for node in tile.inner:
-            del memory[node]
+        _run_in_turns(tile, memory, frame, rows, count)
         return
+    _launch(tile.call, memory, frame)
+    for p in tile.products:
+        memory[p.step.node] = _evaluate(p, [_fetch(i, memory, frame) for i in p.reads], frame)
+    for node in tile.inner:
+        del memory[node]
+
+
+def _run_in_turns(tile: _Tile, memory: dict[Node, Tensor], frame: Frame, rows: int, count: int) -> None:
+    """The kernel for some of ``count`` rows, then their products, then the next."""
+    call, inner = tile.call, [w.node in tile.inner for w in tile.call.writes]
+    reads = [_as_stored(_fetch(node, memory, frame), dtype) for node, dtype in call.reads]
+    shapes = [(rows, *w.shape) if w.node in tile.inner else _shape(w, 1, frame) for w in call.writes]
+    writes = [torch.empty(s, dtype=w.dtype, device=frame.device) for s, w in zip(shapes, call.writes, strict=True)]
     held = memory | {w.node: value for w, value in zip(call.writes, writes, strict=True)}
     read = dict.fromkeys(i for p in tile.products for i in p.reads)
     args = {i: held[i] if i in tile.inner else reference.full(_fetch(i, held, frame), i.type, frame) for i in read}
-    for first, last in parts:
+    for first, last in call.launch.by_rows(reads, writes, inner, frame):
         here = {i: slice(last - first) if i in tile.inner else slice(first, last) for i in read}
         some = {i: a if i.domain is Domain.GLOBAL else a[here[i]] for i, a in args.items()}
         for p in tile.products:

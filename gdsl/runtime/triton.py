@@ -11,7 +11,7 @@ import functools
 import hashlib
 import linecache
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -90,9 +90,6 @@ class TritonLaunch:
     def groups(self, frame: Frame) -> int:
         # The same for all block sizes: partial sums are allocated before these are chosen.
         return min(self.count(frame), GPU_GROUPS) if self.totals else 0
-
-    def by_rows(self, reads: list[Tensor], writes: list[Tensor], inner: Sequence[bool], frame: Frame) -> None:
-        """Nothing: a few rows would not fill a GPU, and its memory is given out again without the system's help."""
 
     def __call__(self, reads: list[Tensor], writes: list[Tensor], groups: int, frame: Frame) -> Mapping[Node, Tensor]:
         device, aligned = frame.device, is_aligned(reads)

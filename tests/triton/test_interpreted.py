@@ -35,6 +35,14 @@ def test_every_program(name: str) -> None:
         assert harness.difference(a, b) < 1e-9, f"derivative of order {order}"
 
 
+def as_on_torch(name: str) -> None:
+    made = harness.layer(name, "triton")
+    values = harness.inputs(made, harness.random_edges(9, 24, seed=7), 9)
+    found, expected = harness.run(made, values), harness.run(harness.twin(made, "torch"), values)
+    for order, (a, b) in enumerate(zip(found, expected, strict=True)):
+        assert harness.difference(a, b) < 1e-9, f"derivative of order {order}"
+
+
 @pytest.fixture
 def all_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short dims are written out beside any other, which are longer than those of these programs."""
@@ -43,11 +51,7 @@ def all_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_short_dims_written_out(name: str, all_written_out: None) -> None:
-    made = harness.layer(name, "triton")
-    values = harness.inputs(made, harness.random_edges(9, 24, seed=7), 9)
-    found, expected = harness.run(made, values), harness.run(harness.twin(made, "torch"), values)
-    for order, (a, b) in enumerate(zip(found, expected, strict=True)):
-        assert harness.difference(a, b) < 1e-9, f"derivative of order {order}"
+    as_on_torch(name)
 
 
 @pytest.fixture
@@ -60,11 +64,7 @@ def gpu_plans(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["RGCN", "RGCN_blocks", "FiLM", "SplineConv"])
 def test_plans_of_a_gpu(name: str, gpu_plans: None) -> None:
-    made = harness.layer(name, "triton")
-    values = harness.inputs(made, harness.random_edges(9, 24, seed=7), 9)
-    found, expected = harness.run(made, values), harness.run(harness.twin(made, "torch"), values)
-    for order, (a, b) in enumerate(zip(found, expected, strict=True)):
-        assert harness.difference(a, b) < 1e-9, f"derivative of order {order}"
+    as_on_torch(name)
 
 
 def test_sums_by_kind_as_matrix_products(gpu_plans: None) -> None:
