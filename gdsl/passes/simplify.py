@@ -155,6 +155,20 @@ def whole_slice(node: Node) -> Node | None:
     return build.reshape_like(node.inputs[0], node.type)
 
 
+def nested_cat(node: Node) -> Node | None:
+    """cat(cat(x, y), z) --> cat(x, y, z): each part is seen by the rules that split a product"""
+    if node.op != "cat":
+        return None
+    parts: list[tuple[Node, str]] = []
+    for part, dim in zip(node.inputs, node.attr("dims"), strict=True):
+        joined = part.op == "cat" and part.attr("new") == dim
+        parts += zip(part.inputs, part.attr("dims"), strict=True) if joined else [(part, dim)]
+    if len(parts) == len(node.inputs):
+        return None
+    nodes, dims = zip(*parts, strict=True)
+    return _like(node, build.cat(nodes, dims, node.type.dim(node.attr("new"))))
+
+
 def count_edges(node: Node) -> Node | None:
     """sum(c), c a constant --> c * degree"""
     if node.op != "segment" or node.attr("reducer") != "sum" or len(node.inputs) != 1:
@@ -212,6 +226,7 @@ RULES: list[Rule] = [
     repeated_factor,
     compose_views,
     whole_slice,
+    nested_cat,
     reshape_last,
     count_edges,
     spread_is_broadcast,

@@ -188,6 +188,12 @@ CASES: dict[str, list[tuple[Node, str, str]]] = {
         (b.slice_dim(y, "a", 0, Dim("q", A.size)), "slice(y; a from 0 as q)", "reshape(y; q, b)"),
         (b.slice_dim(y, "a", 1, Dim("q", A.size - 1)), "slice(y; a from 1 as q)", "slice(y; a from 1 as q)"),
     ],
+    "nested_cat": [
+        (b.cat([b.cat([y, y], ["a", "a"], AA), y], ["aa", "a"], Dim("aaa", 3 * A.size)),
+         "cat(cat(y, y; aa), y; aaa)", "cat(y, y, y; aaa)"),
+        (b.cat([b.cat([y, y], ["a", "a"], AA), b.cat([y, y], ["a", "a"], AA)], ["b", "b"], Dim("bb", 2 * B.size)),
+         "cat(cat(y, y; aa), cat(y, y; aa); bb)", "cat(cat(y, y; aa), cat(y, y; aa); bb)"),
+    ],
     "reshape_last": [
         (b.merge(y, ["a", "b"], "ab") + c, "reshape(y; ab) + c", "reshape(y + c; ab)"),
         (b.merge(y, ["a", "b"], "ab") + load("q", G, Dim("ab", 12)),
