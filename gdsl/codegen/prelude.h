@@ -32,13 +32,15 @@ template <int n, class X> static inline X sum(const X* lane) {
 static inline f32 as_float(uint32_t bits) { return __builtin_bit_cast(f32, bits); }
 static inline uint32_t as_bits(f32 x) { return __builtin_bit_cast(uint32_t, x); }
 
-// A product that stays one: or-ing bits that the compiler does not know to be 0 keeps it from making the product and a
-// sum that it is in one instruction, which rounds once. A loop with this becomes SIMD code, one with inline asm does not.
+// The number, of which the compiler knows nothing: bits are or-ed to it that the compiler does not know to be 0. A product
+// stays one, and is not made with a sum that it is in by one instruction, which rounds once. And selects stay selects:
+// where the compiler knows x in one case, as after relu, it makes branches of them, which keep a loop from becoming SIMD
+// code; so would inline asm.
 extern "C" {
 uint64_t gdsl_no_bits = 0;
 }
-static inline f32 rounded(f32 x) { return as_float(as_bits(x) | (uint32_t)gdsl_no_bits); }
-static inline f64 rounded(f64 x) { return __builtin_bit_cast(f64, __builtin_bit_cast(uint64_t, x) | gdsl_no_bits); }
+static inline f32 opaque(f32 x) { return as_float(as_bits(x) | (uint32_t)gdsl_no_bits); }
+static inline f64 opaque(f64 x) { return __builtin_bit_cast(f64, __builtin_bit_cast(uint64_t, x) | gdsl_no_bits); }
 
 // exp: x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial in r, and 2^n in two factors, so that results below the
 // smallest normal number are right too. Within 2 ulp.
@@ -82,7 +84,8 @@ static inline f32 expm1(f32 x) {
 static inline f64 expm1(f64 x) { return __builtin_expm1(x); }
 
 // log: x = 2^e (1 + m) with 1 + m between sqrt(1/2) and sqrt(2), and a polynomial in m. Within 2 ulp.
-static inline f32 log(f32 x) {
+static inline f32 log(f32 given) {
+    const f32 x = opaque(given);
     const f32 scaled = x < 1.17549435e-38f ? x * 8388608.0f : x;
     const uint32_t bits = as_bits(scaled);
     const f32 half = as_float((bits & 0x007fffffu) | 0x3f000000u);
@@ -123,7 +126,8 @@ static inline f64 rsqrt(f64 x) { return 1.0 / __builtin_sqrt(x); }
 
 // pow: 2^(y log2 |x|), in double, so that an error of the logarithm is still small after it is multiplied by y. The
 // signs and the cases in which a limit does not exist are those of C. Within 1 ulp.
-static inline f32 pow(f32 x, f32 y) {
+static inline f32 pow(f32 base, f32 y) {
+    const f32 x = opaque(base);
     const f32 a = __builtin_fabsf(x), scaled = a < 1.17549435e-38f ? a * 8388608.0f : a;
     const uint32_t bits = as_bits(scaled);
     const f32 half = as_float((bits & 0x007fffffu) | 0x3f000000u);

@@ -195,7 +195,7 @@ class Values(Names):
             parts.append(f"({text})" if text.startswith("-") else text)
             depth = max(depth, needs)
         if subtracts_products(node):
-            parts = [f"gdsl::rounded({part})" for part in parts]
+            parts = [f"gdsl::opaque({part})" for part in parts]
         form = ELEMENTWISE[node.op].cpp.format(*parts, bound=node.attr("bound"))
         return form.replace("gdsl_float(", "T("), depth
 
