@@ -459,19 +459,19 @@ class Blocks(Names):
     def regroup(self, old: Sequence[Dim], new: Sequence[Dim], index: Index) -> dict[str, Place]:
         if len(old) == 1 and len(new) == 1 and self.size(old[0]) == self.size(new[0]):
             return {old[0].name: index[new[0].name]}
-        found, stride = {}, 1
+        found, stride, total = {}, 1, math.prod(d.size for d in old)
         for d in reversed(old):
-            found[d.name] = self._part(d, stride, len(old), tuple(new), index)
+            found[d.name] = self._part(d, stride, stride * d.size < total, tuple(new), index)
             stride *= d.size
         return found
 
-    def _part(self, dim: Dim, stride: int, count: int, new: Sequence[Dim], index: Index) -> Place:
+    def _part(self, dim: Dim, stride: int, inner: bool, new: Sequence[Dim], index: Index) -> Place:
         parts = [index[d.name] for d in new]
 
         def text(rank: int) -> str:
             whole = atom(self.linear(new, index, rank))
             part = f"{whole} // {stride}" if stride > 1 else whole
-            return f"({part}) % {dim.size}" if count > 1 else part
+            return f"({part}) % {dim.size}" if inner else part
 
         axes = frozenset(a for p in parts for a in p.axes)
         level = max((p.level for p in parts), default=KERNEL)

@@ -160,6 +160,7 @@ class KernelWriter(Nests):
         kept = kernel.kept
         out.add("#pragma omp parallel num_threads(threads)")
         out.open("")
+        self.declare_numbers()
         if kept:
             numbers = sum(node.type.numel for node in kept)
             out.add(f"T* const mine = scratch + omp_get_thread_num() * (max_degree + 1) * {numbers};")

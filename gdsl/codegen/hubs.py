@@ -47,6 +47,7 @@ class _HubWriter(KernelWriter):
         out.open(")")
         out.add("#pragma omp parallel num_threads(threads)")
         out.open("for (int64_t hub = 0; hub < num_hubs; ++hub)")
+        self.declare_numbers()
         out.add("const int64_t i = hubs[hub], row_begin = rowptr[i], stop = rowptr[i + 1];")
         out.add("const int64_t slot = first_chunk[hub], chunks = first_chunk[hub + 1] - slot;")
         at = len(out.lines)

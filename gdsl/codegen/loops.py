@@ -116,11 +116,14 @@ class Nests(Values):
     def dim_of_rows(self, node: Node) -> Dim | None:
         """The dim along which a matrix lies in memory, where that is one of the result: the innermost loop takes it.
 
-        The matrix is a table, else an operand of two dims; None where the innermost loop adds up.
+        The matrix is a table, else an operand of two dims, the one that the result lies like where another is as large;
+        None where the innermost loop adds up.
         """
         found = [i for i in node.inputs if len(i.dims) >= 2]
-        matrix = max(found, key=lambda i: (i.domain is Domain.GLOBAL, i.type.numel), default=None)
-        return matrix.dims[-1] if matrix is not None and matrix.dims[-1].name in node.type.names else None
+        names = node.type.names
+        size = {i: (i.domain is Domain.GLOBAL, i.type.numel, i.dims[-1].name in names) for i in found}
+        matrix = max(found, key=lambda i: size[i], default=None)
+        return matrix.dims[-1] if matrix is not None and matrix.dims[-1].name in names else None
 
     def axpy_nest(self, node: Node, where: str, cell: Cell, inner: Dim) -> Nest:
         outer = tuple(d for d in node.dims if d.name != inner.name)
@@ -259,6 +262,8 @@ class Nests(Values):
                 out.open(f"for (int64_t {start} = 0; {start} < {d.size}; {start} += {nest.lanes})")
             if innermost and nest.simd and d.size > 1:
                 out.add("#pragma omp simd")
+            elif k < nest.unrolled:
+                out.add(f"#pragma GCC unroll {d.size}")
             out.open(f"for (int64_t {var} = {start}; {var} < {stop}; ++{var})")
             for line in nest.before[k + 1]:
                 out.add(line)

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from gdsl.ir.types import Dim
 
+# Loops around the innermost one, as many turns of them at most, are written out where they choose a part of `cat`.
+MOST_UNROLLED = 16
+
 # A sum over a dim is kept in this many parts at most, which are added in pairs at the end.
 MOST_LANES = 16
 
@@ -42,11 +45,13 @@ class Nest:
 
     before[k] runs on entering depth k, after[k] when the loops inside depth k are done.
     lanes: how many sums the innermost loop adds to in turn; 0 where it adds to none
+    unrolled: how many of the outer loops are, so that what each turn chooses is known
     """
 
     loops: tuple[Dim, ...]
     lanes: int = 0
     simd: bool = True
+    unrolled: int = 0
     before: list[list[str]] = field(default_factory=list)
     after: list[list[str]] = field(default_factory=list)
     memo: dict[object, tuple[str, int]] = field(default_factory=dict)
@@ -69,6 +74,7 @@ def joined(nests: Sequence[Nest]) -> list[Nest]:
             for k, lines in enumerate(nest.after):
                 last.after[k].extend(lines)
             last.writes.update(nest.writes)
+            last.unrolled = max(last.unrolled, nest.unrolled)
         else:
             found.append(nest)
     return found

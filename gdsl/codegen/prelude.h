@@ -42,6 +42,9 @@ uint64_t gdsl_no_bits = 0;
 static inline f32 opaque(f32 x) { return as_float(as_bits(x) | (uint32_t)gdsl_no_bits); }
 static inline f64 opaque(f64 x) { return __builtin_bit_cast(f64, __builtin_bit_cast(uint64_t, x) | gdsl_no_bits); }
 
+// A condition that is the same for a whole loop: as a comparison of floats gcc has it choose between vectors.
+static inline bool holds(bool given) { return opaque((f32)given) != 0; }
+
 // exp: x = n ln 2 + r with |r| <= ln 2 / 2, a polynomial in r, and 2^n in two factors, so that results below the
 // smallest normal number are right too. Within 2 ulp.
 static inline f32 exp(f32 x) {

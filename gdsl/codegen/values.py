@@ -6,12 +6,13 @@ which loops run around it, only how many of them an expression needs.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from gdsl.codegen.names import Names
-from gdsl.codegen.nest import Cell, Index, Lines, Nest
+from gdsl.codegen.nest import MOST_UNROLLED, Cell, Index, Lines, Nest
 from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import ELEMENTWISE, subtracts_products
 from gdsl.ir.program import Program
@@ -65,6 +66,7 @@ class Values(Names):
         self.edge_cells: dict[Node, Cell] = {}
         self.pointers: dict[tuple[Node, str], str] = {}
         self.edge_rows: dict[Node, None] = {}
+        self.numbers: dict[Node, str] = {}
         self.buffers = set(kernel.buffers)
         for node in (*kernel.buffers, *kernel.outputs):
             self.name(node)
@@ -90,6 +92,8 @@ class Values(Names):
         text, depth = self.compute(node, index, where, nest)
         if node.op in ELEMENTWISE and not top:
             name = self.fresh(self.program.names.get(node) or "v")
+            if depth < len(nest.loops):
+                text = condition(node, text)
             nest.before[depth].append(f"const {local_type(node)} {name} = {text};")
             text = name
         nest.memo[key] = (text, depth)
@@ -131,13 +135,15 @@ class Values(Names):
     def read_buffer(self, node: Node, index: Index, where: str) -> tuple[str, int]:
         offset, depth = self.linear(node.dims, index)
         name = self.name(node)
+        if node in self.numbers:
+            return self.numbers[node], depth
         if node.domain is Domain.GLOBAL:
             return f"{name}[{offset}]", depth
         row = {ROW: "i", COLUMN: "j", EDGE: "id"}[where]
         if where == EDGE:
             self.edge_rows.setdefault(node)
         if node.type.numel == 1:
-            return self.unpacked(node, f"{name}[{row}]"), depth
+            return condition(node, self.unpacked(node, f"{name}[{row}]")), depth
         key = (node, where)
         if key not in self.pointers:
             self.pointers[key] = self.fresh(f"{name}_{row}")
@@ -150,6 +156,14 @@ class Values(Names):
     def stored_type(self, node: Node) -> str:
         """The type of a buffer's numbers."""
         return "S" if node in self.packed else c_type(node)
+
+    def declare_numbers(self) -> None:
+        """Read the numbers that are the same for all rows: a loop that reads one in some of its iterations only does
+        not become SIMD code."""
+        for node in self.kernel.buffers:
+            if node.domain is Domain.GLOBAL and not node.dims:
+                name = self.numbers[node] = self.fresh(f"{self.name(node)}_0")
+                self.out.add(f"const {local_type(node)} {name} = {condition(node, f'{self.name(node)}[0]')};")
 
     def insert_pointers(self, at: int, where: str, row: str) -> None:
         """Declare the row pointers that the region's text uses."""
@@ -242,16 +256,19 @@ class Values(Names):
         if len(old) == 1 and len(new) == 1:
             return {old[0].name: index[new[0].name]}
         text, depth = self.linear(tuple(new), index)
-        found, stride = {}, 1
+        found, stride, total = {}, 1, math.prod(d.size for d in old)
         for d in reversed(old):
             part = f"({text}) / {stride}" if stride > 1 else f"({text})"
-            found[d.name] = ("0" if d.size == 1 else f"({part} % {d.size})" if len(old) > 1 else part, depth)
             stride *= d.size
+            found[d.name] = ("0" if d.size == 1 else f"({part} % {d.size})" if stride < total else part, depth)
         return found
 
     def compute_cat(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
         """The part is chosen by place; every part is read at a place that exists, so that reads need no branch."""
         place, depth = index[node.attr("new")]
+        outside = depth < len(nest.loops)
+        if outside and math.prod(d.size for d in nest.loops[:depth]) <= MOST_UNROLLED:
+            nest.unrolled, outside = max(nest.unrolled, depth), False
         bounds, start = [], 0
         for operand, name in zip(node.inputs, node.attr("dims"), strict=True):
             bounds.append((operand, name, start, start + operand.type.dim(name).size))
@@ -263,7 +280,8 @@ class Values(Names):
             inner[name] = (f"({place} >= {low} && {place} < {high} ? {shifted} : 0)", depth)
             value, needs = self.value(operand, inner, where, nest)
             depth = max(depth, needs)
-            text = f"({place} < {high} ? {value} : {text})" if text else value
+            chosen = f"gdsl::holds({place} < {high})" if outside else f"{place} < {high}"
+            text = f"({chosen} ? {value} : {text})" if text else value
         return text, depth
 
     def compute_index(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
@@ -328,6 +346,11 @@ def c_type(node: Node) -> str:
         return "bool"
     winner = node.op == "segment" or (node.op == "load" and node.attr("role") == "saved") or node.op == "graph_value"
     return "idx_t" if winner else "int64_t"
+
+
+def condition(node: Node, text: str) -> str:
+    """What is true or false for a whole loop, as the loop reads it."""
+    return f"gdsl::holds({text})" if node.kind is Kind.BOOL else text
 
 
 def local_type(node: Node) -> str:

@@ -56,6 +56,11 @@ def _where(c: Node, a: Node | float, b: Node | float) -> Node:
     return elementwise("where", c, a, b)
 
 
+def _of_zero(b: Node) -> Node:
+    """The derivative of 0 ** b by b. Where b is a number for all rows so is this, which a loop only reads."""
+    return _where(b >= 0.0, 0.0, _where(b < 0.0, float("-inf"), b))
+
+
 def _op(name: str, *args: Any) -> Node:
     from gdsl.ir.build import elementwise
 
@@ -88,7 +93,7 @@ _TABLE = [
     # powers, exponentials, logarithms
     ElementwiseOp("pow", 2, "torch.pow({0}, {1})", "gdsl::pow({0}, {1})", "libdevice.pow({0}, {1})", "{0}**{1}",
                   (lambda a, b, y: _where(_op("eq", b, 0.0), 0.0, b * _op("pow", a, b - 1.0)),
-                   lambda a, b, y: _where(_op("and", _op("eq", a, 0.0), b >= 0.0), 0.0, y * _op("log", a))),
+                   lambda a, b, y: _where(_op("eq", a, 0.0), _of_zero(b), y * _op("log", a))),
                   flops=20, heavy=True, sample=(0.5, 2.0)),
     ElementwiseOp("exp", 1, "torch.exp({0})", "gdsl::exp({0})", "tl.exp({0})", "exp({0})",
                   (lambda x, y: y,), flops=10, heavy=True),
@@ -161,8 +166,8 @@ _TABLE = [
     ElementwiseOp("ge", 2, "{0} >= {1}", "{0} >= {1}", "{0} >= {1}", "({0}) >= ({1})", (None, None), kind="bool"),
     ElementwiseOp("eq", 2, "{0} == {1}", "{0} == {1}", "{0} == {1}", "Eq({0}, {1})", (None, None), kind="bool"),
     ElementwiseOp("ne", 2, "{0} != {1}", "{0} != {1}", "{0} != {1}", "Ne({0}, {1})", (None, None), kind="bool"),
-    ElementwiseOp("and", 2, "{0} & {1}", "{0} && {1}", "{0} & {1}", "And({0}, {1})", (None, None), kind="bool"),
-    ElementwiseOp("or", 2, "{0} | {1}", "{0} || {1}", "{0} | {1}", "Or({0}, {1})", (None, None), kind="bool"),
+    ElementwiseOp("and", 2, "{0} & {1}", "{0} & {1}", "{0} & {1}", "And({0}, {1})", (None, None), kind="bool"),
+    ElementwiseOp("or", 2, "{0} | {1}", "{0} | {1}", "{0} | {1}", "Or({0}, {1})", (None, None), kind="bool"),
     ElementwiseOp("not", 1, "~{0}", "!{0}", "~{0}", "Not({0})", _NONE, kind="bool"),
     ElementwiseOp("where", 3, "torch.where({0}, {1}, {2})", "({0} ? {1} : {2})", "tl.where({0}, {1}, {2})",
                   "Piecewise(({1}, {0}), ({2}, True))",
