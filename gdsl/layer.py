@@ -524,6 +524,7 @@ class Layer(nn.Module):
                          graph where it would be more, the backward pass computes it again. None sets no limit
         aggregate:       sum over edges before ("first") or after ("last") products with matrices
         weight_gradient: sum a weight's gradient over "nodes", or over "edges"
+        kinds:           of values that a chain of `where` chooses from, compute the one that is "picked", or "all"
         save:            keep "all" that the backward pass can use, or "nothing" and compute it again
         sums:            plain weighted sums by a "kernel" of gdsl's, or as the sparse product of the "vendor": MKL on
                          a CPU, cuSPARSE on a GPU, whose bits may depend on the number of threads

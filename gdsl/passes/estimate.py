@@ -110,6 +110,11 @@ def _work_once(node: Node, shape: GraphShape, read_by: Sequence[Node], passing: 
     return Work(0.0, 0.0)
 
 
+def is_picked(node: Node) -> bool:
+    """Whether a value is a place of a table, another for each row."""
+    return node.op == "index" and node.inputs[0].domain is Domain.GLOBAL
+
+
 def _contraction(node: Node, shape: GraphShape, passing: Set[Node]) -> Work:
     domain = next((i.domain for i in node.inputs if i.domain is not Domain.GLOBAL), Domain.GLOBAL)
     count = rows(domain, shape)
@@ -117,6 +122,7 @@ def _contraction(node: Node, shape: GraphShape, passing: Set[Node]) -> Work:
     if domain is Domain.EDGE:
         # A row of a sparse operand has about one number for all the edges of a node.
         return Work(flops / max(1.0, shape.in_degree) if any(is_sparse(i) for i in node.inputs) else flops, 0.0)
-    read = (i for i in node.inputs if i not in passing)
+    # What a row picks of a table counts where it is picked.
+    read = (i for i in node.inputs if i not in passing and not is_picked(i))
     moved = sum(rows(i.domain, shape) * i.type.numel for i in read) + rows(node.domain, shape) * node.type.numel
     return Work(flops, FLOAT_BYTES * moved)

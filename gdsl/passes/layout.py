@@ -101,12 +101,18 @@ def _paired(node: Node, j: int, k: int) -> tuple[int, Node] | None:
 
 def summed_dims_first(node: Node) -> Node | None:
     """sum[d](a * W[o, d]) --> sum[d](a * W[d, o]), the matrix transposed once, where a is an edge value; also where an
-    edge picks its matrix"""
-    if node.op != "contract" or len(node.inputs) != 2 or not _on_edges(node):
+    edge or a node picks its matrix"""
+    if node.op != "contract" or len(node.inputs) != 2 or node.attr("total"):
         return None
     for a, matrix in (node.inputs, node.inputs[::-1]):
         order = (*a.type.names, *node.type.names)
-        if not _on_edges(a) or sorted(order) != sorted(matrix.type.names) or order == matrix.type.names:
+        by_kernel = _on_edges(a) or (a.domain is not Domain.GLOBAL and matrix.op == "index")
+        if (
+            not by_kernel
+            or node.domain is not a.domain
+            or sorted(order) != sorted(matrix.type.names)
+            or order == matrix.type.names
+        ):
             continue
         turned = _turned(matrix, order)
         if turned is not None and len(matrix.dims) > 1:

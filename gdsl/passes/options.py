@@ -48,6 +48,7 @@ TYPICAL = GraphShape(1 << 16, 1 << 16, 1 << 20)
 CHOICES: dict[str, tuple[str, ...]] = {
     "aggregate": ("auto", "first", "last"),
     "weight_gradient": ("auto", "nodes", "edges"),
+    "kinds": ("auto", "picked", "all"),
     "save": ("auto", "all", "nothing"),
     "sums": ("auto", "kernel", "vendor"),
 }

@@ -17,6 +17,7 @@ from gdsl.passes.estimate import estimate
 from gdsl.passes.fuse import MAX_ACCUMULATOR
 from gdsl.passes.hoist import finite_without_edges
 from gdsl.passes.options import Options
+from gdsl.passes.picks import pick_before
 from gdsl.passes.rewrite import Fired, Rule, rewrite
 from gdsl.passes.simplify import constant_value
 
@@ -434,15 +435,20 @@ PROPOSALS: list[Proposal] = [
     total_at_the_other_end,
 ]
 
+# Tried before those, and on the whole of a chain before its parts.
+OUTERMOST_FIRST: list[Proposal] = [pick_before]
+
 _PRODUCT_FIRST: set[Proposal] = {transform_first, product_before_index, matrix_an_edge}
 
 # What no cost is known for elsewhere. On a GPU the sums of all kinds would be in the registers of each program.
-CPU_ONLY: set[Proposal] = {matrix_an_edge}
+CPU_ONLY: set[Proposal] = {matrix_an_edge, pick_before}
 
 # What a user's choice allows and forces: (choice, value) --> proposals taken whatever they cost, and never taken.
 _FORCED: dict[tuple[str, str], tuple[set[Proposal], set[Proposal]]] = {
     ("aggregate", "first"): ({aggregate_first}, _PRODUCT_FIRST),
     ("aggregate", "last"): (_PRODUCT_FIRST, {aggregate_first}),
+    ("kinds", "picked"): ({pick_before}, set()),
+    ("kinds", "all"): (set(), {pick_before}),
     ("weight_gradient", "nodes"): ({weight_gradient_by_nodes}, set()),
     ("weight_gradient", "edges"): (set(), {weight_gradient_by_nodes, total_by_nodes, total_at_the_other_end}),
 }
@@ -477,19 +483,20 @@ def _next(
     barred: set[Proposal],
 ) -> tuple[Program, float, list[Fired]] | None:
     """The first proposal not seen before that pays, and the program that it gives."""
-    for node in walk(program.nodes):
-        for propose in PROPOSALS:
-            if propose in barred or (propose, node) in seen:
-                continue
-            seen.add((propose, node))
-            tried = []
-            for after in propose(node):
-                mapping = substitute(program.nodes, {node: after})
-                fired = [Fired(propose.__name__, node, after)]
-                changed = rewrite(program.with_outputs([mapping[n] for n in program.nodes], mapping), rules, fired)
-                tried.append((estimate(changed, options.shape), changed, fired))
-            if tried:
-                found, changed, fired = min(tried, key=lambda t: t[0])
-                if propose in forced or found < GAIN * cost:
-                    return changed, found, fired
+    order = list(walk(program.nodes))
+    outer = [(n, p) for n in reversed(order) for p in OUTERMOST_FIRST]
+    for node, propose in [*outer, *((n, p) for n in order for p in PROPOSALS)]:
+        if propose in barred or (propose, node) in seen:
+            continue
+        seen.add((propose, node))
+        tried = []
+        for after in propose(node):
+            mapping = substitute(program.nodes, {node: after})
+            fired = [Fired(propose.__name__, node, after)]
+            changed = rewrite(program.with_outputs([mapping[n] for n in program.nodes], mapping), rules, fired)
+            tried.append((estimate(changed, options.shape), changed, fired))
+        if tried:
+            found, changed, fired = min(tried, key=lambda t: t[0])
+            if propose in forced or found < GAIN * cost:
+                return changed, found, fired
     return None

@@ -123,7 +123,8 @@ def test_loops_become_vector_code(name: str, known: str) -> None:
     text = (
         cpp.header("prelude.h")
         + f'extern "C" void f(int64_t size, float edges, const float* __restrict__ x, float* __restrict__ y) {{\n'
-        f"#pragma omp simd\nfor (int64_t n = 0; n < size; ++n) {{ {KNOWN[known]} y[n] = gdsl::{name}({arguments}); }} }}"
+        "#pragma omp simd\nfor (int64_t n = 0; n < size; ++n) {\n"
+        f"{KNOWN[known]} y[n] = gdsl::{name}({arguments}); }} }}"
     )
     assembly = cache.assembly(text)
     assert not re.search(rf"\bcall\w*\s+{name}f?\b|\bjmp\s+{name}f?\b", assembly)

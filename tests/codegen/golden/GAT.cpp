@@ -135,7 +135,7 @@ extern "C" void GAT_1(
                         acc_sum_exp[heads] += exp_2[heads];
                     }
                 }
-                const bool v_5 = in_degree[i] > T(0.0);
+                const bool v_5 = gdsl::holds(in_degree[i] > T(0.0));
                 for (int64_t heads = 0; heads < 2; ++heads) {
                     const T v_6 = (v_5 ? acc_sum_exp[heads] : T(1.0));
                     #pragma omp simd
@@ -209,7 +209,7 @@ extern "C" void GAT_backward_0(
                     }
                     right_2[heads] = gdsl::sum<4>(s_2);
                 }
-                const bool v = in_degree[i] > T(0.0);
+                const bool v = gdsl::holds(in_degree[i] > T(0.0));
                 T dot[2];
                 for (int64_t heads = 0; heads < 2; ++heads) {
                     T s_3[4] = {};
@@ -223,7 +223,7 @@ extern "C" void GAT_backward_0(
                     }
                     dot[heads] = gdsl::sum<4>(s_3);
                 }
-                const bool v_6 = in_degree[i] > T(0.0);
+                const bool v_6 = gdsl::holds(in_degree[i] > T(0.0));
                 for (int64_t heads = 0; heads < 2; ++heads) {
                     const T v_7 = (v_6 ? sum_exp_i[heads] : T(1.0));
                     const T v_8 = T(1.0) / v_7;
@@ -233,7 +233,7 @@ extern "C" void GAT_backward_0(
                         h[i * 6 + heads * 3 + b] = h_2[heads * 3 + b];
                     }
                 }
-                const bool v_9 = in_degree[i] > T(0.0);
+                const bool v_9 = gdsl::holds(in_degree[i] > T(0.0));
                 #pragma omp simd
                 for (int64_t heads = 0; heads < 2; ++heads) {
                     left[i * 2 + heads] = left_2[heads];

@@ -127,7 +127,7 @@ extern "C" void GATv2_1(
                         acc_sum_exp[heads] += exp_2[heads];
                     }
                 }
-                const bool v_4 = in_degree[i] > T(0.0);
+                const bool v_4 = gdsl::holds(in_degree[i] > T(0.0));
                 for (int64_t heads = 0; heads < 2; ++heads) {
                     const T v_5 = (v_4 ? acc_sum_exp[heads] : T(1.0));
                     #pragma omp simd
@@ -170,7 +170,7 @@ extern "C" void GATv2_backward_0(
                 const T* __restrict__ sum_exp_i = sum_exp + i * 2;
                 const T* __restrict__ sum_product_i = sum_product + i * 6;
                 const T* __restrict__ d_y_i = d_y + i * 6;
-                const bool v = in_degree[i] > T(0.0);
+                const bool v = gdsl::holds(in_degree[i] > T(0.0));
                 T dot[2];
                 for (int64_t heads = 0; heads < 2; ++heads) {
                     T s[4] = {};
@@ -204,12 +204,12 @@ extern "C" void GATv2_backward_0(
                         }
                     }
                 }
-                const bool v_6 = in_degree[i] > T(0.0);
+                const bool v_6 = gdsl::holds(in_degree[i] > T(0.0));
                 #pragma omp simd
                 for (int64_t heads = 0; heads < 2; ++heads) {
                     chosen[i * 2 + heads] = (v_6 ? dot[heads] : T(0.0));
                 }
-                const bool v_7 = in_degree[i] > T(0.0);
+                const bool v_7 = gdsl::holds(in_degree[i] > T(0.0));
                 for (int64_t heads = 0; heads < 2; ++heads) {
                     const T v_8 = (v_7 ? sum_exp_i[heads] : T(1.0));
                     const T v_9 = T(1.0) / v_8;
