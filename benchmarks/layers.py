@@ -172,7 +172,7 @@ def _compare(name: str, rows: Mapping[str, Row], requests: Mapping[str, Request]
         if i == REFERENCE or not _works(row):
             continue
         found = torch.load(requests[i]["result"], weights_only=True)
-        row["difference"] = {k: _difference(t, expected[k]) for k, t in found.items()}
+        row["difference"] = {k: difference(t, expected[k]) for k, t in found.items()}
         worst = max(row["difference"], key=row["difference"].__getitem__)
         largest = row["difference"][worst]
         print(f"{name}: {i} differs from torch_geometric by {largest:.1e} at most (in {worst})")
@@ -180,7 +180,7 @@ def _compare(name: str, rows: Mapping[str, Row], requests: Mapping[str, Request]
             raise SystemExit(f"gdsl's {name} is wrong: nothing is timed")
 
 
-def _difference(found: Tensor, expected: Tensor) -> float:
+def difference(found: Tensor, expected: Tensor) -> float:
     """The root mean square of the difference, in units of that of what was expected where that is above 1.
 
     Not the largest difference: where the two best edges of a maximum differ by a rounding error, the other one may

@@ -114,6 +114,26 @@ def progress(row: Mapping[str, Any]) -> str:
     return "  ".join(parts)
 
 
+def _library(found: Mapping[str, Any]) -> str:
+    graph = found["graph"]
+    head = (
+        f"{graph['name']} graph, {graph['nodes']:,} nodes, {graph['edges']:,} edges, float32; medians of turns. "
+        "× is how many times as long torch_geometric takes, MB the peak memory of gdsl / of torch_geometric."
+    )
+    header = ["layer", "fwd ms", "×", "fwd+bwd ms", "×", "fwd MB", "fwd+bwd MB", "first s"]
+    rows = []
+    for row in (r for r in found["results"] if "failed" not in r):
+        cells = [row["layer"]]
+        for mode in ("forward", "both"):
+            cells += [_number(row[mode]["gdsl"]), f"{row[mode]['ratio']:.2f}"]
+        for mode in ("forward", "both"):
+            cells.append(" / ".join(_number(row["memory"][key][mode]) for key in ("gdsl", "pyg")))
+        rows.append([*cells, f"{row['first_call_s']:.2f}"])
+    missing = [row["layer"] for row in found["results"] if "failed" in row]
+    note = f"\n\nFailed: {', '.join(missing)}." if missing else ""
+    return f"{head}\n\n{table(header, rows)}{note}"
+
+
 # -- start-up and small graphs ---------------------------------------------------------------------
 
 
@@ -204,6 +224,7 @@ def _instructions(found: Mapping[str, Any]) -> str:
 
 _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "layers": _layers,
+    "library": _library,
     "startup": _startup,
     "small": _small,
     "scaling": _scaling,

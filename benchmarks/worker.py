@@ -54,9 +54,9 @@ class Worker:
             return {"unsupported": str(reason)}
         built_s = time.perf_counter() - start - self.built.prepare_s
         self.x = self.case.x.clone().requires_grad_()
-        forward = _seconds(self.forward)
+        forward = seconds(self.forward)
         self.clear()
-        both = _seconds(self.both)
+        both = seconds(self.both)
         self._write(request["result"])
         return {
             "prepare_s": self.built.prepare_s,
@@ -103,7 +103,7 @@ class Worker:
         gc.collect()
         gc.disable()
         try:
-            found = [_seconds(call) * 1e3 for _ in range(request["calls"])]
+            found = [seconds(call) * 1e3 for _ in range(request["calls"])]
         finally:
             gc.enable()
         return {"ms": found}
@@ -118,22 +118,33 @@ class Worker:
         is a few hundred kB: the system counts pages in batches, and smaller blocks may come from the heap.
         """
         call = {"forward": self.forward, "both": self.both}[request["mode"]]
-        call()
-        self.clear()
-        gc.collect()
-        _trim()
-        if not _reset_peak():
-            return {"mb": None}
-        before = _status("VmRSS")
-        y = call()
-        peak = _status("VmHWM") - before
-        results = [y, *(t.grad for t in (self.x, *self.built.parameters.values()) if t.grad is not None)]
-        size = sum(t.numel() * t.element_size() for t in results)
-        # A peak before the last gradient exists can be less than all the results together.
-        return {"mb": max(0.0, (peak - size) / MEGA), "with_results_mb": peak / MEGA}
+        return peak(call, self.clear, lambda: [self.x, *self.built.parameters.values()])
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def peak(
+    call: Callable[[], Any], clear: Callable[[], None], leaves: Callable[[], list[torch.Tensor]]
+) -> dict[str, Any]:
+    """MB that a call adds at its peak, as ``Worker.memory`` says.
+
+    clear   drops the gradients of the leaves
+    leaves  the tensors whose gradients a call leaves; those and what it returns are not counted
+    """
+    call()
+    clear()
+    gc.collect()
+    _trim()
+    if not _reset_peak():
+        return {"mb": None}
+    before = _status("VmRSS")
+    y = call()
+    most = _status("VmHWM") - before
+    results = [*(y if isinstance(y, list) else [y]), *(t.grad for t in leaves() if t.grad is not None)]
+    size = sum(t.numel() * t.element_size() for t in results)
+    # A peak before the last gradient exists can be less than all the results together.
+    return {"mb": max(0.0, (most - size) / MEGA), "with_results_mb": most / MEGA}
+
+
+def seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

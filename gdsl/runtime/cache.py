@@ -51,6 +51,9 @@ FLAGS = (
     "-fopenmp",
 )
 
+# gcc computes what stands between two loops in the inner one where it unrolls the outer one: an erf for each product.
+FLAGS_OF = {"gcc": ("-fno-loop-unroll-and-jam",), "clang": ()}
+
 INSTALL = "install a C++ compiler: `apt install g++`, `dnf install gcc-c++` or `xcode-select --install`, or set CXX"
 
 # What a compiler says of a place where it cannot write; it is no mistake in the source.
@@ -131,7 +134,7 @@ def _command() -> list[str]:
         cxx = os.environ.get("CXX", "").strip()
         found = f"CXX is set to {cxx!r}, which does not run" if cxx else "no C++ compiler was found"
         raise CompilerError(f"{found}; {INSTALL}")
-    return [compiler.path, *compiler.arguments, *FLAGS]
+    return [compiler.path, *compiler.arguments, *FLAGS, *FLAGS_OF[compiler.kind]]
 
 
 def _key(source: str, command: list[str]) -> str:
