@@ -135,14 +135,26 @@ class KernelWriter(Nests):
             return False
         if node.op in ("contract", "reduce") or node in kept:
             return True
-        readers = [u for u in self.users.get(node, ()) if u.op != "gather"]
-        wider = any(set(self.space(u)) > set(node.type.names) for u in readers)
+        readers = self.readers(node)
+        wider = any(set(self.space(u)) > set(as_read.type.names) for as_read, u in readers)
         if is_heavy(node.op):
             return wider or len(self.users.get(node, ())) > 1
         if node.op not in ELEMENTWISE:
             return False
         # In a loop of its own it is computed in lanes.
-        return wider and (node in self.costly or any(u.op == "contract" for u in readers))
+        return wider and (node in self.costly or any(u.op == "contract" for _, u in readers))
+
+    def readers(self, node: Node) -> list[tuple[Node, Node]]:
+        """What reads a value in loops, with the view of the value that it reads."""
+        found, stack = [], [node]
+        while stack:
+            value = stack.pop()
+            for user in self.users.get(value, ()):
+                if user.op in ("reshape", "transpose"):
+                    stack.append(user)
+                elif user.op != "gather":
+                    found.append((value, user))
+        return found
 
     # -- the function --------------------------------------------------------------------------
 
