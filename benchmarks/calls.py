@@ -109,7 +109,6 @@ CALLS: dict[str, Call] = {
     "EGConv": Call("EGConv", (F, F)),
     "EGConv, three": Call("EGConv", (F, F), {"aggregators": ["symnorm", "max", "std"]}),
     "PDNConv": Call("PDNConv", (F, F, EDGE, F), then=E),
-    "PANConv": Call("PANConv", (F, F, 3)),
     "PointNetConv": Call("PointNetConv", (mlp(F + 3, F, F), mlp(F, F)), first=POINTS),
     "PPFConv": Call("PPFConv", (mlp(F + 4, F, F), mlp(F, F)), first=(*POINTS, "normal")),
     "PointTransformerConv": Call("PointTransformerConv", (F, F), first=POINTS),

@@ -5,7 +5,7 @@
 
 The two take turns in one process, and ratios are taken within a turn; peak memory is measured in another one, as
 worker.py does. Outputs and gradients are compared first. Layers that torch_geometric runs only with another package
-(SplineConv, XConv, GravNetConv, DynamicEdgeConv) are left out.
+(SplineConv, XConv, GravNetConv, DynamicEdgeConv, PANConv) are left out.
 """
 
 from __future__ import annotations

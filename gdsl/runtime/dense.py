@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from operator import itemgetter
@@ -93,23 +94,49 @@ def _viewed(shape: tuple[int, ...], args: Sequence[Tensor]) -> Tensor:
     return args[0].view(shape)
 
 
+# What two values are both wide in is multiplied in vain that many times: up to here faster than einsum, whose products
+# of one place each are thin.
+MOST_SHARED = 8
+
+
 def _sum_over_rows(node: Node) -> Product | None:
-    """[N, K] and [N, M] to [K, M]: the transpose of one by the other, and the result, which is small, turned."""
+    """[N, K] and [N, M] to [K, M]: the transpose of one by the other, and the result, which is small, turned. Of dims
+    that both have, the result has the diagonal."""
     left, right = node.inputs
     if node.attr("reduce") or any(i.domain is Domain.GLOBAL or not i.dims for i in node.inputs):
         return None
-    if set(left.type.names) & set(right.type.names):
+    shared = set(left.type.names) & set(right.type.names)
+    if math.prod(left.type.dim(name).size for name in shared) > MOST_SHARED:
         return None
     if node.type.names[: len(right.dims)] == right.type.names:
         left, right = right, left
-    made = (*left.type.names, *right.type.names)
-    turn = tuple(made.index(name) for name in node.type.names)
+    places: dict[str, int] = {}
+    for name in (*left.type.names, *right.type.names):
+        places.setdefault(name, len(places))
     shape = (*left.type.shape, *right.type.shape)
-    return partial(_transposed_by, node.inputs.index(left), left.type.numel, right.type.numel, shape, turn)
+    widths = (left.type.numel, right.type.numel)
+    if shared:
+        made = [places[name] for name in (*left.type.names, *right.type.names)]
+        wanted = [places[name] for name in node.type.names]
+        return partial(_diagonal_of, node.inputs.index(left), widths, shape, made, wanted)
+    turn = tuple(places[name] for name in node.type.names)
+    return partial(_transposed_by, node.inputs.index(left), widths, shape, turn)
+
+
+def _diagonal_of(
+    k: int,
+    widths: tuple[int, int],
+    shape: tuple[int, ...],
+    made: list[int],
+    wanted: list[int],
+    args: Sequence[Tensor],
+) -> Tensor:
+    product = args[k].view(-1, widths[0]).t() @ args[1 - k].view(-1, widths[1])
+    return torch.einsum(product.view(shape), made, wanted).contiguous()
 
 
 def _transposed_by(
-    k: int, depth: int, width: int, shape: tuple[int, ...], turn: tuple[int, ...], args: Sequence[Tensor]
+    k: int, widths: tuple[int, int], shape: tuple[int, ...], turn: tuple[int, ...], args: Sequence[Tensor]
 ) -> Tensor:
-    product = args[k].view(-1, depth).t() @ args[1 - k].view(-1, width)
+    product = args[k].view(-1, widths[0]).t() @ args[1 - k].view(-1, widths[1])
     return product if len(turn) == 2 and turn[0] == 0 else product.view(shape).permute(turn).contiguous()

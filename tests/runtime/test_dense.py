@@ -45,6 +45,27 @@ def test_rows_by_rows(order: tuple[str, ...]) -> None:
     assert found.is_contiguous()
 
 
+@pytest.mark.parametrize("order", list(permutations("abc")), ids="".join)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_rows_by_rows_that_share_a_dim(order: tuple[str, ...], swapped: bool) -> None:
+    """As the gradient of a matrix of blocks; of a dim of many places the others are multiplied in vain."""
+    x = build.load("x", Type(Domain.NODE, (A, B)), "input")
+    d = build.load("d", Type(Domain.NODE, (B, C)), "input")
+    operands, values = [x, d], [torch.randn(5, 2, 3), torch.randn(5, 3, 4)]
+    if swapped:
+        operands.reverse()
+        values.reverse()
+    product = matrix_product(build.contract(operands, (), total=True, order=order))
+    assert product is not None
+    found = product(values)
+    letters = "nbc,nab" if swapped else "nab,nbc"
+    torch.testing.assert_close(found, torch.einsum(f"{letters}->{''.join(order)}", *values))
+    assert found.is_contiguous()
+    wide = build.load("x", Type(Domain.NODE, (Dim("b", 9),)), "input")
+    other = build.load("d", Type(Domain.NODE, (Dim("b", 9), C)), "input")
+    assert matrix_product(build.contract([wide, other], (), total=True)) is None
+
+
 def test_a_product_that_keeps_a_dim_of_both_is_none() -> None:
     x = build.load("x", Type(Domain.NODE, (A, B)), "input")
     w = build.load("w", Type(Domain.GLOBAL, (A, B, C)), "param")
