@@ -9,22 +9,76 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+import gdsl
 import gdsl.nn
 from gdsl.codegen import cpp
 from gdsl.runtime import cache
 
 F, NODES = 64, 60
-TYPES = ("float", "int64_t")
-RELATIONS = {"edge_type": torch.randint(4, (400,), generator=torch.Generator().manual_seed(0))}
 
-# The layer, and what it is called with besides features and edges.
-LAYERS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
-    "conditions of an edge": (lambda: gdsl.nn.FiLMConv(F, F, 4), RELATIONS),
-    "numbers of all rows": (lambda: gdsl.nn.GENConv(F, F, aggr="power", learn_p=True), {}),
-    "pads of an outer dim": (lambda: gdsl.nn.MeshCNNConv(F, F), {}),
-    "sums along the wrong dim": (lambda: gdsl.nn.EGConv(128, 128, aggregators=["symnorm", "max"]), {}),
-    "loops around a product": (lambda: gdsl.nn.MFConv(F, F), {}),
+RELATIONS = """
+layer Relations(f) {
+    node x[f]
+    node a[f]
+    node b[f]
+    node c[f]
+    node d[f]
+    edge rel: int(4)
+    m = relu(a[i] * x[j] + a[i])
+    m = where(rel == 1, relu(b[i] * x[j] + b[i]), m)
+    m = where(rel == 2, relu(c[i] * x[j] + c[i]), m)
+    m = where(rel == 3, relu(d[i] * x[j] + d[i]), m)
+    aggregate y = sum(m)
+    return y
+}
+"""
+
+# The sums of each base lie along another dim than the weights do.
+HEADS = """
+layer Heads(f, heads, bases) {
+    node x[bases, f]
+    node w[heads, bases]
+    aggregate a = max(x[j])
+    update y = w @ a
+}
+"""
+
+
+def relations() -> Any:
+    layer = gdsl.compile(RELATIONS, f=F)
+    layer(*(torch.randn(NODES, F) for _ in range(5)), edges(), torch.arange(400) % 4)
+    return layer
+
+
+def heads() -> Any:
+    layer = gdsl.compile(HEADS, f=16, heads=16, bases=4)
+    layer(torch.randn(NODES, 4, 16), torch.randn(NODES, 16, 4), edges())
+    return layer
+
+
+def edges() -> Tensor:
+    return torch.randint(NODES, (2, 400), generator=torch.Generator().manual_seed(1))
+
+
+def powers() -> Any:
+    layer = gdsl.nn.GENConv(F, F, aggr="power", learn_p=True)
+    layer(torch.randn(NODES, F), edges())
+    return layer
+
+
+def mesh() -> Any:
+    layer = gdsl.nn.MeshCNNConv(F, F)
+    target = torch.arange(NODES).repeat_interleave(4)
+    layer(torch.randn(NODES, F), torch.stack([target.roll(7), target]))
+    return layer
+
+
+LAYERS: dict[str, Callable[[], Any]] = {
+    "conditions of an edge": relations,
+    "numbers of all rows": powers,
+    "pads of an outer dim": mesh,
 }
 # A loop that only copies becomes a call of memcpy.
 COPY = re.compile(r"[\w\[\] +*()%/]+ = [\w\[\] +*()%/]+;")
@@ -53,24 +107,50 @@ def _vectorised(text: str) -> set[int]:
     return {int(n) for n in re.findall(r":(\d+):\d+: optimized: loop vectorized", done.stderr)}
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_every_loop_is_simd_code(name: str) -> None:
+@pytest.fixture
+def _gcc() -> None:
     compiler = cache.find_compiler()
     if compiler is None or compiler.kind != "gcc":
         pytest.skip("only gcc says which loops become SIMD code")
-    make, then = LAYERS[name]
-    layer = make()
-    source = torch.randint(NODES, (400,), generator=torch.Generator().manual_seed(1))
-    target = torch.arange(NODES).repeat_interleave(4) if "pads" in name else source.roll(1)
-    edges = torch.stack([source[: len(target)], target])
-    width = 128 if "wrong" in name else F
-    layer(torch.randn(NODES, width), edges, **then)
-    checked = 0
-    for kernel in (k for part in layer.modules() if hasattr(part, "_shown") for k in part._shown().kernels_for("cpp")):
-        head = f"{cpp.header('prelude.h')}\ntypedef {TYPES[0]} T;\ntypedef {TYPES[1]} idx_t;\n"
+
+
+@pytest.mark.usefixtures("_gcc")
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_loop_is_simd_code(name: str) -> None:
+    layer, checked = LAYERS[name](), 0
+    parts = [layer] if isinstance(layer, gdsl.Layer) else [layer._shown()]
+    for kernel in (k for part in parts for k in part.kernels_for("cpp")):
+        head = f"{cpp.header('prelude.h')}\ntypedef float T;\ntypedef int64_t idx_t;\n"
         text = head + kernel.source
         done = _vectorised(text)
         for line, body in _loops(text):
             assert done & set(range(line, line + len(body) + 1)), f"{kernel.name}: no SIMD code\n" + "\n".join(body)
             checked += 1
-    assert checked > 2
+    assert checked > 1
+
+
+def test_a_sum_runs_along_the_dim_in_which_its_result_lies() -> None:
+    sources = [k.source for k in heads().kernels_for("cpp")]
+    assert any(re.search(r"omp simd\n +for \(int64_t f =", s) for s in sources)
+    assert not any(re.search(r"omp simd\n +for \(int64_t bases =", s) for s in sources[:1])
+
+
+FACTOR = """
+extern "C" void f(const float* __restrict__ a, const float* __restrict__ w, float* __restrict__ y, long n, float g) {
+    for (long i = 0; i < n; ++i) {
+        float dot[64] = {};
+        for (long c = 0; c < 64; ++c) {
+            const float factor = a[c] / (g > 0 ? a[i * 4 + c / 16] : 1.0f);
+            #pragma omp simd
+            for (long d = 0; d < 64; ++d) dot[d] += factor * w[c * 64 + d];
+        }
+        for (int k = 0; k < 64; ++k) y[i * 64 + k] = dot[k];
+    }
+}
+"""
+
+
+@pytest.mark.usefixtures("_gcc")
+def test_a_factor_between_two_loops_stays_there() -> None:
+    inner = next(k for k, line in enumerate(FACTOR.splitlines(), 1) if "long d" in line)
+    assert inner in _vectorised(FACTOR)
