@@ -108,8 +108,8 @@ def _below(item: Alike) -> tuple[Alike, ...] | None:
     if any(n.type.shape != first.type.shape or n.domain is not first.domain or n.kind is not first.kind for n in nodes):
         return None
     if first.domain is Domain.GLOBAL:
-        return ()
-    if first.op not in _REBUILT and first.op not in ELEMENTWISE:
+        return () if first.kind is Kind.FLOAT else None
+    if first.op not in _REBUILT and (first.op not in ELEMENTWISE or first.attrs):
         return None
     if any(_signature(n) != _signature(first) for n in nodes):
         return None

@@ -53,7 +53,27 @@ layer Degrees(f, g) {
 }
 """
 
+# Constants are tables, too, of floats; not those that an integer is compared with.
+CONSTANTS = """
+layer Constants(f) {
+    node x[f]
+    edge rel: int(3)
+    edge other: int(3)
+    p = where(x[j] > 0.1, 2 * x[i], x[i])
+    q = where(x[j] > 0.2, 3 * x[i], x[i])
+    r = where(x[j] > 0.3, 4 * x[i], x[i])
+    floats = where(rel == 0, p, where(rel == 1, q, r))
+    p = where(other == 0, x[j], x[i])
+    q = where(other == 1, x[j], x[i])
+    r = where(other == 2, x[j], x[i])
+    ints = where(rel == 0, p, where(rel == 1, q, r))
+    aggregate a = sum(floats * ints)
+    update y = a
+}
+"""
+
 TEXTS = {
+    "constants": CONSTANTS,
     "relations": RELATIONS,
     "degrees": DEGREES.replace("CHOOSER", "min(degree(i), 3)"),
     "guarded": DEGREES.replace("CHOOSER", "degree(i)"),
@@ -70,7 +90,8 @@ NOT_ALIKE = {
 
 
 def _layer(text: str, backend: str, kinds: str = "picked") -> gdsl.Layer:
-    made = gdsl.compile(text, f=4, g=3, backend=backend).double()
+    sizes = {"f": 4, "g": 3} if "g)" in text else {"f": 4}
+    made = gdsl.compile(text, **sizes, backend=backend).double()
     return made.choose(kinds=kinds)
 
 
