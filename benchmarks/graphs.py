@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,14 @@ def rmat(nodes: int, edges: int, device: torch.device | str) -> Tensor:
         target = target * 2 + ((draw >= a) & (draw < a + b) | (draw >= a + b + c))
     order = torch.randperm(nodes, generator=random, device=device)
     return torch.stack([order[source % nodes], order[target % nodes]])
+
+
+def add_options(parser: argparse.ArgumentParser, usual: str) -> None:
+    """What says which graph, ``usual`` if nothing does."""
+    parser.add_argument("--graph", choices=GRAPHS, default=usual)
+    parser.add_argument("--nodes", type=int, default=50_000, help="of the power-law graph")
+    parser.add_argument("--edges", type=int, default=1_000_000, help="of the power-law graph")
+    parser.add_argument("--data", help="folder with musae/git.npz, for --graph github (default: $GDSL_DATA)")
 
 
 GRAPHS: dict[str, Callable[[int, int, str | None], tuple[Tensor, int]]] = {

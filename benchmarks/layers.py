@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import graphs
 import machine
 import report
 import torch
@@ -86,10 +87,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--graph", choices=GRAPHS, default="power-law")
-    parser.add_argument("--nodes", type=int, default=50_000, help="of the power-law graph")
-    parser.add_argument("--edges", type=int, default=1_000_000, help="of the power-law graph")
-    parser.add_argument("--data", help="folder with musae/git.npz, for --graph github (default: $GDSL_DATA)")
+    graphs.add_options(parser, "power-law")
     parser.add_argument("--features", type=int, default=64, help="a multiple of 4, the number of heads")
     parser.add_argument("--layers", type=_names(ALL), default="GCN,SAGE,GAT,GATv2", help=",".join(ALL))
     parser.add_argument("--peers", type=_names(BUILDERS), default="pyg,torch.sparse", help=",".join(BUILDERS))

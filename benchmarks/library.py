@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 import children
+import graphs
 import machine
 import report
 import torch
@@ -63,10 +64,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--graph", choices=GRAPHS, default="molecules")
-    parser.add_argument("--nodes", type=int, default=50_000, help="of the power-law graph")
-    parser.add_argument("--edges", type=int, default=1_000_000, help="of the power-law graph")
-    parser.add_argument("--data", help="folder with musae/git.npz, for --graph github (default: $GDSL_DATA)")
+    graphs.add_options(parser, "molecules")
     parser.add_argument("--layers", type=_names, default=list(CALLS), help="separated by semicolons")
     parser.add_argument("--measure", choices=("time", "memory"), help=argparse.SUPPRESS)
     report.add_options(parser)
@@ -108,9 +106,8 @@ class _Run:
         torch.manual_seed(SEED)
         args = [a() if callable(a) else a for a in call.args]
         self.layer: nn.Module = getattr(importlib.import_module(namespace), call.layer)(*args, **call.kwargs)
-        self.inputs = _tensors(self.first[0])
-        for x in self.inputs:
-            x.requires_grad_()
+        inputs = [x.requires_grad_() for x in _tensors(self.first[0])]
+        self.leaves = [*inputs, *self.layer.parameters()]
         self.grads: list[Tensor] = []
 
     def __call__(self) -> list[Tensor]:
@@ -122,7 +119,7 @@ class _Run:
 
     def both(self) -> list[Tensor]:
         """Gradients of the features and of every parameter."""
-        self.clear()
+        worker.clear(self.leaves)
         outputs = self()
         if not self.grads:
             random = torch.Generator().manual_seed(SEED)
@@ -130,14 +127,10 @@ class _Run:
         torch.autograd.backward(outputs, self.grads)
         return outputs
 
-    def clear(self) -> None:
-        for t in (*self.inputs, *self.layer.parameters()):
-            t.grad = None
-
     def results(self) -> list[Tensor]:
         """Outputs, and gradients in the order of inputs and parameters; zeros where there is none."""
         found = [o.detach() for o in self.both()]
-        return found + [torch.zeros(()) if t.grad is None else t.grad for t in (*self.inputs, *self.layer.parameters())]
+        return found + [torch.zeros(()) if t.grad is None else t.grad for t in self.leaves]
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -155,7 +148,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     runs = {key: _Run(namespace, name, edge_index, nodes) for key, namespace in LIBRARIES.items()}
     runs["gdsl"].layer.load_state_dict(runs["pyg"].layer.state_dict())
     if args.measure == "memory":
-        return {key: {mode: _peak(run, mode) for mode in MODES} for key, run in runs.items()}
+        return {key: {m: worker.peak(getattr(run, m), run.leaves)["mb"] for m in MODES} for key, run in runs.items()}
     start = time.perf_counter()
     ours = runs["gdsl"].results()
     found: dict[str, Any] = {"first_call_s": time.perf_counter() - start}
@@ -180,11 +173,6 @@ def _turns(calls: dict[str, Callable[[], object]]) -> dict[str, Any]:
             rounds[key].append(worker.seconds(call) * 1e3)
     ratios = [b / a for a, b in zip(rounds["gdsl"], rounds["pyg"], strict=True)]
     return {**{key: statistics.median(ms) for key, ms in rounds.items()}, "ratio": statistics.median(ratios)}
-
-
-def _peak(run: _Run, mode: str) -> float | None:
-    """MB that a call adds at its peak, beyond outputs and gradients: see worker.py."""
-    return worker.peak(getattr(run, mode), run.clear, lambda: [*run.inputs, *run.layer.parameters()])["mb"]
 
 
 def _progress(row: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
 import torch
@@ -55,7 +55,7 @@ class Worker:
         built_s = time.perf_counter() - start - self.built.prepare_s
         self.x = self.case.x.clone().requires_grad_()
         forward = seconds(self.forward)
-        self.clear()
+        clear(self.leaves())
         both = seconds(self.both)
         self._write(request["result"])
         return {
@@ -70,7 +70,7 @@ class Worker:
             importlib.import_module(LIBRARIES.get(implementation, "torch"))
 
     def _write(self, path: str) -> None:
-        self.clear()
+        clear(self.leaves())
         y = self.built.call(self.x)
         y.backward(self.case.grad)
         assert self.x.grad is not None
@@ -79,11 +79,10 @@ class Worker:
             assert parameter.grad is not None
             found[name] = self.built.restore(name, parameter.grad)
         torch.save(found, path)
-        self.clear()
+        clear(self.leaves())
 
-    def clear(self) -> None:
-        for tensor in (self.x, *self.built.parameters.values()):
-            tensor.grad = None
+    def leaves(self) -> list[torch.Tensor]:
+        return [self.x, *self.built.parameters.values()]
 
     def forward(self) -> torch.Tensor:
         with torch.no_grad():
@@ -91,7 +90,7 @@ class Worker:
 
     def both(self) -> torch.Tensor:
         """Gradients of the input and of every parameter."""
-        self.clear()
+        clear(self.leaves())
         y = self.built.call(self.x)
         y.backward(self.case.grad)
         return y
@@ -118,19 +117,22 @@ class Worker:
         is a few hundred kB: the system counts pages in batches, and smaller blocks may come from the heap.
         """
         call = {"forward": self.forward, "both": self.both}[request["mode"]]
-        return peak(call, self.clear, lambda: [self.x, *self.built.parameters.values()])
+        return peak(call, self.leaves())
 
 
-def peak(
-    call: Callable[[], Any], clear: Callable[[], None], leaves: Callable[[], list[torch.Tensor]]
-) -> dict[str, Any]:
+def clear(leaves: Iterable[torch.Tensor]) -> None:
+    """Drop the gradients of tensors."""
+    for tensor in leaves:
+        tensor.grad = None
+
+
+def peak(call: Callable[[], Any], leaves: Sequence[torch.Tensor]) -> dict[str, Any]:
     """MB that a call adds at its peak, as ``Worker.memory`` says.
 
-    clear   drops the gradients of the leaves
     leaves  the tensors whose gradients a call leaves; those and what it returns are not counted
     """
     call()
-    clear()
+    clear(leaves)
     gc.collect()
     _trim()
     if not _reset_peak():
@@ -138,7 +140,7 @@ def peak(
     before = _status("VmRSS")
     y = call()
     most = _status("VmHWM") - before
-    results = [*(y if isinstance(y, list) else [y]), *(t.grad for t in leaves() if t.grad is not None)]
+    results = [*(y if isinstance(y, list) else [y]), *(t.grad for t in leaves if t.grad is not None)]
     size = sum(t.numel() * t.element_size() for t in results)
     # A peak before the last gradient exists can be less than all the results together.
     return {"mb": max(0.0, (most - size) / MEGA), "with_results_mb": most / MEGA}

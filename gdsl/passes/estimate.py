@@ -16,7 +16,7 @@ from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
 from gdsl.passes.dense import iteration_space
-from gdsl.passes.layout import is_sparse
+from gdsl.passes.layout import is_picked, is_sparse
 from gdsl.passes.options import GraphShape
 from gdsl.passes.tiles import streamed
 
@@ -108,11 +108,6 @@ def _work_once(node: Node, shape: GraphShape, read_by: Sequence[Node], passing: 
     if node.op in ("scatter", "reduce"):
         return Work(ELEMENTWISE_COST * rows(node.inputs[0].domain, shape) * node.inputs[0].type.numel, 0.0)
     return Work(0.0, 0.0)
-
-
-def is_picked(node: Node) -> bool:
-    """Whether a value is a place of a table, another for each row."""
-    return node.op == "index" and node.inputs[0].domain is Domain.GLOBAL
 
 
 def _contraction(node: Node, shape: GraphShape, passing: Set[Node]) -> Work:

@@ -48,6 +48,11 @@ def _on_edges(node: Node) -> bool:
     return node.domain is Domain.EDGE and node.kind is Kind.FLOAT
 
 
+def is_picked(node: Node) -> bool:
+    """Whether a value is a place of a table, another for each row."""
+    return node.op == "index" and node.inputs[0].domain is Domain.GLOBAL
+
+
 def joint_operand(node: Node) -> Node | None:
     """sum[d](a * b * W) --> sum[d]((a * b) * W): one edge operand, so that the product is of matrices"""
     if node.op != "contract" or len(node.inputs) < 3:
@@ -106,13 +111,8 @@ def summed_dims_first(node: Node) -> Node | None:
         return None
     for a, matrix in (node.inputs, node.inputs[::-1]):
         order = (*a.type.names, *node.type.names)
-        by_kernel = _on_edges(a) or (a.domain is not Domain.GLOBAL and matrix.op == "index")
-        if (
-            not by_kernel
-            or node.domain is not a.domain
-            or sorted(order) != sorted(matrix.type.names)
-            or order == matrix.type.names
-        ):
+        by_kernel = node.domain is a.domain and (_on_edges(a) or is_picked(matrix))
+        if not by_kernel or sorted(order) != sorted(matrix.type.names) or order == matrix.type.names:
             continue
         turned = _turned(matrix, order)
         if turned is not None and len(matrix.dims) > 1:
@@ -124,7 +124,7 @@ def _turned(matrix: Node, order: tuple[str, ...]) -> Node | None:
     """A matrix of all edges, or one of several that an edge picks, with its dims in another order in memory."""
     if matrix.domain is Domain.GLOBAL:
         return build.transpose(matrix, order)
-    if matrix.op == "index" and matrix.inputs[0].domain is Domain.GLOBAL:
+    if is_picked(matrix):
         (table, idx), dim = matrix.inputs, matrix.attr("dim")
         inner = order[len(idx.dims) :]
         if order[: len(idx.dims)] == idx.type.names and inner != tuple(n for n in table.type.names if n != dim):

@@ -81,21 +81,27 @@ def _chain(node: Node) -> tuple[Node | None, dict[int, Node], Node]:
 def _picked(alike: tuple[Node, ...], idx: Node) -> Node | None:
     """The value of the kind that ``idx`` names; None where the values are not made in the same way."""
     kinds = Dim(KINDS, len(alike))
+    below: dict[Alike, tuple[Alike, ...] | None] = {}
     made: dict[Alike, Node] = {}
-    for item in walk_below([("pick", alike)], lambda item: _below(item) or ()):
+
+    def parts(item: Alike) -> tuple[Alike, ...]:
+        below[item] = _below(item)
+        return below[item] or ()
+
+    for item in walk_below([("pick", alike)], parts):
         how, nodes = item
-        below = _below(item)
-        if below is None or KINDS in nodes[0].type.names:
+        inputs = below[item]
+        if inputs is None or KINDS in nodes[0].type.names:
             return None
-        if nodes[0].domain is Domain.GLOBAL and below == () and len(set(nodes)) > 1:
+        if len(set(nodes)) == 1:
+            made[item] = nodes[0]
+        elif nodes[0].domain is Domain.GLOBAL:
             table = _stacked(nodes, kinds)
             made[item] = table if how == "stack" else build.index(table, idx, KINDS)
-        elif below == ():
-            made[item] = nodes[0]
         elif nodes[0].op == "gather" and how == "pick":
-            made[item] = build.index(build.gather(made[below[0]], nodes[0].attr("end")), idx, KINDS)
+            made[item] = build.index(build.gather(made[inputs[0]], nodes[0].attr("end")), idx, KINDS)
         else:
-            made[item] = _rebuilt(nodes[0], [made[b] for b in below], kinds)
+            made[item] = _rebuilt(nodes[0], [made[i] for i in inputs], kinds)
     return made["pick", alike]
 
 

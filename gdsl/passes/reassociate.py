@@ -16,6 +16,7 @@ from gdsl.ir.types import Dim, Domain, Kind, Type
 from gdsl.passes.estimate import estimate
 from gdsl.passes.fuse import MAX_ACCUMULATOR
 from gdsl.passes.hoist import finite_without_edges
+from gdsl.passes.layout import is_picked
 from gdsl.passes.options import Options
 from gdsl.passes.picks import pick_before
 from gdsl.passes.rewrite import Fired, Rule, rewrite
@@ -308,7 +309,7 @@ def product_before_index(node: Node) -> Iterator[Node]:
     if node.op != "contract" or node.attr("total") or node.domain is not Domain.EDGE or len(node.inputs) != 2:
         return
     for x, picked in (node.inputs, node.inputs[::-1]):
-        if x.op != "gather" or picked.op != "index" or picked.inputs[0].domain is not Domain.GLOBAL:
+        if x.op != "gather" or not is_picked(picked):
             continue
         table, idx = picked.inputs
         clash = set(x.type.names) & {picked.attr("dim"), *idx.type.names}

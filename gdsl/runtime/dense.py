@@ -123,6 +123,10 @@ def _sum_over_rows(node: Node) -> Product | None:
     return partial(_transposed_by, node.inputs.index(left), widths, shape, turn)
 
 
+def _by_rows(k: int, widths: tuple[int, int], args: Sequence[Tensor]) -> Tensor:
+    return args[k].view(-1, widths[0]).t() @ args[1 - k].view(-1, widths[1])
+
+
 def _diagonal_of(
     k: int,
     widths: tuple[int, int],
@@ -131,12 +135,11 @@ def _diagonal_of(
     wanted: list[int],
     args: Sequence[Tensor],
 ) -> Tensor:
-    product = args[k].view(-1, widths[0]).t() @ args[1 - k].view(-1, widths[1])
-    return torch.einsum(product.view(shape), made, wanted).contiguous()
+    return torch.einsum(_by_rows(k, widths, args).view(shape), made, wanted).contiguous()
 
 
 def _transposed_by(
     k: int, widths: tuple[int, int], shape: tuple[int, ...], turn: tuple[int, ...], args: Sequence[Tensor]
 ) -> Tensor:
-    product = args[k].view(-1, widths[0]).t() @ args[1 - k].view(-1, widths[1])
+    product = _by_rows(k, widths, args)
     return product if len(turn) == 2 and turn[0] == 0 else product.view(shape).permute(turn).contiguous()

@@ -100,10 +100,8 @@ def _loops(text: str) -> list[tuple[int, list[str]]]:
 
 def _vectorised(text: str) -> set[int]:
     """The lines of the loops that gcc made SIMD code of."""
-    compiler = cache.find_compiler()
-    assert compiler is not None
-    flags = [*cache.FLAGS, *cache.FLAGS_OF[compiler.kind], "-fopt-info-vec", "-S", "-x", "c++", "-", "-o", "/dev/null"]
-    done = subprocess.run([compiler.path, *flags], input=text, capture_output=True, text=True, check=True)
+    command = [*cache._command(), "-fopt-info-vec", "-S", "-x", "c++", "-", "-o", "/dev/null"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
     return {int(n) for n in re.findall(r":(\d+):\d+: optimized: loop vectorized", done.stderr)}
 
 
