@@ -2,6 +2,7 @@
 # make test      install into .venv and run the tests
 # make nightly   20,000 random programs; GDSL_PROGRAMS=n and GDSL_SEED=k for others
 # make sanitize  generated C++ under the compiler's sanitizers
+# make gpu       on a machine with one, in ten minutes and installing nothing: a smoke test, the tests, the benchmark
 # make fuzz      texts that a fuzzer makes, for ten minutes; make gpu-sanitize: Triton's kernels under compute-sanitizer
 #
 # A second call installs nothing, unless pyproject.toml or constraints.txt changed.
@@ -12,12 +13,13 @@ STAMP  := $(VENV)/.gdsl-installed
 
 CORA_ARGS   ?= --model both --dataset cora --seeds 3
 PYTEST_ARGS ?=
+GPU_ARGS    ?=
 
 # Waiting threads sleep instead of spinning: several times faster when something else keeps the machine busy.
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install cora test nightly sanitize gpu-sanitize fuzz lint types check clean
+.PHONY: help install cora test nightly sanitize gpu gpu-sanitize fuzz lint types check clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -51,6 +53,10 @@ gpu-sanitize: $(STAMP)
 fuzz: $(STAMP)
 	$(VENV)/bin/python -m pip install --quiet atheris
 	$(VENV)/bin/python -m tests.fuzz
+
+# PYTHON as it is: a machine with a GPU brings its own build of torch. GPU_ARGS="--wheels FOLDER" for what it lacks.
+gpu:
+	$(PYTHON) benchmarks/card.py $(GPU_ARGS)
 
 lint: $(STAMP)
 	$(VENV)/bin/python -m ruff check .

@@ -1,7 +1,8 @@
 """The ways to run a layer: gdsl, and those that it is measured against. Each is a row of ``BUILDERS``.
 
 A builder gets a layer and a case (graph, inputs, weights) and gives a ``Built``, or raises ``Unsupported``.
-What a library can prepare once for a graph, it prepares here, and that time is reported apart.
+What a library can prepare once for a graph, it prepares once; that time is reported apart, and can be had again for
+graphs that are new in each call.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from programs import Layer, Mlp, Peer, Weight
@@ -35,22 +36,44 @@ class Case:
     extras: Mapping[str, Tensor]
 
 
-@dataclass
+class Prepared(NamedTuple):
+    """A layer on a prepared graph: x -> y, and the tensors that hold the graph, when asked for."""
+
+    call: Callable[[Tensor], Tensor]
+    graph: Callable[[], list[Tensor]]
+
+
 class Built:
     """A layer ready to be called.
 
-    call        x -> y
+    prepare     takes the edges as they came and makes what ``call`` wants of them
+    call        x -> y, on a graph prepared once
+    fresh       x -> y, preparing included
     parameters  by their name in the text
     restore     a gradient of the parameter of that name, in the text's shape
     graph       gives the tensors that hold the prepared graph
     prepare_s   seconds that preparing the graph took
     """
 
-    call: Callable[[Tensor], Tensor]
-    parameters: Mapping[str, nn.Parameter]
-    graph: Callable[[], list[Tensor]]
-    prepare_s: float
-    restore: Callable[[str, Tensor], Tensor] = field(default=lambda name, grad: grad)
+    def __init__(
+        self,
+        prepare: Callable[[], Prepared],
+        parameters: Mapping[str, nn.Parameter],
+        restore: Callable[[str, Tensor], Tensor] = lambda name, grad: grad,
+    ):
+        self.prepare, self.parameters, self.restore = prepare, parameters, restore
+        start = time.perf_counter()
+        self.call, self.graph = prepare()
+        _wait()
+        self.prepare_s = time.perf_counter() - start
+
+    def fresh(self, x: Tensor) -> Tensor:
+        return self.prepare().call(x)
+
+
+def _wait() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 # -- gdsl ------------------------------------------------------------------------------------------
@@ -59,22 +82,25 @@ class Built:
 def _gdsl(layer: Layer, case: Case) -> Built:
     import gdsl
 
-    start = time.perf_counter()
-    graph = gdsl.Graph(case.edge_index, case.num_nodes)
-    orders = [graph.in_edges, graph.out_edges]
-    took = time.perf_counter() - start
     on_cpu = case.x.device.type == "cpu"
     conv = gdsl.compile(layer.source, **layer.arguments, backend="cpp" if on_cpu else "triton").to(case.x.device)
     parameters = dict(conv.named_parameters())
     _fill(parameters, case.weights)
 
-    def held() -> list[Tensor]:
-        parts = [t for o in orders for t in (o.rowptr, o.index, o.edge, o.blocks)]
-        return [graph.edge_index, *parts, graph.in_degree, graph.out_degree]
-
     nodes = [case.extras[n] for n, e in layer.extras.items() if e.where == "node"]
     edges = [case.extras[n] for n, e in layer.extras.items() if e.where == "edge"]
-    return Built(lambda x: conv(x, *nodes, graph, *edges), parameters, held, took)
+
+    def prepare() -> Prepared:
+        graph = gdsl.Graph(case.edge_index, case.num_nodes)
+        orders = [graph.in_edges, graph.out_edges]
+
+        def held() -> list[Tensor]:
+            parts = [t for o in orders for t in (o.rowptr, o.index, o.edge, o.blocks)]
+            return [graph.edge_index, *parts, graph.in_degree, graph.out_degree]
+
+        return Prepared(lambda x: conv(x, *nodes, graph, *edges), held)
+
+    return Built(prepare, parameters)
 
 
 def _fill(parameters: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:
@@ -166,7 +192,7 @@ def _pyg(layer: Layer, case: Case, scatter: bool = False) -> Built:
     def call(x: Tensor) -> Tensor:
         return module(x=x, edge_index=case.edge_index, **more)
 
-    return Built(call, parameters, lambda: [case.edge_index], 0.0, restore)
+    return Built(lambda: Prepared(call, lambda: [case.edge_index]), parameters, restore)
 
 
 def _pyg_compile(layer: Layer, case: Case) -> Built:
@@ -177,7 +203,7 @@ def _pyg_compile(layer: Layer, case: Case) -> Built:
     def call(x: Tensor) -> Tensor:
         return compiled(x=x, edge_index=case.edge_index, **more)
 
-    return Built(call, parameters, lambda: [case.edge_index], 0.0, restore)
+    return Built(lambda: Prepared(call, lambda: [case.edge_index]), parameters, restore)
 
 
 def _pyg_sorted(layer: Layer, case: Case) -> Built:
@@ -190,11 +216,13 @@ def _pyg_sorted(layer: Layer, case: Case) -> Built:
         return _pyg_edge_index(layer, case)
     module = _pyg_module(layer, **({"normalize": False} if layer.sparse == "norm" else {})).to(case.x.device)
     parameters, restore = _own(module, case, _pyg_weights(layer.weights))
-    start = time.perf_counter()
-    values = _norm(case) if layer.sparse == "norm" else _one(case)
-    adjacency = _csr(case, values, end=1, index=torch.int64)
-    took = time.perf_counter() - start
-    return Built(lambda x: module(x, adjacency), parameters, lambda: _csr_parts(adjacency), took, restore)
+
+    def prepare() -> Prepared:
+        values = _norm(case) if layer.sparse == "norm" else _one(case)
+        adjacency = _csr(case, values, end=1, index=torch.int64)
+        return Prepared(lambda x: module(x, adjacency), lambda: _csr_parts(adjacency))
+
+    return Built(prepare, parameters, restore)
 
 
 def _pyg_edge_index(layer: Layer, case: Case) -> Built:
@@ -202,20 +230,21 @@ def _pyg_edge_index(layer: Layer, case: Case) -> Built:
     from torch_geometric import EdgeIndex
 
     parameters, restore = _own(module, case, _pyg_weights(layer.weights))
-    start = time.perf_counter()
-    order = torch.argsort(case.edge_index[1], stable=True)
-    edges = EdgeIndex(
-        case.edge_index[:, order], sparse_size=(case.num_nodes, case.num_nodes), sort_order="col"
-    ).fill_cache_()
-    took = time.perf_counter() - start
-    cached = [getattr(edges, name, None) for name in ("_indptr", "_T_perm", "_T_index", "_T_indptr")]
 
-    def held() -> list[Tensor]:
-        flat = [t for c in cached for t in (c if isinstance(c, tuple) else (c,)) if isinstance(t, Tensor)]
-        return [edges, *flat]
+    def prepare() -> Prepared:
+        order = torch.argsort(case.edge_index[1], stable=True)
+        size = (case.num_nodes, case.num_nodes)
+        edges = EdgeIndex(case.edge_index[:, order], sparse_size=size, sort_order="col").fill_cache_()
+        cached = [getattr(edges, name, None) for name in ("_indptr", "_T_perm", "_T_index", "_T_indptr")]
 
-    more = _extras(layer, case, order)
-    return Built(lambda x: module(x=x, edge_index=edges, **more), parameters, held, took, restore)
+        def held() -> list[Tensor]:
+            flat = [t for c in cached for t in (c if isinstance(c, tuple) else (c,)) if isinstance(t, Tensor)]
+            return [edges, *flat]
+
+        more = _extras(layer, case, order)
+        return Prepared(lambda x: module(x=x, edge_index=edges, **more), held)
+
+    return Built(prepare, parameters, restore)
 
 
 def _dgl(layer: Layer, case: Case) -> Built:
@@ -229,14 +258,12 @@ def _dgl(layer: Layer, case: Case) -> Built:
     module = _module(dgl.nn, layer, layer.dgl)
     names = {n: (w.dgl, w.linear and not w.dgl_flat) for n, w in layer.weights.items() if w.dgl is not None}
     parameters, restore = _own(module, case, names)
-    start = time.perf_counter()
-    graph = dgl.graph((case.edge_index[0], case.edge_index[1]), num_nodes=case.num_nodes)
-    graph.create_formats_()
-    took = time.perf_counter() - start
-    more = {"edge_weight": _norm(case)} if layer.sparse == "norm" else {}
 
-    def call(x: Tensor) -> Tensor:
-        return module(graph, x, **more).flatten(1)
+    def prepare() -> Prepared:
+        graph = dgl.graph((case.edge_index[0], case.edge_index[1]), num_nodes=case.num_nodes)
+        graph.create_formats_()
+        more = {"edge_weight": _norm(case)} if layer.sparse == "norm" else {}
+        return Prepared(lambda x: module(graph, x, **more).flatten(1), held)
 
     def held() -> list[Tensor]:
         # COO, CSR and CSC: both ends of each edge, and twice a pointer, an index and an edge id. DGL shows
@@ -244,7 +271,7 @@ def _dgl(layer: Layer, case: Case) -> Built:
         size = 6 * case.edge_index.shape[1] + 2 * (case.num_nodes + 1)
         return [torch.empty(size, dtype=torch.int64, device="meta")]
 
-    return Built(call, parameters, held, took, restore)
+    return Built(prepare, parameters, restore)
 
 
 # -- torch.sparse ----------------------------------------------------------------------------------
@@ -287,22 +314,19 @@ def _torch_sparse(layer: Layer, case: Case) -> Built:
     formula = _FORMULAS.get(layer.sparse or "")
     if formula is None:
         raise Unsupported("the layer is no product with a sparse matrix")
-    start = time.perf_counter()
-    values = _VALUES[layer.sparse or ""](case)
-    # int32 indices: MKL takes them as they are, and torch would convert int64 ones in each call.
-    matrix, transpose = (_csr(case, values, end, torch.int32) for end in (1, 0))
-    took = time.perf_counter() - start
     parameters = {name: nn.Parameter(value.clone()) for name, value in case.weights.items()}
 
-    def product(h: Tensor) -> Tensor:
-        return _Product.apply(matrix, transpose, h)
+    def prepare() -> Prepared:
+        values = _VALUES[layer.sparse or ""](case)
+        # int32 indices: MKL takes them as they are, and torch would convert int64 ones in each call.
+        matrix, transpose = (_csr(case, values, end, torch.int32) for end in (1, 0))
 
-    return Built(
-        lambda x: formula(parameters, x, product),
-        parameters,
-        lambda: _csr_parts(matrix) + _csr_parts(transpose),
-        took,
-    )
+        def product(h: Tensor) -> Tensor:
+            return _Product.apply(matrix, transpose, h)
+
+        return Prepared(lambda x: formula(parameters, x, product), lambda: _csr_parts(matrix) + _csr_parts(transpose))
+
+    return Built(prepare, parameters)
 
 
 def _csr(case: Case, values: Tensor, end: int, index: torch.dtype) -> Tensor:

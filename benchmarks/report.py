@@ -194,7 +194,8 @@ def _scaling(found: Mapping[str, Any]) -> str:
 def _gpu(found: Mapping[str, Any]) -> str:
     gpu = found["machine"]["gpu"]
     head = f"{gpu['name']}, a copy runs at {gpu['copy_gb_s']:,.0f} GB/s; {found['features']} features, float32."
-    columns = ("graph, layer", "by", "fwd ms", "× gdsl", "of copy", "fwd+bwd ms", "× gdsl", "of copy", "peak MB")
+    times = ("× gdsl", "of copy", "fresh", "× gdsl")
+    columns = ("graph, layer", "by", "fwd ms", *times, "fwd+bwd ms", *times, "peak MB")
     best = {(r["graph"], r["layer"]): r for r in found["results"] if r["implementation"] == "gdsl" and "both" in r}
     rows = []
     for row in found["results"]:
@@ -202,10 +203,12 @@ def _gpu(found: Mapping[str, Any]) -> str:
         label = f"{row['graph']}, {row['layer']}" if row["implementation"] == "gdsl" else ""
         cells = [label, row["implementation"]]
         for mode in ("forward", "both"):
-            time = row.get(mode, {}).get("ms")
-            ratio = f"{time / ours[mode]['ms']:.2f}" if time and ours and row is not ours else ""
             share = f"{row['share'][mode]:.0%}" if "share" in row else ""
-            cells += [_number(time) if time else row.get("left_out", ""), ratio, share]
+            for kind in ("ms", "fresh_ms"):
+                time = row.get(mode, {}).get(kind)
+                ratio = f"{time / ours[mode][kind]:.2f}" if time and ours and row is not ours else ""
+                cells += [_number(time) if time else "failed" if "failed" in row else row.get("left_out", ""), ratio]
+                cells += [share] if kind == "ms" else []
         peak = row.get("both", {}).get("peak_mb")
         rows.append([*cells, _number(peak) if peak else ""])
     return head + "\n\n" + table(columns, rows)

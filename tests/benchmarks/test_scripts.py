@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -151,6 +152,48 @@ def test_gpu_without_one(repository: Path, tmp_path: Path) -> None:
     assert [r["layer"] for r in ours] == ["GCN", "AGNN"]
     assert all(r[mode]["ms"] > 0 and r["share"][mode] > 0 for r in ours for mode in ("forward", "both"))
     assert [r["layer"] for r in found["results"] if "left_out" in r] == ["AGNN"]  # it is no sparse product
+
+
+def test_a_card_s_command_without_one(repository: Path, tmp_path: Path) -> None:
+    """What was found before the time ran out counts, and a part that is cut off is no failure."""
+    tests = _card(repository, tmp_path, "--parts", "tests", "--budget", "4", "--processes", "1")["tests"]
+    assert tests["status"] is None
+    assert not tests["failures"]
+    smoke = _card(repository, tmp_path, "--parts", "smoke", "--budget", "600")["smoke"]
+    assert smoke["status"] == 0
+    first, last = smoke["found"]["results"]
+    assert (first["layer"], last["layer"]) == ("GCN", "host time of a call")
+    assert first["difference"] < 1e-9
+    assert last["us"] > 0
+
+
+@pytest.mark.slow
+def test_the_whole_command_for_a_card(repository: Path, tmp_path: Path) -> None:
+    found = _card(repository, tmp_path, "--budget", "300")
+    assert found["tests"]["passed"] > 5
+    assert [r["implementation"] for r in found["benchmark"]["found"]["results"]] == ["gdsl", "pyg"] * 2
+    assert all(r[mode]["fresh_ms"] > 0 for r in found["benchmark"]["found"]["results"] for mode in ("forward", "both"))
+
+
+def _card(repository: Path, folder: Path, *arguments: str) -> dict[str, Any]:
+    _run(repository, "card.py", "--folder", str(folder), "--rehearse", *arguments)
+    return json.loads((folder / "gpu.json").read_text())
+
+
+def test_outcomes_of_tests(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines as pytest prints them with and without workers; a test that had begun counts as nothing."""
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    card = importlib.import_module("card")
+    lines = [
+        "[gw1] [ 10%] PASSED tests/triton/test_gpu.py::test_a[GCN] ",
+        "tests/triton/test_gpu.py::test_b FAILED   [ 20%]",
+        "[gw0] [ 30%] SKIPPED tests/triton/test_gpu.py::test_c ",
+        "tests/triton/test_gpu.py::test_d ",
+    ]
+    (tmp_path / "tests.log").write_text("\n".join(lines))
+    found = card._outcomes(tmp_path)
+    assert [found[kind] for kind in card.OUTCOMES] == [1, 1, 0, 1]
+    assert found["failures"] == ["tests/triton/test_gpu.py::test_b"]
 
 
 def test_instructions(repository: Path, tmp_path: Path) -> None:
