@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from gdsl import __version__
 from gdsl.errors import CacheError, GdslError
 from gdsl.language import ast
 from gdsl.language.errors import Diagnostic, LanguageError, did_you_mean
@@ -103,6 +104,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="gdsl", description="A compiler for graph neural network layers written as text.")
+    parser.add_argument("--version", action="version", version=f"gdsl {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
 
     check = commands.add_parser("check", help="report every mistake in the programs")
@@ -431,7 +433,6 @@ def _field(value: object) -> str:
 def _info(options: argparse.Namespace) -> int:
     import torch
 
-    from gdsl import __version__
     from gdsl.runtime import cache
 
     compiler = cache.find_compiler()
@@ -463,7 +464,7 @@ def _cache_line(folder_of: Callable[[], Path]) -> str:
         return f"unusable: {error}"
     kernels = sum(name.endswith(".so") for name, _ in files)
     total = sum(size for _, size in files)
-    return f"{folder}: {kernels} compiled programs, {_human(total)}"
+    return f"{folder}: {kernels} compiled programs, {_human(total)}; $GDSL_CACHE puts it elsewhere"
 
 
 def _human(count: float) -> str:

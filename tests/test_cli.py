@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gdsl import cli
+from gdsl import __version__, cli
 from gdsl.cli import main
 from gdsl.runtime import cache
 
@@ -322,6 +322,11 @@ def test_examples_are_formatted(examples: Path) -> None:
 # ------------------------------------------------------------------------------------------ info
 
 
+def test_version(capsys: Capture) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"gdsl {__version__}\n"
+
+
 def test_info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     folder = tmp_path / "kernels"
     folder.mkdir(mode=0o700)
@@ -331,7 +336,7 @@ def test_info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) 
     assert main(["info"]) == 0
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert list(rows) == ["gdsl", "python", "torch", "backends", "triton", "gpu", "compiler", "cache", "threads"]
-    assert rows["cache"] == f"{folder}: 1 compiled programs, 1.5 KiB"
+    assert rows["cache"] == f"{folder}: 1 compiled programs, 1.5 KiB; $GDSL_CACHE puts it elsewhere"
     assert "torch" in rows["backends"]
 
 
@@ -394,12 +399,10 @@ def test_closed_pipe(good: str) -> None:
     assert "the output was closed" in one_line(err)
 
 
-# A process that runs the command without the package's own ``__init__``, which imports torch.
+# A process that runs the command and fails where it has imported something heavy.
 ALONE = """
-import sys, types
-package = types.ModuleType("gdsl")
-package.__path__ = [sys.argv.pop(1)]
-sys.modules["gdsl"] = package
+import sys
+sys.path.insert(0, sys.argv.pop(1))
 from gdsl.cli import main
 code = main()
 heavy = [name for name in ("torch", "numpy", "sympy") if name in sys.modules]
@@ -408,7 +411,7 @@ sys.exit(f"imported {heavy}" if heavy else code)
 
 
 def alone(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", ALONE, str(Path(cli.__file__).parent), *arguments]
+    command = [sys.executable, "-c", ALONE, str(Path(cli.__file__).parents[1]), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
 
 
