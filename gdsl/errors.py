@@ -19,3 +19,7 @@ class CompilerError(GdslError, RuntimeError):
 
 class CacheError(GdslError, RuntimeError):
     """A folder of compiled kernels that is not safe to load from."""
+
+
+class ProgramError(GdslError, ValueError):
+    """A program with a node that its op does not allow: an edited or damaged file, or a mistake of a pass."""

@@ -12,6 +12,7 @@ more than ``import gdsl``. What depends on the values of the edges happens insid
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Sequence
@@ -23,17 +24,18 @@ from torch import Tensor
 
 from gdsl.call import check_bound, check_degrees
 from gdsl.codegen.reference import Frame
-from gdsl.errors import GraphError, InputError
-from gdsl.ir.node import Node
+from gdsl.errors import GraphError, InputError, ProgramError
+from gdsl.ir.node import Node, walk
 from gdsl.ir.program import Program
-from gdsl.ir.serialise import from_data, to_data
-from gdsl.ir.types import Domain, Kind
-from gdsl.passes.options import Options
+from gdsl.ir.serialise import fields, from_data, items, to_data
+from gdsl.ir.types import Domain, Kind, Type
+from gdsl.ir.verify import BOOL, EDGE_END, MOST, Value, number, one_of, shown
+from gdsl.passes.options import CHOICES, Options
 from gdsl.passes.pipeline import lower
 from gdsl.runtime.autograd import Runner
-from gdsl.runtime.backend import backend_for
+from gdsl.runtime.backend import BACKENDS, backend_for
 from gdsl.runtime.execute import storage_of
-from gdsl.runtime.graph import Graph, graph_of
+from gdsl.runtime.graph import Graph, Rewired, graph_of
 from gdsl.runtime.neighbors import knn_graph
 
 DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
@@ -63,27 +65,59 @@ class Call:
 
 @functools.lru_cache(maxsize=1024)
 def call_of(text: str) -> _Operator:
-    """The operator that a text tells of.
+    """The operator that a text tells of. It may come from a file that somebody edited: nothing is taken on trust.
 
-    Raises ValueError for a text that :meth:`Call.text` cannot have written.
+    Raises :class:`gdsl.errors.ProgramError`, a ValueError, for a text that :meth:`Call.text` cannot have written.
     """
-    data = json.loads(text)
-    pairs = {name: tuple(tuple(pair) for pair in data[name]) for name in ("requires", "choices")}
-    if data["dtype"] not in DTYPES or not set(data["graph"]) <= GRAPH_METHODS:
-        raise ValueError("no operator of gdsl is written like this")
-    program = from_data(data["program"])
-    graph, mask = tuple(data["graph"]), tuple(data["mask"])
-    return _Operator(Call(program, data["dtype"], data["backend"], graph, **pairs, mask=mask))
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ProgramError(f"an operator of gdsl is told as JSON: {error}") from error
+    given = dict(fields(data, "an operator", (f.name for f in dataclasses.fields(Call))))
+    for name, allowed in _FIELDS.items():
+        if name in _LISTS:
+            given[name] = tuple(tuple(v) if isinstance(v, list) else v for v in items(given[name], name))
+        for value in given[name] if name in _LISTS else (given[name],):
+            if not allowed.is_one(value):
+                raise ProgramError(f"`{name}` of an operator: {allowed.words} is needed, not {shown(value)}")
+    call = Call(**{**given, "program": from_data(given["program"])})
+    real = [n.kind is Kind.FLOAT for n in call.program.inputs]
+    if call.mask and (len(call.mask) != len(real) or any(m and not r for m, r in zip(call.mask, real, strict=True))):
+        raise ProgramError(f"`mask` of an operator names some of its {len(real)} inputs, all of them floats")
+    return _Operator(call)
 
 
-GRAPH_METHODS = {"add_self_loops", "add_remaining_self_loops", "remove_self_loops"}
+GRAPH_METHODS = ("add_self_loops", "add_remaining_self_loops", "remove_self_loops")
+_PAIRS = [(name, value) for name, values in CHOICES.items() for value in values]
+_DEGREE = number(0, MOST)
+_LISTS = ("graph", "requires", "choices", "mask")
+# What the fields of a call may hold besides its program, each item of it where it is a list.
+_FIELDS = {
+    "dtype": one_of(DTYPES),
+    "backend": one_of(BACKENDS),
+    "graph": one_of(GRAPH_METHODS),
+    "requires": Value(
+        "an end, i or j, and a number of edges",
+        lambda v: type(v) is tuple and len(v) == 2 and EDGE_END.is_one(v[0]) and _DEGREE.is_one(v[1]),
+    ),
+    "choices": Value(f"a choice ({', '.join(CHOICES)}) and one of its values", lambda v: v in _PAIRS),
+    "mask": BOOL,
+}
 
 
 def transformed(graph: Graph, methods: Sequence[str]) -> Graph:
     """The graph after what a program asks of it."""
     for name in methods:
-        graph = getattr(graph, name)().graph
+        graph = _rewiring(graph, name).graph
     return graph
+
+
+def _rewiring(graph: Graph, method: str) -> Rewired:
+    """A change of a graph by its name, which a file may have brought."""
+    if method not in GRAPH_METHODS:
+        raise ProgramError(f"a graph is changed by one of {', '.join(GRAPH_METHODS)}, not {shown(method)}")
+    found: Rewired = getattr(graph, method)()
+    return found
 
 
 class _Operator:
@@ -102,6 +136,11 @@ class _Operator:
         if key not in self._runners:
             self._runners[key] = Runner(self.call.program, backend, self.dtype, index, self.options)
         return self._runners[key]
+
+    @functools.cached_property
+    def one_set(self) -> bool:
+        """Whether sources and targets must be the same nodes."""
+        return any(n.domain is Domain.NODE for n in walk(self.call.program.nodes))
 
     @functools.cached_property
     def whole(self) -> Program:
@@ -148,13 +187,22 @@ def _rows(domain: Domain, sources: Any, targets: Any, edges: Any, graphs: Any) -
     return {Domain.EDGE: edges, Domain.GRAPH: graphs}.get(domain, targets)
 
 
+# What the tensors of loads may be, besides the dtype that a call is for.
+_DTYPES_OF = {Kind.INT: (torch.int32, torch.int64), Kind.BOOL: (torch.bool,)}
+
+
 def _check(op: _Operator, tensors: Sequence[Tensor], sources: Any, targets: Any, edges: Any, graphs: Any) -> None:
-    """Dtypes and shapes; ``edges`` is None where only a run can tell their number."""
-    for load, value in zip(op.call.program.inputs, tensors, strict=True):
+    """Number, dtypes and shapes; ``edges`` is None where only a run can tell their number."""
+    loads = op.call.program.inputs
+    if len(tensors) != len(loads):
+        raise InputError(f"{op.call.program.name} has {len(loads)} inputs, and {len(tensors)} tensors were given")
+    for load, value in zip(loads, tensors, strict=True):
         name = load.attr("name")
         wide = load.attr("role") in ("saved", "product", "grad")
         if load.kind is Kind.FLOAT and value.dtype != op.dtype and not (wide and value.is_floating_point()):
             raise InputError(f"`{name}` is {value.dtype}, and this call was compiled for {op.dtype}")
+        if load.kind is not Kind.FLOAT and value.dtype not in _DTYPES_OF[load.kind]:
+            raise InputError(f"`{name}` is {value.dtype}, and {load.kind.value} is needed")
         lead: tuple[Any, ...] = ()
         if load.domain is not Domain.GLOBAL:
             rows = _rows(load.domain, sources, targets, edges, graphs)
@@ -163,19 +211,34 @@ def _check(op: _Operator, tensors: Sequence[Tensor], sources: Any, targets: Any,
             raise InputError(f"`{name}` has shape {list(value.shape)}, and {[*lead, *load.type.shape]} is needed")
 
 
+def _check_run(op: _Operator, tensors: Sequence[Tensor], graph: Graph, batch: Tensor | None, graphs: int) -> None:
+    """What a kernel takes for granted, and only a run can tell: devices, rows, and integers that are indices."""
+    name, device = op.call.program.name, graph.device
+    _check(op, tensors, graph.num_sources, graph.num_targets, graph.num_edges, graphs)
+    check_degrees(name, op.call.requires, graph)
+    if op.one_set and graph.num_sources != graph.num_targets:
+        sizes = f"{graph.num_sources} sources and {graph.num_targets} targets"
+        raise GraphError(f"{name} needs one set of nodes, and the graph has {sizes}")
+    if graph.index_dtype is not torch.int32:
+        raise GraphError("under torch.compile a graph has fewer than 2^31 nodes and edges")
+    if batch is not None:
+        if batch.shape != (graph.num_targets,) or batch.dtype not in _DTYPES_OF[Kind.INT] or batch.device != device:
+            raise InputError(f"`batch` is {batch.dtype} {list(batch.shape)}, and int64 [{graph.num_targets}] is needed")
+        check_bound("batch", Type(Domain.NODE, (), Kind.INT, graphs), batch)
+    for load, value in zip(op.call.program.inputs, tensors, strict=True):
+        if value.device != device:
+            raise InputError(f"`{load.attr('name')}` is on {value.device}, and the graph is on {device}")
+        if load.type.bound is not None:
+            check_bound(load.attr("name"), load.type, value)
+
+
 def _run(
     call: str, tensors: list[Tensor], edges: Tensor, sources: int, targets: int, batch: Tensor | None, graphs: int
 ) -> list[Tensor]:
     op = call_of(call)
     graph = transformed(graph_of(edges, sources, targets), op.call.graph)
-    _check(op, tensors, graph.num_sources, graph.num_targets, graph.num_edges, graphs)
-    check_degrees(op.call.program.name, op.call.requires, graph)
+    _check_run(op, tensors, graph, batch, graphs)
     loads = op.call.program.inputs
-    for load, value in zip(loads, tensors, strict=True):
-        if load.kind is Kind.INT and load.attr("role") == "input" and load.attr("name") != "seed":
-            check_bound(load.attr("name"), load.type, value)
-    if graph.index_dtype is not torch.int32:
-        raise GraphError("under torch.compile a graph has fewer than 2^31 nodes and edges")
     frame = Frame(graph, op.dtype, edges.device, batch, graphs)
     backend = backend_for(op.call.backend, op.dtype, edges.device)
     runner = op.runner(backend, torch.int32)
@@ -243,7 +306,7 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
 
 
 def _rewired(method: str, edges: Tensor, sources: int, targets: int) -> list[Tensor]:
-    found = getattr(graph_of(edges, sources, targets), method)()
+    found = _rewiring(graph_of(edges, sources, targets), method)
     kept = torch.arange(edges.shape[1], device=edges.device) if found.kept is None else found.kept.clone()
     loops = edges.new_full((0,), -1, dtype=torch.int64) if found.loop_edge is None else found.loop_edge.clone()
     return [kept, found.target.clone(), loops]
@@ -256,6 +319,8 @@ def _rewired_fake(method: str, edges: Tensor, sources: int, targets: int) -> lis
 
 
 def _in_order(methods: list[str], end: str, edges: Tensor, sources: int, targets: int) -> list[Tensor]:
+    if end not in ("i", "j"):
+        raise ProgramError(f"edges are sorted by their end i or j, not {shown(end)}")
     graph = transformed(graph_of(edges, sources, targets), methods)
     order = graph.in_edges if end == "i" else graph.out_edges
     edge = order.edge.long()

@@ -506,7 +506,7 @@ class Blocks(Names):
         row = lifted(self.row(where), rank)
         count = f"{row}.to(tl.int64) * {numel} + {self.linear(node.dims, index, rank)}"
         level = self.level(where)
-        text = f"gdsl_uniform({seed.text}, {node.attr('salt')}, {count})"
+        text = f"gdsl_uniform({seed.text}, {node.attr('salt'):d}, {count})"
         return Value(text if self.number == "tl.float32" else f"{text}.to({self.number})", level)
 
     def compute_contract(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
@@ -671,10 +671,10 @@ def place_of(value: Value, rank: int, axes: frozenset[int]) -> Place:
 def literal(node: Node, number: str) -> str:
     value = node.attr("value")
     if node.kind is not Kind.FLOAT:
-        return str(value)
+        return str(bool(value)) if node.kind is Kind.BOOL else f"{value:d}"
     if value != value:
         return 'float("nan")'
     if value in (float("inf"), float("-inf")):
         return f'float("{"-" if value < 0 else ""}inf")'
     # A literal is rounded to float32, unless it is given a type.
-    return repr(value) if number == "tl.float32" else f"tl.full([], {value!r}, {number})"
+    return repr(float(value)) if number == "tl.float32" else f"tl.full([], {float(value)!r}, {number})"

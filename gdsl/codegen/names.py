@@ -65,5 +65,7 @@ class Names:
             if node.op != "segment":
                 others = {**shown, **{n: self.name(n) for p in kernel.phases for n in p.accumulators}}
                 lines.append(f"  {self.name(node)} = {expression(node, others)}")
+        # A name that a comment shows may be any text, which must not end the comment.
+        lines = [re.sub(r"[^ -\[\]-~]", "?", line) for line in lines]
         width = COMMENT_WIDTH - len("// ")
         return [line if len(line) <= width else line[: width - 3] + "..." for line in lines]

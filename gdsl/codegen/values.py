@@ -239,7 +239,7 @@ class Values(Names):
         new = node.dims[operand.type.names.index(dim)].name
         text, depth = index[new]
         inner = {n: index[n] for n in operand.type.names if n != dim}
-        inner[dim] = (f"({text} + {start})" if start else text, depth)
+        inner[dim] = (f"({text} + {start:d})" if start else text, depth)
         return self.value(operand, inner, where, nest)
 
     def compute_reshape(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
@@ -296,7 +296,7 @@ class Values(Names):
         _, depth = self.linear(node.dims, index)
         place = self.offset(row, node, index)
         seed = self.value(node.inputs[0], {}, GLOBAL, nest)[0]
-        return f"T(gdsl_uniform((uint64_t){seed}, {node.attr('salt')}u, (uint64_t)({place})))", depth
+        return f"T(gdsl_uniform((uint64_t){seed}, {node.attr('salt'):d}u, (uint64_t)({place})))", depth
 
     # -- indices -------------------------------------------------------------------------------
 
@@ -362,9 +362,9 @@ def literal(node: Node) -> str:
     if node.kind is Kind.BOOL:
         return "true" if value else "false"
     if node.kind is Kind.INT:
-        return str(value)
+        return f"{value:d}"
     if value != value:
         return 'T(__builtin_nan(""))'
     if value in (float("inf"), float("-inf")):
         return "T(__builtin_inf())" if value > 0 else "T(-__builtin_inf())"
-    return f"T({value!r})"
+    return f"T({float(value)!r})"

@@ -175,8 +175,8 @@ _TABLE = [
     # kinds of number
     ElementwiseOp("to_float", 1, "gdsl_float({0})", "gdsl_float({0})", "{0}.to(gdsl_float)", "{0}", _NONE),
     # An integer below the node's bound; the cast clamps, so that an index made from it is always in range.
-    ElementwiseOp("to_int", 1, "torch.nan_to_num({0}).clamp(0, {bound} - 1).long()", "gdsl::to_int({0}, {bound})",
-                  "tl.minimum(tl.maximum({0}, 0), {bound} - 1).to(tl.int32)", "floor({0})", _NONE, kind="int",
+    ElementwiseOp("to_int", 1, "torch.nan_to_num({0}).clamp(0, {bound} - 1).long()", "gdsl::to_int({0}, {bound:d})",
+                  "tl.minimum(tl.maximum({0}, 0), {bound:d} - 1).to(tl.int32)", "floor({0})", _NONE, kind="int",
                   sample=(0.0, 2.0)),
 ]  # fmt: skip
 
@@ -185,16 +185,23 @@ ELEMENTWISE: dict[str, ElementwiseOp] = {op.name: op for op in _TABLE}
 
 @functools.cache
 def torch_function(op: str, bound: int | None, dtype: Any) -> Callable[..., Any]:
-    """The torch form of an op as a function of tensors. Templates come from this table, never from a program.
+    """The torch form of an op as a function of tensors.
 
     ``bound`` is that of the node, for ``to_int``; ``dtype`` is the compute dtype, for ``to_float``.
     """
+    return functools.partial(_torch_form(op), bound, lambda x: x.to(dtype))
+
+
+@functools.cache
+def _torch_form(op: str) -> Callable[..., Any]:
+    """What is evaluated is the table's own text and nothing else: numbers of a program are arguments."""
     import torch  # late: the language and its checks work without torch
 
     entry = ELEMENTWISE[op]
     names = [f"x{k}" for k in range(entry.arity)]
-    text = f"lambda {', '.join(names)}: {entry.torch.format(*names, bound=bound)}"
-    return eval(text, {"torch": torch, "gdsl_float": lambda t: t.to(dtype)})
+    text = f"lambda bound, gdsl_float, {', '.join(names)}: {entry.torch.format(*names, bound='bound')}"
+    form: Callable[..., Any] = eval(text, {"torch": torch})
+    return form
 
 
 def is_heavy(op: str) -> bool:

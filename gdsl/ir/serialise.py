@@ -1,22 +1,29 @@
 """Programs as data, for what outlives the process: a program inside an exported model, say.
 
-Data only: reading it makes nodes, and runs nothing.
+Data only, and from anywhere: a file may have been edited. Reading runs nothing, and every node is held against the rule
+of its op before another is made of it: see :mod:`gdsl.ir.verify`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from gdsl.errors import ProgramError
 from gdsl.ir import node as ir
 from gdsl.ir.node import Node
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Kind, Type
+from gdsl.ir.verify import shown, verify_node
 
 # Names of values and dims, as the compiler writes them: ``h``, ``lin.weight``, ``2*in_channels'``, ``K[1]``. They are
 # shown in generated code, and text from a file must bring nothing else there.
 _NAME = re.compile(r"[A-Za-z0-9_(][A-Za-z0-9_.,'*+/@ ()\[\]-]*")
+# The name of a program begins the names of its kernels.
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+_PLAIN = (str, bool, int, float, type(None))
 
 
 def to_data(program: Program) -> dict[str, Any]:
@@ -35,22 +42,90 @@ def to_data(program: Program) -> dict[str, Any]:
     }
 
 
-def from_data(data: Mapping[str, Any]) -> Program:
+def from_data(data: Any) -> Program:
     """The program that :func:`to_data` wrote.
 
-    Raises ValueError for what it cannot have written.
+    Raises :class:`gdsl.errors.ProgramError`, a ValueError, for what it cannot have written: it says at which node, in
+    which field, and what may stand there.
     """
+    fields(data, "a program", ("name", "nodes", "outputs", "names"))
+    _check_names(data)
+    if not _IDENTIFIER.fullmatch(data["name"]):
+        raise ProgramError(f"{shown(data['name'])} is no name of a program")
+    nodes: list[Node] = []
+    for number, row in enumerate(items(data["nodes"], "nodes")):
+        try:
+            nodes.append(_node(row, nodes))
+        except ProgramError as error:
+            raise ProgramError(f"node {number}: {error}") from error
+    outputs = [items(pair, "an output", 2) for pair in items(data["outputs"], "outputs")]
+    named = {_at(nodes, int(k) if k.isdecimal() else k): name for k, name in data["names"].items()}
+    for name in (*(name for name, _ in outputs), *named.values()):
+        _of_type(name, str, "a name")
+    return Program(data["name"], tuple((name, _at(nodes, place)) for name, place in outputs), named)
+
+
+def fields(data: Any, what: str, names: Iterable[str]) -> Any:
+    """The data itself, which has these fields and no others."""
+    names = tuple(names)
+    if not isinstance(data, dict) or set(data) != set(names):
+        have = ", ".join(map(shown, data)) if isinstance(data, dict) else shown(data)
+        raise ProgramError(f"{what} has the fields {', '.join(names)}, not {have}")
+    return data
+
+
+def items(data: Any, what: str, count: int | None = None) -> list[Any]:
+    """The data itself, which is a list, of so many items."""
+    if not isinstance(data, list) or count not in (None, len(data)):
+        wanted = "a list" if count is None else f"a list of {count}"
+        raise ProgramError(f"{what}: {wanted} is needed, not {shown(data)}")
+    return data
+
+
+def _node(row: Any, before: list[Node]) -> Node:
+    op, inputs, type, attrs = items(row, "a node", 4)
+    _of_type(op, str, "an op")
+    if op == "call":
+        raise ProgramError("`call` runs a module, and a file has none")
+    if not isinstance(attrs, dict):
+        raise ProgramError(f"`{op}`: attributes have names, not {shown(attrs)}")
+    operands = [_at(before, place) for place in items(inputs, f"`{op}`: operands")]
+    found = {k: _attribute(v, before) for k, v in attrs.items()}
+    node = ir.make(op, operands, _type_of(type, op), found)
+    verify_node(node)
+    return node
+
+
+def _at(nodes: list[Node], place: Any) -> Node:
+    """The node at a place, which must be one that is made already."""
+    if type(place) is not int or not 0 <= place < len(nodes):
+        raise ProgramError(f"{shown(place)} is no node that comes before it")
+    return nodes[place]
+
+
+def _attribute(value: Any, before: list[Node]) -> Any:
+    if isinstance(value, dict):
+        return _at(before, fields(value, "a node in an attribute", ("node",))["node"])
+    if isinstance(value, list):
+        if not all(isinstance(v, _PLAIN) for v in value):
+            raise ProgramError(f"an attribute is a number, a name or a list of them, not {shown(value)}")
+        return tuple(value)
+    return value
+
+
+def _of_type(value: Any, wanted: type, what: str) -> Any:
+    if type(value) is not wanted:
+        raise ProgramError(f"{shown(value)} is not {what}")
+    return value
+
+
+def _check_names(data: Mapping[str, Any]) -> None:
+    _of_type(data["name"], str, "a name of a program")
+    if not isinstance(data["names"], dict):
+        raise ProgramError(f"names have places, not {shown(data['names'])}")
     for text in _texts(data):
         if not _NAME.fullmatch(text):
-            raise ValueError(f"{text!r} is no name of a value, dim or operation")
-    nodes: list[Node] = []
-    for op, inputs, type, attrs in data["nodes"]:
-        if any(not 0 <= i < len(nodes) for i in inputs):
-            raise ValueError(f"an operand of {op!r} does not come before it")
-        found = {k: nodes[v["node"]] if isinstance(v, dict) else _frozen(v) for k, v in attrs.items()}
-        nodes.append(ir.make(op, [nodes[i] for i in inputs], _type_of(type), found))
-    outputs = tuple((name, nodes[place]) for name, place in data["outputs"])
-    return Program(data["name"], outputs, {nodes[int(k)]: name for k, name in data["names"].items()})
+            raise ProgramError(f"{shown(text)} is no name of a value, dim or operation")
 
 
 def _all_nodes(outputs: Iterable[Node]) -> list[Node]:
@@ -65,22 +140,36 @@ def _all_nodes(outputs: Iterable[Node]) -> list[Node]:
 
 
 def _texts(data: Any) -> Iterator[str]:
-    if isinstance(data, str):
-        yield data
-    elif isinstance(data, Mapping):
-        yield from (text for pair in data.items() for part in pair for text in _texts(part))
-    elif isinstance(data, list):
-        yield from (text for part in data for text in _texts(part))
+    """Every text in the data. However deep that is: what is nested too deeply is no program, and is refused later."""
+    stack = [data]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            stack += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            stack += value
 
 
 def _type_data(type: Type) -> list[Any]:
     return [type.domain.value, [[d.name, d.size] for d in type.dims], type.kind.value, type.bound]
 
 
-def _type_of(data: Sequence[Any]) -> Type:
-    domain, dims, kind, bound = data
-    return Type(Domain(domain), tuple(Dim(name, size) for name, size in dims), Kind(kind), bound)
+def _type_of(data: Any, op: str) -> Type:
+    """Of the exact types of Python: True is a 1 that would be taken for one of an equal type made before."""
+    domain, dims, kind, bound = items(data, f"`{op}`: a type", 4)
+    if _of_type(domain, str, "a domain") not in _DOMAINS or _of_type(kind, str, "a kind of number") not in _KINDS:
+        raise ProgramError(f"`{op}`: there are no values for each {shown(domain)}, or no numbers of kind {shown(kind)}")
+    made = []
+    for pair in items(dims, f"`{op}`: dims"):
+        name, size = items(pair, f"`{op}`: a dim", 2)
+        _of_type(name, str, f"a name of a dim of `{op}`")
+        made.append(Dim(name, _of_type(size, int, f"the size of `{name}`")))
+    if bound is not None:
+        _of_type(bound, int, f"the bound of `{op}`")
+    return Type(_DOMAINS[domain], tuple(made), _KINDS[kind], bound)
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
+_DOMAINS = {d.value: d for d in Domain}
+_KINDS = {k.value: k for k in Kind}

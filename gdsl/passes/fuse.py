@@ -11,6 +11,7 @@ complete for all rows before it is used: when it is read at the other end of an 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -334,9 +335,11 @@ def _renamed(program: Program, steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """Number kernels in the order in which they run."""
     out: list[Step] = []
     count = 0
+    # The name of a class, say, which Python may have made of any text.
+    first = re.sub(r"^(?=[0-9])|[^A-Za-z0-9_]", "_", program.name)
     for step in steps:
         if isinstance(step, Kernel):
-            name = f"{program.name}_{count}"
+            name = f"{first}_{count}"
             step = replace(step, name=name)
             count += 1
         out.append(step)
