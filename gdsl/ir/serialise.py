@@ -23,6 +23,11 @@ _NAME = re.compile(r"[A-Za-z0-9_(][A-Za-z0-9_.,'*+/@ ()\[\]-]*")
 # The name of a program begins the names of its kernels.
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
+# What no program has that is written down.
+_NOT_IN_FILES = {
+    "call": "a file has no modules",
+    **dict.fromkeys(("grouped_product", "sparse_product"), "only the last pass before kernels makes it"),
+}
 _PLAIN = (str, bool, int, float, type(None))
 
 
@@ -85,8 +90,8 @@ def items(data: Any, what: str, count: int | None = None) -> list[Any]:
 def _node(row: Any, before: list[Node]) -> Node:
     op, inputs, type, attrs = items(row, "a node", 4)
     _of_type(op, str, "an op")
-    if op == "call":
-        raise ProgramError("`call` runs a module, and a file has none")
+    if op in _NOT_IN_FILES:
+        raise ProgramError(f"`{op}`: {_NOT_IN_FILES[op]}")
     if not isinstance(attrs, dict):
         raise ProgramError(f"`{op}`: attributes have names, not {shown(attrs)}")
     operands = [_at(before, place) for place in items(inputs, f"`{op}`: operands")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gdsl.ir import build as b
 from gdsl.ir import library
-from gdsl.ir.node import Node
+from gdsl.ir.node import Node, make
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Type
@@ -65,7 +65,10 @@ STRUCTURAL: dict[str, list[Node]] = {
 
 
 def _elementwise(op: str) -> Node:
-    operands = {"where": [x > 0.5, x, y], **dict.fromkeys(("and", "or", "not"), [x > 0.5, x < 1.0])}.get(op, [x, y])
+    if op in ("and", "or", "not"):
+        operands = [x > 0.5, x < 1.0]
+    else:
+        operands = [x > 0.5, x, y] if op == "where" else [x, y]
     return b.elementwise(op, *operands[: ELEMENTWISE[op].arity])
 
 
@@ -77,4 +80,4 @@ def programs() -> dict[str, Program]:
 
 def call(result: Type, **attrs: str) -> Node:
     """The op that no file has: a module that runs as it is."""
-    return b.call("mlp", [x], result, **attrs)
+    return make("call", [x], result, attrs)
