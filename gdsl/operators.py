@@ -206,7 +206,7 @@ def _check(op: _Operator, tensors: Sequence[Tensor], sources: Any, targets: Any,
         lead: tuple[Any, ...] = ()
         if load.domain is not Domain.GLOBAL:
             rows = _rows(load.domain, sources, targets, edges, graphs)
-            lead = (value.shape[0] if rows is None or not value.dim() else rows,)
+            lead = (rows if rows is not None else value.shape[0] if value.dim() else 0,)
         if tuple(value.shape) != (*lead, *load.type.shape):
             raise InputError(f"`{name}` has shape {list(value.shape)}, and {[*lead, *load.type.shape]} is needed")
 

@@ -19,7 +19,7 @@ from gdsl.ir.verify import shown, verify_node
 
 # Names of values and dims, as the compiler writes them: ``h``, ``lin.weight``, ``2*in_channels'``, ``K[1]``. They are
 # shown in generated code, and text from a file must bring nothing else there.
-_NAME = re.compile(r"[A-Za-z0-9_(][A-Za-z0-9_.,'*+/@ ()\[\]-]*")
+_NAME = re.compile(r"[A-Za-z0-9_(][A-Za-z0-9_.,'*+/@ ()\[\]-]{0,999}")
 # The name of a program begins the names of its kernels.
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -67,7 +67,10 @@ def from_data(data: Any) -> Program:
     named = {_at(nodes, int(k) if k.isdecimal() else k): name for k, name in data["names"].items()}
     for name in (*(name for name, _ in outputs), *named.values()):
         _of_type(name, str, "a name")
-    return Program(data["name"], tuple((name, _at(nodes, place)) for name, place in outputs), named)
+    program = Program(data["name"], tuple((name, _at(nodes, place)) for name, place in outputs), named)
+    if len(_all_nodes(program.nodes)) != len(nodes):
+        raise ProgramError("a node is there twice, or no output needs it")
+    return program
 
 
 def fields(data: Any, what: str, names: Iterable[str]) -> Any:
