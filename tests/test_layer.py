@@ -298,6 +298,17 @@ def test_dropout_keeps_the_mean(backend: str) -> None:
     assert abs(float(m.mean()) - 1) < 5 * (p / (1 - p) / m.numel()) ** 0.5
 
 
+@pytest.mark.parametrize("where", ["update y = x * dropout(p, 0.5)", "update y = sum(x[j] * dropout(p, 0.5))"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dropout_of_a_parameter(backend: str, where: str) -> None:
+    """One draw for each of its numbers, whatever the rows that read it; the gradient has the same zeros."""
+    conv = gdsl.compile(f"layer P {{ node x[c] param p[c] ~ ones {where} }}", c=100, backend=backend)
+    y = conv(torch.ones(5, 100), torch.stack([torch.arange(5), torch.arange(5).roll(1)]))
+    assert set(y.unique().tolist()) == {0.0, 2.0} and bool((y == y[0]).all())
+    y.sum().backward()
+    assert torch.equal(conv.p.grad, 5 * y[0].detach())
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_no_dropout_in_evaluation_or_with_p_0(backend: str) -> None:
     x = features()

@@ -110,7 +110,7 @@ def _iota(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
 
 
 def _random(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
-    shape = (frame.rows(node.domain), *node.type.shape)
+    shape = (*(() if node.domain is Domain.GLOBAL else (frame.rows(node.domain),)), *node.type.shape)
     return philox.uniform(args[0], node.attr("salt"), shape, frame.device, frame.dtype)
 
 

@@ -319,6 +319,7 @@ def _scatter(node: Node) -> Node:
     dim = _dim_of(node, node.attr("dim"))
     _below(idx, dim)
     need(g.kind is Kind.FLOAT, f"it adds up floats, not {g.type}")
+    need(g.domain is not Domain.GLOBAL, f"it adds up rows, and {g.type} has none")
     build.broadcast(node.inputs)
     rest = [d.name for d in g.dims if d.name not in idx.type.names]
     need(sorted(node.type.names) == sorted([*rest, dim.name]), f"{[dim.name, *rest]} are left, and not {node.type}")

@@ -15,6 +15,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import triton
@@ -55,10 +56,11 @@ def best(name: str, found: Sequence[Config], run: Run, measure: Callable[[Run, C
 
 
 def known(name: str, found: Sequence[Config]) -> Config | None:
-    """The candidate that was found to be the fastest before, if one was."""
+    """The candidate that was found to be the fastest before, if one was. The file names one of these, or none."""
     with _lock:
-        if name not in _known and (stored := _read().get(name)) in [[c.rows, c.edges, c.warps] for c in found]:
-            _known[name] = Config(*stored)
+        if name not in _known:
+            stored = _read().get(name)
+            _known.update({name: c for c in found if stored == [c.rows, c.edges, c.warps]})
         return _known.get(name)
 
 
@@ -96,11 +98,11 @@ def _path() -> Path | None:
         return None
 
 
-def _read() -> dict[str, list[int]]:
+def _read() -> dict[str, Any]:
     path = _path()
     try:
         found = json.loads(path.read_text()) if path else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

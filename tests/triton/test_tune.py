@@ -82,12 +82,24 @@ def test_a_candidate_that_does_not_fit_is_left_out(folder: Path) -> None:
     assert tune.best("c", FOUND[:2], lambda c: None, measure) == FOUND[0]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"d": [1, 2, 3]}', '{"d": "x"}'])
+DAMAGED = ["", "[]", "{", "3", '{"d": [1, 2, 3]}', '{"d": "x"}', '{"d": [2, 16, "4"]}', '{"d": {"rows": 2}}', "[" * 10**5,
+           '{"d": [2, 16, 4, 4]}', '{"d": [NaN, 16, 4]}', '{"d": [[2], 16, 4]}', "\x00", "\xff"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DAMAGED)
 def test_a_damaged_file_is_measured_again(folder: Path, text: str) -> None:
     folder.mkdir(mode=0o700)
-    (folder / tune.FILE).write_text(text)
+    (folder / tune.FILE).write_text(text, encoding="latin-1")
     assert tune.best("d", FOUND, lambda c: None, lambda run, c: c.rows) == Config(2, 16, 4)
     assert json.loads((folder / tune.FILE).read_text())["d"] == [2, 16, 4]
+
+
+def test_numbers_of_other_types_are_the_candidates_own(folder: Path) -> None:
+    """Constants of a kernel are ints, whatever an edited file writes for them."""
+    folder.mkdir(mode=0o700)
+    (folder / tune.FILE).write_text('{"d": [true, 16.0, 4]}')
+    chosen = tune.best("d", [Config(8, 8, 8), Config(1, 16, 4)], lambda c: None, lambda run, c: c.warps)
+    assert chosen == Config(1, 16, 4) and all(type(n) is int for n in (chosen.rows, chosen.edges, chosen.warps))
 
 
 def test_a_choice_depends_on_the_text_and_the_degree() -> None:
