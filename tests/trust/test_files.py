@@ -7,6 +7,7 @@ every field, the default every twentieth. ``python -m tests.fuzz calls`` looks f
 
 from __future__ import annotations
 
+import ast
 import builtins
 import copy
 import json
@@ -362,3 +363,36 @@ def test_names_of_any_text_are_names_in_kernels(evil: str) -> None:
     assert skeleton(write_kernels(named(evil))) == skeleton(write_kernels(named("")))
     for text in write_kernels(named(evil)):
         assert text.isascii() and "\\" not in text and "\x00" not in text
+
+
+# ----------------------------------------------------------------------------------- what could run anything
+
+# Calls that make code of data, or may, and where the project needs one.
+RUNNERS = """eval exec compile __import__ pickle.load pickle.loads pickle.Unpickler marshal.load marshal.loads torch.load
+np.load ctypes.CDLL ctypes.cdll.LoadLibrary os.system os.popen torch.ops.load_library torch.jit.load""".split()
+LAST = {name.rpartition(".")[2] for name in RUNNERS}
+NEEDED = {
+    ("gdsl/ir/ops.py", "eval"),  # the op table's own text
+    ("gdsl/runtime/triton.py", "exec"),  # a generated kernel
+    ("gdsl/runtime/triton.py", "compile"),
+    ("gdsl/runtime/cache.py", "ctypes.CDLL"),  # the same in C++, in a file of the user's own
+    ("benchmarks/worker.py", "ctypes.CDLL"),  # libc
+}
+
+
+def test_nothing_else_makes_code_of_data() -> None:
+    """No other `eval`, no pickle, no file read by torch or numpy that may hold one, no shell."""
+    root, found = Path(gdsl.__file__).parent.parent, set()
+    for file in (f for folder in ("gdsl", "benchmarks", "examples") for f in sorted((root / folder).rglob("*.py"))):
+        text = file.read_text(encoding="utf-8")
+        if not any(word in text for word in (*LAST, "shell")):
+            continue
+        for call in (n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Call)):
+            last = getattr(call.func, "attr", getattr(call.func, "id", ""))
+            options = {k.arg: ast.unparse(k.value) for k in call.keywords if k.arg == "shell" or last in LAST}
+            name = ast.unparse(call.func) if last in LAST else ""
+            plain = name == "np.load" and options.get("allow_pickle", "False") == "False"
+            plain = plain or (name == "torch.load" and options.get("weights_only") == "True")
+            if (name in RUNNERS and not plain) or options.get("shell", "False") != "False":
+                found.add((str(file.relative_to(root)), name))
+    assert found == NEEDED
