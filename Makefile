@@ -3,7 +3,8 @@
 # make nightly   20,000 random programs; GDSL_PROGRAMS=n and GDSL_SEED=k for others
 # make sanitize  generated C++ under the compiler's sanitizers
 # make gpu       on a machine with one, in ten minutes and installing nothing: a smoke test, the tests, the benchmark
-# make fuzz      texts that a fuzzer makes, for ten minutes; make gpu-sanitize: Triton's kernels under compute-sanitizer
+# make fuzz      programs, then operators of exported models, that a fuzzer makes, for ten minutes each
+# make gpu-sanitize  Triton's kernels under compute-sanitizer
 #
 # A second call installs nothing, unless pyproject.toml or constraints.txt changed.
 

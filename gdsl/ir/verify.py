@@ -20,8 +20,9 @@ from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.program import Program
 from gdsl.ir.types import ENDS, Dim, Domain, Kind, Type, element_domain, row_domains
 
-# Places and numbers of rows are counted in int64: a row's places times the most rows must stay below that.
+# Places of a dim. Kernels count those of all rows in 64 bits, and there is no memory for more than that many.
 MOST = 2**31 - 1
+MOST_NUMBERS = 2**40
 # torch names the dims of a product by letters, and one of them is for the rows.
 MOST_DIMS = 25
 
@@ -82,7 +83,7 @@ def _check_type(type: Type) -> None:
     for d in type.dims:
         need(isinstance(d.name, str), f"a dim has a name, not {shown(d.name)}")
         need(whole(d.size) and 0 <= d.size <= MOST, f"the size of a dim is from 0 to {MOST}, not {shown(d.size)}")
-    need(type.numel <= MOST, f"a row has at most {MOST} numbers, not {type.numel}")
+    need(type.numel <= MOST_NUMBERS, f"a row has at most {MOST_NUMBERS} numbers, not {type.numel}")
     need(len(set(type.names)) == len(type.dims), f"a dim occurs twice in {type}")
     bounded = type.bound is None or (type.kind is Kind.INT and whole(type.bound) and 0 <= type.bound < 2**63)
     need(bounded, f"only an int has a bound, from 0 to 2^63 - 1, and {type} has {shown(type.bound)}")
@@ -380,7 +381,8 @@ _SPLINE = Rule(_spline, (1, 1), {"kernel_size": number(1, 2**16), "degree": numb
 RULES: dict[str, Rule] = {
     **{op: Rule(_elementwise, (entry.arity, entry.arity)) for op, entry in ELEMENTWISE.items()},
     "to_float": Rule(_to_float, (1, 1)),
-    "to_int": Rule(_to_int, (1, 1), {"bound": number(0, MOST)}),
+    # Of the integers below it float32 has every one, so that what is clamped to it stays below.
+    "to_int": Rule(_to_int, (1, 1), {"bound": number(1, 2**24)}),
     "const": Rule(_const, (0, 0), {"value": CONSTANT}),
     "load": Rule(_load, (0, 0), {"name": NAME, "role": one_of(ROLES)}),
     "graph_value": Rule(_graph_value, (0, 0), {"what": one_of(build.GRAPH_VALUES)}),

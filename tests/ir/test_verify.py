@@ -137,7 +137,7 @@ BROKEN: dict[str, tuple[Node, str]] = {
     "dims that do not mix": (raw("add", [x, load("z", N, Dim("a", 9))], F), "`add`: dim `a` has size 9 here and 4"),
     "a negative size": (loaded(Type(N, (Dim("a", -1),))), "the size of a dim is from 0"),
     "a large size": (loaded(Type(N, (Dim("a", 2**31),))), "the size of a dim is from 0"),
-    "large sizes": (loaded(Type(N, tuple(Dim(d, 2**20) for d in "ab"))), "a row has at most"),
+    "large sizes": (loaded(Type(N, tuple(Dim(d, 2**20) for d in "abc"))), "a row has at most"),
     "many dims": (loaded(Type(N, tuple(Dim(f"d{k}", 1) for k in range(26)))), "at most 25 dims"),
     "a dim twice": (loaded(Type(N, (A, A))), "a dim occurs twice"),
     "a size of another type": (loaded(Type(N, (Dim("q", 2.5),))), "the size of a dim is"),  # type: ignore[arg-type]
@@ -198,7 +198,7 @@ BROKEN: dict[str, tuple[Node, str]] = {
     "a cat's size": (typed(b.cat([x, p], ["a", "a"], Dim("q", 8)), Type(N, (Dim("q", 9),))), "8 places together"),
     "a reshape": (raw("reshape", [x], Type(N, (B,))), "has 4 numbers a row and"),
     "a transpose": (raw("transpose", [y], Type(N, (B, Dim("q", 4)))), "it has the dims of"),
-    "a rounding's bound": (changed(b.to_int(x, 3), bound="3"), "`bound` is an int from 0"),
+    "a rounding's bound": (changed(b.to_int(x, 3), bound="3"), "`bound` is an int from 1"),
     "a rounding's type": (typed(b.to_int(x, 3), Type(N, (A,), Kind.INT, 2)), "`to_int`: its type is"),
     "a spline's degree": (changed(library.bspline(x, 4, 2, "k"), degree=4), "`degree` is an int from 1 to 3"),
     "a spline's kernel": (changed(library.bspline(x, 4, 2, "k"), kernel_size=2), "has a kernel above it"),
