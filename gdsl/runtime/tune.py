@@ -60,7 +60,9 @@ def known(name: str, found: Sequence[Config]) -> Config | None:
     with _lock:
         if name not in _known:
             stored = _read().get(name)
-            _known.update({name: c for c in found if stored == [c.rows, c.edges, c.warps]})
+            for candidate in found:
+                if stored == [candidate.rows, candidate.edges, candidate.warps]:
+                    _known[name] = candidate
         return _known.get(name)
 
 

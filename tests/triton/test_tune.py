@@ -82,8 +82,10 @@ def test_a_candidate_that_does_not_fit_is_left_out(folder: Path) -> None:
     assert tune.best("c", FOUND[:2], lambda c: None, measure) == FOUND[0]
 
 
-DAMAGED = ["", "[]", "{", "3", '{"d": [1, 2, 3]}', '{"d": "x"}', '{"d": [2, 16, "4"]}', '{"d": {"rows": 2}}', "[" * 10**5,
-           '{"d": [2, 16, 4, 4]}', '{"d": [NaN, 16, 4]}', '{"d": [[2], 16, 4]}', "\x00", "\xff"]  # fmt: skip
+DAMAGED = [
+    "", "[]", "{", "3", '{"d": [1, 2, 3]}', '{"d": "x"}', '{"d": [2, 16, "4"]}', '{"d": {"rows": 2}}', "[" * 10**5,
+    '{"d": [2, 16, 4, 4]}', '{"d": [NaN, 16, 4]}', '{"d": [[2], 16, 4]}', "\x00", "\xff",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", DAMAGED)

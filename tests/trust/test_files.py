@@ -368,8 +368,9 @@ def test_names_of_any_text_are_names_in_kernels(evil: str) -> None:
 # ----------------------------------------------------------------------------------- what could run anything
 
 # Calls that make code of data, or may, and where the project needs one.
-RUNNERS = """eval exec compile __import__ pickle.load pickle.loads pickle.Unpickler marshal.load marshal.loads torch.load
-np.load ctypes.CDLL ctypes.cdll.LoadLibrary os.system os.popen torch.ops.load_library torch.jit.load""".split()
+RUNNERS = """eval exec compile __import__ pickle.load pickle.loads pickle.Unpickler marshal.load marshal.loads
+torch.load np.load ctypes.CDLL ctypes.cdll.LoadLibrary os.system os.popen torch.ops.load_library
+torch.jit.load""".split()
 LAST = {name.rpartition(".")[2] for name in RUNNERS}
 NEEDED = {
     ("gdsl/ir/ops.py", "eval"),  # the op table's own text

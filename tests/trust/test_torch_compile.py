@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import textwrap
@@ -249,17 +248,6 @@ def test_export_runs_in_a_new_process(tmp_path: Path) -> None:
         [sys.executable, "-c", textwrap.dedent(LOAD), str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.stdout == "same\n", done.stderr
-
-
-@pytest.mark.parametrize(
-    ("name", "names", "graph"), [("P", {"0": "x; system(1)"}, []), ("P\nint main", {}, []), ("P", {}, ["__class__"])]
-)
-def test_a_file_brings_no_text_into_generated_code(name: str, names: dict[str, str], graph: list[str]) -> None:
-    program = {"name": name, "nodes": [], "outputs": [], "names": names}
-    rest = {"dtype": "float32", "backend": "cpp", "requires": [], "choices": [], "mask": []}
-    text = json.dumps({"program": program, "graph": graph, **rest})
-    with pytest.raises(ValueError, match=r"is no name|no operator"):
-        torch.ops.gdsl.run(text, [], torch.zeros(2, 0, dtype=torch.long), 0, 0, None, 1)
 
 
 # ---------------------------------------------------------------------------------------- autocast
