@@ -46,7 +46,11 @@ STRUCTURAL: dict[str, list[Node]] = {
         b.scan([e], "i", b.elementwise("where", acc > 0.0, acc * first, first), 0.5, row_domain=N),
         b.scan([e, one], "j", acc + first * load("1", G), 1.0, reverse=True),
     ],
-    "index": [b.index(load("table", G, R, A), rel, "r"), b.index(load("rows", E, A, R), rel, "r")],
+    "index": [
+        b.index(load("table", G, R, A), rel, "r"),
+        b.index(load("rows", E, A, R), rel, "r"),
+        b.index(load("table", G, R, A), b.load("held", integer("_", G, 3, B).type, "param"), "r") * x,
+    ],
     "scatter": [b.scatter(e, rel, R, ["r", "a"])],
     "slice": [b.slice_dim(y, "a", 1, Dim("part", 2))],
     "cat": [b.cat([x, load("v", G, C)], ["a", "c"], Dim("both", 9))],

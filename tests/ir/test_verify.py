@@ -142,7 +142,6 @@ BROKEN: dict[str, tuple[Node, str]] = {
     "a dim twice": (loaded(Type(N, (A, A))), "a dim occurs twice"),
     "a size of another type": (loaded(Type(N, (Dim("q", 2.5),))), "the size of a dim is"),  # type: ignore[arg-type]
     "a bound of a float": (loaded(Type(N, (), Kind.FLOAT, 3)), "only an int has a bound"),
-    "a bound nobody checks": (raw("load", [], rel.type, name="z", role="saved"), "only an input is known to be below"),
     "role": (changed(x, role="output"), "its attribute `role` is one of input, param"),
     "no name": (changed(x, name=None), "its attribute `name` is missing"),
     "a constant's kind": (typed(b.const(1.0), Type(G, (), Kind.INT)), "`const`: its type is"),

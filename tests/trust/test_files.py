@@ -282,10 +282,11 @@ def test_tensors_of_another_device() -> None:
         operators._run(simple().text(), [X.to("meta"), W], EDGES, 3, 3, None, 1)
 
 
+@pytest.mark.parametrize("role", ["input", "saved", "seed"])
 @pytest.mark.parametrize("backend", ["torch", "cpp"])
-def test_integers_that_are_no_index(backend: str) -> None:
-    """Whatever their dtype, and NaN among them: an index outside its table would read what lies beside it."""
-    picked = b.index(load("t", G, A), integer("k", N, 4), "a")
+def test_integers_that_are_no_index(backend: str, role: str) -> None:
+    """Whatever their dtype and role, and NaN among them: an index outside its table would read what lies beside it."""
+    picked = b.index(load("t", G, A), b.load("k", integer("_", N, 4).type, role), "a")
     made, table = Call(program(picked), "float32", backend), torch.arange(4.0)
     loads = [n.attr("name") for n in made.program.inputs]
 
