@@ -6,12 +6,20 @@ derivative; distances that a layer computes from them have.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from gdsl.runtime.neighbors import tree_class
+from gdsl.runtime.neighbors import TREE_DIMENSIONS, tree_class
+
+# Pairs of points that a tree finds at a time: a Python number each, and their coordinates in float64.
+CHUNK_PAIRS = 1 << 18
+# Distances held at a time, 16 MiB.
+CHUNK_DISTANCES = 1 << 21
+# A pair costs a tree as much as so many distances.
+PAIR_COST = 16
 
 
 def knn(
@@ -81,23 +89,20 @@ def radius(
     r: float,
     batch_x: Tensor | None = None,
     batch_y: Tensor | None = None,
-    max_num_neighbors: int = 32,
+    max_num_neighbors: int | None = 32,
     num_workers: int = 1,
     batch_size: int | None = None,
 ) -> Tensor:
-    """For each point of y, points of x within a distance: [2, E] as :func:`knn`, by index and at most so many.
+    """For each point of y, points of x that are nearer than r: [2, E] as :func:`knn`, by index.
 
-    Raises ValueError for another shape, or positions that are not finite.
+    max_num_neighbors: the most for each point of y, those of the smallest indices; None for all
+
+    As in torch_cluster, a point at the distance r is left out. Differences are taken first, in float64: what is near
+    does not depend on where the origin is.
+
+    Raises ValueError for another shape, positions that are not finite, or a radius that is below 0 or NaN.
     """
-    parts = []
-    for of_x, of_y in _groups(x, y, batch_x, batch_y):
-        if not len(of_x):
-            continue
-        near = torch.cdist(y[of_y].detach().double(), x[of_x].detach().double()) <= r
-        near &= near.cumsum(dim=1) <= max_num_neighbors
-        a, b = near.nonzero().t()
-        parts.append(torch.stack([of_y[a], of_x[b]]))
-    return _sorted(parts, x)
+    return _near(x, y, r, batch_x, batch_y, max_num_neighbors, loop=True)
 
 
 def radius_graph(
@@ -105,19 +110,13 @@ def radius_graph(
     r: float,
     batch: Tensor | None = None,
     loop: bool = False,
-    max_num_neighbors: int = 32,
+    max_num_neighbors: int | None = 32,
     flow: str = "source_to_target",
     num_workers: int = 1,
     batch_size: int | None = None,
 ) -> Tensor:
-    """``edge_index`` [2, E] between points within a distance, at most so many into each; see :func:`radius`."""
-    target, source = radius(x, x, r, batch, batch, max_num_neighbors + (not loop))
-    if not loop:
-        keep = source != target
-        source, target = source[keep], target[keep]
-        count = torch.bincount(target, minlength=len(x))
-        place = torch.arange(len(target), device=x.device) - (count.cumsum(0) - count)[target]
-        source, target = source[place < max_num_neighbors], target[place < max_num_neighbors]
+    """``edge_index`` [2, E] between points that are nearer than r, at most so many into each; see :func:`radius`."""
+    target, source = _near(x, x, r, batch, batch, max_num_neighbors, loop)
     return torch.stack([source, target] if flow == "source_to_target" else [target, source])
 
 
@@ -168,28 +167,105 @@ def fps(
 
 
 def _groups(x: Tensor, y: Tensor, batch_x: Tensor | None, batch_y: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """The points of x and of y in each group."""
+    """The points of x and of y in each group that y has."""
     for points in (x, y):
         if points.dim() != 2:
             raise ValueError(f"positions must have shape [N, d], but their shape is {list(points.shape)}")
         if not bool(points.isfinite().all()):
             raise ValueError("positions must be finite")
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"both sets of points have as many coordinates, not {x.shape[1]} and {y.shape[1]}")
     if (batch_x is None) != (batch_y is None):
         raise ValueError("both sets of points have groups, or none has")
     if batch_x is None or batch_y is None:
         yield torch.arange(len(x), device=x.device), torch.arange(len(y), device=x.device)
         return
-    for group in batch_y.unique().tolist():
-        yield (batch_x == group).nonzero().squeeze(1), (batch_y == group).nonzero().squeeze(1)
+    for points, batch in ((x, batch_x), (y, batch_y)):
+        if batch.shape != points.shape[:1]:
+            raise ValueError(f"there are {len(points)} points, but the shape of their groups is {list(batch.shape)}")
+    of_x, of_y = _members(batch_x), _members(batch_y)
+    none = torch.empty(0, dtype=torch.long, device=x.device)
+    for group, members in of_y.items():
+        yield of_x.get(group, none), members
+
+
+def _members(batch: Tensor) -> dict[int, Tensor]:
+    """The points of each group, by index."""
+    groups, count = batch.unique(return_counts=True)
+    parts = batch.argsort(stable=True).split(count.tolist())
+    return dict(zip(groups.tolist(), parts, strict=True))
+
+
+def _by_tree(x: Tensor) -> bool:
+    return x.is_cpu and tree_class() is not None and 0 < x.shape[1] <= TREE_DIMENSIONS
+
+
+def _distances(y: Tensor, x: Tensor) -> Tensor:
+    # The faster product form cancels far from the origin.
+    return torch.cdist(y, x, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _rows(count: int, each: int, device: torch.device) -> tuple[Tensor, ...]:
+    """So many rows in parts, of a chunk of numbers at most where each row takes so many."""
+    return torch.arange(count, device=device).split(max(1, CHUNK_DISTANCES // max(each, 1)))
 
 
 def _nearest(x: Tensor, y: Tensor, k: int) -> Tensor:
     """[M, k] places in x, nearest first."""
     x, y = x.detach().double(), y.detach().double()
-    if x.is_cpu and tree_class() is not None and x.shape[1] <= 16:
+    if _by_tree(x):
         _, found = tree_class()(x.numpy()).query(y.numpy(), k)
         return torch.from_numpy(found).view(len(y), k).long()
-    return torch.cdist(y, x).topk(k, dim=1, largest=False).indices
+    parts = _rows(len(y), len(x), x.device)
+    return torch.cat([_distances(y[part], x).topk(k, dim=1, largest=False).indices for part in parts])
+
+
+def _near(
+    x: Tensor, y: Tensor, r: float, batch_x: Tensor | None, batch_y: Tensor | None, most: int | None, loop: bool
+) -> Tensor:
+    """Pairs as :func:`radius` gives them; without ``loop`` none of equal indices."""
+    if not r >= 0:
+        raise ValueError(f"a radius is a number from 0, not {r}")
+    parts = []
+    for of_x, of_y in _groups(x, y, batch_x, batch_y):
+        here, there = x[of_x].detach().double(), y[of_y].detach().double()
+        for a, b in _candidates(here, there, float(r)):
+            # Trees and roots of squares may round, so they only say which pairs to look at.
+            near = (there[a] - here[b]).square().sum(dim=1) < float(r) ** 2
+            near &= loop | (of_y[a] != of_x[b])
+            a, b = a[near], b[near]
+            if most is not None:
+                count = torch.bincount(a, minlength=len(there))
+                first = torch.arange(len(a), device=a.device) - (count.cumsum(0) - count)[a] < most
+                a, b = a[first], b[first]
+            parts.append(torch.stack([of_y[a], of_x[b]]))
+    return _sorted(parts, x)
+
+
+def _candidates(x: Tensor, y: Tensor, r: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs (place in y, place in x) of points nearer than r, and of a few others: a chunk of them at a time, all of a
+    point of y in one, by place in x."""
+    if not len(x) or not len(y):
+        return
+    wide = r * (1 + 1e-9)
+    if _by_tree(x):
+        tree, points = tree_class()(x.numpy()), y.numpy()
+        counts = torch.from_numpy(tree.query_ball_point(points, wide, return_length=True))
+    if not _by_tree(x) or PAIR_COST * int(counts.sum()) > len(x) * len(y):
+        for part in _rows(len(y), len(x), x.device):
+            a, b = (_distances(y[part], x) <= wide).nonzero().t()
+            yield part[a], b
+        return
+    for part in torch.arange(len(y)).split(_lengths(counts)):
+        found = tree.query_ball_point(points[part.numpy()], wide, return_sorted=True)
+        b = torch.tensor(list(itertools.chain.from_iterable(found)), dtype=torch.long)
+        yield part.repeat_interleave(counts[part]), b
+
+
+def _lengths(counts: Tensor) -> list[int]:
+    """How many rows in turn have a chunk of pairs together: one at least."""
+    chunk = counts.cumsum(0) // CHUNK_PAIRS
+    return torch.unique_consecutive(chunk, return_counts=True)[1].tolist()
 
 
 def _sorted(parts: list[Tensor], like: Tensor) -> Tensor:

@@ -69,7 +69,8 @@ def _knn(points: Tensor, k: int, loop: bool) -> Tensor:
     k = min(k, count if loop else count - 1)
     if k <= 0:
         return torch.empty(2, 0, dtype=torch.int64, device=points.device)
-    points = points.double() if points.is_cpu else points.float()
+    # A GPU is slow in float64, and float32 would lose what float64 tells apart.
+    points = points.double() if points.is_cpu or points.dtype == torch.float64 else points.float()
     if tree_class() is not None and points.is_cpu and 0 < points.shape[1] <= TREE_DIMENSIONS:
         source = _by_tree(points, k, loop)
     else:

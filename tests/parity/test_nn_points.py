@@ -216,7 +216,7 @@ def test_neighbours() -> None:
     assert torch.equal(knn_graph(x, 3, flow="target_to_source"), torch.stack([target, source]))
     assert torch.equal(knn_graph(x, 3, loop=True)[0].view(30, 3)[:, 0], torch.arange(30))
     a, b = radius(x, y, 1.0, bx, by)
-    assert set(zip(a.tolist(), b.tolist(), strict=True)) == set(map(tuple, (distance <= 1.0).nonzero().tolist()))
+    assert set(zip(a.tolist(), b.tolist(), strict=True)) == set(map(tuple, (distance < 1.0).nonzero().tolist()))
     source, target = radius_graph(x, 1.0, max_num_neighbors=2)
     assert int(torch.bincount(target).max()) <= 2
     assert not bool((source == target).any())
