@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gdsl.errors import GraphError
 from gdsl.passes.options import GraphShape
-from gdsl.runtime.formats import edge_list, plain_tensor
+from gdsl.runtime.formats import Sizes, edge_list, plain_tensor, sizes_of
 from gdsl.runtime.schedule import (
     BLOCK_WORK,
     CHUNK_EDGES,
@@ -111,7 +111,8 @@ class Graph:
 
     ``edge_index`` is an integer tensor [2, E]: row 0 the source j, row 1 the target i of each edge j -> i.
     It is copied, so that writing to the original later cannot make the graph wrong. ``num_nodes`` is a
-    number, a pair (num_sources, num_targets) for a bipartite graph, or None for the largest index plus one.
+    number, a pair (num_sources, num_targets) for a bipartite graph, or None for what a torch_geometric ``EdgeIndex``
+    tells, or else the largest index plus one.
 
     edge_index   [2, E] int64, a private copy: not to be written to
     num_sources, num_targets, num_edges, device
@@ -121,8 +122,12 @@ class Graph:
     """
 
     def __init__(self, edge_index: Tensor, num_nodes: Size = None):
+        self._read(edge_index, _check_sizes(num_nodes))
+
+    def _read(self, edge_index: Tensor, sizes: Sizes | None) -> None:
+        """The graph of edges that are yet to be checked; a size that is None is told by them."""
         _check_edge_index(edge_index)
-        sizes = _check_sizes(num_nodes)
+        sizes = _agreed(sizes_of(edge_index), sizes)
         edge_index = concrete(edge_index, "edge_index")
         # A tensor made in inference mode cannot be saved for a backward pass, and this one will be.
         with torch.inference_mode(False), torch.no_grad():
@@ -135,6 +140,13 @@ class Graph:
         """From parts that are known to be right."""
         graph = cls.__new__(cls)
         graph._setup(edge_index, sizes, weight)
+        return graph
+
+    @classmethod
+    def _from(cls, edge_index: Tensor, sizes: Sizes | None) -> Graph:
+        """From edges that are yet to be checked."""
+        graph = cls.__new__(cls)
+        graph._read(edge_index, sizes)
         return graph
 
     def _setup(self, edge_index: Tensor, sizes: tuple[int, int], weight: Tensor | None) -> None:
@@ -153,15 +165,10 @@ class Graph:
         Raises ``GraphError`` for what no graph can be made from, or whose size is not ``num_nodes``.
         """
         if isinstance(obj, Graph):
-            sizes = _check_sizes(num_nodes)
-            if sizes not in (None, obj._sizes):
-                raise GraphError(_size_clash(obj._sizes, sizes))
+            _agreed(obj._sizes, _check_sizes(num_nodes))
             return obj
         edges = edge_list(obj)
-        sizes = _check_sizes(num_nodes)
-        if edges.sizes is not None and sizes not in (None, edges.sizes):
-            raise GraphError(_size_clash(edges.sizes, sizes))
-        graph = cls(edges.edge_index, sizes or edges.sizes)
+        graph = cls._from(edges.edge_index, _agreed(edges.sizes, _check_sizes(num_nodes)))
         graph.edge_weight = edges.weight
         return graph
 
@@ -472,15 +479,29 @@ def _check_size(size: Any, name: str) -> int:
     return number
 
 
-def _check_range(edge_index: Tensor, sizes: tuple[int, int] | None) -> tuple[int, int]:
-    """The sizes, or the largest index plus one. Only a bad graph is looked at again, for its first bad
-    edge."""
+def _agreed(told: Sizes | None, asked: Sizes | None) -> Sizes | None:
+    """What is known of the sizes from two sides. Raises ``GraphError`` where they contradict each other."""
+    if told is None or asked is None:
+        return told or asked
+    (a, b), (c, d) = told, asked
+    have, wanted = (c if a is None else a, d if b is None else b), (a if c is None else c, b if d is None else d)
+    if have != wanted:
+        raise GraphError(_size_clash(have, wanted))
+    return have
+
+
+def _check_range(edge_index: Tensor, sizes: Sizes | None) -> tuple[int, int]:
+    """The sizes. Without any, the largest index plus one is both; where one is known, that of the other row is the
+    other. Only a bad graph is looked at again, for its first bad edge."""
     if edge_index.shape[1] == 0:
-        return sizes or (0, 0)
+        known = sizes or (0, 0)
+        return known[0] or 0, known[1] or 0
     extremes = [torch.stack(torch.aminmax(row)) for row in edge_index]
     (low_source, high_source), (low_target, high_target) = torch.stack(extremes).tolist()
     inferred = max(high_source, high_target) + 1
-    num_sources, num_targets = sizes or (inferred, inferred)
+    told = sizes or (inferred, inferred)
+    num_sources = high_source + 1 if told[0] is None else told[0]
+    num_targets = high_target + 1 if told[1] is None else told[1]
     if low_source < 0 or low_target < 0 or high_source >= num_sources or high_target >= num_targets:
         raise GraphError(_bad_edge(edge_index, (num_sources, num_targets)))
     return num_sources, num_targets
@@ -501,8 +522,7 @@ def _bad_edge(edge_index: Tensor, sizes: tuple[int, int]) -> str:
     return f"{start}, but the graph has {have}"
 
 
-def _size_clash(have: tuple[int, int], asked: tuple[int, int] | None) -> str:
-    assert asked is not None
+def _size_clash(have: Sizes, asked: Sizes) -> str:
     if have[0] == have[1] and asked[0] == asked[1]:
         return (
             f"the graph has {have[0]} nodes, but {asked[0]} are needed here; "
@@ -538,12 +558,12 @@ def graph_of(edge_index: Tensor, num_sources: int | None, num_targets: int | Non
     there the values are compared. Writes through ``edge_index.data``, a DLPack view or a raw pointer go
     unnoticed, here as in autograd: after such a write, pass ``Graph(edge_index)``.
     """
-    sizes = None if num_sources is None or num_targets is None else (num_sources, num_targets)
+    sizes = None if num_sources is None and num_targets is None else (num_sources, num_targets)
     if isinstance(edge_index, Tensor):
         edge_index = concrete(edge_index, "edge_index")
     if not isinstance(edge_index, Tensor) or edge_index.is_inference():
         # An inference tensor has no version counter: nothing would tell that it was changed.
-        return Graph(edge_index, sizes)
+        return Graph._from(edge_index, sizes)
     key = (id(edge_index), num_sources, num_targets)
     plain = plain_tensor(edge_index)
     state = _state(plain)
@@ -557,7 +577,7 @@ def graph_of(edge_index: Tensor, num_sources: int | None, num_targets: int | Non
         ):
             _recent.move_to_end(key)
             return entry.graph
-        graph = Graph(edge_index, sizes)
+        graph = Graph._from(edge_index, sizes)
         _recent[key] = _Recent(weakref.ref(edge_index, lambda _: _recent.pop(key, None)), state, graph)
         _recent.move_to_end(key)
         while len(_recent) > RECENT:

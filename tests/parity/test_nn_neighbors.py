@@ -1,9 +1,8 @@
-"""Points within a radius and the nearest ones, against the differences of all pairs in float64, also far from the origin
-and at the cutoff."""
+"""Points within a radius and the nearest ones, against the differences of all pairs in float64, also far from the
+origin and at the cutoff."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ SURVEY = torch.tensor([500_000.0, 5_500_000.0], dtype=torch.float64)
 
 
 @pytest.fixture(params=["tree", "parts of a tree", "distances"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How neighbours are found: the result is the same."""
     monkeypatch.setattr(neighbors, "PAIR_COST", 0)
     if request.param == "parts of a tree":
@@ -27,7 +26,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
         monkeypatch.setattr(neighbors, "tree_class", lambda: None)
         monkeypatch.setattr(trees, "tree_class", lambda: None)
         monkeypatch.setattr(neighbors, "CHUNK_DISTANCES", 250)
-    yield request.param
+    return str(request.param)
 
 
 def squares(x: Tensor, y: Tensor) -> Tensor:
