@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -152,7 +153,7 @@ class Layer(nn.Module):
         self.backend = backend
         self.signature = signature
         self.free_sizes = dict(free)
-        self.arguments = dict(constants)
+        self.arguments = {name: plain(value) for name, value in constants.items()}
         self._module_names = tuple(name for name, _ in signature.modules)
         self.options = Options()
         self._reset()
@@ -657,6 +658,11 @@ class Layer(nn.Module):
         self._reset()
 
 
+def plain(value: Any) -> Any:
+    """A number of NumPy as one of Python."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _tensor_facts(value: Tensor) -> tuple[Any, ...]:
     return value.shape, value.dtype, value.device, value.layout
 
@@ -683,7 +689,7 @@ def _split_arguments(
             raise InputError(f"`{name}` must be a torch.nn.Module, not {type(value).__name__}")
         else:
             modules[name] = value
-    free = {name: given.pop(name) for name in signature.free_dims if name in given}
+    free = {name: plain(given.pop(name)) for name in signature.free_dims if name in given}
     for name, size in free.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise InputError(f"`{name}` is the size of a dim: a whole number from 0, not {size!r}")

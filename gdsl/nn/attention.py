@@ -62,7 +62,7 @@ class PerformerAttention(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        assert channels % heads == 0
+        assert channels % heads == 0, f"{channels} channels are no multiple of 'heads'"
         self.heads = heads
         self.head_channels = channels // heads if head_channels is None else head_channels
         self.kernel = kernel

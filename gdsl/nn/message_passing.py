@@ -22,7 +22,7 @@ from gdsl.ir.types import Domain
 from gdsl.language.modules import Reader, Unreadable
 from gdsl.nn import symbolic
 from gdsl.nn.aggr import Aggregation
-from gdsl.nn.conv.base import Adjacency, Conv, Size
+from gdsl.nn.conv.base import Adjacency, Conv, Size, in_dtype_of
 from gdsl.nn.symbolic import Symbol, Tracer, Untraceable
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
@@ -145,6 +145,7 @@ class MessagePassing(Conv):
     def _graph_for(self, edge_index: Adjacency, size: Size, kwargs: Mapping[str, Any]) -> tuple[Graph, Tensor | None]:
         """The graph, of the size that the features at its ends tell."""
         sizes: list[int | None] = [None, None]
+        features: Tensor | None = None
         for name, end in self._ends():
             value = kwargs.get(name)
             parts = value if isinstance(value, tuple | list) else (value, value)
@@ -152,7 +153,9 @@ class MessagePassing(Conv):
                 part = parts[place]
                 if isinstance(part, Tensor) and sizes[place] is None:
                     sizes[place] = part.size(self.node_dim)
-        return self.graph(edge_index, sizes[0], sizes[1], size)
+                    features = part if features is None else features
+        graph, values = self.graph(edge_index, sizes[0], sizes[1], size)
+        return graph, None if values is None else in_dtype_of(features, values)
 
     def _ends(self) -> list[tuple[str, int]]:
         """The arguments that are read at an end of the edges: 0 for the source, 1 for the target."""

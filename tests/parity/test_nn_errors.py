@@ -200,5 +200,5 @@ def test_what_torch_geometric_misses() -> None:
     with pytest.raises(ValueError, match="must be an integer tensor"):
         gdsl.nn.SAGEConv(5, 4)(X, "edges")
     for kind in (ValueError, RuntimeError):
-        with pytest.raises(kind, match="`w` has 21 rows, and the graph has 23 edges"):
+        with pytest.raises(kind, match="`edge_weight` has 21 rows, and the graph has 23 edges"):
             gdsl.nn.GCNConv(5, 4)(X, EDGES, W[:-2])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.api import find_layer
+from gdsl.call import short
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.language.modules import Reader, Unreadable
@@ -18,8 +19,8 @@ from gdsl.runtime.graph import Graph
 PROGRAM = """
 layer Aggregation {
     module aggr
-    edge m[channels]
-    aggregate y = aggr(m)
+    edge x[channels]
+    aggregate y = aggr(x)
     return y
 }
 """
@@ -41,6 +42,14 @@ class Aggregation(nn.Module):
         """
         raise Unreadable
 
+    def plain(self, rows: Tensor, index: Tensor, size: int) -> Tensor | None:
+        """The aggregate of whole or complex numbers, in torch: kernels have real ones. None where they have no meaning.
+
+        rows:  [E, ...]; the result is [size, ...]
+        index: [E] the group of each row
+        """
+        return None
+
     def forward(
         self,
         x: Tensor,
@@ -51,26 +60,36 @@ class Aggregation(nn.Module):
     ) -> Tensor:
         """Aggregate rows.
 
-        x:        [..., E, channels], with the rows in dimension ``dim``
+        x:        [..., E, channels], with the rows in dimension ``dim``, or [E]. Whole numbers are summed, compared and
+                  multiplied as such, and are real ones to other aggregations
         index:    [E] the group of each row; without it and ``ptr`` there is one group
         ptr:      [groups + 1] the groups as ranges of rows
         dim_size: the number of groups; without it the largest index plus one
 
-        Raises ValueError for a ``dim`` that x does not have and for a ``dim_size`` that is too small.
+        Raises ValueError for a ``dim`` that x does not have, for a ``dim_size`` that is too small, and for complex
+        numbers where they have no meaning.
         """
-        if dim >= x.dim() or dim < -x.dim():
-            raise ValueError(f"Encountered invalid dimension '{dim}' of source tensor with {x.dim()} dimensions")
+        check_dim(x, dim)
         index, size = groups_of(x.size(dim), x.device, index, ptr, dim_size)
         rows = x.movedim(dim, 0)
+        if not x.is_floating_point():
+            found = self.plain(rows, index, size)
+            if found is not None:
+                return found.movedim(0, dim)
+            if x.is_complex():
+                raise ValueError(f"{type(self).__name__} is of real numbers, and `x` is {short(x.dtype)}")
+            rows = rows.to(torch.get_default_dtype())
         flat = rows.reshape(rows.shape[0], -1) if rows.dim() != 2 else rows
         if "_program" not in self.__dict__:
             owner = nn.Module()
             owner.aggr = self
             # Not by setattr: the program is no part of the module.
-            self.__dict__["_program"] = Layer.over(owner, find_layer(PROGRAM), {}, {"m": flat})
-        result: Tensor = self.__dict__["_program"](graph=Graph(torch.stack([index, index]), size), m=flat)
+            self.__dict__["_program"] = Layer.over(owner, find_layer(PROGRAM), {}, {"x": flat})
+        result: Tensor = self.__dict__["_program"](graph=Graph(torch.stack([index, index]), size), x=flat)
+        if rows.dim() == 1 and result.shape[1] == 1:
+            return result.squeeze(1)
         width = 0 if not flat.shape[1] else result.shape[1] // flat.shape[1]
-        if rows.dim() == 2 or width == 1:
+        if rows.dim() == 2 or (rows.dim() > 2 and width == 1):
             last = result.shape[1] // max(math.prod(rows.shape[1:-1]), 1)
             return result.reshape(size, *rows.shape[1:-1], last).movedim(0, dim)
         raise ValueError(f"{type(self).__name__} takes rows of one dimension, not of shape {list(rows.shape[1:])}")
@@ -80,6 +99,12 @@ class Aggregation(nn.Module):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def check_dim(x: Tensor, dim: int) -> None:
+    """Raises ValueError for a dimension that x does not have."""
+    if dim >= x.dim() or dim < -x.dim():
+        raise ValueError(f"Encountered invalid dimension '{dim}' of source tensor with {x.dim()} dimensions")
 
 
 def groups_of(

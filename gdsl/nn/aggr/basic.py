@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from gdsl.ir import build, library
 from gdsl.ir.library import op, where
 from gdsl.ir.node import Node
@@ -16,12 +19,18 @@ class SumAggregation(Aggregation):
     def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
         return library.segment_sum(m, end, rows)
 
+    def plain(self, rows: Tensor, index: Tensor, size: int) -> Tensor:
+        return _sum(rows, index, size).to(rows.dtype)
+
 
 class MeanAggregation(Aggregation):
     """The mean; 0 for no rows."""
 
     def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
         return library.segment_mean(m, end, rows)
+
+    def plain(self, rows: Tensor, index: Tensor, size: int) -> Tensor:
+        return _sum(rows, index, size) / _count(rows, index, size)
 
 
 class MaxAggregation(Aggregation):
@@ -30,6 +39,9 @@ class MaxAggregation(Aggregation):
     def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
         return build.segment(m, end, "max", rows)
 
+    def plain(self, rows: Tensor, index: Tensor, size: int) -> Tensor | None:
+        return _extreme(rows, index, size, "amax")
+
 
 class MinAggregation(Aggregation):
     """The smallest of each feature; 0 for no rows."""
@@ -37,12 +49,20 @@ class MinAggregation(Aggregation):
     def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
         return build.segment(m, end, "min", rows)
 
+    def plain(self, rows: Tensor, index: Tensor, size: int) -> Tensor | None:
+        return _extreme(rows, index, size, "amin")
+
 
 class MulAggregation(Aggregation):
     """The product; 1 for no rows."""
 
     def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
         return build.segment(m, end, "mul", rows)
+
+    def plain(self, rows: Tensor, index: Tensor, size: int) -> Tensor:
+        whole = _whole(rows)
+        product = whole.new_ones(size, *rows.shape[1:])
+        return product.scatter_reduce(0, _along(rows, index), whole, "prod").to(rows.dtype)
 
 
 class VarAggregation(Aggregation):
@@ -83,3 +103,35 @@ class VariancePreservingAggregation(Aggregation):
     def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
         count = build.graph_value("in_degree" if end == "i" else "out_degree", rows)
         return library.segment_sum(m, end, rows) / op("sqrt", where(count < 1.0, 1.0, count))
+
+    def plain(self, rows: Tensor, index: Tensor, size: int) -> Tensor:
+        return _sum(rows, index, size) / _count(rows, index, size).to(torch.get_default_dtype()).sqrt()
+
+
+def _whole(rows: Tensor) -> Tensor:
+    """Truth values as numbers."""
+    return rows.long() if rows.dtype == torch.bool else rows
+
+
+def _along(rows: Tensor, index: Tensor) -> Tensor:
+    return index.view(-1, *[1] * (rows.dim() - 1)).expand_as(rows)
+
+
+def _sum(rows: Tensor, index: Tensor, size: int) -> Tensor:
+    """[size, ...]; of whole numbers in 64 bits."""
+    wide = rows if rows.is_complex() else rows.long()
+    return wide.new_zeros(size, *rows.shape[1:]).index_add(0, index, wide)
+
+
+def _count(rows: Tensor, index: Tensor, size: int) -> Tensor:
+    """[size, 1, ...] the rows of each group, or 1 for none."""
+    return torch.bincount(index, minlength=size).clamp(min=1).view(-1, *[1] * (rows.dim() - 1))
+
+
+def _extreme(rows: Tensor, index: Tensor, size: int, how: str) -> Tensor | None:
+    """Complex numbers have no order."""
+    if rows.is_complex():
+        return None
+    whole = _whole(rows)
+    zeros = whole.new_zeros(size, *rows.shape[1:])
+    return zeros.scatter_reduce(0, _along(rows, index), whole, how, include_self=False).to(rows.dtype)

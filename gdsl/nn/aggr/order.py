@@ -11,8 +11,11 @@ from gdsl.ir import library
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.language.modules import Reader, Unreadable
-from gdsl.nn.aggr.base import Aggregation, dense, groups_of
+from gdsl.nn.aggr.base import Aggregation, check_dim, dense, groups_of
 from gdsl.nn.aggr.multi import joined
+
+# The row that stands for a point between two.
+_ROUNDED = {"lower": torch.floor, "higher": torch.ceil, "nearest": torch.round}
 
 
 class QuantileAggregation(Aggregation):
@@ -61,6 +64,7 @@ class QuantileAggregation(Aggregation):
         dim: int = -2,
     ) -> Tensor:
         """As in :class:`Aggregation`: [..., groups, quantiles * channels]."""
+        check_dim(x, dim)
         index, size = groups_of(x.size(dim), x.device, index, ptr, dim_size)
         rows = x.movedim(dim, 0)
         value, order = rows.sort(dim=0)
@@ -68,20 +72,16 @@ class QuantileAggregation(Aggregation):
         value = value.gather(0, again)
         count = torch.bincount(index, minlength=size)
         first = (count.cumsum(0) - count).clamp(max=max(len(rows) - 1, 0))
+        dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
         found = []
         for q in self.q.flatten():
             point = first + q * (count - 1).clamp(min=0)
-            low, high = value[point.floor().long()], value[point.ceil().long()]
-            part = (point - point.floor()).view(-1, *[1] * (rows.dim() - 1)).to(x.dtype)
-            found.append(
-                {
-                    "lower": low,
-                    "higher": high,
-                    "nearest": value[point.round().long()],
-                    "midpoint": 0.5 * low + 0.5 * high,
-                    "linear": low + (high - low) * part,
-                }[self.interpolation]
-            )
+            if self.interpolation in _ROUNDED:
+                found.append(value[_ROUNDED[self.interpolation](point).long()])
+                continue
+            part = (point - point.floor()).view(-1, *[1] * (rows.dim() - 1)).to(dtype)
+            low, high = (value[end.long()].to(dtype) for end in (point.floor(), point.ceil()))
+            found.append(0.5 * low + 0.5 * high if self.interpolation == "midpoint" else low + (high - low) * part)
         result = torch.cat(found, dim=-1)
         empty = (count == 0).view(-1, *[1] * (rows.dim() - 1))
         return result.masked_fill(empty, self.fill_value).movedim(0, dim)

@@ -176,7 +176,7 @@ class AGNNConv(Conv):
 
     def forward(self, x: Tensor, edge_index: Adjacency) -> Tensor:
         """[N, channels] to [N, channels]."""
-        graph, _ = self.weighted(x, edge_index, None)
+        graph, _ = self.square(x, edge_index)
         y: Tensor = self.run(graph, {"x": x}, learned=self.requires_grad, loops=self.add_self_loops)
         return y
 
@@ -373,7 +373,7 @@ class SuperGATConv(Conv):
         batch:          [N] the graph of each node: pairs are drawn within a graph
         """
         self.lin.see(x)
-        graph, _ = self.weighted(x, edge_index, None)
+        graph, _ = self.square(x, edge_index)
         y: Tensor = self.run(graph, {"x": x}, **self._arguments(self.add_self_loops))
         if self.training:
             edges = self.seen_edges(graph, self.add_self_loops)

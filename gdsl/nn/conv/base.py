@@ -6,6 +6,7 @@ import copy
 import functools
 import math
 import operator
+import re
 from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any, ClassVar, TypeAlias
@@ -24,6 +25,7 @@ from gdsl.language.signature import signature_of
 from gdsl.layer import Layer
 from gdsl.nn.aggr import Aggregation, aggr_resolver
 from gdsl.nn.linear import Linear
+from gdsl.runtime.formats import sizes_of
 from gdsl.runtime.graph import Graph, graph_of
 
 Pair: TypeAlias = tuple[Tensor, Tensor | None]
@@ -73,6 +75,11 @@ class Conv(nn.Module):
 
     program: ClassVar[str]
 
+    # What a user calls the inputs of a program, where its own names are others.
+    given_names: ClassVar[Mapping[str, str]] = {
+        "z": "x[1]", "w": "edge_weight", "e": "edge_attr", "rel": "edge_type", "p": "pos", "q": "pos[1]",
+    }  # fmt: skip
+
     def __init__(
         self,
         aggr: str | list[str] | Aggregation | None = "sum",
@@ -117,8 +124,10 @@ class Conv(nn.Module):
         """The program with these arguments on the tensors that it declares as inputs, by name.
 
         Node inputs may have more dims, [*, N, ...], or [N, *, ...] with ``node_dim=0``: many signals on one graph. The
-        results have these dims too.
+        results have these dims too. Sparse inputs become dense ones.
         """
+        if any(value is not None and value.layout is not torch.strided for value in inputs.values()):
+            inputs = {name: None if value is None else strided(value) for name, value in inputs.items()}
         signals = self._signals(inputs)
         if signals:
             return self._run_signals(graph, inputs, signals, arguments)
@@ -139,8 +148,15 @@ class Conv(nn.Module):
             layer.__dict__["training"] = self.training
             layer.__dict__["backend"] = self.backend
             return layer.forward(*[graph if name == "graph" else inputs.get(name) for name in _names(layer)])
-        except (InputError, LanguageError) as error:
+        except InputError as error:
+            raise Misfit(self._in_words_of_the_user(str(error), given)) from error
+        except LanguageError as error:
             raise Misfit(str(error)) from error
+
+    def _in_words_of_the_user(self, message: str, given: Mapping[str, Any]) -> str:
+        """With the names of the arguments of ``forward`` in the place of those that the program has for them."""
+        names = "|".join(name for name in given if name in self.given_names)
+        return re.sub(rf"\b({names})\b", lambda m: self.given_names[m[1]], message) if names else message
 
     @traced.constant_for_tracer
     def _ranks(self) -> tuple[tuple[str, int], ...]:
@@ -227,16 +243,20 @@ class Conv(nn.Module):
 
         Raises ValueError for what is no graph, or not of this size, and IndexError for nodes that there are not.
         """
+        backwards = self.flow == "target_to_source"
+        known = sizes_of(edge_index) if isinstance(edge_index, Tensor) else None
+        where = "`size`" if known is None else "the sparse size of `edge_index`"
+        if known is not None:
+            size = known[::-1] if backwards else known
         if size is not None:
             for name, told, given in (("sources", sources, size[0]), ("targets", targets, size[1])):
                 if told is not None and given is not None and told != given:
                     raise ValueError(
                         f"Encountered tensor with size {told} in dimension {self.node_dim}, but expected size {given}. "
-                        f"The second is the number of {name} in `size`"
+                        f"The second is the number of {name} in {where}"
                     )
             sources = size[0] if sources is None else sources
             targets = size[1] if targets is None else targets
-        backwards = self.flow == "target_to_source"
         if torch.compiler.is_compiling():
             sources, targets = targets if sources is None else sources, sources if targets is None else targets
             seen: Any = traced.traced_graph(edge_index, *((targets, sources) if backwards else (sources, targets)))
@@ -266,6 +286,15 @@ class Conv(nn.Module):
                 raise GraphError(f"the graph has {have} {name} nodes, and there are features of {told}")
         return found, found.edge_weight
 
+    def square(self, x: Tensor, edge_index: Adjacency) -> tuple[Graph, Tensor | None]:
+        """:meth:`graph` on one set of nodes. Raises ValueError for a pair of inputs."""
+        if isinstance(x, tuple | list):
+            raise ValueError(
+                f"'{type(self).__name__}' received a tuple of node features as input while this layer does not support "
+                f"bipartite message passing. Please try other layers such as 'SAGEConv' or 'GraphConv' instead"
+            )
+        return self.graph(edge_index, self.rows(x), self.rows(x))
+
     def weighted(
         self,
         x: Tensor,
@@ -283,19 +312,15 @@ class Conv(nn.Module):
 
         Raises ValueError for a pair of inputs.
         """
-        if isinstance(x, tuple | list):
-            raise ValueError(
-                f"'{type(self).__name__}' received a tuple of node features as input while this layer does not support "
-                f"bipartite message passing. Please try other layers such as 'SAGEConv' or 'GraphConv' instead"
-            )
-        if keep and self._kept is not None:
+        if keep and self._kept is not None and isinstance(x, Tensor):
             return self._kept
-        graph, values = self.graph(edge_index, self.rows(x), self.rows(x))
+        graph, values = self.square(x, edge_index)
+        weight = edge_weights(edge_weight, values, x)
         if loops and _is_torch_sparse(edge_index):
-            values = _loops_set(graph, values, loops, x.dtype)
-        elif loops and values is not None:
-            values = values + loops * _is_loop(graph).to(values.dtype)
-        found = graph, edge_weight if values is None else values
+            weight = _loops_set(graph, weight if values is not None else None, loops, x.dtype)
+        elif loops and values is not None and weight is not None:
+            weight = weight + loops * _is_loop(graph).to(weight.dtype)
+        found = graph, weight
         if keep:
             self._kept = found
         return found
@@ -313,14 +338,17 @@ class Conv(nn.Module):
             return type(edge_index)(row=row, col=column, value=alpha, sparse_sizes=sizes)
         if not isinstance(edge_index, Tensor) or edge_index.layout is torch.strided:
             return edges, alpha
-        order = (row * sizes[1] + column).argsort()
+        by_column = edge_index.layout is torch.sparse_csc
+        order = (column * sizes[0] + row if by_column else row * sizes[1] + column).argsort()
         row, column, alpha = row[order], column[order], alpha[order]
         shape = (*sizes, *alpha.shape[1:])
         if edge_index.layout is torch.sparse_coo:
             places = torch.stack([row, column])
             return torch.sparse_coo_tensor(places, alpha, shape, is_coalesced=True, check_invariants=False), alpha
-        starts = nn.functional.pad(torch.bincount(row, minlength=sizes[0]).cumsum(0), (1, 0))
-        return torch.sparse_csr_tensor(starts, column, alpha, shape, check_invariants=False), alpha
+        line, place, lines = (column, row, sizes[1]) if by_column else (row, column, sizes[0])
+        make = torch.sparse_csc_tensor if by_column else torch.sparse_csr_tensor
+        starts = nn.functional.pad(torch.bincount(line, minlength=lines).cumsum(0), (1, 0))
+        return make(starts, place, alpha, shape, check_invariants=False), alpha
 
     def seen_edges(self, graph: Graph, loops: bool) -> Tensor:
         """The edges that a program sees, with self-loops or without, the way round that the user has them: [2, E']."""
@@ -432,7 +460,7 @@ def parameter(*shape: int) -> nn.Parameter:
 
 def pair_of(channels: Channels) -> tuple[int, int]:
     """Sizes at sources and targets: one number stands for both."""
-    return (channels, channels) if isinstance(channels, int) else channels
+    return channels if isinstance(channels, tuple | list) else (channels, channels)
 
 
 class _Function(nn.Module):
@@ -456,6 +484,45 @@ def see(*pairs: tuple[Any, Tensor | None]) -> None:
     for lin, value in pairs:
         if isinstance(lin, Linear) and value is not None:
             lin.see(value)
+
+
+def strided(x: Tensor) -> Tensor:
+    """Features that were given as a sparse matrix, as rows of numbers."""
+    return x if x.layout is torch.strided else x.to_dense()
+
+
+def real_features(x: Tensor) -> Tensor:
+    """Features for a layer that is linear in each of them: whole numbers as real ones, a complex one as two."""
+    if not isinstance(x, Tensor):
+        return x  # a pair, which :meth:`Conv.square` refuses
+    if x.is_complex():
+        return torch.view_as_real(x.resolve_conj()).flatten(-2)
+    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+
+
+def like_features(y: Tensor, x: Tensor) -> Tensor:
+    """The result of a layer that was given ``real_features(x)``."""
+    return torch.view_as_complex(y.unflatten(-1, (-1, 2)).contiguous()) if x.is_complex() else y
+
+
+def edge_weights(edge_weight: Tensor | None, values: Tensor | None, x: Tensor | None) -> Tensor | None:
+    """Edge weights [E]; one column [E, 1] is taken for them. Where the graph was given as a matrix, its values, in the
+    dtype of the features: SciPy's are float64 where nobody says otherwise.
+
+    Raises :class:`gdsl.InputError` for weights of another shape.
+    """
+    weight = edge_weight if values is None else in_dtype_of(x, values)
+    if not isinstance(weight, Tensor) or weight.dim() == 1:
+        return weight
+    if weight.dim() != 2 or weight.shape[1] != 1:
+        raise Misfit(f"`edge_weight` must have shape [E], and it has shape {list(weight.shape)}")
+    return weight.squeeze(1)
+
+
+def in_dtype_of(x: Tensor | None, values: Tensor) -> Tensor:
+    """The values of a matrix in the dtype of the features."""
+    real = x is not None and x.is_floating_point() and not values.is_complex()
+    return values.to(x.dtype) if real and x is not None else values
 
 
 def edge_features(

@@ -201,7 +201,7 @@ class DynamicEdgeConv(EdgeConv):
         if source.dim() != 2:
             raise ValueError("Static graphs not supported in DynamicEdgeConv")
         of_source, of_target = batch if isinstance(batch, tuple) else (batch, batch)
-        assert target is not None
+        assert target is not None, f"'{type(self).__name__}' needs features of the targets"
         edge_index = knn(source, target, self.k, of_source, of_target).flip(0)
         return super().forward(x, edge_index)
 
@@ -319,7 +319,7 @@ class CGConv(Conv):
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
         y: Tensor = self.run(
             graph,
-            {"x": source, "z": target, "e": edge_features(edge_attr, values, edge_index)},
+            {"x": source, "z": target, "e": edge_features(edge_attr, values if self.dim else None, edge_index)},
             channels=pair_of(self.channels)[1],
             bipartite=bipartite,
         )
@@ -384,7 +384,7 @@ class ResGatedGraphConv(Conv):
         source, target = (x, x) if isinstance(x, Tensor) else x
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
         edge_attr = edge_features(edge_attr, None if self.edge_dim is None else values, edge_index)
-        assert (edge_attr is not None) == (self.edge_dim is not None)
+        assert (edge_attr is None) == (self.edge_dim is None), "'edge_dim' and edge features need each other"
         if edge_attr is None:
             see((self.lin_key, target), (self.lin_query, source), (self.lin_value, source))
         see((self.lin_skip, target))
@@ -513,10 +513,15 @@ class GENConv(Conv):
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
-        edge_attr = edge_features(edge_attr, values, edge_index)
         parts = self._modules
-        if edge_attr is not None:
-            assert "lin_edge" in parts or edge_attr.size(-1) == self.out_channels
+        if "lin_edge" not in parts and values is not None and values.dim() == 1:
+            values = None  # a number for each edge is no feature where there is no linear map of them
+        edge_attr = edge_features(edge_attr, values, edge_index)
+        if edge_attr is not None and "lin_edge" not in parts:
+            assert edge_attr.size(-1) == self.out_channels, (
+                f"edge features of size {edge_attr.size(-1)} need 'edge_dim', or to be of size {self.out_channels}, as "
+                f"the messages are"
+            )
         see((parts.get("lin_src"), source), (parts.get("lin_dst"), target), (parts.get("lin_edge"), edge_attr))
         y: Tensor = self.run(
             graph,

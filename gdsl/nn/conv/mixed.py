@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gdsl.nn.aggr import DegreeScalerAggregation
 from gdsl.nn.aggr.base import dense
 from gdsl.nn.attention import PerformerAttention
-from gdsl.nn.conv.base import Adjacency, Conv, edge_features, parameter, see
+from gdsl.nn.conv.base import Adjacency, Conv, edge_features, parameter, see, strided
 from gdsl.nn.conv.simple import activation
 from gdsl.nn.inits import glorot, reset, zeros
 from gdsl.nn.linear import Linear
@@ -58,8 +58,8 @@ class PNAConv(Conv):
     ):
         super().__init__(DegreeScalerAggregation(aggregators, scalers, deg, train_norm), node_dim=0, **kwargs)
         if divide_input:
-            assert in_channels % towers == 0
-        assert out_channels % towers == 0
+            assert in_channels % towers == 0, f"{in_channels} input channels are no multiple of 'towers'"
+        assert out_channels % towers == 0, f"{out_channels} output channels are no multiple of 'towers'"
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.edge_dim = edge_dim
@@ -91,7 +91,7 @@ class PNAConv(Conv):
 
     def forward(self, x: Tensor, edge_index: Adjacency, edge_attr: Tensor | None = None) -> Tensor:
         """[N, in_channels] and [E, edge_dim] to [N, out_channels]."""
-        graph, values = self.weighted(x, edge_index, None)
+        graph, values = self.square(x, edge_index)
         y: Tensor = self.run(
             graph,
             {"x": x, "e": edge_features(edge_attr, values, edge_index)},
@@ -253,11 +253,11 @@ class PDNConv(Conv):
 
     def forward(self, x: Tensor, edge_index: Adjacency, edge_attr: Tensor | None = None) -> Tensor:
         """[N, in_channels] and [E, edge_dim] to [N, out_channels]."""
-        graph, values = self.weighted(x, edge_index, None)
+        graph, values = self.square(x, edge_index)
         edge_attr = edge_features(edge_attr, values, edge_index)
         y: Tensor = self.run(
             graph,
-            {"x": x, "e": edge_attr, "loop": x.new_zeros(graph.num_edges)},
+            {"x": x, "e": edge_attr, "loop": strided(x).new_zeros(graph.num_edges)},
             out_channels=self.out_channels,
             loops=self.normalize and self.add_self_loops,
             normalize=self.normalize,

@@ -52,7 +52,7 @@ class PANConv(Conv):
         """
         if self.flow == "target_to_source":
             raise ValueError("PANConv sends messages along the edges; pass in the transposed graph")
-        graph, _ = self.weighted(x, edge_index, None)
+        graph, _ = self.square(x, edge_index)
         self.lin.see(x)
         places, worth = self.transition(graph, x.dtype)
         reach = torch.bincount(places[0], minlength=graph.num_nodes).to(x.dtype)

@@ -192,7 +192,7 @@ class PointGNNConv(Conv):
 
     def forward(self, x: Tensor, pos: Tensor, edge_index: Adjacency) -> Tensor:
         """[N, channels] and positions [N, d] to [N, channels]."""
-        graph, _ = self.weighted(x, edge_index, None)
+        graph, _ = self.square(x, edge_index)
         y: Tensor = self.run(graph, {"x": x, "p": pos})
         return y
 
@@ -453,7 +453,7 @@ class GravNetConv(Conv):
         source, target = (x, x) if isinstance(x, Tensor) else x
         if source.dim() != 2:
             raise ValueError(f"Static graphs not supported in '{type(self).__name__}'")
-        assert target is not None
+        assert target is not None, f"'{type(self).__name__}' needs features of the targets"
         of_source, of_target = batch if isinstance(batch, tuple) else (batch, batch)
         see((self.lin_s, source), (self.lin_h, source), (self.lin_out1, target))
         with torch.no_grad():
@@ -512,7 +512,7 @@ class XConv(nn.Module):
         super().__init__()
         self.in_channels = in_channels
         self.hidden_channels = in_channels // 4 if hidden_channels is None else hidden_channels
-        assert self.hidden_channels > 0
+        assert self.hidden_channels > 0, "'hidden_channels' must be above 0; without it, it is 'in_channels' // 4"
         self.out_channels = out_channels
         self.dim = dim
         self.kernel_size = kernel_size

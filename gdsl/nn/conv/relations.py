@@ -91,8 +91,8 @@ class RGCNConv(Conv):
             self.weight = parameter(num_bases, sources, out_channels)
             self.comp = parameter(num_relations, num_bases)
         elif num_blocks is not None:
-            assert sources % num_blocks == 0
-            assert out_channels % num_blocks == 0
+            assert sources % num_blocks == 0, f"{sources} input channels are no multiple of 'num_blocks'"
+            assert out_channels % num_blocks == 0, f"{out_channels} output channels are no multiple of 'num_blocks'"
             self.weight = parameter(num_relations, num_blocks, sources // num_blocks, out_channels // num_blocks)
         else:
             self.weight = parameter(num_relations, sources, out_channels)
@@ -126,7 +126,7 @@ class RGCNConv(Conv):
         target = x[1] if isinstance(x, tuple) else source
         graph, values = self.graph(edge_index, source.shape[0], target.shape[0])
         relation = values.long() if edge_type is None and values is not None else edge_type
-        assert relation is not None
+        assert relation is not None, "the edges need types: 'edge_type', or the values of a sparse matrix"
         if not source.is_floating_point() or not target.is_floating_point():
             return self._look_up(source, target, graph, relation)
         y: Tensor = self.run(
@@ -177,7 +177,9 @@ class FastRGCNConv(RGCNConv):
         edge_type: Tensor | None = None,
     ) -> Tensor:
         """As in :class:`RGCNConv`."""
-        assert self.aggr in ("add", "sum", "mean")
+        assert self.aggr in ("add", "sum", "mean"), (
+            f"'{type(self).__name__}' sums or averages, and does not {self.aggr}"
+        )
         return super().forward(x, edge_index, edge_type)
 
 
@@ -243,7 +245,7 @@ class FiLMConv(Conv):
         relation = values.long() if edge_type is None and values is not None else edge_type
         several = self.num_relations > 1
         if several:
-            assert relation is not None
+            assert relation is not None, "the edges need types: 'edge_type', or the values of a sparse matrix"
         see(*((lin, source) for lin in self.lins), *((film, target) for film in (*self.films, self.film_skip)))
         see((self.lin_skip, target))
         y: Tensor = self.run(

@@ -10,7 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Size, pair_of, parameter, see
+from gdsl.nn.conv.base import (
+    Adjacency,
+    Channels,
+    Conv,
+    Features,
+    Size,
+    edge_weights,
+    like_features,
+    pair_of,
+    parameter,
+    real_features,
+    see,
+    strided,
+)
 from gdsl.nn.conv.gcn import GCNConv
 from gdsl.nn.inits import uniform, zeros
 from gdsl.nn.linear import Linear
@@ -51,7 +64,7 @@ class GraphConv(Conv):
         source, target = (x, x) if isinstance(x, Tensor) else x
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
         see((self.lin_rel, source), (self.lin_root, target))
-        weight = edge_weight if values is None else values
+        weight = edge_weights(edge_weight, values, source)
         y: Tensor = self.run(
             graph,
             {"x": source, "z": target, "w": weight},
@@ -94,7 +107,7 @@ class LEConv(Conv):
         source, target = (x, x) if isinstance(x, Tensor) else x
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
         see((self.lin1, source), (self.lin2, target), (self.lin3, target))
-        weight = edge_weight if values is None else values
+        weight = edge_weights(edge_weight, values, source)
         y: Tensor = self.run(
             graph,
             {"x": source, "z": target, "w": weight},
@@ -135,9 +148,11 @@ class SimpleConv(Conv):
         if loops and (bipartite or (size is not None and size[0] != size[1])):
             raise ValueError("Cannot use `combine_root='self_loop'` for bipartite message passing")
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
-        weight = edge_weight if values is None else values
+        weight = edge_weights(edge_weight, values, source)
         if loops:
             graph, weight = _with_more_loops(graph, weight)
+        if not source.is_floating_point():
+            return self._of_other_numbers(strided(source), target, graph, weight)
         y: Tensor = self.run(
             graph,
             {"x": source, "z": target, "w": weight},
@@ -145,6 +160,16 @@ class SimpleConv(Conv):
             root=None if loops else self.combine_root,
         )
         return y
+
+    def _of_other_numbers(self, source: Tensor, target: Tensor | None, graph: Graph, weight: Tensor | None) -> Tensor:
+        """On whole or complex numbers, in torch: kernels have real ones."""
+        m = source.index_select(self.node_dim, graph.edge_index[0])
+        if weight is not None:
+            m = m * weight.view(-1, *[1] * (1 if self.node_dim == -2 else m.dim() - 1))
+        y: Tensor = self.aggr_module(m, graph.edge_index[1], dim_size=graph.num_targets, dim=self.node_dim)
+        if target is None or self.combine_root not in ("sum", "cat"):
+            return y
+        return y + target if self.combine_root == "sum" else torch.cat([target, y], dim=-1)
 
 
 def _with_more_loops(graph: Graph, weight: Tensor | None) -> tuple[Graph, Tensor | None]:
@@ -188,6 +213,7 @@ class GatedGraphConv(Conv):
 
         Raises ValueError for more features.
         """
+        x = strided(x)
         missing = self.out_channels - x.size(-1)
         if missing < 0:
             raise ValueError(
@@ -290,7 +316,7 @@ class SignedConv(Conv):
         self, x: Tensor | tuple[Tensor, Tensor], pos_edge_index: Adjacency, neg_edge_index: Adjacency
     ) -> Tensor:
         """[N, halves * in_channels], or a pair of sources and targets, to [N, 2 * out_channels]."""
-        source, target = (x, x) if isinstance(x, Tensor) else x
+        source, target = map(strided, (x, x) if isinstance(x, Tensor) else x)
         bipartite = not isinstance(x, Tensor)
 
         def along(edge_index: Adjacency, features: Tensor) -> Tensor:
@@ -401,6 +427,7 @@ class AntiSymmetricConv(nn.Module):
 
     def forward(self, x: Tensor, edge_index: Adjacency, *args: Any, **kwargs: Any) -> Tensor:
         """[N, in_channels] to [N, in_channels]; further arguments go to ``phi``."""
+        x = strided(x)
         antisymmetric = self.W - self.W.t() - self.gamma * self.eye
         for _ in range(self.num_iters):
             h = self.phi(x, edge_index, *args, **kwargs) + x @ antisymmetric.t()
@@ -450,9 +477,9 @@ class WLConv(nn.Module):
     def forward(self, x: Tensor, edge_index: Adjacency) -> Tensor:
         """Colours [N], or one-hot [N, colours], to colours [N]."""
         if x.dim() > 1:
-            assert (x.sum(dim=-1) == 1).sum() == x.size(0)
+            assert bool((x.sum(dim=-1) == 1).all()), "colours are whole numbers [N], or one-hot rows"
             x = x.argmax(dim=-1)
-        assert x.dtype == torch.long
+        assert x.dtype == torch.long, f"colours are of type torch.int64, not {x.dtype}"
         graph = Graph.from_any(edge_index, len(x))
         order = graph.in_edges
         neighbours = x[order.index.long()].split(graph.in_degree.tolist())
@@ -492,6 +519,7 @@ class WLConvContinuous(Conv):
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
-        weight = edge_weight if values is None else values
-        y: Tensor = self.run(graph, {"x": source, "z": target, "w": weight}, bipartite=bipartite)
-        return y
+        weight = edge_weights(edge_weight, values, source)
+        inputs = {"x": real_features(source), "z": None if target is None else real_features(target), "w": weight}
+        y: Tensor = self.run(graph, inputs, bipartite=bipartite)
+        return like_features(y, source)

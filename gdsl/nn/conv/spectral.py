@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from gdsl.nn.conv.base import Adjacency, Conv, as_module, parameter
+from gdsl.nn.conv.base import Adjacency, Conv, as_module, like_features, parameter, real_features, strided
 from gdsl.nn.inits import glorot, zeros
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
@@ -198,17 +198,18 @@ class APPNP(Conv):
         """[N, channels] and weights [E] to [N, channels]."""
         loops = self.normalize and self.add_self_loops
         keep = self.cached and self.normalize
-        graph, weight = self.weighted(x, edge_index, edge_weight, keep=keep, loops=float(loops))
+        real = real_features(x)
+        graph, weight = self.weighted(real, edge_index, edge_weight, keep=keep, loops=float(loops))
         y: Tensor = self.run(
             graph,
-            {"x": x, "w": weight},
+            {"x": real, "w": weight},
             K=self.K,
             alpha=float(self.alpha),
             p=float(self.dropout),
             add_self_loops=loops,
             normalize=self.normalize,
         )
-        return y
+        return like_features(y, x)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(K={self.K}, alpha={self.alpha})"
@@ -230,9 +231,10 @@ class LGConv(Conv):
 
     def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """[N, channels] and weights [E] to [N, channels]."""
-        graph, weight = self.weighted(x, edge_index, edge_weight)
-        y: Tensor = self.run(graph, {"x": x, "w": weight}, normalize=self.normalize)
-        return y
+        real = real_features(x)
+        graph, weight = self.weighted(real, edge_index, edge_weight)
+        y: Tensor = self.run(graph, {"x": real, "w": weight}, normalize=self.normalize)
+        return like_features(y, x)
 
 
 class ChebConv(Conv):
@@ -261,7 +263,7 @@ class ChebConv(Conv):
     ):
         kwargs.setdefault("aggr", "add")
         super().__init__(**kwargs)
-        assert K > 0
+        assert K > 0, f"'K' must be above 0, and it is {K}"
         assert normalization in (None, "sym", "rw"), "Invalid normalization"
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -292,6 +294,7 @@ class ChebConv(Conv):
         batch:      [N] the graph of each node
         lambda_max: the largest eigenvalue, or those of the graphs of a batch; by default twice the largest entry
         """
+        x = strided(x)
         see_all(self.lins, x)
         graph, weight = self.weighted(x, edge_index, edge_weight)
         nodes = graph.num_targets
@@ -461,7 +464,7 @@ class ClusterGCNConv(Conv):
         """[N, in_channels] to [N, out_channels]."""
         self.lin_out.see(x)
         self.lin_root.see(x)
-        graph, _ = self.weighted(x, edge_index, None)
+        graph, _ = self.square(x, edge_index)
         source, target = graph.edge_index
         y: Tensor = self.run(
             graph,
@@ -511,7 +514,7 @@ class GCN2Conv(Conv):
         self.alpha = alpha
         self.beta = 1.0
         if theta is not None or layer is not None:
-            assert theta is not None and layer is not None
+            assert theta is not None and layer is not None, "'theta' and 'layer' need each other"
             self.beta = math.log(theta / layer + 1)
         self.cached = cached
         self.normalize = normalize

@@ -496,7 +496,8 @@ class HEATConv(NestedConv):
         edge_type: [E]
         edge_attr: [E, edge_dim]; it has to be there, as in torch_geometric
         """
-        graph, _ = self.weighted(x, edge_index, None)
+        graph, values = self.square(x, edge_index)
+        edge_attr = edge_features(edge_attr, values, edge_index)
         self.hetero_lin.see(x)
         see((self.edge_attr_emb, edge_attr))
         nodes, relations = self.hetero_lin, self.edge_type_emb
