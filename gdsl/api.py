@@ -74,6 +74,8 @@ def find_layer(source: str, name: str | None = None) -> ast.Layer:
     """The only layer of a text, or the one of a name."""
     if not isinstance(source, str):
         raise InputError(f"a program is text, a str, not {type(source).__name__}")
+    if source.endswith(".gdsl") and "{" not in source:
+        raise InputError(f"a program is text, not the name of a file: pass pathlib.Path({source!r}).read_text()")
     layers = {definition.name: definition for definition in parse(source).layers}
     if name is None:
         if len(layers) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,9 @@ from gdsl.runtime.neighbors import knn_graph
 from gdsl.runtime.transforms import concrete
 
 AUTOCAST = ("cpu", "cuda")  # kinds of device that a layer obeys torch.autocast on
+
+# The real numbers that kernels and torch's own functions compute with.
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,10 @@ def _spread_pair(signature: Signature, args: Sequence[Any]) -> list[Any]:
 def count_graphs(bound: Bound, device: torch.device | None = None) -> int:
     """How many graphs the batch vector tells apart."""
     batch, count = bound.batch, bound.num_graphs
-    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
-        raise InputError(f"`num_graphs` must be a whole number from 0, not {count!r}")
+    if count is not None:
+        if isinstance(count, bool) or not hasattr(count, "__index__") or operator.index(count) < 0:
+            raise InputError(f"`num_graphs` must be a whole number from 0, not {count!r}")
+        count = operator.index(count)
     if batch is None:
         return 1 if count is None else count
     if not isinstance(batch, Tensor) or batch.dtype not in (torch.int64, torch.int32):
@@ -155,6 +161,9 @@ def check_tensors(tensors: Mapping[str, Tensor], typed: TypedProgram) -> tuple[t
         value = tensors[d.name]
         if not isinstance(value, Tensor):
             raise InputError(f"`{d.name}` must be a tensor, not {type(value).__name__}")
+        if value.layout is not torch.strided:
+            layout = str(value.layout).removeprefix("torch.")
+            raise InputError(f"`{d.name}` is a {layout} tensor, and must be a dense one: pass {d.name}.to_dense()")
         _check_kind(d, value)
         _check_shape(d, value)
         if some is None:
@@ -203,18 +212,23 @@ def short(dtype: torch.dtype) -> str:
 def _check_kind(d: Declaration, value: Tensor) -> None:
     assert d.type is not None
     fits = {
-        Kind.FLOAT: value.is_floating_point(),
+        Kind.FLOAT: value.dtype in FLOATS,
         Kind.INT: value.dtype in (torch.int64, torch.int32),
         Kind.BOOL: value.dtype == torch.bool,
     }[d.type.kind]
     if not fits:
         wanted, how = {
-            Kind.FLOAT: ("floating-point numbers", "float"),
+            Kind.FLOAT: ("floating-point numbers" + " of 16 to 64 bits" * value.is_floating_point(), "float"),
             Kind.INT: ("int64 or int32", "long"),
             Kind.BOOL: ("bool", "bool"),
         }[d.type.kind]
-        given = short(value.dtype)
-        raise InputError(f"`{d.name}` must hold {wanted}, and it is {given}: convert it with {d.name}.{how}()")
+        given = f"`{d.name}` must hold {wanted}, and it is {short(value.dtype)}"
+        if value.is_complex():
+            # What converts it drops the imaginary part.
+            raise InputError(
+                f"{given}: pass its parts, as torch.view_as_real({d.name}) or {d.name}.real, {d.name}.imag"
+            )
+        raise InputError(f"{given}: convert it with {d.name}.{how}()")
 
 
 def check_bound(name: str, type: Type, value: Tensor) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import operator
+import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +24,7 @@ from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
 from gdsl.language import ast
 from gdsl.language.check import check
-from gdsl.language.errors import LanguageError
+from gdsl.language.errors import Diagnostic, LanguageError
 from gdsl.language.program import Declaration, TypedProgram
 from gdsl.language.signature import Signature, signature_of
 from gdsl.language.values import UNKNOWN
@@ -98,6 +99,7 @@ class Layer(nn.Module):
         signature = signature_of(definition)
         constants, modules, free = _split_arguments(signature, args, kwargs)
         for name, module in modules.items():
+            self._check_name(name, "module")
             self.add_module(name, module)
         self._setup(definition, signature, constants, free, backend)
         self._narrow(self._outlines())
@@ -176,6 +178,10 @@ class Layer(nn.Module):
         """Parameters and buffers, also those that only exist when an optional input is passed."""
         outlines = self._outlines()
         found = {d.name: d for typed in outlines for d in typed.of_role("param", "buffer") if d.module is None}
+        unknown = {name for name in self.signature.free_dims if name not in self.free_sizes}
+        mistakes = [m for d in found.values() if d.type is not None and (m := _no_size(d, unknown)) is not None]
+        if mistakes:
+            raise LanguageError(mistakes, self.definition.source, self.definition.name)
         return list(found.values())
 
     def _outlines(self) -> list[TypedProgram]:
@@ -210,11 +216,18 @@ class Layer(nn.Module):
 
     def _create(self, d: Declaration) -> None:
         assert d.type is not None
+        self._check_name(d.name, d.role)
         tensor = torch.zeros(d.type.shape)
         if d.role == "param":
             self.register_parameter(d.name, nn.Parameter(tensor))
         else:
             self.register_buffer(d.name, tensor)
+
+    def _check_name(self, name: str, kind: str) -> None:
+        """Names of torch's modules are refused with the text; this is for those that only the running torch has."""
+        own = getattr(type(self), name, None)
+        if name in self.__dict__ or (own is not None and not (kind == "module" and isinstance(own, property))):
+            raise InputError(f"torch's modules have `{name}` themselves: give the {kind} another name")
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew, as the program says, and those of its modules, as they say."""
@@ -488,15 +501,13 @@ class Layer(nn.Module):
         if knn is not None:
             return calls.nearest(knn, tensors, dtype, device, sizes, bound.batch)
         given = bound.graph
-        where = getattr(given, "device", device)
-        if where != device:
-            raise GraphError(f"the graph is on {where}, and the inputs are on {device}: move one with .to()")
-        if isinstance(given, Graph):
-            return given
-        if isinstance(given, Tensor) and given.layout is torch.strided:
-            return graph_of(given, *sizes)
-        pair = None if None in sizes else (sizes if typed.bipartite else sizes[1])
-        return Graph.from_any(given, pair)  # type: ignore[arg-type]
+        plain = isinstance(given, Tensor) and given.layout is torch.strided
+        if not plain and not isinstance(given, Graph):
+            pair = None if None in sizes else (sizes if typed.bipartite else sizes[1])
+            given = Graph.from_any(given, pair)  # type: ignore[arg-type]
+        if given.device != device:
+            raise GraphError(f"the graph is on {given.device}, and the inputs are on {device}: move one with .to()")
+        return graph_of(given, *sizes) if plain else given
 
     def _run(self, spec: Specialisation, tensors: dict[str, Tensor], frame: Frame, key: Any) -> Sequence[Tensor]:
         results: Sequence[Tensor] = ()
@@ -656,6 +667,17 @@ class Layer(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._reset()
+
+
+def _no_size(d: Declaration, unknown: Collection[str]) -> Diagnostic | None:
+    """What is missing where the size of a parameter comes only with a call, when there should be one already."""
+    assert d.type is not None
+    names = [word for dim in d.type.names for word in re.findall(r"[A-Za-z_]\w*", dim) if word in unknown]
+    if not names:
+        return None
+    message = f"the size of dim `{names[0]}` of {d.role} `{d.name}` is not known before a call"
+    hint = f"give it when compiling, as in {names[0]}=16, or make it an argument of the layer"
+    return Diagnostic(message, d.span, hint=hint)
 
 
 def plain(value: Any) -> Any:

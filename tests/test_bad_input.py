@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn, tensor
+from torch_geometric import EdgeIndex
 
 import gdsl
+from gdsl import call as calls
+from gdsl.language import names
 from gdsl.runtime import execute
 from tests.programs import harness
 from tests.programs.sources import PROGRAMS
@@ -87,6 +92,20 @@ GRAPHS: dict[str, tuple[Callable[[], Any], str]] = {
         call("gcn", X, [[0], [1]]),
         "a graph must be an integer tensor [2, E], a gdsl.Graph, a torch_geometric Data, a torch_sparse SparseTensor, "
         "a torch sparse tensor, a SciPy sparse matrix or a DGL graph, not a list",
+    ),
+    "edges of NumPy": (
+        call("gcn", X, EDGES.numpy()),
+        "a graph must be an integer tensor [2, E], a gdsl.Graph, a torch_geometric Data, a torch_sparse SparseTensor, "
+        "a torch sparse tensor, a SciPy sparse matrix or a DGL graph, not a ndarray; pass torch.from_numpy(...)",
+    ),
+    "a sparse matrix on another device": (
+        call("gcn", X, torch.sparse_coo_tensor(EDGES, torch.ones(3), (4, 4)).to("meta")),
+        "the graph is on meta, and the inputs are on cpu: move one with .to()",
+    ),
+    "edges that know another size": (
+        call("gcn", X, EdgeIndex(EDGES, sparse_size=(5, 5))),
+        "the graph has 5 nodes, but 4 are needed here; if some nodes have no edges, give their number: "
+        "Graph(edge_index, num_nodes=4)",
     ),
     "edges on another device": (
         call("gcn", X, EDGES.to("meta")),
@@ -191,6 +210,10 @@ INPUTS: dict[str, tuple[Callable[[], Any], str]] = {
         "node 2 is in graph 2, and graphs are numbered 0 to 1",
     ),
     "rows of a graph input": (pool(batch=tensor([0, 0, 1, 1])), "`t` has 1 row, and the batch has 2 graphs"),
+    "num_graphs of another kind": (
+        pool(num_graphs=2.0),
+        "`num_graphs` must be a whole number from 0, not 2.0",
+    ),
     "num_graphs": (pool(num_graphs=-1), "`num_graphs` must be a whole number from 0, not -1"),
     "positions": (call("near", X * torch.nan), "positions must be finite, but node 0 has [nan, nan, nan]"),
     "missing graph": (call("gcn", X), f"{USAGE}: `graph` is missing"),
@@ -202,11 +225,38 @@ INPUTS: dict[str, tuple[Callable[[], Any], str]] = {
     "unknown keyword": (call("gcn", X, EDGES, weights=E), f"{USAGE}: there is no `weights`"),
     "too many arguments": (call("gcn", X, EDGES, None, None), f"{USAGE}, and got 4 arguments"),
     "an argument twice": (call("gcn", X, EDGES, x=X), f"{USAGE}, and `x` came twice"),
+    "eight bits": (
+        lambda: layer("gcn")(X.to(torch.float8_e4m3fn), EDGES),
+        "`x` must hold floating-point numbers of 16 to 64 bits, and it is float8_e4m3fn: convert it with x.float()",
+    ),
+    "complex numbers": (
+        call("gcn", X.to(torch.complex64), EDGES),
+        "`x` must hold floating-point numbers, and it is complex64: pass its parts, as torch.view_as_real(x) or "
+        "x.real, x.imag",
+    ),
+    "complex numbers for integers": (
+        call("rgcn", X, EDGES, REL.to(torch.complex64)),
+        "`rel` must hold int64 or int32, and it is complex64: pass its parts, as torch.view_as_real(rel) or rel.real, "
+        "rel.imag",
+    ),
+    "a sparse matrix": (
+        call("gcn", X.to_sparse(), EDGES),
+        "`x` is a sparse_coo tensor, and must be a dense one: pass x.to_dense()",
+    ),
+    "a sparse matrix by rows": (
+        call("two", X, X.to_sparse_csr(), EDGES),
+        "`z` is a sparse_csr tensor, and must be a dense one: pass z.to_dense()",
+    ),
+    "a sparse edge input": (
+        call("gat", X, EDGES, E.to_sparse()),
+        "`e` is a sparse_coo tensor, and must be a dense one: pass e.to_dense()",
+    ),
     "eight bits in C++": (
         lambda: gdsl.compile(PROGRAMS["GCN"][0], 3, 2, backend="cpp").to(torch.float8_e5m2)(
             X.to(torch.float8_e5m2), EDGES
         ),
-        "the C++ backend runs float32, float64, bfloat16, float16 on the CPU, not float8_e5m2 on cpu",
+        "`weight` must hold floating-point numbers of 16 to 64 bits, and it is float8_e5m2: convert it with "
+        "weight.float()",
     ),
 }
 
@@ -218,12 +268,55 @@ CONSTRUCTORS: dict[str, tuple[Callable[[], Any], str]] = {
     "not a module": (make("GIN", torch.relu), "`nn` must be a torch.nn.Module, not builtin_function_or_method"),
     "size of a free dim": (make(TWO, c=2.5), "`c` is the size of a dim: a whole number from 0, not 2.5"),
     "not a text": (make(3), "a program is text, a str, not int"),  # type: ignore[arg-type]
+    "a file": (
+        make("layers/gcn.gdsl"),
+        "a program is text, not the name of a file: pass pathlib.Path('layers/gcn.gdsl').read_text()",
+    ),
     "eye of one dim": (make(EYE, c=3), "`eye` is for params of two dims or more, and this one has 1"),
 }
 
 HEADER = "layer GCNConv(in_channels, out_channels, add_loops = true, normalize = true, bias = true) {"
 
+FREE = "layer A {\n    node x[d]\n    param w[d, 4] ~ glorot\n    update y = sum(x[j]) @ w\n}\n"
+SIZED = "layer A(d) {\n    node x[2*d]\n    update y = x\n}\n"
+
+
+def size_of(shown: str, what: str) -> str:
+    """What is said where the size d of SIZED is no size."""
+    return (
+        f"error: a size must be {what}, and `d` is {shown}\n  --> A, line 2, column 14\n  |\n2 |     node x[2*d]\n"
+        + ("  |              ^")
+    )
+
+
 LANGUAGE: dict[str, tuple[Callable[[], Any], str]] = {
+    "a size that is text": (make(SIZED, d="4"), size_of('"4"', "a number")),
+    "a size that is none": (make(SIZED, None), size_of("none", "a number")),
+    "a size that is true": (make(SIZED, d=True), size_of("true", "a number")),
+    "a param of a size that is not known": (
+        make(FREE),
+        "error: the size of dim `d` of param `w` is not known before a call\n  --> A, line 3, column 5\n  |\n"
+        "3 |     param w[d, 4] ~ glorot\n  |     ^^^^^^^^^^^^^^^^^^^^^^\n"
+        "  = hint: give it when compiling, as in d=16, or make it an argument of the layer",
+    ),
+    "a buffer of a size that is not known": (
+        make("layer A {\n    node x[d]\n    buffer w[2*d] ~ ones\n    update y = cat(x, x) * w\n}\n"),
+        "error: the size of dim `d` of buffer `w` is not known before a call\n  --> A, line 3, column 5\n  |\n"
+        "3 |     buffer w[2*d] ~ ones\n  |     ^^^^^^^^^^^^^^^^^^^^\n"
+        "  = hint: give it when compiling, as in d=16, or make it an argument of the layer",
+    ),
+    "a name of torch's modules": (
+        make("layer A {\n    node x[3]\n    param train[3] ~ ones\n    update y = x * train\n}\n"),
+        "error: `train` is what every torch module or layer has and cannot be the name of a param\n"
+        "  --> line 3, column 11\n  |\n3 |     param train[3] ~ ones\n  |           ^^^^^\n"
+        "  = hint: call it `train_` or another name",
+    ),
+    "a name of the call, in a class": (
+        lambda: gdsl.define("layer A {\n    node batch[d]\n    update y = batch\n}\n"),
+        "error: `batch` is an argument of every call and cannot be the name of an input\n"
+        "  --> line 2, column 10\n  |\n2 |     node batch[d]\n  |          ^^^^^\n"
+        "  = hint: call it `batch_` or another name",
+    ),
     "empty": (
         make(""),
         "error: the program is empty\n  --> line 1, column 1\n  |\n1 | \n  | ^\n"
@@ -299,6 +392,37 @@ def test_errors_are_of_the_kinds_that_callers_catch() -> None:
         assert issubclass(kind, ValueError) and issubclass(kind, gdsl.GdslError)
     with pytest.raises(pytest.fail.Exception, match="a kernel ran"):
         layer("gcn")(X, EDGES)  # right: so the fixture does watch the kernels
+
+
+def test_names_that_torch_and_layers_have_are_refused() -> None:
+    """The list that texts are checked by without torch has all that modules of this torch and layers have."""
+    have = {*dir(nn.Module()), *dir(layer("two"))}
+    assert {name for name in have if not name.startswith("_")} <= names.OF_MODULES
+    assert {name for name in have if isinstance(getattr(gdsl.Layer, name, None), property)} == names.PROPERTIES
+    constructors = {*inspect.signature(gdsl.compile).parameters, *inspect.signature(gdsl.Layer.__init__).parameters}
+    assert constructors - {"args", "kwargs"} == names.OF_CONSTRUCTORS
+    called = {name for name, _ in calls.parameters(layer("pool").signature, takes_batch=True)} - {"x", "t"}
+    assert called < names.OF_CALLS
+
+
+@pytest.mark.usefixtures("no_kernels")
+def test_names_that_only_another_torch_has_are_refused() -> None:
+    with pytest.raises(gdsl.InputError, match="torch's modules have `_buffers` themselves: give the param another"):
+        gdsl.compile("layer A { node x[3] param _buffers[3] ~ ones update y = x * _buffers }")
+    with pytest.raises(gdsl.InputError, match="torch's modules have `_modules` themselves: give the module another"):
+        gdsl.compile("layer A { node x[3] module _modules update y = _modules(x) }", _modules=nn.Linear(3, 3))
+    text = "layer A { node x[3] module kernels update y = kernels(x; 3) }"
+    assert gdsl.compile(text, kernels=nn.Linear(3, 3), backend="torch").get_submodule("kernels").in_features == 3
+
+
+def test_sizes_of_numpy() -> None:
+    made = gdsl.compile("layer A(d, k = 2, s = 1.0) {\n    node x[d]\n    update y = s * sum(x[j])\n}\n", d=np.int64(3))
+    assert made.arguments == {"d": 3, "k": 2, "s": 1.0} and type(made.arguments["d"]) is int
+    assert gdsl.compile(FREE, d=np.int32(3)).w.shape == (3, 4)
+    scaled = gdsl.compile("layer A(s) {\n    node x[d]\n    update y = s * x\n}\n", np.float32(0.5), backend="torch")
+    assert scaled(X, EDGES).tolist() == (0.5 * X).tolist()
+    found = layer("pool")(x=X, t=X[:2], graph=EDGES, batch=tensor([0, 0, 1, 1]), num_graphs=np.int64(2))
+    assert found.shape == (2, 3)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf], ids=str)

@@ -89,6 +89,15 @@ def test_check_shows_every_mistake_of_every_layer(tmp_path: Path, capsys: Captur
     assert f"--> {file}, line 9, column 16" in err
 
 
+def test_check_refuses_names_that_cannot_be_given(tmp_path: Path, capsys: Capture) -> None:
+    text = "layer A(lambda) {\n    node x[3]\n    param train[3] ~ ones\n    update y = x * train * lambda\n}\n"
+    assert main(["check", write(tmp_path, "a.gdsl", text)]) == 1
+    err = capsys.readouterr().err
+    assert "`lambda` is a word of Python and cannot be the name of an argument" in err
+    assert "`train` is what every torch module or layer has and cannot be the name of a param" in err
+    assert "3 |     param train[3] ~ ones\n  |           ^^^^^\n" in err
+
+
 def test_check_goes_on_after_a_missing_file(good: str, tmp_path: Path, capsys: Capture) -> None:
     bad = write(tmp_path, "bad.gdsl", MISTAKES)
     missing = str(tmp_path / "missing.gdsl")

@@ -79,7 +79,9 @@ class Expressions:
             return value  # type: ignore[return-value]
         if isinstance(value, Node):
             raise Mistake(f"{what} must be a number known when the layer is constructed, not {value.type}", e.span)
-        raise self.unusable(value, e, f"{what} must be a number")
+        constant: Any = value
+        shown = f", and `{format.expression(e)}` is {format.default_value(constant)}" if is_constant(value) else ""
+        raise self.unusable(value, e, f"{what} must be a number{shown}")
 
     def integer(self, e: ast.Tree, what: str = "this") -> int:
         number = self.number(e, what)

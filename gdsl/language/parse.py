@@ -12,7 +12,7 @@ from typing import Any
 import lark
 
 from gdsl.errors import GdslError
-from gdsl.language import ast, recover
+from gdsl.language import ast, names, recover
 from gdsl.language.errors import Diagnostic, LanguageError, Mistake
 from gdsl.language.tree import TreeBuilder
 from gdsl.store import cache_folder, is_whole, replacing, seal
@@ -87,7 +87,7 @@ def parse(text: str, filename: str | None = None) -> ast.Program:
     span = layers[0].span.to(layers[-1].span)
     made = tuple(replace(layer, doc=_doc(text, layer.span.start), source=text) for layer in layers)
     program = ast.Program(made, text, span=span)
-    mistakes = _too_deep(program) or _twice(program)
+    mistakes = _too_deep(program) or [*_twice(program), *(m for layer in made for m in names.refused(layer, text))]
     if mistakes:
         raise LanguageError(mistakes, text, filename)
     return program

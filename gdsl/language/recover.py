@@ -164,10 +164,11 @@ def _misspelt_statement(text: str, position: int) -> Diagnostic | None:
     if before is None or before.group(1) in KEYWORDS or not re.match(r"[A-Za-z_]", text[position:]):
         return None
     word = before.group(1)
-    line_before = text[: before.start(1)].rsplit("\n", 1)[-1].strip()
-    if line_before not in ("", "{", "}", ";"):
-        return None
+    last = text[: before.start(1)].rsplit("\n", 1)[-1].rstrip()[-1:]
     meant = closest(word, (*STATEMENTS, "layer"))
+    # Within a line a word may go on with the expression before it: then it has to look like a statement's.
+    if last not in ("", "{", "}", ";") and (meant is None or not (last.isalnum() or last in "])'_\"")):
+        return None
     hint = f"did you mean `{meant}`?" if meant else None
     return Diagnostic(f"no statement begins with `{word}`", span_at(text, before.start(1), len(word)), hint=hint)
 

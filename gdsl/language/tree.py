@@ -78,6 +78,8 @@ class TreeBuilder(Transformer[Token, object]):
             message = f"the number {text[:20]}... is too large"
             raise Mistake(message, cover(p), hint="whole numbers have 18 digits at most")
         value = int(text) if text.isdigit() else float(text)
+        if math.isinf(value):
+            raise Mistake(f"the number {text[:20]} is too large", cover(p), hint="numbers end at about 1.8e308")
         return ast.Number(value, text, span=cover(p))
 
     def name(self, p: list[Piece]) -> ast.Name:

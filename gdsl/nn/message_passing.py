@@ -244,6 +244,8 @@ class MessagePassing(Conv):
             changed = _restore(self, state)
         if changed:
             raise Untraceable(f"`message` writes {', '.join(f'`{name}`' for name in changed)}")
+        if tracer.uses_seed and ("seed" in inputs or "seed" in tracer.reads):
+            raise Untraceable("`seed` is what dropout draws from, and a value of the layer")
         if not isinstance(message, Symbol) or message.node.domain is not Domain.EDGE:
             raise Untraceable("`message` does not give a value for each edge")
         if self.node_dim == -2 and message.ndim != 2:

@@ -147,11 +147,12 @@ def nest(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 statements = st.recursive(simple, nest, max_leaves=5)
+arguments = names.filter(lambda name: name != "i")  # an end of edges
 defaults = st.one_of(
-    st.builds(ast.Parameter, names, st.none(), st.just(True)),
+    st.builds(ast.Parameter, arguments, st.none(), st.just(True)),
     st.builds(
         ast.Parameter,
-        names,
+        arguments,
         st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.floats(allow_nan=False), st.just("s")),
         st.just(False),
     ),

@@ -502,3 +502,18 @@ def test_numpy_integers_as_sizes() -> None:
         gdsl.nn.TAGConv(5, 4, np.int64(2)),
     ):
         assert layer(torch.randn(NODES, 5), edges).shape == (NODES, 4)
+
+
+def test_an_argument_named_as_what_dropout_draws_from() -> None:
+    class Layer(gdsl.nn.MessagePassing):
+        def forward(self, x: Tensor, seed: Tensor, edge_index: Tensor) -> Any:
+            return self.propagate(edge_index, x=x, seed=seed)
+
+        def message(self, x_j: Tensor, seed: Tensor) -> Tensor:
+            return nn.functional.dropout(x_j, 0.5, True) * seed.view(-1, 1)
+
+    edges = sorted_edges()
+    layer = Layer()
+    found = layer(torch.ones(NODES, 3), torch.ones(edges.shape[1]), edges)
+    assert "`seed` is what dropout draws from" in layer.how
+    assert bool(((found % 2) == 0).all())

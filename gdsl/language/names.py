@@ -1,0 +1,97 @@
+"""Names that a text may not give to what a user passes to a layer or reads from it: Python or the layer needs them."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Iterator
+
+from gdsl.language import ast
+from gdsl.language.errors import Diagnostic
+
+# Arguments of every call: `layer(x, graph, batch=..., num_graphs=...)`.
+OF_CALLS = frozenset({"self", "graph", "edge_index", "batch", "num_graphs"})
+
+# Arguments of gdsl.compile and of every layer's class.
+OF_CONSTRUCTORS = frozenset({"self", "source", "layer", "definition", "backend"})
+
+# What a layer is as a torch module. Written down, since texts are checked without torch; a test compares it with what
+# modules and layers have, and a layer refuses what only another version of torch has.
+OF_MODULES = frozenset(
+    """
+    T_destination add_module apply arguments backend bfloat16 buffers call_super_init check children choose compile cpu
+    cuda definition double dump_patches eval explain extra_repr float forward free_sizes get_buffer get_extra_state
+    get_parameter get_submodule half ipu kernels kernels_for load_state_dict modules mtia named_buffers named_children
+    named_modules named_parameters options over parameters program register_backward_hook register_buffer
+    register_forward_hook register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook
+    register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module register_parameter
+    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ reset_parameters set_extra_state
+    set_submodule share_memory signature source state_dict to to_empty traced_call traced_fields traced_plan train
+    training type xpu zero_grad
+    """.split()
+)
+
+# Those of them that are properties. A module may have such a name: it is looked up among the modules.
+PROPERTIES = frozenset({"kernels", "program", "source"})
+
+_OWNERS = {
+    "calls": (OF_CALLS, "an argument of every call"),
+    "constructors": (OF_CONSTRUCTORS, "an argument of every layer"),
+    "modules": (OF_MODULES, "what every torch module or layer has"),
+    "methods": (OF_MODULES - PROPERTIES, "what every torch module or layer has"),
+    "dropout": (frozenset({"seed"}), "what dropout draws from"),
+    "ends": (frozenset({"i", "j", "g"}), "where a value is read, as in x[{name}],"),
+}
+
+# Whose names each kind of declaration may not take.
+_NEEDED = {
+    "argument": ("constructors", "ends"),
+    "param": ("modules", "dropout"),
+    "buffer": ("modules", "dropout"),
+    "module": ("constructors", "methods"),
+    "input": ("calls", "dropout"),
+}
+
+
+def refused(layer: ast.Layer, text: str) -> list[Diagnostic]:
+    """What is wrong with the names of a layer's arguments, inputs, params, buffers and modules, in all its branches."""
+    found = []
+    for name, kind, span in _declared(layer, text):
+        owner = _owner(name, kind)
+        if owner is not None:
+            found.append(taken(name, kind, owner, span))
+    return found
+
+
+def taken(name: str, kind: str, owner: str, span: ast.Span) -> Diagnostic:
+    """A name that is something else's already."""
+    article = "an" if kind in ("argument", "input") else "a"
+    message = f"`{name}` is {owner} and cannot be the name of {article} {kind}"
+    return Diagnostic(message, span, hint=f"call it `{name}_` or another name")
+
+
+def _owner(name: str, kind: str) -> str | None:
+    if keyword.iskeyword(name):
+        return "a word of Python"
+    owners = map(_OWNERS.__getitem__, _NEEDED[kind])
+    return next((what.format(name=name) for names, what in owners if name in names), None)
+
+
+def _declared(layer: ast.Layer, text: str) -> Iterator[tuple[str, str, ast.Span]]:
+    """Name, kind and place of each."""
+    for p in layer.parameters:
+        yield p.name, "argument", _name_in(p, p.name, text)
+    for s in ast.walk(layer):
+        if isinstance(s, ast.Declaration):
+            yield s.name, s.role if s.role in ("param", "buffer") else "input", s.name_span
+        elif isinstance(s, ast.Module):
+            yield s.name, "module", _name_in(s, s.name, text)
+
+
+def _name_in(tree: ast.Tree, name: str, text: str) -> ast.Span:
+    """The name in the text of an argument, ``K = 2``, or of ``module nn = none``."""
+    span = tree.span
+    skipped = len("module") if isinstance(tree, ast.Module) else 0
+    start = text.index(name, span.start + skipped)
+    if "\n" in text[span.start : start]:
+        return span
+    return ast.Span(start, start + len(name), span.line, span.column + start - span.start)
