@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import operator
 import re
@@ -516,7 +517,8 @@ class Layer(nn.Module):
             runner = self._runner(stage.program, at, frame, spec.options)
             results = runner([tensors[name] for name in runner.names], frame)
             if stage.module is not None:
-                tensors[stage.result] = calls.apply_module(self.get_submodule(stage.module), stage, results, frame)
+                module = functools.reduce(_inside, stage.module.split("."), self)
+                tensors[stage.result] = calls.apply_module(module, stage, results, frame)
         return results
 
     def _runner(self, program: Program, key: Any, frame: Frame, options: Options) -> Runner:
@@ -683,6 +685,11 @@ def _no_size(d: Declaration, unknown: Collection[str]) -> Diagnostic | None:
 def plain(value: Any) -> Any:
     """A number of NumPy as one of Python."""
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _inside(owner: Any, name: str) -> Any:
+    """A module in another one, which may have the name of a property."""
+    return owner._modules[name]
 
 
 def _tensor_facts(value: Tensor) -> tuple[Any, ...]:

@@ -405,14 +405,16 @@ def test_names_that_torch_and_layers_have_are_refused() -> None:
     assert called < names.OF_CALLS
 
 
-@pytest.mark.usefixtures("no_kernels")
 def test_names_that_only_another_torch_has_are_refused() -> None:
     with pytest.raises(gdsl.InputError, match="torch's modules have `_buffers` themselves: give the param another"):
         gdsl.compile("layer A { node x[3] param _buffers[3] ~ ones update y = x * _buffers }")
     with pytest.raises(gdsl.InputError, match="torch's modules have `_modules` themselves: give the module another"):
         gdsl.compile("layer A { node x[3] module _modules update y = _modules(x) }", _modules=nn.Linear(3, 3))
     text = "layer A { node x[3] module kernels update y = kernels(x; 3) }"
-    assert gdsl.compile(text, kernels=nn.Linear(3, 3), backend="torch").get_submodule("kernels").in_features == 3
+    for module in (nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 3), nn.Threshold(0.1, 20))):
+        made = gdsl.compile(text, kernels=module, backend="torch")
+        assert torch.allclose(made(X, EDGES), module(X))
+        assert isinstance(made.kernels, list)
 
 
 def test_sizes_of_numpy() -> None:

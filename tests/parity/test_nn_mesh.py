@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gdsl.nn import MeshCNNConv
 from tests.parity.drop_in import IN, NODES, Case, make_tests, mlp
@@ -47,3 +47,19 @@ def test_refuses() -> None:
     edges = torch.stack([torch.arange(NODES).repeat_interleave(4), torch.arange(4 * NODES) % NODES])
     with pytest.raises(ValueError, match="four edges into each node"):
         MeshCNNConv(IN, 4)(torch.randn(NODES, IN), edges)
+
+
+def test_kernels_that_cannot_be_read() -> None:
+    class Kernel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lin = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lin(x.clone())
+
+    layer = MeshCNNConv(3, 2, nn.ModuleList([Kernel() for _ in range(5)]))
+    plain = MeshCNNConv(3, 2, nn.ModuleList([kernel.lin for kernel in layer.kernels]))
+    x, targets = torch.randn(6, 3), torch.arange(6).repeat_interleave(4)
+    edges = torch.stack([torch.randint(6, (24,)), targets])
+    assert torch.allclose(layer(x, edges), plain(x, edges), atol=1e-6)
