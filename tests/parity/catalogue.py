@@ -69,6 +69,38 @@ DIFFERENT = [
     ("graphs of other kinds (SciPy, DGL, `gdsl.Graph`), CSC matrices", "taken", "ValueError, NotImplementedError"),
     ("ARMAConv(-1, ...) with one layer", "one root weight", "two, of which it reads the first"),
     ("PDNConv on a sparse matrix of torch, with features of edges", "weights from the features", "weights of 1"),
+    (
+        "SAGEConv, GINConv, SignedConv on a sparse matrix of torch that has values",
+        "the values are no weights, as with edges, and as in its own code for torch_sparse's matrices",
+        "messages are multiplied by them",
+    ),
+    ("ClusterGCNConv on a matrix of torch_sparse that has values", "degrees count edges", "degrees are their sums"),
+    (
+        "GENConv without `edge_dim`, CGConv without `dim`, on a matrix of torch_sparse with a number for each edge",
+        "the numbers are no features, as in a matrix of torch",
+        "AssertionError, or torch's for the sizes",
+    ),
+    (
+        "an `EdgeIndex` of another size than the features, in layers with self-loops",
+        "ValueError, as in layers without",
+        "its size is forgotten",
+    ),
+    ("sparse features, in every layer", "as the same rows of numbers", "torch's errors, but for a linear map of them"),
+    (
+        "sparse matrices with a vector or matrix of values for each edge, in every layout",
+        "as edges with these features",
+        "NotImplementedError for CSC; no self-loops",
+    ),
+    (
+        "means and deviations of truth values; means of complex numbers",
+        "as of zeros and ones; as of their parts",
+        "sums that are truth values again; NotImplementedError",
+    ),
+    (
+        "radius, radius_graph",
+        "points nearer than r, as in torch_cluster (at r they are left out), the first `max_num_neighbors` by index",
+        "another package; of more than `max_num_neighbors` some quadrants' first, as its page says",
+    ),
 ]
 
 HEAD = """# Layers

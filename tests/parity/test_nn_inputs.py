@@ -517,3 +517,11 @@ def test_an_argument_named_as_what_dropout_draws_from() -> None:
     found = layer(torch.ones(NODES, 3), torch.ones(edges.shape[1]), edges)
     assert "`seed` is what dropout draws from" in layer.how
     assert bool(((found % 2) == 0).all())
+
+
+def test_features_of_targets_that_are_not_asked_for() -> None:
+    """They may have another size."""
+    edges = unique_edges()
+    x, z = torch.randn(NODES, 5, dtype=torch.float64), torch.randn(NODES, 3, dtype=torch.float64)
+    ours, theirs = both("SimpleConv")
+    assert harness.difference([ours((x, z), edges)], [theirs((x, z), edges)]) < 1e-9

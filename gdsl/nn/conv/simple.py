@@ -155,7 +155,7 @@ class SimpleConv(Conv):
             return self._of_other_numbers(strided(source), target, graph, weight)
         y: Tensor = self.run(
             graph,
-            {"x": source, "z": target, "w": weight},
+            {"x": source, "z": target if self.combine_root in ("sum", "cat") else None, "w": weight},
             bipartite=bipartite,
             root=None if loops else self.combine_root,
         )
