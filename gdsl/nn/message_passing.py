@@ -77,6 +77,7 @@ class MessagePassing(Conv):
     """
 
     program = ""
+    node_dims = None
 
     def __init__(self, aggr: Any = "sum", **kwargs: Any):
         super().__init__(aggr, **kwargs)
@@ -231,6 +232,8 @@ class MessagePassing(Conv):
     def _trace_once(self, graph: Graph, kwargs: Mapping[str, Any]) -> Traced:
         if type(self).aggregate is not MessagePassing.aggregate:
             raise Untraceable("`aggregate` is the layer's own")
+        if self.node_dim not in (-2, 0):
+            raise Untraceable(f"nodes lie along dimension {self.node_dim}")
         if not isinstance(self.aggr_module, Aggregation):
             raise Untraceable("the aggregation is not one of gdsl.nn.aggr")
         rows = Domain.TARGET if self._is_bipartite(graph, kwargs) else Domain.NODE
@@ -311,6 +314,8 @@ class MessagePassing(Conv):
     ) -> Symbol:
         if not value.is_floating_point():
             raise Untraceable(f"`{argument}` does not hold real numbers")
+        if value.layout is not torch.strided:
+            raise Untraceable(f"`{argument}` is a sparse tensor")
         if end is None:
             if not value.dim() or value.shape[0] != graph.num_edges or graph.num_edges == 1:
                 raise Untraceable(f"`{argument}` is not a value of each edge")

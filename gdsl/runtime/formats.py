@@ -80,9 +80,9 @@ def _sizes_in(data: Any) -> Sizes | None:
 
 def sizes_of(edge_index: Tensor) -> Sizes | None:
     """The sizes that an ``EdgeIndex`` of torch_geometric may have been given: of its first row, and of its second."""
-    if type(edge_index) is Tensor or not hasattr(edge_index, "sparse_size"):
-        return None
-    return _known(edge_index.sparse_size())
+    # By its name: torch.compile's tracer says that the class has no such method, and calls it all the same.
+    told: Any = edge_index
+    return _known(told.sparse_size()) if type(edge_index).__name__ == "EdgeIndex" else None
 
 
 def _known(sizes: Sizes) -> Sizes | None:

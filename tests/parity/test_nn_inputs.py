@@ -64,6 +64,15 @@ def test_sizes_of_an_edge_index(told: Any) -> None:
     assert OurSum()(x, edges).shape == (3, 4)  # one side is asked for, and only one
 
 
+def test_sizes_of_an_edge_index_under_torch_compile() -> None:
+    edges = EdgeIndex([[0, 1], [1, 0]], sparse_size=(5, 3))
+    x = torch.randn(5, 4)
+    for layer in (gdsl.nn.SAGEConv((4, 4), 2, backend="torch"), gdsl.nn.GraphConv((4, 4), 2, backend="torch")):
+        compiled = torch.compile(lambda x, e, layer=layer: layer((x, None), e), backend="eager", fullgraph=True)
+        assert torch.allclose(compiled(x, edges), layer((x, None), edges))
+        assert compiled(x, edges).shape == (3, 2)
+
+
 def test_sizes_of_an_edge_index_against_the_edges() -> None:
     edges = EdgeIndex([[0, 1, 4], [1, 0, 2]], sparse_size=(5, 3))
     e = torch.randn(3, 2)
@@ -525,3 +534,22 @@ def test_features_of_targets_that_are_not_asked_for() -> None:
     x, z = torch.randn(NODES, 5, dtype=torch.float64), torch.randn(NODES, 3, dtype=torch.float64)
     ours, theirs = both("SimpleConv")
     assert harness.difference([ours((x, z), edges)], [theirs((x, z), edges)]) < 1e-9
+
+
+@pytest.mark.parametrize("dim", [1, 2, -1, -3])
+def test_nodes_along_any_dimension_of_a_user_s_layer(dim: int) -> None:
+    edges = sorted_edges()
+    x = torch.randn(2, 3, 4).movedim(1, dim).repeat_interleave(10, dim)
+    x = x.narrow(dim, 0, NODES) if x.shape[dim] >= NODES else x
+    ours, theirs = OurSum(node_dim=dim), TheirSum(node_dim=dim)
+    found = ours(x, edges)
+    assert found.shape == x.shape
+    assert torch.allclose(found, theirs(x, edges), atol=1e-5)
+    assert ours.how == f"message and aggregate run as they are: nodes lie along dimension {dim}"
+
+
+def test_sparse_features_in_a_user_s_layer() -> None:
+    edges, x = sorted_edges(), torch.randn(NODES, 3).relu()
+    layer = OurSum()
+    assert torch.allclose(layer(x.to_sparse(), edges), layer(x, edges), atol=1e-6)
+    assert gdsl.nn.SumAggregation()(x.to_sparse(), torch.zeros(NODES, dtype=torch.long)).shape == (1, 3)

@@ -71,6 +71,7 @@ class Aggregation(nn.Module):
         """
         check_dim(x, dim)
         index, size = groups_of(x.size(dim), x.device, index, ptr, dim_size)
+        x = x if x.layout is torch.strided else x.to_dense()
         rows = x.movedim(dim, 0)
         if not x.is_floating_point():
             found = self.plain(rows, index, size)

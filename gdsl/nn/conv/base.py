@@ -75,6 +75,9 @@ class Conv(nn.Module):
 
     program: ClassVar[str]
 
+    # Where the nodes may lie, or None for any dimension.
+    node_dims: ClassVar[tuple[int, ...] | None] = (-2, 0)
+
     # What a user calls the inputs of a program, where its own names are others.
     given_names: ClassVar[Mapping[str, str]] = {
         "z": "x[1]", "w": "edge_weight", "e": "edge_attr", "rel": "edge_type", "p": "pos", "q": "pos[1]",
@@ -95,7 +98,7 @@ class Conv(nn.Module):
             raise ValueError(f"Expected 'flow' to be either 'source_to_target' or 'target_to_source' (got '{flow}')")
         if not isinstance(aggr, str | list | tuple | nn.Module | None):
             raise ValueError(f"an aggregation is a name, a list of names or a module, not a {type(aggr).__name__}")
-        if node_dim not in (-2, 0):
+        if self.node_dims is not None and node_dim not in self.node_dims:
             raise ValueError(f"nodes lie along dimension -2 or 0, not {node_dim}")
         self.aggr: Any = [str(a) for a in aggr] if isinstance(aggr, tuple | list) else aggr and str(aggr)
         self.aggr_module: Any = None if aggr is None else aggr_resolver(aggr, **(aggr_kwargs or {}))
