@@ -410,7 +410,7 @@ def test_bad_calls() -> None:
         for name, error in (("HGTConv", KeyError), ("HANConv", AttributeError)):
             with pytest.raises(error):
                 getattr(namespace, name)(4, 4, METADATA).double()(features, unknown)
-    with pytest.raises(ValueError, match="rel must be from 0 to 2"):
+    with pytest.raises(ValueError, match="edge_type must be from 0 to 2"):
         gdsl.nn.RGATConv(4, 4, 3)(x, graph, rel + 1)
     with pytest.raises(ValueError, match="bipartite"):
         gdsl.nn.HEATConv(4, 4, 2, 3, 2, 3, 2)((x, x), graph, rel, rel, attr)

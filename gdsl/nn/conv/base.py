@@ -490,8 +490,8 @@ def see(*pairs: tuple[Any, Tensor | None]) -> None:
 
 
 def strided(x: Tensor) -> Tensor:
-    """Features that were given as a sparse matrix, as rows of numbers."""
-    return x if x.layout is torch.strided else x.to_dense()
+    """Features that were given as a sparse matrix, as rows of numbers. What is no tensor is left to later checks."""
+    return x.to_dense() if isinstance(x, Tensor) and x.layout is not torch.strided else x
 
 
 def real_features(x: Tensor) -> Tensor:
