@@ -75,6 +75,13 @@ def gdsl_times(a, b):
 def gdsl_mul(x, axis: tl.constexpr, keep: tl.constexpr):
     return tl.reduce(x, axis, gdsl_times, keep_dims=keep)
 """,
+    "gdsl_mod": """\
+@triton.jit
+def gdsl_mod(a, b):
+    # The sign follows the divisor.
+    rest = libdevice.fmod(a, b)
+    return tl.where((rest != 0) & ((rest < 0) != (b < 0)), rest + b, rest)
+""",
     "gdsl_uniform": """\
 @triton.jit
 def gdsl_uniform(seed, salt: tl.constexpr, n):
@@ -142,8 +149,9 @@ def unit(found: Sequence[Function]) -> str:
     """A module of functions, ready to be executed."""
     text = "\n\n".join(f.source for f in found)
     helpers = [source for name, source in HELPERS.items() if f"{name}(" in text]
-    head = _HEADER + (_LIBDEVICE if "libdevice." in text else "")
-    return "\n\n".join([head, *helpers, text])
+    parts = [*helpers, text]
+    head = _HEADER + (_LIBDEVICE if any("libdevice." in part for part in parts) else "")
+    return "\n\n".join([head, *parts])
 
 
 def winners(kernel: Kernel) -> dict[Node, Node]:

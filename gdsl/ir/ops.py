@@ -34,6 +34,8 @@ class ElementwiseOp:
     kind:       of the result: "float", "bool", or "same" as the arguments.
     flops:      charged per element by the cost model.
     heavy:      worth storing rather than computing twice.
+    singular:   where its value or a derivative may be infinite or NaN though all arguments are finite: "" nowhere,
+                "at zero" only where its last argument is 0 or has the wrong sign, "somewhere" at others too.
     sample:     an interval on which the op is smooth, for tests.
     """
 
@@ -47,6 +49,7 @@ class ElementwiseOp:
     kind: str = "float"
     flops: int = 1
     heavy: bool = False
+    singular: str = ""
     sample: tuple[float, float] = (-2.0, 2.0)
 
 
@@ -72,6 +75,16 @@ def _nonzero(x: Node) -> Node:
     return _where(_op("eq", x, 0.0), 1.0, x)
 
 
+def _quotient(a: Node, b: Node, y: Node) -> Node:
+    """floor(a / b), given y = a mod b: the whole number nearest to (a - y) / b, whereas a / b may round up to one.
+
+    An infinite divisor of another sign takes all of a: the quotient is -1.
+    """
+    whole = _op("floor", (a - y) / _nonzero(b) + 0.5)
+    whole = _where(_op("eq", _op("abs", y), math.inf), -1.0, whole)
+    return _where(_op("eq", b, 0.0), a / b, whole)
+
+
 def _step(c: Node) -> Node:
     """1 where c holds, else 0."""
     return _where(c, 1.0, 0.0)
@@ -88,39 +101,40 @@ _TABLE = [
     ElementwiseOp("mul", 2, "{0} * {1}", "{0} * {1}", "{0} * {1}", "{0} * {1}",
                   (lambda a, b, y: b, lambda a, b, y: a), kind="same"),
     ElementwiseOp("div", 2, "{0} / {1}", "{0} / {1}", "{0} / {1}", "{0} / {1}",
-                  (lambda a, b, y: 1.0 / b, lambda a, b, y: -y / b), flops=4, sample=(0.5, 2.0)),
+                  (lambda a, b, y: 1.0 / b, lambda a, b, y: -y / b), flops=4, singular="at zero", sample=(0.5, 2.0)),
     ElementwiseOp("neg", 1, "-{0}", "-{0}", "-{0}", "-{0}", (lambda x, y: -_op("one"),), kind="same"),
     # powers, exponentials, logarithms
     ElementwiseOp("pow", 2, "torch.pow({0}, {1})", "gdsl::pow({0}, {1})", "libdevice.pow({0}, {1})", "{0}**{1}",
                   (lambda a, b, y: _where(_op("eq", b, 0.0), 0.0, b * _op("pow", a, b - 1.0)),
                    lambda a, b, y: _where(_op("eq", a, 0.0), _of_zero(b), y * _op("log", a))),
-                  flops=20, heavy=True, sample=(0.5, 2.0)),
+                  flops=20, heavy=True, singular="somewhere", sample=(0.5, 2.0)),
     ElementwiseOp("exp", 1, "torch.exp({0})", "gdsl::exp({0})", "tl.exp({0})", "exp({0})",
-                  (lambda x, y: y,), flops=10, heavy=True),
+                  (lambda x, y: y,), flops=10, heavy=True, singular="somewhere"),
     ElementwiseOp("expm1", 1, "torch.expm1({0})", "gdsl::expm1({0})", "libdevice.expm1({0})", "exp({0}) - 1",
-                  (lambda x, y: y + 1.0,), flops=12, heavy=True),
+                  (lambda x, y: _op("exp", x),), flops=12, heavy=True, singular="somewhere"),
     ElementwiseOp("log", 1, "torch.log({0})", "gdsl::log({0})", "tl.log({0})", "log({0})",
-                  (lambda x, y: 1.0 / x,), flops=10, heavy=True, sample=(0.2, 3.0)),
+                  (lambda x, y: 1.0 / x,), flops=10, heavy=True, singular="at zero", sample=(0.2, 3.0)),
     ElementwiseOp("log1p", 1, "torch.log1p({0})", "gdsl::log1p({0})", "libdevice.log1p({0})", "log(1 + {0})",
-                  (lambda x, y: 1.0 / (1.0 + x),), flops=12, heavy=True, sample=(-0.5, 2.0)),
+                  (lambda x, y: 1.0 / (1.0 + x),), flops=12, heavy=True, singular="somewhere", sample=(-0.5, 2.0)),
     ElementwiseOp("sqrt", 1, "torch.sqrt({0})", "gdsl::sqrt({0})", "tl.sqrt({0})", "sqrt({0})",
-                  (lambda x, y: 0.5 / y,), flops=4, sample=(0.2, 3.0)),
+                  (lambda x, y: 0.5 / y,), flops=4, singular="at zero", sample=(0.2, 3.0)),
     ElementwiseOp("rsqrt", 1, "torch.rsqrt({0})", "gdsl::rsqrt({0})", "libdevice.rsqrt({0})", "1/sqrt({0})",
-                  (lambda x, y: -0.5 * y / x,), flops=6, sample=(0.2, 3.0)),
+                  (lambda x, y: -0.5 * y / x,), flops=6, singular="at zero", sample=(0.2, 3.0)),
     # The square root whose derivative at 0 is 0: what a Euclidean norm needs (torch.norm's subgradient).
     ElementwiseOp("norm_sqrt", 1, "torch.sqrt({0})", "gdsl::sqrt({0})", "tl.sqrt({0})", "sqrt({0})",
-                  (lambda x, y: _where(x > 0.0, 0.5 / _where(x > 0.0, y, 1.0), 0.0),), flops=4, sample=(0.2, 3.0)),
+                  (lambda x, y: _where(_op("eq", x, 0.0), 0.0, 0.5 / _nonzero(y)),), flops=4, singular="at zero",
+                  sample=(0.2, 3.0)),
     # signs and rounding
     ElementwiseOp("abs", 1, "torch.abs({0})", "gdsl::abs({0})", "tl.abs({0})", "Abs({0})",
                   (lambda x, y: _op("sign", x),), kind="same", sample=(0.2, 2.0)),
     ElementwiseOp("sign", 1, "torch.sign({0})", "gdsl::sign({0})",
-                  "tl.where({0} > 0, 1.0, tl.where({0} < 0, -1.0, 0.0))", "sign({0})", _NONE, sample=(0.2, 2.0)),
+                  "(({0} > 0).to(gdsl_float) - ({0} < 0).to(gdsl_float))", "sign({0})", _NONE, sample=(0.2, 2.0)),
     ElementwiseOp("floor", 1, "torch.floor({0})", "gdsl::floor({0})", "tl.floor({0})", "floor({0})", _NONE,
                   sample=(0.2, 0.8)),
-    # The sign follows the divisor, as in Python and torch.remainder.
-    ElementwiseOp("mod", 2, "torch.remainder({0}, {1})", "gdsl::mod({0}, {1})",
-                  "({0} - tl.floor({0} / {1}) * {1})", "Mod({0}, {1})",
-                  (lambda a, b, y: _op("one"), lambda a, b, y: -_op("floor", a / b)), flops=6, sample=(1.1, 1.9)),
+    # The sign follows the divisor, as in Python and torch.remainder; the remainder is exact, however large a / b is.
+    ElementwiseOp("mod", 2, "gdsl_mod({0}, {1})", "gdsl::mod({0}, {1})", "gdsl_mod({0}, {1})", "Mod({0}, {1})",
+                  (lambda a, b, y: _op("one"), lambda a, b, y: -_quotient(a, b, y)), flops=6, singular="at zero",
+                  sample=(1.1, 1.9)),
     # A tie shares the gradient, as in torch.maximum.
     ElementwiseOp("maximum", 2, "torch.maximum({0}, {1})", "gdsl::maximum({0}, {1})",
                   "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", "Max({0}, {1})",
@@ -136,7 +150,8 @@ _TABLE = [
     ElementwiseOp("cos", 1, "torch.cos({0})", "gdsl::cos({0})", "tl.cos({0})", "cos({0})",
                   (lambda x, y: -_op("sin", x),), flops=12, heavy=True),
     ElementwiseOp("acos", 1, "torch.acos({0})", "gdsl::acos({0})", "libdevice.acos({0})", "acos({0})",
-                  (lambda x, y: -_op("rsqrt", 1.0 - x * x),), flops=16, heavy=True, sample=(-0.8, 0.8)),
+                  (lambda x, y: -_op("rsqrt", (1.0 - x) * (1.0 + x)),), flops=16, heavy=True, singular="somewhere",
+                  sample=(-0.8, 0.8)),
     ElementwiseOp("atan2", 2, "torch.atan2({0}, {1})", "gdsl::atan2({0}, {1})", "libdevice.atan2({0}, {1})",
                   "atan2({0}, {1})",
                   (lambda a, b, y: _where(_op("eq", a * a + b * b, 0.0), 0.0, b / _nonzero(a * a + b * b)),
@@ -154,7 +169,7 @@ _TABLE = [
     ElementwiseOp("erf", 1, "torch.erf({0})", "gdsl::erf({0})", "tl.erf({0})", "erf({0})",
                   (lambda x, y: (2.0 / math.sqrt(math.pi)) * _op("exp", -(x * x)),), flops=16, heavy=True),
     ElementwiseOp("relu", 1, "torch.relu({0})", "({0} < 0 ? 0 : {0})", "tl.where({0} < 0, 0.0, {0})", "Max({0}, 0)",
-                  (lambda x, y: _step(y > 0.0),), sample=(0.2, 2.0)),
+                  (lambda x, y: _where(x <= 0.0, 0.0, 1.0),), sample=(0.2, 2.0)),
     ElementwiseOp("leaky_relu", 2, "torch.where({0} > 0, {0}, {0} * {1})", "({0} > 0 ? {0} : {0} * {1})",
                   "tl.where({0} > 0, {0}, {0} * {1})", "Piecewise(({0}, {0} > 0), ({0} * {1}, True))",
                   (lambda x, s, y: _where(x > 0.0, 1.0, s), lambda x, s, y: _where(x > 0.0, 0.0, x)), flops=2,
@@ -200,13 +215,24 @@ def _torch_form(op: str) -> Callable[..., Any]:
     entry = ELEMENTWISE[op]
     names = [f"x{k}" for k in range(entry.arity)]
     text = f"lambda bound, gdsl_float, {', '.join(names)}: {entry.torch.format(*names, bound='bound')}"
-    form: Callable[..., Any] = eval(text, {"torch": torch})
+    form: Callable[..., Any] = eval(text, {"torch": torch, "gdsl_mod": _torch_mod})
     return form
+
+
+def _torch_mod(a: Any, b: Any) -> Any:
+    """torch.remainder of floats, which loses its way where a / b is large: by fmod in double, exact for float."""
+    rest = a.double().fmod(b.double()).to(a.dtype)
+    return rest.where((rest == 0) | ((rest < 0) == (b < 0)), rest + b)
 
 
 def is_heavy(op: str) -> bool:
     """Whether a value of an op is worth storing rather than computing twice, by its own work alone."""
     return op == "random" or (op in ELEMENTWISE and ELEMENTWISE[op].heavy)
+
+
+def singular(op: str) -> str:
+    """Where an op or its derivative may be infinite or NaN though its arguments are finite: see ElementwiseOp."""
+    return ELEMENTWISE[op].singular if op in ELEMENTWISE else ""
 
 
 def subtracts_products(node: Node) -> bool:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from gdsl.ir import build
 from gdsl.ir.node import Node, make
-from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.ops import ELEMENTWISE, singular
 from gdsl.ir.types import Domain, Kind, Type
 from gdsl.passes import simplify
 from gdsl.passes.rewrite import Rule
 
 _ONE_ENDED = frozenset(ELEMENTWISE) | {"contract", "reduce", "reshape", "transpose", "slice", "cat", "index"}
 
-# Ops whose derivative may be infinite at a finite argument. A node without an edge has no say in the result, yet
-# 0 times that infinity would be a NaN in its gradient: there the op is given a harmless argument.
-_SINGULAR = frozenset({"div", "pow", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "acos", "atan2"})
-_SINGULAR_AT_ZERO = frozenset({"div", "log", "sqrt", "rsqrt"})
+# A node without an edge has no say in the result, yet 0 times the infinite derivative of an op that is singular at the
+# node's value (see ``gdsl.ir.ops``) would be a NaN in its gradient: there the op is given a harmless argument.
 _HARMLESS = 0.5
 
 # Ops that pass an infinity on, and no derivative of which multiplies by it.
@@ -30,7 +28,7 @@ def one_ended(node: Node) -> Node | None:
         return None
     end, domain = gathers[0].attr("end"), gathers[0].inputs[0].domain
     inner = [i.inputs[0] if i.op == "gather" else i for i in node.inputs]
-    if node.op in _SINGULAR:
+    if singular(node.op):
         inner = [i if i.domain is Domain.GLOBAL else _where_edges(end, i, _HARMLESS) for i in inner]
     elif node.op not in _LINEAR:
         inner = [finite_without_edges(i, end) for i in inner]
@@ -64,7 +62,7 @@ def _may_be_infinite(row: Node, end: str) -> bool:
         seen.add(node)
         if node.op == "where" and _asks_for_edges(node.inputs[0], end):
             stack.append(node.inputs[2])
-        elif node.op in _SINGULAR and not (node.op in _SINGULAR_AT_ZERO and _is_guarded(node.inputs[-1])):
+        elif singular(node.op) and not (singular(node.op) == "at zero" and _is_guarded(node.inputs[-1])):
             return True
         else:
             stack += node.inputs

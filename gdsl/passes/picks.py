@@ -59,7 +59,7 @@ def _is_count_below(node: Node, bound: int) -> bool:
         return False
     degree = any(i.op == "graph_value" and i.attr("what") in ("in_degree", "out_degree") for i in node.inputs)
     most = [v for v in map(constant_value, node.inputs) if v is not None]
-    return degree and len(most) == 1 and 0 <= most[0] < bound and most[0] == int(most[0])
+    return degree and len(most) == 1 and 0 <= most[0] < bound and float(most[0]).is_integer()
 
 
 def _chain(node: Node) -> tuple[Node | None, dict[int, Node], Node]:
@@ -70,7 +70,7 @@ def _chain(node: Node) -> tuple[Node | None, dict[int, Node], Node]:
         condition, value, otherwise = node.inputs
         asked, number = condition.inputs
         kind = constant_value(number)
-        if kind is None or kind != int(kind) or asked is not (chooser or asked) or not value.dims:
+        if kind is None or not float(kind).is_integer() or asked is not (chooser or asked) or not value.dims:
             break
         chooser = asked
         values.setdefault(int(kind), value)

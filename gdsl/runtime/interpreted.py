@@ -26,6 +26,10 @@ def pow(x: Any, y: Any) -> Any:
     return _apply(np.power, x, y)
 
 
+def fmod(x: Any, y: Any) -> Any:
+    return _apply(np.fmod, x, y)
+
+
 def expm1(x: Any) -> Any:
     return _apply(np.expm1, x)
 

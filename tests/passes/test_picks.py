@@ -138,3 +138,11 @@ def test_many_kinds_are_picked_on_a_cpu(device: str, picked: bool) -> None:
     for choices, expected in (((), picked), ((("kinds", "picked"),), True), ((("kinds", "all"),), False)):
         done = optimise(program(y), Options(shape=shape, choices=choices))
         assert any(n.op == "index" for n in walk(done.nodes)) is expected
+
+
+@pytest.mark.parametrize("number", ["inf", "-inf", "0.5", "1"])
+def test_a_value_compared_with_any_number(number: str) -> None:
+    made = gdsl.compile(f"layer L(d = 2) {{ node x[d] return sum(where(x[j] == {number}, 0, x[j])) }}", backend="cpp")
+    x = torch.tensor([[1.0, torch.inf], [-torch.inf, 0.5], [2.0, 3.0]])
+    wanted = x.where(x != float(number), 0.0)
+    assert torch.equal(made(x, torch.tensor([[0, 1, 2], [0, 1, 2]])), wanted)

@@ -138,3 +138,18 @@ def test_softmax_of_extreme_scores(dtype: torch.dtype, backend: str) -> None:
     (found,) = torch.autograd.grad(y[usable].square().sum(), s, retain_graph=True)
     (wanted,) = torch.autograd.grad(sums[usable].square().sum(), s)
     assert torch.allclose(found, wanted, equal_nan=True, atol=1e-6)
+
+
+@pytest.mark.parametrize("op", ["x / z", "mod(x, z)", "mod(z, x)", "log(z) + x", "sqrt(z) * x", "pow(z, x) + x"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_node_that_no_edge_reads_has_no_gradient(backend: str, op: str) -> None:
+    """Also where a function of its value has no derivative there: node 3 holds 0, and node 2 a negative number."""
+    text = f"layer L(d = 2) {{ node x[d] node z[d] return sum({op.replace('x', 'x[j]').replace('z', 'z[j]')}) }}"
+    edges = torch.tensor([[0, 1, 1], [1, 2, 3]])
+    x, z = torch.rand(2, 4, 2, dtype=torch.float64) + 1.3
+    z[2], z[3], x[3] = -1.0, 0.0, 0.0
+    leaves = [x.requires_grad_(), z.requires_grad_()]
+    found = torch.autograd.grad(gdsl.compile(text, backend=backend)(x, z, gdsl.Graph(edges, 4)).sum(), leaves)
+    for g in found:
+        assert g.isfinite().all()
+        assert not g[2:].any()
