@@ -52,6 +52,11 @@ def graph_value(what: str, domain: Domain) -> Node:
     return make("graph_value", (), Type(domain, (), kind), {"what": what})
 
 
+def element_id(end: str) -> Node:
+    """The number of an edge, or of a node for the end ``g``."""
+    return graph_value("node_id", Domain.NODE) if end == "g" else graph_value("edge_id", Domain.EDGE)
+
+
 # in_degree, out_degree: of a node, as a float. edge_id: the number of an edge in the user's edge_index.
 # position: the rank of an edge among the edges into its target, in edge order.
 GRAPH_VALUES = {"in_degree": Kind.FLOAT, "out_degree": Kind.FLOAT, "edge_id": Kind.INT, "position": Kind.INT,

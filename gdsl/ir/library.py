@@ -108,7 +108,7 @@ def dim_std(x: Node, dims: Sequence[str]) -> Node:
     return op("norm_sqrt", dim_var(x, dims))
 
 
-def _finite_or_zero(top: Node) -> Node:
+def finite_or_zero(top: Node) -> Node:
     """A maximum to subtract: constant for the derivative; 0 where it is infinite, against inf - inf."""
     top = build.stop_gradient(top)
     return where(op("abs", top) < math.inf, top, 0.0)
@@ -123,7 +123,7 @@ def dim_softmax(x: Node, dims: Sequence[str]) -> Node:
 
 def dim_logsumexp(x: Node, dims: Sequence[str]) -> Node:
     """max + log sum e^(x - max)"""
-    top = _finite_or_zero(dim_extreme(x, "max", dims))
+    top = finite_or_zero(dim_extreme(x, "max", dims))
     return top + op("log", build.sum_dims(op("exp", x - top), dims))
 
 
@@ -207,19 +207,35 @@ def segment_mean(e: Node, end: str, rows: Domain, by: Node | None = None, dim: D
 
 
 def segment_var(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Dim | None = None) -> Node:
-    """mean(m^2) - mean(m)^2, as torch_geometric's VarAggregation"""
-    mean = segment_mean(e, end, rows, by, dim)
-    return segment_mean(e * e, end, rows, by, dim) - mean * mean
+    """mean((m - mean(m))^2), by a walk that knows the mean: no digits are lost where it is large against the spread.
+
+    As mean((m - c)^2) - mean(m - c)^2 with the mean for c, a constant for the derivative: the last term is what the
+    mean's rounding leaves, and its derivative is that of the mean, so that the gradient needs no walk of its own. Held at
+    0, below which rounding may take it; the derivative knows nothing of that.
+    """
+    e = spread(e, end)
+    center = build.stop_gradient(segment_mean(e, end, rows, by, dim))
+    center = build.gather(center, end)
+    if by is not None and dim is not None:
+        center = build.index(center, by, dim.name)
+    rest = e - in_order(center, e)
+    off = segment_mean(rest, end, rows, by, dim)
+    var = segment_mean(rest * rest, end, rows, by, dim) - off * off
+    return var + build.stop_gradient(where(var < 0.0, -var, 0.0))
 
 
 def segment_std(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Dim | None = None) -> Node:
-    """sqrt(max(var, 1e-5)), and 0 where that is not above sqrt(1e-5), as torch_geometric's StdAggregation.
+    """The root of :func:`segment_var`; its derivative where all are equal is 0."""
+    return op("norm_sqrt", segment_var(e, end, rows, by, dim))
 
-    The comparison is made on var and not on its rounded root: the same, whatever the rounding.
+
+def clamped_std(var: Node) -> Node:
+    """The root of a variance, 0 where that is at most 1e-5: torch_geometric's StdAggregation.
+
+    The comparison is made on the variance and not on its rounded root: the same, whatever the rounding. NaN stays NaN.
     """
-    var = segment_var(e, end, rows, by, dim)
-    large = var > 1e-5
-    return where(large, op("sqrt", where(large, var, 1.0)), 0.0)
+    small = var <= 1e-5
+    return where(small, 0.0, op("sqrt", where(small, 1.0, var)))
 
 
 def segment_softmax(e: Node, end: str, rows: Domain) -> Node:
@@ -238,22 +254,22 @@ def segment_logsumexp(e: Node, end: str, rows: Domain, by: Node | None = None, d
     if by is not None:
         raise IRError("logsumexp has no `by`")
     e = spread(e, end)
-    top = _finite_or_zero(build.segment(e, end, "max", rows))
+    top = finite_or_zero(build.segment(e, end, "max", rows))
     raised = op("exp", e - build.gather(top, end))
     total = segment_sum(raised, end, rows)
     # log's derivative at 0 is infinite: nothing flows into an empty segment.
-    filled = total > 0.0
-    return where(filled, top + op("log", where(filled, total, 1.0)), -math.inf)
+    empty = op("eq", total, 0.0)
+    return where(empty, -math.inf, top + op("log", where(empty, 1.0, total)))
 
 
 def _pick(e: Node, rank: Node, end: str, rows: Domain) -> Node:
-    """The value on the edge whose number ``rank`` gives for each row."""
-    chosen = op("eq", build.graph_value("edge_id", element_domain(end)), build.gather(rank, end))
-    return segment_sum(where(chosen, e, 0.0), end, rows)
+    """The value on the edge (node, for ``g``) whose number ``rank`` gives for each row; NaN where one of the row's is."""
+    chosen = op("eq", build.element_id(end), build.gather(rank, end))
+    return segment_sum(where(chosen, e, where(op("ne", e, e), e, 0.0)), end, rows)
 
 
 def segment_quantile(e: Node, end: str, rows: Domain, q: float) -> Node:
-    """The q-quantile of each segment, linear between two values, as torch.quantile; 0 for none."""
+    """The q-quantile of each segment, linear between two values, as torch.quantile: NaN where a value is; 0 for none."""
     if not 0.0 <= q <= 1.0:
         raise IRError(f"a quantile is between 0 and 1, not {q}")
     e = spread(e, end)
@@ -261,11 +277,13 @@ def segment_quantile(e: Node, end: str, rows: Domain, q: float) -> Node:
     place = q * op("maximum", segment_count(end, rows) - 1.0, 0.0)
     share = place - op("floor", place)
     high = _pick(e, build.order_rank(e, end, q, "upper", rows), end, rows)
-    return low + share * (high - low)
+    # As torch.lerp, from the nearer end.
+    gap = high - low
+    return where(share < 0.5, low + share * gap, high - (1.0 - share) * gap)
 
 
 def segment_median(e: Node, end: str, rows: Domain) -> Node:
-    """The lower of two middle values, as torch.median and PyG's MedianAggregation; 0 for none."""
+    """The lower of two middle values, as torch.median: NaN where a value is; 0 for none."""
     e = spread(e, end)
     return _pick(e, build.order_rank(e, end, 0.5, "lower", rows), end, rows)
 

@@ -155,16 +155,12 @@ def _segment(node: Node, g: Node) -> Gradients:
     if reducer == "sum":
         part = back
     elif winners is not None:
-        part = build.elementwise("where", build.elementwise("eq", winners, _element_id(end)), back, 0.0)
+        part = build.elementwise("where", build.elementwise("eq", winners, build.element_id(end)), back, 0.0)
     elif reducer == "mul":
         part = _pull_mul(e, end, node, back, by, dim)
     else:
         raise NotDifferentiable(f"the aggregator `{reducer}` has no derivative rule")
     return [_sum_to(part, e.type), *rest]
-
-
-def _element_id(end: str) -> Node:
-    return build.graph_value("node_id", Domain.NODE) if end == "g" else build.graph_value("edge_id", Domain.EDGE)
 
 
 def _pull_mul(e: Node, end: str, node: Node, back: Node, by: Node | None, dim: Dim | None) -> Node:

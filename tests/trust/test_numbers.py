@@ -153,3 +153,110 @@ def test_a_node_that_no_edge_reads_has_no_gradient(backend: str, op: str) -> Non
     for g in found:
         assert g.isfinite().all()
         assert not g[2:].any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("offset", [0.0, 1e2, 1e4, -1e6])
+@pytest.mark.parametrize("end", ["i", "j"])
+def test_deviations_of_large_numbers(end: str, offset: float, backend: str) -> None:
+    """In float32 the values and two derivatives that float64 has for the same numbers, though the mean is up to 1e5
+    times the spread: by two walks, and not E[x^2] - E[x]^2, of which all digits cancel."""
+    edges = torch.randint(0, 6, (2, 40))
+    x = (torch.rand(6, 3) * 8 + offset).requires_grad_()
+    m = f"(x[{'j' if end == 'i' else 'i'}]) at {end}"
+    made = gdsl.compile(f"layer S(d) {{ node x[d] v = var{m} s = std{m} return v, s }}", d=3, backend=backend)
+
+    def derivatives(function: Any, x: Tensor) -> list[Tensor]:
+        outputs = function(x)
+        pitch = torch.arange(18, dtype=x.dtype).view(6, 3)
+        score = sum((o * (pitch + k).cos()).sum() for k, o in enumerate(outputs))
+        (first,) = torch.autograd.grad(score, x, create_graph=True)
+        (second,) = torch.autograd.grad((first * pitch.sin()).sum(), x)
+        return [*(o.detach() for o in outputs), first.detach(), second]
+
+    def truth(x: Tensor) -> list[Tensor]:
+        rows, others = (edges[1], edges[0]) if end == "i" else (edges[0], edges[1])
+        parts = [x[others[rows == n]] for n in range(6)]
+        var = torch.stack([p.var(0, unbiased=False) if len(p) else x.new_zeros(3) for p in parts])
+        return [var, var.where(var > 0, 1.0).sqrt().where(var > 0, 0.0)]
+
+    exact = x.detach().double().requires_grad_()
+    found = derivatives(lambda x: made(x, gdsl.Graph(edges, 6)), x)
+    for a, b in zip(found, derivatives(truth, exact), strict=True):
+        assert (a.double() - b).abs().max() <= 1e-4 * b.abs().max()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_deviations_of_equal_numbers_are_zero_with_their_gradient(backend: str) -> None:
+    """Where torch's gradient of a deviation is NaN: of equal numbers, of one, and of none. By relation too."""
+    text = """layer S(d = 2) { node x[d] edge r: int(2)
+        return var(x[j]), std(x[j]), std(x[j]) by r, var(x[j]) by r }"""
+    edges, kinds = torch.tensor([[0, 1, 2, 3, 3], [0, 0, 0, 1, 2]]), torch.tensor([0, 0, 1, 1, 0])
+    x = torch.full((5, 2), 0.1).requires_grad_()
+    outputs = gdsl.compile(text, backend=backend)(x, edges, kinds)
+    (gradient,) = torch.autograd.grad(sum(o.sum() for o in outputs), x)
+    for value in (*outputs, gradient):
+        assert value.abs().max() < 1e-3
+
+
+AGGREGATORS = ["sum", "mean", "max", "min", "mul", "var", "std", "logsumexp", "median", "quantile"]
+
+
+def by_torch(name: str, rows: Tensor) -> Tensor:
+    """An aggregator of the rows of one group."""
+    if not len(rows):
+        return rows.new_full(rows.shape[1:], {"mul": 1.0, "logsumexp": -torch.inf}.get(name, 0.0))
+    return {
+        "sum": lambda: rows.sum(0),
+        "mean": lambda: rows.mean(0),
+        "max": lambda: rows.amax(0),
+        "min": lambda: rows.amin(0),
+        "mul": lambda: rows.prod(0),
+        "var": lambda: rows.var(0, unbiased=False),
+        "std": lambda: rows.std(0, unbiased=False),
+        "logsumexp": lambda: rows.logsumexp(0),
+        "median": lambda: rows.median(0).values,
+        "quantile": lambda: rows.quantile(0.3, 0),
+    }[name]()
+
+
+def aggregator(name: str, value: str) -> str:
+    return f"{name}({value}, 0.3)" if name == "quantile" else f"{name}({value})"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf], ids=str)
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_no_aggregator_swallows_nan_or_infinity(name: str, value: float, backend: str) -> None:
+    edges = torch.tensor([[0, 1, 2, 3, 1, 2, 3, 3, 1], [0, 0, 0, 1, 1, 2, 2, 3, 4]])
+    x = torch.rand(6, 2) + 0.5
+    x[1, 0] = x[3, 1] = value
+    text = f"layer A(d = 2) {{ node x[d] return {aggregator(name, 'x[j]')} }}"
+    with torch.no_grad():
+        found = gdsl.compile(text, backend=backend)(x, gdsl.Graph(edges, 6))
+    wanted = torch.stack([by_torch(name, x[edges[0, edges[1] == n]]) for n in range(6)])
+    assert torch.allclose(found, wanted, equal_nan=True, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_every_aggregator_pools(name: str, backend: str) -> None:
+    """Over the nodes of each graph, of which one has none, with two derivatives."""
+    text = f"layer P(d = 2) {{ node x[d] pool q = {aggregator(name, 'x')} return q }}"
+    made = gdsl.compile(text, backend=backend)
+    batch = torch.tensor([0, 0, 0, 1, 1, 1, 1, 3])
+    x = torch.rand(8, 2, dtype=torch.float64).requires_grad_()
+    none = torch.zeros(2, 0, dtype=torch.long)
+
+    def derivatives(y: Tensor) -> list[Tensor]:
+        score = (y[[0, 1, 3]].square() * torch.arange(1.0, 7.0).view(3, 2).double()).sum()
+        (first,) = torch.autograd.grad(score, x, create_graph=True)
+        (second,) = torch.autograd.grad((first * x.detach().cos()).sum(), x)
+        return [y, first, second]
+
+    parts = [by_torch("var" if name == "std" else name, x[batch == g]) for g in range(4)]
+    wanted = torch.stack(parts)
+    if name == "std":
+        wanted = wanted.where(wanted > 0, 1.0).sqrt().where(wanted > 0, 0.0)
+    for a, b in zip(derivatives(made(x, none, batch=batch, num_graphs=4)), derivatives(wanted), strict=True):
+        assert torch.allclose(a, b, atol=1e-10)

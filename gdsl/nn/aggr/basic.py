@@ -66,9 +66,9 @@ class MulAggregation(Aggregation):
 
 
 class VarAggregation(Aggregation):
-    """mean(x^2) - mean(x)^2, as torch_geometric computes it.
+    """mean((x - mean(x))^2). torch_geometric's mean(x^2) - mean(x)^2 loses its digits where the mean is large.
 
-    semi_grad: take no gradient through mean(x^2)
+    semi_grad: take no gradient through mean(x^2), of the variance as mean(x^2) - mean(x)^2
     """
 
     def __init__(self, semi_grad: bool = False):
@@ -76,9 +76,11 @@ class VarAggregation(Aggregation):
         self.semi_grad = semi_grad
 
     def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
-        square = library.segment_mean(library.square(m), end, rows)
-        square = build.stop_gradient(square) if self.semi_grad else square
-        return square - library.square(library.segment_mean(m, end, rows))
+        var = library.segment_var(m, end, rows)
+        if not self.semi_grad:
+            return var
+        square = library.square(library.segment_mean(m, end, rows))
+        return build.stop_gradient(var) - (square - build.stop_gradient(square))
 
 
 class StdAggregation(Aggregation):
@@ -93,8 +95,7 @@ class StdAggregation(Aggregation):
 
     def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
         var = self.var_aggr.read_aggregation(reader, f"{path}.var_aggr", m, end, rows)
-        spread = var > 1e-5
-        return where(spread, op("sqrt", where(spread, var, 1.0)), 0.0)
+        return library.clamped_std(var)
 
 
 class VariancePreservingAggregation(Aggregation):

@@ -158,7 +158,7 @@ def _combined(nodes: Sequence[Node], mode: str) -> Node:
     if mode in ("sum", "mean"):
         return total if mode == "sum" else total * (1.0 / len(nodes))
     if mode == "logsumexp":
-        top = build.stop_gradient(_combined(nodes, "max"))
+        top = library.finite_or_zero(_combined(nodes, "max"))
         return top + op("log", _combined([op("exp", n - top) for n in nodes], "sum"))
     mean = total * (1.0 / len(nodes))
     var = _combined([library.square(n - mean) for n in nodes], "sum") * (1.0 / (len(nodes) - 1))

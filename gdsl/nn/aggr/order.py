@@ -82,7 +82,9 @@ class QuantileAggregation(Aggregation):
             part = (point - point.floor()).view(-1, *[1] * (rows.dim() - 1)).to(dtype)
             low, high = (value[end.long()].to(dtype) for end in (point.floor(), point.ceil()))
             found.append(0.5 * low + 0.5 * high if self.interpolation == "midpoint" else low + (high - low) * part)
-        result = torch.cat(found, dim=-1)
+        # NaN is sorted last, and a group that has one has no quantile, as in torch.quantile.
+        last = value[(first + count - 1).clamp(min=0)]
+        result = torch.cat([part.where(~last.isnan(), last) for part in found], dim=-1)
         empty = (count == 0).view(-1, *[1] * (rows.dim() - 1))
         return result.masked_fill(empty, self.fill_value).movedim(0, dim)
 
