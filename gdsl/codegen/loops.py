@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gdsl.codegen.nest import Cell, Index, Nest, joined, lanes
 from gdsl.codegen.values import EDGE, GLOBAL, ROW, Values, local_type
+from gdsl.ir.build import finds_winners
 from gdsl.ir.node import Node
 from gdsl.ir.printer import describe
 from gdsl.ir.types import Dim, Domain
@@ -159,12 +160,12 @@ class Nests(Values):
         self.row_cells[node] = Cell(name, not node.dims)
         size = f"[{numel}]" if node.dims else ""
         fill = self._filler(name, node)
-        if reducer.startswith("arg"):
+        if finds_winners(reducer):
             best = f"best_{name}"
             self.out.add(f"idx_t {name}{size};")
             self.out.add(f"T {best}{size};")
-            self.out.add(fill.format(name, "-1"))
-            self.out.add(fill.format(best, start[reducer[3:]]))
+            self.out.add(fill.format(name, "-1" if reducer.startswith("arg") else "0"))
+            self.out.add(fill.format(best, start[reducer[-3:]]))
         else:
             self.out.add(f"T {name}{size};")
             self.out.add(fill.format(name, start[reducer]))
@@ -188,22 +189,22 @@ class Nests(Values):
         cell = self.row_cells[node]
         place = f"{cell.name}[{self.linear(node.dims, index)[0]}]" if node.dims else cell.name
         value = self.atom(e, index, EDGE, nest)
-        nest.before[len(nest.loops)] += self.reduction(node.attr("reducer"), place, value, "id")
+        number = "id" if node.attr("reducer").startswith("arg") else "1"
+        nest.before[len(nest.loops)] += self.reduction(node.attr("reducer"), place, value, number)
         return nest
 
     def reduction(self, reducer: str, place: str, value: str, number: str) -> list[str]:
-        """Statements that take a value, and its number among all, into an accumulator."""
+        """Statements that take a value into an accumulator. ``number``: the value's own among all, or how many it is."""
         if reducer in ("sum", "mul"):
             return [f"{place} {'+' if reducer == 'sum' else '*'}= {value};"]
         take = "gdsl::larger" if reducer.endswith("max") else "gdsl::smaller"
-        if not reducer.startswith("arg"):
+        if not finds_winners(reducer):
             return [f"{place} = {take}({place}, {value});"]
         best, held = self.fresh("best"), f"best_{place}"
-        return [
-            f"const T {best} = {take}({held}, {value});",
-            f"{place} = gdsl::winner({place}, (idx_t){number}, {held}, {best});",
-            f"{held} = {best};",
-        ]
+        found = f"gdsl::winner({place}, (idx_t){number}, {held}, {best})"
+        if reducer.startswith("count"):
+            found = f"gdsl::tally({place}, (idx_t){number}, {held}, {best}, {value})"
+        return [f"const T {best} = {take}({held}, {value});", f"{place} = {found};", f"{held} = {best};"]
 
     def total_nest(self, node: Node, where: str) -> Nest:
         total = self.pointers[(node, GLOBAL)]

@@ -291,6 +291,14 @@ template <class T, class I> static inline I winner(I held, I number, T before, T
     return held < 0 ? number : found;
 }
 
+// How many values are the best: one more where the new value is, from none where the best value has become another.
+template <class T, class I> static inline I tally(I held, I number, T before, T now, T x) {
+    const I same = now == before ? held : I(0);
+    const I kept = before != before ? held : same;
+    const I more = x == now ? number : I(0);
+    return kept + (x != x ? number : more);
+}
+
 static inline f32 mod(f32 a, f32 b) {
     const f32 r = __builtin_fmodf(a, b);
     return r != 0 && (r < 0) != (b < 0) ? r + b : r;

@@ -153,7 +153,7 @@ def _reduce(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
     best = value.amax(place, keepdim=True) if reducer.endswith("max") else value.amin(place, keepdim=True)
     if not reducer.startswith("arg"):
         return best.squeeze(place)
-    winner = (value == best) | (value.isnan() & best.isnan())
+    winner = _wins(value, best)
     return winner.to(torch.uint8).argmax(place)  # argmax of 0s and 1s: the first winner
 
 
@@ -184,8 +184,14 @@ def _segment_sum(value: Tensor, ends: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def _scatter(value: Tensor, ends: Tensor, shape: tuple[int, ...], how: str, start: float) -> Tensor:
     where = ends.reshape(-1, *(1,) * (value.dim() - 1)).expand_as(value)
-    init = value.new_full(shape, start)
-    return init.scatter_reduce(0, where, value, how, include_self=how == "prod")
+    if how == "prod":
+        return value.new_full(shape, start).scatter_reduce(0, where, value, how)
+    # From NaN, which equals no result: torch's derivative counts a tensor to start from among the winners where it is
+    # equal to them, though it is left out.
+    init = value.new_full(shape, torch.nan) if value.is_floating_point() else value.new_full(shape, -1)
+    found = init.scatter_reduce(0, where, value, how, include_self=False)
+    filled = torch.zeros(shape[0], dtype=torch.bool, device=value.device).index_fill(0, ends, True)
+    return found.where(filled.reshape(-1, *(1,) * (len(shape) - 1)), start)
 
 
 def _sparse_product(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
@@ -208,12 +214,21 @@ def _csr(rowptr: Tensor, index: Tensor, numbers: Tensor, size: tuple[int, int]) 
 
 
 def _segment_arg(value: Tensor, ends: Tensor, shape: tuple[int, ...], how: str) -> Tensor:
-    best = _scatter(value, ends, shape, how, 0.0).index_select(0, ends)
-    winner = (value == best) | (value.isnan() & best.isnan())
+    winner = _wins(value, _scatter(value, ends, shape, how, 0.0).index_select(0, ends))
     edges = len(value)
     ids = torch.arange(edges, device=value.device).reshape(-1, *(1,) * (value.dim() - 1)).expand_as(value)
     first = _scatter(torch.where(winner, ids, edges), ends, shape, "amin", edges)
     return torch.where(first == edges, -1, first)
+
+
+def _segment_count(value: Tensor, ends: Tensor, shape: tuple[int, ...], how: str) -> Tensor:
+    best = _scatter(value, ends, shape, how, 0.0).index_select(0, ends)
+    return torch.zeros(shape, dtype=torch.long, device=value.device).index_add(0, ends, _wins(value, best).long())
+
+
+def _wins(value: Tensor, best: Tensor) -> Tensor:
+    """Which values are the best of theirs; NaN is."""
+    return (value == best) | (value.isnan() & best.isnan())
 
 
 _SEGMENTS: dict[str, Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]] = {
@@ -223,6 +238,8 @@ _SEGMENTS: dict[str, Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]] = {
     "mul": lambda v, e, s: _scatter(v, e, s, "prod", 1.0),
     "argmax": lambda v, e, s: _segment_arg(v, e, s, "amax"),
     "argmin": lambda v, e, s: _segment_arg(v, e, s, "amin"),
+    "countmax": lambda v, e, s: _segment_count(v, e, s, "amax"),
+    "countmin": lambda v, e, s: _segment_count(v, e, s, "amin"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gdsl.ir.build import finds_winners
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.plan import Kernel, Plan
@@ -33,12 +34,12 @@ def packed_buffers(plan: Plan, dtype: str, visible: int | None = None) -> frozen
 def partials(kernel: Kernel) -> list[tuple[Node, bool]]:
     """What a chunk of a hub writes down, in the order of the last parameters of its function.
 
-    Each is an accumulator, with True for the values of its winners where it is an edge number.
+    Each is an accumulator, with True for the values of its winners where it is about these.
     """
     found = []
     for phase in kernel.phases:
         for node in phase.accumulators:
             found.append((node, False))
-            if node.attr("reducer").startswith("arg"):
+            if finds_winners(node.attr("reducer")):
                 found.append((node, True))
     return found

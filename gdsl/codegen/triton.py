@@ -30,6 +30,7 @@ from gdsl.codegen.blocks import (
 )
 from gdsl.codegen.storage import partials
 from gdsl.codegen.values import EDGE, GLOBAL, ROW
+from gdsl.ir.build import finds_winners
 from gdsl.ir.node import Node
 from gdsl.ir.printer import describe
 from gdsl.ir.program import Program
@@ -155,12 +156,14 @@ def unit(found: Sequence[Function]) -> str:
 
 
 def winners(kernel: Kernel) -> dict[Node, Node]:
-    """For each maximum or minimum, the accumulator of the edges that win it, where the same walk has both."""
+    """For each maximum or minimum, the accumulator of the edges that win it, or of their number, where the same walk has
+    both."""
     found = {}
     for phase in kernel.phases:
         by_rule = {(n.attr("reducer"), n.inputs): n for n in phase.accumulators}
         for node in phase.accumulators:
-            winner = by_rule.get((f"arg{node.attr('reducer')}", node.inputs))
+            about = (by_rule.get((f"{what}{node.attr('reducer')}", node.inputs)) for what in ("arg", "count"))
+            winner = next((n for n in about if n is not None), None)
             if winner is not None:
                 found[node] = winner
     return found
@@ -363,10 +366,10 @@ class KernelWriter(Blocks):
             if node in self.winners:
                 self.best[self.winners[node], places] = name
         for node, places in names:
-            if node.attr("reducer").startswith("arg") and (node, places) not in self.best:
+            if finds_winners(node.attr("reducer")) and (node, places) not in self.best:
                 best = self.best[node, places] = self.fresh("best_" + describe(node, self.program.names))
                 shape = f"[{self.lead('1')}{self.shape(self.frame(node.dims))}]"
-                start = EMPTY[node.attr("reducer")[3:]]
+                start = EMPTY[node.attr("reducer")[-3:]]
                 self.levels[ROWS].lines.append(f"{best} = tl.full({shape}, {start}, {self.number})")
         return names
 
@@ -375,8 +378,8 @@ class KernelWriter(Blocks):
         reducer = node.attr("reducer")
         shape = f"[{self.lead('1')}{self.shape(self.frame(node.dims))}]"
         out = self.levels[ROWS].lines
-        if reducer.startswith("arg"):
-            out.append(f"{name} = tl.full({shape}, -1, {self.index_type})")
+        if finds_winners(reducer):
+            out.append(f"{name} = tl.full({shape}, {-1 if reducer.startswith('arg') else 0}, {self.index_type})")
         else:
             start = {"sum": "0.0", "mul": "1.0", **EMPTY}[reducer]
             out.append(f"{name} = tl.full({shape}, {start}, {self.number})")
@@ -397,7 +400,7 @@ class KernelWriter(Blocks):
         own, dims = self.frame(node.dims), by[0].dims if by else ()
         frame = (*own, *self.frame(dims))
         reducer = node.attr("reducer")
-        none = {"sum": "0.0", "mul": "1.0"}.get(reducer) or EMPTY[reducer.removeprefix("arg")]
+        none = {"sum": "0.0", "mul": "1.0"}.get(reducer) or EMPTY[reducer[-3:]]
         for index in ({**at, **more} for more in self.indices(dims, len(own))):
             extra: Value | None = None
             if by:
@@ -406,7 +409,7 @@ class KernelWriter(Blocks):
                 extra = Value(f"({kind.text} == {here})", kind.level, kind.lead)
             value = self.value(e, index, EDGE, frame)
             value = self.only(value, frame, extra, none, frozenset(range(len(own), len(frame))))
-            self.reduce_edges(node, name, value, frame, at)
+            self.reduce_edges(node, name, value, frame, at, extra)
 
     def only(self, value: Value, frame: Frame, extra: Value | None, none: str, axes: frozenset[int]) -> Value:
         """The value on edges that exist, and where more is asked holds; else what changes no result."""
@@ -417,22 +420,32 @@ class KernelWriter(Blocks):
         text = f"tl.where({mask.text} & {extra.text}, {value.text}, {none})"
         return self.define("v", Value(text, EDGES))
 
-    def reduce_edges(self, node: Node, name: str, value: Value, frame: Frame, at: Index) -> None:
+    def reduce_edges(
+        self, node: Node, name: str, value: Value, frame: Frame, at: Index, only: Value | None = None
+    ) -> None:
+        """A block of values into an accumulator; where ``only`` is given, those where it holds."""
         own, reducer = len(self.frame(node.dims)), node.attr("reducer")
         extra = len(frame) - own
         text = value.text
-        if reducer.startswith("arg"):
+        if finds_winners(reducer):
             assert not extra
-            sign, text = reducer[3:], self.define("v", value).text
+            sign, text = reducer[-3:], self.define("v", value).text
             best = self.define("best", replace_text(value, f"gdsl_{sign}({text}, {self.edge_axis}, True)")).text
             rank = len(frame)
             hits = f"{lifted('on', rank)} & (({text} == {best}) | (({text} != {text}) & ({best} != {best})))"
+            hits = hits if only is None else f"{only.text} & {hits}"
             wins = self.define("wins", replace_text(value, hits)).text
+            held = self.best[self.cell(node, at)]
+            if reducer.startswith("count"):
+                number = f"tl.sum({wins}.to({self.index_type}), axis={self.edge_axis}, keep_dims=True)"
+                number = self.define("winners", replace_text(value, number)).text
+                self.add_all(self.tallied(name, held, best, number, sign))
+                return
             first = (
                 f"tl.min(tl.where({wins}, {lifted('id', rank)}, {self.most}), axis={self.edge_axis}, keep_dims=True)"
             )
             first = self.define("first_winner", replace_text(value, first)).text
-            self.add_all(self.winner(name, self.best[self.cell(node, at)], best, first, sign))
+            self.add_all(self.winner(name, held, best, first, sign))
             return
         reduce = {"sum": "tl.sum({}, axis={})"}.get(reducer, f"gdsl_{reducer}({{}}, {{}}, False)")
         for k in reversed(range(extra)):
@@ -451,6 +464,16 @@ class KernelWriter(Blocks):
             f"take = ({number} < {self.most}) & better",
             f"{held} = tl.where(take, {number}, {held}).to({self.index_type})",
             f"{held_best} = tl.where(take, {best}, {held_best})",
+        ]
+
+    def tallied(self, held: str, held_best: str, best: str, number: str, sign: str) -> list[str]:
+        """How many edges are the best of all so far, with some more that are the best of theirs."""
+        stays = f"({held_best} != {held_best}) | ({held_best} {'>' if sign == 'max' else '<'} {best})"
+        return [
+            f"now = tl.where({stays}, {held_best}, {best})",
+            f"old = tl.where((now == {held_best}) | ({held_best} != {held_best}), {held}, 0)",
+            f"{held} = (old + tl.where((now == {best}) | ({best} != {best}), {number}, 0)).to({self.index_type})",
+            f"{held_best} = now",
         ]
 
     def combined(self, name: str, value: str, reducer: str) -> list[str]:
@@ -500,12 +523,15 @@ class KernelWriter(Blocks):
             place, mask = self.part_place(node, False, "part", index)
             shape = f"[1, 1{self.shape(self.frame(node.dims))}]"
             load = f"tl.reshape(tl.load({place}{mask}), {shape})"
-            if reducer.startswith("arg"):
+            if finds_winners(reducer):
                 at, rule = self.part_place(node, True, "part", index)
+                first, held = reducer.startswith("arg"), self.best[node, places]
                 body.append(f"number = {load}")
-                body.append(f"number = tl.where(number < 0, {self.most}, number)")
+                if first:
+                    body.append(f"number = tl.where(number < 0, {self.most}, number)")
                 body.append(f"value = tl.reshape(tl.load({at}{rule}), {shape})")
-                body += self.winner(name, self.best[node, places], "value", "number", reducer[3:])
+                taken = self.winner if first else self.tallied
+                body += taken(name, held, "value", "number", reducer[-3:])
             else:
                 body += self.combined(name, load, reducer)
         if body:

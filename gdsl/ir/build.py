@@ -254,7 +254,8 @@ def segment(
 ) -> Node:
     """Reduce edge values over the edges of each node at ``end`` (or node values over each graph, end ``g``).
 
-    reducer: "sum", "max", "min", "mul", or "argmax", "argmin": the edge_id of the first winner, -1 for none.
+    reducer: "sum", "max", "min", "mul"; "argmax", "argmin": the edge_id of the first winner, -1 for none; "countmax",
+             "countmin": how many winners there are, more than one where they tie.
     With ``by``, a bounded integer on the same rows, ``dim`` is a new leading dim: one result for each integer. In a
     sum, ``by`` may have dims of the value: each of its integers names the place of its own numbers, and these dims go.
     An empty segment gives 0 (1 for ``mul``).
@@ -275,8 +276,13 @@ def segment(
         if dim.name in e.type.names:
             raise IRError(f"dim `{dim.name}` is already in {e.type}")
         dims, inputs = (dim, *(d for d in dims if d not in by.dims)), [inputs[0], by]
-    kind = Kind.INT if reducer.startswith("arg") else Kind.FLOAT
+    kind = Kind.INT if finds_winners(reducer) else Kind.FLOAT
     return make("segment", inputs, Type(row_domain, dims, kind), {"end": end, "reducer": reducer})
+
+
+def finds_winners(reducer: str) -> bool:
+    """Whether a reducer of a segment is about the winners of a maximum or minimum: its last three letters say which."""
+    return reducer[:-3] in ("arg", "count")
 
 
 def _segment_hint(e: Node, end: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gdsl.errors import GdslError
 from gdsl.ir import build
-from gdsl.ir.node import Node, walk
+from gdsl.ir.node import Node, walk, walk_below
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.types import Dim, Domain, Kind, Type
 
@@ -23,11 +23,15 @@ class NotDifferentiable(GdslError):
 
 
 def gradients(
-    outputs: Mapping[Node, Node], wrt: Sequence[Node], found: dict[Node, Node] | None = None
+    outputs: Mapping[Node, Node],
+    wrt: Sequence[Node],
+    found: dict[Node, Node] | None = None,
+    ties: str = "split",
 ) -> list[Node | None]:
     """For each node of ``wrt`` the gradient of the outputs, whose own gradients are given; None is zero.
 
-    ``found``, when given, receives the gradient of every node on the way.
+    found: when given, receives the gradient of every node on the way
+    ties:  whether equal maxima (minima) of a segment or dim "split" the gradient evenly, or the "first" gets it all
     """
     order = list(walk(outputs))
     active = _depends_on(order, set(wrt))
@@ -39,7 +43,7 @@ def gradients(
         gradient = found.get(node)
         if gradient is None or node not in active or not node.inputs:
             continue
-        for operand, part in zip(node.inputs, _pull(node, gradient), strict=True):
+        for operand, part in zip(node.inputs, _pull(node, gradient, ties), strict=True):
             if part is None or operand not in active:
                 continue
             found[operand] = part if operand not in found else found[operand] + part
@@ -54,9 +58,11 @@ def _depends_on(order: Sequence[Node], wrt: set[Node]) -> set[Node]:
     return active
 
 
-def _pull(node: Node, g: Node) -> Gradients:
+def _pull(node: Node, g: Node, ties: str) -> Gradients:
     if node.op in ELEMENTWISE:
         return _pull_elementwise(node, g)
+    if node.op in _CHOOSING:
+        return _CHOOSING[node.op](node, g, ties)
     if node.op not in _RULES:
         raise NotDifferentiable(f"`{node.op}` has no derivative rule")
     return _RULES[node.op](node, g)
@@ -139,28 +145,74 @@ def _gather(node: Node, g: Node) -> Gradients:
     return [build.segment(g, node.attr("end"), "sum", operand.domain)]
 
 
-def _segment(node: Node, g: Node) -> Gradients:
+def _segment(node: Node, g: Node, ties: str) -> Gradients:
     e, end = node.inputs[0], node.attr("end")
     rest: Gradients = [None] * (len(node.inputs) - 1)
-    back, value, winners = build.gather(g, end), build.gather(node, end), None
     reducer = node.attr("reducer")
     by, dim = (node.inputs[1], node.dims[0]) if len(node.inputs) == 2 else (None, None)
-    if reducer in ("max", "min"):
+
+    def on_edges(row: Node) -> Node:
+        """What each edge reads of its row's result."""
+        row = build.gather(row, end)
+        return row if by is None or dim is None else build.index(row, by, dim.name)
+
+    def first() -> Node:
         arg = build.segment(e, end, "arg" + reducer, node.domain, by, dim)
-        winners = build.gather(arg, end)
-    if by is not None:
-        assert dim is not None
-        back, value = build.index(back, by, dim.name), build.index(value, by, dim.name)
-        winners = None if winners is None else build.index(winners, by, dim.name)
+        return build.elementwise("eq", on_edges(arg), build.element_id(end))
+
     if reducer == "sum":
-        part = back
-    elif winners is not None:
-        part = build.elementwise("where", build.elementwise("eq", winners, build.element_id(end)), back, 0.0)
+        part = on_edges(g)
     elif reducer == "mul":
-        part = _pull_mul(e, end, node, back, by, dim)
-    else:
+        part = _pull_mul(e, end, node, on_edges(g), by, dim)
+    elif reducer not in ("max", "min"):
         raise NotDifferentiable(f"the aggregator `{reducer}` has no derivative rule")
+    elif ties == "first":
+        part = _choose(first(), on_edges(g), build.const(0.0))
+    else:
+        wins = _is_same(e, on_edges(node))
+        if compared_rows(e) is not None:
+            count = build.to_float(build.segment(e, end, "count" + reducer, node.domain, by, dim))
+        else:
+            # What is computed on edges may be rounded otherwise when it is computed again: the winner that the forward
+            # pass has seen is one in any case, and those are counted that the gradient is given to.
+            wins = build.elementwise("or", first(), wins)
+            count = build.segment(_choose(wins, build.const(1.0), build.const(0.0)), end, "sum", node.domain, by, dim)
+        share = g / build.elementwise("maximum", count, 1.0)
+        part = _choose(wins, on_edges(build.transpose(share, g.type.names)), build.const(0.0))
     return [_sum_to(part, e.type), *rest]
+
+
+def _is_same(value: Node, best: Node) -> Node:
+    """Whether a value is the best of its own; NaN is."""
+    nan = build.elementwise("ne", value, value)
+    return build.elementwise("or", build.elementwise("eq", value, best), nan)
+
+
+# What is the same number when it is computed again from the same numbers, whatever else is computed with it.
+_EXACT = frozenset({
+    "load", "const", "graph_value", "iota", "random", "gather", "spread", "reshape", "transpose", "slice", "stop_gradient",
+    "neg", "abs", "relu", "where", "maximum", "minimum", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "to_float",
+})  # fmt: skip
+
+
+def compared_rows(e: Node) -> tuple[Node, ...] | None:
+    """The row values that an edge value is one of, or the negative of one: None where it is computed on edges.
+
+    The backward pass tells from these which edges win a maximum, and reads them as the forward pass has made them.
+    """
+    computed = [n for n in walk_below([e], lambda n: n.inputs if n.op in _EXACT else ()) if n.op not in _EXACT]
+    if any(n.domain in (Domain.EDGE, Domain.GLOBAL) for n in computed):
+        return None
+    return tuple(computed)
+
+
+def held_by_ties(outputs: Sequence[Node]) -> frozenset[Node]:
+    """What the backward pass must read as the forward pass has made it, to know which values tie."""
+    found: set[Node] = set()
+    for node in walk(outputs):
+        if node.op == "segment" and node.attr("reducer") in ("max", "min"):
+            found.update(compared_rows(node.inputs[0]) or ())
+    return frozenset(found)
 
 
 def _pull_mul(e: Node, end: str, node: Node, back: Node, by: Node | None, dim: Dim | None) -> Node:
@@ -292,12 +344,17 @@ def _cat(node: Node, g: Node) -> Gradients:
     return parts
 
 
-def _reduce(node: Node, g: Node) -> Gradients:
+def _reduce(node: Node, g: Node, ties: str) -> Gradients:
     operand, name, reducer = node.inputs[0], node.attr("dim"), node.attr("reducer")
     if reducer.startswith("arg"):
         return [None]
     arg = build.reduce(operand, "arg" + reducer, name)
-    return [_one_hot(g, arg, operand, name)]
+    if ties == "first":
+        return [_one_hot(g, arg, operand, name)]
+    first = build.elementwise("eq", arg, build.iota(operand.type.dim(name)))
+    wins = build.elementwise("or", first, _is_same(operand, node))
+    share = g / build.sum_dims(_choose(wins, build.const(1.0), build.const(0.0)), [name])
+    return [_sum_to(_choose(wins, share, build.const(0.0)), operand.type)]
 
 
 def _same_numbers(node: Node, g: Node) -> Gradients:
@@ -320,16 +377,17 @@ def _bspline(node: Node, g: Node) -> Gradients:
     return [_sum_to(build.rename(build.contract([g, slope], summed), {new.name: coordinate.name}), x.type)]
 
 
+# Those of which the gradient depends on what ties do.
+_CHOOSING: dict[str, Callable[[Node, Node, str], Gradients]] = {"segment": _segment, "reduce": _reduce}
+
 _RULES: dict[str, Callable[[Node, Node], Gradients]] = {
     "contract": _contract,
     "gather": _gather,
-    "segment": _segment,
     "scan": _scan,
     "index": _index,
     "scatter": _scatter,
     "slice": _slice,
     "cat": _cat,
-    "reduce": _reduce,
     "reshape": _same_numbers,
     "transpose": _same_numbers,
     "bspline": _bspline,

@@ -26,7 +26,7 @@ from gdsl.passes.plan import LEAVES, VIEWS, Kernel, Phase, Plan, Step, TorchStep
 REFERENCE_ONLY = frozenset(
     {"scan", "order_rank", "bspline", "bspline_index", "call", "sparse_product", "grouped_product"}
 )
-KERNEL_REDUCERS = frozenset({"sum", "max", "min", "mul", "argmax", "argmin"})
+KERNEL_REDUCERS = frozenset({"sum", "max", "min", "mul", "argmax", "argmin", "countmax", "countmin"})
 TOTALS = ("total", "row_total")
 BY_TORCH = ("torch", "absorbed")
 

@@ -44,13 +44,14 @@ class GraphShape:
 TYPICAL = GraphShape(1 << 16, 1 << 16, 1 << 20)
 
 
-# What a user may choose, and the values of each choice; "auto" leaves it to the cost model.
+# What a user may choose, and the values of each choice; "auto" leaves it to the cost model; of ties it is "split".
 CHOICES: dict[str, tuple[str, ...]] = {
     "aggregate": ("auto", "first", "last"),
     "weight_gradient": ("auto", "nodes", "edges"),
     "kinds": ("auto", "picked", "all"),
     "save": ("auto", "all", "nothing"),
     "sums": ("auto", "kernel", "vendor"),
+    "ties": ("auto", "split", "first"),
 }
 
 

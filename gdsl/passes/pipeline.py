@@ -12,7 +12,7 @@ from gdsl.ir.printer import describe
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes import algebra, dense, distribute, fuse, hoist, layout, simplify, vendor
-from gdsl.passes.differentiate import gradients
+from gdsl.passes.differentiate import gradients, held_by_ties
 from gdsl.passes.options import Options
 from gdsl.passes.plan import LEAVES, VIEWS, Plan
 from gdsl.passes.reassociate import reassociate
@@ -79,7 +79,7 @@ def differentiate(
         node = program.nodes[k]
         seeds[node] = load if node not in seeds else seeds[node] + load
     on_the_way: dict[Node, Node] = {}
-    found = gradients(seeds, wrt, on_the_way)
+    found = gradients(seeds, wrt, on_the_way, "first" if options.choice("ties") == "first" else "split")
     pairs = [(x, g) for x, g in zip(wrt, found, strict=True) if g is not None]
     raw = [g for _, g in pairs]
     candidates = _worth_reading(program, raw, keep, options) if options.save else []
@@ -154,6 +154,7 @@ def _forward_values(
     ``stored`` lie in memory whether or not the backward reads them.
     """
     found: dict[Node, None] = {}
+    tied = frozenset() if options.choice("ties") == "first" else held_by_ties(raw)
     seen: set[Node] = set()
     stack = list(reversed(raw))
     while stack:
@@ -163,7 +164,7 @@ def _forward_values(
         seen.add(node)
         choice = options.choice("save")
         free = node in stored and choice != "nothing"
-        if node in keep if keep is not None else free or worth_saving(node, forward, choice):
+        if node in keep if keep is not None else free or node in tied or worth_saving(node, forward, choice):
             found.setdefault(node)
         else:
             stack.extend(reversed(node.inputs))
