@@ -226,7 +226,8 @@ def segment_var(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Di
 
 def segment_std(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Dim | None = None) -> Node:
     """The root of :func:`segment_var`; its derivative where all are equal is 0."""
-    return op("norm_sqrt", segment_var(e, end, rows, by, dim))
+    var = segment_var(e, end, rows, by, dim)
+    return _root(var, op("eq", var, 0.0))
 
 
 def clamped_std(var: Node) -> Node:
@@ -234,8 +235,12 @@ def clamped_std(var: Node) -> Node:
 
     The comparison is made on the variance and not on its rounded root: the same, whatever the rounding. NaN stays NaN.
     """
-    small = var <= 1e-5
-    return where(small, 0.0, op("sqrt", where(small, 1.0, var)))
+    return _root(var, var <= 1e-5)
+
+
+def _root(var: Node, none: Node) -> Node:
+    """The square root, and 0 with no derivative where ``none`` holds."""
+    return where(none, 0.0, op("sqrt", where(none, 1.0, var)))
 
 
 def segment_softmax(e: Node, end: str, rows: Domain) -> Node:

@@ -169,7 +169,7 @@ _TABLE = [
     ElementwiseOp("erf", 1, "torch.erf({0})", "gdsl::erf({0})", "tl.erf({0})", "erf({0})",
                   (lambda x, y: (2.0 / math.sqrt(math.pi)) * _op("exp", -(x * x)),), flops=16, heavy=True),
     ElementwiseOp("relu", 1, "torch.relu({0})", "({0} < 0 ? 0 : {0})", "tl.where({0} < 0, 0.0, {0})", "Max({0}, 0)",
-                  (lambda x, y: _where(x <= 0.0, 0.0, 1.0),), sample=(0.2, 2.0)),
+                  (lambda x, y: _where(y <= 0.0, 0.0, 1.0),), sample=(0.2, 2.0)),
     ElementwiseOp("leaky_relu", 2, "torch.where({0} > 0, {0}, {0} * {1})", "({0} > 0 ? {0} : {0} * {1})",
                   "tl.where({0} > 0, {0}, {0} * {1})", "Piecewise(({0}, {0} > 0), ({0} * {1}, True))",
                   (lambda x, s, y: _where(x > 0.0, 1.0, s), lambda x, s, y: _where(x > 0.0, 0.0, x)), flops=2,

@@ -150,6 +150,7 @@ def _segment(node: Node, g: Node, ties: str) -> Gradients:
     rest: Gradients = [None] * (len(node.inputs) - 1)
     reducer = node.attr("reducer")
     by, dim = (node.inputs[1], node.dims[0]) if len(node.inputs) == 2 else (None, None)
+    zero = build.const(0.0)
 
     def on_edges(row: Node) -> Node:
         """What each edge reads of its row's result."""
@@ -167,25 +168,24 @@ def _segment(node: Node, g: Node, ties: str) -> Gradients:
     elif reducer not in ("max", "min"):
         raise NotDifferentiable(f"the aggregator `{reducer}` has no derivative rule")
     elif ties == "first":
-        part = _choose(first(), on_edges(g), build.const(0.0))
+        part = _choose(first(), on_edges(g), zero)
     else:
-        wins = _is_same(e, on_edges(node))
+        loses = _loses(e, on_edges(node), reducer)
         if compared_rows(e) is not None:
             count = build.to_float(build.segment(e, end, "count" + reducer, node.domain, by, dim))
         else:
             # What is computed on edges may be rounded otherwise when it is computed again: the winner that the forward
             # pass has seen is one in any case, and those are counted that the gradient is given to.
-            wins = build.elementwise("or", first(), wins)
-            count = build.segment(_choose(wins, build.const(1.0), build.const(0.0)), end, "sum", node.domain, by, dim)
+            loses = build.elementwise("and", loses, build.elementwise("not", first()))
+            count = build.segment(_choose(loses, zero, build.const(1.0)), end, "sum", node.domain, by, dim)
         share = g / build.elementwise("maximum", count, 1.0)
-        part = _choose(wins, on_edges(build.transpose(share, g.type.names)), build.const(0.0))
+        part = _choose(loses, zero, on_edges(build.transpose(share, g.type.names)))
     return [_sum_to(part, e.type), *rest]
 
 
-def _is_same(value: Node, best: Node) -> Node:
-    """Whether a value is the best of its own; NaN is."""
-    nan = build.elementwise("ne", value, value)
-    return build.elementwise("or", build.elementwise("eq", value, best), nan)
+def _loses(value: Node, best: Node, reducer: str) -> Node:
+    """Whether a value is not the best of its own. NaN is, and nothing loses to it."""
+    return value < best if reducer == "max" else value > best
 
 
 # What is the same number when it is computed again from the same numbers, whatever else is computed with it.
@@ -351,10 +351,10 @@ def _reduce(node: Node, g: Node, ties: str) -> Gradients:
     arg = build.reduce(operand, "arg" + reducer, name)
     if ties == "first":
         return [_one_hot(g, arg, operand, name)]
-    first = build.elementwise("eq", arg, build.iota(operand.type.dim(name)))
-    wins = build.elementwise("or", first, _is_same(operand, node))
-    share = g / build.sum_dims(_choose(wins, build.const(1.0), build.const(0.0)), [name])
-    return [_sum_to(_choose(wins, share, build.const(0.0)), operand.type)]
+    others, zero = build.elementwise("ne", arg, build.iota(operand.type.dim(name))), build.const(0.0)
+    loses = build.elementwise("and", others, _loses(operand, node, reducer))
+    share = g / build.sum_dims(_choose(loses, zero, build.const(1.0)), [name])
+    return [_sum_to(_choose(loses, zero, share), operand.type)]
 
 
 def _same_numbers(node: Node, g: Node) -> Gradients:

@@ -160,7 +160,7 @@ def test_every_rule_has_a_case() -> None:
 
     covered = {node.op for case in CASES.values() for node in walk([case])}
     without = {"order_rank", "bspline_index"}  # give integers: nothing flows
-    assert set(differentiate._RULES) - covered == without
+    assert {*differentiate._RULES, *differentiate._CHOOSING} - covered == without
 
 
 # ------------------------------------------------------------------------------- zeros and ties
@@ -197,32 +197,36 @@ TIES = {"max": [1.0, 3.0, 3.0, 2.0, 3.0], "min": [3.0, 1.0, 1.0, 2.0, 1.0]}
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("reducer", TIES)
-def test_a_tie_sends_the_gradient_to_the_first_edge(reducer: str, backend: str) -> None:
-    """First in the order of the user's edge_index, whatever the sorted order is."""
+@pytest.mark.parametrize(("ties", "wanted"), [("split", [0, 1 / 3, 1 / 3, 0, 1 / 3]), ("first", [0, 1, 0, 0, 0])])
+def test_a_tie_of_edges(ties: str, wanted: list[float], reducer: str, backend: str) -> None:
+    """Split evenly, or by choice all for the first in the order of the user's edge_index, whatever the sorted order."""
     p, f = program(b.segment(load("e", E), "i", reducer, N)), frame([[4, 3, 2, 1, 0], [5] * 5])
     value = torch.tensor(TIES[reducer], dtype=torch.float64, requires_grad=True)
-    (found,) = torch.autograd.grad(runner(p, backend, BACKENDS[backend])([value], f)[0].sum(), [value])
-    assert found.tolist() == [0, 1, 0, 0, 0]
+    options = BACKENDS[backend].with_choice("ties", ties)
+    (found,) = torch.autograd.grad(runner(p, backend, options)([value], f)[0].sum(), [value])
+    assert found.tolist() == wanted
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("reducer", TIES)
-def test_a_tie_over_a_dim_sends_the_gradient_to_the_first_place(reducer: str, backend: str) -> None:
+@pytest.mark.parametrize(("ties", "wanted"), [("split", [0, 1 / 3, 1 / 3, 0, 1 / 3]), ("first", [0, 1, 0, 0, 0])])
+def test_a_tie_over_a_dim(ties: str, wanted: list[float], reducer: str, backend: str) -> None:
     line = Dim("line", 5)
     p, f = program(b.reduce(load("x", N, line), reducer, "line")), frame([[], []], 1)
     value = torch.tensor([TIES[reducer]], dtype=torch.float64, requires_grad=True)
-    (found,) = torch.autograd.grad(runner(p, backend, BACKENDS[backend])([value], f)[0].sum(), [value])
-    assert found.tolist() == [[0, 1, 0, 0, 0]]
+    options = BACKENDS[backend].with_choice("ties", ties)
+    (found,) = torch.autograd.grad(runner(p, backend, options)([value], f)[0].sum(), [value])
+    assert found.tolist() == [wanted]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_infinite_winner(backend: str) -> None:
-    """-inf everywhere: the first edge still wins, and no NaN arises."""
+    """-inf everywhere: the edges win all the same, and no NaN arises."""
     p, f = program(b.segment(load("e", E), "i", "max", N)), frame([[0, 1], [5, 5]])
     value = torch.full((2,), -math.inf, dtype=torch.float64, requires_grad=True)
     (out,) = runner(p, backend, BACKENDS[backend])([value], f)
     assert out[5] == -math.inf
-    assert torch.autograd.grad(out.sum(), [value])[0].tolist() == [1, 0]
+    assert torch.autograd.grad(out.sum(), [value])[0].tolist() == [0.5, 0.5]
 
 
 # --------------------------------------------------------------------------------- whole layers

@@ -141,7 +141,7 @@ def bipartite() -> Program:
 
 
 STRUCTURES: dict[str, tuple[Program, list[tuple[str, int]]]] = {
-    "several aggregators share one walk": (pna(), [("i", 1)]),
+    "several aggregators share two walks, of which a deviation needs the second": (pna(), [("i", 2)]),
     "two rounds are two kernels": (two_rounds(), [("i", 1), ("i", 1)]),
     "an aggregate at j walks out-edges": (program(total(xi * e, "j")), [("j", 1)]),
     "one of each end": (program(total(xj * e), total(xi * e, "j")), [("i", 1), ("j", 1)]),

@@ -127,14 +127,14 @@ def SAGE_max_0_hubs(
 
 
 # SAGE_max_backward_0: row by row
-#   d_a = sum[b](d_y * weight_l)
+#   ratio = d_a / maximum(to_float(countmax_gather), 1)
 #   d_weight_l = total(d_y * a)
 #   d_weight_r = total(d_y * x)
 @triton.jit(do_not_specialize=["num_rows"])
 def SAGE_max_backward_0(
     num_rows,
-    d_y, weight_l, a, x,
-    d_a, d_weight_l, d_weight_r,
+    d_y, x, a, weight_l, countmax_gather,
+    ratio, d_weight_l, d_weight_r,
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
@@ -150,8 +150,12 @@ def SAGE_max_backward_0(
         i = row.to(INDEX)
         mask = live[:, :, None, None] & in_b[None, :]
         d_y_2 = tl.load(d_y + i[:, :, None, None] * 3 + b[None, :], mask=mask, other=0)
-        d_a_2 = tl.sum(tl.where(in_b[None, :], d_y_2 * weight_l_2, 0.0), axis=3)
-        tl.store(d_a + i[:, :, None] * 4 + a_2, d_a_2, mask=live[:, :, None])
+        d_a = tl.sum(tl.where(in_b[None, :], d_y_2 * weight_l_2, 0.0), axis=3)
+        countmax_gather_2 = tl.load(countmax_gather + i[:, :, None] * 4 + a_2, mask=live[:, :, None], other=0)
+        v = countmax_gather_2.to(tl.float32)
+        v_2 = tl.maximum(v, 1.0, propagate_nan=tl.PropagateNan.ALL)
+        v_3 = d_a / v_2
+        tl.store(ratio + i[:, :, None] * 4 + a_2, v_3, mask=live[:, :, None])
         a_3 = tl.load(a + i[:, :, None, None] * 4 + a_2[:, None], mask=live[:, :, None, None], other=0)
         total_d_weight_l += tl.sum(tl.sum(tl.where(live[:, :, None, None], d_y_2 * a_3, 0.0), axis=1), axis=0)
         x_2 = tl.load(x + i[:, :, None, None] * 4 + a_2[:, None], mask=live[:, :, None, None], other=0)
@@ -161,21 +165,21 @@ def SAGE_max_backward_0(
 
 
 # SAGE_max_backward_1: walks the out-edges of node i; j is the target
-#   sum_chosen = sum@j(where(argmax_gather[i] == edge_id, d_a[i], 0))
+#   sum_chosen = sum@j(where(x[j] < a[i], 0, ratio[i]))
 #   d_x = sum[b](d_y * weight_r) + sum_chosen
 @triton.jit(do_not_specialize=["num_rows"])
 def SAGE_max_backward_1(
     rows, num_rows, rowptr, other, edge,
-    d_y, weight_r, argmax_gather, d_a,
+    d_y, weight_r, x, a, ratio,
     d_x,
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
     lane = tl.arange(0, BLOCK_EDGES)[:, None]
-    a = tl.arange(0, 4)
+    a_2 = tl.arange(0, 4)
     b = tl.arange(0, 4)
     in_b = b < 3
-    weight_r_2 = tl.load(weight_r + a[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
+    weight_r_2 = tl.load(weight_r + a_2[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
     block = tl.program_id(0)
     row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
     live = row < num_rows
@@ -184,35 +188,36 @@ def SAGE_max_backward_1(
     end = tl.load(rowptr + i + 1, mask=live, other=0)
     most = tl.max(end - begin)
     acc_sum_chosen = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
+    x_i = tl.load(x + i[:, :, None] * 4 + a_2, mask=live[:, :, None], other=0)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
         on = e < end
         j = tl.load(other + e, mask=on, other=0).to(INDEX)
         id = tl.load(edge + e, mask=on, other=0).to(INDEX)
-        argmax_gather_j = tl.load(argmax_gather + j[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
-        v = argmax_gather_j == id[:, :, None]
-        d_a_j = tl.load(d_a + j[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
-        v_2 = tl.where(v, d_a_j, 0.0)
+        a_j = tl.load(a + j[:, :, None] * 4 + a_2, mask=on[:, :, None], other=0)
+        v = x_i < a_j
+        ratio_j = tl.load(ratio + j[:, :, None] * 4 + a_2, mask=on[:, :, None], other=0)
+        v_2 = tl.where(v, 0.0, ratio_j)
         acc_sum_chosen += tl.sum(tl.where(on[:, :, None], v_2, 0.0), axis=0, keep_dims=True)
     mask = live[:, :, None, None] & in_b[None, :]
     d_y_i = tl.load(d_y + i[:, :, None, None] * 3 + b[None, :], mask=mask, other=0)
     dot = tl.sum(tl.where(in_b[None, :], d_y_i * weight_r_2, 0.0), axis=3)
     d_x_2 = dot + acc_sum_chosen
-    tl.store(d_x + i[:, :, None] * 4 + a, d_x_2, mask=live[:, :, None])
+    tl.store(d_x + i[:, :, None] * 4 + a_2, d_x_2, mask=live[:, :, None])
 
 
 # SAGE_max_backward_1, walk 0 over the hubs, one chunk of 512 edges a program
 @triton.jit
 def SAGE_max_backward_1_chunk0(
     hubs, first_chunk, owner, rowptr, other, edge,
-    d_y, weight_r, argmax_gather, d_a,
+    d_y, weight_r, x, a, ratio,
     d_x,
     part_sum_chosen,
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
     lane = tl.arange(0, BLOCK_EDGES)[:, None]
-    a = tl.arange(0, 4)
+    a_2 = tl.arange(0, 4)
     chunk = tl.program_id(0)
     hub = tl.load(owner + chunk)
     i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
@@ -225,34 +230,35 @@ def SAGE_max_backward_1_chunk0(
     end = tl.minimum(begin + 512, end)
     most = 512
     acc_sum_chosen = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
+    x_i = tl.load(x + i[:, :, None] * 4 + a_2, mask=live[:, :, None], other=0)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
         on = e < end
         j = tl.load(other + e, mask=on, other=0).to(INDEX)
         id = tl.load(edge + e, mask=on, other=0).to(INDEX)
-        argmax_gather_j = tl.load(argmax_gather + j[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
-        v = argmax_gather_j == id[:, :, None]
-        d_a_j = tl.load(d_a + j[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
-        v_2 = tl.where(v, d_a_j, 0.0)
+        a_j = tl.load(a + j[:, :, None] * 4 + a_2, mask=on[:, :, None], other=0)
+        v = x_i < a_j
+        ratio_j = tl.load(ratio + j[:, :, None] * 4 + a_2, mask=on[:, :, None], other=0)
+        v_2 = tl.where(v, 0.0, ratio_j)
         acc_sum_chosen += tl.sum(tl.where(on[:, :, None], v_2, 0.0), axis=0, keep_dims=True)
-    tl.store(part_sum_chosen + chunk * 4 + a, tl.reshape(acc_sum_chosen, [4]))
+    tl.store(part_sum_chosen + chunk * 4 + a_2, tl.reshape(acc_sum_chosen, [4]))
 
 
 # SAGE_max_backward_1, the rows that are hubs: adds up what their chunks wrote down
 @triton.jit
 def SAGE_max_backward_1_hubs(
     hubs, first_chunk, owner, rowptr, other, edge,
-    d_y, weight_r, argmax_gather, d_a,
+    d_y, weight_r, x, a, ratio,
     d_x,
     part_sum_chosen,
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
     lane = tl.arange(0, BLOCK_EDGES)[:, None]
-    a = tl.arange(0, 4)
+    a_2 = tl.arange(0, 4)
     b = tl.arange(0, 4)
     in_b = b < 3
-    weight_r_2 = tl.load(weight_r + a[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
+    weight_r_2 = tl.load(weight_r + a_2[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
     hub = tl.program_id(0)
     i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
     live = i >= 0
@@ -262,9 +268,9 @@ def SAGE_max_backward_1_hubs(
     end = tl.load(rowptr + i + 1)
     acc_sum_chosen = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
     for part in range(first, last):
-        acc_sum_chosen += tl.reshape(tl.load(part_sum_chosen + part * 4 + a), [1, 1, 4])
+        acc_sum_chosen += tl.reshape(tl.load(part_sum_chosen + part * 4 + a_2), [1, 1, 4])
     mask = live[:, :, None, None] & in_b[None, :]
     d_y_i = tl.load(d_y + i[:, :, None, None] * 3 + b[None, :], mask=mask, other=0)
     dot = tl.sum(tl.where(in_b[None, :], d_y_i * weight_r_2, 0.0), axis=3)
     d_x_2 = dot + acc_sum_chosen
-    tl.store(d_x + i[:, :, None] * 4 + a, d_x_2, mask=live[:, :, None])
+    tl.store(d_x + i[:, :, None] * 4 + a_2, d_x_2, mask=live[:, :, None])

@@ -1,0 +1,113 @@
+"""Equal maxima and minima: the gradient is split evenly, as by torch's scatter_reduce and amax, whoever computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import gdsl
+from gdsl.runtime.schedule import HUB_EDGES
+from gdsl.runtime.triton import interpreted
+
+BACKENDS = ["torch", "cpp", *(["triton"] if interpreted() else [])]
+NODES = 7
+
+MESSAGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "x[j]": lambda xi, xj: xj,
+    "relu(x[j])": lambda xi, xj: xj.relu(),
+    "sin(x)[j]": lambda xi, xj: xj.sin(),
+    "0.5 * x[j] + 0.25 * x[i]": lambda xi, xj: 0.5 * xj + 0.25 * xi,
+    "relu(x[j] - x[i])": lambda xi, xj: (xj - xi).relu(),
+    "(x @ w)[j]": lambda xi, xj: xj @ WEIGHT,
+    "x[j] @ w": lambda xi, xj: xj @ WEIGHT,
+}
+# Products of these and of whole numbers are exact in any order.
+WEIGHT = torch.tensor([[1.0, 0.5, 0.0], [0.25, 0.5, 1.0], [0.0, -0.5, 0.75]], dtype=torch.float64)
+
+
+def extreme(m: Tensor, ends: Tensor, rows: int, sign: str) -> Tensor:
+    """By torch, from NaN: it counts zeros to start from among winners that are zero."""
+    start = m.new_full((rows, m.shape[1]), torch.nan)
+    found = start.scatter_reduce(0, ends[:, None].expand_as(m), m, f"a{sign}", include_self=False)
+    return found.where(torch.bincount(ends, minlength=rows)[:, None] > 0, 0.0)
+
+
+def derivatives(y: Tensor, x: Tensor) -> list[Tensor]:
+    weights = torch.arange(y.numel(), dtype=x.dtype).view_as(y).cos()
+    (first,) = torch.autograd.grad((y * y * weights + y).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad((first * x.detach().sin()).sum(), x, retain_graph=True)
+    return [y.detach(), first.detach(), second]
+
+
+def numbers(rows: int) -> Tensor:
+    return (torch.randn(rows, 3, dtype=torch.float64) * 1.5).round().requires_grad_()
+
+
+def assert_same(found: list[Tensor], wanted: list[Tensor]) -> None:
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("sign", ["max", "min"])
+@pytest.mark.parametrize("message", MESSAGES)
+def test_edges_of_equal_messages(message: str, sign: str, backend: str) -> None:
+    """In the order in which they are given, of which some are parallel and some loops; node 6 has none."""
+    edges, x = torch.randint(0, NODES - 1, (2, 40)), numbers(NODES)
+    param = "param w[d, e] ~ glorot" if "@" in message else ""
+    text = f"layer M(d = 3, e = 3) {{ node x[d] {param} return {sign}({message}) }}"
+    made = gdsl.compile(text, backend=backend).double()
+    for w in made.parameters():
+        w.data.copy_(WEIGHT)
+    m = MESSAGES[message](x[edges[1]], x[edges[0]])
+    wanted = derivatives(extreme(m, edges[1], NODES, sign), x)
+    for choice in ("auto", "nothing"):
+        assert_same(derivatives(made.choose(save=choice)(x, gdsl.Graph(edges, NODES)), x), wanted)
+
+
+def test_a_hub() -> None:
+    """Its edges are walked in chunks, whose winners are counted together."""
+    edges = torch.randint(0, NODES - 1, (2, HUB_EDGES + 5000))
+    edges[1, 300:] = 2
+    x = numbers(NODES)
+    for sign in ("max", "min"):
+        made = gdsl.compile(f"layer M(d = 3) {{ node x[d] return {sign}(x[j]) }}", backend="cpp")
+        wanted = derivatives(extreme(x[edges[0]], edges[1], NODES, sign), x)
+        assert_same(derivatives(made(x, gdsl.Graph(edges, NODES)), x), wanted)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("sign", ["max", "min"])
+def test_graphs_relations_and_dims(sign: str, backend: str) -> None:
+    text = f"""layer M(d = 3) {{
+        node x[d]  edge r: int(2)
+        pool q = {sign}(x)
+        k = {sign}(x[j]) by r
+        return q, k, {sign}[d](x)
+    }}"""
+    made = gdsl.compile(text, backend=backend)
+    edges, kinds = torch.randint(0, NODES - 1, (2, 30)), torch.randint(0, 2, (30,))
+    batch, x = torch.arange(NODES) // 4, numbers(NODES)
+    pooled, by_kind, over_dim = made(x, gdsl.Graph(edges, NODES), kinds, batch=batch, num_graphs=2)
+    assert_same(derivatives(pooled, x), derivatives(extreme(x, batch, 2, sign), x))
+    wanted = extreme(x[edges[0]], edges[1] * 2 + kinds, 2 * NODES, sign)
+    assert_same(derivatives(by_kind.reshape(2 * NODES, 3), x), derivatives(wanted, x))
+    assert_same(derivatives(over_dim[:, None], x), derivatives(getattr(x, f"a{sign}")(1)[:, None], x))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_the_whole_gradient_arrives(dtype: torch.dtype, backend: str) -> None:
+    """Also where messages are computed on edges, and rounded: what goes to all winners of a node adds up to 1."""
+    text = "layer M(d = 8, o = 5) { node x[d] edge b[o] param w[d, o] ~ glorot return max(tanh(x[j] @ w) + b) }"
+    edges = torch.randint(0, 50, (2, 400))
+    x = (torch.randn(50, 8) * 2).round().to(dtype)
+    b = torch.zeros(400, 5, dtype=dtype).requires_grad_()
+    y = gdsl.compile(text, backend=backend).to(dtype)(x, gdsl.Graph(edges, 50), b)
+    (g,) = torch.autograd.grad(y.sum(), b)
+    arrived = torch.zeros(50, 5).index_add(0, edges[1], g.float())
+    filled = torch.bincount(edges[1], minlength=50) > 0
+    torch.testing.assert_close(arrived, filled.float()[:, None].expand(50, 5), rtol=1e-2, atol=1e-2)
