@@ -150,6 +150,10 @@ def _reduce(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
     place = operand.names.index(node.attr("dim")) + (0 if operand.domain is Domain.GLOBAL else 1)
     value = full(args[0], operand, frame)
     reducer = node.attr("reducer")
+    if not value.shape[place]:
+        none = torch.tensor(-1 if reducer.startswith("arg") else -torch.inf if reducer == "max" else torch.inf)
+        shape = (*value.shape[:place], *value.shape[place + 1 :])
+        return none.to(torch.long if reducer.startswith("arg") else value.dtype).to(value.device).expand(shape)
     best = value.amax(place, keepdim=True) if reducer.endswith("max") else value.amin(place, keepdim=True)
     if not reducer.startswith("arg"):
         return best.squeeze(place)

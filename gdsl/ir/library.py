@@ -131,7 +131,7 @@ def dim_product(x: Node, dims: Sequence[str]) -> Node:
     """The product over the places of a dim, one factor at a time."""
     for name in dims:
         parts = [build.select(x, name, k) for k in range(x.type.dim(name).size)]
-        product = parts[0] if parts else build.const(1.0)
+        product = parts[0] if parts else build.sum_dims(x, [name]) + 1.0
         for part in parts[1:]:
             product = product * part
         x = product

@@ -353,7 +353,8 @@ def _reduce(node: Node, g: Node, ties: str) -> Gradients:
         return [_one_hot(g, arg, operand, name)]
     others, zero = build.elementwise("ne", arg, build.iota(operand.type.dim(name))), build.const(0.0)
     loses = build.elementwise("and", others, _loses(operand, node, reducer))
-    share = g / build.sum_dims(_choose(loses, zero, build.const(1.0)), [name])
+    count = build.sum_dims(_choose(loses, zero, build.const(1.0)), [name])
+    share = g / build.elementwise("maximum", count, 1.0)  # 0 over a dim of size 0
     return [_sum_to(_choose(loses, zero, share), operand.type)]
 
 

@@ -87,7 +87,7 @@ class Runner:
     def compile(self, program: Program, visible: int) -> KernelPlan | ReferencePlan:
         """A plan; the first ``visible`` outputs are the program's own, others what the backward reads."""
         if self.backend == "torch":
-            return ReferencePlan(program.nodes)
+            return ReferencePlan(program.nodes, visible)
         return KernelPlan(lower(program, self.options), self.backend, self.dtype, self.index_dtype, visible)
 
     def sub(self, program: Program) -> Runner:

@@ -39,13 +39,23 @@ BY_ROWS = frozenset({"cpp"})
 
 
 class ReferencePlan:
-    """A program run by the torch backend, one op at a time."""
+    """A program run by the torch backend, one op at a time. Numbers of 16 bits are computed with in float32, as by
+    kernels, and rounded where a user sees them: a count of edges may be beyond them, and a constant between them.
 
-    def __init__(self, outputs: Sequence[Node]):
-        self.outputs = tuple(outputs)
+    visible: how many of the outputs a user sees
+    """
+
+    def __init__(self, outputs: Sequence[Node], visible: int):
+        self.outputs, self.visible = tuple(outputs), visible
 
     def run(self, values: Mapping[Node, Tensor], frame: Frame) -> list[Tensor]:
-        return reference.run(self.outputs, values, frame)
+        if frame.dtype not in HALF:
+            return reference.run(self.outputs, values, frame)
+        wide = {node: value.float() if value.dtype in HALF else value for node, value in values.items()}
+        found = reference.run(self.outputs, wide, replace(frame, dtype=torch.float32))
+        seen = self.visible
+        found[:seen] = [v.to(frame.dtype) if v.is_floating_point() else v for v in found[:seen]]
+        return found
 
 
 @dataclass(frozen=True)

@@ -260,3 +260,69 @@ def test_every_aggregator_pools(name: str, backend: str) -> None:
         wanted = wanted.where(wanted > 0, 1.0).sqrt().where(wanted > 0, 0.0)
     for a, b in zip(derivatives(made(x, none, batch=batch, num_graphs=4)), derivatives(wanted), strict=True):
         assert torch.allclose(a, b, atol=1e-10)
+
+
+OVER_NOTHING = {
+    "max": -torch.inf, "min": torch.inf, "logsumexp": -torch.inf, "sum": 0.0, "mean": 0.0, "var": 0.0, "std": 0.0,
+    "norm": 0.0, "mul": 1.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", [*OVER_NOTHING, "softmax"])
+def test_a_dim_of_size_zero(name: str, backend: str) -> None:
+    made = gdsl.compile(f"layer Z(d) {{ node x[d] h = {name}[d](x) return h, sum(h[j]) }}", d=0, backend=backend)
+    x = torch.zeros(4, 0).requires_grad_()
+    edges = torch.tensor([[0, 1, 2], [1, 2, 2]])
+    y, summed = made(x, gdsl.Graph(edges, 4))
+    if name == "softmax":
+        assert y.shape == summed.shape == (4, 0)
+    else:
+        value = OVER_NOTHING[name]
+        assert torch.equal(y, torch.full((4,), value))
+        assert torch.equal(summed, torch.tensor([0.0, value, 2 * value, 0.0]))
+    (g,) = torch.autograd.grad(y.sum() + summed.sum(), x, create_graph=True)
+    assert g.shape == (4, 0)
+
+
+HUB = """
+layer Hub(d = 2) {
+    node x[d]
+    edge w = 1
+    graph symmetric_norm(w)
+    return sum(w * x[j])
+}
+layer Hub2(d = 2) {
+    node x[d]
+    return mean(x[j]), var(x[j]), std(x[j]), sum(softmax(x[j]) * x[j]), quantile(x[j], 0.3), mean(x[j] * 1.01171875)
+}
+"""
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpp"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_numbers_of_16_bits_on_a_hub_of_many_edges(dtype: torch.dtype, backend: str) -> None:
+    """70,000 edges, more than float16 counts to: values and gradients are those of float32, rounded once."""
+    edges = torch.stack([torch.arange(70_000) % 50, torch.zeros(70_000, dtype=torch.long)])
+    x = (torch.rand(50, 2) + 0.5).to(dtype)
+    weights = torch.randn(50, 2).to(dtype)
+
+    def results(text: str, x: Tensor, backend: str) -> list[Tensor]:
+        leaf = x.clone().requires_grad_()
+        outputs = gdsl.compile(text, backend=backend)(leaf, gdsl.Graph(edges, 50))
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        loss = sum((o * weights.to(o.dtype)).sum() for o in outputs)
+        return [*(o.detach() for o in outputs), torch.autograd.grad(loss, leaf)[0]]
+
+    for text in HUB.split("layer ")[1:]:
+        found, wanted = results("layer " + text, x, backend), results("layer " + text, x.float(), "torch")
+        for a, b in zip(found, wanted, strict=True):
+            assert a.dtype is dtype
+            torch.testing.assert_close(a.float(), b, rtol=2 * torch.finfo(dtype).eps, atol=2e-2 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_constant_is_not_rounded_before_it_is_used(backend: str) -> None:
+    made = gdsl.compile("layer C(d = 1) { node x[d] return sum(x[j] * 1.01171875) }", backend=backend)
+    y = made(torch.full((1, 1), 3.0, dtype=torch.bfloat16), torch.tensor([[0], [0]]))
+    assert y.item() == 3.03125
