@@ -542,6 +542,8 @@ class Layer(nn.Module):
         save:            keep "all" that the backward pass can use, or "nothing" and compute it again
         sums:            plain weighted sums by a "kernel" of gdsl's, or as the sparse product of the "vendor": MKL on
                          a CPU, cuSPARSE on a GPU, whose bits may depend on the number of threads
+        ties:            "split" the gradient of equal maxima or minima evenly, as torch does and "auto" is, or give it
+                         all to the "first", which spares messages that are computed on edges a second computation
 
         "auto" gives a choice back. Raises :class:`gdsl.InputError` for a choice or a value that there is not.
         """

@@ -194,7 +194,7 @@ class Nests(Values):
         return nest
 
     def reduction(self, reducer: str, place: str, value: str, number: str) -> list[str]:
-        """Statements that take a value into an accumulator. ``number``: the value's own among all, or how many it is."""
+        """Statements that take a value into an accumulator; ``number`` is its own among all, or how many it is."""
         if reducer in ("sum", "mul"):
             return [f"{place} {'+' if reducer == 'sum' else '*'}= {value};"]
         take = "gdsl::larger" if reducer.endswith("max") else "gdsl::smaller"

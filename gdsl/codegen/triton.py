@@ -156,7 +156,7 @@ def unit(found: Sequence[Function]) -> str:
 
 
 def winners(kernel: Kernel) -> dict[Node, Node]:
-    """For each maximum or minimum, the accumulator of the edges that win it, or of their number, where the same walk has
+    """For each maximum or minimum, the accumulator of the edges that win it, or of how many do, where the same walk has
     both."""
     found = {}
     for phase in kernel.phases:

@@ -210,8 +210,8 @@ def segment_var(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Di
     """mean((m - mean(m))^2), by a walk that knows the mean: no digits are lost where it is large against the spread.
 
     As mean((m - c)^2) - mean(m - c)^2 with the mean for c, a constant for the derivative: the last term is what the
-    mean's rounding leaves, and its derivative is that of the mean, so that the gradient needs no walk of its own. Held at
-    0, below which rounding may take it; the derivative knows nothing of that.
+    mean's rounding leaves, and its derivative is that of the mean, so that the gradient needs no walk of its own. Held
+    at 0, below which rounding may take it; the derivative knows nothing of that.
     """
     e = spread(e, end)
     center = build.stop_gradient(segment_mean(e, end, rows, by, dim))
@@ -268,13 +268,13 @@ def segment_logsumexp(e: Node, end: str, rows: Domain, by: Node | None = None, d
 
 
 def _pick(e: Node, rank: Node, end: str, rows: Domain) -> Node:
-    """The value on the edge (node, for ``g``) whose number ``rank`` gives for each row; NaN where one of the row's is."""
+    """The value on the edge (node, for ``g``) whose number ``rank`` gives for each row; NaN where one of a row is."""
     chosen = op("eq", build.element_id(end), build.gather(rank, end))
     return segment_sum(where(chosen, e, where(op("ne", e, e), e, 0.0)), end, rows)
 
 
 def segment_quantile(e: Node, end: str, rows: Domain, q: float) -> Node:
-    """The q-quantile of each segment, linear between two values, as torch.quantile: NaN where a value is; 0 for none."""
+    """The q-quantile of each segment, linear between two values, as torch.quantile: NaN if a value is; 0 for none."""
     if not 0.0 <= q <= 1.0:
         raise IRError(f"a quantile is between 0 and 1, not {q}")
     e = spread(e, end)

@@ -190,8 +190,9 @@ def _loses(value: Node, best: Node, reducer: str) -> Node:
 
 # What is the same number when it is computed again from the same numbers, whatever else is computed with it.
 _EXACT = frozenset({
-    "load", "const", "graph_value", "iota", "random", "gather", "spread", "reshape", "transpose", "slice", "stop_gradient",
-    "neg", "abs", "relu", "where", "maximum", "minimum", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "to_float",
+    "load", "const", "graph_value", "iota", "random", "gather", "spread", "reshape", "transpose", "slice",
+    "stop_gradient", "neg", "abs", "relu", "where", "maximum", "minimum", "lt", "le", "gt", "ge", "eq", "ne", "and",
+    "or", "not", "to_float",
 })  # fmt: skip
 
 

@@ -58,8 +58,8 @@ def all_pairs(dtype: torch.dtype) -> list[Tensor]:
 
 # Of derivatives, in which functions of rounded functions are rounded again.
 SLOPE_ULP = 8
-# Written with the result, as torch's own: 1 - y^2 and y (1 - y) are right to a unit in the last place of 1, which is not
-# that of what is left where y is near 1.
+# Written with the result, as torch's own: 1 - y^2 and y (1 - y) are right to a unit in the last place of 1, which is
+# not that of what is left where y is near 1.
 BY_RESULT = {"tanh", "sigmoid"}
 # Where torch's float32 sigmoid gives 0, kernels give the small number that it is.
 LEAST = {"sigmoid": -87.0, "softplus": -87.0}
@@ -102,7 +102,10 @@ def magnitudes() -> Tensor:
 # Units in the last place by which a derivative in float32 may differ from float64's, where it is not 2: sums of squares
 # lose digits below 1e-18 and above 1e18 (atan2), a power's exponent is rounded before it counts (pow), and so is the
 # argument of exp(-x^2), which is up to 100 (erf).
-SLOPES = {"pow": 400, "erf": 128, "acos": 3, "atan2": 4, "exp": 3, "expm1": 3, "softplus": 3, "log_sigmoid": 3, "elu": 3, "selu": 3}
+SLOPES = {
+    "pow": 400, "erf": 128, "acos": 3, "atan2": 4, "exp": 3, "expm1": 3, "softplus": 3, "log_sigmoid": 3, "elu": 3,
+    "selu": 3,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("backend", ["torch", *BACKENDS])

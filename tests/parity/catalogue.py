@@ -43,6 +43,27 @@ MISSING = {
 # Calls that do not give what torch_geometric 2.8 gives, with its own numbers or errors on the right.
 DIFFERENT = [
     (
+        "var and std (PNAConv, EGConv, SAGEConv, VarAggregation, StdAggregation ...) of values far from 0",
+        "in two walks: as torch.var and torch.std, with their gradients",
+        "mean(x²) - mean(x)², of which no digit is left where the mean is 10,000 times the spread in float32",
+    ),
+    (
+        "std of a variance of at most 1e-5",
+        "0 with no gradient, as there; NaN of NaN. In a program, `std` is the root itself",
+        "0 with no gradient",
+    ),
+    (
+        "max and min of equal values",
+        "an even share of the gradient each, which add up to all of it",
+        "the same, but where the values are 0: there torch's scatter_reduce keeps one share more for the zeros it "
+        "starts from. On a GPU with torch-scatter all goes to one of them",
+    ),
+    (
+        "median and quantiles of rows with NaN",
+        "NaN, as torch.median and torch.quantile",
+        "as if NaN were the largest",
+    ),
+    (
         "PANConv, PANPooling",
         "M is a sparse matrix of torch; PANPooling takes one of torch_sparse, too; sums only",
         "a matrix of torch_sparse, without which the layer cannot run",
