@@ -166,7 +166,7 @@ CONSTANT = Value(
 # See :func:`gdsl.ir.build.load`. A buffer of a module is no parameter.
 ROLES = ("input", "param", "buffer", "grad", "saved", "product", "seed")
 REDUCERS = ("max", "min", "argmax", "argmin")
-SEGMENT_REDUCERS = ("sum", "max", "min", "mul", "argmax", "argmin")
+SEGMENT_REDUCERS = ("sum", "max", "min", "mul", "argmax", "argmin", "countmax", "countmin")
 # What a graph has a value for: see ``build.GRAPH_VALUES``.
 ROWS_OF = {
     "in_degree": (Domain.NODE, Domain.TARGET),
