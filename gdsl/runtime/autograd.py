@@ -23,9 +23,9 @@ from gdsl.ir.node import Node
 from gdsl.ir.program import Program
 from gdsl.ir.types import Kind
 from gdsl.passes.options import Options
-from gdsl.passes.pipeline import Adjoint, differentiate, lower, saved_name
+from gdsl.passes.pipeline import Adjoint, differentiate, lower, may_read, saved_name
 from gdsl.runtime.execute import KernelPlan, ReferencePlan
-from gdsl.runtime.transforms import transforming, watched
+from gdsl.runtime.transforms import by_row, transforming, watched
 
 Mask = tuple[bool, ...]
 
@@ -96,25 +96,38 @@ class Runner:
 
 
 class _Differentiable:
-    """A program with the inputs by which it is differentiated, and the values that it saves for that."""
+    """A program with the inputs by which it is differentiated, and the values that it saves for that.
+
+    program: its outputs are the program's own, then the values that are made for the backward alone
+    reads:   places of the inputs that a backward may read: only they are kept until then, so that a user may write to
+             the others, and to results, as to those of torch's own functions
+    kept:    places among the outputs of the values that are saved
+    """
 
     def __init__(self, runner: Runner, mask: Mask):
         self.runner = runner
+        program, self.visible = runner.program, len(runner.program.outputs)
         self.wrt = tuple(n for n, wanted in zip(runner.inputs, mask, strict=True) if wanted)
-        outputs = range(len(runner.program.outputs))
-        self.first = differentiate(runner.program, self.wrt, outputs, None, runner.options)
-        self.saved = tuple(node for node, _ in self.first.saved)
-        program = runner.program
-        extra = tuple((saved_name(program, k), node) for k, node in enumerate(self.saved))
+        first = differentiate(program, self.wrt, range(self.visible), None, runner.options)
+        self.saved = tuple(node for node, _ in first.saved)
+        extra = tuple((saved_name(program, k), n) for k, n in enumerate(self.saved) if n not in program.nodes)
         self.program = Program(program.name, program.outputs + extra, program.names)
-        self.forward = runner.compile(self.program, len(program.outputs))
+        read = may_read(self.program, self.wrt, frozenset(self.saved), runner.options)
+        self.reads = tuple(k for k, node in enumerate(runner.inputs) if node in read)
+        self.kept = tuple(self.program.nodes.index(node) for node in self.saved)
+        self.loads = (*(runner.inputs[k] for k in self.reads), *self.saved)
+        self.forward = runner.compile(self.program, self.visible)
         self._adjoints: dict[tuple[Mask, Mask], tuple[Adjoint, Runner]] = {}
         self._tangents: dict[Mask, Tangent] = {}
         self._lock = threading.Lock()
 
     def __call__(self, tensors: Sequence[Tensor], frame: Frame) -> tuple[Tensor, ...]:
-        results = _Apply.apply(self, frame, *tensors)
-        return results[: len(self.runner.program.outputs)]
+        results: tuple[Tensor, ...] = _Apply.apply(self, frame, *tensors)
+        return results[: self.visible]
+
+    def to_save(self, tensors: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Tensor]:
+        """What the backward may read of a call's inputs and outputs."""
+        return [*(tensors[k] for k in self.reads), *(outputs[k] for k in self.kept)]
 
     def adjoint(self, present: Mask, wanted: Mask) -> tuple[Adjoint, Runner]:
         """The adjoint for the output gradients that arrived and the input gradients that are asked for."""
@@ -166,23 +179,17 @@ class Tangent:
         return dict(zip(self.outputs, self.runner([given[n] for n in self.runner.inputs], frame), strict=True))
 
 
-def _pull_back(ctx: Any, tensors: Sequence[Tensor], grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+def _pull_back(ctx: Any, saved: Sequence[Tensor], grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
     """The gradients of a call's tensors from those of its outputs and from what the call saved."""
     owner: _Differentiable = ctx.owner
-    inputs = owner.runner.inputs
-    present = tuple(g is not None for g in grads)
-    wanted = tuple(ctx.needs_input_grad[2:])
-    adjoint, runner = owner.adjoint(present, wanted)
-    values: dict[Node, Tensor] = dict(zip(inputs, tensors, strict=False))
-    kept = dict(zip(owner.saved, tensors[len(inputs) :], strict=True))
-    values |= {load: kept[node] for node, load in adjoint.saved}
-    for k, load in adjoint.grads:
-        gradient = grads[k]
-        assert gradient is not None
-        values[load] = gradient
-    found = runner([values[n] for n in runner.inputs], ctx.frame)
+    present = tuple([g is not None for g in grads])
+    adjoint, runner = owner.adjoint(present, tuple(ctx.needs_input_grad[2:]))
+    values: dict[Node, Any] = dict(zip(owner.loads, saved, strict=True))
+    values |= {load: values[node] for node, load in adjoint.saved}
+    values |= {load: grads[k] for k, load in adjoint.grads}
+    found = by_row(lambda tensors: runner(tensors, ctx.frame), [values[n] for n in runner.inputs])
     by_input = dict(zip(adjoint.wrt, found, strict=True))
-    return (None, None, *(by_input.get(n) for n in inputs))
+    return (None, None, *(by_input.get(n) for n in owner.runner.inputs))
 
 
 class _Apply(torch.autograd.Function):
@@ -190,12 +197,10 @@ class _Apply(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, owner: _Differentiable, frame: Frame, *tensors: Tensor) -> tuple[Tensor, ...]:
-        values = dict(zip(owner.runner.inputs, tensors, strict=True))
-        outputs = tuple(owner.forward.run(values, frame))
+        outputs = tuple(owner.forward.run(dict(zip(owner.runner.inputs, tensors, strict=True)), frame))
         ctx.owner, ctx.frame = owner, frame
         ctx.set_materialize_grads(False)
-        first = len(owner.runner.program.outputs)
-        ctx.save_for_backward(*tensors, *outputs[first:])
+        ctx.save_for_backward(*owner.to_save(tensors, outputs))
         ctx.mark_non_differentiable(*(o for o in outputs if not o.is_floating_point()))
         return outputs
 
@@ -215,8 +220,7 @@ class _Transformed(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.owner, ctx.frame, *tensors = inputs
         ctx.set_materialize_grads(False)
-        first = len(ctx.owner.runner.program.outputs)
-        ctx.save_for_backward(*tensors, *output[first:])
+        ctx.save_for_backward(*ctx.owner.to_save(tensors, output))
         ctx.save_for_forward(*tensors)
         ctx.like = [(o.shape, o.dtype) if o.is_floating_point() else None for o in output]
         ctx.mark_non_differentiable(*(o for o in output if not o.is_floating_point()))
@@ -230,8 +234,7 @@ class _Transformed(torch.autograd.Function):
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
         owner: _Differentiable = ctx.owner
         inputs = owner.runner.inputs
-        # The saved values follow the tensors where a backward pass is recorded, too.
-        values = dict(zip(inputs, ctx.saved_tensors[: len(inputs)], strict=True))
+        values = dict(zip(inputs, ctx.saved_tensors, strict=True))
         given = {n: t for n, t in zip(inputs, tangents[2:], strict=True) if t is not None}
         found = owner.tangent(tuple(n in given for n in inputs))(values, given, ctx.frame)
         device = ctx.frame.device
