@@ -24,7 +24,7 @@ from gdsl.ir.program import Program
 from gdsl.ir.types import Kind
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower, may_read, saved_name
-from gdsl.runtime.execute import KernelPlan, ReferencePlan
+from gdsl.runtime.execute import HALF, KernelPlan, ReferencePlan
 from gdsl.runtime.transforms import by_row, transforming, watched
 
 Mask = tuple[bool, ...]
@@ -44,7 +44,7 @@ class Runner:
         self._real = [n.kind is Kind.FLOAT for n in self.inputs]
         self._lock = threading.RLock()
         self._plain: KernelPlan | ReferencePlan | None = None
-        self._differentiable: dict[Mask, _Differentiable] = {}
+        self._differentiable: dict[Mask, Differentiable] = {}
 
     def __call__(self, tensors: Sequence[Tensor], frame: Frame) -> tuple[Tensor, ...]:
         if transforming():
@@ -75,13 +75,13 @@ class Runner:
                 self._plain = self.compile(self.program, len(self.program.outputs))
             return self._plain
 
-    def differentiable(self, mask: Mask) -> _Differentiable:
+    def differentiable(self, mask: Mask) -> Differentiable:
         found = self._differentiable.get(mask)
         if found is not None:
             return found
         with self._lock:
             if mask not in self._differentiable:
-                self._differentiable[mask] = _Differentiable(self, mask)
+                self._differentiable[mask] = Differentiable(self, mask)
             return self._differentiable[mask]
 
     def compile(self, program: Program, visible: int) -> KernelPlan | ReferencePlan:
@@ -95,7 +95,7 @@ class Runner:
         return Runner(program, self.backend, self.dtype, self.index_dtype, self.options)
 
 
-class _Differentiable:
+class Differentiable:
     """A program with the inputs by which it is differentiated, and the values that it saves for that.
 
     program: its outputs are the program's own, then the values that are made for the backward alone
@@ -110,11 +110,13 @@ class _Differentiable:
         self.wrt = tuple(n for n, wanted in zip(runner.inputs, mask, strict=True) if wanted)
         first = differentiate(program, self.wrt, range(self.visible), None, runner.options)
         self.saved = tuple(node for node, _ in first.saved)
-        extra = tuple((saved_name(program, k), n) for k, n in enumerate(self.saved) if n not in program.nodes)
+        # A user's half precision is too coarse for what is saved.
+        seen = () if runner.dtype in HALF else program.nodes
+        extra = tuple((saved_name(program, k), n) for k, n in enumerate(self.saved) if n not in seen)
         self.program = Program(program.name, program.outputs + extra, program.names)
-        read = may_read(self.program, self.wrt, frozenset(self.saved), runner.options)
-        self.reads = tuple(k for k, node in enumerate(runner.inputs) if node in read)
-        self.kept = tuple(self.program.nodes.index(node) for node in self.saved)
+        self.reads = self.reads_of(mask)
+        places = {node: k for k, node in enumerate(self.program.nodes)}  # the last, of those that are results, too
+        self.kept = tuple(places[node] for node in self.saved)
         self.loads = (*(runner.inputs[k] for k in self.reads), *self.saved)
         self.forward = runner.compile(self.program, self.visible)
         self._adjoints: dict[tuple[Mask, Mask], tuple[Adjoint, Runner]] = {}
@@ -124,6 +126,12 @@ class _Differentiable:
     def __call__(self, tensors: Sequence[Tensor], frame: Frame) -> tuple[Tensor, ...]:
         results: tuple[Tensor, ...] = _Apply.apply(self, frame, *tensors)
         return results[: self.visible]
+
+    def reads_of(self, mask: Mask) -> tuple[int, ...]:
+        """The places of the inputs that a backward by any of these, of any outputs, may read."""
+        wrt = [n for n, wanted in zip(self.runner.inputs, mask, strict=True) if wanted]
+        read = may_read(self.program, wrt, frozenset(self.saved), self.runner.options)
+        return tuple(k for k, node in enumerate(self.runner.inputs) if node in read)
 
     def to_save(self, tensors: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Tensor]:
         """What the backward may read of a call's inputs and outputs."""
@@ -176,12 +184,13 @@ class Tangent:
     ) -> dict[int, Tensor]:
         """The tangents of outputs by their place; those that are missing are zero."""
         given = {**values, **{load: tangents[x] for load, x in self.seeds.items()}}
-        return dict(zip(self.outputs, self.runner([given[n] for n in self.runner.inputs], frame), strict=True))
+        found = by_row(lambda tensors: self.runner(tensors, frame), [given[n] for n in self.runner.inputs])
+        return dict(zip(self.outputs, found, strict=True))
 
 
 def _pull_back(ctx: Any, saved: Sequence[Tensor], grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
     """The gradients of a call's tensors from those of its outputs and from what the call saved."""
-    owner: _Differentiable = ctx.owner
+    owner: Differentiable = ctx.owner
     present = tuple([g is not None for g in grads])
     adjoint, runner = owner.adjoint(present, tuple(ctx.needs_input_grad[2:]))
     values: dict[Node, Any] = dict(zip(owner.loads, saved, strict=True))
@@ -196,7 +205,7 @@ class _Apply(torch.autograd.Function):
     """One call of a program, seen by torch."""
 
     @staticmethod
-    def forward(ctx: Any, owner: _Differentiable, frame: Frame, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, owner: Differentiable, frame: Frame, *tensors: Tensor) -> tuple[Tensor, ...]:
         outputs = tuple(owner.forward.run(dict(zip(owner.runner.inputs, tensors, strict=True)), frame))
         ctx.owner, ctx.frame = owner, frame
         ctx.set_materialize_grads(False)
@@ -213,7 +222,7 @@ class _Transformed(torch.autograd.Function):
     """One call of a program, seen by the transforms of torch.func and by forward-mode derivatives."""
 
     @staticmethod
-    def forward(owner: _Differentiable, frame: Frame, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(owner: Differentiable, frame: Frame, *tensors: Tensor) -> tuple[Tensor, ...]:
         return tuple(owner.forward.run(dict(zip(owner.runner.inputs, tensors, strict=True)), frame))
 
     @staticmethod
@@ -232,7 +241,7 @@ class _Transformed(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        owner: _Differentiable = ctx.owner
+        owner: Differentiable = ctx.owner
         inputs = owner.runner.inputs
         values = dict(zip(inputs, ctx.saved_tensors, strict=True))
         given = {n: t for n, t in zip(inputs, tangents[2:], strict=True) if t is not None}
@@ -245,7 +254,7 @@ class _Transformed(torch.autograd.Function):
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[int | None, ...], owner: _Differentiable, frame: Frame, *tensors: Tensor
+        info: Any, in_dims: tuple[int | None, ...], owner: Differentiable, frame: Frame, *tensors: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         """One call after the other: kernels of an ensemble would only share the graph, which is cached as it is."""
         calls = [
