@@ -26,6 +26,7 @@ from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower, may_read, saved_name
 from gdsl.runtime.execute import HALF, KernelPlan, ReferencePlan
 from gdsl.runtime.transforms import by_row, transforming, watched
+from gdsl.tracers import check_tracers
 
 Mask = tuple[bool, ...]
 
@@ -47,6 +48,7 @@ class Runner:
         self._differentiable: dict[Mask, Differentiable] = {}
 
     def __call__(self, tensors: Sequence[Tensor], frame: Frame) -> tuple[Tensor, ...]:
+        check_tracers()
         if transforming():
             return self._transformed(tensors, frame)
         if torch.is_grad_enabled():

@@ -1,0 +1,50 @@
+"""Tracers that record a call as torch's operations: they cannot see the kernels that a layer runs, so that what they
+make of it would give memory that nobody writes. They are refused before anything is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import torch
+from torch.fx import Proxy
+
+from gdsl.errors import InputError
+
+_PROXY = torch._C._TorchDispatchModeKey.PROXY
+
+
+class NotScriptable:
+    """A module that ``torch.jit`` refuses by name, at no cost to other calls."""
+
+    def _slow_forward(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """What torch calls in place of ``forward`` under ``torch.jit.trace``."""
+        refuse("torch.jit.trace")
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What ``torch.jit.script`` asks for first."""
+        refuse("torch.jit.script")
+
+
+def check_tracers(values: Iterable[Any] = ()) -> None:
+    """Raises :class:`gdsl.InputError` where a tracer records that cannot follow a call; ``values`` are what it gets."""
+    if torch._C._get_tracing_state() is not None:
+        refuse("torch.jit.trace")
+    if torch._C._len_torch_dispatch_stack() and torch._C._get_dispatch_mode(_PROXY) is not None:
+        refuse("make_fx")
+    for value in values:
+        check_proxy(value)
+
+
+def check_proxy(value: Any) -> None:
+    """Raises :class:`gdsl.InputError` for what ``torch.fx.symbolic_trace`` passes in place of a tensor."""
+    if isinstance(value, Proxy):
+        refuse("torch.fx.symbolic_trace")
+
+
+def refuse(tracer: str) -> NoReturn:
+    """Raises :class:`gdsl.InputError` with what to do instead."""
+    raise InputError(
+        f"{tracer} cannot record the generated kernels of a layer: use torch.export.export(model, arguments) for a "
+        "model that runs without its Python code, or torch.compile(model)"
+    )
