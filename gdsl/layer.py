@@ -37,7 +37,7 @@ from gdsl.runtime.backend import BACKENDS, backend_for
 from gdsl.runtime.graph import Graph, graph_of
 from gdsl.runtime.offline import DEFAULT_TARGET, TARGETS
 from gdsl.runtime.rewire import rewire
-from gdsl.tracers import NotScriptable, check_tracers, refuse
+from gdsl.tracers import NotScriptable, check_tracers, refuse, run_as_it_is
 
 # What a copy of a layer makes anew.
 _OWN_CACHES = ("_lock", "_typed", "_known", "_saved_numbers", "_specialisations", "_runners", "_last")
@@ -341,6 +341,7 @@ class Layer(NotScriptable, nn.Module):
                 return None
         return tensors
 
+    @run_as_it_is
     def _first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any], facts: Any) -> Tensor | tuple[Tensor, ...]:
         """Check everything, and remember what a call with tensors like these needs not check again."""
         check_tracers((*args, *kwargs.values()))
@@ -359,6 +360,7 @@ class Layer(NotScriptable, nn.Module):
             self._remember(facts, key, typed, tensors, args, bound.graph, dtype, device)
         return self._finish(typed, key, tensors, graph, dtype, device, bound.batch, num_graphs)
 
+    @run_as_it_is
     def _finish(
         self,
         typed: TypedProgram,

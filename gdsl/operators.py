@@ -38,6 +38,7 @@ from gdsl.runtime.execute import storage_of
 from gdsl.runtime.graph import Graph, Rewired, graph_of
 from gdsl.runtime.neighbors import knn_graph
 from gdsl.runtime.transforms import by_row
+from gdsl.tracers import run_as_it_is
 
 DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
 
@@ -394,6 +395,8 @@ _OPERATORS: dict[str, tuple[str, Any, Any]] = {
 }
 for _name, (_signature, _kernel, _fake) in _OPERATORS.items():
     _library.define(_name + _signature)
-    _library.impl(_name, _kernel, "CompositeExplicitAutograd")
+    _library.impl(_name, run_as_it_is(_kernel), "CompositeExplicitAutograd")
     torch.library.register_fake(f"gdsl::{_name}", _fake, lib=_library)
-torch.library.register_autograd("gdsl::run", _backward, setup_context=_setup, lib=_library)
+torch.library.register_autograd(
+    "gdsl::run", run_as_it_is(_backward), setup_context=run_as_it_is(_setup), lib=_library
+)

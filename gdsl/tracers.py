@@ -3,15 +3,29 @@ make of it would give memory that nobody writes. They are refused before anythin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn, TypeVar
 
 import torch
+from torch._C._dynamo import eval_frame
 from torch.fx import Proxy
 
 from gdsl.errors import InputError
 
 _PROXY = torch._C._TorchDispatchModeKey.PROXY
+_SKIP = eval_frame._FrameExecStrategy(eval_frame._FrameAction.SKIP, eval_frame._FrameAction.SKIP)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def run_as_it_is(function: Function) -> Function:
+    """A function that torch.compile leaves alone, with all that it calls, where it meets it outside of what it traces.
+
+    Where it cannot trace a call it runs it, and tries its luck with the functions inside one by one. What it makes of
+    those that pass addresses to kernels writes to memory that is no longer there.
+    """
+    eval_frame.set_code_exec_strategy(function.__code__, _SKIP)
+    return function
 
 
 class NotScriptable:

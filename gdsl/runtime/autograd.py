@@ -26,7 +26,7 @@ from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower, may_read, saved_name
 from gdsl.runtime.execute import HALF, KernelPlan, ReferencePlan
 from gdsl.runtime.transforms import by_row, transforming, watched
-from gdsl.tracers import check_tracers
+from gdsl.tracers import check_tracers, run_as_it_is
 
 Mask = tuple[bool, ...]
 
@@ -47,6 +47,7 @@ class Runner:
         self._plain: KernelPlan | ReferencePlan | None = None
         self._differentiable: dict[Mask, Differentiable] = {}
 
+    @run_as_it_is
     def __call__(self, tensors: Sequence[Tensor], frame: Frame) -> tuple[Tensor, ...]:
         check_tracers()
         if transforming():

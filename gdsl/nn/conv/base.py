@@ -266,6 +266,7 @@ class Conv(NotScriptable, nn.Module):
             sources, targets = targets if sources is None else sources, sources if targets is None else targets
             seen: Any = traced.traced_graph(edge_index, *((targets, sources) if backwards else (sources, targets)))
             return (seen.reverse() if backwards else seen), None
+        check_tracers((edge_index,))
         if isinstance(edge_index, Tensor) and edge_index.layout is torch.strided:
             _check_edge_index(edge_index)
             # As torch_geometric has it: where one side has no features and no size, it is as large as the other.
