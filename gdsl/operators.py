@@ -270,6 +270,11 @@ def _run(
     return results
 
 
+def _run_batched(call: str, tensors: list[Tensor], *others: Any) -> list[Tensor]:
+    """Under torch's older vmap."""
+    return list(by_row(lambda rows: torch.ops.gdsl.run(call, list(rows), *others), tensors))
+
+
 def _run_fake(
     call: str, tensors: list[Tensor], edges: Tensor, sources: int, targets: int, batch: Tensor | None, graphs: int
 ) -> list[Tensor]:
@@ -317,12 +322,8 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     given = [values[n] for n in adjoint.program.inputs]
     again = _differentiable(adjoint.program, given) if torch.is_grad_enabled() else ()
     text = op.backward(present, wanted, again if True in again else ())
-
-    def pulled(tensors: Sequence[Tensor]) -> list[Tensor]:
-        found = torch.ops.gdsl.run(text, list(tensors), edges, ctx.sources, ctx.targets, batch, ctx.graphs)
-        return found[: len(adjoint.wrt)]
-
-    by_input = dict(zip(adjoint.wrt, by_row(pulled, given), strict=True))
+    found = torch.ops.gdsl.run(text, given, edges, ctx.sources, ctx.targets, batch, ctx.graphs)
+    by_input = dict(zip(adjoint.wrt, found, strict=False))
     return None, [by_input.get(n) for n in loads], None, None, None, None, None
 
 
@@ -397,6 +398,7 @@ for _name, (_signature, _kernel, _fake) in _OPERATORS.items():
     _library.define(_name + _signature)
     _library.impl(_name, run_as_it_is(_kernel), "CompositeExplicitAutograd")
     torch.library.register_fake(f"gdsl::{_name}", _fake, lib=_library)
+_library.impl("run", run_as_it_is(_run_batched), "Batched")
 torch.library.register_autograd(
     "gdsl::run", run_as_it_is(_backward), setup_context=run_as_it_is(_setup), lib=_library
 )
