@@ -184,7 +184,7 @@ class _Operator:
 
     def adjoint(self, present: Mask, wanted: Mask) -> Adjoint:
         """The adjoint for the gradients that arrived, by the inputs that are asked for."""
-        return self.owner.adjoint(present, wanted)[0]
+        return self.owner.adjoint(present, wanted).adjoint
 
     def backward(self, present: Mask, wanted: Mask, mask: Mask) -> str:
         """The operator that computes this adjoint, when it is itself to be differentiated by ``mask``."""
@@ -399,6 +399,4 @@ for _name, (_signature, _kernel, _fake) in _OPERATORS.items():
     _library.impl(_name, run_as_it_is(_kernel), "CompositeExplicitAutograd")
     torch.library.register_fake(f"gdsl::{_name}", _fake, lib=_library)
 _library.impl("run", run_as_it_is(_run_batched), "Batched")
-torch.library.register_autograd(
-    "gdsl::run", run_as_it_is(_backward), setup_context=run_as_it_is(_setup), lib=_library
-)
+torch.library.register_autograd("gdsl::run", run_as_it_is(_backward), setup_context=run_as_it_is(_setup), lib=_library)

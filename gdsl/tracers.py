@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, TypeVar
 
 import torch
+from torch._C import _get_tracing_state, _len_torch_dispatch_stack
 from torch._C._dynamo import eval_frame
 from torch.fx import Proxy
 
@@ -40,11 +41,16 @@ class NotScriptable:
         refuse("torch.jit.script")
 
 
+def recording() -> bool:
+    """Whether a tracer may be recording: what is quick to ask in each call."""
+    return _get_tracing_state() is not None or _len_torch_dispatch_stack() > 0
+
+
 def check_tracers(values: Iterable[Any] = ()) -> None:
     """Raises :class:`gdsl.InputError` where a tracer records that cannot follow a call; ``values`` are what it gets."""
-    if torch._C._get_tracing_state() is not None:
+    if _get_tracing_state() is not None:
         refuse("torch.jit.trace")
-    if torch._C._len_torch_dispatch_stack() and torch._C._get_dispatch_mode(_PROXY) is not None:
+    if _len_torch_dispatch_stack() and torch._C._get_dispatch_mode(_PROXY) is not None:
         refuse("make_fx")
     for value in values:
         check_proxy(value)

@@ -55,7 +55,7 @@ class Forms(Expressions):
         # Names of defaults of inputs that were not passed, and of what is made of them, and where they would live.
         self.stand_ins: dict[str, Domain] = {}
 
-    def stand_in(self, e: ast.Expression, value: Node) -> Domain | None:
+    def stand_in(self, e: ast.Tree, value: Node) -> Domain | None:
         """Where a value that is the same everywhere would live, were the optional inputs in it passed."""
         if value.domain is not Domain.GLOBAL:
             return None

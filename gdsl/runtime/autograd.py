@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ from gdsl.ir.types import Kind
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower, may_read, saved_name
 from gdsl.runtime.execute import HALF, KernelPlan, ReferencePlan
-from gdsl.runtime.transforms import by_row, transforming, watched
-from gdsl.tracers import check_tracers, run_as_it_is
+from gdsl.runtime.transforms import by_row, is_old_batch, transforming, watched
+from gdsl.tracers import check_tracers, recording, run_as_it_is
 
 Mask = tuple[bool, ...]
 
@@ -49,7 +50,8 @@ class Runner:
 
     @run_as_it_is
     def __call__(self, tensors: Sequence[Tensor], frame: Frame) -> tuple[Tensor, ...]:
-        check_tracers()
+        if recording():
+            check_tracers()
         if transforming():
             return self._transformed(tensors, frame)
         if torch.is_grad_enabled():
@@ -98,6 +100,20 @@ class Runner:
         return Runner(program, self.backend, self.dtype, self.index_dtype, self.options)
 
 
+@dataclass(frozen=True)
+class Pull:
+    """An adjoint ready to be called.
+
+    takes: for each of its inputs, the place among what the call has saved and the gradients of all outputs
+    gives: for each input of the program, the place of its gradient among the results; None where it has none
+    """
+
+    adjoint: Adjoint
+    runner: Runner
+    takes: tuple[int, ...]
+    gives: tuple[int | None, ...]
+
+
 class Differentiable:
     """A program with the inputs by which it is differentiated, and the values that it saves for that.
 
@@ -105,6 +121,7 @@ class Differentiable:
     reads:   places of the inputs that a backward may read: only they are kept until then, so that a user may write to
              the others, and to results, as to those of torch's own functions
     kept:    places among the outputs of the values that are saved
+    integers: places of the outputs that have no derivative
     """
 
     def __init__(self, runner: Runner, mask: Mask):
@@ -120,9 +137,10 @@ class Differentiable:
         self.reads = self.reads_of(mask)
         places = {node: k for k, node in enumerate(self.program.nodes)}  # the last, of those that are results, too
         self.kept = tuple(places[node] for node in self.saved)
+        self.integers = tuple(k for k, node in enumerate(self.program.nodes) if node.kind is not Kind.FLOAT)
         self.loads = (*(runner.inputs[k] for k in self.reads), *self.saved)
         self.forward = runner.compile(self.program, self.visible)
-        self._adjoints: dict[tuple[Mask, Mask], tuple[Adjoint, Runner]] = {}
+        self._adjoints: dict[tuple[Mask, Mask], Pull] = {}
         self._tangents: dict[Mask, Tangent] = {}
         self._lock = threading.Lock()
 
@@ -138,9 +156,9 @@ class Differentiable:
 
     def to_save(self, tensors: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Tensor]:
         """What the backward may read of a call's inputs and outputs."""
-        return [*(tensors[k] for k in self.reads), *(outputs[k] for k in self.kept)]
+        return [tensors[k] for k in self.reads] + [outputs[k] for k in self.kept]
 
-    def adjoint(self, present: Mask, wanted: Mask) -> tuple[Adjoint, Runner]:
+    def adjoint(self, present: Mask, wanted: Mask) -> Pull:
         """The adjoint for the output gradients that arrived and the input gradients that are asked for."""
         key = (present, wanted)
         found = self._adjoints.get(key)
@@ -152,8 +170,17 @@ class Differentiable:
                 outputs = [k for k, yes in enumerate(present) if yes]
                 saved = frozenset(self.saved)
                 adjoint = differentiate(self.program, wrt, outputs, saved, self.runner.options)
-                self._adjoints[key] = (adjoint, self.runner.sub(adjoint.program))
+                self._adjoints[key] = self._pull(adjoint)
             return self._adjoints[key]
+
+    def _pull(self, adjoint: Adjoint) -> Pull:
+        runner = self.runner.sub(adjoint.program)
+        places = {load: k for k, load in enumerate(self.loads)}
+        places |= {load: places[node] for node, load in adjoint.saved}
+        places |= {load: len(self.loads) + k for k, load in adjoint.grads}
+        found = {node: k for k, node in enumerate(adjoint.wrt)}
+        takes = tuple(places[node] for node in runner.inputs)
+        return Pull(adjoint, runner, takes, tuple(found.get(node) for node in self.runner.inputs))
 
     def tangent(self, given: Mask) -> Tangent:
         """The derivative of every real output along the inputs that ``given`` names."""
@@ -195,13 +222,12 @@ def _pull_back(ctx: Any, saved: Sequence[Tensor], grads: tuple[Tensor | None, ..
     """The gradients of a call's tensors from those of its outputs and from what the call saved."""
     owner: Differentiable = ctx.owner
     present = tuple([g is not None for g in grads])
-    adjoint, runner = owner.adjoint(present, tuple(ctx.needs_input_grad[2:]))
-    values: dict[Node, Any] = dict(zip(owner.loads, saved, strict=True))
-    values |= {load: values[node] for node, load in adjoint.saved}
-    values |= {load: grads[k] for k, load in adjoint.grads}
-    found = by_row(lambda tensors: runner(tensors, ctx.frame), [values[n] for n in runner.inputs])
-    by_input = dict(zip(adjoint.wrt, found, strict=True))
-    return (None, None, *(by_input.get(n) for n in owner.runner.inputs))
+    pull = owner.adjoint(present, ctx.needs_input_grad[2:])
+    runner, have = pull.runner, (*saved, *grads)
+    given: list[Any] = [have[k] for k in pull.takes]
+    batched = True in [is_old_batch(g) for g in grads if g is not None]
+    found = by_row(lambda rows: runner(rows, ctx.frame), given) if batched else runner(given, ctx.frame)
+    return (None, None, *[None if k is None else found[k] for k in pull.gives])
 
 
 class _Apply(torch.autograd.Function):
@@ -213,7 +239,8 @@ class _Apply(torch.autograd.Function):
         ctx.owner, ctx.frame = owner, frame
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*owner.to_save(tensors, outputs))
-        ctx.mark_non_differentiable(*(o for o in outputs if not o.is_floating_point()))
+        if owner.integers:
+            ctx.mark_non_differentiable(*[outputs[k] for k in owner.integers])
         return outputs
 
     @staticmethod
@@ -235,7 +262,7 @@ class _Transformed(torch.autograd.Function):
         ctx.save_for_backward(*ctx.owner.to_save(tensors, output))
         ctx.save_for_forward(*tensors)
         ctx.like = [(o.shape, o.dtype) if o.is_floating_point() else None for o in output]
-        ctx.mark_non_differentiable(*(o for o in output if not o.is_floating_point()))
+        ctx.mark_non_differentiable(*(output[k] for k in ctx.owner.integers))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
