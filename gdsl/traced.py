@@ -209,7 +209,8 @@ def run(
     methods = [method for method, _ in transforms]
     if uses_seed:
         # As torch.randint draws it, for which a compiler has a generator of its own.
-        values["seed"] = torch.empty((), dtype=torch.int64, device=edges.device).random_(2**62)
+        room = torch.empty((), dtype=torch.int64, device=edges.device)
+        values["seed"] = torch.ops.aten.random.to(room, 2**62)
     results: list[Tensor] = []
     for number, (names, outputs, module, result, (kind, end)) in enumerate(parts):
         given = [values[n] if n in values else calls.lower(_state(owner, n)) for n in names]

@@ -124,7 +124,7 @@ def test_dropout_masks_are_those_without_a_compiler(layer: str, compiler: str) -
     """Inductor draws torch.randint's numbers by itself."""
     made = gdsl.compile(DROPOUT, d=4) if layer == "text" else gdsl.nn.GATConv(4, 4, dropout=0.5)
     torch._dynamo.reset()
-    compiled = torch.compile(made, backend=compiler)
+    compiled = torch.compile(made, backend=compiler, fullgraph=True)
 
     def two(call: Callable[..., Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         torch.manual_seed(1)
@@ -134,3 +134,10 @@ def test_dropout_masks_are_those_without_a_compiler(layer: str, compiler: str) -
     assert not torch.equal(wanted[0], wanted[1])
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_two_layers_in_one_compiled_call_draw_apart() -> None:
+    made = Model(gdsl.compile("layer L(d) { node x[d] update y = dropout(x, 0.5) }", d=4))
+    torch._dynamo.reset()
+    first, second = torch.compile(lambda x: (made(x, EDGES), made(x, EDGES)), backend="aot_eager", fullgraph=True)(X)
+    assert not torch.equal(first, second)
