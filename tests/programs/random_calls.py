@@ -88,7 +88,8 @@ def calls(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Call:
         results.append(f"{some(wide[3:])} @ m")
     kinds = tuple((name, some(list(KINDS))) for name in INPUTS)
     same = tuple(pair for pair in [("z", "x")] if draw(st.booleans()))
-    hidden = [("input", name) for name, kind in kinds if kind == "hidden"]
+    made = dict(kinds)
+    hidden = [("input", name) for name in made if made[dict(same).get(name, name)] == "hidden"]
     writes = [None, *hidden, *(("output", k) for k in range(len(results)))]
     weights = tuple(draw(st.sampled_from([1.0, 0.0, 10.0])) for _ in results)
     asked = [name for name, kind in kinds if kind != "detached"]
