@@ -152,7 +152,7 @@ UNREAD = {
     "node x[d] node z[d] update y = x + 2 * z": {"x", "z"},
     "node x[d] node z[d] aggregate a = mean(x[j]) update y = tanh(a) + z": {"x", "z"},
     "param p[d, o] ~ normal node x[d] aggregate a = sum(x[j]) update y = a @ p": {"x"},
-    "node x[d] aggregate a = max(x[j]) update y = a": {"x"},
+    "node x[d] aggregate a = max(x[j]) update y = a": set(),
 }
 
 
