@@ -26,6 +26,7 @@ from gdsl.errors import GdslError
 from gdsl.layer import Layer
 from gdsl.passes.options import Options
 from gdsl.runtime import cache
+from gdsl.runtime.backend import backend_for
 
 # Two ways to compute the same number in float64 differ by the order of their sums.
 SAME = 1e-9
@@ -139,7 +140,9 @@ class _Subject:
         found = [*inputs.values(), *(state[name] for name in self.parameters)]
         self.values = tuple(v.detach().to(torch.float64).clone().requires_grad_() for v in found)
         self.output_names, self.shapes = self._outputs(layer)
-        self.backend = self._own_backend(layer)
+        tensors = [*self.values, *(v for v in self.rest.values() if isinstance(v, Tensor))]
+        self.others = other_backends(layer.backend, tensors[0].device if tensors else torch.device("cpu"))
+        self.backend = next(iter(self.others), "torch") if layer.backend == "auto" else layer.backend
         self.random = torch.Generator().manual_seed(0)
 
     def _outputs(self, layer: Layer) -> tuple[tuple[str, ...], tuple[torch.Size, ...]]:
@@ -149,16 +152,6 @@ class _Subject:
         names = [name for name, _ in self.layer.program.outputs]
         kept = [(n, r.shape) for n, r in zip(names, results, strict=True) if r.is_floating_point()]
         return tuple(n for n, _ in kept), tuple(shape for _, shape in kept)
-
-    def _own_backend(self, layer: Layer) -> str:
-        if layer.backend != "auto":
-            return layer.backend
-        return "cpp" if "cpp" in self.other_backends() else "torch"
-
-    def other_backends(self) -> tuple[str, ...]:
-        """Those besides the reference that run here, on the device of the data."""
-        on_cpu = all(v.device.type == "cpu" for v in self.values)
-        return ("cpp",) if on_cpu and cache.find_compiler() is not None else ()
 
     def call(self, backend: str, values: Sequence[Tensor], optimise: bool = True) -> tuple[Tensor, ...]:
         """The layer's results on a backend."""
@@ -190,6 +183,13 @@ class _Subject:
         return torch.randn(like.shape, generator=self.random, dtype=torch.float64).to(like.device)
 
 
+def other_backends(asked: str, device: torch.device) -> tuple[str, ...]:
+    """Those besides the reference that run here on the device of the data: what "auto" takes there, and the layer's."""
+    by_itself = device.type != "cpu" or cache.find_compiler() is not None
+    auto = backend_for("auto", torch.float64, device) if by_itself else "torch"
+    return tuple(dict.fromkeys(b for b in (auto, asked) if b not in ("auto", "torch")))
+
+
 def _double(layer: Layer) -> Layer:
     """A copy in float64 and evaluation mode, with parameters of its own."""
     twin = copy.deepcopy(layer).double().eval()
@@ -211,7 +211,7 @@ def _gradients(y: Tensor, wrt: Sequence[Tensor], u: Tensor, again: bool = False)
 def _compare(subject: _Subject) -> Iterator[CheckRow]:
     """Each backend, and the unoptimised program, against the optimised one on the reference."""
     expected = _measure(subject, "torch")
-    ways = [(f"{backend} as torch", backend, True) for backend in subject.other_backends()]
+    ways = [(f"{backend} as torch", backend, True) for backend in subject.others]
     for title, backend, optimise in [*ways, ("optimised as unoptimised", "torch", False)]:
         found = _measure(subject, backend, optimise)
         for name, value in expected.items():

@@ -37,6 +37,7 @@ from gdsl.runtime.backend import BACKENDS, backend_for
 from gdsl.runtime.graph import Graph, graph_of
 from gdsl.runtime.offline import DEFAULT_TARGET, TARGETS
 from gdsl.runtime.rewire import rewire
+from gdsl.tracers import NotScriptable, check_tracers, refuse, run_as_it_is
 
 # What a copy of a layer makes anew.
 _OWN_CACHES = ("_lock", "_typed", "_known", "_saved_numbers", "_specialisations", "_runners", "_last")
@@ -83,7 +84,7 @@ class Known:
     device: torch.device
 
 
-class Layer(nn.Module):
+class Layer(NotScriptable, nn.Module):
     """A layer written in the gdsl language. Made by :func:`gdsl.compile`, or by calling what ``gdsl.define`` gives.
 
     Arguments of the program and the torch modules that it declares are keyword or positional arguments: those
@@ -340,8 +341,10 @@ class Layer(nn.Module):
                 return None
         return tensors
 
+    @run_as_it_is
     def _first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any], facts: Any) -> Tensor | tuple[Tensor, ...]:
         """Check everything, and remember what a call with tensors like these needs not check again."""
+        check_tracers((*args, *kwargs.values()))
         bound = calls.bind(self.signature, args, kwargs, self.signature.batched)
         optional = (i.name for i in self.signature.inputs if i.optional)
         present = frozenset(name for name in optional if bound.values.get(name) is not None)
@@ -357,6 +360,7 @@ class Layer(nn.Module):
             self._remember(facts, key, typed, tensors, args, bound.graph, dtype, device)
         return self._finish(typed, key, tensors, graph, dtype, device, bound.batch, num_graphs)
 
+    @run_as_it_is
     def _finish(
         self,
         typed: TypedProgram,
@@ -383,6 +387,8 @@ class Layer(nn.Module):
 
     def _facts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What a plain call's arguments are, but for the values of integers; None for other calls."""
+        if type(args) is not tuple:
+            refuse("torch.fx.symbolic_trace")
         if kwargs or self.signature.builds_graph:
             return None
         found: list[Any] = [self.training, self._module_states()]
@@ -658,6 +664,11 @@ class Layer(nn.Module):
     def extra_repr(self) -> str:
         shown = [f"{k}={v!r}" for k, v in self.arguments.items()]
         return ", ".join(shown)
+
+    def __dir__(self) -> list[str]:
+        """Without what cannot be told before a call, for tools that look at all that a module has."""
+        unknown = self._last is None and any(name not in self.free_sizes for name in self.signature.free_dims)
+        return [name for name in super().__dir__() if not (unknown and name in ("kernels", "program"))]
 
     def _get_name(self) -> str:
         return self.definition.name

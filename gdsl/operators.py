@@ -16,7 +16,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,12 +31,14 @@ from gdsl.ir.serialise import fields, from_data, items, to_data
 from gdsl.ir.types import Domain, Kind, Type
 from gdsl.ir.verify import BOOL, EDGE_END, MOST, Value, number, one_of, shown
 from gdsl.passes.options import CHOICES, Options
-from gdsl.passes.pipeline import lower
-from gdsl.runtime.autograd import Runner
+from gdsl.passes.pipeline import Adjoint, lower
+from gdsl.runtime.autograd import Differentiable, Mask, Runner
 from gdsl.runtime.backend import BACKENDS, backend_for
 from gdsl.runtime.execute import storage_of
 from gdsl.runtime.graph import Graph, Rewired, graph_of
 from gdsl.runtime.neighbors import knn_graph
+from gdsl.runtime.transforms import by_row
+from gdsl.tracers import run_as_it_is
 
 DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
 
@@ -56,7 +58,7 @@ class Call:
     graph: tuple[str, ...] = ()
     requires: tuple[tuple[str, int], ...] = ()
     choices: tuple[tuple[str, str], ...] = ()
-    mask: tuple[bool, ...] = ()
+    mask: Mask = ()
 
     def text(self) -> str:
         """For :func:`call_of`."""
@@ -128,7 +130,8 @@ class _Operator:
         self.dtype = DTYPES[call.dtype]
         self.options = Options(choices=call.choices)
         self._runners: dict[Any, Runner] = {}
-        self._adjoints: dict[Any, tuple[Any, str]] = {}
+        self._reads: dict[Mask, tuple[int, ...]] = {}
+        self._backward: dict[tuple[Mask, Mask, Mask], str] = {}
 
     def runner(self, backend: str, index: torch.dtype) -> Runner:
         """One for each backend and index dtype."""
@@ -145,12 +148,22 @@ class _Operator:
     @functools.cached_property
     def whole(self) -> Program:
         """The program with what its backward pass reads among the outputs."""
-        runner = self.runner("torch", torch.int32)
-        return runner.differentiable(self.call.mask).program if any(self.call.mask) else self.call.program
+        return self.owner.program if any(self.call.mask) else self.call.program
 
     @functools.cached_property
-    def saved(self) -> tuple[Node, ...]:
-        return self.whole.nodes[len(self.call.program.outputs) :]
+    def owner(self) -> Differentiable:
+        """The program as it is differentiated: with nothing saved where none of that was foreseen."""
+        mask, program = self.call.mask, self.call.program
+        if any(mask):
+            return self.runner("torch", torch.int32).differentiable(mask)
+        plain = Runner(program, "torch", self.dtype, torch.int32, replace(self.options, save=False))
+        return plain.differentiable(tuple(n.kind is Kind.FLOAT for n in program.inputs))
+
+    def reads(self, wanted: Mask) -> tuple[int, ...]:
+        """The places of the inputs that a backward by these of them may read."""
+        if wanted not in self._reads:
+            self._reads[wanted] = self.owner.reads_of(wanted)
+        return self._reads[wanted]
 
     @functools.cached_property
     def kernel_dtypes(self) -> tuple[torch.dtype, ...]:
@@ -169,16 +182,17 @@ class _Operator:
         kinds = {Kind.FLOAT: self.dtype, Kind.INT: torch.int64, Kind.BOOL: torch.bool}
         return tuple(kinds[n.kind] for n in self.whole.nodes)
 
-    def adjoint(self, present: tuple[bool, ...], wanted: tuple[bool, ...]) -> tuple[Any, str]:
-        """The adjoint for the gradients that arrived, and the operator that computes it."""
-        key = (present, wanted)
-        if key not in self._adjoints:
-            owner = self.runner("torch", torch.int32).differentiable(self.call.mask or wanted)
-            adjoint, _ = owner.adjoint(present, wanted)
-            call = self.call
-            text = Call(adjoint.program, call.dtype, call.backend, call.graph, (), call.choices).text()
-            self._adjoints[key] = (adjoint, text)
-        return self._adjoints[key]
+    def adjoint(self, present: Mask, wanted: Mask) -> Adjoint:
+        """The adjoint for the gradients that arrived, by the inputs that are asked for."""
+        return self.owner.adjoint(present, wanted).adjoint
+
+    def backward(self, present: Mask, wanted: Mask, mask: Mask) -> str:
+        """The operator that computes this adjoint, when it is itself to be differentiated by ``mask``."""
+        key = (present, wanted, mask)
+        if key not in self._backward:
+            call, program = self.call, self.adjoint(present, wanted).program
+            self._backward[key] = Call(program, call.dtype, call.backend, call.graph, (), call.choices, mask).text()
+        return self._backward[key]
 
 
 def _rows(domain: Domain, sources: Any, targets: Any, edges: Any, graphs: Any) -> Any:
@@ -256,6 +270,11 @@ def _run(
     return results
 
 
+def _run_batched(call: str, tensors: list[Tensor], *others: Any) -> list[Tensor]:
+    """Under torch's older vmap."""
+    return list(by_row(lambda rows: torch.ops.gdsl.run(call, list(rows), *others), tensors))
+
+
 def _run_fake(
     call: str, tensors: list[Tensor], edges: Tensor, sources: int, targets: int, batch: Tensor | None, graphs: int
 ) -> list[Tensor]:
@@ -282,9 +301,11 @@ def _run_fake(
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     ctx.call, tensors, edges, ctx.sources, ctx.targets, batch, ctx.graphs = inputs
     ctx.set_materialize_grads(False)
-    first = len(call_of(ctx.call).call.program.outputs)
+    op = call_of(ctx.call)
     ctx.has_batch = batch is not None
-    ctx.save_for_backward(edges, *([batch] if ctx.has_batch else []), *tensors, *output[first:])
+    ctx.reads = op.reads(_differentiable(op.call.program, tensors))
+    kept = [output[k] for k in op.owner.kept]
+    ctx.save_for_backward(edges, *([batch] if ctx.has_batch else []), *(tensors[k] for k in ctx.reads), *kept)
 
 
 def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
@@ -294,15 +315,21 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     loads = op.call.program.inputs
     present = tuple(g is not None and n.kind is Kind.FLOAT for g, n in zip(grads, op.whole.nodes, strict=True))
     wanted = tuple(ctx.needs_input_grad[1])
-    adjoint, text = op.adjoint(present, wanted)
-    values: dict[Node, Tensor] = dict(zip(loads, rest, strict=False))
-    kept = dict(zip(op.saved, rest[len(loads) :], strict=True))
-    values |= {load: kept[node] for node, load in adjoint.saved}
+    adjoint = op.adjoint(present, wanted)
+    values: dict[Node, Any] = dict(zip((*(loads[k] for k in ctx.reads), *op.owner.saved), rest, strict=True))
+    values |= {load: values[node] for node, load in adjoint.saved}
     values |= {load: grads[k] for k, load in adjoint.grads}
     given = [values[n] for n in adjoint.program.inputs]
+    again = _differentiable(adjoint.program, given) if torch.is_grad_enabled() else ()
+    text = op.backward(present, wanted, again if True in again else ())
     found = torch.ops.gdsl.run(text, given, edges, ctx.sources, ctx.targets, batch, ctx.graphs)
     by_input = dict(zip(adjoint.wrt, found, strict=False))
     return None, [by_input.get(n) for n in loads], None, None, None, None, None
+
+
+def _differentiable(program: Program, tensors: Sequence[Tensor]) -> Mask:
+    """By which of its inputs a program is differentiated."""
+    return tuple(n.kind is Kind.FLOAT and t.requires_grad for n, t in zip(program.inputs, tensors, strict=True))
 
 
 def _rewired(method: str, edges: Tensor, sources: int, targets: int) -> list[Tensor]:
@@ -369,6 +396,7 @@ _OPERATORS: dict[str, tuple[str, Any, Any]] = {
 }
 for _name, (_signature, _kernel, _fake) in _OPERATORS.items():
     _library.define(_name + _signature)
-    _library.impl(_name, _kernel, "CompositeExplicitAutograd")
+    _library.impl(_name, run_as_it_is(_kernel), "CompositeExplicitAutograd")
     torch.library.register_fake(f"gdsl::{_name}", _fake, lib=_library)
-torch.library.register_autograd("gdsl::run", _backward, setup_context=_setup, lib=_library)
+_library.impl("run", run_as_it_is(_run_batched), "Batched")
+torch.library.register_autograd("gdsl::run", run_as_it_is(_backward), setup_context=run_as_it_is(_setup), lib=_library)

@@ -208,7 +208,9 @@ def run(
                 values[name] = _rewire(method, edges, sizes, name, values[name], dict(fills), default)
     methods = [method for method, _ in transforms]
     if uses_seed:
-        values["seed"] = torch.randint(2**62, (), dtype=torch.int64, device=edges.device)
+        # As torch.randint draws it, for which a compiler has a generator of its own.
+        room = torch.empty((), dtype=torch.int64, device=edges.device)
+        values["seed"] = torch.ops.aten.random.to(room, 2**62)
     results: list[Tensor] = []
     for number, (names, outputs, module, result, (kind, end)) in enumerate(parts):
         given = [values[n] if n in values else calls.lower(_state(owner, n)) for n in names]

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import gdsl
-from gdsl.checking import CheckReport
+from gdsl.checking import CheckReport, other_backends
 from gdsl.ir.ops import ELEMENTWISE
-from gdsl.runtime import cache, execute
+from gdsl.runtime import backend, cache, execute
+from gdsl.runtime.triton import interpreted
 
 NODES, EDGES = 5, 9
 
@@ -302,3 +303,23 @@ def test_mistakes_of_the_call_are_raised() -> None:
         conv.check(torch.randn(NODES, 4), edges())
     with pytest.raises(gdsl.InputError, match="is missing"):
         conv.check(torch.randn(NODES, 3))
+
+
+def test_the_backend_that_auto_takes_on_a_gpu_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the reference with itself."""
+    monkeypatch.setattr(backend, "_has_triton", lambda: True)
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert other_backends("auto", gpu) == ("triton",)
+    assert other_backends("torch", gpu) == ("triton",)
+    monkeypatch.setattr(cache, "find_compiler", lambda: "g++")
+    assert other_backends("auto", cpu) == ("cpp",)
+    assert other_backends("triton", cpu) == ("cpp", "triton")
+    monkeypatch.setattr(cache, "find_compiler", lambda: None)
+    assert other_backends("auto", cpu) == ()
+
+
+@pytest.mark.skipif(not interpreted(), reason="Triton runs on no CPU here")
+def test_the_backend_of_the_layer_is_compared() -> None:
+    report = gdsl.compile(MEAN, d=2, backend="triton").check(torch.randn(NODES, 2), edges())
+    assert report
+    assert "triton as torch: result y" in [row.name for row in report.rows]

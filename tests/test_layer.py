@@ -892,3 +892,41 @@ def test_the_only_place_of_a_parameter() -> None:
         assert torch.equal(y, 2 * x)
         y.sum().backward()
         assert torch.allclose(layer.t.grad, x.sum().reshape(1))
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes"),
+    [
+        ("node x[d] node z[d] = 0.5 return z, x", [(3, 2), (3, 2)]),
+        ("node x[d] node z = 0.5 a = 2 * z return a, z + 1, x", [(3,), (3,), (3, 2)]),
+        ("node x[d] node z = 0.5 m = z[j] return m, x", [(4,), (3, 2)]),
+        ("node x[d] edge w[d] = 1 return w, x", [(4, 2), (3, 2)]),
+        ("node x[d] graph c = 2 pool p = sum(x) return c, p", [(1,), (1, 2)]),
+        ("source x[d] target z[d] = 0.5 update y = z return z, y", [(5, 2), (5, 2)]),
+        ("source x[d] = 3 target z[d] return x, z", [(3, 2), (5, 2)]),
+    ],
+)
+@pytest.mark.parametrize("backend", ["torch", "cpp"])
+def test_a_default_that_is_returned_has_its_rows(text: str, shapes: list[tuple[int, ...]], backend: str) -> None:
+    """The shape of a result does not depend on whether an input was passed."""
+    made = gdsl.compile(f"layer L(d) {{ {text} }}", d=2, backend=backend)
+    edge_index = torch.tensor([[0, 1, 2, 0], [1, 2, 0, 2]])
+    bipartite = "source" in text
+    sources, targets = (3, 5) if bipartite else (3, 3)
+    rows = {"node": 3, "source": sources, "target": targets, "edge": 4, "graph": 1}
+    inputs = {i.name: torch.rand(rows[i.domain], *(2,) * i.rank) for i in made.signature.inputs if not i.optional}
+    graph = gdsl.Graph(edge_index, (sources, targets) if bipartite else 3)
+    results = made(**inputs, graph=graph)
+    assert [tuple(r.shape) for r in results] == shapes
+    every = {i.name: torch.rand(rows[i.domain], *(2,) * i.rank) for i in made.signature.inputs}
+    passed = made(**every, graph=graph)
+    assert [tuple(r.shape) for r in passed] == shapes
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpp"])
+def test_dropout_of_a_default_of_nodes_is_drawn_for_each_node(backend: str) -> None:
+    made = gdsl.compile("layer L(d) { node x[d] node z = 1 update y = x * dropout(z, 0.5) }", d=2, backend=backend)
+    torch.manual_seed(0)
+    y = made(torch.ones(200, 2), torch.zeros(2, 0, dtype=torch.long))
+    assert set(y[:, 0].tolist()) == {0.0, 2.0}
+    assert torch.equal(y[:, 0], y[:, 1])

@@ -66,8 +66,8 @@ def run(outputs: Sequence[Node], tensors: Mapping[Node, Tensor], frame: Frame) -
 
 def full(value: Tensor, type: Type, frame: Frame) -> Tensor:
     """The tensor with its broadcast rows and dims written out."""
-    rows = () if type.domain is Domain.GLOBAL else (frame.rows(type.domain),)
-    return value.expand((*rows, *type.shape)).contiguous()
+    shape = type.shape if type.domain is Domain.GLOBAL else (frame.rows(type.domain), *type.shape)
+    return value if value.shape == shape and value.is_contiguous() else value.expand(shape).contiguous()
 
 
 def align(value: Tensor, have: Type, want: Type) -> Tensor:

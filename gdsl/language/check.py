@@ -111,7 +111,6 @@ class Checker:
         self.declarations: list[Declaration] = []
         self.declared: dict[str, ast.Span] = {}
         # Names for values that are the same on every edge only because an optional input was not passed.
-        self.stand_ins: set[str] = set()
         self.transforms: list[GraphTransform] = []
         self.rules: list[Rule] = []
         self.names: dict[Node, str] = {}
@@ -347,15 +346,14 @@ class Checker:
             return build.load(s.name, type, "input")
         if default is None:
             return Absent(s.name)
-        if type.domain is Domain.EDGE:
-            self.stand_ins.add(s.name)
+        if type.domain is not Domain.GLOBAL:
+            self.forms.stand_ins[s.name] = type.domain
         return build.const(default, type.dims)
 
-    def _on_edges(self, e: ast.Expression, value: Node) -> bool:
-        """Whether a value that is the same everywhere would live on edges, were the optional inputs in it passed."""
-        return value.domain is Domain.GLOBAL and any(
-            isinstance(t, ast.Name) and t.id in self.stand_ins for t in ast.walk(e)
-        )
+    def _spread(self, e: ast.Expression, value: Node) -> Node:
+        """A result where it would live, were the optional inputs in it passed."""
+        where = self.forms.stand_in(e, value)
+        return value if where is None else build.spread(value, where)
 
     def _constant(self, s: ast.Constant) -> None:
         value = self.forms.value(s.value)
@@ -473,7 +471,10 @@ class Checker:
                 )
             )
             self.call_it(value, s.name)
-            (self.stand_ins.add if self._on_edges(s.value, value) else self.stand_ins.discard)(s.name)
+            where = self.forms.stand_in(s.value, value)
+            self.forms.stand_ins.pop(s.name, None)
+            if where is not None:
+                self.forms.stand_ins[s.name] = where
             if s.kind in ("update", "pool"):
                 self.result_rule = (s.name, value)
         elif not is_constant(value):
@@ -589,7 +590,7 @@ class Checker:
         for k, e in enumerate(s.values):
             name = e.id if isinstance(e, ast.Name) else f"out{k + 1}"
             value = self.forms.node(e)
-            results.append((name, build.spread(value, Domain.EDGE) if self._on_edges(e, value) else value))
+            results.append((name, self._spread(e, value)))
             if not isinstance(e, ast.Name):
                 self.call_it(results[-1][1], name)
         if self.results is None:

@@ -52,6 +52,18 @@ class Forms(Expressions):
         self.calls = 0
         self.requires: list[Requirement] = []
         self.module_params: dict[str, modules.ModuleParam] = {}
+        # Names of defaults of inputs that were not passed, and of what is made of them, and where they would live.
+        self.stand_ins: dict[str, Domain] = {}
+
+    def stand_in(self, e: ast.Tree, value: Node) -> Domain | None:
+        """Where a value that is the same everywhere would live, were the optional inputs in it passed."""
+        if value.domain is not Domain.GLOBAL:
+            return None
+        found = [self.stand_ins[t.id] for t in ast.walk(e) if isinstance(t, ast.Name) and t.id in self.stand_ins]
+        ends = [t.indices[0] for t in ast.walk(e) if isinstance(t, ast.Subscript) and t.indices]
+        if found and any(isinstance(end, ast.Name) and end.id in ("i", "j") for end in ends):
+            return Domain.EDGE
+        return Domain.EDGE if Domain.EDGE in found else next(iter(found), None)
 
     def is_function(self, name: str) -> bool:
         return name in FUNCTIONS or name in SPECIAL or name in SEGMENT_REDUCERS or name in ORDERED_REDUCERS
@@ -463,15 +475,19 @@ class Forms(Expressions):
         x, p = self.node(text), self.number(rate, "the dropout rate")
         if not 0.0 <= p <= 1.0:
             raise Mistake(f"a dropout rate is between 0 and 1, not {p}", rate.span)
-        return self.drop(x, p)
+        return self.drop(x, p, self.stand_in(text, x))
 
-    def drop(self, x: Node, p: float) -> Node:
-        """x, with each number 0 with probability p and scaled up otherwise, in training."""
+    def drop(self, x: Node, p: float, where: Domain | None = None) -> Node:
+        """x, with each number 0 with probability p and scaled up otherwise, in training.
+
+        where: of the default of an input that was not passed
+        """
         if not self.training or p == 0:
             return x
         x = build.to_float(x)
         if x.domain is Domain.GLOBAL and not any(n.op == "load" for n in walk([x])):
-            x = build.spread(x, Domain.EDGE)  # the default of an edge input that was not passed
+            where = where or Domain.EDGE
+        x = x if where is None else build.spread(x, where)
         if p == 1:
             return x * 0.0
         self.uses_seed = True

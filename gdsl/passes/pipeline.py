@@ -73,22 +73,8 @@ def differentiate(
 
     ``keep`` names the nodes that may be read from the forward pass; None lets :func:`worth_saving` choose.
     """
-    grads = tuple((k, _grad_load(program, k)) for k in outputs)
-    seeds: dict[Node, Node] = {}
-    for k, load in grads:
-        node = program.nodes[k]
-        seeds[node] = load if node not in seeds else seeds[node] + load
-    on_the_way: dict[Node, Node] = {}
-    found = gradients(seeds, wrt, on_the_way, "first" if options.choice("ties") == "first" else "split")
-    pairs = [(x, g) for x, g in zip(wrt, found, strict=True) if g is not None]
-    raw = [g for _, g in pairs]
-    candidates = _worth_reading(program, raw, keep, options) if options.save else []
-    # A product of matrices may be stored half as wide, as the user's own values; a statistic is not.
-    swap = {
-        node: build.load(saved_name(program, k), node.type, "product" if node.op == "contract" else "saved")
-        for k, node in enumerate(candidates)
-    }
-    mapping = substitute(raw, swap)
+    grads, pairs, swap, on_the_way = _gradients(program, wrt, outputs, keep, options)
+    mapping = substitute([g for _, g in pairs], swap)
     names = {**program.names, **{mapping[n]: name for n, name in program.names.items() if n in mapping}}
     for node, gradient in on_the_way.items():
         name = program.names.get(node) or (node.attr("name") if node.op == "load" else None)
@@ -104,6 +90,39 @@ def differentiate(
     return Adjoint(adjoint, tuple(x for x, _ in pairs), saved, tuple(g for g in grads if g[1] in used))
 
 
+def may_read(program: Program, wrt: Sequence[Node], keep: frozenset[Node], options: Options) -> frozenset[Node]:
+    """The inputs of a program that an adjoint of it may read: by any of ``wrt``, for gradients of any outputs.
+
+    Before they are rewritten, the gradients by fewer inputs and of fewer outputs are parts of those by all and of all,
+    and no rewrite reads what was not read before.
+    """
+    _, pairs, swap, _ = _gradients(program, wrt, range(len(program.outputs)), keep, options)
+    mapping = substitute([g for _, g in pairs], swap)
+    return frozenset(program.inputs).intersection(walk([mapping[g] for _, g in pairs]))
+
+
+def _gradients(
+    program: Program, wrt: Sequence[Node], outputs: Sequence[int], keep: frozenset[Node] | None, options: Options
+) -> tuple[tuple[tuple[int, Node], ...], list[tuple[Node, Node]], dict[Node, Node], dict[Node, Node]]:
+    """The loads of the gradients of outputs, the gradient by each input that has one, the load that stands for each
+    value that is read from the forward pass, and the gradients of what lies between. Nothing is rewritten yet."""
+    grads = tuple((k, _grad_load(program, k)) for k in outputs if program.nodes[k].kind is Kind.FLOAT)
+    seeds: dict[Node, Node] = {}
+    for k, load in grads:
+        node = program.nodes[k]
+        seeds[node] = load if node not in seeds else seeds[node] + load
+    on_the_way: dict[Node, Node] = {}
+    found = gradients(seeds, wrt, on_the_way, "first" if options.choice("ties") == "first" else "split")
+    pairs = [(x, g) for x, g in zip(wrt, found, strict=True) if g is not None]
+    candidates = _worth_reading(program, [g for _, g in pairs], keep, options) if options.save else []
+    # A product of matrices may be stored half as wide, as the user's own values; a statistic is not.
+    swap = {
+        node: build.load(saved_name(program, k), node.type, "product" if node.op == "contract" else "saved")
+        for k, node in enumerate(candidates)
+    }
+    return grads, pairs, swap, on_the_way
+
+
 def saved_name(program: Program, k: int) -> str:
     """A name that no load of the program has: an adjoint of an adjoint saves values of its own."""
     order = program.name.count("_backward")
@@ -111,8 +130,10 @@ def saved_name(program: Program, k: int) -> str:
 
 
 def _grad_load(program: Program, k: int) -> Node:
+    """Outputs of one name have gradients of their own: no name starts with a digit."""
     name, node = program.outputs[k]
-    return build.load(f"d_{name}", node.type, "grad")
+    taken = any(name == other for other, _ in program.outputs[:k])
+    return build.load(f"d_{k}_{name}" if taken else f"d_{name}", node.type, "grad")
 
 
 def _worth_reading(program: Program, raw: Sequence[Node], keep: frozenset[Node] | None, options: Options) -> list[Node]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,9 +24,10 @@ from gdsl.ir.node import Node
 from gdsl.ir.program import Program
 from gdsl.ir.types import Kind
 from gdsl.passes.options import Options
-from gdsl.passes.pipeline import Adjoint, differentiate, lower, saved_name
-from gdsl.runtime.execute import KernelPlan, ReferencePlan
-from gdsl.runtime.transforms import transforming, watched
+from gdsl.passes.pipeline import Adjoint, differentiate, lower, may_read, saved_name
+from gdsl.runtime.execute import HALF, KernelPlan, ReferencePlan
+from gdsl.runtime.transforms import by_row, is_old_batch, transforming, watched
+from gdsl.tracers import check_tracers, recording, run_as_it_is
 
 Mask = tuple[bool, ...]
 
@@ -44,9 +46,12 @@ class Runner:
         self._real = [n.kind is Kind.FLOAT for n in self.inputs]
         self._lock = threading.RLock()
         self._plain: KernelPlan | ReferencePlan | None = None
-        self._differentiable: dict[Mask, _Differentiable] = {}
+        self._differentiable: dict[Mask, Differentiable] = {}
 
+    @run_as_it_is
     def __call__(self, tensors: Sequence[Tensor], frame: Frame) -> tuple[Tensor, ...]:
+        if recording():
+            check_tracers()
         if transforming():
             return self._transformed(tensors, frame)
         if torch.is_grad_enabled():
@@ -75,13 +80,13 @@ class Runner:
                 self._plain = self.compile(self.program, len(self.program.outputs))
             return self._plain
 
-    def differentiable(self, mask: Mask) -> _Differentiable:
+    def differentiable(self, mask: Mask) -> Differentiable:
         found = self._differentiable.get(mask)
         if found is not None:
             return found
         with self._lock:
             if mask not in self._differentiable:
-                self._differentiable[mask] = _Differentiable(self, mask)
+                self._differentiable[mask] = Differentiable(self, mask)
             return self._differentiable[mask]
 
     def compile(self, program: Program, visible: int) -> KernelPlan | ReferencePlan:
@@ -95,28 +100,65 @@ class Runner:
         return Runner(program, self.backend, self.dtype, self.index_dtype, self.options)
 
 
-class _Differentiable:
-    """A program with the inputs by which it is differentiated, and the values that it saves for that."""
+@dataclass(frozen=True)
+class Pull:
+    """An adjoint ready to be called.
+
+    takes: for each of its inputs, the place among what the call has saved and the gradients of all outputs
+    gives: for each input of the program, the place of its gradient among the results; None where it has none
+    """
+
+    adjoint: Adjoint
+    runner: Runner
+    takes: tuple[int, ...]
+    gives: tuple[int | None, ...]
+
+
+class Differentiable:
+    """A program with the inputs by which it is differentiated, and the values that it saves for that.
+
+    program: its outputs are the program's own, then the values that are made for the backward alone
+    reads:   places of the inputs that a backward may read: only they are kept until then, so that a user may write to
+             the others, and to results, as to those of torch's own functions
+    kept:    places among the outputs of the values that are saved
+    integers: places of the outputs that have no derivative
+    """
 
     def __init__(self, runner: Runner, mask: Mask):
         self.runner = runner
+        program, self.visible = runner.program, len(runner.program.outputs)
         self.wrt = tuple(n for n, wanted in zip(runner.inputs, mask, strict=True) if wanted)
-        outputs = range(len(runner.program.outputs))
-        self.first = differentiate(runner.program, self.wrt, outputs, None, runner.options)
-        self.saved = tuple(node for node, _ in self.first.saved)
-        program = runner.program
-        extra = tuple((saved_name(program, k), node) for k, node in enumerate(self.saved))
+        first = differentiate(program, self.wrt, range(self.visible), None, runner.options)
+        self.saved = tuple(node for node, _ in first.saved)
+        # A user's half precision is too coarse for what is saved.
+        seen = () if runner.dtype in HALF else program.nodes
+        extra = tuple((saved_name(program, k), n) for k, n in enumerate(self.saved) if n not in seen)
         self.program = Program(program.name, program.outputs + extra, program.names)
-        self.forward = runner.compile(self.program, len(program.outputs))
-        self._adjoints: dict[tuple[Mask, Mask], tuple[Adjoint, Runner]] = {}
+        self.reads = self.reads_of(mask)
+        places = {node: k for k, node in enumerate(self.program.nodes)}  # the last, of those that are results, too
+        self.kept = tuple(places[node] for node in self.saved)
+        self.integers = tuple(k for k, node in enumerate(self.program.nodes) if node.kind is not Kind.FLOAT)
+        self.loads = (*(runner.inputs[k] for k in self.reads), *self.saved)
+        self.forward = runner.compile(self.program, self.visible)
+        self._adjoints: dict[tuple[Mask, Mask], Pull] = {}
         self._tangents: dict[Mask, Tangent] = {}
         self._lock = threading.Lock()
 
     def __call__(self, tensors: Sequence[Tensor], frame: Frame) -> tuple[Tensor, ...]:
-        results = _Apply.apply(self, frame, *tensors)
-        return results[: len(self.runner.program.outputs)]
+        results: tuple[Tensor, ...] = _Apply.apply(self, frame, *tensors)
+        return results[: self.visible]
 
-    def adjoint(self, present: Mask, wanted: Mask) -> tuple[Adjoint, Runner]:
+    def reads_of(self, mask: Mask) -> tuple[int, ...]:
+        """The places of the inputs that a backward by any of these, of any outputs, may read."""
+        wrt = [n for n, wanted in zip(self.runner.inputs, mask, strict=True) if wanted]
+        read = may_read(self.program, wrt, frozenset(self.saved), self.runner.options)
+        return tuple(k for k, node in enumerate(self.runner.inputs) if node in read)
+
+    def to_save(self, tensors: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Tensor]:
+        """What the backward may read of a call's inputs and outputs."""
+        return [tensors[k] for k in self.reads] + [outputs[k] for k in self.kept]
+
+    def adjoint(self, present: Mask, wanted: Mask) -> Pull:
         """The adjoint for the output gradients that arrived and the input gradients that are asked for."""
         key = (present, wanted)
         found = self._adjoints.get(key)
@@ -128,8 +170,17 @@ class _Differentiable:
                 outputs = [k for k, yes in enumerate(present) if yes]
                 saved = frozenset(self.saved)
                 adjoint = differentiate(self.program, wrt, outputs, saved, self.runner.options)
-                self._adjoints[key] = (adjoint, self.runner.sub(adjoint.program))
+                self._adjoints[key] = self._pull(adjoint)
             return self._adjoints[key]
+
+    def _pull(self, adjoint: Adjoint) -> Pull:
+        runner = self.runner.sub(adjoint.program)
+        places = {load: k for k, load in enumerate(self.loads)}
+        places |= {load: places[node] for node, load in adjoint.saved}
+        places |= {load: len(self.loads) + k for k, load in adjoint.grads}
+        found = {node: k for k, node in enumerate(adjoint.wrt)}
+        takes = tuple(places[node] for node in runner.inputs)
+        return Pull(adjoint, runner, takes, tuple(found.get(node) for node in self.runner.inputs))
 
     def tangent(self, given: Mask) -> Tangent:
         """The derivative of every real output along the inputs that ``given`` names."""
@@ -163,40 +214,33 @@ class Tangent:
     ) -> dict[int, Tensor]:
         """The tangents of outputs by their place; those that are missing are zero."""
         given = {**values, **{load: tangents[x] for load, x in self.seeds.items()}}
-        return dict(zip(self.outputs, self.runner([given[n] for n in self.runner.inputs], frame), strict=True))
+        found = by_row(lambda tensors: self.runner(tensors, frame), [given[n] for n in self.runner.inputs])
+        return dict(zip(self.outputs, found, strict=True))
 
 
-def _pull_back(ctx: Any, tensors: Sequence[Tensor], grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+def _pull_back(ctx: Any, saved: Sequence[Tensor], grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
     """The gradients of a call's tensors from those of its outputs and from what the call saved."""
-    owner: _Differentiable = ctx.owner
-    inputs = owner.runner.inputs
-    present = tuple(g is not None for g in grads)
-    wanted = tuple(ctx.needs_input_grad[2:])
-    adjoint, runner = owner.adjoint(present, wanted)
-    values: dict[Node, Tensor] = dict(zip(inputs, tensors, strict=False))
-    kept = dict(zip(owner.saved, tensors[len(inputs) :], strict=True))
-    values |= {load: kept[node] for node, load in adjoint.saved}
-    for k, load in adjoint.grads:
-        gradient = grads[k]
-        assert gradient is not None
-        values[load] = gradient
-    found = runner([values[n] for n in runner.inputs], ctx.frame)
-    by_input = dict(zip(adjoint.wrt, found, strict=True))
-    return (None, None, *(by_input.get(n) for n in inputs))
+    owner: Differentiable = ctx.owner
+    present = tuple([g is not None for g in grads])
+    pull = owner.adjoint(present, ctx.needs_input_grad[2:])
+    runner, have = pull.runner, (*saved, *grads)
+    given: list[Any] = [have[k] for k in pull.takes]
+    batched = True in [is_old_batch(g) for g in grads if g is not None]
+    found = by_row(lambda rows: runner(rows, ctx.frame), given) if batched else runner(given, ctx.frame)
+    return (None, None, *[None if k is None else found[k] for k in pull.gives])
 
 
 class _Apply(torch.autograd.Function):
     """One call of a program, seen by torch."""
 
     @staticmethod
-    def forward(ctx: Any, owner: _Differentiable, frame: Frame, *tensors: Tensor) -> tuple[Tensor, ...]:
-        values = dict(zip(owner.runner.inputs, tensors, strict=True))
-        outputs = tuple(owner.forward.run(values, frame))
+    def forward(ctx: Any, owner: Differentiable, frame: Frame, *tensors: Tensor) -> tuple[Tensor, ...]:
+        outputs = tuple(owner.forward.run(dict(zip(owner.runner.inputs, tensors, strict=True)), frame))
         ctx.owner, ctx.frame = owner, frame
         ctx.set_materialize_grads(False)
-        first = len(owner.runner.program.outputs)
-        ctx.save_for_backward(*tensors, *outputs[first:])
-        ctx.mark_non_differentiable(*(o for o in outputs if not o.is_floating_point()))
+        ctx.save_for_backward(*owner.to_save(tensors, outputs))
+        if owner.integers:
+            ctx.mark_non_differentiable(*[outputs[k] for k in owner.integers])
         return outputs
 
     @staticmethod
@@ -208,18 +252,17 @@ class _Transformed(torch.autograd.Function):
     """One call of a program, seen by the transforms of torch.func and by forward-mode derivatives."""
 
     @staticmethod
-    def forward(owner: _Differentiable, frame: Frame, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(owner: Differentiable, frame: Frame, *tensors: Tensor) -> tuple[Tensor, ...]:
         return tuple(owner.forward.run(dict(zip(owner.runner.inputs, tensors, strict=True)), frame))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.owner, ctx.frame, *tensors = inputs
         ctx.set_materialize_grads(False)
-        first = len(ctx.owner.runner.program.outputs)
-        ctx.save_for_backward(*tensors, *output[first:])
+        ctx.save_for_backward(*ctx.owner.to_save(tensors, output))
         ctx.save_for_forward(*tensors)
         ctx.like = [(o.shape, o.dtype) if o.is_floating_point() else None for o in output]
-        ctx.mark_non_differentiable(*(o for o in output if not o.is_floating_point()))
+        ctx.mark_non_differentiable(*(output[k] for k in ctx.owner.integers))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -228,10 +271,9 @@ class _Transformed(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        owner: _Differentiable = ctx.owner
+        owner: Differentiable = ctx.owner
         inputs = owner.runner.inputs
-        # The saved values follow the tensors where a backward pass is recorded, too.
-        values = dict(zip(inputs, ctx.saved_tensors[: len(inputs)], strict=True))
+        values = dict(zip(inputs, ctx.saved_tensors, strict=True))
         given = {n: t for n, t in zip(inputs, tangents[2:], strict=True) if t is not None}
         found = owner.tangent(tuple(n in given for n in inputs))(values, given, ctx.frame)
         device = ctx.frame.device
@@ -242,7 +284,7 @@ class _Transformed(torch.autograd.Function):
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: tuple[int | None, ...], owner: _Differentiable, frame: Frame, *tensors: Tensor
+        info: Any, in_dims: tuple[int | None, ...], owner: Differentiable, frame: Frame, *tensors: Tensor
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         """One call after the other: kernels of an ensemble would only share the graph, which is cached as it is."""
         calls = [

@@ -20,6 +20,7 @@ from gdsl.ir.types import Domain, Kind
 from gdsl.passes.plan import Kernel, Plan, Step, TorchStep
 from gdsl.passes.tiles import Tile, tiled
 from gdsl.runtime.dense import Product, matrix_product, sum_of_products, view
+from gdsl.runtime.results import Results
 
 # The C++ names of what kernels compute with and count in.
 C_TYPES = {
@@ -47,15 +48,16 @@ class ReferencePlan:
 
     def __init__(self, outputs: Sequence[Node], visible: int):
         self.outputs, self.visible = tuple(outputs), visible
+        self.results = Results(self.outputs, visible, frozenset())
 
     def run(self, values: Mapping[Node, Tensor], frame: Frame) -> list[Tensor]:
         if frame.dtype not in HALF:
-            return reference.run(self.outputs, values, frame)
+            return self.results.own(reference.run(self.outputs, values, frame), values.values())
         wide = {node: value.float() if value.dtype in HALF else value for node, value in values.items()}
         found = reference.run(self.outputs, wide, replace(frame, dtype=torch.float32))
         seen = self.visible
         found[:seen] = [v.to(frame.dtype) if v.is_floating_point() else v for v in found[:seen]]
-        return found
+        return self.results.own(found, values.values())
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,7 @@ class KernelPlan:
         made = [p for s in self.steps for p in (s.products if isinstance(s, _Tile) else (s,))]
         written |= {p.step.node for p in made if isinstance(p, _Torch) and p.product and p.step.node.op != "reshape"}
         self.outputs = tuple((o, o in written) for o in plan.program.nodes)
+        self.results = Results(plan.program.nodes, visible, written)
 
     def run(self, values: Mapping[Node, Tensor], frame: Frame) -> list[Tensor]:
         """The program's outputs. ``values`` has a tensor for each load."""
@@ -213,7 +216,7 @@ class KernelPlan:
         if half:
             seen = storage.visible
             found[:seen] = [v.to(storage.stored) if v.dtype is storage.dtype else v for v in found[:seen]]
-        return found
+        return self.results.own(found, values.values())
 
 
 # What torch makes of these has all its rows and dims, as what kernels write; other values may be broadcast.

@@ -27,6 +27,7 @@ from gdsl.runtime.schedule import (
     MAX_BLOCKS,
 )
 from gdsl.runtime.transforms import concrete
+from gdsl.tracers import run_as_it_is
 
 Size = int | tuple[int, int] | None
 
@@ -549,6 +550,7 @@ class _Recent:
 _recent: OrderedDict[tuple[int, int | None, int | None], _Recent] = OrderedDict()
 
 
+@run_as_it_is
 def graph_of(edge_index: Tensor, num_sources: int | None, num_targets: int | None) -> Graph:
     """The graph of a raw ``edge_index`` [2, E]; the same object while the tensor is the same and unchanged.
 

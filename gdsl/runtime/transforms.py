@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,12 @@ from torch.autograd import forward_ad
 
 from gdsl.errors import InputError
 
+# Levels that torch's older vmap can be nested in.
+OLD_LEVELS = 64
+
 is_transformed = torch._C._functorch.is_functorch_wrapped_tensor
+
+is_old_batch = torch._C._functorch.is_legacy_batchedtensor
 
 
 def transforming() -> bool:
@@ -27,6 +32,36 @@ def watched(tensors: Sequence[Tensor]) -> list[bool]:
         # Under vmap tangents cannot be looked at.
         return [True] * len(tensors)
     return [t.requires_grad or forward_ad.unpack_dual(t).tangent is not None for t in tensors]
+
+
+def by_row(function: Callable[[Sequence[Tensor]], Sequence[Tensor]], tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """A function of tensors, one call for each row of a batch that torch's older vmap has made of some of them.
+
+    ``is_grads_batched`` and ``vectorize`` run the backward under that vmap, whose tensors have no memory to read. What
+    autograd records lies below it, so that the calls can be differentiated as others.
+    """
+    batched = [is_old_batch(t) for t in tensors]
+    if True not in batched:
+        return function(tensors)
+    level = _old_level(tensors[batched.index(True)])
+    whole = [torch._remove_batch_dim(t, level, 1, 0) if b else t for t, b in zip(tensors, batched, strict=True)]
+    rows = len(whole[batched.index(True)])
+    # Of no rows the shapes are still to be told.
+    calls = [
+        function([t[k] if b else t for t, b in zip(whole, batched, strict=True)])
+        if rows
+        else function([t.new_zeros(t.shape[1:]) if b else t for t, b in zip(whole, batched, strict=True)])
+        for k in range(max(rows, 1))
+    ]
+    return [torch._add_batch_dim(torch.stack(found)[:rows], 0, level) for found in zip(*calls, strict=True)]
+
+
+def _old_level(tensor: Tensor) -> int:
+    """The one level of torch's older vmap that a tensor is batched at: without it nothing is."""
+    for level in range(1, OLD_LEVELS + 1):
+        if not is_old_batch(torch._remove_batch_dim(tensor, level, 1, 0)):
+            return level
+    raise InputError("vectorised derivatives of vectorised derivatives are not possible: use torch.func")
 
 
 def concrete(tensor: Tensor, name: str) -> Tensor:

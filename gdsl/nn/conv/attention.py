@@ -24,6 +24,7 @@ from gdsl.nn.conv.nested import NestedConv
 from gdsl.nn.inits import glorot, kaiming_uniform, normal, ones, uniform, zeros
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
+from gdsl.tracers import check_proxy
 
 
 class GATv2Conv(Conv):
@@ -114,6 +115,7 @@ class GATv2Conv(Conv):
 
         Raises AssertionError for sources without targets, and for edge features without ``edge_dim``.
         """
+        check_proxy(x)
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
         assert source.dim() == 2, f"Static graphs not supported in '{type(self).__name__}'"
@@ -779,6 +781,7 @@ class HypergraphConv(Conv):
 
         Raises AssertionError for attention without ``hyperedge_attr``.
         """
+        check_proxy(x)
         assert hyperedge_attr is not None or not self.use_attention, "attention needs 'hyperedge_attr'"
         given = [len(t) for t in (hyperedge_weight, hyperedge_attr) if t is not None]
         if num_edges is None:
@@ -911,6 +914,7 @@ class DNAConv(NestedConv):
 
         Raises ValueError for features of another shape.
         """
+        check_proxy(x)
         if x.dim() != 3:
             raise ValueError("Feature shape must be [num_nodes, num_layers, channels].")
         loops = float(self.normalize and self.add_self_loops)

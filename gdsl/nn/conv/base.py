@@ -27,6 +27,7 @@ from gdsl.nn.aggr import Aggregation, aggr_resolver
 from gdsl.nn.linear import Linear
 from gdsl.runtime.formats import sizes_of
 from gdsl.runtime.graph import Graph, graph_of
+from gdsl.tracers import NotScriptable, check_proxy, check_tracers
 
 Pair: TypeAlias = tuple[Tensor, Tensor | None]
 Features: TypeAlias = Tensor | Pair
@@ -59,7 +60,7 @@ def _ranks_of(name: str) -> tuple[tuple[str, int], ...]:
     return tuple((i.name, i.rank) for i in signature_of(program_of(name)).inputs)
 
 
-class Conv(nn.Module):
+class Conv(NotScriptable, nn.Module):
     """Base of the layers of :mod:`gdsl.nn`: the maths is in a program, the parameters are this module's.
 
     aggr:        how messages meet: a name, a list of names, or a module; see :mod:`gdsl.nn.aggr`
@@ -233,6 +234,7 @@ class Conv(nn.Module):
 
     def rows(self, x: Tensor | None) -> int | None:
         """The number of nodes with features [*, N, F], or [N, *, F] with ``node_dim=0``; of one number each, [N]."""
+        check_proxy(x)
         return None if x is None else x.shape[0] if x.dim() == 1 else x.shape[self.node_dim]
 
     def graph(
@@ -264,6 +266,7 @@ class Conv(nn.Module):
             sources, targets = targets if sources is None else sources, sources if targets is None else targets
             seen: Any = traced.traced_graph(edge_index, *((targets, sources) if backwards else (sources, targets)))
             return (seen.reverse() if backwards else seen), None
+        check_tracers((edge_index,))
         if isinstance(edge_index, Tensor) and edge_index.layout is torch.strided:
             _check_edge_index(edge_index)
             # As torch_geometric has it: where one side has no features and no size, it is as large as the other.
@@ -383,6 +386,12 @@ class Conv(nn.Module):
         """The text of the program."""
         return program_text(self.program)
 
+    def __dir__(self) -> list[str]:
+        """Without what cannot be told before a call, for tools that look at all that a module has."""
+        unknown = set() if self._last in self._layers or "kernels" in self._modules else {"kernels"}
+        unknown |= set() if self.program else {"source"}
+        return [name for name in super().__dir__() if name not in unknown]
+
     def __repr__(self) -> str:
         if hasattr(self, "in_channels") and hasattr(self, "out_channels"):
             return f"{type(self).__name__}({self.in_channels}, {self.out_channels})"
@@ -486,6 +495,7 @@ def see(*pairs: tuple[Any, Tensor | None]) -> None:
     """Lazy sizes of linear maps from their inputs, where both are there."""
     for lin, value in pairs:
         if isinstance(lin, Linear) and value is not None:
+            check_proxy(value)
             lin.see(value)
 
 

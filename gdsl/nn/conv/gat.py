@@ -9,6 +9,7 @@ from torch import Tensor
 from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Result, Size, edge_features, parameter
 from gdsl.nn.inits import glorot, zeros
 from gdsl.nn.linear import Linear
+from gdsl.tracers import check_proxy
 
 
 class GATConv(Conv):
@@ -103,6 +104,7 @@ class GATConv(Conv):
         return_attention_weights: anything but None asks for ``(result, (edge_index, weights))`` with the weights
                    [E', heads] on the edges with self-loops
         """
+        check_proxy(x)
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
         assert source.dim() == 2, f"Static graphs not supported in '{type(self).__name__}'"

@@ -28,6 +28,7 @@ from gdsl.nn.conv.gcn import GCNConv
 from gdsl.nn.inits import uniform, zeros
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
+from gdsl.tracers import check_proxy
 
 
 class GraphConv(Conv):
@@ -213,6 +214,7 @@ class GatedGraphConv(Conv):
 
         Raises ValueError for more features.
         """
+        check_proxy(x)
         x = strided(x)
         missing = self.out_channels - x.size(-1)
         if missing < 0:

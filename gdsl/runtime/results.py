@@ -1,0 +1,56 @@
+"""What a call gives is its own: no view, in memory where neither an input nor another result lies."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from torch import Tensor
+
+from gdsl.ir.node import Node
+
+# Ops whose result may lie where their operand does; a contraction of one operand may only turn its dims.
+_ALIASES = frozenset({"reshape", "transpose", "slice", "spread", "stop_gradient"})
+
+
+class Results:
+    """The outputs of a plan, the first ``visible`` of which a user gets; ``made`` are in memory of their own.
+
+    A view would refuse what torch's own results take: in-place ops. Where memory were shared, those on one tensor would
+    change the other, and torch, which knows nothing of it, would not notice. A value that is saved for the backward may
+    lie where a result does: the two have one version counter, by which torch notices.
+    """
+
+    def __init__(self, nodes: Sequence[Node], visible: int, made: Collection[Node]):
+        roots = [_root(node, made) for node in nodes[:visible]]
+        self._visible = range(visible)
+        self._doubtful = tuple(k for k, root in enumerate(roots) if root not in made or roots.count(root) > 1)
+        # A graph holds on to what it makes.
+        self._held = frozenset(k for k, root in enumerate(roots) if root.op == "graph_value")
+        self._twice = tuple(k for k in range(visible, len(nodes)) if nodes[k] in nodes[:visible])
+
+    def own(self, found: list[Tensor], inputs: Iterable[Tensor]) -> list[Tensor]:
+        """The outputs of a run, those copied that must be."""
+        if self._doubtful:
+            taken = {_memory(t) for t in inputs}
+            taken.update(_memory(found[k]) for k in self._visible if k not in self._doubtful)
+            for k in self._doubtful:
+                if k in self._held or _memory(found[k]) in taken:
+                    found[k] = found[k].clone()
+                taken.add(_memory(found[k]))
+        for k in self._visible:
+            if found[k]._is_view():
+                found[k] = found[k].detach()
+        for k in self._twice:
+            found[k] = found[k].detach()
+        return found
+
+
+def _root(node: Node, made: Collection[Node]) -> Node:
+    """The value in whose memory a node's value may lie."""
+    while node not in made and (node.op in _ALIASES or (node.op == "contract" and len(node.inputs) == 1)):
+        node = node.inputs[0]
+    return node
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
