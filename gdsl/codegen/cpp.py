@@ -218,7 +218,7 @@ class KernelWriter(Nests):
         out = self.out
         if self.kernel.end:
             out.add("const int64_t begin = rowptr[i], end = rowptr[i + 1];")
-        if self.kernel.phases:
+        if self.kernel.phases and not self.kernel.ordered:
             out.add(f"if (end - begin > {HUB_EDGES}) continue;  // a hub, left to {hub_name(self.kernel)}")
         at = len(out.lines)
         for phase in self.kernel.phases:
@@ -238,8 +238,10 @@ class KernelWriter(Nests):
     def phase(self, phase: Phase) -> None:
         for node in self.row_values(phase.roots):
             self.require(node)
-        for node in phase.accumulators:
+        for node in (n for n in phase.accumulators if n.op != "scan"):
             self.declare_accumulator(node)
+        for node in phase.scans:
+            self.declare_fold(node)
         self.walks(phase)
         for node in phase.accumulators:
             self.finish_accumulator(node)
@@ -269,14 +271,17 @@ class KernelWriter(Nests):
         if not (stage.cells or stage.roots):
             return
         out = self.out
-        out.open(f"for (int64_t e = {first}; e < {stop}; ++e)")
+        if phase.reverse:
+            out.open(f"for (int64_t e = {stop} - 1; e >= {first}; --e)")
+        else:
+            out.open(f"for (int64_t e = {first}; e < {stop}; ++e)")
         out.add("const int64_t j = other[e];")
         at = len(out.lines)
         nests = [self.cell_nest(node, EDGE, kept=node in phase.kept) for node in stage.cells]
         for node in stage.roots:
             nests.append(self.root_nest(node, phase))
         self.emit_nests(nests)
-        self.insert_prefetches(at)
+        self.insert_prefetches(at, phase.reverse)
         self.insert_pointers(at, COLUMN, "j")
         self.insert_pointers(at, EDGE, "id")
         if any(re.search(r"\bid\b", line) for line in out.lines[at:]):
@@ -287,6 +292,8 @@ class KernelWriter(Nests):
         out.close()
 
     def root_nest(self, node: Node, phase: Phase) -> Nest:
+        if node.op == "scan":
+            return self.fold_nest(node)
         if node in phase.accumulators:
             return self.accumulate_nest(node)
         return self.total_nest(node, EDGE) if node in phase.totals else self.store_nest(node, EDGE)
@@ -321,6 +328,8 @@ class KernelWriter(Nests):
         """The work of a phase, cut where a matrix product needs its operands for a whole block of edges."""
         below = self.edge_values(phase.roots)
         products = {n: p for n in (*below, *phase.roots) if (p := product_of(n)) is not None}
+        if phase.reverse:
+            products = {}  # blocks of edges go forward
         operands = {o for p in products.values() for o in p.edge_operands}
         cells = [n for n in below if n in operands or self.is_cell(n, phase.kept)]
         ready: dict[Node, int] = {}
@@ -373,7 +382,7 @@ class KernelWriter(Nests):
             known = node.op == "gather" or node in self.buffers or node in self.edge_cells
             return () if known else node.inputs
 
-        starts = [n for r in roots for n in (r.inputs if r.op in ("segment", "contract", "scatter") else [r])]
+        starts = [n for r in roots for n in (r.inputs if r.op in ("segment", "scan", "contract", "scatter") else [r])]
         found: dict[Node, None] = {}
         for node in walk_below(starts, read):
             if node.op == "gather" and node.attr("end") == self.kernel.end:
@@ -411,5 +420,6 @@ class KernelWriter(Nests):
         def read(node: Node) -> tuple[Node, ...]:
             return () if node.op == "gather" or node in self.buffers else computed(node.inputs)
 
-        starts = [n for root in roots for n in ([root] if root.domain is Domain.EDGE else root.inputs)]
+        written = [r for r in roots if r.domain is Domain.EDGE and r.op != "scan"]
+        starts = [n for root in roots for n in ([root] if root in written else root.inputs)]
         return list(walk_below(computed(starts), read))

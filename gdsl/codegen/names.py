@@ -62,7 +62,7 @@ class Names:
             for node in (*phase.accumulators, *phase.totals, *phase.stores):
                 lines.append(f"  {self.name(node)} = {expression(node, shown)}")
         for node in (*kernel.stores, *kernel.totals):
-            if node.op != "segment":
+            if node.op not in ("segment", "scan"):
                 others = {**shown, **{n: self.name(n) for p in kernel.phases for n in p.accumulators}}
                 lines.append(f"  {self.name(node)} = {expression(node, others)}")
         # A name that a comment shows may be any text, which must not end the comment.

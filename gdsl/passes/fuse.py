@@ -3,7 +3,8 @@
 A *kernel* walks the rows (nodes) of one end; for each row it walks that row's edges once a *phase* and reduces them
 into accumulators. What is computed for a row may feed the next phase of the same row: that is how an edge softmax,
 the message that it weighs and their sum are one kernel. Edge values are never stored; they are computed where they are
-used, from node values.
+used, from node values. A scan is the exception: each edge needs what the edges before it have come to, so that what
+its edges see is stored.
 
 Every node gets a *slot* ``(rank, end)``: kernels of one slot are one kernel. The rank rises where a value must be
 complete for all rows before it is used: when it is read at the other end of an edge, or by a torch step.
@@ -24,7 +25,7 @@ from gdsl.passes.dense import DENSE_INTENSITY, ROWS, absorbed, is_dense, is_sum_
 from gdsl.passes.plan import LEAVES, VIEWS, Kernel, Phase, Plan, Step, TorchStep
 
 REFERENCE_ONLY = frozenset(
-    {"scan", "order_rank", "bspline", "bspline_index", "call", "sparse_product", "grouped_product"}
+    {"order_rank", "bspline", "bspline_index", "call", "sparse_product", "grouped_product"}
 )
 KERNEL_REDUCERS = frozenset({"sum", "max", "min", "mul", "argmax", "argmin", "countmax", "countmin"})
 TOTALS = ("total", "row_total")
@@ -121,13 +122,16 @@ class _Fuser:
 
     def _lower(self, node: Node) -> str:
         """leaf | torch | absorbed (in a torch step) | edge (in a walk) | row (per node, in a kernel) | segment | total
-        | row_total."""
+        | row_total | scan (written an edge)."""
         if node.op in LEAVES:
             return "leaf"
         if node.op in REFERENCE_ONLY or node.domain is Domain.GRAPH:
             return "torch"
         if node.attr("end") == "g":
             return "torch"
+        if node.op == "scan":
+            fits = node.type.numel <= MAX_ACCUMULATOR
+            return "torch" if not fits else "segment" if node.attr("last") else "scan"
         if node.domain is Domain.EDGE:
             return "edge"
         over_edges = any(i.domain is Domain.EDGE for i in node.inputs)
@@ -164,7 +168,7 @@ class _Fuser:
     def _must_store(self, node: Node) -> bool:
         """Whether the value must exist as a tensor, whoever makes it."""
         how = self.lowering[node]
-        if how in ("leaf", "torch", *TOTALS):
+        if how in ("leaf", "torch", "scan", *TOTALS):
             return True
         if node in self.outputs or any(self.lowering[u] in BY_TORCH for u in self.users[node]):
             return True
@@ -247,6 +251,8 @@ class _Fuser:
         end = node.attr("end")
         return (max(self._operand_rank(node, i, end) for i in node.inputs), end)
 
+    _slot_scan = _slot_segment
+
     def _slot_total(self, node: Node) -> Slot:
         ranks = {}
         for end in ("i", "j"):
@@ -280,7 +286,7 @@ class _Fuser:
         drafts: dict[tuple[int, str, Domain], _Draft] = {}
         for node in self.order:
             rank, end = self.slots[node]
-            if end is None or self.lowering[node] not in ("row", "segment", "edge", *TOTALS):
+            if end is None or self.lowering[node] not in ("row", "segment", "scan", "edge", *TOTALS):
                 continue
             if self.lowering[node] == "edge" and node not in self.stored:
                 continue
@@ -368,7 +374,7 @@ def _needs(fuser: _Fuser, draft: _Draft) -> set[Node]:
 def _is_read(fuser: _Fuser, draft: _Draft, node: Node) -> bool:
     """Whether a kernel reads the node from memory; otherwise it computes it in place."""
     how = fuser.lowering[node]
-    if how in ("torch", "leaf", "segment", *TOTALS):
+    if how in ("torch", "leaf", "segment", "scan", *TOTALS):
         return True
     if how == "edge":
         return False
@@ -435,24 +441,29 @@ def _finish(fuser: _Fuser, draft: _Draft, drafts: Sequence[_Draft], number: int)
     # The first phase in which a value is known; what does not depend on this kernel's edges has -1.
     levels: dict[Node, int] = {}
     for node in walk_below(draft.nodes, inside):
-        reduced = node in own and fuser.lowering[node] in ("segment", "total")
+        reduced = node in own and fuser.lowering[node] in ("segment", "scan", "total")
         levels[node] = max((levels[i] for i in inside(node)), default=-1) + reduced
 
-    walked = [n for n in draft.nodes if fuser.lowering[n] in ("segment", "total", "edge")]
+    walked = [n for n in draft.nodes if fuser.lowering[n] in ("segment", "scan", "total", "edge")]
     # A value that needs the result of phase p is walked in phase p + 1.
     place = {n: max((levels[i] for i in n.inputs), default=-1) + 1 for n in walked}
     phases = []
     for p in range(max(place.values(), default=-1) + 1):
         here = [n for n in walked if place[n] == p]
-        phases.append(
-            Phase(
-                accumulators=tuple(n for n in here if fuser.lowering[n] == "segment"),
-                totals=tuple(n for n in here if fuser.lowering[n] == "total"),
-                stores=tuple(n for n in here if fuser.lowering[n] == "edge"),
-                kept=(),
-            )
-        )
-    phases = _keep(phases)
+        backwards = [n for n in here if n.attr("reverse")]
+        for nodes, reverse in (([n for n in here if n not in backwards], False), (backwards, True)):
+            if nodes or not (backwards or reverse):
+                phases.append(
+                    Phase(
+                        accumulators=tuple(n for n in nodes if fuser.lowering[n] == "segment"),
+                        totals=tuple(n for n in nodes if fuser.lowering[n] == "total"),
+                        stores=tuple(n for n in nodes if fuser.lowering[n] in ("edge", "scan")),
+                        kept=(),
+                        reverse=reverse,
+                    )
+                )
+    # The rows of a kernel with scans may have any number of edges, for which there is no room.
+    phases = phases if any(p.scans for p in phases) else _keep(phases)
     needed_outside = _read_outside(fuser, draft, drafts)
     stores = tuple(
         n for n in draft.nodes if fuser.lowering[n] in ("row", "segment") and (n in fuser.stored or n in needed_outside)
