@@ -24,7 +24,9 @@ def generate_hubs(plan: Plan, dtype: str, index_type: str, visible: int | None =
     """The translation unit of the functions for hubs, one for each kernel of the plan that walks edges in any
     order."""
     packed = packed_buffers(plan, dtype, visible)
-    return unit([hub_source(k, plan.program, packed) for k in plan.kernels if k.phases and not k.ordered], dtype, index_type)
+    return unit(
+        [hub_source(k, plan.program, packed) for k in plan.kernels if k.phases and not k.ordered], dtype, index_type
+    )
 
 
 def hub_source(kernel: Kernel, program: Program, packed: frozenset[Node] = frozenset()) -> str:

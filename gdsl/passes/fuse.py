@@ -24,9 +24,7 @@ from gdsl.ir.types import Domain, Kind
 from gdsl.passes.dense import DENSE_INTENSITY, ROWS, absorbed, is_dense, is_sum_of_products, iteration_space
 from gdsl.passes.plan import LEAVES, VIEWS, Kernel, Phase, Plan, Step, TorchStep
 
-REFERENCE_ONLY = frozenset(
-    {"order_rank", "bspline", "bspline_index", "call", "sparse_product", "grouped_product"}
-)
+REFERENCE_ONLY = frozenset({"order_rank", "bspline", "bspline_index", "call", "sparse_product", "grouped_product"})
 KERNEL_REDUCERS = frozenset({"sum", "max", "min", "mul", "argmax", "argmin", "countmax", "countmin"})
 TOTALS = ("total", "row_total")
 BY_TORCH = ("torch", "absorbed")
@@ -332,7 +330,8 @@ def fuse(program: Program) -> Plan:
         TorchStep(n, fuser.absorbed.get(n, frozenset())) for n in fuser.order if fuser.lowering[n] == "torch"
     ]
     drafts = _merge(fuser, fuser.kernels(), torch_steps)
-    kernels = {id(d): _finish(fuser, d, drafts, k) for k, d in enumerate(drafts)}
+    read_outside = {node for draft in drafts for node in _needs(fuser, draft)}
+    kernels = {id(d): _finish(fuser, d, read_outside, k) for k, d in enumerate(drafts)}
     steps = [u if isinstance(u, TorchStep) else kernels[id(u)] for u in _schedule(fuser, drafts, torch_steps)]
     return Plan(program, _renamed(program, tuple(steps)))
 
@@ -431,8 +430,8 @@ def _closure(direct: Mapping[int, set[int]]) -> dict[int, set[int]]:
 # ------------------------------------------------------------------------------- phases
 
 
-def _finish(fuser: _Fuser, draft: _Draft, drafts: Sequence[_Draft], number: int) -> Kernel:
-    """Split a draft into phases and decide what it stores and keeps."""
+def _finish(fuser: _Fuser, draft: _Draft, read_outside: set[Node], number: int) -> Kernel:
+    """Split a draft into phases and decide what it stores and keeps. ``read_outside`` is what drafts read of others."""
     own = set(draft.nodes)
 
     def inside(node: Node) -> tuple[Node, ...]:
@@ -464,9 +463,8 @@ def _finish(fuser: _Fuser, draft: _Draft, drafts: Sequence[_Draft], number: int)
                 )
     # The rows of a kernel with scans may have any number of edges, for which there is no room.
     phases = phases if any(p.scans for p in phases) else _keep(phases)
-    needed_outside = _read_outside(fuser, draft, drafts)
     stores = tuple(
-        n for n in draft.nodes if fuser.lowering[n] in ("row", "segment") and (n in fuser.stored or n in needed_outside)
+        n for n in draft.nodes if fuser.lowering[n] in ("row", "segment") and (n in fuser.stored or n in read_outside)
     )
     totals = tuple(n for n in draft.nodes if fuser.lowering[n] == "row_total")
     reads = _reads(fuser, draft)
@@ -482,14 +480,6 @@ def _reads(fuser: _Fuser, draft: _Draft) -> set[Node]:
 def _is_known(node: Node) -> bool:
     """Whether a kernel knows a leaf without reading memory: a constant, or the number of the edge or row it is at."""
     return node.op in ("const", "iota") or node.attr("what") in ("edge_id", "node_id")
-
-
-def _read_outside(fuser: _Fuser, draft: _Draft, drafts: Sequence[_Draft]) -> set[Node]:
-    own, found = set(draft.nodes), set()
-    for other in drafts:
-        if other is not draft:
-            found |= _needs(fuser, other) & own
-    return found
 
 
 def _keep(phases: list[Phase]) -> list[Phase]:

@@ -127,7 +127,11 @@ class _Differentiable:
                 wrt = [n for n, yes in zip(self.runner.inputs, wanted, strict=True) if yes]
                 outputs = [k for k, yes in enumerate(present) if yes]
                 saved = frozenset(self.saved)
-                adjoint = differentiate(self.program, wrt, outputs, saved, self.runner.options)
+                # Mostly it is the one by which the values to save were chosen.
+                first = wrt == list(self.wrt) and outputs == list(range(len(self.runner.program.outputs)))
+                adjoint = (
+                    self.first if first else differentiate(self.program, wrt, outputs, saved, self.runner.options)
+                )
                 self._adjoints[key] = (adjoint, self.runner.sub(adjoint.program))
             return self._adjoints[key]
 

@@ -1,4 +1,4 @@
-"""A user's `reduce`: values and two derivatives on every backend against plain loops over edges, and the work counted."""
+"""A user's `reduce`: values and two derivatives on every backend against loops over edges, and the work counted."""
 
 from __future__ import annotations
 
