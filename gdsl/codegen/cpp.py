@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from gdsl.codegen.alike import Source, once
 from gdsl.codegen.loops import Nests
 from gdsl.codegen.nest import Nest
 from gdsl.codegen.products import FUNCTIONS, Product, block_edges, product_of
@@ -33,6 +34,9 @@ def header(name: str) -> str:
     return Path(__file__).with_name(name).read_text()
 
 
+# Operations of a value that is written out wherever it is read.
+LONG_TEXT = 64
+
 # The types of numbers by name: what kernels compute with, and what they read where that is half as wide.
 NUMBERS = {
     "float": ("float", None),
@@ -48,7 +52,8 @@ def generate(plan: Plan, dtype: str, index_type: str, visible: int | None = None
     A user sees the first ``visible`` outputs, or all.
     """
     packed = packed_buffers(plan, dtype, visible)
-    return unit([kernel_source(k, plan, packed) for k in plan.kernels], dtype, index_type)
+    sources = (KernelWriter(k, plan.program, packed).source(k.name) for k in plan.kernels)
+    return unit(once(sources), dtype, index_type)
 
 
 def unit(kernels: Sequence[str], dtype: str, index_type: str) -> str:
@@ -92,6 +97,7 @@ class KernelWriter(Nests):
         super().__init__(kernel, program, packed)
         self.users = self._find_users()
         self.costly = self._find_costly()
+        self.long = self._find_long()
 
     # -- what the kernel computes ---------------------------------------------------------------
 
@@ -123,6 +129,23 @@ class KernelWriter(Nests):
                 found.add(node)
         return found
 
+    def _find_long(self) -> set[Node]:
+        """Values that several others read, or that are written, of so many operations that text which repeats them for
+        each reader would grow by the square of the program."""
+        found: set[Node] = set()
+        stores = {*self.kernel.stores, *(n for p in self.kernel.phases for n in p.stores)}
+
+        def inside(node: Node) -> tuple[Node, ...]:
+            inline = node.op in ELEMENTWISE and node not in self.buffers
+            return tuple(i for i in node.inputs if i not in found) if inline else ()
+
+        for node in walk_below(self.roots(), lambda n: () if n in self.buffers else n.inputs):
+            shared = node in stores or len(self.users.get(node, ())) > 1
+            if shared and node.op in ELEMENTWISE and node.domain is not Domain.GLOBAL and node not in self.buffers:
+                if sum(n.op in ELEMENTWISE for n in walk_below([node], inside)) > LONG_TEXT:
+                    found.add(node)
+        return found
+
     def space(self, node: Node) -> tuple[str, ...]:
         """The dims that a node's own loops run over."""
         if node.op in ("contract", "reduce", "segment", "scatter"):
@@ -133,7 +156,7 @@ class KernelWriter(Nests):
         """Whether a value is stored in local memory rather than written out where it is used."""
         if node in self.buffers or node.op in ("const", "iota", "graph_value", "load", "gather", "spread"):
             return False
-        if node.op in ("contract", "reduce") or node in kept:
+        if node.op in ("contract", "reduce") or node in kept or node in self.long:
             return True
         readers = self.readers(node)
         wider = any(set(self.space(u)) > set(as_read.type.names) for as_read, u in readers)
@@ -157,6 +180,10 @@ class KernelWriter(Nests):
         return found
 
     # -- the function --------------------------------------------------------------------------
+
+    def source(self, name: str) -> Source:
+        """The function, which has this name, with the names that it uses."""
+        return Source(name, self.write(), self.used - self.reserved)
 
     def write(self) -> str:
         kernel, out = self.kernel, self.out

@@ -22,7 +22,7 @@ class Names:
     def __init__(self, program: Program, reserved: frozenset[str], foreign: re.Pattern[str]):
         self.program = program
         self.foreign = foreign
-        self.used: set[str] = set(reserved)
+        self.reserved, self.used = reserved, set(reserved)
         self.counts: dict[str, int] = {}  # the last number that was tried, by name
         self.names: dict[Node, str] = {}
         self.loop_vars: dict[str, str] = {}

@@ -2,9 +2,10 @@
 
 A *kernel* walks the rows (nodes) of one end; for each row it walks that row's edges once a *phase* and reduces them
 into accumulators. What is computed for a row may feed the next phase of the same row: that is how an edge softmax,
-the message that it weighs and their sum are one kernel. Edge values are never stored; they are computed where they are
-used, from node values. A scan is the exception: each edge needs what the edges before it have come to, so that what
-its edges see is stored.
+the message that it weighs and their sum are one kernel. Edge values are not stored; they are computed where they are
+used, from node values. There are two exceptions. What a scan has come to at an edge needs all edges before. And where
+one round's edge values are made of the last round's, each round would compute all those before again: some are
+written, so that the work grows by the rounds.
 
 Every node gets a *slot* ``(rank, end)``: kernels of one slot are one kernel. The rank rises where a value must be
 complete for all rows before it is used: when it is read at the other end of an edge, or by a torch step.
@@ -33,6 +34,10 @@ BY_TORCH = ("torch", "absorbed")
 MAX_ACCUMULATOR = 1 << 16
 # Edge values this wide or narrower are kept for the row's next phase; wider ones are computed again.
 MAX_KEPT = 64
+# An edge value of many operations that many walks would compute again is written: the operations that are saved, and how
+# many there are at least.
+MOST_AGAIN = 512
+LEAST_WRITTEN = 16
 # A node value is computed once an edge while that reads at most this many times its own numbers; else once a node.
 MOST_READ = 2
 
@@ -72,6 +77,8 @@ def boundaries(plan: Plan) -> list[tuple[Node, str, str, str]]:
 def _why_apart(node: Node, maker: Kernel, reader: Kernel) -> str:
     if node in maker.all_totals:
         return "a sum over all rows is complete only after the last of them"
+    if node.domain is Domain.EDGE:
+        return "each edge's value is written: it takes many operations, or the edges before it, and many walks read it"
     if maker.end and reader.end and maker.end != reader.end:
         return "one walks in-edges, the other out-edges: a row's value is read at the other end of its edges"
     if reader.end:
@@ -80,6 +87,9 @@ def _why_apart(node: Node, maker: Kernel, reader: Kernel) -> str:
 
 
 Slot = tuple[int, str | None]
+
+# What computes an edge value, and does not only look at one.
+_WRITTEN = frozenset(ELEMENTWISE) | {"contract", "reduce"}
 
 
 def _is_plain_total(node: Node) -> bool:
@@ -115,6 +125,7 @@ class _Fuser:
         self.stored = {n for n in self.order if self._must_store(n)}
         self.slots: dict[Node, Slot] = {}
         self.edge_ranks: dict[tuple[Node, str], int] = {}
+        self.written: set[Node] = set()
 
     # -- what kind of step computes a node -----------------------------------------------------
 
@@ -186,6 +197,39 @@ class _Fuser:
     # -- slots ---------------------------------------------------------------------------------
 
     def assign(self) -> None:
+        """A slot for each node, and which edge values are written."""
+        self._assign()
+        self.written = self._worth_writing()
+        if self.written:
+            self.stored |= self.written
+            self.slots.clear()
+            self.edge_ranks.clear()
+            self._assign()
+
+    def _worth_writing(self) -> set[Node]:
+        """The edge values that walks read from memory, by the ranks of the walks that would compute them."""
+        ranks: dict[Node, tuple[int, int]] = {}
+        for node in reversed(self.order):
+            if self.lowering[node] == "edge":
+                read = [ranks.get(u) or (self.slots[u][0],) * 2 for u in self.users[node]]
+                read += [(self.slots[node][0],) * 2] if node in self.stored else []
+                ranks[node] = min(first for first, _ in read), max(last for _, last in read)
+        found: set[Node] = set()
+
+        def computed(node: Node) -> tuple[Node, ...]:
+            edge = node.op != "gather" and self.lowering[node] == "edge"
+            return tuple(i for i in node.inputs if i not in found) if edge else ()
+
+        for node, (first, last) in reversed(ranks.items()):
+            many = last - first > 1 and node.kind is Kind.FLOAT and node.op in _WRITTEN
+            # What one value alone reads is a part of that.
+            if many and len({ranks.get(u, self.slots[u])[0] for u in self.users[node]}) > 1:
+                count = sum(self.lowering[n] == "edge" and n.op in _WRITTEN for n in walk_below([node], computed))
+                if count >= LEAST_WRITTEN and count * (last - first) > MOST_AGAIN:
+                    found.add(node)
+        return found
+
+    def _assign(self) -> None:
         for node in self.order:
             rule = getattr(self, f"_slot_{self.lowering[node]}")
             self.slots[node] = rule(node)
@@ -215,13 +259,16 @@ class _Fuser:
 
     def _complete(self, node: Node) -> int:
         """The first rank at which all rows of the value can be read."""
-        if node.domain is Domain.EDGE and self.lowering[node] == "edge":
+        if node.domain is Domain.EDGE and self.lowering[node] == "edge" and node not in self.written:
             return self._edge_rank(node, "i") + 1
         rank, end = self.slots[node]
         return rank if end is None else rank + 1
 
     def _slot_edge(self, node: Node) -> Slot:
         ranks = {end: self._edge_rank(node, end) for end in ("i", "j")}
+        if node in self.written:
+            end = min(ranks, key=lambda e: (ranks[e], e))
+            return (ranks[end], end)
         if node in self.stored:
             return (ranks["i"], "i")
         return (min(ranks.values()), None)
@@ -237,9 +284,11 @@ class _Fuser:
         return self.edge_ranks[key]
 
     def _operand_rank(self, node: Node, operand: Node, end: str) -> int:
+        rank, made_by = self.slots[operand]
+        if operand in self.written:
+            return rank if made_by == end else rank + 1
         if operand.domain is Domain.EDGE and self.lowering[operand] == "edge":
             return self._edge_rank(operand, end)
-        rank, made_by = self.slots[operand]
         if node.op == "gather" and made_by is not None:
             local = made_by == end == node.attr("end")
             return rank if local else rank + 1
@@ -376,7 +425,7 @@ def _is_read(fuser: _Fuser, draft: _Draft, node: Node) -> bool:
     if how in ("torch", "leaf", "segment", "scan", *TOTALS):
         return True
     if how == "edge":
-        return False
+        return node in fuser.written
     return fuser.slots[node][1] is not None
 
 
