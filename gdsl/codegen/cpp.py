@@ -34,8 +34,9 @@ def header(name: str) -> str:
     return Path(__file__).with_name(name).read_text()
 
 
-# Operations of a value that is written out wherever it is read.
-LONG_TEXT = 64
+# Operations of a value that is written out wherever it is read; in a kernel of more than so many, fewer.
+LONG_TEXT, SHORT_TEXT = 64, 8
+LONG_KERNEL = 256
 
 # The types of numbers by name: what kernels compute with, and what they read where that is half as wide.
 NUMBERS = {
@@ -139,10 +140,12 @@ class KernelWriter(Nests):
             inline = node.op in ELEMENTWISE and node not in self.buffers
             return tuple(i for i in node.inputs if i not in found) if inline else ()
 
-        for node in walk_below(self.roots(), lambda n: () if n in self.buffers else n.inputs):
+        order = list(walk_below(self.roots(), lambda n: () if n in self.buffers else n.inputs))
+        most = LONG_TEXT if len(order) <= LONG_KERNEL else SHORT_TEXT
+        for node in order:
             shared = node in stores or len(self.users.get(node, ())) > 1
             if shared and node.op in ELEMENTWISE and node.domain is not Domain.GLOBAL and node not in self.buffers:
-                if sum(n.op in ELEMENTWISE for n in walk_below([node], inside)) > LONG_TEXT:
+                if sum(n.op in ELEMENTWISE for n in walk_below([node], inside)) > most:
                     found.add(node)
         return found
 
@@ -354,7 +357,8 @@ class KernelWriter(Nests):
     def stages(self, phase: Phase) -> list[Stage]:
         """The work of a phase, cut where a matrix product needs its operands for a whole block of edges."""
         below = self.edge_values(phase.roots)
-        products = {n: p for n in (*below, *phase.roots) if (p := product_of(n)) is not None}
+        made = [n for n in (*below, *phase.roots) if n not in self.buffers]
+        products = {n: p for n in made if (p := product_of(n)) is not None}
         if phase.reverse:
             products = {}  # blocks of edges go forward
         operands = {o for p in products.values() for o in p.edge_operands}

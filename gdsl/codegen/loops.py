@@ -24,7 +24,7 @@ class Nests(Values):
     def cell_nest(self, node: Node, where: str, kept: bool = False) -> Nest:
         cells = self.row_cells if where == ROW else self.edge_cells
         cell = self.new_cell(node, kept)
-        if node.op in ("contract", "reduce"):
+        if node.op in ("contract", "reduce") and node not in self.buffers:
             nest = self.contract_nest(node, where, cell)
         else:
             nest = Nest(node.dims)

@@ -207,23 +207,28 @@ class _Fuser:
             self._assign()
 
     def _worth_writing(self) -> set[Node]:
-        """The edge values that walks read from memory, by the ranks of the walks that would compute them."""
-        ranks: dict[Node, tuple[int, int]] = {}
+        """The edge values that walks read from memory."""
+        # How many walks, one needing the other, there are before a value, and before the first and last that read it.
+        time: dict[Node, int] = {}
+        for node in self.order:
+            walked = any(self.lowering[i] == "edge" for i in node.inputs) and self.lowering[node] != "edge"
+            time[node] = max((time[i] for i in node.inputs), default=0) + walked
+        walks: dict[Node, tuple[int, int]] = {}
         for node in reversed(self.order):
             if self.lowering[node] == "edge":
-                read = [ranks.get(u) or (self.slots[u][0],) * 2 for u in self.users[node]]
-                read += [(self.slots[node][0],) * 2] if node in self.stored else []
-                ranks[node] = min(first for first, _ in read), max(last for _, last in read)
+                read = [walks.get(u) or (time[u], time[u]) for u in self.users[node]]
+                read += [(time[node] + 1, time[node] + 1)] if node in self.stored else []
+                walks[node] = min(first for first, _ in read), max(last for _, last in read)
         found: set[Node] = set()
 
         def computed(node: Node) -> tuple[Node, ...]:
             edge = node.op != "gather" and self.lowering[node] == "edge"
             return tuple(i for i in node.inputs if i not in found) if edge else ()
 
-        for node, (first, last) in reversed(ranks.items()):
+        for node, (first, last) in reversed(walks.items()):
             many = last - first > 1 and node.kind is Kind.FLOAT and node.op in _WRITTEN
             # What one value alone reads is a part of that.
-            if many and len({ranks.get(u, self.slots[u])[0] for u in self.users[node]}) > 1:
+            if many and len({walks[u][0] if u in walks else time[u] for u in self.users[node]}) > 1:
                 count = sum(self.lowering[n] == "edge" and n.op in _WRITTEN for n in walk_below([node], computed))
                 if count >= LEAST_WRITTEN and count * (last - first) > MOST_AGAIN:
                     found.add(node)
@@ -286,7 +291,7 @@ class _Fuser:
     def _operand_rank(self, node: Node, operand: Node, end: str) -> int:
         rank, made_by = self.slots[operand]
         if operand in self.written:
-            return rank if made_by == end else rank + 1
+            return rank + 1
         if operand.domain is Domain.EDGE and self.lowering[operand] == "edge":
             return self._edge_rank(operand, end)
         if node.op == "gather" and made_by is not None:

@@ -129,9 +129,7 @@ class _Differentiable:
                 saved = frozenset(self.saved)
                 # Mostly it is the one by which the values to save were chosen.
                 first = wrt == list(self.wrt) and outputs == list(range(len(self.runner.program.outputs)))
-                adjoint = (
-                    self.first if first else differentiate(self.program, wrt, outputs, saved, self.runner.options)
-                )
+                adjoint = self.first if first else differentiate(self.program, wrt, outputs, saved, self.runner.options)
                 self._adjoints[key] = (adjoint, self.runner.sub(adjoint.program))
             return self._adjoints[key]
 

@@ -100,7 +100,7 @@ def test_rounds_are_alike(text, small_pieces: None) -> None:
     assert all(abs(b - 2 * a) <= 4 for a, b in zip(few, many, strict=True)), (few, many)
 
 
-def test_values_gradients_and_ledger_of_many_rounds(small_pieces: None) -> None:
+def test_values_and_two_derivatives_of_many_rounds(small_pieces: None) -> None:
     graph = gdsl.Graph(random_edges(9, 30, 0), 9)
     found = []
     for backend in ("torch", "cpp"):
@@ -114,5 +114,4 @@ def test_values_gradients_and_ledger_of_many_rounds(small_pieces: None) -> None:
         second = torch.autograd.grad(sum(g.sin().sum() for g in first), [x, *made.parameters()])
         found.append([y, *first, *second])
     assert difference(found[1], found[0]) < 1e-9
-    told = made.explain(graph)
-    assert "aggregate_first" in told or "weight_gradient_by_nodes" in told or "transform_first" in told
+    assert "kernels" in made.explain(graph)
