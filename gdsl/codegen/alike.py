@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -27,10 +28,14 @@ class Source:
 
 def once(sources: Iterable[Source]) -> list[str]:
     """The texts of functions, in which one that is there already under another name is an alias of that."""
+    sources = list(sources)
+    lengths = [source.text.count("\n") for source in sources]
+    often = Counter(lengths)
     first: dict[str, str] = {}
     found = []
-    for source in sources:
-        same = first.setdefault(_anonymous(source), source.name)
+    for source, length in zip(sources, lengths, strict=True):
+        # Alone of its length it is like no other, and need not be looked at.
+        same = first.setdefault(_anonymous(source), source.name) if often[length] > 1 else source.name
         found.append(source.text if same == source.name else _alias(source, same))
     return found
 

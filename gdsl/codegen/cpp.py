@@ -142,11 +142,13 @@ class KernelWriter(Nests):
 
         order = list(walk_below(self.roots(), lambda n: () if n in self.buffers else n.inputs))
         most = LONG_TEXT if len(order) <= LONG_KERNEL else SHORT_TEXT
+        if len(order) <= most:
+            return found
         for node in order:
             shared = node in stores or len(self.users.get(node, ())) > 1
-            if shared and node.op in ELEMENTWISE and node.domain is not Domain.GLOBAL and node not in self.buffers:
-                if sum(n.op in ELEMENTWISE for n in walk_below([node], inside)) > most:
-                    found.add(node)
+            inline = shared and node.op in ELEMENTWISE and node.domain is not Domain.GLOBAL
+            if inline and sum(n.op in ELEMENTWISE for n in walk_below([node], inside)) > most:
+                found.add(node)
         return found
 
     def space(self, node: Node) -> tuple[str, ...]:

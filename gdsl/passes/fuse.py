@@ -34,8 +34,8 @@ BY_TORCH = ("torch", "absorbed")
 MAX_ACCUMULATOR = 1 << 16
 # Edge values this wide or narrower are kept for the row's next phase; wider ones are computed again.
 MAX_KEPT = 64
-# An edge value of many operations that many walks would compute again is written: the operations that are saved, and how
-# many there are at least.
+# An edge value of many operations that many walks would compute again is written: how many operations are made again
+# at most, and how many it has at least.
 MOST_AGAIN = 512
 LEAST_WRITTEN = 16
 # A node value is computed once an edge while that reads at most this many times its own numbers; else once a node.
