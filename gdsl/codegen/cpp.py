@@ -35,7 +35,7 @@ def header(name: str) -> str:
 
 
 # Operations of a value that is written out wherever it is read; in a kernel of more than so many, fewer.
-LONG_TEXT, SHORT_TEXT = 64, 8
+LONG_TEXT, SHORT_TEXT = 160, 8
 LONG_KERNEL = 256
 
 # The types of numbers by name: what kernels compute with, and what they read where that is half as wide.
