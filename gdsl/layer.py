@@ -20,7 +20,7 @@ from gdsl import traced
 from gdsl.codegen.reference import Frame
 from gdsl.errors import GraphError, InputError
 from gdsl.inspect import LANGUAGES, Inspection, KernelInfo
-from gdsl.ir.node import walk
+from gdsl.ir.node import users
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
 from gdsl.language import ast
@@ -242,14 +242,14 @@ class Layer(NotScriptable, nn.Module):
 
     def _draw_parameters(self) -> None:
         every = frozenset(i.name for i in self.signature.inputs if i.optional)
-        outputs = [node for _, node in self._outline(every).outputs]
-        loads = {n.attr("name"): n for n in walk(outputs) if n.op == "load"}
+        read_by = users(node for _, node in self._outline(every).outputs)
+        loads = {n.attr("name"): n for n in read_by if n.op == "load"}
         for d in self._own_state():
             if d.init is not None:
                 tensor = self._parameters.get(d.name, self._buffers.get(d.name))
                 assert tensor is not None
                 node = loads.get(d.name)
-                fan_in, fan_out = initialise.fans(node, outputs) if node is not None else (tensor.numel(),) * 2
+                fan_in, fan_out = initialise.fans(node, read_by) if node is not None else (tensor.numel(),) * 2
                 initialise.fill(tensor, d.init.name, d.init.arguments, fan_in, fan_out)
 
     # -- the call ------------------------------------------------------------------------------

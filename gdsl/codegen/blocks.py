@@ -116,13 +116,15 @@ class Level:
 
 
 class Blocks(Names):
-    """Blocks of one kernel. ``held`` are the results of earlier walks over the same rows."""
+    """Blocks of one kernel. ``held`` are the results of earlier walks over the same rows, ``carried`` what scans have
+    come to in this one."""
 
     def __init__(self, kernel: Kernel, program: Program, packed: frozenset[Node], number: str, edge_axis: int):
         super().__init__(program, _RESERVED, _FOREIGN)
         self.kernel, self.packed, self.number, self.edge_axis = kernel, packed, number, edge_axis
         self.levels = [Level(), Level(), Level()]
         self.held: dict[Cell, Value] = {}
+        self.carried: dict[Node, Value] = {}
         self.buffers = set(kernel.buffers)
         self.axes_of: dict[Dim, str] = {}
         self.nodes = kernel_nodes(kernel)
@@ -142,9 +144,9 @@ class Blocks(Names):
         """The matrix products on edges of this kernel.
 
         Double precision has none: its rate is that of plain sums. Nor have a few numbers an edge, whose matrices would
-        be mostly padding.
+        be mostly padding. Nor has a kernel that takes one edge after the other.
         """
-        if self.number != "tl.float32":
+        if self.number != "tl.float32" or self.kernel.ordered:
             return {}
         found = {node: product for node in self.nodes if (product := product_of(node)) is not None}
         return {node: product for node, product in found.items() if min(product.sizes) >= LEAST_SIDE}
@@ -265,6 +267,8 @@ class Blocks(Names):
             self.widest = max(self.widest, self.numel(frame))
         if where == ROW and (held := self.held.get(self.cell(node, index))) is not None:
             return self.align(held, node, index, frame)
+        if node in self.carried:
+            return self.align(self.carried[node], node, index, frame)
         if node in self.buffers:
             return self.load(node, index, where, frame)
         key = self.key(node, index, where, frame)
@@ -672,9 +676,12 @@ def literal(node: Node, number: str) -> str:
     value = node.attr("value")
     if node.kind is not Kind.FLOAT:
         return str(bool(value)) if node.kind is Kind.BOOL else f"{value:d}"
+    # A literal is rounded to float32, unless it is given a type.
+    typed = number != "tl.float32" and math.isfinite(value)
+    return f"tl.full([], {float(value)!r}, {number})" if typed else number_literal(value)
+
+
+def number_literal(value: float) -> str:
     if value != value:
         return 'float("nan")'
-    if value in (float("inf"), float("-inf")):
-        return f'float("{"-" if value < 0 else ""}inf")'
-    # A literal is rounded to float32, unless it is given a type.
-    return repr(float(value)) if number == "tl.float32" else f"tl.full([], {float(value)!r}, {number})"
+    return f'float("{"-" if value < 0 else ""}inf")' if math.isinf(value) else repr(float(value))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from gdsl.codegen.alike import Source, once
 from gdsl.codegen.loops import Nests
 from gdsl.codegen.nest import Nest
 from gdsl.codegen.products import FUNCTIONS, Product, block_edges, product_of
@@ -33,6 +34,10 @@ def header(name: str) -> str:
     return Path(__file__).with_name(name).read_text()
 
 
+# Operations of a value that is written out wherever it is read; in a kernel of more than so many, fewer.
+LONG_TEXT, SHORT_TEXT = 160, 8
+LONG_KERNEL = 256
+
 # The types of numbers by name: what kernels compute with, and what they read where that is half as wide.
 NUMBERS = {
     "float": ("float", None),
@@ -48,7 +53,8 @@ def generate(plan: Plan, dtype: str, index_type: str, visible: int | None = None
     A user sees the first ``visible`` outputs, or all.
     """
     packed = packed_buffers(plan, dtype, visible)
-    return unit([kernel_source(k, plan, packed) for k in plan.kernels], dtype, index_type)
+    sources = (KernelWriter(k, plan.program, packed).source(k.name) for k in plan.kernels)
+    return unit(once(sources), dtype, index_type)
 
 
 def unit(kernels: Sequence[str], dtype: str, index_type: str) -> str:
@@ -92,6 +98,7 @@ class KernelWriter(Nests):
         super().__init__(kernel, program, packed)
         self.users = self._find_users()
         self.costly = self._find_costly()
+        self.long = self._find_long()
 
     # -- what the kernel computes ---------------------------------------------------------------
 
@@ -123,6 +130,27 @@ class KernelWriter(Nests):
                 found.add(node)
         return found
 
+    def _find_long(self) -> set[Node]:
+        """Values that several others read, or that are written, of so many operations that text which repeats them for
+        each reader would grow by the square of the program."""
+        found: set[Node] = set()
+        stores = {*self.kernel.stores, *(n for p in self.kernel.phases for n in p.stores)}
+
+        def inside(node: Node) -> tuple[Node, ...]:
+            inline = node.op in ELEMENTWISE and node not in self.buffers
+            return tuple(i for i in node.inputs if i not in found) if inline else ()
+
+        order = list(walk_below(self.roots(), lambda n: () if n in self.buffers else n.inputs))
+        most = LONG_TEXT if len(order) <= LONG_KERNEL else SHORT_TEXT
+        if len(order) <= most:
+            return found
+        for node in order:
+            shared = node in stores or len(self.users.get(node, ())) > 1
+            inline = shared and node.op in ELEMENTWISE and node.domain is not Domain.GLOBAL
+            if inline and sum(n.op in ELEMENTWISE for n in walk_below([node], inside)) > most:
+                found.add(node)
+        return found
+
     def space(self, node: Node) -> tuple[str, ...]:
         """The dims that a node's own loops run over."""
         if node.op in ("contract", "reduce", "segment", "scatter"):
@@ -133,7 +161,7 @@ class KernelWriter(Nests):
         """Whether a value is stored in local memory rather than written out where it is used."""
         if node in self.buffers or node.op in ("const", "iota", "graph_value", "load", "gather", "spread"):
             return False
-        if node.op in ("contract", "reduce") or node in kept:
+        if node.op in ("contract", "reduce") or node in kept or node in self.long:
             return True
         readers = self.readers(node)
         wider = any(set(self.space(u)) > set(as_read.type.names) for as_read, u in readers)
@@ -157,6 +185,10 @@ class KernelWriter(Nests):
         return found
 
     # -- the function --------------------------------------------------------------------------
+
+    def source(self, name: str) -> Source:
+        """The function, which has this name, with the names that it uses."""
+        return Source(name, self.write(), self.used - self.reserved)
 
     def write(self) -> str:
         kernel, out = self.kernel, self.out
@@ -218,7 +250,7 @@ class KernelWriter(Nests):
         out = self.out
         if self.kernel.end:
             out.add("const int64_t begin = rowptr[i], end = rowptr[i + 1];")
-        if self.kernel.phases:
+        if self.kernel.phases and not self.kernel.ordered:
             out.add(f"if (end - begin > {HUB_EDGES}) continue;  // a hub, left to {hub_name(self.kernel)}")
         at = len(out.lines)
         for phase in self.kernel.phases:
@@ -238,8 +270,10 @@ class KernelWriter(Nests):
     def phase(self, phase: Phase) -> None:
         for node in self.row_values(phase.roots):
             self.require(node)
-        for node in phase.accumulators:
+        for node in (n for n in phase.accumulators if n.op != "scan"):
             self.declare_accumulator(node)
+        for node in phase.scans:
+            self.declare_fold(node)
         self.walks(phase)
         for node in phase.accumulators:
             self.finish_accumulator(node)
@@ -269,14 +303,17 @@ class KernelWriter(Nests):
         if not (stage.cells or stage.roots):
             return
         out = self.out
-        out.open(f"for (int64_t e = {first}; e < {stop}; ++e)")
+        if phase.reverse:
+            out.open(f"for (int64_t e = {stop} - 1; e >= {first}; --e)")
+        else:
+            out.open(f"for (int64_t e = {first}; e < {stop}; ++e)")
         out.add("const int64_t j = other[e];")
         at = len(out.lines)
         nests = [self.cell_nest(node, EDGE, kept=node in phase.kept) for node in stage.cells]
         for node in stage.roots:
             nests.append(self.root_nest(node, phase))
         self.emit_nests(nests)
-        self.insert_prefetches(at)
+        self.insert_prefetches(at, phase.reverse)
         self.insert_pointers(at, COLUMN, "j")
         self.insert_pointers(at, EDGE, "id")
         if any(re.search(r"\bid\b", line) for line in out.lines[at:]):
@@ -287,6 +324,8 @@ class KernelWriter(Nests):
         out.close()
 
     def root_nest(self, node: Node, phase: Phase) -> Nest:
+        if node.op == "scan":
+            return self.fold_nest(node)
         if node in phase.accumulators:
             return self.accumulate_nest(node)
         return self.total_nest(node, EDGE) if node in phase.totals else self.store_nest(node, EDGE)
@@ -320,7 +359,10 @@ class KernelWriter(Nests):
     def stages(self, phase: Phase) -> list[Stage]:
         """The work of a phase, cut where a matrix product needs its operands for a whole block of edges."""
         below = self.edge_values(phase.roots)
-        products = {n: p for n in (*below, *phase.roots) if (p := product_of(n)) is not None}
+        made = [n for n in (*below, *phase.roots) if n not in self.buffers]
+        products = {n: p for n in made if (p := product_of(n)) is not None}
+        if phase.reverse:
+            products = {}  # blocks of edges go forward
         operands = {o for p in products.values() for o in p.edge_operands}
         cells = [n for n in below if n in operands or self.is_cell(n, phase.kept)]
         ready: dict[Node, int] = {}
@@ -373,7 +415,7 @@ class KernelWriter(Nests):
             known = node.op == "gather" or node in self.buffers or node in self.edge_cells
             return () if known else node.inputs
 
-        starts = [n for r in roots for n in (r.inputs if r.op in ("segment", "contract", "scatter") else [r])]
+        starts = [n for r in roots for n in (r.inputs if r.op in ("segment", "scan", "contract", "scatter") else [r])]
         found: dict[Node, None] = {}
         for node in walk_below(starts, read):
             if node.op == "gather" and node.attr("end") == self.kernel.end:
@@ -411,5 +453,6 @@ class KernelWriter(Nests):
         def read(node: Node) -> tuple[Node, ...]:
             return () if node.op == "gather" or node in self.buffers else computed(node.inputs)
 
-        starts = [n for root in roots for n in ([root] if root.domain is Domain.EDGE else root.inputs)]
+        written = [r for r in roots if r.domain is Domain.EDGE and r.op != "scan"]
+        starts = [n for root in roots for n in ([root] if root in written else root.inputs)]
         return list(walk_below(computed(starts), read))

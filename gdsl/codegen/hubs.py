@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gdsl.codegen.alike import once
 from gdsl.codegen.cpp import KernelWriter, hub_name, unit
 from gdsl.codegen.nest import Nest
 from gdsl.codegen.storage import packed_buffers, partials
@@ -21,16 +22,22 @@ from gdsl.runtime.schedule import CHUNK_EDGES
 
 
 def generate_hubs(plan: Plan, dtype: str, index_type: str, visible: int | None = None) -> str:
-    """The translation unit of the functions for hubs, one for each kernel of the plan that walks edges."""
+    """The translation unit of the functions for hubs, one for each kernel of the plan that walks edges in any
+    order."""
     packed = packed_buffers(plan, dtype, visible)
-    return unit([hub_source(k, plan.program, packed) for k in plan.kernels if k.phases], dtype, index_type)
+    kernels = [k for k in plan.kernels if k.phases and not k.ordered]
+    return unit(once(_writer(k, plan.program, packed).source(hub_name(k)) for k in kernels), dtype, index_type)
 
 
 def hub_source(kernel: Kernel, program: Program, packed: frozenset[Node] = frozenset()) -> str:
     """The function for the hubs of a kernel, as C++ text."""
+    return _writer(kernel, program, packed).write()
+
+
+def _writer(kernel: Kernel, program: Program, packed: frozenset[Node]) -> _HubWriter:
     # What an ordinary row keeps for its next walk is computed again: the next walk's chunk may be another thread's.
     phases = tuple(replace(p, kept=()) for p in kernel.phases)
-    return _HubWriter(replace(kernel, phases=phases), program, packed).write()
+    return _HubWriter(replace(kernel, phases=phases), program, packed)
 
 
 class _HubWriter(KernelWriter):

@@ -62,6 +62,9 @@ class Config:
 
 def configure(function: Function, degree: int = TYPICAL_DEGREE, warp: int = WARP) -> Config:
     """A few edges of each row at a time, and as many rows as fill a block. ``warp`` is the GPU's."""
+    if function.ordered:
+        rows = floor_power(min(MOST_LANES, THREADS * _share(function) // function.widest))
+        return Config(rows, 1, _warps(function, rows, 1, warp))
     lanes = floor_power(min(MOST_LANES, THREADS * _share(function) // function.widest))
     if function.dots:
         lanes = max(lanes, LEAST_SIDE)
@@ -103,6 +106,7 @@ def candidates(function: Function, degree: int, warp: int = WARP) -> list[Config
     for rows, edges, warps in AROUND:
         r, e, w = int(first.rows * rows), int(first.edges * edges), int(first.warps * warps)
         fits = r and e and 1 <= w <= most and (function.part is None or r == 1) and (function.walks or e == 1)
+        fits = fits and not (function.ordered and e > 1)
         dots = not function.dots or r * e >= LEAST_SIDE
         if fits and dots and not (function.row_dots and e < LEAST_SIDE):
             found.append(Config(r, e, w))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gdsl.codegen.nest import Cell, Index, Nest, joined, lanes
-from gdsl.codegen.values import EDGE, GLOBAL, ROW, Values, local_type
+from gdsl.codegen.values import EDGE, GLOBAL, ROW, Values, local_type, number_literal
+from gdsl.ir import build
 from gdsl.ir.build import finds_winners
 from gdsl.ir.node import Node
 from gdsl.ir.printer import describe
@@ -23,7 +24,7 @@ class Nests(Values):
     def cell_nest(self, node: Node, where: str, kept: bool = False) -> Nest:
         cells = self.row_cells if where == ROW else self.edge_cells
         cell = self.new_cell(node, kept)
-        if node.op in ("contract", "reduce"):
+        if node.op in ("contract", "reduce") and node not in self.buffers:
             nest = self.contract_nest(node, where, cell)
         else:
             nest = Nest(node.dims)
@@ -205,6 +206,31 @@ class Nests(Values):
         if reducer.startswith("count"):
             found = f"gdsl::tally({place}, (idx_t){number}, {held}, {best}, {value})"
         return [f"const T {best} = {take}({held}, {value});", f"{place} = {found};", f"{held} = {best};"]
+
+    def declare_fold(self, node: Node) -> None:
+        """What a scan has come to at the edge that is being walked."""
+        name = self.fresh(("acc_" if node.attr("last") else "before_") + describe(node, self.program.names))
+        self.out.add(f"T {name}{f'[{node.type.numel}]' if node.dims else ''};")
+        self.out.add(self._filler(name, node).format(name, number_literal(node.attr("init"))))
+        self.folds[node] = Cell(name, not node.dims)
+        if node.attr("last"):
+            self.row_cells[node] = self.folds[node]
+
+    def fold_nest(self, node: Node) -> Nest:
+        """One step of a scan; where edges read it, what it has come to before the edge is written first."""
+        cell = self.folds[node]
+        acc, step = build.scan_step(node, cell.name)
+        self.edge_cells[acc] = cell
+        nest = Nest(node.dims)
+        index = self.index(node.dims)
+        value = self.atom(step, index, EDGE, nest)
+        place = self.place(acc, cell, index)
+        if not node.attr("last"):
+            self.edge_rows.setdefault(node)
+            written = f"{self.name(node)}[{self.offset('id', node, index)}]"
+            nest.before[len(nest.loops)].append(f"{written} = {place};")
+        nest.before[len(nest.loops)].append(f"{place} = {value};")
+        return nest
 
     def total_nest(self, node: Node, where: str) -> Nest:
         total = self.pointers[(node, GLOBAL)]

@@ -22,7 +22,7 @@ class Names:
     def __init__(self, program: Program, reserved: frozenset[str], foreign: re.Pattern[str]):
         self.program = program
         self.foreign = foreign
-        self.used: set[str] = set(reserved)
+        self.reserved, self.used = reserved, set(reserved)
         self.counts: dict[str, int] = {}  # the last number that was tried, by name
         self.names: dict[Node, str] = {}
         self.loop_vars: dict[str, str] = {}
@@ -62,7 +62,7 @@ class Names:
             for node in (*phase.accumulators, *phase.totals, *phase.stores):
                 lines.append(f"  {self.name(node)} = {expression(node, shown)}")
         for node in (*kernel.stores, *kernel.totals):
-            if node.op != "segment":
+            if node.op not in ("segment", "scan"):
                 others = {**shown, **{n: self.name(n) for p in kernel.phases for n in p.accumulators}}
                 lines.append(f"  {self.name(node)} = {expression(node, others)}")
         # A name that a comment shows may be any text, which must not end the comment.

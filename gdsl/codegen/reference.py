@@ -299,39 +299,52 @@ def _order_rank(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
 
 
 def _scan(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
-    end, step, last = node.attr("end"), node.attr("step"), node.attr("last")
-    ends = frame.ends(end)
-    rows = int(ends.max()) + 1 if len(ends) else 0
-    if last:
-        rows = frame.rows(node.domain)
-    wide = Type(element_domain(end), node.dims)
-    values = [full(align(a, i.type, wide), wide, frame) for a, i in zip(args, node.inputs, strict=True)]
-    degree = torch.bincount(ends, minlength=rows)
-    order = ends.sort(stable=True).indices
-    position = torch.empty_like(ends)
-    position[order] = torch.arange(len(ends), device=ends.device) - (degree.cumsum(0) - degree)[ends[order]]
-    if node.attr("reverse"):
-        position = degree[ends] - 1 - position
+    """Step k takes the k-th edge of every row that has so many. With rows by degree, most edges first, these are the
+    first rows, and with edges by step theirs lie together: all steps together look at each edge once."""
+    ends, last = frame.ends(node.attr("end")), node.attr("last")
+    rows = frame.rows(node.domain) if last else int(ends.max()) + 1 if len(ends) else 0
+    degree, by_degree = torch.bincount(ends, minlength=rows).sort(descending=True, stable=True)
+    rank = _inverse(by_degree)
+    row, by_row = rank[ends].sort(stable=True)
+    place = torch.arange(len(ends), device=ends.device) - (degree.cumsum(0) - degree)[row]
+    place = degree[row] - 1 - place if node.attr("reverse") else place
+    order = by_row[place.sort(stable=True).indices]
+    sizes = torch.bincount(place).tolist()
+    wide = Type(element_domain(node.attr("end")), node.dims)
+    values = [full(align(a, i.type, wide), wide, frame)[order] for a, i in zip(args, node.inputs, strict=True)]
     acc = torch.full((rows, *node.type.shape), node.attr("init"), dtype=frame.dtype, device=frame.device)
-    before = torch.zeros((len(ends), *node.type.shape), dtype=frame.dtype, device=frame.device)
-    leaves = {leaf.attr("name"): leaf for leaf in walk([step]) if leaf.op == "load"}
-    for place in range(int(degree.max()) if rows else 0):
-        edges = (position == place).nonzero().squeeze(1)
-        here = ends[edges]
-        before = before.index_put((edges,), acc[here])
-        tensors = {"acc": acc[here], **{str(k): v[edges] for k, v in enumerate(values)}}
-        inner = {leaf: tensors[name] for name, leaf in leaves.items()}
-        for inside in walk([step]):
-            if inside not in inner:
-                inner[inside] = _scalar_step(inside, [inner[i] for i in inside.inputs], frame)
-        acc = acc.index_put((here,), inner[step].expand_as(acc[here]))
-    return acc if last else before
+    step = _step(node.attr("step"), frame)
+    done, before = [], []
+    for size, *now in zip(sizes, *(v.split(sizes) for v in values), strict=True):
+        if size < len(acc):
+            acc, ended = acc.split([size, len(acc) - size])
+            done.append(ended)
+        before.append(acc)
+        acc = step(acc, *now)
+    if last:
+        return torch.cat([acc, *reversed(done)])[rank]
+    return torch.cat(before)[_inverse(order)] if before else acc
 
 
-def _scalar_step(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
-    if node.op == "const":
-        return _const(node, args, frame)
-    return torch_function(node.op, node.attr("bound"), frame.dtype)(*args)
+def _inverse(permutation: Tensor) -> Tensor:
+    numbers = torch.arange(len(permutation), device=permutation.device)
+    return torch.empty_like(permutation).index_copy_(0, permutation, numbers)
+
+
+def _step(step: Node, frame: Frame) -> Callable[..., Tensor]:
+    """One step of a scan as a function of tensors: what it has come to, and a number of each input for each row."""
+    order = list(walk([step]))
+    constants = {n: _const(n, [], frame) for n in order if n.op == "const"}
+    loads = {n: 0 if n.attr("name") == "acc" else 1 + int(n.attr("name")) for n in order if n.op == "load"}
+    rest = [(n, torch_function(n.op, n.attr("bound"), frame.dtype)) for n in order if n.inputs]
+
+    def run(acc: Tensor, *now: Tensor) -> Tensor:
+        values = constants | {n: (acc, *now)[k] for n, k in loads.items()}
+        for node, function in rest:
+            values[node] = function(*[values[i] for i in node.inputs])
+        return values[step].expand_as(acc)
+
+    return run
 
 
 def _index(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:

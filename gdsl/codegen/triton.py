@@ -27,9 +27,11 @@ from gdsl.codegen.blocks import (
     Value,
     along,
     lifted,
+    number_literal,
 )
 from gdsl.codegen.storage import partials
 from gdsl.codegen.values import EDGE, GLOBAL, ROW
+from gdsl.ir import build
 from gdsl.ir.build import finds_winners
 from gdsl.ir.node import Node
 from gdsl.ir.printer import describe
@@ -113,6 +115,7 @@ class Function:
     dots:      it has matrix products: a block needs 16 edges
     row_dots:  it has matrix products for each row: a row of a block needs 16 edges
     exact:     it subtracts products of numbers, each of which must be rounded
+    ordered:   it takes a row's edges one after the other
     """
 
     name: str
@@ -127,6 +130,7 @@ class Function:
     dots: bool
     row_dots: bool
     exact: bool
+    ordered: bool = False
 
     @property
     def compiler(self) -> dict[str, int]:
@@ -141,7 +145,7 @@ def functions(
     """The functions of a kernel: for its rows, and, where it walks edges, for its hubs. ``edge_axis`` is the axis of
     blocks that counts edges, 0 or 1; the other counts rows."""
     parts: list[int | str | None] = [None]
-    if kernel.phases:
+    if kernel.phases and not kernel.ordered:
         parts += [*range(len(kernel.phases)), "hubs"]
     return [KernelWriter(kernel, program, packed, dtype, index_type, edge_axis, part).write() for part in parts]
 
@@ -238,6 +242,7 @@ class KernelWriter(Blocks):
             self.dots,
             self.edge_dots,
             self.exact,
+            kernel.ordered,
         )
 
     def _about(self) -> str:
@@ -342,7 +347,8 @@ class KernelWriter(Blocks):
         for node in phase.totals:
             self.add_total(node, EDGE)
         for node in phase.stores:
-            self.store(node, EDGE)
+            if node.op != "scan":
+                self.store(node, EDGE)
         self.in_walk = False
         body = self.levels[EDGES].lines
         self.values = max(self.values, len(body) - self.levels[EDGES].light)
@@ -350,6 +356,8 @@ class KernelWriter(Blocks):
         out = self.levels[ROWS].lines
         out.append("for at in range(0, most, BLOCK_EDGES):")
         head = ["e = begin + at + lane", "on = e < end"]
+        if phase.reverse:
+            head = ["e = end - 1 - at - lane", "on = e >= begin"]
         head.append("j = tl.load(other + e, mask=on, other=0).to(INDEX)")
         head.append("id = tl.load(edge + e, mask=on, other=0).to(INDEX)")
         out += [_INDENT + line for line in [*head, *body]]
@@ -358,7 +366,8 @@ class KernelWriter(Blocks):
 
     def declare_accumulators(self, phase: Phase) -> dict[Cell, tuple[str, Index]]:
         """A name for each block of each accumulator, and the index of the block."""
-        cells = [(n, index) for n in phase.accumulators for index in self.indices(n.dims)]
+        written = [n for n in phase.scans if n not in phase.accumulators]
+        cells = [(n, index) for n in (*phase.accumulators, *written) for index in self.indices(n.dims)]
         names: dict[Cell, tuple[str, Index]] = {}
         for node, index in cells:
             names[self.cell(node, index)] = (self.declare_accumulator(node), index)
@@ -366,7 +375,7 @@ class KernelWriter(Blocks):
             if node in self.winners:
                 self.best[self.winners[node], places] = name
         for node, places in names:
-            if finds_winners(node.attr("reducer")) and (node, places) not in self.best:
+            if finds_winners(node.attr("reducer", "")) and (node, places) not in self.best:
                 best = self.best[node, places] = self.fresh("best_" + describe(node, self.program.names))
                 shape = f"[{self.lead('1')}{self.shape(self.frame(node.dims))}]"
                 start = EMPTY[node.attr("reducer")[-3:]]
@@ -375,10 +384,12 @@ class KernelWriter(Blocks):
 
     def declare_accumulator(self, node: Node) -> str:
         name = self.fresh("acc_" + describe(node, self.program.names))
-        reducer = node.attr("reducer")
+        reducer = node.attr("reducer", "")
         shape = f"[{self.lead('1')}{self.shape(self.frame(node.dims))}]"
         out = self.levels[ROWS].lines
-        if finds_winners(reducer):
+        if node.op == "scan":
+            out.append(f"{name} = tl.full({shape}, {number_literal(node.attr('init'))}, {self.number})")
+        elif finds_winners(reducer):
             out.append(f"{name} = tl.full({shape}, {-1 if reducer.startswith('arg') else 0}, {self.index_type})")
         else:
             start = {"sum": "0.0", "mul": "1.0", **EMPTY}[reducer]
@@ -387,6 +398,9 @@ class KernelWriter(Blocks):
 
     def accumulate(self, node: Node, name: str, at: Index) -> None:
         """Take a block of edges into a block of an accumulator."""
+        if node.op == "scan":
+            self.fold(node, name, at)
+            return
         product = self.product_at.get(node)
         if product is not None:
             self.dots = self.edge_dots = True
@@ -410,6 +424,20 @@ class KernelWriter(Blocks):
             value = self.value(e, index, EDGE, frame)
             value = self.only(value, frame, extra, none, frozenset(range(len(own), len(frame))))
             self.reduce_edges(node, name, value, frame, at, extra)
+
+    def fold(self, node: Node, name: str, at: Index) -> None:
+        """One step of a scan, of the one edge that a block has of each row; where edges read it, what it has come to
+        before the edge is written first."""
+        acc, step = build.scan_step(node, name)
+        self.carried[acc] = Value(name, EDGES)
+        frame = self.frame(node.dims)
+        value = self.value(step, at, EDGE, frame)
+        if not node.attr("last"):
+            mask = self.mask(frame, frozenset(range(len(frame))), EDGE)
+            assert mask is not None
+            pointer, _ = self.pointer(node, at, EDGE, frame)
+            self.add(f"tl.store({pointer}, {name}, mask={mask.text})")
+        self.add(f"{name} = tl.where({lifted('on', len(frame))}, {value.text}, {name})")
 
     def only(self, value: Value, frame: Frame, extra: Value | None, none: str, axes: frozenset[int]) -> Value:
         """The value on edges that exist, and where more is asked holds; else what changes no result."""

@@ -66,6 +66,7 @@ class Values(Names):
         self.edge_cells: dict[Node, Cell] = {}
         self.pointers: dict[tuple[Node, str], str] = {}
         self.edge_rows: dict[Node, None] = {}
+        self.folds: dict[Node, Cell] = {}
         self.numbers: dict[Node, str] = {}
         self.buffers = set(kernel.buffers)
         for node in (*kernel.buffers, *kernel.outputs):
@@ -176,9 +177,10 @@ class Values(Names):
                 )
                 self.out.lines.insert(at, line)
 
-    def insert_prefetches(self, at: int) -> None:
+    def insert_prefetches(self, at: int, reverse: bool = False) -> None:
         """Ask early for the rows at the other end, and for the edges' own, that the walk will read or write."""
-        pad, later = "    " * self.out.depth, f"e + {PREFETCH_AHEAD} < stop ? e + {PREFETCH_AHEAD} : e"
+        ahead = ("e - {0} >= 0 ? e - {0} : e" if reverse else "e + {0} < stop ? e + {0} : e").format(PREFETCH_AHEAD)
+        pad, later = "    " * self.out.depth, ahead
         columns = [node for node, where in self.pointers if where == COLUMN]
         lines = []
         for index, row, nodes in (("other", "ahead", columns), ("edge", "id_ahead", list(self.edge_rows))):
@@ -361,8 +363,10 @@ def literal(node: Node) -> str:
     value = node.attr("value")
     if node.kind is Kind.BOOL:
         return "true" if value else "false"
-    if node.kind is Kind.INT:
-        return f"{value:d}"
+    return f"{value:d}" if node.kind is Kind.INT else number_literal(value)
+
+
+def number_literal(value: float) -> str:
     if value != value:
         return 'T(__builtin_nan(""))'
     if value in (float("inf"), float("-inf")):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gdsl.errors import GdslError
-from gdsl.ir.node import Node, make
+from gdsl.ir.node import Node, make, walk
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.types import Dim, Domain, Kind, Type, element_domain, row_domains
 
@@ -350,6 +350,24 @@ def scan(
         "last": row_domain is not None,
     }
     return make("scan", nodes, Type(domain, dims), attrs)
+
+
+def scan_step(node: Node, name: str) -> tuple[Node, Node]:
+    """(acc, step): one step of a scan as an edge value, made of the scan's inputs and of ``acc``, a load of this name
+    that stands for what the fold has come to before the edge."""
+    acc = load(name, Type(element_domain(node.attr("end")), node.dims), "input")
+    step = node.attr("step")
+    leaves = {n: n.attr("name") for n in walk([step]) if n.op == "load"}
+    return acc, replay(step, {n: acc if k == "acc" else node.inputs[int(k)] for n, k in leaves.items()})
+
+
+def replay(expression: Node, leaves: Mapping[Node, Node]) -> Node:
+    """An elementwise expression with other leaves, rebuilt so that types follow."""
+    values = dict(leaves)
+    for node in walk([expression]):
+        if node not in values:
+            values[node] = elementwise(node.op, *(values[i] for i in node.inputs)) if node.inputs else node
+    return values[expression]
 
 
 # ------------------------------------------------------------------------------------- indexing

@@ -127,6 +127,16 @@ def _segment(node: Node, args: list[str]) -> tuple[str, int]:
     return f"{node.attr('reducer')}@{end}({args[0]}{by})", _ATOM
 
 
+def _scan(node: Node, args: list[str]) -> tuple[str, int]:
+    """A fold: its step is a function of ``acc`` and of what it folds, which is called by its place."""
+    leaves = {n: n.attr("name") for n in walk([node.attr("step")]) if n.op == "load"}
+    names = {n: name if name == "acc" else args[int(name)] for n, name in leaves.items()}
+    step, _ = _Writer(names).write(node.attr("step"), False)
+    back = " backwards" if node.attr("reverse") else ""
+    what = "fold" if node.attr("last") else "before"
+    return f"{what}@{node.attr('end')}(acc = {step}{back}, from {node.attr('init'):g})", _ATOM
+
+
 def _gather(node: Node, args: list[str]) -> tuple[str, int]:
     return f"{args[0]}[{node.attr('end')}]", _ATOM
 
@@ -139,6 +149,7 @@ _CALLS = {
     "const": _const,
     "contract": _contract,
     "segment": _segment,
+    "scan": _scan,
     "gather": _gather,
     "reshape": _reshape,
     "load": lambda node, args: (node.attr("name"), _ATOM),

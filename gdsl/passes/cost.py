@@ -111,7 +111,7 @@ def _computed(kernel: Kernel, buffers: set[Node]) -> Iterator[tuple[Node, str, P
             where, dims = place, kept
             if node.op == "gather":
                 where = "row" if node.attr("end") == kernel.end else "column"
-            elif node.op == "segment":
+            elif node.op in ("segment", "scan"):
                 where = "edge"
             elif node.op == "index" and operand is node.inputs[0]:
                 dims = ((node.attr("dim"), node.inputs[1].dims),)
@@ -168,6 +168,9 @@ def _flops_each(node: Node, per: sympy.Expr) -> sympy.Expr:
         return numel(tuple(space.values())) * len(node.inputs)
     if node.op in ("segment", "scatter"):
         return numel(node.inputs[0].dims) * rows(Domain.EDGE) / per
+    if node.op == "scan":
+        steps = sum(ELEMENTWISE[n.op].flops for n in walk([node.attr("step")]) if n.op in ELEMENTWISE)
+        return numel(node.dims) * steps * rows(Domain.EDGE) / per
     if node.op == "random":
         return numel(node.dims) * 60
     return sympy.Integer(0)

@@ -256,7 +256,7 @@ def _scan(node: Node, g: Node) -> Gradients:
     def on_edges(partial: Node | None) -> Node:
         if partial is None:
             return build.const(0.0)
-        return _replay(partial, edge)
+        return build.replay(partial, edge)
 
     carry = on_edges(by_leaf.get(acc)) if acc is not None else build.const(0.0)
     scalar = Type(Domain.GLOBAL)
@@ -284,15 +284,6 @@ def _scan(node: Node, g: Node) -> Gradients:
         None if leaf is None else _product([after, on_edges(by_leaf.get(leaf))], operand.type)
         for leaf, operand in zip(operands, node.inputs, strict=True)
     ]
-
-
-def _replay(expression: Node, leaves: Mapping[Node, Node]) -> Node:
-    """An elementwise expression with other leaves, rebuilt so that types follow."""
-    values = dict(leaves)
-    for node in walk([expression]):
-        if node not in values:
-            values[node] = build.elementwise(node.op, *(values[i] for i in node.inputs)) if node.inputs else node
-    return values[expression]
 
 
 def _index(node: Node, g: Node) -> Gradients:

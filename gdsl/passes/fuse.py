@@ -2,8 +2,10 @@
 
 A *kernel* walks the rows (nodes) of one end; for each row it walks that row's edges once a *phase* and reduces them
 into accumulators. What is computed for a row may feed the next phase of the same row: that is how an edge softmax,
-the message that it weighs and their sum are one kernel. Edge values are never stored; they are computed where they are
-used, from node values.
+the message that it weighs and their sum are one kernel. Edge values are not stored; they are computed where they are
+used, from node values. There are two exceptions. What a scan has come to at an edge needs all edges before. And where
+one round's edge values are made of the last round's, each round would compute all those before again: some are
+written, so that the work grows by the rounds.
 
 Every node gets a *slot* ``(rank, end)``: kernels of one slot are one kernel. The rank rises where a value must be
 complete for all rows before it is used: when it is read at the other end of an edge, or by a torch step.
@@ -23,9 +25,7 @@ from gdsl.ir.types import Domain, Kind
 from gdsl.passes.dense import DENSE_INTENSITY, ROWS, absorbed, is_dense, is_sum_of_products, iteration_space
 from gdsl.passes.plan import LEAVES, VIEWS, Kernel, Phase, Plan, Step, TorchStep
 
-REFERENCE_ONLY = frozenset(
-    {"scan", "order_rank", "bspline", "bspline_index", "call", "sparse_product", "grouped_product"}
-)
+REFERENCE_ONLY = frozenset({"order_rank", "bspline", "bspline_index", "call", "sparse_product", "grouped_product"})
 KERNEL_REDUCERS = frozenset({"sum", "max", "min", "mul", "argmax", "argmin", "countmax", "countmin"})
 TOTALS = ("total", "row_total")
 BY_TORCH = ("torch", "absorbed")
@@ -34,6 +34,10 @@ BY_TORCH = ("torch", "absorbed")
 MAX_ACCUMULATOR = 1 << 16
 # Edge values this wide or narrower are kept for the row's next phase; wider ones are computed again.
 MAX_KEPT = 64
+# An edge value of many operations that many walks would compute again is written: how many operations are made again
+# at most, and how many it has at least.
+MOST_AGAIN = 512
+LEAST_WRITTEN = 16
 # A node value is computed once an edge while that reads at most this many times its own numbers; else once a node.
 MOST_READ = 2
 
@@ -73,6 +77,8 @@ def boundaries(plan: Plan) -> list[tuple[Node, str, str, str]]:
 def _why_apart(node: Node, maker: Kernel, reader: Kernel) -> str:
     if node in maker.all_totals:
         return "a sum over all rows is complete only after the last of them"
+    if node.domain is Domain.EDGE:
+        return "each edge's value is written: it takes many operations, or the edges before it, and many walks read it"
     if maker.end and reader.end and maker.end != reader.end:
         return "one walks in-edges, the other out-edges: a row's value is read at the other end of its edges"
     if reader.end:
@@ -81,6 +87,9 @@ def _why_apart(node: Node, maker: Kernel, reader: Kernel) -> str:
 
 
 Slot = tuple[int, str | None]
+
+# What computes an edge value, and does not only look at one.
+_WRITTEN = frozenset(ELEMENTWISE) | {"contract", "reduce"}
 
 
 def _is_plain_total(node: Node) -> bool:
@@ -116,18 +125,22 @@ class _Fuser:
         self.stored = {n for n in self.order if self._must_store(n)}
         self.slots: dict[Node, Slot] = {}
         self.edge_ranks: dict[tuple[Node, str], int] = {}
+        self.written: set[Node] = set()
 
     # -- what kind of step computes a node -----------------------------------------------------
 
     def _lower(self, node: Node) -> str:
         """leaf | torch | absorbed (in a torch step) | edge (in a walk) | row (per node, in a kernel) | segment | total
-        | row_total."""
+        | row_total | scan (written an edge)."""
         if node.op in LEAVES:
             return "leaf"
         if node.op in REFERENCE_ONLY or node.domain is Domain.GRAPH:
             return "torch"
         if node.attr("end") == "g":
             return "torch"
+        if node.op == "scan":
+            fits = node.type.numel <= MAX_ACCUMULATOR
+            return "torch" if not fits else "segment" if node.attr("last") else "scan"
         if node.domain is Domain.EDGE:
             return "edge"
         over_edges = any(i.domain is Domain.EDGE for i in node.inputs)
@@ -164,7 +177,7 @@ class _Fuser:
     def _must_store(self, node: Node) -> bool:
         """Whether the value must exist as a tensor, whoever makes it."""
         how = self.lowering[node]
-        if how in ("leaf", "torch", *TOTALS):
+        if how in ("leaf", "torch", "scan", *TOTALS):
             return True
         if node in self.outputs or any(self.lowering[u] in BY_TORCH for u in self.users[node]):
             return True
@@ -184,6 +197,44 @@ class _Fuser:
     # -- slots ---------------------------------------------------------------------------------
 
     def assign(self) -> None:
+        """A slot for each node, and which edge values are written."""
+        self._assign()
+        self.written = self._worth_writing()
+        if self.written:
+            self.stored |= self.written
+            self.slots.clear()
+            self.edge_ranks.clear()
+            self._assign()
+
+    def _worth_writing(self) -> set[Node]:
+        """The edge values that walks read from memory."""
+        # How many walks, one needing the other, there are before a value, and before the first and last that read it.
+        time: dict[Node, int] = {}
+        for node in self.order:
+            walked = any(self.lowering[i] == "edge" for i in node.inputs) and self.lowering[node] != "edge"
+            time[node] = max((time[i] for i in node.inputs), default=0) + walked
+        walks: dict[Node, tuple[int, int]] = {}
+        for node in reversed(self.order):
+            if self.lowering[node] == "edge":
+                read = [walks.get(u) or (time[u], time[u]) for u in self.users[node]]
+                read += [(time[node] + 1, time[node] + 1)] if node in self.stored else []
+                walks[node] = min(first for first, _ in read), max(last for _, last in read)
+        found: set[Node] = set()
+
+        def computed(node: Node) -> tuple[Node, ...]:
+            edge = node.op != "gather" and self.lowering[node] == "edge"
+            return tuple(i for i in node.inputs if i not in found) if edge else ()
+
+        for node, (first, last) in reversed(walks.items()):
+            many = last - first > 1 and node.kind is Kind.FLOAT and node.op in _WRITTEN
+            # What one value alone reads is a part of that.
+            if many and len({walks[u][0] if u in walks else time[u] for u in self.users[node]}) > 1:
+                count = sum(self.lowering[n] == "edge" and n.op in _WRITTEN for n in walk_below([node], computed))
+                if count >= LEAST_WRITTEN and count * (last - first) > MOST_AGAIN:
+                    found.add(node)
+        return found
+
+    def _assign(self) -> None:
         for node in self.order:
             rule = getattr(self, f"_slot_{self.lowering[node]}")
             self.slots[node] = rule(node)
@@ -213,13 +264,16 @@ class _Fuser:
 
     def _complete(self, node: Node) -> int:
         """The first rank at which all rows of the value can be read."""
-        if node.domain is Domain.EDGE and self.lowering[node] == "edge":
+        if node.domain is Domain.EDGE and self.lowering[node] == "edge" and node not in self.written:
             return self._edge_rank(node, "i") + 1
         rank, end = self.slots[node]
         return rank if end is None else rank + 1
 
     def _slot_edge(self, node: Node) -> Slot:
         ranks = {end: self._edge_rank(node, end) for end in ("i", "j")}
+        if node in self.written:
+            end = min(ranks, key=lambda e: (ranks[e], e))
+            return (ranks[end], end)
         if node in self.stored:
             return (ranks["i"], "i")
         return (min(ranks.values()), None)
@@ -235,9 +289,11 @@ class _Fuser:
         return self.edge_ranks[key]
 
     def _operand_rank(self, node: Node, operand: Node, end: str) -> int:
+        rank, made_by = self.slots[operand]
+        if operand in self.written:
+            return rank + 1
         if operand.domain is Domain.EDGE and self.lowering[operand] == "edge":
             return self._edge_rank(operand, end)
-        rank, made_by = self.slots[operand]
         if node.op == "gather" and made_by is not None:
             local = made_by == end == node.attr("end")
             return rank if local else rank + 1
@@ -246,6 +302,8 @@ class _Fuser:
     def _slot_segment(self, node: Node) -> Slot:
         end = node.attr("end")
         return (max(self._operand_rank(node, i, end) for i in node.inputs), end)
+
+    _slot_scan = _slot_segment
 
     def _slot_total(self, node: Node) -> Slot:
         ranks = {}
@@ -280,7 +338,7 @@ class _Fuser:
         drafts: dict[tuple[int, str, Domain], _Draft] = {}
         for node in self.order:
             rank, end = self.slots[node]
-            if end is None or self.lowering[node] not in ("row", "segment", "edge", *TOTALS):
+            if end is None or self.lowering[node] not in ("row", "segment", "scan", "edge", *TOTALS):
                 continue
             if self.lowering[node] == "edge" and node not in self.stored:
                 continue
@@ -326,7 +384,8 @@ def fuse(program: Program) -> Plan:
         TorchStep(n, fuser.absorbed.get(n, frozenset())) for n in fuser.order if fuser.lowering[n] == "torch"
     ]
     drafts = _merge(fuser, fuser.kernels(), torch_steps)
-    kernels = {id(d): _finish(fuser, d, drafts, k) for k, d in enumerate(drafts)}
+    read_outside = {node for draft in drafts for node in _needs(fuser, draft)}
+    kernels = {id(d): _finish(fuser, d, read_outside, k) for k, d in enumerate(drafts)}
     steps = [u if isinstance(u, TorchStep) else kernels[id(u)] for u in _schedule(fuser, drafts, torch_steps)]
     return Plan(program, _renamed(program, tuple(steps)))
 
@@ -368,10 +427,10 @@ def _needs(fuser: _Fuser, draft: _Draft) -> set[Node]:
 def _is_read(fuser: _Fuser, draft: _Draft, node: Node) -> bool:
     """Whether a kernel reads the node from memory; otherwise it computes it in place."""
     how = fuser.lowering[node]
-    if how in ("torch", "leaf", "segment", *TOTALS):
+    if how in ("torch", "leaf", "segment", "scan", *TOTALS):
         return True
     if how == "edge":
-        return False
+        return node in fuser.written
     return fuser.slots[node][1] is not None
 
 
@@ -425,8 +484,8 @@ def _closure(direct: Mapping[int, set[int]]) -> dict[int, set[int]]:
 # ------------------------------------------------------------------------------- phases
 
 
-def _finish(fuser: _Fuser, draft: _Draft, drafts: Sequence[_Draft], number: int) -> Kernel:
-    """Split a draft into phases and decide what it stores and keeps."""
+def _finish(fuser: _Fuser, draft: _Draft, read_outside: set[Node], number: int) -> Kernel:
+    """Split a draft into phases and decide what it stores and keeps. ``read_outside`` is what drafts read of others."""
     own = set(draft.nodes)
 
     def inside(node: Node) -> tuple[Node, ...]:
@@ -435,27 +494,31 @@ def _finish(fuser: _Fuser, draft: _Draft, drafts: Sequence[_Draft], number: int)
     # The first phase in which a value is known; what does not depend on this kernel's edges has -1.
     levels: dict[Node, int] = {}
     for node in walk_below(draft.nodes, inside):
-        reduced = node in own and fuser.lowering[node] in ("segment", "total")
+        reduced = node in own and fuser.lowering[node] in ("segment", "scan", "total")
         levels[node] = max((levels[i] for i in inside(node)), default=-1) + reduced
 
-    walked = [n for n in draft.nodes if fuser.lowering[n] in ("segment", "total", "edge")]
+    walked = [n for n in draft.nodes if fuser.lowering[n] in ("segment", "scan", "total", "edge")]
     # A value that needs the result of phase p is walked in phase p + 1.
     place = {n: max((levels[i] for i in n.inputs), default=-1) + 1 for n in walked}
     phases = []
     for p in range(max(place.values(), default=-1) + 1):
         here = [n for n in walked if place[n] == p]
-        phases.append(
-            Phase(
-                accumulators=tuple(n for n in here if fuser.lowering[n] == "segment"),
-                totals=tuple(n for n in here if fuser.lowering[n] == "total"),
-                stores=tuple(n for n in here if fuser.lowering[n] == "edge"),
-                kept=(),
-            )
-        )
-    phases = _keep(phases)
-    needed_outside = _read_outside(fuser, draft, drafts)
+        backwards = [n for n in here if n.attr("reverse")]
+        for nodes, reverse in (([n for n in here if n not in backwards], False), (backwards, True)):
+            if nodes or not (backwards or reverse):
+                phases.append(
+                    Phase(
+                        accumulators=tuple(n for n in nodes if fuser.lowering[n] == "segment"),
+                        totals=tuple(n for n in nodes if fuser.lowering[n] == "total"),
+                        stores=tuple(n for n in nodes if fuser.lowering[n] in ("edge", "scan")),
+                        kept=(),
+                        reverse=reverse,
+                    )
+                )
+    # The rows of a kernel with scans may have any number of edges, for which there is no room.
+    phases = phases if any(p.scans for p in phases) else _keep(phases)
     stores = tuple(
-        n for n in draft.nodes if fuser.lowering[n] in ("row", "segment") and (n in fuser.stored or n in needed_outside)
+        n for n in draft.nodes if fuser.lowering[n] in ("row", "segment") and (n in fuser.stored or n in read_outside)
     )
     totals = tuple(n for n in draft.nodes if fuser.lowering[n] == "row_total")
     reads = _reads(fuser, draft)
@@ -471,14 +534,6 @@ def _reads(fuser: _Fuser, draft: _Draft) -> set[Node]:
 def _is_known(node: Node) -> bool:
     """Whether a kernel knows a leaf without reading memory: a constant, or the number of the edge or row it is at."""
     return node.op in ("const", "iota") or node.attr("what") in ("edge_id", "node_id")
-
-
-def _read_outside(fuser: _Fuser, draft: _Draft, drafts: Sequence[_Draft]) -> set[Node]:
-    own, found = set(draft.nodes), set()
-    for other in drafts:
-        if other is not draft:
-            found |= _needs(fuser, other) & own
-    return found
 
 
 def _keep(phases: list[Phase]) -> list[Phase]:

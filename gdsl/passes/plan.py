@@ -18,16 +18,23 @@ VIEWS = frozenset({"reshape", "transpose", "slice", "cat"})
 class Phase:
     """One walk over the edges of a row.
 
-    accumulators: segment nodes
+    accumulators: segment nodes, and scans of which the end is wanted
     totals:       global sums over all edges (contract with total, scatter)
-    stores:       edge values written out
+    stores:       edge values written out, scans among them
     kept:         edge values that later phases of the same row read again
+    reverse:      whether the walk goes from the last edge to the first, as its scans ask for
     """
 
     accumulators: tuple[Node, ...] = ()
     totals: tuple[Node, ...] = ()
     stores: tuple[Node, ...] = ()
     kept: tuple[Node, ...] = ()
+    reverse: bool = False
+
+    @property
+    def scans(self) -> tuple[Node, ...]:
+        """Folds in the order of the edges: of those among ``stores`` what each edge sees is written out."""
+        return tuple(n for n in (*self.accumulators, *self.stores) if n.op == "scan")
 
     @property
     def roots(self) -> tuple[Node, ...]:
@@ -60,6 +67,11 @@ class Kernel:
     def all_totals(self) -> tuple[Node, ...]:
         """The sums over edges and those over rows."""
         return (*self.totals, *(t for p in self.phases for t in p.totals))
+
+    @property
+    def ordered(self) -> bool:
+        """Whether edges must be taken one after the other: no row can then be cut into chunks."""
+        return any(p.scans for p in self.phases)
 
     @property
     def kept(self) -> tuple[Node, ...]:

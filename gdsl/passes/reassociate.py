@@ -19,6 +19,7 @@ from gdsl.passes.hoist import finite_without_edges
 from gdsl.passes.layout import is_picked
 from gdsl.passes.options import Options
 from gdsl.passes.picks import pick_before
+from gdsl.passes.pieces import by_pieces
 from gdsl.passes.rewrite import Fired, Rule, rewrite
 from gdsl.passes.simplify import constant_value
 
@@ -456,7 +457,19 @@ _FORCED: dict[tuple[str, str], tuple[set[Proposal], set[Proposal]]] = {
 
 
 def reassociate(program: Program, rules: Sequence[Rule], options: Options, log: list[Fired] | None = None) -> Program:
-    """Take every proposal that makes the program cheaper. ``rules`` are those that always help."""
+    """Take every proposal that makes the program cheaper. ``rules`` are those that always help.
+
+    Of a program with very many operations the pieces are made cheaper one by one, each by its own cost: a proposal of
+    one round of a hundred changes the cost of all by little, and a trial takes time by the size of what is tried.
+    """
+    settled: set[Node] = set()
+    changed = by_pieces(program, lambda piece: _reassociate(piece, rules, options, log, settled))
+    return changed if changed.nodes == program.nodes else rewrite(changed, rules, log, settled)
+
+
+def _reassociate(
+    program: Program, rules: Sequence[Rule], options: Options, log: list[Fired] | None, settled: set[Node]
+) -> Program:
     forced: set[Proposal] = set()
     barred: set[Proposal] = set()
     for choice in options.choices:
@@ -466,7 +479,7 @@ def reassociate(program: Program, rules: Sequence[Rule], options: Options, log: 
         barred = barred | (CPU_ONLY - forced)
     cost, seen = estimate(program, options.shape), set[tuple[Proposal, Node]]()
     while True:
-        step = _next(program, rules, options, cost, seen, forced, barred)
+        step = _next(program, rules, options, cost, seen, forced, barred, settled)
         if step is None:
             return program
         program, cost, fired = step
@@ -482,6 +495,7 @@ def _next(
     seen: set[tuple[Proposal, Node]],
     forced: set[Proposal],
     barred: set[Proposal],
+    settled: set[Node],
 ) -> tuple[Program, float, list[Fired]] | None:
     """The first proposal not seen before that pays, and the program that it gives."""
     order = list(walk(program.nodes))
@@ -494,7 +508,7 @@ def _next(
         for after in propose(node):
             mapping = substitute(program.nodes, {node: after})
             fired = [Fired(propose.__name__, node, after)]
-            changed = rewrite(program.with_outputs([mapping[n] for n in program.nodes], mapping), rules, fired)
+            changed = rewrite(program.with_outputs([mapping[n] for n in program.nodes], mapping), rules, fired, settled)
             tried.append((estimate(changed, options.shape), changed, fired))
         if tried:
             found, changed, fired = min(tried, key=lambda t: t[0])

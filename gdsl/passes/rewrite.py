@@ -27,13 +27,24 @@ class Fired:
     after: Node
 
 
-def rewrite(program: Program, rules: Sequence[Rule], log: list[Fired] | None = None) -> Program:
-    """Apply the rules bottom up until nothing changes."""
+def rewrite(
+    program: Program, rules: Sequence[Rule], log: list[Fired] | None = None, settled: set[Node] | None = None
+) -> Program:
+    """Apply the rules bottom up until nothing changes.
+
+    ``settled`` are nodes on which none of these rules fires, and gets more of them: a rule asks nothing but the node.
+    """
+    settled = set() if settled is None else settled
     for _ in range(MAX_ROUNDS):
         fired: list[Fired] = []
 
         def change(node: Node, fired: list[Fired] = fired) -> Node | None:
-            return _first(node, rules, fired)
+            if node in settled:
+                return None
+            after = _first(node, rules, fired)
+            if after is None:
+                settled.add(node)
+            return after
 
         mapping = substitute(program.nodes, change)
         if not fired:

@@ -128,8 +128,8 @@ class Differentiable:
         self.runner = runner
         program, self.visible = runner.program, len(runner.program.outputs)
         self.wrt = tuple(n for n, wanted in zip(runner.inputs, mask, strict=True) if wanted)
-        first = differentiate(program, self.wrt, range(self.visible), None, runner.options)
-        self.saved = tuple(node for node, _ in first.saved)
+        self.first = differentiate(program, self.wrt, range(self.visible), None, runner.options)
+        self.saved = tuple(node for node, _ in self.first.saved)
         # A user's half precision is too coarse for what is saved.
         seen = () if runner.dtype in HALF else program.nodes
         extra = tuple((saved_name(program, k), n) for k, n in enumerate(self.saved) if n not in seen)
@@ -169,7 +169,9 @@ class Differentiable:
                 wrt = [n for n, yes in zip(self.runner.inputs, wanted, strict=True) if yes]
                 outputs = [k for k, yes in enumerate(present) if yes]
                 saved = frozenset(self.saved)
-                adjoint = differentiate(self.program, wrt, outputs, saved, self.runner.options)
+                # Mostly it is the one by which the values to save were chosen.
+                first = wrt == list(self.wrt) and outputs == list(range(self.visible))
+                adjoint = self.first if first else differentiate(self.program, wrt, outputs, saved, self.runner.options)
                 self._adjoints[key] = self._pull(adjoint)
             return self._adjoints[key]
 

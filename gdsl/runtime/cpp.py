@@ -82,7 +82,8 @@ class CppLaunch:
         if groups:
             pointers = [t.data_ptr() for t in (*reads, *writes)]
             self._run(order, order.blocks.data_ptr(), order.num_blocks, groups, pointers)
-        return self.hubs_totals(order, reads, writes) if order.has_hubs and self.kernel.phases else NOTHING
+        hubs = order.has_hubs and self.kernel.phases and not self.kernel.ordered
+        return self.hubs_totals(order, reads, writes) if hubs else NOTHING
 
     def by_rows(
         self, reads: list[Tensor], writes: list[Tensor], inner: Sequence[bool], frame: Frame
@@ -103,7 +104,7 @@ class CppLaunch:
             ]
             self._run(order, blocks.data_ptr(), parts, parts, pointers)
             here = range(bisect_left(hub_rows, first), bisect_left(hub_rows, last))
-            if here:
+            if here and not self.kernel.ordered:
                 self._run_hubs(order, here, pointers)
             yield first, last
 

@@ -37,7 +37,7 @@ INT32_MAX = 2**31 - 1
 _lock = threading.RLock()
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Degrees:
     """The rows of an order as GPU kernels take them.
 
@@ -53,6 +53,11 @@ class Degrees:
     first_chunk: Tensor
     owner: Tensor
     typical: int
+
+    @cached_property
+    def all(self) -> Tensor:
+        """All rows, most edges first."""
+        return torch.cat([self.hubs, self.rows])
 
 
 @dataclass(frozen=True, eq=False)

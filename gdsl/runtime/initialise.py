@@ -10,21 +10,22 @@ are the outputs. A parameter that no ``@`` reads takes its last two dims.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from gdsl.errors import InputError
-from gdsl.ir.node import Node, users, walk
+from gdsl.ir.node import Node
 
 _VIEWS = frozenset({"transpose", "reshape", "slice", "index"})
 
 
-def fans(param: Node, outputs: Sequence[Node]) -> tuple[int, int]:
-    """(fan in, fan out) of a parameter in the program that computes the outputs."""
+def fans(param: Node, read_by: Mapping[Node, Sequence[Node]]) -> tuple[int, int]:
+    """(fan in, fan out) of a parameter in a program, whose nodes and their readers are given: see
+    :func:`gdsl.ir.node.users`."""
     sizes = [d.size for d in param.dims]
-    for reader, value in _products(param, outputs):
+    for reader, value in _products(param, read_by):
         own, read = ({d.name for d in n.dims} for n in (param, value))
         # In the order of the declaration, where the names are still the same: a transpose changes no fan.
         dims = [d for d in param.dims if d.name in read] if read <= own else list(value.dims)
@@ -38,16 +39,15 @@ def fans(param: Node, outputs: Sequence[Node]) -> tuple[int, int]:
     return sizes[-2], sizes[-1]
 
 
-def _products(param: Node, outputs: Sequence[Node]) -> list[tuple[Node, Node]]:
+def _products(param: Node, read_by: Mapping[Node, Sequence[Node]]) -> list[tuple[Node, Node]]:
     """Contractions that read the parameter, possibly sliced or reshaped, with the operand that they read."""
-    uses = users(outputs)
     views = {param: None}  # in order, so that the same program always starts the same
     found = []
-    for node in walk(outputs):
+    for node in read_by:
         if node.op in _VIEWS and node.inputs[0] in views:
             views[node] = None
     for view in views:
-        found += [(reader, view) for reader in uses.get(view, ()) if reader.op == "contract"]
+        found += [(reader, view) for reader in read_by.get(view, ()) if reader.op == "contract"]
     return found
 
 

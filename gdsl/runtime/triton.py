@@ -75,7 +75,7 @@ class TritonLaunch:
         self.kernel, self.storage, self.functions = kernel, storage, functions
         self.compiled = [module[f.name] for f in functions]
         self.over_out_edges = kernel.end == "j" or kernel.rows is Domain.SOURCE
-        self.totals = set(kernel.all_totals)
+        self.totals, self.ordered = set(kernel.all_totals), kernel.ordered
         self.dots = any(f.dots for f in functions)
         self._prepared: set[tuple[Any, ...]] = set()
         self._ready: dict[tuple[Any, ...], Ready] = {}
@@ -85,7 +85,11 @@ class TritonLaunch:
 
     def count(self, frame: Frame) -> int:
         """How many rows the kernel itself takes."""
-        return self.order(frame).degrees.rows.shape[0] if self.kernel.end else frame.rows(self.kernel.rows)
+        return self.rows(self.order(frame).degrees).shape[0] if self.kernel.end else frame.rows(self.kernel.rows)
+
+    def rows(self, degrees: Degrees) -> Tensor:
+        """The rows that the kernel itself takes: where the order of edges counts, no row is cut into chunks."""
+        return degrees.all if self.ordered else degrees.rows
 
     def groups(self, frame: Frame) -> int:
         # The same for all block sizes: partial sums are allocated before these are chosen.
@@ -101,10 +105,11 @@ class TritonLaunch:
                 return {}
             order = self.order(frame)
             degrees, walk = order.degrees, [order.rowptr, order.index, order.edge]
-            key, hubs = (types, degrees.typical, device.index), degrees.hubs.shape[0]
+            key, hubs = (types, degrees.typical, device.index), 0 if self.ordered else degrees.hubs.shape[0]
             self.prepare(key, device, aligned, bool(hubs))
-            count = degrees.rows.shape[0]
-            self.launch(0, count, [degrees.rows, count, *walk, *reads, *writes], key, aligned)
+            rows = self.rows(degrees)
+            count = rows.shape[0]
+            self.launch(0, count, [rows, count, *walk, *reads, *writes], key, aligned)
             return self.run_hubs(degrees, walk, reads, writes, key, aligned) if hubs else {}
 
     def launch(self, number: int, rows: int, arguments: list[Any], key: Key, aligned: bool) -> None:
