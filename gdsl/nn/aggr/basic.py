@@ -99,8 +99,8 @@ class StdAggregation(Aggregation):
 
     def run_parts(self, x: Tensor, index: Tensor, size: int) -> Tensor:
         var = self.var_aggr(x, index, dim_size=size)
-        spread = var > 1e-5
-        return torch.where(spread, torch.where(spread, var, 1.0).sqrt(), 0.0)
+        none = var <= 1e-5
+        return torch.where(none, 0.0, torch.where(none, 1.0, var).sqrt())
 
 
 class VariancePreservingAggregation(Aggregation):
