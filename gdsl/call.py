@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdsl import parts
 from gdsl.codegen import reference
 from gdsl.codegen.reference import Frame
 from gdsl.errors import GraphError, InputError
@@ -366,22 +367,10 @@ def _renamed(program: Program, mapping: Mapping[Node, Node]) -> dict[Node, str]:
     return {mapping[n]: name for n, name in program.names.items() if n in mapping}
 
 
-_PLAIN = (bool, int, float, str)
-
-
-def module_state(module: nn.Module) -> tuple[Any, ...]:
-    """What decides how a part of a module is read into a program: a change of it asks for another program."""
-    hooked = bool(module._forward_hooks or module._forward_pre_hooks)
-    if type(module).__module__.startswith("torch.nn.modules."):
-        return type(module), module.training, hooked, module.extra_repr()
-    # One that says itself how it is read may read its plain attributes, which a user may change.
-    plain = tuple([(k, v) for k, v in module.__dict__.items() if isinstance(v, _PLAIN)])
-    return type(module), module.training, hooked, plain
-
-
 def describe_modules(names: Sequence[str], stages: Sequence[Stage]) -> str:
     """A line for each module: whether it is part of the program or runs as it is."""
-    called = {stage.module: dict(stage.attrs).get("kind") for stage in stages if stage.module is not None}
+    # Of a list of modules some may run: "lins.0".
+    called = {s.module.split(".")[0]: dict(s.attrs).get("kind") for s in stages if s.module is not None}
     how = {
         None: "read into the program",
         "map": "runs as it is, between kernels, on whole tensors",
@@ -390,19 +379,22 @@ def describe_modules(names: Sequence[str], stages: Sequence[Stage]) -> str:
     return "\n".join(f"    {name}: {how[called.get(name)]}" for name in names)
 
 
-def apply_module(module: nn.Module | None, stage: Stage, inputs: Sequence[Tensor], frame: Frame) -> Tensor:
+def apply_module(module: nn.Module, stage: Stage, inputs: Sequence[Tensor], frame: Frame) -> Tensor:
     """Run a module on whole tensors. An aggregating one gets the edges sorted by node, as PyG's aggregations do."""
-    assert module is not None and stage.type is not None
+    assert stage.type is not None
     attrs = dict(stage.attrs)
+    inputs = [v if v.is_floating_point() else v.long() for v in inputs]
     if attrs.get("kind") == "aggregate":
         end = attrs.get("end", "i")
         order = frame.graph.in_edges if end == "i" else frame.graph.out_edges
         rows = frame.rows(stage.type.domain)
         sorted_values = [v.index_select(0, order.edge.long()) for v in inputs]
         index = frame.ends(end).index_select(0, order.edge.long())
-        result = module(*sorted_values, index=index, ptr=None, dim_size=rows)
+        result = parts.aggregate(module, sorted_values, index, rows)
     else:
-        result = module(*inputs)
+        # The values of a program are no variables: an input, or what later rules read, is not written to.
+        writes = any(getattr(part, "inplace", False) for part in module.modules())
+        result = module(*([v.clone() for v in inputs] if writes else inputs))
     shape = (frame.rows(stage.type.domain), *stage.type.shape)
     if not isinstance(result, Tensor) or tuple(result.shape) != shape:
         got = list(result.shape) if isinstance(result, Tensor) else type(result).__name__

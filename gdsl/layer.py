@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import operator
 import re
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gdsl import call as calls
-from gdsl import traced
+from gdsl import parts, traced
 from gdsl.codegen.reference import Frame
 from gdsl.errors import GraphError, InputError
 from gdsl.inspect import LANGUAGES, Inspection, KernelInfo
@@ -38,9 +37,6 @@ from gdsl.runtime.graph import Graph, graph_of
 from gdsl.runtime.offline import DEFAULT_TARGET, TARGETS
 from gdsl.runtime.rewire import rewire
 from gdsl.tracers import NotScriptable, check_tracers, refuse, run_as_it_is
-
-# What a copy of a layer makes anew.
-_OWN_CACHES = ("_lock", "_typed", "_known", "_saved_numbers", "_specialisations", "_runners", "_last")
 
 # Kinds of calls that a layer remembers: a stream of graphs of all sizes must not fill the memory.
 MOST_KNOWN = 1024
@@ -84,6 +80,27 @@ class Known:
     device: torch.device
 
 
+class Compiled(parts.Anew):
+    """What a layer has compiled so far. It holds no tensor and no module: copies of the layer run it on their own.
+
+    last: the way of the last call, and its dtypes
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.typed: dict[Any, TypedProgram] = {}
+        self.known: dict[Any, Known] = {}
+        self.saved_numbers: dict[Any, list[tuple[Domain, int]]] = {}
+        self.specialisations: dict[Any, Specialisation] = {}
+        self.runners: dict[Any, Runner] = {}
+        self.last: Any = None
+
+    def clear(self) -> None:
+        """Forget what was compiled: each module that takes another's place asks for more."""
+        for kept in (self.typed, self.known, self.saved_numbers, self.specialisations, self.runners):
+            kept.clear()
+
+
 class Layer(NotScriptable, nn.Module):
     """A layer written in the gdsl language. Made by :func:`gdsl.compile`, or by calling what ``gdsl.define`` gives.
 
@@ -93,6 +110,9 @@ class Layer(NotScriptable, nn.Module):
 
     Raises :class:`gdsl.LanguageError` when the program and its arguments do not make sense together.
     """
+
+    # Tensors of a call that stand for parameters: see :meth:`on`.
+    _inside: Mapping[str, Tensor] = {}
 
     def __init__(self, definition: ast.Layer, *args: Any, backend: str = "auto", **kwargs: Any):
         super().__init__()
@@ -118,17 +138,14 @@ class Layer(NotScriptable, nn.Module):
         inputs: Mapping[str, Tensor],
         backend: str = "auto",
     ) -> Layer:
-        """A program that works on the parameters, buffers and submodules of another module.
+        """A program for the parameters, buffers and submodules of other modules, on which :meth:`on` puts it.
 
-        They stay the owner's: the program reads them by the names that it declares, and ``param x ~ ...`` draws
-        nothing. So one module can have several programs, for calls of different kinds. ``inputs`` are those of a call:
-        which optional ones there are, and the sizes of dims that no argument gives.
-
-        Raises :class:`gdsl.InputError` where the owner has no parameter of a name and shape that the program declares.
+        It reads them by the names that it declares, and ``param x ~ ...`` draws nothing. So one module can have several
+        programs, for calls of different kinds, and its copies have the same. ``owner`` is a first one of them, and
+        ``inputs`` those of a call: which optional ones there are, and the sizes of dims that no argument gives.
         """
         layer = cls.__new__(cls)
         nn.Module.__init__(layer)
-        layer._parameters, layer._buffers, layer._modules = owner._parameters, owner._buffers, owner._modules
         signature = signature_of(definition)
         ranks = {i.name: i.rank for i in signature.inputs}
         sizes: dict[str, int] = {}
@@ -137,13 +154,24 @@ class Layer(NotScriptable, nn.Module):
             if place < len(shape):
                 sizes.setdefault(dim, shape[place])
         layer._setup(definition, signature, dict(arguments), {}, backend)
-        outline = layer._outline(frozenset(inputs), sizes)
-        layer._narrow([outline])
-        for d in (d for d in outline.of_role("param", "buffer") if d.module is None):
-            shape = tuple(layer._state(d.name).shape)
-            if d.type is None or shape != d.type.shape:
-                raise InputError(f"`{d.name}` has shape {list(shape)}, and {definition.name} declares {d.type}")
+        layer._narrow([layer.on(owner)._outline(frozenset(inputs), sizes)])
         return layer
+
+    def on(self, owner: nn.Module, inside: Mapping[str, Tensor] | None = None) -> Layer:
+        """The program on what a module is and has at this moment, for one call: nothing is written to what is shared.
+
+        inside: further tensors by the names of the parameters that they stand for
+        """
+        bound = object.__new__(type(self))
+        own = bound.__dict__
+        own.update(self.__dict__)
+        own["_owner"] = owner
+        own["training"] = owner.training
+        own["backend"] = owner.__dict__.get("backend", self.backend)
+        own["_parameters"], own["_buffers"], own["_modules"] = owner._parameters, owner._buffers, owner._modules
+        if inside:
+            own["_inside"] = inside
+        return bound
 
     def _setup(
         self,
@@ -166,15 +194,10 @@ class Layer(NotScriptable, nn.Module):
         """Take the arguments with their defaults, and of the inputs those that such a layer has."""
         self.arguments = dict(outlines[0].arguments)
         self.signature = self.signature.only(d for typed in outlines for d in typed.of_role("input"))
+        self._order = tuple(name for name, _ in calls.parameters(self.signature, self.signature.batched))
 
     def _reset(self) -> None:
-        self._lock = threading.RLock()
-        self._typed: dict[Any, TypedProgram] = {}
-        self._known: dict[Any, Known] = {}
-        self._saved_numbers: dict[Any, list[tuple[Domain, int]]] = {}
-        self._specialisations: dict[Any, Specialisation] = {}
-        self._runners: dict[Any, Runner] = {}
-        self._last: Any = None
+        self._compiled = Compiled()
 
     def _own_state(self) -> list[Declaration]:
         """Parameters and buffers, also those that only exist when an optional input is passed."""
@@ -247,7 +270,8 @@ class Layer(NotScriptable, nn.Module):
         for d in self._own_state():
             if d.init is not None:
                 tensor = self._parameters.get(d.name, self._buffers.get(d.name))
-                assert tensor is not None
+                if tensor is None:
+                    raise InputError(f"`{d.name}` is computed from other tensors (pruned, parametrised): draw those")
                 node = loads.get(d.name)
                 fan_in, fan_out = initialise.fans(node, read_by) if node is not None else (tensor.numel(),) * 2
                 initialise.fill(tensor, d.init.name, d.init.arguments, fan_in, fan_out)
@@ -268,7 +292,7 @@ class Layer(NotScriptable, nn.Module):
         if any(map(torch.is_autocast_enabled, calls.AUTOCAST)):
             return self._first_call(args, kwargs, None)
         facts = self._facts(args, kwargs)
-        known = self._known.get(facts) if facts is not None else None
+        known = self._compiled.known.get(facts) if facts is not None else None
         tensors = None if known is None else self._checked_tensors(known, args)
         if known is None or tensors is None:
             return self._first_call(args, kwargs, facts)
@@ -306,11 +330,12 @@ class Layer(NotScriptable, nn.Module):
         optional = {i.name for i in self.signature.inputs if i.optional}
         whole = (training, frozenset(optional.intersection(given)), free, self._module_states())
         typed = self._typed_for(whole)
-        with self._lock:
-            if ("traced", whole) not in self._specialisations:
+        with self._compiled.lock:
+            if ("traced", whole) not in self._compiled.specialisations:
                 stages = traced.stages_of(typed, self.options)
-                self._specialisations["traced", whole] = Specialisation(typed, Program("", ()), stages, self.options)
-            return typed, self._specialisations["traced", whole].stages
+                found = Specialisation(typed, Program("", ()), stages, self.options)
+                self._compiled.specialisations["traced", whole] = found
+            return typed, self._compiled.specialisations["traced", whole].stages
 
     def _given_modules(self) -> list[nn.Module]:
         modules = (self._modules.get(name) for name in self._module_names)
@@ -381,7 +406,7 @@ class Layer(NotScriptable, nn.Module):
         if typed.uses_seed:
             tensors["seed"] = torch.randint(2**62, (), dtype=torch.int64, device=device)
         key = (key, graph.shape, self._within_budget(key, graph, dtype))
-        self.__dict__["_last"] = (key, dtype, graph.index_dtype)  # a module looks long at what it is given otherwise
+        self._compiled.last = (key, dtype, graph.index_dtype)
         outputs = self._run(self._specialise(key), tensors, frame, key)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
@@ -415,14 +440,13 @@ class Layer(NotScriptable, nn.Module):
         device: torch.device,
     ) -> None:
         plain = type(graph) is Graph or (type(graph) is Tensor and graph.layout is torch.strided)
-        names = [name for name, _ in calls.parameters(self.signature, self.signature.batched)]
-        places = {name: place for place, name in enumerate(names[: len(args)])}
+        places = {name: place for place, name in enumerate(self._order[: len(args)])}
         inputs = [d for d in typed.of_role("input") if d.name in tensors]
         if not plain or "graph" not in places:
             return
-        if len(self._known) >= MOST_KNOWN:
-            self._known.clear()
-        self._known[facts] = Known(
+        if len(self._compiled.known) >= MOST_KNOWN:
+            self._compiled.known.clear()
+        self._compiled.known[facts] = Known(
             typed,
             key,
             tuple((d.name, places[d.name]) for d in inputs),
@@ -436,46 +460,47 @@ class Layer(NotScriptable, nn.Module):
 
     def _module_states(self) -> tuple[Any, ...]:
         """What the program that is read out of the modules depends on, besides their parameters' values."""
-        modules = [self._modules.get(name) for name in self._module_names]
-        return tuple((module, *map(calls.module_state, module.modules())) for module in modules if module is not None)
+        return parts.states([self._modules.get(name) for name in self._module_names])
 
     def _typed_for(self, key: Any) -> TypedProgram:
         """The typed program for one way of calling the layer."""
-        with self._lock:
-            if key not in self._typed:
+        with self._compiled.lock:
+            if key not in self._compiled.typed:
+                if len(self._compiled.typed) >= MOST_KNOWN:
+                    self._compiled.clear()
                 training, present, free, _ = key
-                self._typed[key] = self._check(training=training, present=present, free=dict(free))
-            return self._typed[key]
+                self._compiled.typed[key] = self._check(training=training, present=present, free=dict(free))
+            return self._compiled.typed[key]
 
     def _specialise(self, key: Any) -> Specialisation:
         """The program of a way of calling, optimised for graphs of a shape."""
-        found = self._specialisations.get(key)
+        found = self._compiled.specialisations.get(key)
         if found is not None:
             return found
-        with self._lock:
-            if key not in self._specialisations:
+        with self._compiled.lock:
+            if key not in self._compiled.specialisations:
                 call, shape, within_budget = key
                 typed, options = self._typed_for(call), replace(self.options, shape=shape)
                 if not within_budget:
                     options = options.with_choice("save", "nothing")
                 program = Program(typed.name, typed.outputs, typed.names)
                 program = optimise(program, options) if options.optimise else program
-                self._specialisations[key] = Specialisation(typed, program, calls.cut(program), options)
-            return self._specialisations[key]
+                self._compiled.specialisations[key] = Specialisation(typed, program, calls.cut(program), options)
+            return self._compiled.specialisations[key]
 
     def _within_budget(self, call: Any, graph: Graph, dtype: torch.dtype) -> bool:
         """Whether what the backward pass would read of the forward pass fits the user's budget on this graph."""
         if self.options.budget is None or self.options.choice("save") != "auto":
             return True
         key = (call, graph.shape, True)
-        with self._lock:
-            if key not in self._saved_numbers:
+        with self._compiled.lock:
+            if key not in self._compiled.saved_numbers:
                 spec = self._specialise(key)
                 found = Inspection(spec.typed, [s.program for s in spec.stages], dtype, graph.index_dtype, spec.options)
                 saved = [node.type for adjoint in found.adjoints for node, _ in adjoint.saved]
-                self._saved_numbers[key] = [(t.domain, t.numel) for t in saved]
+                self._compiled.saved_numbers[key] = [(t.domain, t.numel) for t in saved]
         frame = Frame(graph, dtype, graph.device)
-        numbers = sum(frame.rows(domain) * numel for domain, numel in self._saved_numbers[key])
+        numbers = sum(frame.rows(domain) * numel for domain, numel in self._compiled.saved_numbers[key])
         return numbers * dtype.itemsize <= self.options.budget
 
     def _tensors(self, typed: TypedProgram, values: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -490,15 +515,8 @@ class Layer(NotScriptable, nn.Module):
         return found
 
     def _state(self, name: str) -> Tensor:
-        owner: nn.Module = self
-        *path, leaf = name.split(".")
-        for part in path:
-            owner = owner._modules[part]  # type: ignore[assignment]
-        value: Tensor | None = owner._parameters.get(leaf)
-        value = owner._buffers.get(leaf) if value is None else value
-        if value is None:
-            raise InputError(f"the layer has no parameter `{name}`")
-        return value
+        found = self._inside.get(name)
+        return parts.tensor_of(self.__dict__.get("_owner", self), name) if found is None else found
 
     def _graph(
         self, typed: TypedProgram, bound: calls.Bound, tensors: Mapping[str, Tensor], dtype: torch.dtype, device: Any
@@ -523,19 +541,21 @@ class Layer(NotScriptable, nn.Module):
             runner = self._runner(stage.program, at, frame, spec.options)
             results = runner([tensors[name] for name in runner.names], frame)
             if stage.module is not None:
-                module = functools.reduce(_inside, stage.module.split("."), self)
-                tensors[stage.result] = calls.apply_module(module, stage, results, frame)
+                tensors[stage.result] = calls.apply_module(self._part(stage.module), stage, results, frame)
         return results
 
+    def _part(self, name: str) -> nn.Module:
+        return parts.module_of(self.__dict__.get("_owner", self), name)
+
     def _runner(self, program: Program, key: Any, frame: Frame, options: Options) -> Runner:
-        found = self._runners.get(key)
+        found = self._compiled.runners.get(key)
         if found is not None:
             return found
-        with self._lock:
-            if key not in self._runners:
+        with self._compiled.lock:
+            if key not in self._compiled.runners:
                 backend = backend_for(self.backend, frame.dtype, frame.device)
-                self._runners[key] = Runner(program, backend, frame.dtype, frame.graph.index_dtype, options)
-            return self._runners[key]
+                self._compiled.runners[key] = Runner(program, backend, frame.dtype, frame.graph.index_dtype, options)
+            return self._compiled.runners[key]
 
     def choose(self, *, memory: int | str | None = None, **choices: str) -> Layer:
         """Take choices out of the cost model's hands: ``layer.choose(aggregate="first", memory="64MB")``.
@@ -579,8 +599,8 @@ class Layer(NotScriptable, nn.Module):
 
         With a graph, what the same call would run on it; with a type of device, what it would run there.
         """
-        if self._last is not None:
-            key, dtype, index = self._last
+        if self._compiled.last is not None:
+            key, dtype, index = self._compiled.last
         else:
             missing = [n for n in self.signature.free_dims if n not in self.free_sizes]
             if missing:
@@ -609,7 +629,7 @@ class Layer(NotScriptable, nn.Module):
     @property
     def kernels(self) -> list[KernelInfo]:
         """The generated kernels, forward then backward: name, direction, language, source, bytes, flops."""
-        on_gpu = self.backend == "triton" or any(r.backend == "triton" for r in self._runners.values())
+        on_gpu = self.backend == "triton" or any(r.backend == "triton" for r in self._compiled.runners.values())
         return self.kernels_for("triton" if on_gpu else "cpp")
 
     def kernels_for(self, language: str, target: str = DEFAULT_TARGET) -> list[KernelInfo]:
@@ -667,21 +687,11 @@ class Layer(NotScriptable, nn.Module):
 
     def __dir__(self) -> list[str]:
         """Without what cannot be told before a call, for tools that look at all that a module has."""
-        unknown = self._last is None and any(name not in self.free_sizes for name in self.signature.free_dims)
+        unknown = self._compiled.last is None and any(name not in self.free_sizes for name in self.signature.free_dims)
         return [name for name in super().__dir__() if not (unknown and name in ("kernels", "program"))]
 
     def _get_name(self) -> str:
         return self.definition.name
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        for name in _OWN_CACHES:
-            state.pop(name, None)
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._reset()
 
 
 def _no_size(d: Declaration, unknown: Collection[str]) -> Diagnostic | None:
@@ -698,11 +708,6 @@ def _no_size(d: Declaration, unknown: Collection[str]) -> Diagnostic | None:
 def plain(value: Any) -> Any:
     """A number of NumPy as one of Python."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _inside(owner: Any, name: str) -> Any:
-    """A module in another one, which may have the name of a property."""
-    return owner._modules[name]
 
 
 def _tensor_facts(value: Tensor) -> tuple[Any, ...]:

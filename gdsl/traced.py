@@ -22,6 +22,7 @@ from gdsl.ir.types import Domain
 from gdsl.language.program import TypedProgram
 from gdsl.language.signature import Signature
 from gdsl.operators import Call
+from gdsl.parts import aggregate, can_be_read
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
 from gdsl.runtime.graph import Graph, Rewired
@@ -103,9 +104,15 @@ def value_of(made: Any) -> Any:
 
 
 def fields_of(modules: Iterable[Any]) -> tuple[tuple[str, ...], ...]:
-    """The names of what a program may read of modules and the modules in them, besides parameters."""
+    """The names of what a program may read of modules and the modules in them, besides parameters.
+
+    The tracer looks itself at what runs as it is; a counter of a user's module would ask for a new trace in each call.
+    """
     parts = [part for module in modules for part in module.modules()]
-    return tuple(tuple(k for k, v in p.__dict__.items() if isinstance(v, bool | int | float | str)) for p in parts)
+    return tuple(
+        tuple(k for k, v in p.__dict__.items() if isinstance(v, bool | int | float | str)) if can_be_read(p) else ()
+        for p in parts
+    )
 
 
 def state_of(modules: Iterable[Any], fields: Iterable[Sequence[str]]) -> tuple[Any, ...]:
@@ -224,7 +231,7 @@ def run(
         if kind == "aggregate":
             order, index = torch.ops.gdsl.in_order(methods, end, edges, *sizes)
             sorted_values = [r.index_select(0, order) for r in results]
-            values[result] = part(*sorted_values, index=index, ptr=None, dim_size=sizes[1 if end == "i" else 0])
+            values[result] = aggregate(part, sorted_values, index, sizes[1 if end == "i" else 0])
         else:
             values[result] = part(*results)
     return results[0] if len(results) == 1 else tuple(results)

@@ -880,7 +880,7 @@ def test_remembered_kinds_of_calls_are_bounded(monkeypatch: pytest.MonkeyPatch) 
     for nodes in range(2, 12):
         y = layer(torch.ones(nodes, 2), gdsl.Graph(torch.tensor([[0], [1]]), nodes))
         assert y.sum() == 2
-        assert len(layer._known) <= 3
+        assert len(layer._compiled.known) <= 3
 
 
 def test_the_only_place_of_a_parameter() -> None:

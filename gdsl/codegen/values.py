@@ -323,7 +323,11 @@ class Values(Names):
 
 
 def next_group(old: list[Dim], new: list[Dim]) -> tuple[list[Dim], list[Dim]]:
-    """Take from both lists the shortest heads with the same number of places."""
+    """Take from both lists the shortest heads with the same number of places; all where there is no place."""
+    if not all(d.size for d in old):
+        heads = list(old), list(new)
+        old[:], new[:] = [], []
+        return heads
     a, b = ([old.pop(0)] if old else []), ([new.pop(0)] if new else [])
 
     def size(dims: list[Dim]) -> int:

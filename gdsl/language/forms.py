@@ -243,17 +243,16 @@ class Forms(Expressions):
         if not nodes:
             raise Mistake(f"module `{found.name}` needs an argument", e.span)
         self.aligned(nodes, e.arguments)
-        nodes = [build.to_float(n) for n in nodes]
         if aggregating and nodes[0].domain is Domain.EDGE:
             end = e.at or "i"
             place = (end, self.rows(end))
-            result, params = modules.aggregate(found.name, found.module, nodes, place, training=self.training)
+            result, params = modules.aggregate(found.name, found.module, nodes, place)
             self.module_params.update(params)
         else:
-            result, params = modules.apply(found.name, found.module, nodes, training=self.training, dropout=self.drop)
+            result, params = modules.apply(found.name, found.module, nodes, self.dropped)
             self.module_params.update(params)
         if named and found.module is None:
-            return self._unknown_module(found, nodes, named, e, aggregating)
+            return self._unknown_module(found, [build.to_float(n) for n in nodes], named, e, aggregating)
         if named:
             if len(named) > len(result.dims):
                 raise Mistake(f"module `{found.name}` gives {result.type}", e.dims[0].span)
@@ -478,12 +477,14 @@ class Forms(Expressions):
         return self.drop(x, p, self.stand_in(text, x))
 
     def drop(self, x: Node, p: float, where: Domain | None = None) -> Node:
-        """x, with each number 0 with probability p and scaled up otherwise, in training.
+        """x, with numbers dropped in training.
 
         where: of the default of an input that was not passed
         """
-        if not self.training or p == 0:
-            return x
+        return self.dropped(x, p, where) if self.training and p != 0 else x
+
+    def dropped(self, x: Node, p: float, where: Domain | None = None) -> Node:
+        """x, with each number 0 with probability p and scaled up otherwise."""
         x = build.to_float(x)
         if x.domain is Domain.GLOBAL and not any(n.op == "load" for n in walk([x])):
             where = where or Domain.EDGE

@@ -6,7 +6,6 @@ on whole tensors between kernels. torch is imported when a module is at hand, no
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +14,7 @@ from gdsl.ir import build, library
 from gdsl.ir.build import IRError
 from gdsl.ir.library import op
 from gdsl.ir.node import Node
-from gdsl.ir.types import Dim, Domain, Type
+from gdsl.ir.types import Dim, Domain, Kind, Type
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,6 @@ class Reader:
     """Collects what a module reads while its layers are applied."""
 
     name: str
-    training: bool
     dropout: Callable[[Node, float], Node]
     params: dict[str, ModuleParam] = field(default_factory=dict)
 
@@ -51,22 +49,26 @@ class Unreadable(Exception):
 
 
 def apply(
-    name: str, module: Any, inputs: Sequence[Node], *, training: bool, dropout: Callable[[Node, float], Node]
+    name: str, module: Any, inputs: Sequence[Node], dropout: Callable[[Node, float], Node]
 ) -> tuple[Node, dict[str, ModuleParam]]:
     """``module(*inputs)``, and the parameters that the program now reads itself."""
+    real = [build.to_float(x) for x in inputs]
     if module is None:  # checked without one: it is taken to keep the dims
-        return build.call(name, inputs, inputs[0].type, kind="map"), {}
+        return build.call(name, real, real[0].type, kind="map"), {}
     if len(inputs) == 1 and inputs[0].dims:
-        reader = Reader(name, training, dropout)
+        reader = Reader(name, dropout)
         try:
-            return read(reader, module, inputs[0]), reader.params
+            return read(reader, module, real[0]), reader.params
         except Unreadable:
             pass
-    return build.call(name, inputs, _output_type(name, module, inputs), kind="map"), {}
+    shape, inputs = _try(name, module, inputs)
+    x = real[0]
+    same = shape == x.type.shape and _keeps_features(module)
+    return build.call(name, inputs, Type(x.domain, x.dims if same else _new_dims(name, x, shape)), kind="map"), {}
 
 
 def aggregate(
-    name: str, module: Any, inputs: Sequence[Node], place: tuple[str, Domain], *, training: bool
+    name: str, module: Any, inputs: Sequence[Node], place: tuple[str, Domain]
 ) -> tuple[Node, dict[str, ModuleParam]]:
     """A module that reduces the edges of each node at an end (``place``), and the parameters read out of it.
 
@@ -74,18 +76,43 @@ def aggregate(
     is called with the edge values and the node of each edge.
     """
     end, rows = place
-    own = getattr(module, "read_aggregation", None)
-    if own is not None and len(inputs) == 1 and not module._forward_hooks and not module._forward_pre_hooks:
-        reader = Reader(name, training, _no_dropout)
+    real = [build.to_float(x) for x in inputs]
+    if module is None:
+        return build.call(name, real, Type(rows, real[0].dims), kind="aggregate", end=end), {}
+    if len(inputs) == 1:
+        reader = Reader(name, no_dropout)
         try:
-            return own(reader, name, inputs[0], end, rows), reader.params
+            return read_aggregation(reader, name, module, real[0], end, rows), reader.params
         except Unreadable:
             pass
-    type = Type(rows, _aggregated_dims(name, module, inputs)) if module is not None else Type(rows, inputs[0].dims)
-    return build.call(name, inputs, type, kind="aggregate", end=end), {}
+    # The dims of a result of the same shape keep their names.
+    shape, inputs = _try(name, module, inputs, aggregates=True)
+    dims = real[0].dims if shape == real[0].type.shape else _new_dims(name, real[0], shape)
+    return build.call(name, inputs, Type(rows, dims), kind="aggregate", end=end), {}
 
 
-def _no_dropout(x: Node, p: float) -> Node:
+def read_aggregation(reader: Reader, path: str, module: Any, m: Node, end: str, rows: Domain) -> Node:
+    """What a module says with ``read_aggregation`` that it computes. Raises :class:`Unreadable` where it must run."""
+    from gdsl.parts import must_run
+
+    if must_run(module) or not _says_itself(type(module)):
+        raise Unreadable
+    result: Node = module.read_aggregation(reader, path, m, end, rows)
+    return result
+
+
+def _says_itself(kind: type) -> bool:
+    """Whether no ``forward`` was written since ``read_aggregation`` was: a subclass may compute something else."""
+    for base in kind.__mro__:
+        if "read_aggregation" in base.__dict__:
+            return True
+        if "forward" in base.__dict__:
+            return False
+    return False
+
+
+def no_dropout(x: Node, p: float) -> Node:
+    """Of a module that draws where no program does."""
     raise Unreadable
 
 
@@ -93,13 +120,15 @@ def _no_dropout(x: Node, p: float) -> Node:
 
 
 def _leaves(path: str, module: Any) -> Iterator[tuple[str, Any]]:
-    """The layers of nested Sequentials, each with its path."""
+    """The layers of nested Sequentials, each with its path. One that is there twice comes twice."""
     from torch import nn
 
-    if module._forward_hooks or module._forward_pre_hooks:
+    from gdsl.parts import must_run
+
+    if not isinstance(module, nn.Module) or must_run(module):
         raise Unreadable
     if type(module) is nn.Sequential:
-        for key, child in module.named_children():
+        for key, child in module._modules.items():
             yield from _leaves(f"{path}.{key}", child)
     else:
         yield path, module
@@ -107,15 +136,18 @@ def _leaves(path: str, module: Any) -> Iterator[tuple[str, Any]]:
 
 def read(reader: Reader, module: Any, x: Node) -> Node:
     """``module(x)`` in the IR. Raises :class:`Unreadable` for a module with a part that has no form in it."""
-    leaves = list(_leaves(reader.name, module))
-    table = _table()
-    if any(_kind(leaf) not in table for _, leaf in leaves):
-        raise Unreadable
     from torch import nn
 
-    linear = [path for path, leaf in leaves if _kind(leaf) is nn.Linear]
-    for path, leaf in leaves:
-        out = f"{reader.name}.out" if linear and path == linear[-1] else f"{path}.out"
+    from gdsl.parts import has_plain_options
+
+    leaves = list(_leaves(reader.name, module))
+    table = _table()
+    if not all(_kind(leaf) in table and has_plain_options(leaf) for _, leaf in leaves):
+        raise Unreadable
+
+    linear = [k for k, (_, leaf) in enumerate(leaves) if _kind(leaf) is nn.Linear]
+    for k, (path, leaf) in enumerate(leaves):
+        out = f"{reader.name}.out" if linear and k == linear[-1] else f"{path}.out"
         x = table[_kind(leaf)](reader, path, leaf, x, out)
     return x
 
@@ -153,7 +185,7 @@ def _per_feature(reader: Reader, path: str, x: Node, name: str, buffer: bool = F
 
 def _batch_norm(reader: Reader, path: str, m: Any, x: Node, out: str) -> Node:
     """(x - mean) / sqrt(var + eps) * weight + bias, with the running mean and variance."""
-    if reader.training or m.training or m.running_mean is None or len(x.dims) != 1:
+    if m.training or m.running_mean is None or len(x.dims) != 1:
         raise Unreadable
     mean = _per_feature(reader, path, x, "running_mean", True)
     var = _per_feature(reader, path, x, "running_var", True)
@@ -184,13 +216,16 @@ def _gelu(reader: Reader, path: str, m: Any, x: Node, out: str) -> Node:
 
 
 def _softplus(reader: Reader, path: str, m: Any, x: Node, out: str) -> Node:
-    if m.beta != 1:
+    if m.beta == 0:
         raise Unreadable
-    return library.softplus(x)
+    beta = float(m.beta)
+    scaled = x if beta == 1 else x * beta
+    y = library.softplus(scaled)
+    return library.where(scaled > float(m.threshold), x, y if beta == 1 else y * (1.0 / beta))
 
 
 def _dropout(reader: Reader, path: str, m: Any, x: Node, out: str) -> Node:
-    return reader.dropout(x, float(m.p)) if m.training else x
+    return reader.dropout(x, float(m.p)) if m.training and m.p > 0 else x
 
 
 def _simple(function: Callable[[Node], Node]) -> Callable[..., Node]:
@@ -221,39 +256,34 @@ def _table() -> dict[type, Callable[..., Node]]:
 # ------------------------------------------------------------------------------------- calling
 
 
-def _output_type(name: str, module: Any, inputs: Sequence[Node]) -> Type:
-    shape = _try(name, module, inputs)
-    x = inputs[0]
-    if shape == x.type.shape and _keeps_features(module):
-        return Type(x.domain, x.dims)
-    return Type(x.domain, _new_dims(name, x, shape))
+def _try(
+    name: str, module: Any, inputs: Sequence[Node], aggregates: bool = False
+) -> tuple[tuple[int, ...], Sequence[Node]]:
+    """The shape of a row of the result, and the inputs as the module takes them, from a run on two rows of zeros.
 
-
-def _aggregated_dims(name: str, module: Any, inputs: Sequence[Node]) -> tuple[Dim, ...]:
-    """The dims of what an aggregating module gives. Those of a result of the same shape keep their names."""
+    Integers stay what they are where the module takes them, as ``nn.Embedding`` does.
+    """
     import torch
 
-    shape = _try(name, module, inputs, index=torch.arange(2), ptr=None, dim_size=2)
-    return inputs[0].dims if shape == inputs[0].type.shape else _new_dims(name, inputs[0], shape)
+    from gdsl.parts import try_rows
 
-
-def _try(name: str, module: Any, inputs: Sequence[Node], **more: Any) -> tuple[int, ...]:
-    """The shape of a row of the result, from a run of a copy of the module on two rows of zeros."""
-    import torch
-
-    like = next(module.parameters(), torch.zeros(()))
-    rows = [torch.zeros((2, *x.type.shape), dtype=like.dtype, device=like.device) for x in inputs]
-    more = {key: value.to(like.device) if isinstance(value, torch.Tensor) else value for key, value in more.items()}
-    try:
-        with torch.no_grad():
-            result = copy.deepcopy(module).eval()(*rows, **more)
-    except Exception as error:  # any mistake of the user's module: shown with its words
-        types = ", ".join(str(x.type) for x in inputs)
-        raise IRError(f"module `{name}` does not take {types}: {error}") from error
-    shape = tuple(getattr(result, "shape", ()))
-    if not isinstance(result, torch.Tensor) or shape[:1] != (2,):
-        raise IRError(f"module `{name}` must give a tensor with one row for each row it takes")
-    return shape[1:]
+    real = [build.to_float(x) for x in inputs]
+    whole = [x if x.kind is Kind.INT else r for x, r in zip(inputs, real, strict=True)]
+    failed: Exception | None = None
+    for given in (whole, real) if whole != real else (real,):
+        try:
+            with torch.no_grad():
+                result = try_rows(module, [(x.type.shape, x.kind is Kind.FLOAT) for x in given], aggregates)
+        except Exception as error:  # any mistake of the user's module: shown with its words
+            failed = error
+            continue
+        shape = tuple(getattr(result, "shape", ()))
+        if not isinstance(result, torch.Tensor) or shape[:1] != (2,):
+            raise IRError(f"module `{name}` must give a tensor with one row for each row it takes")
+        if result.is_floating_point() or given is real:
+            return shape[1:], given
+    types = ", ".join(str(x.type) for x in inputs)
+    raise IRError(f"module `{name}` does not take {types}: {failed}") from failed
 
 
 def _new_dims(name: str, x: Node, shape: tuple[int, ...]) -> tuple[Dim, ...]:

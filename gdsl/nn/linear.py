@@ -70,10 +70,11 @@ class Linear(nn.Linear):
 
     def see(self, x: Tensor) -> None:
         """Take the size of the inputs from the first of them, [..., in_channels]."""
-        if isinstance(self.weight, UninitializedParameter):
+        weight = self._parameters.get("weight")  # a computed one has its size
+        if isinstance(weight, UninitializedParameter):
             with torch.no_grad():
                 self.in_features = x.size(-1)
-                self.weight.materialize((self.out_features, self.in_features))
+                weight.materialize((self.out_features, self.in_features))
                 self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from gdsl.ir.build import IRError
 from gdsl.ir.node import Node
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
-from gdsl.language.modules import Reader, Unreadable
+from gdsl.language.modules import Reader, Unreadable, no_dropout, read_aggregation
 from gdsl.nn import symbolic
 from gdsl.nn.aggr import Aggregation
 from gdsl.nn.conv.base import Adjacency, Conv, Size, in_dtype_of
@@ -256,8 +256,8 @@ class MessagePassing(Conv):
         m = message.ordered()
         if not m.dims:
             raise Untraceable("the messages have no features")
-        reader = Reader("aggr_module", self.training, _no_dropout)
-        out = self.aggr_module.read_aggregation(reader, "aggr_module", build.to_float(m), "i", rows)
+        reader = Reader("aggr_module", no_dropout)
+        out = read_aggregation(reader, "aggr_module", self.aggr_module, build.to_float(m), "i", rows)
         # A message of [E, H, 1] has a dim of size 1 that the result has too.
         program = Program(type(self).__name__, (("out", out),), {})
         return Traced(
@@ -409,10 +409,6 @@ def _softmaxes() -> dict[Any, Callable[..., Any]]:
     except ImportError:
         return found
     return {**found, theirs: _traced_softmax}
-
-
-def _no_dropout(x: Node, p: float) -> Node:
-    raise Unreadable
 
 
 def _load(tracer: Tracer, name: str, domain: Domain, shape: Any) -> Node:

@@ -54,7 +54,7 @@ def _add_up(pairs: Sequence[Pair], biases: Sequence[int], shape: tuple[int, ...]
         made = torch.mm(*pairs[0](args))
     for pair in pairs[1:]:
         made.addmm_(*pair(args))
-    return made if len(shape) == 1 else made.view(-1, *shape)
+    return made if len(shape) == 1 else made.view(len(made), *shape)
 
 
 def _pair(product: Node, node: Node, reads: Sequence[Node]) -> Pair:
@@ -77,7 +77,7 @@ def _two_dims(at: int, by: int, turned: bool, args: Sequence[Tensor]) -> tuple[T
 def _flat(
     at: int, by: int, turn: tuple[int, ...], depth: int, width: int, args: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    return args[at].view(-1, depth), args[by].permute(turn).reshape(depth, width)
+    return args[at].view(len(args[at]), depth), args[by].permute(turn).reshape(depth, width)
 
 
 def view(node: Node) -> Product | None:
@@ -86,12 +86,12 @@ def view(node: Node) -> Product | None:
         return None
     if node.type.shape == node.inputs[0].type.shape:
         return itemgetter(0)
-    rows = () if node.domain is Domain.GLOBAL else (-1,)
-    return partial(_viewed, (*rows, *node.type.shape))
+    return partial(_viewed, 0 if node.domain is Domain.GLOBAL else 1, node.type.shape)
 
 
-def _viewed(shape: tuple[int, ...], args: Sequence[Tensor]) -> Tensor:
-    return args[0].view(shape)
+def _viewed(lead: int, shape: tuple[int, ...], args: Sequence[Tensor]) -> Tensor:
+    # Not -1 for the rows: rows without a number could be any number of them.
+    return args[0].view((*args[0].shape[:lead], *shape))
 
 
 # What two values are both wide in is multiplied in vain that many times: up to here faster than einsum, whose products
@@ -124,7 +124,7 @@ def _sum_over_rows(node: Node) -> Product | None:
 
 
 def _by_rows(k: int, widths: tuple[int, int], args: Sequence[Tensor]) -> Tensor:
-    return args[k].view(-1, widths[0]).t() @ args[1 - k].view(-1, widths[1])
+    return args[k].view(len(args[k]), widths[0]).t() @ args[1 - k].view(len(args[1 - k]), widths[1])
 
 
 def _diagonal_of(

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from gdsl.api import find_layer
 from gdsl.call import short
+from gdsl.ir import build
 from gdsl.ir.node import Node
-from gdsl.ir.types import Domain
-from gdsl.language.modules import Reader, Unreadable
+from gdsl.ir.types import Dim, Domain, Type
+from gdsl.language.modules import Reader, Unreadable, no_dropout
 from gdsl.layer import Layer
+from gdsl.parts import Cache, Itself, states
 from gdsl.runtime.graph import Graph
 
 PROGRAM = """
@@ -26,8 +28,16 @@ layer Aggregation {
 """
 
 
+# Kinds of calls that an aggregation remembers.
+MOST_KINDS = 256
+
+
 class Aggregation(nn.Module):
     """Base of the aggregations. A class of a user's own overrides ``forward``, or ``read_aggregation`` to be fused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._programs = Cache()
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -49,6 +59,10 @@ class Aggregation(nn.Module):
         index: [E] the group of each row
         """
         return None
+
+    def run_parts(self, x: Tensor, index: Tensor, size: int) -> Tensor:
+        """The same of rows [E, channels] in torch, where a part has to run: it has a hook, or no program reads it."""
+        raise NotImplementedError(f"{type(self).__name__} has neither a `forward` nor a `read_aggregation` of its own")
 
     def forward(
         self,
@@ -81,12 +95,12 @@ class Aggregation(nn.Module):
                 raise ValueError(f"{type(self).__name__} is of real numbers, and `x` is {short(x.dtype)}")
             rows = rows.to(torch.get_default_dtype())
         flat = rows.reshape(rows.shape[0], -1) if rows.dim() != 2 else rows
-        if "_program" not in self.__dict__:
-            owner = nn.Module()
-            owner.aggr = self
-            # Not by setattr: the program is no part of the module.
-            self.__dict__["_program"] = Layer.over(owner, find_layer(PROGRAM), {}, {"x": flat})
-        result: Tensor = self.__dict__["_program"](graph=Graph(torch.stack([index, index]), size), x=flat)
+        program = self._program(flat.shape[1])
+        result: Any
+        if program is None:
+            result = self.run_parts(flat, index, size)
+        else:
+            result = program.forward(graph=Graph(torch.stack([index, index]), size), x=flat)
         if rows.dim() == 1 and result.shape[1] == 1:
             return result.squeeze(1)
         width = 0 if not flat.shape[1] else result.shape[1] // flat.shape[1]
@@ -95,8 +109,22 @@ class Aggregation(nn.Module):
             return result.reshape(size, *rows.shape[1:-1], last).movedim(0, dim)
         raise ValueError(f"{type(self).__name__} takes rows of one dimension, not of shape {list(rows.shape[1:])}")
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_program"}
+    def _program(self, channels: int) -> Layer | None:
+        """The program of this aggregation; None where a part has to run."""
+        owner = nn.Module()
+        owner.aggr = itself = Itself(self)
+        key = (channels, states([self]))
+        if key not in self._programs:
+            if len(self._programs) >= MOST_KINDS:
+                self._programs.clear()
+            m = build.load("x", Type(Domain.EDGE, (Dim("channels", channels),)), "input")
+            try:
+                itself.read_aggregation(Reader("aggr", no_dropout), "aggr", m, "i", Domain.NODE)
+                self._programs[key] = Layer.over(owner, find_layer(PROGRAM), {}, {"x": torch.empty(0, channels)})
+            except Unreadable:
+                self._programs[key] = None
+        found = self._programs[key]
+        return None if found is None else found.on(owner)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

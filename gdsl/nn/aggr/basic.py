@@ -9,7 +9,7 @@ from gdsl.ir import build, library
 from gdsl.ir.library import op, where
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
-from gdsl.language.modules import Reader
+from gdsl.language.modules import Reader, read_aggregation
 from gdsl.nn.aggr.base import Aggregation
 
 
@@ -94,8 +94,13 @@ class StdAggregation(Aggregation):
         self.var_aggr = VarAggregation(semi_grad)
 
     def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
-        var = self.var_aggr.read_aggregation(reader, f"{path}.var_aggr", m, end, rows)
+        var = read_aggregation(reader, f"{path}.var_aggr", self.var_aggr, m, end, rows)
         return library.clamped_std(var)
+
+    def run_parts(self, x: Tensor, index: Tensor, size: int) -> Tensor:
+        var = self.var_aggr(x, index, dim_size=size)
+        none = var <= 1e-5
+        return torch.where(none, 0.0, torch.where(none, 1.0, var).sqrt())
 
 
 class VariancePreservingAggregation(Aggregation):

@@ -13,7 +13,7 @@ from gdsl.ir import build, library
 from gdsl.ir.library import op, where
 from gdsl.ir.node import Node
 from gdsl.ir.types import Dim, Domain
-from gdsl.language.modules import Reader, Unreadable, read
+from gdsl.language.modules import Reader, Unreadable, read, read_aggregation
 from gdsl.nn.aggr.base import Aggregation
 from gdsl.nn.aggr.resolver import aggr_resolver
 from gdsl.nn.inits import constant, reset
@@ -107,9 +107,7 @@ class MultiAggregation(Aggregation):
             raise Unreadable
         found = []
         for k, aggr in enumerate(self.aggrs):
-            if not isinstance(aggr, Aggregation):
-                raise Unreadable
-            found.append(aggr.read_aggregation(reader, f"{path}.aggrs.{k}", m, end, rows))
+            found.append(read_aggregation(reader, f"{path}.aggrs.{k}", aggr, m, end, rows))
         if len(found) == 1:
             return found[0]
         if self.mode == "cat":
@@ -220,9 +218,7 @@ class DegreeScalerAggregation(Aggregation):
         constant(self.avg_deg_log, self.init_avg_deg_log)
 
     def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
-        if not isinstance(self.aggr, Aggregation):
-            raise Unreadable
-        out = self.aggr.read_aggregation(reader, f"{path}.aggr", m, end, rows)
+        out = read_aggregation(reader, f"{path}.aggr", self.aggr, m, end, rows)
         buffer = "avg_deg_lin" in self._buffers
         mean, log = (
             build.select(reader.load(f"{path}.{n}", (Dim(f"{path}.{n}", 1),), buffer), f"{path}.{n}", 0)
@@ -239,3 +235,16 @@ class DegreeScalerAggregation(Aggregation):
         }
         found = [out * scale[name] if name != "identity" else out for name in self.scaler]
         return found[0] if len(found) == 1 else joined(found)
+
+    def run_parts(self, x: Tensor, index: Tensor, size: int) -> Tensor:
+        out = self.aggr(x, index, dim_size=size)
+        degree = torch.bincount(index, minlength=size).to(out.dtype).unsqueeze(1)
+        least = degree.clamp(min=1)
+        scale = {
+            "identity": lambda: 1.0,
+            "amplification": lambda: (degree + 1).log() / self.avg_deg_log,
+            "attenuation": lambda: self.avg_deg_log / (least + 1).log(),
+            "linear": lambda: degree / self.avg_deg_lin,
+            "inverse_linear": lambda: self.avg_deg_lin / least,
+        }
+        return torch.cat([out * scale[name]() for name in self.scaler], dim=-1)

@@ -125,11 +125,8 @@ class Set2Set(Aggregation):
         for _ in range(self.processing_steps):
             q, state = self.lstm(known.unsqueeze(0), state)
             q = q.view(size, self.in_channels)
-            score = (x * q[index]).sum(dim=-1)
-            top = score.new_full((size,), float("-inf")).scatter_reduce(0, index, score.detach(), "amax")
-            raised = (score - top[index]).exp()
-            alpha = raised / raised.new_zeros(size).index_add(0, index, raised)[index]
-            r = x.new_zeros(size, x.size(-1)).index_add(0, index, alpha.unsqueeze(1) * x)
+            alpha = softmax((x * q[index]).sum(dim=-1, keepdim=True), index, size)
+            r = _sum(alpha * x, index, size)
             known = torch.cat([q, r], dim=-1)
         return known
 
@@ -162,6 +159,11 @@ class AttentionalAggregation(Aggregation):
         alpha = library.segment_softmax(along(gate, value), end, rows)
         return library.segment_sum(alpha * value, end, rows)
 
+    def run_parts(self, x: Tensor, index: Tensor, size: int) -> Tensor:
+        gate = self.gate_nn(x)
+        value = x if self.nn is None else self.nn(x)
+        return _sum(softmax(gate, index, size) * value, index, size)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(gate_nn={self.gate_nn}, nn={self.nn})"
 
@@ -188,8 +190,24 @@ class DeepSetsAggregation(Aggregation):
         total = library.segment_sum(value, end, rows)
         return total if self.global_nn is None else read(reader.inside(f"{path}.global_nn"), self.global_nn, total)
 
+    def run_parts(self, x: Tensor, index: Tensor, size: int) -> Tensor:
+        total = _sum(x if self.local_nn is None else self.local_nn(x), index, size)
+        return total if self.global_nn is None else self.global_nn(total)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(local_nn={self.local_nn}, global_nn={self.global_nn})"
+
+
+def softmax(score: Tensor, index: Tensor, size: int) -> Tensor:
+    """The softmax of scores [E, C] over the rows of each group."""
+    place = index.unsqueeze(1).expand_as(score)
+    top = score.new_full((size, score.shape[1]), float("-inf")).scatter_reduce(0, place, score.detach(), "amax")
+    raised = (score - top[index]).exp()
+    return raised / _sum(raised, index, size)[index]
+
+
+def _sum(rows: Tensor, index: Tensor, size: int) -> Tensor:
+    return rows.new_zeros(size, *rows.shape[1:]).index_add(0, index, rows)
 
 
 def along(gate: Node, value: Node) -> Node:

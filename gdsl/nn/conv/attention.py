@@ -19,8 +19,8 @@ from gdsl.nn.conv.base import (
     edge_features,
     pair_of,
     parameter,
+    see,
 )
-from gdsl.nn.conv.nested import NestedConv
 from gdsl.nn.inits import glorot, kaiming_uniform, normal, ones, uniform, zeros
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
@@ -127,7 +127,7 @@ class GATv2Conv(Conv):
         assert edge_attr is None or self.lin_edge is not None, "edge features need 'edge_dim'"
         for lin, value in ((self.lin_l, source), (self.lin_r, target), (self.lin_edge, edge_attr), (self.res, target)):
             if lin is not None and value is not None:
-                lin.see(value)
+                see((lin, value))
         y, alpha = self.run(
             graph,
             {"x": source, "z": target, "e": edge_attr},
@@ -267,7 +267,7 @@ class TransformerConv(Conv):
             (self.lin_skip, target),
         ):
             if lin is not None and value is not None:
-                lin.see(value)
+                see((lin, value))
         y, alpha = self.run(
             graph,
             {"x": source, "z": target, "e": edge_attr},
@@ -374,7 +374,7 @@ class SuperGATConv(Conv):
         neg_edge_index: [2, P] pairs without an edge, for the loss in training; without them they are drawn
         batch:          [N] the graph of each node: pairs are drawn within a graph
         """
-        self.lin.see(x)
+        see((self.lin, x))
         graph, _ = self.square(x, edge_index)
         y: Tensor = self.run(graph, {"x": x}, **self._arguments(self.add_self_loops))
         if self.training:
@@ -427,7 +427,7 @@ class SuperGATConv(Conv):
     def get_attention_loss(self) -> Tensor:
         """How badly the last call in training told edges from other pairs: a term for the loss. 0 in evaluation."""
         if not self.training:
-            return torch.tensor([0], device=self.lin.weight.device)
+            return torch.tensor([0], device=next(self.parameters()).device)
         return functional.binary_cross_entropy_with_logits(self.att_x.mean(dim=-1), self.att_y)
 
     def __repr__(self) -> str:
@@ -521,8 +521,8 @@ class FAConv(Conv):
         keep, loops = self.cached and self.normalize, self.add_self_loops and self.normalize
         graph, weight = self.weighted(x, edge_index, edge_weight, keep=keep, loops=float(loops))
         assert weight is not None or self.normalize, "a layer that does not normalise needs edge weights"
-        self.att_l.see(x)
-        self.att_r.see(x)
+        see((self.att_l, x))
+        see((self.att_r, x))
         y, alpha = self.run(
             graph,
             {"x": x, "x_0": x_0, "w": weight},
@@ -588,8 +588,8 @@ class FeaStConv(Conv):
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
         graph, _ = self.graph(edge_index, self.rows(source), self.rows(target))
-        self.lin.see(source)
-        self.u.see(source)
+        see((self.lin, source))
+        see((self.u, source))
         y: Tensor = self.run(
             graph,
             {"x": source, "z": target},
@@ -690,13 +690,13 @@ class GeneralConv(Conv):
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
         if edge_attr is None and "lin_edge" in self._modules:
             edge_attr = edge_features(None, values, edge_index)
-        self.lin_msg.see(source)
+        see((self.lin_msg, source))
         if not self.directed_msg:
-            self.lin_msg_i.see(source)
+            see((self.lin_msg_i, source))
         if isinstance(self.lin_self, Linear) and target is not None:
-            self.lin_self.see(target)
+            see((self.lin_self, target))
         if edge_attr is not None:
-            self.lin_edge.see(edge_attr)
+            see((self.lin_edge, edge_attr))
         y: Tensor = self.run(
             graph,
             {"x": source, "z": target, "e": edge_attr},
@@ -788,7 +788,7 @@ class HypergraphConv(Conv):
             num_edges = int(hyperedge_index[1].max()) + 1 if hyperedge_index.numel() else 0
         # Hyperedges without nodes change nothing, so that there may be more weights than hyperedges.
         graph, _ = self.graph(hyperedge_index, len(x), max([num_edges, *given]))
-        self.lin.see(x)
+        see((self.lin, x))
         y: Tensor = self.run(
             graph,
             {"x": x, "w": hyperedge_weight, "f": hyperedge_attr},
@@ -823,6 +823,10 @@ class GroupedLinear(nn.Module):
         """Draw weight and bias anew."""
         kaiming_uniform(self.weight, fan=self.weight.size(1), a=math.sqrt(5))
         uniform(self.weight.size(1), self.bias)
+
+    def forward(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias, for a program. They come from a call, so that hooks are called: pruning computes in one."""
+        return self.weight, self.bias
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, groups={self.groups})"
@@ -863,7 +867,7 @@ class MultiHead(nn.Module):
         )
 
 
-class DNAConv(NestedConv):
+class DNAConv(Conv):
     """Each node's last layer attends to all layers so far of each neighbour, with the weights of GCN on the edges.
 
     Fey, "Just Jump: Dynamic Neighborhood Aggregation in Graph Neural Networks", 2019, equations 2 to 4.
@@ -924,7 +928,7 @@ class DNAConv(NestedConv):
         inside = {
             f"{role}_{name}": value
             for role, lin in (("q", parts.lin_q), ("k", parts.lin_k), ("v", parts.lin_v))
-            for name, value in lin.named_parameters()
+            for name, value in zip(("weight", "bias"), lin(), strict=True)
         }
         y: Tensor = self.run_with(
             inside,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 import operator
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gdsl import call as calls
-from gdsl import traced
+from gdsl import parts, traced
 from gdsl.api import find_layer
 from gdsl.errors import GraphError, InputError
 from gdsl.inspect import KernelInfo
@@ -24,7 +23,6 @@ from gdsl.language.errors import LanguageError
 from gdsl.language.signature import signature_of
 from gdsl.layer import Layer
 from gdsl.nn.aggr import Aggregation, aggr_resolver
-from gdsl.nn.linear import Linear
 from gdsl.runtime.formats import sizes_of
 from gdsl.runtime.graph import Graph, graph_of
 from gdsl.tracers import NotScriptable, check_proxy, check_tracers
@@ -37,9 +35,6 @@ Adjacency: TypeAlias = Any
 Result: TypeAlias = Any
 
 FLOWS = ("source_to_target", "target_to_source")
-
-# Programs of one layer for the kinds of calls it gets: with a pair of inputs or one, with edge features or without.
-_OWN_CACHES = ("_layers", "_last")
 
 
 @functools.cache
@@ -58,6 +53,12 @@ def program_of(name: str) -> ast.Layer:
 def _ranks_of(name: str) -> tuple[tuple[str, int], ...]:
     """The inputs of a program of the library, and how many dims each has besides the rows."""
     return tuple((i.name, i.rank) for i in signature_of(program_of(name)).inputs)
+
+
+class Programs(parts.Cache):
+    """The programs of a layer by kind of call, and the kind of the last one."""
+
+    last: Any = None
 
 
 class Conv(NotScriptable, nn.Module):
@@ -108,13 +109,8 @@ class Conv(NotScriptable, nn.Module):
         self.decomposed_layers = decomposed_layers
         self.backend = backend
         self._kept: tuple[Graph, Tensor | None] | None = None
-        # Parameters of a call that are not the layer's own: see NestedConv.
-        self._inside: Mapping[str, Tensor] = {}
-        self._reset_programs()
-
-    def _reset_programs(self) -> None:
-        self._layers: dict[Any, Layer] = {}
-        self._last: Any = None
+        # Programs for the kinds of calls: with a pair of inputs or one, with edge features or without.
+        self._layers = Programs()
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew, as torch_geometric draws them, and forget a kept graph."""
@@ -130,11 +126,25 @@ class Conv(NotScriptable, nn.Module):
         Node inputs may have more dims, [*, N, ...], or [N, *, ...] with ``node_dim=0``: many signals on one graph. The
         results have these dims too. Sparse inputs become dense ones.
         """
+        return self.run_with({}, graph, inputs, **arguments)
+
+    def run_with(
+        self,
+        inside: Mapping[str, Tensor | None],
+        graph: Any,
+        inputs: Mapping[str, Tensor | None],
+        /,
+        **arguments: Any,
+    ) -> Any:
+        """As :meth:`run`, with further tensors by the names of parameters that the program declares: of parts that no
+        program can read. They are those of this call alone.
+        """
         if any(value is not None and value.layout is not torch.strided for value in inputs.values()):
             inputs = {name: None if value is None else strided(value) for name, value in inputs.items()}
         signals = self._signals(inputs)
         if signals:
-            return self._run_signals(graph, inputs, signals, arguments)
+            return self._run_signals(graph, inputs, inside, signals, arguments)
+        nested = {name: value for name, value in inside.items() if value is not None} if inside else {}
         given = {name: value for name, value in inputs.items() if value is not None}
         if torch.compiler.is_compiling():
             # Rows are not of interest to a program, and would make another one for each graph; other sizes are, also
@@ -143,15 +153,14 @@ class Conv(NotScriptable, nn.Module):
                 (name, (1, *map(operator.index, value.shape[1:])) if value.dim() else ())
                 for name, value in given.items()
             )
-            inside = tuple((name, tuple(value.shape)) for name, value in self._inside.items())
+            further = tuple((name, tuple(value.shape)) for name, value in nested.items())
             constants = tuple((name, traced.constant(value)) for name, value in arguments.items())
-            key = (self.training, constants, shapes, inside)
-            return traced.run(self, key, {**given, **self._inside}, graph, None, None)
+            state = traced.state_of(self._children(), self.traced_fields())
+            key = (self.training, constants, shapes, further, state)
+            return traced.run(self, key, {**given, **nested}, graph, None, None)
         try:
-            layer = self._layer(given, arguments)
-            layer.__dict__["training"] = self.training
-            layer.__dict__["backend"] = self.backend
-            return layer.forward(*[graph if name == "graph" else inputs.get(name) for name in _names(layer)])
+            layer = self._layer(given, arguments).on(self, nested)
+            return layer.forward(*[graph if name == "graph" else inputs.get(name) for name in layer._order])
         except InputError as error:
             raise Misfit(self._in_words_of_the_user(str(error), given)) from error
         except LanguageError as error:
@@ -179,6 +188,7 @@ class Conv(NotScriptable, nn.Module):
         self,
         graph: Any,
         inputs: Mapping[str, Tensor | None],
+        inside: Mapping[str, Tensor | None],
         signals: tuple[int, ...],
         arguments: Mapping[str, Any],
     ) -> Any:
@@ -191,7 +201,7 @@ class Conv(NotScriptable, nn.Module):
                 value = value.movedim(0, own) if self.node_dim == 0 else value
                 value = value.expand(*signals, *value.shape[own:]).flatten(0, len(signals))
             flat[name] = value
-        result = self.run(graph.repeat(math.prod(signals)), flat, **arguments)
+        result = self.run_with(inside, graph.repeat(math.prod(signals)), flat, **arguments)
 
         def apart(flat: Tensor) -> Tensor:
             value = flat.unflatten(0, (*signals, -1))
@@ -200,25 +210,30 @@ class Conv(NotScriptable, nn.Module):
         return tuple(map(apart, result)) if isinstance(result, tuple) else apart(result)
 
     def _layer(self, given: Mapping[str, Tensor], arguments: dict[str, Any]) -> Layer:
-        """The program with these arguments for these inputs, compiled on this module's parameters."""
+        """The program with these arguments for these inputs, to be put on this module or a copy of it."""
         key = (tuple(arguments.items()), tuple(given))
         found = self._layers.get(key)
         if found is None:
             found = Layer.over(self, program_of(self.program), arguments, given, self.backend)
             self._layers[key] = found
-        self.__dict__["_last"] = key  # not by setattr, which torch's modules make slow
+        self._layers.last = key
         return found
 
     def _traced_layer(self, key: Any) -> tuple[Layer, Any]:
         """The program of a traced call, and what names the call there."""
-        training, arguments, *shapes = key
+        training, arguments, *shapes, _ = key
         given, inside = ({name: torch.empty(shape, device="meta") for name, shape in part} for part in shapes)
-        self._inside = inside
-        layer = self._layer(given, {name: traced.value_of(value) for name, value in arguments})
-        self._inside = {}
-        layer.__dict__["backend"] = self.backend
+        layer = self._layer(given, {name: traced.value_of(value) for name, value in arguments}).on(self, inside)
         free = calls.free_sizes(layer.signature, given, layer.free_sizes)
         return layer, (training, tuple(given), tuple(sorted(free.items())))
+
+    def _children(self) -> list[nn.Module]:
+        return [module for module in self._modules.values() if module is not None]
+
+    @traced.constant_for_tracer
+    def traced_fields(self) -> tuple[tuple[str, ...], ...]:
+        """What a traced call looks at in parts: see :func:`gdsl.traced.fields_of`."""
+        return traced.fields_of(self._children())
 
     @traced.constant_for_tracer
     def traced_plan(self, key: Any) -> Any:
@@ -364,9 +379,9 @@ class Conv(NotScriptable, nn.Module):
     # -- the look inside -----------------------------------------------------------------------
 
     def _shown(self) -> Layer:
-        if self._last is None:
+        if self._layers.last is None:
             raise InputError(f"call {type(self).__name__} once: how it is compiled depends on the kind of call")
-        return self._layers[self._last]
+        return self._layers[self._layers.last].on(self)
 
     def explain(self, *args: Any, **kwargs: Any) -> str:
         """How the last call was compiled: see :meth:`gdsl.Layer.explain`."""
@@ -388,7 +403,7 @@ class Conv(NotScriptable, nn.Module):
 
     def __dir__(self) -> list[str]:
         """Without what cannot be told before a call, for tools that look at all that a module has."""
-        unknown = set() if self._last in self._layers or "kernels" in self._modules else {"kernels"}
+        unknown = set() if self._layers.last in self._layers or "kernels" in self._modules else {"kernels"}
         unknown |= set() if self.program else {"source"}
         return [name for name in super().__dir__() if name not in unknown]
 
@@ -396,24 +411,6 @@ class Conv(NotScriptable, nn.Module):
         if hasattr(self, "in_channels") and hasattr(self, "out_channels"):
             return f"{type(self).__name__}({self.in_channels}, {self.out_channels})"
         return f"{type(self).__name__}({self.channels if hasattr(self, 'channels') else ''})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in _OWN_CACHES}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._reset_programs()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Conv:
-        twin = type(self).__new__(type(self))
-        memo[id(self)] = twin
-        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
-        return twin
-
-
-def _names(layer: Layer) -> list[str]:
-    """The inputs in the order of the call, with "graph" among them."""
-    return [name for name, _ in calls.parameters(layer.signature, layer.signature.batched)]
 
 
 class Misfit(InputError, RuntimeError):
@@ -492,9 +489,9 @@ def as_module(function: Callable[..., Any]) -> nn.Module:
 
 
 def see(*pairs: tuple[Any, Tensor | None]) -> None:
-    """Lazy sizes of linear maps from their inputs, where both are there."""
+    """Lazy sizes of linear maps from their inputs, where both are there. What a user put in their place has none."""
     for lin, value in pairs:
-        if isinstance(lin, Linear) and value is not None:
+        if value is not None and hasattr(lin, "see"):
             check_proxy(value)
             lin.see(value)
 

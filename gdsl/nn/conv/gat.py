@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Result, Size, edge_features, parameter
+from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Result, Size, edge_features, parameter, see
 from gdsl.nn.inits import glorot, zeros
 from gdsl.nn.linear import Linear
 from gdsl.tracers import check_proxy
@@ -118,7 +118,7 @@ class GATConv(Conv):
             (self.res, target),
         ):
             if lin is not None and value is not None:
-                lin.see(value)
+                see((lin, value))
         y, alpha = self.run(
             graph,
             {"x": source, "z": target, "e": edge_attr if self.edge_dim is not None else None},

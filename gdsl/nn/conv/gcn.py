@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gdsl.nn.conv.base import Adjacency, Conv, parameter
+from gdsl.nn.conv.base import Adjacency, Conv, parameter, see
 from gdsl.nn.inits import zeros
 from gdsl.nn.linear import Linear
 
@@ -73,7 +73,7 @@ class GCNConv(Conv):
         fill = 2.0 if self.improved else 1.0
         keep = self.cached and self.normalize
         graph, weight = self.weighted(x, edge_index, edge_weight, keep=keep, loops=fill if loops else 0.0)
-        self.lin.see(x)
+        see((self.lin, x))
         result: Tensor = self.run(
             graph,
             {"x": x, "w": weight},

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gdsl.nn.conv.base import Adjacency, Conv, parameter
+from gdsl.nn.conv.base import Adjacency, Conv, parameter, see
 from gdsl.nn.linear import Linear
 from gdsl.nn.sparse import coalesce, product
 from gdsl.runtime.graph import Graph
@@ -53,7 +53,7 @@ class PANConv(Conv):
         if self.flow == "target_to_source":
             raise ValueError("PANConv sends messages along the edges; pass in the transposed graph")
         graph, _ = self.square(x, edge_index)
-        self.lin.see(x)
+        see((self.lin, x))
         places, worth = self.transition(graph, x.dtype)
         reach = torch.bincount(places[0], minlength=graph.num_nodes).to(x.dtype)
         y: Tensor = self.run(

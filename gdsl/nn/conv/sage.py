@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from gdsl.nn.aggr import MultiAggregation
-from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Size, pair_of
+from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Size, pair_of, see
 from gdsl.nn.linear import Linear
 
 
@@ -75,9 +75,9 @@ class SAGEConv(Conv):
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
         graph, _ = self.graph(edge_index, self.rows(source), self.rows(target), size)
-        self.lin_l.see(source)
+        see((self.lin_l, source))
         if self.root_weight and target is not None:
-            self.lin_r.see(target)
+            see((self.lin_r, target))
         result: Tensor = self.run(
             graph,
             {"x": source, "z": target},

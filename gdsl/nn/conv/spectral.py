@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from gdsl.nn.conv.base import Adjacency, Conv, as_module, like_features, parameter, real_features, strided
+from gdsl.nn.conv.base import Adjacency, Conv, as_module, like_features, parameter, real_features, see, strided
 from gdsl.nn.inits import glorot, zeros
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
@@ -59,7 +59,7 @@ class SGConv(Conv):
         """[N, in_channels] and weights [E] to [N, out_channels]."""
         if self._cached_x is not None:
             return self.lin(self._cached_x.detach())
-        self.lin.see(x)
+        see((self.lin, x))
         graph, weight = self.weighted(x, edge_index, edge_weight, loops=float(self.add_self_loops))
         y: Tensor = self.run(graph, {"x": x, "w": weight}, **self._arguments(), linear=not self.cached)
         if not self.cached:
@@ -158,7 +158,7 @@ def see_all(lins: nn.Module, x: Tensor) -> None:
     """Lazy sizes of the linear maps among some modules."""
     for lin in lins.children():
         if isinstance(lin, Linear):
-            lin.see(x)
+            see((lin, x))
 
 
 class APPNP(Conv):
@@ -462,8 +462,8 @@ class ClusterGCNConv(Conv):
 
     def forward(self, x: Tensor, edge_index: Adjacency) -> Tensor:
         """[N, in_channels] to [N, out_channels]."""
-        self.lin_out.see(x)
-        self.lin_root.see(x)
+        see((self.lin_out, x))
+        see((self.lin_root, x))
         graph, _ = self.square(x, edge_index)
         source, target = graph.edge_index
         y: Tensor = self.run(

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from gdsl.nn.conv.base import Adjacency, Conv, Features, Result, Size, edge_features, parameter, see
-from gdsl.nn.conv.nested import NestedConv
 from gdsl.nn.inits import constant, glorot, kaiming_uniform, ones, reset, uniform, zeros
 from gdsl.nn.linear import Linear
+from gdsl.parts import must_run
 from gdsl.runtime.graph import Graph
 
 NodeType: TypeAlias = str
@@ -186,7 +186,7 @@ class RGATConv(Conv):
         graph, _ = self.graph(edge_index, self.rows(source), self.rows(target), size)
         edge_attr = edge_features(edge_attr)
         if self.lin_edge is not None and edge_attr is not None:
-            self.lin_edge.see(edge_attr)
+            see((self.lin_edge, edge_attr))
         kind = "bases" if self.num_bases is not None else "blocks" if self.num_blocks is not None else "full"
         parts = self.num_bases or self.num_blocks or 1
         y, alpha = self.run(
@@ -247,6 +247,10 @@ class HeteroLinear(nn.Module):
                 self.weight.materialize((self.num_types, self.in_channels, self.out_channels))
                 self.reset_parameters()
 
+    def forward(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias, for a program. They come from a call, so that hooks are called: pruning computes in one."""
+        return self.weight, self.bias
+
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.in_channels}, {self.out_channels}, num_types={self.num_types}, "
@@ -277,7 +281,7 @@ class HeteroDictLinear(nn.Module):
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, bias=True)"
 
 
-class HGTConv(NestedConv):
+class HGTConv(Conv):
     """The heterogeneous graph transformer. Hu et al., WWW 2020, equations 3 to 5.
 
     The linear maps to keys, queries and values take the inputs of each type of node, which may have different sizes,
@@ -367,16 +371,19 @@ class HGTConv(NestedConv):
             inputs["x"] = torch.cat([x_dict[kind] if m else like.new_zeros(n, width) for kind, n, m in same])
         if any(mixed) and not all(mixed):
             inputs["mixed"] = like.new_tensor(mixed)[types]
+        inside = {
+            "k_rel": self.k_rel()[0],
+            "v_rel": self.v_rel()[0],
+            "p_rel": torch.cat([self.p_rel[self._relation(kind)] for kind in self.edge_types]),
+        }
         lins: list[Any] = [self.out_lin.lins[kind] for kind in targets]
+        maps = not must_run(self.out_lin) and all(type(lin) is Linear and not must_run(lin) for lin in lins)
+        if maps:
+            inside["out_weight"] = torch.stack([lin.weight for lin in lins])
+            inside["out_bias"] = torch.stack([lin.bias for lin in lins])
+            inside["skip"] = torch.cat([self.skip[kind] for kind in targets])
         y: Tensor = self.run_with(
-            {
-                "k_rel": self.k_rel.weight,
-                "v_rel": self.v_rel.weight,
-                "p_rel": torch.cat([self.p_rel[self._relation(kind)] for kind in self.edge_types]),
-                "out_weight": torch.stack([lin.weight for lin in lins]),
-                "out_bias": torch.stack([lin.bias for lin in lins]),
-                "skip": torch.cat([self.skip[kind] for kind in targets]),
-            },
+            inside,
             graph,
             inputs,
             out_channels=width,
@@ -385,8 +392,19 @@ class HGTConv(NestedConv):
             num_types=len(targets),
             num_relations=len(self.edge_types),
             mixes="all" if all(mixed) else "some" if any(mixed) else "none",
+            maps=maps,
         )
-        return dict(zip(targets, y.split(counts), strict=True))
+        found = dict(zip(targets, y.split(counts), strict=True))
+        return found if maps else self._mapped(found, x_dict)
+
+    def _mapped(self, found: dict[NodeType, Tensor], x_dict: Mapping[NodeType, Tensor]) -> dict[NodeType, Tensor]:
+        """The last linear maps, and the gates, where a map has to run as it is."""
+        results = self.out_lin(found)
+        for kind, y in results.items():
+            if x_dict[kind].shape[1] == self.out_channels:
+                gate = self.skip[kind].sigmoid()
+                results[kind] = gate * y + (1 - gate) * x_dict[kind]
+        return {kind: results[kind] for kind in found}
 
     def _join(
         self, counts: Mapping[NodeType, int], targets: list[NodeType], edges: Mapping[EdgeType, Adjacency]
@@ -394,8 +412,9 @@ class HGTConv(NestedConv):
         """All types of edges in one graph, and the type of each edge. Kept for the next call with the same edges."""
         found = [self.graph(edge_index, counts[kind[0]], counts[kind[-1]])[0] for kind, edge_index in edges.items()]
         key = (tuple(counts.items()), tuple(edges), found)
-        if self._joined is not None and self._joined[0] == key:
-            return self._joined[1], self._joined[2]
+        kept = self._joined  # another thread may put its own there
+        if kept is not None and kept[0] == key:
+            return kept[1], kept[2]
         first_source = _starts(counts, counts)
         first_target = _starts(targets, counts)
         parts = [
@@ -423,7 +442,7 @@ def _starts(kinds: Iterable[NodeType], counts: Mapping[NodeType, int]) -> dict[N
     return found
 
 
-class HEATConv(NestedConv):
+class HEATConv(Conv):
     """Attention from the types of nodes, and the types and features of edges. Mo et al., 2021, equations 3 to 7.
 
     in_channels:       size of the inputs; -1 takes it from the first call
@@ -464,10 +483,12 @@ class HEATConv(NestedConv):
         super().__init__(node_dim=0, **kwargs)
         self.in_channels = in_channels
         self.out_channels = out_channels
+        self.num_edge_types = num_edge_types
         self.heads = heads
         self.concat = concat
         self.negative_slope = negative_slope
         self.dropout = dropout
+        self.edge_attr_emb_dim = edge_attr_emb_dim
         self.root_weight = root_weight
         self.hetero_lin = HeteroLinear(in_channels, out_channels, num_node_types, bias=bias)
         self.edge_type_emb = nn.Embedding(num_edge_types, edge_type_emb_dim)
@@ -498,25 +519,27 @@ class HEATConv(NestedConv):
         """
         graph, values = self.square(x, edge_index)
         edge_attr = edge_features(edge_attr, values, edge_index)
-        self.hetero_lin.see(x)
+        see((self.hetero_lin, x))
         see((self.edge_attr_emb, edge_attr))
-        nodes, relations = self.hetero_lin, self.edge_type_emb
+        nodes = self.hetero_lin
+        weight, bias = nodes()
+        relations = self.edge_type_emb(torch.arange(self.num_edge_types, device=x.device))
         y: Tensor = self.run_with(
-            {"type_weight": nodes.weight, "type_bias": nodes.bias, "relation_emb": relations.weight},
+            {"type_weight": weight, "type_bias": bias, "relation_emb": relations},
             graph,
             {"x": x, "kind": node_type, "rel": edge_type, "e": edge_attr},
             in_channels=nodes.in_channels,
             out_channels=self.out_channels,
             num_types=nodes.num_types,
-            num_relations=relations.num_embeddings,
-            type_dim=relations.embedding_dim,
-            attr_dim=self.edge_attr_emb.out_channels,
+            num_relations=self.num_edge_types,
+            type_dim=relations.shape[1],
+            attr_dim=self.edge_attr_emb_dim,
             heads=self.heads,
             concat=self.concat,
             slope=float(self.negative_slope),
             p=float(self.dropout),
             root_weight=self.root_weight,
-            with_bias=nodes.bias is not None,
+            with_bias=bias is not None,
         )
         return y
 
@@ -524,7 +547,7 @@ class HEATConv(NestedConv):
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
 
 
-class HANConv(NestedConv):
+class HANConv(Conv):
     """Attention over the edges of each type, then over the types. Wang et al., WWW 2019, equations 1 to 9.
 
     The linear maps of the types of nodes run in torch; one program is applied to each type of edges, and then to each
