@@ -250,7 +250,8 @@ class MessagePassing(Conv):
         state = _Before(self) if first else None
         trace = self._trace(graph, kwargs)
         if trace is None:
-            self._say(AS_IT_IS + "no argument holds real numbers of each edge or of the nodes at its ends")
+            along = self.node_dim not in (0, -2) and f"nodes lie along dimension {self.node_dim}"
+            self._say(AS_IT_IS + (along or "no argument holds real numbers of each edge or of the nodes at its ends"))
             return self._on_tensors(graph, kwargs)
         try:
             out = self._run(trace, graph, kwargs)
