@@ -1,25 +1,22 @@
-"""A user's ``message`` method as an expression of the IR: it is called once with stand-ins for its tensors.
+"""What torch's functions do to tensors of all edges, as expressions of the IR.
 
-A :class:`Symbol` looks like the tensor of all edges, [E, ...], or of a parameter. Torch functions and methods that it
-meets become nodes; anything else raises :class:`Untraceable`, and the method then runs as it is. What is read is the
-meaning that torch gives it, where dims have places and no names: the names here are made up and stand for places.
+A :class:`Value` is a tensor [E, ...] or a tensor without edges. A rule takes values, numbers and the like in the places
+and by the names that torch's function has for them, and gives the value of the result. What it has no form for raises
+:class:`Untraceable`, or TypeError for arguments that it does not name: the function then runs as it is, on tensors.
+Dims have places in torch and no names: the names here are made up and stand for places.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-import numbers
-import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from gdsl.ir import build, library
-from gdsl.ir.build import IRError
 from gdsl.ir.library import op
 from gdsl.ir.node import Node
 from gdsl.ir.types import Dim, Domain, Kind, Type
@@ -29,78 +26,15 @@ class Untraceable(Exception):
     """Something that has no form in the IR; the message says what."""
 
 
-class Rows:
-    """The number of edges, which is not known while a method is traced."""
-
-
-ROWS = Rows()
-
-
-@dataclass
-class Tracer:
-    """What one trace collects.
-
-    owner:    the module whose parameters and buffers may be read
-    training: whether dropout is active
-    rows:     where the targets of the edges live
-    reads:    the parameters and buffers that were met, by name
-    """
-
-    owner: nn.Module
-    training: bool
-    rows: Domain
-    reads: dict[str, Tensor] = field(default_factory=dict)
-    uses_seed: bool = False
-    salts: int = 0
-    names: int = 0
-
-    def fresh(self) -> str:
-        self.names += 1
-        return f"d{self.names}"
-
-    def load(self, name: str, domain: Domain, shape: Sequence[int], kind: Kind = Kind.FLOAT) -> Node:
-        """An input or parameter of this shape, without the rows."""
-        dims = tuple(Dim(self.fresh(), size) for size in shape)
-        return build.load(name, Type(domain, dims, kind), "param" if domain is Domain.GLOBAL else "input")
-
-    def symbol(self, node: Node) -> Symbol:
-        """A node as a tensor. Dims of size 1 are kept as places only: what torch broadcasts, names do."""
-        axes: list[str | None] = []
-        for d in node.dims:
-            if d.size == 1:
-                node = build.select(node, d.name, 0)
-            axes.append(None if d.size == 1 else d.name)
-        return Symbol(self, node, tuple(axes))
-
-    def state(self, tensor: Tensor) -> Symbol:
-        """A parameter or buffer of the owner. Another tensor may be another one in the next call."""
-        for name, value in [*self.owner.named_parameters(), *self.owner.named_buffers()]:
-            if value is tensor:
-                if not tensor.is_floating_point():
-                    raise Untraceable(f"`{name}` does not hold real numbers")
-                self.reads[name] = value
-                return self.symbol(self.load(name, Domain.GLOBAL, tensor.shape))
-        raise Untraceable("a tensor that is neither an argument nor a parameter or buffer of the layer")
-
-    def of(self, value: Any) -> Symbol:
-        """An operand."""
-        if isinstance(value, Symbol):
-            return value
-        if isinstance(value, Tensor):
-            return self.state(value)
-        if isinstance(value, numbers.Real):
-            return Symbol(self, build.const(float(value)), ())
-        raise Untraceable(f"an operand of type {type(value).__name__}")
-
-
-class Symbol:
-    """A stand-in for a tensor.
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A tensor as an expression.
 
     axes: the places after the rows, from the left: the name of a dim of the node, or None for a place of size 1
     """
 
-    def __init__(self, tracer: Tracer, node: Node, axes: tuple[str | None, ...]):
-        self.tracer, self.node, self.axes = tracer, node, axes
+    node: Node
+    axes: tuple[str | None, ...]
 
     @property
     def on_rows(self) -> bool:
@@ -109,37 +43,20 @@ class Symbol:
     @property
     def sizes(self) -> tuple[int, ...]:
         """Without the rows."""
-        return tuple(1 if a is None else self.node.type.dim(a).size for a in self.axes)
+        return tuple([1 if a is None else self.node.type.dim(a).size for a in self.axes])
 
     @property
     def ndim(self) -> int:
         return len(self.axes) + self.on_rows
 
-    @property
-    def shape(self) -> tuple[Any, ...]:
-        return ((ROWS,) if self.on_rows else ()) + self.sizes
-
-    def axis(self, dim: int) -> int:
+    def axis(self, dim: Any) -> int:
         """A place among the axes from torch's number."""
+        if type(dim) is not int or not -self.ndim <= dim < self.ndim:
+            raise Untraceable("a dim that is no place of the tensor")
         place = (dim + self.ndim if dim < 0 else dim) - self.on_rows
-        if not 0 <= place < len(self.axes):
+        if place < 0:
             raise Untraceable("an operation along the edges")
         return place
-
-    def size(self, dim: int | None = None) -> Any:
-        return self.shape if dim is None else self.shape[dim]
-
-    def dim(self) -> int:
-        return self.ndim
-
-    def type_as(self, other: Any) -> Symbol:
-        return self
-
-    def contiguous(self) -> Symbol:
-        return self
-
-    def with_axes(self, node: Node, axes: Iterable[str | None]) -> Symbol:
-        return Symbol(self.tracer, node, tuple(axes))
 
     def ordered(self) -> Node:
         """The node with its dims in the order of the places, those of size 1 among them."""
@@ -147,66 +64,71 @@ class Symbol:
         node = build.transpose(self.node, named) if list(self.node.type.names) != named else self.node
         if None not in self.axes:
             return node
-        dims = tuple(Dim(self.tracer.fresh(), 1) if a is None else self.node.type.dim(a) for a in self.axes)
+        dims = tuple(Dim(f"one{k}", 1) if a is None else self.node.type.dim(a) for k, a in enumerate(self.axes))
         return build.reshape_like(node, Type(node.domain, dims, node.kind))
 
-    @classmethod
-    def __torch_function__(
-        cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        name = getattr(function, "__name__", "").strip("_")
-        if name not in FUNCTIONS:
-            raise Untraceable(f"torch's `{name}`")
-        tracer = next(a.tracer for a in _flat([*args, *(kwargs or {}).values()]) if isinstance(a, Symbol))
-        try:
-            return FUNCTIONS[name](tracer, *args, **(kwargs or {}))
-        except (IRError, TypeError) as error:
-            raise Untraceable(f"`{name}` called in this way: {error}") from error
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        if name.startswith("__") or name not in FUNCTIONS:
-            raise Untraceable(f"the tensor method `{name}`")
-        return lambda *args, **kwargs: Symbol.__torch_function__(
-            types.SimpleNamespace(__name__=name), (), (self, *args), kwargs
-        )
+@dataclass
+class Names:
+    """What the rules of one call share: where targets live, how many edges there are, names and salts used so far."""
 
-    def __getitem__(self, index: Any) -> Symbol:
-        return _getitem(self.tracer, self, index)
+    rows: Domain
+    edges: int
+    names: int = 0
+    salts: int = 0
 
-    def __bool__(self) -> bool:
-        raise Untraceable("a condition on values")
-
-    def __iter__(self) -> Any:
-        raise Untraceable("a loop over edges")
+    def fresh(self) -> str:
+        self.names += 1
+        return f"d{self.names}"
 
 
-def _flat(values: Iterable[Any]) -> Iterable[Any]:
-    for value in values:
-        if isinstance(value, list | tuple):
-            yield from _flat(value)
-        else:
-            yield value
+@functools.lru_cache(maxsize=4096)
+def loaded(name: str, domain: Domain, shape: tuple[int, ...], kind: Kind, end: str | None = None) -> Value:
+    """An input of this shape, without the rows; a node value is read at an end of the edges.
+
+    Dims of size 1 are kept as places only: what torch broadcasts, names do.
+    """
+    dims = tuple([Dim(f"{name}.{k}", size) for k, size in enumerate(shape)])
+    node = build.load(name, Type(domain, dims, kind), "param" if domain is Domain.GLOBAL else "input")
+    node = node if end is None else build.gather(node, end)
+    axes: list[str | None] = []
+    for d in dims:
+        if d.size == 1:
+            node = build.select(node, d.name, 0)
+        axes.append(None if d.size == 1 else d.name)
+    return Value(node, tuple(axes))
 
 
 # ---------------------------------------------------------------------------------------- broadcasting
 
 
-def _aligned(tracer: Tracer, values: Sequence[Any]) -> tuple[list[Node], tuple[str | None, ...]]:
+def _of(value: Any) -> Value:
+    """An operand."""
+    if isinstance(value, Value):
+        return value
+    if isinstance(value, bool):
+        return Value(build.const(value), ())
+    if isinstance(value, int | float):
+        return Value(build.const(float(value)), ())
+    raise Untraceable(f"an operand of type {type(value).__name__}")
+
+
+def _aligned(names: Names, operands: Sequence[Any]) -> tuple[list[Node], tuple[str | None, ...]]:
     """Operands of an elementwise function, their dims named alike where torch would put them side by side."""
-    symbols = [tracer.of(v) for v in values]
-    on_rows = any(s.on_rows for s in symbols)
-    places = max(len(s.axes) for s in symbols if s.on_rows) if on_rows else max(len(s.axes) for s in symbols)
+    values = [_of(v) for v in operands]
+    on_rows = any(v.on_rows for v in values)
+    places = max(len(v.axes) for v in values if v.on_rows or not on_rows)
     lists = []
-    for s in symbols:
-        axes: tuple[str | None, ...] = s.axes
-        if s.on_rows and len(axes) < places:
+    for v in values:
+        axes: tuple[str | None, ...] = v.axes
+        if v.on_rows and len(axes) < places:
             raise Untraceable("a broadcast that puts the edges beside features")
         if len(axes) > places:  # a parameter with a place for the rows
             if len(axes) > places + 1 or axes[0] is not None:
                 raise Untraceable("a broadcast over the edges of a tensor without edges")
             axes = axes[1:]
         lists.append((None,) * (places - len(axes)) + axes)
-    nodes = [s.node for s in symbols]
+    nodes = [v.node for v in values]
     result: list[str | None] = []
     for place in range(places):
         here = [axes[place] for axes in lists]
@@ -215,347 +137,491 @@ def _aligned(tracer: Tracer, values: Sequence[Any]) -> tuple[list[Node], tuple[s
             raise Untraceable(f"operands of sizes {sorted(sizes)} side by side")
         wanted = next((a for a in here if a is not None and a not in result), None)
         if wanted is None and sizes:
-            wanted = tracer.fresh()
+            wanted = names.fresh()
         result.append(wanted)
     renamed = []
     for node, axes in zip(nodes, lists, strict=True):
-        names = {a: b for a, b in zip(axes, result, strict=True) if a is not None and b is not None and a != b}
-        renamed.append(build.rename(node, names) if names else node)
+        others = {a: b for a, b in zip(axes, result, strict=True) if a is not None and b is not None and a != b}
+        renamed.append(build.rename(node, others) if others else node)
     return renamed, tuple(result)
 
 
-def _elementwise(make: Callable[..., Node], arity: int) -> Callable[..., Symbol]:
-    def apply(tracer: Tracer, *args: Any, **kwargs: Any) -> Symbol:
-        if len(args) < arity:
-            raise Untraceable("operands given by name")
-        kwargs.pop("inplace", None)
-        nodes, axes = _aligned(tracer, args[:arity])
-        return Symbol(tracer, make(*nodes, *args[arity:], **kwargs), axes)
+def _apart(names: Names, value: Value) -> Value:
+    """The same with dims that no other value has: a product of two matrices of one origin needs that."""
+    own = {a: names.fresh() for a in value.axes if a is not None}
+    return Value(build.rename(value.node, own) if own else value.node, tuple(a and own[a] for a in value.axes))
+
+
+def _real(*values: Any) -> None:
+    """Arithmetic of truth values is another one."""
+    if any(isinstance(v, bool) or (isinstance(v, Value) and v.node.kind is not Kind.FLOAT) for v in values):
+        raise Untraceable("arithmetic of truth values")
+
+
+def function_of(make: Callable[..., Node]) -> Callable[..., Value]:
+    """An elementwise function of one tensor."""
+
+    def apply(names: Names, x: Value, /, *args: Any, **kwargs: Any) -> Value:
+        _real(x)
+        return Value(make(x.node, *args, **kwargs), x.axes)
 
     return apply
 
 
-def _reversed(function: Callable[..., Symbol]) -> Callable[..., Symbol]:
-    return lambda tracer, a, b: function(tracer, b, a)
+def arithmetic(make: Callable[..., Node]) -> Callable[..., Value]:
+    """An elementwise function of two operands, one of which may be a truth value beside a number."""
+
+    def apply(names: Names, a: Any, b: Any, /, *args: Any, **kwargs: Any) -> Value:
+        kinds = [x.node.kind for x in (_of(a), _of(b))]
+        if Kind.FLOAT not in kinds:
+            raise Untraceable("arithmetic of truth values")
+        (x, y), axes = _aligned(names, (a, b))
+        return Value(make(build.to_float(x), build.to_float(y), *args, **kwargs), axes)
+
+    return apply
 
 
-def _add(sign: float) -> Callable[..., Node]:
-    return lambda a, b, alpha=1: a + b * (sign * alpha) if alpha != 1 else (a + b if sign > 0 else a - b)
+def comparison(name: str) -> Callable[..., Value]:
+    def apply(names: Names, a: Any, b: Any, /) -> Value:
+        _real(a, b)
+        (x, y), axes = _aligned(names, (a, b))
+        return Value(op(name, x, y), axes)
+
+    return apply
 
 
-def _clamp(x: Node, min: float | None = None, max: float | None = None) -> Node:
-    return library.clamp(x, -math.inf if min is None else float(min), math.inf if max is None else float(max))
+def logical(name: str) -> Callable[..., Value]:
+    def apply(names: Names, a: Any, b: Any, /) -> Value:
+        if any(not isinstance(v, Value) or v.node.kind is not Kind.BOOL for v in (a, b)):
+            raise Untraceable("a logical function of numbers")
+        (x, y), axes = _aligned(names, (a, b))
+        return Value(op(name, x, y), axes)
+
+    return apply
 
 
-def _gelu(x: Node, approximate: str = "none") -> Node:
+def logical_not(names: Names, x: Value, /) -> Value:
+    if x.node.kind is not Kind.BOOL:
+        raise Untraceable("a logical function of numbers")
+    return Value(op("not", x.node), x.axes)
+
+
+def where(names: Names, condition: Value, input: Any, other: Any) -> Value:
+    if not isinstance(condition, Value) or condition.node.kind is not Kind.BOOL:
+        raise Untraceable("a condition that is no truth value")
+    if not isinstance(input, Value) and not isinstance(other, Value):
+        raise Untraceable("a choice between two numbers")
+    _real(input, other)
+    (c, a, b), axes = _aligned(names, (condition, input, other))
+    return Value(library.where(c, a, b), axes)
+
+
+def masked_fill(names: Names, x: Value, mask: Value, value: Any) -> Value:
+    if isinstance(value, Value):
+        raise Untraceable("a filling with a tensor")
+    if isinstance(mask, Value) and len(mask.axes) > len(x.axes):
+        raise Untraceable("a mask of more dims")
+    found = where(names, mask, value, x)
+    if found.sizes != x.sizes:
+        raise Untraceable("a mask that is larger")
+    return found
+
+
+def swapped(function: Callable[..., Value]) -> Callable[..., Value]:
+    return lambda names, a, b, /: function(names, b, a)
+
+
+def sum_of(sign: float) -> Callable[..., Node]:
+    def make(a: Node, b: Node, *, alpha: float = 1) -> Node:
+        return a + b * (sign * alpha) if alpha != 1 else (a + b if sign > 0 else a - b)
+
+    return make
+
+
+def clamp(x: Node, min: float | None = None, max: float | None = None) -> Node:
+    low, high = (-math.inf if min is None else min), (math.inf if max is None else max)
+    if not isinstance(low, int | float) or not isinstance(high, int | float) or not low <= high:
+        raise Untraceable("limits that are no two numbers in order")
+    return library.clamp(x, float(low), float(high))
+
+
+def gelu(x: Node, *, approximate: str = "none") -> Node:
+    if approximate == "tanh":
+        return 0.5 * x * (1.0 + op("tanh", math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
     if approximate != "none":
-        raise Untraceable("the approximate gelu")
+        raise Untraceable("this gelu")
     return library.gelu(x)
 
 
-def _softplus(x: Node, beta: float = 1.0, threshold: float = 20.0) -> Node:
-    if beta != 1:
-        raise Untraceable("softplus with a beta")
-    return library.softplus(x)
+def softplus(x: Node, beta: float = 1.0, threshold: float = 20.0) -> Node:
+    """log(1 + e^(beta x)) / beta, and x itself where beta x is above the threshold."""
+    scaled = x if beta == 1 else x * float(beta)
+    above = scaled > float(threshold)
+    soft = library.softplus(library.where(above, 0.0, scaled))
+    return library.where(above, x, soft if beta == 1 else soft / float(beta))
 
 
 # ------------------------------------------------------------------------------------------- the places
 
 
-def _view(tracer: Tracer, x: Symbol, *shape: Any) -> Symbol:
-    """[E, ...] as another [E, ...]."""
+def _sizes(shape: tuple[Any, ...]) -> list[int]:
     sizes = list(shape[0] if len(shape) == 1 and isinstance(shape[0], list | tuple | torch.Size) else shape)
-    if not x.on_rows:
-        raise Untraceable("a view of a tensor without edges")
-    total = math.prod(x.sizes)
-    if sizes[:1] == [ROWS] or (sizes[:1] == [-1] and all(isinstance(s, int) and s >= 0 for s in sizes[1:])):
-        rest = sizes[1:]
-    else:
+    if any(type(s) is not int for s in sizes):
+        raise Untraceable("sizes that are no numbers")
+    return sizes
+
+
+def view(names: Names, x: Value, /, *shape: Any) -> Value:
+    """[E, ...] as another [E, ...]."""
+    sizes = _sizes(shape)
+    total = names.edges * math.prod(x.sizes)
+    if -1 in sizes:
+        known = math.prod(s for s in sizes if s != -1)
+        if known <= 0 or total % known or sizes.count(-1) > 1:
+            raise Untraceable("a view of sizes that do not fit")
+        sizes[sizes.index(-1)] = total // known
+    if not sizes or sizes[0] != names.edges or min(sizes) < 0 or math.prod(sizes[1:]) != math.prod(x.sizes):
         raise Untraceable("a view that mixes edges and features")
-    if any(not isinstance(s, int) for s in rest):
-        raise Untraceable("a view that mixes edges and features")
-    if -1 in rest:
-        known = math.prod(s for s in rest if s != -1)
-        rest[rest.index(-1)] = total // max(known, 1)
-    if math.prod(rest) != total:
-        raise Untraceable("a view that mixes edges and features")
+    return _shaped(names, x, sizes[1:])
+
+
+def _shaped(names: Names, x: Value, sizes: Sequence[int]) -> Value:
+    """The same numbers of each edge under these sizes."""
     order = [a for a in x.axes if a is not None]
     node = build.transpose(x.node, order) if order != list(x.node.type.names) else x.node
     old = list(node.dims)
-    new = [Dim(tracer.fresh(), s) for s in rest if s != 1]
+    new = [Dim(names.fresh(), s) for s in sizes if s != 1]
     if [d.size for d in new] == [d.size for d in old]:
         new = old
     else:
         node = build.reshape_like(node, Type(node.domain, tuple(new), node.kind))
-    names = iter(d.name for d in new)
-    return Symbol(tracer, node, tuple(None if s == 1 else next(names) for s in rest))
+    kept = iter(d.name for d in new)
+    return Value(node, tuple(None if s == 1 else next(kept) for s in sizes))
 
 
-def _flatten(tracer: Tracer, x: Symbol, start_dim: int = 0, end_dim: int = -1) -> Symbol:
+def flatten(names: Names, x: Value, start_dim: int = 0, end_dim: int = -1) -> Value:
     first, last = x.axis(start_dim), x.axis(end_dim)
-    sizes = [*x.sizes[:first], math.prod(x.sizes[first : last + 1]), *x.sizes[last + 1 :]]
-    return _view(tracer, x, ROWS, *sizes)
+    if first > last:
+        raise Untraceable("a flattening backwards")
+    return _shaped(names, x, [*x.sizes[:first], math.prod(x.sizes[first : last + 1]), *x.sizes[last + 1 :]])
 
 
-def _unsqueeze(tracer: Tracer, x: Symbol, dim: int) -> Symbol:
+def unflatten(names: Names, x: Value, dim: int, sizes: Any) -> Value:
+    place, parts = x.axis(dim), _sizes((sizes,))
+    size = x.sizes[place]
+    if -1 in parts:
+        known = math.prod(s for s in parts if s != -1)
+        if known <= 0 or parts.count(-1) > 1:
+            raise Untraceable("sizes that do not fit")
+        parts[parts.index(-1)] = size // known
+    if min(parts) < 0 or math.prod(parts) != size:
+        raise Untraceable("sizes that do not fit")
+    return _shaped(names, x, [*x.sizes[:place], *parts, *x.sizes[place + 1 :]])
+
+
+def unsqueeze(names: Names, x: Value, dim: int) -> Value:
+    if type(dim) is not int or not -x.ndim - 1 <= dim <= x.ndim:
+        raise Untraceable("a dim that is no place of the tensor")
     place = (dim + x.ndim + 1 if dim < 0 else dim) - x.on_rows
     if place < 0:
         raise Untraceable("a place before the edges")
-    return x.with_axes(x.node, (*x.axes[:place], None, *x.axes[place:]))
+    return Value(x.node, (*x.axes[:place], None, *x.axes[place:]))
 
 
-def _squeeze(tracer: Tracer, x: Symbol, dim: int | None = None) -> Symbol:
-    if dim is None:
-        raise Untraceable("squeeze without a dim, which depends on the number of edges")
+def squeeze(names: Names, x: Value, dim: int) -> Value:
     place = x.axis(dim)
-    return x if x.axes[place] is not None else x.with_axes(x.node, (*x.axes[:place], *x.axes[place + 1 :]))
+    return x if x.axes[place] is not None else Value(x.node, (*x.axes[:place], *x.axes[place + 1 :]))
 
 
-def _transpose(tracer: Tracer, x: Symbol, a: int, b: int) -> Symbol:
-    axes, i, j = list(x.axes), x.axis(a), x.axis(b)
+def transpose(names: Names, x: Value, dim0: int, dim1: int) -> Value:
+    axes, i, j = list(x.axes), x.axis(dim0), x.axis(dim1)
     axes[i], axes[j] = axes[j], axes[i]
-    return x.with_axes(x.node, axes)
+    return Value(x.node, tuple(axes))
 
 
-def _getitem(tracer: Tracer, x: Symbol, index: Any) -> Symbol:
+def permute(names: Names, x: Value, /, *dims: Any) -> Value:
+    order = [d + x.ndim if d < 0 else d for d in _sizes(dims)]
+    if sorted(order) != list(range(x.ndim)) or order[0] != 0:
+        raise Untraceable("an order that moves the edges")
+    return Value(x.node, tuple(x.axes[d - 1] for d in order[1:]))
+
+
+def getitem(names: Names, x: Value, index: Any, /) -> Value:
     """``x[:, k]``, ``x[..., a:b]``, ``x[:, None]``."""
     parts = list(index) if isinstance(index, tuple) else [index]
-    if Ellipsis in parts:
-        at = parts.index(Ellipsis)
-        given = sum(p is not None for p in parts) - 1
-        parts[at : at + 1] = [slice(None)] * (x.ndim - given)
-    if x.on_rows:
-        if not parts or parts[0] != slice(None):
-            raise Untraceable("an index into the edges")
-        parts = parts[1:]
+    if any(p is not None and p is not Ellipsis and type(p) not in (int, slice) for p in parts):
+        raise Untraceable("this index")
+    if any(isinstance(p, slice) and any(type(v) not in (int, type(None)) for v in (p.start, p.stop, p.step))
+           for p in parts):  # fmt: skip
+        raise Untraceable("this index")
+    given = sum(p is not None and p is not Ellipsis for p in parts)
+    dots = [k for k, p in enumerate(parts) if p is Ellipsis]
+    if given > x.ndim or len(dots) > 1:
+        raise Untraceable("this index")
+    if dots:
+        parts[dots[0] : dots[0] + 1] = [slice(None)] * (x.ndim - given)
+    else:
+        parts += [slice(None)] * (x.ndim - given)
+    if parts[0] != slice(None):
+        raise Untraceable("an index into the edges")
     node, place = x.node, 0
     axes: list[str | None] = []
-    for part in [*parts, *[slice(None)] * (len(x.axes) - sum(p is not None for p in parts))]:
+    for part in parts[1:]:
         if part is None:
             axes.append(None)
             continue
         axis = x.axes[place]
         place += 1
+        size = 1 if axis is None else node.type.dim(axis).size
         if part == slice(None):
             axes.append(axis)
-        elif isinstance(part, int) and axis is not None:
-            node = build.select(node, axis, part % node.type.dim(axis).size)
-        elif isinstance(part, slice) and axis is not None and part.step in (None, 1):
-            start, stop, _ = part.indices(node.type.dim(axis).size)
+        elif axis is None:
+            raise Untraceable("an index into a dim of size 1")
+        elif isinstance(part, int):
+            if not -size <= part < size:
+                raise Untraceable("an index out of range")
+            node = build.select(node, axis, part % size)
+        else:
+            start, stop, step = part.indices(size)
+            if step != 1:
+                raise Untraceable("an index with steps")
             if stop - start == 1:
                 node = build.select(node, axis, start)
                 axes.append(None)
                 continue
-            new = Dim(tracer.fresh(), stop - start)
+            new = Dim(names.fresh(), max(stop - start, 0))
             node = build.slice_dim(node, axis, start, new)
             axes.append(new.name)
-        else:
-            raise Untraceable("this index")
-    return Symbol(tracer, node, tuple(axes))
+    return Value(node, tuple(axes))
 
 
-def _cat(tracer: Tracer, tensors: Sequence[Any], dim: int = 0) -> Symbol:
-    parts = [tracer.of(t) for t in tensors]
-    place = parts[0].axis(dim)
+def split(names: Names, x: Value, split_size_or_sections: Any, dim: int = 0) -> tuple[Value, ...]:
+    size = x.sizes[x.axis(dim)]
+    given = split_size_or_sections
+    if type(given) is int and given > 0:
+        sections = [min(given, size - start) for start in range(0, size, given)]
+    else:
+        sections = _sizes((given,))
+    if sum(sections) != size or not sections or min(sections) < 0:
+        raise Untraceable("sections that do not fit")
+    found, start = [], 0
+    for section in sections:
+        index = [slice(None)] * x.ndim
+        index[dim] = slice(start, start + section)
+        found.append(getitem(names, x, tuple(index)) if section != size else x)
+        start += section
+    return tuple(found)
+
+
+def chunk(names: Names, x: Value, chunks: int, dim: int = 0) -> tuple[Value, ...]:
+    size = x.sizes[x.axis(dim)]
+    if type(chunks) is not int or chunks < 1 or not size:
+        raise Untraceable("chunks that do not fit")
+    return split(names, x, -(-size // chunks), dim)
+
+
+def cat(names: Names, tensors: Sequence[Any], dim: int = 0) -> Value:
+    parts = [_of(t) for t in tensors]
+    _real(*parts)
+    first = parts[0]
+    place = first.axis(dim)
     nodes: list[Node] = []
     along: list[str] = []
-    first = parts[0]
     for part in parts:
         if part.on_rows != first.on_rows or len(part.axes) != len(first.axes):
             raise Untraceable("cat of tensors of different dims")
+        others = [v.sizes[:place] + v.sizes[place + 1 :] for v in (part, first)]
+        if others[0] != others[1]:
+            raise Untraceable("cat of tensors of different sizes")
+        part = part if part is first else _apart(names, part)
         node, axis = part.node, part.axes[place]
-        names = {
+        renamed = {
             a: b for k, (a, b) in enumerate(zip(part.axes, first.axes, strict=True))
             if k != place and a is not None and b is not None and a != b
         }  # fmt: skip
-        others = [axes[:place] + axes[place + 1 :] for axes in (part.axes, first.axes)]
-        if [a is None for a in others[0]] != [a is None for a in others[1]]:
-            raise Untraceable("cat of tensors of different sizes")
-        if axis is not None and axis in names.values():
-            fresh = tracer.fresh()
-            node, axis = build.rename(node, {axis: fresh}), fresh
-        node = build.rename(node, names) if names else node
+        node = build.rename(node, renamed) if renamed else node
         if axis is None:
-            one = Dim(tracer.fresh(), 1)
+            one = Dim(names.fresh(), 1)
             node, axis = build.reshape_like(node, Type(node.domain, (*node.dims, one), node.kind)), one.name
         nodes.append(node)
         along.append(axis)
-    new = Dim(tracer.fresh(), sum(n.type.dim(a).size for n, a in zip(nodes, along, strict=True)))
+    new = Dim(names.fresh(), sum(n.type.dim(a).size for n, a in zip(nodes, along, strict=True)))
     joined = build.cat(nodes, along, new)
-    return Symbol(tracer, joined, tuple(new.name if k == place else a for k, a in enumerate(first.axes)))
+    return Value(joined, tuple(new.name if k == place else a for k, a in enumerate(first.axes)))
 
 
-def _stack_of(x: Symbol, dim: Any) -> list[int]:
-    dims = list(range(-len(x.axes), 0)) if dim is None and not x.on_rows else dim
-    if dims is None:
+# ------------------------------------------------------------------------------------------- reductions
+
+
+def _places(x: Value, dim: Any) -> list[int]:
+    if dim is None:
         raise Untraceable("a reduction over the edges")
-    return [x.axis(d) for d in (dims if isinstance(dims, list | tuple) else [dims])]
+    places = [x.axis(d) for d in (dim if isinstance(dim, list | tuple) else [dim])]
+    if not places or len(set(places)) != len(places):
+        raise Untraceable("a reduction over these dims")
+    return places
 
 
-def _over(reduce: Callable[[Node, list[str]], Node]) -> Callable[..., Symbol]:
-    def apply(tracer: Tracer, x: Symbol, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Symbol:
-        if kwargs:
-            raise Untraceable(f"a reduction with {', '.join(kwargs)}")
-        places = _stack_of(x, dim)
-        names = [a for k, a in enumerate(x.axes) if k in places and a is not None]
-        node = reduce(x.node, names) if names else x.node
+def over(reduce: Callable[[Node, list[str]], Node]) -> Callable[..., Value]:
+    def apply(names: Names, x: Value, dim: Any = None, keepdim: bool = False) -> Value:
+        _real(x)
+        places = _places(x, dim)
+        over = [a for k, a in enumerate(x.axes) if k in places and a is not None]
         axes = [None if k in places else a for k, a in enumerate(x.axes) if keepdim or k not in places]
-        return Symbol(tracer, node, tuple(axes))
+        return Value(reduce(x.node, over), tuple(axes))
 
     return apply
 
 
-def _norm(tracer: Tracer, x: Symbol, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Symbol:
-    if p not in (2, 2.0, "fro"):
+def unless_none(reduce: Callable[[Node, list[str]], Node], alone: Callable[[Node], Node]) -> Callable[..., Value]:
+    """A reduction, and what it is over dims of size 1."""
+    return over(lambda x, over: reduce(x, over) if over else alone(x))
+
+
+_norm_over = unless_none(library.dim_norm, lambda x: op("abs", x))
+
+
+def norm(names: Names, x: Value, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Value:
+    if p not in (2, "fro"):
         raise Untraceable("a norm other than the Euclidean one")
-    return _over(library.dim_norm)(tracer, x, dim, keepdim)
+    return _norm_over(names, x, dim, keepdim)
 
 
-def _softmax(tracer: Tracer, x: Symbol, dim: int | None = None, **kwargs: Any) -> Symbol:
-    if dim is None:
-        raise Untraceable("softmax without a dim")
+def vector_norm(names: Names, x: Value, ord: Any = None, dim: Any = None, keepdim: bool = False) -> Value:
+    if ord not in (None, 2) or type(dim) is not int:
+        raise Untraceable("a norm other than the Euclidean one over one dim")
+    return _norm_over(names, x, dim, keepdim)
+
+
+def normalize(names: Names, x: Value, p: Any = 2.0, dim: int = 1, eps: float = 1e-12) -> Value:
+    size = norm(names, x, p, dim, True)
+    (a, b), axes = _aligned(names, (x, Value(library.clamp(size.node, float(eps), math.inf), size.axes)))
+    return Value(a / b, axes)
+
+
+def _over_one(x: Value, dim: int) -> str:
+    _real(x)
     name = x.axes[x.axis(dim)]
-    return x.with_axes(library.dim_softmax(x.node, [name]) if name else x.node * 0.0 + 1.0, x.axes)
+    if name is None:
+        raise Untraceable("a softmax over a dim of size 1")
+    return name
 
 
-def _linear(tracer: Tracer, x: Any, weight: Any, bias: Any = None) -> Symbol:
+def softmax(names: Names, x: Value, dim: int, _stacklevel: int = 3) -> Value:
+    name = _over_one(x, dim)
+    return Value(library.dim_softmax(x.node, [name]), x.axes)
+
+
+def log_softmax(names: Names, x: Value, dim: int, _stacklevel: int = 3) -> Value:
+    name = _over_one(x, dim)
+    return Value(x.node - library.dim_logsumexp(x.node, [name]), x.axes)
+
+
+# ------------------------------------------------------------------------------------- layers of networks
+
+
+def linear(names: Names, x: Value, weight: Any, bias: Any = None) -> Value:
     """x W^T + b over the last place."""
-    x, w = tracer.of(x), tracer.of(weight)
-    y = _matmul(tracer, x, w.with_axes(w.node, (w.axes[1], w.axes[0])))
-    return y if bias is None else FUNCTIONS["add"](tracer, y, bias)
+    if not isinstance(weight, Value) or weight.on_rows or len(weight.axes) != 2:
+        raise Untraceable("a linear map by what is no matrix")
+    y = matmul(names, x, Value(weight.node, (weight.axes[1], weight.axes[0])))
+    if bias is None:
+        return y
+    if bias.sizes != y.sizes[-1:]:
+        raise Untraceable("a bias of another size")
+    (a, b), axes = _aligned(names, (y, bias))
+    return Value(a + b, axes)
 
 
-def _matmul(tracer: Tracer, a: Any, b: Any) -> Symbol:
-    a, b = tracer.of(a), tracer.of(b)
+def matmul(names: Names, a: Any, b: Any, /) -> Value:
+    if not isinstance(a, Value) or not isinstance(b, Value):
+        raise Untraceable("a product that is not of tensors")
     if b.on_rows or len(b.axes) != 2 or not a.on_rows or not a.axes:
         raise Untraceable("a product that is not with a matrix of the layer")
+    _real(a, b)
+    if a.sizes[-1] != b.sizes[0]:
+        raise Untraceable("a product of matrices of sizes that do not fit")
+    b = _apart(names, b)
     inner, outer = b.axes
     last = a.axes[-1]
-    node = b.node
     if last is None or inner is None:
-        if a.sizes[-1] != b.sizes[0]:
-            raise Untraceable("a product of matrices of sizes that do not fit")
-        made = _aligned(tracer, [a.with_axes(a.node, (*a.axes[:-1], None)), b.with_axes(node, (outer,))])
-        return Symbol(tracer, made[0][0] * made[0][1], made[1])
-    name = tracer.fresh()
-    names = {inner: last, **({outer: name} if outer is not None else {})}
-    y = build.contract([a.node, build.rename(node, names)], [last])
-    return Symbol(tracer, y, (*a.axes[:-1], None if outer is None else name))
+        (x, y), axes = _aligned(names, (Value(a.node, (*a.axes[:-1], None)), Value(b.node, (outer,))))
+        return Value(x * y, axes)
+    y = build.contract([a.node, build.rename(b.node, {inner: last})], [last])
+    return Value(y, (*a.axes[:-1], outer))
 
 
-def _dropout(tracer: Tracer, x: Symbol, p: float = 0.5, training: bool = True, inplace: bool = False) -> Symbol:
+def _scaled(names: Names, y: Value, weight: Value | None, bias: Value | None) -> Value:
+    for make, vector in ((Node.__mul__, weight), (Node.__add__, bias)):
+        if vector is not None:
+            (a, b), axes = _aligned(names, (y, vector))
+            y = Value(make(a, b), axes)
+    return y
+
+
+def layer_norm(
+    names: Names,
+    x: Value,
+    normalized_shape: Any,
+    weight: Value | None = None,
+    bias: Value | None = None,
+    eps: float = 1e-5,
+) -> Value:
+    last = x.axes[-1] if x.axes else None
+    if last is None or tuple(normalized_shape) != x.sizes[-1:]:
+        raise Untraceable("a norm over more than the last dim")
+    centred = x.node - library.dim_mean(x.node, [last])
+    y = centred * op("rsqrt", library.dim_var(x.node, [last]) + float(eps))
+    return _scaled(names, Value(y, x.axes), weight, bias)
+
+
+def batch_norm(
+    names: Names,
+    x: Value,
+    running_mean: Value | None,
+    running_var: Value | None,
+    weight: Value | None = None,
+    bias: Value | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Value:
+    """With the running mean and variance: those of the edges at hand are read and written in torch."""
+    if training or running_mean is None or running_var is None or len(x.axes) != 1:
+        raise Untraceable("the statistics of all edges")
+    var = Value(op("rsqrt", running_var.node + float(eps)), running_var.axes)
+    (a, m, v), axes = _aligned(names, (x, running_mean, var))
+    return _scaled(names, Value((a - m) * v, axes), weight, bias)
+
+
+def dropout(names: Names, x: Value, p: float = 0.5, training: bool = True) -> Value:
     """By Philox, as in every program: the mask is drawn again in the backward pass."""
+    if not isinstance(p, int | float) or not 0 <= p <= 1:
+        raise Untraceable("a probability that is none")
     if not training or p == 0:
         return x
     if p == 1:
-        return x.with_axes(x.node * 0.0, x.axes)
-    tracer.uses_seed = True
-    tracer.salts += 1
+        return Value(x.node * 0.0, x.axes)
+    names.salts += 1
     seed = build.load("seed", Type(Domain.GLOBAL, (), Kind.INT), "seed")
-    drawn = build.random(seed, tracer.salts, x.node.domain, x.node.dims)
-    return x.with_axes(library.where(drawn < float(p), 0.0, x.node * (1.0 / (1.0 - p))), x.axes)
+    drawn = build.random(seed, names.salts, x.node.domain, x.node.dims)
+    return Value(library.where(drawn < float(p), 0.0, x.node * (1.0 / (1.0 - p))), x.axes)
 
 
-def segment_softmax(x: Symbol) -> Symbol:
+def segment_softmax(names: Names, x: Value) -> Value:
     """The softmax over the edges into each node."""
-    return x.with_axes(library.segment_softmax(x.node, "i", x.tracer.rows), x.axes)
+    _real(x)
+    return Value(library.segment_softmax(x.node, "i", names.rows), x.axes)
 
 
-def _same(tracer: Tracer, x: Symbol, *args: Any, **kwargs: Any) -> Symbol:
+def filled(number: float) -> Callable[..., Value]:
+    """A tensor of one number, of the shape of another."""
+    return lambda names, x, /: Value(build.spread(build.const(number, x.node.dims), x.node.domain), x.axes)
+
+
+def detach(names: Names, x: Value, /) -> Value:
+    return Value(build.stop_gradient(x.node), x.axes)
+
+
+def clone(names: Names, x: Value, /) -> Value:
     return x
-
-
-_UNARY: dict[str, Callable[..., Node]] = {
-    **{name: functools.partial(op, name) for name in (
-        "abs", "exp", "log", "log1p", "sqrt", "rsqrt", "sin", "cos", "tanh", "sigmoid", "relu", "erf",
-    )},
-    "neg": lambda x: -x,
-    "square": library.square,
-    "elu": lambda x, alpha=1.0: library.elu(x, float(alpha)),
-    "selu": library.selu,
-    "gelu": _gelu,
-    "silu": library.silu,
-    "softplus": _softplus,
-    "logsigmoid": library.log_sigmoid,
-    "leaky_relu": lambda x, negative_slope=0.01: op("leaky_relu", x, float(negative_slope)),
-    "clamp": _clamp,
-    "reciprocal": lambda x: 1.0 / x,
-}  # fmt: skip
-
-_BINARY: dict[str, Callable[..., Node]] = {
-    "add": _add(1.0),
-    "sub": _add(-1.0),
-    "mul": lambda a, b: a * b,
-    "multiply": lambda a, b: a * b,
-    "div": lambda a, b: a / b,
-    "truediv": lambda a, b: a / b,
-    "true_divide": lambda a, b: a / b,
-    "pow": lambda a, b: op("pow", a, b),
-    "maximum": lambda a, b: op("maximum", a, b),
-    "minimum": lambda a, b: op("minimum", a, b),
-    **{name: functools.partial(op, name) for name in ("gt", "ge", "lt", "le", "eq", "ne")},
-}  # fmt: skip
-
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{name: _elementwise(make, 1) for name, make in _UNARY.items()},
-    **{name: _elementwise(make, 2) for name, make in _BINARY.items()},
-    "where": _elementwise(library.where, 3),
-    "cat": _cat,
-    "concat": _cat,
-    "dropout": _dropout,
-    "flatten": _flatten,
-    "linear": _linear,
-    "logsumexp": _over(library.dim_logsumexp),
-    "matmul": _matmul,
-    "mean": _over(library.dim_mean),
-    "norm": _norm,
-    "reshape": _view,
-    "softmax": _softmax,
-    "squeeze": _squeeze,
-    "sum": _over(build.sum_dims),
-    "transpose": _transpose,
-    "unsqueeze": _unsqueeze,
-    "view": _view,
-    "float": _same,
-    "to": _same,
-}
-for _name in ("add", "sub", "mul", "truediv", "pow"):
-    FUNCTIONS[f"r{_name}"] = _reversed(FUNCTIONS[_name])
-
-
-def _operator(name: str) -> Callable[..., Any]:
-    def apply(self: Symbol, *args: Any) -> Any:
-        return Symbol.__torch_function__(types.SimpleNamespace(__name__=name), (), (self, *args))
-
-    return apply
-
-
-for _name in "add radd sub rsub mul rmul truediv rtruediv pow rpow matmul neg abs gt ge lt le".split():
-    setattr(Symbol, f"__{_name}__", _operator(_name))
-
-
-# ------------------------------------------------------------------------------------------ the method
-
-
-def call(method: Callable[..., Any], arguments: Mapping[str, Any], replaced: Mapping[Any, Any]) -> Any:
-    """Call a method with stand-ins; functions that it knows by a global or an outer name are replaced by others.
-
-    Raises :class:`Untraceable` for whatever goes wrong: the method then runs as it is, with its own errors.
-    """
-    function = getattr(method, "__func__", None)
-    if function is None or not isinstance(function, types.FunctionType):
-        raise Untraceable("a method that is not written in Python")
-    known = {name: _replacement(value, replaced) for name, value in function.__globals__.items()}
-    cells = tuple(types.CellType(_replacement(c.cell_contents, replaced)) for c in function.__closure__ or ())
-    twin = types.FunctionType(function.__code__, known, function.__name__, function.__defaults__, cells)
-    twin.__kwdefaults__ = function.__kwdefaults__
-    try:
-        return twin(method.__self__, **arguments)  # type: ignore[attr-defined]
-    except Untraceable:
-        raise
-    except Exception as error:  # whatever a user's method does with what is no tensor
-        raise Untraceable(f"{type(error).__name__}: {error}") from error
-
-
-def _replacement(value: Any, replaced: Mapping[Any, Any]) -> Any:
-    return replaced.get(value, value) if isinstance(value, types.FunctionType) else value

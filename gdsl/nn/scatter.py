@@ -1,0 +1,52 @@
+"""Aggregations without parameters by torch's own functions: for numbers that no kernel has, and for torch's tracers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from gdsl.nn.aggr.basic import MaxAggregation, MeanAggregation, MinAggregation, MulAggregation, SumAggregation
+
+
+def aggregate(module: nn.Module, x: Tensor, index: Tensor, size: int, dim: int) -> Tensor | None:
+    """The aggregate of the rows of each group along ``dim``; None for a module that is not in the table.
+
+    x:     [..., E, ...] of any dtype that torch's ``scatter_reduce`` takes
+    index: [E] the group of each row
+    size:  how many groups there are
+    """
+    function = _TABLE.get(type(module))
+    if function is None or module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
+        return None
+    dim = dim + x.dim() if dim < 0 else dim
+    shape = [*x.shape]
+    shape[dim] = size
+    place = index.reshape([-1 if k == dim else 1 for k in range(x.dim())]).expand_as(x)
+    return function(x, place, shape, dim)
+
+
+def _sum(x: Tensor, place: Tensor, shape: list[int], dim: int) -> Tensor:
+    return x.new_zeros(shape).scatter_add(dim, place, x)
+
+
+def _mean(x: Tensor, place: Tensor, shape: list[int], dim: int) -> Tensor:
+    """sum / max(count, 1), with the count in the dtype of x, as torch_geometric has it."""
+    return _sum(x, place, shape, dim) / _sum(torch.ones_like(x), place, shape, dim).clamp(min=1)
+
+
+def _reduced(how: str, empty: int) -> Callable[[Tensor, Tensor, list[int], int], Tensor]:
+    def reduce(x: Tensor, place: Tensor, shape: list[int], dim: int) -> Tensor:
+        return x.new_full(shape, empty).scatter_reduce(dim, place, x, how, include_self=False)
+
+    return reduce
+
+
+_TABLE: dict[type, Callable[[Tensor, Tensor, list[int], int], Tensor]] = {
+    SumAggregation: _sum,
+    MeanAggregation: _mean,
+    MaxAggregation: _reduced("amax", 0),
+    MinAggregation: _reduced("amin", 0),
+    MulAggregation: _reduced("prod", 1),
+}
