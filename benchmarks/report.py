@@ -66,7 +66,7 @@ def _layers(found: Mapping[str, Any]) -> str:
         f"{found['features']} features, float32; {found['repeats']} rounds of {found['calls']} calls: "
         "median [quartiles]."
     )
-    times = ["fwd ms", "× gdsl", "fwd+bwd ms", "× gdsl"]
+    times = [cell for mode in ("fwd", "fwd+bwd") for cell in (f"{mode} ms", "× gdsl", "fresh ms", "× gdsl")]
     header = ["layer", "by", *times, "peak MB fwd", "fwd+bwd", "graph MB", "sort ms", "first s"]
     rows = [_layer_cells(row) for row in found["results"] if "first_call" in row]
     missing = [f"{row['layer']} by {row['implementation']}" for row in found["results"] if "failed" in row]
@@ -77,7 +77,10 @@ def _layers(found: Mapping[str, Any]) -> str:
 def _layer_cells(row: Mapping[str, Any]) -> Cells:
     memory = row["memory"]
     name = row["layer"] if row["implementation"] == "gdsl" else ""
-    times = [cell for mode in ("forward", "both") for cell in (_spread(row[mode]), _times(row[mode]))]
+    times = []
+    for mode in ("forward", "both"):
+        fresh = row[mode]["fresh"]
+        times += [_spread(row[mode]), _times(row[mode]), _number(fresh["ms"]), _times(fresh)]
     return [
         name,
         row["implementation"],
@@ -159,6 +162,42 @@ def _small(found: Mapping[str, Any]) -> str:
     return f"{head}\n\n{table(['layer', 'by', 'fwd µs', 'fwd+bwd µs'], rows)}"
 
 
+def stream_progress(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line for the terminal: what each way takes forward and forward + backward, and the ratios."""
+    first = rows[0]
+    parts = [f"{first['nodes']:>7,} {first['edges']:>9,} {first['layer']:12}"]
+    for row in rows:
+        times = " | ".join(_number(row[mode]["ms"]) + _ratio(row[mode]) for mode in ("forward", "both"))
+        parts.append(f"{row['implementation']} {times}")
+    return "   ".join(parts)
+
+
+def _ratio(found: Mapping[str, Any]) -> str:
+    return f" ×{found['ratio']:.2f}" if "ratio" in found else ""
+
+
+def _streams(found: Mapping[str, Any]) -> str:
+    head = (
+        f"{found['features']} features, float32, every graph new; medians of {found['rounds']} rounds. × is how many "
+        "times as long torch_geometric takes, with torch-scatter or without it, whichever is faster."
+    )
+    by: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in found["results"]:
+        by.setdefault((row["nodes"], row["edges"], row["layer"]), {})[row["implementation"]] = row
+    header = ["nodes, edges", "layer"]
+    for label in ("fwd", "fwd+bwd"):
+        header += [f"gdsl.nn {label} ms", "×", "text ms", "×", "torch_geometric ms"]
+    rows = []
+    for (nodes, edges, layer), ways in by.items():
+        cells = [f"{nodes:,}, {edges:,}", layer]
+        for mode in ("forward", "both"):
+            for way in ("gdsl.nn", "gdsl"):
+                cells += [_number(ways[way][mode]["ms"]), f"{ways[way][mode]['ratio']:.2f}"]
+            cells.append(_number(min(row[mode]["ms"] for name, row in ways.items() if not name.startswith("gdsl"))))
+        rows.append(cells)
+    return f"{head}\n\n{table(header, rows)}"
+
+
 def _shares(found: Mapping[str, Any]) -> str:
     header = [
         "layer",
@@ -234,6 +273,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "library": _library,
     "startup": _startup,
     "small": _small,
+    "streams": _streams,
     "scaling": _scaling,
     "gpu": _gpu,
     "shares": _shares,

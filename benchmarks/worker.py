@@ -4,7 +4,7 @@ The requests:
 
     {"do": "build", "layer": ..., "implementation": ..., "features": ..., "threads": ...,
      "case": PATH to read, "result": PATH to write}
-    {"do": "time", "mode": "forward" or "both", "calls": 3}
+    {"do": "time", "mode": "forward" or "both", "fresh": whether the graph is prepared in each call, "calls": 3}
     {"do": "memory", "mode": "forward" or "both"}
 
 and what comes back is what the methods of ``Worker`` return.
@@ -22,6 +22,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, TextIO
 
 import torch
@@ -84,20 +85,20 @@ class Worker:
     def leaves(self) -> list[torch.Tensor]:
         return [self.x, *self.built.parameters.values()]
 
-    def forward(self) -> torch.Tensor:
+    def forward(self, fresh: bool = False) -> torch.Tensor:
         with torch.no_grad():
-            return self.built.call(self.x)
+            return (self.built.fresh if fresh else self.built.call)(self.x)
 
-    def both(self) -> torch.Tensor:
+    def both(self, fresh: bool = False) -> torch.Tensor:
         """Gradients of the input and of every parameter."""
         clear(self.leaves())
-        y = self.built.call(self.x)
+        y = (self.built.fresh if fresh else self.built.call)(self.x)
         y.backward(self.case.grad)
         return y
 
     def time(self, request: dict[str, Any]) -> dict[str, Any]:
         """Wall ms of each call, after one that is not counted: the others may have emptied the caches."""
-        call = {"forward": self.forward, "both": self.both}[request["mode"]]
+        call = partial({"forward": self.forward, "both": self.both}[request["mode"]], request["fresh"])
         call()
         gc.collect()
         gc.disable()

@@ -23,7 +23,8 @@ from gdsl.passes.rewrite import Fired
 from gdsl.passes.vendor import sparse_product
 from gdsl.runtime.cpp import partial_sums
 from gdsl.runtime.execute import TILE_BYTES
-from gdsl.runtime.graph import Graph, Order
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.order import Order
 from gdsl.runtime.schedule import CHUNK_EDGES, HUB_EDGES
 
 WIDTH = 150

@@ -25,7 +25,7 @@ from gdsl.operators import Call
 from gdsl.parts import aggregate, can_be_read
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
-from gdsl.runtime.graph import Graph, Rewired
+from gdsl.runtime.graph import Graph
 from gdsl.runtime.rewire import edge_values
 
 # What names a way of calling: whether in training, the inputs that are there, sizes of dims by name, and more.
@@ -67,6 +67,21 @@ class TracedGraph:
         first = torch.stack([copy * self.num_sources, copy * self.num_targets])
         edges = (self.edge_index.unsqueeze(1) + first.unsqueeze(2)).flatten(1)
         return TracedGraph(edges, times * self.num_sources, times * self.num_targets)
+
+
+@dataclass(frozen=True)
+class TracedRewired:
+    """What stands for a :class:`gdsl.runtime.graph.Rewired` while a call is traced."""
+
+    graph: TracedGraph
+    kept: Tensor
+    added: Tensor
+    loop_edge: Tensor | None
+    target: Tensor
+
+    @property
+    def num_edges(self) -> Any:
+        return self.target.shape[0]
 
 
 def traced_graph(given: Any, sources: Any, targets: Any) -> TracedGraph:
@@ -252,7 +267,8 @@ def _rewire(
     added = torch.arange(count, device=edges.device)
     graph = TracedGraph(edges, *sizes)
     loops = loop_edge if method == "add_remaining_self_loops" else None
-    return edge_values(name, default, Rewired(graph, kept, added, loops, target), value, fills)  # type: ignore[arg-type]
+    rewired = TracedRewired(graph, kept, added, loops, target)
+    return edge_values(name, default, rewired, value, fills)  # type: ignore[arg-type]
 
 
 def _state(owner: Any, path: str) -> Any:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import gdsl
 from gdsl.runtime import backend as backends
 from gdsl.runtime import cache
-from gdsl.runtime.graph import Order
+from gdsl.runtime.order import EdgeEnds, Order
 from tests.programs.sources import PROGRAMS
 
 GCN, GAT, GIN = (PROGRAMS[name][0] for name in ("GCN", "GAT", "GIN"))
@@ -72,16 +72,16 @@ def features(*shape: int, dtype: torch.dtype = torch.float32, grad: bool = False
 @pytest.fixture
 def sorts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for each time that edges are sorted."""
-    from gdsl.runtime import graph
+    from gdsl.runtime import prepare
 
     done: list[int] = []
-    sort = graph._sort
+    sort = prepare.sort
 
-    def counted(g: gdsl.Graph, end: int) -> Order:
+    def counted(edges: EdgeEnds, end: int, sizes: tuple[int, int]) -> Order:
         done.append(end)
-        return sort(g, end)
+        return sort(edges, end, sizes)
 
-    monkeypatch.setattr(graph, "_sort", counted)
+    monkeypatch.setattr(prepare, "sort", counted)
     return done
 
 

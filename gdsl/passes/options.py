@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,10 @@ class GraphShape:
     @classmethod
     def of(cls, sources: int, targets: int, edges: int, device: str = "cpu") -> GraphShape:
         """The targets to the nearest power of 16; sources and edges by their ratio to the targets, a power of 2."""
-        size = max(1, round(math.log2(max(targets, 1)) / 4)) * 4
-
-        def scaled(count: int) -> int:
-            return 2 ** max(0, size + round(math.log2(max(count, 1) / max(targets, 1))))
-
-        return cls(scaled(sources), 2**size, scaled(edges), device)
+        targets = targets or 1
+        size = max(1, round(math.log2(targets) / 4)) * 4
+        more = size if sources == targets else size + round(math.log2((sources or 1) / targets))
+        return _shape(more, size, size + round(math.log2((edges or 1) / targets)), device)
 
     @property
     def in_degree(self) -> float:
@@ -38,6 +37,12 @@ class GraphShape:
     def out_degree(self) -> float:
         """Edges a source, on average."""
         return self.edges / self.sources
+
+
+@lru_cache(maxsize=1024)
+def _shape(sources: int, targets: int, edges: int, device: str) -> GraphShape:
+    """From powers of 2. The same object for the same numbers: it is a key of many tables."""
+    return GraphShape(2 ** max(0, sources), 2**targets, 2 ** max(0, edges), device)
 
 
 # The graph that the cost model has in mind before it has seen one: a mean degree of 16.

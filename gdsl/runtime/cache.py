@@ -113,9 +113,18 @@ def load(source: str, *, name: str) -> ctypes.CDLL:
     with _building[key]:
         library = _loaded.get(key)
         if library is None:
-            file = f"{re.sub(r'[^A-Za-z0-9_]+', '_', name)[:40]}-{key[:32]}"
-            library = _loaded[key] = _load(source, file, command)
+            library = _loaded[key] = _load(source, _file(name, key), command)
     return library
+
+
+def is_built(source: str, *, name: str) -> bool:
+    """Whether ``load`` would find the library, without a compiler's work. Raises as ``load`` does."""
+    key = _key(source, _command())
+    return key in _loaded or is_whole(cache_folder() / f"{_file(name, key)}.so")
+
+
+def _file(name: str, key: str) -> str:
+    return f"{re.sub(r'[^A-Za-z0-9_]+', '_', name)[:40]}-{key[:32]}"
 
 
 def assembly(source: str) -> str:

@@ -21,7 +21,7 @@ from gdsl.ir.types import Domain
 from gdsl.passes.plan import Kernel, Plan
 from gdsl.runtime import cache
 from gdsl.runtime.execute import Storage
-from gdsl.runtime.graph import Order
+from gdsl.runtime.order import Order
 from gdsl.runtime.schedule import HUB_EDGES
 
 # Partial sums of a total take at most about this many numbers, yet never fewer groups than feed the threads.

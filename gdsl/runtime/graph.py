@@ -7,112 +7,108 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from gdsl.errors import GraphError
 from gdsl.passes.options import GraphShape
+from gdsl.runtime import prepare
 from gdsl.runtime.formats import Sizes, edge_list, plain_tensor, sizes_of
-from gdsl.runtime.schedule import (
-    BLOCK_WORK,
-    CHUNK_EDGES,
-    GPU_CHUNK_EDGES,
-    GPU_HUB_EDGES,
-    GPU_HUB_MEANS,
-    HUB_EDGES,
-    MAX_BLOCKS,
-)
-from gdsl.runtime.transforms import concrete
+from gdsl.runtime.order import EdgeEnds, Order, index_dtype
+from gdsl.runtime.transforms import concrete, transforming
 from gdsl.tracers import run_as_it_is
 
+T = TypeVar("T")
 Size = int | tuple[int, int] | None
 
-INT32_MAX = 2**31 - 1
-
-# One lock for every lazily made part of every graph, so that graphs hold no lock, which could not be pickled.
+# One of the graphs of raw tensors, and some for the lazily made parts of graphs, so that graphs hold no lock, which
+# could not be pickled.
 _lock = threading.RLock()
+_part_locks = [threading.RLock() for _ in range(64)]
 
 
-@dataclass(frozen=True, eq=False)
-class Degrees:
-    """The rows of an order as GPU kernels take them.
+class _Parts:
+    """What has parts that are made when they are first asked for. They lie in its ``__dict__``."""
 
-    rows         [K]      all but hubs, most edges first: neighbours have about as many
-    hubs         [H]      rows with very many edges: see :mod:`gdsl.runtime.schedule`
-    first_chunk  [H + 1]  int64: hub h has chunks ``first_chunk[h]`` to ``first_chunk[h + 1]``
-    owner        [C]      int64: the hub of each chunk
-    typical      edges a row, about: the mean, rounded up to a power of two
-    """
-
-    rows: Tensor
-    hubs: Tensor
-    first_chunk: Tensor
-    owner: Tensor
-    typical: int
-
-    @cached_property
-    def all(self) -> Tensor:
-        """All rows, most edges first."""
-        return torch.cat([self.hubs, self.rows])
+    def _make(self, name: str, make: Callable[..., Any], *args: Any) -> Any:
+        """What ``make(*args)`` gives, made once."""
+        parts = self.__dict__
+        made = parts.get(name)
+        if made is None:
+            with _part_locks[(id(self) >> 6) & 63]:
+                made = parts.get(name)
+                if made is None:
+                    made = parts[name] = _ordinary(make, *args)
+        return made
 
 
-@dataclass(frozen=True, eq=False)
-class Order:
-    """The edges sorted by the node at one end, in the order of their ids within a node ("row").
+class _part(Generic[T]):
+    """A method of no arguments as an attribute: once it is made, reading it costs no call."""
 
-    rowptr  [rows + 1]  edges ``rowptr[r]`` to ``rowptr[r + 1]`` of this order belong to row ``r``
-    index   [E]         the node at the other end
-    edge    [E]         the id of the edge in ``edge_index``
-    blocks  [B + 1]     int64 row boundaries of B blocks of about equal work, the same on every machine
-    max_degree          the most edges that any row has
-    hubs    [H]         int64 rows with more than HUB_EDGES edges, which all threads walk together
-    chunks  [H + 1]     int64, the edges of hub h are cut into chunks[h + 1] - chunks[h] chunks
-    """
+    def __init__(self, make: Callable[[Any], T]):
+        self.make, self.__doc__ = make, make.__doc__
 
-    rowptr: Tensor
-    index: Tensor
-    edge: Tensor
-    blocks: Tensor
-    max_degree: int
-    hubs: Tensor
-    chunks: Tensor
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
 
-    @cached_property
-    def num_blocks(self) -> int:
-        return len(self.blocks) - 1
-
-    @cached_property
-    def has_hubs(self) -> bool:
-        return len(self.hubs) > 0
-
-    @cached_property
-    def degrees(self) -> Degrees:
-        return _degrees(self.rowptr)
+    def __get__(self, found: _Parts | None, owner: type) -> T:
+        if found is None:
+            return self  # type: ignore[return-value]
+        made: T = found._make(self.name, self.make, found)
+        return made
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Rewired:
+@run_as_it_is
+def _ordinary(make: Callable[..., Any], *args: Any) -> Any:
+    """What ``make(*args)`` gives, as tensors that every later call can use: a tensor made in inference mode cannot be
+    saved for a backward pass, and one made under a transform of torch.func is of no use after it."""
+    if torch.is_inference_mode_enabled() or transforming():
+        with torch.inference_mode(False), torch._C._DisableFuncTorch():
+            return make(*args)
+    return make(*args)
+
+
+class Rewired(_Parts):
     """A graph made from another by removing and adding self-loops.
 
     graph      the new graph: first the kept edges, then one loop for each added node
-    kept       [K] ids of the original edges that were kept, in order; None when all were
-    added      [L] nodes that were given a loop, in order; None when none was
-    loop_edge  [L] the last original loop of each added node, or -1; only from ``add_remaining_self_loops``
-    target     [E] the target of each original edge
+    num_edges  of the original graph
+    kept       [K] int64 ids of the original edges that were kept, in order; None when all were
+    added      [L] int64 nodes that were given a loop, in order; None when none was
+    loop_edge  [L] int64 the last original loop of each added node, or -1; only from ``add_remaining_self_loops``
+    target     [E] int64 the target of each original edge
     """
 
-    graph: Graph
-    kept: Tensor | None
-    added: Tensor | None
-    loop_edge: Tensor | None
-    target: Tensor
+    def __init__(self, graph: Graph, remaining: bool):
+        self.graph = graph
+        self._edges, self._remaining = graph._edges, remaining
+
+    @property
+    def num_edges(self) -> int:
+        return self._edges.listed.shape[1]
+
+    @_part
+    def kept(self) -> Tensor | None:
+        return prepare.kept_ids(self._edges) if self._edges.facts.loops else None
+
+    @_part
+    def added(self) -> Tensor | None:
+        edges = self._edges
+        return torch.arange(edges.added, device=edges.listed.device) if edges.added else None
+
+    @_part
+    def loop_edge(self) -> Tensor | None:
+        return prepare.last_loops(self._edges) if self._remaining and self._edges.added else None
+
+    @_part
+    def target(self) -> Tensor:
+        return self._edges.listed[1].long()
 
 
-class Graph:
+class Graph(_Parts):
     """A directed graph, or a bipartite one. Immutable.
 
     ``edge_index`` is an integer tensor [2, E]: row 0 the source j, row 1 the target i of each edge j -> i.
@@ -120,8 +116,9 @@ class Graph:
     number, a pair (num_sources, num_targets) for a bipartite graph, or None for what a torch_geometric ``EdgeIndex``
     tells, or else the largest index plus one.
 
-    edge_index   [2, E] int64, a private copy: not to be written to
+    edge_index   [2, E] int64, a private copy: not to be written to. Held in fewer bytes until it is asked for
     num_sources, num_targets, num_edges, device
+    index_dtype  int32 when every count fits in it, else int64: the dtype of ``Order`` and ``position``
     edge_weight  [E, ...] the values of the sparse matrix that the graph was made from, or None
 
     Raises ``GraphError`` for a wrong dtype or shape and for indices out of range, with the first bad edge.
@@ -134,18 +131,14 @@ class Graph:
         """The graph of edges that are yet to be checked; a size that is None is told by them."""
         _check_edge_index(edge_index)
         sizes = _agreed(sizes_of(edge_index), sizes)
-        edge_index = concrete(edge_index, "edge_index")
-        # A tensor made in inference mode cannot be saved for a backward pass, and this one will be.
-        with torch.inference_mode(False), torch.no_grad():
-            plain = plain_tensor(edge_index)
-            copy = plain.to(torch.int64, copy=True, memory_format=torch.contiguous_format)
-            self._setup(copy, _check_range(copy, sizes), None)
+        plain = plain_tensor(concrete(edge_index, "edge_index"))
+        self._setup(*_ordinary(prepare.take, plain, sizes))
 
     @classmethod
-    def _of(cls, edge_index: Tensor, sizes: tuple[int, int], weight: Tensor | None = None) -> Graph:
+    def _of(cls, edges: EdgeEnds, sizes: tuple[int, int], weight: Tensor | None = None) -> Graph:
         """From parts that are known to be right."""
         graph = cls.__new__(cls)
-        graph._setup(edge_index, sizes, weight)
+        graph._setup(edges, sizes, weight)
         return graph
 
     @classmethod
@@ -155,12 +148,15 @@ class Graph:
         graph._read(edge_index, sizes)
         return graph
 
-    def _setup(self, edge_index: Tensor, sizes: tuple[int, int], weight: Tensor | None) -> None:
-        self.edge_index = edge_index
+    def _setup(self, edges: EdgeEnds, sizes: tuple[int, int], weight: Tensor | None = None) -> None:
+        self._edges, self._sizes = edges, sizes
         self.num_sources, self.num_targets = sizes
-        self.num_edges: int = edge_index.shape[1]
+        self.num_edges: int = edges.num_edges
+        self.device: torch.device = edges.listed.device
+        self.index_dtype = index_dtype(*sizes, self.num_edges)
         self.edge_weight = weight
-        self._made: dict[str, Any] = {}
+        self._degrees: dict[tuple[str, torch.dtype], Tensor] = {}
+        self._mirror: weakref.ref[Graph] | None = None
 
     @classmethod
     def from_any(cls, obj: Any, num_nodes: Size = None) -> Graph:
@@ -178,6 +174,36 @@ class Graph:
         graph.edge_weight = edges.weight
         return graph
 
+    @classmethod
+    def from_csc(cls, rowptr: Tensor, index: Tensor, num_nodes: Size = None) -> Graph:
+        """From edges sorted by target: those into target i come from the nodes ``index[rowptr[i]:rowptr[i + 1]]``.
+
+        rowptr     [num_targets + 1] integers
+        index      [E] integers: the source of each edge
+        num_nodes  as in ``Graph(...)``; None for as many sources as targets
+
+        Edge values go by the order of ``index``. Both are checked and copied, in time that grows with E, not sorted.
+
+        Raises ``GraphError`` as ``Graph(...)`` does, and where the rows do not follow each other.
+        """
+        return cls._from_rows(rowptr, index, 1, num_nodes)
+
+    @classmethod
+    def from_csr(cls, rowptr: Tensor, index: Tensor, num_nodes: Size = None) -> Graph:
+        """As ``from_csc``, from edges that are sorted by source: ``index`` holds the targets."""
+        return cls._from_rows(rowptr, index, 0, num_nodes)
+
+    @classmethod
+    def _from_rows(cls, rowptr: Tensor, index: Tensor, end: int, num_nodes: Size) -> Graph:
+        for name, value in (("rowptr", rowptr), ("index", index)):
+            _check_integers(name, value, "[E]" if name == "index" else "[rows + 1]")
+        if not rowptr.numel():
+            raise GraphError("rowptr must have one number more than there are rows, but it has none")
+        if rowptr.device != index.device:
+            raise GraphError(f"rowptr is on {rowptr.device}, and index is on {index.device}: move one with .to()")
+        given = [plain_tensor(concrete(value, "rowptr")) for value in (rowptr, index)]
+        return cls._of(*_ordinary(prepare.take_sorted, *given, end, _check_sizes(num_nodes)))
+
     @property
     def num_nodes(self) -> int:
         """Raises ``GraphError`` for a bipartite graph, which has two sizes."""
@@ -193,50 +219,51 @@ class Graph:
         """True when sources and targets differ in number."""
         return self.num_sources != self.num_targets
 
-    @property
-    def device(self) -> torch.device:
-        return self.edge_index.device
+    @_part
+    def edge_index(self) -> Tensor:
+        return self._list.listed.long()
 
-    @cached_property
-    def index_dtype(self) -> torch.dtype:
-        """int32 when every count fits in it, else int64: the dtype of ``Order`` and ``position``."""
-        return _index_dtype(self.num_sources, self.num_targets, self.num_edges)
+    @_part
+    def _list(self) -> EdgeEnds:
+        """The edges with nothing to leave out or to add."""
+        return self._edges if self._edges.is_list else prepare.written_out(self._edges)
 
-    @property
+    @_part
     def in_edges(self) -> Order:
         """The edges by target: row i lists the edges into i."""
-        return self._make("in_edges", lambda: _sort(self, end=1))
+        return prepare.sort(self._edges, 1, self._sizes)
 
-    @property
+    @_part
     def out_edges(self) -> Order:
         """The edges by source: row j lists the edges out of j."""
-        return self._make("out_edges", lambda: _sort(self, end=0))
+        return prepare.sort(self._edges, 0, self._sizes)
 
-    @property
+    @_part
     def in_degree(self) -> Tensor:
         """[num_targets] int64"""
-        return self._make("in_degree", lambda: self.in_edges.rowptr.diff().long())
+        return prepare.degree(self.in_edges, torch.int64)
 
-    @property
+    @_part
     def out_degree(self) -> Tensor:
         """[num_sources] int64"""
-        return self._make("out_degree", lambda: self.out_edges.rowptr.diff().long())
+        return prepare.degree(self.out_edges, torch.int64)
 
     def degree(self, which: str, dtype: torch.dtype) -> Tensor:
         """The ``in_degree`` or ``out_degree`` as numbers of a dtype, made once."""
-        return self._make(f"{which} {dtype}", lambda: getattr(self, which).to(dtype))
+        made = self._degrees.get((which, dtype))
+        if made is None:
+            order = self.in_edges if which == "in_degree" else self.out_edges
+            made = self._degrees.setdefault((which, dtype), _ordinary(prepare.degree, order, dtype))
+        return made
 
-    @cached_property
+    @_part
     def shape(self) -> GraphShape:
         """The sizes that the cost model sees."""
         return GraphShape.of(self.num_sources, self.num_targets, self.num_edges, self.device.type)
 
-    @property
+    @_part
     def position(self) -> Tensor:
         """[E] the rank of each edge, by its id, among the edges into its target."""
-        return self._make("position", self._position)
-
-    def _position(self) -> Tensor:
         order = self.in_edges
         first = order.rowptr[:-1].repeat_interleave(self.in_degree, output_size=self.num_edges)
         rank = torch.arange(self.num_edges, device=self.device, dtype=self.index_dtype) - first
@@ -244,7 +271,7 @@ class Graph:
 
     def remove_self_loops(self) -> Rewired:
         """Without the edges j -> j."""
-        return self._make("remove_self_loops", lambda: self._rewire(loops=False))
+        return self._make("_removed", self._rewire, False)
 
     def add_self_loops(self) -> Rewired:
         """With exactly one loop at each node: those that exist are removed, and one a node is appended in
@@ -252,75 +279,50 @@ class Graph:
 
         A bipartite graph has a loop for each of its first min(num_sources, num_targets) nodes.
         """
-        return self._make("add_self_loops", lambda: self._rewire(loops=True))
+        return self._make("_added", self._rewire, True)
 
     def add_remaining_self_loops(self) -> Rewired:
         """The same edges as ``add_self_loops``; ``loop_edge`` says which original loop each of them
         replaces."""
-        return self._make("add_remaining_self_loops", lambda: self._rewire(loops=True, remaining=True))
+        return self._make("_remaining", self._rewire, True, True)
 
-    def _rewire(self, *, loops: bool, remaining: bool = False) -> Rewired:
-        source, target = self.edge_index
-        is_loop = source == target
-        kept = (~is_loop).nonzero().squeeze(1) if bool(is_loop.any()) else None
-        count = min(self._sizes) if loops else 0
-        added = torch.arange(count, device=self.device) if count else None
-
-        loop_edge = None
-        if remaining and added is not None:
-            ids = is_loop.nonzero().squeeze(1)
-            # The largest id, not the last write, which is a matter of chance where nodes have several loops.
-            loop_edge = torch.full_like(added, -1).scatter_reduce_(0, target[ids], ids, "amax")
-
-        edge_index = self.edge_index if kept is None else self.edge_index.index_select(1, kept)
-        if added is not None:
-            edge_index = torch.cat([edge_index, added.expand(2, -1)], dim=1)
-        graph = Graph._of(edge_index, self._sizes)
-        return Rewired(graph, kept, added, loop_edge, target)
+    def _rewire(self, loops: bool, remaining: bool = False) -> Rewired:
+        listed, facts, _, _ = self._list
+        edges = EdgeEnds(listed, facts, True, min(self._sizes) if loops else 0)
+        return Rewired(Graph._of(edges, self._sizes), remaining)
 
     def reverse(self) -> Graph:
         """The graph with every edge turned round, in the same order. Turning it twice gives the first one back."""
-        return self._make("reverse", self._reverse)
+        first = None if self._mirror is None else self._mirror()
+        return self._make("_reversed", self._reverse) if first is None else first
 
     def _reverse(self) -> Graph:
-        graph = Graph._of(self.edge_index.flip(0), (self.num_targets, self.num_sources), self.edge_weight)
-        graph._made["reverse"] = self
+        edges = self._edges._replace(listed=self._edges.listed.flip(0), facts=self._edges.facts.reversed())
+        graph = Graph._of(edges, (self.num_targets, self.num_sources), self.edge_weight)
+        # No more than a weak reference: a cycle would keep both until the garbage collector looks for it.
+        graph._mirror = weakref.ref(self)
         return graph
 
     def repeat(self, times: int) -> Graph:
         """So many copies of the graph side by side, as one graph. Edge values are not carried over."""
-        return self._make(f"repeat {times}", lambda: self._repeat(times))
+        return self._make(f"_repeated {times}", self._repeat, times)
 
     def _repeat(self, times: int) -> Graph:
         first = torch.arange(times, device=self.device) * torch.tensor(self._sizes, device=self.device).view(2, 1)
         edge_index = (self.edge_index.unsqueeze(1) + first.unsqueeze(2)).flatten(1)
-        return Graph._of(edge_index, (times * self.num_sources, times * self.num_targets))
+        return Graph(edge_index, (times * self.num_sources, times * self.num_targets))
 
     def to(self, device: torch.device | str | int) -> Graph:
         """The same graph on another device; itself if it is there."""
-        moved = self.edge_index.to(device)
-        if moved is self.edge_index:
+        moved = self._edges.listed.to(device)
+        if moved is self._edges.listed:
             return self
         weight = None if self.edge_weight is None else self.edge_weight.to(device)
-        return Graph._of(moved, self._sizes, weight)
-
-    @property
-    def _sizes(self) -> tuple[int, int]:
-        return self.num_sources, self.num_targets
-
-    def _make(self, name: str, make: Any) -> Any:
-        """What ``make()`` gives, made once."""
-        made = self._made.get(name)
-        if made is None:
-            with _lock, torch.inference_mode(False), torch.no_grad():
-                made = self._made.get(name)
-                if made is None:
-                    made = self._made[name] = make()
-        return made
+        return Graph._of(self._edges._replace(listed=moved), self._sizes, weight)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The sorted orders are made again where they are needed: they are larger than the edges.
-        return _restore, (self.edge_index, self._sizes, self.edge_weight)
+        # With all that has been made of it: a graph from a loader's worker is not sorted again.
+        return _restore, ({name: part for name, part in self.__dict__.items() if name != "_mirror"},)
 
     def __repr__(self) -> str:
         if self.is_bipartite:
@@ -331,64 +333,12 @@ class Graph:
         return f"Graph({size}, num_edges={self.num_edges}{device})"
 
 
-def _restore(edge_index: Tensor, sizes: tuple[int, int], weight: Tensor | None) -> Graph:
-    graph = Graph(edge_index, sizes)
-    graph.edge_weight = weight
+def _restore(parts: dict[str, Any]) -> Graph:
+    graph = Graph.__new__(Graph)
+    graph.__dict__.update(parts, _mirror=None)
+    if "_reversed" in parts and parts["_reversed"]._mirror is None:
+        parts["_reversed"]._mirror = weakref.ref(graph)
     return graph
-
-
-def _index_dtype(*counts: int) -> torch.dtype:
-    return torch.int32 if max(counts) <= INT32_MAX else torch.int64
-
-
-def _sort(graph: Graph, end: int) -> Order:
-    """The edges by source (``end=0``) or by target (``end=1``)."""
-    dtype = graph.index_dtype
-    rows = graph._sizes[end]
-    row, permutation = torch.sort(graph.edge_index[end].to(dtype), stable=True)
-    rowptr = torch.zeros(rows + 1, dtype=dtype, device=graph.device)
-    torch.cumsum(torch.bincount(row, minlength=rows), 0, dtype=dtype, out=rowptr[1:])
-    index = graph.edge_index[1 - end].to(dtype).index_select(0, permutation)
-    degree = rowptr.diff()
-    max_degree = int(degree.max()) if rows else 0
-    hubs, chunks = _hubs(degree)
-    return Order(rowptr, index, permutation.to(dtype), _blocks(rowptr), max_degree, hubs, chunks)
-
-
-def _hubs(degree: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows with too many edges for one thread, and where the chunks of each begin."""
-    hubs = (degree > HUB_EDGES).nonzero().flatten()
-    counts = (degree[hubs].long() + CHUNK_EDGES - 1) // CHUNK_EDGES
-    return hubs, torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-
-
-def _degrees(rowptr: Tensor) -> Degrees:
-    degree = rowptr.diff()
-    by_degree = torch.sort(degree, descending=True, stable=True).indices
-    mean = -(-int(rowptr[-1]) // max(1, degree.numel()))
-    num_hubs = int((degree > max(GPU_HUB_EDGES, GPU_HUB_MEANS * mean)).sum())
-    hubs = by_degree[:num_hubs]
-    counts = (degree[hubs].long() + GPU_CHUNK_EDGES - 1) // GPU_CHUNK_EDGES
-    first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    owner = torch.repeat_interleave(torch.arange(num_hubs, device=rowptr.device), counts)
-    typical = 1 << max(0, mean - 1).bit_length()
-    return Degrees(by_degree[num_hubs:].to(rowptr.dtype), hubs.to(rowptr.dtype), first, owner, typical)
-
-
-def _blocks(rowptr: Tensor) -> Tensor:
-    """[B + 1] row boundaries such that each block has about as many edges and rows as any other.
-
-    A row is never split, and a hub is no work here: where a row has more of it than a block's share, there are fewer
-    blocks.
-    """
-    rows = rowptr.numel() - 1
-    degree = rowptr.diff()
-    work = torch.arange(rows + 1, device=rowptr.device)
-    work[1:] += torch.where(degree > HUB_EDGES, 0, degree).long().cumsum(0)
-    total = int(work[-1])
-    count = max(1, min(MAX_BLOCKS, total // BLOCK_WORK, rows))
-    shares = torch.arange(count + 1, device=rowptr.device) * total // count
-    return torch.searchsorted(work, shares).unique_consecutive()
 
 
 def rewire_edge_value(rewired: Rewired, value: Tensor, fill: float | Tensor | str) -> Tensor:
@@ -401,7 +351,7 @@ def rewire_edge_value(rewired: Rewired, value: Tensor, fill: float | Tensor | st
 
     Raises ``GraphError`` for a value of another number of edges, or an unknown name.
     """
-    num_edges = rewired.target.numel()
+    num_edges = rewired.num_edges
     if value.dim() == 0 or value.shape[0] != num_edges:
         raise GraphError(
             f"an edge value must have one row for each of the graph's {num_edges} edges, "
@@ -448,16 +398,32 @@ def _reduce(value: Tensor, target: Tensor, rows: int, how: str) -> Tensor:
 def _check_edge_index(edge_index: Any) -> None:
     if not isinstance(edge_index, Tensor):
         raise GraphError(f"edge_index must be a tensor, not a {type(edge_index).__name__}")
+    plain = edge_index.dtype is torch.int64 and edge_index.layout is torch.strided
+    if plain and edge_index.dim() == 2 and edge_index.shape[0] == 2:
+        return
     shape = list(edge_index.shape)
     if edge_index.layout != torch.strided:
         raise GraphError("edge_index is a sparse tensor; make the graph with gdsl.Graph.from_any(...)")
     if edge_index.dim() != 2 or shape[0] != 2:
         hint = "; pass edge_index.t()" if edge_index.dim() == 2 and shape[1] == 2 else ""
         raise GraphError(f"edge_index must have shape [2, E], but its shape is {shape}{hint}")
-    if edge_index.dtype == torch.bool or edge_index.is_floating_point() or edge_index.is_complex():
+    if not _is_integer(edge_index):
         raise GraphError(
             f"edge_index must hold integers, but its dtype is {edge_index.dtype}; convert it with edge_index.long()"
         )
+
+
+def _is_integer(tensor: Tensor) -> bool:
+    return not (tensor.dtype == torch.bool or tensor.is_floating_point() or tensor.is_complex())
+
+
+def _check_integers(name: str, value: Any, shape: str) -> None:
+    if not isinstance(value, Tensor):
+        raise GraphError(f"{name} must be a tensor, not a {type(value).__name__}")
+    if value.layout != torch.strided or value.dim() != 1:
+        raise GraphError(f"{name} must have shape {shape}, but its shape is {list(value.shape)}")
+    if not _is_integer(value):
+        raise GraphError(f"{name} must hold integers, but its dtype is {value.dtype}; convert it with {name}.long()")
 
 
 def _check_sizes(num_nodes: Size) -> tuple[int, int] | None:
@@ -474,6 +440,8 @@ def _check_sizes(num_nodes: Size) -> tuple[int, int] | None:
 
 
 def _check_size(size: Any, name: str) -> int:
+    if type(size) is int and size >= 0:
+        return size
     try:
         if isinstance(size, bool):
             raise TypeError
@@ -496,38 +464,6 @@ def _agreed(told: Sizes | None, asked: Sizes | None) -> Sizes | None:
     return have
 
 
-def _check_range(edge_index: Tensor, sizes: Sizes | None) -> tuple[int, int]:
-    """The sizes. Without any, the largest index plus one is both; where one is known, that of the other row is the
-    other. Only a bad graph is looked at again, for its first bad edge."""
-    if edge_index.shape[1] == 0:
-        known = sizes or (0, 0)
-        return known[0] or 0, known[1] or 0
-    extremes = [torch.stack(torch.aminmax(row)) for row in edge_index]
-    (low_source, high_source), (low_target, high_target) = torch.stack(extremes).tolist()
-    inferred = max(high_source, high_target) + 1
-    told = sizes or (inferred, inferred)
-    num_sources = high_source + 1 if told[0] is None else told[0]
-    num_targets = high_target + 1 if told[1] is None else told[1]
-    if low_source < 0 or low_target < 0 or high_source >= num_sources or high_target >= num_targets:
-        raise GraphError(_bad_edge(edge_index, (num_sources, num_targets)))
-    return num_sources, num_targets
-
-
-def _bad_edge(edge_index: Tensor, sizes: tuple[int, int]) -> str:
-    limit = torch.tensor(sizes, device=edge_index.device).unsqueeze(1)
-    bad = (edge_index < 0) | (edge_index >= limit)
-    edge = int(bad.any(dim=0).nonzero()[0])
-    end = 0 if bool(bad[0, edge]) else 1
-    node = int(edge_index[end, edge])
-    start = f"edge {edge} {('comes from', 'goes to')[end]} node {node}"
-    if node < 0:
-        return f"{start}, but nodes are numbered from 0"
-    kind = "nodes" if sizes[0] == sizes[1] else ("source nodes", "target nodes")[end]
-    size = sizes[end]
-    have = f"{size} {kind} (0 to {size - 1})" if size else f"no {kind}"
-    return f"{start}, but the graph has {have}"
-
-
 def _size_clash(have: Sizes, asked: Sizes) -> str:
     if have[0] == have[1] and asked[0] == asked[1]:
         return (
@@ -545,14 +481,14 @@ def _size_clash(have: Sizes, asked: Sizes) -> str:
 RECENT = 16
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Recent:
+class _Recent(NamedTuple):
     tensor: weakref.ref[Tensor]
     state: tuple[Any, ...]
     graph: Graph
 
 
-_recent: OrderedDict[tuple[int, int | None, int | None], _Recent] = OrderedDict()
+_Key = tuple[int, int | None, int | None]
+_recent: OrderedDict[_Key, _Recent] = OrderedDict()
 
 
 @run_as_it_is
@@ -576,20 +512,32 @@ def graph_of(edge_index: Tensor, num_sources: int | None, num_targets: int | Non
     state = _state(plain)
     with _lock:
         entry = _recent.get(key)
-        if (
-            entry is not None
-            and entry.tensor() is edge_index
-            and entry.state == state
-            and (not _written_elsewhere(plain) or torch.equal(plain.long(), entry.graph.edge_index))
-        ):
-            _recent.move_to_end(key)
-            return entry.graph
-        graph = Graph._from(edge_index, sizes)
+        graph = None if entry is None else _same(entry, key, edge_index, plain, state)
+    if graph is not None:
+        return graph
+    # Outside the lock: threads that load graphs do not wait for each other.
+    graph = Graph._from(edge_index, sizes)
+    with _lock:
+        other = _recent.get(key)
+        if other is not None and other is not entry:
+            found = _same(other, key, edge_index, plain, state)
+            if found is not None:
+                return found
         _recent[key] = _Recent(weakref.ref(edge_index, lambda _: _recent.pop(key, None)), state, graph)
         _recent.move_to_end(key)
         while len(_recent) > RECENT:
             _recent.popitem(last=False)
-        return graph
+    return graph
+
+
+def _same(entry: _Recent, key: _Key, edge_index: Tensor, plain: Tensor, state: tuple[Any, ...]) -> Graph | None:
+    """The graph that was made of the tensor, if it was and still is right."""
+    if entry.tensor() is not edge_index or entry.state != state:
+        return None
+    if _written_elsewhere(plain) and not torch.equal(plain.long(), entry.graph.edge_index):
+        return None
+    _recent.move_to_end(key)
+    return entry.graph
 
 
 def _state(tensor: Tensor) -> tuple[Any, ...]:
@@ -602,9 +550,10 @@ def _written_elsewhere(tensor: Tensor) -> bool:
 
 
 def _after_fork() -> None:
-    global _lock
-    # Another thread may have held the lock when the process was forked: it does not live on in the child.
+    global _lock, _part_locks
+    # Another thread may have held a lock when the process was forked: it does not live on in the child.
     _lock = threading.RLock()
+    _part_locks = [threading.RLock() for _ in _part_locks]
 
 
 if hasattr(os, "register_at_fork"):

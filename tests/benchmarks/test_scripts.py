@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 MACHINE = {"date", "command", "commit", "versions", "cpu", "cores", "threads", "ceilings"}
-PLACES = ("layers", "startup", "small", "scaling", "gpu", "instructions", "library-power-law")
+PLACES = ("layers", "startup", "small", "scaling", "gpu", "instructions", "streams", "library-power-law")
 MARKERS = "".join(f"<!-- begin {n} -->\nold\n<!-- end {n} -->\n" for n in PLACES)
 
 
@@ -66,6 +66,8 @@ def test_layers(repository: Path, tmp_path: Path) -> None:
             assert len(row[mode]["rounds"]) == 2
             assert row[mode]["q1"] <= row[mode]["ms"] <= row[mode]["q3"]
             assert row["memory"][mode].keys() >= {"mb"}
+            assert row[mode]["fresh"]["ms"] > 0 and len(row[mode]["fresh"]["rounds"]) == 2
+    assert all("over_gdsl" in theirs[mode]["fresh"] for mode in ("forward", "both"))
     assert all("over_gdsl" in theirs[mode] and "over_gdsl" not in ours[mode] for mode in ("forward", "both"))
 
 
@@ -142,6 +144,18 @@ def test_small(repository: Path, tmp_path: Path) -> None:
     kinds = ("gdsl", "gdsl, edge_index", "torch_geometric")
     assert rows == {(layer, kind) for layer in ("GCN", "GAT") for kind in kinds}
     assert all(r[mode].keys() == {"us", "q1", "q3"} for r in found["results"] for mode in ("forward", "both"))
+
+
+def test_streams(repository: Path, tmp_path: Path) -> None:
+    found = _found(repository, tmp_path, "streams.py", "--layers", "GIN", "--sizes", "9x20", "--rounds", "2")
+    rows = found["results"]
+    assert {(r["layer"], r["nodes"], r["edges"], r["implementation"]) for r in rows} >= {
+        ("GIN", 9, 20, way) for way in ("gdsl", "gdsl.nn", "pyg")
+    }
+    for row in rows:
+        for mode in ("forward", "both"):
+            assert row[mode]["q1"] <= row[mode]["ms"] <= row[mode]["q3"]
+            assert ("ratio" in row[mode]) == row["implementation"].startswith("gdsl")
 
 
 def test_gpu_without_one(repository: Path, tmp_path: Path) -> None:

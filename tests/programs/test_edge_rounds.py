@@ -15,7 +15,7 @@ from gdsl.layer import Layer
 from gdsl.passes import fuse
 from gdsl.passes.options import Options
 from gdsl.runtime import cpp as bound
-from gdsl.runtime import graph as graphs
+from gdsl.runtime import order, prepare
 from gdsl.runtime import triton as runtime
 from tests.programs.harness import difference, random_edges
 
@@ -105,7 +105,7 @@ def test_values_and_two_derivatives(name: str, backend: str, soon: None) -> None
 
 
 def test_written_values_of_hubs(soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (cpp, hubs, graphs, bound):
+    for module in (cpp, hubs, order, prepare, bound):
         for constant in ("HUB_EDGES", "CHUNK_EDGES"):
             monkeypatch.setattr(module, constant, 10, raising=False)
     edges = torch.cat([random_edges(NODES, 30, 0), torch.stack([torch.arange(25) % NODES, torch.full((25,), 2)])], 1)

@@ -15,7 +15,7 @@ from torch import Tensor
 import gdsl
 from gdsl.codegen import cpp, hubs, reference
 from gdsl.runtime import cpp as bound
-from gdsl.runtime import graph as graphs
+from gdsl.runtime import order, prepare
 from gdsl.runtime import triton as runtime
 from tests.programs.harness import difference, random_edges
 
@@ -157,7 +157,7 @@ BIG = """layer Big(d) {
 
 def test_hubs_are_taken_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that other kernels cut into chunks, and leave to another function."""
-    for module in (cpp, hubs, graphs, bound):
+    for module in (cpp, hubs, order, prepare, bound):
         for name in ("HUB_EDGES", "CHUNK_EDGES"):
             monkeypatch.setattr(module, name, 100, raising=False)
     edges, found = big_graph(350), []
@@ -172,8 +172,8 @@ def test_hubs_are_taken_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(not runtime.interpreted(), reason="Triton was imported for a GPU, not to interpret")
 def test_hubs_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "GPU_HUB_EDGES", 4)
-    monkeypatch.setattr(graphs, "GPU_HUB_MEANS", 1)
+    monkeypatch.setattr(order, "GPU_HUB_EDGES", 4)
+    monkeypatch.setattr(order, "GPU_HUB_MEANS", 1)
     edges = torch.tensor(GRAPHS["hub"])
     x = torch.rand(9, D, dtype=torch.float64, requires_grad=True)
     assert len(gdsl.Graph(edges, 9).in_edges.degrees.hubs)

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from gdsl.errors import GdslError, GraphError
 from gdsl.runtime import graph as module
+from gdsl.runtime import order as by_torch
 from gdsl.runtime.graph import Graph
+from gdsl.runtime.order import index_dtype
 from gdsl.runtime.schedule import BLOCK_WORK, MAX_BLOCKS
 
 EDGES = torch.tensor([[0, 1, 2, 2, 1], [1, 2, 1, 0, 1]])
@@ -74,10 +76,10 @@ def test_number_of_blocks_is_bounded_and_independent_of_threads():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        one = module._blocks(rowptr)
+        one = by_torch.blocks(rowptr)
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(one, module._blocks(rowptr))
+    assert torch.equal(one, by_torch.blocks(rowptr))
     assert one.numel() - 1 == MAX_BLOCKS
 
 
@@ -104,8 +106,8 @@ def test_integer_dtypes(dtype):
 
 
 def test_index_dtype_widens():
-    assert module._index_dtype(5, 2**31 - 1) == torch.int32
-    assert module._index_dtype(5, 2**31) == torch.int64
+    assert index_dtype(5, 7, 2**31 - 1) == torch.int32
+    assert index_dtype(5, 2**31, 7) == torch.int64
     graph = Graph(EDGES, (2**31, 3))
     assert graph.index_dtype == torch.int64
     order = graph.in_edges
@@ -175,8 +177,8 @@ def test_messages(edge_index, num_nodes, message):
 
 def test_sorted_once(monkeypatch):
     ends = []
-    sort = module._sort
-    monkeypatch.setattr(module, "_sort", lambda graph, end: ends.append(end) or sort(graph, end))
+    sort = module.prepare.sort
+    monkeypatch.setattr(module.prepare, "sort", lambda edges, end, sizes: ends.append(end) or sort(edges, end, sizes))
     graph = Graph(torch.randint(1000, (2, 20_000)), 1000)
     assert not ends
     orders = []

@@ -21,8 +21,8 @@ N = 10
 def sorts(monkeypatch):
     """Counts the sorts."""
     done = []
-    sort = module._sort
-    monkeypatch.setattr(module, "_sort", lambda graph, end: done.append(end) or sort(graph, end))
+    sort = module.prepare.sort
+    monkeypatch.setattr(module.prepare, "sort", lambda edges, end, sizes: done.append(end) or sort(edges, end, sizes))
     module._recent.clear()
     return done
 

@@ -103,11 +103,11 @@ def test_gradients_reach_every_edge_once() -> None:
 
 
 def test_a_graph_is_rewired_and_sorted_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gdsl.runtime import graph as graphs
+    from gdsl.runtime import prepare
 
     sorts = []
-    sort = graphs._sort
-    monkeypatch.setattr(graphs, "_sort", lambda g, end: sorts.append(end) or sort(g, end))
+    sort = prepare.sort
+    monkeypatch.setattr(prepare, "sort", lambda edges, end, sizes: sorts.append(end) or sort(edges, end, sizes))
     source = "layer L {\n    graph add_self_loops\n    node x[c]\n    update y = sum(x[j])\n}\n"
     first, second, edges = gdsl.compile(source), gdsl.compile(source), EDGES.clone()
     x = X.clone().requires_grad_()

@@ -15,8 +15,8 @@ from gdsl.codegen import unrolled
 from gdsl.passes import layout
 from gdsl.passes.options import GraphShape
 from gdsl.runtime import backend as backends
-from gdsl.runtime import graph as graphs
 from gdsl.runtime import interpreted
+from gdsl.runtime import order as orders
 from gdsl.runtime import triton as runtime
 from tests.programs import harness
 from tests.programs.sources import PROGRAMS
@@ -139,10 +139,10 @@ def test_float32(name: str) -> None:
 @pytest.fixture
 def small_hubs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows with more than 3 edges are hubs, in chunks of 4."""
-    for module in (graphs, codegen):
+    for module in (orders, codegen):
         monkeypatch.setattr(module, "GPU_CHUNK_EDGES", 4)
-    monkeypatch.setattr(graphs, "GPU_HUB_EDGES", 3)
-    monkeypatch.setattr(graphs, "GPU_HUB_MEANS", 0)
+    monkeypatch.setattr(orders, "GPU_HUB_EDGES", 3)
+    monkeypatch.setattr(orders, "GPU_HUB_MEANS", 0)
 
 
 @pytest.mark.parametrize("name", [n if n in LISTED else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])

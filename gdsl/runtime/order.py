@@ -1,0 +1,254 @@
+"""The edges of a graph by the node at one end, and how their rows are shared out; made by torch.
+
+:mod:`gdsl.runtime.prepare` makes the same in native code for graphs on a CPU; this is what it is compared with, what
+serves where there is no compiler, and what runs on other devices, where nothing here waits for a result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gdsl.runtime.schedule import (
+    BLOCK_WORK,
+    CHUNK_EDGES,
+    GPU_CHUNK_EDGES,
+    GPU_HUB_EDGES,
+    GPU_HUB_MEANS,
+    HUB_EDGES,
+    MAX_BLOCKS,
+)
+
+INT32_MAX = 2**31 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Degrees:
+    """The rows of an order as GPU kernels take them.
+
+    rows         [K]      all but hubs, most edges first: neighbours have about as many
+    hubs         [H]      rows with very many edges: see :mod:`gdsl.runtime.schedule`
+    first_chunk  [H + 1]  int64: hub h has chunks ``first_chunk[h]`` to ``first_chunk[h + 1]``
+    owner        [C]      int64: the hub of each chunk
+    typical      edges a row, about: the mean, rounded up to a power of two
+    """
+
+    rows: Tensor
+    hubs: Tensor
+    first_chunk: Tensor
+    owner: Tensor
+    typical: int
+
+    @cached_property
+    def all(self) -> Tensor:
+        """All rows, most edges first."""
+        return torch.cat([self.hubs, self.rows])
+
+
+class Schedule(NamedTuple):
+    """How the threads of a CPU share the rows of an order: see :class:`Order`."""
+
+    blocks: Tensor
+    max_degree: int
+    hubs: Tensor
+    chunks: Tensor
+    num_blocks: int
+    has_hubs: bool
+
+
+class Order:
+    """The edges sorted by the node at one end, in the order of their ids within a node ("row"). Immutable.
+
+    rowptr  [rows + 1]  edges ``rowptr[r]`` to ``rowptr[r + 1]`` of this order belong to row ``r``
+    index   [E]         the node at the other end
+    edge    [E]         the id of the edge in ``edge_index``
+
+    What kernels of a CPU read besides is made when it is first asked for, if it was not ``given``:
+
+    blocks  [B + 1]     int64 row boundaries of B blocks of about equal work, the same on every machine
+    max_degree          the most edges that any row has
+    hubs    [H]         int64 rows with more than HUB_EDGES edges, which all threads walk together
+    chunks  [H + 1]     int64, the edges of hub h are cut into chunks[h + 1] - chunks[h] chunks
+    """
+
+    def __init__(self, rowptr: Tensor, index: Tensor, edge: Tensor, given: Schedule | None = None):
+        self.rowptr, self.index, self.edge = rowptr, index, edge
+        if given is not None:
+            self.schedule = given
+            self.blocks, self.max_degree, self.hubs, self.chunks, self.num_blocks, self.has_hubs = given
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        return _schedule(self.rowptr)
+
+    @cached_property
+    def blocks(self) -> Tensor:
+        return self.schedule.blocks
+
+    @cached_property
+    def max_degree(self) -> int:
+        return self.schedule.max_degree
+
+    @cached_property
+    def hubs(self) -> Tensor:
+        return self.schedule.hubs
+
+    @cached_property
+    def chunks(self) -> Tensor:
+        return self.schedule.chunks
+
+    @cached_property
+    def num_blocks(self) -> int:
+        return self.schedule.num_blocks
+
+    @cached_property
+    def has_hubs(self) -> bool:
+        return self.schedule.has_hubs
+
+    @cached_property
+    def degrees(self) -> Degrees:
+        return _degrees(self.rowptr, len(self.edge))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Order, (self.rowptr, self.index, self.edge, self.__dict__.get("schedule"))
+
+
+class Facts(NamedTuple):
+    """What a look at a list of edges finds out: edges j -> j, and whether it is sorted by source and by target.
+
+    On other devices than a CPU a sorted list is not recognised.
+    """
+
+    loops: int
+    by_source: bool
+    by_target: bool
+
+    def reversed(self) -> Facts:
+        return Facts(self.loops, self.by_target, self.by_source)
+
+
+class EdgeEnds(NamedTuple):
+    """The edges of a graph as they are sorted: those of a list, without its loops or with a loop a node, or both.
+
+    listed  [2, L] int32 or int64
+    facts   of the list
+    drop    whether loops are left out
+    added   how many of the first nodes are given a loop each, which come after all others
+    """
+
+    listed: Tensor
+    facts: Facts
+    drop: bool = False
+    added: int = 0
+
+    @property
+    def kept(self) -> int:
+        """Edges of the list that are not left out."""
+        return self.listed.shape[1] - (self.facts.loops if self.drop else 0)
+
+    @property
+    def num_edges(self) -> int:
+        return self.kept + self.added
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the edges are just those of the list."""
+        return not self.added and not (self.drop and self.facts.loops)
+
+
+def index_dtype(sources: int, targets: int, edges: int) -> torch.dtype:
+    """int32 when every count fits in it, else int64."""
+    return torch.int32 if sources <= INT32_MAX and targets <= INT32_MAX and edges <= INT32_MAX else torch.int64
+
+
+def is_loop(edges: EdgeEnds) -> Tensor:
+    """[L] bool"""
+    return edges.listed[0] == edges.listed[1]
+
+
+def kept_ids(edges: EdgeEnds) -> Tensor:
+    """[K] int64: the ids of the edges of the list that are not left out."""
+    return torch.nonzero_static(~is_loop(edges), size=edges.kept).squeeze(1)
+
+
+def last_loops(edges: EdgeEnds) -> Tensor:
+    """[added] int64: the last loop of the list at each node that is given one, or -1."""
+    listed, found = edges.listed, edges.listed.new_full((edges.added,), -1, dtype=torch.int64)
+    ids = torch.nonzero_static(is_loop(edges), size=edges.facts.loops).squeeze(1)
+    # The largest id, not the last write, which is a matter of chance where nodes have several loops.
+    return found.scatter_reduce_(0, listed[1].index_select(0, ids).long(), ids, "amax")
+
+
+def listed(edges: EdgeEnds) -> Tensor:
+    """[2, E] int32 or int64: the edges written out."""
+    found = edges.listed
+    if edges.drop and edges.facts.loops:
+        found = found.index_select(1, kept_ids(edges))
+    if edges.added:
+        own = torch.arange(edges.added, device=found.device, dtype=found.dtype)
+        found = torch.cat([found, own.expand(2, -1)], dim=1)
+    return found
+
+
+def sort(edges: EdgeEnds, end: int, rows: int, dtype: torch.dtype) -> Order:
+    """The edges by source (``end=0``) or by target (``end=1``)."""
+    ends = listed(edges)
+    row, permutation = torch.sort(ends[end].to(dtype), stable=True)
+    bounds = torch.arange(rows + 1, device=row.device, dtype=dtype)
+    # Searched, not counted: bincount waits for the largest row.
+    rowptr = torch.searchsorted(row, bounds, out_int32=dtype == torch.int32)
+    index = ends[1 - end].to(dtype).index_select(0, permutation)
+    return Order(rowptr, index, permutation.to(dtype))
+
+
+def degree(rowptr: Tensor, dtype: torch.dtype) -> Tensor:
+    """[rows] how many edges each row has."""
+    return rowptr.diff().to(dtype)
+
+
+def _schedule(rowptr: Tensor) -> Schedule:
+    degree, bounds = rowptr.diff(), blocks(rowptr)
+    hubs, chunks = _hubs(degree)
+    longest = int(degree.max()) if degree.numel() else 0
+    return Schedule(bounds, longest, hubs, chunks, len(bounds) - 1, len(hubs) > 0)
+
+
+def _hubs(degree: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows with too many edges for one thread, and where the chunks of each begin."""
+    hubs = (degree > HUB_EDGES).nonzero().flatten()
+    counts = (degree[hubs].long() + CHUNK_EDGES - 1) // CHUNK_EDGES
+    return hubs, torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
+def _degrees(rowptr: Tensor, edges: int) -> Degrees:
+    degree = rowptr.diff()
+    longest, by_degree = torch.sort(degree, descending=True, stable=True)
+    mean = -(-edges // max(1, degree.numel()))
+    is_hub = longest > max(GPU_HUB_EDGES, GPU_HUB_MEANS * mean)
+    counts = torch.where(is_hub, (longest.long() + GPU_CHUNK_EDGES - 1) // GPU_CHUNK_EDGES, 0)
+    num_hubs, chunks = torch.stack([is_hub.sum(), counts.sum()]).tolist()  # the one wait
+    hubs, counts = by_degree[:num_hubs], counts[:num_hubs]
+    first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    owner = torch.repeat_interleave(torch.arange(num_hubs, device=rowptr.device), counts, output_size=chunks)
+    typical = 1 << max(0, mean - 1).bit_length()
+    return Degrees(by_degree[num_hubs:].to(rowptr.dtype), hubs.to(rowptr.dtype), first, owner, typical)
+
+
+def blocks(rowptr: Tensor) -> Tensor:
+    """[B + 1] row boundaries such that each block has about as many edges and rows as any other.
+
+    A row is never split, and a hub is no work here: where a row has more of it than a block's share, there are fewer
+    blocks.
+    """
+    rows = rowptr.numel() - 1
+    degree = rowptr.diff()
+    work = torch.arange(rows + 1, device=rowptr.device)
+    work[1:] += torch.where(degree > HUB_EDGES, 0, degree).long().cumsum(0)
+    total = int(work[-1])
+    count = max(1, min(MAX_BLOCKS, total // BLOCK_WORK, rows))
+    shares = torch.arange(count + 1, device=rowptr.device) * total // count
+    return torch.searchsorted(work, shares).unique_consecutive()
