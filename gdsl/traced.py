@@ -27,6 +27,7 @@ from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.rewire import edge_values
+from gdsl.tracers import run_as_it_is
 
 # What names a way of calling: whether in training, the inputs that are there, sizes of dims by name, and more.
 Key = Any
@@ -42,7 +43,7 @@ def constant_for_tracer(method: Method) -> Method:
     """What ``torch.compiler.assume_constant_result`` does, without importing the tracer: that takes over a second, and
     only those who trace should pay for it."""
     method._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return method
+    return run_as_it_is(method)
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,20 @@ def _factors(node: Node) -> tuple[Node, ...]:
 
 
 def _is_at_winner(node: Node) -> bool:
-    condition, _, otherwise = node.inputs
-    of_winner = condition.op == "eq" and any(i.op == "graph_value" for i in condition.inputs)
-    return of_winner and otherwise.op == "const" and otherwise.attr("value") == 0.0
+    """where(winner, g, 0), or where(loser and not winner, 0, g): equal members share a gradient, and few are equal."""
+    condition, yes, no = node.inputs
+    if condition.op == "and":
+        losers = [i.inputs[0] for i in condition.inputs if i.op == "not"]
+        return any(map(_tells_winner, losers)) and _is_zero(yes)
+    return _tells_winner(condition) and _is_zero(no)
+
+
+def _tells_winner(condition: Node) -> bool:
+    return condition.op == "eq" and any(i.op == "graph_value" for i in condition.inputs)
+
+
+def _is_zero(node: Node) -> bool:
+    return node.op == "const" and node.attr("value") == 0.0
 
 
 def _on_edges(node: Node) -> bool:

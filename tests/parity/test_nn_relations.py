@@ -58,5 +58,5 @@ def test_a_relation_that_there_is_not() -> None:
     assert graph is not None
     kinds = torch.zeros(graph.shape[1], dtype=torch.long)
     kinds[3] = RELATIONS
-    with pytest.raises(ValueError, match="edge 3 has rel = 3"):
+    with pytest.raises(ValueError, match="edge 3 has edge_type = 3"):
         RGCNConv(5, 4, RELATIONS)(torch.randn(NODES, 5), graph, kinds)

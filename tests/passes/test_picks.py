@@ -16,13 +16,13 @@ from tests.programs import harness
 
 # The values of a relation: the last for all others, and a chain that names each.
 RELATIONS = """
-layer Relations(f, g) {
-    param w0[f, g] ~ glorot
-    param w1[f, g] ~ glorot
-    param w2[f, g] ~ glorot
-    param b0[g] ~ normal
-    param b1[g] ~ normal
-    param b2[g] ~ normal
+layer Relations(f, h) {
+    param w0[f, h] ~ glorot
+    param w1[f, h] ~ glorot
+    param w2[f, h] ~ glorot
+    param b0[h] ~ normal
+    param b1[h] ~ normal
+    param b2[h] ~ normal
     node x[f]
     edge rel: int(3)
     p0 = relu(x @ w0 + b0)
@@ -37,11 +37,11 @@ layer Relations(f, g) {
 
 # A matrix for each degree; some nodes have more edges than there are kinds of, and the others' numbers differ.
 DEGREES = """
-layer Degrees(f, g) {
-    param w0[f, g] ~ glorot
-    param w1[f, g] ~ glorot
-    param w2[f, g] ~ glorot
-    param w3[f, g] ~ glorot
+layer Degrees(f, h) {
+    param w0[f, h] ~ glorot
+    param w1[f, h] ~ glorot
+    param w2[f, h] ~ glorot
+    param w3[f, h] ~ glorot
     node x[f]
     aggregate a = sum(x[j])
     d = CHOOSER
@@ -90,7 +90,7 @@ NOT_ALIKE = {
 
 
 def _layer(text: str, backend: str, kinds: str = "picked") -> gdsl.Layer:
-    sizes = {"f": 4, "g": 3} if "g)" in text else {"f": 4}
+    sizes = {"f": 4, "h": 3} if "h)" in text else {"f": 4}
     made = gdsl.compile(text, **sizes, backend=backend).double()
     return made.choose(kinds=kinds)
 

@@ -260,7 +260,7 @@ TENSORS: dict[str, tuple[dict[str, Any], str]] = {
     "edges": ({"tensors": [X, W], "edges": EDGES + 1}, "edge"),
     "edges of floats": ({"tensors": [X, W], "edges": EDGES.float()}, "edge_index"),
     "two sets of nodes": ({"tensors": [X, W], "sizes": (4, 3)}, "Sum needs one set of nodes, and the graph has 4"),
-    "no size": ({"tensors": [X, W], "sizes": (-1, 3)}, "num_sources must not be negative"),
+    "no size": ({"tensors": [X, W], "sizes": (-1, 3)}, "needs one set of nodes, and the graph has -1 sources"),
     "batch": ({"tensors": [X, W], "batch": torch.zeros(2, dtype=torch.long)}, r"`batch` is torch.int64 \[2\], and"),
     "graphs": ({"tensors": [X, W], "batch": torch.tensor([0, 1, 2]), "graphs": 2}, "node 2 has batch = 2"),
 }

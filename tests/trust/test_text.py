@@ -83,7 +83,7 @@ def test_growing_programs_are_refused(name: str) -> None:
 # Words of C++, Python, Triton and the generated frame; names that compilers and loaders give a meaning.
 WORDS = """int double class template typename asm volatile operator new delete this nullptr main malloc free system exit
 abort printf memcpy NULL INFINITY NAN EOF errno stdin T idx_t rowptr other begin stop ahead threads scratch gdsl_exp
-tl triton lambda import None eval exec print open self pid _start __attribute__ __asm__ __builtin_trap _Pragma defined
+tl triton eval exec print open pid _start __attribute__ __asm__ __builtin_trap _Pragma defined
 __LINE__ __VA_ARGS__ M_PI I unix linux omp omp_get_thread_num restrict register alignas""".split()
 
 
