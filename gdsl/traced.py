@@ -26,6 +26,7 @@ from gdsl.parts import aggregate, can_be_read
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
 from gdsl.runtime.graph import Graph
+from gdsl.runtime.order import listed
 from gdsl.runtime.rewire import edge_values
 from gdsl.tracers import run_as_it_is
 
@@ -48,19 +49,27 @@ def constant_for_tracer(method: Method) -> Method:
 
 @dataclass(frozen=True)
 class TracedGraph:
-    """Edges, sizes, and what is to be done to them: what stands for a :class:`gdsl.Graph` while a call is traced."""
+    """Edges, sizes, and what is to be done to them: what stands for a :class:`gdsl.Graph` while a call is traced.
 
-    edge_index: Tensor
+    edges: [2, E] of any integer dtype, the tensor that was given or that a graph holds: a compiled call that gets the
+           same one again finds its edges sorted
+    """
+
+    edges: Tensor
     num_sources: Any
     num_targets: Any
 
     @property
+    def edge_index(self) -> Tensor:
+        return self.edges.long()
+
+    @property
     def num_edges(self) -> Any:
-        return self.edge_index.shape[1]
+        return self.edges.shape[1]
 
     def reverse(self) -> TracedGraph:
         """The graph with every edge turned round. Its edges are new, and sorted anew, in each call."""
-        return TracedGraph(self.edge_index.flip(0), self.num_targets, self.num_sources)
+        return TracedGraph(self.edges.flip(0), self.num_targets, self.num_sources)
 
     def repeat(self, times: int) -> TracedGraph:
         """So many copies of the graph side by side, as one graph."""
@@ -93,7 +102,10 @@ def traced_graph(given: Any, sources: Any, targets: Any) -> TracedGraph:
     if isinstance(given, TracedGraph):
         return given
     if isinstance(given, Graph):
-        return TracedGraph(given.edge_index, given.num_sources, given.num_targets)
+        # Without what makes its parts once: a tracer cannot follow locks.
+        edges = given._edges
+        held = edges.listed if edges.is_list else listed(edges)
+        return TracedGraph(held, given.num_sources, given.num_targets)
     if not isinstance(given, Tensor) or given.layout is not torch.strided:
         raise InputError("under torch.compile and torch.export the graph is edge_index [2, E] or a gdsl.Graph")
     if sources is None or targets is None:
@@ -216,7 +228,7 @@ def run(
     if batch is not None and graphs is None:
         graphs = torch.ops.gdsl.groups(batch).shape[0]
     graphs = 1 if graphs is None else graphs
-    edges = graph.edge_index
+    edges = graph.edges
     if nearest is not None:
         names, k, loop = nearest
         given = [values[n] if n in values else calls.lower(_state(owner, n)) for n in names]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -287,3 +288,21 @@ def test_who_does_not_trace_does_not_load_the_tracer() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("make", ["as it is", "with loops", "without loops", "turned round"])
+def test_a_graph_whose_parts_are_not_made_yet(make: str) -> None:
+    """What a graph makes when it is first asked for is made under locks, which no tracer follows."""
+    edges = torch.tensor([[0, 1, 2, 2, 4], [1, 2, 2, 0, 1]])
+    ways: dict[str, Callable[[gdsl.Graph], gdsl.Graph]] = {
+        "as it is": lambda g: g,
+        "with loops": lambda g: g.add_self_loops().graph,
+        "without loops": lambda g: g.remove_self_loops().graph,
+        "turned round": lambda g: g.reverse(),
+    }
+    layer = gdsl.compile("layer C(d) { node x[d] aggregate a = mean(x[j]) update y = x + tanh(a) }", d=3)
+    x = torch.randn(5, 3)
+    expected = layer(x, ways[make](gdsl.Graph(edges, 5)))
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(x, ways[make](gdsl.Graph(edges, 5))), expected)
