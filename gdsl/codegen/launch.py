@@ -24,12 +24,12 @@ VECTOR = 4
 # Where there are matrix products: each warp turns a whole operand into what the matrix units take.
 DOT_NUMBERS = 16
 DOT_EDGES = 8
-# Otherwise, and where a sum of matrix products is held beside.
+# Otherwise, and where a sum of matrix products is held beside, or many other values are.
 FEWEST_NUMBERS = 8
 
-# Numbers that the rows of a program hold all along, and a thread of it.
+# Numbers that the rows of a program hold all along, and a thread of it; the second where registers are scarce.
 HELD_NUMBERS = 10240
-THREAD_HELD = 80
+THREAD_HELD = (80, 20)
 
 # What is worth trying: times the rows, the edges and the warps of the choice made without trying, which is the first.
 AROUND = ((1, 1, 1), (1, 2, 1), (1, 0.5, 1), (2, 1, 2), (0.5, 1, 0.5))
@@ -83,14 +83,14 @@ def configure(function: Function, degree: int = TYPICAL_DEGREE, warp: int = WARP
 def _share(function: Function) -> int:
     """How many numbers of a block a thread takes."""
     if function.dots:
-        return FEWEST_NUMBERS if function.held else DOT_NUMBERS
+        return FEWEST_NUMBERS if function.held or function.crowded else DOT_NUMBERS
     shares = WALK_NUMBERS if function.walks else THREAD_NUMBERS
     return next((share for few, share in shares if function.values < few), FEWEST_NUMBERS)
 
 
 def _warps(function: Function, rows: int, edges: int, warp: int) -> int:
     for_blocks = rows * edges * function.widest / _share(function)
-    for_sums = (rows * function.held_rows + function.held) / THREAD_HELD
+    for_sums = (rows * function.held_rows + function.held) / THREAD_HELD[function.crowded]
     return power_of_two(math.ceil(min(MOST_THREADS, max(warp, for_blocks, for_sums)) / warp))
 
 

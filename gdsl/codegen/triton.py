@@ -101,6 +101,10 @@ _HEADER = "import triton\nimport triton.language as tl\n"
 _LIBDEVICE = "from triton.language.extra import libdevice\n"
 
 
+# Values beside matrix products, from which on a thread takes fewer numbers: found by compiling for three GPUs.
+CROWDED = 22
+
+
 @dataclass(frozen=True)
 class Function:
     """A Triton function.
@@ -133,10 +137,15 @@ class Function:
     ordered: bool = False
 
     @property
+    def crowded(self) -> bool:
+        """Whether matrix products and the values beside them take most registers."""
+        return self.dots and self.values >= CROWDED
+
+    @property
     def compiler(self) -> dict[str, int]:
         """Options of Triton. A product and a sum may be one instruction, as in the C++ kernels. Where there are matrix
-        products, Triton loads the next edges beforehand: one block of them, for more would crowd the registers."""
-        return {"enable_fp_fusion": not self.exact, "num_stages": 2}
+        products, Triton loads the next edges beforehand: one block of them, and none where registers are scarce."""
+        return {"enable_fp_fusion": not self.exact, "num_stages": 1 if self.crowded else 2}
 
 
 def functions(
