@@ -23,3 +23,7 @@ class CacheError(GdslError, RuntimeError):
 
 class ProgramError(GdslError, ValueError):
     """A program with a node that its op does not allow: an edited or damaged file, or a mistake of a pass."""
+
+
+class InternalWarning(RuntimeWarning):
+    """A mistake of gdsl's compiler, after which a layer runs in a slower way that is right."""

@@ -34,6 +34,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rehearse", action="store_true", help="run GPU tests on the CPU, in Triton's interpreter")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # A bug of the compiler that a user only sees as a slower layer.
+    config.addinivalue_line("filterwarnings", "error::gdsl.errors.InternalWarning")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     skip_slow = pytest.mark.skip(reason="slow: run with --slow")
     skip_gpu = pytest.mark.skip(reason="no CUDA device")

@@ -9,6 +9,7 @@ import inspect
 import sys
 import threading
 import types
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +20,12 @@ from torch import Tensor, nn
 from gdsl import call as calls
 from gdsl import parts, traced
 from gdsl.codegen.reference import Frame
+from gdsl.errors import GdslError, InternalWarning, ProgramError
 from gdsl.ir import build
 from gdsl.ir.node import Node, substitute
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind, Type
-from gdsl.language.modules import Reader, no_dropout, read_aggregation
+from gdsl.language.modules import Reader, Unreadable, no_dropout, read_aggregation
 from gdsl.nn import scatter
 from gdsl.nn.aggr import Aggregation
 from gdsl.nn.conv.base import Adjacency, Conv, Size, in_dtype_of
@@ -366,9 +368,9 @@ class MessagePassing(Conv):
             out, params = self._read_aggregation(trace, result.cell.value)
             own = {name: self._parameter(name, trace) for name in params}
             programs = self._programs([symbol.cell.value for symbol in held], out, frame)
-        except Exception as reason:  # also of a pass of the compiler: nothing has been computed yet
+        except Exception as reason:  # also a bug of a pass of the compiler: nothing has been computed yet
             del held
-            trace.break_off(f"the aggregation: {reason}" if str(reason) else "the aggregation is not read")
+            trace.break_off(f"the aggregation: {_reason(reason)}")
             return self._aggregated(result, graph, kwargs)
         tensors, cut = trace.tensors, trace.grad and not result.needs_grad
         del result
@@ -473,6 +475,15 @@ def _remember(known: dict[Any, Any], key: Any, value: Any) -> Any:
             del known[next(iter(known))]
         known[key] = value
     return value
+
+
+def _reason(error: Exception) -> str:
+    """Why a message is not compiled. It runs on tensors then, right but slower, so a warning tells a bug of gdsl."""
+    if isinstance(error, Untraceable | Unreadable | GdslError) and not isinstance(error, ProgramError):
+        return str(error) or "it is not read"
+    reason = f"gdsl could not compile it: {type(error).__name__}: {error}"
+    warnings.warn(f"{reason}. This is a bug of gdsl; the layer runs unfused", InternalWarning, stacklevel=2)
+    return reason
 
 
 def _with(node: Node, kept: Mapping[Node, Node]) -> Node:

@@ -55,12 +55,20 @@ class Term:
         return {n for v in (*self.edges, *self.tables, *picks) for n in v.type.names}
 
     @property
+    def bound(self) -> set[str]:
+        """Names of dims that the term has inside, and its value has not: summed ones, and the one that is picked from.
+
+        A dim of the same name outside is another one: sums of the whole would run over both as if they were one.
+        """
+        return {*self.reduce, self.by[1].name} if self.by else set(self.reduce)
+
+    @property
     def factors(self) -> int:
         return len(self.edges) + len(self.tables)
 
     def times(self, other: Term) -> Term | None:
-        """The product, unless a summed dim of one is a dim of the other, or both pick."""
-        if set(self.reduce) & other.names or set(other.reduce) & self.names or (self.by and other.by):
+        """The product, unless a dim inside of one has the name of a dim of the other, or both pick."""
+        if self.bound & other.names or other.bound & self.names or (self.by and other.by):
             return None
         return Term(
             self.edges + other.edges,
@@ -160,7 +168,7 @@ def _reshaped(term: Term, old: Type, new: Type) -> Term | None:
         return None
     table = holders[0]
     rest = [n for n in table.type.names if n not in old.names]
-    if set(rest) & set(new.names):
+    if set(new.names) & (term.names - set(old.names) | term.bound):
         return None
     turned = build.transpose(table, [*rest, *old.names])
     dims = tuple(d for d in turned.dims if d.name in rest) + new.dims

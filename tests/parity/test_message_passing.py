@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gdsl.errors import InternalWarning
 from gdsl.nn import MessagePassing
 from gdsl.nn.message_passing import softmax
 from tests.parity.drop_in import NODES, graph_of, outcome, pyg, set_backend
@@ -338,3 +339,20 @@ class Pickled(MessagePassing):
 
     def message(self, x_j: Tensor) -> Tensor:
         return 2 * x_j
+
+
+@pytest.mark.parametrize("error", [KeyError, IndexError, AssertionError])
+def test_a_bug_of_the_compiler_is_told_and_the_layer_runs(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given: Any) -> Any:
+        raise error("x.0")
+
+    monkeypatch.setattr("gdsl.nn.message_passing.optimise", broken)
+    name = f"Broken{error.__name__}"
+    layer, twin = (type(name, (base,), {})(aggr="mean") for base in (MessagePassing, pyg.MessagePassing))
+    x, edges = torch.randn(5, 3), torch.randint(5, (2, 9))
+    with pytest.warns(InternalWarning, match=f"could not compile it: {error.__name__}.*bug of gdsl"):
+        found = layer.propagate(edges, x=x)
+    assert torch.allclose(found, twin.propagate(edges, x=x))
+    assert error.__name__ in layer.how

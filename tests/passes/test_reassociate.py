@@ -39,6 +39,7 @@ Proposal = Callable[[Node], Iterator[Node]]
 R = Dim("r", 3)
 x, e, k, t = load("x", N, A), load("e", E, A), load("k", E, C), load("t", E)
 w, cube, table, rel = load("w", G, A, B), load("w", G, C, A, B), load("w", G, R, A, B), integer("rel", E, 3)
+square, back = load("p", G, A, C), load("q", G, C, Dim("u", 4))
 comp, bases = load("comp", G, R, C), load("bases", G, C, A, B)
 xi, xj = b.gather(x, "i"), b.gather(x, "j")
 counts, at = load("counts", N, R), integer("at", E, 3, C)
@@ -100,6 +101,25 @@ CASES: list[tuple[Proposal, Node, str, list[str]]] = [
         reassociate.aggregate_first,
         _sum(b.contract([xj, b.index(table, at, "r")], ["a"])),
         "sum@i(sum[a](x[j] * w[at]))",
+        [],
+    ),
+    # A dim of the result has the name of one that is summed inside, or picked from.
+    (
+        reassociate.aggregate_first,
+        _sum(b.reshape_like(b.matmul(b.matmul(e * xj, square), back), e.type)),
+        "sum@i(reshape(sum[c](sum[a]((e * x[j]) * p) * q); a))",
+        [],
+    ),
+    (
+        reassociate.aggregate_first,
+        _sum(load("kinds", E, R) * b.contract([xj, b.index(table, rel, "r")], ["a"])),
+        "sum@i(kinds * sum[a](x[j] * w[rel]))",
+        [],
+    ),
+    (
+        reassociate.aggregate_first,
+        _sum(b.contract([xj, b.index(table, rel, "r")], ["a"]) * load("shares", G, R)),
+        "sum@i(sum[a](x[j] * w[rel]) * shares)",
         [],
     ),
     (reassociate.aggregate_first, _sum(e * t), "sum@i(e * t)", []),

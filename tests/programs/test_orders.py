@@ -68,3 +68,36 @@ def test_outer_products_of_many_kinds(name: str, edges: int, backend: str, monke
     _agrees(made, name, edges)
     steps = [s for _, plan in made._inspect().plans for s in plan.steps]
     assert any(o.op == "grouped_product" for s in steps for o in s.outputs)
+
+
+# A dim of the message has the name of one that is summed inside it, or picked from.
+SAME_NAMES = {
+    "summed": """
+        layer Back(f = 4, c = 3, u = 4) {
+            node x[f]
+            edge e[f]
+            param a[f, c] ~ glorot
+            param b[c, u] ~ glorot
+            aggregate y = sum(rename((x[j] * e) @ a @ b, u -> f) + e)
+            return y
+        }
+    """,
+    "picked": """
+        layer Outer(f = 4, o = 2, k = 3) {
+            node x[f]
+            edge e[k]
+            edge rel: int(k)
+            param w[k, f, o] ~ glorot
+            aggregate y = sum(e * (x[j] @ w[rel]))
+            return y
+        }
+    """,
+}
+
+
+@pytest.mark.parametrize("order", ["auto", "first", "last"])
+@pytest.mark.parametrize("text", SAME_NAMES.values(), ids=SAME_NAMES)
+def test_dims_of_one_name_stay_apart(text: str, order: str) -> None:
+    made = gdsl.compile(text, backend="cpp").double()
+    made.choose(aggregate=order)
+    _agrees(made, made.definition.name)
