@@ -7,7 +7,7 @@ import operator
 import re
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ from gdsl.runtime.backend import BACKENDS, backend_for
 from gdsl.runtime.graph import Graph, graph_of
 from gdsl.runtime.offline import DEFAULT_TARGET, TARGETS
 from gdsl.runtime.rewire import rewire
+from gdsl.runtime.shared import Numbers, Shared, tensors_of
 from gdsl.tracers import NotScriptable, check_tracers, refuse, run_as_it_is
 
 # Kinds of calls that a layer remembers: a stream of graphs of all sizes must not fill the memory.
@@ -49,12 +50,16 @@ _UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9}
 
 @dataclass(frozen=True)
 class Specialisation:
-    """A program for one way of calling the layer: typed, optimised and cut at the modules that it calls."""
+    """A program for one way of calling the layer: typed, optimised and cut at the modules that it calls.
+
+    numbers: those that have changed from call to call, and are inputs of the program
+    """
 
     typed: TypedProgram
     program: Program
     stages: tuple[calls.Stage, ...]
     options: Options
+    numbers: Numbers = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,12 @@ class Known:
 class Compiled(parts.Anew):
     """What a layer has compiled so far. It holds no tensor and no module: copies of the layer run it on their own.
 
-    last: the way of the last call, and its dtypes
+    shared: what its programs share, also with those of other arguments
+    last:   the way of the last call, and its dtypes
     """
 
     def __init__(self) -> None:
+        self.shared = Shared()
         self.lock = threading.RLock()
         self.typed: dict[Any, TypedProgram] = {}
         self.known: dict[Any, Known] = {}
@@ -137,12 +144,14 @@ class Layer(NotScriptable, nn.Module):
         arguments: Mapping[str, Any],
         inputs: Mapping[str, Tensor],
         backend: str = "auto",
+        shared: Shared | None = None,
     ) -> Layer:
         """A program for the parameters, buffers and submodules of other modules, on which :meth:`on` puts it.
 
         It reads them by the names that it declares, and ``param x ~ ...`` draws nothing. So one module can have several
         programs, for calls of different kinds, and its copies have the same. ``owner`` is a first one of them, and
         ``inputs`` those of a call: which optional ones there are, and the sizes of dims that no argument gives.
+        ``shared`` is what the programs of one module share.
         """
         layer = cls.__new__(cls)
         nn.Module.__init__(layer)
@@ -154,6 +163,7 @@ class Layer(NotScriptable, nn.Module):
             if place < len(shape):
                 sizes.setdefault(dim, shape[place])
         layer._setup(definition, signature, dict(arguments), {}, backend)
+        layer._compiled.shared = shared or layer._compiled.shared
         layer._narrow([layer.on(owner)._outline(frozenset(inputs), sizes)])
         return layer
 
@@ -459,8 +469,10 @@ class Layer(NotScriptable, nn.Module):
         )
 
     def _module_states(self) -> tuple[Any, ...]:
-        """What the program that is read out of the modules depends on, besides their parameters' values."""
-        return parts.states([self._modules.get(name) for name in self._module_names])
+        """What the program depends on that may change between calls: arguments, and what modules are besides the values
+        of their parameters.
+        """
+        return (*parts.states([self._modules.get(name) for name in self._module_names]), *self.arguments.values())
 
     def _typed_for(self, key: Any) -> TypedProgram:
         """The typed program for one way of calling the layer."""
@@ -483,9 +495,10 @@ class Layer(NotScriptable, nn.Module):
                 typed, options = self._typed_for(call), replace(self.options, shape=shape)
                 if not within_budget:
                     options = options.with_choice("save", "nothing")
-                program = Program(typed.name, typed.outputs, typed.names)
-                program = optimise(program, options) if options.optimise else program
-                self._compiled.specialisations[key] = Specialisation(typed, program, calls.cut(program), options)
+                shared, written = self._compiled.shared, Program(typed.name, typed.outputs, typed.names)
+                written, numbers = shared.with_inputs(None, written)
+                program, stages = shared.once((written.outputs, options), lambda: _optimised(written, options))
+                self._compiled.specialisations[key] = Specialisation(typed, program, stages, options, numbers)
             return self._compiled.specialisations[key]
 
     def _within_budget(self, call: Any, graph: Graph, dtype: torch.dtype) -> bool:
@@ -536,6 +549,8 @@ class Layer(NotScriptable, nn.Module):
 
     def _run(self, spec: Specialisation, tensors: dict[str, Tensor], frame: Frame, key: Any) -> Sequence[Tensor]:
         results: Sequence[Tensor] = ()
+        if spec.numbers:
+            tensors |= tensors_of(spec.numbers, frame)
         for number, stage in enumerate(spec.stages):
             at = (key, number, frame.dtype, frame.graph.index_dtype, frame.device.type, self.backend)
             runner = self._runner(stage.program, at, frame, spec.options)
@@ -554,7 +569,10 @@ class Layer(NotScriptable, nn.Module):
         with self._compiled.lock:
             if key not in self._compiled.runners:
                 backend = backend_for(self.backend, frame.dtype, frame.device)
-                self._compiled.runners[key] = Runner(program, backend, frame.dtype, frame.graph.index_dtype, options)
+                given = (backend, frame.dtype, frame.graph.index_dtype, options)
+                self._compiled.runners[key] = self._compiled.shared.once(
+                    (program.outputs, frame.device.type, *given), lambda: Runner(program, *given)
+                )
             return self._compiled.runners[key]
 
     def choose(self, *, memory: int | str | None = None, **choices: str) -> Layer:
@@ -703,6 +721,11 @@ def _no_size(d: Declaration, unknown: Collection[str]) -> Diagnostic | None:
     message = f"the size of dim `{names[0]}` of {d.role} `{d.name}` is not known before a call"
     hint = f"give it when compiling, as in {names[0]}=16, or make it an argument of the layer"
     return Diagnostic(message, d.span, hint=hint)
+
+
+def _optimised(program: Program, options: Options) -> tuple[Program, tuple[calls.Stage, ...]]:
+    found = optimise(program, options) if options.optimise else program
+    return found, calls.cut(found)
 
 
 def plain(value: Any) -> Any:

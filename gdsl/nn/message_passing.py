@@ -7,7 +7,6 @@ import dis
 import functools
 import inspect
 import sys
-import threading
 import types
 import warnings
 from collections.abc import Callable, Mapping
@@ -31,12 +30,12 @@ from gdsl.nn.aggr import Aggregation
 from gdsl.nn.conv.base import Adjacency, Conv, Size, in_dtype_of
 from gdsl.nn.lazy import Symbol, Trace, dtype_of, put
 from gdsl.nn.symbolic import Untraceable, Value, loaded
-from gdsl.passes import numbers
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
 from gdsl.runtime.autograd import Runner
 from gdsl.runtime.backend import backend_for
 from gdsl.runtime.graph import Graph
+from gdsl.runtime.shared import Numbers, Shared, tensors_of
 from gdsl.runtime.transforms import transforming
 
 # Arguments of ``message`` that are about the edges and not among them.
@@ -53,7 +52,6 @@ _ABOUT: dict[str, Callable[[Any], Any]] = {
 }
 SPECIAL = frozenset({*_ABOUT, "edge_index"})
 
-MOST_PROGRAMS = 256
 MOST_KINDS = 64
 # A method whose expression broke is tried again after 1, 2, 4, ... calls of the same kind, at most so many.
 MOST_SKIPPED = 256
@@ -418,11 +416,8 @@ class MessagePassing(Conv):
 
 # ------------------------------------------------------------------------------------------- programs
 
-# Runners by what they compute: expressions are hash-consed, so that an equal expression is the same one.
-_runners: dict[Any, Runner] = {}
-# By what an expression is without its numbers: the numbers that it came with first, and which have changed since.
-_numbers: dict[Any, tuple[tuple[float, ...], frozenset[int]]] = {}
-_lock = threading.Lock()
+# Expressions are hash-consed, and so is what they are without their numbers: layers of a class share what is compiled.
+_shared = Shared()
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,51 +425,28 @@ class _Compiled:
     """An expression ready to run, and its numbers that are inputs."""
 
     runner: Runner
-    numbers: Mapping[int, float]
+    numbers: Numbers
 
     def __call__(self, tensors: Mapping[str, Tensor], frame: Frame) -> Tensor:
         if self.numbers:
-            more = {f"number.{k}": torch.full((), v, dtype=frame.dtype, device=frame.device)
-                    for k, v in self.numbers.items()}  # fmt: skip
-            tensors = {**tensors, **more}
+            tensors = {**tensors, **tensors_of(self.numbers, frame)}
         return self.runner([tensors[n] for n in self.runner.names], frame)[0]
 
 
 def _compiled(name: str, node: Node, frame: Frame, backend: str) -> _Compiled:
     """What computes an expression."""
     kind = (name, frame.dtype, frame.graph.index_dtype, frame.device.type, backend)
-    runner = _runners.get((kind, node))
+    runner = _shared.get((kind, (node,)))
     if runner is not None:
         return _Compiled(runner, {})
-    node, changed = _with_inputs(node, kind)
-    runner = _runners.get((kind, node)) or _remember(_runners, (kind, node), _runner(name, node, frame, backend))
+    program, changed = _shared.with_inputs(kind, Program(name, (("out", node),)))
+    runner = _shared.once((kind, program.nodes), lambda: _runner(program, frame, backend))
     return _Compiled(runner, changed)
 
 
-def _runner(name: str, node: Node, frame: Frame, backend: str) -> Runner:
-    program = optimise(Program(name, (("out", node),), {}), Options())
+def _runner(program: Program, frame: Frame, backend: str) -> Runner:
     chosen = backend_for(backend, frame.dtype, frame.device)
-    return Runner(program, chosen, frame.dtype, frame.graph.index_dtype, Options())
-
-
-def _with_inputs(node: Node, kind: Any) -> tuple[Node, dict[int, float]]:
-    """The expression with those of its numbers as inputs that have changed since it came first, and these."""
-    bones, found = numbers.skeleton(node)
-    first, changed = _numbers.get((kind, bones)) or _remember(_numbers, (kind, bones), (found, frozenset()))
-    now = changed | {k for k, (a, b) in enumerate(zip(first, found, strict=True)) if a.hex() != b.hex()}
-    if not now:
-        return node, {}
-    if now != changed:
-        _remember(_numbers, (kind, bones), (first, now))
-    return numbers.filled(bones, first, now), {k: found[k] for k in now}
-
-
-def _remember(known: dict[Any, Any], key: Any, value: Any) -> Any:
-    with _lock:
-        if len(known) >= MOST_PROGRAMS:
-            del known[next(iter(known))]
-        known[key] = value
-    return value
+    return Runner(optimise(program, Options()), chosen, frame.dtype, frame.graph.index_dtype, Options())
 
 
 def _reason(error: Exception) -> str:

@@ -25,6 +25,7 @@ from gdsl.layer import Layer
 from gdsl.nn.aggr import Aggregation, aggr_resolver
 from gdsl.runtime.formats import sizes_of
 from gdsl.runtime.graph import Graph, graph_of
+from gdsl.runtime.shared import Shared
 from gdsl.tracers import NotScriptable, check_proxy, check_tracers
 
 Pair: TypeAlias = tuple[Tensor, Tensor | None]
@@ -33,6 +34,9 @@ Channels: TypeAlias = int | tuple[int, int]
 Size: TypeAlias = tuple[int | None, int | None] | None
 Adjacency: TypeAlias = Any
 Result: TypeAlias = Any
+
+# Programs that a layer remembers: one whose arguments change in each step must not fill the memory.
+MOST_PROGRAMS = 256
 
 FLOWS = ("source_to_target", "target_to_source")
 
@@ -56,9 +60,10 @@ def _ranks_of(name: str) -> tuple[tuple[str, int], ...]:
 
 
 class Programs(parts.Cache):
-    """The programs of a layer by kind of call, and the kind of the last one."""
+    """The programs of a layer by kind of call, the kind of the last one, and what they share."""
 
     last: Any = None
+    shared: Shared | None = None
 
 
 class Conv(NotScriptable, nn.Module):
@@ -214,7 +219,10 @@ class Conv(NotScriptable, nn.Module):
         key = (tuple(arguments.items()), tuple(given))
         found = self._layers.get(key)
         if found is None:
-            found = Layer.over(self, program_of(self.program), arguments, given, self.backend)
+            shared = self._layers.shared = self._layers.shared or Shared()
+            found = Layer.over(self, program_of(self.program), arguments, given, self.backend, shared)
+            if len(self._layers) >= MOST_PROGRAMS:
+                self._layers.clear()
             self._layers[key] = found
         self._layers.last = key
         return found

@@ -1,0 +1,80 @@
+"""What programs share that differ in numbers alone: a setting that changes from call to call is compiled once.
+
+The numbers that a program came with first are constants of its kernels. Those that have changed since are inputs of the
+kernels, of no dims: one program then serves all their values.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from gdsl.codegen.reference import Frame
+from gdsl.ir.program import Program
+from gdsl.parts import Anew
+from gdsl.passes import numbers
+
+# Programs, and kinds of programs, that are remembered: a stream of all kinds must not fill the memory.
+MOST = 256
+
+# The numbers of a program that are inputs, by the names of these.
+Numbers = Mapping[str, float]
+
+Made = TypeVar("Made")
+
+
+class Shared(Anew):
+    """What was compiled, by what it computes: expressions are hash-consed, so that an equal one is the same."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # By what programs are without their numbers: the first ones, and which have changed since.
+        self._numbers: dict[Any, tuple[tuple[float, ...], frozenset[int]]] = {}
+        self._made: dict[Any, Any] = {}
+
+    def with_inputs(self, kind: Any, program: Program) -> tuple[Program, Numbers]:
+        """The program with those of its numbers as inputs that have changed since one of its kind came, and these."""
+        new, found = numbers.skeleton(program.nodes)
+        bones = tuple(new[n] for n in program.nodes)
+        with self._lock:
+            first, changed = self._numbers.get((kind, bones)) or (found, frozenset[int]())
+            now = changed | {k for k, (a, b) in enumerate(zip(first, found, strict=True)) if a.hex() != b.hex()}
+            _remember(self._numbers, (kind, bones), (first, now))
+        inputs = {k for k in now if numbers.can_be_input(found[k])}
+        if not inputs:
+            return program, {}
+        values = [found[k] if k in now else first[k] for k in range(len(found))]
+        back = numbers.filled(bones, values, inputs)
+        mapping = {old: back[bone] for old, bone in new.items() if bone in back}
+        given = {numbers.load(k).attr("name"): found[k] for k in sorted(inputs)}
+        return program.with_outputs([back[n] for n in bones], mapping), given
+
+    def get(self, key: Any) -> Any:
+        """What was made for a key, if it is still remembered."""
+        return self._made.get(key)
+
+    def once(self, key: Any, make: Callable[[], Made]) -> Made:
+        """What was made for a key; it is made now if nothing is remembered."""
+        found: Made | None = self._made.get(key)
+        if found is not None:
+            return found
+        made = make()
+        with self._lock:
+            found = self._made.get(key)
+            return _remember(self._made, key, made) if found is None else found
+
+
+def tensors_of(given: Numbers, frame: Frame) -> dict[str, Tensor]:
+    """The numbers that a program takes as inputs."""
+    return {name: torch.full((), value, dtype=frame.dtype, device=frame.device) for name, value in given.items()}
+
+
+def _remember(known: dict[Any, Made], key: Any, value: Made) -> Made:
+    if len(known) >= MOST and key not in known:
+        del known[next(iter(known))]
+    known[key] = value
+    return value
