@@ -67,6 +67,31 @@ class TracedGraph:
     def num_edges(self) -> Any:
         return self.edges.shape[1]
 
+    @property
+    def is_bipartite(self) -> Any:
+        return self.num_sources != self.num_targets
+
+    @property
+    def num_nodes(self) -> Any:
+        """Of a graph that is not bipartite, which is for the layer to see to."""
+        return self.num_targets
+
+    @property
+    def device(self) -> torch.device:
+        return self.edges.device
+
+    def with_edges(self, edge_index: Tensor) -> TracedGraph:
+        """Other edges between the same nodes."""
+        return TracedGraph(edge_index, self.num_sources, self.num_targets)
+
+    def add_self_loops(self) -> TracedRewired:
+        """As :meth:`gdsl.Graph.add_self_loops`, in the same order."""
+        edges = self.edge_index
+        kept, target, _ = torch.ops.gdsl.rewired("add_self_loops", self.edges, self.num_sources, self.num_targets)
+        added = torch.arange(min(self.num_sources, self.num_targets), device=edges.device)
+        made = self.with_edges(torch.cat([edges.index_select(1, kept), torch.stack([added, added])], dim=1))
+        return TracedRewired(made, kept, added, None, target)
+
     def reverse(self) -> TracedGraph:
         """The graph with every edge turned round. Its edges are new, and sorted anew, in each call."""
         return TracedGraph(self.edges.flip(0), self.num_targets, self.num_sources)

@@ -273,6 +273,10 @@ class Graph(_Parts):
         """Without the edges j -> j."""
         return self._make("_removed", self._rewire, False)
 
+    def with_edges(self, edge_index: Tensor) -> Graph:
+        """Other edges between the same nodes."""
+        return Graph(edge_index, self._sizes if self.is_bipartite else self.num_targets)
+
     def add_self_loops(self) -> Rewired:
         """With exactly one loop at each node: those that exist are removed, and one a node is appended in
         order.

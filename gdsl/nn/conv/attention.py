@@ -23,7 +23,6 @@ from gdsl.nn.conv.base import (
 )
 from gdsl.nn.inits import glorot, kaiming_uniform, normal, ones, uniform, zeros
 from gdsl.nn.linear import Linear
-from gdsl.runtime.graph import Graph
 from gdsl.tracers import check_proxy
 
 
@@ -381,7 +380,7 @@ class SuperGATConv(Conv):
             edges = self.seen_edges(graph, self.add_self_loops)
             there = self.positive_sampling(edges)
             absent = self.negative_sampling(edges, len(x), batch) if neg_edge_index is None else neg_edge_index
-            pairs = Graph(torch.cat([there, absent.to(there.dtype)], dim=1), len(x))
+            pairs = graph.with_edges(torch.cat([there, absent.to(there.dtype)], dim=1))
             self.att_x = self.run(pairs, {"x": x}, **self._arguments(False), logits=True)
             self.att_y = self.att_x.new_zeros(len(self.att_x))
             self.att_y[: there.shape[1]] = 1.0

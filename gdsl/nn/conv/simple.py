@@ -178,7 +178,7 @@ def _with_more_loops(graph: Graph, weight: Tensor | None) -> tuple[Graph, Tensor
     loops = torch.arange(graph.num_nodes, device=graph.device)
     edges = torch.cat([graph.edge_index, torch.stack([loops, loops])], dim=1)
     ones = None if weight is None else torch.cat([weight, weight.new_ones(len(loops))])
-    return Graph(edges, graph.num_nodes), ones
+    return graph.with_edges(edges), ones
 
 
 class GatedGraphConv(Conv):
