@@ -97,7 +97,7 @@ class MessagePassing(Conv):
             found = scatter.aggregate(self.aggr_module, inputs, index, dim_size, self.node_dim)
             if found is not None:
                 return found
-        result: Tensor = self.aggr_module(inputs, index, ptr=ptr, dim_size=dim_size, dim=self.node_dim)
+        result: Tensor = self.aggr_module(inputs, index=index, ptr=ptr, dim_size=dim_size, dim=self.node_dim)
         return result
 
     def update(self, inputs: Tensor) -> Tensor:

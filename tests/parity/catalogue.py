@@ -118,6 +118,13 @@ DIFFERENT = [
         "sums that are truth values again; NotImplementedError",
     ),
     (
+        "writing to the input after the call, as `h += conv(h)` does, in EdgeConv, CGConv, GINConv, GINEConv, GENConv, "
+        "PNAConv, MFConv, FeaStConv, GeneralConv, PointNetConv, SimpleConv with max or min, and others whose gradient "
+        "needs the input: no copy of it on the edges is kept",
+        "torch's RuntimeError in the backward pass: write `h = h + conv(h)`",
+        "trains on the copies; the same error where a linear map or weights of edges read the input itself",
+    ),
+    (
         "radius, radius_graph",
         "points nearer than r, as in torch_cluster (at r they are left out), the first `max_num_neighbors` by index",
         "another package; of more than `max_num_neighbors` some quadrants' first, as its page says",

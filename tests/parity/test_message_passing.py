@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 import random
+import sys
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -356,3 +358,85 @@ def test_a_bug_of_the_compiler_is_told_and_the_layer_runs(
         found = layer.propagate(edges, x=x)
     assert torch.allclose(found, twin.propagate(edges, x=x))
     assert error.__name__ in layer.how
+
+
+class Drawn:
+    """A layer on either base class, with an aggregation of a name."""
+
+    def __init__(self, aggr: Any):
+        self.aggr = aggr
+
+    def __call__(self, base: Any) -> nn.Module:
+        aggr = self.aggr
+
+        class Turned(base):
+            def __init__(self) -> None:
+                super().__init__(aggr=aggr)
+                self.lin = nn.Linear(5, 3)
+
+            def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+                return self.propagate(edge_index, x=self.lin(x))
+
+            def message(self, x_i: Tensor, x_j: Tensor) -> Tensor:
+                return torch.tanh(x_j - x_i)
+
+        return Turned()
+
+
+AGGREGATIONS = ["sum", "mean", "max", "std", "median", "softmax", ["sum", "max"]]
+
+
+@pytest.mark.parametrize("aggr", AGGREGATIONS, ids=str)
+def test_hooks_on_the_aggregation(aggr: Any) -> None:
+    """They are called once a call, see what torch_geometric's see, and may change it; without them the layer fuses."""
+    found = []
+    x, edges = torch.randn(NODES, 5, dtype=torch.float64), torch.randint(NODES, (2, 30))
+    layer, twin = (Drawn(aggr)(base).double() for base in (MessagePassing, pyg.MessagePassing))
+    twin.load_state_dict(layer.state_dict())
+    layer(x, edges)
+    assert layer.how == "fused"
+    for made in (layer, twin):
+        seen: list[Any] = []
+        hooks = [
+            made.aggr_module.register_forward_pre_hook(lambda m, given, seen=seen: seen.append(given[0].detach())),
+            made.aggr_module.register_forward_hook(lambda m, given, y, seen=seen: (seen.append(y.detach()), 2 * y)[1]),
+            made.aggr_module.register_full_backward_hook(lambda m, dx, dy, seen=seen: seen.append(dy[0])),
+        ]
+        y = made(x.clone().requires_grad_(), edges)
+        y.square().sum().backward()
+        found.append([*seen, y.detach(), *(p.grad for p in made.parameters())])
+        for hook in hooks:
+            hook.remove()
+    assert len(found[0]) == len(found[1]) == 6
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+    assert "has hooks" in layer.how
+    layer(x, edges)
+    assert layer.how == "fused"
+
+
+@pytest.mark.parametrize("aggr", ["sum", ["mean", "max"]], ids=str)
+def test_the_summary_of_a_model(aggr: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch_geometric's summary puts hooks on every part, also inside of layers."""
+    rows: list[Any] = []
+
+    def tabulate(table: Any, *given: Any, **options: Any) -> str:
+        rows.append(table)
+        return ""
+
+    monkeypatch.setitem(sys.modules, "tabulate", types.SimpleNamespace(tabulate=tabulate))
+
+    class Net(nn.Module):
+        def __init__(self, base: Any) -> None:
+            super().__init__()
+            self.conv, self.act = Drawn(aggr)(base), nn.ReLU()
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            return self.act(self.conv(x, edge_index))
+
+    x, edges = torch.randn(NODES, 5), torch.randint(NODES, (2, 30))
+    for base in (MessagePassing, pyg.MessagePassing):
+        pyg.summary(Net(base), x, edges, max_depth=5, leaf_module=None)
+    # Inside of several aggregations torch_geometric computes some together.
+    mine, theirs = ([row for row in found if not row[0].startswith("│    │")] for found in rows)
+    assert mine == theirs and any("aggr_module" in row[0] for row in mine)

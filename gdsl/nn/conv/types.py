@@ -642,7 +642,8 @@ class HANConv(Conv):
         if not nodes:
             return parts[0], None
         edges = torch.zeros(2, 0, dtype=torch.long, device=parts[0].device)
-        y, weights = self.run(Graph(edges, nodes), {"found": torch.stack(parts, dim=1)}, **sizes, stage="types")
+        graph, _ = self.graph(edges, nodes, nodes)  # also while torch.compile traces
+        y, weights = self.run(graph, {"found": torch.stack(parts, dim=1)}, **sizes, stage="types")
         return y, weights[0]
 
     def __repr__(self) -> str:

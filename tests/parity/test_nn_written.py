@@ -1,0 +1,65 @@
+"""Writing to the input of a layer before its backward pass: right, or torch's error, never another number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gdsl.nn as ours
+
+theirs = pytest.importorskip("torch_geometric.nn")
+
+EDGES = torch.tensor([[0, 1, 2, 3, 3, 4, 5, 1, 0], [1, 1, 0, 4, 3, 2, 0, 5, 5]])
+
+# Their gradients need the input, and torch_geometric has a copy of it on the edges.
+READING: dict[str, Callable[[Any], nn.Module]] = {
+    "EdgeConv": lambda n: n.EdgeConv(nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 4))),
+    "CGConv": lambda n: n.CGConv(4),
+    "GINConv": lambda n: n.GINConv(nn.Linear(4, 4)),
+    "GENConv": lambda n: n.GENConv(4, 4),
+    "PNAConv": lambda n: n.PNAConv(4, 4, ["mean", "max"], ["identity"], torch.tensor([1, 2, 3])),
+    "MFConv": lambda n: n.MFConv(4, 4),
+    "FeaStConv": lambda n: n.FeaStConv(4, 4),
+    "GeneralConv": lambda n: n.GeneralConv(4, 4),
+    "SimpleConv max": lambda n: n.SimpleConv("max"),
+    "SimpleConv min": lambda n: n.SimpleConv("min"),
+}
+# And those whose gradients do not.
+FREE: dict[str, Callable[[Any], nn.Module]] = {
+    "SimpleConv": lambda n: n.SimpleConv(),
+    "SimpleConv mean": lambda n: n.SimpleConv("mean"),
+    "LGConv": lambda n: n.LGConv(),
+    "APPNP": lambda n: n.APPNP(2, 0.1),
+}
+
+
+def _gradient(layer: nn.Module, write: bool) -> Tensor:
+    x = torch.linspace(-1, 1, 24, dtype=torch.float64).view(6, 4).requires_grad_()
+    h = x * 1
+    y = layer(h, EDGES)
+    if write:
+        h += y
+    else:
+        h = h + y
+    h.square().sum().backward()
+    assert x.grad is not None
+    return x.grad
+
+
+@pytest.mark.parametrize("name", READING)
+def test_an_input_that_the_backward_reads(name: str) -> None:
+    layer, twin = READING[name](ours).double(), READING[name](theirs).double()
+    twin.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(_gradient(layer, False), _gradient(twin, True), rtol=1e-9, atol=1e-9)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        _gradient(layer, True)
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_an_input_that_the_backward_does_not_read(name: str) -> None:
+    layer, twin = FREE[name](ours).double(), FREE[name](theirs).double()
+    torch.testing.assert_close(_gradient(layer, True), _gradient(twin, True), rtol=1e-9, atol=1e-9)
