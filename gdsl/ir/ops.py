@@ -191,7 +191,7 @@ _TABLE = [
     ElementwiseOp("to_float", 1, "gdsl_float({0})", "gdsl_float({0})", "{0}.to(gdsl_float)", "{0}", _NONE),
     # An integer below the node's bound; the cast clamps, so that an index made from it is always in range.
     ElementwiseOp("to_int", 1, "torch.nan_to_num({0}).clamp(0, {bound} - 1).long()", "gdsl::to_int({0}, {bound:d})",
-                  "tl.minimum(tl.maximum({0}, 0), {bound:d} - 1).to(tl.int32)", "floor({0})", _NONE, kind="int",
+                  "tl.where({0} > 0, tl.minimum({0}, {bound:d} - 1), 0).to(tl.int32)", "floor({0})", _NONE, kind="int",
                   sample=(0.0, 2.0)),
 ]  # fmt: skip
 
