@@ -59,6 +59,9 @@ def train_apart(rank: int, world: int, folder: str) -> None:
     (sum(loss(net, k) for k in share) / len(share)).backward()  # type: ignore[union-attr]
     if rank == 0:
         torch.save([p.grad for p in net.parameters()], Path(folder) / "grads.pt")
+    # Nobody takes gloo's threads down while another process still talks to them, or while what uses them is alive.
+    dist.barrier()
+    del net
     dist.destroy_process_group()
 
 
