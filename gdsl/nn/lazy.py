@@ -16,7 +16,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ from gdsl.ir.types import Domain, Kind
 from gdsl.nn.symbolic import Names, Untraceable, Value, loaded, segment_softmax
 from gdsl.nn.torch_rules import RULES, Rule
 from gdsl.runtime.graph import Graph
+
+T = TypeVar("T")
 
 # Tensors of a layer that are copied when read, so that the layer may write to them afterwards: up to so many numbers.
 MOST_COPIED = 1 << 16
@@ -95,18 +97,19 @@ class Symbol(Tensor):
         raise _trace_of(args, kwargs or {}).restart(f"`{function}` outside of Python's sight")
 
 
-def _symbols(values: Any) -> Iterator[Symbol]:
+def _within(kind: type[T], values: Any) -> Iterator[T]:
+    """Those of a kind among values, and in lists, tuples and dicts among them."""
     for value in values:
-        if isinstance(value, Symbol):
+        if isinstance(value, kind):
             yield value
         elif isinstance(value, list | tuple):
-            yield from _symbols(value)
+            yield from _within(kind, value)
         elif isinstance(value, dict):
-            yield from _symbols(value.values())
+            yield from _within(kind, value.values())
 
 
 def _trace_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Trace:
-    return next(_symbols((*args, *kwargs.values()))).tracing
+    return next(_within(Symbol, (*args, *kwargs.values()))).tracing
 
 
 class Trace:
@@ -382,7 +385,7 @@ class Trace:
         stack = [wanted]
         while stack:
             cell = stack[-1]
-            below = [c for c in _cells((*cell.args, *cell.kwargs.values())) if c.real is None]
+            below = [c for c in _within(Cell, (*cell.args, *cell.kwargs.values())) if c.real is None]
             if cell.real is None and below:
                 stack += below
                 continue
@@ -435,7 +438,7 @@ class _Arguments:
             whole = list if kind is list else tuple
             return whole(p[0] for p in parts), whole(p[1] for p in parts), (kind, *[p[2] for p in parts])
         if isinstance(given, Tensor):
-            rank = max(len(s.cell.value.axes) + 1 for s in _symbols(self.given)) if self.beside else 0
+            rank = max(len(s.cell.value.axes) + 1 for s in _within(Symbol, self.given)) if self.beside else 0
             value, now = self.trace._operand(given, rank, self.beside, self.grad)
             self.requires_grad |= given.requires_grad
             return value, now, value
@@ -484,14 +487,6 @@ def _alias(tensor: Tensor) -> Tensor:
     """The same memory and the same gradient in a tensor of its own."""
     with torch.enable_grad():
         return tensor.view_as(tensor)
-
-
-def _cells(values: Any) -> Iterator[Cell]:
-    for value in values:
-        if isinstance(value, Cell):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _cells(value)
 
 
 def _computed(value: Any) -> Any:
