@@ -78,6 +78,13 @@ class Itself(nn.Module):
 # ------------------------------------------------------------------------------------ what is read
 
 
+def read_as(module: nn.Module) -> type:
+    """The class that says how a module is read: its own, unless that one says that it computes as another does."""
+    kind = type(module)
+    found: type = kind.__dict__.get("reads_as", kind)
+    return found
+
+
 def global_hooks() -> bool:
     """Whether there are hooks on every module of the process."""
     return bool(
@@ -116,7 +123,7 @@ def _state(module: nn.Module) -> tuple[Any, ...]:
     from running them. A replica of theirs is taken to give what the other one gives.
     """
     kind = type(module)
-    options = OPTIONS.get(kind.__dict__.get("reads_as", kind))
+    options = OPTIONS.get(read_as(module))
     if options is not None:
         facts = (kind, changed(module), options(module), *_absent(module))
     elif hasattr(kind, "read_aggregation") or kind.__module__.startswith("torch.nn.modules."):
@@ -130,13 +137,12 @@ def _state(module: nn.Module) -> tuple[Any, ...]:
 
 def can_be_read(part: nn.Module) -> bool:
     """Whether a part is of a class that a program may read."""
-    kind = type(part)
-    return kind.__dict__.get("reads_as", kind) in OPTIONS or hasattr(kind, "read_aggregation")
+    return read_as(part) in OPTIONS or hasattr(type(part), "read_aggregation")
 
 
 def has_plain_options(module: nn.Module) -> bool:
     """Whether the options of a module whose class can be read are numbers and names: a tensor may change in place."""
-    values = OPTIONS[type(module).__dict__.get("reads_as", type(module))](module)
+    values = OPTIONS[read_as(module)](module)
     return all(type(value) in _PLAIN or type(value) is tuple for value in values)
 
 

@@ -138,25 +138,18 @@ def read(reader: Reader, module: Any, x: Node) -> Node:
     """``module(x)`` in the IR. Raises :class:`Unreadable` for a module with a part that has no form in it."""
     from torch import nn
 
-    from gdsl.parts import has_plain_options
+    from gdsl.parts import has_plain_options, read_as
 
     leaves = list(_leaves(reader.name, module))
     table = _table()
-    if not all(_kind(leaf) in table and has_plain_options(leaf) for _, leaf in leaves):
+    if not all(read_as(leaf) in table and has_plain_options(leaf) for _, leaf in leaves):
         raise Unreadable
 
-    linear = [k for k, (_, leaf) in enumerate(leaves) if _kind(leaf) is nn.Linear]
+    linear = [k for k, (_, leaf) in enumerate(leaves) if read_as(leaf) is nn.Linear]
     for k, (path, leaf) in enumerate(leaves):
         out = f"{reader.name}.out" if linear and k == linear[-1] else f"{path}.out"
-        x = table[_kind(leaf)](reader, path, leaf, x, out)
+        x = table[read_as(leaf)](reader, path, leaf, x, out)
     return x
-
-
-def _kind(module: Any) -> type:
-    """The class that says how a module is read: its own, unless that one says that it computes as another does."""
-    kind = type(module)
-    reads_as: type = kind.__dict__.get("reads_as", kind)
-    return reads_as
 
 
 def _linear(reader: Reader, path: str, m: Any, x: Node, out: str) -> Node:
@@ -233,7 +226,7 @@ def _simple(function: Callable[[Node], Node]) -> Callable[..., Node]:
 
 
 def _table() -> dict[type, Callable[..., Node]]:
-    """The layers that can be read, by their exact class, since a subclass may do anything: see :func:`_kind`."""
+    """The layers that can be read, by their exact class (``parts.read_as``), since a subclass may do anything."""
     from torch import nn
 
     return {
@@ -298,5 +291,7 @@ def _keeps_features(module: Any) -> bool:
     """Whether nothing but elementwise layers and norms is inside: then a dim keeps its name, as when read."""
     from torch import nn
 
+    from gdsl.parts import read_as
+
     known = {*_table(), nn.Sequential} - {nn.Linear}
-    return all(_kind(m) in known for m in module.modules())
+    return all(read_as(m) in known for m in module.modules())

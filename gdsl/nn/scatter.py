@@ -1,4 +1,4 @@
-"""Aggregations without parameters by torch's own functions: for numbers that no kernel has, and for torch's tracers."""
+"""Aggregations without parameters by torch's own functions: for what torch traces and transforms."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.nn.aggr.basic import MaxAggregation, MeanAggregation, MinAggregation, MulAggregation, SumAggregation
+from gdsl.parts import must_run
 
 
 def aggregate(module: nn.Module, x: Tensor, index: Tensor, size: int, dim: int) -> Tensor | None:
@@ -18,7 +19,7 @@ def aggregate(module: nn.Module, x: Tensor, index: Tensor, size: int, dim: int) 
     size:  how many groups there are
     """
     function = _TABLE.get(type(module))
-    if function is None or module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
+    if function is None or must_run(module):
         return None
     dim = dim + x.dim() if dim < 0 else dim
     shape = [*x.shape]
