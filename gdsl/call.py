@@ -47,12 +47,14 @@ class Stage:
     program: its outputs are the operands of the module, or, in the last stage, the results of the layer
     module:  the module's name; None in the last stage
     result:  the name under which later stages load what the module gives
+    kind:    how the module runs, and at which end: see :class:`gdsl.ir.ops.libraries.Call`
     """
 
     program: Program
     module: str | None = None
     result: str = ""
-    attrs: tuple[tuple[str, Any], ...] = ()
+    kind: str = ""
+    end: str = ""
     type: Type | None = None
 
 
@@ -339,7 +341,7 @@ def nearest(
     count = sizes[1] or 0
     empty = Graph(torch.zeros(2, 0, dtype=torch.long, device=device), count)
     with torch.no_grad():
-        values = {n: tensors[n.attr("name")] for n in walk([where]) if n.op == "load"}
+        values = {n: tensors[n.attrs.name] for n in walk([where]) if n.op == "load"}
         (points,) = reference.run([where], values, Frame(empty, dtype, device))
     return Graph(knn_graph(points, k, batch, loop=bool(dict(knn.keywords).get("loop", False))), count)
 
@@ -352,11 +354,11 @@ def cut(program: Program) -> tuple[Stage, ...]:
     stages: list[Stage] = []
     mapping: dict[Node, Node] = {}
     for call in [n for n in walk(program.nodes) if n.op == "call"]:
-        result = f"{call.attr('module')}.{len(stages)}"
+        result = f"{call.attrs.module}.{len(stages)}"
         operands = substitute(call.inputs, mapping)
         outputs = tuple((f"{result}.{k}", operands[i]) for k, i in enumerate(call.inputs))
         stage = Program(f"{program.name}_{len(stages)}", outputs, _renamed(program, operands))
-        stages.append(Stage(stage, call.attr("module"), result, call.attrs, call.type))
+        stages.append(Stage(stage, call.attrs.module, result, call.attrs.kind, call.attrs.end, call.type))
         mapping[call] = build.load(result, call.type, "input")
     last = substitute(program.nodes, mapping)
     final = program.with_outputs([last[n] for n in program.nodes], last) if stages else program
@@ -370,7 +372,7 @@ def _renamed(program: Program, mapping: Mapping[Node, Node]) -> dict[Node, str]:
 def describe_modules(names: Sequence[str], stages: Sequence[Stage]) -> str:
     """A line for each module: whether it is part of the program or runs as it is."""
     # Of a list of modules some may run: "lins.0".
-    called = {s.module.split(".")[0]: dict(s.attrs).get("kind") for s in stages if s.module is not None}
+    called = {s.module.split(".")[0]: s.kind for s in stages if s.module is not None}
     how = {
         None: "read into the program",
         "map": "runs as it is, between kernels, on whole tensors",
@@ -382,14 +384,12 @@ def describe_modules(names: Sequence[str], stages: Sequence[Stage]) -> str:
 def apply_module(module: nn.Module, stage: Stage, inputs: Sequence[Tensor], frame: Frame) -> Tensor:
     """Run a module on whole tensors. An aggregating one gets the edges sorted by node, as PyG's aggregations do."""
     assert stage.type is not None
-    attrs = dict(stage.attrs)
     inputs = [v if v.is_floating_point() else v.long() for v in inputs]
-    if attrs.get("kind") == "aggregate":
-        end = attrs.get("end", "i")
-        order = frame.graph.in_edges if end == "i" else frame.graph.out_edges
+    if stage.kind == "aggregate":
+        order = frame.graph.in_edges if stage.end == "i" else frame.graph.out_edges
         rows = frame.rows(stage.type.domain)
         sorted_values = [v.index_select(0, order.edge.long()) for v in inputs]
-        index = frame.ends(end).index_select(0, order.edge.long())
+        index = frame.ends(stage.end).index_select(0, order.edge.long())
         result = parts.aggregate(module, sorted_values, index, rows)
     else:
         # The values of a program are no variables: an input, or what later rules read, is not written to.

@@ -115,7 +115,7 @@ class Inspection:
         """One a stage, for the gradients of all its outputs by all its inputs."""
         found = []
         for program in self.programs:
-            wrt = [n for n in program.inputs if n.kind is Kind.FLOAT and n.attr("role") != "seed"]
+            wrt = [n for n in program.inputs if n.kind is Kind.FLOAT and n.attrs.role != "seed"]
             real = [k for k, n in enumerate(program.nodes) if n.kind is Kind.FLOAT]
             found.append(differentiate(program, wrt, real, None, self.options, self.backward_log))
         return found
@@ -125,7 +125,7 @@ class Inspection:
         """Forward plans, with what the backward keeps among their outputs, and backward plans."""
         forward, backward = [], []
         for program, adjoint in zip(self.programs, self.adjoints, strict=True):
-            extra = tuple((load.attr("name"), node) for node, load in adjoint.saved)
+            extra = tuple((load.attrs.name, node) for node, load in adjoint.saved)
             kept = Program(program.name, program.outputs + extra, program.names)
             forward.append(("forward", lower(kept, self.options, self.last_log)))
             if adjoint.program.outputs:
@@ -177,7 +177,7 @@ class Inspection:
             names = name_nodes(program)
             for node, load in adjoint.saved:
                 text = expression(node, names)
-                lines.append(f"    {load.attr('name')} = {text}   # {node.type}, {4 * node.type.numel} bytes a row")
+                lines.append(f"    {load.attrs.name} = {text}   # {node.type}, {4 * node.type.numel} bytes a row")
         return lines or ["    nothing"]
 
 

@@ -276,7 +276,7 @@ class Layer(NotScriptable, nn.Module):
     def _draw_parameters(self) -> None:
         every = frozenset(i.name for i in self.signature.inputs if i.optional)
         read_by = users(node for _, node in self._outline(every).outputs)
-        loads = {n.attr("name"): n for n in read_by if n.op == "load"}
+        loads = {n.attrs.name: n for n in read_by if n.op == "load"}
         for d in self._own_state():
             if d.init is not None:
                 tensor = self._parameters.get(d.name, self._buffers.get(d.name))

@@ -208,7 +208,7 @@ def _is_sparse_product(kernel: Kernel) -> bool:
 
 def _constants(f: Fired) -> dict[Node, str]:
     """Loads have their own names whatever the user called them."""
-    return {n: n.attr("name") for n in walk([f.before, f.after]) if n.op == "load"}
+    return {n: n.attrs.name for n in walk([f.before, f.after]) if n.op == "load"}
 
 
 def _histogram(order: Order) -> str:

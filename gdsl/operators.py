@@ -25,11 +25,12 @@ from torch import Tensor
 from gdsl.call import check_bound, check_degrees
 from gdsl.codegen.reference import Frame
 from gdsl.errors import GraphError, InputError, ProgramError
+from gdsl.ir.attributes import BOOL, MOST, Value, number, one_of, shown
 from gdsl.ir.node import Node, walk
+from gdsl.ir.ops.edges import EDGE_END
 from gdsl.ir.program import Program
 from gdsl.ir.serialise import fields, from_data, items, to_data
 from gdsl.ir.types import Domain, Kind, Type
-from gdsl.ir.verify import BOOL, EDGE_END, MOST, Value, number, one_of, shown
 from gdsl.passes.options import CHOICES, Options
 from gdsl.passes.pipeline import Adjoint, lower
 from gdsl.runtime.autograd import Differentiable, Mask, Runner
@@ -211,8 +212,8 @@ def _check(op: _Operator, tensors: Sequence[Tensor], sources: Any, targets: Any,
     if len(tensors) != len(loads):
         raise InputError(f"{op.call.program.name} has {len(loads)} inputs, and {len(tensors)} tensors were given")
     for load, value in zip(loads, tensors, strict=True):
-        name = load.attr("name")
-        wide = load.attr("role") in ("saved", "product", "grad")
+        name = load.attrs.name
+        wide = load.attrs.role in ("saved", "product", "grad")
         if load.kind is Kind.FLOAT and value.dtype != op.dtype and not (wide and value.is_floating_point()):
             raise InputError(f"`{name}` is {value.dtype}, and this call was compiled for {op.dtype}")
         if load.kind is not Kind.FLOAT and value.dtype not in _DTYPES_OF[load.kind]:
@@ -241,9 +242,9 @@ def _check_run(op: _Operator, tensors: Sequence[Tensor], graph: Graph, batch: Te
         check_bound("batch", Type(Domain.NODE, (), Kind.INT, graphs), batch)
     for load, value in zip(op.call.program.inputs, tensors, strict=True):
         if value.device != device:
-            raise InputError(f"`{load.attr('name')}` is on {value.device}, and the graph is on {device}")
+            raise InputError(f"`{load.attrs.name}` is on {value.device}, and the graph is on {device}")
         if load.type.bound is not None:
-            check_bound(load.attr("name"), load.type, value)
+            check_bound(load.attrs.name, load.type, value)
 
 
 def _run(

@@ -93,10 +93,10 @@ def _values(
     given = dict(zip((d.name for d in declared), inputs or (), strict=False))
     found: dict[Node, Tensor] = {}
     for node in program.inputs:
-        name = node.attr("name")
-        if node.attr("role") == "seed":
+        name = node.attrs.name
+        if node.attrs.role == "seed":
             found[node] = torch.tensor(0)
-        elif node.attr("role") in ("param", "buffer"):
+        elif node.attrs.role in ("param", "buffer"):
             found[node] = layer._state(name).detach().float()
         elif name in given:
             value = given[name].detach()

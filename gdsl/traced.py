@@ -193,19 +193,14 @@ def plan_of(typed: TypedProgram, stages: tuple[calls.Stage, ...]) -> Plan:
     """What a traced call must know: transforms, nearest neighbours, edge inputs, and each stage's loads and module."""
     methods = tuple((t.name, tuple(t.keywords)) for t in typed.transforms if t.name != "knn")
     edge = tuple((d.name, d.default) for d in typed.of_role("input") if d.type and d.type.domain is Domain.EDGE)
-    parts = tuple((_loads(s.program), len(s.program.outputs), s.module, s.result, _how(s)) for s in stages)
+    parts = tuple((_loads(s.program), len(s.program.outputs), s.module, s.result, (s.kind, s.end)) for s in stages)
     knn = next((t for t in typed.transforms if t.name == "knn"), None)
     nearest = None if knn is None else (_loads(_points(typed)), knn.arguments[1], bool(dict(knn.keywords).get("loop")))
     return methods, nearest, edge, typed.uses_seed, parts
 
 
 def _loads(program: Program) -> tuple[str, ...]:
-    return tuple(n.attr("name") for n in program.inputs)
-
-
-def _how(stage: calls.Stage) -> tuple[str, str]:
-    attrs = dict(stage.attrs)
-    return attrs.get("kind", ""), attrs.get("end", "i")
+    return tuple(n.attrs.name for n in program.inputs)
 
 
 def _points(typed: TypedProgram) -> Program:

@@ -410,7 +410,7 @@ class Blocks(Names):
         for below in self.chain(node, index, where, frame):
             self.value(below, index, where, frame)
         parts = [self.value(i, index, where, frame) for i in node.inputs]
-        form = ELEMENTWISE[node.op].triton.format(*(atom(p.text) for p in parts), bound=node.attr("bound"))
+        form = ELEMENTWISE[node.op].triton.format(*(atom(p.text) for p in parts), bound=node.attrs.bound)
         form = form.replace("gdsl_float", self.number)
         self.exact = self.exact or subtracts_products(node)
         return self.joined(form, parts)
@@ -434,7 +434,7 @@ class Blocks(Names):
         return Value(lifted(self.row(where), len(frame)), self.level(where))
 
     def compute_gather(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
-        at = ROW if node.attr("end") == self.kernel.end else COLUMN
+        at = ROW if node.attrs.end == self.kernel.end else COLUMN
         return self.value(node.inputs[0], index, at, frame)
 
     def compute_spread(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
@@ -446,7 +446,7 @@ class Blocks(Names):
     compute_transpose = compute_stop_gradient
 
     def compute_slice(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
-        operand, dim, start = node.inputs[0], node.attr("dim"), node.attr("start")
+        operand, dim, start = node.inputs[0], node.attrs.dim, node.attrs.start
         place = index[node.dims[operand.type.names.index(dim)].name]
         inner = {n: index[n] for n in operand.type.names if n != dim}
         inner[dim] = shifted(place, start)
@@ -483,8 +483,8 @@ class Blocks(Names):
 
     def compute_cat(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
         """The part is chosen by place; every part is read at a place that exists."""
-        place, start, parts = index[node.attr("new")], 0, []
-        for operand, name in zip(node.inputs, node.attr("dims"), strict=True):
+        place, start, parts = index[node.attrs.new], 0, []
+        for operand, name in zip(node.inputs, node.attrs.dims, strict=True):
             size = operand.type.dim(name).size
             inner = {n: index[n] for n in operand.type.names if n != name}
             inner[name] = bounded(place, start, size)
@@ -500,8 +500,8 @@ class Blocks(Names):
         table, idx = node.inputs
         at = self.value(idx, {n: index[n] for n in idx.type.names}, where, frame)
         axes = frozenset(a for n in idx.type.names for a in index[n].axes)
-        inner = {n: index[n] for n in table.type.names if n != node.attr("dim")}
-        inner[node.attr("dim")] = place_of(at, len(frame), axes)
+        inner = {n: index[n] for n in table.type.names if n != node.attrs.dim}
+        inner[node.attrs.dim] = place_of(at, len(frame), axes)
         return self.value(table, inner, where, frame)
 
     def compute_random(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
@@ -510,7 +510,7 @@ class Blocks(Names):
         row = lifted(self.row(where), rank)
         count = f"{row}.to(tl.int64) * {numel} + {self.linear(node.dims, index, rank)}"
         level = self.level(where)
-        text = f"gdsl_uniform({seed.text}, {node.attr('salt'):d}, {count})"
+        text = f"gdsl_uniform({seed.text}, {node.attrs.salt:d}, {count})"
         return Value(text if self.number == "tl.float32" else f"{text}.to({self.number})", level)
 
     def compute_contract(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
@@ -595,7 +595,7 @@ class Blocks(Names):
         return self.once(("rows", text), "matrix", Value(text, EDGES)).text
 
     def compute_reduce(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
-        reducer, (dim,) = node.attr("reducer"), self.reduced_dims(node)
+        reducer, (dim,) = node.attrs.reducer, self.reduced_dims(node)
         wide = (*frame, dim)
         value = self.value(node.inputs[0], {**index, **self.axes([dim], len(frame))}, where, wide)
         sign = "max" if reducer.endswith("max") else "min"
@@ -611,7 +611,7 @@ class Blocks(Names):
         return replace(named, text=f"tl.min(tl.where({hits}, {number}, {dim.size - 1}), axis={axis})")
 
     def reduced_dims(self, node: Node) -> tuple[Dim, ...]:
-        names = node.attr("reduce") if node.op == "contract" else (node.attr("dim"),)
+        names = node.attrs.reduce if node.op == "contract" else (node.attrs.dim,)
         found: dict[str, Dim] = {}
         for operand in node.inputs:
             for d in operand.dims:
@@ -673,7 +673,7 @@ def place_of(value: Value, rank: int, axes: frozenset[int]) -> Place:
 
 
 def literal(node: Node, number: str) -> str:
-    value = node.attr("value")
+    value = node.attrs.value
     if node.kind is not Kind.FLOAT:
         return str(bool(value)) if node.kind is Kind.BOOL else f"{value:d}"
     # A literal is rounded to float32, unless it is given a type.

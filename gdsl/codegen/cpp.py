@@ -20,11 +20,11 @@ from gdsl.codegen.products import FUNCTIONS, Product, block_edges, product_of
 from gdsl.codegen.storage import packed_buffers
 from gdsl.codegen.values import COLUMN, EDGE, GLOBAL, ROW, local_type
 from gdsl.ir.node import Node, walk_below
-from gdsl.ir.ops import ELEMENTWISE, is_heavy
+from gdsl.ir.ops import ELEMENTWISE, of
+from gdsl.ir.philox import CPP_SOURCE as PHILOX
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
-from gdsl.passes.plan import LEAVES, Kernel, Phase, Plan
-from gdsl.runtime.philox import CPP_SOURCE as PHILOX
+from gdsl.passes.plan import Kernel, Phase, Plan
 from gdsl.runtime.schedule import HUB_EDGES
 
 
@@ -126,7 +126,7 @@ class KernelWriter(Nests):
         found: set[Node] = set()
         for node in walk_below(self.roots(), lambda n: () if n in self.buffers else n.inputs):
             reads_one = node.op in ELEMENTWISE and not found.isdisjoint(node.inputs)
-            if node not in self.buffers and (is_heavy(node.op) or reads_one):
+            if node not in self.buffers and (of(node).heavy or reads_one):
                 found.add(node)
         return found
 
@@ -165,7 +165,7 @@ class KernelWriter(Nests):
             return True
         readers = self.readers(node)
         wider = any(set(self.space(u)) > set(as_read.type.names) for as_read, u in readers)
-        if is_heavy(node.op):
+        if of(node).heavy:
             return wider or len(self.users.get(node, ())) > 1
         if node.op not in ELEMENTWISE:
             return False
@@ -418,7 +418,7 @@ class KernelWriter(Nests):
         starts = [n for r in roots for n in (r.inputs if r.op in ("segment", "scan", "contract", "scatter") else [r])]
         found: dict[Node, None] = {}
         for node in walk_below(starts, read):
-            if node.op == "gather" and node.attr("end") == self.kernel.end:
+            if node.op == "gather" and node.attrs.end == self.kernel.end:
                 inner = node.inputs[0]
                 known = node in self.buffers or node in self.edge_cells or self.at_hand(inner)
                 if not known:
@@ -442,7 +442,7 @@ class KernelWriter(Nests):
                 self.emit_nests([self.cell_nest(below, ROW)])
 
     def at_hand(self, node: Node) -> bool:
-        return node in self.row_cells or node in self.buffers or node.op in LEAVES
+        return node in self.row_cells or node in self.buffers or of(node).leaf
 
     def edge_values(self, roots: Sequence[Node]) -> list[Node]:
         """The values that a walk computes an edge, operands first; the roots only if they are edge values."""

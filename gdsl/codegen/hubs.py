@@ -84,7 +84,7 @@ class _HubWriter(KernelWriter):
         return [g + "," for g in groups[:-1]] + groups[-1:]
 
     def _partial_type(self, node: Node, winner: bool) -> str:
-        return "T" if winner or not finds_winners(node.attr("reducer")) else "idx_t"
+        return "T" if winner or not finds_winners(node.attrs.reducer) else "idx_t"
 
     def _point_at_total(self, node: Node, slot: str) -> None:
         total = self.fresh("total_" + self.name(node))
@@ -135,7 +135,7 @@ class _HubWriter(KernelWriter):
         nest = Nest(node.dims)
         index = self.index(node.dims)
         place = self.place(node, self.row_cells[node], index)
-        value = self._part(node, finds_winners(node.attr("reducer")), index)
+        value = self._part(node, finds_winners(node.attrs.reducer), index)
         number = self._part(node, False, index)
-        nest.before[len(nest.loops)] += self.reduction(node.attr("reducer"), place, value, number)
+        nest.before[len(nest.loops)] += self.reduction(node.attrs.reducer, place, value, number)
         return nest

@@ -101,7 +101,7 @@ class Nests(Values):
     def reduce_body(self, node: Node, where: str, nest: Nest, index: Index, acc: str, depth: int) -> None:
         """Maximum or minimum over a dim, or its first place; NaN wins, as in torch."""
         nest.simd = False
-        reducer, var = node.attr("reducer"), self.loop_var(node.attr("dim"))
+        reducer, var = node.attrs.reducer, self.loop_var(node.attrs.dim)
         sign = ">" if reducer.endswith("max") else "<"
         best = self.fresh("best") if reducer.startswith("arg") else acc
         nest.before[depth].append(f"T {best} = {'-' if sign == '>' else ''}__builtin_inf();")
@@ -143,7 +143,7 @@ class Nests(Values):
 
     def reduced_dims(self, node: Node) -> tuple[Dim, ...]:
         """The dims that are summed, in the order in which the widest operand lies in memory."""
-        names = node.attr("reduce") if node.op == "contract" else (node.attr("dim"),)
+        names = node.attrs.reduce if node.op == "contract" else (node.attrs.dim,)
         found: dict[str, Dim] = {}
         for operand in sorted(node.inputs, key=lambda i: -i.type.numel):
             for d in operand.dims:
@@ -155,7 +155,7 @@ class Nests(Values):
 
     def declare_accumulator(self, node: Node) -> None:
         name = self.fresh("acc_" + describe(node, self.program.names))
-        reducer = node.attr("reducer")
+        reducer = node.attrs.reducer
         start = {"sum": "0", "mul": "1", "max": "-__builtin_inf()", "min": "__builtin_inf()"}
         numel = node.type.numel
         self.row_cells[node] = Cell(name, not node.dims)
@@ -176,7 +176,7 @@ class Nests(Values):
 
     def finish_accumulator(self, node: Node) -> None:
         """An empty segment has maximum and minimum 0."""
-        if node.attr("reducer") in ("max", "min"):
+        if node.attrs.reducer in ("max", "min"):
             self.out.add("if (begin == end) " + self._filler("", node).format(self.row_cells[node].name, "0"))
 
     def accumulate_nest(self, node: Node) -> Nest:
@@ -190,8 +190,8 @@ class Nests(Values):
         cell = self.row_cells[node]
         place = f"{cell.name}[{self.linear(node.dims, index)[0]}]" if node.dims else cell.name
         value = self.atom(e, index, EDGE, nest)
-        number = "id" if node.attr("reducer").startswith("arg") else "1"
-        nest.before[len(nest.loops)] += self.reduction(node.attr("reducer"), place, value, number)
+        number = "id" if node.attrs.reducer.startswith("arg") else "1"
+        nest.before[len(nest.loops)] += self.reduction(node.attrs.reducer, place, value, number)
         return nest
 
     def reduction(self, reducer: str, place: str, value: str, number: str) -> list[str]:
@@ -209,11 +209,11 @@ class Nests(Values):
 
     def declare_fold(self, node: Node) -> None:
         """What a scan has come to at the edge that is being walked."""
-        name = self.fresh(("acc_" if node.attr("last") else "before_") + describe(node, self.program.names))
+        name = self.fresh(("acc_" if node.attrs.last else "before_") + describe(node, self.program.names))
         self.out.add(f"T {name}{f'[{node.type.numel}]' if node.dims else ''};")
-        self.out.add(self._filler(name, node).format(name, number_literal(node.attr("init"))))
+        self.out.add(self._filler(name, node).format(name, number_literal(node.attrs.init)))
         self.folds[node] = Cell(name, not node.dims)
-        if node.attr("last"):
+        if node.attrs.last:
             self.row_cells[node] = self.folds[node]
 
     def fold_nest(self, node: Node) -> Nest:
@@ -225,7 +225,7 @@ class Nests(Values):
         index = self.index(node.dims)
         value = self.atom(step, index, EDGE, nest)
         place = self.place(acc, cell, index)
-        if not node.attr("last"):
+        if not node.attrs.last:
             self.edge_rows.setdefault(node)
             written = f"{self.name(node)}[{self.offset('id', node, index)}]"
             nest.before[len(nest.loops)].append(f"{written} = {place};")
@@ -240,7 +240,7 @@ class Nests(Values):
             nest = Nest(lead, simd=not idx.dims)
             index = dict(self.index(lead))
             text = self.atom(value, index, where, nest)
-            index[node.attr("dim")] = self.value(idx, index, where, nest)
+            index[node.attrs.dim] = self.value(idx, index, where, nest)
             nest.before[len(lead)].append(f"{total}[{self.linear(node.dims, index)[0]}] += {text};")
             return nest
         reduced = self.reduced_dims(node)

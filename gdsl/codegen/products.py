@@ -85,11 +85,11 @@ def _rows_by_matrix(node: Node) -> Product | None:
 
 def _rows_by_rows(node: Node) -> Product | None:
     if node.op == "contract":
-        factors = node.inputs if node.attr("total") and not node.attr("reduce") else ()
+        factors = node.inputs if node.attrs.total and not node.attrs.reduce else ()
     else:
-        plain = node.op == "segment" and node.attr("reducer") == "sum" and len(node.inputs) == 1
+        plain = node.op == "segment" and node.attrs.reducer == "sum" and len(node.inputs) == 1
         factors = node.inputs[0].inputs if plain and node.inputs[0].op in ("mul", "contract") else ()
-        if factors and node.inputs[0].op == "contract" and node.inputs[0].attr("reduce"):
+        if factors and node.inputs[0].op == "contract" and node.inputs[0].attrs.reduce:
             return None
     if len(factors) != 2:
         return None

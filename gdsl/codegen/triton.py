@@ -34,6 +34,7 @@ from gdsl.codegen.values import EDGE, GLOBAL, ROW
 from gdsl.ir import build
 from gdsl.ir.build import finds_winners
 from gdsl.ir.node import Node
+from gdsl.ir.ops import reducer_of
 from gdsl.ir.printer import describe
 from gdsl.ir.program import Program
 from gdsl.passes.plan import Kernel, Phase
@@ -173,9 +174,9 @@ def winners(kernel: Kernel) -> dict[Node, Node]:
     both."""
     found = {}
     for phase in kernel.phases:
-        by_rule = {(n.attr("reducer"), n.inputs): n for n in phase.accumulators}
+        by_rule = {(n.attrs.reducer, n.inputs): n for n in phase.accumulators}
         for node in phase.accumulators:
-            about = (by_rule.get((f"{what}{node.attr('reducer')}", node.inputs)) for what in ("arg", "count"))
+            about = (by_rule.get((f"{what}{node.attrs.reducer}", node.inputs)) for what in ("arg", "count"))
             winner = next((n for n in about if n is not None), None)
             if winner is not None:
                 found[node] = winner
@@ -384,20 +385,20 @@ class KernelWriter(Blocks):
             if node in self.winners:
                 self.best[self.winners[node], places] = name
         for node, places in names:
-            if finds_winners(node.attr("reducer", "")) and (node, places) not in self.best:
+            if finds_winners(reducer_of(node)) and (node, places) not in self.best:
                 best = self.best[node, places] = self.fresh("best_" + describe(node, self.program.names))
                 shape = f"[{self.lead('1')}{self.shape(self.frame(node.dims))}]"
-                start = EMPTY[node.attr("reducer")[-3:]]
+                start = EMPTY[node.attrs.reducer[-3:]]
                 self.levels[ROWS].lines.append(f"{best} = tl.full({shape}, {start}, {self.number})")
         return names
 
     def declare_accumulator(self, node: Node) -> str:
         name = self.fresh("acc_" + describe(node, self.program.names))
-        reducer = node.attr("reducer", "")
+        reducer = reducer_of(node)
         shape = f"[{self.lead('1')}{self.shape(self.frame(node.dims))}]"
         out = self.levels[ROWS].lines
         if node.op == "scan":
-            out.append(f"{name} = tl.full({shape}, {number_literal(node.attr('init'))}, {self.number})")
+            out.append(f"{name} = tl.full({shape}, {number_literal(node.attrs.init)}, {self.number})")
         elif finds_winners(reducer):
             out.append(f"{name} = tl.full({shape}, {-1 if reducer.startswith('arg') else 0}, {self.index_type})")
         else:
@@ -422,7 +423,7 @@ class KernelWriter(Blocks):
         e, by = node.inputs[0], node.inputs[1:]
         own, dims = self.frame(node.dims), by[0].dims if by else ()
         frame = (*own, *self.frame(dims))
-        reducer = node.attr("reducer")
+        reducer = node.attrs.reducer
         none = {"sum": "0.0", "mul": "1.0"}.get(reducer) or EMPTY[reducer[-3:]]
         for index in ({**at, **more} for more in self.indices(dims, len(own))):
             extra: Value | None = None
@@ -441,7 +442,7 @@ class KernelWriter(Blocks):
         self.carried[acc] = Value(name, EDGES)
         frame = self.frame(node.dims)
         value = self.value(step, at, EDGE, frame)
-        if not node.attr("last"):
+        if not node.attrs.last:
             mask = self.mask(frame, frozenset(range(len(frame))), EDGE)
             assert mask is not None
             pointer, _ = self.pointer(node, at, EDGE, frame)
@@ -461,7 +462,7 @@ class KernelWriter(Blocks):
         self, node: Node, name: str, value: Value, frame: Frame, at: Index, only: Value | None = None
     ) -> None:
         """A block of values into an accumulator; where ``only`` is given, those where it holds."""
-        own, reducer = len(self.frame(node.dims)), node.attr("reducer")
+        own, reducer = len(self.frame(node.dims)), node.attrs.reducer
         extra = len(frame) - own
         text = value.text
         if finds_winners(reducer):
@@ -522,7 +523,7 @@ class KernelWriter(Blocks):
 
     def finish(self, node: Node, at: Index) -> None:
         """An empty segment has maximum and minimum 0."""
-        if node.attr("reducer") in ("max", "min"):
+        if node.attrs.reducer in ("max", "min"):
             name = self.held[self.cell(node, at)].text
             some = lifted("(end > begin)", len(self.frame(node.dims)))
             self.levels[ROWS].lines.append(f"{name} = tl.where({some}, {name}, 0.0)")
@@ -556,7 +557,7 @@ class KernelWriter(Blocks):
         for (node, places), (name, index) in names.items():
             if node in self.winners:
                 continue
-            reducer = node.attr("reducer")
+            reducer = node.attrs.reducer
             place, mask = self.part_place(node, False, "part", index)
             shape = f"[1, 1{self.shape(self.frame(node.dims))}]"
             load = f"tl.reshape(tl.load({place}{mask}), {shape})"
@@ -654,7 +655,7 @@ class KernelWriter(Blocks):
         index = self.axes(frame)
         at = self.value(idx, index, where, frame)
         given = self.value(value, index, where, frame)
-        place = node.type.names.index(node.attr("dim"))
+        place = node.type.names.index(node.attrs.dim)
         here = along(self.axis_name(node.dims[place]), place, len(frame))
         return self.joined(f"tl.where({at.text} == {here}, {given.text}, 0.0)", [at, given]), frame
 

@@ -45,7 +45,7 @@ def unrolled_dims(kernel: Kernel, nodes: Sequence[Node], products: Iterable[Prod
     torn = [n.dims for n in _read_by_edges(kernel, nodes)]
     torn_dims = {d for dims in torn for d in dims if _beside(d, dims) >= LONG_ROW}
     kept = {d for n in nodes if n.op not in _UNROLLED for d in _dims_below(n)}
-    kept |= {d for n in nodes if n.op == "index" for d in n.inputs[0].dims if d.name == n.attr("dim")}
+    kept |= {d for n in nodes if n.op == "index" for d in n.inputs[0].dims if d.name == n.attrs.dim}
     kept |= {d for p in products for n in (p.node, p.left, p.right) for d in n.dims}
     chosen: set[Dim] = set()
     for dim in sorted(found - torn_dims - kept, key=lambda d: (d.size, d.name)):
@@ -67,7 +67,7 @@ def _beside(dim: Dim, dims: Sequence[Dim]) -> int:
 def _read_by_edges(kernel: Kernel, nodes: Sequence[Node]) -> list[Node]:
     """The buffers that a kernel reads for each edge, not once a row."""
     buffers = set(kernel.buffers)
-    gathered = [n.inputs[0] for n in nodes if n.op == "gather" and n.attr("end") != kernel.end]
+    gathered = [n.inputs[0] for n in nodes if n.op == "gather" and n.attrs.end != kernel.end]
     below = walk_below(gathered, lambda n: () if n in buffers else n.inputs)
     return [n for n in below if n in buffers and n.domain is not Domain.GLOBAL] + [
         n for n in kernel.buffers if n.domain is Domain.EDGE

@@ -212,7 +212,7 @@ class Values(Names):
             depth = max(depth, needs)
         if subtracts_products(node):
             parts = [f"gdsl::opaque({part})" for part in parts]
-        form = ELEMENTWISE[node.op].cpp.format(*parts, bound=node.attr("bound"))
+        form = ELEMENTWISE[node.op].cpp.format(*parts, bound=node.attrs.bound)
         return form.replace("gdsl_float(", "T("), depth
 
     def compute_const(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
@@ -222,10 +222,10 @@ class Values(Names):
         return index[node.dims[0].name]
 
     def compute_graph_value(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
-        return {"edge_id": "id", "node_id": "i" if where == ROW else "j"}[node.attr("what")], 0
+        return {"edge_id": "id", "node_id": "i" if where == ROW else "j"}[node.attrs.what], 0
 
     def compute_gather(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
-        at = ROW if node.attr("end") == self.kernel.end else COLUMN
+        at = ROW if node.attrs.end == self.kernel.end else COLUMN
         return self.value(node.inputs[0], index, at, nest)
 
     def compute_spread(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
@@ -237,7 +237,7 @@ class Values(Names):
         return self.value(node.inputs[0], index, where, nest)
 
     def compute_slice(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
-        operand, dim, start = node.inputs[0], node.attr("dim"), node.attr("start")
+        operand, dim, start = node.inputs[0], node.attrs.dim, node.attrs.start
         new = node.dims[operand.type.names.index(dim)].name
         text, depth = index[new]
         inner = {n: index[n] for n in operand.type.names if n != dim}
@@ -267,12 +267,12 @@ class Values(Names):
 
     def compute_cat(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
         """The part is chosen by place; every part is read at a place that exists, so that reads need no branch."""
-        place, depth = index[node.attr("new")]
+        place, depth = index[node.attrs.new]
         outside = depth < len(nest.loops)
         if outside and math.prod(d.size for d in nest.loops[:depth]) <= MOST_UNROLLED:
             nest.unrolled, outside = max(nest.unrolled, depth), False
         bounds, start = [], 0
-        for operand, name in zip(node.inputs, node.attr("dims"), strict=True):
+        for operand, name in zip(node.inputs, node.attrs.dims, strict=True):
             bounds.append((operand, name, start, start + operand.type.dim(name).size))
             start = bounds[-1][3]
         text = ""
@@ -289,8 +289,8 @@ class Values(Names):
     def compute_index(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
         table, idx = node.inputs
         at = self.value(idx, {n: index[n] for n in idx.type.names}, where, nest)
-        inner = {n: index[n] for n in table.type.names if n != node.attr("dim")}
-        inner[node.attr("dim")] = at
+        inner = {n: index[n] for n in table.type.names if n != node.attrs.dim}
+        inner[node.attrs.dim] = at
         return self.value(table, inner, where, nest)
 
     def compute_random(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
@@ -298,7 +298,7 @@ class Values(Names):
         _, depth = self.linear(node.dims, index)
         place = self.offset(row, node, index)
         seed = self.value(node.inputs[0], {}, GLOBAL, nest)[0]
-        return f"T(gdsl_uniform((uint64_t){seed}, {node.attr('salt'):d}u, (uint64_t)({place})))", depth
+        return f"T(gdsl_uniform((uint64_t){seed}, {node.attrs.salt:d}u, (uint64_t)({place})))", depth
 
     # -- indices -------------------------------------------------------------------------------
 
@@ -350,7 +350,7 @@ def c_type(node: Node) -> str:
         return "T"
     if node.kind is Kind.BOOL:
         return "bool"
-    winner = node.op == "segment" or (node.op == "load" and node.attr("role") == "saved") or node.op == "graph_value"
+    winner = node.op == "segment" or (node.op == "load" and node.attrs.role == "saved") or node.op == "graph_value"
     return "idx_t" if winner else "int64_t"
 
 
@@ -364,7 +364,7 @@ def local_type(node: Node) -> str:
 
 
 def literal(node: Node) -> str:
-    value = node.attr("value")
+    value = node.attrs.value
     if node.kind is Kind.BOOL:
         return "true" if value else "false"
     return f"{value:d}" if node.kind is Kind.INT else number_literal(value)

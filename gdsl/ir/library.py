@@ -10,9 +10,9 @@ import math
 from collections.abc import Sequence
 
 from gdsl.ir import build
-from gdsl.ir.build import IRError
+from gdsl.ir.attributes import IRError
 from gdsl.ir.node import Node
-from gdsl.ir.types import Dim, Domain, Kind, Type, element_domain
+from gdsl.ir.types import Dim, Domain, Type, element_domain
 
 
 def op(name: str, *args: Node | float) -> Node:
@@ -307,32 +307,3 @@ def symmetric_norm(w: Node | None) -> Node:
     root = where(linked, op("rsqrt", where(linked, degree, 1.0)), 0.0)
     at_i, at_j = build.gather(root, "i"), build.gather(root, "j")
     return at_i * at_j if w is None else at_i * w * at_j
-
-
-# ------------------------------------------------------------------------------------ B-splines
-
-
-def bspline(x: Node, kernel_size: int, degree: int, name: str) -> Node:
-    """The (degree + 1)^d products of open B-spline bases at x in [0, 1]^d: Fey et al. 2018.
-
-    One value for each control point that x touches, in the order of :func:`bspline_index`.
-    """
-    dim = Dim(name, _spline_points(x, kernel_size, degree))
-    type = Type(x.domain, (*x.dims[:-1], dim))
-    return build.basis("bspline", x, type, kernel_size=kernel_size, degree=degree)
-
-
-def bspline_index(x: Node, kernel_size: int, degree: int, name: str) -> Node:
-    """The control points that x touches, below kernel_size^d; the first coordinate varies fastest."""
-    dim = Dim(name, _spline_points(x, kernel_size, degree))
-    bound = int(kernel_size ** x.type.dim(last_dim(x)).size)
-    type = Type(x.domain, (*x.dims[:-1], dim), Kind.INT, bound)
-    return build.basis("bspline_index", x, type, kernel_size=kernel_size, degree=degree)
-
-
-def _spline_points(x: Node, kernel_size: int, degree: int) -> int:
-    if degree not in (1, 2, 3):
-        raise IRError(f"a B-spline has degree 1, 2 or 3, not {degree}")
-    if kernel_size <= degree:
-        raise IRError(f"an open B-spline of degree {degree} needs a kernel size above {degree}, not {kernel_size}")
-    return int((degree + 1) ** x.type.dim(last_dim(x)).size)

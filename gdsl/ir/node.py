@@ -8,9 +8,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from gdsl.ir.attributes import NONE, Attrs
 from gdsl.ir.types import Dim, Domain, Kind, Type
 
-Attrs = tuple[tuple[str, Any], ...]
 Item = TypeVar("Item", bound=Hashable)
 
 
@@ -18,10 +18,10 @@ Item = TypeVar("Item", bound=Hashable)
 class Node:
     """An operation applied to other nodes. Make one with the functions of :mod:`gdsl.ir.build`.
 
-    op:     a name of ``gdsl.ir.ops.ELEMENTWISE``, or of what a function of :mod:`gdsl.ir.build` makes
+    op:     the name of its definition in ``gdsl.ir.ops.OPS``
     inputs: the operands
     type:   domain, dims and kind of the result
-    attrs:  what else the op needs, sorted by name, hashable
+    attrs:  what else the op needs, a record of the op's own class
     """
 
     op: str
@@ -41,18 +41,12 @@ class Node:
     def kind(self) -> Kind:
         return self.type.kind
 
-    def attr(self, name: str, default: Any = None) -> Any:
-        for key, value in self.attrs:
-            if key == name:
-                return value
-        return default
-
     def __repr__(self) -> str:
-        attrs = "".join(f" {k}={v!r}" for k, v in self.attrs)
+        attrs = "".join(f" {k}={v!r}" for k, v in sorted(self.attrs.items()))
         return f"<{self.op}{attrs} {self.type}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return make, (self.op, self.inputs, self.type, dict(self.attrs))
+        return make, (self.op, self.inputs, self.type, self.attrs)
 
     def __add__(self, other: Node | float) -> Node:
         return _elementwise("add", self, other)
@@ -113,15 +107,14 @@ def _identity(value: Any) -> Any:
     return (type(value).__name__, value)
 
 
-def make(op: str, inputs: Iterable[Node], type: Type, attrs: Mapping[str, Any] | None = None) -> Node:
+def make(op: str, inputs: Iterable[Node], type: Type, attrs: Attrs = NONE) -> Node:
     """The one node with this op, inputs, type and attributes. No rule is checked here."""
     inputs = tuple(inputs)
-    items: Attrs = tuple(sorted((attrs or {}).items()))
-    key = (op, inputs, type, tuple((k, _identity(v)) for k, v in items))
+    key = (op, inputs, type, attrs.__class__, tuple([_identity(v) for _, v in attrs.items()]))
     with _lock:
         node = _interned.get(key)
         if node is None:
-            node = Node(op, inputs, type, items)
+            node = Node(op, inputs, type, attrs)
             _interned[key] = node
     return node
 
@@ -163,7 +156,7 @@ def rebuild(node: Node, inputs: tuple[Node, ...]) -> Node:
     """The same operation on other operands of the same types."""
     if inputs == node.inputs:
         return node
-    return make(node.op, inputs, node.type, dict(node.attrs))
+    return make(node.op, inputs, node.type, node.attrs)
 
 
 def substitute(

@@ -12,10 +12,12 @@ from typing import Any
 
 from gdsl.errors import ProgramError
 from gdsl.ir import node as ir
+from gdsl.ir.attributes import Attrs, shown
 from gdsl.ir.node import Node
+from gdsl.ir.ops import OPS, Op
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Kind, Type
-from gdsl.ir.verify import shown, verify_node
+from gdsl.ir.verify import verify_node
 
 # Names of values and dims, as the compiler writes them: ``h``, ``lin.weight``, ``2*in_channels'``, ``K[1]``. They are
 # shown in generated code, and text from a file must bring nothing else there.
@@ -23,11 +25,6 @@ _NAME = re.compile(r"[A-Za-z0-9_(][A-Za-z0-9_.,'*+/@ ()\[\]-]{0,999}")
 # The name of a program begins the names of its kernels.
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-# What no program has that is written down.
-_NOT_IN_FILES = {
-    "call": "a file has no modules",
-    **dict.fromkeys(("grouped_product", "sparse_product"), "only the last pass before kernels makes it"),
-}
 _PLAIN = (str, bool, int, float, type(None))
 
 
@@ -37,7 +34,7 @@ def to_data(program: Program) -> dict[str, Any]:
     rows: list[list[Any]] = []
     for node in _all_nodes(program.nodes):
         places[node] = len(rows)
-        attrs = {k: {"node": places[v]} if isinstance(v, Node) else v for k, v in node.attrs}
+        attrs = {k: {"node": places[v]} if isinstance(v, Node) else v for k, v in sorted(node.attrs.items())}
         rows.append([node.op, [places[i] for i in node.inputs], _type_data(node.type), attrs])
     return {
         "name": program.name,
@@ -93,15 +90,26 @@ def items(data: Any, what: str, count: int | None = None) -> list[Any]:
 def _node(row: Any, before: list[Node]) -> Node:
     op, inputs, type, attrs = items(row, "a node", 4)
     _of_type(op, str, "an op")
-    if op in _NOT_IN_FILES:
-        raise ProgramError(f"`{op}`: {_NOT_IN_FILES[op]}")
-    if not isinstance(attrs, dict):
-        raise ProgramError(f"`{op}`: attributes have names, not {shown(attrs)}")
+    if op not in OPS:
+        raise ProgramError(f"there is no op {shown(op)}")
+    if OPS[op].no_file:
+        raise ProgramError(f"`{op}`: {OPS[op].no_file}")
     operands = [_at(before, place) for place in items(inputs, f"`{op}`: operands")]
-    found = {k: _attribute(v, before) for k, v in attrs.items()}
-    node = ir.make(op, operands, _type_of(type, op), found)
+    node = ir.make(op, operands, _type_of(type, op), _attributes(OPS[op], attrs, before))
     verify_node(node)
     return node
+
+
+def _attributes(op: Op, data: Any, before: list[Node]) -> Attrs:
+    if not isinstance(data, dict):
+        raise ProgramError(f"`{op.name}`: attributes have names, not {shown(data)}")
+    for name in data:
+        if name not in op.fields:
+            raise ProgramError(f"`{op.name}`: it has no attribute {shown(name)}")
+    for name in op.fields:
+        if name not in data:
+            raise ProgramError(f"`{op.name}`: its attribute `{name}` is missing")
+    return op.attrs(**{name: _attribute(value, before) for name, value in data.items()})
 
 
 def _at(nodes: list[Node], place: Any) -> Node:
@@ -140,7 +148,7 @@ def _all_nodes(outputs: Iterable[Node]) -> list[Node]:
     """Every node, those in attributes too, after what it is made of."""
     found: dict[Node, None] = {}
     for node in ir.walk(outputs):
-        for _, value in node.attrs:
+        for _, value in node.attrs.items():
             if isinstance(value, Node):
                 found |= dict.fromkeys(_all_nodes([value]))
         found[node] = None

@@ -509,7 +509,7 @@ class Forms(Expressions):
         text, kernel, degree = self.only(e, "pseudo", "kernel_size", "degree")
         x, size = self.node(text), self.integer(kernel, "the kernel size")
         name = self.dim_name(e.dims[0]) if e.dims else "bspline"
-        result: Node = getattr(library, e.function)(x, size, self.integer(degree, "the degree"), name)
+        result: Node = getattr(build, e.function)(x, size, self.integer(degree, "the degree"), name)
         if e.function == "bspline_index":
             base = self.size(kernel)[0]
             power = Size.symbol(library.last_dim(x))

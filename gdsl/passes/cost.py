@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from gdsl.ir.node import Node, walk
-from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.ops import ELEMENTWISE, of
 from gdsl.ir.types import Dim, Domain, Kind
 from gdsl.passes.layout import is_sparse
-from gdsl.passes.plan import LEAVES, Kernel
+from gdsl.passes.plan import Kernel
 
 if TYPE_CHECKING:
     import sympy
@@ -104,22 +104,18 @@ def _computed(kernel: Kernel, buffers: set[Node]) -> Iterator[tuple[Node, str, P
             continue
         seen.add(item)
         yield item
-        if node in buffers or node.op in LEAVES:
+        if node in buffers or of(node).leaf:
             continue
-        kept = picked if node.op in _SAME_DIMS else ()
+        kept = picked if of(node).pointwise else ()
         for operand in node.inputs:
             where, dims = place, kept
             if node.op == "gather":
-                where = "row" if node.attr("end") == kernel.end else "column"
+                where = "row" if node.attrs.end == kernel.end else "column"
             elif node.op in ("segment", "scan"):
                 where = "edge"
             elif node.op == "index" and operand is node.inputs[0]:
-                dims = ((node.attr("dim"), node.inputs[1].dims),)
+                dims = ((node.attrs.dim, node.inputs[1].dims),)
             stack.append((operand, where, tuple(p for p in dims if p[0] in operand.type.names)))
-
-
-# Ops whose operands are read at the places at which they are computed themselves.
-_SAME_DIMS = frozenset(ELEMENTWISE) | {"gather", "spread", "stop_gradient"}
 
 
 def flops(kernel: Kernel) -> sympy.Expr:
@@ -129,7 +125,7 @@ def flops(kernel: Kernel) -> sympy.Expr:
     total = sympy.Integer(0)
     buffers = set(kernel.buffers)
     for node, place in {(n, where) for n, where, _ in _computed(kernel, buffers)}:
-        if node in buffers or node.op in LEAVES:
+        if node in buffers or of(node).leaf:
             continue
         per = rows(kernel.rows) if place == "row" else rows(Domain.EDGE)
         each = _flops_each(node, per)
@@ -169,7 +165,7 @@ def _flops_each(node: Node, per: sympy.Expr) -> sympy.Expr:
     if node.op in ("segment", "scatter"):
         return numel(node.inputs[0].dims) * rows(Domain.EDGE) / per
     if node.op == "scan":
-        steps = sum(ELEMENTWISE[n.op].flops for n in walk([node.attr("step")]) if n.op in ELEMENTWISE)
+        steps = sum(ELEMENTWISE[n.op].flops for n in walk([node.attrs.step]) if n.op in ELEMENTWISE)
         return numel(node.dims) * steps * rows(Domain.EDGE) / per
     if node.op == "random":
         return numel(node.dims) * 60

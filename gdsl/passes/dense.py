@@ -33,7 +33,7 @@ def rows_and_matrix(node: Node) -> tuple[Node, Node] | None:
     if node.op != "contract" or node.domain is Domain.GLOBAL or len(node.inputs) != 2 or not node.dims:
         return None
     rows, matrix = sorted(node.inputs, key=lambda i: i.domain is Domain.GLOBAL)
-    if not rows.dims or matrix.domain is not Domain.GLOBAL or set(node.attr("reduce")) != set(rows.type.names):
+    if not rows.dims or matrix.domain is not Domain.GLOBAL or set(node.attrs.reduce) != set(rows.type.names):
         return None
     names = (*rows.type.names, *node.type.names)
     return (rows, matrix) if sorted(names) == sorted(matrix.type.names) else None

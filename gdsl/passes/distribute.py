@@ -25,7 +25,7 @@ def _is_one_ended(node: Node) -> bool:
 
 def _matrix_product(node: Node, edges: bool = True) -> tuple[Node, tuple[Node, ...]] | None:
     """The edge value of a contraction of one edge value with global ones, and the others; or the node value."""
-    if node.op != "contract" or node.attr("total") or len(node.inputs) < 2:
+    if node.op != "contract" or node.attrs.total or len(node.inputs) < 2:
         return None
     if (node.domain is Domain.EDGE) != edges or node.domain in (Domain.GLOBAL, Domain.GRAPH):
         return None
@@ -53,17 +53,17 @@ def split_wide_cat(node: Node) -> Node | None:
 
 def _split(node: Node, joined: Node, others: tuple[Node, ...]) -> Node | None:
     """The sum of the products of the parts."""
-    rest = set(joined.type.names) - {joined.attr("new")}
-    parts = list(zip(joined.inputs, joined.attr("dims"), strict=True))
-    if joined.attr("new") not in node.attr("reduce") or any(set(p.type.names) - {d} != rest for p, d in parts):
+    rest = set(joined.type.names) - {joined.attrs.new}
+    parts = list(zip(joined.inputs, joined.attrs.dims, strict=True))
+    if joined.attrs.new not in node.attrs.reduce or any(set(p.type.names) - {d} != rest for p, d in parts):
         return None
-    new, start, terms = joined.attr("new"), 0, []
+    new, start, terms = joined.attrs.new, 0, []
     for part, name in parts:
         size = part.type.dim(name).size
-        taken = _names([node, *others]) | set(node.attr("reduce"))
+        taken = _names([node, *others]) | set(node.attrs.reduce)
         rows = Dim(f"{new}[{start}:{start + size}]" if name in taken else name, size)
         sliced = [build.slice_dim(o, new, start, rows) if new in o.type.names else o for o in others]
-        reduced = [rows.name if d == new else d for d in node.attr("reduce")]
+        reduced = [rows.name if d == new else d for d in node.attrs.reduce]
         term = build.contract([_renamed(part, name, rows.name), *sliced], reduced, order=node.type.names)
         terms.append(build.spread(term, node.domain))
         start += size
@@ -75,7 +75,7 @@ def _renamed(part: Node, old: str, new: str) -> Node:
     if old == new:
         return part
     if part.op == "gather":
-        return build.gather(build.rename(part.inputs[0], {old: new}), part.attr("end"))
+        return build.gather(build.rename(part.inputs[0], {old: new}), part.attrs.end)
     if part.op in ("add", "sub", "neg"):
         return build.elementwise(part.op, *(_renamed(i, old, new) for i in part.inputs))
     return build.rename(part, {old: new})
@@ -94,7 +94,7 @@ def split_sum(node: Node) -> Node | None:
     if found is None or found[0].op not in ("add", "sub") or not _is_one_ended(found[0]):
         return None
     terms, others = found
-    a, b = (build.contract([t, *others], node.attr("reduce"), order=node.type.names) for t in terms.inputs)
+    a, b = (build.contract([t, *others], node.attrs.reduce, order=node.type.names) for t in terms.inputs)
     return build.transpose(a + b if terms.op == "add" else a - b, node.type.names)
 
 
@@ -103,7 +103,7 @@ def negation_last(node: Node) -> Node | None:
     found = _matrix_product(node)
     if found is None or found[0].op != "neg":
         return None
-    return -build.contract([found[0].inputs[0], *found[1]], node.attr("reduce"), order=node.type.names)
+    return -build.contract([found[0].inputs[0], *found[1]], node.attrs.reduce, order=node.type.names)
 
 
 def factor_out_of_product(node: Node) -> Node | None:
@@ -117,11 +117,11 @@ def factor_out_of_product(node: Node) -> Node | None:
         return None
     a, b = found[0].inputs
     for factor, rest in ((b, a),) if found[0].op == "div" else ((a, b), (b, a)):
-        outside = not set(factor.type.names) & set(node.attr("reduce"))
+        outside = not set(factor.type.names) & set(node.attrs.reduce)
         outside = outside and (on_edges or rest.domain is node.domain)
         if outside and rest.dims == found[0].dims and (not on_edges or _is_one_ended(rest)):
             kept = [d for d in node.type.names if d in _names([rest, *found[1]])]
-            product = build.contract([rest, *found[1]], node.attr("reduce"), order=kept)
+            product = build.contract([rest, *found[1]], node.attrs.reduce, order=kept)
             moved = product / factor if found[0].op == "div" else product * factor
             return build.transpose(moved, node.type.names) if moved.domain is node.domain else None
     return None
@@ -134,7 +134,7 @@ def terms_by_end(node: Node) -> Node | None:
     terms = _signed_terms(node, node.dims)
     groups: dict[tuple[str, Domain] | None, list[tuple[Node, bool]]] = {}
     for term, negative in terms:
-        key = (term.attr("end"), term.inputs[0].domain) if term.op == "gather" else None
+        key = (term.attrs.end, term.inputs[0].domain) if term.op == "gather" else None
         groups.setdefault(key, []).append((term, negative))
     if all(key is None or len(group) == 1 for key, group in groups.items()):
         return None

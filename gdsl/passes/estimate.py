@@ -76,7 +76,7 @@ def _walks(outputs: Sequence[Node], read: Mapping[Node, Sequence[Node]]) -> dict
     found: dict[Node, set[str]] = {n: {"i"} for n in outputs if n.domain is Domain.EDGE}
     for node in reversed(list(walk(outputs))):
         for operand in (o for o in node.inputs if o.domain is Domain.EDGE):
-            over = {node.attr("end")} if node.op == "segment" else {"i"}
+            over = {node.attrs.end} if node.op == "segment" else {"i"}
             found.setdefault(operand, set()).update(found[node] if node.domain is Domain.EDGE else over)
     return found
 
@@ -84,7 +84,7 @@ def _walks(outputs: Sequence[Node], read: Mapping[Node, Sequence[Node]]) -> dict
 def _work(node: Node, shape: GraphShape, read_by: Sequence[Node], ends: set[str], passing: Set[Node]) -> Work:
     found = _work_once(node, shape, read_by, passing)
     if node.op == "gather":
-        return Work(0.0, found.bytes * len(ends - {node.attr("end")}))
+        return Work(0.0, found.bytes * len(ends - {node.attrs.end}))
     return Work(found.flops * len(ends), found.bytes * len(ends)) if node.domain is Domain.EDGE else found
 
 

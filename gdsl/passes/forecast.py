@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gdsl.ir.node import Node
+from gdsl.ir.ops import of
 from gdsl.ir.types import Domain, Kind
-from gdsl.passes.plan import VIEWS, Kernel, Plan
+from gdsl.passes.plan import Kernel, Plan
 from gdsl.passes.tiles import Tile, tiled
 
 # Where a plan's values live, by domain: rows on the graph at hand.
@@ -79,7 +80,7 @@ def forecast(
             scratch.append((k, "wide values of a few rows", min(whole, tile_bytes)))
         for node in unit.outputs:
             # A view of a tensor is the tensor.
-            bytes_ = 0 if node.op in VIEWS - {"cat"} else size(node, rows, float_bytes, index_bytes)
+            bytes_ = 0 if of(node).view else size(node, rows, float_bytes, index_bytes)
             tensors.append(Held(node, bytes_, k, last.get(node, k)))
         if isinstance(step, Kernel):
             kept = sum(n.type.numel for p in step.phases for n in p.kept) * kept_edges * threads

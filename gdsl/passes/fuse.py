@@ -19,14 +19,12 @@ from dataclasses import dataclass, replace
 from itertools import permutations
 
 from gdsl.ir.node import Node, users, walk, walk_below
-from gdsl.ir.ops import ELEMENTWISE, is_heavy
+from gdsl.ir.ops import ELEMENTWISE, end_of, of
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.dense import DENSE_INTENSITY, ROWS, absorbed, is_dense, is_sum_of_products, iteration_space
-from gdsl.passes.plan import LEAVES, VIEWS, Kernel, Phase, Plan, Step, TorchStep
+from gdsl.passes.plan import Kernel, Phase, Plan, Step, TorchStep
 
-REFERENCE_ONLY = frozenset({"order_rank", "bspline", "bspline_index", "call", "sparse_product", "grouped_product"})
-KERNEL_REDUCERS = frozenset({"sum", "max", "min", "mul", "argmax", "argmin", "countmax", "countmin"})
 TOTALS = ("total", "row_total")
 BY_TORCH = ("torch", "absorbed")
 
@@ -44,16 +42,14 @@ MOST_READ = 2
 
 def why_torch(node: Node) -> str:
     """Why a step of a plan is torch's and not part of a kernel."""
-    reducer = node.attr("reducer")
     reasons = [
-        (node.op in VIEWS - {"cat"}, "a view of what lies in memory costs nothing"),
+        (of(node).view, "a view of what lies in memory costs nothing"),
         (node.op == "sparse_product", "by the choice `sums`, plain weighted sums are the vendor's sparse products"),
         (node.op == "grouped_product", "sums of outer products by kind are a product of matrices a kind for the BLAS"),
-        (node.op in REFERENCE_ONLY, f"only the torch backend has `{node.op}`"),
-        (node.domain is Domain.GRAPH or node.attr("end") == "g", "pooling over a batch of graphs runs in torch"),
+        (of(node).whole, f"only the torch backend has `{node.op}`"),
+        (node.domain is Domain.GRAPH or end_of(node) == "g", "pooling over a batch of graphs runs in torch"),
         (node.op == "contract" and is_dense(node), "a product of matrices is left to the BLAS"),
         (is_sum_of_products(node), "the BLAS adds up products, and a bias to them, as it makes them"),
-        (node.op == "segment" and reducer not in KERNEL_REDUCERS, f"no kernel has the aggregator `{reducer}`"),
         (node.op == "segment" and len(node.inputs) == 2, "which places of an extreme by kind stay empty is known last"),
         (
             node.type.numel > MAX_ACCUMULATOR,
@@ -88,10 +84,6 @@ def _why_apart(node: Node, maker: Kernel, reader: Kernel) -> str:
 
 Slot = tuple[int, str | None]
 
-# What computes an edge value, and does not only look at one.
-_WRITTEN = frozenset(ELEMENTWISE) | {"contract", "reduce"}
-
-
 def _is_plain_total(node: Node) -> bool:
     """Whether a sum over rows only reads its operands once: a matrix product of them is best left to the BLAS."""
     per_row = [i for i in node.inputs if i.domain is not Domain.GLOBAL]
@@ -99,14 +91,13 @@ def _is_plain_total(node: Node) -> bool:
     if len(domains) != 1 or not domains <= ROWS:
         return False
     few = iteration_space(node) <= DENSE_INTENSITY * sum(i.type.numel for i in per_row)
-    return node.op == "scatter" or (node.op == "contract" and node.attr("total") and few)
+    return node.op == "scatter" or (node.op == "contract" and node.attrs.total and few)
 
 
 def _fits_a_kernel(node: Node) -> bool:
     """Whether a walk can reduce it. Which places of ``max by`` stay empty is not known from a row's edges alone."""
-    reducer = node.attr("reducer")
-    by_extreme = len(node.inputs) == 2 and reducer in ("max", "min")
-    return reducer in KERNEL_REDUCERS and node.type.numel <= MAX_ACCUMULATOR and not by_extreme
+    by_extreme = len(node.inputs) == 2 and node.attrs.reducer in ("max", "min")
+    return node.type.numel <= MAX_ACCUMULATOR and not by_extreme
 
 
 class _Fuser:
@@ -132,15 +123,13 @@ class _Fuser:
     def _lower(self, node: Node) -> str:
         """leaf | torch | absorbed (in a torch step) | edge (in a walk) | row (per node, in a kernel) | segment | total
         | row_total | scan (written an edge)."""
-        if node.op in LEAVES:
+        if of(node).leaf:
             return "leaf"
-        if node.op in REFERENCE_ONLY or node.domain is Domain.GRAPH:
-            return "torch"
-        if node.attr("end") == "g":
+        if of(node).whole or node.domain is Domain.GRAPH or end_of(node) == "g":
             return "torch"
         if node.op == "scan":
             fits = node.type.numel <= MAX_ACCUMULATOR
-            return "torch" if not fits else "segment" if node.attr("last") else "scan"
+            return "torch" if not fits else "segment" if node.attrs.last else "scan"
         if node.domain is Domain.EDGE:
             return "edge"
         over_edges = any(i.domain is Domain.EDGE for i in node.inputs)
@@ -167,7 +156,7 @@ class _Fuser:
     def _settle_views(self) -> None:
         """A view of node values is free in torch; inside a kernel it is index arithmetic."""
         for node in self.order:
-            if node.op not in VIEWS or self.lowering[node] != "row":
+            if not of(node).arranges or self.lowering[node] != "row":
                 continue
             free = node.op == "reshape" and self.lowering[node.inputs[0]] in ("leaf", "torch")
             outside = all(self.lowering[u] in BY_TORCH for u in self.users[node])
@@ -192,7 +181,7 @@ class _Fuser:
         read = [n for n in below if self.lowering[n] != "row" and n.domain is not Domain.GLOBAL]
         numbers = sum(min(n.type.numel, node.type.numel) for n in read)
         many = len(computed) > 3 or numbers > MOST_READ * node.type.numel
-        return many or any(n.op in ("contract", "reduce") or is_heavy(n.op) for n in computed)
+        return many or any(n.op in ("contract", "reduce") or of(n).heavy for n in computed)
 
     # -- slots ---------------------------------------------------------------------------------
 
@@ -226,10 +215,10 @@ class _Fuser:
             return tuple(i for i in node.inputs if i not in found) if edge else ()
 
         for node, (first, last) in reversed(walks.items()):
-            many = last - first > 1 and node.kind is Kind.FLOAT and node.op in _WRITTEN
+            many = last - first > 1 and node.kind is Kind.FLOAT and of(node).computes
             # What one value alone reads is a part of that.
             if many and len({walks[u][0] if u in walks else time[u] for u in self.users[node]}) > 1:
-                count = sum(self.lowering[n] == "edge" and n.op in _WRITTEN for n in walk_below([node], computed))
+                count = sum(self.lowering[n] == "edge" and of(n).computes for n in walk_below([node], computed))
                 if count >= LEAST_WRITTEN and count * (last - first) > MOST_AGAIN:
                     found.add(node)
         return found
@@ -247,8 +236,8 @@ class _Fuser:
         for node in reversed(self.order):
             rank, end = self.slots[node]
             narrow = sum(i.type.numel for i in node.inputs if i.domain is not Domain.GLOBAL) < node.type.numel
-            elementwise = self.lowering[node] == "row" and node.op in ELEMENTWISE and node not in self.stored
-            if elementwise and narrow and end is not None and all(self.slots[u][0] > rank for u in self.users[node]):
+            inside = self.lowering[node] == "row" and node.op in ELEMENTWISE and node not in self.stored
+            if inside and narrow and end is not None and all(self.slots[u][0] > rank for u in self.users[node]):
                 self.slots[node] = (rank + 1, None)
 
     def _slot_leaf(self, node: Node) -> Slot:
@@ -295,12 +284,12 @@ class _Fuser:
         if operand.domain is Domain.EDGE and self.lowering[operand] == "edge":
             return self._edge_rank(operand, end)
         if node.op == "gather" and made_by is not None:
-            local = made_by == end == node.attr("end")
+            local = made_by == end == node.attrs.end
             return rank if local else rank + 1
         return rank if made_by is None else rank + 1
 
     def _slot_segment(self, node: Node) -> Slot:
-        end = node.attr("end")
+        end = node.attrs.end
         return (max(self._operand_rank(node, i, end) for i in node.inputs), end)
 
     _slot_scan = _slot_segment
@@ -503,7 +492,7 @@ def _finish(fuser: _Fuser, draft: _Draft, read_outside: set[Node], number: int) 
     phases = []
     for p in range(max(place.values(), default=-1) + 1):
         here = [n for n in walked if place[n] == p]
-        backwards = [n for n in here if n.attr("reverse")]
+        backwards = [n for n in here if n.attrs.reverse]
         for nodes, reverse in (([n for n in here if n not in backwards], False), (backwards, True)):
             if nodes or not (backwards or reverse):
                 phases.append(
@@ -533,7 +522,7 @@ def _reads(fuser: _Fuser, draft: _Draft) -> set[Node]:
 
 def _is_known(node: Node) -> bool:
     """Whether a kernel knows a leaf without reading memory: a constant, or the number of the edge or row it is at."""
-    return node.op in ("const", "iota") or node.attr("what") in ("edge_id", "node_id")
+    return node.op in ("const", "iota") or (node.op == "graph_value" and node.attrs.what in ("edge_id", "node_id"))
 
 
 def _keep(phases: list[Phase]) -> list[Phase]:
@@ -552,7 +541,7 @@ def _keep(phases: list[Phase]) -> list[Phase]:
 
 
 def _worth_keeping(node: Node) -> bool:
-    costly = node.op in ("contract", "reduce") or is_heavy(node.op)
+    costly = node.op in ("contract", "reduce") or of(node).heavy
     return costly and node.kind is Kind.FLOAT and node.type.numel <= MAX_KEPT
 
 

@@ -4,35 +4,30 @@ from __future__ import annotations
 
 from gdsl.ir import build
 from gdsl.ir.node import Node, make
-from gdsl.ir.ops import ELEMENTWISE, singular
+from gdsl.ir.ops import of
 from gdsl.ir.types import Domain, Kind, Type
 from gdsl.passes import simplify
 from gdsl.passes.rewrite import Rule
-
-_ONE_ENDED = frozenset(ELEMENTWISE) | {"contract", "reduce", "reshape", "transpose", "slice", "cat", "index"}
 
 # A node without an edge has no say in the result, yet 0 times the infinite derivative of an op that is singular at the
 # node's value (see ``gdsl.ir.ops``) would be a NaN in its gradient: there the op is given a harmless argument.
 _HARMLESS = 0.5
 
-# Ops that pass an infinity on, and no derivative of which multiplies by it.
-_LINEAR = frozenset({"add", "sub", "neg", "reshape", "transpose", "slice", "cat"})
-
 
 def one_ended(node: Node) -> Node | None:
     """f(x[j], c) --> f(x, c)[j]; where f or x has a singularity, f(where(out_degree > 0, x, 0.5), c)[j]"""
-    if node.op not in _ONE_ENDED or node.domain is not Domain.EDGE:
+    if not of(node).rowwise or node.domain is not Domain.EDGE:
         return None
     gathers = [i for i in node.inputs if i.domain is not Domain.GLOBAL]
-    if not gathers or any(g.op != "gather" for g in gathers) or len({g.attr("end") for g in gathers}) != 1:
+    if not gathers or any(g.op != "gather" for g in gathers) or len({g.attrs.end for g in gathers}) != 1:
         return None
-    end, domain = gathers[0].attr("end"), gathers[0].inputs[0].domain
+    end, domain = gathers[0].attrs.end, gathers[0].inputs[0].domain
     inner = [i.inputs[0] if i.op == "gather" else i for i in node.inputs]
-    if singular(node.op):
+    if of(node).singular:
         inner = [i if i.domain is Domain.GLOBAL else _where_edges(end, i, _HARMLESS) for i in inner]
-    elif node.op not in _LINEAR:
+    elif not of(node).linear:
         inner = [finite_without_edges(i, end) for i in inner]
-    moved = make(node.op, inner, Type(domain, node.dims, node.kind, node.type.bound), dict(node.attrs))
+    moved = make(node.op, inner, Type(domain, node.dims, node.kind, node.type.bound), node.attrs)
     return build.gather(moved, end)
 
 
@@ -62,7 +57,7 @@ def _may_be_infinite(row: Node, end: str) -> bool:
         seen.add(node)
         if node.op == "where" and _asks_for_edges(node.inputs[0], end):
             stack.append(node.inputs[2])
-        elif singular(node.op) and not (singular(node.op) == "at zero" and _is_guarded(node.inputs[-1])):
+        elif of(node).singular and not (of(node).singular == "at zero" and _is_guarded(node.inputs[-1])):
             return True
         else:
             stack += node.inputs
@@ -74,7 +69,7 @@ def _asks_for_edges(condition: Node, end: str) -> bool:
     if condition.op not in ("gt", "ne") or simplify.constant_value(condition.inputs[1]) != 0.0:
         return False
     degree = condition.inputs[0]
-    return degree.op == "graph_value" and degree.attr("what") == ("in_degree" if end == "i" else "out_degree")
+    return degree.op == "graph_value" and degree.attrs.what == ("in_degree" if end == "i" else "out_degree")
 
 
 def _is_guarded(argument: Node) -> bool:
@@ -90,29 +85,29 @@ def _is_guarded(argument: Node) -> bool:
 
 def sum_of_own(node: Node) -> Node | None:
     """sum(v[i]) --> v * in_degree"""
-    if node.op != "segment" or node.attr("reducer") != "sum" or len(node.inputs) != 1 or node.attr("end") == "g":
+    if node.op != "segment" or node.attrs.reducer != "sum" or len(node.inputs) != 1 or node.attrs.end == "g":
         return None
-    row = _row_factor(node.inputs[0], node.attr("end"), node.domain)
+    row = _row_factor(node.inputs[0], node.attrs.end, node.domain)
     if row is None:
         return None
-    degree = build.graph_value("in_degree" if node.attr("end") == "i" else "out_degree", node.domain)
-    return _where_edges(node.attr("end"), row, 0.0) * degree
+    degree = build.graph_value("in_degree" if node.attrs.end == "i" else "out_degree", node.domain)
+    return _where_edges(node.attrs.end, row, 0.0) * degree
 
 
 def _row_factor(node: Node, end: str, rows: Domain) -> Node | None:
     """The row value behind a factor that is the same for all edges of a segment."""
     if node.domain is Domain.GLOBAL:
         return node
-    if node.op == "gather" and node.attr("end") == end and node.inputs[0].domain is rows:
+    if node.op == "gather" and node.attrs.end == end and node.inputs[0].domain is rows:
         return node.inputs[0]
     return None
 
 
 def factor_out_of_sum(node: Node) -> Node | None:
     """sum(c[i] * m) --> c * sum(m);  sum(m / c[i]) --> sum(m) / c, 0 where there is no edge"""
-    if node.op != "segment" or node.attr("reducer") != "sum" or len(node.inputs) != 1:
+    if node.op != "segment" or node.attrs.reducer != "sum" or len(node.inputs) != 1:
         return None
-    e, end = node.inputs[0], node.attr("end")
+    e, end = node.inputs[0], node.attrs.end
     if end == "g" or e.op not in ("mul", "div"):
         return None
     a, b = e.inputs
@@ -136,16 +131,17 @@ def _product(node: Node, row: Node, inner: Node) -> Node:
     """c * sum(m), and 0 where there is no edge even if c is infinite there."""
     if row.domain is Domain.GLOBAL:
         return inner * row
-    return inner * _where_edges(node.attr("end"), row, 0.0)
+    return inner * _where_edges(node.attrs.end, row, 0.0)
 
 
 def one_hot_by(node: Node) -> Node | None:
     """sum(where(k == 0...n, v, 0)) --> sum(v, by k): what a place is chosen for is added there alone"""
-    if node.op != "segment" or node.attr("reducer") != "sum" or len(node.inputs) != 1 or node.attr("end") == "g":
+    if node.op != "segment" or node.attrs.reducer != "sum" or len(node.inputs) != 1 or node.attrs.end == "g":
         return None
-    e, summed = node.inputs[0], ()
-    if e.op == "contract" and len(e.inputs) == 1 and not e.attr("total"):
-        e, summed = e.inputs[0], e.attr("reduce")
+    e = node.inputs[0]
+    summed: tuple[str, ...] = ()
+    if e.op == "contract" and len(e.inputs) == 1 and not e.attrs.total:
+        e, summed = e.inputs[0], e.attrs.reduce
     if e.op != "where" or e.inputs[0].op != "eq" or simplify.constant_value(e.inputs[2]) != 0.0:
         return None
     place, counter = e.inputs[0].inputs
@@ -155,7 +151,7 @@ def one_hot_by(node: Node) -> Node | None:
     dim = counter.dims[0]
     if dim.name in value.type.names or set(place.type.names) != set(summed) or not set(place.dims) <= set(value.dims):
         return None
-    found = build.segment(value, node.attr("end"), "sum", node.domain, place, dim)
+    found = build.segment(value, node.attrs.end, "sum", node.domain, place, dim)
     return build.transpose(found, node.type.names) if set(found.dims) == set(node.dims) else None
 
 

@@ -52,7 +52,7 @@ def _tells_winner(condition: Node) -> bool:
 
 
 def _is_zero(node: Node) -> bool:
-    return node.op == "const" and node.attr("value") == 0.0
+    return node.op == "const" and node.attrs.value == 0.0
 
 
 def _on_edges(node: Node) -> bool:
@@ -70,7 +70,7 @@ def joint_operand(node: Node) -> Node | None:
         return None
     edge = [i for i in node.inputs if _on_edges(i)]
     rest = [i for i in node.inputs if i not in edge]
-    if len(edge) < 2 or len(rest) > 1 or (not rest and not node.attr("total")):
+    if len(edge) < 2 or len(rest) > 1 or (not rest and not node.attrs.total):
         return None
     edge.sort(key=lambda i: i.type.numel)
     first = edge[0]
@@ -82,7 +82,7 @@ def joint_operand(node: Node) -> Node | None:
         return None
     edge.remove(first)
     edge.remove(others[0])
-    return build.contract([joint, *edge, *rest], node.attr("reduce"), total=node.attr("total"), order=node.type.names)
+    return build.contract([joint, *edge, *rest], node.attrs.reduce, total=node.attrs.total, order=node.type.names)
 
 
 def pairwise(node: Node) -> Node | None:
@@ -101,14 +101,14 @@ def _paired(node: Node, j: int, k: int) -> tuple[int, Node] | None:
     pair = [node.inputs[j], node.inputs[k]]
     rest = [i for n, i in enumerate(node.inputs) if n not in (j, k)]
     needed = {*node.type.names, *(name for i in rest for name in i.type.names)}
-    reduce = [n for n in node.attr("reduce") if any(n in i.type.names for i in pair) and n not in needed]
+    reduce = [n for n in node.attrs.reduce if any(n in i.type.names for i in pair) and n not in needed]
     per_row = [i for i in pair if i.domain is not Domain.GLOBAL]
-    total = bool(node.attr("total") and per_row) and all(i.domain is Domain.GLOBAL for i in rest)
+    total = bool(node.attrs.total and per_row) and all(i.domain is Domain.GLOBAL for i in rest)
     if not (reduce or total or set(pair[0].type.names) <= set(pair[1].type.names)):
         return None
     inner = build.contract(pair, reduce, total=total) if reduce or total else pair[0] * pair[1]
-    left = [n for n in node.attr("reduce") if n not in reduce]
-    whole = build.contract([inner, *rest], left, total=bool(node.attr("total")) and not total, order=node.type.names)
+    left = [n for n in node.attrs.reduce if n not in reduce]
+    whole = build.contract([inner, *rest], left, total=bool(node.attrs.total) and not total, order=node.type.names)
     # A product with nothing left to sum is no contraction.
     result = simplify.trivial_contraction(whole) or whole
     dims = {d.name: d.size for i in pair for d in i.dims}
@@ -118,7 +118,7 @@ def _paired(node: Node, j: int, k: int) -> tuple[int, Node] | None:
 def summed_dims_first(node: Node) -> Node | None:
     """sum[d](a * W[o, d]) --> sum[d](a * W[d, o]), the matrix transposed once, where a is an edge value; also where an
     edge or a node picks its matrix"""
-    if node.op != "contract" or len(node.inputs) != 2 or node.attr("total"):
+    if node.op != "contract" or len(node.inputs) != 2 or node.attrs.total:
         return None
     for a, matrix in (node.inputs, node.inputs[::-1]):
         order = (*a.type.names, *node.type.names)
@@ -127,7 +127,7 @@ def summed_dims_first(node: Node) -> Node | None:
             continue
         turned = _turned(matrix, order)
         if turned is not None and len(matrix.dims) > 1:
-            return build.contract([a, turned], node.attr("reduce"), order=node.type.names)
+            return build.contract([a, turned], node.attrs.reduce, order=node.type.names)
     return None
 
 
@@ -136,7 +136,7 @@ def _turned(matrix: Node, order: tuple[str, ...]) -> Node | None:
     if matrix.domain is Domain.GLOBAL:
         return build.transpose(matrix, order)
     if is_picked(matrix):
-        (table, idx), dim = matrix.inputs, matrix.attr("dim")
+        (table, idx), dim = matrix.inputs, matrix.attrs.dim
         inner = order[len(idx.dims) :]
         if order[: len(idx.dims)] == idx.type.names and inner != tuple(n for n in table.type.names if n != dim):
             return build.index(build.transpose(table, [dim, *inner]), idx, dim)
@@ -153,8 +153,8 @@ def outer_by_kind(node: Node) -> Node | None:
     names = [n for s in sides for n in s.type.names] + [*idx.type.names]
     if len(sides) != 2 or len(set(names)) < len(names) or any(s.domain is not idx.domain for s in sides):
         return None
-    (x, at_x), (y, at_y) = ((s.inputs[0], s.attr("end")) if s.op == "gather" else (s, None) for s in sides)
-    product = build.grouped_product(x, y, idx, node.type.dim(node.attr("dim")), (at_x, at_y), weight)
+    (x, at_x), (y, at_y) = ((s.inputs[0], s.attrs.end) if s.op == "gather" else (s, None) for s in sides)
+    product = build.grouped_product(x, y, idx, node.type.dim(node.attrs.dim), (at_x, at_y), weight)
     return build.transpose(product, node.type.names)
 
 
@@ -182,7 +182,7 @@ def _outer_product(value: Node, idx: Node) -> tuple[list[Node], Node | None]:
 
 def sparse_rows_first(node: Node) -> Node | None:
     """total(a[d] * b[o]) --> transpose(total(b[o] * a[d])), where nearly all of b is zeros: they are skipped"""
-    if node.op != "contract" or not node.attr("total") or node.attr("reduce") or len(node.inputs) != 2:
+    if node.op != "contract" or not node.attrs.total or node.attrs.reduce or len(node.inputs) != 2:
         return None
     a, b = node.inputs
     if not (_on_edges(a) and _on_edges(b)) or is_sparse(a) == is_sparse(b):
@@ -196,7 +196,7 @@ def sparse_rows_first(node: Node) -> Node | None:
 
 def wide_dims_last(node: Node) -> Node | None:
     """sum@i(a[o] * b[k]) --> transpose(sum@i(b[k] * a[o])), where k has too few numbers for the lanes and o has not"""
-    if node.op != "segment" or node.attr("reducer") != "sum" or len(node.inputs) != 1 or node.inputs[0].op != "mul":
+    if node.op != "segment" or node.attrs.reducer != "sum" or len(node.inputs) != 1 or node.inputs[0].op != "mul":
         return None
     a, b = node.inputs[0].inputs
     wide, narrow = (a, b) if a.type.numel > b.type.numel else (b, a)
@@ -204,7 +204,7 @@ def wide_dims_last(node: Node) -> Node | None:
         return None
     if not (narrow.dims and narrow.type.numel < LEAST_WIDTH <= wide.type.numel):
         return None
-    return build.transpose(build.segment(narrow * wide, node.attr("end"), "sum", node.domain), node.type.names)
+    return build.transpose(build.segment(narrow * wide, node.attrs.end, "sum", node.domain), node.type.names)
 
 
 def turned_operand(node: Node) -> Node | None:
@@ -212,7 +212,7 @@ def turned_operand(node: Node) -> Node | None:
     if node.op != "contract" or all(i.op != "transpose" or i.domain is Domain.GLOBAL for i in node.inputs):
         return None
     inputs = [i.inputs[0] if i.op == "transpose" and i.domain is not Domain.GLOBAL else i for i in node.inputs]
-    return build.contract(inputs, node.attr("reduce"), total=bool(node.attr("total")), order=node.type.names)
+    return build.contract(inputs, node.attrs.reduce, total=bool(node.attrs.total), order=node.type.names)
 
 
 def products_together(node: Node) -> Node | None:
@@ -231,7 +231,7 @@ def products_together(node: Node) -> Node | None:
 
 def kinds_by_product(node: Node) -> Node | None:
     """sum(w * d, by k) --> sum(where(k == 0...n, w, 0) * d): the sums of all kinds as a product of matrices"""
-    if node.op != "segment" or node.attr("reducer") != "sum" or len(node.inputs) != 2 or node.attr("end") == "g":
+    if node.op != "segment" or node.attrs.reducer != "sum" or len(node.inputs) != 2 or node.attrs.end == "g":
         return None
     (value, by), dim = node.inputs, node.dims[0]
     value = value.inputs[0] if value.op == "transpose" else value
@@ -246,7 +246,7 @@ def kinds_by_product(node: Node) -> Node | None:
     place = build.elementwise("where", hit, weight, 0.0)
     if by.dims:
         place = build.contract([place], by.type.names)
-    return build.transpose(build.segment(place * rest, node.attr("end"), "sum", node.domain), node.type.names)
+    return build.transpose(build.segment(place * rest, node.attrs.end, "sum", node.domain), node.type.names)
 
 
 RULES: list[Rule] = [

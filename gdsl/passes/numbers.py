@@ -34,7 +34,7 @@ def skeleton(nodes: Sequence[Node]) -> tuple[dict[Node, Node], tuple[float, ...]
         for operand in n.inputs:
             if _is_number(operand):
                 inputs.append(load(len(found)))
-                found.append(operand.attr("value"))
+                found.append(operand.attrs.value)
             else:
                 inputs.append(new[operand])
         new[n] = rebuild(n, tuple(inputs))
@@ -55,5 +55,5 @@ def can_be_input(number: float) -> bool:
 def _is_number(node: Node) -> bool:
     if node.op != "const" or node.kind is not Kind.FLOAT or node.dims:
         return False
-    value: float = node.attr("value")
+    value: float = node.attrs.value
     return math.isfinite(value)

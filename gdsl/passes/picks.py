@@ -13,7 +13,7 @@ from typing import Any
 
 from gdsl.ir import build
 from gdsl.ir.node import Node, walk_below
-from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.ops import ELEMENTWISE, of
 from gdsl.ir.types import Dim, Domain, Kind
 from gdsl.passes.simplify import constant_value
 
@@ -57,7 +57,7 @@ def _is_count_below(node: Node, bound: int) -> bool:
     """Whether a value is a degree, at most some number below the bound, so that each is one of the kinds."""
     if node.op != "minimum":
         return False
-    degree = any(i.op == "graph_value" and i.attr("what") in ("in_degree", "out_degree") for i in node.inputs)
+    degree = any(i.op == "graph_value" and i.attrs.what in ("in_degree", "out_degree") for i in node.inputs)
     most = [v for v in map(constant_value, node.inputs) if v is not None]
     return degree and len(most) == 1 and 0 <= most[0] < bound and float(most[0]).is_integer()
 
@@ -99,7 +99,7 @@ def _picked(alike: tuple[Node, ...], idx: Node) -> Node | None:
             table = _stacked(nodes, kinds)
             made[item] = table if how == "stack" else build.index(table, idx, KINDS)
         elif nodes[0].op == "gather" and how == "pick":
-            made[item] = build.index(build.gather(made[inputs[0]], nodes[0].attr("end")), idx, KINDS)
+            made[item] = build.index(build.gather(made[inputs[0]], nodes[0].attrs.end), idx, KINDS)
         else:
             made[item] = _rebuilt(nodes[0], [made[i] for i in inputs], kinds)
     return made["pick", alike]
@@ -115,7 +115,7 @@ def _below(item: Alike) -> tuple[Alike, ...] | None:
         return None
     if first.domain is Domain.GLOBAL:
         return () if first.kind is Kind.FLOAT else None
-    if first.op not in _REBUILT and (first.op not in ELEMENTWISE or first.attrs):
+    if first.op not in _REBUILT and (first.op not in ELEMENTWISE or of(first).fields):
         return None
     if any(_signature(n) != _signature(first) for n in nodes):
         return None
@@ -136,7 +136,7 @@ def _signature(node: Node) -> tuple[Any, ...]:
             return tuple(plain(v) for v in value)
         return places.get(value, value) if isinstance(value, str) else value
 
-    return node.op, dims, plain(node.attrs)
+    return node.op, dims, plain(tuple(v for _, v in node.attrs.items()))
 
 
 def _stacked(nodes: Sequence[Node], kinds: Dim) -> Node:
@@ -152,18 +152,18 @@ def _rebuilt(node: Node, inputs: list[Node], kinds: Dim) -> Node:
     several = any(KINDS in i.type.names for i in inputs)
     order = (KINDS, *node.type.names) if several else node.type.names
     if node.op == "contract":
-        return build.contract(inputs, node.attr("reduce"), order=order)
+        return build.contract(inputs, node.attrs.reduce, order=order)
     if node.op in ELEMENTWISE:
         return build.transpose(build.elementwise(node.op, *inputs), order)
     (x,) = inputs
     if node.op == "gather":
-        return build.gather(x, node.attr("end"))
+        return build.gather(x, node.attrs.end)
     if node.op == "transpose":
         return build.transpose(x, order)
     if node.op == "slice":
-        dim = node.attr("dim")
+        dim = node.attrs.dim
         new = node.dims[node.inputs[0].type.names.index(dim)]
-        return build.slice_dim(x, dim, node.attr("start"), new)
+        return build.slice_dim(x, dim, node.attrs.start, new)
     return build.reshape_like(x, x.type.with_dims((kinds, *node.dims) if several else node.dims))
 
 

@@ -10,15 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 from gdsl.ir import build
 from gdsl.ir.node import Node, substitute, users, walk_below
+from gdsl.ir.ops import of
 from gdsl.ir.program import Program
-from gdsl.passes.plan import LEAVES
 
 # Programs of up to this many operations are one piece. Others are cut into pieces of about so many.
 MOST_WHOLE = 512
 PIECE = 192
-
-# What is another look at a value: a piece looks for itself, as rules ask where a value comes from.
-_LOOKS = frozenset({"gather", "spread", "reshape", "transpose", "slice"})
 
 
 def by_pieces(program: Program, change: Callable[[Program], Program]) -> Program:
@@ -49,10 +46,10 @@ def _by_depth(read_by: dict[Node, list[Node]]) -> list[Node]:
     later, which comes right before that."""
     depth: dict[Node, int] = {}
     for node in read_by:
-        depth[node] = 0 if node.op in LEAVES else 1 + max((depth[i] for i in node.inputs), default=0)
+        depth[node] = 0 if of(node).leaf else 1 + max((depth[i] for i in node.inputs), default=0)
     for node in reversed(read_by):
         depth[node] = min((depth[u] for u in read_by[node]), default=depth[node] + 1) - 1
-    return sorted((n for n in read_by if n.op not in LEAVES), key=lambda n: depth[n])
+    return sorted((n for n in read_by if not of(n).leaf), key=lambda n: depth[n])
 
 
 def _cut(order: Sequence[Node], read_by: dict[Node, list[Node]]) -> Iterable[Sequence[Node]]:
@@ -77,11 +74,11 @@ def _cut(order: Sequence[Node], read_by: dict[Node, list[Node]]) -> Iterable[Seq
 
 
 def _read(piece: Sequence[Node]) -> list[Node]:
-    """What other pieces compute for this one."""
+    """What other pieces compute for this one. It looks at values for itself, as rules ask where a value comes from."""
     inside = set(piece)
 
     def below(node: Node) -> tuple[Node, ...]:
-        return node.inputs if node in inside or node.op in _LOOKS else ()
+        return node.inputs if node in inside or of(node).look else ()
 
     found = walk_below(piece, below)
-    return [n for n in found if n not in inside and n.op not in LEAVES and n.op not in _LOOKS]
+    return [n for n in found if n not in inside and not (of(n).leaf or of(n).look)]

@@ -6,15 +6,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from gdsl.ir import build
+from gdsl.ir.adjoint import gradients
 from gdsl.ir.node import Node, substitute, users, walk
-from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.ops import ELEMENTWISE, of
+from gdsl.ir.ops.edges import held_by_ties
 from gdsl.ir.printer import describe
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes import algebra, dense, distribute, fuse, hoist, layout, simplify, vendor
-from gdsl.passes.differentiate import gradients, held_by_ties
 from gdsl.passes.options import Options
-from gdsl.passes.plan import LEAVES, VIEWS, Plan
+from gdsl.passes.plan import Plan
 from gdsl.passes.reassociate import reassociate
 from gdsl.passes.rewrite import Fired, rewrite
 from gdsl.passes.tiles import streamed
@@ -77,11 +78,11 @@ def differentiate(
     mapping = substitute([g for _, g in pairs], swap)
     names = {**program.names, **{mapping[n]: name for n, name in program.names.items() if n in mapping}}
     for node, gradient in on_the_way.items():
-        name = program.names.get(node) or (node.attr("name") if node.op == "load" else None)
+        name = program.names.get(node) or (node.attrs.name if node.op == "load" else None)
         if name and gradient in mapping and mapping[gradient].op != "load":
             names.setdefault(mapping[gradient], f"d_{name}")
     names |= {load: describe(node, program.names) for node, load in swap.items()}
-    outs = tuple((f"d_{x.attr('name')}", mapping[g]) for x, g in pairs)
+    outs = tuple((f"d_{x.attrs.name}", mapping[g]) for x, g in pairs)
     adjoint = Program(f"{program.name}_backward", outs, names)
     if options.optimise:
         adjoint = optimise(adjoint, options, log)
@@ -199,12 +200,12 @@ def worth_saving(node: Node, forward: Collection[Node], choice: str = "auto") ->
     a maximum are kept although the forward result does not need them: finding them takes the same walk. By choice
     "all" node values are kept, or "nothing" but the winners, which only the forward pass can tell.
     """
-    if node.domain in (Domain.EDGE, Domain.GLOBAL) or node.op in LEAVES:
+    if node.domain in (Domain.EDGE, Domain.GLOBAL) or of(node).leaf:
         return False
     if node.op == "segment" and node.kind is Kind.INT:
         return True
     if choice == "nothing" or node not in forward:
         return False
     if choice == "all":
-        return node.kind is Kind.FLOAT and node.op not in VIEWS
+        return node.kind is Kind.FLOAT and not of(node).arranges
     return node.op in ("segment", "scan", "order_rank") or (node.op == "contract" and dense.is_dense(node))

@@ -8,11 +8,6 @@ from gdsl.ir.node import Node, walk_below
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
 
-# Values that no step of a plan computes.
-LEAVES = frozenset({"load", "const", "iota", "graph_value"})
-# What is another look at a value that lies in memory already, but for `cat`.
-VIEWS = frozenset({"reshape", "transpose", "slice", "cat"})
-
 
 @dataclass(frozen=True)
 class Phase:

@@ -115,12 +115,12 @@ def _products(nodes: Sequence[Node], terms: Terms) -> list[Term] | None:
 
 
 def _open_contraction(node: Node, terms: Terms, bases: bool) -> list[Term] | None:
-    if node.attr("total"):
+    if node.attrs.total:
         return None
     found = _products(node.inputs, terms)
-    if found is None or any(not set(node.attr("reduce")) <= t.names - set(t.reduce) for t in found):
+    if found is None or any(not set(node.attrs.reduce) <= t.names - set(t.reduce) for t in found):
         return None
-    return [replace(t, reduce=t.reduce + node.attr("reduce")) for t in found]
+    return [replace(t, reduce=t.reduce + node.attrs.reduce) for t in found]
 
 
 def _open_product(node: Node, terms: Terms, bases: bool) -> list[Term] | None:
@@ -139,19 +139,19 @@ def _open_sum(node: Node, terms: Terms, bases: bool) -> list[Term] | None:
 
 def _open_gather(node: Node, terms: Terms, bases: bool) -> list[Term] | None:
     """(x @ W)[j], read as x[j] @ W."""
-    term = _product_of_rows(node.inputs[0], node.attr("end"))
+    term = _product_of_rows(node.inputs[0], node.attrs.end)
     return None if term is None else [term]
 
 
 def _product_of_rows(h: Node, end: str) -> Term | None:
     """(x @ W)[j], where h is x @ W."""
-    if h.op != "contract" or h.attr("total"):
+    if h.op != "contract" or h.attrs.total:
         return None
     per_row = [i for i in h.inputs if i.domain is not Domain.GLOBAL]
     if len(per_row) != 1 or len(h.inputs) < 2:
         return None
     tables = tuple(i for i in h.inputs if i is not per_row[0])
-    return Term((build.gather(per_row[0], end),), tables, h.attr("reduce"))
+    return Term((build.gather(per_row[0], end),), tables, h.attrs.reduce)
 
 
 def _open_view(node: Node, terms: Terms, bases: bool) -> list[Term] | None:
@@ -180,9 +180,9 @@ def _open_index(node: Node, terms: Terms, bases: bool) -> list[Term] | None:
     table, idx = node.inputs
     if idx.domain is not Domain.EDGE:
         return None
-    dim = table.type.dim(node.attr("dim"))
+    dim = table.type.dim(node.attrs.dim)
     if table.op == "gather":
-        term = _picked_row(table.inputs[0], table.attr("end"), idx, dim)
+        term = _picked_row(table.inputs[0], table.attrs.end, idx, dim)
         return None if term is None or not term.by else [term]
     if table.domain is not Domain.GLOBAL:
         return None
@@ -190,7 +190,7 @@ def _open_index(node: Node, terms: Terms, bases: bool) -> list[Term] | None:
         holders = [i for i in table.inputs if dim.name in i.type.names]
         if len(holders) == 1 and len(table.inputs) > 1:
             picked = build.index(holders[0], idx, dim.name)
-            return [Term((picked,), tuple(i for i in table.inputs if i is not holders[0]), table.attr("reduce"))]
+            return [Term((picked,), tuple(i for i in table.inputs if i is not holders[0]), table.attrs.reduce)]
     return [Term((), (table,), (), (idx, dim))]
 
 
@@ -238,7 +238,7 @@ _OPENED: dict[str, Callable[[Node, Terms, bool], list[Term] | None]] = {
 
 def aggregate_first(node: Node) -> Iterator[Node]:
     """sum(a * (b @ W)) --> sum(a * b) @ W: no matrix an edge, and the product is one of node values"""
-    if node.op != "segment" or node.attr("reducer") != "sum" or len(node.inputs) != 1 or node.attr("end") == "g":
+    if node.op != "segment" or node.attrs.reducer != "sum" or len(node.inputs) != 1 or node.attrs.end == "g":
         return
     for bases in (True, False):
         terms = terms_of(node.inputs[0], bases)
@@ -267,7 +267,7 @@ def _aggregated(term: Term, node: Node) -> Node | None:
         product = build.contract(term.edges, inner) if inner else _multiplied(term.edges)
     if not placed <= set(term.reduce) - in_tables or not placed <= set(product.type.names):
         return None
-    summed = build.segment(product, node.attr("end"), "sum", node.domain, by, dim)
+    summed = build.segment(product, node.attrs.end, "sum", node.domain, by, dim)
     if summed.type.numel > MAX_ACCUMULATOR:
         return None
     if dim is not None:
@@ -287,27 +287,27 @@ def _multiplied(nodes: Sequence[Node]) -> Node:
 
 def transform_first(node: Node) -> Iterator[Node]:
     """sum(a * x[j]) @ W --> sum(a * (x @ W)[j]), where the product is narrower; also behind a division, as in a mean"""
-    if node.op != "contract" or node.attr("total") or node.domain is Domain.EDGE:
+    if node.op != "contract" or node.attrs.total or node.domain is Domain.EDGE:
         return
     per_row = [i for i in node.inputs if i.domain is not Domain.GLOBAL]
     tables = [i for i in node.inputs if i.domain is Domain.GLOBAL]
     if len(per_row) != 1 or not tables:
         return
     operand, divisor = per_row[0], None
-    if operand.op == "div" and not set(operand.inputs[1].type.names) & set(node.attr("reduce")):
+    if operand.op == "div" and not set(operand.inputs[1].type.names) & set(node.attrs.reduce):
         operand, divisor = operand.inputs
-    plain = operand.op == "segment" and operand.attr("reducer") == "sum" and len(operand.inputs) == 1
-    if not plain or operand.attr("end") == "g":
+    plain = operand.op == "segment" and operand.attrs.reducer == "sum" and len(operand.inputs) == 1
+    if not plain or operand.attrs.end == "g":
         return
     e = operand.inputs[0]
     factors = e.inputs if e.op == "mul" else (e,)
-    for wide in (f for f in factors if f.op == "gather" and set(node.attr("reduce")) <= set(f.type.names)):
+    for wide in (f for f in factors if f.op == "gather" and set(node.attrs.reduce) <= set(f.type.names)):
         others = [f for f in factors if f is not wide]
-        if any(set(f.type.names) & set(node.attr("reduce")) for f in others):
+        if any(set(f.type.names) & set(node.attrs.reduce) for f in others):
             continue
-        row = finite_without_edges(wide.inputs[0], wide.attr("end"))
-        narrow = build.gather(build.contract([row, *tables], node.attr("reduce")), wide.attr("end"))
-        summed = build.segment(_multiplied([narrow, *others]), operand.attr("end"), "sum", operand.domain)
+        row = finite_without_edges(wide.inputs[0], wide.attrs.end)
+        narrow = build.gather(build.contract([row, *tables], node.attrs.reduce), wide.attrs.end)
+        summed = build.segment(_multiplied([narrow, *others]), operand.attrs.end, "sum", operand.domain)
         result = summed if divisor is None else summed / divisor
         if set(result.type.names) == set(node.type.names):
             yield build.transpose(result, node.type.names)
@@ -315,28 +315,28 @@ def transform_first(node: Node) -> Iterator[Node]:
 
 def product_before_index(node: Node) -> Iterator[Node]:
     """x[j] @ W[rel] --> (x @ W)[j][rel]: the products of all relations on nodes, one of them read an edge"""
-    if node.op != "contract" or node.attr("total") or node.domain is not Domain.EDGE or len(node.inputs) != 2:
+    if node.op != "contract" or node.attrs.total or node.domain is not Domain.EDGE or len(node.inputs) != 2:
         return
     for x, picked in (node.inputs, node.inputs[::-1]):
         if x.op != "gather" or not is_picked(picked):
             continue
         table, idx = picked.inputs
-        clash = set(x.type.names) & {picked.attr("dim"), *idx.type.names}
-        if not clash and not set(idx.type.names) & set(node.attr("reduce")):
-            product = build.contract([x, table], node.attr("reduce"))
-            yield build.transpose(build.index(product, idx, picked.attr("dim")), node.type.names)
+        clash = set(x.type.names) & {picked.attrs.dim, *idx.type.names}
+        if not clash and not set(idx.type.names) & set(node.attrs.reduce):
+            product = build.contract([x, table], node.attrs.reduce)
+            yield build.transpose(build.index(product, idx, picked.attrs.dim), node.type.names)
 
 
 def matrix_an_edge(node: Node) -> Iterator[Node]:
     """sum[rel](sum@i(e, by rel) @ W) --> sum@i(e @ W[rel]): no sums of all relations at a node with few edges"""
-    if node.op != "contract" or node.attr("total") or node.domain is Domain.EDGE:
+    if node.op != "contract" or node.attrs.total or node.domain is Domain.EDGE:
         return
     summed, tables, divisors, reduce = _taken_apart(node)
-    if summed.op != "segment" or summed.attr("reducer") != "sum" or summed.attr("end") == "g":
+    if summed.op != "segment" or summed.attrs.reducer != "sum" or summed.attrs.end == "g":
         return
     if len(summed.inputs) != 2 or summed.dims[0].name not in reduce:
         return
-    (e, by), dim, end = summed.inputs, summed.dims[0].name, summed.attr("end")
+    (e, by), dim, end = summed.inputs, summed.dims[0].name, summed.attrs.end
     if {n for v in (*tables, *divisors) for n in v.type.names} & set(by.type.names):
         return
     for divisor in divisors:
@@ -354,9 +354,9 @@ def _taken_apart(node: Node) -> tuple[Node, list[Node], list[Node], list[str]]:
     while True:
         names = {n for v in (*tables, *divisors) for n in v.type.names}
         per_row = [i for i in node.inputs if i.domain is not Domain.GLOBAL]
-        if node.op == "contract" and len(per_row) == 1 and not names & set(node.attr("reduce")):
+        if node.op == "contract" and len(per_row) == 1 and not names & set(node.attrs.reduce):
             tables += [i for i in node.inputs if i.domain is Domain.GLOBAL]
-            reduce += node.attr("reduce")
+            reduce += node.attrs.reduce
             node = per_row[0]
         elif node.op == "div" and _is_positive(node.inputs[1]):
             # Without an edge the sum is 0, and must not have been divided by 0.
@@ -376,44 +376,44 @@ def _is_positive(node: Node) -> bool:
 
 def weight_gradient_by_nodes(node: Node) -> Iterator[Node]:
     """total(x[j] * d) --> total(x * sum@j(d)): what edges add to a weight's gradient is summed at nodes first"""
-    if node.op != "contract" or not node.attr("total") or len(node.inputs) < 2:
+    if node.op != "contract" or not node.attrs.total or len(node.inputs) < 2:
         return
     for x in node.inputs:
         rest = [i for i in node.inputs if i is not x]
         on_edges = [i for i in rest if i.domain is Domain.EDGE]
-        if x.op != "gather" or x.attr("end") == "g" or len(rest) < len(node.inputs) - 1 or not on_edges:
+        if x.op != "gather" or x.attrs.end == "g" or len(rest) < len(node.inputs) - 1 or not on_edges:
             continue
         tables = [i for i in rest if i.domain is Domain.GLOBAL]
-        inner = [n for n in node.attr("reduce") if not any(n in v.type.names for v in (x, *tables))]
+        inner = [n for n in node.attrs.reduce if not any(n in v.type.names for v in (x, *tables))]
         product = build.contract(on_edges, inner) if inner else _multiplied(on_edges)
         if product.type.numel > MAX_ACCUMULATOR:
             continue
-        summed = build.segment(product, x.attr("end"), "sum", x.inputs[0].domain)
-        reduce = [n for n in node.attr("reduce") if n not in inner]
-        row = finite_without_edges(x.inputs[0], x.attr("end"))
+        summed = build.segment(product, x.attrs.end, "sum", x.inputs[0].domain)
+        reduce = [n for n in node.attrs.reduce if n not in inner]
+        row = finite_without_edges(x.inputs[0], x.attrs.end)
         yield build.contract([row, summed, *tables], reduce, total=True, order=node.type.names)
 
 
 def total_at_the_other_end(node: Node) -> Iterator[Node]:
     """total(d * sum@i(x[j], by rel)) --> total(x * sum@j(d[i], by rel)), where these sums are there anyway"""
-    if node.op != "contract" or not node.attr("total") or node.attr("reduce") or len(node.inputs) != 2:
+    if node.op != "contract" or not node.attrs.total or node.attrs.reduce or len(node.inputs) != 2:
         return
     for sums, d in (node.inputs, node.inputs[::-1]):
         summed, tables, divisors, _ = _taken_apart(sums)
-        plain = summed.op == "segment" and summed.attr("reducer") == "sum" and summed.attr("end") != "g"
+        plain = summed.op == "segment" and summed.attrs.reducer == "sum" and summed.attrs.end != "g"
         if not plain or len(summed.inputs) != 2 or tables or d.domain is not summed.domain:
             continue
-        (e, by), dim, end = summed.inputs, summed.dims[0], summed.attr("end")
+        (e, by), dim, end = summed.inputs, summed.dims[0], summed.attrs.end
         factors = e.inputs if e.op == "mul" else (e,)
-        for x in (f for f in factors if f.op == "gather" and f.dims and f.attr("end") != end):
+        for x in (f for f in factors if f.op == "gather" and f.dims and f.attrs.end != end):
             value = _multiplied([build.gather(d, end), *(f for f in factors if f is not x)])
             for divisor in divisors:
                 value = value * _picked(build.gather(1.0 / divisor, end), by, dim.name)
-            row = finite_without_edges(x.inputs[0], x.attr("end"))
+            row = finite_without_edges(x.inputs[0], x.attrs.end)
             clash = set(value.type.names) & {dim.name, *row.type.names}
             if clash or not set(by.dims) <= set(value.dims):
                 continue
-            back = build.segment(value, x.attr("end"), "sum", row.domain, by, dim)
+            back = build.segment(value, x.attrs.end, "sum", row.domain, by, dim)
             if back.type.numel <= MAX_ACCUMULATOR:
                 yield build.contract([row, back], (), total=True, order=node.type.names)
 
@@ -425,12 +425,12 @@ def _picked(value: Node, idx: Node, dim: str) -> Node:
 
 def total_by_nodes(node: Node) -> Iterator[Node]:
     """total(d) --> total(sum@i(d)), where the sum at nodes is there anyway"""
-    if node.op != "contract" or not node.attr("total") or node.attr("reduce"):
+    if node.op != "contract" or not node.attrs.total or node.attrs.reduce:
         return
     if any(i.domain is not Domain.EDGE for i in node.inputs):
         return
     e = _multiplied(node.inputs)
-    for end, domain in {(g.attr("end"), g.inputs[0].domain): None for g in walk([e]) if g.op == "gather"}:
+    for end, domain in {(g.attrs.end, g.inputs[0].domain): None for g in walk([e]) if g.op == "gather"}:
         if end != "g":
             yield build.contract([build.segment(e, end, "sum", domain)], total=True, order=node.type.names)
 

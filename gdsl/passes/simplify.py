@@ -11,7 +11,7 @@ from gdsl.passes.rewrite import Rule
 
 def constant_value(node: Node) -> float | None:
     """The number that a constant holds, else None."""
-    return node.attr("value") if node.op == "const" else None
+    return node.attrs.value if node.op == "const" else None
 
 
 def _like(node: Node, value: Node) -> Node | None:
@@ -96,7 +96,7 @@ def square(node: Node) -> Node | None:
 
 def trivial_contraction(node: Node) -> Node | None:
     """sum(x) over nothing --> x;  sum(x * y) over nothing --> x * y"""
-    if node.op != "contract" or node.attr("reduce") or node.attr("total"):
+    if node.op != "contract" or node.attrs.reduce or node.attrs.total:
         return None
     product = node.inputs[0]
     for factor in node.inputs[1:]:
@@ -110,7 +110,7 @@ def flatten_contraction(node: Node) -> Node | None:
         return None
     if any(i.kind is not Kind.FLOAT for i in node.inputs[0].inputs):
         return None
-    return build.contract(node.inputs[0].inputs, node.attr("reduce"), total=node.attr("total"), order=node.type.names)
+    return build.contract(node.inputs[0].inputs, node.attrs.reduce, total=node.attrs.total, order=node.type.names)
 
 
 def nested_contraction(node: Node) -> Node | None:
@@ -118,10 +118,10 @@ def nested_contraction(node: Node) -> Node | None:
     if node.op != "contract" or len(node.inputs) != 1 or node.inputs[0].op != "contract":
         return None
     inner = node.inputs[0]
-    if inner.attr("total") or not node.attr("reduce"):
+    if inner.attrs.total or not node.attrs.reduce:
         return None
-    reduce = (*inner.attr("reduce"), *node.attr("reduce"))
-    return build.contract(inner.inputs, reduce, total=node.attr("total"), order=node.type.names)
+    reduce = (*inner.attrs.reduce, *node.attrs.reduce)
+    return build.contract(inner.inputs, reduce, total=node.attrs.total, order=node.type.names)
 
 
 def repeated_factor(node: Node) -> Node | None:
@@ -136,7 +136,7 @@ def repeated_factor(node: Node) -> Node | None:
         gone = set(inner.type.names) - set(inner.inputs[0].type.names)
         if inner.inputs[0].domain is node.inputs[k].domain and gone <= {n for o in others for n in o.type.names}:
             inputs = [*node.inputs[:k], inner.inputs[0], *node.inputs[k + 1 :]]
-            return build.contract(inputs, node.attr("reduce"), total=node.attr("total"), order=node.type.names)
+            return build.contract(inputs, node.attrs.reduce, total=node.attrs.total, order=node.type.names)
     return None
 
 
@@ -160,23 +160,23 @@ def nested_cat(node: Node) -> Node | None:
     if node.op != "cat":
         return None
     parts: list[tuple[Node, str]] = []
-    for part, dim in zip(node.inputs, node.attr("dims"), strict=True):
-        joined = part.op == "cat" and part.attr("new") == dim
-        parts += zip(part.inputs, part.attr("dims"), strict=True) if joined else [(part, dim)]
+    for part, dim in zip(node.inputs, node.attrs.dims, strict=True):
+        joined = part.op == "cat" and part.attrs.new == dim
+        parts += zip(part.inputs, part.attrs.dims, strict=True) if joined else [(part, dim)]
     if len(parts) == len(node.inputs):
         return None
     nodes, dims = zip(*parts, strict=True)
-    return _like(node, build.cat(nodes, dims, node.type.dim(node.attr("new"))))
+    return _like(node, build.cat(nodes, dims, node.type.dim(node.attrs.new)))
 
 
 def count_edges(node: Node) -> Node | None:
     """sum(c), c a constant --> c * degree"""
-    if node.op != "segment" or node.attr("reducer") != "sum" or len(node.inputs) != 1:
+    if node.op != "segment" or node.attrs.reducer != "sum" or len(node.inputs) != 1:
         return None
     e = node.inputs[0]
-    if e.op != "spread" or e.inputs[0].op != "const" or node.attr("end") == "g":
+    if e.op != "spread" or e.inputs[0].op != "const" or node.attrs.end == "g":
         return None
-    what = "in_degree" if node.attr("end") == "i" else "out_degree"
+    what = "in_degree" if node.attrs.end == "i" else "out_degree"
     return _like(node, build.graph_value(what, node.domain) * e.inputs[0])
 
 

@@ -66,11 +66,11 @@ def is_product(node: Node, operand: Node) -> bool:
     """Whether a product of some rows of the operand is that of all rows, in part: these rows, or a term of a sum."""
     if node.op != "contract" or len(node.inputs) != 2:
         return False
-    if not node.attr("total"):
+    if not node.attrs.total:
         found = rows_and_matrix(node)
         return found is not None and found[0] is operand and is_dense(node)
     apart = not set(node.inputs[0].type.names) & set(node.inputs[1].type.names)
-    plain = apart and not node.attr("reduce") and all(i.domain is operand.domain and i.dims for i in node.inputs)
+    plain = apart and not node.attrs.reduce and all(i.domain is operand.domain and i.dims for i in node.inputs)
     return plain and iteration_space(node) > DENSE_INTENSITY * sum(i.type.numel for i in node.inputs)
 
 

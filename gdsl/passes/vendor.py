@@ -15,16 +15,16 @@ from gdsl.passes.rewrite import Rule
 
 def sparse_product(node: Node) -> Node | None:
     """sum(w * x[j]) --> csr(w) @ x: each row is the sum of the rows at the other end, times a number an edge"""
-    if node.op != "segment" or node.attr("reducer") != "sum" or node.attr("end") == "g" or len(node.inputs) != 1:
+    if node.op != "segment" or node.attrs.reducer != "sum" or node.attrs.end == "g" or len(node.inputs) != 1:
         return None
     message = node.inputs[0]
     factors = message.inputs if message.op == "mul" else (message,)
-    rows = [f for f in factors if f.op == "gather" and f.attr("end") != node.attr("end") and f.dims == node.dims]
+    rows = [f for f in factors if f.op == "gather" and f.attrs.end != node.attrs.end and f.dims == node.dims]
     weights = [f for f in factors if f is not rows[0]] if rows else []
     if len(rows) != 1 or any(w.dims or w.domain is not Domain.EDGE or w.kind is not Kind.FLOAT for w in weights):
         return None
     x = rows[0].inputs[0]
-    return build.sparse_product(x, node.attr("end"), node.domain, weights[0] if weights else None)
+    return build.sparse_product(x, node.attrs.end, node.domain, weights[0] if weights else None)
 
 
 def rules(options: Options) -> list[Rule]:

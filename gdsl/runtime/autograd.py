@@ -42,7 +42,7 @@ class Runner:
         self.program = program
         self.backend, self.dtype, self.index_dtype, self.options = backend, dtype, index_dtype, options
         self.inputs = program.inputs
-        self.names = [n.attr("name") for n in self.inputs]
+        self.names = [n.attrs.name for n in self.inputs]
         self._real = [n.kind is Kind.FLOAT for n in self.inputs]
         self._lock = threading.RLock()
         self._plain: KernelPlan | ReferencePlan | None = None

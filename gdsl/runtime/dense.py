@@ -26,7 +26,7 @@ def matrix_product(node: Node) -> Product | None:
     """
     if node.op != "contract" or len(node.inputs) != 2:
         return None
-    if node.attr("total"):
+    if node.attrs.total:
         return _sum_over_rows(node)
     return _added_up([node], [], node, node.inputs) if rows_and_matrix(node) else None
 
@@ -103,7 +103,7 @@ def _sum_over_rows(node: Node) -> Product | None:
     """[N, K] and [N, M] to [K, M]: the transpose of one by the other, and the result, which is small, turned. Of dims
     that both have, the result has the diagonal."""
     left, right = node.inputs
-    if node.attr("reduce") or any(i.domain is Domain.GLOBAL or not i.dims for i in node.inputs):
+    if node.attrs.reduce or any(i.domain is Domain.GLOBAL or not i.dims for i in node.inputs):
         return None
     shared = set(left.type.names) & set(right.type.names)
     if math.prod(left.type.dim(name).size for name in shared) > MOST_SHARED:

@@ -92,7 +92,7 @@ class Storage:
 
     def of_part(self, node: Node, winner: bool) -> torch.dtype:
         """The dtype of what a chunk of a hub writes down: see :func:`gdsl.codegen.storage.partials`."""
-        return self.index if finds_winners(node.attr("reducer")) and not winner else self.dtype
+        return self.index if finds_winners(node.attrs.reducer) and not winner else self.dtype
 
 
 def storage_of(plan: Plan, dtype: torch.dtype, index: torch.dtype, visible: int) -> Storage:

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from gdsl.errors import InputError
 from gdsl.ir.node import Node
-
-_VIEWS = frozenset({"transpose", "reshape", "slice", "index"})
+from gdsl.ir.ops import of
 
 
 def fans(param: Node, read_by: Mapping[Node, Sequence[Node]]) -> tuple[int, int]:
@@ -29,7 +28,7 @@ def fans(param: Node, read_by: Mapping[Node, Sequence[Node]]) -> tuple[int, int]
         own, read = ({d.name for d in n.dims} for n in (param, value))
         # In the order of the declaration, where the names are still the same: a transpose changes no fan.
         dims = [d for d in param.dims if d.name in read] if read <= own else list(value.dims)
-        summed = [k for k, d in enumerate(dims) if d.name in reader.attr("reduce")]
+        summed = [k for k, d in enumerate(dims) if d.name in reader.attrs.reduce]
         if summed:
             others = [k for k in range(len(dims)) if k not in summed]
             after = [k for k in others if k > summed[0]]
@@ -44,7 +43,7 @@ def _products(param: Node, read_by: Mapping[Node, Sequence[Node]]) -> list[tuple
     views = {param: None}  # in order, so that the same program always starts the same
     found = []
     for node in read_by:
-        if node.op in _VIEWS and node.inputs[0] in views:
+        if (of(node).view or node.op == "index") and node.inputs[0] in views:
             views[node] = None
     for view in views:
         found += [(reader, view) for reader in read_by.get(view, ()) if reader.op == "contract"]

@@ -50,7 +50,7 @@ class Shared(Anew):
         values = [found[k] if k in now else first[k] for k in range(len(found))]
         back = numbers.filled(bones, values, inputs)
         mapping = {old: back[bone] for old, bone in new.items() if bone in back}
-        given = {numbers.load(k).attr("name"): found[k] for k in sorted(inputs)}
+        given = {numbers.load(k).attrs.name: found[k] for k in sorted(inputs)}
         return program.with_outputs([back[n] for n in bones], mapping), given
 
     def get(self, key: Any) -> Any:

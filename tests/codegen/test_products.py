@@ -133,7 +133,7 @@ def test_values_and_gradients(name: str, nodes: int, edges: int) -> None:
     p, at = PROGRAMS[name], random_frame(nodes, edges)
     values = tensors(p, at, low=-1.0, high=1.0)
     found = runner(optimise(p), "cpp")(
-        [values[[n.attr("name") for n in p.inputs].index(n.attr("name"))] for n in optimise(p).inputs], at
+        [values[[n.attrs.name for n in p.inputs].index(n.attrs.name)] for n in optimise(p).inputs], at
     )
     wanted = expected(p, values, at)
     assert_same(found, wanted)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from gdsl.ir import build as b
-from gdsl.ir import library
 from gdsl.ir.node import Node, make
 from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.ops.libraries import Call
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Type
 from tests.ir.drive import A, B, C, E, G, H, N, R, S, T, integer, load, program
@@ -63,8 +63,8 @@ STRUCTURAL: dict[str, list[Node]] = {
     "stop_gradient": [b.stop_gradient(x) * x],
     "to_float": [b.to_float(x > 0.5) * x],
     "to_int": [b.index(load("table", G, R, H), b.to_int(one, 3), "r")],
-    "bspline": [library.bspline(place, 4, 2, "points")],
-    "bspline_index": [library.bspline_index(place, 4, 2, "points")],
+    "bspline": [b.bspline(place, 4, 2, "points")],
+    "bspline_index": [b.bspline_index(place, 4, 2, "points")],
 }
 
 
@@ -84,4 +84,4 @@ def programs() -> dict[str, Program]:
 
 def call(result: Type, **attrs: str) -> Node:
     """The op that no file has: a module that runs as it is."""
-    return make("call", [x], result, attrs)
+    return make("call", [x], result, Call(**attrs))

@@ -13,10 +13,10 @@ from torch import Tensor
 from gdsl.codegen import reference
 from gdsl.ir import build as b
 from gdsl.ir import library
+from gdsl.ir.adjoint import gradients
 from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE, ElementwiseOp
 from gdsl.ir.types import Dim, Kind, Type
-from gdsl.passes.differentiate import gradients
 from gdsl.runtime.triton import interpreted
 from tests.ir.drive import PLAIN, G, N, frame, load, program, runner
 from tests.ir.test_ops import BOUND, ULP, beyond_fmod, special, ulps
@@ -121,7 +121,7 @@ def test_derivatives_in_float32_over_all_magnitudes(backend: str) -> None:
     one = b.spread(b.const(1.0), N)
     rows = [(n, g) for n, y in nodes.items() if y.kind is Kind.FLOAT for g in gradients({y: one}, x) if g is not None]
     p, graph = program(*(shown(g) for _, g in rows)), frame([[], []], len(first), torch.float32)
-    values = [{"x0": first, "x1": second}[node.attr("name")] for node in p.inputs]
+    values = [{"x0": first, "x1": second}[node.attrs.name] for node in p.inputs]
     found = runner(p, backend, PLAIN, torch.float32)(values, graph)
     exact = runner(p, "torch", PLAIN, torch.float64)([v.double() for v in values], graph)
     wrong = []

@@ -126,7 +126,7 @@ def test_optional_input_with_default() -> None:
     (d,) = [d for d in absent.declarations if d.name == "v"]
     assert (d.optional, d.default, d.present) == (True, 0.5, False)
     assert absent.outputs[0][1] is result("aggregate a = sum(0.5 * x[j]) update y = a")
-    assert {n.attr("name") for n in walk([present.outputs[0][1]]) if n.op == "load"} == {"v", "x"}
+    assert {n.attrs.name for n in walk([present.outputs[0][1]]) if n.op == "load"} == {"v", "x"}
 
 
 def test_optional_input_without_default() -> None:
@@ -145,7 +145,7 @@ def test_module_left_out() -> None:
 def test_dropout_in_training() -> None:
     p = program("update y = dropout(x, 0.5) + dropout(x, 0.5)", training=True)
     drawn = [n for n in walk([p.outputs[0][1]]) if n.op == "random"]
-    assert sorted(n.attr("salt") for n in drawn) == [1, 2]
+    assert sorted(n.attrs.salt for n in drawn) == [1, 2]
     assert all(n.domain is Domain.NODE for n in drawn)
     assert p.uses_seed
     assert not program("update y = dropout(x, 0.5)").uses_seed
@@ -166,7 +166,7 @@ def test_reduce_of_the_users_own() -> None:
     node = result("reduce r(acc, m) = acc * 0.5 + m init 1 aggregate y = r(w) return y")
     assert node.op == "scan"
     assert node.domain is Domain.NODE
-    assert node.attr("init") == 1.0
+    assert node.attrs.init == 1.0
 
 
 def test_stack_requires_degrees() -> None:
@@ -274,4 +274,4 @@ def test_module_names_its_result() -> None:
 
 def test_module_as_aggregator() -> None:
     node = result("module lstm aggregate a = lstm(w) update y = a")
-    assert (node.op, node.attr("kind"), node.attr("end")) == ("call", "aggregate", "i")
+    assert (node.op, node.attrs.kind, node.attrs.end) == ("call", "aggregate", "i")

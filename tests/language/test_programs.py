@@ -75,5 +75,5 @@ def test_everything_read_is_declared(name: str) -> None:
     program = checked(name, training=True)
     declared = {d.name for d in program.declarations} | {"seed"}
     inner = {"acc", "0", "1"}  # the step of a user's reduction
-    loads = {n.attr("name") for n in walk([node for _, node in program.outputs]) if n.op == "load"}
+    loads = {n.attrs.name for n in walk([node for _, node in program.outputs]) if n.op == "load"}
     assert loads - inner <= declared

@@ -117,7 +117,7 @@ CASES: dict[str, Node] = {
     "softmax": library.segment_softmax(at(e), "i", N),
     "logsumexp over a dim": library.dim_logsumexp(at(y), ["a"]),
     "standard deviation": library.segment_std(at(e), "i", N),
-    "B-spline": library.bspline(at(x) * 0.3, 4, 2, "k"),
+    "B-spline": b.bspline(at(x) * 0.3, 4, 2, "k"),
     "two rounds": b.segment(b.gather(segment(b.gather(x, "j"), "sum"), "j") * e, "i", "max", N),
     "a source value": b.segment(at(b.gather(load("s", S, A), "j")) * b.gather(load("t", T, A), "i"), "i", "sum", T),
 }  # fmt: skip

@@ -44,7 +44,7 @@ def test_a_skeleton_is_filled_again() -> None:
     bones, found = bones_of(node)
     assert again(bones, found, ()) is node
     half = again(bones, found, (0,))
-    assert [n.attr("name") for n in walk([half]) if n.op == "load"].count("number:0") == 1
+    assert [n.attrs.name for n in walk([half]) if n.op == "load"].count("number:0") == 1
     assert again(bones, found, (0, 1, 2)) is bones
 
 

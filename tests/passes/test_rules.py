@@ -323,8 +323,8 @@ def test_gradients_of_weights_stay_finite_where_a_value_is_read_by_no_edge(
     weighted = [v for n, v in zip(before.inputs, values, strict=True) if n.domain is G]
     wanted = gradients(expected(before, values, f), weighted)
     run = runner(pipeline.optimise(before, options), "torch", options)
-    by_name = {n.attr("name"): v for n, v in zip(before.inputs, values, strict=True)}
-    found = gradients(list(run([by_name[n.attr("name")] for n in run.inputs], f)), weighted)
+    by_name = {n.attrs.name: v for n, v in zip(before.inputs, values, strict=True)}
+    found = gradients(list(run([by_name[n.attrs.name] for n in run.inputs], f)), weighted)
     assert all(torch.isfinite(g).all() for g in wanted)
     assert_same(found, wanted)
 

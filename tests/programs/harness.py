@@ -99,7 +99,7 @@ def oracle(made: gdsl.Layer, values: dict[str, Any]) -> Results:
     graph, tensors = rewire(typed, graph, tensors)
     frame = Frame(graph, torch.float64, torch.device("cpu"), bound.batch, calls.count_graphs(bound))
     nodes = [node for _, node in typed.outputs]
-    leaves = {n: tensors[n.attr("name")] for n in walk(nodes) if n.op == "load"}
+    leaves = {n: tensors[n.attrs.name] for n in walk(nodes) if n.op == "load"}
     return _derivatives(reference.run(nodes, leaves, frame), _leaves(given) + list(made.parameters()))
 
 

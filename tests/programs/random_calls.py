@@ -124,7 +124,7 @@ def plain(made: gdsl.Layer) -> Callable[..., tuple[Tensor, ...]]:
         state = {d.name: made._state(d.name) for d in typed.of_role("param")}
         given = {name: value.clone() for name, value in {**state, **values}.items() if isinstance(value, Tensor)}
         nodes = [node for _, node in typed.outputs]
-        loads = {n: given[n.attr("name")] for n in walk(nodes) if n.op == "load"}
+        loads = {n: given[n.attrs.name] for n in walk(nodes) if n.op == "load"}
         frame = Frame(values["graph"], torch.float64, torch.device("cpu"))
         return tuple(o.clone() for o in reference.run(nodes, loads, frame))
 

@@ -63,7 +63,7 @@ def check(program: Program, seed: int, triton: bool) -> None:
     leaves = [t for t in given if t.requires_grad]
     expected = reference.run(program.nodes, dict(zip(program.inputs, given, strict=True)), frame)
     wanted = harness._derivatives(expected, leaves)
-    by_name = {n.attr("name"): t for n, t in zip(program.inputs, given, strict=True)}
+    by_name = {n.attrs.name: t for n, t in zip(program.inputs, given, strict=True)}
     plain = Options(optimise=False, save=False)
     for backend, made, options in [
         ("torch", program, plain),
@@ -73,7 +73,7 @@ def check(program: Program, seed: int, triton: bool) -> None:
         *([("triton", program, plain)] if triton and seed % 4 == 0 else []),
     ]:
         runner = Runner(made, backend, torch.float64, torch.int32, options)
-        outputs = runner([by_name[n.attr("name")] for n in runner.inputs], frame)
+        outputs = runner([by_name[n.attrs.name] for n in runner.inputs], frame)
         found = harness._derivatives(list(outputs), leaves)
         for order, (a, b) in enumerate(zip(found, wanted, strict=True)):
             message = f"{backend}, {options}, derivative of order {order}\n{print_program(program)}"

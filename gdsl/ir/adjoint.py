@@ -1,0 +1,52 @@
+"""Reverse-mode differentiation, from IR to IR: the backward is a program that can be differentiated again.
+
+Each op's definition has its pull-back. ``gather`` and ``segment`` are each other's adjoint, ``index`` and ``scatter``
+too, so the set of ops is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from gdsl.ir.node import Node, walk
+from gdsl.ir.ops.op import NotDifferentiable, of
+from gdsl.ir.types import Kind
+
+
+def gradients(
+    outputs: Mapping[Node, Node],
+    wrt: Sequence[Node],
+    found: dict[Node, Node] | None = None,
+    ties: str = "split",
+) -> list[Node | None]:
+    """For each node of ``wrt`` the gradient of the outputs, whose own gradients are given; None is zero.
+
+    found: when given, receives the gradient of every node on the way
+    ties:  whether equal maxima (minima) of a segment or dim "split" the gradient evenly, or the "first" gets it all
+    """
+    order = list(walk(outputs))
+    active = _depends_on(order, set(wrt))
+    found = {} if found is None else found
+    for node, g in outputs.items():
+        if node in active:
+            found[node] = g
+    for node in reversed(order):
+        gradient = found.get(node)
+        if gradient is None or node not in active or not node.inputs:
+            continue
+        pull = of(node).pull
+        if pull is None:
+            raise NotDifferentiable(f"`{node.op}` has no derivative rule")
+        for operand, part in zip(node.inputs, pull(node, gradient, ties), strict=True):
+            if part is None or operand not in active:
+                continue
+            found[operand] = part if operand not in found else found[operand] + part
+    return [found.get(node) for node in wrt]
+
+
+def _depends_on(order: Sequence[Node], wrt: set[Node]) -> set[Node]:
+    active = set()
+    for node in order:
+        if node in wrt or (node.kind is Kind.FLOAT and any(i in active for i in node.inputs)):
+            active.add(node)
+    return active

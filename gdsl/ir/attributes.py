@@ -1,0 +1,121 @@
+"""What an op needs to know besides its operands and its type, as typed records; and what each field may hold."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gdsl.errors import GdslError
+
+if TYPE_CHECKING:
+    from gdsl.ir.node import Node
+
+
+class IRError(GdslError, TypeError):
+    """A node cannot be made: domains, dims, kinds or attributes do not fit. ``hint`` says what would."""
+
+    def __init__(self, message: str, hint: str | None = None):
+        super().__init__(message if hint is None else f"{message} ({hint})")
+        self.message, self.hint = message, hint
+
+
+class Attrs:
+    """The attributes of a node. An op that has some has a frozen dataclass of its own, whose fields are annotated with
+    the :class:`Value` that they may be; an op without any has :data:`NONE`.
+
+    A field's name means the same in all ops, and has one type: these.
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        bound: int  # of an integer: it is below
+        degree: int  # of a spline
+        dim: str
+        dims: tuple[str, ...]
+        end: str  # of an edge, or "g"
+        ends: tuple[str | None, ...]
+        init: float  # what a fold starts from
+        kernel_size: int
+        kind: str  # of a module's call
+        last: bool  # whether a fold gives its end, not what it has come to at each edge
+        module: str
+        name: str
+        new: str  # a dim that an op makes
+        order: int  # of a derivative
+        q: float  # a quantile
+        reduce: tuple[str, ...]  # dims that are summed over
+        reducer: str
+        reverse: bool
+        role: str
+        salt: int  # tells the random numbers of one seed apart
+        shift: int  # places along a dim
+        side: str  # of a quantile between two values
+        start: int
+        step: Node  # of a fold
+        total: bool  # whether a sum is over all rows, too
+        value: bool | int | float
+        what: str  # a value that a graph has
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Names and values, in the order of the definition."""
+        return ((field, getattr(self, field)) for field in type(self).__slots__)
+
+
+NONE = Attrs()
+
+
+# ------------------------------------------------------------------------------- what a field may be
+
+
+@dataclass(frozen=True)
+class Value:
+    """What an attribute may be: ``is_one`` of a value, and the same in words."""
+
+    words: str
+    is_one: Callable[[Any], bool]
+
+
+def whole(value: Any) -> bool:
+    """Whether a value is an int, which a bool is to Python, too."""
+    return type(value) is int
+
+
+def number(least: int, most: int) -> Value:
+    return Value(f"an int from {least} to {most}", lambda v: whole(v) and least <= v <= most)
+
+
+def one_of(words: Iterable[str]) -> Value:
+    words = tuple(words)
+    return Value(f"one of {', '.join(words)}", lambda v: type(v) is str and v in words)
+
+
+def _is_names(value: Any) -> bool:
+    return type(value) is tuple and all(type(v) is str for v in value)
+
+
+BOOL = Value("true or false", lambda v: type(v) is bool)
+FLOAT = Value("a float", lambda v: type(v) is float)
+SHARE = Value("a float from 0 to 1", lambda v: type(v) is float and 0.0 <= v <= 1.0)
+NAME = Value("a name", lambda v: type(v) is str)
+NAMES = Value("names", _is_names)
+
+# Places of a dim. Kernels count those of all rows in 64 bits, and there is no memory for more than that many.
+MOST = 2**31 - 1
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: cut short, since it may be anything."""
+    return _SHORT.repr(value)
+
+
+def need(holds: bool, rule: str) -> None:
+    """Raise the rule where it does not hold."""
+    if not holds:
+        raise IRError(rule)
