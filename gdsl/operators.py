@@ -131,7 +131,7 @@ class _Operator:
         self.dtype = DTYPES[call.dtype]
         self.options = Options(choices=call.choices)
         self._runners: dict[Any, Runner] = {}
-        self._reads: dict[Mask, tuple[int, ...]] = {}
+        self._seen: dict[Mask, tuple[tuple[int, ...], tuple[int, ...]]] = {}
         self._backward: dict[tuple[Mask, Mask, Mask], str] = {}
 
     def runner(self, backend: str, index: torch.dtype) -> Runner:
@@ -160,11 +160,12 @@ class _Operator:
         plain = Runner(program, "torch", self.dtype, torch.int32, replace(self.options, save=False))
         return plain.differentiable(tuple(n.kind is Kind.FLOAT for n in program.inputs))
 
-    def reads(self, wanted: Mask) -> tuple[int, ...]:
-        """The places of the inputs that a backward by these of them may read."""
-        if wanted not in self._reads:
-            self._reads[wanted] = self.owner.reads_of(wanted)
-        return self._reads[wanted]
+    def seen(self, wanted: Mask) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What a backward by these inputs sees: places of the inputs that it may read, and of the outputs that are
+        constant."""
+        if wanted not in self._seen:
+            self._seen[wanted] = self.owner.reads_of(wanted), self.owner.constant_by(wanted)
+        return self._seen[wanted]
 
     @functools.cached_property
     def kernel_dtypes(self) -> tuple[torch.dtype, ...]:
@@ -304,7 +305,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     ctx.set_materialize_grads(False)
     op = call_of(ctx.call)
     ctx.has_batch = batch is not None
-    ctx.reads = op.reads(_differentiable(op.call.program, tensors))
+    ctx.reads, constant = op.seen(_differentiable(op.call.program, tensors))
+    ctx.mark_non_differentiable(*(output[k] for k in constant))
     kept = [output[k] for k in op.owner.kept]
     ctx.save_for_backward(edges, *([batch] if ctx.has_batch else []), *(tensors[k] for k in ctx.reads), *kept)
 

@@ -410,7 +410,7 @@ class Blocks(Names):
         for below in self.chain(node, index, where, frame):
             self.value(below, index, where, frame)
         parts = [self.value(i, index, where, frame) for i in node.inputs]
-        form = ELEMENTWISE[node.op].triton.format(*(atom(p.text) for p in parts), bound=node.attrs.bound)
+        form = ELEMENTWISE[node.op].triton.format(*(atom(p.text) for p in parts), bound=node.type.bound)
         form = form.replace("gdsl_float", self.number)
         self.exact = self.exact or subtracts_products(node)
         return self.joined(form, parts)

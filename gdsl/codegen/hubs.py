@@ -14,8 +14,8 @@ from gdsl.codegen.cpp import KernelWriter, hub_name, unit
 from gdsl.codegen.nest import Nest
 from gdsl.codegen.storage import packed_buffers, partials
 from gdsl.codegen.values import GLOBAL, ROW
-from gdsl.ir.build import finds_winners
 from gdsl.ir.node import Node
+from gdsl.ir.ops.edges import finds_winners
 from gdsl.ir.program import Program
 from gdsl.passes.plan import Kernel, Phase, Plan
 from gdsl.runtime.schedule import CHUNK_EDGES
@@ -84,7 +84,7 @@ class _HubWriter(KernelWriter):
         return [g + "," for g in groups[:-1]] + groups[-1:]
 
     def _partial_type(self, node: Node, winner: bool) -> str:
-        return "T" if winner or not finds_winners(node.attrs.reducer) else "idx_t"
+        return "T" if winner or not finds_winners(node) else "idx_t"
 
     def _point_at_total(self, node: Node, slot: str) -> None:
         total = self.fresh("total_" + self.name(node))
@@ -135,7 +135,7 @@ class _HubWriter(KernelWriter):
         nest = Nest(node.dims)
         index = self.index(node.dims)
         place = self.place(node, self.row_cells[node], index)
-        value = self._part(node, finds_winners(node.attrs.reducer), index)
+        value = self._part(node, finds_winners(node), index)
         number = self._part(node, False, index)
         nest.before[len(nest.loops)] += self.reduction(node.attrs.reducer, place, value, number)
         return nest

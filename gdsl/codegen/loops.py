@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from gdsl.codegen.nest import Cell, Index, Nest, joined, lanes
 from gdsl.codegen.values import EDGE, GLOBAL, ROW, Values, local_type, number_literal
 from gdsl.ir import build
-from gdsl.ir.build import finds_winners
 from gdsl.ir.node import Node
+from gdsl.ir.ops.edges import finds_winners, is_extreme
 from gdsl.ir.printer import describe
 from gdsl.ir.types import Dim, Domain
 
@@ -161,7 +161,7 @@ class Nests(Values):
         self.row_cells[node] = Cell(name, not node.dims)
         size = f"[{numel}]" if node.dims else ""
         fill = self._filler(name, node)
-        if finds_winners(reducer):
+        if finds_winners(node):
             best = f"best_{name}"
             self.out.add(f"idx_t {name}{size};")
             self.out.add(f"T {best}{size};")
@@ -176,7 +176,7 @@ class Nests(Values):
 
     def finish_accumulator(self, node: Node) -> None:
         """An empty segment has maximum and minimum 0."""
-        if node.attrs.reducer in ("max", "min"):
+        if is_extreme(node):
             self.out.add("if (begin == end) " + self._filler("", node).format(self.row_cells[node].name, "0"))
 
     def accumulate_nest(self, node: Node) -> Nest:
@@ -199,7 +199,7 @@ class Nests(Values):
         if reducer in ("sum", "mul"):
             return [f"{place} {'+' if reducer == 'sum' else '*'}= {value};"]
         take = "gdsl::larger" if reducer.endswith("max") else "gdsl::smaller"
-        if not finds_winners(reducer):
+        if reducer in ("max", "min"):
             return [f"{place} = {take}({place}, {value});"]
         best, held = self.fresh("best"), f"best_{place}"
         found = f"gdsl::winner({place}, (idx_t){number}, {held}, {best})"

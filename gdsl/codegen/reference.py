@@ -50,7 +50,7 @@ def evaluate(node: Node, args: Sequence[Tensor], frame: Frame) -> Tensor:
     """The value of one node, its operands given."""
     form = of(node).value
     if form is None:
-        raise InputError(f"no value was given for {node}")
+        raise InputError(f"no value was given for `{node.attrs.name if node.op == 'load' else node.op}`")
     return form(node, args, frame)
 
 

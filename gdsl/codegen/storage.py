@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gdsl.ir.build import finds_winners
 from gdsl.ir.node import Node
+from gdsl.ir.ops.edges import finds_winners
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.plan import Kernel, Plan
 
@@ -40,6 +40,6 @@ def partials(kernel: Kernel) -> list[tuple[Node, bool]]:
     for phase in kernel.phases:
         for node in phase.accumulators:
             found.append((node, False))
-            if finds_winners(node.attrs.reducer):
+            if finds_winners(node):
                 found.append((node, True))
     return found

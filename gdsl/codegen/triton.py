@@ -32,9 +32,8 @@ from gdsl.codegen.blocks import (
 from gdsl.codegen.storage import partials
 from gdsl.codegen.values import EDGE, GLOBAL, ROW
 from gdsl.ir import build
-from gdsl.ir.build import finds_winners
 from gdsl.ir.node import Node
-from gdsl.ir.ops import reducer_of
+from gdsl.ir.ops.edges import finds_winners, is_extreme
 from gdsl.ir.printer import describe
 from gdsl.ir.program import Program
 from gdsl.passes.plan import Kernel, Phase
@@ -385,7 +384,7 @@ class KernelWriter(Blocks):
             if node in self.winners:
                 self.best[self.winners[node], places] = name
         for node, places in names:
-            if finds_winners(reducer_of(node)) and (node, places) not in self.best:
+            if finds_winners(node) and (node, places) not in self.best:
                 best = self.best[node, places] = self.fresh("best_" + describe(node, self.program.names))
                 shape = f"[{self.lead('1')}{self.shape(self.frame(node.dims))}]"
                 start = EMPTY[node.attrs.reducer[-3:]]
@@ -394,15 +393,15 @@ class KernelWriter(Blocks):
 
     def declare_accumulator(self, node: Node) -> str:
         name = self.fresh("acc_" + describe(node, self.program.names))
-        reducer = reducer_of(node)
         shape = f"[{self.lead('1')}{self.shape(self.frame(node.dims))}]"
         out = self.levels[ROWS].lines
         if node.op == "scan":
             out.append(f"{name} = tl.full({shape}, {number_literal(node.attrs.init)}, {self.number})")
-        elif finds_winners(reducer):
-            out.append(f"{name} = tl.full({shape}, {-1 if reducer.startswith('arg') else 0}, {self.index_type})")
+        elif finds_winners(node):
+            none = -1 if node.attrs.reducer.startswith("arg") else 0
+            out.append(f"{name} = tl.full({shape}, {none}, {self.index_type})")
         else:
-            start = {"sum": "0.0", "mul": "1.0", **EMPTY}[reducer]
+            start = {"sum": "0.0", "mul": "1.0", **EMPTY}[node.attrs.reducer]
             out.append(f"{name} = tl.full({shape}, {start}, {self.number})")
         return name
 
@@ -465,7 +464,7 @@ class KernelWriter(Blocks):
         own, reducer = len(self.frame(node.dims)), node.attrs.reducer
         extra = len(frame) - own
         text = value.text
-        if finds_winners(reducer):
+        if finds_winners(node):
             assert not extra
             sign, text = reducer[-3:], self.define("v", value).text
             best = self.define("best", replace_text(value, f"gdsl_{sign}({text}, {self.edge_axis}, True)")).text
@@ -523,7 +522,7 @@ class KernelWriter(Blocks):
 
     def finish(self, node: Node, at: Index) -> None:
         """An empty segment has maximum and minimum 0."""
-        if node.attrs.reducer in ("max", "min"):
+        if is_extreme(node):
             name = self.held[self.cell(node, at)].text
             some = lifted("(end > begin)", len(self.frame(node.dims)))
             self.levels[ROWS].lines.append(f"{name} = tl.where({some}, {name}, 0.0)")
@@ -561,7 +560,7 @@ class KernelWriter(Blocks):
             place, mask = self.part_place(node, False, "part", index)
             shape = f"[1, 1{self.shape(self.frame(node.dims))}]"
             load = f"tl.reshape(tl.load({place}{mask}), {shape})"
-            if finds_winners(reducer):
+            if finds_winners(node):
                 at, rule = self.part_place(node, True, "part", index)
                 first, held = reducer.startswith("arg"), self.best[node, places]
                 body.append(f"number = {load}")

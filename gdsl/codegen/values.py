@@ -212,7 +212,7 @@ class Values(Names):
             depth = max(depth, needs)
         if subtracts_products(node):
             parts = [f"gdsl::opaque({part})" for part in parts]
-        form = ELEMENTWISE[node.op].cpp.format(*parts, bound=node.attrs.bound)
+        form = ELEMENTWISE[node.op].cpp.format(*parts, bound=node.type.bound)
         return form.replace("gdsl_float(", "T("), depth
 
     def compute_const(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:

@@ -28,7 +28,7 @@ class Attrs:
     A field's name means the same in all ops, and has one type: these.
     """
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
 
     if TYPE_CHECKING:
         bound: int  # of an integer: it is below
@@ -61,7 +61,7 @@ class Attrs:
 
     def items(self) -> Iterator[tuple[str, Any]]:
         """Names and values, in the order of the definition."""
-        return ((field, getattr(self, field)) for field in type(self).__slots__)
+        return ((field, getattr(self, field)) for field in self.__slots__)
 
 
 NONE = Attrs()

@@ -492,7 +492,7 @@ def _finish(fuser: _Fuser, draft: _Draft, read_outside: set[Node], number: int) 
     phases = []
     for p in range(max(place.values(), default=-1) + 1):
         here = [n for n in walked if place[n] == p]
-        backwards = [n for n in here if n.attrs.reverse]
+        backwards = [n for n in here if n.op == "scan" and n.attrs.reverse]
         for nodes, reverse in (([n for n in here if n not in backwards], False), (backwards, True)):
             if nodes or not (backwards or reverse):
                 phases.append(

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from gdsl.ir import build
-from gdsl.ir.adjoint import gradients
 from gdsl.ir.node import Node, substitute, users, walk
 from gdsl.ir.ops import ELEMENTWISE, of
+from gdsl.ir.ops.adjoint import gradients
 from gdsl.ir.ops.edges import held_by_ties
 from gdsl.ir.printer import describe
 from gdsl.ir.program import Program

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch._functorch.utils import unwrap_dead_wrappers
 
 from gdsl.codegen.reference import Frame
-from gdsl.ir.node import Node
+from gdsl.ir.node import Node, walk
+from gdsl.ir.ops.adjoint import depends_on
 from gdsl.ir.program import Program
 from gdsl.ir.types import Kind
 from gdsl.passes.options import Options
@@ -121,7 +122,7 @@ class Differentiable:
     reads:   places of the inputs that a backward may read: only they are kept until then, so that a user may write to
              the others, and to results, as to those of torch's own functions
     kept:    places among the outputs of the values that are saved
-    integers: places of the outputs that have no derivative
+    constant: places of the outputs that have no derivative by any of the inputs
     """
 
     def __init__(self, runner: Runner, mask: Mask):
@@ -137,7 +138,7 @@ class Differentiable:
         self.reads = self.reads_of(mask)
         places = {node: k for k, node in enumerate(self.program.nodes)}  # the last, of those that are results, too
         self.kept = tuple(places[node] for node in self.saved)
-        self.integers = tuple(k for k, node in enumerate(self.program.nodes) if node.kind is not Kind.FLOAT)
+        self.constant = self.constant_by(mask)
         self.loads = (*(runner.inputs[k] for k in self.reads), *self.saved)
         self.forward = runner.compile(self.program, self.visible)
         self._adjoints: dict[tuple[Mask, Mask], Pull] = {}
@@ -153,6 +154,12 @@ class Differentiable:
         wrt = [n for n, wanted in zip(self.runner.inputs, mask, strict=True) if wanted]
         read = may_read(self.program, wrt, frozenset(self.saved), self.runner.options)
         return tuple(k for k, node in enumerate(self.runner.inputs) if node in read)
+
+    def constant_by(self, mask: Mask) -> tuple[int, ...]:
+        """The places of the outputs that have no derivative by any of these inputs."""
+        wrt = [n for n, wanted in zip(self.runner.inputs, mask, strict=True) if wanted]
+        active = depends_on(walk(self.program.nodes), wrt)
+        return tuple(k for k, node in enumerate(self.program.nodes) if node not in active)
 
     def to_save(self, tensors: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Tensor]:
         """What the backward may read of a call's inputs and outputs."""
@@ -241,8 +248,8 @@ class _Apply(torch.autograd.Function):
         ctx.owner, ctx.frame = owner, frame
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*owner.to_save(tensors, outputs))
-        if owner.integers:
-            ctx.mark_non_differentiable(*[outputs[k] for k in owner.integers])
+        if owner.constant:
+            ctx.mark_non_differentiable(*[outputs[k] for k in owner.constant])
         return outputs
 
     @staticmethod
@@ -264,7 +271,7 @@ class _Transformed(torch.autograd.Function):
         ctx.save_for_backward(*ctx.owner.to_save(tensors, output))
         ctx.save_for_forward(*tensors)
         ctx.like = [(o.shape, o.dtype) if o.is_floating_point() else None for o in output]
-        ctx.mark_non_differentiable(*(output[k] for k in ctx.owner.integers))
+        ctx.mark_non_differentiable(*(output[k] for k in ctx.owner.constant))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

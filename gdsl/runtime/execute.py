@@ -14,8 +14,8 @@ from gdsl.codegen import reference
 from gdsl.codegen.reference import Frame
 from gdsl.codegen.storage import packed_buffers
 from gdsl.codegen.values import c_type
-from gdsl.ir.build import finds_winners
 from gdsl.ir.node import Node
+from gdsl.ir.ops.edges import finds_winners
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.plan import Kernel, Plan, Step, TorchStep
 from gdsl.passes.tiles import Tile, tiled
@@ -92,7 +92,7 @@ class Storage:
 
     def of_part(self, node: Node, winner: bool) -> torch.dtype:
         """The dtype of what a chunk of a hub writes down: see :func:`gdsl.codegen.storage.partials`."""
-        return self.index if finds_winners(node.attrs.reducer) and not winner else self.dtype
+        return self.index if finds_winners(node) and not winner else self.dtype
 
 
 def storage_of(plan: Plan, dtype: torch.dtype, index: torch.dtype, visible: int) -> Storage:

@@ -7,11 +7,11 @@ import torch
 
 import gdsl
 from gdsl.ir.node import walk
+from gdsl.ir.ops import of
 from gdsl.ir.program import Program
 from gdsl.layer import Layer
 from gdsl.passes import estimate, pieces, rewrite
 from gdsl.passes.options import Options
-from gdsl.passes.plan import LEAVES
 from tests.programs.harness import difference, random_edges
 
 
@@ -45,7 +45,7 @@ def test_a_change_of_nothing_gives_the_program() -> None:
     seen: list[int] = []
 
     def change(piece: Program) -> Program:
-        seen.append(sum(n.op not in LEAVES for n in walk(piece.nodes)))
+        seen.append(sum(not of(n).leaf for n in walk(piece.nodes)))
         return piece
 
     found = pieces.by_pieces(whole, change)

@@ -142,6 +142,7 @@ def outcome(call: Call, function: Callable[..., Any], parameters: Sequence[Tenso
     results = function(**given, graph=gdsl.Graph(EDGES, NODES))
     outputs = list(results) if isinstance(results, tuple) else [results]
     found = {f"output {k}": o.detach().clone() for k, o in enumerate(outputs)}
+    found |= {f"output {k} has a derivative": torch.tensor(float(o.requires_grad)) for k, o in enumerate(outputs)}
     if call.write is not None:
         kind, which = call.write
         (given if kind == "input" else outputs)[which].mul_(1.5).add_(0.25)  # type: ignore[index]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import gdsl
-from gdsl.codegen import cpp, hubs, reference
+from gdsl.codegen import cpp, hubs
+from gdsl.ir.ops import folds
 from gdsl.runtime import cpp as bound
 from gdsl.runtime import order, prepare
 from gdsl.runtime import triton as runtime
@@ -188,7 +189,7 @@ def test_hubs_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_reference_takes_each_edge_once(degree: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are counted in numbers: a row more for each edge, whatever the degrees."""
     counted: list[int] = []
-    real = reference._step
+    real = folds._step
 
     def counting(step: Any, frame: Any) -> Any:
         run = real(step, frame)
@@ -200,7 +201,7 @@ def test_the_reference_takes_each_edge_once(degree: int, monkeypatch: pytest.Mon
 
         return one
 
-    monkeypatch.setattr(reference, "_step", counting)
+    monkeypatch.setattr(folds, "_step", counting)
     edges = torch.stack([torch.arange(degree) % 5, torch.zeros(degree, dtype=torch.long)])
     edges = torch.cat([edges, random_edges(5, 20, 0)], 1)
     text = "layer L(d) { reduce r(acc, m) = acc * 0.5 + m init 0  node x[d]  aggregate a = r(x[j])  update y = a }"

@@ -8,6 +8,7 @@ import weakref
 import pytest
 import torch
 
+import gdsl
 from gdsl.ir import build as b
 from gdsl.ir.types import Domain
 from gdsl.passes.options import Options
@@ -102,6 +103,28 @@ def test_integer_outputs_have_no_gradient(backend: str) -> None:
     winners, top = made(q, backend)(values, FRAME)
     assert not winners.requires_grad
     assert_same(gradients([top], values), gradients(expected(q, values, FRAME)[1:], values))
+
+
+@backends
+@pytest.mark.parametrize("compiler", [None, "eager", "aot_eager"])
+def test_outputs_without_a_derivative(backend: str, compiler: str | None) -> None:
+    """Of several outputs those that read no tensor with a gradient have none, as in torch."""
+    text = "layer C(d) { param p[d] ~ normal node x[d] node z[d] return tanh(x), z * p, sum(x[j]), x, z }"
+    layer = gdsl.compile(text, d=4, backend=backend).double()
+    torch._dynamo.reset()
+    run = layer if compiler is None else torch.compile(layer, backend=compiler, fullgraph=True)
+    x, z = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    outputs = run(x, z, graph=gdsl.Graph(torch.tensor([[0, 1], [1, 2]]), 3))
+    assert [o.requires_grad for o in outputs] == [False, True, False, False, True]
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        outputs[0].sum().backward()
+
+
+@backends
+def test_constants_have_no_derivative(backend: str) -> None:
+    q = program(b.stop_gradient(x) * 2.0, b.stop_gradient(x) * x, b.elementwise("where", x > 0.0, 1.0, 0.0))
+    outputs = made(q, backend)(tensors(q, FRAME), FRAME)
+    assert [o.requires_grad for o in outputs] == [False, True, False]
 
 
 @backends

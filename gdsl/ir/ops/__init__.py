@@ -6,7 +6,7 @@ from __future__ import annotations
 from gdsl.ir.ops import edges, elementwise, folds, functions, indexing, leaves, libraries, products, splines, views
 from gdsl.ir.ops.elementwise import ELEMENTWISE, ElementwiseOp
 from gdsl.ir.ops.functions import subtracts_products, torch_function
-from gdsl.ir.ops.op import OPS, Op, end_of, of, reducer_of
+from gdsl.ir.ops.op import OPS, Op, end_of, of
 
 __all__ = [
     "ELEMENTWISE",
@@ -15,7 +15,6 @@ __all__ = [
     "Op",
     "end_of",
     "of",
-    "reducer_of",
     "subtracts_products",
     "torch_function",
 ]

@@ -100,13 +100,23 @@ def segment(
         if dim.name in e.type.names:
             raise IRError(f"dim `{dim.name}` is already in {e.type}")
         dims, inputs = (dim, *(d for d in dims if d not in by.dims)), [inputs[0], by]
-    kind = Kind.INT if finds_winners(reducer) else Kind.FLOAT
+    kind = Kind.INT if _finds_winners(reducer) else Kind.FLOAT
     return make("segment", inputs, Type(row_domain, dims, kind), Segment(end, reducer))
 
 
-def finds_winners(reducer: str | None) -> bool:
-    """Whether a reducer of a segment is about the winners of a maximum or minimum: its last three letters say which."""
-    return reducer is not None and reducer[:-3] in ("arg", "count")
+def _finds_winners(reducer: str) -> bool:
+    return reducer[:-3] in ("arg", "count")
+
+
+def finds_winners(node: Node) -> bool:
+    """Whether a node is about the winners of a maximum or minimum over edges: the last three letters of its reducer say
+    of which."""
+    return node.op == "segment" and _finds_winners(node.attrs.reducer)
+
+
+def is_extreme(node: Node) -> bool:
+    """Whether a node is a maximum or minimum over edges."""
+    return node.op == "segment" and node.attrs.reducer in ("max", "min")
 
 
 def _segment_hint(end: str) -> str:
@@ -263,7 +273,7 @@ def held_by_ties(outputs: Sequence[Node]) -> frozenset[Node]:
     """What the backward pass must read as the forward pass has made it, to know which values tie."""
     found: set[Node] = set()
     for node in walk(outputs):
-        if node.op == "segment" and node.attrs.reducer in ("max", "min"):
+        if is_extreme(node):
             found.update(compared_rows(node.inputs[0]) or ())
     return frozenset(found)
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from gdsl.ir.adjoint import gradients
 from gdsl.ir.attributes import BOOL, FLOAT, MOST, SHARE, Attrs, Value, need, one_of
 from gdsl.ir.node import Node, make, walk
+from gdsl.ir.ops.adjoint import gradients
 from gdsl.ir.ops.edges import END, gather, rows_at
 from gdsl.ir.ops.elementwise import ELEMENTWISE, broadcast, join_domains, replay, to_float
 from gdsl.ir.ops.functions import torch_function

@@ -156,11 +156,6 @@ def end_of(node: Node) -> str | None:
     return getattr(node.attrs, "end", None)
 
 
-def reducer_of(node: Node) -> str | None:
-    """How a node reduces; None for an op that does not."""
-    return getattr(node.attrs, "reducer", None)
-
-
 # ------------------------------------------------------------------------------ for type rules
 
 

@@ -6,10 +6,10 @@ too, so the set of ops is closed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from gdsl.ir.node import Node, walk
-from gdsl.ir.ops.op import NotDifferentiable, of
+from gdsl.ir.ops.op import NotDifferentiable, no_gradient, of
 from gdsl.ir.types import Kind
 
 
@@ -25,7 +25,7 @@ def gradients(
     ties:  whether equal maxima (minima) of a segment or dim "split" the gradient evenly, or the "first" gets it all
     """
     order = list(walk(outputs))
-    active = _depends_on(order, set(wrt))
+    active = depends_on(order, wrt)
     found = {} if found is None else found
     for node, g in outputs.items():
         if node in active:
@@ -44,9 +44,11 @@ def gradients(
     return [found.get(node) for node in wrt]
 
 
-def _depends_on(order: Sequence[Node], wrt: set[Node]) -> set[Node]:
-    active = set()
+def depends_on(order: Iterable[Node], wrt: Collection[Node]) -> set[Node]:
+    """The nodes that have a derivative by some node of ``wrt``; ``order`` has operands before users."""
+    active = set(wrt)
     for node in order:
-        if node in wrt or (node.kind is Kind.FLOAT and any(i in active for i in node.inputs)):
+        constant = node.kind is not Kind.FLOAT or of(node).pull is no_gradient
+        if not constant and any(i in active for i in node.inputs):
             active.add(node)
     return active
