@@ -84,6 +84,7 @@ def _why_apart(node: Node, maker: Kernel, reader: Kernel) -> str:
 
 Slot = tuple[int, str | None]
 
+
 def _is_plain_total(node: Node) -> bool:
     """Whether a sum over rows only reads its operands once: a matrix product of them is best left to the BLAS."""
     per_row = [i for i in node.inputs if i.domain is not Domain.GLOBAL]

@@ -117,7 +117,6 @@ by, fold = b.segment(e, "i", "sum", N, rel, R), b.scan([e], "i", load("acc", G) 
 grouped = b.grouped_product(e, load("f", E, B), rel, R, (None, None))
 
 
-
 def raw(op: str, inputs: Sequence[Node], type: Type, **attrs: Any) -> Node:
     return make(op, inputs, type, OPS[op].attrs(**attrs) if op in OPS else NONE)
 

@@ -294,7 +294,6 @@ def _torch_mod(a: Any, b: Any) -> Any:
     return rest.where((rest == 0) | ((rest < 0) == (b < 0)), rest + b)
 
 
-
 def subtracts_products(node: Node) -> bool:
     """Whether a value is a * b - c * d, which must be exactly 0 where the products are equal, as in a cross product.
 
