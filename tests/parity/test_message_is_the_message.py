@@ -672,11 +672,8 @@ for name, found in {
     "equal": plain(lambda self, x_j, x_i, index: torch.where(x_i == x_j, x_j, x_i * 2)),
     "not equal": plain(lambda self, x_j, x_i, index: (x_i != x_j) * x_j),
     "masks": plain(lambda self, x_j, x_i, index: x_j.masked_fill((x_i > 0) & ~(x_j > x_i) | (x_j < -1), 0.5)),
-    "masks made here": plain(
-        lambda self, x_j, x_i, index: torch.where((index > 2)[:, None], x_j, x_i).masked_fill(
-            torch.tensor([True, False, True]), 0.5
-        )
-    ),
+    "masks made here": plain(lambda self, x_j, x_i, index: torch.where((index > 2)[:, None], x_j, x_i)
+                             .masked_fill(torch.tensor([True, False, True]), 0.5)),
     "softplus": plain(lambda self, x_j, x_i, index: F.softplus(x_j, 2.0, 1.0) + F.softplus(30 * x_i)),
     "the number of edges": plain(lambda self, x_j, x_i, index: x_j / x_j.size(0) + len(x_i)),
     "an index": plain(lambda self, x_j, x_i, index: x_j * index.view(-1, 1) + x_i),
@@ -693,9 +690,7 @@ for name, found in {
     "a product of a part": plain(lambda self, x_j, x_i, index: x_j @ (self.w.softmax(-1) * 2)),
     "normalised": plain(lambda self, x_j, x_i, index: F.normalize(x_j, dim=-1) + F.layer_norm(x_i, (SIZE,))),
     "log softmax": plain(lambda self, x_j, x_i, index: F.log_softmax(x_j, -1) * x_i.log_softmax(1)),
-    "norms": plain(
-        lambda self, x_j, x_i, index: x_j * x_i.norm(dim=-1, keepdim=True) + torch.linalg.norm(x_j, dim=1).view(-1, 1)
-    ),  # noqa: E501
+    "norms": plain(lambda self, x_j, x_i, index: x_j * x_i.norm(dim=-1, keepdim=True) + torch.linalg.norm(x_j, dim=1).view(-1, 1)),  # noqa: E501
     "places": plain(lambda self, x_j, x_i, index: x_j.view(EDGES, 1, -1).transpose(1, 2).permute(0, 2, 1).squeeze(1)),
     "unflatten": plain(lambda self, x_j, x_i, index: torch.cat([x_j, x_i], 1).unflatten(1, (2, -1)).sum(1)),
     "einsum": plain(lambda self, x_j, x_i, index: torch.einsum("ef,fg->eg", x_j, self.w), "`einsum`"),
@@ -703,9 +698,8 @@ for name, found in {
     "clamp": plain(lambda self, x_j, x_i, index: x_j.clamp(max=0.5) + torch.clamp(x_i, -0.1) + x_j.clip(0, 1)),
     "clamp by tensors": plain(lambda self, x_j, x_i, index: x_j.clamp(max=x_i), "as they are"),
     "rounded division": plain(lambda self, x_j, x_i, index: torch.div(x_j, 0.3, rounding_mode="floor") * x_i, "`div`"),
-    "a sum of another dtype": plain(
-        lambda self, x_j, x_i, index: x_j.sum(-1, True, dtype=torch.float16) * x_i, "`sum`"
-    ),
+    "a sum of another dtype": plain(lambda self, x_j, x_i, index: x_j.sum(-1, True, dtype=torch.float16) * x_i,
+                                     "`sum`"),
     "alpha": plain(lambda self, x_j, x_i, index: torch.add(x_j, x_i, alpha=2).sub(x_i, alpha=0.5)),
     "powers": plain(lambda self, x_j, x_i, index: x_j**2 + 2**x_i + x_i.abs().pow(0.5)),
     "numbers": plain(lambda self, x_j, x_i, index: 1 - x_j + 2 / (x_i.abs() + 1) - (-x_j) * 3),
