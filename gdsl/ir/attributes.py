@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 from gdsl.errors import GdslError
 
@@ -21,14 +21,16 @@ class IRError(GdslError, TypeError):
         self.message, self.hint = message, hint
 
 
+@dataclass_transform(frozen_default=True)
 class Attrs:
-    """The attributes of a node. An op that has some has a frozen dataclass of its own, whose fields are annotated with
-    the :class:`Value` that they may be; an op without any has :data:`NONE`.
+    """The attributes of a node: an immutable record. An op that has some has a class of its own, whose fields are
+    annotated with the :class:`Value` that they may be; an op without any has :data:`NONE`.
 
-    A field's name means the same in all ops, and has one type: these.
+    A field's name means the same in all ops, and has one type: these. (A dataclass each would do, and make every start
+    of the command line wait for 20 of them, a millisecond each.)
     """
 
-    __slots__: tuple[str, ...] = ()
+    fields: ClassVar[tuple[str, ...]] = ()
 
     if TYPE_CHECKING:
         bound: int  # of an integer: it is below
@@ -59,9 +61,31 @@ class Attrs:
         value: bool | int | float
         what: str  # a value that a graph has
 
-    def items(self) -> Iterator[tuple[str, Any]]:
+    def __init_subclass__(cls) -> None:
+        cls.fields = tuple(cls.__annotations__)
+
+    def __init__(self, *args: Any, **more: Any):
+        given = dict(zip(self.fields, args, strict=False), **more)
+        for field in self.fields:
+            self.__dict__[field] = given.pop(field) if field in given else getattr(type(self), field)
+        if given or len(args) > len(self.fields):
+            raise TypeError(f"{type(self).__name__} has the fields {self.fields}, not {args} and {more}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"attributes of a node are immutable: {name}")
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.__dict__ == self.__dict__
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self.__dict__.values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.items())})"
+
+    def items(self) -> Iterable[tuple[str, Any]]:
         """Names and values, in the order of the definition."""
-        return ((field, getattr(self, field)) for field in self.__slots__)
+        return self.__dict__.items()
 
 
 NONE = Attrs()

@@ -6,7 +6,6 @@ import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -101,7 +100,7 @@ F = Type(N, (A,))
 
 def changed(node: Node, **attrs: Any) -> Node:
     """The node with other attributes."""
-    return make(node.op, node.inputs, node.type, replace(node.attrs, **attrs))  # type: ignore[type-var]
+    return make(node.op, node.inputs, node.type, type(node.attrs)(**{**dict(node.attrs.items()), **attrs}))
 
 
 def typed(node: Node, type: Type) -> Node:

@@ -6,7 +6,6 @@ The end ``g`` takes nodes as the edges, and the graphs of a batch as the nodes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from gdsl.ir.attributes import Attrs, IRError, need, one_of
@@ -27,7 +26,6 @@ END, EDGE_END = one_of(ENDS), one_of(("i", "j"))
 # ---------------------------------------------------------------------------------------- gather
 
 
-@dataclass(frozen=True, slots=True)
 class Gather(Attrs):
     end: Annotated[str, END]
 
@@ -67,7 +65,6 @@ define(Op(
 SEGMENT_REDUCERS = ("sum", "max", "min", "mul", "argmax", "argmin", "countmax", "countmin")
 
 
-@dataclass(frozen=True, slots=True)
 class Segment(Attrs):
     end: Annotated[str, END]
     reducer: Annotated[str, one_of(SEGMENT_REDUCERS)]

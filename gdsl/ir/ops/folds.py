@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from gdsl.ir.attributes import BOOL, FLOAT, MOST, SHARE, Attrs, Value, need, one_of
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 # ------------------------------------------------------------------------------------------ scan
 
 
-@dataclass(frozen=True, slots=True)
 class Scan(Attrs):
     end: Annotated[str, END]
     step: Annotated[Node, Value("an expression", lambda v: isinstance(v, Node))]
@@ -187,7 +185,6 @@ define(Op(
 # ------------------------------------------------------------------------------------ order_rank
 
 
-@dataclass(frozen=True, slots=True)
 class OrderRank(Attrs):
     end: Annotated[str, END]
     q: Annotated[float, SHARE]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from gdsl.ir.attributes import Attrs, need, number
@@ -124,7 +123,6 @@ def _step(c: Node) -> Node:
 # --------------------------------------------------------------------------- kinds of number
 
 
-@dataclass(frozen=True, slots=True)
 class ToInt(Attrs):
     # Of the integers below it float32 has every one, so that what is clamped to it stays below.
     bound: Annotated[int, number(1, 2**24)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from gdsl.ir.attributes import MOST, NAME, NAMES, Attrs, IRError, need, number, one_of
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
 class AlongDim(Attrs):
     dim: Annotated[str, NAME]
 
@@ -148,7 +146,6 @@ define(Op(
 # ----------------------------------------------------------------------------------------- slice
 
 
-@dataclass(frozen=True, slots=True)
 class Slice(Attrs):
     dim: Annotated[str, NAME]
     start: Annotated[int, number(0, MOST)]
@@ -220,7 +217,6 @@ define(Op(
 # ------------------------------------------------------------------------------------------- cat
 
 
-@dataclass(frozen=True, slots=True)
 class Cat(Attrs):
     dims: Annotated[tuple[str, ...], NAMES]
     new: Annotated[str, NAME]
@@ -289,7 +285,6 @@ define(Op(
 REDUCERS = ("max", "min", "argmax", "argmin")
 
 
-@dataclass(frozen=True, slots=True)
 class Reduce(Attrs):
     reducer: Annotated[str, one_of(REDUCERS)]
     dim: Annotated[str, NAME]

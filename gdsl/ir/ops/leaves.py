@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from gdsl.ir.attributes import NAME, Attrs, Value, need, number, one_of, whole
@@ -23,7 +22,6 @@ CONSTANT = Value(
 )
 
 
-@dataclass(frozen=True, slots=True)
 class Const(Attrs):
     value: Annotated[bool | int | float, CONSTANT]
 
@@ -71,7 +69,6 @@ define(Op(
 ROLES = ("input", "param", "buffer", "grad", "saved", "product", "seed")
 
 
-@dataclass(frozen=True, slots=True)
 class Load(Attrs):
     name: Annotated[str, NAME]
     role: Annotated[str, one_of(ROLES)]
@@ -102,7 +99,6 @@ GRAPH_VALUES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class GraphValue(Attrs):
     what: Annotated[str, one_of(GRAPH_VALUES)]
 
@@ -172,7 +168,6 @@ define(Op(
 PHILOX_WORK = 60
 
 
-@dataclass(frozen=True, slots=True)
 class Random(Attrs):
     salt: Annotated[int, number(0, 2**32 - 1)]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from gdsl.ir.attributes import MOST, NAME, Attrs, Value, need, one_of
@@ -29,7 +28,6 @@ def _at(x: Node, end: str | None, rows: Domain) -> None:
 # -------------------------------------------------------------------------------- sparse_product
 
 
-@dataclass(frozen=True, slots=True)
 class SparseProduct(Attrs):
     end: Annotated[str, EDGE_END]
 
@@ -88,7 +86,6 @@ def _is_ends(value: Any) -> bool:
     return type(value) is tuple and len(value) == 2 and all(v is None or (type(v) is str and v in "ij") for v in value)
 
 
-@dataclass(frozen=True, slots=True)
 class GroupedProduct(Attrs):
     ends: Annotated[tuple[str | None, ...], Value("two of i, j and none", _is_ends)]
 
@@ -172,7 +169,6 @@ define(Op(
 # ------------------------------------------------------------------------------------------ call
 
 
-@dataclass(frozen=True, slots=True)
 class Call(Attrs):
     """kind: how the module runs: on each row by itself, or on the edges of a node at ``end`` together"""
 

@@ -131,9 +131,8 @@ class Op:
     @functools.cached_property
     def fields(self) -> dict[str, Value]:
         """What each attribute may be."""
-        names: tuple[str, ...] = self.attrs.__slots__
-        hints = get_type_hints(self.attrs, include_extras=True) if names else {}
-        return {name: hints[name].__metadata__[0] for name in names}
+        hints = get_type_hints(self.attrs, include_extras=True)
+        return {name: hints[name].__metadata__[0] for name in self.attrs.fields}
 
 
 OPS: dict[str, Op] = {}

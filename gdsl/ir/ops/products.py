@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from gdsl.ir.attributes import BOOL, MOST, NAMES, Attrs, IRError, need
@@ -23,7 +22,6 @@ MOST_DIMS = 25
 # -------------------------------------------------------------------------------------- contract
 
 
-@dataclass(frozen=True, slots=True)
 class Contract(Attrs):
     reduce: Annotated[tuple[str, ...], NAMES]
     total: Annotated[bool, BOOL]

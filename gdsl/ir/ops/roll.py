@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from gdsl.ir.attributes import MOST, NAME, Attrs, IRError, need, number
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
 class Roll(Attrs):
     dim: Annotated[str, NAME]
     shift: Annotated[int, number(1, MOST)]

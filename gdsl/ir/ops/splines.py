@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from gdsl.ir.attributes import Attrs, IRError, need, number
@@ -21,14 +20,12 @@ KERNEL_SIZE, DEGREE = number(1, 2**16), number(1, 3)
 MOST_COORDINATES = 16
 
 
-@dataclass(frozen=True, slots=True)
 class Spline(Attrs):
     kernel_size: Annotated[int, KERNEL_SIZE]
     degree: Annotated[int, DEGREE]
     order: Annotated[int, number(0, MOST_COORDINATES)] = 0
 
 
-@dataclass(frozen=True, slots=True)
 class SplineIndex(Attrs):
     kernel_size: Annotated[int, KERNEL_SIZE]
     degree: Annotated[int, DEGREE]
