@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 # ------------------------------------------------------------------------------------------ scan
 
 
+STEP = Value("an expression", lambda v: isinstance(v, Node))
+
+
 class Scan(Attrs):
     end: Annotated[str, END]
-    step: Annotated[Node, Value("an expression", lambda v: isinstance(v, Node))]
+    step: Annotated[Node, STEP]
     init: Annotated[float, FLOAT]
     reverse: Annotated[bool, BOOL]
     last: Annotated[bool, BOOL]

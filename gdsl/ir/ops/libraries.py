@@ -86,8 +86,11 @@ def _is_ends(value: Any) -> bool:
     return type(value) is tuple and len(value) == 2 and all(v is None or (type(v) is str and v in "ij") for v in value)
 
 
+TWO_ENDS = Value("two of i, j and none", _is_ends)
+
+
 class GroupedProduct(Attrs):
-    ends: Annotated[tuple[str | None, ...], Value("two of i, j and none", _is_ends)]
+    ends: Annotated[tuple[str | None, ...], TWO_ENDS]
 
 
 def grouped_product(
