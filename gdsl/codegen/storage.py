@@ -21,7 +21,7 @@ def packed_buffers(plan: Plan, dtype: str, visible: int | None = None) -> frozen
         return frozenset()
     written = {o for k in plan.kernels for o in k.outputs}
     read = {b for k in plan.kernels for b in k.buffers if b not in written and b.domain is not Domain.GLOBAL}
-    inner = {b for b in read if b.op == "graph_value" or b.attrs.role == "saved"}
+    inner = {b for b in read if b.op == "graph_value" or (b.op == "load" and b.attrs.role == "saved")}
     outputs = plan.program.nodes
     again = {o for s in plan.steps for o in s.buffers}
     totals = {o for k in plan.kernels for o in k.all_totals}

@@ -173,8 +173,9 @@ def winners(kernel: Kernel) -> dict[Node, Node]:
     both."""
     found = {}
     for phase in kernel.phases:
-        by_rule = {(n.attrs.reducer, n.inputs): n for n in phase.accumulators}
-        for node in phase.accumulators:
+        segments = [n for n in phase.accumulators if n.op == "segment"]
+        by_rule = {(n.attrs.reducer, n.inputs): n for n in segments}
+        for node in segments:
             about = (by_rule.get((f"{what}{node.attrs.reducer}", node.inputs)) for what in ("arg", "count"))
             winner = next((n for n in about if n is not None), None)
             if winner is not None:
