@@ -32,7 +32,7 @@ from gdsl.ir import build as b
 from gdsl.ir.ops import OPS
 from gdsl.ir.program import Program
 from gdsl.ir.serialise import from_data, to_data
-from gdsl.ir.types import Domain
+from gdsl.ir.types import Dim, Domain, Type
 from gdsl.ir.verify import verify
 from gdsl.operators import Call, call_of
 from tests.fuzz import Way, at, attack_call, calls, changed_call, evaluate, places, write_kernels
@@ -233,7 +233,7 @@ def test_dead_and_repeated_nodes_are_refused() -> None:
 
 def test_equal_numbers_of_other_types_stay_apart() -> None:
     """1 is True to Python, and nodes that are equal are one: a size that is true is refused, whatever lives already."""
-    one = b.load("x", b.Type(Domain.NODE, (b.Dim("a", 1),)), "input")
+    one = b.load("x", Type(Domain.NODE, (Dim("a", 1),)), "input")
     data = to_data(Program("P", (("y", one),)))
     for size in (True, 1.0):
         data["nodes"][0][2][1][0][1] = size
@@ -356,7 +356,7 @@ def test_names_of_any_text_are_names_in_kernels(evil: str) -> None:
     """Of values, dims, inputs and the program itself, where no file is between: a class or a module may have any."""
 
     def named(name: str) -> Program:
-        x, t = load(f"x{name}", N, b.Dim(f"a{name}", 4)), load(f"t{name}", G)
+        x, t = load(f"x{name}", N, Dim(f"a{name}", 4)), load(f"t{name}", G)
         h = b.elementwise("tanh", x) * t
         y = b.segment(b.gather(h, "j"), "i", "sum", N)
         outputs = ((f"y{name}", y), ("s", b.sum_dims(y, [f"a{name}"])))
