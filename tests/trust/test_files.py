@@ -375,7 +375,7 @@ torch.load np.load ctypes.CDLL ctypes.cdll.LoadLibrary os.system os.popen torch.
 torch.jit.load""".split()
 LAST = {name.rpartition(".")[2] for name in RUNNERS}
 NEEDED = {
-    ("gdsl/ir/ops.py", "eval"),  # the op table's own text
+    ("gdsl/ir/ops/functions.py", "eval"),  # the op table's own text
     ("gdsl/runtime/triton.py", "exec"),  # a generated kernel
     ("gdsl/runtime/triton.py", "compile"),
     ("gdsl/runtime/cache.py", "ctypes.CDLL"),  # the same in C++, in a file of the user's own
