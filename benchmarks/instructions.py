@@ -79,7 +79,7 @@ def _layer(name: str, args: argparse.Namespace, rows: dict[Domain, int]) -> dict
     sums = {mode: {"edge": 0.0, "issue_ms": 0.0, "memory_ms": 0.0} for mode in ("forward", "backward")}
     for k in kernels:
         count, total = instructions(k), sums[k.direction]
-        moved = cost.evaluate(k.bytes, k.kernel, rows, layer.arguments)
+        moved = cost.bytes_moved(k.kernel, cost.Numbers(rows))
         issued = count.edge * rows[Domain.EDGE] + count.row * rows[k.kernel.rows]
         total["edge"] += issued / rows[Domain.EDGE]
         total["issue_ms"] += issued / (PROCESSORS * ISSUED * CLOCK) * 1e3

@@ -56,12 +56,12 @@ class KernelInfo:
     @cached_property
     def bytes(self) -> sympy.Expr:
         """Bytes read and written, float32, as a formula in N, E and the dims."""
-        return cost.bytes_moved(self.kernel)
+        return cost.formula(cost.bytes_moved, self.kernel)
 
     @cached_property
     def flops(self) -> sympy.Expr:
-        """Floating-point operations, as a formula in N, E and the dims."""
-        return cost.flops(self.kernel)
+        """Operations, as a formula in N, E and the dims: a function is one a number, be it an addition or an exp."""
+        return cost.formula(cost.operations, self.kernel)
 
     @cached_property
     def binary(self) -> Binary:
@@ -233,8 +233,8 @@ def _describe_kernel(kernel: Kernel, names: dict, inner: set[Node]) -> list[str]
         lines.append(f"        store {expression(node, names)}   # {node.type}{turns}")
     for node in kernel.totals:
         lines.append(f"        total {expression(node, names)}   # {node.type}")
-    lines.append(f"        bytes: {cost.bytes_moved(kernel)}")
-    lines.append(f"        flops: {cost.flops(kernel)}")
+    lines.append(f"        bytes: {cost.formula(cost.bytes_moved, kernel)}")
+    lines.append(f"        flops: {cost.formula(cost.operations, kernel)}")
     return lines
 
 

@@ -9,11 +9,11 @@ import torch
 
 from gdsl.inspect import Inspection
 from gdsl.ir.node import Node, walk
+from gdsl.ir.ops import of
 from gdsl.ir.printer import expression, name_nodes
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
 from gdsl.passes import cost, fuse
-from gdsl.passes.dense import iteration_space
 from gdsl.passes.estimate import Work, work
 from gdsl.passes.forecast import Forecast, forecast, size
 from gdsl.passes.options import GraphShape
@@ -38,7 +38,6 @@ def ledger(found: Inspection, graph: Graph, dtype: torch.dtype) -> str:
 class _Ledger:
     def __init__(self, found: Inspection, graph: Graph, dtype: torch.dtype):
         self.found, self.graph = found, graph
-        self.arguments = dict(found.typed.arguments)
         self.width, self.index_width = dtype.itemsize, graph.index_dtype.itemsize
         self.shape = GraphShape(graph.num_sources, graph.num_targets, graph.num_edges, graph.device.type)
         self.rows = {
@@ -47,6 +46,7 @@ class _Ledger:
             Domain.TARGET: graph.num_targets,
             Domain.EDGE: graph.num_edges,
         }
+        self.sizes = cost.Numbers(self.rows)
 
     def lines(self) -> Iterator[str]:
         yield "\n== the graph and its schedule =="
@@ -58,6 +58,7 @@ class _Ledger:
         yield "\n== memory, before anything runs =="
         yield from self.memory()
         yield "\n== kernels on this graph =="
+        yield "    a flop is one function of a number, be it an addition, a comparison or an exp; a * b + c is two"
         yield from self.kernels()
 
     # -- the graph -----------------------------------------------------------------------------
@@ -95,7 +96,7 @@ class _Ledger:
             names = {**self.found.typed.names, **_constants(f)}
             key = (f.rule, _short(expression(f.before, names)), _short(expression(f.after, names)))
             saved = work([f.before], self.shape) - work([f.after], self.shape)
-            count, total = counts.get(key, (0, Work(0.0, 0.0)))
+            count, total = counts.get(key, (0, Work()))
             counts[key] = (count + 1, total + saved)
         for (rule, before, after), (count, saved) in counts.items():
             yield f"    {rule}{f' ({count} times)' if count > 1 else ''}{_saved(saved)}"
@@ -154,12 +155,11 @@ class _Ledger:
     def kernels(self) -> Iterator[str]:
         for direction, plan in self.found.plans:
             for kernel in plan.kernels:
-                moved = cost.evaluate(cost.bytes_moved(kernel, self.width), kernel, self.rows, self.arguments)
-                flops = cost.evaluate(cost.flops(kernel), kernel, self.rows, self.arguments)
-                intensity = flops / moved if moved else 0.0
+                moved = cost.bytes_moved(kernel, self.sizes, self.width)
+                flops, time = cost.operations(kernel, self.sizes), cost.time(kernel, self.sizes)
                 yield (
                     f"    {direction} {kernel.name}: {_bytes(moved)}, {flops / 1e6:,.1f} Mflop, "
-                    f"{intensity:.2f} flops a byte: bound by {_bound(intensity)}"
+                    f"{flops / max(moved, 1):.2f} flops a byte: bound by {_bound(time / max(moved, 1))}"
                 )
                 if _is_sparse_product(kernel):
                     yield "        a plain weighted sum; the vendor's sparse product was slower in every run on a CPU,"
@@ -169,35 +169,34 @@ class _Ledger:
 def traffic(found: Inspection, graph: Graph, dtype: torch.dtype) -> dict[str, tuple[float, float]]:
     """Bytes moved and operations of the forward and of the backward plans on a graph, kernels and products of torch.
 
-    Bytes are counted as if no cache held a gathered row, each product reads and writes its matrices once, and a
-    multiplication with its addition counts as two operations.
+    Bytes are counted as if no cache held a gathered row, and each step of torch reads and writes its tensors once. An
+    operation is a function of one number, whatever it takes; a multiplication with its addition counts as two.
     """
     book = _Ledger(found, graph, dtype)
     sums = {"forward": (0.0, 0.0), "backward": (0.0, 0.0)}
     for direction, plan in found.plans:
         moved, flops = sums[direction]
         for kernel in plan.kernels:
-            moved += cost.evaluate(cost.bytes_moved(kernel, book.width), kernel, book.rows, book.arguments)
-            flops += cost.evaluate(cost.flops(kernel), kernel, book.rows, book.arguments)
+            moved += cost.bytes_moved(kernel, book.sizes, book.width)
+            flops += cost.operations(kernel, book.sizes)
         for step in plan.steps:
-            products = [n for n in step.computed if n.op == "contract"] if isinstance(step, TorchStep) else []
-            if products:
+            done = sum(of(n).work(n, book.sizes) for n in step.computed) if isinstance(step, TorchStep) else 0
+            if isinstance(step, TorchStep) and done:
                 held = [*step.buffers, *step.outputs]
                 moved += sum(size(n, book.rows, book.width, book.index_width) for n in held)
-            for product in products:
-                domains = {n.domain for n in (*product.inputs, product)}
-                flops += 2.0 * iteration_space(product) * max(book.rows.get(d, 1) for d in domains)
+                flops += done
         sums[direction] = (moved, flops)
     return sums
 
 
-# Flops a byte at which memory and arithmetic take equally long, on the processors that this was measured on: see
+# Additions a byte at which memory and arithmetic take equally long, on the processors that this was measured on: see
 # docs/performance.md.
 _BALANCE = 6.0
 
 
-def _bound(intensity: float) -> str:
-    return "memory" if intensity < _BALANCE else "arithmetic"
+def _bound(additions: float) -> str:
+    """By how many additions a byte a kernel's operations take the time of."""
+    return "memory" if additions < _BALANCE else "arithmetic"
 
 
 def _is_sparse_product(kernel: Kernel) -> bool:
@@ -244,8 +243,8 @@ def _bytes(count: float) -> str:
 
 def _saved(saved: Work) -> str:
     parts = []
-    if saved.flops:
-        parts.append(f"{saved.flops / 1e6:+,.1f} Mflop")
+    if saved.operations:
+        parts.append(f"{saved.operations / 1e6:+,.1f} Mflop")
     if saved.bytes:
         parts.append(f"{'-' if saved.bytes < 0 else '+'}{_bytes(abs(saved.bytes))}")
     return f": saves {' and '.join(parts)}" if parts else ""

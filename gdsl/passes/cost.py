@@ -1,17 +1,23 @@
-"""What a kernel costs: bytes moved and floating-point operations, as sympy formulas.
+"""What a kernel costs: bytes moved, and operations, each function of the table as one.
 
-``N`` is the number of nodes (``N_src`` and ``N_dst`` on a bipartite graph), ``E`` the number of edges; every dim is a
-symbol of its own name. Bytes are counted as if no cache held a gathered row: an upper bound.
+Both are counted in sizes: in numbers for a graph, or as sympy formulas. In these ``N`` is the number of nodes
+(``N_src`` and ``N_dst`` on a bipartite graph), ``E`` the number of edges; every dim is a symbol of its own name.
+
+A kernel computes what belongs to a row once, and what belongs to an edge once in each walk that needs it. Bytes are
+counted as if no cache held a gathered row: an upper bound.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from gdsl.ir.node import Node, walk
-from gdsl.ir.ops import ELEMENTWISE, of
+from gdsl.ir.node import Node
+from gdsl.ir.ops import of
+from gdsl.ir.ops.op import Sizes
 from gdsl.ir.types import Dim, Domain, Kind
 from gdsl.passes.layout import is_sparse
 from gdsl.passes.plan import Kernel
@@ -27,146 +33,176 @@ _ROWS = {
     Domain.GRAPH: "B",
 }
 
-# Indices are 32 bit up to 2^31 edges; a walk reads one pointer a row, and the other end and the number of each edge.
+# Indices are 32 bit up to 2^31 edges.
 INDEX_BYTES = 4
 
 
-def size(dim: Dim) -> sympy.Expr:
-    """The size of a dim as a formula over the dims of its name: ``heads*out_channels`` is a product of symbols."""
+# ---------------------------------------------------------------------------------------------- sizes
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Sizes on a graph; a domain that ``count`` has not has one row."""
+
+    count: Mapping[Domain, int]
+
+    def rows(self, domain: Domain) -> int:
+        return self.count.get(domain, 1)
+
+    def numel(self, dims: tuple[Dim, ...]) -> int:
+        return math.prod(d.size for d in dims)
+
+
+class Formulas:
+    """Sizes as formulas: ``heads*out_channels`` is a product of symbols."""
+
+    def rows(self, domain: Domain) -> Any:
+        return 1 if domain is Domain.GLOBAL else _symbol(_ROWS[domain])
+
+    def numel(self, dims: tuple[Dim, ...]) -> Any:
+        return math.prod(_size(d) for d in dims)
+
+
+def _symbol(name: str) -> sympy.Expr:
+    import sympy
+
+    return sympy.Symbol(name, positive=True, integer=True)
+
+
+def _size(dim: Dim) -> sympy.Expr | int:
+    """The size of a dim as a formula over the dims of its name; of a name that is none, the symbol."""
     import sympy
 
     if re.fullmatch(r"\d+", dim.name):
-        return sympy.Integer(dim.size)
+        return dim.size
     if not re.fullmatch(r"\w+(\s*(\*\*|[*+-])\s*\w+)*", dim.name):
-        return sympy.Symbol(dim.name, positive=True, integer=True)
+        return _symbol(dim.name)
     names = set(re.findall(r"[A-Za-z_]\w*", dim.name))
-    scope = {n: sympy.Symbol(n, positive=True, integer=True) for n in names}
-    return sympy.sympify(dim.name, locals=scope)
+    return sympy.sympify(dim.name, locals={n: _symbol(n) for n in names})
 
 
-def numel(dims: tuple[Dim, ...]) -> sympy.Expr:
+def formula(count: Callable[[Kernel, Sizes], Any], kernel: Kernel) -> sympy.Expr:
+    """One of the counts below as a formula."""
     import sympy
 
-    return sympy.Mul(*(size(d) for d in dims))
+    return sympy.expand(count(kernel, Formulas()))
 
 
-def rows(domain: Domain) -> sympy.Expr:
-    import sympy
+@dataclass(frozen=True)
+class _Within:
+    """Sizes within a kernel: so many rows of any domain, and of edges so many."""
 
-    if domain is Domain.GLOBAL:
-        return sympy.Integer(1)
-    return sympy.Symbol(_ROWS[domain], positive=True, integer=True)
+    sizes: Sizes
+    row: Domain
+    edge: Domain
+
+    def rows(self, domain: Domain) -> Any:
+        return self.sizes.rows(self.edge if domain is Domain.EDGE else self.row)
+
+    def numel(self, dims: tuple[Dim, ...]) -> Any:
+        return self.sizes.numel(dims)
 
 
-def bytes_moved(kernel: Kernel, float_bytes: int = 4) -> sympy.Expr:
+# --------------------------------------------------------------------------------------------- counts
+
+
+def bytes_moved(kernel: Kernel, sizes: Sizes, float_bytes: int = 4) -> Any:
     """Bytes that the kernel reads and writes."""
-    import sympy
-
-    total = sympy.Integer(0)
     widths = {Kind.FLOAT: float_bytes, Kind.INT: INDEX_BYTES, Kind.BOOL: 1}
-    walks = len(kernel.phases)
-    for node, place, dims in sorted(_reads(kernel), key=lambda r: (str(r[0].attrs), r[1])):
-        per = {"row": rows(kernel.rows), "column": rows(Domain.EDGE), "edge": rows(Domain.EDGE), "global": 1}[place]
-        total += per * numel(dims) * widths[node.kind]
+    values = list(_values(kernel))
+    # Where a row's edges begin; in each walk, the other end of each edge where it is read there, and its number.
+    total = INDEX_BYTES * sizes.rows(kernel.rows) if kernel.end else 0
+    for number, phase in enumerate(kernel.phases):
+        here = [v for v in values if v.walk == number]
+        indices = any(v.is_read and v.node.domain is not Domain.EDGE for v in here)
+        numbers = bool(phase.stores) or any(_asks_which_edge(v) for v in here)
+        total += INDEX_BYTES * (indices + numbers) * sizes.rows(Domain.EDGE)
+    for node, walk, dims in {(v.node, v.walk, v.dims) for v in values if v.is_read}:
+        per = Domain.GLOBAL if node.domain is Domain.GLOBAL else kernel.rows if walk is None else Domain.EDGE
+        total += sizes.rows(per) * sizes.numel(dims) * widths[node.kind]
     for node in kernel.outputs:
-        total += rows(node.domain) * numel(node.dims) * widths[node.kind]
-    if kernel.end:
-        total += INDEX_BYTES * (rows(kernel.rows) + 2 * walks * rows(Domain.EDGE))
-    return sympy.expand(total)
+        total += sizes.rows(node.domain) * sizes.numel(node.dims) * widths[node.kind]
+    return total
 
 
-def _reads(kernel: Kernel) -> set[tuple[Node, str, tuple[Dim, ...]]]:
-    """Each buffer with the place at which it is read, once a row, at the other end, or once an edge, and the dims that
-    are read there: of a dim into which an index points only as many places as that names."""
-    found: set[tuple[Node, str, tuple[Dim, ...]]] = set()
-    buffers = set(kernel.buffers)
-    for node, place, picked in _computed(kernel, buffers):
-        if node in buffers and node.domain is Domain.GLOBAL:
-            found.add((node, "global", node.dims))
-        elif node in buffers:
-            dims = dict(picked)
-            found.add((node, place, tuple(k for d in node.dims for k in dims.get(d.name, (d,)))))
-    return found
+def _asks_which_edge(value: _Value) -> bool:
+    """Whether a value depends on the number of an edge: it lies there in memory, or is made from it."""
+    known = value.node.op == "random" or (value.node.op == "graph_value" and value.node.attrs.what == "edge_id")
+    return value.node.domain is Domain.EDGE and (value.is_read or known)
+
+
+def operations(kernel: Kernel, sizes: Sizes) -> Any:
+    """Operations of the kernel."""
+    return sum(count for _, count in _operations(kernel, sizes))
+
+
+def time(kernel: Kernel, sizes: Sizes) -> Any:
+    """Its operations, each as many additions as take the time that it takes."""
+    return sum(of(node).cost * count for node, count in _operations(kernel, sizes))
+
+
+def _operations(kernel: Kernel, sizes: Sizes) -> Iterator[tuple[Node, Any]]:
+    targets = kernel.rows if kernel.rows is Domain.NODE else Domain.TARGET
+    for node, walk in dict.fromkeys((v.node, v.walk) for v in _values(kernel) if not v.is_read):
+        rows = kernel.rows if walk is None else Domain.EDGE
+        # Of the edges of a target, about one has a number at each place of a sparse operand.
+        edges = targets if skips_zeros(node) else Domain.EDGE
+        yield node, of(node).work(node, _Within(sizes, rows, edges))
+
+
+def skips_zeros(node: Node) -> bool:
+    """Whether a product of edge values leaves out what is nearly all zeros."""
+    return node.op == "contract" and any(i.domain is Domain.EDGE and is_sparse(i) for i in node.inputs)
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A value that a kernel computes, or reads from memory.
+
+    walk: in which walk over the edges of a row; None once a row
+    dims: of what is read: of a dim into which an index points only as many places as that names
+    """
+
+    node: Node
+    walk: int | None
+    dims: tuple[Dim, ...]
+    is_read: bool
 
 
 # What is read instead of some dims, by their names.
-Picked = tuple[tuple[str, tuple[Dim, ...]], ...]
+_Picked = tuple[tuple[str, tuple[Dim, ...]], ...]
 
 
-def _computed(kernel: Kernel, buffers: set[Node]) -> Iterator[tuple[Node, str, Picked]]:
-    """Every value of the kernel with where it is computed, "row", "column" or "edge", and for which places of dims."""
-    seen: set[tuple[Node, str, Picked]] = set()
-    over_rows = {*kernel.stores, *kernel.totals}
-    stack: list[tuple[Node, str, Picked]] = [(n, "row" if n in over_rows else "edge", ()) for n in kernel.outputs]
+def _values(kernel: Kernel) -> Iterator[_Value]:
+    """Each value of a kernel, once a row and once in each walk where it is computed or read there."""
+    walks = {n: number for number, phase in enumerate(kernel.phases) for n in phase.roots}
+    kept = {n: number for number, phase in enumerate(kernel.phases) for n in phase.kept}
+    written = {n for phase in kernel.phases for n in phase.stores}
+    buffers = set(kernel.buffers)
+    # What a walk adds up for a row is a value of the row, of operands in that walk.
+    roots = ((n, w if n.domain in (Domain.EDGE, Domain.GLOBAL) else None) for n, w in walks.items())
+    stack: list[tuple[Node, int | None, _Picked]] = [(n, w, ()) for n, w in roots]
+    stack += [(n, None, ()) for n in (*kernel.stores, *kernel.totals)]
+    seen = set[tuple[Node, int | None, _Picked]]()
     while stack:
-        node, place, picked = item = stack.pop()
-        if item in seen:
+        node, walk, picked = item = stack.pop()
+        if item in seen or (walk is not None and kept.get(node, walk) < walk):
             continue
         seen.add(item)
-        yield item
-        if node in buffers or of(node).leaf:
+        if node in buffers or (node in written and walks[node] != walk):
+            places = dict(picked)
+            dims = tuple(k for d in node.dims for k in places.get(d.name, (d,)))
+            once = node.domain is Domain.GLOBAL
+            yield _Value(node, None if once else walk, node.dims if once else dims, True)
             continue
-        kept = picked if of(node).pointwise else ()
+        yield _Value(node, walk, node.dims, False)
+        if of(node).leaf:
+            continue
+        inner = walks.get(node, walk)
+        if node.op == "gather" and node.attrs.end == kernel.end:
+            inner = None
         for operand in node.inputs:
-            where, dims = place, kept
-            if node.op == "gather":
-                where = "row" if node.attrs.end == kernel.end else "column"
-            elif node.op in ("segment", "scan"):
-                where = "edge"
-            elif node.op == "index" and operand is node.inputs[0]:
-                dims = ((node.attrs.dim, node.inputs[1].dims),)
-            stack.append((operand, where, tuple(p for p in dims if p[0] in operand.type.names)))
-
-
-def flops(kernel: Kernel) -> sympy.Expr:
-    """Floating-point operations; a function such as exp counts as the op table says."""
-    import sympy
-
-    total = sympy.Integer(0)
-    buffers = set(kernel.buffers)
-    for node, place in {(n, where) for n, where, _ in _computed(kernel, buffers)}:
-        if node in buffers or of(node).leaf:
-            continue
-        per = rows(kernel.rows) if place == "row" else rows(Domain.EDGE)
-        each = _flops_each(node, per)
-        if node.op == "contract" and any(is_sparse(i) for i in node.inputs):
-            # Of a row's edges, about one has a number at each place.
-            each = each * rows(kernel.rows) / rows(Domain.EDGE)
-        total += per * each
-    return sympy.expand(total)
-
-
-def evaluate(
-    formula: sympy.Expr, kernel: Kernel, rows_of: Mapping[Domain, int], arguments: Mapping[str, object]
-) -> float:
-    """A formula as a number, for the sizes of the kernel's dims, the rows of a graph and the layer's arguments."""
-    import sympy
-
-    sizes: dict[str, object] = {name: rows_of.get(domain, 1) for domain, name in _ROWS.items()}
-    sizes |= {name: value for name, value in arguments.items() if isinstance(value, int)}
-    for node in walk([*kernel.outputs, *kernel.buffers]):
-        for d in node.dims:
-            if d.name.isidentifier():
-                sizes.setdefault(d.name, d.size)
-            else:
-                # A dim whose name is no formula is a symbol of that name.
-                sizes.setdefault(str(size(d)), d.size)
-    return float(formula.subs({s: sizes[s.name] for s in formula.free_symbols if isinstance(s, sympy.Symbol)}))
-
-
-def _flops_each(node: Node, per: sympy.Expr) -> sympy.Expr:
-    import sympy
-
-    if node.op in ELEMENTWISE:
-        return numel(node.dims) * ELEMENTWISE[node.op].flops
-    if node.op in ("contract", "reduce"):
-        space = {d.name: d for i in node.inputs for d in i.dims}
-        return numel(tuple(space.values())) * len(node.inputs)
-    if node.op in ("segment", "scatter"):
-        return numel(node.inputs[0].dims) * rows(Domain.EDGE) / per
-    if node.op == "scan":
-        steps = sum(ELEMENTWISE[n.op].flops for n in walk([node.attrs.step]) if n.op in ELEMENTWISE)
-        return numel(node.dims) * steps * rows(Domain.EDGE) / per
-    if node.op == "random":
-        return numel(node.dims) * 60
-    return sympy.Integer(0)
+            dims_of = picked if of(node).pointwise else ()
+            if node.op == "index" and operand is node.inputs[0]:
+                dims_of = ((node.attrs.dim, node.inputs[1].dims),)
+            stack.append((operand, inner, tuple(p for p in dims_of if p[0] in operand.type.names)))

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from gdsl.ir.node import Node, users, walk
-from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.ops import of
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
-from gdsl.passes.dense import iteration_space
-from gdsl.passes.layout import is_picked, is_sparse
+from gdsl.passes.cost import Numbers, skips_zeros
+from gdsl.passes.layout import is_picked
 from gdsl.passes.options import GraphShape
 from gdsl.passes.tiles import streamed
 
@@ -29,33 +29,27 @@ BYTE_COST = 6.0
 CACHED_BYTES = 1.0 / 24.0
 
 
-def rows(domain: Domain, shape: GraphShape) -> int:
-    """Rows of a domain on a graph; a batch of graphs counts as one."""
-    counts = {
-        Domain.NODE: shape.targets,
-        Domain.SOURCE: shape.sources,
-        Domain.TARGET: shape.targets,
-        Domain.EDGE: shape.edges,
-    }
-    return counts.get(domain, 1)
-
-
 @dataclass(frozen=True)
 class Work:
-    """Operations, each as many multiplications as it costs, and bytes, each as many as it takes from memory."""
+    """What something takes: operations, the time of all of them in multiplications of a tiled product, and bytes, each
+    as many as it takes from memory."""
 
-    flops: float
-    bytes: float
+    operations: float = 0.0
+    time: float = 0.0
+    bytes: float = 0.0
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.flops + other.flops, self.bytes + other.bytes)
+        return Work(self.operations + other.operations, self.time + other.time, self.bytes + other.bytes)
 
     def __sub__(self, other: Work) -> Work:
-        return Work(self.flops - other.flops, self.bytes - other.bytes)
+        return self + other.times(-1)
+
+    def times(self, count: int) -> Work:
+        return Work(self.operations * count, self.time * count, self.bytes * count)
 
     @property
     def cost(self) -> float:
-        return self.flops + BYTE_COST * self.bytes
+        return self.time + BYTE_COST * self.bytes
 
 
 def estimate(program: Program, shape: GraphShape) -> float:
@@ -68,7 +62,8 @@ def work(outputs: Sequence[Node], shape: GraphShape) -> Work:
     read = users(outputs)
     ends = _walks(outputs, read)
     passing = streamed(outputs, read) if shape.device == "cpu" else frozenset()
-    return sum((_work(node, shape, read[node], ends.get(node, {"i"}), passing) for node in read), Work(0.0, 0.0))
+    count = _Counter(shape, passing)
+    return sum((count.work(node, read[node], ends.get(node, {"i"})) for node in read), Work())
 
 
 def _walks(outputs: Sequence[Node], read: Mapping[Node, Sequence[Node]]) -> dict[Node, set[str]]:
@@ -81,43 +76,47 @@ def _walks(outputs: Sequence[Node], read: Mapping[Node, Sequence[Node]]) -> dict
     return found
 
 
-def _work(node: Node, shape: GraphShape, read_by: Sequence[Node], ends: set[str], passing: Set[Node]) -> Work:
-    found = _work_once(node, shape, read_by, passing)
-    if node.op == "gather":
-        return Work(0.0, found.bytes * len(ends - {node.attrs.end}))
-    return Work(found.flops * len(ends), found.bytes * len(ends)) if node.domain is Domain.EDGE else found
+class _Counter:
+    """Counts what a value takes on a graph; ``passing`` values need not be whole."""
+
+    def __init__(self, shape: GraphShape, passing: Set[Node]):
+        sides = {Domain.NODE: shape.targets, Domain.SOURCE: shape.sources, Domain.TARGET: shape.targets}
+        self.sizes = Numbers({**sides, Domain.EDGE: shape.edges})
+        # About one edge of a target has a number at each place of a sparse operand.
+        self.few = Numbers({**sides, Domain.EDGE: min(shape.edges, shape.targets)})
+        self.passing = passing
+
+    def work(self, node: Node, read_by: Sequence[Node], ends: set[str]) -> Work:
+        """Of a value on edges in each walk that needs it; a row at whose edges a walk is lies at hand."""
+        moved = self.bytes(node, read_by)
+        if node.op == "gather":
+            return Work(bytes=moved * len(ends - {node.attrs.end}))
+        operations = of(node).work(node, self.few if skips_zeros(node) else self.sizes)
+        found = Work(operations, _time(node, operations), moved)
+        return found.times(len(ends)) if node.domain is Domain.EDGE else found
+
+    def bytes(self, node: Node, read_by: Sequence[Node]) -> float:
+        """What a value moves through memory, when it is read or written."""
+        own = float(FLOAT_BYTES * self.sizes.rows(node.domain) * node.type.numel)
+        if node.op == "gather":
+            # Where one place of many is picked, only that one is read.
+            picked = bool(read_by) and all(u.op == "index" and u.inputs[0] is node for u in read_by)
+            return 0.0 if picked else own
+        if node.op == "segment":
+            return 0.0 if node in self.passing else 2 * own
+        if node.op == "index":
+            return CACHED_BYTES * own if node.inputs[0].domain is Domain.GLOBAL else own
+        if node.op != "contract" or any(i.domain is Domain.EDGE for i in node.inputs):
+            return 0.0
+        # What a row picks of a table counts where it is picked.
+        read = (i for i in node.inputs if i not in self.passing and not is_picked(i))
+        return own + sum(FLOAT_BYTES * self.sizes.rows(i.domain) * i.type.numel for i in read)
 
 
-def _work_once(node: Node, shape: GraphShape, read_by: Sequence[Node], passing: Set[Node]) -> Work:
-    count = rows(node.domain, shape)
-    numel = node.type.numel
-    if node.op in ELEMENTWISE:
-        return Work(ELEMENTWISE_COST * ELEMENTWISE[node.op].flops * count * numel, 0.0)
-    if node.op == "contract":
-        return _contraction(node, shape, passing)
-    if node.op == "gather":
-        # Where one place of many is picked, only that one is read.
-        picked = bool(read_by) and all(u.op == "index" and u.inputs[0] is node for u in read_by)
-        return Work(0.0, 0.0 if picked else FLOAT_BYTES * count * numel)
-    if node.op == "segment":
-        added = rows(node.inputs[0].domain, shape) * node.inputs[0].type.numel
-        return Work(ELEMENTWISE_COST * added, 0.0 if node in passing else 2 * FLOAT_BYTES * count * numel)
-    if node.op == "index":
-        part = CACHED_BYTES if node.inputs[0].domain is Domain.GLOBAL else 1.0
-        return Work(0.0, part * FLOAT_BYTES * count * numel)
-    if node.op in ("scatter", "reduce"):
-        return Work(ELEMENTWISE_COST * rows(node.inputs[0].domain, shape) * node.inputs[0].type.numel, 0.0)
-    return Work(0.0, 0.0)
-
-
-def _contraction(node: Node, shape: GraphShape, passing: Set[Node]) -> Work:
-    domain = next((i.domain for i in node.inputs if i.domain is not Domain.GLOBAL), Domain.GLOBAL)
-    count = rows(domain, shape)
-    flops = float(count * iteration_space(node) * max(1, len(node.inputs) - 1))
-    if domain is Domain.EDGE:
-        # A row of a sparse operand has about one number for all the edges of a node.
-        return Work(flops / max(1.0, shape.in_degree) if any(is_sparse(i) for i in node.inputs) else flops, 0.0)
-    # What a row picks of a table counts where it is picked.
-    read = (i for i in node.inputs if i not in passing and not is_picked(i))
-    moved = sum(rows(i.domain, shape) * i.type.numel for i in read) + rows(node.domain, shape) * node.type.numel
-    return Work(flops, FLOAT_BYTES * moved)
+def _time(node: Node, operations: float) -> float:
+    if node.op != "contract":
+        return ELEMENTWISE_COST * of(node).cost * operations
+    # The addition to a sum is done with the last multiplication.
+    factors = len(node.inputs)
+    summed = factors > 1 and (node.attrs.reduce or node.attrs.total)
+    return operations * (factors - 1) / factors if summed else operations

@@ -69,7 +69,7 @@ def structural(op: Op, example: str) -> str:
 def function(op: Op) -> str:
     entry = ELEMENTWISE[op.name]
     traits = ", ".join(t for t in TRAITS if getattr(op, t) and t not in ("rowwise", "pointwise", "computes"))
-    cells = (op.name, f"`{entry.sympy}`", entry.kind, str(entry.flops), op.singular or "nowhere", traits or "none")
+    cells = (op.name, f"`{entry.sympy}`", entry.kind, str(entry.cost), op.singular or "nowhere", traits or "none")
     return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
 
 
@@ -84,9 +84,10 @@ def text() -> str:
         rows = [function(op) for op in here if op.name in ELEMENTWISE]
         if rows:
             parts.append(
-                "All are rowwise and pointwise, and kernels compute them. Work is operations an element; singular is\n"
-                "where the value or a derivative may be infinite or NaN though all operands are finite.\n\n"
-                "| function | of `{0}`, `{1}`, `{2}` | kind | work | singular | other traits |\n"
+                "All are rowwise and pointwise, and kernels compute them. Each is one operation a number; cost is its\n"
+                "time in that of an addition, singular where the value or a derivative may be infinite or NaN though\n"
+                "all operands are finite.\n\n"
+                "| function | of `{0}`, `{1}`, `{2}` | kind | cost | singular | other traits |\n"
                 "|---|---|---|---:|---|---|\n" + "\n".join(rows) + "\n"
             )
     return "\n".join(parts)

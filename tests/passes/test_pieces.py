@@ -82,7 +82,7 @@ def test_work_grows_by_the_rounds(text, small_pieces: None, monkeypatch: pytest.
 
         monkeypatch.setattr(module, name, count)
 
-    counted(estimate, "_work")
+    counted(estimate, "_time")
     counted(rewrite, "_first")
     found = []
     for rounds in (10, 40):

@@ -372,11 +372,11 @@ def test_a_row_read_at_its_own_end_costs_no_gather() -> None:
     near = work([b.segment(b.gather(x, "i") * e, "i", "sum", N)], DENSE)
     far = work([b.segment(b.gather(x, "j") * e, "i", "sum", N)], DENSE)
     assert far.bytes - near.bytes == 4 * DENSE.edges * A.size
-    assert far.flops == near.flops
+    assert far.operations == near.operations
 
 
 def test_an_edge_value_is_charged_once_a_walk() -> None:
     value = b.elementwise("exp", e)
     one = work([b.segment(value, "i", "sum", N)], DENSE)
     both = work([b.segment(value, "i", "sum", N), b.segment(value, "j", "sum", N)], DENSE)
-    assert both.flops == 2 * one.flops
+    assert both.operations == 2 * one.operations

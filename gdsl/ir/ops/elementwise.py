@@ -31,7 +31,6 @@ class ElementwiseOp(Op):
     triton:     over blocks, with ``tl`` and ``libdevice`` in scope
     sympy:      over sympy expressions
     kind:       of the result: "float", "bool", "int", or "same" as the operands
-    flops:      operations an element
     sample:     an interval on which the function is smooth, for tests
     """
 
@@ -41,7 +40,6 @@ class ElementwiseOp(Op):
     sympy: str
     derivative: tuple[Derivative | None, ...]
     kind: str = "float"
-    flops: int = 1
     sample: tuple[float, float] = (-2.0, 2.0)
 
     @property
@@ -151,5 +149,5 @@ def _mixing_hint(domains: set[Domain]) -> str:
 
 
 def operations(node: Node, sizes: Any) -> Any:
-    """The work of a function: so many operations an element."""
-    return sizes.rows(node.domain) * sizes.numel(node.dims) * ELEMENTWISE[node.op].flops
+    """The work of a function: one operation a number."""
+    return sizes.rows(node.domain) * sizes.numel(node.dims)

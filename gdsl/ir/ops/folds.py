@@ -176,7 +176,7 @@ def _scan_text(node: Node, args: list[str]) -> Text:
 
 
 def _scan_work(node: Node, sizes: Sizes) -> Any:
-    steps = sum(ELEMENTWISE[n.op].flops for n in walk([node.attrs.step]) if n.op in ELEMENTWISE)
+    steps = sum(n.op in ELEMENTWISE for n in walk([node.attrs.step]))
     return sizes.rows(element_domain(node.attrs.end)) * sizes.numel(node.dims) * steps
 
 

@@ -158,7 +158,7 @@ _function("sub", 2, "{0} - {1}", "{0} - {1}", "{0} - {1}", "{0} - {1}",
 _function("mul", 2, "{0} * {1}", "{0} * {1}", "{0} * {1}", "{0} * {1}",
           (lambda a, b, y: b, lambda a, b, y: a), kind="same", **_infix("*", 5), word="product")
 _function("div", 2, "{0} / {1}", "{0} / {1}", "{0} / {1}", "{0} / {1}",
-          (lambda a, b, y: 1.0 / b, lambda a, b, y: -y / b), flops=4, singular="at zero", sample=(0.5, 2.0),
+          (lambda a, b, y: 1.0 / b, lambda a, b, y: -y / b), cost=4, singular="at zero", sample=(0.5, 2.0),
           **_infix("/", 5), word="ratio")
 _function("neg", 1, "-{0}", "-{0}", "-{0}", "-{0}", (lambda x, y: -const(1.0),), kind="same", exact=True,
           linear=True, text=lambda n, args: (f"-{args[0]}", 6), levels=lambda n: (6, 6))
@@ -166,22 +166,22 @@ _function("neg", 1, "-{0}", "-{0}", "-{0}", "-{0}", (lambda x, y: -const(1.0),),
 _function("pow", 2, "torch.pow({0}, {1})", "gdsl::pow({0}, {1})", "libdevice.pow({0}, {1})", "{0}**{1}",
           (lambda a, b, y: choose(elementwise("eq", b, 0.0), 0.0, b * elementwise("pow", a, b - 1.0)),
            lambda a, b, y: choose(elementwise("eq", a, 0.0), _of_zero(b), y * elementwise("log", a))),
-          flops=20, heavy=True, singular="somewhere", sample=(0.5, 2.0))
+          cost=20, heavy=True, singular="somewhere", sample=(0.5, 2.0))
 _function("exp", 1, "torch.exp({0})", "gdsl::exp({0})", "tl.exp({0})", "exp({0})",
-          (lambda x, y: y,), flops=10, heavy=True, singular="somewhere")
+          (lambda x, y: y,), cost=10, heavy=True, singular="somewhere")
 _function("expm1", 1, "torch.expm1({0})", "gdsl::expm1({0})", "libdevice.expm1({0})", "exp({0}) - 1",
-          (lambda x, y: elementwise("exp", x),), flops=12, heavy=True, singular="somewhere")
+          (lambda x, y: elementwise("exp", x),), cost=12, heavy=True, singular="somewhere")
 _function("log", 1, "torch.log({0})", "gdsl::log({0})", "tl.log({0})", "log({0})",
-          (lambda x, y: 1.0 / x,), flops=10, heavy=True, singular="at zero", sample=(0.2, 3.0))
+          (lambda x, y: 1.0 / x,), cost=10, heavy=True, singular="at zero", sample=(0.2, 3.0))
 _function("log1p", 1, "torch.log1p({0})", "gdsl::log1p({0})", "libdevice.log1p({0})", "log(1 + {0})",
-          (lambda x, y: 1.0 / (1.0 + x),), flops=12, heavy=True, singular="somewhere", sample=(-0.5, 2.0))
+          (lambda x, y: 1.0 / (1.0 + x),), cost=12, heavy=True, singular="somewhere", sample=(-0.5, 2.0))
 _function("sqrt", 1, "torch.sqrt({0})", "gdsl::sqrt({0})", "tl.sqrt({0})", "sqrt({0})",
-          (lambda x, y: 0.5 / y,), flops=4, singular="at zero", sample=(0.2, 3.0))
+          (lambda x, y: 0.5 / y,), cost=4, singular="at zero", sample=(0.2, 3.0))
 _function("rsqrt", 1, "torch.rsqrt({0})", "gdsl::rsqrt({0})", "libdevice.rsqrt({0})", "1/sqrt({0})",
-          (lambda x, y: -0.5 * y / x,), flops=6, singular="at zero", sample=(0.2, 3.0))
+          (lambda x, y: -0.5 * y / x,), cost=6, singular="at zero", sample=(0.2, 3.0))
 # The square root whose derivative at 0 is 0: what a Euclidean norm needs (torch.norm's subgradient).
 _function("norm_sqrt", 1, "torch.sqrt({0})", "gdsl::sqrt({0})", "tl.sqrt({0})", "sqrt({0})",
-          (lambda x, y: choose(elementwise("eq", x, 0.0), 0.0, 0.5 / _nonzero(y)),), flops=4, singular="at zero",
+          (lambda x, y: choose(elementwise("eq", x, 0.0), 0.0, 0.5 / _nonzero(y)),), cost=4, singular="at zero",
           sample=(0.2, 3.0))
 # signs and rounding
 _function("abs", 1, "torch.abs({0})", "gdsl::abs({0})", "tl.abs({0})", "Abs({0})",
@@ -192,7 +192,7 @@ _function("floor", 1, "torch.floor({0})", "gdsl::floor({0})", "tl.floor({0})", "
           sample=(0.2, 0.8))
 # The sign follows the divisor, as in Python and torch.remainder; the remainder is exact, however large a / b is.
 _function("mod", 2, "gdsl_mod({0}, {1})", "gdsl::mod({0}, {1})", "gdsl_mod({0}, {1})", "Mod({0}, {1})",
-          (lambda a, b, y: const(1.0), lambda a, b, y: -_quotient(a, b, y)), flops=6, singular="at zero",
+          (lambda a, b, y: const(1.0), lambda a, b, y: -_quotient(a, b, y)), cost=6, singular="at zero",
           sample=(1.1, 1.9))
 # A tie shares the gradient, as in torch.maximum.
 _function("maximum", 2, "torch.maximum({0}, {1})", "gdsl::maximum({0}, {1})",
@@ -205,33 +205,33 @@ _function("minimum", 2, "torch.minimum({0}, {1})", "gdsl::minimum({0}, {1})",
            lambda a, b, y: choose(b < a, 1.0, choose(elementwise("eq", a, b), 0.5, 0.0))), exact=True)
 # trigonometry
 _function("sin", 1, "torch.sin({0})", "gdsl::sin({0})", "tl.sin({0})", "sin({0})",
-          (lambda x, y: elementwise("cos", x),), flops=12, heavy=True)
+          (lambda x, y: elementwise("cos", x),), cost=12, heavy=True)
 _function("cos", 1, "torch.cos({0})", "gdsl::cos({0})", "tl.cos({0})", "cos({0})",
-          (lambda x, y: -elementwise("sin", x),), flops=12, heavy=True)
+          (lambda x, y: -elementwise("sin", x),), cost=12, heavy=True)
 _function("acos", 1, "torch.acos({0})", "gdsl::acos({0})", "libdevice.acos({0})", "acos({0})",
-          (lambda x, y: -elementwise("rsqrt", (1.0 - x) * (1.0 + x)),), flops=16, heavy=True, singular="somewhere",
+          (lambda x, y: -elementwise("rsqrt", (1.0 - x) * (1.0 + x)),), cost=16, heavy=True, singular="somewhere",
           sample=(-0.8, 0.8))
 _function("atan2", 2, "torch.atan2({0}, {1})", "gdsl::atan2({0}, {1})", "libdevice.atan2({0}, {1})",
           "atan2({0}, {1})",
           (lambda a, b, y: choose(elementwise("eq", a * a + b * b, 0.0), 0.0, b / _nonzero(a * a + b * b)),
            lambda a, b, y: choose(elementwise("eq", a * a + b * b, 0.0), 0.0, -a / _nonzero(a * a + b * b))),
-          flops=20, heavy=True, sample=(0.3, 2.0))
+          cost=20, heavy=True, sample=(0.3, 2.0))
 # activations
 _function("tanh", 1, "torch.tanh({0})", "gdsl::tanh({0})", "libdevice.tanh({0})", "tanh({0})",
-          (lambda x, y: 1.0 - y * y,), flops=14, heavy=True)
+          (lambda x, y: 1.0 - y * y,), cost=14, heavy=True)
 _function("sigmoid", 1, "torch.sigmoid({0})", "gdsl::sigmoid({0})", "tl.sigmoid({0})", "1/(1 + exp(-({0})))",
-          (lambda x, y: y * (1.0 - y),), flops=12, heavy=True)
+          (lambda x, y: y * (1.0 - y),), cost=12, heavy=True)
 # log(1 + e^x). Of torch's own, softplus is x itself above 20.
 _function("softplus", 1, "torch.logaddexp({0}, torch.zeros_like({0}))", "gdsl::softplus({0})",
           "(tl.maximum({0}, 0.0) + libdevice.log1p(tl.exp(-tl.abs({0}))))", "log(1 + exp({0}))",
-          (lambda x, y: elementwise("sigmoid", x),), flops=24, heavy=True)
+          (lambda x, y: elementwise("sigmoid", x),), cost=24, heavy=True)
 _function("erf", 1, "torch.erf({0})", "gdsl::erf({0})", "tl.erf({0})", "erf({0})",
-          (lambda x, y: (2.0 / math.sqrt(math.pi)) * elementwise("exp", -(x * x)),), flops=16, heavy=True)
+          (lambda x, y: (2.0 / math.sqrt(math.pi)) * elementwise("exp", -(x * x)),), cost=16, heavy=True)
 _function("relu", 1, "torch.relu({0})", "({0} < 0 ? 0 : {0})", "tl.where({0} < 0, 0.0, {0})", "Max({0}, 0)",
           (lambda x, y: choose(y <= 0.0, 0.0, 1.0),), sample=(0.2, 2.0), exact=True)
 _function("leaky_relu", 2, "torch.where({0} > 0, {0}, {0} * {1})", "({0} > 0 ? {0} : {0} * {1})",
           "tl.where({0} > 0, {0}, {0} * {1})", "Piecewise(({0}, {0} > 0), ({0} * {1}, True))",
-          (lambda x, s, y: choose(x > 0.0, 1.0, s), lambda x, s, y: choose(x > 0.0, 0.0, x)), flops=2,
+          (lambda x, s, y: choose(x > 0.0, 1.0, s), lambda x, s, y: choose(x > 0.0, 0.0, x)), cost=2,
           sample=(0.2, 2.0))
 # comparisons and logic
 _function("lt", 2, "{0} < {1}", "{0} < {1}", "{0} < {1}", "({0}) < ({1})", (None, None), kind="bool", exact=True,

@@ -133,9 +133,8 @@ def _scatter_pull(node: Node, g: Node, ties: str) -> Gradients:
 
 
 def added(node: Node, sizes: Sizes) -> Any:
-    """The work of a sum: an addition a number of the operand."""
-    e = node.inputs[0]
-    return sizes.rows(e.domain) * sizes.numel(e.dims)
+    """The work of a reduction: an addition, or a comparison, a number of the operand for each place that it goes to."""
+    return sizes.rows(node.inputs[0].domain) * sizes.numel(space(node))
 
 
 define(Op(
@@ -347,12 +346,8 @@ def _reduce_pull(node: Node, g: Node, ties: str) -> Gradients:
     return [sum_to(choose(losers, zero, share), operand.type)]
 
 
-def _reduce_work(node: Node, sizes: Sizes) -> Any:
-    return sizes.rows(node.domain) * sizes.numel(space(node))
-
-
 define(Op(
     name="reduce", operands=(1, 1), attrs=Reduce, rule=_reduce_rule, value=_reduce_value, pull=_reduce_pull,
-    text=lambda n, args: (f"{n.attrs.reducer}[{n.attrs.dim}]({args[0]})", ATOM), work=_reduce_work,
-    rowwise=True, computes=True,
+    text=lambda n, args: (f"{n.attrs.reducer}[{n.attrs.dim}]({args[0]})", ATOM), work=added,
+    rowwise=True, reduces=True, computes=True,
 ))  # fmt: skip

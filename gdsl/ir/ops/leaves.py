@@ -165,7 +165,7 @@ define(Op(
 # ---------------------------------------------------------------------------------------- random
 
 # Ten rounds of two products of 64 bits and a few other operations.
-PHILOX_WORK = 60
+PHILOX_COST = 60
 
 
 class Random(Attrs):
@@ -191,10 +191,11 @@ def _random_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
 
 
 def _random_work(node: Node, sizes: Sizes) -> object:
-    return sizes.rows(node.domain) * sizes.numel(node.dims) * PHILOX_WORK
+    return sizes.rows(node.domain) * sizes.numel(node.dims)
 
 
 define(Op(
     name="random", operands=(1, 1), attrs=Random, rule=_random_rule, value=_random_value, pull=no_gradient,
-    text=lambda n, args: (f"uniform({args[0]}, {n.attrs.salt})", ATOM), work=_random_work, exact=True, heavy=True,
+    text=lambda n, args: (f"uniform({args[0]}, {n.attrs.salt})", ATOM), work=_random_work, cost=PHILOX_COST,
+    exact=True, heavy=True,
 ))  # fmt: skip

@@ -84,7 +84,9 @@ class Op:
     text:     the printed form, from those of the operands
     levels:   how strongly the first operand, and the others, must bind to stand in it without parentheses
     word:     what a value is called that has no name
-    work:     floating-point operations of all rows together
+    work:     operations of all rows together. A function is one a number, be it an addition, a comparison or an exp;
+              a multiplication with its addition is two
+    cost:     the time of one of these operations, in that of an addition
 
     The traits, each with the property that ``tests/ir/test_traits.py`` holds it to:
 
@@ -97,6 +99,7 @@ class Op:
     pointwise: a place of the result reads that place of each operand only
     linear:    in its float operands together; it passes an infinity on, and no derivative multiplies by it
     heavy:     worth storing rather than computing twice
+    reduces:   a place of the result takes many places of its operands' rows
     computes:  a kernel computes numbers for it, and does not only look at some
     singular:  where the value or a derivative may be infinite or NaN though all operands are finite: "" nowhere,
                "at zero" only where its last operand is 0 or has the wrong sign, "somewhere" at others too
@@ -114,6 +117,7 @@ class Op:
     levels: Callable[[Node], tuple[int, int]] = lambda node: (0, 0)
     word: str = ""
     work: Callable[[Node, Sizes], Any] = no_work
+    cost: int = 1
     leaf: bool = False
     view: bool = False
     arranges: bool = False
@@ -123,6 +127,7 @@ class Op:
     pointwise: bool = False
     linear: bool = False
     heavy: bool = False
+    reduces: bool = False
     computes: bool = False
     singular: str = ""
     whole: bool = False
