@@ -152,7 +152,8 @@ def _operations(kernel: Kernel, sizes: Sizes) -> Iterator[tuple[Node, Any]]:
 
 def skips_zeros(node: Node) -> bool:
     """Whether a product of edge values leaves out what is nearly all zeros."""
-    return node.op == "contract" and any(i.domain is Domain.EDGE and is_sparse(i) for i in node.inputs)
+    product = node.op == "contract" and len(node.inputs) > 1
+    return product and any(i.domain is Domain.EDGE and is_sparse(i) for i in node.inputs)
 
 
 @dataclass(frozen=True)
