@@ -3,6 +3,8 @@ that wide values of nodes need not be joined."""
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 
 from gdsl.ir import build
@@ -67,7 +69,7 @@ def _split(node: Node, joined: Node, others: tuple[Node, ...]) -> Node | None:
         term = build.contract([_renamed(part, name, rows.name), *sliced], reduced, order=node.type.names)
         terms.append(build.spread(term, node.domain))
         start += size
-    return _sum(terms)
+    return functools.reduce(operator.add, terms)
 
 
 def _renamed(part: Node, old: str, new: str) -> Node:
@@ -79,13 +81,6 @@ def _renamed(part: Node, old: str, new: str) -> Node:
     if part.op in ("add", "sub", "neg"):
         return build.elementwise(part.op, *(_renamed(i, old, new) for i in part.inputs))
     return build.rename(part, {old: new})
-
-
-def _sum(terms: Sequence[Node]) -> Node:
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
 
 
 def split_sum(node: Node) -> Node | None:

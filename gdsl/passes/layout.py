@@ -9,9 +9,9 @@ from gdsl.ir.node import Node, walk_below
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes import simplify
 from gdsl.passes.dense import is_sum_of_products
-from gdsl.passes.fuse import MAX_ACCUMULATOR
 from gdsl.passes.options import Options
 from gdsl.passes.rewrite import Rule
+from gdsl.passes.slots import MAX_ACCUMULATOR
 
 # Edge operands are multiplied together before a matrix sees them, as long as the product stays this narrow.
 MAX_JOINT_OPERAND = 4096

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gdsl.ir import build
-from gdsl.ir.node import Node, walk_below
-from gdsl.ir.ops import ELEMENTWISE, of
+from gdsl.ir.node import Node, make, walk_below
+from gdsl.ir.ops import of
 from gdsl.ir.types import Dim, Domain, Kind
 from gdsl.passes.simplify import constant_value
 
@@ -115,7 +115,7 @@ def _below(item: Alike) -> tuple[Alike, ...] | None:
         return None
     if first.domain is Domain.GLOBAL:
         return () if first.kind is Kind.FLOAT else None
-    if first.op not in _REBUILT and (first.op not in ELEMENTWISE or of(first).fields):
+    if not of(first).maps:
         return None
     if any(_signature(n) != _signature(first) for n in nodes):
         return None
@@ -150,21 +150,5 @@ def _stacked(nodes: Sequence[Node], kinds: Dim) -> Node:
 def _rebuilt(node: Node, inputs: list[Node], kinds: Dim) -> Node:
     """The node of other operands, which may have all kinds; these then are the first dim."""
     several = any(KINDS in i.type.names for i in inputs)
-    order = (KINDS, *node.type.names) if several else node.type.names
-    if node.op == "contract":
-        return build.contract(inputs, node.attrs.reduce, order=order)
-    if node.op in ELEMENTWISE:
-        return build.transpose(build.elementwise(node.op, *inputs), order)
-    (x,) = inputs
-    if node.op == "gather":
-        return build.gather(x, node.attrs.end)
-    if node.op == "transpose":
-        return build.transpose(x, order)
-    if node.op == "slice":
-        dim = node.attrs.dim
-        new = node.dims[node.inputs[0].type.names.index(dim)]
-        return build.slice_dim(x, dim, node.attrs.start, new)
-    return build.reshape_like(x, x.type.with_dims((kinds, *node.dims) if several else node.dims))
-
-
-_REBUILT = frozenset({"contract", "gather", "transpose", "slice", "reshape"})
+    type = node.type.with_dims((kinds, *node.dims)) if several else node.type
+    return build.transpose(of(node).rule(make(node.op, inputs, type, node.attrs)), type.names)

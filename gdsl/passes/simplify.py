@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+
 from gdsl.ir import build
 from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE, torch_function
@@ -98,10 +101,7 @@ def trivial_contraction(node: Node) -> Node | None:
     """sum(x) over nothing --> x;  sum(x * y) over nothing --> x * y"""
     if node.op != "contract" or node.attrs.reduce or node.attrs.total:
         return None
-    product = node.inputs[0]
-    for factor in node.inputs[1:]:
-        product = product * factor
-    return build.transpose(product, node.type.names)
+    return build.transpose(functools.reduce(operator.mul, node.inputs), node.type.names)
 
 
 def flatten_contraction(node: Node) -> Node | None:

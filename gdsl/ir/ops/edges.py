@@ -57,7 +57,7 @@ define(Op(
     name="gather", operands=(1, 1), attrs=Gather, rule=lambda n: gather(n.inputs[0], n.attrs.end), value=_gather_value,
     pull=lambda n, g, ties: [segment(g, n.attrs.end, "sum", n.inputs[0].domain)],
     text=lambda n, args: (f"{args[0]}[{n.attrs.end}]", ATOM), levels=lambda n: (ATOM, ATOM),
-    look=True, exact=True, pointwise=True,
+    look=True, exact=True, pointwise=True, maps=True,
 ))  # fmt: skip
 
 # --------------------------------------------------------------------------------------- segment

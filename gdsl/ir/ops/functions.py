@@ -70,7 +70,7 @@ def _function(
 ) -> None:
     """Define a function of the table; ``properties`` are fields of ElementwiseOp and traits of Op."""
     shared: dict[str, Any] = {"rule": _rule, "value": _value, "pull": _pull, "work": operations}
-    traits = {"rowwise": True, "pointwise": True, "computes": True}
+    traits = {"rowwise": True, "pointwise": True, "maps": True, "computes": True}
     entry = ElementwiseOp(
         name=name, operands=(arity, arity), torch=torch, cpp=cpp, triton=triton, sympy=sympy, derivative=derivative,
         **{**shared, **traits, **properties},

@@ -97,6 +97,7 @@ class Op:
     exact:     the same numbers when it is computed again from the same numbers, whatever else is computed with it
     rowwise:   a row of the result reads that row of each operand with rows, and only that
     pointwise: a place of the result reads that place of each operand only
+    maps:      where an operand has one dim more, so has the result, and each place of it is by itself
     linear:    in its float operands together; it passes an infinity on, and no derivative multiplies by it
     heavy:     worth storing rather than computing twice
     reduces:   a place of the result takes many places of its operands' rows
@@ -125,6 +126,7 @@ class Op:
     exact: bool = False
     rowwise: bool = False
     pointwise: bool = False
+    maps: bool = False
     linear: bool = False
     heavy: bool = False
     reduces: bool = False

@@ -51,5 +51,5 @@ define(Op(
     name="roll", operands=(1, 1), attrs=Roll, rule=_rule, value=_value,
     pull=lambda n, g, ties: [roll(g, -n.attrs.shift, n.attrs.dim)],
     text=lambda n, args: (f"roll({args[0]}, {n.attrs.shift}; {n.attrs.dim})", ATOM), word="rolled",
-    arranges=True, look=True, exact=True, rowwise=True, linear=True,
+    arranges=True, look=True, exact=True, rowwise=True, maps=True, linear=True,
 ))  # fmt: skip

@@ -35,7 +35,7 @@ define(Op(
     value=lambda n, args, run: align(args[0], n.inputs[0].type, n.type),
     pull=lambda n, g, ties: [transpose(g, n.inputs[0].type.names)],
     text=lambda n, args: (f"transpose({args[0]}; {', '.join(n.type.names)})", ATOM),
-    view=True, arranges=True, look=True, exact=True, rowwise=True, linear=True,
+    view=True, arranges=True, look=True, exact=True, rowwise=True, maps=True, linear=True,
 ))  # fmt: skip
 
 # --------------------------------------------------------------------------------------- reshape
@@ -115,7 +115,7 @@ define(Op(
     name="reshape", operands=(1, 1), rule=lambda n: reshape_like(n.inputs[0], n.type), value=_reshape_value,
     pull=lambda n, g, ties: [reshape_like(g, n.inputs[0].type)],
     text=lambda n, args: (f"reshape({args[0]}; {', '.join(n.type.names)})", ATOM),
-    view=True, arranges=True, look=True, exact=True, rowwise=True, linear=True,
+    view=True, arranges=True, look=True, exact=True, rowwise=True, maps=True, linear=True,
 ))  # fmt: skip
 
 # --------------------------------------------------------------------------------- stop_gradient
