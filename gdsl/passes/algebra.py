@@ -12,6 +12,7 @@ from collections import Counter
 
 from gdsl.ir import build
 from gdsl.ir.node import Node, substitute
+from gdsl.ir.ops import of
 from gdsl.ir.program import Program
 from gdsl.ir.types import Kind, Type
 from gdsl.passes.rewrite import Fired, Rule
@@ -120,12 +121,12 @@ RULES: list[Rule] = [like_terms, divided_twice]
 
 
 def one_order(program: Program, log: list[Fired] | None = None) -> Program:
-    """b * a --> a * b, where a * b is computed too; likewise sums of two, and products summed over dims"""
+    """b * a --> a * b, where a * b is computed too; likewise of all that may swap its operands"""
     first: dict[tuple[object, ...], Node] = {}
     fired: list[Fired] = []
 
     def change(node: Node) -> Node | None:
-        if node.op not in ("add", "mul", "contract"):
+        if not of(node).commutes:
             return None
         key = (node.op, frozenset(Counter(node.inputs).items()), node.type, node.attrs)
         same = first.setdefault(key, node)

@@ -63,7 +63,8 @@ def work(outputs: Sequence[Node], shape: GraphShape) -> Work:
     ends = _walks(outputs, read)
     passing = streamed(outputs, read) if shape.device == "cpu" else frozenset()
     count = _Counter(shape, passing)
-    return sum((count.work(node, read[node], ends.get(node, {"i"})) for node in read), Work())
+    parts = [count.work(node, read[node], ends.get(node, {"i"})) for node in read if node.inputs]
+    return Work(sum(p.operations for p in parts), sum(p.time for p in parts), sum(p.bytes for p in parts))
 
 
 def _walks(outputs: Sequence[Node], read: Mapping[Node, Sequence[Node]]) -> dict[Node, set[str]]:
@@ -71,7 +72,7 @@ def _walks(outputs: Sequence[Node], read: Mapping[Node, Sequence[Node]]) -> dict
     found: dict[Node, set[str]] = {n: {"i"} for n in outputs if n.domain is Domain.EDGE}
     for node in reversed(list(walk(outputs))):
         for operand in (o for o in node.inputs if o.domain is Domain.EDGE):
-            over = {node.attrs.end} if node.op == "segment" else {"i"}
+            over = {node.attrs.end} if of(node).aggregates else {"i"}
             found.setdefault(operand, set()).update(found[node] if node.domain is Domain.EDGE else over)
     return found
 

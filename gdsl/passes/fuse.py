@@ -11,7 +11,7 @@ written, so that the work grows by the rounds.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, permutations
 
@@ -129,20 +129,16 @@ def _rows(slots: Slots, node: Node, end: str) -> Domain:
 # ------------------------------------------------------------------------ dependencies and order
 
 
+def _inside(slots: Slots, draft: _Draft) -> Callable[[Node], tuple[Node, ...]]:
+    """What a draft makes a value of: the operands of what it computes, and nothing of what it reads."""
+    own = set(draft.nodes)
+    return lambda node: node.inputs if node in own or not slots.is_read(node) else ()
+
+
 def _needs(slots: Slots, draft: _Draft) -> set[Node]:
     """The stored values that a draft reads from outside itself."""
-    own, found, stack = set(draft.nodes), set(), [i for n in draft.nodes for i in n.inputs]
-    seen: set[Node] = set()
-    while stack:
-        node = stack.pop()
-        if node in own or node in seen:
-            continue
-        seen.add(node)
-        if slots.is_read(node):
-            found.add(node)
-        else:
-            stack.extend(node.inputs)
-    return found
+    below = walk_below(draft.nodes, _inside(slots, draft))
+    return {n for n in below if slots.is_read(n)}.difference(draft.nodes)
 
 
 def _dependencies(slots: Slots, units: Sequence[_Unit]) -> dict[int, set[int]]:
@@ -200,11 +196,7 @@ _PARTS = (("segment",), ("total",), ("edge", "scan"))
 
 def _finish(slots: Slots, draft: _Draft, read_outside: set[Node], name: str) -> Kernel:
     """Split a draft into phases and decide what it stores and keeps. ``read_outside`` is what drafts read of others."""
-    own = set(draft.nodes)
-
-    def inside(node: Node) -> tuple[Node, ...]:
-        return node.inputs if node in own or not slots.is_read(node) else ()
-
+    own, inside = set(draft.nodes), _inside(slots, draft)
     # The first phase in which a value is known; what does not depend on this kernel's edges has -1.
     levels: dict[Node, int] = {}
     for node in walk_below(draft.nodes, inside):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gdsl.ir import build
 from gdsl.ir.node import Node, make
 from gdsl.ir.ops import of
+from gdsl.ir.ops.edges import is_sum
 from gdsl.ir.types import Domain, Kind, Type
 from gdsl.passes import simplify
 from gdsl.passes.rewrite import Rule
@@ -85,7 +86,7 @@ def _is_guarded(argument: Node) -> bool:
 
 def sum_of_own(node: Node) -> Node | None:
     """sum(v[i]) --> v * in_degree"""
-    if node.op != "segment" or node.attrs.reducer != "sum" or len(node.inputs) != 1 or node.attrs.end == "g":
+    if not is_sum(node):
         return None
     row = _row_factor(node.inputs[0], node.attrs.end, node.domain)
     if row is None:
@@ -105,11 +106,9 @@ def _row_factor(node: Node, end: str, rows: Domain) -> Node | None:
 
 def factor_out_of_sum(node: Node) -> Node | None:
     """sum(c[i] * m) --> c * sum(m);  sum(m / c[i]) --> sum(m) / c, 0 where there is no edge"""
-    if node.op != "segment" or node.attrs.reducer != "sum" or len(node.inputs) != 1:
+    if not is_sum(node) or node.inputs[0].op not in ("mul", "div"):
         return None
     e, end = node.inputs[0], node.attrs.end
-    if end == "g" or e.op not in ("mul", "div"):
-        return None
     a, b = e.inputs
     if e.op == "mul":
         for factor, rest in ((a, b), (b, a)):
@@ -136,7 +135,7 @@ def _product(node: Node, row: Node, inner: Node) -> Node:
 
 def one_hot_by(node: Node) -> Node | None:
     """sum(where(k == 0...n, v, 0)) --> sum(v, by k): what a place is chosen for is added there alone"""
-    if node.op != "segment" or node.attrs.reducer != "sum" or len(node.inputs) != 1 or node.attrs.end == "g":
+    if not is_sum(node):
         return None
     e = node.inputs[0]
     summed: tuple[str, ...] = ()

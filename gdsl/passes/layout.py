@@ -6,6 +6,7 @@ import math
 
 from gdsl.ir import build
 from gdsl.ir.node import Node, walk_below
+from gdsl.ir.ops.edges import is_sum
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes import simplify
 from gdsl.passes.dense import is_sum_of_products
@@ -196,7 +197,7 @@ def sparse_rows_first(node: Node) -> Node | None:
 
 def wide_dims_last(node: Node) -> Node | None:
     """sum@i(a[o] * b[k]) --> transpose(sum@i(b[k] * a[o])), where k has too few numbers for the lanes and o has not"""
-    if node.op != "segment" or node.attrs.reducer != "sum" or len(node.inputs) != 1 or node.inputs[0].op != "mul":
+    if not is_sum(node) or node.inputs[0].op != "mul":
         return None
     a, b = node.inputs[0].inputs
     wide, narrow = (a, b) if a.type.numel > b.type.numel else (b, a)
@@ -231,7 +232,7 @@ def products_together(node: Node) -> Node | None:
 
 def kinds_by_product(node: Node) -> Node | None:
     """sum(w * d, by k) --> sum(where(k == 0...n, w, 0) * d): the sums of all kinds as a product of matrices"""
-    if node.op != "segment" or node.attrs.reducer != "sum" or len(node.inputs) != 2 or node.attrs.end == "g":
+    if not is_sum(node, by=True):
         return None
     (value, by), dim = node.inputs, node.dims[0]
     value = value.inputs[0] if value.op == "transpose" else value

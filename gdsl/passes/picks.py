@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gdsl.ir import build
-from gdsl.ir.node import Node, make, walk_below
+from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import of
 from gdsl.ir.types import Dim, Domain, Kind
 from gdsl.passes.simplify import constant_value
@@ -151,4 +151,4 @@ def _rebuilt(node: Node, inputs: list[Node], kinds: Dim) -> Node:
     """The node of other operands, which may have all kinds; these then are the first dim."""
     several = any(KINDS in i.type.names for i in inputs)
     type = node.type.with_dims((kinds, *node.dims)) if several else node.type
-    return build.transpose(of(node).rule(make(node.op, inputs, type, node.attrs)), type.names)
+    return build.transpose(of(node).rule(Node(node.op, tuple(inputs), type, node.attrs)), type.names)

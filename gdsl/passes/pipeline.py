@@ -208,4 +208,4 @@ def worth_saving(node: Node, forward: Collection[Node], choice: str = "auto") ->
         return False
     if choice == "all":
         return node.kind is Kind.FLOAT and not of(node).arranges
-    return node.op in ("segment", "scan", "order_rank") or (node.op == "contract" and dense.is_dense(node))
+    return of(node).aggregates or (node.op == "contract" and dense.is_dense(node))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from gdsl.ir import build
 from gdsl.ir.node import Node, substitute, walk
+from gdsl.ir.ops.edges import is_sum
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
 from gdsl.passes.estimate import estimate
@@ -33,7 +34,7 @@ Proposal = Callable[[Node], Iterator[Node]]
 
 def aggregate_first(node: Node) -> Iterator[Node]:
     """sum(a * (b @ W)) --> sum(a * b) @ W: no matrix an edge, and the product is one of node values"""
-    if node.op != "segment" or node.attrs.reducer != "sum" or len(node.inputs) != 1 or node.attrs.end == "g":
+    if not is_sum(node):
         return
     for bases in (True, False):
         terms = terms_of(node.inputs[0], bases)
@@ -78,8 +79,7 @@ def transform_first(node: Node) -> Iterator[Node]:
     operand, divisor = per_row[0], None
     if operand.op == "div" and not set(operand.inputs[1].type.names) & set(node.attrs.reduce):
         operand, divisor = operand.inputs
-    plain = operand.op == "segment" and operand.attrs.reducer == "sum" and len(operand.inputs) == 1
-    if not plain or operand.attrs.end == "g":
+    if not is_sum(operand):
         return
     e = operand.inputs[0]
     factors = e.inputs if e.op == "mul" else (e,)
@@ -115,9 +115,7 @@ def matrix_an_edge(node: Node) -> Iterator[Node]:
     if node.op != "contract" or node.attrs.total or node.domain is Domain.EDGE:
         return
     summed, tables, divisors, reduce = _taken_apart(node)
-    if summed.op != "segment" or summed.attrs.reducer != "sum" or summed.attrs.end == "g":
-        return
-    if len(summed.inputs) != 2 or summed.dims[0].name not in reduce:
+    if not is_sum(summed, by=True) or summed.dims[0].name not in reduce:
         return
     (e, by), dim, end = summed.inputs, summed.dims[0].name, summed.attrs.end
     if {n for v in (*tables, *divisors) for n in v.type.names} & set(by.type.names):
@@ -183,8 +181,7 @@ def total_at_the_other_end(node: Node) -> Iterator[Node]:
         return
     for sums, d in (node.inputs, node.inputs[::-1]):
         summed, tables, divisors, _ = _taken_apart(sums)
-        plain = summed.op == "segment" and summed.attrs.reducer == "sum" and summed.attrs.end != "g"
-        if not plain or len(summed.inputs) != 2 or tables or d.domain is not summed.domain:
+        if not is_sum(summed, by=True) or tables or d.domain is not summed.domain:
             continue
         (e, by), dim, end = summed.inputs, summed.dims[0], summed.attrs.end
         factors = e.inputs if e.op == "mul" else (e,)

@@ -8,6 +8,7 @@ import operator
 from gdsl.ir import build
 from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE, torch_function
+from gdsl.ir.ops.edges import is_sum
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.rewrite import Rule
 
@@ -171,10 +172,10 @@ def nested_cat(node: Node) -> Node | None:
 
 def count_edges(node: Node) -> Node | None:
     """sum(c), c a constant --> c * degree"""
-    if node.op != "segment" or node.attrs.reducer != "sum" or len(node.inputs) != 1:
+    if not is_sum(node):
         return None
     e = node.inputs[0]
-    if e.op != "spread" or e.inputs[0].op != "const" or node.attrs.end == "g":
+    if e.op != "spread" or e.inputs[0].op != "const":
         return None
     what = "in_degree" if node.attrs.end == "i" else "out_degree"
     return _like(node, build.graph_value(what, node.domain) * e.inputs[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gdsl.ir import build
 from gdsl.ir.node import Node
+from gdsl.ir.ops.edges import is_sum
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.options import Options
 from gdsl.passes.rewrite import Rule
@@ -15,7 +16,7 @@ from gdsl.passes.rewrite import Rule
 
 def sparse_product(node: Node) -> Node | None:
     """sum(w * x[j]) --> csr(w) @ x: each row is the sum of the rows at the other end, times a number an edge"""
-    if node.op != "segment" or node.attrs.reducer != "sum" or node.attrs.end == "g" or len(node.inputs) != 1:
+    if not is_sum(node):
         return None
     message = node.inputs[0]
     factors = message.inputs if message.op == "mul" else (message,)

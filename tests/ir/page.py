@@ -68,7 +68,7 @@ def structural(op: Op, example: str) -> str:
 
 def function(op: Op) -> str:
     entry = ELEMENTWISE[op.name]
-    traits = ", ".join(t for t in TRAITS if getattr(op, t) and t not in ("rowwise", "pointwise", "computes"))
+    traits = ", ".join(t for t in TRAITS if getattr(op, t) and t not in ("rowwise", "pointwise", "maps", "computes"))
     cells = (op.name, f"`{entry.sympy}`", entry.kind, str(entry.cost), op.singular or "nowhere", traits or "none")
     return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
 
@@ -84,9 +84,9 @@ def text() -> str:
         rows = [function(op) for op in here if op.name in ELEMENTWISE]
         if rows:
             parts.append(
-                "All are rowwise and pointwise, and kernels compute them. Each is one operation a number; cost is its\n"
-                "time in that of an addition, singular where the value or a derivative may be infinite or NaN though\n"
-                "all operands are finite.\n\n"
+                "All are rowwise and pointwise, and map; kernels compute them. Each is one operation a number. Cost\n"
+                "is its time in that of an addition; singular is where the value or a derivative may be infinite or\n"
+                "NaN though all operands are finite.\n\n"
                 "| function | of `{0}`, `{1}`, `{2}` | kind | cost | singular | other traits |\n"
                 "|---|---|---|---:|---|---|\n" + "\n".join(rows) + "\n"
             )

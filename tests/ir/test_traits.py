@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from gdsl.codegen import reference
 from gdsl.ir import build as b
 from gdsl.ir.node import Node, walk
 from gdsl.ir.ops import ELEMENTWISE, OPS, Op, of
 from gdsl.ir.ops.adjoint import gradients
 from gdsl.ir.ops.op import full
-from gdsl.ir.types import Domain, Kind
+from gdsl.ir.types import Dim, Domain, Kind
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import lower
 from gdsl.passes.plan import Kernel
@@ -154,6 +155,57 @@ def test_a_place_reads_its_own_place(name: str) -> None:
             axis = node.type.names.index(dim) + rows_of(node)
             others = torch.arange(differs.shape[axis]) != place
             assert not differs.movedim(axis, 0)[others].any()
+
+
+@with_trait(lambda op: op.reduces)
+def test_what_reduces_keeps_the_places_of_the_other_dims(name: str) -> None:
+    node = NODES[name]
+    for operand, at, differs in one_changed(node):
+        for dim, place in zip(operand.type.names, at[rows_of(operand) :], strict=True):
+            if dim in node.type.names:
+                axis = node.type.names.index(dim) + rows_of(node)
+                others = torch.arange(differs.shape[axis]) != place
+                assert not differs.movedim(axis, 0)[others].any()
+    gone = {d for i in node.inputs for d in i.type.names} - set(node.type.names)
+    assert gone or node.attrs.total
+
+
+@with_trait(lambda op: op.aggregates)
+def test_what_aggregates_stays_with_one_node(name: str) -> None:
+    node, changed = NODES[name], 0
+    ends = FRAME.ends(node.attrs.end)
+    for operand, at, differs in one_changed(node):
+        if rows_of(operand):
+            rows = differs.reshape(len(differs), -1).any(1).nonzero().flatten()
+            owners = ends[rows] if node.domain is operand.domain else rows
+            assert (owners == ends[at[0]]).all()
+            changed += len(rows)
+    assert changed
+
+
+@with_trait(lambda op: op.maps)
+def test_what_maps_takes_one_dim_more(name: str) -> None:
+    node, more = NODES[name], Dim("more", 2)
+    one, two = operands(node), operands(node, 50)
+    for k, operand in enumerate(node.inputs):
+        x = [b.load(f"x{j}", i.type, "input") for j, i in enumerate(node.inputs)]
+        x[k] = b.load(f"x{k}", operand.type.with_dims((more, *operand.dims)), "input")
+        wide = node.type.with_dims((more, *node.dims))
+        again = b.transpose(of(node).rule(Node(node.op, tuple(x), wide, node.attrs)), wide.names)
+        both = [*one[:k], torch.stack([one[k], two[k]], rows_of(operand)), *one[k + 1 :]]
+        (found,) = reference.run([again], dict(zip(x, both, strict=True)), FRAME)
+        for place, arg in enumerate((one[k], two[k])):
+            wanted = value(node, [*one[:k], arg, *one[k + 1 :]])
+            torch.testing.assert_close(found.select(rows_of(node), place), wanted, equal_nan=True)
+
+
+@with_trait(lambda op: op.commutes)
+def test_operands_that_commute_may_be_swapped(name: str) -> None:
+    node, args = NODES[name], operands(NODES[name])
+    x = [b.load(f"x{k}", i.type, "input") for k, i in enumerate(node.inputs)]
+    again = b.transpose(of(node).rule(Node(node.op, tuple(x[::-1]), node.type, node.attrs)), node.type.names)
+    (found,) = reference.run([again], dict(zip(x, args, strict=True)), FRAME)
+    torch.testing.assert_close(found, value(node, args))
 
 
 @with_trait(lambda op: op.linear)

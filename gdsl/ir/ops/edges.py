@@ -111,6 +111,12 @@ def finds_winners(node: Node) -> bool:
     return node.op == "segment" and _finds_winners(node.attrs.reducer)
 
 
+def is_sum(node: Node, by: bool = False) -> bool:
+    """Whether a node is a sum over the edges of each node; with ``by``, one for each integer of an edge."""
+    summed = node.op == "segment" and node.attrs.reducer == "sum" and node.attrs.end != "g"
+    return summed and len(node.inputs) == 1 + by
+
+
 def is_extreme(node: Node) -> bool:
     """Whether a node is a maximum or minimum over edges."""
     return node.op == "segment" and node.attrs.reducer in ("max", "min")
@@ -282,5 +288,5 @@ def _segment_text(node: Node, args: list[str]) -> Text:
 
 define(Op(
     name="segment", operands=(1, 2), attrs=Segment, rule=_segment_rule, value=_segment_value, pull=_segment_pull,
-    text=_segment_text, work=added,
+    text=_segment_text, work=added, aggregates=True,
 ))  # fmt: skip

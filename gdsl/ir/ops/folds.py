@@ -182,7 +182,7 @@ def _scan_work(node: Node, sizes: Sizes) -> Any:
 
 define(Op(
     name="scan", operands=(1, MOST), attrs=Scan, rule=_scan_rule, value=_scan_value, pull=_scan_pull, text=_scan_text,
-    work=_scan_work,
+    work=_scan_work, aggregates=True,
 ))  # fmt: skip
 
 # ------------------------------------------------------------------------------------ order_rank
@@ -226,5 +226,6 @@ def _order_rank_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
 
 define(Op(
     name="order_rank", operands=(1, 1), attrs=OrderRank, rule=_order_rank_rule, value=_order_rank_value,
-    pull=no_gradient, text=lambda n, args: (f"rank@{n.attrs.end}({args[0]}, {n.attrs.q:g})", ATOM), whole=True,
+    pull=no_gradient, text=lambda n, args: (f"rank@{n.attrs.end}({args[0]}, {n.attrs.q:g})", ATOM),
+    whole=True, aggregates=True,
 ))  # fmt: skip

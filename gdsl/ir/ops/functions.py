@@ -150,13 +150,13 @@ _NONE: tuple[None, ...] = (None,)
 # fmt: off
 # arithmetic
 _function("add", 2, "{0} + {1}", "{0} + {1}", "{0} + {1}", "{0} + {1}",
-          (lambda a, b, y: const(1.0), lambda a, b, y: const(1.0)), kind="same", linear=True, **_infix("+", 4),
-          word="plus")
+          (lambda a, b, y: const(1.0), lambda a, b, y: const(1.0)), kind="same", linear=True, commutes=True,
+          **_infix("+", 4), word="plus")
 _function("sub", 2, "{0} - {1}", "{0} - {1}", "{0} - {1}", "{0} - {1}",
           (lambda a, b, y: const(1.0), lambda a, b, y: -const(1.0)), kind="same", linear=True, **_infix("-", 4),
           word="minus")
 _function("mul", 2, "{0} * {1}", "{0} * {1}", "{0} * {1}", "{0} * {1}",
-          (lambda a, b, y: b, lambda a, b, y: a), kind="same", **_infix("*", 5), word="product")
+          (lambda a, b, y: b, lambda a, b, y: a), kind="same", commutes=True, **_infix("*", 5), word="product")
 _function("div", 2, "{0} / {1}", "{0} / {1}", "{0} / {1}", "{0} / {1}",
           (lambda a, b, y: 1.0 / b, lambda a, b, y: -y / b), cost=4, singular="at zero", sample=(0.5, 2.0),
           **_infix("/", 5), word="ratio")
@@ -198,11 +198,13 @@ _function("mod", 2, "gdsl_mod({0}, {1})", "gdsl::mod({0}, {1})", "gdsl_mod({0}, 
 _function("maximum", 2, "torch.maximum({0}, {1})", "gdsl::maximum({0}, {1})",
           "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", "Max({0}, {1})",
           (lambda a, b, y: choose(a > b, 1.0, choose(elementwise("eq", a, b), 0.5, 0.0)),
-           lambda a, b, y: choose(b > a, 1.0, choose(elementwise("eq", a, b), 0.5, 0.0))), exact=True)
+           lambda a, b, y: choose(b > a, 1.0, choose(elementwise("eq", a, b), 0.5, 0.0))), exact=True,
+          commutes=True)
 _function("minimum", 2, "torch.minimum({0}, {1})", "gdsl::minimum({0}, {1})",
           "tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", "Min({0}, {1})",
           (lambda a, b, y: choose(a < b, 1.0, choose(elementwise("eq", a, b), 0.5, 0.0)),
-           lambda a, b, y: choose(b < a, 1.0, choose(elementwise("eq", a, b), 0.5, 0.0))), exact=True)
+           lambda a, b, y: choose(b < a, 1.0, choose(elementwise("eq", a, b), 0.5, 0.0))), exact=True,
+          commutes=True)
 # trigonometry
 _function("sin", 1, "torch.sin({0})", "gdsl::sin({0})", "tl.sin({0})", "sin({0})",
           (lambda x, y: elementwise("cos", x),), cost=12, heavy=True)
@@ -243,13 +245,13 @@ _function("gt", 2, "{0} > {1}", "{0} > {1}", "{0} > {1}", "({0}) > ({1})", (None
 _function("ge", 2, "{0} >= {1}", "{0} >= {1}", "{0} >= {1}", "({0}) >= ({1})", (None, None), kind="bool", exact=True,
           **_infix(">=", 3))
 _function("eq", 2, "{0} == {1}", "{0} == {1}", "{0} == {1}", "Eq({0}, {1})", (None, None), kind="bool", exact=True,
-          **_infix("==", 3))
+          commutes=True, **_infix("==", 3))
 _function("ne", 2, "{0} != {1}", "{0} != {1}", "{0} != {1}", "Ne({0}, {1})", (None, None), kind="bool", exact=True,
-          **_infix("!=", 3))
+          commutes=True, **_infix("!=", 3))
 _function("and", 2, "{0} & {1}", "{0} & {1}", "{0} & {1}", "And({0}, {1})", (None, None), kind="bool", exact=True,
-          **_infix("and", 2))
+          commutes=True, **_infix("and", 2))
 _function("or", 2, "{0} | {1}", "{0} | {1}", "{0} | {1}", "Or({0}, {1})", (None, None), kind="bool", exact=True,
-          **_infix("or", 1))
+          commutes=True, **_infix("or", 1))
 _function("not", 1, "~{0}", "!{0}", "~{0}", "Not({0})", _NONE, kind="bool", exact=True)
 _function("where", 3, "torch.where({0}, {1}, {2})", "({0} ? {1} : {2})", "tl.where({0}, {1}, {2})",
           "Piecewise(({1}, {0}), ({2}, True))",

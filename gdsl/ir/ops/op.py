@@ -97,10 +97,12 @@ class Op:
     exact:     the same numbers when it is computed again from the same numbers, whatever else is computed with it
     rowwise:   a row of the result reads that row of each operand with rows, and only that
     pointwise: a place of the result reads that place of each operand only
-    maps:      where an operand has one dim more, so has the result, and each place of it is by itself
+    maps:      where an operand has one dim more, so has the result, and each place along it is by itself
     linear:    in its float operands together; it passes an infinity on, and no derivative multiplies by it
     heavy:     worth storing rather than computing twice
-    reduces:   a place of the result takes many places of its operands' rows
+    reduces:   a place of the result takes all places of its operands along some dims
+    aggregates: a row of the result takes many rows: edges of one node, or nodes of one graph
+    commutes:  its operands may be swapped
     computes:  a kernel computes numbers for it, and does not only look at some
     singular:  where the value or a derivative may be infinite or NaN though all operands are finite: "" nowhere,
                "at zero" only where its last operand is 0 or has the wrong sign, "somewhere" at others too
@@ -129,6 +131,8 @@ class Op:
     maps: bool = False
     linear: bool = False
     heavy: bool = False
+    aggregates: bool = False
+    commutes: bool = False
     reduces: bool = False
     computes: bool = False
     singular: str = ""

@@ -154,7 +154,7 @@ def _contract_work(node: Node, sizes: Sizes) -> Any:
 define(Op(
     name="contract", operands=(1, MOST), attrs=Contract, rule=_contract_rule, value=_contract_value,
     pull=_contract_pull, text=_contract_text, levels=lambda n: (6, 6) if len(n.inputs) > 1 else (0, 0), word="dot",
-    work=_contract_work, rowwise=True, maps=True, reduces=True, computes=True,
+    work=_contract_work, rowwise=True, maps=True, commutes=True, reduces=True, computes=True,
 ))  # fmt: skip
 
 # ---------------------------------------------------------------------------------------- spread
