@@ -12,7 +12,7 @@ import gdsl
 from gdsl.codegen import cpp, hubs
 from gdsl.ir.types import Domain
 from gdsl.layer import Layer
-from gdsl.passes import fuse
+from gdsl.passes import slots
 from gdsl.passes.options import Options
 from gdsl.runtime import cpp as bound
 from gdsl.runtime import order, prepare
@@ -63,8 +63,8 @@ def test_text_grows_by_the_rounds(name: str) -> None:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Edge values are written after a few operations, so that a test needs no large program."""
-    monkeypatch.setattr(fuse, "MOST_AGAIN", 4)
-    monkeypatch.setattr(fuse, "LEAST_WRITTEN", 2)
+    monkeypatch.setattr(slots, "MOST_AGAIN", 4)
+    monkeypatch.setattr(slots, "LEAST_WRITTEN", 2)
     monkeypatch.setattr(cpp, "LONG_TEXT", 3)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import gdsl
-from gdsl.passes import dense, fuse, layout, reassociate, tiles
+from gdsl.passes import dense, layout, reassociate, slots, tiles
 from gdsl.runtime import cpp, execute
 from tests.programs import harness
 from tests.programs.test_programs import NAMES
@@ -36,7 +36,7 @@ def test_products_before_or_after_sums(name: str, order: str, backend: str) -> N
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Every value of nodes that only products read is made one or two rows at a time. Returns how many tiles ran."""
-    for module in (dense, fuse, tiles):
+    for module in (dense, slots, tiles):
         monkeypatch.setattr(module, "DENSE_INTENSITY", 0)
     monkeypatch.setattr(tiles, "LEAST_WIDTH", 1)
     monkeypatch.setattr(execute, "TILE_BYTES", 128)
