@@ -24,7 +24,7 @@ from gdsl.codegen.products import Product, product_of
 from gdsl.codegen.unrolled import kernel_nodes, unrolled_dims
 from gdsl.codegen.values import COLUMN, EDGE, GLOBAL, LONG_CHAIN, ROW, next_group
 from gdsl.ir.node import Node, walk_below
-from gdsl.ir.ops import ELEMENTWISE, subtracts_products
+from gdsl.ir.ops import ELEMENTWISE, rounds_each
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Kind
 from gdsl.passes.plan import Kernel
@@ -412,7 +412,7 @@ class Blocks(Names):
         parts = [self.value(i, index, where, frame) for i in node.inputs]
         form = ELEMENTWISE[node.op].triton.format(*(atom(p.text) for p in parts), bound=node.type.bound)
         form = form.replace("gdsl_float", self.number)
-        self.exact = self.exact or subtracts_products(node)
+        self.exact = self.exact or rounds_each(node)
         return self.joined(form, parts)
 
     def joined(self, text: str, parts: Sequence[Value]) -> Value:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from gdsl.ir import build
 from gdsl.ir.attributes import IRError
 from gdsl.ir.node import Node
+from gdsl.ir.ops import of
 from gdsl.ir.types import Dim, Domain, Type, element_domain
 
 
@@ -99,8 +100,18 @@ def dim_norm(x: Node, dims: Sequence[str]) -> Node:
     return op("norm_sqrt", build.contract([x, x], dims))
 
 
+def rounded(x: Node) -> Node:
+    """A value of which the difference from an equal one is exactly 0: w * x - m in one instruction is what the product
+    loses when it is rounded. What is read from memory is so already."""
+    source = x
+    while of(source).look:
+        source = source.inputs[0]
+    return x if source.op in ("load", "const") else op("rounded", x)
+
+
 def dim_var(x: Node, dims: Sequence[str]) -> Node:
     """mean((x - mean(x))^2)"""
+    x = rounded(x)
     return dim_mean(square(x - dim_mean(x, dims)), dims)
 
 
@@ -213,14 +224,14 @@ def segment_var(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Di
     mean's rounding leaves, and its derivative is that of the mean, so that the gradient needs no walk of its own. Held
     at 0, below which rounding may take it; the derivative knows nothing of that.
     """
-    e = spread(e, end)
+    e = rounded(spread(e, end))
     center = build.stop_gradient(segment_mean(e, end, rows, by, dim))
     center = build.gather(center, end)
     if by is not None and dim is not None:
         center = build.index(center, by, dim.name)
     rest = e - in_order(center, e)
     off = segment_mean(rest, end, rows, by, dim)
-    var = segment_mean(rest * rest, end, rows, by, dim) - off * off
+    var = segment_mean(rest * rest, end, rows, by, dim) - rounded(off * off)
     return var + build.stop_gradient(where(var < 0.0, -var, 0.0))
 
 

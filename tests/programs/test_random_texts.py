@@ -103,6 +103,22 @@ layer C(b = 2, c = 4) {
     update y = x * std[b](cat(p, p; c, b) + q)
 }
 """,
+    "a product of an edge alone, less its mean, was what rounding the product loses, and its root had a slope": """
+layer C() {
+    node x
+    edge w
+    aggregate a = std(w * x[j])
+    aggregate c = std(0.4 * w + w) at j
+    update y = a * c
+}
+""",
+    "the same over a dim of one place": """
+layer C(a = 1) {
+    node x[a]
+    param p[a] ~ normal
+    update y = std[a](x * p) + var[a](p * x)
+}
+""",
     "a default as a result could not be printed": """
 layer C() {
     node x

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from gdsl.ir.ops import edges, elementwise, folds, functions, indexing, leaves, libraries, products, splines, views
 from gdsl.ir.ops.elementwise import ELEMENTWISE, ElementwiseOp
-from gdsl.ir.ops.functions import subtracts_products, torch_function
+from gdsl.ir.ops.functions import rounds_each, subtracts_products, torch_function
 from gdsl.ir.ops.op import OPS, Op, end_of, of
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Op",
     "end_of",
     "of",
+    "rounds_each",
     "subtracts_products",
     "torch_function",
 ]

@@ -190,6 +190,9 @@ _function("sign", 1, "torch.sign({0})", "gdsl::sign({0})",
           "(({0} > 0).to(gdsl_float) - ({0} < 0).to(gdsl_float))", "sign({0})", _NONE, sample=(0.2, 2.0))
 _function("floor", 1, "torch.floor({0})", "gdsl::floor({0})", "tl.floor({0})", "floor({0})", _NONE,
           sample=(0.2, 0.8))
+# The number itself, as it is when it is stored: no part of what computes it is rounded together with what reads it.
+_function("rounded", 1, "{0}.clone()", "gdsl::opaque({0})", "{0}", "{0}", (lambda x, y: const(1.0),), kind="same",
+          exact=True, linear=True)
 # The sign follows the divisor, as in Python and torch.remainder; the remainder is exact, however large a / b is.
 _function("mod", 2, "gdsl_mod({0}, {1})", "gdsl::mod({0}, {1})", "gdsl_mod({0}, {1})", "Mod({0}, {1})",
           (lambda a, b, y: const(1.0), lambda a, b, y: -_quotient(a, b, y)), cost=6, singular="at zero",
@@ -300,3 +303,8 @@ def subtracts_products(node: Node) -> bool:
     A compiler that makes one product and the difference one instruction rounds the other product only.
     """
     return node.op == "sub" and node.kind is Kind.FLOAT and all(i.op == "mul" for i in node.inputs)
+
+
+def rounds_each(node: Node) -> bool:
+    """Whether a kernel with a node must round each operation by itself, where a compiler has no other means."""
+    return node.op == "rounded" or subtracts_products(node)
