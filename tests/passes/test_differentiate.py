@@ -322,3 +322,19 @@ def test_runners_are_made_once() -> None:
     assert run.differentiable((True,)) is run.differentiable((True,))
     owner = run.differentiable((True,))
     assert owner.adjoint((True,), (True,)) is owner.adjoint((True,), (True,))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_deviation_of_a_product_alone_is_0(backend: str) -> None:
+    """Over a dim of one place and at a node with one edge: w * x - m in one instruction is what rounding loses, and the
+    root of its square has a slope."""
+    one = Dim("one", 1)
+    x, w, e = load("x", N, one), load("w", G, one, role="param"), load("e", E)
+    p = program(library.dim_std(x * w, ["one"]), library.segment_std(e * b.gather(x, "j"), "i", N))
+    f = frame([[0, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 0]])
+    values = tensors(p, f)
+    outputs = runner(p, backend, BACKENDS[backend])(values, f)
+    first = gradients(outputs, values)
+    second = [g for g in first if g.requires_grad]
+    for found in (*outputs, *first, *gradients(second, values)):
+        assert not found.any()

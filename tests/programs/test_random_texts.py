@@ -112,13 +112,6 @@ layer C() {
     update y = a * c
 }
 """,
-    "the same over a dim of one place": """
-layer C(a = 1) {
-    node x[a]
-    param p[a] ~ normal
-    update y = std[a](x * p) + var[a](p * x)
-}
-""",
     "a default as a result could not be printed": """
 layer C() {
     node x
