@@ -15,27 +15,44 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from gdsl.codegen.names import Names
+from gdsl.codegen.indices import Axis, Index, Known, Number, Place, linear
+from gdsl.codegen.notation import (
+    EDGES,
+    EMPTY,
+    KERNEL,
+    LEAD,
+    ROWS,
+    Level,
+    Value,
+    along,
+    atom,
+    is_lead,
+    level_of,
+    lifted,
+    literal,
+    power_of_two,
+    print_place,
+    print_sum,
+)
 from gdsl.codegen.products import Product, product_of
-from gdsl.codegen.unrolled import kernel_nodes, unrolled_dims
-from gdsl.codegen.values import COLUMN, EDGE, GLOBAL, LONG_CHAIN, ROW, next_group
+from gdsl.codegen.pull import COLUMN, EDGE, GLOBAL, ROW, Pull
+from gdsl.codegen.pull import ROWS as NUMBERS
+from gdsl.codegen.unrolled import unrolled_dims
 from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import ELEMENTWISE, rounds_each
 from gdsl.ir.program import Program
-from gdsl.ir.types import Dim, Domain, Kind
+from gdsl.ir.types import Dim, Domain
 from gdsl.passes.plan import Kernel
 
 Frame = tuple[Dim, ...]
+# A block of a node: the places of the dims that are unrolled.
+Cell = tuple[Node, tuple[int, ...]]
 
-KERNEL, ROWS, EDGES = 0, 1, 2
 LEVELS = {GLOBAL: KERNEL, ROW: ROWS, COLUMN: EDGES, EDGE: EDGES}
 
-# Axes before those of the frame: edges and rows.
-LEAD = 2
 # The sides of a matrix that `tl.dot` takes.
 LEAST_SIDE = 16
 # Tables with more places are read where they are used rather than held in registers all along.
@@ -51,83 +68,17 @@ _RESERVED = frozenset(
 _FOREIGN = re.compile(r"_|gdsl")
 
 
-@dataclass(frozen=True)
-class Value:
-    """A block as text.
-
-    lead:   it has the axes of rows and edges
-    scalar: it has no axes at all
-    zero:   where it is loaded from, if it is zero at places that do not exist
-    narrow: it varies along none of the frame's axes
-    """
-
-    text: str
-    level: int
-    lead: bool = True
-    scalar: bool = False
-    zero: str | None = None
-    narrow: bool = False
-
-
-@dataclass(frozen=True)
-class Place:
-    """An index into a dim.
-
-    text:  the block of integers, given the rank of the frame that reads it
-    axes:  of the frame along which it varies
-    own:   the axis that it counts, if it is just that
-    size:  of that axis
-    fixed: the place, if it is one that is known here
-    """
-
-    text: Callable[[int], str]
-    axes: frozenset[int]
-    level: int = KERNEL
-    lead: bool = False
-    own: int | None = None
-    size: int = 0
-    fixed: int | None = None
-
-
-Index = Mapping[str, Place]
-# A block of a node: the places of the dims that are unrolled.
-Cell = tuple[Node, tuple[int, ...]]
-
-
-def power_of_two(size: int) -> int:
-    return 1 << max(0, size - 1).bit_length()
-
-
-def atom(text: str) -> str:
-    """The text, in parentheses where an operator beside it could tear it apart."""
-    return text if re.fullmatch(r"[\w.]+(\[[^\[\]]*\])?|[\w.]+\([^()]*\)", text) else f"({text})"
-
-
-@dataclass
-class Level:
-    """Lines that run once for each of something, and what they have computed.
-
-    light: how many of the lines need no registers for a block of their own
-    """
-
-    lines: list[str] = field(default_factory=list)
-    memo: dict[object, Value] = field(default_factory=dict)
-    light: int = 0
-
-
-class Blocks(Names):
+class Blocks(Pull[Value, Frame]):
     """Blocks of one kernel. ``held`` are the results of earlier walks over the same rows, ``carried`` what scans have
     come to in this one."""
 
     def __init__(self, kernel: Kernel, program: Program, packed: frozenset[Node], number: str, edge_axis: int):
-        super().__init__(program, _RESERVED, _FOREIGN)
-        self.kernel, self.packed, self.number, self.edge_axis = kernel, packed, number, edge_axis
+        super().__init__(kernel, program, packed, _RESERVED, _FOREIGN)
+        self.number, self.edge_axis = number, edge_axis
         self.levels = [Level(), Level(), Level()]
         self.held: dict[Cell, Value] = {}
         self.carried: dict[Node, Value] = {}
-        self.buffers = set(kernel.buffers)
         self.axes_of: dict[Dim, str] = {}
-        self.nodes = kernel_nodes(kernel)
         self.product_at = self.products()
         self.unrolled = unrolled_dims(kernel, self.nodes, self.product_at.values())
         self.in_walk = False
@@ -135,8 +86,6 @@ class Blocks(Names):
         self.dots = False
         self.edge_dots = False
         self.exact = False
-        for node in (*kernel.buffers, *kernel.outputs):
-            self.name(node)
 
     # -- sizes and axes ------------------------------------------------------------------------
 
@@ -177,25 +126,21 @@ class Blocks(Names):
         """The dims' own axes, from the first on, for every choice of places of those that are unrolled."""
         axes, unrolled = self.axes(self.frame(dims), first), [d for d in dims if d in self.unrolled]
         for places in itertools.product(*(range(d.size) for d in unrolled)):
-            yield axes | {d.name: fixed(place) for d, place in zip(unrolled, places, strict=True)}
+            yield axes | {d.name: Number(place) for d, place in zip(unrolled, places, strict=True)}
 
     def cell(self, node: Node, index: Index) -> Cell:
-        places = (index[d.name].fixed for d in node.dims if d in self.unrolled)
-        return node, tuple(place for place in places if place is not None)
+        places = (index[d.name] for d in node.dims if d in self.unrolled)
+        return node, tuple(place.number for place in places if isinstance(place, Number))
 
     def axis_name(self, dim: Dim) -> str:
         if dim not in self.axes_of:
             name = self.axes_of[dim] = self.fresh(dim.name)
-            self.levels[KERNEL].lines.append(f"{name} = tl.arange(0, {self.size(dim)})")
+            self.levels[KERNEL].add(f"{name} = tl.arange(0, {self.size(dim)})")
         return self.axes_of[dim]
 
-    def axis(self, dim: Dim, at: int) -> Place:
-        """The places of a dim along an axis of the frame."""
-        name = self.axis_name(dim)
-        return Place(lambda rank: along(name, at, rank), frozenset({at}), own=at, size=self.size(dim))
-
     def axes(self, dims: Sequence[Dim], first: int = 0) -> dict[str, Place]:
-        return {d.name: self.axis(d, first + k) for k, d in enumerate(dims)}
+        """The places of dims along axes of the frame, from the first on."""
+        return {d.name: Axis(self.axis_name(d), first + k, self.size(d)) for k, d in enumerate(dims)}
 
     # -- lines ---------------------------------------------------------------------------------
 
@@ -211,8 +156,7 @@ class Blocks(Names):
     def define(self, wanted: str, value: Value) -> Value:
         """Give a value a name, at its level."""
         name, level = self.fresh(wanted), self.levels[value.level]
-        level.lines.append(f"{name} = {value.text}")
-        level.light += value.narrow
+        level.add(f"{name} = {value.text}", blocks=0 if value.narrow else 1)
         return replace(value, text=name)
 
     def once(self, key: object, wanted: str, value: Value) -> Value:
@@ -271,13 +215,13 @@ class Blocks(Names):
             return self.align(self.carried[node], node, index, frame)
         if node in self.buffers:
             return self.load(node, index, where, frame)
-        key = self.key(node, index, where, frame)
+        key = (*self.key(node, index, where), frame)
         where = key[1]
         for level in self.levels:
             if key in level.memo:
                 return level.memo[key]
         if frame != (own := self.frame(node.dims)) and self.is_cell(node) and self.is_plain(node, index):
-            places = {n: p for n, p in index.items() if p.fixed is not None}
+            places = {n: p for n, p in index.items() if isinstance(p, Number)}
             found = self.align(self.value(node, self.axes(own) | places, where, own), node, index, frame)
         else:
             found = self.compute(node, index, where, frame)
@@ -286,31 +230,18 @@ class Blocks(Names):
         self.levels[found.level].memo[key] = found
         return found
 
-    def key(self, node: Node, index: Index, where: str, frame: Frame) -> tuple[Node, str, Frame, tuple[Any, ...]]:
-        """What names a block."""
-        places = tuple(sorted((d.name, index[d.name].text(len(frame))) for d in node.dims))
-        return node, GLOBAL if node.domain is Domain.GLOBAL else where, frame, places
+    def is_written(self, node: Node, index: Index, where: str, frame: Frame) -> bool:
+        key = (*self.key(node, index, where), frame)
+        held = node in self.buffers or self.cell(node, index) in self.held
+        return held or any(key in level.memo for level in self.levels)
 
-    def chain(self, node: Node, index: Index, where: str, frame: Frame) -> list[Node]:
-        """The elementwise values below one that are not written yet, operands first, where there are many: written
-        in this order, they do not make a recursion that is as deep as the program."""
-
-        def unwritten(below: Node) -> tuple[Node, ...]:
-            if below is not node and frame != self.frame(below.dims) and self.is_cell(below):
-                return ()  # what it is made of is written in its own frame
-            return tuple(i for i in below.inputs if i.op in ELEMENTWISE and not written(i))
-
-        def written(below: Node) -> bool:
-            key, held = self.key(below, index, where, frame), self.cell(below, index) in self.held
-            return below in self.buffers or held or any(key in level.memo for level in self.levels)
-
-        found = list(walk_below([node], unwritten))[:-1]
-        return found if len(found) > LONG_CHAIN else []
+    def is_apart(self, node: Node, frame: Frame) -> bool:
+        return frame != self.frame(node.dims) and self.is_cell(node)
 
     def is_plain(self, node: Node, index: Index) -> bool:
         """Whether an index is an axis of the frame for each dim that has one, as long as the dim's own."""
         axes = ((d, index[d.name]) for d in self.frame(node.dims))
-        return all(place.own is not None and place.size == self.size(d) for d, place in axes)
+        return all(isinstance(place, Axis) and place.size == self.size(d) for d, place in axes)
 
     def is_cell(self, node: Node) -> bool:
         """Whether a value is worth computing once, in its own frame, and not again in each frame that reads it."""
@@ -324,7 +255,7 @@ class Blocks(Names):
             return value
         if not self.is_plain(node, index):
             return self.pick(value, node, index, frame)
-        places = [own for d in node.dims if (own := index[d.name].own) is not None]
+        places = [place.at for d in node.dims if isinstance(place := index[d.name], Axis)]
         lead = LEAD if value.lead else 0
         text = atom(value.text)
         if places != sorted(places):
@@ -342,11 +273,11 @@ class Blocks(Names):
         rank = len(wide)
         hits = []
         for k, d in enumerate(node.dims):
-            hits.append(f"({along(self.axis_name(d), len(frame) + k, rank)} == {index[d.name].text(rank)})")
+            hits.append(f"({along(self.axis_name(d), len(frame) + k, rank)} == {print_place(index[d.name], rank)})")
         axes = [":"] * (LEAD if value.lead else 0) + ["None"] * len(frame) + [":"] * len(node.dims)
         text = f"tl.where({' & '.join(hits)}, {atom(value.text)}[{', '.join(axes)}], 0)"
-        lead = value.lead or any(p.lead for p in index.values())
-        level = max(value.level, *(p.level for p in index.values()))
+        lead = value.lead or is_lead(index.values())
+        level = max(value.level, level_of(index.values()))
         for k in reversed(range(len(node.dims))):
             text = f"tl.sum({text}, axis={(LEAD if lead else 0) + len(frame) + k})"
         return Value(text, level, lead)
@@ -358,7 +289,7 @@ class Blocks(Names):
         pointer, lead = self.pointer(node, index, where, frame)
         # The only place of a dim of size 1 is known, and no part of the pointer.
         axes = frozenset(a for d in node.dims if d.size != 1 for a in index[d.name].axes)
-        level = max([self.level(where), *(p.level for p in index.values())])
+        level = max(self.level(where), level_of(index.values()))
         if where == GLOBAL and self.numel(node.dims) > MOST_HELD:
             level = max(level, self.here)
         mask = self.mask(frame, axes, where)
@@ -373,42 +304,13 @@ class Blocks(Names):
 
     def pointer(self, node: Node, index: Index, where: str, frame: Frame) -> tuple[str, bool]:
         """Where the elements of a buffer lie, and whether that varies along rows or edges."""
-        rank, numel = len(frame), node.type.numel
-        terms = []
-        if where != GLOBAL:
-            row = lifted(self.row(where), rank)
-            terms.append(f"{row} * {numel}" if numel > 1 else row)
-        inner = self.linear(node.dims, index, rank)
-        if inner != "0":
-            terms.append(inner)
-        lead = where != GLOBAL or (inner != "0" and any(p.lead for p in index.values()))
-        return " + ".join([self.name(node), *terms]), lead
-
-    def row(self, where: str) -> str:
-        return {ROW: "i", COLUMN: "j", EDGE: "id"}[where]
-
-    def linear(self, dims: Sequence[Dim], index: Index, rank: int) -> str:
-        """The row-major place in dims."""
-        terms: list[str] = []
-        stride = 1
-        for d in reversed(dims):
-            if d.size != 1:
-                text = atom(index[d.name].text(rank))
-                terms.insert(0, f"{text} * {stride}" if stride != 1 else text)
-            stride *= d.size
-        return " + ".join(terms) or "0"
+        place = linear(node.dims, index, NUMBERS.get(where))
+        lead = where != GLOBAL or (bool(place.terms) and is_lead(index.values()))
+        return self.name(node) + (f" + {print_sum(place, len(frame))}" if place.terms else ""), lead
 
     # -- ops -----------------------------------------------------------------------------------
 
-    def compute(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
-        if node.op in ELEMENTWISE:
-            return self.compute_elementwise(node, index, where, frame)
-        found: Value = getattr(self, f"compute_{node.op}")(node, index, where, frame)
-        return found
-
     def compute_elementwise(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
-        for below in self.chain(node, index, where, frame):
-            self.value(below, index, where, frame)
         parts = [self.value(i, index, where, frame) for i in node.inputs]
         form = ELEMENTWISE[node.op].triton.format(*(atom(p.text) for p in parts), bound=node.type.bound)
         form = form.replace("gdsl_float", self.number)
@@ -424,91 +326,29 @@ class Blocks(Names):
     def compute_const(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
         return Value(literal(node, self.number), KERNEL, lead=False, scalar=True)
 
-    def compute_iota(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
-        return self.number_at(index[node.dims[0].name], frame)
-
     def number_at(self, place: Place, frame: Frame) -> Value:
-        return Value(place.text(len(frame)), place.level, place.lead)
+        return Value(print_place(place, len(frame)), level_of([place]), is_lead([place]))
+
+    def place_of(self, value: Value, axes: frozenset[int], frame: Frame) -> Known:
+        return Known(value, axes, len(frame))
 
     def compute_graph_value(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
-        return Value(lifted(self.row(where), len(frame)), self.level(where))
-
-    def compute_gather(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
-        at = ROW if node.attrs.end == self.kernel.end else COLUMN
-        return self.value(node.inputs[0], index, at, frame)
-
-    def compute_spread(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
-        return self.value(node.inputs[0], index, GLOBAL, frame)
-
-    def compute_stop_gradient(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
-        return self.value(node.inputs[0], index, where, frame)
-
-    compute_transpose = compute_stop_gradient
-
-    def compute_slice(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
-        operand, dim, start = node.inputs[0], node.attrs.dim, node.attrs.start
-        place = index[node.dims[operand.type.names.index(dim)].name]
-        inner = {n: index[n] for n in operand.type.names if n != dim}
-        inner[dim] = shifted(place, start)
-        return self.value(operand, inner, where, frame)
-
-    def compute_reshape(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
-        """Places counted row-major under the new dims, taken apart under the old ones."""
-        old, new = list(node.inputs[0].dims), list(node.dims)
-        inner: dict[str, Place] = {}
-        while old or new:
-            inner.update(self.regroup(*next_group(old, new), index))
-        return self.value(node.inputs[0], inner, where, frame)
-
-    def regroup(self, old: Sequence[Dim], new: Sequence[Dim], index: Index) -> dict[str, Place]:
-        if len(old) == 1 and len(new) == 1 and self.size(old[0]) == self.size(new[0]):
-            return {old[0].name: index[new[0].name]}
-        found, stride, total = {}, 1, math.prod(d.size for d in old)
-        for d in reversed(old):
-            found[d.name] = self._part(d, stride, stride * d.size < total, tuple(new), index)
-            stride *= d.size
-        return found
-
-    def _part(self, dim: Dim, stride: int, inner: bool, new: Sequence[Dim], index: Index) -> Place:
-        parts = [index[d.name] for d in new]
-
-        def text(rank: int) -> str:
-            whole = atom(self.linear(new, index, rank))
-            part = f"{whole} // {stride}" if stride > 1 else whole
-            return f"({part}) % {dim.size}" if inner else part
-
-        axes = frozenset(a for p in parts for a in p.axes)
-        level = max((p.level for p in parts), default=KERNEL)
-        return Place(text, axes, level, any(p.lead for p in parts))
+        return Value(print_place(NUMBERS[where], len(frame)), self.level(where))
 
     def compute_cat(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
         """The part is chosen by place; every part is read at a place that exists."""
-        place, start, parts = index[node.attrs.new], 0, []
-        for operand, name in zip(node.inputs, node.attrs.dims, strict=True):
-            size = operand.type.dim(name).size
-            inner = {n: index[n] for n in operand.type.names if n != name}
-            inner[name] = bounded(place, start, size)
-            parts.append((start + size, self.value(operand, inner, where, frame)))
-            start += size
-        at = self.number_at(place, frame)
-        found = parts[-1][1]
-        for stop, value in reversed(parts[:-1]):
+        parts = [(self.value(operand, inner, where, frame), stop) for operand, inner, stop in self.parts(node, index)]
+        at = self.number_at(index[node.attrs.new], frame)
+        found = parts[-1][0]
+        for value, stop in reversed(parts[:-1]):
             found = self.joined(f"tl.where({atom(at.text)} < {stop}, {value.text}, {found.text})", [at, value, found])
         return found
-
-    def compute_index(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
-        table, idx = node.inputs
-        at = self.value(idx, {n: index[n] for n in idx.type.names}, where, frame)
-        axes = frozenset(a for n in idx.type.names for a in index[n].axes)
-        inner = {n: index[n] for n in table.type.names if n != node.attrs.dim}
-        inner[node.attrs.dim] = place_of(at, len(frame), axes)
-        return self.value(table, inner, where, frame)
 
     def compute_random(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
         rank, numel = len(frame), node.type.numel
         seed = self.value(node.inputs[0], {}, GLOBAL, ())
-        row = lifted(self.row(where), rank)
-        count = f"{row}.to(tl.int64) * {numel} + {self.linear(node.dims, index, rank)}"
+        row = print_place(NUMBERS[where], rank)
+        count = f"{row}.to(tl.int64) * {numel} + {print_sum(linear(node.dims, index), rank)}"
         level = self.level(where)
         text = f"gdsl_uniform({seed.text}, {node.attrs.salt:d}, {count})"
         return Value(text if self.number == "tl.float32" else f"{text}.to({self.number})", level)
@@ -538,9 +378,7 @@ class Blocks(Names):
         if not more:
             return first
         whole = self.define("dot", self.joined(first.text, products))
-        level = self.levels[whole.level]
-        level.lines += [f"{whole.text} += {p.text}" for p in more]
-        level.light += len(more)
+        self.levels[whole.level].add(*(f"{whole.text} += {p.text}" for p in more), blocks=0)
         return whole
 
     def spread_out(self, value: Value, operands: Sequence[Node], wide: Frame, first: int) -> Value:
@@ -623,65 +461,3 @@ class Blocks(Names):
 _ANYWHERE = (GLOBAL, ROW, COLUMN, EDGE)
 
 _WORDS = {"contract": "dot", "reduce": "best", "random": "uniform"}
-
-# What a maximum or minimum of nothing begins with.
-EMPTY = {"max": 'float("-inf")', "min": 'float("inf")'}
-
-
-def along(name: str, at: int, rank: int) -> str:
-    """A row of numbers along one axis of a frame."""
-    return f"{name}[{', '.join(':' if k == at else 'None' for k in range(rank))}]" if rank > 1 else name
-
-
-def lifted(name: str, rank: int) -> str:
-    """A block of rows and edges, with axes for a frame."""
-    return f"{name}[:, :{', None' * rank}]" if rank else name
-
-
-def fixed(place: int) -> Place:
-    """One place of a dim."""
-    return Place(lambda rank: str(place), frozenset(), fixed=place)
-
-
-def shifted(place: Place, start: int) -> Place:
-    """A place some places further on."""
-    if not start:
-        return place
-    return replace(place, text=lambda rank: f"{place.text(rank)} + {start}", own=None)
-
-
-def bounded(place: Place, start: int, size: int) -> Place:
-    """A place within a part of a dim; 0 outside it."""
-
-    def text(rank: int) -> str:
-        at = atom(place.text(rank))
-        return f"tl.where(({at} >= {start}) & ({at} < {start + size}), {at} - {start}, 0)"
-
-    return replace(place, text=text, own=None)
-
-
-def place_of(value: Value, rank: int, axes: frozenset[int]) -> Place:
-    """An integer block as a place."""
-
-    def text(wider: int) -> str:
-        if value.scalar or wider == rank:
-            return value.text
-        kept = (LEAD if value.lead else 0) + rank
-        return f"{atom(value.text)}[{', '.join([':'] * kept + ['None'] * (wider - rank))}]"
-
-    return Place(text, axes, value.level, value.lead)
-
-
-def literal(node: Node, number: str) -> str:
-    value = node.attrs.value
-    if node.kind is not Kind.FLOAT:
-        return str(bool(value)) if node.kind is Kind.BOOL else f"{value:d}"
-    # A literal is rounded to float32, unless it is given a type.
-    typed = number != "tl.float32" and math.isfinite(value)
-    return f"tl.full([], {float(value)!r}, {number})" if typed else number_literal(value)
-
-
-def number_literal(value: float) -> str:
-    if value != value:
-        return 'float("nan")'
-    return f'float("{"-" if value < 0 else ""}inf")' if math.isinf(value) else repr(float(value))

@@ -7,7 +7,6 @@ times, a *cell*, is a small local array; loops over dims (a *nest*) fill cells, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,8 +16,9 @@ from gdsl.codegen.alike import Source, once
 from gdsl.codegen.loops import Nests
 from gdsl.codegen.nest import Nest
 from gdsl.codegen.products import FUNCTIONS, Product, block_edges, product_of
+from gdsl.codegen.pull import COLUMN, EDGE, GLOBAL, ROW
 from gdsl.codegen.storage import packed_buffers
-from gdsl.codegen.values import COLUMN, EDGE, GLOBAL, ROW, local_type
+from gdsl.codegen.values import local_type
 from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import ELEMENTWISE, of
 from gdsl.ir.philox import CPP_SOURCE as PHILOX
@@ -102,31 +102,18 @@ class KernelWriter(Nests):
 
     # -- what the kernel computes ---------------------------------------------------------------
 
-    def roots(self) -> list[Node]:
-        found = [*self.kernel.stores, *self.kernel.totals]
-        for phase in self.kernel.phases:
-            found += phase.roots
-        return found
-
     def _find_users(self) -> dict[Node, list[Node]]:
         found: dict[Node, list[Node]] = {}
-        stack, seen = list(self.roots()), set()
-        while stack:
-            node = stack.pop()
-            if node in seen or node in self.buffers:
-                continue
-            seen.add(node)
+        for node in self.nodes:
             for operand in node.inputs:
                 found.setdefault(operand, []).append(node)
-                stack.append(operand)
         return found
 
     def _find_costly(self) -> set[Node]:
         """The elementwise values that take a function of many operations, by themselves or through what they read."""
         found: set[Node] = set()
-        for node in walk_below(self.roots(), lambda n: () if n in self.buffers else n.inputs):
-            reads_one = node.op in ELEMENTWISE and not found.isdisjoint(node.inputs)
-            if node not in self.buffers and (of(node).heavy or reads_one):
+        for node in self.nodes:
+            if of(node).heavy or (node.op in ELEMENTWISE and not found.isdisjoint(node.inputs)):
                 found.add(node)
         return found
 
@@ -140,11 +127,11 @@ class KernelWriter(Nests):
             inline = node.op in ELEMENTWISE and node not in self.buffers
             return tuple(i for i in node.inputs if i not in found) if inline else ()
 
-        order = list(walk_below(self.roots(), lambda n: () if n in self.buffers else n.inputs))
-        most = LONG_TEXT if len(order) <= LONG_KERNEL else SHORT_TEXT
-        if len(order) <= most:
+        count = len({*self.nodes, *self.buffers})
+        most = LONG_TEXT if count <= LONG_KERNEL else SHORT_TEXT
+        if count <= most:
             return found
-        for node in order:
+        for node in self.nodes:
             shared = node in stores or len(self.users.get(node, ())) > 1
             inline = shared and node.op in ELEMENTWISE and node.domain is not Domain.GLOBAL
             if inline and sum(n.op in ELEMENTWISE for n in walk_below([node], inside)) > most:
@@ -308,7 +295,7 @@ class KernelWriter(Nests):
         else:
             out.open(f"for (int64_t e = {first}; e < {stop}; ++e)")
         out.add("const int64_t j = other[e];")
-        at = len(out.lines)
+        at, self.by_id = len(out.lines), False
         nests = [self.cell_nest(node, EDGE, kept=node in phase.kept) for node in stage.cells]
         for node in stage.roots:
             nests.append(self.root_nest(node, phase))
@@ -316,7 +303,7 @@ class KernelWriter(Nests):
         self.insert_prefetches(at, phase.reverse)
         self.insert_pointers(at, COLUMN, "j")
         self.insert_pointers(at, EDGE, "id")
-        if any(re.search(r"\bid\b", line) for line in out.lines[at:]):
+        if self.by_id:
             out.lines.insert(at, "    " * out.depth + "const int64_t id = edge[e];")
         for key in [k for k in self.pointers if k[1] in (COLUMN, EDGE)]:
             del self.pointers[key]

@@ -11,9 +11,11 @@ from dataclasses import replace
 
 from gdsl.codegen.alike import once
 from gdsl.codegen.cpp import KernelWriter, hub_name, unit
+from gdsl.codegen.indices import Index, Row
 from gdsl.codegen.nest import Nest
+from gdsl.codegen.pull import GLOBAL, ROW
 from gdsl.codegen.storage import packed_buffers, partials
-from gdsl.codegen.values import GLOBAL, ROW
+from gdsl.codegen.values import element
 from gdsl.ir.node import Node
 from gdsl.ir.ops.edges import finds_winners
 from gdsl.ir.program import Program
@@ -127,8 +129,8 @@ class _HubWriter(KernelWriter):
                 found.append(nest)
         return found
 
-    def _part(self, node: Node, winner: bool, index: dict[str, tuple[str, int]]) -> str:
-        return f"{self.partial[(node, winner)]}[{self.offset('chunk', node, index)}]"
+    def _part(self, node: Node, winner: bool, index: Index) -> str:
+        return element(self.partial[(node, winner)], node, index, Row("chunk"))
 
     def _add_up(self, node: Node) -> Nest:
         """The partial results of a chunk, in order, go into the accumulator."""

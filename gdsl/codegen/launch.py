@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gdsl.codegen.blocks import LEAST_SIDE, power_of_two
+from gdsl.codegen.blocks import LEAST_SIDE
+from gdsl.codegen.notation import power_of_two
 from gdsl.codegen.triton import Function
 
 # What a block is cut for: so many threads, if its numbers are as many as they should be. More are used where an edge

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gdsl.codegen.nest import Cell, Index, Nest, joined, lanes
-from gdsl.codegen.values import EDGE, GLOBAL, ROW, Values, local_type, number_literal
+from gdsl.codegen.indices import Axis, Index, Place, linear
+from gdsl.codegen.nest import Cell, Nest, joined, lanes
+from gdsl.codegen.pull import EDGE, GLOBAL, ROW
+from gdsl.codegen.values import Values, element, local_type, number_literal
 from gdsl.ir import build
 from gdsl.ir.node import Node
 from gdsl.ir.ops.edges import finds_winners, is_extreme
@@ -18,8 +20,8 @@ class Nests(Values):
 
     # -- nests ---------------------------------------------------------------------------------
 
-    def index(self, loops: Sequence[Dim]) -> dict[str, tuple[str, int]]:
-        return {d.name: (self.loop_var(d.name), k + 1) for k, d in enumerate(loops)}
+    def index(self, loops: Sequence[Dim]) -> dict[str, Place]:
+        return {d.name: Axis(self.loop_var(d.name), k, d.size) for k, d in enumerate(loops)}
 
     def cell_nest(self, node: Node, where: str, kept: bool = False) -> Nest:
         cells = self.row_cells if where == ROW else self.edge_cells
@@ -32,7 +34,7 @@ class Nests(Values):
             text, _ = self.value(node, index, where, nest, top=True)
             self.assign(nest, node, cell, index, text)
         cells[node] = cell
-        nest.writes[cell.name] = self.place(node, cell, self.index(node.dims))
+        nest.writes[cell.name] = linear(node.dims, self.index(node.dims))
         return nest
 
     def new_cell(self, node: Node, kept: bool) -> Cell:
@@ -184,13 +186,12 @@ class Nests(Values):
         # Places of `by` may coincide: its own loops are around the ones that run in lanes.
         loops = (*(by[0].dims if by else ()), *node.dims[len(by) :])
         nest = Nest(loops, simd=len(loops) > len(by[0].dims) if by else True)
-        index = dict(self.index(loops))
+        index = self.index(loops)
         if by:
-            index[node.dims[0].name] = self.value(by[0], index, EDGE, nest)
-        cell = self.row_cells[node]
-        place = f"{cell.name}[{self.linear(node.dims, index)[0]}]" if node.dims else cell.name
+            index[node.dims[0].name] = self.place_of(self.value(by[0], index, EDGE, nest), frozenset(), nest)
+        place = self.place(node, self.row_cells[node], index)
         value = self.atom(e, index, EDGE, nest)
-        number = "id" if node.attrs.reducer.startswith("arg") else "1"
+        number = self.number_of(EDGE).name if node.attrs.reducer.startswith("arg") else "1"
         nest.before[len(nest.loops)] += self.reduction(node.attrs.reducer, place, value, number)
         return nest
 
@@ -227,7 +228,7 @@ class Nests(Values):
         place = self.place(acc, cell, index)
         if not node.attrs.last:
             self.edge_rows.setdefault(node)
-            written = f"{self.name(node)}[{self.offset('id', node, index)}]"
+            written = element(self.name(node), node, index, self.number_of(EDGE))
             nest.before[len(nest.loops)].append(f"{written} = {place};")
         nest.before[len(nest.loops)].append(f"{place} = {value};")
         return nest
@@ -238,16 +239,16 @@ class Nests(Values):
             value, idx = node.inputs
             lead = idx.dims + tuple(d for d in value.dims if d.name not in idx.type.names)
             nest = Nest(lead, simd=not idx.dims)
-            index = dict(self.index(lead))
+            index = self.index(lead)
             text = self.atom(value, index, where, nest)
-            index[node.attrs.dim] = self.value(idx, index, where, nest)
-            nest.before[len(lead)].append(f"{total}[{self.linear(node.dims, index)[0]}] += {text};")
+            index[node.attrs.dim] = self.place_of(self.value(idx, index, where, nest), frozenset(), nest)
+            nest.before[len(lead)].append(f"{element(total, node, index)} += {text};")
             return nest
         reduced = self.reduced_dims(node)
         loops = (*node.dims, *reduced)
         nest = Nest(loops, pointwise=not reduced)
         index = self.index(loops)
-        place = f"{total}[{self.linear(node.dims, index)[0]}]"
+        place = element(total, node, index)
         if not reduced:
             product = " * ".join(self.atom(i, index, where, nest) for i in node.inputs)
             nest.before[len(loops)].append(f"{place} += {product};")
@@ -260,11 +261,9 @@ class Nests(Values):
         nest = Nest(node.dims)
         index = self.index(node.dims)
         text, _ = self.value(node, index, where, nest, top=True)
-        row = "i" if where == ROW else "id"
         if where == EDGE:
             self.edge_rows.setdefault(node)
-        place = self.offset(row, node, index)
-        nest.before[len(nest.loops)].append(f"{self.name(node)}[{place}] = {text};")
+        nest.before[len(nest.loops)].append(f"{element(self.name(node), node, index, self.number_of(where))} = {text};")
         return nest
 
     # -- text ----------------------------------------------------------------------------------

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from gdsl.codegen.indices import Sum
 from gdsl.ir.types import Dim
 
 # Loops around the innermost one, as many turns of them at most, are written out where they choose a part of `cat`.
@@ -13,8 +13,6 @@ MOST_UNROLLED = 16
 
 # A sum over a dim is kept in this many parts at most, which are added in pairs at the end.
 MOST_LANES = 16
-
-Index = Mapping[str, tuple[str, int]]  # dim name -> (C expression, loops needed around it)
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,8 @@ class Nest:
     before[k] runs on entering depth k, after[k] when the loops inside depth k are done.
     lanes: how many sums the innermost loop adds to in turn; 0 where it adds to none
     unrolled: how many of the outer loops are, so that what each turn chooses is known
+    writes: where the turn of the loops writes to each cell, by its name
+    reads: where it reads each, and how many loops that needs
     """
 
     loops: tuple[Dim, ...]
@@ -56,7 +56,8 @@ class Nest:
     after: list[list[str]] = field(default_factory=list)
     memo: dict[object, tuple[str, int]] = field(default_factory=dict)
     pointwise: bool = True
-    writes: dict[str, str] = field(default_factory=dict)
+    writes: dict[str, Sum] = field(default_factory=dict)
+    reads: dict[str, set[tuple[Sum, int]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.before = [[] for _ in range(len(self.loops) + 1)]
@@ -69,10 +70,8 @@ def joined(nests: Sequence[Nest]) -> list[Nest]:
     for nest in nests:
         last = found[-1] if found else None
         if last and _can_join(last, nest):
-            for k, lines in enumerate(nest.before):
-                last.before[k].extend(lines)
-            for k, lines in enumerate(nest.after):
-                last.after[k].extend(lines)
+            for lines, more in zip((*last.before, *last.after), (*nest.before, *nest.after), strict=True):
+                lines.extend(more)
             last.writes.update(nest.writes)
             last.unrolled = max(last.unrolled, nest.unrolled)
         else:
@@ -84,12 +83,13 @@ def _can_join(first: Nest, second: Nest) -> bool:
     """Whether two nests may share their loops: the second reads the first's cells only where they were just written."""
     if not (first.pointwise and second.pointwise and first.loops and first.loops == second.loops):
         return False
-    outside = "\n".join(line for lines in second.before[: len(second.loops)] for line in lines)
-    inside = "\n".join(second.before[len(second.loops)])
-    for name, place in first.writes.items():
-        if re.search(rf"\b{name}\b", outside + inside.replace(place, "")):
-            return False
-    return first.simd == second.simd
+    # What needs fewer loops than there are is read before the innermost one, which writes the cell.
+    just_written = all(
+        read == (place, len(second.loops))
+        for name, place in first.writes.items()
+        for read in second.reads.get(name, ())
+    )
+    return just_written and first.simd == second.simd
 
 
 class Lines:

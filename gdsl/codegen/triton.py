@@ -13,24 +13,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gdsl.codegen.blocks import (
+from gdsl.codegen.blocks import Blocks, Cell, Frame
+from gdsl.codegen.indices import Index, linear
+from gdsl.codegen.notation import (
     EDGES,
     EMPTY,
     KERNEL,
     LEAD,
     ROWS,
-    Blocks,
-    Cell,
-    Frame,
-    Index,
     Level,
     Value,
     along,
     lifted,
     number_literal,
+    print_place,
+    print_sum,
 )
+from gdsl.codegen.pull import EDGE, GLOBAL, ROW
 from gdsl.codegen.storage import partials
-from gdsl.codegen.values import EDGE, GLOBAL, ROW
 from gdsl.ir import build
 from gdsl.ir.node import Node
 from gdsl.ir.ops.edges import finds_winners, is_extreme
@@ -222,7 +222,7 @@ class KernelWriter(Blocks):
         else:
             self.hub()
         arguments = self.arguments()
-        self.values = self.values or len(self.levels[ROWS].lines) - self.levels[ROWS].light
+        self.values = self.values or self.levels[ROWS].blocks
         lines = [f"# {line}" for line in self.rules(kernel)] if self.part is None else [self._about()]
         lines.append('@triton.jit(do_not_specialize=["num_rows"])' if self.part is None else "@triton.jit")
         lines.append(f"def {name}(")
@@ -282,18 +282,18 @@ class KernelWriter(Blocks):
 
     def rows(self) -> None:
         """The rows of a block."""
-        out = self.levels[ROWS].lines
+        out = self.levels[ROWS]
         if self.kernel.end:
-            self.levels[KERNEL].lines.append(f"lane = tl.arange(0, BLOCK_EDGES){self.along_lead(self.edge_axis)}")
-        out.append(f"row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS){self.along_lead(1 - self.edge_axis)}")
-        out.append("live = row < num_rows")
+            self.levels[KERNEL].add(f"lane = tl.arange(0, BLOCK_EDGES){self.along_lead(self.edge_axis)}")
+        out.add(f"row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS){self.along_lead(1 - self.edge_axis)}")
+        out.add("live = row < num_rows")
         if self.kernel.end:
-            out.append("i = tl.load(rows + row, mask=live, other=0).to(INDEX)")
-            out.append("begin = tl.load(rowptr + i, mask=live, other=0)")
-            out.append("end = tl.load(rowptr + i + 1, mask=live, other=0)")
-            out.append("most = tl.max(end - begin)")
+            out.add("i = tl.load(rows + row, mask=live, other=0).to(INDEX)")
+            out.add("begin = tl.load(rowptr + i, mask=live, other=0)")
+            out.add("end = tl.load(rowptr + i + 1, mask=live, other=0)")
+            out.add("most = tl.max(end - begin)")
         else:
-            out.append("i = row.to(INDEX)")
+            out.add("i = row.to(INDEX)")
         for phase in self.kernel.phases:
             for node in phase.totals:
                 self.declare_total(node, EDGE)
@@ -305,27 +305,27 @@ class KernelWriter(Blocks):
 
     def hub(self) -> None:
         """One chunk of a hub in one walk, or the end of all."""
-        out, chunk = self.levels[ROWS].lines, self.part != "hubs"
-        self.levels[KERNEL].lines.append(f"lane = tl.arange(0, BLOCK_EDGES){self.along_lead(self.edge_axis)}")
+        out, chunk = self.levels[ROWS], self.part != "hubs"
+        self.levels[KERNEL].add(f"lane = tl.arange(0, BLOCK_EDGES){self.along_lead(self.edge_axis)}")
         if chunk:
-            out.append("chunk = tl.program_id(0)")
-            out.append("hub = tl.load(owner + chunk)")
+            out.add("chunk = tl.program_id(0)")
+            out.add("hub = tl.load(owner + chunk)")
         else:
-            out.append("hub = tl.program_id(0)")
-        out.append("i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)")
-        out.append("live = i >= 0")
-        out.append("first = tl.load(first_chunk + hub)")
-        out.append("last = tl.load(first_chunk + hub + 1)")
-        out.append("begin = tl.load(rowptr + i)")
-        out.append("end = tl.load(rowptr + i + 1)")
+            out.add("hub = tl.program_id(0)")
+        out.add("i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)")
+        out.add("live = i >= 0")
+        out.add("first = tl.load(first_chunk + hub)")
+        out.add("last = tl.load(first_chunk + hub + 1)")
+        out.add("begin = tl.load(rowptr + i)")
+        out.add("end = tl.load(rowptr + i + 1)")
         phases = self.kernel.phases
         done = phases[: self.part] if isinstance(self.part, int) else phases
         for phase in done:
             self.gathered(phase)
         if isinstance(self.part, int):
-            out.append(f"begin = begin + (chunk - first) * {GPU_CHUNK_EDGES}")
-            out.append(f"end = tl.minimum(begin + {GPU_CHUNK_EDGES}, end)")
-            out.append(f"most = {GPU_CHUNK_EDGES}")
+            out.add(f"begin = begin + (chunk - first) * {GPU_CHUNK_EDGES}")
+            out.add(f"end = tl.minimum(begin + {GPU_CHUNK_EDGES}, end)")
+            out.add(f"most = {GPU_CHUNK_EDGES}")
             phase = phases[self.part]
             for node in phase.totals:
                 self.declare_total(node, EDGE)
@@ -361,16 +361,16 @@ class KernelWriter(Blocks):
                 self.store(node, EDGE)
         self.in_walk = False
         body = self.levels[EDGES].lines
-        self.values = max(self.values, len(body) - self.levels[EDGES].light)
+        self.values = max(self.values, self.levels[EDGES].blocks)
         self.levels[EDGES] = Level()
-        out = self.levels[ROWS].lines
-        out.append("for at in range(0, most, BLOCK_EDGES):")
+        out = self.levels[ROWS]
+        out.add("for at in range(0, most, BLOCK_EDGES):")
         head = ["e = begin + at + lane", "on = e < end"]
         if phase.reverse:
             head = ["e = end - 1 - at - lane", "on = e >= begin"]
         head.append("j = tl.load(other + e, mask=on, other=0).to(INDEX)")
         head.append("id = tl.load(edge + e, mask=on, other=0).to(INDEX)")
-        out += [_INDENT + line for line in [*head, *body]]
+        out.add(*(_INDENT + line for line in [*head, *body]))
         for cell, (name, _) in accumulators.items():
             self.held[cell] = Value(name, ROWS)
 
@@ -389,21 +389,21 @@ class KernelWriter(Blocks):
                 best = self.best[node, places] = self.fresh("best_" + describe(node, self.program.names))
                 shape = f"[{self.lead('1')}{self.shape(self.frame(node.dims))}]"
                 start = EMPTY[node.attrs.reducer[-3:]]
-                self.levels[ROWS].lines.append(f"{best} = tl.full({shape}, {start}, {self.number})")
+                self.levels[ROWS].add(f"{best} = tl.full({shape}, {start}, {self.number})")
         return names
 
     def declare_accumulator(self, node: Node) -> str:
         name = self.fresh("acc_" + describe(node, self.program.names))
         shape = f"[{self.lead('1')}{self.shape(self.frame(node.dims))}]"
-        out = self.levels[ROWS].lines
+        out = self.levels[ROWS]
         if node.op == "scan":
-            out.append(f"{name} = tl.full({shape}, {number_literal(node.attrs.init)}, {self.number})")
+            out.add(f"{name} = tl.full({shape}, {number_literal(node.attrs.init)}, {self.number})")
         elif finds_winners(node):
             none = -1 if node.attrs.reducer.startswith("arg") else 0
-            out.append(f"{name} = tl.full({shape}, {none}, {self.index_type})")
+            out.add(f"{name} = tl.full({shape}, {none}, {self.index_type})")
         else:
             start = {"sum": "0.0", "mul": "1.0", **EMPTY}[node.attrs.reducer]
-            out.append(f"{name} = tl.full({shape}, {start}, {self.number})")
+            out.add(f"{name} = tl.full({shape}, {start}, {self.number})")
         return name
 
     def accumulate(self, node: Node, name: str, at: Index) -> None:
@@ -429,7 +429,7 @@ class KernelWriter(Blocks):
             extra: Value | None = None
             if by:
                 kind = self.value(by[0], index, EDGE, frame)
-                here = index[node.dims[0].name].text(len(frame))
+                here = print_place(index[node.dims[0].name], len(frame))
                 extra = Value(f"({kind.text} == {here})", kind.level, kind.lead)
             value = self.value(e, index, EDGE, frame)
             value = self.only(value, frame, extra, none, frozenset(range(len(own), len(frame))))
@@ -477,13 +477,13 @@ class KernelWriter(Blocks):
             if reducer.startswith("count"):
                 number = f"tl.sum({wins}.to({self.index_type}), axis={self.edge_axis}, keep_dims=True)"
                 number = self.define("winners", replace_text(value, number)).text
-                self.add_all(self.tallied(name, held, best, number, sign))
+                self.add(*self.tallied(name, held, best, number, sign))
                 return
             first = (
                 f"tl.min(tl.where({wins}, {lifted('id', rank)}, {self.most}), axis={self.edge_axis}, keep_dims=True)"
             )
             first = self.define("first_winner", replace_text(value, first)).text
-            self.add_all(self.winner(name, held, best, first, sign))
+            self.add(*self.winner(name, held, best, first, sign))
             return
         reduce = {"sum": "tl.sum({}, axis={})"}.get(reducer, f"gdsl_{reducer}({{}}, {{}}, False)")
         for k in reversed(range(extra)):
@@ -491,7 +491,7 @@ class KernelWriter(Blocks):
         if reducer == "sum":
             self.add(f"{name} += tl.sum({text}, axis={self.edge_axis}, keep_dims=True)")
         else:
-            self.add_all(self.combined(name, f"gdsl_{reducer}({text}, {self.edge_axis}, True)", reducer))
+            self.add(*self.combined(name, f"gdsl_{reducer}({text}, {self.edge_axis}, True)", reducer))
 
     def winner(self, held: str, held_best: str, best: str, number: str, sign: str) -> list[str]:
         """The number of the first best edge of all so far; the earlier stays where both are as good."""
@@ -526,7 +526,7 @@ class KernelWriter(Blocks):
         if is_extreme(node):
             name = self.held[self.cell(node, at)].text
             some = lifted("(end > begin)", len(self.frame(node.dims)))
-            self.levels[ROWS].lines.append(f"{name} = tl.where({some}, {name}, 0.0)")
+            self.levels[ROWS].add(f"{name} = tl.where({some}, {name}, 0.0)")
 
     # -- hubs ----------------------------------------------------------------------------------
 
@@ -534,7 +534,7 @@ class KernelWriter(Blocks):
         """Where a chunk's part of an accumulator lies, and the mask of its places."""
         frame = self.frame(node.dims)
         rank = len(frame)
-        inner = self.linear(node.dims, index, rank)
+        inner = print_sum(linear(node.dims, index), rank)
         text = f"{self.written[(node, winner)]} + {row} * {node.type.numel} + {inner}"
         mask = self.mask(frame, frozenset(range(rank)), GLOBAL)
         return text + ("" if rank else " + tl.zeros([1, 1], tl.int32)"), f", mask={mask.text}" if mask else ""
@@ -547,11 +547,11 @@ class KernelWriter(Blocks):
             if (node, winner) in self.written:
                 place, mask = self.part_place(node, winner, "chunk", index)
                 name = self.best[cell] if winner else self.held[cell].text
-                self.levels[ROWS].lines.append(f"tl.store({place}, tl.reshape({name}, {shape}){mask})")
+                self.levels[ROWS].add(f"tl.store({place}, tl.reshape({name}, {shape}){mask})")
 
     def gathered(self, phase: Phase) -> None:
         """The accumulators of an earlier walk, from the parts of all chunks, in their order."""
-        out = self.levels[ROWS].lines
+        out = self.levels[ROWS]
         names = self.declare_accumulators(phase)
         body: list[str] = []
         for (node, places), (name, index) in names.items():
@@ -573,8 +573,8 @@ class KernelWriter(Blocks):
             else:
                 body += self.combined(name, load, reducer)
         if body:
-            out.append("for part in range(first, last):")
-            out += [_INDENT + line for line in body]
+            out.add("for part in range(first, last):")
+            out.add(*(_INDENT + line for line in body))
         for cell, (name, index) in names.items():
             self.held[cell] = Value(name, ROWS)
             self.finish(cell[0], index)
@@ -588,11 +588,8 @@ class KernelWriter(Blocks):
         for node in self.kernel.totals:
             self.add_total(node, ROW)
 
-    def add(self, line: str) -> None:
-        self.levels[self.here].lines.append(line)
-
-    def add_all(self, lines: Sequence[str]) -> None:
-        self.levels[self.here].lines += lines
+    def add(self, *lines: str, blocks: int | None = None) -> None:
+        self.levels[self.here].add(*lines, blocks=blocks)
 
     def store(self, node: Node, where: str) -> None:
         frame = self.frame(node.dims)
@@ -609,19 +606,17 @@ class KernelWriter(Blocks):
         shape = f"{self.lead('1')}{shape}" if by_row else shape[2:] or "1"
         for index in self.indices(node.dims):
             name = self.fresh("total_" + describe(node, self.program.names))
-            self.levels[KERNEL].lines.append(f"{name} = tl.full([{shape}], 0.0, {self.number})")
+            self.levels[KERNEL].add(f"{name} = tl.full([{shape}], 0.0, {self.number})")
             self.totals[self.cell(node, index)] = Value(name, KERNEL, lead=False)
             if by_row:
                 self.row_totals.add(self.cell(node, index))
 
     def add_total(self, node: Node, where: str) -> None:
         """Add a block of edges, or of rows, to a sum over all."""
-        blocks = list(self.indices(node.dims))
-        for index in blocks:
-            self.add_block(node, index, where)
-        self.levels[self.here].light += len(blocks) - 1
+        for k, index in enumerate(self.indices(node.dims)):
+            self.add_block(node, index, where, blocks=0 if k else 1)
 
-    def add_block(self, node: Node, at: Index, where: str) -> None:
+    def add_block(self, node: Node, at: Index, where: str, blocks: int) -> None:
         """The same for a block of the sum."""
         name = self.totals[self.cell(node, at)].text
         product = self.product_at.get(node)
@@ -629,7 +624,7 @@ class KernelWriter(Blocks):
             self.dots = True
             left, right = self.flat(product.left, EDGE), self.flat(product.right, EDGE)
             text = f"tl.dot(tl.trans({left}), {right}, input_precision=SUM_PRECISION)"
-            self.add(f"{name} += tl.reshape({text}, [{self.shape(node.dims)[2:]}])")
+            self.add(f"{name} += tl.reshape({text}, [{self.shape(node.dims)[2:]}])", blocks=blocks)
             return
         own = len(self.frame(node.dims))
         if node.op == "scatter":
@@ -644,9 +639,9 @@ class KernelWriter(Blocks):
         for k in reversed(range(LEAD + own, LEAD + len(frame))):
             text = f"tl.sum({text}, axis={k})"
         if self.cell(node, at) in self.row_totals:
-            self.add(f"{name} += tl.sum({text}, axis={self.edge_axis}, keep_dims=True)")
+            self.add(f"{name} += tl.sum({text}, axis={self.edge_axis}, keep_dims=True)", blocks=blocks)
         else:
-            self.add(f"{name} += tl.sum(tl.sum({text}, axis=1), axis=0)")
+            self.add(f"{name} += tl.sum(tl.sum({text}, axis=1), axis=0)", blocks=blocks)
 
     def _scattered(self, node: Node, where: str) -> tuple[Value, Frame]:
         """A value at the place of a dim that an index names, and zeros at its other places."""
@@ -670,7 +665,7 @@ class KernelWriter(Blocks):
                 total = self.totals[cell].text
                 if cell in self.row_totals:
                     total = f"tl.sum(tl.sum({total}, axis=1), axis=0)"
-                inner = self.linear(node.dims, index, len(frame))
+                inner = print_sum(linear(node.dims, index), len(frame))
                 if not any(p.axes for d in node.dims if d.size != 1 for p in [index[d.name]]):
                     # One number is a block of its shape all the same.
                     inner += f" + tl.zeros([{self.shape(frame)[2:] or '1'}], tl.int32)"

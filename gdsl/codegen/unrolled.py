@@ -29,13 +29,6 @@ _UNROLLED = frozenset(ELEMENTWISE) | {
 }
 
 
-def kernel_nodes(kernel: Kernel) -> list[Node]:
-    """The nodes that a kernel computes."""
-    roots = [r for p in kernel.phases for r in p.roots] + [*kernel.stores, *kernel.totals]
-    buffers = set(kernel.buffers)
-    return [n for n in walk_below(roots, lambda n: () if n in buffers else n.inputs) if n not in buffers]
-
-
 def unrolled_dims(kernel: Kernel, nodes: Sequence[Node], products: Iterable[Product]) -> frozenset[Dim]:
     """The short dims of a kernel whose places are written out one by one."""
     if not kernel.end:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Any
 
-from gdsl.codegen.names import Names
-from gdsl.codegen.nest import MOST_UNROLLED, Cell, Index, Lines, Nest
-from gdsl.ir.node import Node, walk_below
+from gdsl.codegen.indices import Axis, Digit, Index, Known, Number, Place, Row, Shift, Sum, Within, linear
+from gdsl.codegen.nest import MOST_UNROLLED, Cell, Lines, Nest
+from gdsl.codegen.pull import COLUMN, EDGE, GLOBAL, ROW, ROWS, Pull
+from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE, subtracts_products
 from gdsl.ir.program import Program
-from gdsl.ir.types import Dim, Domain, Kind
+from gdsl.ir.types import Domain, Kind
 from gdsl.passes.plan import Kernel
 
-# Where a value is wanted: at the row being walked, at the other end of the edge, at the edge, or anywhere.
-ROW, COLUMN, EDGE, GLOBAL = "row", "column", "edge", "global"
+# A C expression, and the number of loops that it needs around it.
+Written = tuple[str, int]
 
 _RESERVED = frozenset(
     """alignas alignof and asm auto bool break case catch char class const constexpr continue default delete do double
@@ -30,9 +29,6 @@ _RESERVED = frozenset(
     upto block blocks group groups threads num_blocks num_rows rowptr other edge begin end first last stop ahead
     id_ahead max_degree mine scratch main seed exp log abs sin cos tanh pow floor sqrt""".split()
 )
-
-# Operations below one another that are written by recursion, which keeps the text in the order of the program.
-LONG_CHAIN = 50
 
 # Names that C headers may define as macros or types.
 _FOREIGN = re.compile(r"_|[A-Z][A-Z0-9_]+$|.*_t$|gdsl")
@@ -47,18 +43,18 @@ LINE_BYTES = 64
 BYTES = {"S": 2, "int64_t": 8, "bool": 1}
 
 
-class Values(Names):
+class Values(Pull[Written, Nest]):
     """Names and scalar expressions of one kernel.
 
     ``row_cells`` and ``edge_cells`` are the values that lie in local memory now; ``pointers`` the rows of buffers
     that the text being written reads, by buffer and place; ``edge_rows`` the buffers of which it reads or writes the
-    edge's own row.
+    edge's own row, and ``by_id`` says whether it has the edge's number.
     """
 
     def __init__(self, kernel: Kernel, program: Program, packed: frozenset[Node] = frozenset()):
-        super().__init__(program, _RESERVED, _FOREIGN)
-        self.kernel = kernel
-        self.packed = packed
+        super().__init__(kernel, program, packed, _RESERVED, _FOREIGN)
+        # A look at a buffer declares its pointer, and pointers are declared in the order of the looks.
+        self.may_chain |= any(b.op in ELEMENTWISE for b in kernel.buffers)
         self.out = Lines()
         self.kept: dict[Node, str] = {}
         self.in_block: set[Node] = set()
@@ -66,11 +62,9 @@ class Values(Names):
         self.edge_cells: dict[Node, Cell] = {}
         self.pointers: dict[tuple[Node, str], str] = {}
         self.edge_rows: dict[Node, None] = {}
+        self.by_id = False
         self.folds: dict[Node, Cell] = {}
         self.numbers: dict[Node, str] = {}
-        self.buffers = set(kernel.buffers)
-        for node in (*kernel.buffers, *kernel.outputs):
-            self.name(node)
 
     # -- values --------------------------------------------------------------------------------
 
@@ -78,12 +72,12 @@ class Values(Names):
         text, _ = self.value(node, index, where, nest)
         return text if re.fullmatch(r"[\w.\[\]]+|[\w.]+\[[^\[\]]*\]", text) else f"({text})"
 
-    def value(self, node: Node, index: Index, where: str, nest: Nest, top: bool = False) -> tuple[str, int]:
+    def value(self, node: Node, index: Index, where: str, nest: Nest, top: bool = False) -> Written:
         """A C expression for the node at an index, and the number of loops it needs around it."""
         index = {d.name: index[d.name] for d in node.dims}
         if where == EDGE and node.domain in (Domain.NODE, Domain.SOURCE, Domain.TARGET):
             raise AssertionError(f"{node.op} read on an edge without an end")
-        found = self.in_memory(node, index, where)
+        found = self.in_memory(node, index, where, nest)
         if found is not None:
             return found
         key = self.key(node, index, where)
@@ -100,55 +94,44 @@ class Values(Names):
         nest.memo[key] = (text, depth)
         return text, depth
 
-    def key(self, node: Node, index: Index, where: str) -> tuple[Node, str, tuple[Any, ...]]:
-        """What names a value in a nest."""
-        places = tuple(sorted((d.name, index[d.name]) for d in node.dims))
-        return node, GLOBAL if node.domain is Domain.GLOBAL else where, places
+    def is_written(self, node: Node, index: Index, where: str, nest: Nest) -> bool:
+        return self.key(node, index, where) in nest.memo or self.in_memory(node, index, where, nest) is not None
 
-    def chain(self, node: Node, index: Index, where: str, nest: Nest) -> list[Node]:
-        """The elementwise values below one that are not written yet, operands first, where there are many: written
-        in this order, they do not make a recursion that is as deep as the program."""
-
-        def unwritten(node: Node) -> tuple[Node, ...]:
-            return tuple(i for i in node.inputs if i.op in ELEMENTWISE and not written(i))
-
-        def written(node: Node) -> bool:
-            return self.key(node, index, where) in nest.memo or self.in_memory(node, index, where) is not None
-
-        found = list(walk_below([node], unwritten))[:-1]
-        return found if len(found) > LONG_CHAIN else []
-
-    def in_memory(self, node: Node, index: Index, where: str) -> tuple[str, int] | None:
+    def in_memory(self, node: Node, index: Index, where: str, nest: Nest) -> Written | None:
         """The place of a value that is a cell or a buffer."""
         cell = self.row_cells.get(node) if where == ROW else self.edge_cells.get(node) if where == EDGE else None
         if cell is not None:
-            return self.place(node, cell, index), self.linear(node.dims, index)[1]
-        if node in self.buffers:
-            return self.read_buffer(node, index, where)
-        return None
+            at = linear(node.dims, index)
+            nest.reads.setdefault(cell.name, set()).add((at, at.depth))
+            return self.place(node, cell, index), at.depth
+        return self.read_buffer(node, index, where) if node in self.buffers else None
 
     def place(self, node: Node, cell: Cell, index: Index) -> str:
         """A cell's element as a C expression."""
         if cell.first:
-            return f"{cell.name}[{self.offset(f'(e - {cell.first})', node, index)}]"
-        return cell.name if cell.scalar else f"{cell.name}[{self.linear(node.dims, index)[0]}]"
+            return element(cell.name, node, index, Row(f"(e - {cell.first})"))
+        return cell.name if cell.scalar else element(cell.name, node, index)
 
-    def read_buffer(self, node: Node, index: Index, where: str) -> tuple[str, int]:
-        offset, depth = self.linear(node.dims, index)
-        name = self.name(node)
+    def number_of(self, where: str) -> Row:
+        """The number of the row that is being walked, of the other end, or of the edge."""
+        self.by_id |= where == EDGE
+        return ROWS[where]
+
+    def read_buffer(self, node: Node, index: Index, where: str) -> Written:
+        name, depth = self.name(node), linear(node.dims, index).depth
         if node in self.numbers:
             return self.numbers[node], depth
         if node.domain is Domain.GLOBAL:
-            return f"{name}[{offset}]", depth
-        row = {ROW: "i", COLUMN: "j", EDGE: "id"}[where]
+            return element(name, node, index), depth
+        row = self.number_of(where)
         if where == EDGE:
             self.edge_rows.setdefault(node)
         if node.type.numel == 1:
-            return condition(node, self.unpacked(node, f"{name}[{row}]")), depth
+            return condition(node, self.unpacked(node, f"{name}[{row.name}]")), depth
         key = (node, where)
         if key not in self.pointers:
-            self.pointers[key] = self.fresh(f"{name}_{row}")
-        return self.unpacked(node, f"{self.pointers[key]}[{offset}]"), depth
+            self.pointers[key] = self.fresh(f"{name}_{row.name}")
+        return self.unpacked(node, element(self.pointers[key], node, index)), depth
 
     def unpacked(self, node: Node, text: str) -> str:
         """A number as it is computed with: half as wide numbers are widened where they are read."""
@@ -197,14 +180,9 @@ class Values(Names):
         whole = f"{self.name(node)} + {row}" + (f" * {numel}" if numel > 1 else "")
         return [whole + (f" + {first}" if first else "") for first in range(0, min(numel, PREFETCH_LINES * step), step)]
 
-    def compute(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
-        if node.op in ELEMENTWISE:
-            return self.compute_elementwise(node, index, where, nest)
-        return getattr(self, f"compute_{node.op}")(node, index, where, nest)
+    # -- ops -----------------------------------------------------------------------------------
 
-    def compute_elementwise(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
-        for below in self.chain(node, index, where, nest):
-            self.value(below, index, where, nest)
+    def compute_elementwise(self, node: Node, index: Index, where: str, nest: Nest) -> Written:
         parts, depth = [], 0
         for operand in node.inputs:
             text, needs = self.value(operand, index, where, nest)
@@ -215,133 +193,72 @@ class Values(Names):
         form = ELEMENTWISE[node.op].cpp.format(*parts, bound=node.type.bound)
         return form.replace("gdsl_float(", "T("), depth
 
-    def compute_const(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
+    def number_at(self, place: Place, nest: Nest) -> Written:
+        return print_place(place), place.depth
+
+    def place_of(self, value: Written, axes: frozenset[int], nest: Nest) -> Known:
+        text, depth = value
+        return Known(text, frozenset(range(depth)))
+
+    def compute_const(self, node: Node, index: Index, where: str, nest: Nest) -> Written:
         return literal(node), 0
 
-    def compute_iota(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
-        return index[node.dims[0].name]
+    def compute_graph_value(self, node: Node, index: Index, where: str, nest: Nest) -> Written:
+        at = EDGE if node.attrs.what == "edge_id" else ROW if where == ROW else COLUMN
+        return self.number_of(at).name, 0
 
-    def compute_graph_value(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
-        return {"edge_id": "id", "node_id": "i" if where == ROW else "j"}[node.attrs.what], 0
-
-    def compute_gather(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
-        at = ROW if node.attrs.end == self.kernel.end else COLUMN
-        return self.value(node.inputs[0], index, at, nest)
-
-    def compute_spread(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
-        return self.value(node.inputs[0], index, GLOBAL, nest)
-
-    compute_stop_gradient = compute_spread
-
-    def compute_transpose(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
-        return self.value(node.inputs[0], index, where, nest)
-
-    def compute_slice(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
-        operand, dim, start = node.inputs[0], node.attrs.dim, node.attrs.start
-        new = node.dims[operand.type.names.index(dim)].name
-        text, depth = index[new]
-        inner = {n: index[n] for n in operand.type.names if n != dim}
-        inner[dim] = (f"({text} + {start:d})" if start else text, depth)
-        return self.value(operand, inner, where, nest)
-
-    def compute_reshape(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
-        """Places counted row-major under the new dims, taken apart under the old ones."""
-        operand = node.inputs[0]
-        old, new = list(operand.dims), list(node.dims)
-        inner: dict[str, tuple[str, int]] = {}
-        while old or new:
-            group_old, group_new = next_group(old, new)
-            inner.update(self.regroup(group_old, group_new, index))
-        return self.value(operand, inner, where, nest)
-
-    def regroup(self, old: Sequence[Dim], new: Sequence[Dim], index: Index) -> dict[str, tuple[str, int]]:
-        if len(old) == 1 and len(new) == 1:
-            return {old[0].name: index[new[0].name]}
-        text, depth = self.linear(tuple(new), index)
-        found, stride, total = {}, 1, math.prod(d.size for d in old)
-        for d in reversed(old):
-            part = f"({text}) / {stride}" if stride > 1 else f"({text})"
-            stride *= d.size
-            found[d.name] = ("0" if d.size == 1 else f"({part} % {d.size})" if stride < total else part, depth)
-        return found
-
-    def compute_cat(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
+    def compute_cat(self, node: Node, index: Index, where: str, nest: Nest) -> Written:
         """The part is chosen by place; every part is read at a place that exists, so that reads need no branch."""
-        place, depth = index[node.attrs.new]
+        place, depth = self.number_at(index[node.attrs.new], nest)
         outside = depth < len(nest.loops)
         if outside and math.prod(d.size for d in nest.loops[:depth]) <= MOST_UNROLLED:
             nest.unrolled, outside = max(nest.unrolled, depth), False
-        bounds, start = [], 0
-        for operand, name in zip(node.inputs, node.attrs.dims, strict=True):
-            bounds.append((operand, name, start, start + operand.type.dim(name).size))
-            start = bounds[-1][3]
         text = ""
-        for operand, name, low, high in reversed(bounds):
-            inner = {n: index[n] for n in operand.type.names if n != name}
-            shifted = f"({place} - {low})" if low else place
-            inner[name] = (f"({place} >= {low} && {place} < {high} ? {shifted} : 0)", depth)
+        for operand, inner, stop in reversed(list(self.parts(node, index))):
             value, needs = self.value(operand, inner, where, nest)
             depth = max(depth, needs)
-            chosen = f"gdsl::holds({place} < {high})" if outside else f"{place} < {high}"
+            chosen = f"gdsl::holds({place} < {stop})" if outside else f"{place} < {stop}"
             text = f"({chosen} ? {value} : {text})" if text else value
         return text, depth
 
-    def compute_index(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
-        table, idx = node.inputs
-        at = self.value(idx, {n: index[n] for n in idx.type.names}, where, nest)
-        inner = {n: index[n] for n in table.type.names if n != node.attrs.dim}
-        inner[node.attrs.dim] = at
-        return self.value(table, inner, where, nest)
-
-    def compute_random(self, node: Node, index: Index, where: str, nest: Nest) -> tuple[str, int]:
-        row = {ROW: "i", COLUMN: "j", EDGE: "id"}[where]
-        _, depth = self.linear(node.dims, index)
-        place = self.offset(row, node, index)
+    def compute_random(self, node: Node, index: Index, where: str, nest: Nest) -> Written:
+        place = linear(node.dims, index, self.number_of(where))
         seed = self.value(node.inputs[0], {}, GLOBAL, nest)[0]
-        return f"T(gdsl_uniform((uint64_t){seed}, {node.attrs.salt:d}u, (uint64_t)({place})))", depth
-
-    # -- indices -------------------------------------------------------------------------------
-
-    def linear(self, dims: Sequence[Dim], index: Index) -> tuple[str, int]:
-        """The row-major place in dims, and the loops that it needs."""
-        terms: list[str] = []
-        depth, stride = 0, 1
-        for d in reversed(dims):
-            text, needs = index[d.name]
-            depth = max(depth, needs)
-            if d.size != 1:
-                terms.insert(0, f"{text} * {stride}" if stride != 1 else text)
-            stride *= d.size
-        return " + ".join(terms) or "0", depth
-
-    def offset(self, row: str, node: Node, index: Index) -> str:
-        inner = self.linear(node.dims, index)[0]
-        numel = node.type.numel
-        if numel == 1:
-            return row
-        return f"{row} * {numel} + {inner}" if inner != "0" else f"{row} * {numel}"
+        text = f"T(gdsl_uniform((uint64_t){seed}, {node.attrs.salt:d}u, (uint64_t)({print_sum(place)})))"
+        return text, place.depth
 
 
-def next_group(old: list[Dim], new: list[Dim]) -> tuple[list[Dim], list[Dim]]:
-    """Take from both lists the shortest heads with the same number of places; all where there is no place."""
-    if not all(d.size for d in old):
-        heads = list(old), list(new)
-        old[:], new[:] = [], []
-        return heads
-    a, b = ([old.pop(0)] if old else []), ([new.pop(0)] if new else [])
+def print_place(place: Place) -> str:
+    """A place in C."""
+    match place:
+        case Axis(name) | Row(name):
+            return name
+        case Number(number):
+            return str(number)
+        case Known(value):
+            return str(value)
+        case Sum():
+            return f"({print_sum(place)})"
+        case Shift(at, start):
+            return f"({print_place(at)} + {start})"
+        case Digit(at, stride, size, outermost):
+            part = print_place(at) + (f" / {stride}" if stride > 1 else "")
+            return "0" if size == 1 else part if outermost else f"({part} % {size})"
+        case Within(at, start, stop):
+            text = print_place(at)
+            return f"({text} >= {start} && {text} < {stop} ? {f'({text} - {start})' if start else text} : 0)"
+    raise AssertionError(place)
 
-    def size(dims: list[Dim]) -> int:
-        n = 1
-        for d in dims:
-            n *= d.size
-        return n
 
-    while size(a) != size(b):
-        if size(a) < size(b):
-            a.append(old.pop(0))
-        else:
-            b.append(new.pop(0))
-    return a, b
+def print_sum(place: Sum) -> str:
+    """The same for a sum that nothing stands beside."""
+    terms = [print_place(at) + (f" * {stride}" if stride != 1 else "") for at, stride in place.terms]
+    return " + ".join(terms) or "0"
+
+
+def element(name: str, node: Node, index: Index, row: Row | None = None) -> str:
+    """A number of a value that lies in memory; of a row, if one is given."""
+    return f"{name}[{print_sum(linear(node.dims, index, row))}]"
 
 
 def c_type(node: Node) -> str:

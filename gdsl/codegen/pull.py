@@ -1,0 +1,143 @@
+"""What the generators have in common: to write a value, they ask for its operands at places, down to memory.
+
+Ops that only say where numbers stand (slices, reshapes, gathers) are written here, once: their operand at other places.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from gdsl.codegen.indices import Index, Known, Place, Row, Shift, Within, reshaped
+from gdsl.codegen.names import Names
+from gdsl.ir.node import Node, walk_below
+from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.program import Program
+from gdsl.ir.types import Domain
+from gdsl.passes.plan import Kernel
+
+# Where a value is wanted: at the row being walked, at the other end of the edge, at the edge, or anywhere.
+ROW, COLUMN, EDGE, GLOBAL = "row", "column", "edge", "global"
+# The number of that row there, in kernels.
+ROWS = {ROW: Row("i"), COLUMN: Row("j"), EDGE: Row("id")}
+
+# Operations below one another that are written by recursion, which keeps the text in the order of the program.
+LONG_CHAIN = 50
+
+Written = TypeVar("Written")  # a value as a generator writes it
+Around = TypeVar("Around")  # what it is written into: loops, or the axes of a block
+
+
+class Pull(Names, Generic[Written, Around]):
+    """Values of one kernel. ``packed`` are the buffers that are stored half as wide."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        program: Program,
+        packed: frozenset[Node],
+        reserved: frozenset[str],
+        foreign: re.Pattern[str],
+    ):
+        super().__init__(program, reserved, foreign)
+        self.kernel, self.packed, self.buffers = kernel, packed, set(kernel.buffers)
+        roots = [*(r for p in kernel.phases for r in p.roots), *kernel.stores, *kernel.totals]
+        below = walk_below(roots, lambda n: () if n in self.buffers else n.inputs)
+        # What the kernel computes, operands first.
+        self.nodes = [n for n in below if n not in self.buffers]
+        # A scan is of operations that are not among these.
+        few = sum(n.op in ELEMENTWISE for n in self.nodes) <= LONG_CHAIN
+        self.may_chain = not few or any(n.op == "scan" for n in self.nodes)
+        for node in (*kernel.buffers, *kernel.outputs):
+            self.name(node)
+
+    # -- what a generator says ------------------------------------------------------------------
+
+    def value(self, node: Node, index: Index, where: str, around: Around) -> Written:
+        """The node at an index, as text that others may read."""
+        raise NotImplementedError
+
+    def compute_elementwise(self, node: Node, index: Index, where: str, around: Around) -> Written:
+        """An elementwise op of its operands."""
+        raise NotImplementedError
+
+    def number_at(self, place: Place, around: Around) -> Written:
+        """A place as a value."""
+        raise NotImplementedError
+
+    def place_of(self, value: Written, axes: frozenset[int], around: Around) -> Known:
+        """An integer as a place; ``axes`` are those of the dims that it has."""
+        raise NotImplementedError
+
+    def is_written(self, node: Node, index: Index, where: str, around: Around) -> bool:
+        """Whether a value has a name already."""
+        raise NotImplementedError
+
+    def is_apart(self, node: Node, around: Around) -> bool:
+        """Whether a value is written apart from those that read it."""
+        return False
+
+    # -- ops -----------------------------------------------------------------------------------
+
+    def key(self, node: Node, index: Index, where: str) -> tuple[Node, str, tuple[Place, ...]]:
+        """What names a value at a place."""
+        return node, GLOBAL if node.domain is Domain.GLOBAL else where, tuple(index[d.name] for d in node.dims)
+
+    def compute(self, node: Node, index: Index, where: str, around: Around) -> Written:
+        if node.op in ELEMENTWISE:
+            if self.may_chain:
+                for below in self._chain(node, index, where, around):
+                    self.value(below, index, where, around)
+            return self.compute_elementwise(node, index, where, around)
+        found: Written = getattr(self, f"compute_{node.op}")(node, index, where, around)
+        return found
+
+    def _chain(self, node: Node, index: Index, where: str, around: Around) -> list[Node]:
+        """The elementwise values below one that are not written yet, operands first, where there are many: written
+        in this order, they do not make a recursion that is as deep as the program."""
+
+        def unwritten(below: Node) -> tuple[Node, ...]:
+            if below is not node and self.is_apart(below, around):
+                return ()
+            found = (i for i in below.inputs if i.op in ELEMENTWISE)
+            return tuple(i for i in found if not self.is_written(i, index, where, around))
+
+        found = list(walk_below([node], unwritten))[:-1]
+        return found if len(found) > LONG_CHAIN else []
+
+    def compute_iota(self, node: Node, index: Index, where: str, around: Around) -> Written:
+        return self.number_at(index[node.dims[0].name], around)
+
+    def compute_gather(self, node: Node, index: Index, where: str, around: Around) -> Written:
+        return self.value(node.inputs[0], index, ROW if node.attrs.end == self.kernel.end else COLUMN, around)
+
+    def compute_spread(self, node: Node, index: Index, where: str, around: Around) -> Written:
+        return self.value(node.inputs[0], index, GLOBAL, around)
+
+    def compute_transpose(self, node: Node, index: Index, where: str, around: Around) -> Written:
+        return self.value(node.inputs[0], index, where, around)
+
+    compute_stop_gradient = compute_transpose
+
+    def compute_slice(self, node: Node, index: Index, where: str, around: Around) -> Written:
+        operand, dim, start = node.inputs[0], node.attrs.dim, node.attrs.start
+        place = index[node.dims[operand.type.names.index(dim)].name]
+        return self.value(operand, {**index, dim: Shift(place, start) if start else place}, where, around)
+
+    def compute_reshape(self, node: Node, index: Index, where: str, around: Around) -> Written:
+        operand = node.inputs[0]
+        return self.value(operand, reshaped(operand.dims, node.dims, index), where, around)
+
+    def compute_index(self, node: Node, index: Index, where: str, around: Around) -> Written:
+        table, idx = node.inputs
+        axes = frozenset(axis for n in idx.type.names for axis in index[n].axes)
+        at = self.place_of(self.value(idx, index, where, around), axes, around)
+        return self.value(table, {**index, node.attrs.dim: at}, where, around)
+
+    def parts(self, node: Node, index: Index) -> Iterator[tuple[Node, Index, int]]:
+        """The operands of a ``cat``, each with an index that exists, and the place after its last."""
+        place, stop = index[node.attrs.new], 0
+        for operand, name in zip(node.inputs, node.attrs.dims, strict=True):
+            start, stop = stop, stop + operand.type.dim(name).size
+            yield operand, {**index, name: Within(place, start, stop)}, stop
