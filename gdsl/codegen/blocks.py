@@ -21,14 +21,15 @@ from dataclasses import replace
 from gdsl.codegen.indices import Axis, Index, Known, Number, Place, linear
 from gdsl.codegen.notation import (
     EDGES,
-    EMPTY,
     KERNEL,
     LEAD,
     ROWS,
+    STARTS,
     Level,
     Value,
     along,
     atom,
+    best_places,
     is_lead,
     level_of,
     lifted,
@@ -36,6 +37,7 @@ from gdsl.codegen.notation import (
     power_of_two,
     print_place,
     print_sum,
+    summed,
 )
 from gdsl.codegen.products import Product, product_of
 from gdsl.codegen.pull import COLUMN, EDGE, GLOBAL, ROW, Pull
@@ -278,9 +280,8 @@ class Blocks(Pull[Value, Frame]):
         text = f"tl.where({' & '.join(hits)}, {atom(value.text)}[{', '.join(axes)}], 0)"
         lead = value.lead or is_lead(index.values())
         level = max(value.level, level_of(index.values()))
-        for k in reversed(range(len(node.dims))):
-            text = f"tl.sum({text}, axis={(LEAD if lead else 0) + len(frame) + k})"
-        return Value(text, level, lead)
+        first = (LEAD if lead else 0) + len(frame)
+        return Value(summed(text, range(first, first + len(node.dims))), level, lead)
 
     # -- memory --------------------------------------------------------------------------------
 
@@ -363,10 +364,8 @@ class Blocks(Pull[Value, Frame]):
         value = self.sum_of_products(node, [{**index, **at} for at in self.indices(reduced, len(frame))], where, wide)
         value = self.spread_out(value, node.inputs, wide, len(frame))
         value = self.masked(value, wide, frozenset(range(len(frame), len(wide))), GLOBAL)
-        text = value.text
-        for k in reversed(range(len(own))):
-            text = f"tl.sum({text}, axis={(LEAD if value.lead else 0) + len(frame) + k})"
-        return replace(value, text=text, narrow=not frame)
+        first = (LEAD if value.lead else 0) + len(frame)
+        return replace(value, text=summed(value.text, range(first, first + len(own))), narrow=not frame)
 
     def sum_of_products(self, node: Node, indices: Sequence[Index], where: str, wide: Frame) -> Value:
         """The product of a node's operands, added up over some indices."""
@@ -438,13 +437,13 @@ class Blocks(Pull[Value, Frame]):
         value = self.value(node.inputs[0], {**index, **self.axes([dim], len(frame))}, where, wide)
         sign = "max" if reducer.endswith("max") else "min"
         axes = frozenset({len(frame)})
-        value = self.masked(value, wide, axes, GLOBAL, EMPTY[sign])
+        value = self.masked(value, wide, axes, GLOBAL, STARTS[sign])
         axis = (LEAD if value.lead else 0) + len(frame)
         if not reducer.startswith("arg"):
             return replace(value, text=f"gdsl_{sign}({value.text}, {axis}, False)")
         named = self.define("v", value)
         best = self.define("best", replace(named, text=f"gdsl_{sign}({named.text}, {axis}, True)"))
-        hits = f"({named.text} == {best.text}) | (({named.text} != {named.text}) & ({best.text} != {best.text}))"
+        hits = best_places(named.text, best.text)
         number = along(self.axis_name(dim), len(frame), len(wide))
         return replace(named, text=f"tl.min(tl.where({hits}, {number}, {dim.size - 1}), axis={axis})")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from gdsl.codegen.indices import Axis, Digit, Known, Number, Place, Row, Shift, Sum, Within
@@ -17,8 +17,8 @@ KERNEL, ROWS, EDGES = 0, 1, 2
 # Axes before those of the frame: edges and rows.
 LEAD = 2
 
-# What a maximum or minimum of nothing begins with.
-EMPTY = {"max": 'float("-inf")', "min": 'float("inf")'}
+# What sums, products, maxima and minima begin with.
+STARTS = {"sum": "0.0", "mul": "1.0", "max": 'float("-inf")', "min": 'float("inf")'}
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,18 @@ def along(name: str, at: int, rank: int) -> str:
 def lifted(name: str, rank: int) -> str:
     """A block of rows and edges, with axes for a frame."""
     return f"{name}[:, :{', None' * rank}]" if rank else name
+
+
+def summed(text: str, axes: Sequence[int]) -> str:
+    """A block, added up along axes from the last on."""
+    for axis in reversed(axes):
+        text = f"tl.sum({text}, axis={axis})"
+    return text
+
+
+def best_places(text: str, best: str) -> str:
+    """Where a block is its best value; NaN is, where there is one."""
+    return f"({text} == {best}) | (({text} != {text}) & ({best} != {best}))"
 
 
 def print_place(place: Place, rank: int) -> str:

@@ -10,37 +10,21 @@ Nothing is added atomically: sums over all rows are written once a program, so t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gdsl.codegen.blocks import Blocks, Cell, Frame
 from gdsl.codegen.indices import Index, linear
-from gdsl.codegen.notation import (
-    EDGES,
-    EMPTY,
-    KERNEL,
-    LEAD,
-    ROWS,
-    Level,
-    Value,
-    along,
-    lifted,
-    number_literal,
-    print_place,
-    print_sum,
-)
+from gdsl.codegen.notation import EDGES, KERNEL, ROWS, Level, Value, print_sum
 from gdsl.codegen.pull import EDGE, GLOBAL, ROW
+from gdsl.codegen.reductions import Reductions
 from gdsl.codegen.storage import partials
-from gdsl.ir import build
 from gdsl.ir.node import Node
-from gdsl.ir.ops.edges import finds_winners, is_extreme
-from gdsl.ir.printer import describe
+from gdsl.ir.ops.edges import finds_winners
 from gdsl.ir.program import Program
 from gdsl.passes.plan import Kernel, Phase
 from gdsl.runtime.schedule import GPU_CHUNK_EDGES
 
 NUMBERS = {"float": "tl.float32", "double": "tl.float64", "bfloat16": "tl.float32", "float16": "tl.float32"}
-INDICES = {"int32_t": ("tl.int32", 2**31 - 1), "int64_t": ("tl.int64", 2**63 - 1)}
 
 _INDENT = "    "
 LINE_WIDTH = 120
@@ -168,22 +152,7 @@ def unit(found: Sequence[Function]) -> str:
     return "\n\n".join([head, *parts])
 
 
-def winners(kernel: Kernel) -> dict[Node, Node]:
-    """For each maximum or minimum, the accumulator of the edges that win it, or of how many do, where the same walk has
-    both."""
-    found = {}
-    for phase in kernel.phases:
-        segments = [n for n in phase.accumulators if n.op == "segment"]
-        by_rule = {(n.attrs.reducer, n.inputs): n for n in segments}
-        for node in segments:
-            about = (by_rule.get((f"{what}{node.attrs.reducer}", node.inputs)) for what in ("arg", "count"))
-            winner = next((n for n in about if n is not None), None)
-            if winner is not None:
-                found[node] = winner
-    return found
-
-
-class KernelWriter(Blocks):
+class KernelWriter(Reductions):
     """The function around the blocks: rows, walks over edges, what is added up and what is written."""
 
     def __init__(
@@ -196,16 +165,8 @@ class KernelWriter(Blocks):
         edge_axis: int,
         part: int | str | None,
     ):
-        super().__init__(kernel, program, packed, NUMBERS[dtype], edge_axis)
-        self.part = part
-        self.index_type, self.most = INDICES[index_type]
-        self.values = 0
-        self.totals: dict[Cell, Value] = {}
-        # Those that have a part for each row of the block, for no row to wait for another.
-        self.row_totals: set[Cell] = set()
-        self.best: dict[Cell, str] = {}
-        # A maximum and the edges that win it are found together.
-        self.winners = winners(kernel)
+        super().__init__(kernel, program, packed, NUMBERS[dtype], index_type, edge_axis)
+        self.part, self.values = part, 0
         self.written: dict[tuple[Node, bool], str] = {}
         if part is not None:
             for node, winner in partials(kernel):
@@ -217,6 +178,8 @@ class KernelWriter(Blocks):
         kernel = self.kernel
         suffix = "" if self.part is None else "_hubs" if self.part == "hubs" else f"_chunk{self.part}"
         name = kernel.name + suffix
+        if kernel.end:
+            self.levels[KERNEL].add(f"lane = tl.arange(0, BLOCK_EDGES){self.along_lead(self.edge_axis)}")
         if self.part is None:
             self.rows()
         else:
@@ -239,21 +202,9 @@ class KernelWriter(Blocks):
         of_row = sum(self.numel(n.dims) for p in phases for n in p.accumulators)
         of_row += sum(self.numel(self.frame(n.dims)) for n, _ in self.row_totals)
         of_all = sum(self.numel(self.frame(n.dims)) for n, _ in self.totals.keys() - self.row_totals)
-        return Function(
-            name,
-            source,
-            self.part,
-            arguments,
-            self.widest,
-            self.values,
-            of_row,
-            of_all,
-            walks,
-            self.dots,
-            self.edge_dots,
-            self.exact,
-            kernel.ordered,
-        )
+        dots = self.dots, self.edge_dots, self.exact
+        sizes = self.widest, self.values, of_row, of_all
+        return Function(name, source, self.part, arguments, *sizes, walks, *dots, kernel.ordered)
 
     def _about(self) -> str:
         if self.part == "hubs":
@@ -283,8 +234,6 @@ class KernelWriter(Blocks):
     def rows(self) -> None:
         """The rows of a block."""
         out = self.levels[ROWS]
-        if self.kernel.end:
-            self.levels[KERNEL].add(f"lane = tl.arange(0, BLOCK_EDGES){self.along_lead(self.edge_axis)}")
         out.add(f"row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS){self.along_lead(1 - self.edge_axis)}")
         out.add("live = row < num_rows")
         if self.kernel.end:
@@ -294,57 +243,48 @@ class KernelWriter(Blocks):
             out.add("most = tl.max(end - begin)")
         else:
             out.add("i = row.to(INDEX)")
+        self.declare_totals(self.kernel.phases, self.kernel.totals)
         for phase in self.kernel.phases:
-            for node in phase.totals:
-                self.declare_total(node, EDGE)
-        for node in self.kernel.totals:
-            self.declare_total(node, ROW)
-        for phase in self.kernel.phases:
-            self.phase(phase)
+            self.walk(phase)
+            for node in phase.accumulators:
+                for index in self.indices(node.dims):
+                    self.finish(node, index)
         self.results()
 
     def hub(self) -> None:
         """One chunk of a hub in one walk, or the end of all."""
-        out, chunk = self.levels[ROWS], self.part != "hubs"
-        self.levels[KERNEL].add(f"lane = tl.arange(0, BLOCK_EDGES){self.along_lead(self.edge_axis)}")
-        if chunk:
-            out.add("chunk = tl.program_id(0)")
-            out.add("hub = tl.load(owner + chunk)")
+        out, phases, part = self.levels[ROWS], self.kernel.phases, self.part
+        if isinstance(part, int):
+            out.add("chunk = tl.program_id(0)", "hub = tl.load(owner + chunk)")
         else:
             out.add("hub = tl.program_id(0)")
         out.add("i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)")
         out.add("live = i >= 0")
-        out.add("first = tl.load(first_chunk + hub)")
-        out.add("last = tl.load(first_chunk + hub + 1)")
-        out.add("begin = tl.load(rowptr + i)")
-        out.add("end = tl.load(rowptr + i + 1)")
-        phases = self.kernel.phases
-        done = phases[: self.part] if isinstance(self.part, int) else phases
-        for phase in done:
+        out.add("first = tl.load(first_chunk + hub)", "last = tl.load(first_chunk + hub + 1)")
+        out.add("begin = tl.load(rowptr + i)", "end = tl.load(rowptr + i + 1)")
+        for phase in phases[: part if isinstance(part, int) else None]:
             self.gathered(phase)
-        if isinstance(self.part, int):
+        if isinstance(part, int):
             out.add(f"begin = begin + (chunk - first) * {GPU_CHUNK_EDGES}")
             out.add(f"end = tl.minimum(begin + {GPU_CHUNK_EDGES}, end)")
             out.add(f"most = {GPU_CHUNK_EDGES}")
-            phase = phases[self.part]
-            for node in phase.totals:
-                self.declare_total(node, EDGE)
-            self.walk(phase)
-            for node in phase.accumulators:
+            self.declare_totals([phases[part]], ())
+            self.walk(phases[part])
+            for node in phases[part].accumulators:
                 for index in self.indices(node.dims):
                     self.write_down(node, index)
         else:
-            for node in self.kernel.totals:
-                self.declare_total(node, ROW)
+            self.declare_totals((), self.kernel.totals)
             self.results()
 
-    # -- walks ---------------------------------------------------------------------------------
+    def declare_totals(self, phases: Iterable[Phase], by_row: Iterable[Node]) -> None:
+        """Declare the sums over all edges of walks, and over all rows."""
+        for node in (n for phase in phases for n in phase.totals):
+            self.declare_total(node, EDGE)
+        for node in by_row:
+            self.declare_total(node, ROW)
 
-    def phase(self, phase: Phase) -> None:
-        self.walk(phase)
-        for node in phase.accumulators:
-            for index in self.indices(node.dims):
-                self.finish(node, index)
+    # -- walks ---------------------------------------------------------------------------------
 
     def walk(self, phase: Phase) -> None:
         """A loop over the edges of the rows."""
@@ -374,170 +314,13 @@ class KernelWriter(Blocks):
         for cell, (name, _) in accumulators.items():
             self.held[cell] = Value(name, ROWS)
 
-    def declare_accumulators(self, phase: Phase) -> dict[Cell, tuple[str, Index]]:
-        """A name for each block of each accumulator, and the index of the block."""
-        written = [n for n in phase.scans if n not in phase.accumulators]
-        cells = [(n, index) for n in (*phase.accumulators, *written) for index in self.indices(n.dims)]
-        names: dict[Cell, tuple[str, Index]] = {}
-        for node, index in cells:
-            names[self.cell(node, index)] = (self.declare_accumulator(node), index)
-        for (node, places), (name, _) in names.items():
-            if node in self.winners:
-                self.best[self.winners[node], places] = name
-        for node, places in names:
-            if finds_winners(node) and (node, places) not in self.best:
-                best = self.best[node, places] = self.fresh("best_" + describe(node, self.program.names))
-                shape = f"[{self.lead('1')}{self.shape(self.frame(node.dims))}]"
-                start = EMPTY[node.attrs.reducer[-3:]]
-                self.levels[ROWS].add(f"{best} = tl.full({shape}, {start}, {self.number})")
-        return names
-
-    def declare_accumulator(self, node: Node) -> str:
-        name = self.fresh("acc_" + describe(node, self.program.names))
-        shape = f"[{self.lead('1')}{self.shape(self.frame(node.dims))}]"
-        out = self.levels[ROWS]
-        if node.op == "scan":
-            out.add(f"{name} = tl.full({shape}, {number_literal(node.attrs.init)}, {self.number})")
-        elif finds_winners(node):
-            none = -1 if node.attrs.reducer.startswith("arg") else 0
-            out.add(f"{name} = tl.full({shape}, {none}, {self.index_type})")
-        else:
-            start = {"sum": "0.0", "mul": "1.0", **EMPTY}[node.attrs.reducer]
-            out.add(f"{name} = tl.full({shape}, {start}, {self.number})")
-        return name
-
-    def accumulate(self, node: Node, name: str, at: Index) -> None:
-        """Take a block of edges into a block of an accumulator."""
-        if node.op == "scan":
-            self.fold(node, name, at)
-            return
-        product = self.product_at.get(node)
-        if product is not None:
-            self.dots = self.edge_dots = True
-            left, right = self.flat(product.left, EDGE, by_row=True), self.flat(product.right, EDGE, by_row=True)
-            rows, edges = 1 - self.edge_axis, self.edge_axis
-            left, right = f"tl.permute({left}, {rows}, 2, {edges})", f"tl.permute({right}, {rows}, {edges}, 2)"
-            text = f"tl.dot({left}, {right}, input_precision=SUM_PRECISION)"
-            self.add(f"{name} += tl.reshape({text}, [{self.lead('1')}{self.shape(node.dims)}])")
-            return
-        e, by = node.inputs[0], node.inputs[1:]
-        own, dims = self.frame(node.dims), by[0].dims if by else ()
-        frame = (*own, *self.frame(dims))
-        reducer = node.attrs.reducer
-        none = {"sum": "0.0", "mul": "1.0"}.get(reducer) or EMPTY[reducer[-3:]]
-        for index in ({**at, **more} for more in self.indices(dims, len(own))):
-            extra: Value | None = None
-            if by:
-                kind = self.value(by[0], index, EDGE, frame)
-                here = print_place(index[node.dims[0].name], len(frame))
-                extra = Value(f"({kind.text} == {here})", kind.level, kind.lead)
-            value = self.value(e, index, EDGE, frame)
-            value = self.only(value, frame, extra, none, frozenset(range(len(own), len(frame))))
-            self.reduce_edges(node, name, value, frame, at, extra)
-
-    def fold(self, node: Node, name: str, at: Index) -> None:
-        """One step of a scan, of the one edge that a block has of each row; where edges read it, what it has come to
-        before the edge is written first."""
-        acc, step = build.scan_step(node, name)
-        self.carried[acc] = Value(name, EDGES)
-        frame = self.frame(node.dims)
-        value = self.value(step, at, EDGE, frame)
-        if not node.attrs.last:
-            mask = self.mask(frame, frozenset(range(len(frame))), EDGE)
-            assert mask is not None
-            pointer, _ = self.pointer(node, at, EDGE, frame)
-            self.add(f"tl.store({pointer}, {name}, mask={mask.text})")
-        self.add(f"{name} = tl.where({lifted('on', len(frame))}, {value.text}, {name})")
-
-    def only(self, value: Value, frame: Frame, extra: Value | None, none: str, axes: frozenset[int]) -> Value:
-        """The value on edges that exist, and where more is asked holds; else what changes no result."""
-        if extra is None:
-            return self.masked(value, frame, axes, EDGE, none)
-        mask = self.mask(frame, axes, EDGE)
-        assert mask is not None
-        text = f"tl.where({mask.text} & {extra.text}, {value.text}, {none})"
-        return self.define("v", Value(text, EDGES))
-
-    def reduce_edges(
-        self, node: Node, name: str, value: Value, frame: Frame, at: Index, only: Value | None = None
-    ) -> None:
-        """A block of values into an accumulator; where ``only`` is given, those where it holds."""
-        own, reducer = len(self.frame(node.dims)), node.attrs.reducer
-        extra = len(frame) - own
-        text = value.text
-        if finds_winners(node):
-            assert not extra
-            sign, text = reducer[-3:], self.define("v", value).text
-            best = self.define("best", replace_text(value, f"gdsl_{sign}({text}, {self.edge_axis}, True)")).text
-            rank = len(frame)
-            hits = f"{lifted('on', rank)} & (({text} == {best}) | (({text} != {text}) & ({best} != {best})))"
-            hits = hits if only is None else f"{only.text} & {hits}"
-            wins = self.define("wins", replace_text(value, hits)).text
-            held = self.best[self.cell(node, at)]
-            if reducer.startswith("count"):
-                number = f"tl.sum({wins}.to({self.index_type}), axis={self.edge_axis}, keep_dims=True)"
-                number = self.define("winners", replace_text(value, number)).text
-                self.add(*self.tallied(name, held, best, number, sign))
-                return
-            first = (
-                f"tl.min(tl.where({wins}, {lifted('id', rank)}, {self.most}), axis={self.edge_axis}, keep_dims=True)"
-            )
-            first = self.define("first_winner", replace_text(value, first)).text
-            self.add(*self.winner(name, held, best, first, sign))
-            return
-        reduce = {"sum": "tl.sum({}, axis={})"}.get(reducer, f"gdsl_{reducer}({{}}, {{}}, False)")
-        for k in reversed(range(extra)):
-            text = reduce.format(text, LEAD + own + k)
-        if reducer == "sum":
-            self.add(f"{name} += tl.sum({text}, axis={self.edge_axis}, keep_dims=True)")
-        else:
-            self.add(*self.combined(name, f"gdsl_{reducer}({text}, {self.edge_axis}, True)", reducer))
-
-    def winner(self, held: str, held_best: str, best: str, number: str, sign: str) -> list[str]:
-        """The number of the first best edge of all so far; the earlier stays where both are as good."""
-        beats = f"{best} {'>' if sign == 'max' else '<'} {held_best}"
-        better = f"({beats}) | (({best} != {best}) & ({held_best} == {held_best}))"
-        return [
-            f"better = ({held} < 0) | {better}",
-            f"take = ({number} < {self.most}) & better",
-            f"{held} = tl.where(take, {number}, {held}).to({self.index_type})",
-            f"{held_best} = tl.where(take, {best}, {held_best})",
-        ]
-
-    def tallied(self, held: str, held_best: str, best: str, number: str, sign: str) -> list[str]:
-        """How many edges are the best of all so far, with some more that are the best of theirs."""
-        stays = f"({held_best} != {held_best}) | ({held_best} {'>' if sign == 'max' else '<'} {best})"
-        return [
-            f"now = tl.where({stays}, {held_best}, {best})",
-            f"old = tl.where((now == {held_best}) | ({held_best} != {held_best}), {held}, 0)",
-            f"{held} = (old + tl.where((now == {best}) | ({best} != {best}), {number}, 0)).to({self.index_type})",
-            f"{held_best} = now",
-        ]
-
-    def combined(self, name: str, value: str, reducer: str) -> list[str]:
-        """An accumulator and one more part of the result."""
-        if reducer in ("sum", "mul"):
-            return [f"{name} {'+' if reducer == 'sum' else '*'}= {value}"]
-        sign = ">" if reducer == "max" else "<"
-        return [f"more = {value}", f"{name} = tl.where(({name} != {name}) | ({name} {sign} more), {name}, more)"]
-
-    def finish(self, node: Node, at: Index) -> None:
-        """An empty segment has maximum and minimum 0."""
-        if is_extreme(node):
-            name = self.held[self.cell(node, at)].text
-            some = lifted("(end > begin)", len(self.frame(node.dims)))
-            self.levels[ROWS].add(f"{name} = tl.where({some}, {name}, 0.0)")
-
     # -- hubs ----------------------------------------------------------------------------------
 
     def part_place(self, node: Node, winner: bool, row: str, index: Index) -> tuple[str, str]:
         """Where a chunk's part of an accumulator lies, and the mask of its places."""
         frame = self.frame(node.dims)
-        rank = len(frame)
-        inner = print_sum(linear(node.dims, index), rank)
-        text = f"{self.written[(node, winner)]} + {row} * {node.type.numel} + {inner}"
-        mask = self.mask(frame, frozenset(range(rank)), GLOBAL)
-        return text + ("" if rank else " + tl.zeros([1, 1], tl.int32)"), f", mask={mask.text}" if mask else ""
+        inner = print_sum(linear(node.dims, index), len(frame)) + ("" if frame else " + tl.zeros([1, 1], tl.int32)")
+        return f"{self.written[(node, winner)]} + {row} * {node.type.numel} + {inner}", self.rule(frame, GLOBAL)
 
     def write_down(self, node: Node, index: Index) -> None:
         """What one chunk has added up."""
@@ -588,91 +371,6 @@ class KernelWriter(Blocks):
         for node in self.kernel.totals:
             self.add_total(node, ROW)
 
-    def add(self, *lines: str, blocks: int | None = None) -> None:
-        self.levels[self.here].add(*lines, blocks=blocks)
-
-    def store(self, node: Node, where: str) -> None:
-        frame = self.frame(node.dims)
-        mask = self.mask(frame, frozenset(range(len(frame))), where)
-        assert mask is not None
-        for index in self.indices(node.dims):
-            value = self.value(node, index, where, frame)
-            pointer, _ = self.pointer(node, index, where, frame)
-            self.add(f"tl.store({pointer}, {value.text}, mask={mask.text})")
-
-    def declare_total(self, node: Node, where: str) -> None:
-        shape = self.shape(self.frame(node.dims))
-        by_row = where == EDGE and node not in self.product_at
-        shape = f"{self.lead('1')}{shape}" if by_row else shape[2:] or "1"
-        for index in self.indices(node.dims):
-            name = self.fresh("total_" + describe(node, self.program.names))
-            self.levels[KERNEL].add(f"{name} = tl.full([{shape}], 0.0, {self.number})")
-            self.totals[self.cell(node, index)] = Value(name, KERNEL, lead=False)
-            if by_row:
-                self.row_totals.add(self.cell(node, index))
-
-    def add_total(self, node: Node, where: str) -> None:
-        """Add a block of edges, or of rows, to a sum over all."""
-        for k, index in enumerate(self.indices(node.dims)):
-            self.add_block(node, index, where, blocks=0 if k else 1)
-
-    def add_block(self, node: Node, at: Index, where: str, blocks: int) -> None:
-        """The same for a block of the sum."""
-        name = self.totals[self.cell(node, at)].text
-        product = self.product_at.get(node)
-        if product is not None and where == EDGE:
-            self.dots = True
-            left, right = self.flat(product.left, EDGE), self.flat(product.right, EDGE)
-            text = f"tl.dot(tl.trans({left}), {right}, input_precision=SUM_PRECISION)"
-            self.add(f"{name} += tl.reshape({text}, [{self.shape(node.dims)[2:]}])", blocks=blocks)
-            return
-        own = len(self.frame(node.dims))
-        if node.op == "scatter":
-            value, frame = self._scattered(node, where)
-        else:
-            reduced = self.reduced_dims(node)
-            frame = self.frame((*node.dims, *reduced))
-            value = self.sum_of_products(node, [{**at, **more} for more in self.indices(reduced, own)], where, frame)
-            value = self.spread_out(value, node.inputs, frame, own)
-        axes = frozenset(range(own, len(frame)))
-        text = self.masked(value, frame, axes, where).text
-        for k in reversed(range(LEAD + own, LEAD + len(frame))):
-            text = f"tl.sum({text}, axis={k})"
-        if self.cell(node, at) in self.row_totals:
-            self.add(f"{name} += tl.sum({text}, axis={self.edge_axis}, keep_dims=True)", blocks=blocks)
-        else:
-            self.add(f"{name} += tl.sum(tl.sum({text}, axis=1), axis=0)", blocks=blocks)
-
-    def _scattered(self, node: Node, where: str) -> tuple[Value, Frame]:
-        """A value at the place of a dim that an index names, and zeros at its other places."""
-        value, idx = node.inputs
-        frame = (*node.dims, *idx.dims)
-        index = self.axes(frame)
-        at = self.value(idx, index, where, frame)
-        given = self.value(value, index, where, frame)
-        place = node.type.names.index(node.attrs.dim)
-        here = along(self.axis_name(node.dims[place]), place, len(frame))
-        return self.joined(f"tl.where({at.text} == {here}, {given.text}, 0.0)", [at, given]), frame
-
-    def stored_totals(self) -> list[str]:
-        """Each program writes its sums once, in a row of its own."""
-        lines = []
-        for node in dict.fromkeys(node for node, _ in self.totals):
-            frame = self.frame(node.dims)
-            mask = self.mask(frame, frozenset(range(len(frame))), GLOBAL)
-            for index in self.indices(node.dims):
-                cell = self.cell(node, index)
-                total = self.totals[cell].text
-                if cell in self.row_totals:
-                    total = f"tl.sum(tl.sum({total}, axis=1), axis=0)"
-                inner = print_sum(linear(node.dims, index), len(frame))
-                if not any(p.axes for d in node.dims if d.size != 1 for p in [index[d.name]]):
-                    # One number is a block of its shape all the same.
-                    inner += f" + tl.zeros([{self.shape(frame)[2:] or '1'}], tl.int32)"
-                where = f"{self.name(node)} + tl.program_id(0) * {node.type.numel} + {inner}"
-                lines.append(f"tl.store({where}, {total}{f', mask={mask.text}' if mask else ''})")
-        return lines
-
 
 def folded(line: str) -> list[str]:
     """A line that is too long as several, broken after commas: all long lines are calls."""
@@ -682,7 +380,3 @@ def folded(line: str) -> list[str]:
         found.append(line[: cut + 1])
         line = indent + line[cut + 2 :]
     return [*found, line]
-
-
-def replace_text(value: Value, text: str) -> Value:
-    return Value(text, value.level, value.lead)
