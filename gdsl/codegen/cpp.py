@@ -178,58 +178,68 @@ class KernelWriter(Nests):
         return Source(name, self.write(), self.used - self.reserved)
 
     def write(self) -> str:
-        kernel, out = self.kernel, self.out
-        for line in self.rules(kernel):
-            out.add(f"// {line}")
-        out.add(f'extern "C" void {kernel.name}(')
-        out.depth += 1
-        for line in self.parameters():
-            out.add(line)
-        out.depth -= 1
-        out.open(")")
-        totals = kernel.all_totals
-        kept = kernel.kept
-        out.add("#pragma omp parallel num_threads(threads)")
-        out.open("")
-        self.declare_numbers()
-        if kept:
-            numbers = sum(node.type.numel for node in kept)
-            out.add(f"T* const mine = scratch + omp_get_thread_num() * (max_degree + 1) * {numbers};")
-        before = 0
-        for node in kept:
-            name = self.kept[node] = self.fresh("kept_" + self.name(node))
-            out.add(f"T* __restrict__ {name} = mine + (max_degree + 1) * {before};")
-            before += node.type.numel
-        out.add("#pragma omp for schedule(dynamic, 1)")
-        out.open("for (int64_t group = 0; group < groups; ++group)")
-        for node in totals:
-            name = self.name(node)
-            total = self.fresh("total_" + name)
-            self.pointers[(node, GLOBAL)] = total
-            out.add(f"T* __restrict__ {total} = {name} + group * {node.type.numel};")
-            out.add(f"for (int64_t n = 0; n < {node.type.numel}; ++n) {total}[n] = 0;")
-        out.add("const int64_t first = blocks[num_blocks * group / groups];")
-        out.add("const int64_t last = blocks[num_blocks * (group + 1) / groups];")
-        if kernel.end:
-            out.add("const int64_t stop = rowptr[last];")
-        out.open("for (int64_t i = first; i < last; ++i)")
-        self.row()
-        out.close()
-        out.close()
-        out.close()
-        out.close()
+        out = self.out
+        out.add(*(f"// {line}" for line in self.comment()))
+        out.add(f'extern "C" void {self.function}(')
+        *groups, last = self.parameters()
+        out.add(*(f"    {group}," for group in groups), f"    {last}")
+        with out.block(")"):
+            out.add("#pragma omp parallel num_threads(threads)")
+            self.threads()
         return "\n".join(out.lines) + "\n"
+
+    @property
+    def function(self) -> str:
+        return self.kernel.name
+
+    def comment(self) -> list[str]:
+        return self.rules(self.kernel)
 
     def parameters(self) -> list[str]:
         """The parameter list, a line for each group: the walk, what is read, what is written."""
-        groups = ["int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks"]
-        if self.kernel.end:
-            groups.append(", ".join(f"const idx_t* __restrict__ {n}" for n in ("rowptr", "other", "edge")))
-        groups += [f"const {self.stored_type(b)}* __restrict__ {self.name(b)}" for b in self.kernel.buffers]
-        groups += [f"{self.stored_type(o)}* __restrict__ {self.name(o)}" for o in self.kernel.outputs]
-        if self.kernel.kept:
-            groups.append("T* __restrict__ scratch")
-        return [g + "," for g in groups[:-1]] + groups[-1:]
+        ends = [", ".join(f"const idx_t* __restrict__ {n}" for n in ("rowptr", "other", "edge"))]
+        buffers = [f"const {self.stored_type(b)}* __restrict__ {self.name(b)}" for b in self.kernel.buffers]
+        outputs = [f"{self.stored_type(o)}* __restrict__ {self.name(o)}" for o in self.kernel.outputs]
+        return [self.shares(), *(ends if self.kernel.end else ()), *buffers, *outputs, *self.scratch()]
+
+    def shares(self) -> str:
+        """The parameters that share out rows among threads."""
+        return "int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks"
+
+    def scratch(self) -> list[str]:
+        """The parameters of memory that no one reads afterwards."""
+        return ["T* __restrict__ scratch"] if self.kernel.kept else []
+
+    def threads(self) -> None:
+        """What each thread does."""
+        kernel, out = self.kernel, self.out
+        with out.block():
+            self.declare_numbers()
+            if kernel.kept:
+                numbers = sum(node.type.numel for node in kernel.kept)
+                out.add(f"T* const mine = scratch + omp_get_thread_num() * (max_degree + 1) * {numbers};")
+            before = 0
+            for node in kernel.kept:
+                name = self.kept[node] = self.fresh("kept_" + self.name(node))
+                out.add(f"T* __restrict__ {name} = mine + (max_degree + 1) * {before};")
+                before += node.type.numel
+            out.add("#pragma omp for schedule(dynamic, 1)")
+            with out.block("for (int64_t group = 0; group < groups; ++group)"):
+                for node in kernel.all_totals:
+                    total = self.point_at_total(node, "group")
+                    out.add(f"for (int64_t n = 0; n < {node.type.numel}; ++n) {total}[n] = 0;")
+                out.add("const int64_t first = blocks[num_blocks * group / groups];")
+                out.add("const int64_t last = blocks[num_blocks * (group + 1) / groups];")
+                if kernel.end:
+                    out.add("const int64_t stop = rowptr[last];")
+                with out.block("for (int64_t i = first; i < last; ++i)"):
+                    self.row()
+
+    def point_at_total(self, node: Node, slot: str) -> str:
+        """Declare a pointer to one of the parts of a sum over all."""
+        total = self.pointers[(node, GLOBAL)] = self.fresh("total_" + self.name(node))
+        self.out.add(f"T* __restrict__ {total} = {self.name(node)} + {slot} * {node.type.numel};")
+        return total
 
     # -- rows ----------------------------------------------------------------------------------
 
@@ -274,13 +284,12 @@ class KernelWriter(Nests):
         if products:
             edges = block_edges(products)
             at = len(out.lines)
-            out.open(f"for (int64_t at = begin; at < end; at += {edges})")
-            out.add(f"const int64_t upto = at + {edges} < end ? at + {edges} : end;")
-            for stage in stages:
-                self.walk(stage, phase, "at", "upto")
-                for product in stage.products:
-                    self.product(product, phase)
-            out.close()
+            with out.block(f"for (int64_t at = begin; at < end; at += {edges})"):
+                out.add(f"const int64_t upto = at + {edges} < end ? at + {edges} : end;")
+                for stage in stages:
+                    self.walk(stage, phase, "at", "upto")
+                    for product in stage.products:
+                        self.product(product, phase)
             self.declare_blocks(at, edges)
         else:
             self.walk(stages[0], phase, "begin", "end")
@@ -290,25 +299,21 @@ class KernelWriter(Nests):
         if not (stage.cells or stage.roots):
             return
         out = self.out
+        loop = f"for (int64_t e = {first}; e < {stop}; ++e)"
         if phase.reverse:
-            out.open(f"for (int64_t e = {stop} - 1; e >= {first}; --e)")
-        else:
-            out.open(f"for (int64_t e = {first}; e < {stop}; ++e)")
-        out.add("const int64_t j = other[e];")
-        at, self.by_id = len(out.lines), False
-        nests = [self.cell_nest(node, EDGE, kept=node in phase.kept) for node in stage.cells]
-        for node in stage.roots:
-            nests.append(self.root_nest(node, phase))
-        self.emit_nests(nests)
-        self.insert_prefetches(at, phase.reverse)
-        self.insert_pointers(at, COLUMN, "j")
-        self.insert_pointers(at, EDGE, "id")
-        if self.by_id:
-            out.lines.insert(at, "    " * out.depth + "const int64_t id = edge[e];")
-        for key in [k for k in self.pointers if k[1] in (COLUMN, EDGE)]:
-            del self.pointers[key]
+            loop = f"for (int64_t e = {stop} - 1; e >= {first}; --e)"
+        with out.block(loop):
+            out.add("const int64_t j = other[e];")
+            at, self.by_id = len(out.lines), False
+            nests = [self.cell_nest(node, EDGE, kept=node in phase.kept) for node in stage.cells]
+            self.emit_nests([*nests, *(self.root_nest(node, phase) for node in stage.roots)])
+            self.insert_prefetches(at, phase.reverse)
+            self.insert_pointers(at, COLUMN, "j")
+            self.insert_pointers(at, EDGE, "id")
+            if self.by_id:
+                out.insert(at, "const int64_t id = edge[e];")
+        self.pointers = {k: name for k, name in self.pointers.items() if k[1] not in (COLUMN, EDGE)}
         self.edge_rows.clear()
-        out.close()
 
     def root_nest(self, node: Node, phase: Phase) -> Nest:
         if node.op == "scan":
@@ -338,10 +343,9 @@ class KernelWriter(Nests):
 
     def declare_blocks(self, at: int, edges: int) -> None:
         """Declare, ahead of the loop over blocks, the cells that have a place for each edge of a block."""
-        pad = "    " * self.out.depth
         for node, cell in self.edge_cells.items():
             if cell.first == "at":
-                self.out.lines.insert(at, f"{pad}{local_type(node)} {cell.name}[{edges * node.type.numel}];")
+                self.out.insert(at, f"{local_type(node)} {cell.name}[{edges * node.type.numel}];")
 
     def stages(self, phase: Phase) -> list[Stage]:
         """The work of a phase, cut where a matrix product needs its operands for a whole block of edges."""
@@ -382,18 +386,14 @@ class KernelWriter(Nests):
 
     def cells_read(self, operands: Iterable[Node], cells: Container[Node]) -> set[Node]:
         """The cells that an expression of the operands reads, through what is computed in place."""
-        found: set[Node] = set()
-        stack, seen = list(operands), set()
-        while stack:
-            node = stack.pop()
-            if node in seen or node.domain is not Domain.EDGE:
-                continue
-            seen.add(node)
-            if node in cells:
-                found.add(node)
-            elif node.op != "gather":
-                stack.extend(node.inputs)
-        return found
+
+        def read(node: Node) -> list[Node]:
+            return [] if node in cells or node.op == "gather" else on_edges(node.inputs)
+
+        def on_edges(nodes: Iterable[Node]) -> list[Node]:
+            return [n for n in nodes if n.domain is Domain.EDGE]
+
+        return {n for n in walk_below(on_edges(operands), read) if n in cells}
 
     def row_values(self, roots: Sequence[Node]) -> list[Node]:
         """Row values that the edges of a phase read and that lie nowhere yet, operands first."""

@@ -13,7 +13,7 @@ from gdsl.codegen.alike import once
 from gdsl.codegen.cpp import KernelWriter, hub_name, unit
 from gdsl.codegen.indices import Index, Row
 from gdsl.codegen.nest import Nest
-from gdsl.codegen.pull import GLOBAL, ROW
+from gdsl.codegen.pull import ROW
 from gdsl.codegen.storage import packed_buffers, partials
 from gdsl.codegen.values import element
 from gdsl.ir.node import Node
@@ -45,75 +45,60 @@ def _writer(kernel: Kernel, program: Program, packed: frozenset[Node]) -> _HubWr
 class _HubWriter(KernelWriter):
     """A kernel for a few rows, each walked by all threads."""
 
-    def write(self) -> str:
+    def __init__(self, kernel: Kernel, program: Program, packed: frozenset[Node]):
+        super().__init__(kernel, program, packed)
+        names = {key: ("best_" if key[1] else "part_") + self.name(key[0]) for key in partials(kernel)}
+        self.partial = {key: self.fresh(name) for key, name in names.items()}
+
+    @property
+    def function(self) -> str:
+        return hub_name(self.kernel)
+
+    def comment(self) -> list[str]:
+        return [f"{self.function}: the rows of {self.kernel.name} that are hubs, in chunks of {CHUNK_EDGES} edges"]
+
+    def shares(self) -> str:
+        return "int64_t num_hubs, int threads, const int64_t* hubs, const int64_t* first_chunk"
+
+    def scratch(self) -> list[str]:
+        types = {key: "T" if key[1] or not finds_winners(key[0]) else "idx_t" for key in self.partial}
+        return [f"{types[key]}* __restrict__ {name}" for key, name in self.partial.items()]
+
+    def threads(self) -> None:
         kernel, out = self.kernel, self.out
-        self.partial = {key: self.fresh(self._partial_name(*key)) for key in partials(kernel)}
-        out.add(f"// {hub_name(kernel)}: the rows of {kernel.name} that are hubs, in chunks of {CHUNK_EDGES} edges")
-        out.add(f'extern "C" void {hub_name(kernel)}(')
-        out.depth += 1
-        for line in self.parameters():
-            out.add(line)
-        out.depth -= 1
-        out.open(")")
-        out.add("#pragma omp parallel num_threads(threads)")
-        out.open("for (int64_t hub = 0; hub < num_hubs; ++hub)")
-        self.declare_numbers()
-        out.add("const int64_t i = hubs[hub], row_begin = rowptr[i], stop = rowptr[i + 1];")
-        out.add("const int64_t slot = first_chunk[hub], chunks = first_chunk[hub + 1] - slot;")
-        at = len(out.lines)
-        for phase in kernel.phases:
-            self.phase(phase)
-        out.add("#pragma omp single")
-        out.open("")
-        for node in kernel.totals:
-            self._point_at_total(node, "slot")
-        self.results()
-        out.close()
-        self.insert_pointers(at, ROW, "i")
-        out.close()
-        out.close()
-        return "\n".join(out.lines) + "\n"
-
-    def _partial_name(self, node: Node, winner: bool) -> str:
-        return ("best_" if winner else "part_") + self.name(node)
-
-    def parameters(self) -> list[str]:
-        groups = ["int64_t num_hubs, int threads, const int64_t* hubs, const int64_t* first_chunk"]
-        groups.append(", ".join(f"const idx_t* __restrict__ {n}" for n in ("rowptr", "other", "edge")))
-        groups += [f"const {self.stored_type(b)}* __restrict__ {self.name(b)}" for b in self.kernel.buffers]
-        groups += [f"{self.stored_type(o)}* __restrict__ {self.name(o)}" for o in self.kernel.outputs]
-        groups += [f"{self._partial_type(*key)}* __restrict__ {name}" for key, name in self.partial.items()]
-        return [g + "," for g in groups[:-1]] + groups[-1:]
-
-    def _partial_type(self, node: Node, winner: bool) -> str:
-        return "T" if winner or not finds_winners(node) else "idx_t"
-
-    def _point_at_total(self, node: Node, slot: str) -> None:
-        total = self.fresh("total_" + self.name(node))
-        self.pointers[(node, GLOBAL)] = total
-        self.out.add(f"T* __restrict__ {total} = {self.name(node)} + ({slot}) * {node.type.numel};")
+        with out.block("for (int64_t hub = 0; hub < num_hubs; ++hub)"):
+            self.declare_numbers()
+            out.add("const int64_t i = hubs[hub], row_begin = rowptr[i], stop = rowptr[i + 1];")
+            out.add("const int64_t slot = first_chunk[hub], chunks = first_chunk[hub + 1] - slot;")
+            at = len(out.lines)
+            for phase in kernel.phases:
+                self.phase(phase)
+            out.add("#pragma omp single")
+            with out.block():
+                for node in kernel.totals:
+                    self.point_at_total(node, "(slot)")
+                self.results()
+            self.insert_pointers(at, ROW, "i")
 
     def phase(self, phase: Phase) -> None:
-        out = self.out
+        out, each = self.out, "for (int64_t chunk = 0; chunk < chunks; ++chunk)"
         for node in self.row_values(phase.roots):
             self.require(node)
         out.add("#pragma omp for schedule(dynamic, 1)")
-        out.open("for (int64_t chunk = 0; chunk < chunks; ++chunk)")
-        out.add(f"const int64_t begin = row_begin + chunk * {CHUNK_EDGES};")
-        out.add(f"const int64_t end = begin + {CHUNK_EDGES} < stop ? begin + {CHUNK_EDGES} : stop;")
-        for node in phase.totals:
-            self._point_at_total(node, "slot + chunk")
-        for node in phase.accumulators:
-            self.declare_accumulator(node)
-        self.walks(phase)
-        self.emit_nests([nest for node in phase.accumulators for nest in self._write_down(node)])
-        out.close()
+        with out.block(each):
+            out.add(f"const int64_t begin = row_begin + chunk * {CHUNK_EDGES};")
+            out.add(f"const int64_t end = begin + {CHUNK_EDGES} < stop ? begin + {CHUNK_EDGES} : stop;")
+            for node in phase.totals:
+                self.point_at_total(node, "(slot + chunk)")
+            for node in phase.accumulators:
+                self.declare_accumulator(node)
+            self.walks(phase)
+            self.emit_nests([nest for node in phase.accumulators for nest in self._write_down(node)])
         for node in phase.accumulators:
             self.declare_accumulator(node)
         if phase.accumulators:
-            out.open("for (int64_t chunk = 0; chunk < chunks; ++chunk)")
-            self.emit_nests([self._add_up(node) for node in phase.accumulators])
-            out.close()
+            with out.block(each):
+                self.emit_nests([self._add_up(node) for node in phase.accumulators])
 
     def _write_down(self, node: Node) -> list[Nest]:
         """The partial results of a chunk go to memory."""
@@ -125,7 +110,7 @@ class _HubWriter(KernelWriter):
                 cell = self.row_cells[node]
                 place = self.place(node, cell, index)
                 value = f"best_{place}" if winner else place
-                nest.before[len(nest.loops)].append(f"{self._part(node, winner, index)} = {value};")
+                nest.inner.append(f"{self._part(node, winner, index)} = {value};")
                 found.append(nest)
         return found
 
@@ -139,5 +124,5 @@ class _HubWriter(KernelWriter):
         place = self.place(node, self.row_cells[node], index)
         value = self._part(node, finds_winners(node), index)
         number = self._part(node, False, index)
-        nest.before[len(nest.loops)] += self.reduction(node.attrs.reducer, place, value, number)
+        nest.inner.extend(self.reduction(node.attrs.reducer, place, value, number))
         return nest

@@ -30,9 +30,8 @@ class Nests(Values):
             nest = self.contract_nest(node, where, cell)
         else:
             nest = Nest(node.dims)
-            index = self.index(node.dims)
-            text, _ = self.value(node, index, where, nest, top=True)
-            self.assign(nest, node, cell, index, text)
+            text, _ = self.value(node, self.index(node.dims), where, nest, top=True)
+            self.assign(nest, node, cell, text)
         cells[node] = cell
         nest.writes[cell.name] = linear(node.dims, self.index(node.dims))
         return nest
@@ -45,15 +44,20 @@ class Nests(Values):
         self.names.setdefault(node, name)
         return Cell(name, False, "at") if node in self.in_block else Cell(name, not node.dims)
 
-    def assign(self, nest: Nest, node: Node, cell: Cell, index: Index, text: str) -> None:
-        """``cell[index] = text`` at the innermost depth; declares the cell before the loops."""
-        depth = len(nest.loops)
-        if cell.scalar:
-            nest.before[0].append(f"const {local_type(node)} {cell.name} = {text};")
-            return
-        if not cell.first:
+    def assign(self, nest: Nest, node: Node, cell: Cell, text: str) -> None:
+        """``cell = text`` at the depth of the node's dims; declares the cell before the loops."""
+        self.declare(nest, node, cell)
+        declaration = f"const {local_type(node)} " if cell.scalar else ""
+        line = f"{declaration}{self.place(node, cell, self.index(node.dims))} = {text};"
+        depth = len(node.dims)
+        (nest.before if depth == len(nest.loops) else nest.after)[depth].append(line)
+
+    def declare(self, nest: Nest, node: Node, cell: Cell) -> None:
+        if not (cell.first or cell.scalar):
             nest.before[0].append(f"{local_type(node)} {cell.name}[{node.type.numel}];")
-        nest.before[depth].append(f"{self.place(node, cell, index)} = {text};")
+
+    def product_of(self, node: Node, where: str, nest: Nest, index: Index) -> str:
+        return " * ".join(self.atom(i, index, where, nest) for i in node.inputs)
 
     def contract_nest(self, node: Node, where: str, cell: Cell) -> Nest:
         inner = self.dim_of_rows(node) if node.op == "contract" else None
@@ -69,10 +73,7 @@ class Nests(Values):
         else:
             acc = self.fresh("s")
             self.reduce_body(node, where, nest, index, acc, depth)
-        if not (cell.first or cell.scalar):
-            nest.before[0].append(f"{local_type(node)} {cell.name}[{node.type.numel}];")
-        declaration = f"const {local_type(node)} " if cell.scalar else ""
-        nest.after[depth].append(f"{declaration}{self.place(node, cell, index)} = {acc};")
+        self.assign(nest, node, cell, acc)
         return nest
 
     def sum_body(self, node: Node, where: str, nest: Nest, index: Index, depth: int) -> str:
@@ -89,8 +90,8 @@ class Nests(Values):
             first = f" - {self.block_var(last)}" if last.size > nest.lanes else ""
             lane = f"[{self.loop_var(last.name)}{first}]"
         nest.before[depth].append(f"T {acc}[{nest.lanes}] = {{}};" if nest.lanes else f"T {acc} = 0;")
-        product = " * ".join(self.atom(i, index, where, nest) for i in node.inputs)
-        nest.before[len(nest.loops)].append(f"{acc}{lane} += {product};")
+        product = self.product_of(node, where, nest, index)
+        nest.inner.append(f"{acc}{lane} += {product};")
         return f"gdsl::sum<{nest.lanes}>({acc})" if nest.lanes else acc
 
     def block_var(self, dim: Dim) -> str:
@@ -110,7 +111,7 @@ class Nests(Values):
         if best != acc:
             nest.before[depth].append(f"int64_t {acc} = -1;")
         value = self.atom(node.inputs[0], index, where, nest)
-        inner = nest.before[len(nest.loops)]
+        inner = nest.inner
         take = f"{value} {sign} {best} || ({value} != {value} && {best} == {best})"
         if best != acc:
             inner.append(f"if ({take} || {acc} < 0) {{ {best} = {value}; {acc} = {var}; }}")
@@ -135,12 +136,11 @@ class Nests(Values):
         nest = Nest(loops, pointwise=False)
         index = self.index(loops)
         numel = node.type.numel
-        if not cell.first:
-            nest.before[0].append(f"T {cell.name}[{numel}];")
+        self.declare(nest, node, cell)
         row = f"(e - {cell.first}) * {numel} + n" if cell.first else "n"
         nest.before[0].append(f"for (int n = 0; n < {numel}; ++n) {cell.name}[{row}] = 0;")
-        product = " * ".join(self.atom(i, index, where, nest) for i in node.inputs)
-        nest.before[len(loops)].append(f"{self.place(node, cell, index)} += {product};")
+        product = self.product_of(node, where, nest, index)
+        nest.inner.append(f"{self.place(node, cell, index)} += {product};")
         return nest
 
     def reduced_dims(self, node: Node) -> tuple[Dim, ...]:
@@ -192,7 +192,7 @@ class Nests(Values):
         place = self.place(node, self.row_cells[node], index)
         value = self.atom(e, index, EDGE, nest)
         number = self.number_of(EDGE).name if node.attrs.reducer.startswith("arg") else "1"
-        nest.before[len(nest.loops)] += self.reduction(node.attrs.reducer, place, value, number)
+        nest.inner.extend(self.reduction(node.attrs.reducer, place, value, number))
         return nest
 
     def reduction(self, reducer: str, place: str, value: str, number: str) -> list[str]:
@@ -229,8 +229,8 @@ class Nests(Values):
         if not node.attrs.last:
             self.edge_rows.setdefault(node)
             written = element(self.name(node), node, index, self.number_of(EDGE))
-            nest.before[len(nest.loops)].append(f"{written} = {place};")
-        nest.before[len(nest.loops)].append(f"{place} = {value};")
+            nest.inner.append(f"{written} = {place};")
+        nest.inner.append(f"{place} = {value};")
         return nest
 
     def total_nest(self, node: Node, where: str) -> Nest:
@@ -242,7 +242,7 @@ class Nests(Values):
             index = self.index(lead)
             text = self.atom(value, index, where, nest)
             index[node.attrs.dim] = self.place_of(self.value(idx, index, where, nest), frozenset(), nest)
-            nest.before[len(lead)].append(f"{element(total, node, index)} += {text};")
+            nest.inner.append(f"{element(total, node, index)} += {text};")
             return nest
         reduced = self.reduced_dims(node)
         loops = (*node.dims, *reduced)
@@ -250,8 +250,8 @@ class Nests(Values):
         index = self.index(loops)
         place = element(total, node, index)
         if not reduced:
-            product = " * ".join(self.atom(i, index, where, nest) for i in node.inputs)
-            nest.before[len(loops)].append(f"{place} += {product};")
+            product = self.product_of(node, where, nest, index)
+            nest.inner.append(f"{place} += {product};")
             return nest
         acc = self.sum_body(node, where, nest, index, len(node.dims))
         nest.after[len(node.dims)].append(f"{place} += {acc};")
@@ -263,42 +263,37 @@ class Nests(Values):
         text, _ = self.value(node, index, where, nest, top=True)
         if where == EDGE:
             self.edge_rows.setdefault(node)
-        nest.before[len(nest.loops)].append(f"{element(self.name(node), node, index, self.number_of(where))} = {text};")
+        nest.inner.append(f"{element(self.name(node), node, index, self.number_of(where))} = {text};")
         return nest
 
     # -- text ----------------------------------------------------------------------------------
 
     def emit_nests(self, nests: Sequence[Nest]) -> None:
         for nest in joined(nests):
-            self.emit_nest(nest)
+            self._emit_below(nest, 0)
 
-    def emit_nest(self, nest: Nest) -> None:
-        out = self.out
-        for line in nest.before[0]:
-            out.add(line)
-        for k, d in enumerate(nest.loops):
-            innermost = k == len(nest.loops) - 1
-            var, start, stop = self.loop_var(d.name), "0", str(d.size)
-            blocked = innermost and 0 < nest.lanes < d.size
-            if blocked:
-                start = self.block_var(d)
-                stop = f"{start} + {nest.lanes}"
+    def _emit_below(self, nest: Nest, depth: int) -> None:
+        """What stands inside so many loops of a nest, with the loops inside them."""
+        self.out.add(*nest.before[depth])
+        if depth < len(nest.loops):
+            d = nest.loops[depth]
+            if depth == len(nest.loops) - 1 and 0 < nest.lanes < d.size:
+                block = self.block_var(d)
+                stop = f"{block} + {nest.lanes}"
                 if d.size % nest.lanes:
                     stop = f"({stop} < {d.size} ? {stop} : {d.size})"
-                out.open(f"for (int64_t {start} = 0; {start} < {d.size}; {start} += {nest.lanes})")
-            if innermost and nest.simd and d.size > 1:
-                out.add("#pragma omp simd")
-            elif k < nest.unrolled:
-                out.add(f"#pragma GCC unroll {d.size}")
-            out.open(f"for (int64_t {var} = {start}; {var} < {stop}; ++{var})")
-            for line in nest.before[k + 1]:
-                out.add(line)
-            if blocked:
-                out.close()
-        for k in reversed(range(len(nest.loops))):
-            out.close()
-            for line in nest.after[k]:
-                out.add(line)
-        if not nest.loops:
-            for line in nest.after[0]:
-                out.add(line)
+                with self.out.block(f"for (int64_t {block} = 0; {block} < {d.size}; {block} += {nest.lanes})"):
+                    self._emit_loop(nest, depth, block, stop)
+            else:
+                self._emit_loop(nest, depth, "0", str(d.size))
+        self.out.add(*nest.after[depth])
+
+    def _emit_loop(self, nest: Nest, depth: int, start: str, stop: str) -> None:
+        d = nest.loops[depth]
+        var = self.loop_var(d.name)
+        if depth == len(nest.loops) - 1 and nest.simd and d.size > 1:
+            self.out.add("#pragma omp simd")
+        elif depth < nest.unrolled:
+            self.out.add(f"#pragma GCC unroll {d.size}")
+        with self.out.block(f"for (int64_t {var} = {start}; {var} < {stop}; ++{var})"):
+            self._emit_below(nest, depth + 1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from gdsl.codegen.indices import Sum
@@ -63,6 +64,11 @@ class Nest:
         self.before = [[] for _ in range(len(self.loops) + 1)]
         self.after = [[] for _ in range(len(self.loops) + 1)]
 
+    @property
+    def inner(self) -> list[str]:
+        """The statements inside all loops."""
+        return self.before[-1]
+
 
 def joined(nests: Sequence[Nest]) -> list[Nest]:
     """Neighbouring pointwise nests over the same loops as one."""
@@ -99,13 +105,18 @@ class Lines:
         self.lines: list[str] = []
         self.depth = 0
 
-    def add(self, text: str = "") -> None:
-        self.lines.append("    " * self.depth + text if text else "")
+    def add(self, *lines: str) -> None:
+        self.lines += ("    " * self.depth + line for line in lines)
 
-    def open(self, text: str) -> None:
-        self.add(f"{text} {{".lstrip())
+    def insert(self, at: int, *lines: str) -> None:
+        """Add lines that what follows them turned out to need."""
+        self.lines[at:at] = ("    " * self.depth + line for line in lines)
+
+    @contextmanager
+    def block(self, head: str = "") -> Iterator[None]:
+        """Braces around what is added within."""
+        self.add(f"{head} {{".lstrip())
         self.depth += 1
-
-    def close(self) -> None:
+        yield
         self.depth -= 1
         self.add("}")

@@ -151,27 +151,21 @@ class Values(Pull[Written, Nest]):
 
     def insert_pointers(self, at: int, where: str, row: str) -> None:
         """Declare the row pointers that the region's text uses."""
-        pad = "    " * self.out.depth
         for (node, at_where), name in self.pointers.items():
             if at_where == where:
-                numel = node.type.numel
-                line = (
-                    f"{pad}const {self.stored_type(node)}* __restrict__ {name} = {self.name(node)} + {row} * {numel};"
-                )
-                self.out.lines.insert(at, line)
+                place = f"{self.name(node)} + {row} * {node.type.numel}"
+                self.out.insert(at, f"const {self.stored_type(node)}* __restrict__ {name} = {place};")
 
     def insert_prefetches(self, at: int, reverse: bool = False) -> None:
         """Ask early for the rows at the other end, and for the edges' own, that the walk will read or write."""
-        ahead = ("e - {0} >= 0 ? e - {0} : e" if reverse else "e + {0} < stop ? e + {0} : e").format(PREFETCH_AHEAD)
-        pad, later = "    " * self.out.depth, ahead
+        later = ("e - {0} >= 0 ? e - {0} : e" if reverse else "e + {0} < stop ? e + {0} : e").format(PREFETCH_AHEAD)
         columns = [node for node, where in self.pointers if where == COLUMN]
         lines = []
         for index, row, nodes in (("other", "ahead", columns), ("edge", "id_ahead", list(self.edge_rows))):
             if nodes:
-                lines.append(f"{pad}const int64_t {row} = {index}[{later}];")
-            for node in nodes:
-                lines += [f"{pad}__builtin_prefetch({place});" for place in self.lines_of(node, row)]
-        self.out.lines[at:at] = lines
+                lines.append(f"const int64_t {row} = {index}[{later}];")
+            lines += [f"__builtin_prefetch({place});" for node in nodes for place in self.lines_of(node, row)]
+        self.out.insert(at, *lines)
 
     def lines_of(self, node: Node, row: str) -> list[str]:
         """The first cache lines of a row of a buffer."""
