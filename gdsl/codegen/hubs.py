@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from gdsl.codegen.alike import once
 from gdsl.codegen.cpp import KernelWriter, hub_name, unit
-from gdsl.codegen.indices import Index, Row
+from gdsl.codegen.indices import Index, Row, linear
 from gdsl.codegen.nest import Nest
 from gdsl.codegen.pull import ROW
 from gdsl.codegen.storage import packed_buffers, partials
@@ -115,7 +115,7 @@ class _HubWriter(KernelWriter):
         return found
 
     def _part(self, node: Node, winner: bool, index: Index) -> str:
-        return element(self.partial[(node, winner)], node, index, Row("chunk"))
+        return element(self.partial[(node, winner)], linear(node.dims, index, Row("chunk")))
 
     def _add_up(self, node: Node) -> Nest:
         """The partial results of a chunk, in order, go into the accumulator."""

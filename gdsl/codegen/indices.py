@@ -30,10 +30,10 @@ class Place:
         """What of it the kernel reads or computes."""
         return tuple(known for part in self.parts for known in part.known)
 
-    @property
+    @cached_property
     def depth(self) -> int:
         """How many loops it needs around it."""
-        return max(self.axes, default=-1) + 1
+        return max([part.depth for part in self.parts], default=0) if self.parts else max(self.axes, default=-1) + 1
 
 
 @dataclass(frozen=True)

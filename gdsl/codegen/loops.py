@@ -228,7 +228,7 @@ class Nests(Values):
         place = self.place(acc, cell, index)
         if not node.attrs.last:
             self.edge_rows.setdefault(node)
-            written = element(self.name(node), node, index, self.number_of(EDGE))
+            written = element(self.name(node), linear(node.dims, index, self.number_of(EDGE)))
             nest.inner.append(f"{written} = {place};")
         nest.inner.append(f"{place} = {value};")
         return nest
@@ -242,13 +242,13 @@ class Nests(Values):
             index = self.index(lead)
             text = self.atom(value, index, where, nest)
             index[node.attrs.dim] = self.place_of(self.value(idx, index, where, nest), frozenset(), nest)
-            nest.inner.append(f"{element(total, node, index)} += {text};")
+            nest.inner.append(f"{element(total, linear(node.dims, index))} += {text};")
             return nest
         reduced = self.reduced_dims(node)
         loops = (*node.dims, *reduced)
         nest = Nest(loops, pointwise=not reduced)
         index = self.index(loops)
-        place = element(total, node, index)
+        place = element(total, linear(node.dims, index))
         if not reduced:
             product = self.product_of(node, where, nest, index)
             nest.inner.append(f"{place} += {product};")
@@ -263,7 +263,7 @@ class Nests(Values):
         text, _ = self.value(node, index, where, nest, top=True)
         if where == EDGE:
             self.edge_rows.setdefault(node)
-        nest.inner.append(f"{element(self.name(node), node, index, self.number_of(where))} = {text};")
+        nest.inner.append(f"{element(self.name(node), linear(node.dims, index, self.number_of(where)))} = {text};")
         return nest
 
     # -- text ----------------------------------------------------------------------------------

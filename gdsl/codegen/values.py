@@ -104,34 +104,33 @@ class Values(Pull[Written, Nest]):
             at = linear(node.dims, index)
             nest.reads.setdefault(cell.name, set()).add((at, at.depth))
             return self.place(node, cell, index), at.depth
-        return self.read_buffer(node, index, where) if node in self.buffers else None
+        return self.read_buffer(node, linear(node.dims, index), where) if node in self.buffers else None
 
     def place(self, node: Node, cell: Cell, index: Index) -> str:
         """A cell's element as a C expression."""
-        if cell.first:
-            return element(cell.name, node, index, Row(f"(e - {cell.first})"))
-        return cell.name if cell.scalar else element(cell.name, node, index)
+        row = Row(f"(e - {cell.first})") if cell.first else None
+        return cell.name if cell.scalar else element(cell.name, linear(node.dims, index, row))
 
     def number_of(self, where: str) -> Row:
         """The number of the row that is being walked, of the other end, or of the edge."""
         self.by_id |= where == EDGE
         return ROWS[where]
 
-    def read_buffer(self, node: Node, index: Index, where: str) -> Written:
-        name, depth = self.name(node), linear(node.dims, index).depth
+    def read_buffer(self, node: Node, at: Sum, where: str) -> Written:
+        name = self.name(node)
         if node in self.numbers:
-            return self.numbers[node], depth
+            return self.numbers[node], at.depth
         if node.domain is Domain.GLOBAL:
-            return element(name, node, index), depth
+            return element(name, at), at.depth
         row = self.number_of(where)
         if where == EDGE:
             self.edge_rows.setdefault(node)
         if node.type.numel == 1:
-            return condition(node, self.unpacked(node, f"{name}[{row.name}]")), depth
+            return condition(node, self.unpacked(node, f"{name}[{row.name}]")), at.depth
         key = (node, where)
         if key not in self.pointers:
             self.pointers[key] = self.fresh(f"{name}_{row.name}")
-        return self.unpacked(node, element(self.pointers[key], node, index)), depth
+        return self.unpacked(node, element(self.pointers[key], at)), at.depth
 
     def unpacked(self, node: Node, text: str) -> str:
         """A number as it is computed with: half as wide numbers are widened where they are read."""
@@ -250,9 +249,9 @@ def print_sum(place: Sum) -> str:
     return " + ".join(terms) or "0"
 
 
-def element(name: str, node: Node, index: Index, row: Row | None = None) -> str:
-    """A number of a value that lies in memory; of a row, if one is given."""
-    return f"{name}[{print_sum(linear(node.dims, index, row))}]"
+def element(name: str, place: Sum) -> str:
+    """A number that lies in memory."""
+    return f"{name}[{print_sum(place)}]"
 
 
 def c_type(node: Node) -> str:
