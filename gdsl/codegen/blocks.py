@@ -40,8 +40,7 @@ from gdsl.codegen.notation import (
     summed,
 )
 from gdsl.codegen.products import Product, product_of
-from gdsl.codegen.pull import COLUMN, EDGE, GLOBAL, ROW, Pull
-from gdsl.codegen.pull import ROWS as NUMBERS
+from gdsl.codegen.pull import COLUMN, EDGE, GLOBAL, NUMBER_OF, ROW, Pull, reduced_dims
 from gdsl.codegen.unrolled import unrolled_dims
 from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import ELEMENTWISE, rounds_each
@@ -83,11 +82,8 @@ class Blocks(Pull[Value, Frame]):
         self.axes_of: dict[Dim, str] = {}
         self.product_at = self.products()
         self.unrolled = unrolled_dims(kernel, self.nodes, self.product_at.values())
-        self.in_walk = False
-        self.widest = 1
-        self.dots = False
-        self.edge_dots = False
-        self.exact = False
+        self.in_walk, self.widest = False, 1
+        self.dots = self.edge_dots = self.exact = False
 
     # -- sizes and axes ------------------------------------------------------------------------
 
@@ -177,23 +173,18 @@ class Blocks(Pull[Value, Frame]):
         rank = len(frame)
         parts: list[Value] = []
         if where != GLOBAL:
-            name = {ROW: "live", COLUMN: "on", EDGE: "on"}[where]
-            parts.append(Value(lifted(name, rank), self.level(where)))
+            parts.append(Value(lifted("live" if where == ROW else "on", rank), self.level(where)))
         for at in sorted(axes):
             dim = frame[at]
             if self.size(dim) != dim.size:
-                inside = self.once(("in", dim), f"in_{dim.name}", self._below(dim))
+                below = Value(f"{self.axis_name(dim)} < {dim.size}", KERNEL, lead=False)
+                inside = self.once(("in", dim), f"in_{dim.name}", below)
                 parts.append(Value(along(inside.text, at, rank), KERNEL, lead=False))
-        if not parts:
-            return None
+        if len(parts) < 2:
+            return parts[0] if parts else None
         text = " & ".join(p.text for p in parts)
-        if len(parts) == 1:
-            return parts[0]
         level = max(p.level for p in parts)
         return self.once(("mask", text), "mask", Value(text, level, lead=any(p.lead for p in parts)))
-
-    def _below(self, dim: Dim) -> Value:
-        return Value(f"{self.axis_name(dim)} < {dim.size}", KERNEL, lead=False)
 
     def masked(self, value: Value, frame: Frame, axes: frozenset[int], where: str, other: str = "0.0") -> Value:
         """The value where it exists, else another: what a sum, or a maximum, must not see."""
@@ -305,7 +296,7 @@ class Blocks(Pull[Value, Frame]):
 
     def pointer(self, node: Node, index: Index, where: str, frame: Frame) -> tuple[str, bool]:
         """Where the elements of a buffer lie, and whether that varies along rows or edges."""
-        place = linear(node.dims, index, NUMBERS.get(where))
+        place = linear(node.dims, index, NUMBER_OF.get(where))
         lead = where != GLOBAL or (bool(place.terms) and is_lead(index.values()))
         return self.name(node) + (f" + {print_sum(place, len(frame))}" if place.terms else ""), lead
 
@@ -334,7 +325,7 @@ class Blocks(Pull[Value, Frame]):
         return Known(value, axes, len(frame))
 
     def compute_graph_value(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
-        return Value(print_place(NUMBERS[where], len(frame)), self.level(where))
+        return Value(print_place(NUMBER_OF[where], len(frame)), self.level(where))
 
     def compute_cat(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
         """The part is chosen by place; every part is read at a place that exists."""
@@ -348,7 +339,7 @@ class Blocks(Pull[Value, Frame]):
     def compute_random(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
         rank, numel = len(frame), node.type.numel
         seed = self.value(node.inputs[0], {}, GLOBAL, ())
-        row = print_place(NUMBERS[where], rank)
+        row = print_place(NUMBER_OF[where], rank)
         count = f"{row}.to(tl.int64) * {numel} + {print_sum(linear(node.dims, index), rank)}"
         level = self.level(where)
         text = f"gdsl_uniform({seed.text}, {node.attrs.salt:d}, {count})"
@@ -358,7 +349,7 @@ class Blocks(Pull[Value, Frame]):
         product = self.product_at.get(node)
         if product is not None and frame == node.dims and self.is_plain(node, index):
             return self.compute_dot(product)
-        reduced = self.reduced_dims(node)
+        reduced = reduced_dims(node, node.inputs)
         own = self.frame(reduced)
         wide = (*frame, *own)
         value = self.sum_of_products(node, [{**index, **at} for at in self.indices(reduced, len(frame))], where, wide)
@@ -432,7 +423,7 @@ class Blocks(Pull[Value, Frame]):
         return self.once(("rows", text), "matrix", Value(text, EDGES)).text
 
     def compute_reduce(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
-        reducer, (dim,) = node.attrs.reducer, self.reduced_dims(node)
+        reducer, (dim,) = node.attrs.reducer, reduced_dims(node, node.inputs)
         wide = (*frame, dim)
         value = self.value(node.inputs[0], {**index, **self.axes([dim], len(frame))}, where, wide)
         sign = "max" if reducer.endswith("max") else "min"
@@ -446,15 +437,6 @@ class Blocks(Pull[Value, Frame]):
         hits = best_places(named.text, best.text)
         number = along(self.axis_name(dim), len(frame), len(wide))
         return replace(named, text=f"tl.min(tl.where({hits}, {number}, {dim.size - 1}), axis={axis})")
-
-    def reduced_dims(self, node: Node) -> tuple[Dim, ...]:
-        names = node.attrs.reduce if node.op == "contract" else (node.attrs.dim,)
-        found: dict[str, Dim] = {}
-        for operand in node.inputs:
-            for d in operand.dims:
-                if d.name in names:
-                    found[d.name] = d
-        return tuple(found.values())
 
 
 _ANYWHERE = (GLOBAL, ROW, COLUMN, EDGE)

@@ -398,19 +398,13 @@ class KernelWriter(Nests):
     def row_values(self, roots: Sequence[Node]) -> list[Node]:
         """Row values that the edges of a phase read and that lie nowhere yet, operands first."""
 
-        def read(node: Node) -> tuple[Node, ...]:
-            known = node.op == "gather" or node in self.buffers or node in self.edge_cells
-            return () if known else node.inputs
+        def is_there(node: Node) -> bool:
+            return node in self.buffers or node in self.edge_cells
 
         starts = [n for r in roots for n in (r.inputs if r.op in ("segment", "scan", "contract", "scatter") else [r])]
-        found: dict[Node, None] = {}
-        for node in walk_below(starts, read):
-            if node.op == "gather" and node.attrs.end == self.kernel.end:
-                inner = node.inputs[0]
-                known = node in self.buffers or node in self.edge_cells or self.at_hand(inner)
-                if not known:
-                    found.setdefault(inner)
-        return list(found)
+        below = walk_below(starts, lambda n: () if n.op == "gather" or is_there(n) else n.inputs)
+        gathers = [n for n in below if n.op == "gather" and n.attrs.end == self.kernel.end and not is_there(n)]
+        return list(dict.fromkeys(n.inputs[0] for n in gathers if not self.at_hand(n.inputs[0])))
 
     def require(self, node: Node) -> None:
         """Make sure that a row value has a cell."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from gdsl.ir.types import Dim
@@ -20,20 +19,20 @@ class Place:
 
     parts: tuple[Place, ...] = ()
 
-    @cached_property
+    @property
     def axes(self) -> frozenset[int]:
         """The loops, or the axes of a block, along which it may vary, counted from the outermost."""
         return frozenset(axis for part in self.parts for axis in part.axes)
 
-    @cached_property
+    @property
     def known(self) -> tuple[Known, ...]:
         """What of it the kernel reads or computes."""
         return tuple(known for part in self.parts for known in part.known)
 
-    @cached_property
+    @property
     def depth(self) -> int:
         """How many loops it needs around it."""
-        return max([part.depth for part in self.parts], default=0) if self.parts else max(self.axes, default=-1) + 1
+        return max([part.depth for part in self.parts], default=0)
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,13 @@ class Axis(Place):
     at: int
     size: int
 
-    @cached_property
+    @property
     def axes(self) -> frozenset[int]:
         return frozenset({self.at})
+
+    @property
+    def depth(self) -> int:
+        return self.at + 1
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,15 @@ class Known(Place):
     along: frozenset[int]
     rank: int = 0
 
-    @cached_property
+    @property
     def axes(self) -> frozenset[int]:
         return self.along
 
-    @cached_property
+    @property
+    def depth(self) -> int:
+        return max(self.along, default=-1) + 1
+
+    @property
     def known(self) -> tuple[Known, ...]:
         return (self,)
 
@@ -101,7 +108,7 @@ class _Of(Place):
     place: Place
     number: int
 
-    @cached_property
+    @property
     def parts(self) -> tuple[Place, ...]:  # type: ignore[override]
         return (self.place,)
 
@@ -143,7 +150,7 @@ def linear(dims: Sequence[Dim], index: Index, row: Place | None = None) -> Sum:
         terms = []
     if row is not None:
         terms.append((row, stride))
-    return Sum(tuple(reversed(terms)), tuple(index[d.name] for d in dims))
+    return Sum(tuple(reversed(terms)), tuple([index[d.name] for d in dims]))
 
 
 def reshaped(old: Sequence[Dim], new: Sequence[Dim], index: Index) -> Index:

@@ -63,10 +63,9 @@ class Config:
 
 def configure(function: Function, degree: int = TYPICAL_DEGREE, warp: int = WARP) -> Config:
     """A few edges of each row at a time, and as many rows as fill a block. ``warp`` is the GPU's."""
-    if function.ordered:
-        rows = floor_power(min(MOST_LANES, THREADS * _share(function) // function.widest))
-        return Config(rows, 1, _warps(function, rows, 1, warp))
     lanes = floor_power(min(MOST_LANES, THREADS * _share(function) // function.widest))
+    if function.ordered:
+        return Config(lanes, 1, _warps(function, lanes, 1, warp))
     if function.dots:
         lanes = max(lanes, LEAST_SIDE)
     rows = 1 if function.part is not None else lanes

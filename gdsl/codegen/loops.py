@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gdsl.codegen.indices import Axis, Index, Place, linear
 from gdsl.codegen.nest import Cell, Nest, joined, lanes
-from gdsl.codegen.pull import EDGE, GLOBAL, ROW
+from gdsl.codegen.pull import EDGE, GLOBAL, ROW, reduced_dims
 from gdsl.codegen.values import Values, element, local_type, number_literal
 from gdsl.ir import build
 from gdsl.ir.node import Node
@@ -90,8 +90,7 @@ class Nests(Values):
             first = f" - {self.block_var(last)}" if last.size > nest.lanes else ""
             lane = f"[{self.loop_var(last.name)}{first}]"
         nest.before[depth].append(f"T {acc}[{nest.lanes}] = {{}};" if nest.lanes else f"T {acc} = 0;")
-        product = self.product_of(node, where, nest, index)
-        nest.inner.append(f"{acc}{lane} += {product};")
+        nest.inner.append(f"{acc}{lane} += {self.product_of(node, where, nest, index)};")
         return f"gdsl::sum<{nest.lanes}>({acc})" if nest.lanes else acc
 
     def block_var(self, dim: Dim) -> str:
@@ -111,12 +110,11 @@ class Nests(Values):
         if best != acc:
             nest.before[depth].append(f"int64_t {acc} = -1;")
         value = self.atom(node.inputs[0], index, where, nest)
-        inner = nest.inner
         take = f"{value} {sign} {best} || ({value} != {value} && {best} == {best})"
         if best != acc:
-            inner.append(f"if ({take} || {acc} < 0) {{ {best} = {value}; {acc} = {var}; }}")
+            nest.inner.append(f"if ({take} || {acc} < 0) {{ {best} = {value}; {acc} = {var}; }}")
         else:
-            inner.append(f"if ({take}) {best} = {value};")
+            nest.inner.append(f"if ({take}) {best} = {value};")
 
     def dim_of_rows(self, node: Node) -> Dim | None:
         """The dim along which a matrix lies in memory, where that is one of the result: the innermost loop takes it.
@@ -139,19 +137,12 @@ class Nests(Values):
         self.declare(nest, node, cell)
         row = f"(e - {cell.first}) * {numel} + n" if cell.first else "n"
         nest.before[0].append(f"for (int n = 0; n < {numel}; ++n) {cell.name}[{row}] = 0;")
-        product = self.product_of(node, where, nest, index)
-        nest.inner.append(f"{self.place(node, cell, index)} += {product};")
+        nest.inner.append(f"{self.place(node, cell, index)} += {self.product_of(node, where, nest, index)};")
         return nest
 
     def reduced_dims(self, node: Node) -> tuple[Dim, ...]:
         """The dims that are summed, in the order in which the widest operand lies in memory."""
-        names = node.attrs.reduce if node.op == "contract" else (node.attrs.dim,)
-        found: dict[str, Dim] = {}
-        for operand in sorted(node.inputs, key=lambda i: -i.type.numel):
-            for d in operand.dims:
-                if d.name in names:
-                    found[d.name] = d
-        return tuple(found.values())
+        return reduced_dims(node, sorted(node.inputs, key=lambda i: -i.type.numel))
 
     # -- accumulators, totals, outputs ---------------------------------------------------------
 

@@ -6,7 +6,7 @@ Ops that only say where numbers stand (slices, reshapes, gathers) are written he
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
 from gdsl.codegen.indices import Index, Known, Place, Row, Shift, Within, reshaped
@@ -14,13 +14,13 @@ from gdsl.codegen.names import Names
 from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.program import Program
-from gdsl.ir.types import Domain
+from gdsl.ir.types import Dim, Domain
 from gdsl.passes.plan import Kernel
 
 # Where a value is wanted: at the row being walked, at the other end of the edge, at the edge, or anywhere.
 ROW, COLUMN, EDGE, GLOBAL = "row", "column", "edge", "global"
 # The number of that row there, in kernels.
-ROWS = {ROW: Row("i"), COLUMN: Row("j"), EDGE: Row("id")}
+NUMBER_OF = {ROW: Row("i"), COLUMN: Row("j"), EDGE: Row("id")}
 
 # Operations below one another that are written by recursion, which keeps the text in the order of the program.
 LONG_CHAIN = 50
@@ -82,7 +82,7 @@ class Pull(Names, Generic[Written, Around]):
 
     def key(self, node: Node, index: Index, where: str) -> tuple[Node, str, tuple[Place, ...]]:
         """What names a value at a place."""
-        return node, GLOBAL if node.domain is Domain.GLOBAL else where, tuple(index[d.name] for d in node.dims)
+        return node, GLOBAL if node.domain is Domain.GLOBAL else where, tuple([index[d.name] for d in node.dims])
 
     def compute(self, node: Node, index: Index, where: str, around: Around) -> Written:
         if node.op in ELEMENTWISE:
@@ -141,3 +141,9 @@ class Pull(Names, Generic[Written, Around]):
         for operand, name in zip(node.inputs, node.attrs.dims, strict=True):
             start, stop = stop, stop + operand.type.dim(name).size
             yield operand, {**index, name: Within(place, start, stop)}, stop
+
+
+def reduced_dims(node: Node, operands: Sequence[Node]) -> tuple[Dim, ...]:
+    """The dims over which a node sums, or takes the best, in the order in which operands have them."""
+    names = node.attrs.reduce if node.op == "contract" else (node.attrs.dim,)
+    return tuple({d.name: d for operand in operands for d in operand.dims if d.name in names}.values())

@@ -19,7 +19,7 @@ from gdsl.codegen.notation import (
     print_sum,
     summed,
 )
-from gdsl.codegen.pull import EDGE, GLOBAL
+from gdsl.codegen.pull import EDGE, GLOBAL, reduced_dims
 from gdsl.ir import build
 from gdsl.ir.node import Node
 from gdsl.ir.ops.edges import finds_winners, is_extreme
@@ -260,7 +260,7 @@ class Reductions(Blocks):
         if node.op == "scatter":
             value, frame = self._scattered(node, where)
         else:
-            reduced = self.reduced_dims(node)
+            reduced = reduced_dims(node, node.inputs)
             frame = self.frame((*node.dims, *reduced))
             value = self.sum_of_products(node, [{**at, **more} for more in self.indices(reduced, own)], where, frame)
             value = self.spread_out(value, node.inputs, frame, own)

@@ -29,39 +29,28 @@ NUMBERS = {"float": "tl.float32", "double": "tl.float64", "bfloat16": "tl.float3
 _INDENT = "    "
 LINE_WIDTH = 120
 
+
+def _reduction(name: str, step: str, text: str, why: str = "") -> str:
+    """A function that reduces a block along an axis, step by step."""
+    return f"""\
+@triton.jit
+def {step}(a, b):
+{why}    return {text}
+
+
+@triton.jit
+def {name}(x, axis: tl.constexpr, keep: tl.constexpr):
+    return tl.reduce(x, axis, {step}, keep_dims=keep)
+"""
+
+
+_NAN, _WHY = "propagate_nan=tl.PropagateNan.ALL", "    # NaN wins, as in torch.\n"
+
 # What kernels call, by name.
 HELPERS = {
-    "gdsl_max": """\
-@triton.jit
-def gdsl_larger(a, b):
-    # NaN wins, as in torch.
-    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
-
-
-@triton.jit
-def gdsl_max(x, axis: tl.constexpr, keep: tl.constexpr):
-    return tl.reduce(x, axis, gdsl_larger, keep_dims=keep)
-""",
-    "gdsl_min": """\
-@triton.jit
-def gdsl_smaller(a, b):
-    return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
-
-
-@triton.jit
-def gdsl_min(x, axis: tl.constexpr, keep: tl.constexpr):
-    return tl.reduce(x, axis, gdsl_smaller, keep_dims=keep)
-""",
-    "gdsl_mul": """\
-@triton.jit
-def gdsl_times(a, b):
-    return a * b
-
-
-@triton.jit
-def gdsl_mul(x, axis: tl.constexpr, keep: tl.constexpr):
-    return tl.reduce(x, axis, gdsl_times, keep_dims=keep)
-""",
+    "gdsl_max": _reduction("gdsl_max", "gdsl_larger", f"tl.maximum(a, b, {_NAN})", _WHY),
+    "gdsl_min": _reduction("gdsl_min", "gdsl_smaller", f"tl.minimum(a, b, {_NAN})"),
+    "gdsl_mul": _reduction("gdsl_mul", "gdsl_times", "a * b"),
     "gdsl_mod": """\
 @triton.jit
 def gdsl_mod(a, b):

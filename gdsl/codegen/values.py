@@ -11,7 +11,7 @@ import re
 
 from gdsl.codegen.indices import Axis, Digit, Index, Known, Number, Place, Row, Shift, Sum, Within, linear
 from gdsl.codegen.nest import MOST_UNROLLED, Cell, Lines, Nest
-from gdsl.codegen.pull import COLUMN, EDGE, GLOBAL, ROW, ROWS, Pull
+from gdsl.codegen.pull import COLUMN, EDGE, GLOBAL, NUMBER_OF, ROW, Pull
 from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE, subtracts_products
 from gdsl.ir.program import Program
@@ -114,7 +114,7 @@ class Values(Pull[Written, Nest]):
     def number_of(self, where: str) -> Row:
         """The number of the row that is being walked, of the other end, or of the edge."""
         self.by_id |= where == EDGE
-        return ROWS[where]
+        return NUMBER_OF[where]
 
     def read_buffer(self, node: Node, at: Sum, where: str) -> Written:
         name = self.name(node)
