@@ -111,6 +111,9 @@ OPERATORS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "or": ("or", lambda a, b: bool(a) or bool(b)),
 }
 
+# Products, and what is made of one: dims that only one of two operands has stand side by side in the result.
+PRODUCTS = frozenset({"*", "/", "**", "pow", "dot", "cdist", "cross"})
+
 # name[d](x): over feature dims.
 DIM_REDUCERS: dict[str, Callable[[Node, Sequence[str]], Node]] = {
     "sum": build.sum_dims,

@@ -100,7 +100,7 @@ layer C(b = 2, c = 4) {
     node x
     param p[b, c] ~ normal
     param q[b] ~ normal
-    update y = x * std[b](cat(p, p; c, b) + q)
+    update y = x * std[b](outer(cat(p, p; c, b)) + q)
 }
 """,
     "a default as a result could not be printed": """
