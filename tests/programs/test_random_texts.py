@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from gdsl.codegen import unrolled
 from gdsl.ir.printer import print_program
 from gdsl.ir.program import Program
-from gdsl.language.check import TRANSFORMS, check
+from gdsl.language.check import check
 from gdsl.language.format import format_text
 from gdsl.language.forms import SPECIAL
 from gdsl.language.functions import DIM_REDUCERS, FUNCTIONS, OPERATORS, ORDERED_REDUCERS, SEGMENT_REDUCERS
 from gdsl.language.parse import parse
+from gdsl.language.transforms import TRANSFORMS
 from gdsl.passes.options import Options
 from gdsl.runtime.triton import interpreted
 from tests.programs import harness
