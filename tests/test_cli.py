@@ -15,6 +15,7 @@ import pytest
 from gdsl import __version__, cli
 from gdsl.cli import main
 from gdsl.runtime import cache
+from gdsl.show import constant_of
 
 Capture = pytest.CaptureFixture[str]
 
@@ -224,7 +225,7 @@ def test_show_a_program_with_mistakes(tmp_path: Path, capsys: Capture) -> None:
      ("mean", "mean"), ("'3'", "3"), ('"true"', "true"), ("", ""), ("a=b", "a=b")],
 )  # fmt: skip
 def test_values_on_the_command_line(text: str, value: object) -> None:
-    found = cli._value(text)
+    found = constant_of(text)
     assert found == value
     assert type(found) is type(value)
 

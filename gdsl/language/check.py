@@ -162,6 +162,7 @@ class Checker(Declares, Transforms):
                 )
             )
             self.call_it(value, s.name)
+            self.made.append((s.name, value, s.span))
             where = self.forms.stand_in(s.value, value)
             self.forms.stand_ins.pop(s.name, None)
             if where is not None:

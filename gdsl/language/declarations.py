@@ -113,11 +113,9 @@ class Declares(Elaboration):
         if s.default is not None:
             raise Mistake(f"a {s.role} has no default", s.default.span, hint="write its initial value: ~ zeros")
         if s.init is None:
-            if s.role == "param":
-                raise Mistake(f"param `{s.name}` needs an initial value", s.span, hint="as in `~ glorot` or `~ zeros`")
-            init = Init("zeros")
-        else:
-            init = self._init(s.init)
+            hint = "as in `~ glorot` or `~ zeros`" if s.role == "param" else "as in `~ zeros` or `~ constant(0.5)`"
+            raise Mistake(f"{s.role} `{s.name}` needs an initial value", s.span, hint=hint)
+        init = self._init(s.init)
         self.declarations.append(Declaration(s.name, s.role, type, init, span=s.span))
 
     def _init(self, e: ast.Expression) -> Init:

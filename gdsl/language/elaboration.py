@@ -36,9 +36,10 @@ class Elaboration:
         self.statements = 0
         self.declarations: list[Declaration] = []
         self.declared: dict[str, ast.Span] = {}
-        # Names for values that are the same on every edge only because an optional input was not passed.
         self.transforms: list[GraphTransform] = []
         self.rules: list[Rule] = []
+        # The values that rules and graph statements have given names, in their order.
+        self.made: list[tuple[str, Node, ast.Span]] = []
         self.names: dict[Node, str] = {}
         self.used_names: dict[str, int] = {}
         self.results: tuple[tuple[str, Node], ...] | None = None

@@ -362,6 +362,10 @@ class Expressions:
             assert dim is not None
             if value.kind is Kind.INT:
                 self.aligned([x, value], [e.value, index])
+                bound, size = value.type.bound, x.type.dim(dim).size
+                if bound is not None and bound > size:
+                    message = f"an integer below {bound} cannot index dim `{dim}` of size {size}"
+                    raise Mistake(message, e.span, sizes=((dim, bound),))
             return build.index(x, value, dim)
         k = self.integer(index, "an index")
         dim = self._counted_by(index, x) or x.dims[0].name
@@ -372,6 +376,7 @@ class Expressions:
                 index.span,
                 detail=", ".join(f"here {name} = {value}" for name, value in self._loop_indices(index)),
                 hint=self._index_hint(index, dim, start, size, k),
+                sizes=((dim, k - start + 1),),
             )
         return build.select(x, dim, k - start)
 

@@ -188,7 +188,7 @@ class Forms(Shapes):
             if self.call_depth > 1 or inner.detail:
                 raise
             where = f"in `{definition.name}`, line {inner.span.line}: {format.expression(definition.body)}"
-            raise Mistake(inner.message, e.span, detail=where, hint=inner.hint) from None
+            raise Mistake(inner.message, e.span, detail=where, hint=inner.hint, sizes=inner.sizes) from None
         finally:
             self.call_depth -= 1
             self.scope.local = outer

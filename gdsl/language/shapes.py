@@ -67,7 +67,7 @@ class Shapes(Expressions):
         product = math.prod(value for _, value in sizes)
         if product != x.type.dim(names[0]).size:
             message = f"dim `{names[0]}` has {x.type.dim(names[0]).size} places, and the parts have {product}"
-            raise Mistake(message, e.span)
+            raise Mistake(message, e.span, sizes=((names[0], product),))
         return build.split(x, names[0], [Dim(str(size), value) for size, value in sizes])
 
     def _transpose(self, e: ast.Call) -> Value:
@@ -85,8 +85,10 @@ class Shapes(Expressions):
             assert isinstance(arrow, ast.Arrow)
             (old,) = self.dims_of([arrow.old], x)
             new = self.dim_name(arrow.new)
-            if self._known_size(arrow.new) not in (None, x.type.dim(old).size):
-                raise Mistake(f"`{old}` has size {x.type.dim(old).size}, and `{new}` another", arrow.span)
+            size, known = x.type.dim(old).size, self._known_size(arrow.new)
+            if known not in (None, size):
+                message = f"`{old}` has size {size}, and `{new}` has size {known}"
+                raise Mistake(message, arrow.span, sizes=((new, size), (old, known)))
             names[old] = new
         return build.rename(x, names)
 

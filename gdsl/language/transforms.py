@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gdsl.ir import build, library
-from gdsl.ir.node import Node
+from gdsl.ir.node import Node, walk
 from gdsl.ir.types import Domain
 from gdsl.language import ast
 from gdsl.language.elaboration import Elaboration
@@ -43,9 +43,20 @@ class Transforms(Elaboration):
         if s.name == "symmetric_norm":
             self._symmetric_norm(s, positional)
             return
+        self._before_edge_values(s)
         keywords = [self._keyword(a, s.name, extra) for a in s.arguments if isinstance(a, ast.Named)]
         values = [self._transform_argument(a, s.name) for a in positional]
         self.transforms.append(GraphTransform(s.name, tuple(values), tuple(keywords), s.span))
+
+    def _before_edge_values(self, s: ast.Transform) -> None:
+        """All of a layer runs on the graph that a transform makes: what stands before it cannot mean another one."""
+        for name, value, span in self.made:
+            if any(n.domain is Domain.EDGE or n.op == "graph_value" for n in walk([value])):
+                raise Mistake(
+                    f"`graph {s.name}` stands behind `{name}`, which is computed from the edges that it makes",
+                    s.span,
+                    hint=f"move it up, before line {span.line}: all of a layer runs on one graph",
+                )
 
     def _transform_argument(self, e: ast.Tree, name: str) -> Constant | Node:
         value = self.forms.value(e)
@@ -78,8 +89,7 @@ class Transforms(Elaboration):
         if self.forms.bipartite:
             raise Mistake("symmetric_norm needs the same nodes at both ends", s.span)
         if not arguments:
-            self.bring("norm", library.symmetric_norm(None), s.span)
-            self.call_it(library.symmetric_norm(None), "norm")
+            self._normalised("norm", library.symmetric_norm(None), s)
             return
         (e,) = arguments
         w = self.forms.node(e)
@@ -87,6 +97,9 @@ class Transforms(Elaboration):
             raise Mistake("symmetric_norm takes the name of an edge weight", e.span)
         if w.domain not in (Domain.EDGE, Domain.GLOBAL):
             raise Mistake(f"symmetric_norm takes an edge weight, and `{e.id}` is {w.type}", e.span)
-        norm = library.symmetric_norm(build.to_float(w))
-        self.bring(e.id, norm, s.span)
-        self.call_it(norm, e.id)
+        self._normalised(e.id, library.symmetric_norm(build.to_float(w)), s)
+
+    def _normalised(self, name: str, norm: Node, s: ast.Transform) -> None:
+        self.bring(name, norm, s.span)
+        self.call_it(norm, name)
+        self.made.append((name, norm, s.span))
