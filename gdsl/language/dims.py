@@ -139,8 +139,11 @@ def _remedy(a: Node, b: Node, first: list[str], second: list[str], texts: Sequen
             module, name = made[0].rsplit(".out", 1)[0], next((n for n in other if not of_module(n)), "d")
             fits = [d.name for d in value.dims if d.name in own] == made[:1]
             return f"say which dim the module gives: {_applied(module, text)}; {name})" if fits else None
-    if len(first) != 1 or len(second) != 1 or a.type.dim(first[0]).size != b.type.dim(second[0]).size:
+    if len(first) != 1 or len(second) != 1:
         return "rename dims that are one, as in rename(x, k -> d)"
+    sizes = a.type.dim(first[0]).size, b.type.dim(second[0]).size
+    if sizes[0] != sizes[1]:
+        return f"`{first[0]}` has size {sizes[0]} and `{second[0]}` has size {sizes[1]}, so they are not one dim"
     # The right side is renamed, unless the left one has the name with more primes.
     moves = (texts[0], first[0], second[0]) if first[0].startswith(f"{second[0]}'") else (texts[1], second[0], first[0])
     text, old, new = moves

@@ -8,6 +8,7 @@ with all of them.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from gdsl.language.errors import Diagnostic, LanguageError
 from gdsl.language.format import default_value
 from gdsl.language.program import Constant, TypedProgram
 from gdsl.language.signature import Signature, signature_of
-from gdsl.language.values import UNKNOWN, is_number
+from gdsl.language.values import UNKNOWN, is_whole
 
 # Functions whose later arguments are sizes.
 _SIZED = ("merge", "split", "stack", "bspline", "bspline_index", "transpose")
@@ -107,8 +108,16 @@ def _stand_ins(layer: ast.Layer, signature: Signature, fixed: Values) -> Iterato
 
 def _asked_for(found: Sequence[Diagnostic], values: Values, fixed: Values) -> tuple[str, int] | None:
     """A stand-in with the size with which one of the mistakes would be none."""
-    asked = (pair for d in found for pair in d.sizes)
-    return next(((n, s) for n, s in asked if n not in fixed and is_number(values.get(n)) and values[n] != s), None)
+    for name, size in (pair for d in found for pair in d.sizes):
+        factors = name.replace("'", "").split("*")
+        sizes = [int(f) if f.isdigit() else values.get(f) for f in factors]
+        if not all(map(is_whole, sizes)):
+            continue
+        for k, factor in enumerate(factors):
+            rest = math.prod(sizes[:k] + sizes[k + 1 :])  # type: ignore[arg-type]
+            if factor in values and factor not in fixed and rest and size % rest == 0 and size // rest != sizes[k]:
+                return factor, size // rest
+    return None
 
 
 def _blamed(tried: Sequence[tuple[Values, Sequence[Diagnostic]]], fixed: Values) -> list[Diagnostic]:

@@ -64,10 +64,11 @@ class Shapes(Expressions):
         x, names = self._dims_after_first(e, 2)
         sizes = [self.size(d) for d in [*e.arguments[1:], *e.dims][1:]]
         self.dims_of([*e.arguments[1:], *e.dims][:1], x)
-        product = math.prod(value for _, value in sizes)
-        if product != x.type.dim(names[0]).size:
-            message = f"dim `{names[0]}` has {x.type.dim(names[0]).size} places, and the parts have {product}"
-            raise Mistake(message, e.span, sizes=((names[0], product),))
+        product, whole = math.prod(value for _, value in sizes), x.type.dim(names[0]).size
+        if product != whole:
+            fitting = [(str(size), whole * value // product) for size, value in sizes if product]
+            message = f"dim `{names[0]}` has {whole} places, and the parts have {product}"
+            raise Mistake(message, e.span, sizes=((names[0], product), *fitting))
         return build.split(x, names[0], [Dim(str(size), value) for size, value in sizes])
 
     def _transpose(self, e: ast.Call) -> Value:
