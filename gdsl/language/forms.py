@@ -374,7 +374,7 @@ class Forms(Shapes):
         x, end = self.node(text), self.end_of(e)
         if x.domain not in (Domain.EDGE, Domain.GLOBAL) and end != "g":
             raise self._no_dim(e, x, text)
-        return library.segment_softmax(self.element(x, text, end), end, self.rows(end))
+        return library.segment_softmax(self.element(x, text, end), end, self.rows(end), masked=True)
 
     def _norm(self, e: ast.Call) -> Value:
         (text,) = self.only(e, "x")

@@ -124,7 +124,7 @@ DIM_REDUCERS: dict[str, Callable[[Node, Sequence[str]], Node]] = {
     "norm": library.dim_norm,
     "var": library.dim_var,
     "std": library.dim_std,
-    "softmax": library.dim_softmax,
+    "softmax": lambda x, dims: library.dim_softmax(x, dims, masked=True),
     "logsumexp": library.dim_logsumexp,
 }
 
