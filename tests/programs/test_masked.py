@@ -78,7 +78,9 @@ def test_rows_that_are_masked(backend: str, dtype: torch.dtype, tolerance: float
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_no_number_stays_none(bad: float) -> None:
     """Only -inf masks: one score that is NaN or inf makes its node NaN, as in torch."""
-    conv = gdsl.compile("layer A { node x[1] edge s a = softmax(s) update y = sum(a * x[j]) return y, a }", backend="cpp")
+    conv = gdsl.compile(
+        "layer A { node x[1] edge s a = softmax(s) update y = sum(a * x[j]) return y, a }", backend="cpp"
+    )
     s = torch.tensor([bad, 0.0, 1.0, 1.0, float("-inf"), 0.0, 0.0])
     y, a = conv(torch.ones(5, 1), EDGES, s)
     assert y[0].isnan() and y[1:].isfinite().all()
