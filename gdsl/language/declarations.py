@@ -115,18 +115,28 @@ class Declares(Elaboration):
         if s.init is None:
             hint = "as in `~ glorot` or `~ zeros`" if s.role == "param" else "as in `~ zeros` or `~ constant(0.5)`"
             raise Mistake(f"{s.role} `{s.name}` needs an initial value", s.span, hint=hint)
-        init = self._init(s.init)
+        init = self._values(s.init, s, type) if isinstance(s.init, ast.Values) else self._init(s.init, type)
         self.declarations.append(Declaration(s.name, s.role, type, init, span=s.span))
 
-    def _init(self, e: ast.Expression) -> Init:
+    def _values(self, e: ast.Values, s: ast.Declaration, type: Type) -> Init:
+        """A number for each place, in the order of the dims."""
+        if len(e.items) != type.numel:
+            message = f"`{s.name}` has {type.numel} places, and these are {len(e.items)} numbers"
+            fitting = tuple((d.name, len(e.items) * d.size // type.numel) for d in type.dims if type.numel)
+            raise Mistake(message, e.span, sizes=fitting)
+        return Init("values", tuple(float(self.forms.number(item, "an initial value")) for item in e.items))
+
+    def _init(self, e: ast.Expression, type: Type) -> Init:
         name, arguments = (e.function, e.arguments) if isinstance(e, ast.Call) else (getattr(e, "id", ""), ())
         if name not in INITS:
-            hint = did_you_mean(name, INITS, f"there are {', '.join(INITS)}")
+            hint = did_you_mean(name, INITS, f"there are {', '.join(INITS)}, and [1, 2, 3]")
             raise Mistake(f"unknown initial value `{format.expression(e)}`", e.span, hint=hint)
         least, greatest = INITS[name]
         if not least <= len(arguments) <= greatest:
             many = str(least) if least == greatest else f"{least} to {greatest}"
             raise Mistake(f"`{name}` takes {many} number{'s' * (many != '1')}, not {len(arguments)}", e.span)
+        if name in ("linspace", "arange") and not type.dims:
+            raise Mistake(f"`{name}` goes along the last dim, and there is none", e.span, hint="write ~ constant(0.5)")
         return Init(name, tuple(float(self.forms.number(a, "an argument of an initial value")) for a in arguments))
 
     def _input(self, s: ast.Declaration, type: Type) -> Value:

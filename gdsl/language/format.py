@@ -101,6 +101,8 @@ def expression(e: ast.Tree, names: Mapping[str, object] | None = None) -> str:
                 return f"{e.name} = {write(e.value)}"
             case ast.Arrow():
                 return f"{write(e.old, True)} -> {write(e.new, True)}"
+            case ast.Values():
+                return f"[{several(e.items)}]"
             case ast.Dim():
                 return write(e.size, True) if e.start is None else f"{write(e.start, True)}..{write(e.size, True)}"
             case ast.Call():
