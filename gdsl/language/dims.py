@@ -16,8 +16,8 @@ from gdsl.ir.node import Node
 from gdsl.language import ast, format
 from gdsl.language.errors import Mistake
 
-# A rename is written out with its value up to this many characters.
-_SHORT = 40
+# What a hint repeats is written out up to this many characters.
+_SHORT = 60
 
 
 def base(name: str) -> str:
@@ -123,8 +123,13 @@ def refusal(
     first, second = ([n for n in lists[k] if n not in lists[m]] for k, m in (found, found[::-1]))
     message = f"`{name}` would pair each place of {_dims(first)} with each of {_dims(second)}"
     hints = [_remedy(a, b, first, second, [texts[k] for k in found])]
-    hints.append(f"outer({format.expression(e)}) for every pair, if that is meant")
+    hints.append(f"outer({_short(e)}) for every pair, if that is meant")
     return Mistake(message, e.span, detail=f"{a.type} and {b.type}", hint="; ".join(h for h in hints if h))
+
+
+def _short(e: ast.Tree) -> str:
+    written = format.expression(e)
+    return written if len(written) <= _SHORT else "..."
 
 
 def _dims(names: Sequence[str]) -> str:
@@ -147,9 +152,8 @@ def _remedy(a: Node, b: Node, first: list[str], second: list[str], texts: Sequen
     # The right side is renamed, unless the left one has the name with more primes.
     moves = (texts[0], first[0], second[0]) if first[0].startswith(f"{second[0]}'") else (texts[1], second[0], first[0])
     text, old, new = moves
-    written = format.expression(text)
-    plain = len(written) <= _SHORT and not (isinstance(text, ast.Call) and text.function == "rename")
-    return f"rename({written if plain else '...'}, {old} -> {new}) to take them place by place"
+    written = "..." if isinstance(text, ast.Call) and text.function == "rename" else _short(text)
+    return f"rename({written}, {old} -> {new}) to take them place by place"
 
 
 def _applied(module: str, text: ast.Tree) -> str:
