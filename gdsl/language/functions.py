@@ -1,6 +1,6 @@
 """The built-in functions that only need values, as tables: name, parameters, IR form, number form.
 
-Functions that take names or dims as well (``cat``, ``degree``, ``dropout`` ...) are in ``forms.py``.
+Functions that take names or dims as well (``cat``, ``degree``, ``dropout`` ...) are in ``forms.py`` and ``shapes.py``.
 """
 
 from __future__ import annotations
