@@ -9,6 +9,7 @@ they are one dim: a sum and the left side of ``@`` read the name with more prime
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 
 from gdsl.ir import build
@@ -141,7 +142,8 @@ def _remedy(a: Node, b: Node, first: list[str], second: list[str], texts: Sequen
     for value, own, other, text in ((a, first, second, texts[0]), (b, second, first, texts[1])):
         made = [n for n in own if of_module(n)]
         if made:
-            module, name = made[0].rsplit(".out", 1)[0], next((n for n in other if not of_module(n)), "d")
+            module = re.sub(r"\W.*", "", made[0].rsplit(".out", 1)[0].rsplit("*", 1)[-1])
+            name = next((n for n in other if not of_module(n)), "d")
             fits = [d.name for d in value.dims if d.name in own] == made[:1]
             return f"say which dim the module gives: {_applied(module, text)}; {name})" if fits else None
     if len(first) != 1 or len(second) != 1:

@@ -175,6 +175,12 @@ def test_two_modules_side_by_side() -> None:
         gdsl.compile("layer A { module f module g node x[3] update y = f(x) * g(x) }", nn.Linear(3, 3), nn.Linear(3, 3))
 
 
+def test_a_module_of_a_list() -> None:
+    with pytest.raises(LanguageError) as caught:
+        gdsl.compile("layer A { module fs node x[3] update y = x + relu(fs[0](x)) }", nn.ModuleList([nn.Linear(3, 3)]))
+    assert "say which dim the module gives: fs[0](x; 3)" in str(caught.value.diagnostics[0].hint)
+
+
 def test_a_fold_of_two_messages() -> None:
     body = "reduce r(acc, m, t) = acc + m * t init 0 aggregate y = r(x[j], {}) return y"
     assert check(parse(program(body.format("x[i] @ w"))).layer(), {})
