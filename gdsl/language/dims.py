@@ -64,14 +64,21 @@ def read_primes(nodes: Sequence[Node]) -> list[Node]:
     return [build.rename(x, {n: names.get(n, n) for n in x.type.names}) for x in nodes]
 
 
-def factor_dim(name: str, left: Iterable[str], right: Iterable[str]) -> str:
-    """The dim of the right side that ``@`` sums over for the left side's last one: of its names the one with fewest
-    primes, unless the left side has two of them itself."""
-    plain = plainest(variants(right, name))
-    return plain if plain is not None and len(variants(left, name)) == 1 else name
+def factor_dim(name: str, left: Iterable[str], right: Sequence[str]) -> str | None:
+    """The dim of the right side that ``@`` sums over for the left side's last one; None where it could be two.
+
+    An exact name counts where it is the plainest of the right side's, or the left side has two itself. Otherwise the
+    plainest counts, if it is the first too: so ``h[d'] @ w[d, d']`` is read as ``h[d] @ w[d, d']``, and nobody can say
+    whether ``h[d'] @ w[d', d]`` is a second weight, or one that is stored with its output first and used again.
+    """
+    theirs = [n for n in right if base(n) == base(name)]
+    plain = plainest(theirs)
+    if not theirs or len(variants(left, name)) > 1 or name == plain:
+        return name
+    return plain if theirs[0] == plain else None
 
 
-def read_factor(a: Node, b: Node) -> Node:
+def read_factor(a: Node, b: Node, texts: Sequence[ast.Tree], e: ast.Tree) -> Node:
     """The left side of ``a @ b`` with its last dim under the name that it has in b.
 
     So ``h @ w`` with ``w[d, d']`` sums over ``d`` for an ``h[d]`` and for an ``h[d']`` that such a product gave.
@@ -80,6 +87,16 @@ def read_factor(a: Node, b: Node) -> Node:
         return a
     last = a.dims[-1]
     name = factor_dim(last.name, a.type.names, b.type.names)
+    if name is None:
+        plain = min(variants(b.type.names, last.name), key=lambda n: (n.count("'"), n))
+        left, right = map(_short, texts)
+        raise Mistake(
+            f"`@` could sum over `{plain}` and over `{last.name}`",
+            e.span,
+            detail=f"{a.type} and {b.type}",
+            hint=f"rename({left}, {last.name} -> {plain}) @ {right} for `{plain}`; "
+            f"sum[{last.name}]({left} * {right}) for `{last.name}`; or a name of its own for the dim between two weights",
+        )
     if name == last.name or b.type.dim(name).size != last.size:
         return a
     return build.rename(a, {last.name: name})

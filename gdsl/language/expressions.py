@@ -173,7 +173,7 @@ class Expressions:
         if e.op == "@":
             self.aligned([a, b], [e.left, e.right])
             self.has_dims([left, right], e)
-            return build.matmul(dims.read_factor(a, b), b)
+            return build.matmul(dims.read_factor(a, b, [e.left, e.right], e), b)
         a, b = self.together([a, b], [e.left, e.right], e, e.op)
         if e.op == "**":
             return self.power(a, b, right)

@@ -100,13 +100,27 @@ def test_pairs_that_nobody_meant(expression: str, message: str, types: str, reme
         ("(x @ w) @ w", "node[d']"),
         ("(x @ w) @ v", "node[k]"),
         ("x @ t", "node[d']"),
-        ("(x @ t) @ t", "node[d']"),
+        ("rename(x @ t, d' -> d) @ t", "node[d']"),
+        ("(x @ w) @ rename(w, d -> k)", "node[k]"),
         ("sum[d']((x @ w) * w)", "node[d]"),
         ("w @ rename(w, d -> d', d' -> d'')", "global[d, d'']"),
     ],
 )
 def test_dims_that_are_one(expression: str, expected: str) -> None:
     assert type_of(expression) == expected.replace(": bool", "")
+
+
+@pytest.mark.parametrize("expression", ["(x @ t) @ t", "relu(x @ w) @ t", "(x @ w) @ transpose(w, d', d)"])
+def test_a_product_that_could_be_two(expression: str) -> None:
+    """The output of one weight meets the same name as the first dim of another."""
+    with pytest.raises(LanguageError, match="`@` could sum over `d` and over `d'`") as caught:
+        type_of(expression)
+    left, right = expression.rsplit(" @ ", 1)
+    hint = str(caught.value.diagnostics[0].hint)
+    # Both remedies are taken, and are what they say.
+    assert type_of(f"rename({left.strip('()') if left[0] == '(' else left}, d' -> d) @ {right}") == "node[d']"
+    assert type_of(f"sum[d']({left} * {right})") == "node[d]"
+    assert "-> d) @ " in hint and "sum[d'](" in hint
 
 
 @pytest.mark.parametrize(
@@ -138,16 +152,22 @@ def test_a_weight_that_is_used_again_is_not_its_transpose(body: str) -> None:
 
 
 def test_two_square_layers() -> None:
-    """`relu(x @ w1) @ w2` with both `[d, d']`, and with the weights stored as torch's Linear stores them."""
+    """`relu(x @ w1) @ w2` with both `[d, d']`; with `w2[hidden, d]` it needs no primes."""
     x = torch.randn(6, 3, dtype=torch.float64)
     edges = torch.empty(2, 0, dtype=torch.int64)
-    for dims in ("d, d'", "d', d"):
+    for one, two in (("d, d'", "d, d'"), ("d, hidden", "hidden, d")):
         conv = compiled(
-            f"layer A(d = 3) {{ param w1[{dims}] ~ glorot param w2[{dims}] ~ glorot node x[d] "
+            f"layer A(d = 3, hidden = 3) {{ param w1[{one}] ~ glorot param w2[{two}] ~ glorot node x[d] "
             "update y = x + relu(x @ w1) @ w2 }"
         )
-        one, two = (w if dims == "d, d'" else w.T for w in (conv.w1, conv.w2))
-        assert torch.allclose(conv(x, edges), x + torch.relu(x @ one) @ two, atol=1e-12)
+        assert torch.allclose(conv(x, edges), x + torch.relu(x @ conv.w1) @ conv.w2, atol=1e-12)
+
+
+def test_a_weight_that_is_stored_with_its_output_first() -> None:
+    """As torch's Linear stores it: summed over the dim that the value has."""
+    conv = compiled("layer A(d = 3) { param w[d', d] ~ glorot node x[d] update y = x + relu(x @ w) }")
+    x = torch.randn(6, 3, dtype=torch.float64)
+    assert torch.allclose(conv(x, torch.empty(2, 0).long()), x + torch.relu(x @ conv.w.T), atol=1e-12)
 
 
 def test_the_transpose_is_said_by_its_dim() -> None:

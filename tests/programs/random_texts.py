@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import gdsl
 from gdsl.ir.types import Domain, Kind
-from gdsl.language.dims import factor_dim, one_name, paired, related
+from gdsl.language.dims import factor_dim, one_name, paired, plainest, related, variants
 from gdsl.language.sizes import Size
 
 
@@ -321,9 +321,13 @@ class Writer:
 
     def matmul(self, x: Value, d: str, y: Value) -> Value:
         """``x @ y`` over a dim of x."""
-        gone = factor_dim(d, x.dims, y.dims)
-        dims = (x.dims - {d}) | (y.dims - {gone})
-        return self.tame(Value(f"({self.last(x, d)} @ {y.text})", _domain(x, y), dims))
+        names = variants(y.dims, d)
+        if len(names) > 1 and len(variants(x.dims, d)) == 1 and d != plainest(names):
+            # `@` might take it for another name of the dim, or refuse to choose.
+            text, gone = f"sum[{d}](outer({x.text}, {y.text}))", d
+        else:
+            text, gone = f"({self.last(x, d)} @ {y.text})", factor_dim(d, x.dims, list(y.dims)) or d
+        return self.tame(Value(text, _domain(x, y), (x.dims - {d}) | (y.dims - {gone})))
 
     def pair(self, domain: str, depth: int) -> Value:
         """A product of two values over a dim that both have."""
