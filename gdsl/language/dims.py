@@ -95,7 +95,7 @@ def read_factor(a: Node, b: Node, texts: Sequence[ast.Tree], e: ast.Tree) -> Nod
             e.span,
             detail=f"{a.type} and {b.type}",
             hint=f"rename({left}, {last.name} -> {plain}) @ {right} for `{plain}`; "
-            f"sum[{last.name}]({left} * {right}) for `{last.name}`; or a name of its own for the dim between two weights",
+            f"sum[{last.name}]({left} * {right}) for `{last.name}`; or a name for the dim between two weights",
         )
     if name == last.name or b.type.dim(name).size != last.size:
         return a
