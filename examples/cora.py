@@ -209,11 +209,12 @@ def show_compiled(model: str, data: NodeData, backend: str, lines: int = 40) -> 
     network = RECIPES[model].network(row_normalised(data.x), data.num_classes, backend)
     network(gdsl.Graph(data.edge_index, num_nodes=data.num_nodes))  # kernels are made at the first call
     conv = network.conv1
-    if conv.kernels:
-        kernel = max((k for k in conv.kernels if k.direction == "forward"), key=lambda k: len(k.source))
+    kernels = conv.kernels
+    if kernels:
+        kernel = max((k for k in kernels if k.direction == "forward"), key=lambda k: len(k.source))
         _heading(f"{model.upper()}, first layer: kernel {kernel.name} ({kernel.language}, {kernel.direction})")
         print(kernel.source.strip())
-        others = ", ".join(f"{k.name} ({k.direction})" for k in conv.kernels if k is not kernel)
+        others = ", ".join(f"{k.name} ({k.direction})" for k in kernels if k is not kernel)
         if others:
             print(f"\nIts other kernels: {others}")
     _heading(f"{model.upper()}, first layer: explain()")

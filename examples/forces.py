@@ -30,7 +30,7 @@ layer CFConv(channels, basis, width = 4.0) {
     param weight[channels, channels'] ~ glorot
     param first[basis, channels] ~ glorot
     param second[channels, channels'] ~ glorot
-    param out[channels, channels'] ~ glorot
+    param out[channels', channels] ~ glorot
     node h[channels]
     node pos[space]
 
@@ -39,7 +39,7 @@ layer CFConv(channels, basis, width = 4.0) {
     filter = softplus(shells @ first) @ second           # edge[channels']
     fade = 1 / (1 + exp(4 * (r - 4)))                    # far atoms fade smoothly
     aggregate a = sum(fade * filter * (h @ weight)[j])
-    update y = softplus(a) @ out
+    update y = softplus(rename(a, channels' -> channels)) @ out
 }
 """
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gdsl.api import compile, define
     from gdsl.errors import CacheError, CompilerError, GdslError, GraphError, InputError
-    from gdsl.language.errors import LanguageError
+    from gdsl.language.errors import LanguageError, LanguageWarning
     from gdsl.layer import Layer
     from gdsl.runtime.graph import Graph
 
@@ -24,6 +24,7 @@ _HOMES = {
     "GraphError": "gdsl.errors",
     "InputError": "gdsl.errors",
     "LanguageError": "gdsl.language.errors",
+    "LanguageWarning": "gdsl.language.errors",
     "Layer": "gdsl.layer",
     "compile": "gdsl.api",
     "define": "gdsl.api",
@@ -37,6 +38,7 @@ __all__ = [
     "GraphError",
     "InputError",
     "LanguageError",
+    "LanguageWarning",
     "Layer",
     "compile",
     "define",

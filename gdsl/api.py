@@ -9,7 +9,9 @@ from typing import Any
 
 from gdsl.errors import InputError
 from gdsl.language import ast
+from gdsl.language.errors import warn
 from gdsl.language.format import header
+from gdsl.language.lint import lint
 from gdsl.language.parse import parse
 from gdsl.language.signature import signature_of
 from gdsl.layer import Layer, constructor_signature
@@ -22,17 +24,24 @@ def compile(source: str, *args: Any, layer: str | None = None, backend: str = "a
     args:    the layer's arguments and modules, by place or by name, as in ``in_channels=16``
     backend: "auto", "cpp" or "torch"
 
-    Raises :class:`gdsl.LanguageError` with every mistake in the text, each with its line and a caret.
+    Raises :class:`gdsl.LanguageError` with every mistake in the text, each with its line and a caret. What the text
+    says to no effect is a :class:`gdsl.LanguageWarning`.
     """
-    return Layer(find_layer(source, layer), *args, backend=backend, **kwargs)
+    definition = find_layer(source, layer)
+    made = Layer(definition, *args, backend=backend, **kwargs)
+    warn(lint(definition), definition.source, definition.name, stacklevel=2)
+    return made
 
 
 def define(source: str, *, layer: str | None = None) -> type[Layer]:
     """A class for a layer of the program: its constructor's signature and its docstring come from the text.
 
-    The same text gives the same class, so that copies and what was pickled are instances of it.
+    The same text gives the same class, so that copies and what was pickled are instances of it. What the text says to
+    no effect is a :class:`gdsl.LanguageWarning`.
     """
-    return _class_of(source, find_layer(source, layer).name)
+    definition = find_layer(source, layer)
+    warn(lint(definition), definition.source, definition.name, stacklevel=2)
+    return _class_of(source, definition.name)
 
 
 @functools.cache

@@ -25,5 +25,9 @@ class ProgramError(GdslError, ValueError):
     """A program with a node that its op does not allow: an edited or damaged file, or a mistake of a pass."""
 
 
+class CommandError(GdslError):
+    """A command that cannot be carried out: one line for stderr."""
+
+
 class InternalWarning(RuntimeWarning):
     """A mistake of gdsl's compiler, after which a layer runs in a slower way that is right."""

@@ -37,6 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # A bug of the compiler that a user only sees as a slower layer.
     config.addinivalue_line("filterwarnings", "error::gdsl.errors.InternalWarning")
+    # Random texts say much to no effect; tests/language/test_lint.py looks at those that people read.
+    config.addinivalue_line("filterwarnings", "ignore::gdsl.language.errors.LanguageWarning")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -15,6 +15,7 @@ import pytest
 from gdsl import __version__, cli
 from gdsl.cli import main
 from gdsl.runtime import cache
+from gdsl.show import constant_of
 
 Capture = pytest.CaptureFixture[str]
 
@@ -224,7 +225,7 @@ def test_show_a_program_with_mistakes(tmp_path: Path, capsys: Capture) -> None:
      ("mean", "mean"), ("'3'", "3"), ('"true"', "true"), ("", ""), ("a=b", "a=b")],
 )  # fmt: skip
 def test_values_on_the_command_line(text: str, value: object) -> None:
-    found = cli._value(text)
+    found = constant_of(text)
     assert found == value
     assert type(found) is type(value)
 
@@ -256,6 +257,75 @@ def test_a_module_cannot_be_set(examples: Path, capsys: Capture) -> None:
     assert "torch module `nn`" in one_line(capsys.readouterr().err)
     assert main(["show", str(examples / "edgeconv.gdsl"), "--set", "channels=many"]) == 2
     assert "'many' is not a whole number" in one_line(capsys.readouterr().err)
+
+
+def test_check_shows_warnings_and_strict_fails_on_them(tmp_path: Path, capsys: Capture) -> None:
+    text = "layer A(d, p = 0.5) {\n    node x[d]\n    update a = 2 * x\n    update b = x\n}\n"
+    file = write(tmp_path, "a.gdsl", text)
+    assert main(["check", file]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"{file}: A is ok, with 2 warnings\n"
+    assert f"warning: the argument `p` is never read\n  --> {file}, line 1, column 12" in shown.err
+    assert f"warning: the value of `update a` is never read\n  --> {file}, line 3, column 12" in shown.err
+    assert main(["check", "--strict", file]) == 1
+    assert capsys.readouterr().err == shown.err
+    # With a mistake, both are shown.
+    assert main(["check", write(tmp_path, "b.gdsl", text.replace("= x", "= y"))]) == 1
+    err = capsys.readouterr().err
+    assert "error: unknown name `y`" in err
+    assert err.count("warning: ") == 2
+
+
+RELATED = """layer Related(channels, heads, size, other) {
+    node x[channels]
+    node z[other]
+    update y = merge(split(x, channels, heads, size), heads, size) + rename(z, other -> heads*size)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ([], 0),
+        (["channels=12"], 0),
+        (["heads=5", "other=35"], 0),
+        (["channels=12", "heads=3", "size=4", "other=12"], 0),
+        (["channels=12", "heads=5"], 1),
+        (["channels=12", "other=13"], 1),
+    ],
+)
+def test_check_finds_sizes_that_fit(settings: list[str], code: int, tmp_path: Path, capsys: Capture) -> None:
+    """A program may want one size to be the product of others; what is given stays."""
+    file = write(tmp_path, "r.gdsl", RELATED)
+    given = ["--set", *settings] if settings else []
+    assert main(["check", file, *given]) == code, capsys.readouterr().err
+
+
+def test_check_with_sizes_that_never_fit(tmp_path: Path, capsys: Capture) -> None:
+    """What is wrong with all of them is a mistake, and so is what is wrong with those that were tried."""
+    text = "layer A(d) { node x[d] y = cross(x, x) return y, x[1000000] }"
+    assert main(["check", write(tmp_path, "a.gdsl", text)]) == 1
+    assert "with d = " in capsys.readouterr().err
+    assert main(["check", write(tmp_path, "a.gdsl", text.replace("x[1000000]", "x[2]"))]) == 0
+    assert main(["check", write(tmp_path, "a.gdsl", text.replace("cross(x, x)", "crss(x, x)"))]) == 1
+    err = capsys.readouterr().err
+    assert "unknown function `crss`" in err
+    assert "with d = " not in err
+
+
+def test_check_refuses_settings_that_are_none(good: str, capsys: Capture) -> None:
+    assert main(["check", good, "--set", "dd=3"]) == 2
+    assert "Good has no argument `dd`: did you mean `d`?" in one_line(capsys.readouterr().err)
+    assert main(["check", good, "--set", "d"]) == 2
+    assert main(["check", good, "--set", "d=16", "K=3"]) == 0
+
+
+def test_programs_of_the_library_are_right_and_formatted(repository: Path, capsys: Capture) -> None:
+    files = [*repository.glob("gdsl/nn/programs/*.gdsl"), *repository.glob("examples/*.gdsl")]
+    assert len(files) > 50
+    assert main(["check", "--strict", *map(str, files)]) == 0, capsys.readouterr().err
+    assert main(["fmt", "--check", *map(str, files)]) == 0, capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------------- fmt
@@ -322,10 +392,6 @@ def test_fmt_checks_its_own_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert main(["fmt", file]) == 2
     assert "would change the program" in one_line(capsys.readouterr().err)
     assert Path(file).read_text() == UGLY
-
-
-def test_examples_are_formatted(examples: Path) -> None:
-    assert main(["fmt", "--check", *map(str, examples.glob("*.gdsl"))]) == 0
 
 
 # ------------------------------------------------------------------------------------------ info

@@ -125,11 +125,24 @@ def finite_or_zero(top: Node) -> Node:
     return where(op("abs", top) < math.inf, top, 0.0)
 
 
-def dim_softmax(x: Node, dims: Sequence[str]) -> Node:
-    """e^(x - max) / sum e^(x - max)"""
-    top = build.stop_gradient(dim_extreme(x, "max", dims))
-    raised = op("exp", x - top)
-    return in_order(raised / build.sum_dims(raised, dims), x)
+def softmax_top(top: Node, masked: bool) -> Node:
+    """The maximum that a softmax subtracts, constant for the derivative: its terms cancel.
+
+    masked: 0 for -inf, so that what is masked everywhere stays -inf
+    """
+    top = build.stop_gradient(top)
+    return where(top > -math.inf, top, 0.0) if masked else top
+
+
+def softmax_total(total: Node, masked: bool) -> Node:
+    """The divisor of a softmax; ``masked``: 1 for 0, where there is nothing to divide."""
+    return where(op("eq", total, 0.0), 1.0, total) if masked else total
+
+
+def dim_softmax(x: Node, dims: Sequence[str], masked: bool = False) -> Node:
+    """e^(x - max) / sum e^(x - max); where all are -inf NaN, as in torch, or 0 with no gradient (``masked``)."""
+    raised = op("exp", x - softmax_top(dim_extreme(x, "max", dims), masked))
+    return in_order(raised / softmax_total(build.sum_dims(raised, dims), masked), x)
 
 
 def dim_logsumexp(x: Node, dims: Sequence[str]) -> Node:
@@ -254,15 +267,12 @@ def _root(var: Node, none: Node) -> Node:
     return where(none, 0.0, op("sqrt", where(none, 1.0, var)))
 
 
-def segment_softmax(e: Node, end: str, rows: Domain) -> Node:
-    """e^(e - max) / sum of e^(e - max), over the edges of each node at this end.
-
-    The maximum is a constant for the derivative: its terms cancel.
-    """
+def segment_softmax(e: Node, end: str, rows: Domain, masked: bool = False) -> Node:
+    """e^(e - max) / sum of e^(e - max), over the edges of each node at this end; ``masked`` as for a dim."""
     e = spread(e, end)
-    top = build.stop_gradient(build.segment(e, end, "max", rows))
+    top = softmax_top(build.segment(e, end, "max", rows), masked)
     raised = op("exp", e - build.gather(top, end))
-    return raised / build.gather(segment_sum(raised, end, rows), end)
+    return raised / build.gather(softmax_total(segment_sum(raised, end, rows), masked), end)
 
 
 def segment_logsumexp(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Dim | None = None) -> Node:

@@ -120,6 +120,13 @@ class Call(Tree):
     name_span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Values(Tree):
+    """``[1, 2, 3]``, as the initial value of a param or buffer"""
+
+    items: tuple[Expression, ...]
+
+
 Expression: TypeAlias = Number | Text | Boolean | Nothing | Name | Unary | Binary | Subscript | Call
 Argument: TypeAlias = Expression | Named | Arrow
 
@@ -151,7 +158,7 @@ class Declaration(Tree):
     name: str
     dims: tuple[Dim, ...] = ()
     kind: Kind | None = None
-    init: Expression | None = None
+    init: Expression | Values | None = None
     default: Expression | None = None
     name_span: Span = field(default=NOWHERE, compare=False, repr=False)
 

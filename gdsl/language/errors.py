@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gdsl.errors import GdslError
 from gdsl.language.ast import Span
@@ -15,13 +16,19 @@ MAX_LINE = 160
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One mistake. ``detail`` gives the types or values at hand, ``expected`` what could stand here."""
+    """One mistake. ``detail`` gives the types or values at hand, ``expected`` what could stand here.
+
+    severity: "error", or "warning" of what means something, and hardly what was meant
+    sizes:    sizes of dims with any one of which this would be no mistake
+    """
 
     message: str
     span: Span
     detail: str | None = None
     expected: tuple[str, ...] = ()
     hint: str | None = None
+    severity: str = "error"
+    sizes: tuple[tuple[str, int], ...] = field(default=(), compare=False)
 
     def render(self, source: str, where: str | None = None) -> str:
         """As a compiler prints it."""
@@ -35,7 +42,7 @@ class Diagnostic:
         place = f"{where}, " if where else ""
         gutter = " " * len(str(line))
         out = [
-            f"error: {self.message}",
+            f"{self.severity}: {self.message}",
             f"{gutter} --> {place}line {line}, column {column}",
             f"{gutter} |",
             f"{line} | {shown}",
@@ -65,12 +72,30 @@ class LanguageError(GdslError, ValueError):
         return "\n\n".join(d.render(self.source, self.where) for d in self.diagnostics)
 
 
+class LanguageWarning(UserWarning):
+    """What a program says to no effect, such as an ``update`` that nothing reads: shown as errors are, with a caret."""
+
+
+def warn(diagnostics: Iterable[Diagnostic], source: str, where: str | None, stacklevel: int) -> None:
+    """A Python warning for each diagnostic, at the place of the caller that many levels up."""
+    for d in diagnostics:
+        warnings.warn(d.render(source, where), LanguageWarning, stacklevel=stacklevel + 1)
+
+
 class Mistake(Exception):
     """Raised while checking one statement; the checker notes it and goes on with the next statement."""
 
-    def __init__(self, message: str, span: Span, *, detail: str | None = None, hint: str | None = None):
+    def __init__(
+        self,
+        message: str,
+        span: Span,
+        *,
+        detail: str | None = None,
+        hint: str | None = None,
+        sizes: tuple[tuple[str, int], ...] = (),
+    ):
         super().__init__(message)
-        self.diagnostic = Diagnostic(message, span, detail=detail, hint=hint)
+        self.diagnostic = Diagnostic(message, span, detail=detail, hint=hint, sizes=sizes)
 
 
 def _window(text: str, column: int, width: int) -> tuple[str, int, int]:

@@ -11,9 +11,9 @@ from gdsl.ir.build import IRError
 from gdsl.ir.library import op
 from gdsl.ir.node import Node
 from gdsl.ir.types import ENDS, Domain, Kind
-from gdsl.language import ast, format
+from gdsl.language import ast, dims, format
 from gdsl.language.errors import Diagnostic, Mistake, did_you_mean
-from gdsl.language.functions import OPERATORS
+from gdsl.language.functions import OPERATORS, PRODUCTS
 from gdsl.language.program import Constant
 from gdsl.language.sizes import Size
 from gdsl.language.tree import CONSTANTS
@@ -46,6 +46,8 @@ class Expressions:
         self.loops: dict[str, tuple[str, ...]] = {}
         # Dims of inputs that are no arguments: the call gives their sizes.
         self.free: dict[str, int] = {}
+        # Inside `outer(...)`, where dims that only one operand has may be paired.
+        self.pairs = False
         # Keeps a mistake besides the one that is raised.
         self.note: Callable[[Diagnostic], None] = lambda mistake: None
 
@@ -168,10 +170,11 @@ class Expressions:
         if e.op != "@" and self._known(left) and self._known(right):
             return self.compute(OPERATORS[e.op][1], [left, right], e)
         a, b = self.operand(left, e.left), self.operand(right, e.right)
-        self.aligned([a, b], [e.left, e.right])
         if e.op == "@":
+            self.aligned([a, b], [e.left, e.right])
             self.has_dims([left, right], e)
-            return build.matmul(a, b)
+            return build.matmul(dims.read_factor(a, b, [e.left, e.right], e), b)
+        a, b = self.together([a, b], [e.left, e.right], e, e.op)
         if e.op == "**":
             return self.power(a, b, right)
         return op(OPERATORS[e.op][0], a, b)
@@ -207,7 +210,7 @@ class Expressions:
             truth = self._truth(right, e.right)
             return right if truth is None else truth
         a, b = self.operand(left, e.left), self.operand(right, e.right)
-        self.aligned([a, b], [e.left, e.right])
+        a, b = self.together([a, b], [e.left, e.right], e, e.op)
         return op(e.op, a, b)
 
     def _truth(self, value: Value, e: ast.Tree) -> bool | None:
@@ -267,7 +270,24 @@ class Expressions:
             raise Mistake(f"`{format.expression(e)}` is too large", e.span, hint="whole numbers are below 2**63")
         return result
 
-    # ---------------------------------------------------------------------------------- domains
+    # -------------------------------------------------------------------------- domains and dims
+
+    def together(self, nodes: Sequence[Node], texts: Sequence[ast.Tree], e: ast.Tree, name: str) -> list[Node]:
+        """The operands of an operation, element by element: of one domain, and one of them with the dims of all.
+
+        A product may have dims that only one factor has, unless they could be meant for each other.
+        """
+        self.aligned(nodes, texts)
+        if self.pairs or len(nodes) < 2:
+            return list(nodes)
+        product = name in PRODUCTS
+        nodes = list(nodes) if product else dims.read_primes(nodes)
+        if product and not dims.related(*(n.type.names for n in nodes)):
+            return nodes
+        mistake = dims.refusal(name, e, nodes, texts)
+        if mistake is not None:
+            raise mistake
+        return nodes
 
     def aligned(self, nodes: Sequence[Node], texts: Sequence[ast.Tree]) -> None:
         """Values that are taken together live in one domain, or are the same everywhere."""
@@ -342,6 +362,10 @@ class Expressions:
             assert dim is not None
             if value.kind is Kind.INT:
                 self.aligned([x, value], [e.value, index])
+                bound, size = value.type.bound, x.type.dim(dim).size
+                if bound is not None and bound > size:
+                    message = f"an integer below {bound} cannot index dim `{dim}` of size {size}"
+                    raise Mistake(message, e.span, sizes=((dim, bound),))
             return build.index(x, value, dim)
         k = self.integer(index, "an index")
         dim = self._counted_by(index, x) or x.dims[0].name
@@ -352,6 +376,7 @@ class Expressions:
                 index.span,
                 detail=", ".join(f"here {name} = {value}" for name, value in self._loop_indices(index)),
                 hint=self._index_hint(index, dim, start, size, k),
+                sizes=((dim, k - start + 1),),
             )
         return build.select(x, dim, k - start)
 

@@ -1,11 +1,13 @@
 """The formatter: a program back as text, the same program when parsed again, comments kept.
 
-One statement a line, four spaces a level, at most one blank line in a row.
+One statement a line, four spaces a level, at most one blank line in a row. A block of one statement that stands on one
+line in the source stays there.
 """
 
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,10 @@ from gdsl.language.parse import parse
 from gdsl.language.tree import CONSTANTS
 
 INDENT = "    "
+WIDTH = 120
+
+# Calls whose arguments after the first are dims.
+_OF_DIMS = ("merge", "split", "transpose", "rename")
 
 # How tightly an operator binds: an operand of a looser one gets parentheses.
 _LEVEL = {"or": 1, "and": 2, "not": 3, "+": 5, "-": 5, "*": 6, "/": 6, "@": 6, "**": 8}
@@ -48,14 +54,14 @@ def expression(e: ast.Tree, names: Mapping[str, object] | None = None) -> str:
     """An expression as text; ``names`` are replaced by their values, as for the index of an unrolled loop."""
     names = names or {}
 
-    def at_least(child: ast.Tree, lowest: int) -> str:
-        text = write(child)
+    def at_least(child: ast.Tree, lowest: int, is_dim: bool = False) -> str:
+        text = write(child, is_dim)
         return text if level(child) >= lowest else f"({text})"
 
-    def several(items: Sequence[ast.Tree]) -> str:
-        return ", ".join(write(item) for item in items)
+    def several(items: Sequence[ast.Tree], are_dims: bool = False) -> str:
+        return ", ".join(write(item, are_dims) for item in items)
 
-    def write(e: ast.Tree) -> str:
+    def write(e: ast.Tree, is_dim: bool = False) -> str:
         match e:
             case ast.Number():
                 text = e.text or repr(e.value)
@@ -76,9 +82,17 @@ def expression(e: ast.Tree, names: Mapping[str, object] | None = None) -> str:
                 return at_least(e.left, _POSTFIX) + "**" + at_least(e.right, _SIGN)
             case ast.Binary():
                 own = level(e)
-                # Comparisons do not chain; the others go from left to right.
-                left = at_least(e.left, own + 1 if own == _COMPARISON else own)
-                return f"{left} {e.op} {at_least(e.right, own + 1)}"
+                # Comparisons do not chain; and nobody remembers which of * and @ comes first.
+                mixed = (
+                    isinstance(e.left, ast.Binary)
+                    and e.left.op != e.op
+                    and level(e.left) == own
+                    and "@" in e.op + e.left.op
+                )
+                left = at_least(e.left, own + 1 if own == _COMPARISON or mixed else own, is_dim)
+                # A dim is written as its name is shown: heads*width.
+                op = e.op if is_dim and e.op in "+-*/" else f" {e.op} "
+                return f"{left}{op}{at_least(e.right, own + 1, is_dim)}"
             case ast.Subscript():
                 base = write(e.value)
                 plain = level(e.value) >= _POSTFIX and not (isinstance(e.value, ast.Call) and level(e.value) < _ATOM)
@@ -86,15 +100,19 @@ def expression(e: ast.Tree, names: Mapping[str, object] | None = None) -> str:
             case ast.Named():
                 return f"{e.name} = {write(e.value)}"
             case ast.Arrow():
-                return f"{write(e.old)} -> {write(e.new)}"
+                return f"{write(e.old, True)} -> {write(e.new, True)}"
+            case ast.Values():
+                return f"[{several(e.items)}]"
             case ast.Dim():
-                return write(e.size) if e.start is None else f"{write(e.start)}..{write(e.size)}"
+                return write(e.size, True) if e.start is None else f"{write(e.start, True)}..{write(e.size, True)}"
             case ast.Call():
-                over = f"[{several(e.over)}]" if e.over else ""
-                dims = f"; {several(e.dims)}" if e.dims else ""
+                over = f"[{several(e.over, True)}]" if e.over else ""
+                dims = f"; {several(e.dims, True)}" if e.dims else ""
+                first = 1 if e.function in _OF_DIMS else len(e.arguments)
+                arguments = ", ".join(write(a, k >= first) for k, a in enumerate(e.arguments))
                 by = f" by {write(e.by)}" if e.by is not None else ""
                 at = f" at {e.at}" if e.at else ""
-                return f"{e.function}{over}({several(e.arguments)}{dims}){by}{at}"
+                return f"{e.function}{over}({arguments}{dims}){by}{at}"
         raise TypeError(f"not an expression: {type(e).__name__}")
 
     return write(e)
@@ -149,12 +167,41 @@ def default_value(value: int | float | bool | str | None) -> str:
     for name, constant in CONSTANTS.items():
         if abs(value) == constant:
             return name if value > 0 else f"-{name}"
-    return repr(value)
+    return re.sub(r"e([+-])0+", r"e\1", repr(value))
 
 
 def header(layer: ast.Layer) -> str:
     parameters = [p.name if p.required else f"{p.name} = {default_value(p.default)}" for p in layer.parameters]
     return f"layer {layer.name}({', '.join(parameters)})" if parameters else f"layer {layer.name}"
+
+
+def _folded(text: str, indent: str) -> str:
+    """A long statement on several lines, which begin with a plus or minus that is in no brackets."""
+    places, open_brackets = [0], 0
+    for m in re.finditer(r'"[^"\n]*"|[][(){}]| (?=[+-] )', text):
+        open_brackets += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(m.group(), 0)
+        if m.group() == " " and not open_brackets:
+            places.append(m.start())
+    lines = [""]
+    for start, end in itertools.pairwise([*places, len(text)]):
+        part = text[start:end]
+        if lines[-1].strip() and len(lines[-1]) + len(part) > WIDTH:
+            lines.append(indent + part[1:])
+        else:
+            lines[-1] += part
+    return "\n".join(lines)
+
+
+def _wrapped(head: str) -> str:
+    """A layer's header on as many lines as it takes: the next ones begin under the first argument."""
+    lines, indent = [], " " * (head.find("(") + 1)
+    while len(head) + len(" {") > WIDTH:
+        cut = head.rfind(", ", len(indent), WIDTH)
+        if cut < 0:
+            break
+        lines.append(head[: cut + 1])
+        head = indent + head[cut + 2 :]
+    return "\n".join([*lines, head])
 
 
 # --------------------------------------------------------------------------------------- comments
@@ -187,7 +234,7 @@ class _Writer:
         for k, layer in enumerate(program.layers):
             if not self.source and k:
                 self.lines.append("")
-            self.block(layer.span, header(layer), layer.body, layer.span.start, 0)
+            self.block(layer.span, _wrapped(header(layer)), layer.body, layer.span.start, 0)
         self.own_line_comments(len(self.source), 0)
         return "\n".join(self.lines).rstrip("\n") + "\n"
 
@@ -197,12 +244,35 @@ class _Writer:
                 head = f"for {s.name} in {expression(s.start)}..{expression(s.stop)}"
                 self.block(s.span, head, s.body, s.stop.span.end, depth)
             elif isinstance(s, ast.Branch):
-                self.branch(s, depth)
+                if not self.on_one_line(s, depth):
+                    self.branch(s, depth)
             else:
                 self.gap(s.span.start, depth)
                 # A comment inside the statement goes above it: the statement becomes one line.
                 self.own_line_comments(s.span.end, depth)
                 self.line(statement(s), s.span.end, depth)
+
+    def on_one_line(self, s: ast.Branch, depth: int) -> bool:
+        """Write ``if a { b } else { c }`` as one line, if it was one, and say whether it was."""
+        written = self.source[s.span.start : s.span.end]
+        text = self.short(s)
+        if not written or "\n" in written or text is None or len(INDENT * depth + text) > WIDTH:
+            return False
+        self.gap(s.span.start, depth)
+        self.line(text, s.span.end, depth)
+        return True
+
+    def short(self, s: ast.Branch) -> str | None:
+        """A branch of single statements without braces of their own, on one line."""
+        parts = []
+        for body in (s.then, s.otherwise):
+            if len(body) > 1 or any(isinstance(inside, ast.Loop | ast.Branch) for inside in body):
+                return None
+            parts.append(f"{{ {statement(body[0])} }}" if body else "")
+        then, otherwise = parts
+        if not then:
+            return None
+        return f"if {expression(s.condition)} {then}" + f" else {otherwise}" * bool(otherwise)
 
     def branch(self, s: ast.Branch, depth: int) -> None:
         head, prefix = f"if {expression(s.condition)}", ""
@@ -270,7 +340,7 @@ class _Writer:
 
     def line(self, text: str, end: int, depth: int) -> None:
         """One line, with the comment that stands behind it in the source."""
-        text = INDENT * depth + text
+        text = _folded(INDENT * depth + text, INDENT * (depth + 1))
         self.done = max(self.done, end)
         if self.next < len(self.comments):
             start, stop = self.comments[self.next]

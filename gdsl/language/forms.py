@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,6 @@ from gdsl.ir.node import Node, walk
 from gdsl.ir.types import ENDS, Dim, Domain, Kind, Type
 from gdsl.language import ast, format, modules
 from gdsl.language.errors import Mistake, did_you_mean
-from gdsl.language.expressions import Expressions
 from gdsl.language.functions import (
     DIM_REDUCERS,
     FUNCTIONS,
@@ -22,6 +20,7 @@ from gdsl.language.functions import (
     Function,
 )
 from gdsl.language.program import Requirement
+from gdsl.language.shapes import SHAPES, Shapes
 from gdsl.language.sizes import Size
 from gdsl.language.values import (
     Absent,
@@ -38,7 +37,7 @@ MAX_CALL_DEPTH = 40
 MAX_CALLS = 10_000
 
 
-class Forms(Expressions):
+class Forms(Shapes):
     """Expressions with calls."""
 
     def __init__(self, scope: Scope, *, training: bool):
@@ -115,16 +114,12 @@ class Forms(Expressions):
         values = [self.value(a) if isinstance(a, ast.Tree) else a for a in arguments]
         if f.number is not None and all(self._known(v) for v in values):
             return self.compute(f.number, values, e)
-        operands: list[Node | float] = []
         pairs: list[tuple[Node, ast.Tree]] = []
         for value, text in zip(values, arguments, strict=True):
-            if not isinstance(text, ast.Tree):  # a default
-                operands.append(float(text))
-                continue
-            operand = self.operand(value, text)
-            operands.append(operand)
-            pairs.append((operand, text))
-        self.aligned([n for n, _ in pairs], [t for _, t in pairs])
+            if isinstance(text, ast.Tree):
+                pairs.append((self.operand(value, text), text))
+        given = iter(self.together([n for n, _ in pairs], [t for _, t in pairs], e, e.function))
+        operands = [next(given) if isinstance(text, ast.Tree) else float(text) for text in arguments]
         node = f.node(*operands)
         if e.function == "where" and isinstance(values[0], bool):
             # A choice that is known already is the chosen value, unless the other one has dims that it lacks.
@@ -193,7 +188,7 @@ class Forms(Expressions):
             if self.call_depth > 1 or inner.detail:
                 raise
             where = f"in `{definition.name}`, line {inner.span.line}: {format.expression(definition.body)}"
-            raise Mistake(inner.message, e.span, detail=where, hint=inner.hint) from None
+            raise Mistake(inner.message, e.span, detail=where, hint=inner.hint, sizes=inner.sizes) from None
         finally:
             self.call_depth -= 1
             self.scope.local = outer
@@ -204,6 +199,7 @@ class Forms(Expressions):
         arguments = self.only(e, *messages)
         end = e.at or ("g" if self.pooling else "i")
         nodes = [self.element(self.node(a), a, end) for a in arguments]
+        nodes = self.together(nodes, arguments, e, e.function)
         acc = build.load("acc", Type(Domain.GLOBAL), "input")
         loads = [build.load(str(k), Type(Domain.GLOBAL), "input") for k in range(len(messages))]
         outer = self.scope.local
@@ -277,11 +273,6 @@ class Forms(Expressions):
         return build.call(found.name, nodes, Type(domain, dims), kind="map")
 
     aggregating = False  # inside an `aggregate` rule, where a module reduces edges to nodes
-
-    def _known_size(self, e: ast.Tree) -> int | None:
-        if isinstance(e, ast.Name) and not self._is_size(e):
-            return None
-        return self.size(e)[1]
 
     # ------------------------------------------------------------------------------ reductions
 
@@ -383,81 +374,12 @@ class Forms(Expressions):
         x, end = self.node(text), self.end_of(e)
         if x.domain not in (Domain.EDGE, Domain.GLOBAL) and end != "g":
             raise self._no_dim(e, x, text)
-        return library.segment_softmax(self.element(x, text, end), end, self.rows(end))
+        return library.segment_softmax(self.element(x, text, end), end, self.rows(end), masked=True)
 
     def _norm(self, e: ast.Call) -> Value:
         (text,) = self.only(e, "x")
         x = self.node(text)
         return library.dim_norm(x, [library.last_dim(x)])
-
-    # ------------------------------------------------------------------------------------ dims
-
-    def _cat(self, e: ast.Call) -> Value:
-        if len(e.arguments) < 1:
-            raise Mistake("cat needs values to join", e.span)
-        nodes = [build.to_float(self.node(a)) for a in e.arguments]
-        self.aligned(nodes, e.arguments)
-        names = [self.dim_name(d) for d in e.dims]
-        if len(names) not in (0, 1, len(nodes)):
-            message = f"cat joins {len(nodes)} values along one dim, or along one dim each, not {len(names)}"
-            raise Mistake(message, e.dims[0].span)
-        parts, along, total, size = [], [], Size.number(0), 0
-        for k, (x, text) in enumerate(zip(nodes, e.arguments, strict=True)):
-            if not x.dims and not names:  # a plain number an edge or node joins as one place
-                x = library.unit_dim(x)
-            name = (names[k] if len(names) > 1 else names[0]) if names else x.dims[-1].name
-            if name not in x.type.names:
-                raise Mistake(f"no dim `{name}` in {x.type}", text.span, hint=_which_dims(x))
-            parts.append(x)
-            along.append(name)
-            total += Size.number(1) if name == "1" else self.size_named(name)
-            size += x.type.dim(name).size
-        return build.cat(parts, along, Dim(str(self.remember(total)), size))
-
-    def _dims_after_first(self, e: ast.Call, least: int) -> tuple[Node, list[str]]:
-        """``f(x, d1, d2)`` or ``f(x; d1, d2)``: the value, and names of dims."""
-        dims = [*e.arguments[1:], *e.dims]
-        if not e.arguments or len(dims) < least:
-            raise Mistake(f"`{e.function}` needs a value and {least} dims or more", e.span)
-        return self.node(e.arguments[0]), [self.dim_name(d) for d in dims]
-
-    def _merge(self, e: ast.Call) -> Value:
-        x, names = self._dims_after_first(e, 1)
-        self.dims_of([*e.arguments[1:], *e.dims], x)
-        product = Size.number(1)
-        for name in names:
-            product *= self.size_named(name)
-        return build.merge(x, names, str(self.remember(product)))
-
-    def _split(self, e: ast.Call) -> Value:
-        x, names = self._dims_after_first(e, 2)
-        sizes = [self.size(d) for d in [*e.arguments[1:], *e.dims][1:]]
-        self.dims_of([*e.arguments[1:], *e.dims][:1], x)
-        product = math.prod(value for _, value in sizes)
-        if product != x.type.dim(names[0]).size:
-            message = f"dim `{names[0]}` has {x.type.dim(names[0]).size} places, and the parts have {product}"
-            raise Mistake(message, e.span)
-        return build.split(x, names[0], [Dim(str(size), value) for size, value in sizes])
-
-    def _transpose(self, e: ast.Call) -> Value:
-        x, names = self._dims_after_first(e, 1)
-        if sorted(names) != sorted(x.type.names):
-            raise Mistake(f"transpose must name every dim once, and the value is {x.type}", e.span)
-        return build.transpose(x, names)
-
-    def _rename(self, e: ast.Call) -> Value:
-        if len(e.arguments) < 2 or not all(isinstance(a, ast.Arrow) for a in e.arguments[1:]):
-            raise Mistake("rename needs a value and new names for its dims", e.span, hint="as in rename(x, d' -> d)")
-        x = self.node(e.arguments[0])
-        names: dict[str, str] = {}
-        for arrow in e.arguments[1:]:
-            assert isinstance(arrow, ast.Arrow)
-            (old,) = self.dims_of([arrow.old], x)
-            new = self.dim_name(arrow.new)
-            if self._known_size(arrow.new) not in (None, x.type.dim(old).size):
-                raise Mistake(f"`{old}` has size {x.type.dim(old).size}, and `{new}` another", arrow.span)
-            names[old] = new
-        return build.rename(x, names)
 
     # ----------------------------------------------------------------------------------- others
 
@@ -525,11 +447,7 @@ class Forms(Expressions):
     def is_passed(self, name: str) -> bool:
         return True
 
-    _READ = {**Expressions._READ, ast.Call: _call}
-
-
-def _which_dims(x: Node) -> str | None:
-    return "name one dim for each value after the `;`" if x.dims else "leave out the dims after the `;`"
+    _READ = {**Shapes._READ, ast.Call: _call}
 
 
 def _takes(function: str, parameters: Sequence[tuple[str, Any]]) -> str:
@@ -538,13 +456,9 @@ def _takes(function: str, parameters: Sequence[tuple[str, Any]]) -> str:
 
 
 SPECIAL: dict[str, Callable[[Forms, ast.Call], Value]] = {
+    **SHAPES,
     "softmax": Forms._softmax,
     "norm": Forms._norm,
-    "cat": Forms._cat,
-    "merge": Forms._merge,
-    "split": Forms._split,
-    "transpose": Forms._transpose,
-    "rename": Forms._rename,
     "degree": Forms._degree,
     "dropout": Forms._dropout,
     "one_hot": Forms._one_hot,

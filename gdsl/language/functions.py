@@ -1,6 +1,6 @@
 """The built-in functions that only need values, as tables: name, parameters, IR form, number form.
 
-Functions that take names or dims as well (``cat``, ``degree``, ``dropout`` ...) are in ``forms.py``.
+Functions that take names or dims as well (``cat``, ``degree``, ``dropout`` ...) are in ``forms.py`` and ``shapes.py``.
 """
 
 from __future__ import annotations
@@ -111,6 +111,9 @@ OPERATORS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "or": ("or", lambda a, b: bool(a) or bool(b)),
 }
 
+# Products, and what is made of one: dims that only one of two operands has stand side by side in the result.
+PRODUCTS = frozenset({"*", "/", "**", "pow", "dot", "cdist", "cross"})
+
 # name[d](x): over feature dims.
 DIM_REDUCERS: dict[str, Callable[[Node, Sequence[str]], Node]] = {
     "sum": build.sum_dims,
@@ -121,7 +124,7 @@ DIM_REDUCERS: dict[str, Callable[[Node, Sequence[str]], Node]] = {
     "norm": library.dim_norm,
     "var": library.dim_var,
     "std": library.dim_std,
-    "softmax": library.dim_softmax,
+    "softmax": lambda x, dims: library.dim_softmax(x, dims, masked=True),
     "logsumexp": library.dim_logsumexp,
 }
 

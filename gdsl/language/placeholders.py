@@ -1,65 +1,139 @@
-"""Checking a layer without arguments, as `gdsl check FILE` does: stand-ins for sizes, every branch once."""
+"""Checking a layer without its arguments, as `gdsl check FILE` does: stand-ins for sizes, every branch once.
+
+A program may ask for relations between its sizes: that a dim is a product of two others, or that two are equal. So
+stand-ins that a mistake blames are changed to what it asks for, and others are tried: a mistake is one if it is made
+with all of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from gdsl.language import ast
 from gdsl.language.check import check
 from gdsl.language.errors import Diagnostic, LanguageError
+from gdsl.language.format import default_value
 from gdsl.language.program import Constant, TypedProgram
 from gdsl.language.signature import Signature, signature_of
+from gdsl.language.values import UNKNOWN, is_whole
 
 # Functions whose later arguments are sizes.
 _SIZED = ("merge", "split", "stack", "bspline", "bspline_index", "transpose")
 
+# Numbers that stand for everything at once, where others than small ones that differ are asked for.
+_ALIKE = (1, 2, 3, 12, 60)
+# How often a stand-in is changed to what a mistake asks for.
+_CHANGES = 12
 
-def check_any(layer: ast.Layer) -> tuple[TypedProgram, ...]:
+Values = Mapping[str, Constant]
+
+
+def check_any(layer: ast.Layer, given: Values | None = None) -> tuple[TypedProgram, ...]:
     """Check a layer in every way that its flags and optional inputs allow, one at a time.
+
+    given: values of arguments, and sizes of dims that a call gives
 
     Raises :class:`LanguageError` with what is wrong in any of them.
     """
     signature = signature_of(layer)
-    base, free = placeholders(layer, signature)
-    optional = {i.name for i in signature.inputs if i.optional}
+    given = given or {}
+    optional = frozenset(i.name for i in signature.inputs if i.optional)
     programs: list[TypedProgram] = []
     mistakes: dict[tuple[str, int], Diagnostic] = {}
-    for arguments in _variants(layer, base):
-        for present in [frozenset[str](), frozenset(optional)] if optional else [frozenset[str]()]:
-            try:
-                programs.append(check(layer, arguments, present=present, free_dims=free, training=True))
-            except LanguageError as error:
-                for d in error.diagnostics:
-                    mistakes.setdefault((d.message, d.span.start), d)
+    ways = list(itertools.product(_variants(layer, given), dict.fromkeys([frozenset[str](), optional])))
+    for flags, present in ways:
+        try:
+            programs.append(_check(layer, signature, {**flags, **given}, present))
+        except LanguageError as error:
+            for d in error.diagnostics:
+                mistakes.setdefault((d.message, d.span.start), d)
     if mistakes:
         raise LanguageError(list(mistakes.values()), layer.source, layer.name)
     return tuple(programs)
 
 
-def placeholders(layer: ast.Layer, signature: Signature) -> tuple[dict[str, Constant], dict[str, int]]:
-    """Values for the arguments without a default, and sizes for the free dims.
-
-    What is used as a size is a small whole number, each another one; the rest is 0.5: a rate or a slope.
-    """
-    sizes = size_names(layer)
-    numbers = iter(range(2, 2 + len(signature.arguments) + len(signature.free_dims)))
-    arguments: dict[str, Constant] = {}
-    for p in signature.arguments:
-        arguments[p.name] = p.default
-        if p.required:
-            arguments[p.name] = next(numbers) if p.name in sizes else 0.5
-    return arguments, {name: next(numbers) for name in signature.free_dims}
-
-
-def _variants(layer: ast.Layer, base: dict[str, Constant]) -> Iterator[dict[str, Constant]]:
+def _variants(layer: ast.Layer, given: Values) -> Iterator[dict[str, Constant]]:
     """The defaults, then each flag turned, and each argument that is none given a size."""
-    yield base
+    yield {}
     for p in layer.parameters:
-        value = base[p.name]
-        if isinstance(value, bool):
-            yield {**base, p.name: not value}
-        elif value is None and not p.required:
-            yield {**base, p.name: 2 + len(base)}
+        if p.name in given or p.required:
+            continue
+        if isinstance(p.default, bool):
+            yield {p.name: not p.default}
+        elif p.default is None:
+            yield {p.name: 2 + len(layer.parameters)}
+
+
+def _check(layer: ast.Layer, signature: Signature, fixed: Values, present: frozenset[str]) -> TypedProgram:
+    """The program with the stand-ins that make fewest mistakes: with none as soon as there are such."""
+    tried: list[tuple[Values, Sequence[Diagnostic]]] = []
+    for values in _stand_ins(layer, signature, fixed):
+        changed = dict(values)
+        for _ in range(_CHANGES):
+            for modules in ({}, {name: UNKNOWN for name, optional in signature.modules if optional}):
+                arguments = {name: v for name, v in changed.items() if name not in signature.free_dims}
+                free = {name: int(changed[name]) for name in signature.free_dims}  # type: ignore[arg-type]
+                try:
+                    return check(layer, arguments, modules=modules, present=present, free_dims=free, training=True)
+                except LanguageError as error:
+                    tried.append((dict(changed), error.diagnostics))
+                if not any(optional for _, optional in signature.modules):
+                    break
+            change = _asked_for(tried[-1][1], changed, fixed)
+            if change is None:
+                break
+            changed.update([change])
+    raise LanguageError(_blamed(tried, fixed), layer.source, layer.name)
+
+
+def _stand_ins(layer: ast.Layer, signature: Signature, fixed: Values) -> Iterator[Values]:
+    """Values for what has neither a default nor a fixed value.
+
+    What is used as a size is a small whole number, each another one, and the rest is 0.5, a rate or a slope; then one
+    number for all.
+    """
+    sizes = size_names(layer) | set(signature.free_dims)
+    names = [p.name for p in signature.arguments if p.required] + list(signature.free_dims)
+    numbers = itertools.count(2)
+    differing: Values = {name: next(numbers) if name in sizes else 0.5 for name in names}
+    defaults = {p.name: p.default for p in signature.arguments if not p.required}
+    alike: list[Values] = [dict.fromkeys(names, number) for number in _ALIKE]
+    for values in (differing, *alike):
+        yield {**defaults, **values, **fixed}
+
+
+def _asked_for(found: Sequence[Diagnostic], values: Values, fixed: Values) -> tuple[str, int] | None:
+    """A stand-in with the size with which one of the mistakes would be none."""
+    for name, size in (pair for d in found for pair in d.sizes):
+        factors = name.replace("'", "").split("*")
+        sizes = [int(f) if f.isdigit() else values.get(f) for f in factors]
+        if not all(map(is_whole, sizes)):
+            continue
+        for k, factor in enumerate(factors):
+            rest = math.prod(sizes[:k] + sizes[k + 1 :])  # type: ignore[arg-type]
+            if factor in values and factor not in fixed and rest and size % rest == 0 and size // rest != sizes[k]:
+                return factor, size // rest
+    return None
+
+
+def _blamed(tried: Sequence[tuple[Values, Sequence[Diagnostic]]], fixed: Values) -> list[Diagnostic]:
+    """The mistakes that are made whatever the sizes; else those of the best try, with the sizes that it had."""
+    ways = [{_key(d) for d in found} for _, found in tried]
+    values, fewest = min(tried, key=lambda t: len(t[1]))
+    always = [d for d in fewest if all(_key(d) in way for way in ways)]
+    if always:
+        return always
+    shown = ", ".join(f"{n} = {default_value(v)}" for n, v in values.items() if n not in fixed)
+    return [replace(d, detail=f"{d.detail}; " * bool(d.detail) + f"with {shown}: --set gives others") for d in fewest]
+
+
+def _key(d: Diagnostic) -> tuple[int, str]:
+    """A mistake, whatever the sizes that it names."""
+    return d.span.start, re.sub(r"\d+", "", d.message)
 
 
 def size_names(layer: ast.Layer) -> set[str]:

@@ -16,7 +16,7 @@ Constant = int | float | bool | str | None
 
 @dataclass(frozen=True, slots=True)
 class Init:
-    """How a param starts: a name of :data:`INITS` and its arguments."""
+    """How a param starts: a name of :data:`INITS` and its arguments, or ``values`` and a number for each place."""
 
     name: str
     arguments: tuple[float, ...] = ()
@@ -36,6 +36,8 @@ INITS: dict[str, tuple[int, int]] = {
     "normal": (0, 2),
     "orthogonal": (0, 1),
     "eye": (0, 0),
+    "linspace": (2, 2),
+    "arange": (0, 2),
 }
 
 

@@ -158,6 +158,9 @@ class TreeBuilder(Transformer[Token, object]):
     def init(self, p: list[Piece]) -> Group:
         return group(p, ["init", p[1]])
 
+    def values(self, p: list[Piece]) -> ast.Values:
+        return ast.Values(tuple(p[1]), span=cover(p))
+
     def default(self, p: list[Piece]) -> Group:
         return group(p, ["default", p[1]])
 

@@ -110,6 +110,21 @@ def _eye(t: Tensor, args: tuple[float, ...], fan_in: int, fan_out: int) -> None:
     t.copy_(torch.eye(*t.shape[-2:]).expand_as(t))
 
 
+def _linspace(t: Tensor, args: tuple[float, ...], fan_in: int, fan_out: int) -> None:
+    """From the first argument to the second along the last dim, for each place in the others."""
+    t.copy_(torch.linspace(args[0], args[1], t.shape[-1], dtype=torch.float64).expand_as(t))
+
+
+def _arange(t: Tensor, args: tuple[float, ...], fan_in: int, fan_out: int) -> None:
+    """0, 1, 2, ... along the last dim; arguments: the first number and the step."""
+    start, step = (args[0] if args else 0.0), (args[1] if len(args) > 1 else 1.0)
+    t.copy_((start + step * torch.arange(t.shape[-1], dtype=torch.float64)).expand_as(t))
+
+
+def _values(t: Tensor, args: tuple[float, ...], fan_in: int, fan_out: int) -> None:
+    t.copy_(torch.tensor(args, dtype=torch.float64).view_as(t))
+
+
 _RULES: dict[str, Callable[[Tensor, tuple[float, ...], int, int], object]] = {
     "zeros": lambda t, args, fan_in, fan_out: t.zero_(),
     "ones": lambda t, args, fan_in, fan_out: t.fill_(1.0),
@@ -123,4 +138,7 @@ _RULES: dict[str, Callable[[Tensor, tuple[float, ...], int, int], object]] = {
     "normal": _normal,
     "orthogonal": _orthogonal,
     "eye": _eye,
+    "linspace": _linspace,
+    "arange": _arange,
+    "values": _values,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,7 +42,7 @@ TIDY = """\
 # One.
 layer A(a, b = 1, c = none, d = "x", e = -inf) {  # the header
     # first
-    param w[a, b * 2] ~ glorot
+    param w[a, b*2] ~ glorot
     param v[1..a] ~ zeros
 
     x = (a + b) * c**-2
@@ -75,6 +76,38 @@ def test_tidies() -> None:
 def test_numbers_keep_their_writing() -> None:
     assert "1e-7 * 0x" not in format_text("layer A { x = 1e-7 * 2.50 * .5 * 3. }")
     assert "x = 1e-7 * 2.50 * .5 * 3.0\n" in format_text("layer A { x = 1e-7 * 2.50 * .5 * 3. }")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "    if a { x = 1 }\n",
+        "    if a { x = 1 } else { graph add_self_loops(w = 1) }  # why\n",
+        "    for k in 1..2 {\n        if k > 1 { h = h[k] }\n    }\n",
+        "    if a {\n        x = 1\n    }\n",
+        "    if a {\n        x = 1\n        y = 2\n    } else if b {\n        x = 2\n    }\n",
+        "    param v[2*d] ~ [1, 2.50, -pi]\n",
+        "    x = merge(split(y, a*b, a, b), a, b)\n    z = sum[2*d](f(x * 2; h*k+1))\n",
+        "    x = rename(y, heads*width' -> out_channels) * (a @ b)\n    z = (x @ y) * 2 * (a * b @ c)\n",
+    ],
+)
+def test_what_people_write_stays(text: str) -> None:
+    """One statement in a block on one line; dims as their names are shown; brackets between `*` and `@`."""
+    text = f"layer A {{\n{text}}}\n"
+    assert format_text(text) == text.replace("(a * b @ c)", "((a * b) @ c)")
+
+
+def test_long_lines() -> None:
+    names = ", ".join(f"argument{k} = {k}" for k in range(12))
+    terms = " - ".join(f"a_long_name_{k} * f(b + {k})" for k in range(8))
+    text = format_text(f'layer Long({names}, s = "a, b", eps = 1e-7) {{ x = {terms} if a {{ y = {terms} }} }}')
+    lines = text.split("\n")
+    assert all(len(line) <= 120 for line in lines)
+    assert lines[1].startswith("           argument")
+    assert sum(line.endswith(', s = "a, b", eps = 1e-7) {') for line in lines) == 1
+    assert any(line.startswith("        - a_long_name_") for line in lines)
+    assert any(line.startswith("            - a_long_name_") for line in lines)
+    assert format_text(text) == text
 
 
 # ----------------------------------------------------------------------------- any program at all
@@ -124,7 +157,7 @@ simple = st.one_of(
         names,
         dims,
         kinds,
-        optional,
+        st.one_of(optional, st.builds(ast.Values, st.lists(expressions, min_size=1, max_size=3).map(tuple))),
         optional,
     ),
     st.builds(ast.Declaration, st.just("graph"), names, dims.filter(bool)),

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import gdsl
 from gdsl.ir.types import Domain, Kind
+from gdsl.language.dims import factor_dim, one_name, paired, plainest, related, variants
 from gdsl.language.sizes import Size
 
 
@@ -46,6 +47,11 @@ BINARY = _table("""
     max({}, {}, 0.3) | atan2({}, 1.2 + tanh({})) | pow(1.4 + tanh({}), tanh({})) | (1.4 + sin({})) ** sin({}) |
     sigmoid({}) * {} | where({} < 0.213, {}, 0.3) | where({} > -0.147 and {} <= 0.613, 0.2, 1.1) |
     where(not ({} >= 0.153) or {} > 0.31, -0.2, 0.4) | where({} < {} + 0.0713, 1, 0) | ({} > 0.0917) * {}
+""")
+# Those of them in which dims of one part may stand beside dims of the other.
+PRODUCTS = _table("""
+    {} * {} | {} / (1.5 + tanh({})) | pow(1.4 + tanh({}), tanh({})) | (1.4 + sin({})) ** sin({}) | sigmoid({}) * {} |
+    ({} > 0.0917) * {}
 """)
 OVER_DIMS = _table("""
     0.5 * sum[{d}]({x}) | mean[{d}]({x}) | max[{d}]({x}) | min[{d}]({x}) | norm[{d}]({x} + 1.3) | var[{d}]({x}) |
@@ -204,11 +210,20 @@ class Writer:
 
     def join(self, template: str, *parts: Value) -> Value:
         """The template with the parts in its places, in brackets where it is no call."""
+        domain = next((p.domain for p in parts if p.domain != "global"), "global")
+        names = {} if template in PRODUCTS else one_name([list(p.dims) for p in parts])
+        read = [frozenset(names.get(d, d) for d in p.dims) for p in parts]
+        pairs = paired(read) is not None and (template not in PRODUCTS or related(*read))
+        if pairs and self.chance(40):
+            # Only the dims that a first one has: the others stand alone.
+            first, *rest = parts
+            return self.join(template, first, *(self.fit(p, first.dims) for p in rest))
         text = template.format(*(p.text for p in parts))
+        if pairs:
+            return self.tame(Value(f"outer({text})", domain, frozenset().union(*(p.dims for p in parts))))
         if not _is_call(text):
             text = f"({text})"
-        domain = next((p.domain for p in parts if p.domain != "global"), "global")
-        return self.tame(Value(text, domain, frozenset().union(*(p.dims for p in parts))))
+        return self.tame(Value(text, domain, frozenset().union(*read)))
 
     def expression(self, domain: str, depth: int | None = None) -> Value:
         """Something that lives in this domain, or everywhere."""
@@ -302,7 +317,17 @@ class Writer:
         batch = [e for e in inner if e != d and self.chance(30)]
         new = [e for e in self.some_dims(1) if e not in x.dims]
         weight = self.param(self.draw(st.permutations([d, *batch, *new])))
-        return self.tame(Value(f"({self.last(x, d)} @ {weight.text})", x.domain, (x.dims | weight.dims) - {d}))
+        return self.matmul(x, d, weight)
+
+    def matmul(self, x: Value, d: str, y: Value) -> Value:
+        """``x @ y`` over a dim of x."""
+        names = variants(y.dims, d)
+        if len(names) > 1 and len(variants(x.dims, d)) == 1 and d != plainest(names):
+            # `@` might take it for another name of the dim, or refuse to choose.
+            text, gone = f"sum[{d}](outer({x.text}, {y.text}))", d
+        else:
+            text, gone = f"({self.last(x, d)} @ {y.text})", factor_dim(d, x.dims, list(y.dims)) or d
+        return self.tame(Value(text, _domain(x, y), (x.dims - {d}) | (y.dims - {gone})))
 
     def pair(self, domain: str, depth: int) -> Value:
         """A product of two values over a dim that both have."""
@@ -314,12 +339,13 @@ class Writer:
             return self.join("{} * {}", x, y)
         d = self.pick(shared)
         first = self.last(x, d)
-        if d == "a" and self.chance(60):
-            return self.join(
-                "{} * {}", Value(f"cross({first}, {y.text})", _domain(x, y), x.dims | y.dims), Value("0.5")
-            )
-        template = self.pick(("({} @ {})", "dot({}, {})", "cdist({}, {} + 1.7)"))
-        return self.tame(Value(template.format(first, y.text), _domain(x, y), (x.dims | y.dims) - {d}))
+        cross = d == "a" and self.chance(60)
+        template = "0.5 * cross({}, {})" if cross else self.pick(("@", "dot({}, {})", "cdist({}, {} + 1.7)"))
+        if template == "@":
+            return self.matmul(x, d, y)
+        text = template.format(first, y.text)
+        text = f"outer({text})" if related(x.dims, y.dims) else f"({text})"
+        return self.tame(Value(text, _domain(x, y), (x.dims | y.dims) - (set() if cross else {d})))
 
     def shape(self, domain: str, depth: int) -> Value:
         x = self.expression(domain, depth)
@@ -371,7 +397,9 @@ class Writer:
             return x
         self.sizes[new] = size + more, count + times
         along = one if one == two and self.chance(50) else f"{one}, {two}"
-        return self.tame(Value(f"cat({x.text}, {y.text}; {along})", _domain(x, y), rest | {new}))
+        text = f"cat({x.text}, {y.text}; {along})"
+        text = text if paired([x.dims - {one}, y.dims - {two}]) is None else f"outer({text})"
+        return self.tame(Value(text, _domain(x, y), rest | {new}))
 
     def place(self, domain: str, depth: int) -> Value:
         """One place of a dim."""
@@ -507,6 +535,7 @@ class Writer:
         name, rows = self.name("r"), self.pick(self.rows)
         self.body.append(f"reduce {name}({parameters}) = {step} init {start}")
         parts = [self.expression("edge", 1) for _ in parameters.split(",")[1:]]
+        parts = [self.fit(p, parts[0].dims) for p in parts]
         end = self.pick(self.ends(rows))
         at = "" if end == "i" else f" at {end}"
         text = f"{name}({', '.join(p.text for p in parts)}){at}"

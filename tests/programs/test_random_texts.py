@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from gdsl.codegen import unrolled
 from gdsl.ir.printer import print_program
 from gdsl.ir.program import Program
-from gdsl.language.check import TRANSFORMS, check
+from gdsl.language.check import check
 from gdsl.language.format import format_text
 from gdsl.language.forms import SPECIAL
 from gdsl.language.functions import DIM_REDUCERS, FUNCTIONS, OPERATORS, ORDERED_REDUCERS, SEGMENT_REDUCERS
 from gdsl.language.parse import parse
+from gdsl.language.transforms import TRANSFORMS
 from gdsl.passes.options import Options
 from gdsl.runtime.triton import interpreted
 from tests.programs import harness
@@ -100,7 +101,7 @@ layer C(b = 2, c = 4) {
     node x
     param p[b, c] ~ normal
     param q[b] ~ normal
-    update y = x * std[b](cat(p, p; c, b) + q)
+    update y = x * std[b](outer(cat(p, p; c, b)) + q)
 }
 """,
     "a product of an edge alone, less its mean, was what rounding the product loses, and its root had a slope": """

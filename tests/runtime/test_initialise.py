@@ -81,7 +81,32 @@ def test_draws(init: tuple) -> None:
 def test_every_initialiser_of_the_language_is_drawn_here() -> None:
     from gdsl.language.program import INITS
 
-    assert INITS.keys() == initialise._RULES.keys() == {name for name, *_ in DRAWS} | {"orthogonal", "eye"}
+    others = {"orthogonal", "eye", "linspace", "arange"}
+    assert INITS.keys() == initialise._RULES.keys() - {"values"} == {name for name, *_ in DRAWS} | others
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        ("mu[n] ~ linspace(0, 3)", [0, 1, 2, 3]),
+        ("mu[n] ~ linspace(1, -1)", [1, 1 / 3, -1 / 3, -1]),
+        ("mu[2, n] ~ linspace(0, n - 1)", [[0, 1, 2, 3]] * 2),
+        ("mu[n] ~ arange", [0, 1, 2, 3]),
+        ("mu[n] ~ arange(1)", [1, 2, 3, 4]),
+        ("mu[2, n] ~ arange(1, -0.5)", [[1, 0.5, 0, -0.5]] * 2),
+        ("mu[n] ~ [0.5, n, -1, 2 * pi]", [0.5, 4, -1, 2 * math.pi]),
+        ("mu[2, 2'] ~ [1, 2, 3, 4]", [[1, 2], [3, 4]]),
+        ("mu ~ [7]", 7),
+    ],
+)
+@pytest.mark.parametrize("role", ["param", "buffer"])
+def test_values(role: str, declared: str, expected: list) -> None:
+    conv = gdsl.compile(f"layer A(n = 4) {{ {role} {declared} node x[1] update y = sum[1](x) * mu }}")
+    torch.testing.assert_close(conv.mu.detach(), torch.tensor(expected, dtype=torch.float32))
+    with torch.no_grad():
+        conv.mu.zero_()
+    conv.reset_parameters()
+    torch.testing.assert_close(conv.mu.detach(), torch.tensor(expected, dtype=torch.float32))
 
 
 def test_orthogonal_and_eye() -> None:

@@ -1,0 +1,191 @@
+"""Declarations: inputs, params, buffers, constants and modules."""
+
+from __future__ import annotations
+
+from gdsl.ir import build
+from gdsl.ir.node import Node
+from gdsl.ir.types import Dim, Domain, Kind, Type
+from gdsl.language import ast, format
+from gdsl.language.elaboration import Elaboration
+from gdsl.language.errors import Mistake, did_you_mean
+from gdsl.language.expressions import MAX_SIZE
+from gdsl.language.program import INITS, Declaration, Init
+from gdsl.language.values import UNKNOWN, Absent, ModuleValue, Value, is_constant, is_number
+
+_DOMAINS = {
+    "node": Domain.NODE,
+    "source": Domain.SOURCE,
+    "target": Domain.TARGET,
+    "edge": Domain.EDGE,
+    "graph": Domain.GRAPH,
+    "param": Domain.GLOBAL,
+    "buffer": Domain.GLOBAL,
+}
+
+
+class Declares(Elaboration):
+    """The statements that declare."""
+
+    def _declaration(self, s: ast.Declaration) -> None:
+        self.declare(s.name, s.name_span)
+        if s.role in ("source", "target"):
+            self.forms.bipartite = True
+        if (s.role == "node" and self.forms.bipartite) or (
+            s.role != "node" and self._has_nodes() and self.forms.bipartite
+        ):
+            raise Mistake(
+                "a layer with `source` and `target` values has no `node` values",
+                s.span,
+                hint="declare `source x[...]` for the senders and `target x[...]` for the receivers",
+            )
+        dims, origins = self._dims(s)
+        kind, bound, count = self._kind(s)
+        type = Type(_DOMAINS[s.role], dims, kind, bound)
+        if s.role in ("param", "buffer"):
+            self._parameter(s, type)
+            value: Value = build.load(s.name, type, "param")
+        else:
+            value = self._input(s, type)
+        if isinstance(value, Node):
+            for name, start in origins.items():
+                self.forms.origins[value, name] = start
+            if count is not None:
+                self.forms.counts[value] = count
+        self.bring(s.name, value, s.name_span)
+
+    def _has_nodes(self) -> bool:
+        return any(d.type is not None and d.type.domain is Domain.NODE for d in self.declarations)
+
+    def _dims(self, s: ast.Declaration) -> tuple[tuple[Dim, ...], dict[str, int]]:
+        dims: list[Dim] = []
+        origins: dict[str, int] = {}
+        is_input = s.role not in ("param", "buffer")
+        for d in s.dims:
+            if is_input and d.start is None and isinstance(d.size, ast.Name):
+                self._free(d.size)
+            size, value = self.forms.size(d.size)
+            if d.start is not None:
+                start, first = self.forms._size(d.start)
+                size = self.forms.remember(size - start + type(size).number(1))
+                value = value - int(first) + 1
+            dim = Dim(str(size), value)
+            if dim.size < 0:
+                raise Mistake(f"the range `{format.expression(d)}` is empty", d.span)
+            if any(dim.name == other.name for other in dims):
+                hint = f"call the second one `{dim.name}'`"
+                raise Mistake(f"dim `{dim.name}` occurs twice in `{s.name}`", d.span, hint=hint)
+            if d.start is not None:
+                origins[dim.name] = int(first)
+            dims.append(dim)
+        total = 1
+        for dim in dims:
+            total *= max(dim.size, 1)
+        if total > MAX_SIZE:
+            raise Mistake(f"`{s.name}` would have {total} numbers a row", s.span)
+        return tuple(dims), origins
+
+    def _free(self, name: ast.Name) -> None:
+        """A dim that no argument gives: the call gives it."""
+        base = name.id.rstrip("'")
+        if base in self.signature.free_dims and base not in self.forms.free and base not in self.scope:
+            raise Mistake(
+                f"the size of dim `{base}` is only known when the layer is called",
+                name.span,
+                hint=f"make it an argument, `layer {self.layer.name}({base}, ...)`, or give its size",
+            )
+
+    def _kind(self, s: ast.Declaration) -> tuple[Kind, int | None, str | None]:
+        if s.kind is None or s.kind.name == "float":
+            return Kind.FLOAT, None, None
+        if s.role == "param":
+            raise Mistake("a param holds real numbers", s.kind.span, hint="leave out the kind")
+        if s.kind.name == "bool":
+            return Kind.BOOL, None, None
+        if s.kind.name != "int":
+            hint = did_you_mean(s.kind.name, ("int", "bool", "float"), "there are int(bound), bool and float")
+            raise Mistake(f"unknown kind `{s.kind.name}`", s.kind.span, hint=hint)
+        if s.kind.bound is None:
+            return Kind.INT, None, None
+        size, value = self.forms.size(s.kind.bound)
+        return Kind.INT, value, str(size)
+
+    def _parameter(self, s: ast.Declaration, type: Type) -> None:
+        if s.default is not None:
+            raise Mistake(f"a {s.role} has no default", s.default.span, hint="write its initial value: ~ zeros")
+        if s.init is None:
+            hint = "as in `~ glorot` or `~ zeros`" if s.role == "param" else "as in `~ zeros` or `~ constant(0.5)`"
+            raise Mistake(f"{s.role} `{s.name}` needs an initial value", s.span, hint=hint)
+        init = self._values(s.init, s, type) if isinstance(s.init, ast.Values) else self._init(s.init, type)
+        self.declarations.append(Declaration(s.name, s.role, type, init, span=s.span))
+
+    def _values(self, e: ast.Values, s: ast.Declaration, type: Type) -> Init:
+        """A number for each place, in the order of the dims."""
+        if len(e.items) != type.numel:
+            message = f"`{s.name}` has {type.numel} places, and these are {len(e.items)} numbers"
+            fitting = tuple((d.name, len(e.items) * d.size // type.numel) for d in type.dims if type.numel)
+            raise Mistake(message, e.span, sizes=fitting)
+        return Init("values", tuple(float(self.forms.number(item, "an initial value")) for item in e.items))
+
+    def _init(self, e: ast.Expression, type: Type) -> Init:
+        name, arguments = (e.function, e.arguments) if isinstance(e, ast.Call) else (getattr(e, "id", ""), ())
+        if name not in INITS:
+            hint = did_you_mean(name, INITS, f"there are {', '.join(INITS)}, and [1, 2, 3]")
+            raise Mistake(f"unknown initial value `{format.expression(e)}`", e.span, hint=hint)
+        least, greatest = INITS[name]
+        if not least <= len(arguments) <= greatest:
+            many = str(least) if least == greatest else f"{least} to {greatest}"
+            raise Mistake(f"`{name}` takes {many} number{'s' * (many != '1')}, not {len(arguments)}", e.span)
+        if name in ("linspace", "arange") and not type.dims:
+            raise Mistake(f"`{name}` goes along the last dim, and there is none", e.span, hint="write ~ constant(0.5)")
+        return Init(name, tuple(float(self.forms.number(a, "an argument of an initial value")) for a in arguments))
+
+    def _input(self, s: ast.Declaration, type: Type) -> Value:
+        if s.init is not None:
+            raise Mistake(f"an input has no initial value: `{s.name}` is passed to the layer", s.init.span)
+        optional = s.default is not None
+        default: float | None = None
+        if s.default is not None and not isinstance(s.default, ast.Nothing):
+            value = self.forms.value(s.default)
+            if value is not None:
+                default = float(self.forms.number(s.default, "a default"))
+        present = not optional or s.name in self.present
+        declaration = Declaration(s.name, "input", type, None, default, optional, present, span=s.span)
+        self.declarations.append(declaration)
+        self.forms.optional.add(s.name) if optional else None
+        if present:
+            self.forms.passed.add(s.name)
+            return build.load(s.name, type, "input")
+        if default is None:
+            return Absent(s.name)
+        if type.domain is not Domain.GLOBAL:
+            self.forms.stand_ins[s.name] = type.domain
+        return build.const(default, type.dims)
+
+    def _constant(self, s: ast.Constant) -> None:
+        value = self.forms.value(s.value)
+        if isinstance(value, Node):
+            if value.domain is not Domain.GLOBAL:
+                raise Mistake(f"a const is the same everywhere, and this is {value.type}", s.value.span)
+            type, default = value.type, None
+        elif is_number(value):
+            type, default = Type(Domain.GLOBAL), float(value)  # type: ignore[arg-type]
+        elif is_constant(value):
+            self.bring(s.name, value, s.span)
+            return
+        else:
+            raise self.forms.unusable(value, s.value)
+        self.declare(s.name, s.span)
+        self.declarations.append(Declaration(s.name, "const", type, default=default, span=s.span))
+        self.bring(s.name, value, s.span)
+        if isinstance(value, Node):
+            self.call_it(value, s.name)
+
+    def _module(self, s: ast.Module) -> None:
+        self.declare(s.name, s.span)
+        here = self.modules.get(s.name)
+        present = here is not None or not s.optional
+        declaration = Declaration(s.name, "module", None, optional=s.optional, present=present, span=s.span)
+        self.declarations.append(declaration)
+        self.forms.optional.add(s.name) if s.optional else None
+        module = None if here is UNKNOWN else here
+        self.bring(s.name, ModuleValue(s.name, module) if present else Absent(s.name), s.span)

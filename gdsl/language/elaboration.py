@@ -1,0 +1,96 @@
+"""What the checker keeps while it goes through a layer's statements, and how names get their meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gdsl.ir.node import Node
+from gdsl.language import ast
+from gdsl.language.errors import Diagnostic, Mistake
+from gdsl.language.forms import Forms
+from gdsl.language.program import Declaration, GraphTransform, Rule
+from gdsl.language.signature import signature_of
+from gdsl.language.values import Scope, Value, is_constant
+
+
+class Elaboration:
+    """The state of a check."""
+
+    def __init__(
+        self,
+        layer: ast.Layer,
+        modules: Mapping[str, Any],
+        training: bool,
+        present: frozenset[str],
+        free_dims: Mapping[str, int],
+    ):
+        self.layer = layer
+        self.modules = modules
+        self.present = present
+        self.signature = signature_of(layer)
+        self.scope = Scope()
+        self.mistakes: dict[tuple[str, int], Diagnostic] = {}
+        self.forms = LayerForms(self.scope, self.note, training=training)
+        self.forms.free = {name: size for name, size in free_dims.items() if name in self.signature.free_dims}
+        self.statements = 0
+        self.declarations: list[Declaration] = []
+        self.declared: dict[str, ast.Span] = {}
+        self.transforms: list[GraphTransform] = []
+        self.rules: list[Rule] = []
+        # The values that rules and graph statements have given names, in their order.
+        self.made: list[tuple[str, Node, ast.Span]] = []
+        self.names: dict[Node, str] = {}
+        self.used_names: dict[str, int] = {}
+        self.results: tuple[tuple[str, Node], ...] | None = None
+        self.result_rule: tuple[str, Node] | None = None
+        self.result_poisoned = False
+        self.loop_values: dict[str, int] = {}
+
+    def note(self, mistake: Diagnostic) -> None:
+        """Each mistake once, however often a loop meets it."""
+        self.mistakes.setdefault((mistake.message, mistake.span.start), mistake)
+
+    def bring(self, name: str, value: Value, span: ast.Span) -> None:
+        """Give a name its meaning, or its next one."""
+        if name in ("i", "j"):
+            raise Mistake(f"`{name}` is an end of an edge and cannot be a name", span)
+        if name in {p.name for p in self.layer.parameters} and not is_constant(value):
+            raise Mistake(f"`{name}` is an argument of the layer and cannot be another value", span)
+        self.scope.names[name] = value
+
+    def declare(self, name: str, span: ast.Span) -> None:
+        if name in self.declared or name in {p.name for p in self.layer.parameters}:
+            line = self.declared[name].line if name in self.declared else self.layer.span.line
+            hint = "declare it before the loop, with a dim for the index" if self.loop_values else None
+            raise Mistake(f"`{name}` is declared twice, first in line {line}", span, hint=hint)
+        self.declared[name] = span
+
+    def call_it(self, node: Node, name: str) -> None:
+        """Record the program's name of a node: the first one stays, and a name used twice is numbered."""
+        if node in self.names or node.op in ("load", "const"):
+            return
+        unique, count = name, self.used_names.get(name, 0)
+        while unique in self.used_names:
+            count += 1
+            unique = f"{name}_{count}"
+        self.used_names[unique] = 1
+        # Where the next one begins to look, so that a loop's names do not take quadratic time.
+        self.used_names[name] = max(count, 1)
+        self.names[node] = unique
+
+
+class LayerForms(Forms):
+    """Forms that know which inputs are optional."""
+
+    def __init__(self, scope: Scope, note: Callable[[Diagnostic], None], *, training: bool):
+        super().__init__(scope, training=training)
+        self.note = note
+        self.optional: set[str] = set()
+        self.passed: set[str] = set()
+
+    def is_optional(self, name: str) -> bool:
+        return name in self.optional
+
+    def is_passed(self, name: str) -> bool:
+        return name in self.passed

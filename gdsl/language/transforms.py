@@ -1,0 +1,105 @@
+"""``graph`` statements: what the graph must be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gdsl.ir import build, library
+from gdsl.ir.node import Node, walk
+from gdsl.ir.types import Domain
+from gdsl.language import ast
+from gdsl.language.elaboration import Elaboration
+from gdsl.language.errors import Mistake, did_you_mean
+from gdsl.language.program import Constant, GraphTransform
+from gdsl.language.values import is_constant, is_number
+
+# What the graph can be asked to be: the least and greatest number of arguments, and the keywords besides the
+# names of edge inputs. `symmetric_norm` asks nothing: it is arithmetic on degrees.
+TRANSFORMS: dict[str, tuple[int, int, tuple[str, ...]]] = {
+    "add_self_loops": (0, 0, ()),
+    "add_remaining_self_loops": (0, 0, ()),
+    "remove_self_loops": (0, 0, ()),
+    "knn": (2, 2, ("loop",)),
+    "symmetric_norm": (0, 1, ()),
+}
+FILLS = ("sum", "add", "mean", "max", "min", "mul")
+
+
+class Transforms(Elaboration):
+    """The statements about the graph."""
+
+    def _transform(self, s: ast.Transform) -> None:
+        if s.name not in TRANSFORMS:
+            declare = f"declare a value of each graph as `graph {s.name}[dim]` or `graph {s.name}: float`"
+            hint = did_you_mean(s.name, TRANSFORMS, f"there are {', '.join(TRANSFORMS)}; {declare}")
+            raise Mistake(f"unknown graph transform `{s.name}`", s.name_span, hint=hint)
+        if self.loop_values:
+            raise Mistake("a graph transform stands outside loops", s.span)
+        least, greatest, extra = TRANSFORMS[s.name]
+        positional = [a for a in s.arguments if not isinstance(a, ast.Named | ast.Arrow)]
+        if not least <= len(positional) <= greatest:
+            many = str(least) if least == greatest else f"{least} to {greatest}"
+            raise Mistake(f"`{s.name}` takes {many} arguments, not {len(positional)}", s.span)
+        if s.name == "symmetric_norm":
+            self._symmetric_norm(s, positional)
+            return
+        self._before_edge_values(s)
+        keywords = [self._keyword(a, s.name, extra) for a in s.arguments if isinstance(a, ast.Named)]
+        values = [self._transform_argument(a, s.name) for a in positional]
+        self.transforms.append(GraphTransform(s.name, tuple(values), tuple(keywords), s.span))
+
+    def _before_edge_values(self, s: ast.Transform) -> None:
+        """All of a layer runs on the graph that a transform makes: what stands before it cannot mean another one."""
+        for name, value, span in self.made:
+            if any(n.domain is Domain.EDGE or n.op == "graph_value" for n in walk([value])):
+                raise Mistake(
+                    f"`graph {s.name}` stands behind `{name}`, which is computed from the edges that it makes",
+                    s.span,
+                    hint=f"move it up, before line {span.line}: all of a layer runs on one graph",
+                )
+
+    def _transform_argument(self, e: ast.Tree, name: str) -> Constant | Node:
+        value = self.forms.value(e)
+        if isinstance(value, Node):
+            if value.domain in (Domain.EDGE, Domain.GLOBAL, Domain.GRAPH):
+                raise Mistake(f"`{name}` needs a node value, not {value.type}", e.span)
+            return value
+        if not is_constant(value):
+            raise self.forms.unusable(value, e)
+        return value  # type: ignore[return-value]
+
+    def _keyword(self, a: ast.Named, name: str, extra: tuple[str, ...]) -> tuple[str, Constant]:
+        edges = [i.name for i in self.signature.inputs if i.domain == "edge"]
+        allowed = [*extra, *(edges if "self_loops" in name else [])]
+        if a.name not in allowed:
+            hint = did_you_mean(a.name, allowed, "name an edge input, and what it is on a new self-loop")
+            raise Mistake(f"`{name}` has no argument `{a.name}`", a.span, hint=hint)
+        value = self.forms.value(a.value)
+        if a.name not in extra and not is_number(value) and value not in FILLS:
+            raise Mistake(
+                f"a new self-loop needs a number, or the name of a reducer, for `{a.name}`",
+                a.value.span,
+                hint=f'the reducers are {", ".join(FILLS)}, as in {a.name} = "mean"',
+            )
+        assert is_constant(value)
+        return a.name, value  # type: ignore[return-value]
+
+    def _symmetric_norm(self, s: ast.Transform, arguments: Sequence[ast.Tree]) -> None:
+        """With an edge weight: that weight is normalised. Without: the name `norm`."""
+        if self.forms.bipartite:
+            raise Mistake("symmetric_norm needs the same nodes at both ends", s.span)
+        if not arguments:
+            self._normalised("norm", library.symmetric_norm(None), s)
+            return
+        (e,) = arguments
+        w = self.forms.node(e)
+        if not isinstance(e, ast.Name):
+            raise Mistake("symmetric_norm takes the name of an edge weight", e.span)
+        if w.domain not in (Domain.EDGE, Domain.GLOBAL):
+            raise Mistake(f"symmetric_norm takes an edge weight, and `{e.id}` is {w.type}", e.span)
+        self._normalised(e.id, library.symmetric_norm(build.to_float(w)), s)
+
+    def _normalised(self, name: str, norm: Node, s: ast.Transform) -> None:
+        self.bring(name, norm, s.span)
+        self.call_it(norm, name)
+        self.made.append((name, norm, s.span))
