@@ -322,7 +322,12 @@ class Graph(_Parts):
         if moved is self._edges.listed:
             return self
         weight = None if self.edge_weight is None else self.edge_weight.to(device)
-        return Graph._of(self._edges._replace(listed=moved), self._sizes, weight)
+        graph = Graph._of(self._edges._replace(listed=moved), self._sizes, weight)
+        for name in ("in_edges", "out_edges"):
+            if name in self.__dict__:
+                order: Order = self.__dict__[name]
+                graph.__dict__[name] = Order(*(part.to(device) for part in (order.rowptr, order.index, order.edge)))
+        return graph
 
     def __reduce__(self) -> tuple[Any, ...]:
         # With all that has been made of it: a graph from a loader's worker is not sorted again.
@@ -527,11 +532,46 @@ def graph_of(edge_index: Tensor, num_sources: int | None, num_targets: int | Non
             found = _same(other, key, edge_index, plain, state)
             if found is not None:
                 return found
-        _recent[key] = _Recent(weakref.ref(edge_index, lambda _: _recent.pop(key, None)), state, graph)
+        _remember(key, edge_index, state, graph)
+    return graph
+
+
+@run_as_it_is
+def remember(edge_index: Tensor, graph: Graph) -> None:
+    """Have ``graph_of`` give this graph for the tensor, whose edges are known to be the graph's."""
+    _remember((id(edge_index), graph.num_sources, graph.num_targets), edge_index, _state(edge_index), graph)
+
+
+@run_as_it_is
+def grouped(index: Tensor, size: int) -> Graph:
+    """The graph of the rows of some groups, which an aggregation takes: row n is an edge into node ``index[n]``.
+
+    The one of ``remember_groups`` while the tensor is the same and unchanged.
+    """
+    key = (id(index), _GROUPS, size)
+    entry = _recent.get(key)
+    if entry is not None and entry.tensor() is index and entry.state == _state(index) and not _written_elsewhere(index):
+        return entry.graph
+    return Graph(torch.stack([index, index]), size)
+
+
+@run_as_it_is
+def remember_groups(index: Tensor, graph: Graph) -> None:
+    """Have ``grouped`` give this graph for the tensor."""
+    _remember((id(index), _GROUPS, graph.num_targets), index, _state(index), graph)
+
+
+# In place of a number of source nodes, in the key of a graph of groups.
+_GROUPS = -1
+
+
+def _remember(key: _Key, tensor: Tensor, state: tuple[Any, ...], graph: Graph) -> None:
+    entry = _Recent(weakref.ref(tensor, lambda _: _recent.pop(key, None)), state, graph)
+    with _lock:
+        _recent[key] = entry
         _recent.move_to_end(key)
         while len(_recent) > RECENT:
             _recent.popitem(last=False)
-    return graph
 
 
 def _same(entry: _Recent, key: _Key, edge_index: Tensor, plain: Tensor, state: tuple[Any, ...]) -> Graph | None:

@@ -350,6 +350,10 @@ EXPAND(int64, int64)
         order<index_type##_t>(row, other, edges, kept, rows, loops, sorted, rowptr, index, edge, blocks, hubs,        \
                               chunks, schedule, threads);                                                             \
     }                                                                                                                 \
+    extern "C" void share_##index_type(const index_type##_t* rowptr, int64_t rows, int64_t* blocks, int64_t* hubs,     \
+                                       int64_t* chunks, Schedule* schedule) {                                         \
+        share_out<index_type##_t>(rowptr, rows, blocks, hubs, chunks, schedule);                                      \
+    }                                                                                                                 \
     extern "C" void rewire_##index_type(const index_type##_t* source, const index_type##_t* target, int64_t edges,    \
                                         int64_t kept, int64_t loops, index_type##_t* ends, int64_t* ids,              \
                                         int64_t* loop_edge) {                                                         \
