@@ -1,7 +1,21 @@
 """Data sets of graphs: packed once, and batches of them that are ready for layers."""
 
 from gdsl.data.batch import Batch, Store
+from gdsl.data.folders import data_root
 from gdsl.data.loader import Loader
 from gdsl.data.packed import Packed, pack, pack_arrays
+from gdsl.data.planetoid import NodeData, load_planetoid
+from gdsl.data.tu import load_tu
 
-__all__ = ["Batch", "Loader", "Packed", "Store", "pack", "pack_arrays"]
+__all__ = [
+    "Batch",
+    "Loader",
+    "NodeData",
+    "Packed",
+    "Store",
+    "data_root",
+    "load_planetoid",
+    "load_tu",
+    "pack",
+    "pack_arrays",
+]

@@ -1,4 +1,4 @@
-"""The arrays of a packed data set, and a batch of graphs gathered from them: natively, or by torch without a compiler."""
+"""The arrays of a packed data set, and batches gathered from them: natively, or by torch without a compiler."""
 
 from __future__ import annotations
 

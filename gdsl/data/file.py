@@ -65,9 +65,8 @@ def write(read: Read, path: Path) -> None:
             for part in _bytes_of(values):
                 check = zlib.crc32(part, check)
                 out.write(part)
-            arrays.append(
-                {"dtype": str(values.dtype).removeprefix("torch."), "count": values.numel(), "start": start, "crc": check}
-            )
+            dtype = str(values.dtype).removeprefix("torch.")
+            arrays.append({"dtype": dtype, "count": values.numel(), "start": start, "crc": check})
             return len(arrays) - 1
 
         description = {
@@ -126,7 +125,8 @@ def read(path: Path, check: bool) -> Read:
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, struct.error, RecursionError) as error:
         if isinstance(error, InputError):
             raise InputError(f"{path}: {error}") from None
-        raise InputError(f"{path}: the description of the packed set is damaged ({type(error).__name__}: {error})") from None
+        what = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: the description of the packed set is damaged ({what})") from None
 
 
 def _read(memory: Any, check: bool) -> Read:
@@ -134,7 +134,7 @@ def _read(memory: Any, check: bool) -> Read:
         raise InputError("this is no packed data set, or its beginning is missing")
     start, length, crc = _PLACE.unpack(memory[len(MAGIC) : len(MAGIC) + _PLACE.size])
     if not (ALIGNMENT <= start <= len(memory) and start + length == len(memory)):
-        raise InputError(f"the file is cut short or was never finished: it has {len(memory)} bytes, not {start + length}")
+        raise InputError(f"the file is cut short or damaged: it has {len(memory)} bytes, not {start + length}")
     text = memory[start:]
     if zlib.crc32(text) != crc:
         raise InputError("the description of the packed set is damaged: its checksum is another")
@@ -159,8 +159,9 @@ def _read(memory: Any, check: bool) -> Read:
     nodes = {str(type): _in(k, offsets) for type, k in about["nodes"]}
     edges: dict[Type, Edges] = {}
     for type, found in about["edges"]:
-        *counted, loops = found["ends"]
-        ends = Ends(*(_in(k, offsets) for k in counted), None if loops is None else _in(loops, offsets))
+        source, target, count = (_in(k, offsets) for k in found["ends"][:3])
+        loops = found["ends"][3] if found["ends"][3] is None else _in(found["ends"][3], offsets)
+        ends = Ends(source, target, count, loops)
         if (loops is None) == (ends.source == ends.target):
             raise InputError("the packed set does not say which of its edges are loops")
         by_source, by_target = (bool(s) for s in found["sorted"])
@@ -216,8 +217,9 @@ def _check_contents(found: Read) -> None:
         graph = topology.wrong_graph(edges, found.offsets)
         if graph >= 0:
             raise InputError(f"the edges of graph {graph} of the packed set do not fit its nodes or their order")
-        loops = edges.ends.loops
-        if loops is not None and not torch.equal(topology.loops_of_all(edges, found.offsets), found.offsets[loops].diff()):
+        if edges.ends.loops is None:
+            continue
+        if not torch.equal(topology.loops_of_all(edges, found.offsets), found.offsets[edges.ends.loops].diff()):
             raise InputError("the packed set counts its self-loops wrongly")
 
 

@@ -15,7 +15,8 @@ from gdsl.data.batch import Batch
 from gdsl.data.packed import Packed, pack
 from gdsl.errors import InputError
 
-T, U = TypeVar("T"), TypeVar("U")
+T = TypeVar("T")
+U = TypeVar("U")
 
 # What keeps the draws of neighbouring seeds and epochs apart.
 _EPOCHS = 0x9E3779B97F4A7C15

@@ -24,8 +24,8 @@ from gdsl.runtime import prepare
 class Packed:
     """Graphs, packed once, of which batches are gathered. Immutable; made by :func:`pack` or :meth:`load`.
 
-    ``len(packed)`` graphs; ``packed[3]`` is a batch of one of them, ``packed[ids]``, with a slice, a list, or a tensor of
-    numbers or of booleans, is a part of the set that shares its arrays.
+    ``len(packed)`` graphs; ``packed[3]`` is a batch of one of them, ``packed[ids]``, with a slice, a list, or a tensor
+    of numbers or of booleans, is a part of the set that shares its arrays.
     """
 
     read: Read

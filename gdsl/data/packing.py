@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ class Growing:
         self.file: BinaryIO | None = None
         if folder is not None:
             descriptor, name = tempfile.mkstemp(dir=folder)
-            self.file, self.path = open(descriptor, "wb"), Path(name)
+            self.file, self.path = os.fdopen(descriptor, "wb"), Path(name)
 
     def add(self, part: Tensor) -> None:
         self.dtype = part.dtype
@@ -193,7 +194,7 @@ class Reader:
         if along is None or value.dim() == 0:
             along, value = 0, value.unsqueeze(0)
         if isinstance(along, tuple) or not -value.dim() <= along < value.dim():
-            raise InputError(f"graph {self.graphs}: {name} cannot be joined along {along}: its shape is {_shape(value)}")
+            raise InputError(f"graph {self.graphs}: {name} of shape {_shape(value)} cannot be joined along {along}")
         along %= value.dim()
         shape: tuple[int | None, ...] = tuple(None if k == along else n for k, n in enumerate(value.shape))
         rows = [n for n in shape[:along] if n is not None]

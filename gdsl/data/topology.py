@@ -79,9 +79,9 @@ def numbered(ptr: Tensor, total: int) -> Tensor:
 
 
 def groups(batch: Tensor, ptr: Tensor) -> Graph:
-    """The graph that aggregates the nodes of each graph: ``batch`` [N] the graph of each node, ``ptr`` where each begins.
+    """The graph that aggregates the nodes of each graph: see :func:`gdsl.runtime.graph.grouped`.
 
-    See :func:`gdsl.runtime.graph.grouped`. Graphs of a batch come one after the other: nothing is sorted.
+    batch: [N] the graph of each node; ptr: where each begins. They come one after the other: nothing is sorted
     """
     index = batch.to(torch.int32)
     size = len(ptr) - 1
@@ -192,7 +192,7 @@ def wrong_graph(edges: Edges, offsets: Sequence[Tensor]) -> int:
 
 
 def _wrong_natively(code: Any, edges: Edges, offsets: Sequence[Tensor], end: int) -> int:
-    name, counts, rows = ("out", "in")[end], offsets[edges.ends.edges], offsets[edges.ends[end]]
+    name, counts, rows = ("out", "in")[end], offsets[edges.ends.edges], offsets[(edges.ends.source, edges.ends.target)[end]]
     parts = [edges.parts.get(f"{name}_{part}") for part in ("first", "index", "edge")]
     given = [None if part is None else part.values.data_ptr() for part in parts]
     listed = edges.listed.values.data_ptr()
@@ -204,7 +204,7 @@ def _wrong(edges: Edges, offsets: Sequence[Tensor], end: int) -> int:
     name = ("out", "in")[end]
     first, index, edge = (edges.parts.get(f"{name}_{part}") for part in ("first", "index", "edge"))
     assert first is not None
-    counts, rows = offsets[edges.ends.edges].tolist(), offsets[edges.ends[end]].tolist()
+    counts, rows = offsets[edges.ends.edges].tolist(), offsets[(edges.ends.source, edges.ends.target)[end]].tolist()
     for graph in range(len(counts) - 1):
         start, stop = counts[graph], counts[graph + 1]
         ends = edges.listed.values[2 * start : 2 * stop].view(2, -1)
@@ -214,7 +214,8 @@ def _wrong(edges: Edges, offsets: Sequence[Tensor], end: int) -> int:
         row, other = ends[end], ends[1 - end]
         ids = counted(stop - start) if edge is None else edge.values[start:stop]
         expected = torch.arange(rows[graph + 1] - rows[graph]).repeat_interleave(bounds.diff())
-        if not torch.equal(torch.sort(row, stable=True).indices, ids.long()) or not torch.equal(row[ids].long(), expected):
+        order = torch.sort(row, stable=True).indices
+        if not torch.equal(order, ids.long()) or not torch.equal(row[ids].long(), expected):
             return graph
         if index is not None and not torch.equal(index.values[start:stop], other[ids]):
             return graph

@@ -326,7 +326,7 @@ class Graph(_Parts):
         for name in ("in_edges", "out_edges"):
             if name in self.__dict__:
                 order: Order = self.__dict__[name]
-                graph.__dict__[name] = Order(*(part.to(device) for part in (order.rowptr, order.index, order.edge)))
+                graph.__dict__[name] = Order(order.rowptr.to(device), order.index.to(device), order.edge.to(device))
         return graph
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -217,7 +218,7 @@ def test_a_seed_gives_the_same_batches_for_any_number_of_threads():
     for prefetch, workers in ((0, 1), (2, 1), (5, 3)):
         loader = Loader(packed, 8, shuffle=True, seed=3, prefetch=prefetch, workers=workers)
         first, second = _names(loader), _names(loader)
-        assert sorted(sum(first, [])) == sorted(sum(second, [])) == sorted(packed.batch(range(50)).name)
+        assert sorted(chain(*first)) == sorted(chain(*second)) == sorted(packed.batch(range(50)).name)
         assert first != second
         loader.epoch = 0
         assert _names(loader) == first
