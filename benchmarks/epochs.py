@@ -4,8 +4,8 @@
     python benchmarks/epochs.py --threads 1 --tasks molecules --models GIN --epochs 2
 
 An epoch makes each batch, and trains on it: forward, loss, backward, step. Four ways run in turns in this process, of
-which each loader feeds each library's layers; ratios are taken within a round. Before anything is timed, both libraries'
-models give the same outputs for the same weights and batch.
+which each loader feeds each library's layers; ratios are taken within a round. Before anything is timed, the models of
+both libraries give the same loss for the same weights and batch.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _molecules(kind: str, args: argparse.Namespace) -> Task:
     items = molecules(args.molecules)
     packed = pack(items)
     degrees = torch.bincount(torch.cat([torch.bincount(i.edge_index[1], minlength=i.num_nodes) for i in items]))
-    own = Loader(packed, args.batch, shuffle=True, seed=graphs.SEED, prefetch=args.prefetch)
+    own = Loader(packed, args.batch, shuffle=True, seed=graphs.SEED, num_workers=args.workers)
     their = DataLoader(items, args.batch, shuffle=True)
     models = {name: Molecules(kind, lib, args.hidden, args.depth, degrees) for name, lib in LIBRARIES.items()}
 
@@ -192,7 +192,7 @@ def measure(name: str, kind: str, args: argparse.Namespace) -> dict[str, Any]:
 def copy_ratio(args: argparse.Namespace) -> dict[str, Any]:
     """The batch step of the packed loader against a copy of all that it gives."""
     packed = pack(molecules(args.molecules))
-    loader = Loader(packed, args.batch, shuffle=True, seed=graphs.SEED, prefetch=0)
+    loader = Loader(packed, args.batch, shuffle=True, seed=graphs.SEED)
     times, copies = [], []
     for _ in range(args.epochs):
         for ids in loader.batches():
@@ -240,7 +240,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--depth", type=int, default=4)
-    parser.add_argument("--prefetch", type=int, default=2)
+    parser.add_argument("--workers", type=int, help="threads that make gdsl's batches ahead")
     report.add_options(parser)
     return parser.parse_args()
 

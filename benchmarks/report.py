@@ -208,9 +208,9 @@ def epochs_progress(row: Mapping[str, Any]) -> str:
 def _epochs(found: Mapping[str, Any]) -> str:
     copy = found["copy"]
     head = (
-        f"float32, whole epochs, each batch new; medians [quartiles] of {found['epochs']} epochs. × is how many times as "
-        f"long as with gdsl's loader and layers. A batch of molecules by gdsl's loader takes {copy['batch_us']:.0f} µs; "
-        f"a copy of what it gives, {copy['copy_us']:.0f} µs."
+        f"float32, whole epochs, each batch new; medians [quartiles] of {found['epochs']} epochs. × is how many times "
+        "as long as with gdsl's loader and layers. A batch of molecules by gdsl's loader takes "
+        f"{copy['batch_us']:.0f} µs; a copy of what it gives, {copy['copy_us']:.0f} µs."
     )
     rows = []
     for r in found["results"]:

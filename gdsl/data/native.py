@@ -20,6 +20,12 @@ _FUNCTIONS: dict[str, dict[str, tuple[list[Any], Any]]] = {
         "number": ([POINTER, COUNT, POINTER], None),
         "wrong_order": ([*[POINTER] * 3, COUNT, FLAG, *[POINTER] * 3], COUNT),
     },
+    "sample": {
+        "sample": ([POINTER, POINTER], POINTER),
+        "take": ([POINTER, POINTER, POINTER], None),
+        "drop": ([POINTER], None),
+        "add_up": ([POINTER, COUNT, POINTER, POINTER], None),
+    },
 }
 
 

@@ -79,6 +79,20 @@ class Packed:
             found += self.read.offsets[k].diff()
         return found if self.ids is None else found[self.ids]
 
+    @cached_property
+    def nbytes(self) -> int:
+        """The bytes of all arrays of graphs."""
+        return sum(values.nbytes for values in self._values())
+
+    @cached_property
+    def is_mapped(self) -> bool:
+        """Whether the arrays lie in a file."""
+        return not all(values.untyped_storage().resizable() for values in self._values() if values.numel())
+
+    def _values(self) -> list[Tensor]:
+        parts = [column for edges in self.read.edges.values() for column in edges.columns]
+        return [column.values for column in (*self.read.columns.values(), *parts)]
+
     def numbers(self, graphs: Any) -> Tensor:
         """The place of some graphs in the arrays. Raises ``InputError`` for a number out of range."""
         ids = torch.as_tensor(graphs)

@@ -192,7 +192,8 @@ def wrong_graph(edges: Edges, offsets: Sequence[Tensor]) -> int:
 
 
 def _wrong_natively(code: Any, edges: Edges, offsets: Sequence[Tensor], end: int) -> int:
-    name, counts, rows = ("out", "in")[end], offsets[edges.ends.edges], offsets[(edges.ends.source, edges.ends.target)[end]]
+    name, counts = ("out", "in")[end], offsets[edges.ends.edges]
+    rows = offsets[edges.ends.target if end else edges.ends.source]
     parts = [edges.parts.get(f"{name}_{part}") for part in ("first", "index", "edge")]
     given = [None if part is None else part.values.data_ptr() for part in parts]
     listed = edges.listed.values.data_ptr()

@@ -158,6 +158,17 @@ def test_streams(repository: Path, tmp_path: Path) -> None:
             assert ("ratio" in row[mode]) == row["implementation"].startswith("gdsl")
 
 
+def test_epochs(repository: Path, tmp_path: Path) -> None:
+    command = ("--tasks", "molecules", "--models", "GIN", "--epochs", "2", "--molecules", "20", "--batch", "8")
+    found = _found(repository, tmp_path, "epochs.py", *command, "--hidden", "8", "--depth", "1")
+    (row,) = found["results"]
+    assert (row["task"], row["model"]) == ("molecules", "GIN")
+    libraries = {"gdsl", "torch_geometric"}
+    assert {(w["loader"], w["layers"]) for w in row["ways"]} == {(a, b) for a in libraries for b in libraries}
+    assert all(w["seconds"][1] <= w["seconds"][0] <= w["seconds"][2] for w in row["ways"])
+    assert row["loading"].keys() == libraries
+
+
 def test_gpu_without_one(repository: Path, tmp_path: Path) -> None:
     """On tensors of the CPU, with a layer whose sizes its inputs give."""
     command = ("--device", "cpu", "--graphs", "arxiv", "--layers", "GCN,AGNN", "--peers", "gdsl,torch.sparse,pyg")

@@ -215,8 +215,8 @@ def _names(loader: Loader) -> list[list[str]]:
 def test_a_seed_gives_the_same_batches_for_any_number_of_threads():
     packed = pack(made.many(made.molecule, made.sizes(50)))
     runs = []
-    for prefetch, workers in ((0, 1), (2, 1), (5, 3)):
-        loader = Loader(packed, 8, shuffle=True, seed=3, prefetch=prefetch, workers=workers)
+    for prefetch, workers in ((2, 0), (2, 1), (5, 3)):
+        loader = Loader(packed, 8, shuffle=True, seed=3, prefetch=prefetch, num_workers=workers)
         first, second = _names(loader), _names(loader)
         assert sorted(chain(*first)) == sorted(chain(*second)) == sorted(packed.batch(range(50)).name)
         assert first != second
@@ -360,8 +360,8 @@ def test_bad_data_sets_are_refused(items, error, message):
         ({"batch_size": 2.5}, "batch_size"),
         ({"max_nodes": -1}, "max_nodes"),
         ({"max_edges": 3}, "graph 2 has 14 edges, more than the 3"),
-        ({"batch_size": 2, "workers": 0}, "workers"),
-        ({"batch_size": 2, "prefetch": -1}, "prefetch"),
+        ({"batch_size": 2, "num_workers": -1}, "num_workers"),
+        ({"batch_size": 2, "prefetch": 0}, "prefetch"),
     ],
 )
 def test_bad_settings_of_a_loader_are_refused(arguments, message):
@@ -406,14 +406,14 @@ def test_an_error_of_a_thread_reaches_the_loop():
         raise ValueError("not this one")
 
     with pytest.raises(ValueError, match="not this one"):
-        list(Loader(_rings(6), 2, transform=fail))
+        list(Loader(_rings(6), 2, transform=fail, num_workers=2))
 
 
 def test_a_loop_that_stops_early_leaves_no_thread_behind():
     import threading
 
     before = threading.active_count()
-    for _ in Loader(_rings(8), 2, prefetch=3, workers=2):
+    for _ in Loader(_rings(8), 2, prefetch=3, num_workers=2):
         break
     assert threading.active_count() == before
 
