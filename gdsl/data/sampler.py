@@ -179,7 +179,8 @@ class Sampler:
         pointers = (ctypes.c_void_p * len(out))(*(None if t is None else t.data_ptr() for t in out))
         code.take(handle, pointers, (ctypes.c_int64 * max(1, len(targets)))(*targets))
         new = counts.tolist()
-        num_nodes, num_edges = [[n] for n in new[:kinds]], [[] for _ in self.kinds]
+        num_nodes = [[n] for n in new[:kinds]]
+        num_edges: list[list[int]] = [[] for _ in self.kinds]
         rest = iter(new[kinds:])
         for _ in range(hops):
             for one in (*num_nodes, *num_edges):

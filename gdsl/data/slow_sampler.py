@@ -56,20 +56,21 @@ def sample(sampler: Sampler, seeds: dict[int, Tensor], key: int, times: Tensor |
     limits = None if times is None else times.tolist()
     rows = [(kind.rowptr.tolist(), kind.index.tolist(), kind.edge.tolist()) for kind in sampler.kinds]
 
-    def meet(kind: int, tree: int, node: int, again: bool = False) -> int:
+    def meet(type: int, tree: int, node: int, again: bool = False) -> int:
         name = (tree if flags & _DISJOINT else 0, node)
-        place = places[kind].setdefault(name, len(nodes[kind]))
-        if again or place == len(nodes[kind]):
-            nodes[kind].append(node)
-            trees[kind].append(tree)
+        place = places[type].setdefault(name, len(nodes[type]))
+        if again or place == len(nodes[type]):
+            nodes[type].append(node)
+            trees[type].append(tree)
         return place
 
     tree = 0
-    for kind, given in seeds.items():
+    for type, given in seeds.items():
         for node in given.tolist():
-            meet(kind, tree, node, again=True)
+            meet(type, tree, node, again=True)
             tree += 1
-    num_nodes, num_edges = [[len(n)] for n in nodes], [[] for _ in sampler.kinds]
+    num_nodes = [[len(n)] for n in nodes]
+    num_edges: list[list[int]] = [[] for _ in sampler.kinds]
     begin, end = [0] * count, [len(n) for n in nodes]
     for hop in range(sampler.hops):
         for k, kind in enumerate(sampler.kinds):

@@ -70,10 +70,10 @@ def assert_same_store(found: Any, expected: Any) -> None:
     assert set(found.keys()) - set(expected.keys()) <= {"num_nodes", "num_graphs", "batch", "ptr"}
 
 
-def assert_ready(batch: Any, edge_index: Tensor, sizes: Any) -> None:
-    """The graph's orders are those that sorting gives."""
+def assert_ready(batch: Any, edge_index: Tensor, sizes: Any, orders: Any = ("in_edges", "out_edges")) -> None:
+    """The graph has its orders, which are those that sorting gives."""
     expected = gdsl.Graph(edge_index, sizes)
-    for name in ("in_edges", "out_edges"):
+    for name in orders:
         found = batch.graph.__dict__[name]
         for part in ("rowptr", "index", "edge", "blocks", "hubs", "chunks"):
             assert_same(getattr(found, part), getattr(getattr(expected, name), part), part)
