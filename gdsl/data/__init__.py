@@ -2,6 +2,7 @@
 
 from gdsl.data.batch import Batch, Store
 from gdsl.data.folders import data_root
+from gdsl.data.links import LinkNeighborLoader
 from gdsl.data.loader import Loader
 from gdsl.data.neighbors import NeighborLoader
 from gdsl.data.packed import Packed, pack, pack_arrays
@@ -10,6 +11,7 @@ from gdsl.data.tu import load_tu
 
 __all__ = [
     "Batch",
+    "LinkNeighborLoader",
     "Loader",
     "NeighborLoader",
     "NodeData",
