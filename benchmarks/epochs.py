@@ -2,9 +2,11 @@
 
     python benchmarks/epochs.py --json epochs.json --markdown
     python benchmarks/epochs.py --threads 1 --tasks molecules --models GIN --epochs 2
+    python benchmarks/epochs.py --tasks github,rmat --data FOLDER
 
 An epoch makes each batch, and trains on it: forward, loss, backward, step. Four ways run in turns in this process, of
-which each loader feeds each library's layers; ratios are taken within a round. Before anything is timed, the models of
+which each loader feeds each library's layers; torch_geometric samples neighbours where torch-sparse or pyg-lib is
+there; ratios are taken within a round. Before anything is timed, the models of
 both libraries give the same loss for the same weights and batch.
 """
 
@@ -22,13 +24,15 @@ import machine
 import numpy as np
 import report
 import torch
+import torch_geometric.loader
 import torch_geometric.nn
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
+from torch_geometric.typing import WITH_PYG_LIB, WITH_TORCH_SPARSE
 
 import gdsl.nn
-from gdsl.data import Loader, pack
+from gdsl.data import Loader, NeighborLoader, pack
 
 LIBRARIES: dict[str, Any] = {"gdsl": gdsl.nn, "torch_geometric": torch_geometric.nn}
 TOLERANCE = 2e-3
@@ -40,9 +44,6 @@ class Way(NamedTuple):
 
     loader: str
     layers: str
-
-
-WAYS = [Way(loader, layers) for loader in LIBRARIES for layers in LIBRARIES]
 
 
 # -- molecules -------------------------------------------------------------------------------------
@@ -96,7 +97,8 @@ def _layer(kind: str, library: Any, hidden: int, degrees: Tensor) -> nn.Module:
 
 
 class Task(NamedTuple):
-    """What is trained: the batches of each loader, a model for each library, and the loss of a batch."""
+    """What is trained: the batches of each loader, a model for each library, and the loss of a batch.
+    """
 
     batches: dict[str, Callable[[], Iterable[Any]]]
     models: dict[str, nn.Module]
@@ -119,7 +121,65 @@ def _molecules(kind: str, args: argparse.Namespace) -> Task:
     return Task({"gdsl": lambda: own, "torch_geometric": lambda: their}, models, loss, about)
 
 
-TASKS = {"molecules": (("GIN", "PNA"), _molecules)}
+# -- neighbours ------------------------------------------------------------------------------------
+
+
+class Sampled(nn.Module):
+    """Two layers, of which the seeds' rows count."""
+
+    def __init__(self, kind: str, library: Any, features: int, hidden: int, classes: int):
+        super().__init__()
+        if kind == "SAGE":
+            self.convs = nn.ModuleList([library.SAGEConv(features, hidden), library.SAGEConv(hidden, classes)])
+        else:
+            heads = library.GATConv(features, hidden // 4, heads=4)
+            self.convs = nn.ModuleList([heads, library.GATConv(hidden, classes, heads=1)])
+
+    def forward(self, batch: Any, edges: Any) -> Tensor:
+        h = self.convs[0](batch.x, edges).relu()
+        return self.convs[1](h, edges)[: batch.batch_size]
+
+
+def _sampled(edge_index: Tensor, nodes: int, seeds: int, kind: str, args: argparse.Namespace) -> Task:
+    random = torch.Generator().manual_seed(graphs.SEED)
+    data = Data(
+        x=torch.randn(nodes, args.features, generator=random),
+        y=torch.randint(CLASSES, (nodes,), generator=random),
+        edge_index=edge_index,
+    )
+    chosen = torch.randperm(nodes, generator=random)[:seeds]
+    settings: dict[str, Any] = {"batch_size": args.seeds, "shuffle": True, "input_nodes": chosen}
+    workers = {} if args.workers is None else {"num_workers": args.workers}
+    own = NeighborLoader(data, FAN_OUTS, seed=graphs.SEED, **settings, **workers)
+    batches: dict[str, Callable[[], Iterable[Any]]] = {"gdsl": lambda: own}
+    if WITH_TORCH_SPARSE or WITH_PYG_LIB:
+        their = torch_geometric.loader.NeighborLoader(data, FAN_OUTS, **settings)
+        batches["torch_geometric"] = lambda: their
+    models = {name: Sampled(kind, lib, args.features, args.hidden, CLASSES) for name, lib in LIBRARIES.items()}
+
+    def loss(model: nn.Module, batch: Any, edges: Any) -> Tensor:
+        return nn.functional.cross_entropy(model(batch, edges), batch.y[: batch.batch_size])
+
+    about = f"{nodes:,} nodes, {edge_index.shape[1]:,} edges, {args.features} features, {seeds:,} seeds by {args.seeds}"
+    return Task(batches, models, loss, about)
+
+
+def _github(kind: str, args: argparse.Namespace) -> Task:
+    edge_index, nodes = graphs.github(0, 0, args.data)
+    return _sampled(edge_index, nodes, nodes, kind, args)
+
+
+def _rmat(kind: str, args: argparse.Namespace) -> Task:
+    nodes = args.edges // 10
+    return _sampled(graphs.rmat(nodes, args.edges, "cpu"), nodes, min(nodes, 20 * args.seeds), kind, args)
+
+
+CLASSES, FAN_OUTS = 16, [15, 10]
+TASKS = {
+    "molecules": (("GIN", "PNA"), _molecules),
+    "github": (("SAGE", "GAT"), _github),
+    "rmat": (("SAGE", "GAT"), _rmat),
+}
 
 
 # -- epochs ----------------------------------------------------------------------------------------
@@ -162,15 +222,16 @@ def measure(name: str, kind: str, args: argparse.Namespace) -> dict[str, Any]:
     task = TASKS[name][1](kind, args)
     check(task)
     optimizers = {library: torch.optim.Adam(model.parameters(), lr=1e-4) for library, model in task.models.items()}
-    for way in WAYS:  # kernels are made
+    ways = [Way(loader, layers) for loader in task.batches for layers in LIBRARIES]
+    for way in ways:  # kernels are made
         epoch(task, way, optimizers[way.layers])
-    times: dict[Way, list[float]] = {way: [] for way in WAYS}
-    loads: dict[str, list[float]] = {name: [] for name in LIBRARIES}
+    times: dict[Way, list[float]] = {way: [] for way in ways}
+    loads: dict[str, list[float]] = {loader: [] for loader in task.batches}
     for _ in range(args.epochs):
         gc.collect()
-        for way in WAYS:
+        for way in ways:
             times[way].append(epoch(task, way, optimizers[way.layers]))
-        for loader in LIBRARIES:
+        for loader in task.batches:
             loads[loader].append(loading(task, loader))
     own = times[Way("gdsl", "gdsl")]
     return {
@@ -233,7 +294,11 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--tasks", type=_tasks, default=",".join(TASKS))
+    parser.add_argument("--tasks", type=_tasks, default=list(TASKS), help=",".join(TASKS))
+    parser.add_argument("--data", help="folder with musae/git.npz, for github (default: $GDSL_DATA)")
+    parser.add_argument("--edges", type=int, default=10_000_000, help="of the R-MAT graph")
+    parser.add_argument("--features", type=int, default=128, help="of sampled nodes")
+    parser.add_argument("--seeds", type=int, default=1024, help="of a batch of sampled nodes")
     parser.add_argument("--models", type=lambda text: text.split(","), help="some of each task's models")
     parser.add_argument("--epochs", type=int, default=7)
     parser.add_argument("--molecules", type=int, default=2_000)

@@ -16,6 +16,11 @@ EdgeType = tuple[str, str, str]
 Type = str | EdgeType
 
 
+# Makes tensors that every later call can use: one that is made in inference mode is of no use to a backward pass, and
+# has no version that tells of a write.
+ordinary = torch.inference_mode(False)
+
+
 class Store:
     """The attributes of the nodes or of the edges of one type, or of a graph of one type.
 
@@ -45,6 +50,7 @@ class Store:
             raise AttributeError(f"this batch has no {name!r}; it has {', '.join(self.keys())}")
         return self._edges() if name == "edge_index" else self._groups()
 
+    @ordinary
     def _edges(self) -> Tensor:
         graph = self._graph
         assert graph is not None
@@ -55,6 +61,7 @@ class Store:
         remember(made, graph)
         return made
 
+    @ordinary
     def _groups(self) -> Tensor:
         made = topology.numbered(self.ptr, self.num_nodes)
         self.__dict__["batch"] = made
@@ -118,6 +125,7 @@ class Store:
             return int(edges.shape[1])
         return 0 if self._graph is None else self._graph.num_edges
 
+    @ordinary
     def _change(self, change: Callable[[Tensor], Tensor], graph: Callable[[Graph], Graph]) -> None:
         """Change all tensors, and the graph if it is still that of ``edge_index``."""
         parts = self.__dict__

@@ -92,7 +92,8 @@ class Epochs:
         self.epoch += 1
 
         def make(number: int) -> Any:
-            batch = self._make(parts[number], mixed(self.seed, epoch, number + 1))
+            with torch.inference_mode(False):  # whose tensors would be of no use to a backward pass
+                batch = self._make(parts[number], mixed(self.seed, epoch, number + 1))
             batch = batch if self.transform is None else self.transform(batch)
             return batch.pin_memory() if self.pin_memory else batch
 

@@ -238,7 +238,7 @@ def _links(source: Source, given: Any) -> tuple[Type, Tensor]:
             type, given = tuple(given[0]), given[1]
         if type not in source.graphs:
             types = ", ".join(map(str, source.edge_types))
-            raise InputError(f"of several types edge_label_index is the type of an edge or a pair (type, pairs): {types}")
+            raise InputError(f"of several types edge_label_index is a type of edges or a pair (type, pairs): {types}")
     if given is None:
         return type, source.graphs[type].edge_index
     if not isinstance(given, Tensor) or given.dim() != 2 or given.shape[0] != 2 or given.is_floating_point():

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gdsl.data.batch import Batch, EdgeType, Store, Type
+from gdsl.data.batch import Batch, EdgeType, Store, Type, ordinary
 from gdsl.data.epochs import Epochs, mixed
 from gdsl.data.sampler import DISJOINT, INDUCED, LAST, REPLACE, Sampled, Sampler, kind_of
 from gdsl.data.source import Source, is_of_nodes, source_of
@@ -68,6 +68,7 @@ class Neighborhoods(Epochs):
         )
         self.sampler = _sampler(self.source, _fan_outs(self.source, num_neighbors), weight_attr, edge_time, flags)
 
+    @ordinary
     def sampled(self, seeds: dict[str, Tensor], key: int, times: Tensor | None) -> Batch:
         """The batch of the neighbourhood of some nodes by their type, without what belongs to the seeds."""
         types = self.source.node_types

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gdsl.data import file, topology
-from gdsl.data.batch import Batch, Store, Type
+from gdsl.data.batch import Batch, Store, Type, ordinary
 from gdsl.data.columns import Column, Gather
 from gdsl.data.packing import Key, Read, Reader
 from gdsl.errors import InputError
@@ -111,6 +111,7 @@ class Packed:
         """Some graphs as one. Raises ``InputError`` for a number out of range."""
         return self.gathered(self.numbers(graphs))
 
+    @ordinary
     def gathered(self, ids: Tensor, follow: Sequence[str] = ()) -> Batch:
         """A batch of the graphs at some places of the arrays, which are known to be right.
 

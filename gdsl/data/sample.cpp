@@ -10,6 +10,9 @@ namespace {
 // The least picks for a thread of its own.
 constexpr int64_t SHARE = 1 << 12;
 
+// How many nodes ahead rows are asked for.
+constexpr int64_t AHEAD = 16;
+
 // -- what grows ------------------------------------------------------------------------------------
 
 template <class T> struct Many {
@@ -130,6 +133,10 @@ struct EdgeKind {
     int64_t wide;            // whether rowptr, index and edge are int64 and not int32
     int64_t at(const void* numbers, int64_t k) const {
         return wide ? ((const int64_t*)numbers)[k] : (int64_t)((const int32_t*)numbers)[k];
+    }
+    // Most of the time goes into waiting for memory that is not in the cache: it is asked for some nodes ahead.
+    void soon(const void* numbers, int64_t k) const {
+        __builtin_prefetch((const char*)numbers + k * (wide ? sizeof(int64_t) : sizeof(int32_t)));
     }
 };
 
@@ -296,6 +303,7 @@ bool expand(const Request& r, Sample& s, int64_t hop, int64_t k) {
     int64_t all = 0, widest = 0;
     for (int64_t n = 0; n < count; ++n) {
         int64_t first, last;
+        if (n + AHEAD < count) kind.soon(kind.rowptr, at.node.data[begin + n + AHEAD]);
         row_of(kind, at, r.seed_time, begin + n, &first, &last);
         const int64_t size = last - first;
         const int64_t most = !size ? 0 : fan_out < 0 ? size : r.flags & REPLACE || fan_out < size ? fan_out : size;
@@ -305,17 +313,29 @@ bool expand(const Request& r, Sample& s, int64_t hop, int64_t k) {
     }
     starts.data[count] = all;
     const int64_t parts = all / SHARE < 1 ? 1 : all / SHARE < r.threads ? all / SHARE : r.threads;
-    Many<int64_t> picks, found, room;
+    Many<int64_t> picks, nodes, found, room;
     const int64_t each = 4 * widest + 8;
-    if (!picks.reserve(all + 1) || !found.reserve(count) || !room.reserve(parts * each)) return false;
+    if (!picks.reserve(all + 1) || !nodes.reserve(all + 1) || !found.reserve(count) || !room.reserve(parts * each)) {
+        return false;
+    }
 #pragma omp parallel for schedule(static, 1) num_threads(parts) if (parts > 1)
     for (int64_t p = 0; p < parts; ++p) {
-        for (int64_t n = count * p / parts; n < count * (p + 1) / parts; ++n) {
-            int64_t first, last;
-            row_of(kind, at, r.seed_time, begin + n, &first, &last);
-            const Stream random(r.key, begin + n, (int32_t)(hop * r.edge_types + k));
-            found.data[n] = picks_of(kind, (int)r.flags, random, first, last, fan_out, picks.data + starts.data[n],
-                                     room.data + p * each);
+        const int64_t from_node = count * p / parts, to_node = count * (p + 1) / parts;
+        for (int64_t n = from_node; n < to_node + AHEAD; ++n) {
+            if (n < to_node) {
+                int64_t first, last;
+                row_of(kind, at, r.seed_time, begin + n, &first, &last);
+                const Stream random(r.key, begin + n, (int32_t)(hop * r.edge_types + k));
+                int64_t* const mine = picks.data + starts.data[n];
+                found.data[n] = picks_of(kind, (int)r.flags, random, first, last, fan_out, mine, room.data + p * each);
+                for (int64_t j = 0; j < found.data[n]; ++j) kind.soon(kind.index, mine[j]), kind.soon(kind.edge, mine[j]);
+            }
+            const int64_t ready = n - AHEAD;
+            if (ready < from_node) continue;
+            for (int64_t j = starts.data[ready]; j < starts.data[ready] + found.data[ready]; ++j) {
+                nodes.data[j] = kind.at(kind.index, picks.data[j]);
+                picks.data[j] = kind.at(kind.edge, picks.data[j]);
+            }
         }
     }
     Edges& edges = s.edges[k];
@@ -324,14 +344,14 @@ bool expand(const Request& r, Sample& s, int64_t hop, int64_t k) {
     for (int64_t n = 0; n < count; ++n) {
         const int32_t tree = at.tree.data[begin + n];
         for (int64_t j = 0; j < found.data[n]; ++j) {
-            const int64_t pick = picks.data[starts.data[n] + j], node = kind.at(kind.index, pick);
+            const int64_t node = nodes.data[starts.data[n] + j];
             const int32_t next = (int32_t)from.node.size;
             const int32_t place = from.places.place(key_of(r, kind.source, tree, node), next);
             if (place < 0 || from.node.size >= INT32_MAX) return false;
             if (place == next && !(from.node.push(node) && from.tree.push(tree))) return false;
             edges.source.push(place);
             edges.target.push((int32_t)(begin + n));
-            edges.edge.push(kind.at(kind.edge, pick));
+            edges.edge.push(picks.data[starts.data[n] + j]);
         }
     }
     return true;

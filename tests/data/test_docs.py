@@ -13,3 +13,4 @@ def test_the_page_runs_from_top_to_bottom(repository, capsys):
     printed = capsys.readouterr().out
     assert "Packed(300 graphs" in printed
     assert "300 ['edge_index', 'x', 'y']" in printed
+    assert "\n5 [" in printed

@@ -144,8 +144,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"time_attr": "time", "edge_label_time": torch.zeros(3, dtype=torch.long)}, r"integers \[50\]"),
     ({"edge_label_index": torch.tensor([[0], [20]])}, "link 0 has node 20 in row 1"),
     ({"edge_label_index": torch.zeros(3, 2)}, r"integers \[2, links\]"),
-    ({"data": academic()}, "the type of an edge or a pair"),
-    ({"data": academic(), "edge_label_index": ("a", "b", "c")}, "the type of an edge or a pair"),
+    ({"data": academic()}, "a type of edges or a pair"),
+    ({"data": academic(), "edge_label_index": ("a", "b", "c")}, "a type of edges or a pair"),
 ]
 
 

@@ -315,6 +315,21 @@ def test_layers_of_several_types():
     torch.testing.assert_close(with_graph, plain)
 
 
+def test_batches_of_inference_mode_serve_training():
+    packed = pack(made.many(made.molecule, made.sizes(8)))
+    with torch.inference_mode():
+        (batch,) = Loader(packed, 8)
+        (moved,) = (b.to("cpu") for b in Loader(packed, 8))
+        _ = batch.edge_index, batch.batch
+    conv = gdsl.nn.SAGEConv(5, 4)
+    for found in (batch, moved):
+        for edges in (found.graph, found.edge_index):
+            out = gdsl.nn.global_add_pool(conv(found.x, edges), found.batch, found.num_graphs)
+            out.sum().backward()
+    batch.edge_index[0] = 0
+    assert not batch.graph.edge_index[0].any()
+
+
 def test_a_moved_batch_takes_its_orders_along():
     batch = pack(made.many(made.molecule, made.sizes(5))).batch(range(5))
     expected = batch.graph.in_edges
