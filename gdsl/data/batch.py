@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -44,9 +45,11 @@ class Store:
             parts["_unmade"].add("batch")
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # what is asked for while an object is made anew
+            raise AttributeError(name)
         if name == "graph":
             return self._ready_graph()
-        if name not in self.__dict__.get("_unmade", ()):
+        if name not in self._unmade:
             raise AttributeError(f"this batch has no {name!r}; it has {', '.join(self.keys())}")
         return self._edges() if name == "edge_index" else self._groups()
 
@@ -79,6 +82,22 @@ class Store:
             raise AttributeError(name)
         self._forget(name)
         self.__dict__.pop(name, None)
+
+    def __copy__(self) -> Self:
+        made = type(self).__new__(type(self))
+        made.__dict__.update(self.__dict__, _unmade=set(self._unmade))
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if "edge_index" in state and state["_graph"] is not None and state["edge_index"]._version != self._version:
+            state["_graph"] = None  # it was written to
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if "edge_index" in state:
+            self.__dict__["_version"] = state["edge_index"]._version
 
     def _forget(self, name: str) -> None:
         self._unmade.discard(name)
@@ -171,6 +190,11 @@ class Batch(Store):
     ):
         super().__init__(attributes, graph)
         self.__dict__["_stores"] = stores or {}
+
+    def __copy__(self) -> Self:
+        made = super().__copy__()
+        made.__dict__["_stores"] = {type: copy.copy(store) for type, store in self._stores.items()}
+        return made
 
     def __getattr__(self, name: str) -> Any:
         if name.endswith("_dict") and self.__dict__.get("_stores"):

@@ -11,7 +11,7 @@ from torch import Tensor
 from gdsl.data.batch import Batch, EdgeType, Store, Type, ordinary
 from gdsl.data.epochs import Epochs, mixed
 from gdsl.data.sampler import DISJOINT, INDUCED, LAST, REPLACE, Sampled, Sampler, kind_of
-from gdsl.data.source import Source, is_of_nodes, source_of
+from gdsl.data.source import Source, source_of
 from gdsl.data.topology import counted
 from gdsl.errors import InputError
 from gdsl.runtime import prepare
@@ -81,17 +81,11 @@ class Neighborhoods(Epochs):
         if not self.source.is_hetero:
             only = stores[""]
             return Batch(_attributes(only), only._graph)
-        common = {name: v.value for name, v in self.source.values.get("", {}).items()}
-        return Batch(common, stores=stores)
+        return Batch({name: v.value for name, v in self.source.values.get("", {}).items()}, stores=stores)
 
     def _node_store(self, found: Sampled, k: int, type: str) -> Store:
-        nodes, homogeneous = found.nodes[k], not self.source.is_hetero
-        parts: dict[str, Any] = {}
-        for name, (value, along) in self.source.values[type].items():
-            if along is None:
-                parts[name] = value
-            elif not homogeneous or is_of_nodes(self.data, type, name):
-                parts[name] = _chosen(value, along, nodes)
+        nodes = found.nodes[k]
+        parts = _part(self.source, type, "nodes", nodes)
         parts.update(num_nodes=len(nodes), n_id=nodes)
         if found.trees is not None:
             parts["batch"] = found.trees[k]
@@ -109,13 +103,8 @@ class Neighborhoods(Epochs):
         loops = int((ends[0] == ends[1]).sum())
         graph = Graph._of(EdgeEnds(ends, Facts(loops, False, True)), sizes)
         graph.__dict__["in_edges"] = prepare.given_order(rowptr, ends[0], counted(len(ids)))
-        parts: dict[str, Any] = {} if nodes is None else _attributes(nodes)
-        for name, (value, along) in self.source.values[type].items():
-            if along is not None and name not in parts:
-                parts[name] = _chosen(value, along, ids)
-            elif along is None:
-                parts[name] = value
-        parts["e_id"] = ids
+        parts = {} if nodes is None else _attributes(nodes)
+        parts.update(_part(self.source, type, "edges", ids), e_id=ids)
         if self.subgraph_type == "directional":
             parts["num_sampled_edges"] = found.num_edges[k]
         return Store(parts, graph)
@@ -124,7 +113,7 @@ class Neighborhoods(Epochs):
 class NeighborLoader(Neighborhoods):
     """Batches of seeds with sampled neighbourhoods, ready for layers: edges come sorted by target.
 
-    data:          a torch_geometric ``Data`` or ``HeteroData``
+    data:          a torch_geometric ``Data`` or ``HeteroData``, or a ``NodeData``
     num_neighbors: how many edges into each node are taken in each hop, -1 for all; of several types a list for all of
                    them, or one for each
     input_nodes:   the seeds: numbers or a mask; None for all. Of several types ``"paper"``, or ``("paper", mask)``
@@ -219,8 +208,13 @@ def _attributes(store: Store) -> dict[str, Any]:
     return {name: value for name, value in store.__dict__.items() if not name.startswith("_")}
 
 
-def _chosen(value: Tensor, along: int, ids: Tensor) -> Tensor:
-    return value.index_select(along, ids.to(value.device))
+def _part(source: Source, type: Type, of: str, ids: Tensor) -> dict[str, Any]:
+    """What belongs to some nodes or edges of a type, and what belongs to neither."""
+    return {
+        name: value.index_select(along, ids.to(value.device)) if owner else value
+        for name, (value, owner, along) in source.values[type].items()
+        if owner in (of, None)
+    }
 
 
 def _both_ways(ends: Tensor, ids: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
@@ -265,8 +259,6 @@ def _times(source: Source, name: str | None) -> tuple[dict[str, Tensor], dict[Ty
     if name is None:
         return {}, {}
     nodes, edges = source.of_nodes(name), source.of_edges(name)
-    if not source.is_hetero and nodes and edges:
-        nodes, edges = (nodes, {}) if is_of_nodes(source.data, "", name) else ({}, edges)
     if nodes and edges:
         raise InputError(f"`{name}` is a time of both nodes and edges: give one of them another name")
     if not nodes and not edges:
@@ -280,7 +272,7 @@ def _times(source: Source, name: str | None) -> tuple[dict[str, Tensor], dict[Ty
 def _sampler(
     source: Source, fan_outs: list[list[int]], weight: str | None, edge_time: Mapping[Type, Tensor], flags: int
 ) -> Sampler:
-    weights = {} if weight is None else source.of_edges(weight)
+    weights = {} if weight is None else source.weights(weight)
     if weight is not None and not weights:
         raise InputError(f"`{weight}` is no attribute [E] of edges")
     for value in weights.values():

@@ -31,6 +31,7 @@ class Packed:
     read: Read
     ids: Tensor | None = None
     left_out: frozenset[str] = frozenset()
+    path: Path | None = None
 
     @property
     def total(self) -> int:
@@ -174,10 +175,21 @@ class Packed:
 
         Raises ``InputError`` for a file that is none, that is cut short, or that is damaged. Nothing of it is executed.
         """
-        return cls(file.read(Path(path), check))
+        return cls(file.read(Path(path), check), path=Path(path).absolute())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A set in a file is opened anew by another process, and not sent to it.
+        return _again, (None if self.path else self.read, self.ids, self.left_out, self.path)
 
     def __repr__(self) -> str:
         return f"Packed({len(self):,} graphs, {int(self.num_nodes.sum()):,} nodes, {int(self.num_edges.sum()):,} edges)"
+
+
+def _again(read: Read | None, ids: Tensor | None, left_out: frozenset[str], path: Path | None) -> Packed:
+    if read is None:
+        assert path is not None
+        read = Packed.load(path, check=False).read
+    return Packed(read, ids, left_out, path)
 
 
 def pack(graphs: Iterable[Any], path: str | Path | None = None) -> Packed:

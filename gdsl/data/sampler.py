@@ -129,6 +129,9 @@ class Sampler:
             return slow_sampler.sample(self, seeds, key, times)
         return self._natively(code, seeds, key & MASK, times)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Sampler, (self.num_nodes, self.kinds, self.fan_outs, self.flags)
+
     @cached_property
     def _parts(self) -> tuple[Any, Any, Any]:
         kinds = (_EdgeKind * max(1, len(self.kinds)))()

@@ -9,25 +9,26 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from gdsl.data.batch import Type
+from gdsl.data.planetoid import NodeData
 from gdsl.errors import GraphError, InputError
 from gdsl.runtime.graph import Graph
 
 
 class Value(NamedTuple):
-    """An attribute, and the dimension along which its nodes or edges lie; None where it belongs to neither."""
+    """An attribute: of "nodes" or "edges", which lie along a dimension, or of neither."""
 
     value: Any
-    along: int | None
+    of: str | None = None
+    along: int = 0
 
 
 @dataclass(frozen=True)
 class Source:
-    """A torch_geometric ``Data`` or ``HeteroData`` as it is sampled.
+    """A graph as it is sampled.
 
     Types of nodes and edges are empty where there is one of each.
     """
 
-    data: Any
     values: dict[Type, dict[str, Value]]
     num_nodes: dict[str, int]
     graphs: dict[Type, Graph]
@@ -50,22 +51,28 @@ class Source:
 
     def of_nodes(self, name: str) -> dict[str, Tensor]:
         """An attribute of nodes by their type."""
-        return {t: v for t in self.node_types if (v := self._of(t, name, self.num_nodes[t])) is not None}
+        return {t: self.values[t][name].value for t in self.node_types if self._is(t, name, "nodes")}
 
     def of_edges(self, name: str) -> dict[Type, Tensor]:
         """An attribute of edges by their type."""
-        return {t: v for t in self.edge_types if (v := self._of(t, name, self.graphs[t].num_edges)) is not None}
+        return {t: self.values[t][name].value for t in self.edge_types if self._is(t, name, "edges")}
 
-    def _of(self, type: Type, name: str, count: int) -> Tensor | None:
-        found = self.values[type].get(name)
-        if found is None or not isinstance(found.value, Tensor) or found.value.shape[:1] != (count,):
-            return None
-        return found.value
+    def weights(self, name: str) -> dict[Type, Tensor]:
+        """An attribute by its length alone, whether torch_geometric takes it for one of nodes or of edges."""
+        found = {t: self.values[t][name].value for t in self.edge_types if name in self.values[t]}
+        return {t: v for t, v in found.items() if isinstance(v, Tensor) and v.shape[:1] == (self.graphs[t].num_edges,)}
+
+    def _is(self, type: Type, name: str, of: str) -> bool:
+        return name in self.values[type] and self.values[type][name].of == of
 
 
 def source_of(data: Any) -> Source:
-    """Raises ``InputError`` for what is neither ``Data`` nor ``HeteroData``, and where it has no ``edge_index``;
-    ``GraphError`` for edges out of range."""
+    """A torch_geometric ``Data`` or ``HeteroData``, or a :class:`gdsl.data.NodeData`, as it is sampled.
+
+    Raises ``InputError`` for anything else and where there is no ``edge_index``, ``GraphError`` for bad edges.
+    """
+    if isinstance(data, NodeData):
+        return _of_node_data(data)
     if not hasattr(data, "stores"):
         raise InputError(f"data must be a torch_geometric Data or HeteroData, not a {type(data).__name__}")
     hetero = hasattr(data, "node_stores") and hasattr(data, "_global_store")
@@ -92,24 +99,23 @@ def source_of(data: Any) -> Source:
         kept = values.setdefault(store._key or "", {})
         for name, value in store.items():
             if name not in ("edge_index", "num_nodes", "adj_t") and value is not None:
-                kept[name] = Value(value, _along(data, store, name, value))
-    return Source(data, values, num_nodes, graphs)
+                kept[name] = _value(data, store, name, value)
+    return Source(values, num_nodes, graphs)
 
 
-def _along(data: Any, store: Any, name: str, value: Any) -> int | None:
-    belongs = (hasattr(store, "is_node_attr") and store.is_node_attr(name)) or (
-        hasattr(store, "is_edge_attr") and store.is_edge_attr(name)
-    )
-    if not belongs or not isinstance(value, Tensor):
-        return None
-    along = data.__cat_dim__(name, value, store)
-    return along if isinstance(along, int) else None
+def _of_node_data(data: NodeData) -> Source:
+    of_nodes = (data.x, data.y, data.train_mask, data.val_mask, data.test_mask)
+    names = ("x", "y", "train_mask", "val_mask", "test_mask")
+    values = {name: Value(value, "nodes") for name, value in zip(names, of_nodes, strict=True) if value is not None}
+    return Source({"": values}, {"": data.num_nodes}, {"": Graph(data.edge_index, data.num_nodes)})
 
 
-def is_of_nodes(data: Any, type: Type, name: str) -> bool:
-    """Whether an attribute of the only type belongs to nodes, and not to edges."""
-    store = data[type] if type else data._store
-    return hasattr(store, "is_node_attr") and bool(store.is_node_attr(name))
+def _value(data: Any, store: Any, name: str, value: Any) -> Value:
+    for of, asked in (("nodes", "is_node_attr"), ("edges", "is_edge_attr")):
+        if isinstance(value, Tensor) and hasattr(store, asked) and getattr(store, asked)(name):
+            along = data.__cat_dim__(name, value, store)
+            return Value(value, of, along) if isinstance(along, int) else Value(value)
+    return Value(value)
 
 
 def _of(key: Any) -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gdsl.data import data_root as named_root
-from gdsl.data import load_planetoid, load_tu
+from gdsl.data import load_planetoid, load_tu, pack
 from gdsl.data.tu import read_tu
 from gdsl.errors import InputError
 
@@ -88,6 +88,9 @@ def test_tu_is_what_pyg_reads(data_root, tmp_path, name):
 
 def _assert_same_set(ours, theirs) -> None:
     assert len(ours) == len(theirs)
+    for key, value in pack(theirs).batch(range(0, len(theirs), 3)):
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(ours.batch(range(0, len(theirs), 3))[key], value), key
     for k in range(0, len(theirs), 7):
         one, other = ours[k], theirs[k]
         for key, value in other:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -328,6 +330,33 @@ def test_batches_of_inference_mode_serve_training():
             out.sum().backward()
     batch.edge_index[0] = 0
     assert not batch.graph.edge_index[0].any()
+
+
+def test_batches_are_copied_and_sent():
+    items = made.many(made.academic, made.sizes(4))
+    for packed in (pack(made.many(made.molecule, made.sizes(4))), pack(items)):
+        batch = packed.batch([1, 3])
+        for again in (copy.copy(batch), copy.deepcopy(batch), pickle.loads(pickle.dumps(batch))):
+            for type in ("", *batch.node_types, *batch.edge_types):
+                one, other = (b[type] if type else b for b in (again, batch))
+                assert_same_store(one, other)
+                if one.num_edges:
+                    assert one.graph.__dict__.keys() >= {"in_edges", "out_edges"}
+    batch = packed.batch([0])[made.CITES]
+    batch.edge_index[0] = 0
+    for again in (copy.copy(batch), copy.deepcopy(batch), pickle.loads(pickle.dumps(batch))):
+        assert not again.graph.edge_index[0].any()
+
+
+def test_packed_sets_are_sent_and_those_of_a_file_opened_anew(tmp_path):
+    packed = pack(made.many(made.molecule, made.sizes(6)))
+    packed.save(tmp_path / "set")
+    expected = packed.batch([4, 2])
+    for found in (packed, Packed.load(tmp_path / "set")):
+        part = pickle.loads(pickle.dumps(found[[2, 4]].without(["name"])))
+        assert torch.equal(part.batch([1, 0]).x, expected.x)
+        assert "name" not in part.batch([0])
+    assert len(pickle.dumps(found)) < 1_000
 
 
 def test_a_moved_batch_takes_its_orders_along():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,7 +21,7 @@ from torch_geometric.data import Data, HeteroData
 import gdsl
 import gdsl.data.sampler
 import gdsl.nn
-from gdsl.data import NeighborLoader
+from gdsl.data import NeighborLoader, NodeData
 from gdsl.data.sampler import DISJOINT, INDUCED, REPLACE, Sampler
 from gdsl.errors import GraphError, InputError
 
@@ -386,6 +387,17 @@ def test_masks_and_calls():
     assert loader([1, 2]).n_id[:2].tolist() == [3, 6]
     with pytest.raises(InputError, match="no input node 7"):
         loader([7])
+
+
+def test_a_loader_is_sent_and_node_data_is_sampled():
+    node_data = NodeData("small", graph(20, 60).edge_index, 20, torch.arange(20), 2, x=torch.arange(20.0).unsqueeze(1))
+    loader = NeighborLoader(node_data, [2], batch_size=8, seed=1, num_workers=0)
+    expected = list(loader)
+    for found, other in zip(pickle.loads(pickle.dumps(loader)), loader, strict=True):
+        assert torch.equal(found.n_id, other.n_id)
+    for batch in expected:
+        assert torch.equal(batch.y, batch.n_id)
+        assert torch.equal(batch.x[:, 0].long(), batch.n_id)
 
 
 def test_a_graph_without_edges():
