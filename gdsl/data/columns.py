@@ -64,9 +64,6 @@ class Column:
         size = self.values.itemsize
         return _SHIFTED.get((self.values.dtype, self.dtype), size) if self.shifts else size
 
-    def sizes(self, items: int) -> list[int]:
-        return [items + self.closed if n is None else n for n in self.shape]
-
 
 class Gather:
     """Batches of some columns. ``offsets`` are [graphs + 1] int64 each, contiguous."""
@@ -80,7 +77,13 @@ class Gather:
             for c, shifts in zip(self.columns, self._shifts, strict=True)
         ]
         self._narrow = {k for c in self.columns if c.dtype is torch.int32 for k in (c.length, *c.shifts)}
-        self._fields = [number for column in fields for number in column]
+        numbers = [number for column in fields for number in column]
+        self._fields = (ctypes.c_int64 * len(numbers))(*numbers)
+        self._kind_of_fields = type(self._fields)
+        self._shifted_later = [k for k, c in enumerate(self.columns) if c.shifts and c.kind > 0]
+        self._shapes = [
+            (c.length, c.shape[: c.joined], c.closed, c.shape[c.joined + 1 :], c.dtype) for c in self.columns
+        ]
 
     def __call__(self, graphs: Tensor) -> tuple[list[Tensor], Tensor, list[int]]:
         """The columns of a batch; where each of its graphs begins by each of the offsets [offsets, B + 1]; the totals.
@@ -95,9 +98,9 @@ class Gather:
         code.place(graphs.data_ptr(), count, kinds, self._offsets, placed.data_ptr())
         totals = placed[:, -1].tolist()
         self._check(totals)
-        found, size, fields = [], 0, (ctypes.c_int64 * len(self._fields))(*self._fields)
-        for k, column in enumerate(self.columns):
-            out = torch.empty(column.sizes(totals[column.length]), dtype=column.dtype)
+        found, size, fields = [], 0, self._kind_of_fields.from_buffer_copy(self._fields)
+        for k, (length, before, closed, after, dtype) in enumerate(self._shapes):
+            out = torch.empty((*before, totals[length] + closed, *after), dtype=dtype)
             fields[FIELDS * k + 1] = out.data_ptr()
             size += out.nbytes
             found.append(out)
@@ -105,9 +108,8 @@ class Gather:
             graphs.data_ptr(), count, kinds, self._offsets, placed.data_ptr(), len(found), fields, size,
             torch.get_num_threads(),
         )  # fmt: skip
-        for k, column in enumerate(self.columns):
-            if column.shifts and column.kind > 0:
-                found[k] = _shifted(found[k], column, self.offsets, graphs)
+        for k in self._shifted_later:
+            found[k] = _shifted(found[k], self.columns[k], self.offsets, graphs)
         return found, placed, totals
 
     def _by_torch(self, graphs: Tensor) -> tuple[list[Tensor], Tensor, list[int]]:

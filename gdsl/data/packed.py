@@ -124,8 +124,7 @@ class Packed:
         for (type, name), column, value in zip(self._columns, self._columns.values(), found, strict=False):
             stores[type][name] = value
             if name in follow:
-                stores[type][f"{name}_batch"] = topology.numbered(placed[column.length], totals[column.length])
-                stores[type][f"{name}_ptr"] = placed[column.length].clone()
+                _follow(stores[type], name, placed[column.length])
         for (type, name), values in self.read.lists.items():
             if name not in self.left_out:
                 stores[type][name] = [values[k] for k in ids.tolist()]
@@ -135,6 +134,8 @@ class Packed:
         for type, edges in self._edges.items():
             count = len(edges.columns)
             graphs[type] = edges.graph(found[first : first + count], totals)
+            if "edge_index" in follow:
+                _follow(stores[type], "edge_index", placed[edges.ends.edges])
             first += count
         own["num_graphs"] = len(ids)
         others = {type: Store(store, graphs.get(type)) for type, store in stores.items() if type != ""}
@@ -183,6 +184,11 @@ class Packed:
 
     def __repr__(self) -> str:
         return f"Packed({len(self):,} graphs, {int(self.num_nodes.sum()):,} nodes, {int(self.num_edges.sum()):,} edges)"
+
+
+def _follow(store: dict[str, Any], name: str, placed: Tensor) -> None:
+    store[f"{name}_batch"] = topology.numbered(placed, int(placed[-1]))
+    store[f"{name}_ptr"] = placed.clone()
 
 
 def _again(read: Read | None, ids: Tensor | None, left_out: frozenset[str], path: Path | None) -> Packed:

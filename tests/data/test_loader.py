@@ -250,6 +250,14 @@ def test_a_budget_is_kept_and_used(sizes, max_nodes, max_edges, batch_size, shuf
         assert any(a + b > most for a, b, most in zip(total, more, limits, strict=True))
 
 
+def test_attributes_are_followed():
+    items, keys = made.many(made.molecule, made.sizes(5)), ["edge_index", "face", "y"]
+    loaders = Loader(items, 3, follow_batch=keys), DataLoader(items, 3, follow_batch=keys)
+    for found, expected in zip(*loaders, strict=True):
+        assert_same_store(found, expected._store)
+        assert found.edge_index_batch.shape == found.edge_index[0].shape
+
+
 def test_parts_of_a_set_share_its_arrays():
     packed = pack(made.many(made.molecule, made.sizes(10)))
     part = packed[2:8][[0, -1, 3]]
