@@ -52,17 +52,21 @@ class Column:
 
     @cached_property
     def outer(self) -> int:
-        return math.prod(n for n in self.shape[: self.joined] if n is not None)
+        return math.prod(_known(self.shape[: self.joined]))
 
     @cached_property
     def inner(self) -> int:
-        return math.prod(n for n in self.shape[self.joined + 1 :] if n is not None)
+        return math.prod(_known(self.shape[self.joined + 1 :]))
 
     @cached_property
     def kind(self) -> int:
         """As gather.cpp counts kinds; a column that has shifts and is copied is shifted by torch afterwards."""
         size = self.values.itemsize
         return _SHIFTED.get((self.values.dtype, self.dtype), size) if self.shifts else size
+
+
+def _known(shape: Sequence[int | None]) -> tuple[int, ...]:
+    return tuple(n for n in shape if n is not None)
 
 
 class Gather:
@@ -82,7 +86,8 @@ class Gather:
         self._kind_of_fields = type(self._fields)
         self._shifted_later = [k for k, c in enumerate(self.columns) if c.shifts and c.kind > 0]
         self._shapes = [
-            (c.length, c.shape[: c.joined], c.closed, c.shape[c.joined + 1 :], c.dtype) for c in self.columns
+            (c.length, _known(c.shape[: c.joined]), c.closed, _known(c.shape[c.joined + 1 :]), c.dtype)
+            for c in self.columns
         ]
 
     def __call__(self, graphs: Tensor) -> tuple[list[Tensor], Tensor, list[int]]:
@@ -150,6 +155,6 @@ def _shifted(out: Tensor, column: Column, offsets: Sequence[Tensor], graphs: Ten
     for shift in column.shifts:
         more = offsets[shift].diff()[graphs]
         rows.append((more.cumsum(0) - more).repeat_interleave(size, output_size=total))
-    shape = [*[n for n in column.shape[: column.joined] if n is not None], total]
+    shape = [*_known(column.shape[: column.joined]), total]
     shape += [1] * (len(column.shape) - len(shape))
     return (out + torch.stack(rows).reshape(shape)).to(column.dtype)

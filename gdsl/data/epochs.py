@@ -60,6 +60,11 @@ class Epochs:
             self._batches = self.epoch, self._divided()
         return self._batches[1]
 
+    @property
+    def dataset(self) -> Any:
+        """What has as many items as there are, as torch's ``DataLoader`` has it."""
+        return range(self._items())
+
     def _items(self) -> int:
         """How many items there are."""
         raise NotImplementedError

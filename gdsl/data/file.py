@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import sys
 import zlib
@@ -97,7 +98,9 @@ def write(read: Read, path: Path) -> None:
         out.write(text)
         out.seek(0)
         out.write(MAGIC + _PLACE.pack(start, len(text), zlib.crc32(text)))
-    path.chmod(0o644)
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def _about(column: Column, array: int) -> dict[str, Any]:

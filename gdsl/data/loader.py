@@ -79,6 +79,11 @@ class Loader(Epochs):
         """Of a batch, about."""
         return self.data.nbytes * len(self.batches()[0]) // self.data.total if len(self) else 0
 
+    @property
+    def dataset(self) -> Packed:
+        """The graphs."""
+        return self.data
+
     def _items(self) -> int:
         return len(self.data)
 

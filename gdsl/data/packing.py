@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,8 +63,8 @@ class _Reading:
     shifts: int
     values: Growing
     waiting: list[Tensor] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    more: list[list[int]] = field(default_factory=list)
+    sizes: array[int] = field(default_factory=lambda: array("q"))
+    more: array[int] = field(default_factory=lambda: array("q"))
 
 
 @dataclass
@@ -73,7 +74,7 @@ class _ReadingEdges:
     source: str
     target: str
     waiting: list[Tensor] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
+    sizes: array[int] = field(default_factory=lambda: array("q"))
     loops: list[Tensor] = field(default_factory=list)
     by_source: bool = True
     by_target: bool = True
@@ -100,7 +101,7 @@ class Reader:
         self.keys: list[Key] = []
         self.readings: dict[Key, _Reading] = {}
         self.edges: dict[Type, _ReadingEdges] = {}
-        self.nodes: dict[str, list[int]] = {}
+        self.nodes: dict[str, array[int]] = {}
         self.lists: dict[Key, list[Any]] = {}
         self.pending = 0
 
@@ -163,7 +164,7 @@ class Reader:
             of = f" of type {type!r}" if type else ""
             raise InputError(f"graph {self.graphs} does not say how many nodes{of} it has: set num_nodes")
         check_size(int(count), f"the number of nodes of graph {self.graphs}")
-        self.nodes.setdefault(type, []).append(int(count))
+        self.nodes.setdefault(type, array("q")).append(int(count))
 
     def _read_edges(self, type: Type, value: Any) -> None:
         what = f"graph {self.graphs}: {_named((type, 'edge_index'))}"
@@ -210,7 +211,7 @@ class Reader:
             )
         reading.waiting.append(value.cpu().reshape(-1))
         reading.sizes.append(value.shape[along])
-        reading.more.append(more)
+        reading.more.extend(more)
         self.pending += value.numel()
 
     def _read_object(self, type: Type, key: str, value: Any) -> None:
@@ -238,7 +239,7 @@ class Reader:
         count = len(reading.waiting)
         first = self.graphs - count
         sizes = [self.nodes[reading.source][first:], self.nodes[reading.target][first:], reading.sizes[first:]]
-        offsets = [starts(torch.tensor(size[:count])) for size in sizes]
+        offsets = [starts(_numbers(size[:count])) for size in sizes]
         listed = torch.cat(reading.waiting)
         topology.check_ends(listed, Ends(0, 1, 2, None), offsets, first, _named((type, "edge_index")))
         narrow = listed.to(torch.int32)
@@ -254,14 +255,14 @@ class Reader:
 
     def _whole(self) -> Read:
         offsets = Offsets(self.graphs)
-        nodes = {type: offsets.add(torch.tensor(sizes)) for type, sizes in self.nodes.items()}
+        nodes = {type: offsets.add(_numbers(sizes)) for type, sizes in self.nodes.items()}
         columns = {}
         for key in self.keys:
             reading = self.readings.get(key)
             if reading is None:
                 continue
-            length = offsets.add(torch.tensor(reading.sizes))
-            more = torch.tensor(reading.more).reshape(self.graphs, reading.shifts)
+            length = offsets.add(_numbers(reading.sizes))
+            more = _numbers(reading.more).reshape(self.graphs, reading.shifts)
             shifts = tuple(offsets.add(more[:, k]) for k in range(reading.shifts)) if bool(more.any()) else ()
             columns[key] = Column(reading.values.whole(), length, reading.shape, shifts, reading.dtype)
         edges = {type: self._whole_edges(reading, nodes, offsets) for type, reading in self.edges.items()}
@@ -270,7 +271,7 @@ class Reader:
     def _whole_edges(self, reading: _ReadingEdges, nodes: dict[str, int], offsets: Offsets) -> Edges:
         source, target = nodes[reading.source], nodes[reading.target]
         loops = offsets.add(torch.cat(reading.loops)) if source == target else None
-        ends = Ends(source, target, offsets.add(torch.tensor(reading.sizes)), loops)
+        ends = Ends(source, target, offsets.add(_numbers(reading.sizes)), loops)
         values = {name: part.whole() for name, part in reading.parts.items()}
         return topology.edges_of(ends, reading.listed.whole(), values, reading.by_source, reading.by_target)
 
@@ -294,6 +295,10 @@ class Offsets:
 def starts(sizes: Tensor) -> Tensor:
     """[n + 1] int64 from the sizes [n] of what follows each other."""
     return torch.cat([torch.zeros(1, dtype=torch.int64), sizes.long().cumsum(0)])
+
+
+def _numbers(found: array[int]) -> Tensor:
+    return torch.from_numpy(np.array(found, dtype=np.int64))
 
 
 def _shifts(more: Any, rows: list[int], inner_dims: int, what: str) -> list[int]:

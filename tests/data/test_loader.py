@@ -233,6 +233,7 @@ def test_a_seed_gives_the_same_batches_for_any_number_of_threads():
 def test_the_last_batch(drop_last, sizes):
     loader = Loader(_rings(10), 4, drop_last=drop_last)
     assert len(loader) == len(sizes)
+    assert len(loader.dataset) == 10
     assert [batch.num_graphs for batch in loader] == sizes
 
 
