@@ -41,6 +41,7 @@ _FUNCTIONS: dict[str, tuple[tuple[dict[torch.dtype, str], ...], list[Any]]] = {
     "look": (_INDEX, [_POINTER, _POINTER, _COUNT, _POINTER, _FLAG]),
     "expand": (_PAIR, [_POINTER, _COUNT, _POINTER]),
     "order": (_INDEX, [_POINTER, _POINTER, *[_COUNT] * 4, _FLAG, *[_POINTER] * 7, _FLAG]),
+    "looped": (_INDEX, [*[_POINTER] * 3, *[_COUNT] * 3, *[_POINTER] * 3]),
     "share": (_INDEX, [_POINTER, _COUNT, *[_POINTER] * 4]),
     "degree": (_DEGREE, [_POINTER, _COUNT, _POINTER]),
     "rewire": (_INDEX, [_POINTER, _POINTER, *[_COUNT] * 3, *[_POINTER] * 3]),
@@ -51,7 +52,7 @@ class Native:
     """The functions of prepare.cpp, by the dtype or the pair of dtypes that they work on."""
 
     def __init__(self, library: ctypes.CDLL):
-        self.take, self.look, self.expand, self.order, self.share, self.degree, self.rewire = (
+        self.take, self.look, self.expand, self.order, self.looped, self.share, self.degree, self.rewire = (
             _by_dtypes(library, name, *about) for name, about in _FUNCTIONS.items()
         )
 
@@ -299,6 +300,20 @@ def given_order(rowptr: Tensor, index: Tensor, edge: Tensor) -> Order:
         rowptr.data_ptr(), rows, blocks.data_ptr(), hubs.data_ptr(), chunks.data_ptr(), schedule
     )
     return Order(rowptr, index, edge, _shared_out(*room))
+
+
+def looped(order: Order, added: int) -> Order:
+    """The order of a graph without loops, with one loop more at each of the first nodes: nothing is sorted."""
+    rowptr, index, edge = order.rowptr, order.index, order.edge
+    rows, count = rowptr.shape[0] - 1, edge.shape[0]
+    code = native() if rowptr.is_cpu else None
+    if code is None:
+        return given_order(*by_torch.looped(rowptr, index, edge, added))
+    found = torch.empty_like(rowptr), torch.empty(count + added, dtype=index.dtype), edge.new_empty(count + added)
+    code.looped[rowptr.dtype](
+        rowptr.data_ptr(), index.data_ptr(), edge.data_ptr(), count, rows, added, *(t.data_ptr() for t in found)
+    )
+    return given_order(*found)
 
 
 def _room(rows: int, edges: int) -> tuple[Tensor, Tensor, Tensor, Any]:
