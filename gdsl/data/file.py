@@ -180,6 +180,9 @@ def _read(memory: Any, check: bool) -> Read:
     lists = {(_type(type), str(name)): list(values) for type, name, values in about["lists"]}
     if any(len(values) != len(offsets[0]) - 1 for values in lists.values()):
         raise InputError("an attribute is not of as many graphs as there are")
+    types = {"", *nodes, *edges}
+    if any(type not in types for type, _ in (*columns, *lists)) or any(len(t) != 3 for t in edges if t != ""):
+        raise InputError("the packed set has attributes of a type that it does not have")
     return Read(offsets, columns, edges, nodes, lists)
 
 

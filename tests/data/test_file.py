@@ -159,6 +159,8 @@ LIES = {
     "offsets that are not there": lambda about, raw: about["columns"][0][2].update(length=99),
     "another shape": lambda about, raw: about["columns"][0][2].update(shape=[None, 77]),
     "no shape": lambda about, raw: about["columns"][0][2].update(shape=None),
+    "values of another type": lambda about, raw: about["columns"][0].__setitem__(0, "paper"),
+    "edges of another type": lambda about, raw: about["edges"][0].__setitem__(0, ["", ""]),
     "another version": lambda about, raw: about.update(version=2),
     "nothing": lambda about, raw: about.clear() or about.update(arrays=[]),
 }
