@@ -198,6 +198,31 @@ def _streams(found: Mapping[str, Any]) -> str:
     return f"{head}\n\n{table(header, rows)}"
 
 
+def epochs_progress(row: Mapping[str, Any]) -> str:
+    """A line for the terminal: the seconds of an epoch by each way, and of its batches alone."""
+    ways = [f"{w['loader']} + {w['layers']} {w['seconds'][0]:.3f} s ×{w['ratio'][0]:.2f}" for w in row["ways"]]
+    loads = ", ".join(f"{loader} {seconds[0]:.4f} s" for loader, seconds in row["loading"].items())
+    return f"{row['task']} {row['model']}: {'; '.join(ways)}; batches alone: {loads}"
+
+
+def _epochs(found: Mapping[str, Any]) -> str:
+    copy = found["copy"]
+    head = (
+        f"float32, whole epochs, each batch new; medians [quartiles] of {found['epochs']} epochs. × is how many times "
+        "as long as with gdsl's loader and layers. A batch of molecules by gdsl's loader takes "
+        f"{copy['batch_us']:.0f} µs; a copy of what it gives, {copy['copy_us']:.0f} µs."
+    )
+    rows = []
+    for r in found["results"]:
+        for k, way in enumerate(r["ways"]):
+            seconds, ratio = ([f"{n:.3g}" for n in way[what]] for what in ("seconds", "ratio"))
+            load = f"{r['loading'][way['loader']][0]:.3g}"
+            task = [f"{r['task']}: {r['about']}", r["model"]] if not k else ["", ""]
+            times = [f"{s[0]} [{s[1]}, {s[2]}]" for s in (seconds, ratio)]
+            rows.append([*task, way["loader"], way["layers"], *times, load])
+    return f"{head}\n\n{table(['task', 'model', 'loader', 'layers', 'epoch s', '×', 'batches alone s'], rows)}"
+
+
 def _shares(found: Mapping[str, Any]) -> str:
     header = [
         "layer",
@@ -274,6 +299,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "startup": _startup,
     "small": _small,
     "streams": _streams,
+    "epochs": _epochs,
     "scaling": _scaling,
     "gpu": _gpu,
     "shares": _shares,

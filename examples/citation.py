@@ -21,13 +21,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from data import NodeData, WordDropout, generated, load_planetoid, row_normalised
+from data import WordDropout, data_root, generated, row_normalised
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 import gdsl
 from gdsl import nn as layers
+from gdsl.data import NodeData, load_planetoid
 
 
 class TwoLayers(nn.Module):
@@ -213,7 +214,7 @@ def main(argv: list[str] | None = None) -> None:
 
     print("layer   graph      test         paper         seeds")
     for dataset in ("cora", "citeseer") if args.dataset == "both" else (args.dataset,):
-        data = load_planetoid(dataset)
+        data = load_planetoid(dataset, data_root())
         if data is None:
             print(
                 f"No raw {dataset} files found (set GDSL_DATA to the folder that holds Planetoid/). "

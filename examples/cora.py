@@ -27,12 +27,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from data import NodeData, WordDropout, generated, load_planetoid, row_normalised
+from data import WordDropout, data_root, generated, row_normalised
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 import gdsl
+from gdsl.data import NodeData, load_planetoid
 
 GCN_LAYER = """
 layer GCNConv(in_channels, out_channels) {
@@ -258,7 +259,7 @@ def main(argv: list[str] | None = None) -> None:
     models = list(RECIPES) if args.model == "both" else [args.model]
     seeds, epochs = (1, 20) if args.short else (args.seeds, args.epochs)
 
-    data = load_planetoid(args.dataset)
+    data = load_planetoid(args.dataset, data_root())
     if data is None:
         print(
             f"No raw {args.dataset} files found (set GDSL_DATA to the folder that holds Planetoid/). "

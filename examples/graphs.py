@@ -16,13 +16,13 @@ import statistics
 import sys
 
 import torch
-from data import GraphData, generated_graphs, load_tu
+from data import data_root, generated_graphs
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-import gdsl
 from gdsl import nn as layers
+from gdsl.data import Batch, Loader, Packed, load_tu
 from gdsl.nn.pool import global_add_pool, global_mean_pool
 
 DATASETS = ("MUTAG", "PROTEINS", "ENZYMES", "IMDB-BINARY")
@@ -47,11 +47,11 @@ class Network(nn.Module):
         # A sum tells graphs of different sizes apart, which the sums of GIN are made for.
         self.readout = global_add_pool if kind == "gin" else global_mean_pool
 
-    def forward(self, data: GraphData, graph: gdsl.Graph) -> Tensor:
-        h = data.x
+    def forward(self, batch: Batch) -> Tensor:
+        h = batch.x
         for conv in self.convs:
-            h = F.relu(conv(h, graph))
-        h = F.relu(self.lin1(self.readout(h, data.batch, data.num_graphs)))
+            h = F.relu(conv(h, batch.graph))
+        h = F.relu(self.lin1(self.readout(h, batch.batch, batch.num_graphs)))
         return self.lin2(F.dropout(h, 0.5, self.training))
 
 
@@ -66,50 +66,41 @@ def folds_of(y: Tensor, folds: int, seed: int = 12345) -> list[Tensor]:
     return [dealt[k::folds] for k in range(folds)]
 
 
-def batches(data: GraphData, graphs: Tensor, size: int = 128) -> list[tuple[GraphData, gdsl.Graph]]:
-    """Batches of graphs, each sorted once."""
-    parts = [data.subset(part) for part in graphs.split(size)]
-    return [(part, gdsl.Graph(part.edge_index, len(part.x))) for part in parts]
-
-
-def train(kind: str, data: GraphData, folds: list[Tensor], fold: int, epochs: int) -> float:
+def train(kind: str, name: str, data: Packed, folds: list[Tensor], fold: int, epochs: int) -> float:
     """The test accuracy in percent of one fold, with a progress bar."""
     torch.manual_seed(fold)
     test, val = folds[fold], folds[fold - 1]
-    used = torch.cat([test, val])
-    rest = torch.arange(data.num_graphs)
-    rest = rest[~torch.isin(rest, used)]
-    # Batches are made once, and not drawn anew in each epoch: a batch is sorted when it is made.
-    train_batches = batches(data, rest[torch.randperm(len(rest))])
-    (val_batch,), (test_batch,) = (batches(data, part, size=len(part)) for part in (val, test))
-    network = Network(kind, data.x.shape[1], data.num_classes)
+    rest = torch.arange(len(data))
+    rest = rest[~torch.isin(rest, torch.cat([test, val]))]
+    loader = Loader(data[rest], 128, shuffle=True, seed=fold)
+    val_batch, test_batch = data.batch(val), data.batch(test)
+    network = Network(kind, val_batch.x.shape[1], int(data.batch(range(len(data))).y.max()) + 1)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=50, gamma=0.5)
     best, accuracy = float("inf"), 0.0
-    bar = tqdm(range(epochs), desc=f"{kind.upper()} on {data.name}, fold {fold}", leave=False, disable=None)
+    bar = tqdm(range(epochs), desc=f"{kind.upper()} on {name}, fold {fold}", leave=False, disable=None)
     for _ in bar:
         network.train()
-        for number in torch.randperm(len(train_batches)).tolist():
-            part, graph = train_batches[number]
+        for batch in loader:
             optimizer.zero_grad()
-            F.cross_entropy(network(part, graph), part.y).backward()
+            F.cross_entropy(network(batch), batch.y).backward()
             optimizer.step()
         schedule.step()
         network.eval()
         with torch.no_grad():
-            loss = F.cross_entropy(network(*val_batch), val_batch[0].y).item()
+            loss = F.cross_entropy(network(val_batch), val_batch.y).item()
             if loss < best:
-                right = network(*test_batch).argmax(dim=1) == test_batch[0].y
+                right = network(test_batch).argmax(dim=1) == test_batch.y
                 best, accuracy = loss, 100.0 * right.float().mean().item()
         bar.set_postfix(val_loss=f"{loss:.3f}", test=f"{accuracy:.1f}%", refresh=False)
     bar.close()
     return accuracy
 
 
-def evaluate(kind: str, data: GraphData, folds: int, epochs: int) -> list[float]:
+def evaluate(kind: str, name: str, data: Packed, folds: int, epochs: int) -> list[float]:
     """The test accuracy of each fold."""
-    parts = folds_of(data.y, folds)
-    return [train(kind, data, parts, fold, epochs) for fold in range(folds)]
+    parts = folds_of(data.batch(range(len(data))).y, folds)
+    return [train(kind, name, data, parts, fold, epochs) for fold in range(folds)]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -130,17 +121,17 @@ def main(argv: list[str] | None = None) -> None:
 
     print("layer   data             test         folds")
     for name in DATASETS if args.dataset == "all" else (args.dataset,):
-        data = load_tu(name)
+        data, shown = load_tu(name, data_root()), name
         if data is None:
             print(
                 f"No raw {name} files found (set GDSL_DATA to the folder that holds TUDataset/). "
                 "Training on generated graphs instead."
             )
-            data = generated_graphs()
+            data, shown = generated_graphs(), "generated rings"
         for kind in kinds:
-            found = evaluate(kind, data, folds, epochs)
+            found = evaluate(kind, shown, data, folds, epochs)
             mean, std = statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else 0.0
-            print(f"{kind.upper():6}  {data.name:15}  {mean:5.1f} ± {std:4.1f}  {folds:5}")
+            print(f"{kind.upper():6}  {shown:15}  {mean:5.1f} ± {std:4.1f}  {folds:5}")
             sys.stdout.flush()
 
 

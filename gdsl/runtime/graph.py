@@ -7,7 +7,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -23,6 +23,8 @@ from gdsl.tracers import run_as_it_is
 
 T = TypeVar("T")
 Size = int | tuple[int, int] | None
+
+_NO_ORDERS: Mapping[str, Order] = {}
 
 # One of the graphs of raw tensors, and some for the lazily made parts of graphs, so that graphs hold no lock, which
 # could not be pickled.
@@ -156,6 +158,8 @@ class Graph(_Parts):
         self.index_dtype = index_dtype(*sizes, self.num_edges)
         self.edge_weight = weight
         self._degrees: dict[tuple[str, torch.dtype], Tensor] = {}
+        # The orders, as far as they are known, of the graph without the loops that were added to it.
+        self._without_loops: Mapping[str, Order] = _NO_ORDERS
         self._mirror: weakref.ref[Graph] | None = None
 
     @classmethod
@@ -231,12 +235,18 @@ class Graph(_Parts):
     @_part
     def in_edges(self) -> Order:
         """The edges by target: row i lists the edges into i."""
-        return prepare.sort(self._edges, 1, self._sizes)
+        return self._order("in_edges", 1)
 
     @_part
     def out_edges(self) -> Order:
         """The edges by source: row j lists the edges out of j."""
-        return prepare.sort(self._edges, 0, self._sizes)
+        return self._order("out_edges", 0)
+
+    def _order(self, name: str, end: int) -> Order:
+        plain = self._without_loops.get(name)
+        if plain is not None:
+            return prepare.looped(plain, self._edges.added) if self._edges.added else plain
+        return prepare.sort(self._edges, end, self._sizes)
 
     @_part
     def in_degree(self) -> Tensor:
@@ -293,7 +303,11 @@ class Graph(_Parts):
     def _rewire(self, loops: bool, remaining: bool = False) -> Rewired:
         listed, facts, _, _ = self._list
         edges = EdgeEnds(listed, facts, True, min(self._sizes) if loops else 0)
-        return Rewired(Graph._of(edges, self._sizes), remaining)
+        graph = Graph._of(edges, self._sizes)
+        if not facts.loops and index_dtype(*self._sizes, edges.num_edges) is self.index_dtype:
+            # The orders themselves, not this graph: a cycle would keep both until the garbage collector looks for it.
+            graph._without_loops = {n: self.__dict__[n] for n in ("in_edges", "out_edges") if n in self.__dict__}
+        return Rewired(graph, remaining)
 
     def reverse(self) -> Graph:
         """The graph with every edge turned round, in the same order. Turning it twice gives the first one back."""
@@ -322,7 +336,12 @@ class Graph(_Parts):
         if moved is self._edges.listed:
             return self
         weight = None if self.edge_weight is None else self.edge_weight.to(device)
-        return Graph._of(self._edges._replace(listed=moved), self._sizes, weight)
+        graph = Graph._of(self._edges._replace(listed=moved), self._sizes, weight)
+        for name in ("in_edges", "out_edges"):
+            if name in self.__dict__:
+                order: Order = self.__dict__[name]
+                graph.__dict__[name] = Order(order.rowptr.to(device), order.index.to(device), order.edge.to(device))
+        return graph
 
     def __reduce__(self) -> tuple[Any, ...]:
         # With all that has been made of it: a graph from a loader's worker is not sorted again.
@@ -527,11 +546,46 @@ def graph_of(edge_index: Tensor, num_sources: int | None, num_targets: int | Non
             found = _same(other, key, edge_index, plain, state)
             if found is not None:
                 return found
-        _recent[key] = _Recent(weakref.ref(edge_index, lambda _: _recent.pop(key, None)), state, graph)
+        _remember(key, edge_index, state, graph)
+    return graph
+
+
+@run_as_it_is
+def remember(edge_index: Tensor, graph: Graph) -> None:
+    """Have ``graph_of`` give this graph for the tensor, whose edges are known to be the graph's."""
+    _remember((id(edge_index), graph.num_sources, graph.num_targets), edge_index, _state(edge_index), graph)
+
+
+@run_as_it_is
+def grouped(index: Tensor, size: int) -> Graph:
+    """The graph of the rows of some groups, which an aggregation takes: row n is an edge into node ``index[n]``.
+
+    The one of ``remember_groups`` while the tensor is the same and unchanged.
+    """
+    key = (id(index), _GROUPS, size)
+    entry = _recent.get(key)
+    if entry is not None and entry.tensor() is index and entry.state == _state(index) and not _written_elsewhere(index):
+        return entry.graph
+    return Graph(torch.stack([index, index]), size)
+
+
+@run_as_it_is
+def remember_groups(index: Tensor, graph: Graph) -> None:
+    """Have ``grouped`` give this graph for the tensor."""
+    _remember((id(index), _GROUPS, graph.num_targets), index, _state(index), graph)
+
+
+# In place of a number of source nodes, in the key of a graph of groups.
+_GROUPS = -1
+
+
+def _remember(key: _Key, tensor: Tensor, state: tuple[Any, ...], graph: Graph) -> None:
+    entry = _Recent(weakref.ref(tensor, lambda _: _recent.pop(key, None)), state, graph)
+    with _lock:
+        _recent[key] = entry
         _recent.move_to_end(key)
         while len(_recent) > RECENT:
             _recent.popitem(last=False)
-    return graph
 
 
 def _same(entry: _Recent, key: _Key, edge_index: Tensor, plain: Tensor, state: tuple[Any, ...]) -> Graph | None:

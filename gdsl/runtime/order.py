@@ -205,6 +205,20 @@ def sort(edges: EdgeEnds, end: int, rows: int, dtype: torch.dtype) -> Order:
     return Order(rowptr, index, permutation.to(dtype))
 
 
+def looped(rowptr: Tensor, index: Tensor, edge: Tensor, added: int) -> tuple[Tensor, Tensor, Tensor]:
+    """``rowptr``, ``index`` and ``edge`` with one loop more at the end of each of the first rows."""
+    count, rows = len(edge), len(rowptr) - 1
+    number = torch.arange(rows + 1, device=rowptr.device, dtype=rowptr.dtype)
+    more = number.clamp(max=added)
+    new_rowptr, own = rowptr + more, number[:added]
+    place = torch.arange(count, device=rowptr.device) + more[:-1].repeat_interleave(rowptr.diff(), output_size=count)
+    last = (new_rowptr[1 : added + 1] - 1).long()
+    new_index, new_edge = index.new_empty(count + added), edge.new_empty(count + added)
+    for found, part, loop in ((new_index, index, own), (new_edge, edge, own + count)):
+        found.index_copy_(0, place, part).index_copy_(0, last, loop.to(part.dtype))
+    return new_rowptr, new_index, new_edge
+
+
 def degree(rowptr: Tensor, dtype: torch.dtype) -> Tensor:
     """[rows] how many edges each row has."""
     return rowptr.diff().to(dtype)

@@ -310,6 +310,25 @@ void rewire(const I* source, const I* target, int64_t edges, int64_t kept, int64
     }
 }
 
+// An order with a loop more at the end of each row below ``loops``: what sorting the edges and the loops gives.
+template <class I>
+void looped(const I* rowptr, const I* index, const I* edge, int64_t edges, int64_t rows, int64_t loops, I* new_rowptr,
+            I* new_index, I* new_edge) {
+    new_rowptr[0] = 0;
+    for (int64_t r = 0; r < rows; ++r) {
+        I to = new_rowptr[r];
+        for (int64_t e = rowptr[r]; e < rowptr[r + 1]; ++e, ++to) {
+            new_index[to] = index[e];
+            new_edge[to] = edge[e];
+        }
+        if (r < loops) {
+            new_index[to] = (I)r;
+            new_edge[to++] = (I)(edges + r);
+        }
+        new_rowptr[r + 1] = to;
+    }
+}
+
 // The row of each edge from where the rows begin.
 template <class In, class Out> void expand(const In* rowptr, int64_t rows, Out* row) {
     for (int64_t r = 0; r < rows; ++r) {
@@ -349,6 +368,16 @@ EXPAND(int64, int64)
                                        int64_t* chunks, Schedule* schedule, int threads) {                            \
         order<index_type##_t>(row, other, edges, kept, rows, loops, sorted, rowptr, index, edge, blocks, hubs,        \
                               chunks, schedule, threads);                                                             \
+    }                                                                                                                 \
+    extern "C" void share_##index_type(const index_type##_t* rowptr, int64_t rows, int64_t* blocks, int64_t* hubs,     \
+                                       int64_t* chunks, Schedule* schedule) {                                         \
+        share_out<index_type##_t>(rowptr, rows, blocks, hubs, chunks, schedule);                                      \
+    }                                                                                                                 \
+    extern "C" void looped_##index_type(const index_type##_t* rowptr, const index_type##_t* index,                    \
+                                        const index_type##_t* edge, int64_t edges, int64_t rows, int64_t loops,       \
+                                        index_type##_t* new_rowptr, index_type##_t* new_index,                        \
+                                        index_type##_t* new_edge) {                                                   \
+        looped<index_type##_t>(rowptr, index, edge, edges, rows, loops, new_rowptr, new_index, new_edge);             \
     }                                                                                                                 \
     extern "C" void rewire_##index_type(const index_type##_t* source, const index_type##_t* target, int64_t edges,    \
                                         int64_t kept, int64_t loops, index_type##_t* ends, int64_t* ids,              \

@@ -41,6 +41,8 @@ _FUNCTIONS: dict[str, tuple[tuple[dict[torch.dtype, str], ...], list[Any]]] = {
     "look": (_INDEX, [_POINTER, _POINTER, _COUNT, _POINTER, _FLAG]),
     "expand": (_PAIR, [_POINTER, _COUNT, _POINTER]),
     "order": (_INDEX, [_POINTER, _POINTER, *[_COUNT] * 4, _FLAG, *[_POINTER] * 7, _FLAG]),
+    "looped": (_INDEX, [*[_POINTER] * 3, *[_COUNT] * 3, *[_POINTER] * 3]),
+    "share": (_INDEX, [_POINTER, _COUNT, *[_POINTER] * 4]),
     "degree": (_DEGREE, [_POINTER, _COUNT, _POINTER]),
     "rewire": (_INDEX, [_POINTER, _POINTER, *[_COUNT] * 3, *[_POINTER] * 3]),
 }
@@ -50,7 +52,7 @@ class Native:
     """The functions of prepare.cpp, by the dtype or the pair of dtypes that they work on."""
 
     def __init__(self, library: ctypes.CDLL):
-        self.take, self.look, self.expand, self.order, self.degree, self.rewire = (
+        self.take, self.look, self.expand, self.order, self.looped, self.share, self.degree, self.rewire = (
             _by_dtypes(library, name, *about) for name, about in _FUNCTIONS.items()
         )
 
@@ -279,21 +281,57 @@ def sort(edges: EdgeEnds, end: int, sizes: Sizes) -> Order:
     rowptr, edge = torch.empty(rows + 1, dtype=dtype), torch.empty(count, dtype=dtype)
     # Of a sorted list the nodes at the other end are as they should be.
     index = listed[1 - end] if in_order and count == kept == total else torch.empty(count, dtype=dtype)
-    most_blocks = max(1, min(MAX_BLOCKS, (rows + count) // BLOCK_WORK, rows))
-    blocks = torch.empty(most_blocks + 1, dtype=torch.int64)
-    most_hubs = count // (HUB_EDGES + 1)
-    hubs, chunks = _room_for_hubs(most_hubs) if most_hubs else _no_hubs()
-    schedule = _Shares(BLOCK_WORK, MAX_BLOCKS, HUB_EDGES, CHUNK_EDGES)
+    blocks, hubs, chunks, schedule = room = _room(rows, count)
     code.order[dtype](
         row, other, total, kept, rows, added, in_order, rowptr.data_ptr(), index.data_ptr(), edge.data_ptr(),
         blocks.data_ptr(), hubs.data_ptr(), chunks.data_ptr(), schedule, torch.get_num_threads(),
     )  # fmt: skip
+    return Order(rowptr, index, edge, _shared_out(*room))
+
+
+def given_order(rowptr: Tensor, index: Tensor, edge: Tensor) -> Order:
+    """An order whose parts are known: its rows are shared out and nothing is sorted."""
+    code = native() if rowptr.is_cpu else None
+    if code is None:
+        return Order(rowptr, index, edge)
+    rows = rowptr.shape[0] - 1
+    blocks, hubs, chunks, schedule = room = _room(rows, edge.shape[0])
+    code.share[rowptr.dtype](
+        rowptr.data_ptr(), rows, blocks.data_ptr(), hubs.data_ptr(), chunks.data_ptr(), schedule
+    )
+    return Order(rowptr, index, edge, _shared_out(*room))
+
+
+def looped(order: Order, added: int) -> Order:
+    """The order of a graph without loops, with one loop more at each of the first nodes: nothing is sorted."""
+    rowptr, index, edge = order.rowptr, order.index, order.edge
+    rows, count = rowptr.shape[0] - 1, edge.shape[0]
+    code = native() if rowptr.is_cpu else None
+    if code is None:
+        return given_order(*by_torch.looped(rowptr, index, edge, added))
+    found = torch.empty_like(rowptr), torch.empty(count + added, dtype=index.dtype), edge.new_empty(count + added)
+    code.looped[rowptr.dtype](
+        rowptr.data_ptr(), index.data_ptr(), edge.data_ptr(), count, rows, added, *(t.data_ptr() for t in found)
+    )
+    return given_order(*found)
+
+
+def _room(rows: int, edges: int) -> tuple[Tensor, Tensor, Tensor, Any]:
+    """What the native code writes of how rows are shared out, as large as it may need."""
+    blocks = torch.empty(max(1, min(MAX_BLOCKS, (rows + edges) // BLOCK_WORK, rows)) + 1, dtype=torch.int64)
+    most_hubs = edges // (HUB_EDGES + 1)
+    hubs, chunks = _room_for_hubs(most_hubs) if most_hubs else _no_hubs()
+    return blocks, hubs, chunks, _Shares(BLOCK_WORK, MAX_BLOCKS, HUB_EDGES, CHUNK_EDGES)
+
+
+def _shared_out(blocks: Tensor, hubs: Tensor, chunks: Tensor, schedule: Any) -> Schedule:
+    """Of the room, what was written."""
     num_bounds, num_hubs, max_degree = schedule[4:]
-    if num_bounds != most_blocks + 1:
+    if num_bounds != blocks.shape[0]:
         blocks = blocks[:num_bounds]
-    if num_hubs != most_hubs:
+    if num_hubs != hubs.shape[0]:
         hubs, chunks = (hubs[:num_hubs], chunks[: num_hubs + 1]) if num_hubs else _no_hubs()
-    return Order(rowptr, index, edge, Schedule(blocks, max_degree, hubs, chunks, num_bounds - 1, num_hubs > 0))
+    return Schedule(blocks, max_degree, hubs, chunks, num_bounds - 1, num_hubs > 0)
 
 
 _Shares = ctypes.c_int64 * 7

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 MACHINE = {"date", "command", "commit", "versions", "cpu", "cores", "threads", "ceilings"}
-PLACES = ("layers", "startup", "small", "scaling", "gpu", "instructions", "streams", "library-power-law")
+PLACES = ("layers", "startup", "small", "scaling", "gpu", "instructions", "streams", "epochs", "library-power-law")
 MARKERS = "".join(f"<!-- begin {n} -->\nold\n<!-- end {n} -->\n" for n in PLACES)
 
 
@@ -156,6 +156,19 @@ def test_streams(repository: Path, tmp_path: Path) -> None:
         for mode in ("forward", "both"):
             assert row[mode]["q1"] <= row[mode]["ms"] <= row[mode]["q3"]
             assert ("ratio" in row[mode]) == row["implementation"].startswith("gdsl")
+
+
+def test_epochs(repository: Path, tmp_path: Path) -> None:
+    command = ("--tasks", "molecules,rmat", "--models", "GIN,SAGE", "--epochs", "2", "--molecules", "20")
+    sizes = ("--batch", "8", "--hidden", "8", "--depth", "1", "--edges", "300", "--features", "4", "--seeds", "4")
+    found = _found(repository, tmp_path, "epochs.py", *command, *sizes)
+    libraries = {"gdsl", "torch_geometric"}
+    assert [(row["task"], row["model"]) for row in found["results"]] == [("molecules", "GIN"), ("rmat", "SAGE")]
+    for row in found["results"]:
+        assert {w["layers"] for w in row["ways"]} == libraries
+        assert {w["loader"] for w in row["ways"]} == row["loading"].keys()
+        assert all(w["seconds"][1] <= w["seconds"][0] <= w["seconds"][2] for w in row["ways"])
+    assert found["results"][0]["loading"].keys() == libraries
 
 
 def test_gpu_without_one(repository: Path, tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ def test_unknown_layer(repository):
 def test_sgc_reaches_the_papers_accuracy(data_root, examples_on_path):
     """It has one weight and no dropout, so that one seed is enough. Normalised features would give 77.7."""
     import citation
-    from data import load_planetoid
+
+    from gdsl.data import load_planetoid
 
     cora = load_planetoid("cora", data_root)
     if cora is None:

@@ -47,9 +47,10 @@ def test_without_data_it_trains_on_a_generated_graph_and_says_so(repository, tmp
 )
 def test_ten_seeds_reach_the_papers_accuracy(data_root, examples_on_path, dataset, model, floor):
     import cora
-    import data
 
-    graph = data.load_planetoid(dataset, data_root)
+    from gdsl.data import load_planetoid
+
+    graph = load_planetoid(dataset, data_root)
     if graph is None:
         pytest.skip(f"no {dataset} in the data folder")
     result = cora.evaluate(model, graph, seeds=10)

@@ -35,23 +35,6 @@ def test_without_data(repository, tmp_path):
     assert "GCN     generated rings" in out
 
 
-def test_mutag(data_root, examples_on_path):
-    from data import load_tu
-
-    if not (data_root / "TUDataset" / "MUTAG").is_dir():
-        pytest.skip("no TUDataset/MUTAG in the data folder")
-    data = load_tu("MUTAG", data_root)
-    assert (data.num_graphs, len(data.x), data.edge_index.shape[1], data.x.shape[1]) == (188, 3371, 7442, 7)
-    assert torch.equal(data.batch[data.edge_index[0]], data.batch[data.edge_index[1]])
-    part = data.subset(torch.tensor([5, 2]))
-    assert part.num_graphs == 2
-    assert torch.equal(part.y, data.y[[2, 5]])
-    assert torch.equal(part.x, data.x[(data.batch == 2) | (data.batch == 5)])
-    inside = (data.batch[data.edge_index[0]] == 2) | (data.batch[data.edge_index[0]] == 5)
-    assert part.edge_index.shape[1] == int(inside.sum())
-    assert int(part.edge_index.max()) < len(part.x)
-
-
 def test_folds_have_all_classes(examples_on_path):
     from graphs import folds_of
 

@@ -282,6 +282,42 @@ def test_from_csc_and_csr(
         assert_same_rewired(found.add_self_loops(), expected.add_self_loops())
 
 
+@given(
+    st.integers(0, 60), st.integers(0, 9), st.integers(0, 9), st.booleans(), st.sampled_from(["", "source", "target"]),
+    st.booleans(), st.booleans(), st.integers(0, 99),
+)  # fmt: skip
+def test_loops_are_added_to_orders_that_are_known(
+    count: int, sources: int, targets: int, skew: bool, sort: str, loops: bool, by_torch: bool, seed: int
+) -> None:
+    """What sorting gives, and nothing is sorted where there was no loop."""
+    edges = edges_of(count, sources, targets, skew, sort, seed)
+    edges = edges if loops else edges[:, edges[0] != edges[1]]
+    with only_torch() if by_torch else pytest.MonkeyPatch.context():
+        fresh, known = Graph(edges, (sources, targets)), Graph(edges, (sources, targets))
+        _ = known.in_edges, known.out_edges
+        for method in REWIRINGS:
+            expected = getattr(fresh, method)()
+            _ = expected.graph.in_edges, expected.graph.out_edges
+            with pytest.MonkeyPatch.context() as patch:
+                if not known._edges.facts.loops:
+                    patch.setattr(prepare, "sort", None)
+                found = getattr(known, method)()
+                _ = found.graph.in_edges, found.graph.out_edges
+            assert_same_rewired(found, expected)
+
+
+def test_loops_are_added_to_the_orders_of_large_graphs() -> None:
+    """Of several blocks and with a hub; with int64 and int32 ids."""
+    edges = edges_of(100_000, 40_000, 40_000, skew=True)
+    edges = edges[:, edges[0] != edges[1]]
+    fresh, known = Graph(edges, 40_000), Graph(edges, 40_000)
+    _ = known.in_edges
+    found, expected = known.add_self_loops().graph, fresh.add_self_loops().graph
+    for order in ("in_edges", "out_edges"):
+        assert_same_order(getattr(found, order), getattr(expected, order))
+    assert found.in_edges.has_hubs
+
+
 def test_from_csc_without_sizes() -> None:
     graph = Graph.from_csc(torch.tensor([0, 1, 1, 3]), torch.tensor([2, 0, 0]))
     assert graph.num_nodes == 3

@@ -16,7 +16,7 @@ from gdsl.ir.types import Dim, Domain, Type
 from gdsl.language.modules import Reader, Unreadable, no_dropout
 from gdsl.layer import Layer
 from gdsl.parts import Cache, Itself, states
-from gdsl.runtime.graph import Graph
+from gdsl.runtime.graph import grouped
 
 PROGRAM = """
 layer Aggregation {
@@ -100,7 +100,7 @@ class Aggregation(nn.Module):
         if program is None:
             result = self.run_parts(flat, index, size)
         else:
-            result = program.forward(graph=Graph(torch.stack([index, index]), size), x=flat)
+            result = program.forward(graph=grouped(index, size), x=flat)
         if rows.dim() == 1 and result.shape[1] == 1:
             return result.squeeze(1)
         width = 0 if not flat.shape[1] else result.shape[1] // flat.shape[1]

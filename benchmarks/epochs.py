@@ -1,0 +1,321 @@
+"""Whole epochs of training, batches included: gdsl's loaders and layers against torch_geometric's.
+
+    python benchmarks/epochs.py --json epochs.json --markdown
+    python benchmarks/epochs.py --threads 1 --tasks molecules --models GIN --epochs 2
+    python benchmarks/epochs.py --tasks github,rmat --data FOLDER
+
+An epoch makes each batch, and trains on it: forward, loss, backward, step. Four ways run in turns in this process, of
+which each loader feeds each library's layers; torch_geometric samples neighbours where torch-sparse or pyg-lib is
+there; ratios are taken within a round. Before anything is timed, the models of
+both libraries give the same loss for the same weights and batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import graphs
+import machine
+import numpy as np
+import report
+import torch
+import torch_geometric.loader
+import torch_geometric.nn
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.loader import DataLoader
+from torch_geometric.typing import WITH_PYG_LIB, WITH_TORCH_SPARSE
+
+import gdsl.nn
+from gdsl.data import Loader, NeighborLoader, pack
+
+LIBRARIES: dict[str, Any] = {"gdsl": gdsl.nn, "torch_geometric": torch_geometric.nn}
+TOLERANCE = 2e-3
+ATOM_KINDS, BOND_KINDS = 28, 4
+
+
+class Way(NamedTuple):
+    """A loader, and the layers that it feeds."""
+
+    loader: str
+    layers: str
+
+
+# -- molecules -------------------------------------------------------------------------------------
+
+
+def molecules(count: int) -> list[Data]:
+    random = np.random.default_rng(graphs.SEED)
+    found = []
+    for _ in range(count):
+        size = int(random.integers(20, 31))
+        bonds = torch.tensor(graphs._molecule(size, random)).t()
+        kinds = torch.from_numpy(random.integers(0, BOND_KINDS, bonds.shape[1]))
+        found.append(
+            Data(
+                x=torch.from_numpy(random.integers(0, ATOM_KINDS, size)),
+                edge_index=torch.cat([bonds, bonds.flip(0)], dim=1),
+                edge_attr=torch.cat([kinds, kinds]),
+                y=torch.from_numpy(random.standard_normal((1, 1), dtype=np.float32)),
+            )
+        )
+    return found
+
+
+class Molecules(nn.Module):
+    """Layers on embedded atoms and bonds, with batch norms between, and a readout, as in benchmarks of molecules."""
+
+    def __init__(self, kind: str, library: Any, hidden: int, depth: int, degrees: Tensor):
+        super().__init__()
+        self.atoms, self.bonds = nn.Embedding(ATOM_KINDS, hidden), nn.Embedding(BOND_KINDS, hidden)
+        self.edges = kind == "PNA"
+        self.convs = nn.ModuleList(_layer(kind, library, hidden, degrees) for _ in range(depth))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(hidden) for _ in range(depth))
+        self.pool = library.global_add_pool
+        self.last = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+
+    def forward(self, batch: Any, edges: Any) -> Tensor:
+        h = self.atoms(batch.x)
+        given = (self.bonds(batch.edge_attr),) if self.edges else ()
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            h = norm(conv(h, edges, *given)).relu()
+        return self.last(self.pool(h, batch.batch, batch.num_graphs))
+
+
+def _layer(kind: str, library: Any, hidden: int, degrees: Tensor) -> nn.Module:
+    if kind == "GIN":
+        return library.GINConv(nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, hidden)))
+    return library.PNAConv(
+        hidden, hidden, ["mean", "min", "max", "std"], ["identity", "amplification", "attenuation"], degrees,
+        edge_dim=hidden, towers=4, divide_input=True,
+    )  # fmt: skip
+
+
+class Task(NamedTuple):
+    """What is trained: the batches of each loader, a model for each library, and the loss of a batch.
+    """
+
+    batches: dict[str, Callable[[], Iterable[Any]]]
+    models: dict[str, nn.Module]
+    loss: Callable[[nn.Module, Any, Any], Tensor]
+    about: str
+
+
+def _molecules(kind: str, args: argparse.Namespace) -> Task:
+    items = molecules(args.molecules)
+    packed = pack(items)
+    degrees = torch.bincount(torch.cat([torch.bincount(i.edge_index[1], minlength=i.num_nodes) for i in items]))
+    own = Loader(packed, args.batch, shuffle=True, seed=graphs.SEED, num_workers=args.workers)
+    their = DataLoader(items, args.batch, shuffle=True)
+    models = {name: Molecules(kind, lib, args.hidden, args.depth, degrees) for name, lib in LIBRARIES.items()}
+
+    def loss(model: nn.Module, batch: Any, edges: Any) -> Tensor:
+        return nn.functional.mse_loss(model(batch, edges), batch.y)
+
+    about = f"{args.molecules:,} molecules, batches of {args.batch}, {args.depth} layers of {args.hidden}"
+    return Task({"gdsl": lambda: own, "torch_geometric": lambda: their}, models, loss, about)
+
+
+# -- neighbours ------------------------------------------------------------------------------------
+
+
+class Sampled(nn.Module):
+    """Two layers, of which the seeds' rows count."""
+
+    def __init__(self, kind: str, library: Any, features: int, hidden: int, classes: int):
+        super().__init__()
+        if kind == "SAGE":
+            self.convs = nn.ModuleList([library.SAGEConv(features, hidden), library.SAGEConv(hidden, classes)])
+        else:
+            heads = library.GATConv(features, hidden // 4, heads=4)
+            self.convs = nn.ModuleList([heads, library.GATConv(hidden, classes, heads=1)])
+
+    def forward(self, batch: Any, edges: Any) -> Tensor:
+        h = self.convs[0](batch.x, edges).relu()
+        return self.convs[1](h, edges)[: batch.batch_size]
+
+
+def _sampled(edge_index: Tensor, nodes: int, seeds: int, kind: str, args: argparse.Namespace) -> Task:
+    random = torch.Generator().manual_seed(graphs.SEED)
+    data = Data(
+        x=torch.randn(nodes, args.features, generator=random),
+        y=torch.randint(CLASSES, (nodes,), generator=random),
+        edge_index=edge_index,
+    )
+    chosen = torch.randperm(nodes, generator=random)[:seeds]
+    settings: dict[str, Any] = {"batch_size": args.seeds, "shuffle": True, "input_nodes": chosen}
+    workers = {} if args.workers is None else {"num_workers": args.workers}
+    own = NeighborLoader(data, FAN_OUTS, seed=graphs.SEED, **settings, **workers)
+    batches: dict[str, Callable[[], Iterable[Any]]] = {"gdsl": lambda: own}
+    if WITH_TORCH_SPARSE or WITH_PYG_LIB:
+        their = torch_geometric.loader.NeighborLoader(data, FAN_OUTS, **settings)
+        batches["torch_geometric"] = lambda: their
+    models = {name: Sampled(kind, lib, args.features, args.hidden, CLASSES) for name, lib in LIBRARIES.items()}
+
+    def loss(model: nn.Module, batch: Any, edges: Any) -> Tensor:
+        return nn.functional.cross_entropy(model(batch, edges), batch.y[: batch.batch_size])
+
+    about = f"{nodes:,} nodes, {edge_index.shape[1]:,} edges, {args.features} features, {seeds:,} seeds by {args.seeds}"
+    return Task(batches, models, loss, about)
+
+
+def _github(kind: str, args: argparse.Namespace) -> Task:
+    edge_index, nodes = graphs.github(0, 0, args.data)
+    return _sampled(edge_index, nodes, nodes, kind, args)
+
+
+def _rmat(kind: str, args: argparse.Namespace) -> Task:
+    nodes = args.edges // 10
+    return _sampled(graphs.rmat(nodes, args.edges, "cpu"), nodes, min(nodes, 20 * args.seeds), kind, args)
+
+
+CLASSES, FAN_OUTS = 16, [15, 10]
+TASKS = {
+    "molecules": (("GIN", "PNA"), _molecules),
+    "github": (("SAGE", "GAT"), _github),
+    "rmat": (("SAGE", "GAT"), _rmat),
+}
+
+
+# -- epochs ----------------------------------------------------------------------------------------
+
+
+def edges_for(way: Way, batch: Any) -> Any:
+    return batch.graph if way == Way("gdsl", "gdsl") else batch.edge_index
+
+
+def epoch(task: Task, way: Way, optimizer: torch.optim.Optimizer) -> float:
+    """Seconds."""
+    model = task.models[way.layers]
+    start = time.perf_counter()
+    for batch in task.batches[way.loader]():
+        optimizer.zero_grad()
+        task.loss(model, batch, edges_for(way, batch)).backward()
+        optimizer.step()
+    return time.perf_counter() - start
+
+
+def loading(task: Task, loader: str) -> float:
+    """Seconds of making the batches of an epoch."""
+    start = time.perf_counter()
+    for _ in task.batches[loader]():
+        pass
+    return time.perf_counter() - start
+
+
+def check(task: Task) -> None:
+    """Both models give the same for the same weights."""
+    own, their = (task.models[name] for name in LIBRARIES)
+    own.load_state_dict(their.state_dict())
+    batch = next(iter(task.batches["gdsl"]()))
+    found, expected = (task.loss(m, batch, e) for m, e in ((own, batch.graph), (their, batch.edge_index)))
+    torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def measure(name: str, kind: str, args: argparse.Namespace) -> dict[str, Any]:
+    torch.manual_seed(graphs.SEED)
+    task = TASKS[name][1](kind, args)
+    check(task)
+    optimizers = {library: torch.optim.Adam(model.parameters(), lr=1e-4) for library, model in task.models.items()}
+    ways = [Way(loader, layers) for loader in task.batches for layers in LIBRARIES]
+    for way in ways:  # kernels are made
+        epoch(task, way, optimizers[way.layers])
+    times: dict[Way, list[float]] = {way: [] for way in ways}
+    loads: dict[str, list[float]] = {loader: [] for loader in task.batches}
+    for _ in range(args.epochs):
+        gc.collect()
+        for way in ways:
+            times[way].append(epoch(task, way, optimizers[way.layers]))
+        for loader in task.batches:
+            loads[loader].append(loading(task, loader))
+    own = times[Way("gdsl", "gdsl")]
+    return {
+        "task": name,
+        "model": kind,
+        "about": task.about,
+        "loading": {loader: machine.summary(values) for loader, values in loads.items()},
+        "ways": [
+            {
+                **way._asdict(),
+                "seconds": machine.summary(found),
+                "ratio": machine.summary([a / b for a, b in zip(found, own, strict=True)]),
+            }
+            for way, found in times.items()
+        ],
+    }
+
+
+def copy_ratio(args: argparse.Namespace) -> dict[str, Any]:
+    """The batch step of the packed loader against a copy of all that it gives."""
+    packed = pack(molecules(args.molecules))
+    loader = Loader(packed, args.batch, shuffle=True, seed=graphs.SEED)
+    times, copies = [], []
+    for _ in range(args.epochs):
+        for ids in loader.batches():
+            start = time.perf_counter()
+            batch = packed.gathered(ids)
+            made = time.perf_counter()
+            orders = (batch.graph.in_edges, batch.graph.out_edges)
+            tensors = [batch.x, batch.edge_attr, batch.y, batch.ptr, batch.graph._edges.listed]
+            tensors += [t for o in orders for t in (o.rowptr, o.index, o.edge)]
+            room = [torch.empty_like(t) for t in tensors]
+            begun = time.perf_counter()
+            for to, t in zip(room, tensors, strict=True):
+                to.copy_(t)
+            copies.append(time.perf_counter() - begun)
+            times.append(made - start)
+    return {"batch_us": 1e6 * statistics.median(times), "copy_us": 1e6 * statistics.median(copies)}
+
+
+def main() -> None:
+    args = _arguments()
+    torch.set_num_threads(args.threads)
+    found: dict[str, Any] = {
+        "kind": "epochs",
+        "machine": machine.describe(args.threads, tiny=args.tiny),
+        "epochs": args.epochs,
+        "copy": copy_ratio(args),
+        "results": [],
+    }
+    for name in args.tasks:
+        for kind in TASKS[name][0]:
+            if args.models is None or kind in args.models:
+                found["results"].append(measure(name, kind, args))
+                print(report.epochs_progress(found["results"][-1]), flush=True)
+                report.write(found, args.json)
+    if args.markdown:
+        print(report.render(found))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--tasks", type=_tasks, default=list(TASKS), help=",".join(TASKS))
+    parser.add_argument("--data", help="folder with musae/git.npz, for github (default: $GDSL_DATA)")
+    parser.add_argument("--edges", type=int, default=10_000_000, help="of the R-MAT graph")
+    parser.add_argument("--features", type=int, default=128, help="of sampled nodes")
+    parser.add_argument("--seeds", type=int, default=1024, help="of a batch of sampled nodes")
+    parser.add_argument("--models", type=lambda text: text.split(","), help="some of each task's models")
+    parser.add_argument("--epochs", type=int, default=7)
+    parser.add_argument("--molecules", type=int, default=2_000)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--workers", type=int, help="threads that make gdsl's batches ahead")
+    report.add_options(parser)
+    return parser.parse_args()
+
+
+def _tasks(text: str) -> list[str]:
+    for name in text.split(","):
+        if name not in TASKS:
+            raise argparse.ArgumentTypeError(f"there is no {name!r}; there are {', '.join(TASKS)}")
+    return text.split(",")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Data sets of graphs: packed once, and batches of them that are ready for layers."""
+
+from gdsl.data.batch import Batch, Store
+from gdsl.data.folders import data_root
+from gdsl.data.links import LinkNeighborLoader
+from gdsl.data.loader import Loader
+from gdsl.data.neighbors import NeighborLoader
+from gdsl.data.packed import Packed, pack, pack_arrays
+from gdsl.data.planetoid import NodeData, load_planetoid
+from gdsl.data.tu import load_tu
+
+__all__ = [
+    "Batch",
+    "LinkNeighborLoader",
+    "Loader",
+    "NeighborLoader",
+    "NodeData",
+    "Packed",
+    "Store",
+    "data_root",
+    "load_planetoid",
+    "load_tu",
+    "pack",
+    "pack_arrays",
+]

@@ -1,0 +1,140 @@
+"""What all loaders share: the order of an epoch, seeds, and batches that are made ahead on threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from gdsl.errors import InputError
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+MASK = (1 << 64) - 1
+
+
+class Epochs:
+    """A loader: walked through again and again, each time an epoch.
+
+    batch_size, drop_last  how many items are in a batch, and whether a last one that is smaller is left out
+    shuffle, seed  another order in each epoch; the seed is drawn from torch's generator where it is None
+    num_workers  threads that make batches ahead; 0 makes each when it is asked for
+    prefetch  batches that are made ahead, at least one a thread
+    pin_memory  puts batches where a GPU reads them by itself
+    transform  called with each batch
+
+    ``epoch`` counts the epochs that were begun; setting it repeats or skips orders. Batches are the same for any number
+    of threads.
+    """
+
+    def __init__(
+        self,
+        batch_size: int | None,
+        shuffle: bool,
+        seed: int | None,
+        drop_last: bool,
+        num_workers: int,
+        prefetch: int,
+        pin_memory: bool,
+        transform: Callable[[Any], Any] | None,
+    ):
+        check_count("batch_size", batch_size, 1)
+        check_count("num_workers", num_workers, 0)
+        check_count("prefetch", prefetch, 1)
+        self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
+        self.seed = int(torch.empty((), dtype=torch.int64).random_()) if seed is None else int(seed)
+        self.num_workers, self.prefetch = num_workers, prefetch
+        self.pin_memory, self.transform = pin_memory, transform
+        self.epoch = 0
+        self._batches: tuple[int, list[Tensor]] | None = None
+
+    def batches(self) -> list[Tensor]:
+        """The numbers of the items of each batch of the coming epoch."""
+        if self._batches is None or self._batches[0] != self.epoch:
+            self._batches = self.epoch, self._divided()
+        return self._batches[1]
+
+    @property
+    def dataset(self) -> Any:
+        """What has as many items as there are, as torch's ``DataLoader`` has it."""
+        return range(self._items())
+
+    def _items(self) -> int:
+        """How many items there are."""
+        raise NotImplementedError
+
+    def _make(self, items: Tensor, key: int) -> Any:
+        """A batch of some items; ``key`` are 64 random bits of its own."""
+        raise NotImplementedError
+
+    def _order(self) -> Tensor:
+        """The items of the coming epoch in their order."""
+        count = self._items()
+        if not self.shuffle:
+            return torch.arange(count)
+        generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch) >> 1)
+        return torch.randperm(count, generator=generator)
+
+    def _divided(self) -> list[Tensor]:
+        assert self.batch_size is not None
+        return self._without_last(list(self._order().split(self.batch_size)), self.batch_size)
+
+    def _without_last(self, parts: list[Tensor], size: int | None) -> list[Tensor]:
+        whole = not parts or len(parts[-1]) == size
+        return parts[:-1] if self.drop_last and not whole else parts
+
+    def __len__(self) -> int:
+        return len(self.batches())
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch, parts = self.epoch, self.batches()
+        self.epoch += 1
+
+        def make(number: int) -> Any:
+            with torch.inference_mode(False):  # whose tensors would be of no use to a backward pass
+                batch = self._make(parts[number], mixed(self.seed, epoch, number + 1))
+            batch = batch if self.transform is None else self.transform(batch)
+            return batch.pin_memory() if self.pin_memory else batch
+
+        return ahead(make, range(len(parts)), self.num_workers, max(self.prefetch, self.num_workers))
+
+
+def mixed(*numbers: int) -> int:
+    """64 bits that look random, other ones for any other numbers (splitmix64)."""
+    found = 0
+    for number in numbers:
+        found = (found ^ (number & MASK)) + 0x9E3779B97F4A7C15 & MASK
+        found = (found ^ found >> 30) * 0xBF58476D1CE4E5B9 & MASK
+        found = (found ^ found >> 27) * 0x94D049BB133111EB & MASK
+        found ^= found >> 31
+    return found
+
+
+def ahead(make: Callable[[T], U], items: Sequence[T], workers: int, most: int) -> Iterator[U]:
+    """``make`` of each item in order, ``most`` of them ahead on threads."""
+    if not workers or len(items) < 2:
+        yield from map(make, items)
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="gdsl-loader")
+    waiting: deque[Future[U]] = deque()
+    try:
+        rest = iter(items)
+        waiting.extend(pool.submit(make, item) for item in islice(rest, most))
+        while waiting:
+            found = waiting.popleft().result()
+            waiting.extend(pool.submit(make, item) for item in islice(rest, 1))
+            yield found
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def check_count(name: str, value: Any, least: int) -> None:
+    """Raises ``InputError`` for what is no number, or below the least; None is neither."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+        raise InputError(f"{name} must be an integer of at least {least}, not {value!r}")

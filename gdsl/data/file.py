@@ -1,0 +1,254 @@
+"""A packed data set in one file: raw arrays, and a description of them in JSON. Nothing of it is ever executed.
+
+    bytes 0 to 7      GDSLPACK
+    bytes 8 to 31     where the description begins, its length, its CRC-32; int64, little-endian like all numbers
+    from byte 64 on   the arrays, each at a multiple of 64 bytes
+    then              the description, with which the file ends
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gdsl.data import mapped, topology
+from gdsl.data.batch import Type
+from gdsl.data.columns import Column
+from gdsl.data.packing import Key, Read
+from gdsl.data.topology import Edges, Ends
+from gdsl.errors import InputError
+from gdsl.store import replacing
+
+MAGIC = b"GDSLPACK"
+VERSION = 1
+ALIGNMENT = 64
+_PLACE = struct.Struct("<qqq")
+
+# Bytes that are read or written at a time.
+CHUNK = 1 << 24
+
+DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
+        torch.float32, torch.float64, torch.complex64, torch.complex128,
+    )
+}  # fmt: skip
+
+
+def write(read: Read, path: Path) -> None:
+    """See :meth:`gdsl.data.Packed.save`."""
+    _check_order()
+    lists = [[_plain(type), name, values] for (type, name), values in read.lists.items()]
+    try:
+        json.dumps(lists, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"an attribute is neither tensors nor text, numbers or lists of them, and cannot be stored: {error}"
+        ) from None
+    with replacing(path) as temporary, open(temporary, "wb") as out:
+        out.write(bytes(ALIGNMENT))
+        arrays: list[dict[str, Any]] = []
+
+        def put(values: Tensor) -> int:
+            start = out.tell() + -out.tell() % ALIGNMENT
+            out.write(bytes(start - out.tell()))
+            check = 0
+            for part in _bytes_of(values):
+                check = zlib.crc32(part, check)
+                out.write(part)
+            dtype = str(values.dtype).removeprefix("torch.")
+            arrays.append({"dtype": dtype, "count": values.numel(), "start": start, "crc": check})
+            return len(arrays) - 1
+
+        description = {
+            "version": VERSION,
+            "offsets": [put(offsets) for offsets in read.offsets],
+            "columns": [
+                [_plain(type), name, _about(column, put(column.values))]
+                for (type, name), column in read.columns.items()
+            ],
+            "nodes": [[type, k] for type, k in read.nodes.items()],
+            "edges": [
+                [
+                    _plain(type),
+                    {
+                        "ends": list(edges.ends),
+                        "listed": put(edges.listed.values),
+                        "parts": {name: put(part.values) for name, part in edges.parts.items()},
+                        "sorted": [edges.by_source, edges.by_target],
+                    },
+                ]
+                for type, edges in read.edges.items()
+            ],
+            "lists": lists,
+            "arrays": arrays,
+        }
+        text = json.dumps(description, allow_nan=False).encode()
+        start = out.tell()
+        out.write(text)
+        out.seek(0)
+        out.write(MAGIC + _PLACE.pack(start, len(text), zlib.crc32(text)))
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
+def _about(column: Column, array: int) -> dict[str, Any]:
+    return {
+        "array": array, "length": column.length, "shape": list(column.shape), "shifts": list(column.shifts),
+        "dtype": str(column.dtype).removeprefix("torch."),
+    }  # fmt: skip
+
+
+def _bytes_of(values: Tensor) -> Iterator[Any]:
+    raw = values.contiguous().view(torch.uint8).numpy() if values.numel() else values.view(torch.uint8).numpy()
+    for start in range(0, len(raw), CHUNK):
+        yield raw[start : start + CHUNK].data
+
+
+def read(path: Path, check: bool) -> Read:
+    """See :meth:`gdsl.data.Packed.load`."""
+    _check_order()
+    memory = mapped.map_file(path)
+    try:
+        found = _read(memory, check)
+        if check:
+            _check_contents(found)
+        return found
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, struct.error, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise InputError(f"{path}: {error}") from None
+        what = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: the description of the packed set is damaged ({what})") from None
+
+
+def _read(memory: Any, check: bool) -> Read:
+    if len(memory) < ALIGNMENT or memory[: len(MAGIC)] != MAGIC:
+        raise InputError("this is no packed data set, or its beginning is missing")
+    start, length, crc = _PLACE.unpack(memory[len(MAGIC) : len(MAGIC) + _PLACE.size])
+    if not (ALIGNMENT <= start <= len(memory) and start + length == len(memory)):
+        raise InputError(f"the file is cut short or damaged: it has {len(memory)} bytes, not {start + length}")
+    text = memory[start:]
+    if zlib.crc32(text) != crc:
+        raise InputError("the description of the packed set is damaged: its checksum is another")
+    about = json.loads(text)
+    if about["version"] != VERSION:
+        raise InputError(f"this is version {about['version']} of the format, and {VERSION} is read: pack the set anew")
+
+    arrays = [_array(memory, start, array, check) for array in about["arrays"]]
+    offsets = [_expect(arrays[k], torch.int64) for k in about["offsets"]]
+    _check_offsets(offsets)
+    columns: dict[Key, Column] = {}
+    for type, name, found in about["columns"]:
+        column = Column(
+            arrays[found["array"]],
+            _in(found["length"], offsets),
+            tuple(found["shape"]),
+            tuple(_in(k, offsets) for k in found["shifts"]),
+            DTYPES[found["dtype"]],
+        )
+        _check_column(column, offsets, name)
+        columns[_type(type), str(name)] = column
+    nodes = {str(type): _in(k, offsets) for type, k in about["nodes"]}
+    edges: dict[Type, Edges] = {}
+    for type, found in about["edges"]:
+        source, target, count = (_in(k, offsets) for k in found["ends"][:3])
+        loops = found["ends"][3] if found["ends"][3] is None else _in(found["ends"][3], offsets)
+        ends = Ends(source, target, count, loops)
+        if (loops is None) == (ends.source == ends.target):
+            raise InputError("the packed set does not say which of its edges are loops")
+        by_source, by_target = (bool(s) for s in found["sorted"])
+        values = {name: _expect(arrays[k], torch.int32) for name, k in found["parts"].items()}
+        listed = _expect(arrays[found["listed"]], torch.int32)
+        made = topology.edges_of(ends, listed, values, by_source, by_target)
+        for column in made.columns:
+            _check_column(column, offsets, "edge_index")
+        edges[_type(type)] = made
+        source, target = (type[0], type[2]) if isinstance(type, list) else (type, type)
+        if (nodes[source], nodes[target]) != (ends.source, ends.target):
+            raise InputError("the edges are between other nodes than their type says")
+    lists = {(_type(type), str(name)): list(values) for type, name, values in about["lists"]}
+    if any(len(values) != len(offsets[0]) - 1 for values in lists.values()):
+        raise InputError("an attribute is not of as many graphs as there are")
+    types = {"", *nodes, *edges}
+    if any(type not in types for type, _ in (*columns, *lists)) or any(len(t) != 3 for t in edges if t != ""):
+        raise InputError("the packed set has attributes of a type that it does not have")
+    return Read(offsets, columns, edges, nodes, lists)
+
+
+def _array(memory: Any, limit: int, about: dict[str, Any], check: bool) -> Tensor:
+    dtype, count, start = DTYPES[about["dtype"]], about["count"], about["start"]
+    if count < 0 or start < ALIGNMENT or start % ALIGNMENT or start + count * dtype.itemsize > limit:
+        raise InputError("an array of the packed set lies outside of the file: it is cut short or damaged")
+    found = mapped.view(memory, dtype, start, count)
+    if check:
+        crc = 0
+        for part in _bytes_of(found):
+            crc = zlib.crc32(part, crc)
+        if crc != about["crc"]:
+            raise InputError("the packed set is damaged: the checksum of an array is another")
+    return found
+
+
+def _check_offsets(offsets: list[Tensor]) -> None:
+    graphs = len(offsets[0]) - 1
+    if graphs < 1 or not torch.equal(offsets[0], torch.arange(graphs + 1)):
+        raise InputError("the packed set does not say how many graphs it has")
+    for found in offsets:
+        # Sums of what is added to numbers rise as well, for what is added is never negative.
+        if len(found) != graphs + 1 or int(found[0]) != 0 or bool((found.diff() < 0).any()):
+            raise InputError("the packed set does not say where its graphs begin")
+
+
+def _check_column(column: Column, offsets: list[Tensor], name: str) -> None:
+    if column.shape.count(None) != 1 or any(n is not None and n < 0 for n in column.shape):
+        raise InputError(f"the shape of `{name}` is none")
+    numbers = column.outer * column.inner * int(offsets[column.length][-1])
+    if column.values.numel() != numbers or len(column.shifts) not in (0, max(1, column.outer)):
+        raise InputError(f"`{name}` has {column.values.numel()} numbers, and its graphs have {numbers}")
+
+
+def _check_contents(found: Read) -> None:
+    for edges in found.edges.values():
+        graph = topology.wrong_graph(edges, found.offsets)
+        if graph >= 0:
+            raise InputError(f"the edges of graph {graph} of the packed set do not fit its nodes or their order")
+        if edges.ends.loops is None:
+            continue
+        if not torch.equal(topology.loops_of_all(edges, found.offsets), found.offsets[edges.ends.loops].diff()):
+            raise InputError("the packed set counts its self-loops wrongly")
+
+
+def _in(k: Any, offsets: list[Tensor]) -> int:
+    if not isinstance(k, int) or not 0 <= k < len(offsets):
+        raise InputError("the packed set names offsets that it does not have")
+    return k
+
+
+def _expect(found: Tensor, dtype: torch.dtype) -> Tensor:
+    if found.dtype != dtype:
+        raise InputError(f"an array of the packed set is of {found.dtype}, not {dtype}")
+    return found
+
+
+def _plain(type: Type) -> Any:
+    return list(type) if isinstance(type, tuple) else type
+
+
+def _type(found: Any) -> Type:
+    return tuple(map(str, found)) if isinstance(found, list) else str(found)  # type: ignore[return-value]
+
+
+def _check_order() -> None:
+    if sys.byteorder != "little":
+        raise InputError("packed sets are files of little-endian numbers, and this machine is not little-endian")

@@ -1,0 +1,238 @@
+"""A data set of graphs as one array for each attribute."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gdsl.data import file, topology
+from gdsl.data.batch import Batch, Store, Type, ordinary
+from gdsl.data.columns import Column, Gather
+from gdsl.data.packing import Key, Read, Reader
+from gdsl.errors import InputError
+from gdsl.runtime import prepare
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Packed:
+    """Graphs, packed once, of which batches are gathered. Immutable; made by :func:`pack` or :meth:`load`.
+
+    ``len(packed)`` graphs; ``packed[3]`` is a batch of one of them, ``packed[ids]``, with a slice, a list, or a tensor
+    of numbers or of booleans, is a part of the set that shares its arrays.
+    """
+
+    read: Read
+    ids: Tensor | None = None
+    left_out: frozenset[str] = frozenset()
+    path: Path | None = None
+
+    @property
+    def total(self) -> int:
+        """How many graphs the arrays hold, of which this may be a part."""
+        return len(self.read.offsets[0]) - 1
+
+    def __len__(self) -> int:
+        return self.total if self.ids is None else len(self.ids)
+
+    def __getitem__(self, which: Any) -> Any:
+        """Raises ``InputError`` for a number out of range."""
+        if isinstance(which, int):
+            return self.batch(torch.tensor([which]))
+        if isinstance(which, slice):
+            ids = torch.arange(len(self))[which]
+        else:
+            ids = torch.as_tensor(which)
+            if ids.dtype is torch.bool:
+                if ids.shape != (len(self),):
+                    raise InputError(f"a mask of {len(self)} graphs is needed, not one of shape {list(ids.shape)}")
+                ids = ids.nonzero().squeeze(1)
+        return dataclasses.replace(self, ids=self.numbers(ids))
+
+    def without(self, keys: Collection[str]) -> Packed:
+        """The same graphs without some of their attributes."""
+        return dataclasses.replace(self, left_out=self.left_out | set(keys))
+
+    def keys(self) -> list[str]:
+        """The names of all attributes."""
+        names = dict.fromkeys(name for _, name in [*self.read.columns, *self.read.lists] if name not in self.left_out)
+        return [*(["edge_index"] if self.read.edges and "edge_index" not in self.left_out else []), *names]
+
+    @cached_property
+    def num_nodes(self) -> Tensor:
+        """[graphs] int64: the nodes of each graph, of all types."""
+        return self._counted(self.read.nodes.values())
+
+    @cached_property
+    def num_edges(self) -> Tensor:
+        """[graphs] int64: the edges of each graph, of all types."""
+        return self._counted(edges.ends.edges for edges in self.read.edges.values())
+
+    def _counted(self, offsets: Iterable[int]) -> Tensor:
+        found = torch.zeros(self.total, dtype=torch.int64)
+        for k in offsets:
+            found += self.read.offsets[k].diff()
+        return found if self.ids is None else found[self.ids]
+
+    @cached_property
+    def nbytes(self) -> int:
+        """The bytes of all arrays of graphs."""
+        return sum(values.nbytes for values in self._values())
+
+    @cached_property
+    def is_mapped(self) -> bool:
+        """Whether the arrays lie in a file."""
+        return not all(values.untyped_storage().resizable() for values in self._values() if values.numel())
+
+    def _values(self) -> list[Tensor]:
+        parts = [column for edges in self.read.edges.values() for column in edges.columns]
+        return [column.values for column in (*self.read.columns.values(), *parts)]
+
+    def numbers(self, graphs: Any) -> Tensor:
+        """The place of some graphs in the arrays. Raises ``InputError`` for a number out of range."""
+        ids = torch.as_tensor(graphs)
+        if ids.numel() == 0:
+            ids = ids.long()
+        if ids.dim() != 1 or ids.is_floating_point() or ids.is_complex() or ids.dtype is torch.bool:
+            raise InputError(f"numbers of graphs must be integers [graphs], not {ids.dtype} of shape {list(ids.shape)}")
+        ids = ids.long()
+        wrong = (ids < -len(self)) | (ids >= len(self))
+        if bool(wrong.any()):
+            raise InputError(f"there is no graph {int(ids[wrong][0])}: there are {len(self)}, numbered from 0")
+        ids = torch.where(ids < 0, ids + len(self), ids)
+        return (ids if self.ids is None else self.ids[ids]).contiguous()
+
+    def batch(self, graphs: Any) -> Batch:
+        """Some graphs as one. Raises ``InputError`` for a number out of range."""
+        return self.gathered(self.numbers(graphs))
+
+    @ordinary
+    def gathered(self, ids: Tensor, follow: Sequence[str] = ()) -> Batch:
+        """A batch of the graphs at some places of the arrays, which are known to be right.
+
+        follow: attributes of which ``<name>_batch`` and ``<name>_ptr`` are given as well
+        """
+        found, placed, totals = self._gather(ids)
+        stores: dict[Type, dict[str, Any]] = {type: {} for type in self._types}
+        own: dict[str, Any] = stores[""]
+        for (type, name), column, value in zip(self._columns, self._columns.values(), found, strict=False):
+            stores[type][name] = value
+            if name in follow:
+                _follow(stores[type], name, placed[column.length])
+        for (type, name), values in self.read.lists.items():
+            if name not in self.left_out:
+                stores[type][name] = [values[k] for k in ids.tolist()]
+        for type, k in self.read.nodes.items():
+            stores[type].update(num_nodes=totals[k], ptr=placed[k].clone())
+        graphs, first = {}, len(self._columns)
+        for type, edges in self._edges.items():
+            count = len(edges.columns)
+            graphs[type] = edges.graph(found[first : first + count], totals)
+            if "edge_index" in follow:
+                _follow(stores[type], "edge_index", placed[edges.ends.edges])
+            first += count
+        own["num_graphs"] = len(ids)
+        others = {type: Store(store, graphs.get(type)) for type, store in stores.items() if type != ""}
+        return Batch(own, graphs.get(""), others)
+
+    @cached_property
+    def _types(self) -> list[Type]:
+        return list(dict.fromkeys(["", *self.read.nodes, *self.read.edges]))
+
+    @cached_property
+    def _columns(self) -> dict[Key, Column]:
+        return {key: column for key, column in self.read.columns.items() if key[1] not in self.left_out}
+
+    @cached_property
+    def _edges(self) -> dict[Type, Any]:
+        return {} if "edge_index" in self.left_out else self.read.edges
+
+    @cached_property
+    def _gather(self) -> Gather:
+        # Both are compiled now, if they are not yet, and not while the first batches are waited for.
+        prepare.native(wait=True)
+        parts = [column for edges in self._edges.values() for column in edges.columns]
+        return Gather(self.read.offsets, [*self._columns.values(), *parts])
+
+    def save(self, path: str | Path) -> None:
+        """Write the whole set to one file, for :meth:`load`. It appears when it is whole.
+
+        Raises ``InputError`` where an attribute is neither tensors nor text, numbers, or lists of them.
+        """
+        file.write(self.read, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path, check: bool = True) -> Packed:
+        """The set of a file that :meth:`save` wrote, mapped: read from the disk when it is used, by as much as is used.
+
+        check: reads the file once, for its checksums and for edges and orders that fit. Without it, sizes are checked
+               alone, at once: for files that nobody else can have written or damaged
+
+        Raises ``InputError`` for a file that is none, that is cut short, or that is damaged. Nothing of it is executed.
+        """
+        return cls(file.read(Path(path), check), path=Path(path).absolute())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A set in a file is opened anew by another process, and not sent to it.
+        return _again, (None if self.path else self.read, self.ids, self.left_out, self.path)
+
+    def __repr__(self) -> str:
+        return f"Packed({len(self):,} graphs, {int(self.num_nodes.sum()):,} nodes, {int(self.num_edges.sum()):,} edges)"
+
+
+def _follow(store: dict[str, Any], name: str, placed: Tensor) -> None:
+    store[f"{name}_batch"] = topology.numbered(placed, int(placed[-1]))
+    store[f"{name}_ptr"] = placed.clone()
+
+
+def _again(read: Read | None, ids: Tensor | None, left_out: frozenset[str], path: Path | None) -> Packed:
+    if read is None:
+        assert path is not None
+        read = Packed.load(path, check=False).read
+    return Packed(read, ids, left_out, path)
+
+
+def pack(graphs: Iterable[Any], path: str | Path | None = None) -> Packed:
+    """Pack graphs: a torch_geometric ``Dataset``, a list, or anything that gives ``Data`` or ``HeteroData``.
+
+    Attributes are joined as torch_geometric joins them: by each object's own ``__cat_dim__`` and ``__inc__``.
+
+    path: writes the set to this file and maps it: neither the graphs nor the set need fit in memory
+
+    Raises ``InputError`` for an empty data set and for attributes that not all graphs have or that do not fit together,
+    ``GraphError`` for edges out of range, both with the number of the graph.
+    """
+    if path is None:
+        return Packed(Reader().read(graphs))
+    with tempfile.TemporaryDirectory(prefix=".packing-", dir=Path(path).absolute().parent) as folder:
+        Packed(Reader(Path(folder)).read(graphs)).save(path)
+    return Packed.load(path, check=False)
+
+
+def pack_arrays(
+    edge_index: Tensor,
+    batch: Tensor,
+    *,
+    nodes: Mapping[str, Tensor] | None = None,
+    edges: Mapping[str, Tensor] | None = None,
+    graphs: Mapping[str, Tensor] | None = None,
+    num_graphs: int | None = None,
+) -> Packed:
+    """Pack graphs that come as one: as a TU folder has them, or a batch of torch_geometric.
+
+    edge_index: [2, E] numbers of nodes
+    batch:      [N] the graph of each node, rising
+    nodes:      attributes [N, ...], such as ``x``; edges: [E, ...]; graphs: [graphs, ...], such as ``y``
+    num_graphs: where the last ones have no nodes
+
+    Raises ``InputError`` for arrays of other lengths, ``GraphError`` for edges out of range or between two graphs.
+    """
+    from gdsl.data.arrays import read_arrays
+
+    return Packed(read_arrays(edge_index, batch, nodes or {}, edges or {}, graphs or {}, num_graphs))

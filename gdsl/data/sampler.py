@@ -1,0 +1,205 @@
+"""Neighbours of seeds sampled hop by hop, natively; without a compiler, by :mod:`gdsl.data.slow_sampler`."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gdsl.data import slow_sampler
+from gdsl.data.native import native
+from gdsl.errors import InputError
+from gdsl.runtime.order import Order
+
+REPLACE, DISJOINT, LAST, INDUCED = 1, 2, 4, 8
+
+MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The edges of one type, by target.
+
+    source, target  which types of nodes
+    rowptr, index, edge  as in :class:`gdsl.runtime.order.Order`, all int32 or all int64
+    weight          [E] float64 by row: an edge is drawn by its weight; None for the same chance
+    time            [E] int64 by row, rising within each row: none later than its seed's time is taken; or None
+    """
+
+    source: int
+    target: int
+    rowptr: Tensor
+    index: Tensor
+    edge: Tensor
+    weight: Tensor | None = None
+    time: Tensor | None = None
+
+    @cached_property
+    def upto(self) -> Tensor | None:
+        """[E] float64: the sum of the weights of a row up to each edge, with it."""
+        if self.weight is None:
+            return None
+        # Row by row, so that a small weight is not lost beside those of other rows.
+        found, rowptr = torch.empty_like(self.weight), self.rowptr.long()
+        code = native("sample")
+        if code is not None:
+            code.add_up(rowptr.data_ptr(), len(rowptr) - 1, self.weight.data_ptr(), found.data_ptr())
+            return found
+        for first, last in zip(rowptr.tolist(), rowptr[1:].tolist(), strict=False):
+            found[first:last] = torch.tensor(list(accumulate(self.weight[first:last].tolist())), dtype=torch.float64)
+        return found
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What was found, by type.
+
+    nodes    [n] int64 the numbers of the nodes, seeds first, then by hop
+    trees    [n] int64 the seed whose neighbourhood each is in; None unless they are disjoint
+    ends     [2, e] int32 the places of both ends of each edge, by target
+    edges    [e] int64 the ids of the edges
+    rowptr   [n + 1] int32 where the edges into each node begin
+    num_nodes, num_edges  of each type, how many are new in each hop; the seeds are the first
+    """
+
+    nodes: list[Tensor]
+    trees: list[Tensor] | None
+    ends: list[Tensor]
+    edges: list[Tensor]
+    rowptr: list[Tensor]
+    num_nodes: list[list[int]]
+    num_edges: list[list[int]]
+
+
+class _EdgeKind(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("source", "target")),
+        *((name, ctypes.c_void_p) for name in ("rowptr", "index", "edge", "weight", "upto", "time")),
+        ("wide", ctypes.c_int64),
+    ]
+
+
+class _Request(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("node_types", "edge_types", "hops")),
+        *((name, ctypes.c_void_p) for name in ("kinds", "fan_outs", "num_nodes")),
+        ("flags", ctypes.c_int64),
+        ("key", ctypes.c_uint64),
+        ("seed_types", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("seed_type", "seed_count", "seeds", "seed_time")),
+        ("threads", ctypes.c_int64),
+    ]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Samples of one graph.
+
+    num_nodes  of each type of nodes
+    kinds      the types of edges
+    fan_outs   [edge types][hops] how many edges into each node are taken, -1 for all
+    flags      REPLACE: with replacement; DISJOINT: each seed has nodes of its own; LAST: the latest edges, not any;
+               INDUCED: all edges between the nodes that were met
+    """
+
+    num_nodes: Sequence[int]
+    kinds: Sequence[Kind]
+    fan_outs: Sequence[Sequence[int]]
+    flags: int = 0
+
+    @property
+    def hops(self) -> int:
+        return max((len(f) for f in self.fan_outs), default=0)
+
+    def __call__(self, seeds: dict[int, Tensor], key: int, times: Tensor | None = None) -> Sampled:
+        """The neighbourhood of some nodes.
+
+        seeds: type of nodes -> [seeds] int64, in range
+        key:   64 random bits: the same give the same sample, for any number of threads
+        times: [all seeds] int64, in the order of ``seeds``
+        """
+        code = native("sample")
+        if code is None:
+            return slow_sampler.sample(self, seeds, key, times)
+        return self._natively(code, seeds, key & MASK, times)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Sampler, (self.num_nodes, self.kinds, self.fan_outs, self.flags)
+
+    @cached_property
+    def _parts(self) -> tuple[Any, Any, Any]:
+        kinds = (_EdgeKind * max(1, len(self.kinds)))()
+        for made, kind in zip(kinds, self.kinds, strict=False):
+            made.source, made.target, made.wide = kind.source, kind.target, kind.rowptr.dtype is torch.int64
+            for name in ("rowptr", "index", "edge", "weight", "upto", "time"):
+                values = getattr(kind, name)
+                setattr(made, name, None if values is None else values.data_ptr())
+        numbers = [number for fan_outs in self.fan_outs for number in fan_outs]
+        fan_outs = (ctypes.c_int64 * max(1, len(numbers)))(*numbers)
+        return kinds, fan_outs, (ctypes.c_int64 * len(self.num_nodes))(*self.num_nodes)
+
+    def _natively(self, code: Any, seeds: dict[int, Tensor], key: int, times: Tensor | None) -> Sampled:
+        kinds, fan_outs, num_nodes = self._parts
+        given = torch.cat(list(seeds.values())) if len(seeds) > 1 else next(iter(seeds.values())).contiguous()
+        types = (ctypes.c_int64 * len(seeds))(*seeds)
+        counts = (ctypes.c_int64 * len(seeds))(*map(len, seeds.values()))
+        request = _Request(
+            len(self.num_nodes), len(self.kinds), self.hops, *(ctypes.addressof(p) for p in (kinds, fan_outs)),
+            ctypes.addressof(num_nodes), self.flags, key, len(seeds), ctypes.addressof(types),
+            ctypes.addressof(counts), given.data_ptr(), None if times is None else times.data_ptr(),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        sizes = (ctypes.c_int64 * (len(self.num_nodes) + len(self.kinds)))()
+        handle = code.sample(ctypes.byref(request), sizes)
+        if not handle:
+            raise InputError("a sample needs more memory than there is, or has more than 2^31 - 1 nodes of a type")
+        try:
+            return self._taken(code, handle, list(sizes))
+        finally:
+            code.drop(handle)
+
+    def _taken(self, code: Any, handle: int, sizes: list[int]) -> Sampled:
+        kinds, hops = len(self.num_nodes), self.hops
+        nodes = [torch.empty(n, dtype=torch.int64) for n in sizes[:kinds]]
+        trees = [torch.empty(n, dtype=torch.int64) for n in sizes[:kinds]] if self.flags & DISJOINT else None
+        ends = [torch.empty((2, n), dtype=torch.int32) for n in sizes[kinds:]]
+        edges = [torch.empty(n, dtype=torch.int64) for n in sizes[kinds:]]
+        targets = [sizes[kind.target] for kind in self.kinds]
+        rowptr = [torch.empty(n + 1, dtype=torch.int32) for n in targets]
+        counts = torch.empty(kinds + hops * (kinds + len(self.kinds)), dtype=torch.int64)
+        out: list[Tensor | None] = []
+        for k, found in enumerate(nodes):
+            out += [found, None if trees is None else trees[k]]
+        for group in zip(ends, edges, rowptr, strict=True):
+            out += group
+        out.append(counts)
+        pointers = (ctypes.c_void_p * len(out))(*(None if t is None else t.data_ptr() for t in out))
+        code.take(handle, pointers, (ctypes.c_int64 * max(1, len(targets)))(*targets))
+        new = counts.tolist()
+        num_nodes = [[n] for n in new[:kinds]]
+        num_edges: list[list[int]] = [[] for _ in self.kinds]
+        rest = iter(new[kinds:])
+        for _ in range(hops):
+            for one in (*num_nodes, *num_edges):
+                one.append(next(rest))
+        return Sampled(nodes, trees, ends, edges, rowptr, num_nodes, num_edges)
+
+
+def kind_of(
+    order: Order, source: int, target: int, weight: Tensor | None = None, time: Tensor | None = None
+) -> Kind:
+    """A kind from the edges of a graph by target, and from values [E] of the edges by their ids."""
+    rowptr, index, edge = order.rowptr, order.index.contiguous(), order.edge
+    if time is None:
+        return Kind(source, target, rowptr, index, edge, None if weight is None else weight.double()[edge.long()])
+    row = torch.arange(len(rowptr) - 1).repeat_interleave(rowptr.diff().long())
+    by_time = time[edge.long()]
+    place = torch.sort(by_time, stable=True).indices
+    place = place[torch.sort(row[place], stable=True).indices]
+    return Kind(source, target, rowptr, index[place], edge[place], None, by_time[place].long().contiguous())

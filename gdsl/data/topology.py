@@ -1,0 +1,223 @@
+"""The edges of a packed data set: sorted once by both ends, graph by graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gdsl.data.columns import Column, Gather
+from gdsl.data.native import native
+from gdsl.errors import GraphError
+from gdsl.runtime import prepare
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.order import EdgeEnds, Facts
+
+# What is kept of each graph besides its list of edges, all counted from the graph's own beginning: by target ("in")
+# and by source ("out") where the edges of each row begin, the node at the other end and the id of each edge.
+PARTS = ("in_first", "in_index", "in_edge", "out_first", "out_index", "out_edge")
+
+
+class Ends(NamedTuple):
+    """Which of the offsets count the source nodes, the target nodes, the edges and the loops of a graph.
+
+    Where sources and targets are not counted alike, which edges go from a number to the same one depends on the batch:
+    ``loops`` is then None.
+    """
+
+    source: int
+    target: int
+    edges: int
+    loops: int | None
+
+
+@dataclass(frozen=True)
+class Edges:
+    """The edges of one type.
+
+    listed        [2, E] as they came
+    parts         of PARTS, those that are not told by ``listed`` because all graphs came sorted
+    by_source, by_target  whether all graphs came sorted so
+    """
+
+    ends: Ends
+    listed: Column
+    parts: dict[str, Column]
+    by_source: bool
+    by_target: bool
+
+    @property
+    def columns(self) -> list[Column]:
+        return [self.listed, *self.parts.values()]
+
+    def graph(self, found: Sequence[Tensor], totals: Sequence[int]) -> Graph:
+        """The graph of a batch from its columns, in the order of ``columns``, and the totals of all offsets."""
+        sizes, count = (totals[self.ends.source], totals[self.ends.target]), totals[self.ends.edges]
+        listed, parts = found[0], dict(zip(self.parts, found[1:], strict=True))
+        known = self.ends.loops
+        loops = int((listed[0] == listed[1]).sum()) if known is None else totals[known]
+        graph = Graph._of(EdgeEnds(listed, Facts(loops, self.by_source, self.by_target)), sizes)
+        for name, end in (("in", 1), ("out", 0)):
+            sorted_so = f"{name}_edge" not in parts
+            index = listed[1 - end] if sorted_so else parts[f"{name}_index"]
+            edge = counted(count) if sorted_so else parts[f"{name}_edge"]
+            graph.__dict__[f"{name}_edges"] = prepare.given_order(parts[f"{name}_first"], index, edge)
+        return graph
+
+
+def numbered(ptr: Tensor, total: int) -> Tensor:
+    """[total] int64 the graph of each node, from where those of each graph begin."""
+    code = native("gather") if ptr.is_cpu else None
+    if code is None:
+        return torch.arange(len(ptr) - 1, device=ptr.device).repeat_interleave(ptr.diff(), output_size=total)
+    out = torch.empty(total, dtype=torch.int64)
+    code.number(ptr.data_ptr(), len(ptr) - 1, out.data_ptr())
+    return out
+
+
+def groups(batch: Tensor, ptr: Tensor) -> Graph:
+    """The graph that aggregates the nodes of each graph: see :func:`gdsl.runtime.graph.grouped`.
+
+    batch: [N] the graph of each node; ptr: where each begins. They come one after the other: nothing is sorted
+    """
+    index = batch.to(torch.int32)
+    size = len(ptr) - 1
+    graph = Graph._of(EdgeEnds(index.expand(2, -1), Facts(len(index), True, True)), (size, size))
+    order = prepare.given_order(ptr.to(torch.int32), index, counted(len(index)))
+    graph.__dict__.update(in_edges=order, out_edges=order)
+    return graph
+
+
+_counted = torch.empty(0, dtype=torch.int32)
+
+
+def counted(count: int) -> Tensor:
+    """[count] int32 0, 1, 2, ...: part of a tensor that all share. Nothing writes to the tensors of an order."""
+    global _counted
+    found = _counted
+    if len(found) < count:
+        found = _counted = torch.arange(max(1 << 12, 1 << (count - 1).bit_length()), dtype=torch.int32)
+    return found[:count]
+
+
+def sorted_by_both(
+    listed: Tensor, ends: Ends, offsets: Sequence[Tensor]
+) -> tuple[dict[str, Tensor], bool, bool]:
+    """The values of all PARTS, and whether all graphs came sorted by source and by target.
+
+    listed: [2 * E] int32, flat, graph by graph, as a column has it; in range
+    """
+    sources, targets, edges = (offsets[k] for k in ends[:3])
+    column = Column(listed, ends.edges, (2, None), (ends.source, ends.target), torch.int64)
+    (joined,), _, _ = Gather(offsets, [column])(torch.arange(len(edges) - 1))
+    graph = Graph(joined, (int(sources[-1]), int(targets[-1])))
+    values, count = {}, edges.diff()
+    for name, order, rows, other in (
+        ("in", graph.in_edges, targets, sources),
+        ("out", graph.out_edges, sources, targets),
+    ):
+        values[f"{name}_first"] = order.rowptr[:-1] - edges[:-1].repeat_interleave(rows.diff())
+        values[f"{name}_index"] = order.index - other[:-1].repeat_interleave(count)
+        values[f"{name}_edge"] = order.edge - edges[:-1].repeat_interleave(count)
+    facts = graph._edges.facts
+    return {name: value.to(torch.int32) for name, value in values.items()}, facts.by_source, facts.by_target
+
+
+def edges_of(ends: Ends, listed: Tensor, values: dict[str, Tensor], by_source: bool, by_target: bool) -> Edges:
+    """Edges from the values of all PARTS; those that a sorted list tells are left out."""
+    parts = {}
+    for name, ordered, rows, other in (
+        ("in", by_target, ends.target, ends.source),
+        ("out", by_source, ends.source, ends.target),
+    ):
+        about = {"first": (rows, ends.edges), "index": (ends.edges, other), "edge": (ends.edges, ends.edges)}
+        for part, (length, shift) in about.items():
+            if part == "first" or not ordered:
+                numbers = values[f"{name}_{part}"]
+                closed = part == "first"
+                parts[f"{name}_{part}"] = Column(numbers, length, (None,), (shift,), torch.int32, closed)
+    column = Column(listed, ends.edges, (2, None), (ends.source, ends.target), torch.int32)
+    return Edges(ends, column, parts, by_source, by_target)
+
+
+def loops_of(listed: Tensor, edges: Tensor) -> Tensor:
+    """[graphs] how many loops each graph has; ``listed`` as above, ``edges`` where those of each graph begin."""
+    count = edges.diff()
+    owner = torch.arange(len(count)).repeat_interleave(count)
+    source = torch.arange(len(owner)) + edges[:-1][owner]
+    same = listed[source] == listed[source + count[owner]]
+    return torch.zeros(len(count), dtype=torch.int64).index_add(0, owner, same.long())
+
+
+def loops_of_all(edges: Edges, offsets: Sequence[Tensor]) -> Tensor:
+    """[graphs] how many loops each graph has, some graphs at a time."""
+    starts, found = offsets[edges.ends.edges], []
+    for first in range(0, len(starts) - 1, 1 << 14):
+        part = starts[first : first + (1 << 14) + 1]
+        listed = edges.listed.values[2 * int(part[0]) : 2 * int(part[-1])]
+        found.append(loops_of(listed, part - part[0]))
+    return torch.cat(found)
+
+
+def check_ends(listed: Tensor, ends: Ends, offsets: Sequence[Tensor], first_graph: int, what: str) -> None:
+    """Raises ``GraphError`` for an edge of ``listed``, as above but int64, to a node that its graph does not have."""
+    edges = offsets[ends.edges]
+    count = edges.diff()
+    owner = torch.arange(len(count)).repeat_interleave(2 * count)
+    place = torch.arange(len(listed)) - 2 * edges[:-1][owner]
+    at_target = place >= count[owner]
+    limit = torch.where(at_target, offsets[ends.target].diff()[owner], offsets[ends.source].diff()[owner])
+    wrong = (listed < 0) | (listed >= limit)
+    if bool(wrong.any()):
+        k = int(wrong.nonzero()[0])
+        graph, to_target = int(owner[k]), bool(at_target[k])
+        edge = int(place[k]) - (int(count[graph]) if to_target else 0)
+        raise GraphError(
+            f"graph {first_graph + graph}: edge {edge} of {what} {('comes from', 'goes to')[to_target]} node "
+            f"{int(listed[k])}, but the graph has {int(limit[k])} nodes there, numbered from 0"
+        )
+
+
+def wrong_graph(edges: Edges, offsets: Sequence[Tensor]) -> int:
+    """The first graph whose edges are out of range or whose orders are not those of its edges; -1 where all are right.
+
+    All offsets rise from zero, and the arrays are as long as they say.
+    """
+    code = native("gather")
+    wrong = [_wrong_natively(code, edges, offsets, end) if code else _wrong(edges, offsets, end) for end in (0, 1)]
+    return min((graph for graph in wrong if graph >= 0), default=-1)
+
+
+def _wrong_natively(code: Any, edges: Edges, offsets: Sequence[Tensor], end: int) -> int:
+    name, counts = ("out", "in")[end], offsets[edges.ends.edges]
+    rows = offsets[edges.ends.target if end else edges.ends.source]
+    parts = [edges.parts.get(f"{name}_{part}") for part in ("first", "index", "edge")]
+    given = [None if part is None else part.values.data_ptr() for part in parts]
+    listed = edges.listed.values.data_ptr()
+    return int(code.wrong_order(listed, counts.data_ptr(), rows.data_ptr(), len(counts) - 1, end, *given))
+
+
+def _wrong(edges: Edges, offsets: Sequence[Tensor], end: int) -> int:
+    """The same in torch, which is slow: graph by graph."""
+    name = ("out", "in")[end]
+    first, index, edge = (edges.parts.get(f"{name}_{part}") for part in ("first", "index", "edge"))
+    assert first is not None
+    counts, rows = offsets[edges.ends.edges].tolist(), offsets[(edges.ends.source, edges.ends.target)[end]].tolist()
+    for graph in range(len(counts) - 1):
+        start, stop = counts[graph], counts[graph + 1]
+        ends = edges.listed.values[2 * start : 2 * stop].view(2, -1)
+        bounds = torch.cat([first.values[rows[graph] : rows[graph + 1]], torch.tensor([stop - start])]).long()
+        if int(bounds[0]) != 0 or bool((bounds.diff() < 0).any()):
+            return graph
+        row, other = ends[end], ends[1 - end]
+        ids = counted(stop - start) if edge is None else edge.values[start:stop]
+        expected = torch.arange(rows[graph + 1] - rows[graph]).repeat_interleave(bounds.diff())
+        order = torch.sort(row, stable=True).indices
+        if not torch.equal(order, ids.long()) or not torch.equal(row[ids].long(), expected):
+            return graph
+        if index is not None and not torch.equal(index.values[start:stop], other[ids]):
+            return graph
+    return -1
