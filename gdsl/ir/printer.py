@@ -44,7 +44,7 @@ def describe(node: Node, names: Mapping[Node, str]) -> str:
         return given
     if node.op == "segment":
         return f"{node.attrs.reducer}_{_short(node.inputs[0], names)}"
-    if of(node).look and node.op != "slice" and node.inputs[0] in names:
+    if of(node).look and not of(node).word and node.inputs[0] in names:
         return names[node.inputs[0]]
     return of(node).word or node.op
 
