@@ -210,7 +210,8 @@ def _slice_text(node: Node, args: list[str]) -> Text:
 
 define(Op(
     name="slice", operands=(1, 1), attrs=Slice, rule=_slice_rule, value=_slice_value, pull=_slice_pull,
-    text=_slice_text, word="slice", view=True, arranges=True, look=True, exact=True, rowwise=True, maps=True, linear=True,
+    text=_slice_text, word="slice", view=True, arranges=True, look=True, exact=True, rowwise=True, maps=True,
+    linear=True,
 ))  # fmt: skip
 
 # ------------------------------------------------------------------------------------------- cat
