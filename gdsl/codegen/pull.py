@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
-from gdsl.codegen.indices import Index, Known, Place, Row, Shift, Within, reshaped
+from gdsl.codegen.indices import Digit, Index, Known, Place, Row, Shift, Within, reshaped
 from gdsl.codegen.names import Names
 from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import ELEMENTWISE
@@ -124,6 +124,11 @@ class Pull(Names, Generic[Written, Around]):
         operand, dim, start = node.inputs[0], node.attrs.dim, node.attrs.start
         place = index[node.dims[operand.type.names.index(dim)].name]
         return self.value(operand, {**index, dim: Shift(place, start) if start else place}, where, around)
+
+    def compute_roll(self, node: Node, index: Index, where: str, around: Around) -> Written:
+        dim = node.type.dim(node.attrs.dim)
+        place = Digit(Shift(index[dim.name], dim.size - node.attrs.shift), 1, dim.size, outermost=False)
+        return self.value(node.inputs[0], {**index, dim.name: place}, where, around)
 
     def compute_reshape(self, node: Node, index: Index, where: str, around: Around) -> Written:
         operand = node.inputs[0]

@@ -13,6 +13,7 @@ from typing import Any
 from gdsl.ir import build, library
 from gdsl.ir.library import op
 from gdsl.ir.node import Node
+from gdsl.ir.ops import roll
 from gdsl.ir.types import Dim, Domain
 
 REQUIRED = object()
@@ -89,6 +90,7 @@ FUNCTIONS: dict[str, Function] = {
         lambda c, a, b: op("where", c, a, b),
         lambda c, a, b: a if c else b,
     ),
+    "roll": Function((("x", REQUIRED), ("shift", REQUIRED)), roll.roll_last),
     "dot": Function((("a", REQUIRED), ("b", REQUIRED)), library.dot),
     "cdist": Function((("a", REQUIRED), ("b", REQUIRED)), library.cdist),
     "cross": Function((("a", REQUIRED), ("b", REQUIRED)), library.cross),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gdsl.ir import build as b
 from gdsl.ir.node import Node, make
-from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.ops import ELEMENTWISE, roll
 from gdsl.ir.ops.libraries import Call
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Type
@@ -59,6 +59,7 @@ STRUCTURAL: dict[str, list[Node]] = {
         b.rename(y, {"a": "q"}),
         b.split(load("m", N, Dim("ab", 12)), "ab", [A, B]),
     ],
+    "roll": [roll.roll(x, 1, "a") + x, roll.roll(y, -1, "b")],
     "transpose": [b.transpose(y, ["b", "a"]) * 2.0],
     "stop_gradient": [b.stop_gradient(x) * x],
     "to_float": [b.to_float(x > 0.5) * x],

@@ -349,7 +349,7 @@ class Writer:
 
     def shape(self, domain: str, depth: int) -> Value:
         x = self.expression(domain, depth)
-        rule = self.pick((self.transpose, self.rename, self.merge, self.split, self.cat))
+        rule = self.pick((self.transpose, self.rename, self.merge, self.split, self.cat, self.roll))
         return rule(x, depth)
 
     def transpose(self, x: Value, depth: int) -> Value:
@@ -357,6 +357,11 @@ class Writer:
             return x
         order = self.draw(st.permutations(sorted(x.dims)))
         return Value(f"transpose({x.text}, {', '.join(order)})", x.domain, x.dims)
+
+    def roll(self, x: Value, depth: int) -> Value:
+        if not x.dims:
+            return x
+        return Value(f"roll({self.last(x, self.pick(sorted(x.dims)))}, {self.pick((1, -1, 2))})", x.domain, x.dims)
 
     def rename(self, x: Value, depth: int) -> Value:
         pairs = [(d, f"{d}'" if d in BASE else d[:-1]) for d in sorted(x.dims) if d.rstrip("'") in BASE]
