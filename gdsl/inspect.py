@@ -23,7 +23,7 @@ from gdsl.passes.plan import Kernel, Phase, Plan, TorchStep
 from gdsl.passes.rewrite import Fired
 from gdsl.passes.tiles import Tile, tiled
 from gdsl.runtime import cache
-from gdsl.runtime.execute import C_TYPES, Storage, storage_of
+from gdsl.runtime.items import C_TYPES, Storage, storage_of
 from gdsl.runtime.offline import DEFAULT_TARGET, Binary, Job, compile_all, edge_axis, job, sass
 
 if TYPE_CHECKING:

@@ -35,8 +35,8 @@ from gdsl.passes.options import CHOICES, Options
 from gdsl.passes.pipeline import Adjoint, lower
 from gdsl.runtime.autograd import Differentiable, Mask, Runner
 from gdsl.runtime.backend import BACKENDS, backend_for
-from gdsl.runtime.execute import storage_of
 from gdsl.runtime.graph import Graph, Rewired, graph_of
+from gdsl.runtime.items import storage_of
 from gdsl.runtime.neighbors import knn_graph
 from gdsl.runtime.transforms import by_row
 from gdsl.tracers import run_as_it_is

@@ -360,7 +360,7 @@ def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*_: Any) -> None:
         pytest.fail("a kernel ran")
 
-    monkeypatch.setattr(execute, "_launch", run)
+    monkeypatch.setattr(execute.KernelPlan, "run", run)
     monkeypatch.setattr(execute.ReferencePlan, "run", run)
 
 

@@ -26,7 +26,8 @@ from gdsl.ir.program import Program
 from gdsl.ir.types import Kind
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower, may_read, saved_name
-from gdsl.runtime.execute import HALF, KernelPlan, ReferencePlan
+from gdsl.runtime.execute import KernelPlan, ReferencePlan
+from gdsl.runtime.items import HALF
 from gdsl.runtime.transforms import by_row, is_old_batch, transforming, watched
 from gdsl.tracers import check_tracers, recording, run_as_it_is
 

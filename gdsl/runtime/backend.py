@@ -9,7 +9,7 @@ import torch
 
 from gdsl.errors import InputError
 from gdsl.runtime import cache
-from gdsl.runtime.execute import C_TYPES
+from gdsl.runtime.items import C_TYPES
 
 BACKENDS = ("auto", "triton", "cpp", "torch")
 

@@ -20,7 +20,7 @@ from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.passes.plan import Kernel, Plan
 from gdsl.runtime import cache
-from gdsl.runtime.execute import Storage
+from gdsl.runtime.items import Storage
 from gdsl.runtime.order import Order
 from gdsl.runtime.schedule import HUB_EDGES
 
@@ -88,7 +88,7 @@ class CppLaunch:
     def by_rows(
         self, reads: list[Tensor], writes: list[Tensor], inner: Sequence[bool], frame: Frame
     ) -> Iterator[tuple[int, int]]:
-        """Fill the tensors some rows at a time: see :class:`gdsl.runtime.execute.Launch`."""
+        """Fill the tensors some rows at a time: see :class:`gdsl.runtime.items.Launch`."""
         order = self.order(frame)
         count, hub_rows = len(order.rowptr) - 1, order.hubs.tolist()
         rows = min(len(w) for w, passing in zip(writes, inner, strict=True) if passing)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from gdsl.passes.dense import rows_and_matrix
 from gdsl.passes.plan import TorchStep
 
 Product = Callable[[Sequence[Tensor]], Tensor]
-Pair = Callable[[Sequence[Tensor]], tuple[Tensor, Tensor]]
 
 
 def matrix_product(node: Node) -> Product | None:
@@ -41,57 +40,89 @@ def sum_of_products(step: TorchStep) -> Product:
     return _added_up(products, biases, step.node, step.buffers)
 
 
-def _added_up(products: Sequence[Node], biases: Sequence[Node], node: Node, reads: Sequence[Node]) -> Product:
-    pairs = [_pair(p, node, reads) for p in products]
-    return partial(_add_up, pairs, [reads.index(b) for b in biases], node.type.shape)
-
-
-def _add_up(pairs: Sequence[Pair], biases: Sequence[int], shape: tuple[int, ...], args: Sequence[Tensor]) -> Tensor:
-    if biases:
-        bias = args[biases[0]] if len(biases) == 1 else torch.stack([args[k] for k in biases]).sum(0)
-        made = torch.addmm(bias.flatten(), *pairs[0](args))
-    else:
-        made = torch.mm(*pairs[0](args))
-    for pair in pairs[1:]:
-        made.addmm_(*pair(args))
-    return made if len(shape) == 1 else made.view(len(made), *shape)
+def _added_up(products: Sequence[Node], biases: Sequence[Node], node: Node, reads: Sequence[Node]) -> SumOfProducts:
+    pairs = tuple(_pair(p, node, reads) for p in products)
+    return SumOfProducts(pairs, tuple(reads.index(b) for b in biases), node.type.shape)
 
 
 def _pair(product: Node, node: Node, reads: Sequence[Node]) -> Pair:
-    """A function of what is read that gives the operands of [N, K] @ [K, M]. The matrix, which is small, is turned to
-    fit the rows, which are many: for two dims by the BLAS, on the way."""
     operands = rows_and_matrix(product)
     assert operands is not None
     rows, matrix = operands
     turn = tuple(matrix.type.names.index(name) for name in (*rows.type.names, *node.type.names))
-    at, by = reads.index(rows), reads.index(matrix)
-    if len(turn) == 2:
-        return partial(_two_dims, at, by, turn != (0, 1))
-    return partial(_flat, at, by, turn, rows.type.numel, node.type.numel)
+    return Pair(reads.index(rows), reads.index(matrix), turn, rows.type.numel, node.type.numel, len(rows.dims))
 
 
-def _two_dims(at: int, by: int, turned: bool, args: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    return args[at], args[by].t() if turned else args[by]
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The operands of [N, depth] @ [depth, width]. The matrix, which is small, is turned to fit the rows, which are
+    many: for two dims by the BLAS, on the way.
+
+    rows, matrix: their places among what is read
+    turn:         the matrix's own dims in the order of the rows' dims, then of the result's
+    rows_dims:    how many dims the rows have
+    """
+
+    rows: int
+    matrix: int
+    turn: tuple[int, ...]
+    depth: int
+    width: int
+    rows_dims: int
+
+    @property
+    def lies(self) -> bool | None:
+        """Whether the matrix lies in memory as [width, depth], or as [depth, width]; None for any other way."""
+        dims, first = len(self.turn), len(self.turn) - self.rows_dims
+        if self.turn == tuple(range(dims)):
+            return False
+        return True if self.turn == (*range(first, dims), *range(first)) else None
+
+    def __call__(self, args: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        rows, matrix = args[self.rows], args[self.matrix]
+        if len(self.turn) == 2:
+            return rows, matrix.t() if self.turn == (1, 0) else matrix
+        return rows.view(len(rows), self.depth), matrix.permute(self.turn).reshape(self.depth, self.width)
 
 
-def _flat(
-    at: int, by: int, turn: tuple[int, ...], depth: int, width: int, args: Sequence[Tensor]
-) -> tuple[Tensor, Tensor]:
-    return args[at].view(len(args[at]), depth), args[by].permute(turn).reshape(depth, width)
+@dataclass(frozen=True, slots=True)
+class SumOfProducts:
+    """[N, *shape]: products added up as they are made, and biases, which have these places among what is read."""
+
+    pairs: tuple[Pair, ...]
+    biases: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def __call__(self, args: Sequence[Tensor]) -> Tensor:
+        biases, pairs = self.biases, self.pairs
+        if biases:
+            bias = args[biases[0]] if len(biases) == 1 else torch.stack([args[k] for k in biases]).sum(0)
+            made = torch.addmm(bias.flatten(), *pairs[0](args))
+        else:
+            made = torch.mm(*pairs[0](args))
+        for pair in pairs[1:]:
+            made.addmm_(*pair(args))
+        return made if len(self.shape) == 1 else made.view(len(made), *self.shape)
 
 
-def view(node: Node) -> Product | None:
+def view(node: Node) -> View | None:
     """A function that gives the operand under other dims, which is no work: as it is where only names change."""
     if node.op != "reshape":
         return None
-    if node.type.shape == node.inputs[0].type.shape:
-        return itemgetter(0)
-    return partial(_viewed, 0 if node.domain is Domain.GLOBAL else 1, node.type.shape)
+    same = node.type.shape == node.inputs[0].type.shape
+    return View(0 if node.domain is Domain.GLOBAL else 1, None if same else node.type.shape)
 
 
-def _viewed(lead: int, shape: tuple[int, ...], args: Sequence[Tensor]) -> Tensor:
-    # Not -1 for the rows: rows without a number could be any number of them.
-    return args[0].view((*args[0].shape[:lead], *shape))
+@dataclass(frozen=True, slots=True)
+class View:
+    """The operand with other dims after its ``lead`` rows; None for its own."""
+
+    lead: int
+    shape: tuple[int, ...] | None
+
+    def __call__(self, args: Sequence[Tensor]) -> Tensor:
+        # Not -1 for the rows: rows without a number could be any number of them.
+        return args[0] if self.shape is None else args[0].view((*args[0].shape[: self.lead], *self.shape))
 
 
 # What two values are both wide in is multiplied in vain that many times: up to here faster than einsum, whose products
@@ -119,8 +150,7 @@ def _sum_over_rows(node: Node) -> Product | None:
         made = [places[name] for name in (*left.type.names, *right.type.names)]
         wanted = [places[name] for name in node.type.names]
         return partial(_diagonal_of, node.inputs.index(left), widths, shape, made, wanted)
-    turn = tuple(places[name] for name in node.type.names)
-    return partial(_transposed_by, node.inputs.index(left), widths, shape, turn)
+    return SumOverRows(node.inputs.index(left), widths, shape, tuple(places[name] for name in node.type.names))
 
 
 def _by_rows(k: int, widths: tuple[int, int], args: Sequence[Tensor]) -> Tensor:
@@ -138,8 +168,17 @@ def _diagonal_of(
     return torch.einsum(_by_rows(k, widths, args).view(shape), made, wanted).contiguous()
 
 
-def _transposed_by(
-    k: int, widths: tuple[int, int], shape: tuple[int, ...], turn: tuple[int, ...], args: Sequence[Tensor]
-) -> Tensor:
-    product = _by_rows(k, widths, args)
-    return product if len(turn) == 2 and turn[0] == 0 else product.view(shape).permute(turn).contiguous()
+@dataclass(frozen=True, slots=True)
+class SumOverRows:
+    """[N, *left] and [N, *right] to [*left, *right], and that turned. ``left`` is the place of the first."""
+
+    left: int
+    widths: tuple[int, int]
+    shape: tuple[int, ...]
+    turn: tuple[int, ...]
+
+    def __call__(self, args: Sequence[Tensor]) -> Tensor:
+        product = _by_rows(self.left, self.widths, args)
+        if len(self.turn) == 2 and self.turn[0] == 0:
+            return product
+        return product.view(self.shape).permute(self.turn).contiguous()

@@ -26,7 +26,7 @@ from gdsl.codegen.storage import partials
 from gdsl.codegen.triton import Function
 from gdsl.errors import CompilerError, InputError
 from gdsl.passes.plan import Kernel
-from gdsl.runtime.execute import Storage
+from gdsl.runtime.items import Storage
 
 # Name -> what Triton calls it: backend, architecture, threads of a warp.
 TARGETS: dict[str, tuple[str, int | str, int]] = {

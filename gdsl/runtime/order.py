@@ -110,6 +110,12 @@ class Order:
         return self.schedule.has_hubs
 
     @cached_property
+    def addresses(self) -> tuple[int, ...]:
+        """What native code is told of the order: ``EdgeOrder`` in steps.cpp."""
+        found = (self.rowptr, self.index, self.edge, self.blocks)
+        return (*(t.data_ptr() for t in found), self.num_blocks, self.max_degree)
+
+    @cached_property
     def degrees(self) -> Degrees:
         return _degrees(self.rowptr, len(self.edge))
 

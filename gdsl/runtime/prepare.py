@@ -32,6 +32,7 @@ NAME = "prepare"
 
 _TYPES = {torch.int32: "int32", torch.int64: "int64"}
 _NUMBERS = {torch.float32: "float32", torch.float64: "float64", torch.int64: "int64"}
+_REALS = {torch.float32: "float", torch.float64: "double"}
 _POINTER, _COUNT, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 
 # Function -> the dtypes that it is for, one or two, and what it takes.
@@ -45,14 +46,15 @@ _FUNCTIONS: dict[str, tuple[tuple[dict[torch.dtype, str], ...], list[Any]]] = {
     "share": (_INDEX, [_POINTER, _COUNT, *[_POINTER] * 4]),
     "degree": (_DEGREE, [_POINTER, _COUNT, _POINTER]),
     "rewire": (_INDEX, [_POINTER, _POINTER, *[_COUNT] * 3, *[_POINTER] * 3]),
+    "steps": ((_REALS, _TYPES), [_POINTER, ctypes.c_char_p]),
 }
 
 
 class Native:
-    """The functions of prepare.cpp, by the dtype or the pair of dtypes that they work on."""
+    """The functions of prepare.cpp and steps.cpp, by the dtype or the pair of dtypes that they work on."""
 
     def __init__(self, library: ctypes.CDLL):
-        self.take, self.look, self.expand, self.order, self.looped, self.share, self.degree, self.rewire = (
+        self.take, self.look, self.expand, self.order, self.looped, self.share, self.degree, self.rewire, self.steps = (
             _by_dtypes(library, name, *about) for name, about in _FUNCTIONS.items()
         )
 
@@ -120,7 +122,8 @@ def _load() -> None:
 
 @cache
 def _source() -> str:
-    return Path(__file__).with_name("prepare.cpp").read_text()
+    # One library, since each is another start of the compiler.
+    return "".join(Path(__file__).with_name(name).read_text() for name in ("prepare.cpp", "steps.cpp"))
 
 
 def _after_fork() -> None:

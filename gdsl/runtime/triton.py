@@ -32,7 +32,7 @@ from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.passes.plan import Kernel, Plan
 from gdsl.runtime import tune
-from gdsl.runtime.execute import Storage
+from gdsl.runtime.items import Storage
 from gdsl.runtime.offline import DEFAULT_TARGET, PRECISE, SUM_PRECISE, TARGETS, argument_types, edge_axis
 from gdsl.runtime.order import Degrees, Order
 from gdsl.runtime.schedule import GPU_GROUPS

@@ -1,0 +1,186 @@
+// Steps of a plan, kernels and products of matrices, one after the other in one call: on a small graph what Python does
+// between them takes longer than they do. gdsl/runtime/steps.py writes the program, and says what each number is.
+#include <stdint.h>
+#include <string.h>
+
+namespace {
+
+constexpr int MOST_POINTERS = 48;
+constexpr int64_t ALIGNMENT = 64;
+
+enum { KERNEL, PRODUCTS, OVER_ROWS, DEGREE };
+
+struct EdgeOrder {
+    const void *rowptr, *index, *edge, *blocks;
+    int64_t num_blocks, max_degree;
+};
+
+struct Call {
+    int64_t rows[5];  // of a global value, targets, sources, edges, graphs
+    int64_t threads;
+    EdgeOrder orders[2];  // by source, by target
+    char* arena;
+    void* given[];
+};
+
+// -- a function with so many pointers --------------------------------------------------------------
+
+template <int... I> struct Places {};
+template <int n, int... I> struct Count : Count<n - 1, n - 1, I...> {};
+template <int... I> struct Count<0, I...> { typedef Places<I...> Of; };
+
+template <int> using Pointer = void*;
+
+struct Blocks {
+    int64_t num_blocks, groups;
+    int threads;
+    int64_t max_degree;
+    const void* blocks;
+};
+
+template <int... I> void call(void* function, const Blocks& b, void** p, Places<I...>) {
+    typedef void (*Function)(int64_t, int64_t, int, int64_t, const void*, Pointer<I>...);
+    ((Function)function)(b.num_blocks, b.groups, b.threads, b.max_degree, b.blocks, p[I]...);
+}
+
+template <int n> void with_pointers(void* function, const Blocks& blocks, void** pointers, int count) {
+    if (count == n) return call(function, blocks, pointers, typename Count<n>::Of());
+    if constexpr (n > 0) with_pointers<n - 1>(function, blocks, pointers, count);
+}
+
+// -- one program -----------------------------------------------------------------------------------
+
+// Sizes are 64 bits wide, of which a BLAS with sizes of 32 bits reads the lower ones.
+template <class T>
+using Gemm = void (*)(const char*, const char*, const int64_t*, const int64_t*, const int64_t*, const T*, const T*,
+                      const int64_t*, const T*, const int64_t*, const T*, T*, const int64_t*);
+
+template <class T> struct Machine {
+    const int64_t* program;
+    const Call& with;
+    void** slots;
+    char* room;
+    Gemm<T> gemm;
+
+    int64_t next() { return *program++; }
+    void* slot() { return slots[next()]; }
+
+    void* take(int64_t bytes) {
+        char* const found = room;
+        room += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+        return found;
+    }
+
+    void kernel() {
+        void* const function = (void*)next();
+        const EdgeOrder& order = with.orders[next()];
+        void* pointers[MOST_POINTERS];
+        int count = 0;
+        if (next()) {
+            pointers[count++] = (void*)order.rowptr;
+            pointers[count++] = (void*)order.index;
+            pointers[count++] = (void*)order.edge;
+        }
+        const int64_t kept = next(), buffers = next();
+        void** const own = pointers + count;
+        for (int64_t k = 0; k < buffers; ++k) pointers[count++] = slot();
+        const int64_t groups = order.num_blocks, totals = next();
+        const int64_t* const about = program;  // of each total, its place among the buffers and its numbers
+        program += 2 * totals;
+        if (!groups) {
+            for (int64_t k = 0; k < totals; ++k) memset(own[about[2 * k]], 0, about[2 * k + 1] * sizeof(T));
+            return;
+        }
+        char* const before = room;
+        T* sums[MOST_POINTERS];
+        for (int64_t k = 0; groups > 1 && k < totals; ++k) {
+            sums[k] = (T*)own[about[2 * k]];
+            own[about[2 * k]] = take(groups * about[2 * k + 1] * sizeof(T));
+        }
+        const int64_t threads = with.threads < groups ? with.threads : groups;
+        if (kept) pointers[count++] = take(threads * kept * (order.max_degree + 1));
+        const Blocks blocks = {groups, groups, (int)threads, order.max_degree, order.blocks};
+        with_pointers<MOST_POINTERS>(function, blocks, pointers, count);
+        for (int64_t k = 0; groups > 1 && k < totals; ++k) {
+            const int64_t width = about[2 * k + 1];
+            const T* const parts = (const T*)own[about[2 * k]];
+            memcpy(sums[k], parts, width * sizeof(T));
+            for (int64_t g = 1; g < groups; ++g) {
+                for (int64_t i = 0; i < width; ++i) sums[k][i] += parts[g * width + i];
+            }
+        }
+        room = before;
+    }
+
+    // A BLAS has columns where we have rows: its product is ours with the operands in the other order.
+    void multiply(const char* turn_right, const char* turn_left, int64_t rows, int64_t width, int64_t depth,
+                  const void* left, int64_t left_width, const void* right, int64_t right_width, T more, void* to) {
+        const T one = 1;
+        gemm(turn_right, turn_left, &width, &rows, &depth, &one, (const T*)right, &right_width, (const T*)left,
+             &left_width, &more, (T*)to, &width);
+    }
+
+    void products() {
+        T* const to = (T*)slot();
+        const int64_t rows = with.rows[next()], width = next(), biases = next();
+        for (int64_t k = 0; k < biases; ++k) {
+            const T* const bias = (const T*)slot();
+            for (int64_t i = 0; i < width; ++i) to[i] = k ? to[i] + bias[i] : bias[i];
+        }
+        for (int64_t r = 1; biases && r < rows; ++r) memcpy(to + r * width, to, width * sizeof(T));
+        const int64_t pairs = next();
+        for (int64_t k = 0; k < pairs; ++k) {
+            const void *const left = slot(), *const right = slot();
+            const int64_t depth = next(), lies = next();
+            multiply(lies ? "T" : "N", "N", rows, width, depth, left, depth, right, lies ? depth : width,
+                     (T)(biases || k), to);
+        }
+    }
+
+    void over_rows() {
+        void* const to = slot();
+        const int64_t rows = with.rows[next()];
+        const void* const left = slot();
+        const int64_t depth = next();
+        const void* const right = slot();
+        const int64_t width = next();
+        multiply("N", "T", depth, width, rows, left, depth, right, width, 0, to);
+    }
+
+    template <class I> void degree() {
+        T* const to = (T*)slot();
+        const int64_t order = next(), rows = with.rows[order ? 1 : 2];
+        const I* const rowptr = (const I*)with.orders[order].rowptr;
+        for (int64_t r = 0; r < rows; ++r) to[r] = (T)(rowptr[r + 1] - rowptr[r]);
+    }
+};
+
+template <class T, class I> void run(const int64_t* program, const Call* with) {
+    const int64_t given = program[1], made = program[2], steps = program[3];
+    void* slots[given + made];
+    memcpy(slots, with->given, given * sizeof(void*));
+    Machine<T> machine = {program + 4, *with, slots, with->arena, (Gemm<T>)program[0]};
+    for (int64_t k = 0; k < made; ++k) {
+        const int64_t rows = with->rows[machine.next()];
+        slots[given + k] = machine.take(rows * machine.next());
+    }
+    for (int64_t k = 0; k < steps; ++k) {
+        switch (machine.next()) {
+            case KERNEL: machine.kernel(); break;
+            case PRODUCTS: machine.products(); break;
+            case OVER_ROWS: machine.over_rows(); break;
+            case DEGREE: machine.template degree<I>(); break;
+        }
+    }
+}
+
+}  // namespace
+
+#define STEPS(number, index_type)                                                                \
+    extern "C" void steps_##number##_##index_type(const int64_t* program, const void* with) {    \
+        run<number, index_type##_t>(program, (const Call*)with);                                 \
+    }
+STEPS(float, int32)
+STEPS(float, int64)
+STEPS(double, int32)
+STEPS(double, int64)

@@ -1,0 +1,257 @@
+"""Steps of a plan that run in one native call: kernels of the C++ backend, and products of matrices by torch's BLAS.
+
+Between two steps Python looks up tensors, allocates and calls: some 15 µs, where a kernel or a product takes 2 to 5 on
+a graph of 30 nodes. Here the steps are numbers, written once; a call adds addresses and sizes, and what no later step
+reads lies in one piece of memory. Both ways give the same bits. ``steps.cpp`` reads the numbers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gdsl.codegen import reference
+from gdsl.codegen.reference import Frame
+from gdsl.ir.node import Node
+from gdsl.ir.types import Domain, Kind
+from gdsl.runtime import prepare
+from gdsl.runtime.cpp import LEAST_GROUPS, CppLaunch
+from gdsl.runtime.dense import SumOfProducts, SumOverRows, View
+from gdsl.runtime.items import Item, KernelItem, Storage, TorchItem
+
+# What lies in the one piece of memory is not given back between steps: of so many bytes that is no matter.
+MOST_BYTES = 1 << 24
+
+# As in steps.cpp.
+MOST_POINTERS = 48
+KERNEL, PRODUCTS, OVER_ROWS, DEGREE = range(4)
+_ALIGNMENT = 64
+
+# Where a call says how many rows there are of a global value, of targets, sources, edges and graphs.
+_ROWS = {Domain.GLOBAL: 0, Domain.NODE: 1, Domain.TARGET: 1, Domain.SOURCE: 2, Domain.EDGE: 3, Domain.GRAPH: 4}
+_DEGREES = {"out_degree": 0, "in_degree": 1}
+
+
+@cache
+def _blas() -> Mapping[torch.dtype, int]:
+    """The addresses of the products of matrices that torch itself calls, where its library shows them."""
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    found = ctypes.CDLL(str(library) if library.exists() else None)
+    names = {torch.float32: "sgemm_", torch.float64: "dgemm_"}
+    return {dtype: _address(getattr(found, name)) for dtype, name in names.items() if hasattr(found, name)}
+
+
+def _address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def is_native(item: Item, storage: Storage) -> bool:
+    """Whether a step can be one of a native call."""
+    if isinstance(item, KernelItem):
+        pointers = len(item.reads) + len(item.writes) + 4
+        sums = all(w.dtype is storage.dtype for w in item.writes if w.domain is None)
+        return isinstance(item.launch, CppLaunch) and pointers <= MOST_POINTERS and sums
+    if not isinstance(item, TorchItem) or not item.whole:
+        return False
+    product = item.product
+    if isinstance(product, View):
+        return True
+    if storage.dtype not in _blas() or any(n.kind is not Kind.FLOAT for n in item.reads):
+        return False
+    if isinstance(product, SumOfProducts):
+        return all(pair.lies is not None for pair in product.pairs)
+    return isinstance(product, SumOverRows) and product.turn == tuple(range(len(product.turn)))
+
+
+class Together:
+    """Steps that run in one native call on small graphs; ``later`` is what is read of what they make after them.
+
+    items:    the same steps, for other graphs
+    releases: after each of them, the values that no later step reads
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        releases: Sequence[tuple[Node, ...]],
+        storage: Storage,
+        later: Collection[Node],
+    ):
+        self.items, self.releases, self.storage = items, releases, storage
+        writer = _Writer(storage)
+        for item in items:
+            writer.add(item)
+        needed = {writer.root(node) for node in later if node in writer.roots or node in writer.written}
+        made = [node for node in writer.written if node in needed]
+        inner = [node for node in writer.written if node not in needed]
+        self._views = tuple(view for view in writer.views if view[0] in later)
+        self._given = tuple(writer.given.items())
+        self._made = tuple((node, _ROWS[node.domain], node.type.shape, storage.of(node)) for node in made)
+        self._inner = tuple((_ROWS[node.domain], node.type.numel * storage.of(node).itemsize) for node in inner)
+        self._into, self._out_of = writer.orders[1], writer.orders[0]
+        self._kept, self._totals = writer.kept, writer.totals
+        self._alignment = _ALIGNMENT * (len(inner) + MOST_POINTERS)
+        self._pack = struct.Struct(f"{5 + 1 + 6 + 6 + 1 + len(self._given) + len(made)}q").pack
+        slots = {node: k for k, node in enumerate((*writer.given, *made, *inner))}
+        head = (_blas().get(storage.dtype, 0), len(self._given) + len(made), len(inner), writer.steps)
+        body = [slots[word] if isinstance(word, Node) else word for word in writer.words]
+        words = (*head, *(number for about in self._inner for number in about), *body)
+        self._program = (ctypes.c_int64 * len(words))(*words)
+        self._at = ctypes.addressof(self._program)
+
+    def run(self, memory: dict[Node, Tensor], frame: Frame) -> bool:
+        """Fill ``memory`` with what is read later. False, with nothing done, where the steps must run one by one."""
+        native = prepare.native()
+        if native is None:
+            return False
+        graph, storage = frame.graph, self.storage
+        by_source = graph.out_edges if self._out_of else None
+        by_target = graph.in_edges if self._into else None
+        groups = longest = 0
+        for order in (by_source, by_target):
+            if order is not None:
+                if order.num_blocks > LEAST_GROUPS or order.has_hubs:
+                    return False
+                groups, longest = max(groups, order.num_blocks), max(longest, order.max_degree)
+        rows = (1, graph.num_targets, graph.num_sources, graph.num_edges, frame.num_graphs)
+        threads = torch.get_num_threads()
+        room = self._totals * groups + self._alignment
+        if self._kept:
+            room += self._kept * min(threads, groups) * (longest + 1)
+        for place, width in self._inner:
+            room += rows[place] * width
+        if room > MOST_BYTES:
+            return False
+        # The list keeps converted tensors alive until the steps have run.
+        tensors, device = [], frame.device
+        for node, dtype in self._given:
+            value = memory.get(node)
+            if value is None:
+                value = memory[node] = reference.evaluate(node, [], frame)
+            if value.dtype is not dtype or not value.is_contiguous():
+                value = value.to(dtype).contiguous()
+            tensors.append(value)
+        for node, place, shape, dtype in self._made:
+            value = torch.empty((rows[place], *shape) if place else shape, dtype=dtype, device=device)
+            memory[node] = value
+            tensors.append(value)
+        arena = torch.empty(room, dtype=torch.uint8, device=device)
+        call = self._pack(
+            *rows,
+            threads,
+            *(_NO_ORDER if by_source is None else by_source.addresses),
+            *(_NO_ORDER if by_target is None else by_target.addresses),
+            arena.data_ptr(),
+            *[t.data_ptr() for t in tensors],
+        )
+        native.steps[storage.dtype, storage.index](self._at, call)
+        for node, operand, view in self._views:
+            memory[node] = view([_given(operand, memory, frame)])
+        return True
+
+
+_NO_ORDER = (0,) * 6
+
+
+def _given(node: Node, memory: dict[Node, Tensor], frame: Frame) -> Tensor:
+    value = memory[node]
+    return value if value.is_contiguous() else reference.full(value, node.type, frame)
+
+
+class _Writer:
+    """Writes the program of steps, in which nodes stand for the memory where their values lie.
+
+    given:   what is read, in order, and as which dtype
+    written: what is made, in order
+    roots:   for each view, where it lies
+    views:   (node, operand, view)
+    orders:  whether the edges by source and by target are read
+    kept:    bytes an edge that kernels keep between two walks, the most of all kernels
+    totals:  bytes of a partial sum of all totals of a kernel, the most of all kernels
+    """
+
+    def __init__(self, storage: Storage):
+        self.storage = storage
+        self.words: list[int | Node] = []
+        self.steps = 0
+        self.given: dict[Node, torch.dtype] = {}
+        self.written: dict[Node, None] = {}
+        self.roots: dict[Node, Node] = {}
+        self.views: list[tuple[Node, Node, View]] = []
+        self.orders = [False, False]
+        self.kept = self.totals = 0
+
+    def add(self, item: Item) -> None:
+        """A step after those that are there."""
+        if isinstance(item, KernelItem):
+            self._kernel(item)
+        else:
+            assert isinstance(item, TorchItem)
+            self._torch(item)
+
+    def root(self, node: Node) -> Node:
+        """Where the value of a node lies."""
+        return self.roots.get(node, node)
+
+    def _step(self, kind: int, *words: int | Node) -> None:
+        self.words += (kind, *words)
+        self.steps += 1
+
+    def _read(self, node: Node, dtype: torch.dtype) -> Node:
+        node = self.root(node)
+        if node in self.written or node in self.given:
+            return node
+        if node.op == "graph_value" and dtype is self.storage.dtype and node.attrs.what in _DEGREES:
+            order = _DEGREES[node.attrs.what]
+            self.orders[order] = True
+            self.written[node] = None
+            self._step(DEGREE, node, order)
+        else:
+            self.given[node] = dtype
+        return node
+
+    def _kernel(self, item: KernelItem) -> None:
+        launch = item.launch
+        assert isinstance(launch, CppLaunch)
+        reads = [self._read(node, dtype) for node, dtype in item.reads]
+        self.written |= dict.fromkeys(w.node for w in item.writes)
+        order, size = int(not launch.over_out_edges), self.storage.dtype.itemsize
+        self.orders[order] = True
+        kept = launch.kept * size
+        totals = [(len(reads) + k, w.node.type.numel) for k, w in enumerate(item.writes) if w.domain is None]
+        self.kept = max(self.kept, kept)
+        self.totals = max(self.totals, sum(numbers for _, numbers in totals) * size)
+        pointers = [*reads, *(w.node for w in item.writes)]
+        about = [number for total in totals for number in total]
+        walks = int(launch.kernel.end is not None)
+        self._step(
+            KERNEL, _address(launch.function), order, walks, kept, len(pointers), *pointers, len(totals), *about
+        )
+
+    def _torch(self, item: TorchItem) -> None:
+        node, product, dtype = item.step.node, item.product, self.storage.dtype
+        if isinstance(product, View):
+            (operand,) = item.reads
+            self.roots[node] = self._read(operand, self.storage.of(operand))
+            self.views.append((node, operand, product))
+            return
+        reads = [self._read(n, dtype) for n in item.reads]
+        if isinstance(product, SumOfProducts):
+            biases = [reads[k] for k in product.biases]
+            pairs = [
+                word for p in product.pairs for word in (reads[p.rows], reads[p.matrix], p.depth, int(bool(p.lies)))
+            ]
+            rows, width = _ROWS[node.domain], node.type.numel
+            self._step(PRODUCTS, node, rows, width, len(biases), *biases, len(product.pairs), *pairs)
+        else:
+            assert isinstance(product, SumOverRows)
+            left, right, (depth, width) = reads[product.left], reads[1 - product.left], product.widths
+            self._step(OVER_ROWS, node, _ROWS[item.reads[0].domain], left, depth, right, width)
+        self.written[node] = None
