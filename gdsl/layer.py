@@ -21,7 +21,8 @@ from gdsl.errors import GraphError, InputError
 from gdsl.inspect import LANGUAGES, Inspection, KernelInfo
 from gdsl.ir.node import users
 from gdsl.ir.program import Program
-from gdsl.ir.types import Domain, Kind
+from gdsl.ir.types import Domain
+from gdsl.known import BY_ROWS, Known, Ready, facts_of, remembered
 from gdsl.language import ast
 from gdsl.language.check import check
 from gdsl.language.errors import Diagnostic, LanguageError
@@ -60,29 +61,6 @@ class Specialisation:
     stages: tuple[calls.Stage, ...]
     options: Options
     numbers: Numbers = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Known:
-    """What a call needs once another one with tensors of the same kinds and sizes has been checked.
-
-    key:     of the typed program
-    inputs:  (name, place among the arguments)
-    graph:   the place of the graph among the arguments
-    bounded: integers, whose values are checked in each call
-    state:   names of parameters and buffers, each with the facts of its tensor
-    sizes:   (sources, targets) as the inputs tell
-    """
-
-    typed: TypedProgram
-    key: Any
-    inputs: tuple[tuple[str, int], ...]
-    graph: int
-    bounded: tuple[Declaration, ...]
-    state: tuple[tuple[str, Any], ...]
-    sizes: tuple[int | None, int | None]
-    dtype: torch.dtype
-    device: torch.device
 
 
 class Compiled(parts.Anew):
@@ -205,6 +183,8 @@ class Layer(NotScriptable, nn.Module):
         self.arguments = dict(outlines[0].arguments)
         self.signature = self.signature.only(d for typed in outlines for d in typed.of_role("input"))
         self._order = tuple(name for name, _ in calls.parameters(self.signature, self.signature.batched))
+        by_rows = {i.name for i in self.signature.inputs if i.domain in BY_ROWS}
+        self._places = tuple((name == "graph", name in by_rows) for name in self._order)
 
     def _reset(self) -> None:
         self._compiled = Compiled()
@@ -299,23 +279,13 @@ class Layer(NotScriptable, nn.Module):
         """
         if torch.compiler.is_compiling():
             return self._traced(args, kwargs)
-        if any(map(torch.is_autocast_enabled, calls.AUTOCAST)):
-            return self._first_call(args, kwargs, None)
-        facts = self._facts(args, kwargs)
-        known = self._compiled.known.get(facts) if facts is not None else None
-        tensors = None if known is None else self._checked_tensors(known, args)
+        facts = None if any(map(torch.is_autocast_enabled, calls.AUTOCAST)) else self._facts(args, kwargs)
+        known = None if facts is None else self._compiled.known.get(facts)
+        tensors = None if known is None else known.tensors(args, self._state)
         if known is None or tensors is None:
             return self._first_call(args, kwargs, facts)
-        for d in known.bounded:
-            assert d.type is not None
-            calls.check_bound(d.name, d.type, tensors[d.name])
-        given = args[known.graph]
-        if isinstance(given, Graph):
-            graph = given
-        else:
-            graph = graph_of(given, *known.sizes)
-            calls.check_rows(tensors, known.typed, graph, None, 1)
-        return self._finish(known.typed, known.key, tensors, graph, known.dtype, known.device)
+        graph = known.checked_graph(args, tensors)
+        return self._finish(known.typed, known.key, tensors, graph, known.dtype, known.device, ready=known.ready)
 
     def _traced(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The call as torch.compile and torch.export see it: see :mod:`gdsl.traced`."""
@@ -367,15 +337,6 @@ class Layer(NotScriptable, nn.Module):
         typed, stages = self._traced_program(key)
         return traced.call_text(typed, stages, stage, self.options, self.backend, mask, dtype)
 
-    def _checked_tensors(self, known: Known, args: tuple[Any, ...]) -> dict[str, Tensor] | None:
-        """The tensors of a call like one before; None where a parameter is no longer what it was then."""
-        tensors = {name: args[place] for name, place in known.inputs}
-        for name, facts in known.state:
-            value = tensors[name] = self._state(name)
-            if _tensor_facts(value) != facts:
-                return None
-        return tensors
-
     @run_as_it_is
     def _first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any], facts: Any) -> Tensor | tuple[Tensor, ...]:
         """Check everything, and remember what a call with tensors like these needs not check again."""
@@ -392,7 +353,12 @@ class Layer(NotScriptable, nn.Module):
         graph = self._graph(typed, bound, tensors, dtype, device)
         calls.check_rows(tensors, typed, graph, bound.batch, num_graphs)
         if facts is not None and bound.batch is None and bound.num_graphs is None:
-            self._remember(facts, key, typed, tensors, args, bound.graph, dtype, device)
+            names = self._order[: len(args)]
+            known = remembered(key, typed, tensors, names, bound.graph, dtype, device)
+            if known is not None:
+                if len(self._compiled.known) >= MOST_KNOWN:
+                    self._compiled.known.clear()
+                self._compiled.known[facts] = known
         return self._finish(typed, key, tensors, graph, dtype, device, bound.batch, num_graphs)
 
     @run_as_it_is
@@ -406,8 +372,9 @@ class Layer(NotScriptable, nn.Module):
         device: torch.device,
         batch: Tensor | None = None,
         num_graphs: int = 1,
+        ready: dict[Any, Ready] | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
-        """Run a call whose arguments are known to be right."""
+        """Run a call whose arguments are known to be right. ``ready`` is what calls of its kind have run before."""
         if typed.transforms:
             graph, tensors = rewire(typed, graph, tensors)
         if typed.requires:
@@ -415,58 +382,30 @@ class Layer(NotScriptable, nn.Module):
         frame = Frame(graph, dtype, device, batch, num_graphs)
         if typed.uses_seed:
             tensors["seed"] = torch.randint(2**62, (), dtype=torch.int64, device=device)
-        key = (key, graph.shape, self._within_budget(key, graph, dtype))
-        self._compiled.last = (key, dtype, graph.index_dtype)
-        outputs = self._run(self._specialise(key), tensors, frame, key)
+        outputs: Sequence[Tensor]
+        at = (graph.shape, graph.index_dtype, self.backend)
+        found = None if ready is None else ready.get(at)
+        if found is None:
+            key = (key, graph.shape, self._within_budget(key, graph, dtype))
+            last = self._compiled.last = (key, dtype, graph.index_dtype)
+            spec = self._specialise(key)
+            outputs = self._run(spec, tensors, frame, key)
+            if ready is not None and len(spec.stages) == 1 and not spec.numbers and self.options.budget is None:
+                runner = self._stage_runner(spec, 0, frame, key)
+                ready[at] = Ready(runner, tuple(runner.names), last)
+        else:
+            self._compiled.last = found.last
+            outputs = found.runner([tensors[name] for name in found.names], frame)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _facts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What a plain call's arguments are, but for the values of integers; None for other calls."""
+        """What a plain call's arguments are, but for their rows and the values of integers; None for other calls."""
         if type(args) is not tuple:
             refuse("torch.fx.symbolic_trace")
         if kwargs or self.signature.builds_graph:
             return None
-        found: list[Any] = [self.training, self._module_states()]
-        for value in args:
-            if type(value) is Tensor or type(value) is nn.Parameter:
-                found.append(_tensor_facts(value))
-            elif type(value) is Graph:
-                found.append((value._sizes, value.num_edges, value.device))
-            elif value is None:
-                found.append(None)
-            else:
-                return None
-        return tuple(found)
-
-    def _remember(
-        self,
-        facts: Any,
-        key: Any,
-        typed: TypedProgram,
-        tensors: Mapping[str, Tensor],
-        args: tuple[Any, ...],
-        graph: Any,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        plain = type(graph) is Graph or (type(graph) is Tensor and graph.layout is torch.strided)
-        places = {name: place for place, name in enumerate(self._order[: len(args)])}
-        inputs = [d for d in typed.of_role("input") if d.name in tensors]
-        if not plain or "graph" not in places:
-            return
-        if len(self._compiled.known) >= MOST_KNOWN:
-            self._compiled.known.clear()
-        self._compiled.known[facts] = Known(
-            typed,
-            key,
-            tuple((d.name, places[d.name]) for d in inputs),
-            places["graph"],
-            tuple(d for d in inputs if d.type is not None and d.type.kind is Kind.INT),
-            tuple((d.name, _tensor_facts(tensors[d.name])) for d in typed.of_role("param", "buffer")),
-            calls.node_counts(typed, tensors),
-            dtype,
-            device,
-        )
+        found = facts_of(args, self._places)
+        return None if found is None else (self.training, self._module_states(), found)
 
     def _module_states(self) -> tuple[Any, ...]:
         """What the program depends on that may change between calls: arguments, and what modules are besides the values
@@ -552,8 +491,7 @@ class Layer(NotScriptable, nn.Module):
         if spec.numbers:
             tensors |= tensors_of(spec.numbers, frame)
         for number, stage in enumerate(spec.stages):
-            at = (key, number, frame.dtype, frame.graph.index_dtype, frame.device.type, self.backend)
-            runner = self._runner(stage.program, at, frame, spec.options)
+            runner = self._stage_runner(spec, number, frame, key)
             results = runner([tensors[name] for name in runner.names], frame)
             if stage.module is not None:
                 tensors[stage.result] = calls.apply_module(self._part(stage.module), stage, results, frame)
@@ -561,6 +499,10 @@ class Layer(NotScriptable, nn.Module):
 
     def _part(self, name: str) -> nn.Module:
         return parts.module_of(self.__dict__.get("_owner", self), name)
+
+    def _stage_runner(self, spec: Specialisation, number: int, frame: Frame, key: Any) -> Runner:
+        at = (key, number, frame.dtype, frame.graph.index_dtype, frame.device.type, self.backend)
+        return self._runner(spec.stages[number].program, at, frame, spec.options)
 
     def _runner(self, program: Program, key: Any, frame: Frame, options: Options) -> Runner:
         found = self._compiled.runners.get(key)
@@ -731,10 +673,6 @@ def _optimised(program: Program, options: Options) -> tuple[Program, tuple[calls
 def plain(value: Any) -> Any:
     """A number of NumPy as one of Python."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _tensor_facts(value: Tensor) -> tuple[Any, ...]:
-    return value.shape, value.dtype, value.device, value.layout
 
 
 def _split_arguments(

@@ -56,8 +56,8 @@ class KernelPlan:
         launches = import_module(BACKENDS[backend]).bind(plan, self.storage) if plan.kernels else {}
         written = {o for k in plan.kernels for o in k.outputs}
         # Halves are turned into whole numbers between steps, all rows at once.
-        whole = backend not in BY_ROWS or self.storage.stored is not self.storage.dtype
-        steps: Sequence[Step | Tile] = plan.steps if whole else tiled(plan)
+        by_rows = backend in BY_ROWS and self.storage.stored is self.storage.dtype
+        steps: Sequence[Step | Tile] = tiled(plan) if by_rows else plan.steps
 
         def prepared(step: Step | Tile) -> TorchItem | KernelItem | TileItem:
             if isinstance(step, TorchStep):
@@ -75,8 +75,10 @@ class KernelPlan:
         releases = _last_uses(steps, plan.program.nodes)
         self.steps: Sequence[Item | Together] = items
         self.releases = releases
-        if not whole:
+        if by_rows:
             self.steps, self.releases = _together(steps, items, releases, plan.program.nodes, self.storage)
+        first = self.steps[0] if len(self.steps) == 1 else None
+        self.whole = first if isinstance(first, Together) else None
 
     def run(self, values: Mapping[Node, Tensor], frame: Frame) -> list[Tensor]:
         """The program's outputs. ``values`` has a tensor for each load."""
@@ -85,7 +87,8 @@ class KernelPlan:
         half = storage.stored is not storage.dtype
         if half:
             frame = replace(frame, dtype=storage.dtype)
-        self._walk(self.steps, self.releases, memory, frame)
+        if self.whole is None or not self.whole.run(memory, frame):
+            self._walk(self.steps, self.releases, memory, frame)
         found = [
             memory[o] if whole else reference.full(_fetch(o, memory, frame), o.type, frame) for o, whole in self.outputs
         ]

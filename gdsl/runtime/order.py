@@ -7,7 +7,7 @@ serves where there is no compiler, and what runs on other devices, where nothing
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -121,6 +121,59 @@ class Order:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Order, (self.rowptr, self.index, self.edge, self.__dict__.get("schedule"))
+
+
+class PackedOrder(Order):
+    """The order of a small graph in one piece of memory: kernels take addresses, tensors are made for who else asks.
+
+    memory  int64: room for ``bounds`` of blocks, then rowptr, index and edge in an index ``dtype``
+    listed  the nodes at the other end, where they need not be sorted, and are not in memory
+    """
+
+    def __init__(self, dtype: torch.dtype, bounds: int, rows: int, count: int, listed: Tensor | None):
+        size = dtype.itemsize
+        index = 0 if listed is not None else count
+        self._memory = torch.empty(bounds + (size * (rows + 1 + index + count) + 7) // 8, dtype=torch.int64)
+        self._dtype, self._bounds, self._rows, self._count, self._listed = dtype, bounds, rows, count, listed
+        self.has_hubs = False
+        blocks = self._memory.data_ptr()
+        rowptr = blocks + 8 * bounds
+        after = rowptr + size * (rows + 1)
+        self.places = rowptr, after if listed is None else listed.data_ptr(), after + size * index, blocks
+
+    def fill(self, num_blocks: int, max_degree: int) -> None:
+        """Note what the order has, once it lies in memory."""
+        self.num_blocks, self.max_degree = num_blocks, max_degree
+        self.addresses = (*self.places, num_blocks, max_degree)
+
+    def _part(self, first: int, count: int) -> Tensor:
+        return self._memory[self._bounds :].view(self._dtype)[first : first + count]
+
+    @cached_property
+    def rowptr(self) -> Tensor:  # type: ignore[override]
+        return self._part(0, self._rows + 1)
+
+    @cached_property
+    def index(self) -> Tensor:  # type: ignore[override]
+        return self._part(self._rows + 1, self._count) if self._listed is None else self._listed
+
+    @cached_property
+    def edge(self) -> Tensor:  # type: ignore[override]
+        return self._part(self._rows + 1 + (self._count if self._listed is None else 0), self._count)
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        blocks = self._memory[: self.num_blocks + 1]
+        return Schedule(blocks, self.max_degree, *no_hubs(), self.num_blocks, False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Order, (self.rowptr, self.index, self.edge, self.schedule)
+
+
+@cache
+def no_hubs() -> tuple[Tensor, Tensor]:
+    """Shared by all orders without hubs. Nothing writes to the tensors of an order."""
+    return torch.empty(0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
 
 
 class Facts(NamedTuple):

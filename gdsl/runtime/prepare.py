@@ -22,7 +22,7 @@ from torch import Tensor
 from gdsl.errors import CacheError, CompilerError, GraphError
 from gdsl.runtime import cache as kernels
 from gdsl.runtime import order as by_torch
-from gdsl.runtime.order import EdgeEnds, Facts, Order, Schedule, index_dtype
+from gdsl.runtime.order import EdgeEnds, Facts, Order, PackedOrder, Schedule, index_dtype, no_hubs
 from gdsl.runtime.schedule import BLOCK_WORK, CHUNK_EDGES, HUB_EDGES, MAX_BLOCKS
 
 Sizes = tuple[int, int]
@@ -281,14 +281,21 @@ def sort(edges: EdgeEnds, end: int, sizes: Sizes) -> Order:
     other = row + total * listed.itemsize
     if end:
         row, other = other, row
-    rowptr, edge = torch.empty(rows + 1, dtype=dtype), torch.empty(count, dtype=dtype)
     # Of a sorted list the nodes at the other end are as they should be.
-    index = listed[1 - end] if in_order and count == kept == total else torch.empty(count, dtype=dtype)
+    as_listed = listed[1 - end] if in_order and count == kept == total else None
+    edges_in, threads = (row, other, total, kept, rows, added, in_order), torch.get_num_threads()
+    if count <= HUB_EDGES:
+        schedule = _Shares(BLOCK_WORK, MAX_BLOCKS, HUB_EDGES, CHUNK_EDGES)
+        packed = PackedOrder(dtype, _most_blocks(rows, count) + 1, rows, count, as_listed)
+        rowptr_at, index_at, edge_at, blocks_at = packed.places
+        code.order[dtype](*edges_in, rowptr_at, index_at, edge_at, blocks_at, None, None, schedule, threads)
+        packed.fill(schedule[4] - 1, schedule[6])
+        return packed
+    rowptr, edge = torch.empty(rows + 1, dtype=dtype), torch.empty(count, dtype=dtype)
+    index = torch.empty(count, dtype=dtype) if as_listed is None else as_listed
     blocks, hubs, chunks, schedule = room = _room(rows, count)
-    code.order[dtype](
-        row, other, total, kept, rows, added, in_order, rowptr.data_ptr(), index.data_ptr(), edge.data_ptr(),
-        blocks.data_ptr(), hubs.data_ptr(), chunks.data_ptr(), schedule, torch.get_num_threads(),
-    )  # fmt: skip
+    places = [t.data_ptr() for t in (rowptr, index, edge, blocks, hubs, chunks)]
+    code.order[dtype](*edges_in, *places, schedule, threads)
     return Order(rowptr, index, edge, _shared_out(*room))
 
 
@@ -321,10 +328,14 @@ def looped(order: Order, added: int) -> Order:
 
 def _room(rows: int, edges: int) -> tuple[Tensor, Tensor, Tensor, Any]:
     """What the native code writes of how rows are shared out, as large as it may need."""
-    blocks = torch.empty(max(1, min(MAX_BLOCKS, (rows + edges) // BLOCK_WORK, rows)) + 1, dtype=torch.int64)
+    blocks = torch.empty(_most_blocks(rows, edges) + 1, dtype=torch.int64)
     most_hubs = edges // (HUB_EDGES + 1)
-    hubs, chunks = _room_for_hubs(most_hubs) if most_hubs else _no_hubs()
+    hubs, chunks = _room_for_hubs(most_hubs) if most_hubs else no_hubs()
     return blocks, hubs, chunks, _Shares(BLOCK_WORK, MAX_BLOCKS, HUB_EDGES, CHUNK_EDGES)
+
+
+def _most_blocks(rows: int, edges: int) -> int:
+    return max(1, min(MAX_BLOCKS, (rows + edges) // BLOCK_WORK, rows))
 
 
 def _shared_out(blocks: Tensor, hubs: Tensor, chunks: Tensor, schedule: Any) -> Schedule:
@@ -333,7 +344,7 @@ def _shared_out(blocks: Tensor, hubs: Tensor, chunks: Tensor, schedule: Any) -> 
     if num_bounds != blocks.shape[0]:
         blocks = blocks[:num_bounds]
     if num_hubs != hubs.shape[0]:
-        hubs, chunks = (hubs[:num_hubs], chunks[: num_hubs + 1]) if num_hubs else _no_hubs()
+        hubs, chunks = (hubs[:num_hubs], chunks[: num_hubs + 1]) if num_hubs else no_hubs()
     return Schedule(blocks, max_degree, hubs, chunks, num_bounds - 1, num_hubs > 0)
 
 
@@ -352,12 +363,6 @@ def degree(order: Order, dtype: torch.dtype) -> Tensor:
     found = torch.empty(rows, dtype=dtype)
     function(rowptr.data_ptr(), rows, found.data_ptr())
     return found
-
-
-@cache
-def _no_hubs() -> tuple[Tensor, Tensor]:
-    """Shared by all orders without hubs. Nothing writes to the tensors of an order."""
-    return torch.empty(0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
 
 
 def _room_for_hubs(most: int) -> tuple[Tensor, Tensor]:

@@ -95,8 +95,9 @@ class Together:
         self._given = tuple(writer.given.items())
         self._made = tuple((node, _ROWS[node.domain], node.type.shape, storage.of(node)) for node in made)
         self._inner = tuple((_ROWS[node.domain], node.type.numel * storage.of(node).itemsize) for node in inner)
-        self._into, self._out_of = writer.orders[1], writer.orders[0]
+        self._orders = tuple(end for end in (0, 1) if writer.orders[end])
         self._kept, self._totals = writer.kept, writer.totals
+        self._has_room = bool(inner or self._kept or self._totals)
         self._alignment = _ALIGNMENT * (len(inner) + MOST_POINTERS)
         self._pack = struct.Struct(f"{5 + 1 + 6 + 6 + 1 + len(self._given) + len(made)}q").pack
         slots = {node: k for k, node in enumerate((*writer.given, *made, *inner))}
@@ -112,14 +113,18 @@ class Together:
         if native is None:
             return False
         graph, storage = frame.graph, self.storage
-        by_source = graph.out_edges if self._out_of else None
-        by_target = graph.in_edges if self._into else None
+        by_source: tuple[int, ...] = _NO_ORDER
+        by_target: tuple[int, ...] = _NO_ORDER
         groups = longest = 0
-        for order in (by_source, by_target):
-            if order is not None:
-                if order.num_blocks > LEAST_GROUPS or order.has_hubs:
-                    return False
-                groups, longest = max(groups, order.num_blocks), max(longest, order.max_degree)
+        for end in self._orders:
+            order = graph.in_edges if end else graph.out_edges
+            if order.num_blocks > LEAST_GROUPS or order.has_hubs:
+                return False
+            groups, longest = max(groups, order.num_blocks), max(longest, order.max_degree)
+            if end:
+                by_target = order.addresses
+            else:
+                by_source = order.addresses
         rows = (1, graph.num_targets, graph.num_sources, graph.num_edges, frame.num_graphs)
         threads = torch.get_num_threads()
         room = self._totals * groups + self._alignment
@@ -139,18 +144,12 @@ class Together:
                 value = value.to(dtype).contiguous()
             tensors.append(value)
         for node, place, shape, dtype in self._made:
-            value = torch.empty((rows[place], *shape) if place else shape, dtype=dtype, device=device)
-            memory[node] = value
+            value = memory[node] = torch.empty((rows[place], *shape) if place else shape, dtype=dtype, device=device)
             tensors.append(value)
-        arena = torch.empty(room, dtype=torch.uint8, device=device)
-        call = self._pack(
-            *rows,
-            threads,
-            *(_NO_ORDER if by_source is None else by_source.addresses),
-            *(_NO_ORDER if by_target is None else by_target.addresses),
-            arena.data_ptr(),
-            *[t.data_ptr() for t in tensors],
-        )
+        arena = torch.empty(room, dtype=torch.uint8, device=device) if self._has_room else None
+        addresses = [t.data_ptr() for t in tensors]
+        at = 0 if arena is None else arena.data_ptr()
+        call = self._pack(*rows, threads, *by_source, *by_target, at, *addresses)
         native.steps[storage.dtype, storage.index](self._at, call)
         for node, operand, view in self._views:
             memory[node] = view([_given(operand, memory, frame)])

@@ -1,0 +1,164 @@
+"""Calls like one before: what need not be checked again, and what they run.
+
+What is remembered says nothing of how many nodes and edges there are: training gives another graph in each step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gdsl import call as calls
+from gdsl.ir.types import Domain, Kind
+from gdsl.language.program import Declaration, TypedProgram
+from gdsl.runtime.autograd import Runner
+from gdsl.runtime.graph import Graph, graph_of
+
+# For each domain, which of a graph's sizes counts its rows; kinds of calls with values of other domains do not
+# remember how many there were.
+_TARGETS, _SOURCES, _EDGES = range(3)
+_ROWS = {Domain.NODE: _TARGETS, Domain.TARGET: _TARGETS, Domain.SOURCE: _SOURCES, Domain.EDGE: _EDGES}
+
+# The names of domains whose values have a row for each node or edge.
+BY_ROWS = frozenset(domain.value for domain in _ROWS)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What runs on graphs of one shape where the program is one piece.
+
+    names: of the tensors that the runner takes
+    last:  the way of the call: see :class:`gdsl.layer.Compiled`
+    """
+
+    runner: Runner
+    names: tuple[str, ...]
+    last: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a call needs once another one with tensors of the same kinds has been checked.
+
+    key:     of the typed program
+    inputs:  (name, place among the arguments)
+    rows:    (place among the arguments, which size of the graph counts its rows)
+    graph:   the place of the graph among the arguments
+    bounded: integers, whose values are checked in each call
+    state:   names of parameters and buffers, each with the facts of its tensor
+    sources, targets: places of the arguments that tell how many there are
+    ready:   by the shape of the graph, its index dtype and the backend
+    """
+
+    typed: TypedProgram
+    key: Any
+    inputs: tuple[tuple[str, int], ...]
+    rows: tuple[tuple[int, int], ...]
+    graph: int
+    bounded: tuple[Declaration, ...]
+    state: tuple[tuple[str, Any], ...]
+    sources: int | None
+    targets: int | None
+    dtype: torch.dtype
+    device: torch.device
+    ready: dict[Any, Ready] = field(default_factory=dict)
+
+    def tensors(self, args: Sequence[Any], state: Callable[[str], Tensor]) -> dict[str, Tensor] | None:
+        """The tensors of a call; None where a parameter is no longer what it was."""
+        found = {name: args[place] for name, place in self.inputs}
+        for name, facts in self.state:
+            value = found[name] = state(name)
+            if tensor_facts(value) != facts:
+                return None
+        return found
+
+    def checked_graph(self, args: Sequence[Any], tensors: Mapping[str, Tensor]) -> Graph:
+        """The graph of a call, and the checks of what differs between calls of one kind. Raises as the first does."""
+        for d in self.bounded:
+            assert d.type is not None
+            calls.check_bound(d.name, d.type, tensors[d.name])
+        given = args[self.graph]
+        if type(given) is Graph:
+            graph = given
+        else:
+            sources, targets = (None if at is None else args[at].shape[0] for at in (self.sources, self.targets))
+            graph = graph_of(given, sources, targets)
+        sizes = (graph.num_targets, graph.num_sources, graph.num_edges)
+        fits = sizes[_TARGETS] == sizes[_SOURCES] or self.typed.bipartite
+        for place, size in self.rows:
+            if args[place].shape[0] != sizes[size]:
+                fits = False
+        if not fits:
+            calls.check_rows(tensors, self.typed, graph, None, 1)
+        return graph
+
+
+def facts_of(args: Sequence[Any], places: Sequence[tuple[bool, bool]]) -> tuple[Any, ...] | None:
+    """What plain arguments of a call are, but for their rows and values; None for other arguments.
+
+    places: for each argument, whether it is the graph, and whether it has rows
+    """
+    if len(args) > len(places):
+        return None
+    found: list[Any] = []
+    for value, (is_graph, has_rows) in zip(args, places, strict=False):
+        kind = type(value)
+        if kind is Tensor or kind is nn.Parameter:
+            shape: Any = None if is_graph else value.shape
+            if has_rows and shape:
+                shape = (shape[1:],)  # in brackets, since it may be as short as that of a value without rows
+            found.append((shape, value.dtype, value.device, value.layout))
+        elif kind is Graph and is_graph:
+            found.append(value.device)
+        elif value is None:
+            found.append(None)
+        else:
+            return None
+    return tuple(found)
+
+
+def tensor_facts(value: Tensor) -> tuple[Any, ...]:
+    """What a program asks of a parameter or a buffer but for its values."""
+    return value.shape, value.dtype, value.device, value.layout
+
+
+def remembered(
+    key: Any,
+    typed: TypedProgram,
+    tensors: Mapping[str, Tensor],
+    names: Sequence[str],
+    graph: Any,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Known | None:
+    """What a checked call says of others like it; None where each must be checked anew.
+
+    names: of the arguments, in order
+    graph: as it was given
+    """
+    plain = type(graph) is Graph or (type(graph) is Tensor and graph.layout is torch.strided)
+    places = {name: place for place, name in enumerate(names)}
+    if not plain or "graph" not in places:
+        return None
+    inputs = [(d, d.type) for d in typed.of_role("input") if d.name in tensors and d.type is not None]
+
+    def first(*domains: Domain) -> int | None:
+        return next((places[d.name] for d, t in inputs if t.domain in domains), None)
+
+    return Known(
+        typed,
+        key,
+        tuple((d.name, places[d.name]) for d, _ in inputs),
+        tuple((places[d.name], _ROWS[t.domain]) for d, t in inputs if t.domain in _ROWS),
+        places["graph"],
+        tuple(d for d, t in inputs if t.kind is Kind.INT),
+        tuple((d.name, tensor_facts(tensors[d.name])) for d in typed.of_role("param", "buffer")),
+        first(Domain.NODE, Domain.SOURCE),
+        first(Domain.NODE, Domain.TARGET),
+        dtype,
+        device,
+    )
