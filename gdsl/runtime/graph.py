@@ -18,7 +18,7 @@ from gdsl.passes.options import GraphShape
 from gdsl.runtime import prepare
 from gdsl.runtime.formats import Sizes, edge_list, plain_tensor, sizes_of
 from gdsl.runtime.order import EdgeEnds, Order, index_dtype
-from gdsl.runtime.transforms import concrete, transforming
+from gdsl.runtime.transforms import concrete, ordinary
 from gdsl.tracers import run_as_it_is
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class _Parts:
             with _part_locks[(id(self) >> 6) & 63]:
                 made = parts.get(name)
                 if made is None:
-                    made = parts[name] = _ordinary(make, *args)
+                    made = parts[name] = ordinary(make, *args)
         return made
 
 
@@ -61,16 +61,6 @@ class _part(Generic[T]):
             return self  # type: ignore[return-value]
         made: T = found._make(self.name, self.make, found)
         return made
-
-
-@run_as_it_is
-def _ordinary(make: Callable[..., Any], *args: Any) -> Any:
-    """What ``make(*args)`` gives, as tensors that every later call can use: a tensor made in inference mode cannot be
-    saved for a backward pass, and one made under a transform of torch.func is of no use after it."""
-    if torch.is_inference_mode_enabled() or transforming():
-        with torch.inference_mode(False), torch._C._DisableFuncTorch():
-            return make(*args)
-    return make(*args)
 
 
 class Rewired(_Parts):
@@ -134,7 +124,7 @@ class Graph(_Parts):
         _check_edge_index(edge_index)
         sizes = _agreed(sizes_of(edge_index), sizes)
         plain = plain_tensor(concrete(edge_index, "edge_index"))
-        self._setup(*_ordinary(prepare.take, plain, sizes))
+        self._setup(*ordinary(prepare.take, plain, sizes))
 
     @classmethod
     def _of(cls, edges: EdgeEnds, sizes: tuple[int, int], weight: Tensor | None = None) -> Graph:
@@ -206,7 +196,7 @@ class Graph(_Parts):
         if rowptr.device != index.device:
             raise GraphError(f"rowptr is on {rowptr.device}, and index is on {index.device}: move one with .to()")
         given = [plain_tensor(concrete(value, "rowptr")) for value in (rowptr, index)]
-        return cls._of(*_ordinary(prepare.take_sorted, *given, end, _check_sizes(num_nodes)))
+        return cls._of(*ordinary(prepare.take_sorted, *given, end, _check_sizes(num_nodes)))
 
     @property
     def num_nodes(self) -> int:
@@ -263,7 +253,7 @@ class Graph(_Parts):
         made = self._degrees.get((which, dtype))
         if made is None:
             order = self.in_edges if which == "in_degree" else self.out_edges
-            made = self._degrees.setdefault((which, dtype), _ordinary(prepare.degree, order, dtype))
+            made = self._degrees.setdefault((which, dtype), ordinary(prepare.degree, order, dtype))
         return made
 
     @_part

@@ -22,6 +22,7 @@ from gdsl.runtime.schedule import (
     HUB_EDGES,
     MAX_BLOCKS,
 )
+from gdsl.runtime.transforms import ordinary
 
 INT32_MAX = 2**31 - 1
 
@@ -147,7 +148,7 @@ class PackedOrder(Order):
         self.addresses = (*self.places, num_blocks, max_degree)
 
     def _part(self, first: int, count: int) -> Tensor:
-        return self._memory[self._bounds :].view(self._dtype)[first : first + count]
+        return ordinary(lambda: self._memory[self._bounds :].view(self._dtype)[first : first + count])
 
     @cached_property
     def rowptr(self) -> Tensor:  # type: ignore[override]

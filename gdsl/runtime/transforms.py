@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from gdsl.errors import InputError
+from gdsl.tracers import run_as_it_is
 
 # Levels that torch's older vmap can be nested in.
 OLD_LEVELS = 64
@@ -21,6 +23,16 @@ is_old_batch = torch._C._functorch.is_legacy_batchedtensor
 def transforming() -> bool:
     """Whether a transform of torch.func is at work, or a level of forward-mode differentiation is open."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+@run_as_it_is
+def ordinary(make: Callable[..., Any], *args: Any) -> Any:
+    """What ``make(*args)`` gives, as tensors that every later call can use: a tensor made in inference mode cannot be
+    saved for a backward pass, and one made under a transform of torch.func is of no use after it."""
+    if torch.is_inference_mode_enabled() or transforming():
+        with torch.inference_mode(False), torch._C._DisableFuncTorch():
+            return make(*args)
+    return make(*args)
 
 
 def watched(tensors: Sequence[Tensor]) -> list[bool]:
