@@ -5,7 +5,7 @@ What is remembered says nothing of how many nodes and edges there are: training 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gdsl import call as calls
+from gdsl import parts
 from gdsl.ir.types import Domain, Kind
 from gdsl.language.program import Declaration, TypedProgram
 from gdsl.runtime.autograd import Runner
@@ -67,13 +68,20 @@ class Known:
     device: torch.device
     ready: dict[Any, Ready] = field(default_factory=dict)
 
-    def tensors(self, args: Sequence[Any], state: Callable[[str], Tensor]) -> dict[str, Tensor] | None:
-        """The tensors of a call; None where a parameter is no longer what it was."""
+    def tensors(
+        self, args: Sequence[Any], owner: nn.Module, inside: Mapping[str, Tensor]
+    ) -> dict[str, Tensor] | None:
+        """The tensors of a call, also those of the module that the program is on; None where one of these is no longer
+        what it was.
+        """
         found = {name: args[place] for name, place in self.inputs}
         for name, facts in self.state:
-            value = found[name] = state(name)
+            value = inside.get(name) if inside else None
+            if value is None:
+                value = parts.tensor_of(owner, name)
             if tensor_facts(value) != facts:
                 return None
+            found[name] = value
         return found
 
     def checked_graph(self, args: Sequence[Any], tensors: Mapping[str, Tensor]) -> Graph:

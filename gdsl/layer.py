@@ -145,6 +145,10 @@ class Layer(NotScriptable, nn.Module):
         layer._narrow([layer.on(owner)._outline(frozenset(inputs), sizes)])
         return layer
 
+    def call_on(self, owner: nn.Module, inside: Mapping[str, Tensor], args: tuple[Any, ...]) -> Any:
+        """As ``on(owner, inside)(*args)`` with neither hooks nor tracers."""
+        return self._call(owner, inside, args, {})
+
     def on(self, owner: nn.Module, inside: Mapping[str, Tensor] | None = None) -> Layer:
         """The program on what a module is and has at this moment, for one call: nothing is written to what is shared.
 
@@ -279,13 +283,33 @@ class Layer(NotScriptable, nn.Module):
         """
         if torch.compiler.is_compiling():
             return self._traced(args, kwargs)
-        facts = None if any(map(torch.is_autocast_enabled, calls.AUTOCAST)) else self._facts(args, kwargs)
+        return self._call(self.__dict__.get("_owner", self), self._inside, args, kwargs)
+
+    @run_as_it_is
+    def _call(
+        self, owner: nn.Module, inside: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Tensor | tuple[Tensor, ...]:
+        """The call of a program :meth:`on` a module, which is only put on it for a call of a new kind."""
+        if type(args) is not tuple:
+            refuse("torch.fx.symbolic_trace")
+        plain = not kwargs and not any(map(torch.is_autocast_enabled, calls.AUTOCAST))
+        what = facts_of(args, self._places) if plain and not self.signature.builds_graph else None
+        facts = None if what is None else (owner.training, self._states_of(owner), what)
         known = None if facts is None else self._compiled.known.get(facts)
-        tensors = None if known is None else known.tensors(args, self._state)
+        tensors = None if known is None else known.tensors(args, owner, inside)
         if known is None or tensors is None:
-            return self._first_call(args, kwargs, facts)
+            return self._bound(owner, inside)._first_call(args, kwargs, facts)
         graph = known.checked_graph(args, tensors)
-        return self._finish(known.typed, known.key, tensors, graph, known.dtype, known.device, ready=known.ready)
+        frame, tensors = _framed(known.typed, graph, tensors, known.dtype, known.device)
+        backend = owner.__dict__.get("backend", self.backend)
+        ready = known.ready.get((frame.graph.shape, frame.graph.index_dtype, backend))
+        if ready is None:
+            return self._bound(owner, inside)._run_on(known.key, tensors, frame, known.ready)
+        self._compiled.last = ready.last
+        return _one_or_all(ready.runner([tensors[name] for name in ready.names], frame))
+
+    def _bound(self, owner: nn.Module, inside: Mapping[str, Tensor]) -> Layer:
+        return self if self.__dict__.get("_owner", self) is owner else self.on(owner, inside)
 
     def _traced(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The call as torch.compile and torch.export see it: see :mod:`gdsl.traced`."""
@@ -338,7 +362,7 @@ class Layer(NotScriptable, nn.Module):
         return traced.call_text(typed, stages, stage, self.options, self.backend, mask, dtype)
 
     @run_as_it_is
-    def _first_call(self, args: tuple[Any, ...], kwargs: dict[str, Any], facts: Any) -> Tensor | tuple[Tensor, ...]:
+    def _first_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], facts: Any) -> Tensor | tuple[Tensor, ...]:
         """Check everything, and remember what a call with tensors like these needs not check again."""
         check_tracers((*args, *kwargs.values()))
         bound = calls.bind(self.signature, args, kwargs, self.signature.batched)
@@ -359,59 +383,33 @@ class Layer(NotScriptable, nn.Module):
                 if len(self._compiled.known) >= MOST_KNOWN:
                     self._compiled.known.clear()
                 self._compiled.known[facts] = known
-        return self._finish(typed, key, tensors, graph, dtype, device, bound.batch, num_graphs)
+        frame, tensors = _framed(typed, graph, tensors, dtype, device, bound.batch, num_graphs)
+        return self._run_on(key, tensors, frame)
 
     @run_as_it_is
-    def _finish(
-        self,
-        typed: TypedProgram,
-        key: Any,
-        tensors: dict[str, Tensor],
-        graph: Graph,
-        dtype: torch.dtype,
-        device: torch.device,
-        batch: Tensor | None = None,
-        num_graphs: int = 1,
-        ready: dict[Any, Ready] | None = None,
+    def _run_on(
+        self, key: Any, tensors: dict[str, Tensor], frame: Frame, ready: dict[Any, Ready] | None = None
     ) -> Tensor | tuple[Tensor, ...]:
-        """Run a call whose arguments are known to be right. ``ready`` is what calls of its kind have run before."""
-        if typed.transforms:
-            graph, tensors = rewire(typed, graph, tensors)
-        if typed.requires:
-            calls.check_degrees(typed.name, [(need.end, need.value) for need in typed.requires], graph)
-        frame = Frame(graph, dtype, device, batch, num_graphs)
-        if typed.uses_seed:
-            tensors["seed"] = torch.randint(2**62, (), dtype=torch.int64, device=device)
-        outputs: Sequence[Tensor]
-        at = (graph.shape, graph.index_dtype, self.backend)
-        found = None if ready is None else ready.get(at)
-        if found is None:
-            key = (key, graph.shape, self._within_budget(key, graph, dtype))
-            last = self._compiled.last = (key, dtype, graph.index_dtype)
-            spec = self._specialise(key)
-            outputs = self._run(spec, tensors, frame, key)
-            if ready is not None and len(spec.stages) == 1 and not spec.numbers and self.options.budget is None:
-                runner = self._stage_runner(spec, 0, frame, key)
-                ready[at] = Ready(runner, tuple(runner.names), last)
-        else:
-            self._compiled.last = found.last
-            outputs = found.runner([tensors[name] for name in found.names], frame)
-        return outputs[0] if len(outputs) == 1 else tuple(outputs)
-
-    def _facts(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What a plain call's arguments are, but for their rows and the values of integers; None for other calls."""
-        if type(args) is not tuple:
-            refuse("torch.fx.symbolic_trace")
-        if kwargs or self.signature.builds_graph:
-            return None
-        found = facts_of(args, self._places)
-        return None if found is None else (self.training, self._module_states(), found)
+        """Run a call on a graph of a new shape. What it runs is noted in ``ready`` for other calls of its kind."""
+        graph = frame.graph
+        key = (key, graph.shape, self._within_budget(key, graph, frame.dtype))
+        last = self._compiled.last = (key, frame.dtype, graph.index_dtype)
+        spec = self._specialise(key)
+        outputs = self._run(spec, tensors, frame, key)
+        if ready is not None and len(spec.stages) == 1 and not spec.numbers and self.options.budget is None:
+            runner = self._stage_runner(spec, 0, frame, key)
+            ready[graph.shape, graph.index_dtype, self.backend] = Ready(runner, tuple(runner.names), last)
+        return _one_or_all(outputs)
 
     def _module_states(self) -> tuple[Any, ...]:
         """What the program depends on that may change between calls: arguments, and what modules are besides the values
         of their parameters.
         """
-        return (*parts.states([self._modules.get(name) for name in self._module_names]), *self.arguments.values())
+        return self._states_of(self)
+
+    def _states_of(self, owner: nn.Module) -> tuple[Any, ...]:
+        modules = owner._modules
+        return (*parts.states([modules.get(name) for name in self._module_names]), *self.arguments.values())
 
     def _typed_for(self, key: Any) -> TypedProgram:
         """The typed program for one way of calling the layer."""
@@ -652,6 +650,29 @@ class Layer(NotScriptable, nn.Module):
 
     def _get_name(self) -> str:
         return self.definition.name
+
+
+def _framed(
+    typed: TypedProgram,
+    graph: Graph,
+    tensors: dict[str, Tensor],
+    dtype: torch.dtype,
+    device: torch.device,
+    batch: Tensor | None = None,
+    num_graphs: int = 1,
+) -> tuple[Frame, dict[str, Tensor]]:
+    """What a call whose arguments are known to be right runs on: its graph as the rules see it, and its tensors."""
+    if typed.transforms:
+        graph, tensors = rewire(typed, graph, tensors)
+    if typed.requires:
+        calls.check_degrees(typed.name, [(need.end, need.value) for need in typed.requires], graph)
+    if typed.uses_seed:
+        tensors["seed"] = torch.randint(2**62, (), dtype=torch.int64, device=device)
+    return Frame(graph, dtype, device, batch, num_graphs), tensors
+
+
+def _one_or_all(outputs: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
 def _no_size(d: Declaration, unknown: Collection[str]) -> Diagnostic | None:

@@ -14,7 +14,7 @@ from gdsl.codegen import reference
 from gdsl.codegen.reference import Frame
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
-from gdsl.passes.plan import Kernel, Plan, Step, TorchStep
+from gdsl.passes.plan import LEAVES, Kernel, Plan, Step, TorchStep
 from gdsl.passes.tiles import Tile, tiled
 from gdsl.runtime.dense import View, matrix_product, sum_of_products, view
 from gdsl.runtime.items import HALF, Item, KernelItem, Launch, Storage, TileItem, TorchItem, Write, storage_of
@@ -57,19 +57,21 @@ class KernelPlan:
         written = {o for k in plan.kernels for o in k.outputs}
         # Halves are turned into whole numbers between steps, all rows at once.
         by_rows = backend in BY_ROWS and self.storage.stored is self.storage.dtype
-        steps: Sequence[Step | Tile] = tiled(plan) if by_rows else plan.steps
+        steps: Sequence[Step | Tile] = _of_parameters_first(tiled(plan)) if by_rows else plan.steps
 
         def prepared(step: Step | Tile) -> TorchItem | KernelItem | TileItem:
             if isinstance(step, TorchStep):
-                return _torch_step(step, written)
+                made = _torch_step(step, written)
+                if made.product is not None and step.node.op != "reshape":
+                    written.add(step.node)
+                return made
             if isinstance(step, Kernel):
                 return _call(step, launches[step], self.storage)
             products = tuple(_torch_step(p, written) for p in step.products)
             return TileItem(_call(step.kernel, launches[step.kernel], self.storage), products, step.inner)
 
         items = [prepared(s) for s in steps]
-        made = [p for s in items for p in (s.products if isinstance(s, TileItem) else (s,))]
-        written |= {p.step.node for p in made if isinstance(p, TorchItem) and p.product and p.step.node.op != "reshape"}
+        written |= {p.step.node for s in items if isinstance(s, TileItem) for p in s.products if p.product}
         self.outputs = tuple((o, o in written) for o in plan.program.nodes)
         self.results = Results(plan.program.nodes, visible, written)
         releases = _last_uses(steps, plan.program.nodes)
@@ -123,6 +125,22 @@ class KernelPlan:
                 _launch(step, memory, frame)
             for node in dead:
                 memory.pop(node, None)
+
+
+def _of_parameters_first(steps: Sequence[Step | Tile]) -> list[Step | Tile]:
+    """The steps of torch that parameters alone go into, such as parts of a matrix, before all others: these can then
+    run together. Views stay where they are, which cost nothing there."""
+    alone: dict[Node, TorchStep] = {}
+    for step in steps:
+        if isinstance(step, TorchStep) and all(
+            b.domain is Domain.GLOBAL and (b.op in LEAVES or b in alone) for b in step.buffers
+        ):
+            alone[step.node] = step
+    first: list[Step | Tile] = []
+    for step in reversed(alone.values()):
+        if step.node.op != "reshape" or any(step.node in other.buffers for other in first):
+            first.insert(0, step)
+    return [*first, *(step for step in steps if step not in first)]
 
 
 def _together(

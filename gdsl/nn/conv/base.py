@@ -144,13 +144,15 @@ class Conv(NotScriptable, nn.Module):
         """As :meth:`run`, with further tensors by the names of parameters that the program declares: of parts that no
         program can read. They are those of this call alone.
         """
-        if any(value is not None and value.layout is not torch.strided for value in inputs.values()):
-            inputs = {name: None if value is None else strided(value) for name, value in inputs.items()}
-        signals = self._signals(inputs)
+        given = {name: value for name, value in inputs.items() if value is not None}
+        for value in given.values():
+            if value.layout is not torch.strided:
+                inputs = given = {name: strided(value) for name, value in given.items()}
+                break
+        signals = self._signals(given)
         if signals:
             return self._run_signals(graph, inputs, inside, signals, arguments)
         nested = {name: value for name, value in inside.items() if value is not None} if inside else {}
-        given = {name: value for name, value in inputs.items() if value is not None}
         if torch.compiler.is_compiling():
             # Rows are not of interest to a program, and would make another one for each graph; other sizes are, also
             # where the tracer takes all of them for variables.
@@ -164,8 +166,9 @@ class Conv(NotScriptable, nn.Module):
             key = (self.training, constants, shapes, further, state)
             return traced.run(self, key, {**given, **nested}, graph, None, None)
         try:
-            layer = self._layer(given, arguments).on(self, nested)
-            return layer.forward(*[graph if name == "graph" else inputs.get(name) for name in layer._order])
+            layer = self._layer(given, arguments)
+            values = {**given, "graph": graph}
+            return layer.call_on(self, nested, tuple([values.get(name) for name in layer._order]))
         except InputError as error:
             raise Misfit(self._in_words_of_the_user(str(error), given)) from error
         except LanguageError as error:
