@@ -68,9 +68,7 @@ class Known:
     device: torch.device
     ready: dict[Any, Ready] = field(default_factory=dict)
 
-    def tensors(
-        self, args: Sequence[Any], owner: nn.Module, inside: Mapping[str, Tensor]
-    ) -> dict[str, Tensor] | None:
+    def tensors(self, args: Sequence[Any], owner: nn.Module, inside: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """The tensors of a call, also those of the module that the program is on; None where one of these is no longer
         what it was.
         """

@@ -230,9 +230,7 @@ class _Writer:
         pointers = [*reads, *(w.node for w in item.writes)]
         about = [number for total in totals for number in total]
         walks = int(launch.kernel.end is not None)
-        self._step(
-            KERNEL, _address(launch.function), order, walks, kept, len(pointers), *pointers, len(totals), *about
-        )
+        self._step(KERNEL, _address(launch.function), order, walks, kept, len(pointers), *pointers, len(totals), *about)
 
     def _torch(self, item: TorchItem) -> None:
         node, product, dtype = item.step.node, item.product, self.storage.dtype

@@ -1,0 +1,158 @@
+"""Steps that run in one native call: the same bits as one by one, whatever the graph is like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+import gdsl
+from gdsl.runtime import order, prepare, steps
+from gdsl.runtime.cache import find_compiler
+from gdsl.runtime.items import TorchItem
+from gdsl.runtime.steps import Together
+
+pytestmark = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+
+TEXTS = {
+    "products and a walk": """
+        layer A(d, o) { param w[d, o] ~ glorot param b[o] ~ normal node x[d]
+                        aggregate a = mean(x[j] @ w) update y = a + b }""",
+    "a sum of products with two biases": """
+        layer B(d, o) { param w[d, o] ~ glorot param v[d, o] ~ glorot param b[o] ~ normal param c[o] ~ normal node x[d]
+                        aggregate a = mean(x[j]) update y = a @ w + x @ v + b + c }""",
+    "views, an edge softmax, edge inputs": """
+        layer C(d, h, o) { param w[d, h, o] ~ glorot param att[o] ~ normal node x[d] edge e
+                           z = x @ w s = exp(e) * (leaky_relu(z[i] + z[j], 0.2) @ att) p = softmax(s)
+                           aggregate a = sum(p * z[j]) update y = merge(a, h, o) }""",
+    "between torch's own steps": """
+        layer D(d, o) { param w[2*d, o] ~ glorot param k ~ normal node x[d]
+                        aggregate m = max(x[j]) update y = cat(x, m) @ w * tanh(k) return y, m }""",
+    "out-edges and degrees": """
+        layer E(d) { node x[d] aggregate a = sum((x / (1 + degree(j)))[j]) update y = a * degree(i) }""",
+}
+ARGUMENTS = {"d": 6, "o": 5, "h": 2}
+
+
+def made(text: str, dtype: torch.dtype = torch.float32) -> gdsl.Layer:
+    torch.manual_seed(0)
+    names = TEXTS[text].partition("(")[2].partition(")")[0].split(", ")
+    return gdsl.compile(TEXTS[text], **{name: ARGUMENTS[name] for name in names}, backend="cpp").to(dtype)
+
+
+def graph_of(nodes: int, edges: int, seed: int = 0) -> Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(max(nodes, 1), (2, edges if nodes else 0), generator=random)
+
+
+def all_of(layer: gdsl.Layer, nodes: int, edges: Tensor, **given: Tensor) -> list[Tensor]:
+    """Results and gradients by everything."""
+    dtype = next(iter(layer.parameters()), torch.zeros(())).dtype
+    random = torch.Generator().manual_seed(1)
+    x = torch.randn(nodes, ARGUMENTS["d"], dtype=dtype, generator=random).requires_grad_()
+    more = [torch.randn(edges.shape[1], dtype=dtype, generator=random)] if "edge e" in layer.source else []
+    layer.zero_grad()
+    found = layer(x, edges, *more)
+    outputs = found if isinstance(found, tuple) else (found,)
+    torch.autograd.backward(outputs, [torch.ones_like(o) for o in outputs])
+    return [*outputs, x.grad, *(p.grad for p in layer.parameters())]  # type: ignore[list-item]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For each run of steps that may be one call, whether it was."""
+    prepare.native(wait=True)
+    prepare.native(wait=True, another=True)
+    found: list[bool] = []
+    run = Together.run
+
+    def counted(*args: object) -> bool:
+        found.append(run(*args))  # type: ignore[arg-type]
+        return found[-1]
+
+    monkeypatch.setattr(Together, "run", counted)
+    return found
+
+
+def one_by_one(monkeypatch: pytest.MonkeyPatch, function: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
+    with monkeypatch.context() as patched:
+        patched.setattr(Together, "run", lambda *_: False)
+        return function()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_same_bits(text: str, dtype: torch.dtype, calls: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = made(text, dtype)
+    for nodes, edges in ((30, 60), (7, 0), (1, 1), (0, 0), (300, 2000)):
+        given = graph_of(nodes, edges)
+        found = all_of(layer, nodes, given)
+        assert calls
+        assert all(calls)
+        for a, b in zip(found, one_by_one(monkeypatch, lambda: all_of(layer, nodes, given)), strict=True):  # noqa: B023
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_same_bits_in_several_blocks(text: str, calls: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Partial sums are added up in the same order; of more blocks the steps run one by one."""
+    for work, together in ((600, True), (100, False)):
+        for module in (order, prepare):
+            monkeypatch.setattr(module, "BLOCK_WORK", work)
+        layer, given = made(text), graph_of(300, 2000, seed=work)
+        calls.clear()
+        found = all_of(layer, 300, given)
+        assert all(called == together for called in calls)
+        for a, b in zip(found, one_by_one(monkeypatch, lambda: all_of(layer, 300, given)), strict=True):  # noqa: B023
+            assert torch.equal(a, b)
+
+
+def test_by_what_the_reference_gives(calls: list[bool]) -> None:
+    for text in TEXTS:
+        layer = made(text, torch.float64)
+        found = all_of(layer, 30, graph_of(30, 60))
+        layer.backend = "torch"
+        torch.testing.assert_close(found, all_of(layer, 30, graph_of(30, 60)))
+    assert all(calls)
+
+
+def test_inputs_that_do_not_lie_as_kernels_read_them(calls: list[bool]) -> None:
+    layer, edges = made("a sum of products with two biases"), graph_of(30, 60)
+    x = torch.randn(6, 30).t()
+    assert not x.is_contiguous()
+    assert torch.equal(layer(x, edges), layer(x.contiguous(), edges))
+    assert all(calls)
+
+
+def test_what_is_too_large_runs_one_by_one(calls: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "MOST_BYTES", 1000)
+    layer = made("products and a walk")
+    all_of(layer, 30, graph_of(30, 60))
+    assert calls and not any(calls)
+
+
+def test_without_a_blas_to_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products are then steps of torch."""
+    text = "a sum of products with two biases"
+    wanted = all_of(made(text), 30, graph_of(30, 60))
+    monkeypatch.setattr(steps, "_blas", dict)
+    layer = made(text)
+    found = all_of(layer, 30, graph_of(30, 60))
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.equal(a, b)
+    plans = [plan.forward for r in layer._compiled.runners.values() for plan in r._differentiable.values()]
+    assert any(isinstance(step, TorchItem) for plan in plans for step in plan.steps)  # type: ignore[union-attr]
+
+
+def test_kernels_of_any_number_of_pointers(calls: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for each input and output; from some number on Python calls them."""
+    for count in (1, 5, 20, 44, 60):
+        inputs = " ".join(f"param p{k} ~ normal" for k in range(count))
+        text = f"layer P(d) {{ node x[d] {inputs} update y = x * ({' + '.join(f'p{k}' for k in range(count))}) }}"
+        layer = gdsl.compile(text, d=2, backend="cpp")
+        x, edges = torch.randn(5, 2), graph_of(5, 9)
+        found = layer(x, edges)
+        expected = x * sum(p for _, p in layer.named_parameters())
+        torch.testing.assert_close(found, expected)
