@@ -125,7 +125,7 @@ template <class T> struct Machine {
         const int64_t rows = with.rows[next()], width = next(), biases = next();
         for (int64_t k = 0; k < biases; ++k) {
             const T* const bias = (const T*)slot();
-            for (int64_t i = 0; i < width; ++i) to[i] = k ? to[i] + bias[i] : bias[i];
+            for (int64_t i = 0; rows && i < width; ++i) to[i] = k ? to[i] + bias[i] : bias[i];
         }
         for (int64_t r = 1; biases && r < rows; ++r) memcpy(to + r * width, to, width * sizeof(T));
         const int64_t pairs = next();

@@ -23,6 +23,9 @@ TEXTS = {
     "a sum of products with two biases": """
         layer B(d, o) { param w[d, o] ~ glorot param v[d, o] ~ glorot param b[o] ~ normal param c[o] ~ normal node x[d]
                         aggregate a = mean(x[j]) update y = a @ w + x @ v + b + c }""",
+    "a map with a bias": """
+        layer F(d, o) { param w[d, o] ~ glorot param b[o] ~ normal node x[d]
+                        h = tanh(x @ w + b) aggregate a = sum(h[j]) update y = a }""",
     "views, an edge softmax, edge inputs": """
         layer C(d, h, o) { param w[d, h, o] ~ glorot param att[o] ~ normal node x[d] edge e
                            z = x @ w s = exp(e) * (leaky_relu(z[i] + z[j], 0.2) @ att) p = softmax(s)
