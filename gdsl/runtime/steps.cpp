@@ -8,6 +8,9 @@ namespace {
 constexpr int MOST_POINTERS = 48;
 constexpr int64_t ALIGNMENT = 64;
 
+// What takes no more than this lies on the stack, which is given for nothing.
+constexpr int64_t SMALL = 1 << 16;
+
 enum { KERNEL, PRODUCTS, OVER_ROWS, DEGREE };
 
 struct EdgeOrder {
@@ -19,7 +22,7 @@ struct Call {
     int64_t rows[5];  // of a global value, targets, sources, edges, graphs
     int64_t threads;
     EdgeOrder orders[2];  // by source, by target
-    char* arena;
+    char* arena;  // or null, where little is needed
     void* given[];
 };
 
@@ -156,10 +159,11 @@ template <class T> struct Machine {
 };
 
 template <class T, class I> void run(const int64_t* program, const Call* with) {
+    alignas(ALIGNMENT) char small[with->arena ? 1 : SMALL];
     const int64_t given = program[1], made = program[2], steps = program[3];
     void* slots[given + made];
     memcpy(slots, with->given, given * sizeof(void*));
-    Machine<T> machine = {program + 4, *with, slots, with->arena, (Gemm<T>)program[0]};
+    Machine<T> machine = {program + 4, *with, slots, with->arena ? with->arena : small, (Gemm<T>)program[0]};
     for (int64_t k = 0; k < made; ++k) {
         const int64_t rows = with->rows[machine.next()];
         slots[given + k] = machine.take(rows * machine.next());

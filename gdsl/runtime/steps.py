@@ -29,7 +29,8 @@ from gdsl.runtime.items import Item, KernelItem, Storage, TorchItem
 # What lies in the one piece of memory is not given back between steps: of so many bytes that is no matter.
 MOST_BYTES = 1 << 24
 
-# As in steps.cpp.
+# As in steps.cpp. It finds room for so many bytes itself.
+SMALL = 1 << 16
 MOST_POINTERS = 48
 KERNEL, PRODUCTS, OVER_ROWS, DEGREE = range(4)
 _ALIGNMENT = 64
@@ -97,7 +98,6 @@ class Together:
         self._inner = tuple((_ROWS[node.domain], node.type.numel * storage.of(node).itemsize) for node in inner)
         self._orders = tuple(end for end in (0, 1) if writer.orders[end])
         self._kept, self._totals = writer.kept, writer.totals
-        self._has_room = bool(inner or self._kept or self._totals)
         self._alignment = _ALIGNMENT * (len(inner) + MOST_POINTERS)
         self._pack = struct.Struct(f"{5 + 1 + 6 + 6 + 1 + len(self._given) + len(made)}q").pack
         slots = {node: k for k, node in enumerate((*writer.given, *made, *inner))}
@@ -146,7 +146,7 @@ class Together:
         for node, place, shape, dtype in self._made:
             value = memory[node] = torch.empty((rows[place], *shape) if place else shape, dtype=dtype, device=device)
             tensors.append(value)
-        arena = torch.empty(room, dtype=torch.uint8, device=device) if self._has_room else None
+        arena = torch.empty(room, dtype=torch.uint8, device=device) if room > SMALL else None
         addresses = [t.data_ptr() for t in tensors]
         at = 0 if arena is None else arena.data_ptr()
         call = self._pack(*rows, threads, *by_source, *by_target, at, *addresses)
