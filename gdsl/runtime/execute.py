@@ -14,7 +14,7 @@ from gdsl.codegen import reference
 from gdsl.codegen.reference import Frame
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
-from gdsl.passes.plan import LEAVES, Kernel, Plan, Step, TorchStep
+from gdsl.passes.plan import Kernel, Plan, Step, TorchStep
 from gdsl.passes.tiles import Tile, tiled
 from gdsl.runtime.dense import View, matrix_product, sum_of_products, view
 from gdsl.runtime.items import HALF, Item, KernelItem, Launch, Storage, TileItem, TorchItem, Write, storage_of
@@ -133,7 +133,7 @@ def _of_parameters_first(steps: Sequence[Step | Tile]) -> list[Step | Tile]:
     alone: dict[Node, TorchStep] = {}
     for step in steps:
         if isinstance(step, TorchStep) and all(
-            b.domain is Domain.GLOBAL and (b.op in LEAVES or b in alone) for b in step.buffers
+            b.domain is Domain.GLOBAL and (not b.inputs or b in alone) for b in step.buffers
         ):
             alone[step.node] = step
     first: list[Step | Tile] = []

@@ -13,8 +13,8 @@ from torch import Tensor
 from gdsl.codegen.reference import Frame
 from gdsl.codegen.storage import packed_buffers
 from gdsl.codegen.values import c_type
-from gdsl.ir.ops.edges import finds_winners
 from gdsl.ir.node import Node
+from gdsl.ir.ops.edges import finds_winners
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.plan import Plan, TorchStep
 from gdsl.runtime.dense import Product
