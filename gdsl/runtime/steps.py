@@ -92,7 +92,7 @@ class Together:
         needed = {writer.root(node) for node in later if node in writer.roots or node in writer.written}
         made = [node for node in writer.written if node in needed]
         inner = [node for node in writer.written if node not in needed]
-        self._views = tuple(view for view in writer.views if view[0] in later)
+        self._views = _needed_views(writer.views, later)
         self._given = tuple(writer.given.items())
         self._made = tuple((node, _ROWS[node.domain], node.type.shape, storage.of(node)) for node in made)
         self._inner = tuple((_ROWS[node.domain], node.type.numel * storage.of(node).itemsize) for node in inner)
@@ -162,6 +162,18 @@ _NO_ORDER = (0,) * 6
 def _given(node: Node, memory: dict[Node, Tensor], frame: Frame) -> Tensor:
     value = memory[node]
     return value if value.is_contiguous() else reference.full(value, node.type, frame)
+
+
+def _needed_views(
+    views: Sequence[tuple[Node, Node, View]], later: Collection[Node]
+) -> tuple[tuple[Node, Node, View], ...]:
+    """Those that are read later, and the views that these are views of."""
+    wanted, found = set(later), []
+    for node, operand, view in reversed(views):
+        if node in wanted:
+            wanted.add(operand)
+            found.append((node, operand, view))
+    return tuple(reversed(found))
 
 
 class _Writer:

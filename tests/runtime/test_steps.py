@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import gdsl
+from gdsl.passes.options import Options
 from gdsl.runtime import order, prepare, steps
 from gdsl.runtime.cache import find_compiler
 from gdsl.runtime.items import TorchItem
@@ -118,6 +119,20 @@ def test_by_what_the_reference_gives(calls: list[bool]) -> None:
         found = all_of(layer, 30, graph_of(30, 60))
         layer.backend = "torch"
         torch.testing.assert_close(found, all_of(layer, 30, graph_of(30, 60)))
+    assert all(calls)
+
+
+def test_views_of_views(calls: list[bool]) -> None:
+    text = """layer V(d, o = 6) { param w[d, o] ~ normal node x[d] h = x @ w
+                           return merge(split(merge(split(h, o, 2, 3), 2, 3), 2*3, 3, 2), 3, 2), h }"""
+    for optimise in (True, False):
+        layer = gdsl.compile(text, d=6, backend="cpp")
+        layer.options = Options(optimise=optimise)
+        x = torch.randn(5, 6)
+        y, h = layer(x, graph_of(5, 9))
+        assert torch.equal(y, h)
+        torch.testing.assert_close(h, x @ layer.w)
+    assert calls
     assert all(calls)
 
 
