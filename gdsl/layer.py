@@ -145,7 +145,7 @@ class Layer(NotScriptable, nn.Module):
         layer._narrow([layer.on(owner)._outline(frozenset(inputs), sizes)])
         return layer
 
-    def call_on(self, owner: nn.Module, inside: Mapping[str, Tensor], args: tuple[Any, ...]) -> Any:
+    def _call_on(self, owner: nn.Module, inside: Mapping[str, Tensor], args: tuple[Any, ...]) -> Any:
         """As ``on(owner, inside)(*args)`` with neither hooks nor tracers."""
         return self._call(owner, inside, args, {})
 

@@ -168,7 +168,7 @@ class Conv(NotScriptable, nn.Module):
         try:
             layer = self._layer(given, arguments)
             values = {**given, "graph": graph}
-            return layer.call_on(self, nested, tuple([values.get(name) for name in layer._order]))
+            return layer._call_on(self, nested, tuple([values.get(name) for name in layer._order]))
         except InputError as error:
             raise Misfit(self._in_words_of_the_user(str(error), given)) from error
         except LanguageError as error:
