@@ -274,7 +274,8 @@ def _shape(write: Write, groups: int, frame: Frame) -> tuple[int, ...]:
 
 
 def _as_stored(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """The value as kernels read it; nothing is done where it lies so already."""
-    if value.dtype is dtype and value.is_contiguous():
+    """The value as kernels read it; nothing is done where it lies so already. The imaginary part of a conjugate has the
+    memory of the number itself, and a mark that says minus."""
+    if value.dtype is dtype and value.is_contiguous() and not value.is_neg():
         return value
-    return value.to(dtype).contiguous()
+    return value.to(dtype).contiguous().resolve_neg()

@@ -140,8 +140,8 @@ class Together:
             value = memory.get(node)
             if value is None:
                 value = memory[node] = reference.evaluate(node, [], frame)
-            if value.dtype is not dtype or not value.is_contiguous():
-                value = value.to(dtype).contiguous()
+            if value.dtype is not dtype or not value.is_contiguous() or value.is_neg():
+                value = value.to(dtype).contiguous().resolve_neg()
             tensors.append(value)
         for node, place, shape, dtype in self._made:
             value = memory[node] = torch.empty((rows[place], *shape) if place else shape, dtype=dtype, device=device)

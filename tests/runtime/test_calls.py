@@ -287,3 +287,20 @@ def test_vectorised_derivatives(backend: str, how: str) -> None:
                 else {"outer_jacobian_strategy": "forward-mode"}
             )
             torch.testing.assert_close(derivative(of, (x, z), vectorize=True, **forward), slow)
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpp"])
+@pytest.mark.parametrize("nodes", [1, 5])
+def test_a_tensor_that_is_marked_as_negated(backend: str, nodes: int) -> None:
+    """The imaginary part of a conjugate is the memory of the number itself, and a mark."""
+    layer = gdsl.compile("layer L(d) { node x[d] update y = x * 2 + sum(x[j]) }", d=1, backend=backend)
+    x = torch.randn(nodes, 1, dtype=torch.complex64).conj().imag
+    y = torch._neg_view(torch.randn(nodes, 1))
+    edges = torch.tensor([[0, nodes - 1], [0, 0]])
+    for marked in (x, y, x.t().t()):
+        assert marked.is_neg()
+        torch.testing.assert_close(layer(marked, edges), layer(marked.clone().resolve_neg(), edges))
+        leaf = marked.resolve_neg().clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(layer(leaf, edges), leaf, y)
+        (wanted,) = torch.autograd.grad(layer(leaf, edges), leaf, y.resolve_neg())
+        torch.testing.assert_close(gradient, wanted)
