@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import gdsl
+import gdsl.nn
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.schedule import HUB_EDGES
 
@@ -153,6 +154,38 @@ def test_a_node_step_by_step() -> None:
 def test_a_node_without_inputs_draws_some() -> None:
     text = gdsl.compile(GAT, 8, 4).explain(graph(), node=0)
     assert "inputs drawn at random, seed 0" in text
+
+
+@pytest.mark.parametrize("statement", ["add_self_loops()", "add_remaining_self_loops(w = 1)"])
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
+def test_a_node_of_a_layer_that_adds_loops(backend: str, statement: str) -> None:
+    """An edge has the number that the user knows, a loop that was there too; the result is that of a call."""
+    weight = "edge w" if "w" in statement[8:] else ""
+    message = "w * h[j]" if weight else "h[j]"
+    head = f"node x[c] {weight} param p[c, o] ~ glorot graph {statement}"
+    text = f"layer L(c, o) {{ {head} h = x @ p m = {message} aggregate a = sum(m) update y = tanh(a) }}"
+    layer = gdsl.compile(text, 4, 3, backend=backend).double()
+    edges = torch.tensor([[0, 1, 2, 2], [2, 2, 2, 0]])
+    g, x, w = gdsl.Graph(edges, 3), torch.randn(3, 4, dtype=torch.float64), torch.rand(4, dtype=torch.float64)
+    given = (x, w) if weight else (x,)
+    y = layer(x, w=w, graph=g) if weight else layer(x, g)
+    for node, count in ((2, 3), (0, 2), (1, 1)):
+        shown = layer.explain(g, node=node, inputs=given)
+        assert shown.startswith(f"L, node {node} of 3: {count} in-edges")
+        assert " ".join(f"{v:.4g}" for v in y[node].tolist()) in shown
+        assert ("self-loop: " in shown) == (not weight or node != 2)
+        assert ("edge 2, from 2: " in shown) == (bool(weight) and node == 2)
+        assert ("the layer runs on torch" in shown) == (backend == "torch")
+    assert "self-loop: " in layer.explain(g, node=1)
+
+
+@pytest.mark.parametrize("name", ["GCNConv", "GATConv"])
+def test_a_node_of_a_layer_of_the_library(name: str) -> None:
+    layer, g = getattr(gdsl.nn, name)(8, 4), gdsl.Graph(torch.tensor([[0, 1, 3], [2, 2, 0]]), 4)
+    layer(torch.randn(4, 8), g)
+    shown = layer.explain(g, node=2)
+    assert "node 2 of 4: 3 in-edges" in shown and "self-loop: " in shown and "edge 1, from 1: " in shown
+    assert "largest difference between reference and kernel here: " in shown
 
 
 def test_a_wrong_node_or_inputs() -> None:
