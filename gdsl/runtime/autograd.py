@@ -271,8 +271,9 @@ class _Transformed(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*ctx.owner.to_save(tensors, output))
         ctx.save_for_forward(*tensors)
-        ctx.like = [(o.shape, o.dtype) if o.is_floating_point() else None for o in output]
-        ctx.mark_non_differentiable(*(output[k] for k in ctx.owner.constant))
+        constant = ctx.owner.constant
+        ctx.like = [None if k in constant else (o.shape, o.dtype) for k, o in enumerate(output)]
+        ctx.mark_non_differentiable(*(output[k] for k in constant))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -132,15 +132,19 @@ class PackedOrder(Order):
     """
 
     def __init__(self, dtype: torch.dtype, bounds: int, rows: int, count: int, listed: Tensor | None):
-        size = dtype.itemsize
-        index = 0 if listed is not None else count
-        self._memory = torch.empty(bounds + (size * (rows + 1 + index + count) + 7) // 8, dtype=torch.int64)
+        # Each part begins where a GPU reads 16 bytes at once: such an order may be copied there.
+        size, wide = dtype.itemsize, 16 // dtype.itemsize
+        bounds += bounds % 2
+        index = _rounded_up(rows + 1, wide)
+        edge = index + (0 if listed is not None else _rounded_up(count, wide))
+        self._memory = torch.empty(bounds + (size * (edge + count) + 7) // 8, dtype=torch.int64)
+        self._index, self._edge = index, edge
         self._dtype, self._bounds, self._rows, self._count, self._listed = dtype, bounds, rows, count, listed
         self.has_hubs = False
         blocks = self._memory.data_ptr()
         rowptr = blocks + 8 * bounds
-        after = rowptr + size * (rows + 1)
-        self.places = rowptr, after if listed is None else listed.data_ptr(), after + size * index, blocks
+        at_index = rowptr + size * index if listed is None else listed.data_ptr()
+        self.places = rowptr, at_index, rowptr + size * edge, blocks
 
     def fill(self, num_blocks: int, max_degree: int) -> None:
         """Note what the order has, once it lies in memory."""
@@ -156,11 +160,11 @@ class PackedOrder(Order):
 
     @cached_property
     def index(self) -> Tensor:  # type: ignore[override]
-        return self._part(self._rows + 1, self._count) if self._listed is None else self._listed
+        return self._part(self._index, self._count) if self._listed is None else self._listed
 
     @cached_property
     def edge(self) -> Tensor:  # type: ignore[override]
-        return self._part(self._rows + 1 + (self._count if self._listed is None else 0), self._count)
+        return self._part(self._edge, self._count)
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -169,6 +173,10 @@ class PackedOrder(Order):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Order, (self.rowptr, self.index, self.edge, self.schedule)
+
+
+def _rounded_up(count: int, unit: int) -> int:
+    return -(-count // unit) * unit
 
 
 @cache

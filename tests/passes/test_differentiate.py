@@ -12,7 +12,7 @@ from torch import Tensor
 from gdsl.ir import build as b
 from gdsl.ir import library
 from gdsl.ir.node import Node
-from gdsl.ir.ops import ELEMENTWISE, OPS, adjoint
+from gdsl.ir.ops import ELEMENTWISE, OPS, adjoint, roll
 from gdsl.ir.ops.op import NotDifferentiable, no_gradient
 from gdsl.ir.types import Dim, Domain
 from gdsl.passes.options import Options
@@ -112,6 +112,7 @@ CASES: dict[str, Node] = {
     "merge the other way round": b.merge(at(y), ["b", "a"], "ba"),
     "split": b.split(at(load("s", N, Dim("ab", 12))), "ab", [A, B]),
     "transpose": b.transpose(at(y), ["b", "a"]),
+    "roll": roll.roll(at(y), 1, "a"),
     "spread": b.spread(at(p), E) * e,
     "spread alone": b.spread(at(p), E),
     "softmax": library.segment_softmax(at(e), "i", N),

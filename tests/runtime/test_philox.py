@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdsl.runtime import cache, philox
+from gdsl.ir import philox
+from gdsl.runtime import cache
 
 # From the known-answer tests of Random123: counter, key, output.
 KNOWN = [

@@ -379,6 +379,7 @@ NEEDED = {
     ("gdsl/runtime/triton.py", "exec"),  # a generated kernel
     ("gdsl/runtime/triton.py", "compile"),
     ("gdsl/runtime/cache.py", "ctypes.CDLL"),  # the same in C++, in a file of the user's own
+    ("gdsl/runtime/steps.py", "ctypes.CDLL"),  # torch's own library, for its products of matrices
     ("benchmarks/worker.py", "ctypes.CDLL"),  # libc
 }
 

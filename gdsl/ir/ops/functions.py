@@ -191,7 +191,7 @@ _function("sign", 1, "torch.sign({0})", "gdsl::sign({0})",
 _function("floor", 1, "torch.floor({0})", "gdsl::floor({0})", "tl.floor({0})", "floor({0})", _NONE,
           sample=(0.2, 0.8))
 # The number itself, as it is when it is stored: no part of what computes it is rounded together with what reads it.
-_function("rounded", 1, "{0}.clone()", "gdsl::opaque({0})", "{0}", "{0}", (lambda x, y: const(1.0),), kind="same",
+_function("rounded", 1, "{0}.clone()", "gdsl::opaque({0})", "{0}", "{0}", (lambda x, y: const(1.0),),
           exact=True, linear=True)
 # The sign follows the divisor, as in Python and torch.remainder; the remainder is exact, however large a / b is.
 _function("mod", 2, "gdsl_mod({0}, {1})", "gdsl::mod({0}, {1})", "gdsl_mod({0}, {1})", "Mod({0}, {1})",
