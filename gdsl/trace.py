@@ -12,6 +12,7 @@ from gdsl.codegen import reference
 from gdsl.codegen.reference import Frame
 from gdsl.errors import InputError
 from gdsl.ir.node import Node, walk
+from gdsl.ir.ops.op import shape_of
 from gdsl.ir.printer import expression
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind, Type
@@ -19,8 +20,8 @@ from gdsl.passes.pipeline import optimise
 from gdsl.runtime.autograd import Runner
 from gdsl.runtime.backend import backend_for
 from gdsl.runtime.execute import HALF
-from gdsl.runtime.graph import Graph, Rewired, rewire_edge_value
-from gdsl.runtime.rewire import rewire
+from gdsl.runtime.graph import Graph, rewire_edge_value
+from gdsl.runtime.rewire import rewire, rewirings
 
 if TYPE_CHECKING:
     from gdsl.language.program import TypedProgram
@@ -88,9 +89,8 @@ def trace(layer: Layer, graph: Graph, node: int, inputs: Sequence[Tensor] | None
 def _origin(typed: TypedProgram, graph: Graph) -> Tensor:
     """For each edge that the rules see its number in the user's graph, -1 for a loop that the layer adds."""
     origin = torch.arange(graph.num_edges, device=graph.edge_index.device)
-    for transform in typed.transforms:
-        made: Rewired = getattr(graph, transform.name)()
-        origin, graph = rewire_edge_value(made, origin, -1), made.graph
+    for made, _ in rewirings(typed, graph):
+        origin = rewire_edge_value(made, origin, -1)
     return origin
 
 
@@ -120,7 +120,7 @@ def _inputs(typed: TypedProgram, frame: Frame, inputs: Sequence[Tensor] | None) 
 
 
 def _drawn(type: Type, frame: Frame, generator: torch.Generator) -> Tensor:
-    shape = (*(() if type.domain is Domain.GLOBAL else (frame.rows(type.domain),)), *type.shape)
+    shape = shape_of(type, frame)
     if type.kind is Kind.FLOAT:
         return torch.randn(shape, generator=generator, dtype=frame.dtype).to(frame.device)
     return torch.randint(type.bound or 2, shape, generator=generator).to(frame.device)

@@ -13,6 +13,7 @@ from gdsl.codegen.indices import Digit, Index, Known, Place, Row, Shift, Within,
 from gdsl.codegen.names import Names
 from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import ELEMENTWISE
+from gdsl.ir.ops.indexing import slice_place
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain
 from gdsl.passes.plan import Kernel
@@ -121,9 +122,9 @@ class Pull(Names, Generic[Written, Around]):
     compute_stop_gradient = compute_transpose
 
     def compute_slice(self, node: Node, index: Index, where: str, around: Around) -> Written:
-        operand, dim, start = node.inputs[0], node.attrs.dim, node.attrs.start
-        place = index[node.dims[operand.type.names.index(dim)].name]
-        return self.value(operand, {**index, dim: Shift(place, start) if start else place}, where, around)
+        start, place = node.attrs.start, index[node.dims[slice_place(node)].name]
+        moved = Shift(place, start) if start else place
+        return self.value(node.inputs[0], {**index, node.attrs.dim: moved}, where, around)
 
     def compute_roll(self, node: Node, index: Index, where: str, around: Around) -> Written:
         dim = node.type.dim(node.attrs.dim)

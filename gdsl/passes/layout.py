@@ -44,16 +44,12 @@ def _is_at_winner(node: Node) -> bool:
     condition, yes, no = node.inputs
     if condition.op == "and":
         losers = [i.inputs[0] for i in condition.inputs if i.op == "not"]
-        return any(map(_tells_winner, losers)) and _is_zero(yes)
-    return _tells_winner(condition) and _is_zero(no)
+        return any(map(_tells_winner, losers)) and build.is_const(yes, 0.0)
+    return _tells_winner(condition) and build.is_const(no, 0.0)
 
 
 def _tells_winner(condition: Node) -> bool:
     return condition.op == "eq" and any(i.op == "graph_value" for i in condition.inputs)
-
-
-def _is_zero(node: Node) -> bool:
-    return node.op == "const" and node.attrs.value == 0.0
 
 
 def _on_edges(node: Node) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gdsl.ir.node import Node
+from gdsl.ir.ops.op import row_axes
 from gdsl.ir.types import Domain
 from gdsl.passes.dense import rows_and_matrix
 from gdsl.passes.plan import TorchStep
@@ -110,7 +111,7 @@ def view(node: Node) -> View | None:
     if node.op != "reshape":
         return None
     same = node.type.shape == node.inputs[0].type.shape
-    return View(0 if node.domain is Domain.GLOBAL else 1, None if same else node.type.shape)
+    return View(row_axes(node.type), None if same else node.type.shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,18 @@ from gdsl.ir.types import Domain
 from gdsl.passes.plan import Kernel, Plan, Step, TorchStep
 from gdsl.passes.tiles import Tile, tiled
 from gdsl.runtime.dense import View, matrix_product, sum_of_products, view
-from gdsl.runtime.items import HALF, Item, KernelItem, Launch, Storage, TileItem, TorchItem, Write, storage_of
+from gdsl.runtime.items import (
+    HALF,
+    Item,
+    KernelItem,
+    Launch,
+    Storage,
+    TileItem,
+    TorchItem,
+    Write,
+    as_stored,
+    storage_of,
+)
 from gdsl.runtime.results import Results
 from gdsl.runtime.steps import Together, is_native
 
@@ -212,7 +223,7 @@ def _last_uses(steps: Sequence[Step | Tile], outputs: Sequence[Node]) -> list[tu
 def _launch(call: KernelItem, memory: dict[Node, Tensor], frame: Frame) -> None:
     groups = call.launch.groups(frame)
     # The list keeps converted inputs alive until the kernel has run.
-    reads = [_as_stored(_fetch(node, memory, frame), dtype) for node, dtype in call.reads]
+    reads = [as_stored(_fetch(node, memory, frame), dtype) for node, dtype in call.reads]
     writes = [torch.empty(_shape(w, groups, frame), dtype=w.dtype, device=frame.device) for w in call.writes]
     more = call.launch(reads, writes, groups, frame)
     for w, value in zip(call.writes, writes, strict=True):
@@ -241,7 +252,7 @@ def _run_tile(tile: TileItem, memory: dict[Node, Tensor], frame: Frame) -> None:
 def _run_in_turns(tile: TileItem, memory: dict[Node, Tensor], frame: Frame, rows: int, count: int) -> None:
     """The kernel for some of ``count`` rows, then their products, then the next."""
     call, inner = tile.call, [w.node in tile.inner for w in tile.call.writes]
-    reads = [_as_stored(_fetch(node, memory, frame), dtype) for node, dtype in call.reads]
+    reads = [as_stored(_fetch(node, memory, frame), dtype) for node, dtype in call.reads]
     shapes = [(rows, *w.shape) if w.node in tile.inner else _shape(w, 1, frame) for w in call.writes]
     writes = [torch.empty(s, dtype=w.dtype, device=frame.device) for s, w in zip(shapes, call.writes, strict=True)]
     held = memory | {w.node: value for w, value in zip(call.writes, writes, strict=True)}
@@ -271,11 +282,3 @@ def _shape(write: Write, groups: int, frame: Frame) -> tuple[int, ...]:
     if write.domain is not None:
         return (frame.rows(write.domain), *write.shape)
     return write.shape if groups == 1 else (groups, *write.shape)
-
-
-def _as_stored(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """The value as kernels read it; nothing is done where it lies so already. The imaginary part of a conjugate has the
-    memory of the number itself, and a mark that says minus."""
-    if value.dtype is dtype and value.is_contiguous() and not value.is_neg():
-        return value
-    return value.to(dtype).contiguous().resolve_neg()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -15,16 +15,22 @@ from gdsl.runtime.graph import Graph, Rewired, rewire_edge_value
 
 def rewire(typed: TypedProgram, graph: Graph, tensors: dict[str, Tensor]) -> tuple[Graph, dict[str, Tensor]]:
     """The graph that the rules see, and the edge inputs on it. Differentiable by the edge inputs."""
-    for transform in typed.transforms:
-        if transform.name == "knn":
-            continue
-        rewired: Rewired = getattr(graph, transform.name)()
-        fills = dict(transform.keywords)
+    for rewired, fills in rewirings(typed, graph):
         for d in typed.of_role("input"):
             if d.type is not None and d.type.domain is Domain.EDGE and d.name in tensors:
                 tensors = {**tensors, d.name: edge_values(d.name, d.default, rewired, tensors[d.name], fills)}
         graph = rewired.graph
     return graph, tensors
+
+
+def rewirings(typed: TypedProgram, graph: Graph) -> Iterator[tuple[Rewired, Mapping[str, object]]]:
+    """Each change that a program asks of its graph, on the graph that the one before has made, and what the inputs of
+    new loops are by name. Those of ``knn`` are made before a call."""
+    for transform in typed.transforms:
+        if transform.name != "knn":
+            made: Rewired = getattr(graph, transform.name)()
+            yield made, dict(transform.keywords)
+            graph = made.graph
 
 
 def edge_values(

@@ -24,7 +24,7 @@ from gdsl.ir.types import Domain, Kind
 from gdsl.runtime import prepare
 from gdsl.runtime.cpp import LEAST_GROUPS, CppLaunch
 from gdsl.runtime.dense import SumOfProducts, SumOverRows, View
-from gdsl.runtime.items import Item, KernelItem, Storage, TorchItem
+from gdsl.runtime.items import Item, KernelItem, Storage, TorchItem, as_stored
 
 # What lies in the one piece of memory is not given back between steps: of so many bytes that is no matter.
 MOST_BYTES = 1 << 24
@@ -140,9 +140,7 @@ class Together:
             value = memory.get(node)
             if value is None:
                 value = memory[node] = reference.evaluate(node, [], frame)
-            if value.dtype is not dtype or not value.is_contiguous() or value.is_neg():
-                value = value.to(dtype).contiguous().resolve_neg()
-            tensors.append(value)
+            tensors.append(as_stored(value, dtype))
         for node, place, shape, dtype in self._made:
             value = memory[node] = torch.empty((rows[place], *shape) if place else shape, dtype=dtype, device=device)
             tensors.append(value)

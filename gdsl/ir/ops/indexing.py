@@ -9,7 +9,7 @@ from gdsl.ir.attributes import MOST, NAME, NAMES, Attrs, IRError, need, number, 
 from gdsl.ir.node import Node, make
 from gdsl.ir.ops.elementwise import broadcast, choose, elementwise, join_dims, join_domains, to_float
 from gdsl.ir.ops.leaves import const, iota
-from gdsl.ir.ops.op import ATOM, Gradients, Op, Run, Sizes, Text, align, check_dims, define, dim_of, full
+from gdsl.ir.ops.op import ATOM, Gradients, Op, Run, Sizes, Text, align, check_dims, define, dim_of, full, row_axes
 from gdsl.ir.ops.products import space, sum_dims, sum_to
 from gdsl.ir.ops.views import rename, reshape, transpose
 from gdsl.ir.types import Dim, Domain, Kind, Type
@@ -184,8 +184,7 @@ def _slice_rule(node: Node) -> Node:
 
 def _slice_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
     operand, place = node.inputs[0].type, slice_place(node)
-    row = 0 if operand.domain is Domain.GLOBAL else 1
-    return full(args[0], operand, run).narrow(place + row, node.attrs.start, node.dims[place].size)
+    return full(args[0], operand, run).narrow(place + row_axes(operand), node.attrs.start, node.dims[place].size)
 
 
 def _slice_pull(node: Node, g: Node, ties: str) -> Gradients:
@@ -257,7 +256,7 @@ def _cat_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
         have = operand.type.with_dims(tuple(Dim(new, d.size) if d.name == old else d for d in operand.dims))
         want = node.type.with_dims(tuple(have.dim(new) if d.name == new else d for d in node.dims))
         parts.append(full(align(value, have, want), want, run))
-    return torch.cat(parts, node.type.names.index(new) + (0 if node.domain is Domain.GLOBAL else 1))
+    return torch.cat(parts, node.type.names.index(new) + row_axes(node.type))
 
 
 def _cat_pull(node: Node, g: Node, ties: str) -> Gradients:
@@ -320,7 +319,7 @@ def _reduce_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
     import torch
 
     operand = node.inputs[0].type
-    place = operand.names.index(node.attrs.dim) + (0 if operand.domain is Domain.GLOBAL else 1)
+    place = operand.names.index(node.attrs.dim) + row_axes(operand)
     value = full(args[0], operand, run)
     reducer = node.attrs.reducer
     if not value.shape[place]:

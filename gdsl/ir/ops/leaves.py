@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from gdsl.ir.attributes import NAME, Attrs, Value, need, number, one_of, whole
 from gdsl.ir.node import Node, make
-from gdsl.ir.ops.op import ATOM, Op, Run, Sizes, Text, check_dims, define, no_gradient
+from gdsl.ir.ops.op import ATOM, Op, Run, Sizes, Text, check_dims, define, no_gradient, shape_of
 from gdsl.ir.types import Dim, Domain, Kind, Type
 
 if TYPE_CHECKING:
@@ -186,8 +186,7 @@ def _random_rule(node: Node) -> Node:
 def _random_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
     from gdsl.ir import philox
 
-    shape = (*(() if node.domain is Domain.GLOBAL else (run.rows(node.domain),)), *node.type.shape)
-    return philox.uniform(args[0], node.attrs.salt, shape, run.device, run.dtype)
+    return philox.uniform(args[0], node.attrs.salt, shape_of(node.type, run), run.device, run.dtype)
 
 
 def _random_work(node: Node, sizes: Sizes) -> object:

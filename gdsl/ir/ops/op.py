@@ -187,20 +187,29 @@ def check_dims(dims: Sequence[Dim]) -> None:
 # ------------------------------------------------------------------------- for reference forms
 
 
+def row_axes(type: Type) -> int:
+    """How many axes a tensor has before those of its dims: one for rows, none for a global value."""
+    return 0 if type.domain is Domain.GLOBAL else 1
+
+
+def shape_of(type: Type, run: Run) -> tuple[int, ...]:
+    """The shape of a tensor whose rows and dims are written out."""
+    return (run.rows(type.domain), *type.shape) if row_axes(type) else type.shape
+
+
 def full(value: Tensor, type: Type, run: Run) -> Tensor:
     """The tensor with its broadcast rows and dims written out."""
-    shape = type.shape if type.domain is Domain.GLOBAL else (run.rows(type.domain), *type.shape)
+    shape = shape_of(type, run)
     return value if value.shape == shape and value.is_contiguous() else value.expand(shape).contiguous()
 
 
 def align(value: Tensor, have: Type, want: Type) -> Tensor:
     """A view of the value that broadcasts against the wanted dims, matched by name."""
-    rows = 0 if have.domain is Domain.GLOBAL else 1
+    rows, lead = row_axes(have), row_axes(want)
     order = [have.names.index(n) + rows for n in want.names if n in have.names]
     value = value.permute([*range(rows), *order])
-    if want.domain is not Domain.GLOBAL and not rows:
+    if lead > rows:
         value = value.unsqueeze(0)
-    lead = 0 if want.domain is Domain.GLOBAL else 1
     for place, name in enumerate(want.names):
         if name not in have.names:
             value = value.unsqueeze(place + lead)

@@ -9,7 +9,7 @@ from gdsl.ir.attributes import BOOL, MOST, NAMES, Attrs, IRError, need
 from gdsl.ir.node import Node, make
 from gdsl.ir.ops.elementwise import broadcast, to_float
 from gdsl.ir.ops.leaves import const
-from gdsl.ir.ops.op import ATOM, Gradients, Op, Run, Sizes, Text, define, full
+from gdsl.ir.ops.op import ATOM, Gradients, Op, Run, Sizes, Text, define, full, row_axes
 from gdsl.ir.ops.views import transpose
 from gdsl.ir.types import Dim, Domain, Kind, Type
 
@@ -109,7 +109,7 @@ def _contract_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
 
 def _sum(node: Node, value: Tensor, run: Run) -> Tensor:
     operand = node.inputs[0].type
-    rows = 0 if operand.domain is Domain.GLOBAL else 1
+    rows = row_axes(operand)
     places = [operand.names.index(name) + rows for name in node.attrs.reduce]
     if node.attrs.total:
         places.append(0)
@@ -117,7 +117,7 @@ def _sum(node: Node, value: Tensor, run: Run) -> Tensor:
     if places:
         value = value.sum(places)
     kept = [n for n in operand.names if n not in node.attrs.reduce]
-    lead = 0 if node.domain is Domain.GLOBAL else 1
+    lead = row_axes(node.type)
     return value.permute([*range(lead), *(kept.index(n) + lead for n in node.type.names)])
 
 
