@@ -7,9 +7,10 @@ from gdsl.ir.node import Node
 from gdsl.ir.types import Dim, Domain, Kind, Type
 from gdsl.language import ast, format
 from gdsl.language.elaboration import Elaboration
-from gdsl.language.errors import Mistake, did_you_mean
+from gdsl.language.errors import Mistake, UnknownName, did_you_mean
 from gdsl.language.expressions import MAX_SIZE
 from gdsl.language.program import INITS, Declaration, Init
+from gdsl.language.sizes import Size
 from gdsl.language.values import UNKNOWN, Absent, ModuleValue, Value, is_constant, is_number
 
 _DOMAINS = {
@@ -63,7 +64,7 @@ class Declares(Elaboration):
         for d in s.dims:
             if is_input and d.start is None and isinstance(d.size, ast.Name):
                 self._free(d.size)
-            size, value = self.forms.size(d.size)
+            size, value = self._size(d.size)
             if d.start is not None:
                 start, first = self.forms._size(d.start)
                 size = self.forms.remember(size - start + type(size).number(1))
@@ -83,6 +84,15 @@ class Declares(Elaboration):
         if total > MAX_SIZE:
             raise Mistake(f"`{s.name}` would have {total} numbers a row", s.span)
         return tuple(dims), origins
+
+    def _size(self, e: ast.Tree) -> tuple[Size, int]:
+        """The size of a dim; where it is a name that nothing gives, with the remedy."""
+        try:
+            return self.forms.size(e)
+        except UnknownName as mistake:
+            found = mistake.diagnostic
+            hint = found.hint or f"make it an argument, as n in `layer {self.layer.name}(n, ...)`"
+            raise Mistake(found.message, found.span, hint=hint) from None
 
     def _free(self, name: ast.Name) -> None:
         """A dim that no argument gives: the call gives it."""

@@ -98,6 +98,10 @@ class Mistake(Exception):
         self.diagnostic = Diagnostic(message, span, detail=detail, hint=hint, sizes=sizes)
 
 
+class UnknownName(Mistake):
+    """A name that nothing gives."""
+
+
 def _window(text: str, column: int, width: int) -> tuple[str, int, int]:
     """The part of a long line around a column, where that column is in it, and how much of the span shows."""
     if len(text) <= MAX_LINE:

@@ -12,7 +12,7 @@ from gdsl.ir.library import op
 from gdsl.ir.node import Node
 from gdsl.ir.types import ENDS, Domain, Kind
 from gdsl.language import ast, dims, format
-from gdsl.language.errors import Diagnostic, Mistake, did_you_mean
+from gdsl.language.errors import Diagnostic, Mistake, UnknownName, did_you_mean
 from gdsl.language.functions import OPERATORS, PRODUCTS
 from gdsl.language.program import Constant
 from gdsl.language.sizes import Size
@@ -145,7 +145,7 @@ class Expressions:
             hint = f"`{e.id}` is a function: call it, {e.id}(...)"
         else:
             hint = did_you_mean(e.id, [*self.scope.names, *self.scope.local, *self.free])
-        raise Mistake(f"unknown name `{e.id}`", e.span, hint=hint)
+        raise UnknownName(f"unknown name `{e.id}`", e.span, hint=hint)
 
     def is_function(self, name: str) -> bool:
         return False
