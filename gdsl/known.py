@@ -150,6 +150,8 @@ def remembered(
     places = {name: place for place, name in enumerate(names)}
     if not plain or "graph" not in places:
         return None
+    if not any(t.is_floating_point() for t in tensors.values()):
+        return None  # computed in torch's default dtype, which may be another one next time
     inputs = [(d, d.type) for d in typed.of_role("input") if d.name in tensors and d.type is not None]
 
     def first(*domains: Domain) -> int | None:

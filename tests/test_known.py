@@ -134,3 +134,15 @@ def test_a_parameter_that_became_another() -> None:
     layer.w.data = torch.randn(3, 4)
     with pytest.raises(gdsl.InputError, match=r"`w` must have shape \[d = 4, o = 3\]"):
         layer(*arguments(30, 60))
+
+
+def test_the_default_dtype_counts_where_there_are_only_integers() -> None:
+    text = "layer B() { node x: int edge r: int update y = sum(r) * 0.5 + x }"
+    warm, given = gdsl.compile(text), (torch.ones(3).long(), torch.zeros(2, 4).long(), torch.ones(4).long())
+    found = [warm(*given).dtype for _ in range(3)]
+    try:
+        torch.set_default_dtype(torch.float64)
+        found += [warm(*given).dtype, gdsl.compile(text)(*given).dtype]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == [torch.float32] * 3 + [torch.float64] * 2

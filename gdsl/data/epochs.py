@@ -83,7 +83,8 @@ class Epochs:
 
     def _divided(self) -> list[Tensor]:
         assert self.batch_size is not None
-        return self._without_last(list(self._order().split(self.batch_size)), self.batch_size)
+        batches = self._order().split(self.batch_size) if self._items() else ()
+        return self._without_last(list(batches), self.batch_size)
 
     def _without_last(self, parts: list[Tensor], size: int | None) -> list[Tensor]:
         whole = not parts or len(parts[-1]) == size

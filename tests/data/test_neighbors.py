@@ -21,7 +21,7 @@ from torch_geometric.data import Data, HeteroData
 import gdsl
 import gdsl.data.sampler
 import gdsl.nn
-from gdsl.data import NeighborLoader, NodeData
+from gdsl.data import LinkNeighborLoader, NeighborLoader, NodeData
 from gdsl.data.sampler import DISJOINT, INDUCED, REPLACE, Sampler
 from gdsl.errors import GraphError, InputError
 
@@ -405,3 +405,14 @@ def test_a_graph_without_edges():
     (batch,) = NeighborLoader(data, [2, -1], batch_size=3)
     assert (batch.num_nodes, batch.num_edges, batch.num_sampled_nodes) == (3, 0, [3, 0, 0])
     assert_is_part(batch, data)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_seeds_are_no_batches(workers):
+    data = Data(x=torch.randn(5, 2), edge_index=torch.randint(5, (2, 9)))
+    nobody, nothing = torch.zeros(5, dtype=torch.bool), torch.empty(2, 0, dtype=torch.long)
+    for loader in (
+        NeighborLoader(data, [2], input_nodes=nobody, batch_size=2, num_workers=workers),
+        LinkNeighborLoader(data, [2], edge_label_index=nothing, batch_size=2, num_workers=workers, drop_last=True),
+    ):
+        assert len(loader) == 0 and list(loader) == []
