@@ -28,7 +28,7 @@ from programs import LAYERS
 from torch import Tensor
 
 import gdsl
-from gdsl.ledger import traffic
+from gdsl.look.accounts import traffic
 
 # Compilers take a minute for what the others take seconds for: their rows come last.
 PASSES = (("gdsl", "pyg", "torch.sparse"), ("pyg-compile",))

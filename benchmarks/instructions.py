@@ -22,8 +22,8 @@ from graphs import SIZES
 from programs import LAYERS
 
 import gdsl
-from gdsl.inspect import KernelInfo, compile_together
 from gdsl.ir.types import Domain
+from gdsl.look.kernels import KernelInfo, compile_together
 from gdsl.passes import cost
 
 # An H200: processors, warp instructions that each issues in a cycle, cycles a second under load, bytes a second.

@@ -2,7 +2,7 @@
 
     python benchmarks/shares.py layers.json --markdown
 
-Bytes and operations come from the compiler's own formulas (``gdsl.ledger.traffic``), evaluated on the same graph. Bytes
+Bytes and operations are from the formulas (``gdsl.look.accounts.traffic``), evaluated on the same graph. Bytes
 are counted as if no cache held a gathered row: a graph whose features fit the last-level cache can exceed 100%.
 """
 
@@ -19,7 +19,7 @@ from graphs import GRAPHS
 from programs import ALL
 
 import gdsl
-from gdsl.ledger import traffic
+from gdsl.look.accounts import traffic
 
 
 def main() -> None:

@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gdsl.api import compile, define
     from gdsl.errors import CacheError, CompilerError, GdslError, GraphError, InputError
     from gdsl.language.errors import LanguageError, LanguageWarning
-    from gdsl.layer import Layer
+    from gdsl.module.api import compile, define
+    from gdsl.module.layer import Layer
     from gdsl.runtime.graph import Graph
 
 __version__ = "0.1.0"
@@ -25,9 +25,9 @@ _HOMES = {
     "InputError": "gdsl.errors",
     "LanguageError": "gdsl.language.errors",
     "LanguageWarning": "gdsl.language.errors",
-    "Layer": "gdsl.layer",
-    "compile": "gdsl.api",
-    "define": "gdsl.api",
+    "Layer": "gdsl.module.layer",
+    "compile": "gdsl.module.api",
+    "define": "gdsl.module.api",
 }
 
 __all__ = [

@@ -33,7 +33,7 @@ from gdsl.language.lint import lint
 from gdsl.language.parse import MAX_TEXT, parse
 from gdsl.language.placeholders import check_any
 from gdsl.language.signature import signature_of
-from gdsl.show import STAGES, show, values_of
+from gdsl.look.show import STAGES, show, values_of
 
 OK, MISTAKES, FAILED, INTERRUPTED = 0, 1, 2, 130
 

@@ -9,7 +9,8 @@ finding, and is printed.
 programs  begin with every program of the tests and of the library, and change by bytes and tokens, to reach new lines
           of gdsl.language. A text is parsed, written out and parsed again, and checked with all its flags.
 calls     begin with an operator for each op and some layers, and change by fields, to reach new lines of
-          gdsl.ir and gdsl.operators. What is read is verified, written and read again, evaluated, and made kernels of.
+          gdsl.ir and gdsl.module.operators. What is read is verified, written, read again,
+          evaluated, and made kernels of.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ def attack_call(text: str) -> bool:
     from gdsl.errors import GdslError
     from gdsl.ir.serialise import from_data, to_data
     from gdsl.ir.verify import verify
-    from gdsl.operators import call_of
+    from gdsl.module.operators import call_of
 
     try:
         found = call_of.__wrapped__(text).call
@@ -184,7 +185,7 @@ def evaluate(program: Program) -> None:
     """By plain torch, on tensors as its types say."""
     import torch
 
-    from gdsl.codegen import reference
+    from gdsl.runtime import reference
     from gdsl.runtime.graph import Graph
 
     graph = Graph(torch.tensor(EDGES), NODES)
@@ -217,7 +218,7 @@ def write_kernels(program: Program) -> tuple[str, str]:
 
 def calls() -> list[str]:
     """An operator for each op, and for some layers."""
-    from gdsl.operators import Call
+    from gdsl.module.operators import Call
     from tests.ir.drive import LAYERS
     from tests.ir.every_op import programs
 
@@ -253,7 +254,7 @@ class Target:
 
 TARGETS = {
     "programs": Target(("gdsl.language",), programs, changed, attack, 6000),
-    "calls": Target(("gdsl.ir", "gdsl.operators"), calls, changed_call, attack_call, 40_000),
+    "calls": Target(("gdsl.ir", "gdsl.module.operators"), calls, changed_call, attack_call, 40_000),
 }
 
 
@@ -267,7 +268,7 @@ def fuzz(name: str, arguments: list[str]) -> None:
         import gdsl.language.format
         import gdsl.language.parse
         import gdsl.language.placeholders
-        import gdsl.operators  # noqa: F401
+        import gdsl.module.operators  # noqa: F401
     others = target.first()
 
     def one(data: bytes) -> None:

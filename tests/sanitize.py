@@ -98,10 +98,10 @@ def run(sanitizer: str, arguments: list[str]) -> tuple[int, str]:
 def inside(sanitizer: str, names: list[str], random: int, quiet: bool) -> None:
     """Every program with its derivatives, under the sanitizer of this process."""
     from gdsl import Graph
-    from gdsl.codegen.reference import Frame
     from gdsl.passes.options import Options
     from gdsl.passes.pipeline import optimise
     from gdsl.runtime.autograd import Runner
+    from gdsl.runtime.frame import Frame
     from tests.programs import harness, random_programs
     from tests.programs.test_random import GRAPHS, tensors
 

@@ -14,8 +14,8 @@ from torch import nn, tensor
 from torch_geometric import EdgeIndex
 
 import gdsl
-from gdsl import call as calls
 from gdsl.language import names
+from gdsl.module.arguments import parameters
 from gdsl.runtime import execute
 from tests.programs import harness
 from tests.programs.sources import PROGRAMS
@@ -401,7 +401,7 @@ def test_names_that_torch_and_layers_have_are_refused() -> None:
     assert {name for name in have if isinstance(getattr(gdsl.Layer, name, None), property)} == names.PROPERTIES
     constructors = {*inspect.signature(gdsl.compile).parameters, *inspect.signature(gdsl.Layer.__init__).parameters}
     assert constructors - {"args", "kwargs"} == names.OF_CONSTRUCTORS
-    called = {name for name, _ in calls.parameters(layer("pool").signature, takes_batch=True)} - {"x", "t"}
+    called = {name for name, _ in parameters(layer("pool").signature, takes_batch=True)} - {"x", "t"}
     assert called < names.OF_CALLS
 
 

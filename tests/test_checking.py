@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import gdsl
-from gdsl.checking import CheckReport, other_backends
 from gdsl.ir.ops import ELEMENTWISE
+from gdsl.look.check import CheckReport, other_backends
 from gdsl.runtime import backend, cache, execute
 from gdsl.runtime.triton import interpreted
 

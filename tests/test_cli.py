@@ -14,8 +14,8 @@ import pytest
 
 from gdsl import __version__, cli
 from gdsl.cli import main
+from gdsl.look.show import constant_of
 from gdsl.runtime import cache
-from gdsl.show import constant_of
 
 Capture = pytest.CaptureFixture[str]
 

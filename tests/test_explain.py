@@ -7,8 +7,8 @@ import torch
 
 import gdsl
 import gdsl.nn
+from gdsl.codegen.schedule import HUB_EDGES
 from gdsl.runtime.graph import Graph
-from gdsl.runtime.schedule import HUB_EDGES
 
 GAT = """
 layer GATConv(in_channels, out_channels, heads = 1) {

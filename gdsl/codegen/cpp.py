@@ -17,6 +17,7 @@ from gdsl.codegen.loops import Nests
 from gdsl.codegen.nest import Nest
 from gdsl.codegen.products import FUNCTIONS, Product, block_edges, product_of
 from gdsl.codegen.pull import COLUMN, EDGE, GLOBAL, ROW
+from gdsl.codegen.schedule import HUB_EDGES
 from gdsl.codegen.storage import packed_buffers
 from gdsl.codegen.values import local_type
 from gdsl.ir.node import Node, walk_below
@@ -25,7 +26,6 @@ from gdsl.ir.philox import CPP_SOURCE as PHILOX
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
 from gdsl.passes.plan import Kernel, Phase, Plan
-from gdsl.runtime.schedule import HUB_EDGES
 
 
 @cache

@@ -14,13 +14,13 @@ from gdsl.codegen.cpp import KernelWriter, hub_name, unit
 from gdsl.codegen.indices import Index, Row, linear
 from gdsl.codegen.nest import Nest
 from gdsl.codegen.pull import ROW
+from gdsl.codegen.schedule import CHUNK_EDGES
 from gdsl.codegen.storage import packed_buffers, partials
 from gdsl.codegen.values import element
 from gdsl.ir.node import Node
 from gdsl.ir.ops.edges import finds_winners
 from gdsl.ir.program import Program
 from gdsl.passes.plan import Kernel, Phase, Plan
-from gdsl.runtime.schedule import CHUNK_EDGES
 
 
 def generate_hubs(plan: Plan, dtype: str, index_type: str, visible: int | None = None) -> str:

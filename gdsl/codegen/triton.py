@@ -17,12 +17,12 @@ from gdsl.codegen.indices import Index, linear
 from gdsl.codegen.notation import EDGES, KERNEL, ROWS, Level, Value, print_sum
 from gdsl.codegen.pull import EDGE, GLOBAL, ROW
 from gdsl.codegen.reductions import Reductions
+from gdsl.codegen.schedule import GPU_CHUNK_EDGES
 from gdsl.codegen.storage import partials
 from gdsl.ir.node import Node
 from gdsl.ir.ops.edges import finds_winners
 from gdsl.ir.program import Program
 from gdsl.passes.plan import Kernel, Phase
-from gdsl.runtime.schedule import GPU_CHUNK_EDGES
 
 NUMBERS = {"float": "tl.float32", "double": "tl.float64", "bfloat16": "tl.float32", "float16": "tl.float32"}
 

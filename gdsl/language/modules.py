@@ -93,7 +93,7 @@ def aggregate(
 
 def read_aggregation(reader: Reader, path: str, module: Any, m: Node, end: str, rows: Domain) -> Node:
     """What a module says with ``read_aggregation`` that it computes. Raises :class:`Unreadable` where it must run."""
-    from gdsl.parts import must_run
+    from gdsl.language.parts import must_run
 
     if must_run(module) or not _says_itself(type(module)):
         raise Unreadable
@@ -123,7 +123,7 @@ def _leaves(path: str, module: Any) -> Iterator[tuple[str, Any]]:
     """The layers of nested Sequentials, each with its path. One that is there twice comes twice."""
     from torch import nn
 
-    from gdsl.parts import must_run
+    from gdsl.language.parts import must_run
 
     if not isinstance(module, nn.Module) or must_run(module):
         raise Unreadable
@@ -138,7 +138,7 @@ def read(reader: Reader, module: Any, x: Node) -> Node:
     """``module(x)`` in the IR. Raises :class:`Unreadable` for a module with a part that has no form in it."""
     from torch import nn
 
-    from gdsl.parts import has_plain_options, read_as
+    from gdsl.language.parts import has_plain_options, read_as
 
     leaves = list(_leaves(reader.name, module))
     table = _table()
@@ -258,7 +258,7 @@ def _try(
     """
     import torch
 
-    from gdsl.parts import try_rows
+    from gdsl.language.parts import try_rows
 
     real = [build.to_float(x) for x in inputs]
     whole = [x if x.kind is Kind.INT else r for x, r in zip(inputs, real, strict=True)]
@@ -291,7 +291,7 @@ def _keeps_features(module: Any) -> bool:
     """Whether nothing but elementwise layers and norms is inside: then a dim keeps its name, as when read."""
     from torch import nn
 
-    from gdsl.parts import read_as
+    from gdsl.language.parts import read_as
 
     known = {*_table(), nn.Sequential} - {nn.Linear}
     return all(read_as(m) in known for m in module.modules())

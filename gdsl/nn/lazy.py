@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils import swap_tensors
 
-from gdsl import call as calls
 from gdsl.ir import build
 from gdsl.ir.types import Domain, Kind
 from gdsl.nn.symbolic import Names, Untraceable, Value, loaded, segment_softmax
 from gdsl.nn.torch_rules import RULES, Rule
+from gdsl.runtime.dtypes import AUTOCAST, lower, short
 from gdsl.runtime.graph import Graph
 
 T = TypeVar("T")
@@ -150,7 +150,7 @@ class Trace:
 
     def lowered(self, tensor: Tensor) -> Tensor:
         """As autocast wants it beside the others, of which float64 stays."""
-        return calls.lower(tensor) if self.autocast[0] and self.dtype != torch.float64 else tensor
+        return lower(tensor) if self.autocast[0] and self.dtype != torch.float64 else tensor
 
     def _symbol(self, cell: Cell, requires_grad: bool, alias: list[int]) -> Symbol:
         value = cell.value
@@ -225,9 +225,9 @@ class Trace:
         if tensor.dtype != torch.bool:
             fed = self.lowered(fed)
             if not beside and fed.dtype != self.dtype:
-                raise Untraceable(f"{calls.short(tensor.dtype)} beside {calls.short(self.dtype)}")
+                raise Untraceable(f"{short(tensor.dtype)} beside {short(self.dtype)}")
             if fed.dim() and torch.promote_types(fed.dtype, self.dtype) != self.dtype:
-                raise Untraceable(f"{calls.short(tensor.dtype)} beside {calls.short(self.dtype)}")
+                raise Untraceable(f"{short(tensor.dtype)} beside {short(self.dtype)}")
             fed = fed if fed.dtype == self.dtype else fed.to(self.dtype)
         name = f"given.{len(self._given)}"
         kind = Kind.BOOL if tensor.dtype == torch.bool else Kind.FLOAT
@@ -498,13 +498,13 @@ def _computed(value: Any) -> Any:
 
 
 def _autocast(kind: str) -> tuple[bool, Any]:
-    if kind not in calls.AUTOCAST or not torch.is_autocast_enabled(kind):
+    if kind not in AUTOCAST or not torch.is_autocast_enabled(kind):
         return False, None
     return True, torch.get_autocast_dtype(kind)
 
 
 def dtype_of(tensor: Tensor) -> torch.dtype:
-    """Of a tensor of real numbers as the call computes with it: see :func:`gdsl.call.lower`."""
+    """Of a tensor of real numbers as the call computes with it: see :func:`gdsl.module.checks.lower`."""
     enabled, lower = _autocast(tensor.device.type)
     return lower if enabled and tensor.dtype != torch.float64 else tensor.dtype
 
@@ -542,7 +542,7 @@ def _as_dtype(x: Symbol, dtype: torch.dtype) -> Symbol:
     if x.dtype == torch.bool and dtype == x.tracing.dtype:
         value = Value(build.to_float(x.cell.value.node), x.cell.value.axes)
         return x.tracing.made(Cell(Tensor.to, (x.cell, dtype), {}, value), False)
-    raise Untraceable(f"from {calls.short(x.dtype)} to {calls.short(dtype)}")
+    raise Untraceable(f"from {short(x.dtype)} to {short(dtype)}")
 
 
 def _like(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

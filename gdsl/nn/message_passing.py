@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl import call as calls
-from gdsl import parts, traced
-from gdsl.codegen.reference import Frame
 from gdsl.errors import GdslError, InternalWarning, ProgramError
 from gdsl.ir import build
 from gdsl.ir.node import Node, substitute
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind, Type
+from gdsl.language import parts
 from gdsl.language.modules import Reader, Unreadable, no_dropout, read_aggregation
+from gdsl.module import compiled as traced
+from gdsl.module.shared import Numbers, Shared, tensors_of
 from gdsl.nn import scatter
 from gdsl.nn.aggr import Aggregation
 from gdsl.nn.conv.base import Adjacency, Conv, Size, in_dtype_of
@@ -34,8 +34,9 @@ from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
 from gdsl.runtime.autograd import Runner
 from gdsl.runtime.backend import backend_for
+from gdsl.runtime.dtypes import short
+from gdsl.runtime.frame import Frame
 from gdsl.runtime.graph import Graph
-from gdsl.runtime.shared import Numbers, Shared, tensors_of
 from gdsl.runtime.transforms import transforming
 
 # Arguments of ``message`` that are about the edges and not among them.
@@ -410,7 +411,7 @@ class MessagePassing(Conv):
         held: Any = functools.reduce(getattr, name.split("."), self)
         found = trace.lowered(held)
         if torch.promote_types(found.dtype, trace.dtype) != trace.dtype or found.device != trace.device:
-            raise Untraceable(f"`{name}` is {calls.short(found.dtype)} on {found.device}")
+            raise Untraceable(f"`{name}` is {short(found.dtype)} on {found.device}")
         return found.to(trace.dtype)
 
 

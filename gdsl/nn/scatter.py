@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from gdsl.language.parts import must_run
 from gdsl.nn.aggr.basic import MaxAggregation, MeanAggregation, MinAggregation, MulAggregation, SumAggregation
-from gdsl.parts import must_run
 
 
 def aggregate(module: nn.Module, x: Tensor, index: Tensor, size: int, dim: int) -> Tensor | None:

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from torch._functorch.utils import unwrap_dead_wrappers
 
-from gdsl.codegen.reference import Frame
 from gdsl.ir.node import Node, walk
 from gdsl.ir.ops.adjoint import depends_on
 from gdsl.ir.program import Program
@@ -27,9 +26,10 @@ from gdsl.ir.types import Kind
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower, may_read, saved_name
 from gdsl.runtime.execute import KernelPlan, ReferencePlan
+from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import HALF
+from gdsl.runtime.tracers import check_tracers, recording, run_as_it_is
 from gdsl.runtime.transforms import by_row, is_old_batch, transforming, watched
-from gdsl.tracers import check_tracers, recording, run_as_it_is
 
 Mask = tuple[bool, ...]
 

@@ -14,15 +14,15 @@ from torch import Tensor
 from gdsl.codegen import cpp
 from gdsl.codegen.cpp import hub_name
 from gdsl.codegen.hubs import generate_hubs
-from gdsl.codegen.reference import Frame
+from gdsl.codegen.schedule import HUB_EDGES
 from gdsl.codegen.storage import partials
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.passes.plan import Kernel, Plan
 from gdsl.runtime import cache
+from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import Storage
 from gdsl.runtime.order import Order
-from gdsl.runtime.schedule import HUB_EDGES
 
 # Partial sums of a total take at most about this many numbers, yet never fewer groups than feed the threads.
 TOTAL_NUMBERS = 1 << 22

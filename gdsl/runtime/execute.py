@@ -10,13 +10,13 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from gdsl.codegen import reference
-from gdsl.codegen.reference import Frame
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.passes.plan import Kernel, Plan, Step, TorchStep
 from gdsl.passes.tiles import Tile, tiled
+from gdsl.runtime import reference
 from gdsl.runtime.dense import View, matrix_product, sum_of_products, view
+from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import (
     HALF,
     Item,

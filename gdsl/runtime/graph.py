@@ -18,8 +18,8 @@ from gdsl.passes.options import GraphShape
 from gdsl.runtime import prepare
 from gdsl.runtime.formats import Sizes, edge_list, plain_tensor, sizes_of
 from gdsl.runtime.order import EdgeEnds, Order, index_dtype
+from gdsl.runtime.tracers import run_as_it_is
 from gdsl.runtime.transforms import concrete, ordinary
-from gdsl.tracers import run_as_it_is
 
 T = TypeVar("T")
 Size = int | tuple[int, int] | None

@@ -10,7 +10,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from gdsl.codegen.reference import Frame
 from gdsl.codegen.storage import packed_buffers
 from gdsl.codegen.values import c_type
 from gdsl.ir.node import Node
@@ -18,6 +17,7 @@ from gdsl.ir.ops.edges import finds_winners
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.plan import Plan, TorchStep
 from gdsl.runtime.dense import Product
+from gdsl.runtime.frame import Frame
 
 # The C++ names of what kernels compute with and count in.
 C_TYPES = {

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gdsl.runtime.schedule import (
+from gdsl.codegen.schedule import (
     BLOCK_WORK,
     CHUNK_EDGES,
     GPU_CHUNK_EDGES,
@@ -32,7 +32,7 @@ class Degrees:
     """The rows of an order as GPU kernels take them.
 
     rows         [K]      all but hubs, most edges first: neighbours have about as many
-    hubs         [H]      rows with very many edges: see :mod:`gdsl.runtime.schedule`
+    hubs         [H]      rows with very many edges: see :mod:`gdsl.codegen.schedule`
     first_chunk  [H + 1]  int64: hub h has chunks ``first_chunk[h]`` to ``first_chunk[h + 1]``
     owner        [C]      int64: the hub of each chunk
     typical      edges a row, about: the mean, rounded up to a power of two

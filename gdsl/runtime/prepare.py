@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gdsl.codegen.schedule import BLOCK_WORK, CHUNK_EDGES, HUB_EDGES, MAX_BLOCKS
 from gdsl.errors import CacheError, CompilerError, GraphError
 from gdsl.runtime import cache as kernels
 from gdsl.runtime import order as by_torch
 from gdsl.runtime.order import EdgeEnds, Facts, Order, PackedOrder, Schedule, index_dtype, no_hubs
-from gdsl.runtime.schedule import BLOCK_WORK, CHUNK_EDGES, HUB_EDGES, MAX_BLOCKS
 
 Sizes = tuple[int, int]
 ToldSizes = tuple[int | None, int | None]

@@ -17,13 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gdsl.codegen import reference
-from gdsl.codegen.reference import Frame
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain, Kind
-from gdsl.runtime import prepare
+from gdsl.runtime import prepare, reference
 from gdsl.runtime.cpp import LEAST_GROUPS, CppLaunch
 from gdsl.runtime.dense import SumOfProducts, SumOverRows, View
+from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import Item, KernelItem, Storage, TorchItem, as_stored
 
 # What lies in the one piece of memory is not given back between steps: of so many bytes that is no matter.

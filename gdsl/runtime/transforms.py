@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from gdsl.errors import InputError
-from gdsl.tracers import run_as_it_is
+from gdsl.runtime.tracers import run_as_it_is
 
 # Levels that torch's older vmap can be nested in.
 OLD_LEVELS = 64

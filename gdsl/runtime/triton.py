@@ -25,17 +25,17 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from gdsl.codegen import triton as codegen
 from gdsl.codegen.launch import Config, candidates, configure
-from gdsl.codegen.reference import Frame
+from gdsl.codegen.schedule import GPU_GROUPS
 from gdsl.codegen.storage import partials
 from gdsl.codegen.triton import Function
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.passes.plan import Kernel, Plan
 from gdsl.runtime import tune
+from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import Storage
 from gdsl.runtime.offline import DEFAULT_TARGET, PRECISE, SUM_PRECISE, TARGETS, argument_types, edge_axis
 from gdsl.runtime.order import Degrees, Order
-from gdsl.runtime.schedule import GPU_GROUPS
 
 INT32_MAX = 2**31 - 1
 

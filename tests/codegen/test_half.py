@@ -10,13 +10,13 @@ from torch import Tensor
 
 import gdsl
 from gdsl.codegen import cpp
+from gdsl.codegen.schedule import HUB_EDGES
 from gdsl.codegen.storage import packed_buffers
 from gdsl.ir.node import walk
 from gdsl.ir.program import Program
 from gdsl.passes.pipeline import lower, optimise
 from gdsl.runtime import cache
 from gdsl.runtime.execute import KernelPlan
-from gdsl.runtime.schedule import HUB_EDGES
 from tests.ir.drive import LAYERS, Options
 from tests.programs.sources import PROGRAMS
 

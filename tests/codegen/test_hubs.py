@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gdsl.codegen import cpp, hubs
-from gdsl.codegen.reference import Frame
+from gdsl.codegen.schedule import CHUNK_EDGES, HUB_EDGES
 from gdsl.ir import build as b
 from gdsl.ir import library
 from gdsl.ir.program import Program
@@ -16,7 +16,7 @@ from gdsl.passes.options import Options
 from gdsl.passes.pipeline import lower, optimise
 from gdsl.passes.tiles import Tile, tiled
 from gdsl.runtime import execute
-from gdsl.runtime.schedule import CHUNK_EDGES, HUB_EDGES
+from gdsl.runtime.frame import Frame
 from tests.codegen.test_products import edge_mlp, outer, softmax_mlp
 from tests.ir.drive import A, E, G, N, assert_same, expected, frame, gradients, integer, load, program, runner, tensors
 

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gdsl.codegen import reference
-from gdsl.codegen.reference import Frame
 from gdsl.ir import build as b
 from gdsl.ir import library
 from gdsl.ir.node import Node
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Kind, Type
 from gdsl.passes.options import Options
+from gdsl.runtime import reference
 from gdsl.runtime.autograd import Runner
+from gdsl.runtime.frame import Frame
 from gdsl.runtime.graph import Graph
 
 N, E, G, S, T = Domain.NODE, Domain.EDGE, Domain.GLOBAL, Domain.SOURCE, Domain.TARGET

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from gdsl.codegen import reference
 from gdsl.ir import build as b
 from gdsl.ir import library
 from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE, ElementwiseOp
 from gdsl.ir.ops.adjoint import gradients
 from gdsl.ir.types import Dim, Kind, Type
+from gdsl.runtime import reference
 from gdsl.runtime.triton import interpreted
 from tests.ir.drive import PLAIN, G, N, frame, load, program, runner
 from tests.ir.test_ops import BOUND, ULP, beyond_fmod, special, ulps

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from gdsl.codegen import reference
 from gdsl.ir import build as b
 from gdsl.ir.node import Node, walk
 from gdsl.ir.ops import ELEMENTWISE, OPS, Op, of
@@ -20,6 +19,7 @@ from gdsl.ir.types import Dim, Domain, Kind
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import lower
 from gdsl.passes.plan import Kernel
+from gdsl.runtime import reference
 from tests.ir import every_op
 from tests.ir.drive import GRAPHS, PLAIN, frame, program, runner
 

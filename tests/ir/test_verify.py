@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 
 import gdsl
-from gdsl.call import cut
 from gdsl.errors import ProgramError
 from gdsl.ir import build as b
 from gdsl.ir.attributes import NONE
@@ -25,6 +24,7 @@ from gdsl.ir.verify import verify, verify_node
 from gdsl.passes import rewrite as engine
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import differentiate, lower, optimise
+from gdsl.passes.stages import cut
 from tests.ir import every_op
 from tests.ir.drive import LAYERS, A, B, E, G, N, R, integer, load, program
 from tests.programs import harness

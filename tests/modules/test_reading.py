@@ -13,8 +13,7 @@ from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrizations, parametrize, prune
 
 import gdsl
-from gdsl import parts
-from gdsl.language import modules
+from gdsl.language import modules, parts
 from tests.modules.gin import EDGES, by_default, compare, features, how, layer, plain
 
 READ, RUNS = "read into the program", "runs as it is"

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import gdsl
 import gdsl.nn as ours
+from gdsl.module.shared import MOST, Shared
 from gdsl.runtime.autograd import Runner
-from gdsl.runtime.shared import MOST, Shared
 
 theirs = pytest.importorskip("torch_geometric.nn")
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import gdsl.nn as ours
+from gdsl.module.compiled import TracedGraph
 from gdsl.runtime.graph import Graph
-from gdsl.traced import TracedGraph
 
 EDGES = torch.tensor([[0, 1, 2, 3, 3, 4, 5, 1, 0], [1, 1, 0, 4, 3, 2, 0, 5, 5]])
 

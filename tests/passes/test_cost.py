@@ -15,12 +15,12 @@ from torch import Tensor
 
 import gdsl
 from benchmarks.programs import ALL
-from gdsl.codegen.reference import Frame
-from gdsl.inspect import Inspection
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain, Kind
-from gdsl.ledger import traffic
+from gdsl.look.accounts import traffic
+from gdsl.look.kernels import Inspection
 from gdsl.passes import cost
+from gdsl.runtime.frame import Frame
 from gdsl.runtime.graph import Graph
 from tests.passes.walked import Walked
 

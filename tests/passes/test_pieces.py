@@ -9,7 +9,7 @@ import gdsl
 from gdsl.ir.node import walk
 from gdsl.ir.ops import of
 from gdsl.ir.program import Program
-from gdsl.layer import Layer
+from gdsl.module.layer import Layer
 from gdsl.passes import estimate, pieces, rewrite
 from gdsl.passes.options import Options
 from tests.programs.harness import difference, random_edges

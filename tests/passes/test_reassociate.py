@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from gdsl.codegen import reference
 from gdsl.ir import build as b
 from gdsl.ir.node import Node, walk
 from gdsl.ir.printer import expression
@@ -16,6 +15,7 @@ from gdsl.passes import pipeline, reassociate
 from gdsl.passes.estimate import estimate, work
 from gdsl.passes.options import GraphShape, Options
 from gdsl.passes.pipeline import differentiate, lower, optimise
+from gdsl.runtime import reference
 from tests.ir.drive import (
     GRAPHS,
     A,

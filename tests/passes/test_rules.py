@@ -9,7 +9,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdsl.codegen import reference
 from gdsl.ir import build as b
 from gdsl.ir.node import Node, walk
 from gdsl.ir.printer import expression
@@ -19,6 +18,7 @@ from gdsl.passes.algebra import one_order
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import LAST_RULES
 from gdsl.passes.rewrite import Rule, rewrite
+from gdsl.runtime import reference
 from tests.ir.drive import (
     GRAPHS,
     A,

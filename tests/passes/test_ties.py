@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import gdsl
-from gdsl.runtime.schedule import HUB_EDGES
+from gdsl.codegen.schedule import HUB_EDGES
 from gdsl.runtime.triton import interpreted
 
 BACKENDS = ["torch", "cpp", *(["triton"] if interpreted() else [])]

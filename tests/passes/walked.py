@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from gdsl.codegen import reference
-from gdsl.codegen.reference import Frame
 from gdsl.ir.node import Node, walk
 from gdsl.ir.ops import ELEMENTWISE, of
 from gdsl.ir.ops.op import full
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.layout import is_sparse
 from gdsl.passes.plan import Kernel, Phase, Plan, TorchStep
+from gdsl.runtime import reference
+from gdsl.runtime.frame import Frame
 
 WIDTH = {Kind.FLOAT: 4, Kind.INT: 4, Kind.BOOL: 1}
 INDEX = 4

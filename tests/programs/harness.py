@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 import gdsl
-from gdsl.codegen import reference
-from gdsl.codegen.reference import Frame
 from gdsl.ir.node import walk
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.options import Options
+from gdsl.runtime import reference
+from gdsl.runtime.frame import Frame
 from tests.programs.sources import FREE_DIMS, PROGRAMS, modules_for
 
 Results = tuple[list[Tensor], list[Tensor], list[Tensor]]
@@ -90,14 +90,14 @@ def oracle(made: gdsl.Layer, values: dict[str, Any]) -> Results:
     present = frozenset(i.name for i in made.signature.inputs if i.optional and i.name in given)
     free = {name: FREE_DIMS.get(name, 3) for name in made.signature.free_dims}
     typed = made._check(training=False, present=present, free=free)
-    from gdsl import call as calls
+    from gdsl.module.arguments import Bound, count_graphs
     from gdsl.runtime.rewire import rewire
 
-    bound = calls.Bound(given, given.get("graph"), given.get("batch"), given.get("num_graphs"))
+    bound = Bound(given, given.get("graph"), given.get("batch"), given.get("num_graphs"))
     tensors = made._tensors(typed, given)
     graph = made._graph(typed, bound, tensors, torch.float64, torch.device("cpu"))
     graph, tensors = rewire(typed, graph, tensors)
-    frame = Frame(graph, torch.float64, torch.device("cpu"), bound.batch, calls.count_graphs(bound))
+    frame = Frame(graph, torch.float64, torch.device("cpu"), bound.batch, count_graphs(bound))
     nodes = [node for _, node in typed.outputs]
     leaves = {n: tensors[n.attrs.name] for n in walk(nodes) if n.op == "load"}
     return _derivatives(reference.run(nodes, leaves, frame), _leaves(given) + list(made.parameters()))

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import gdsl
-from gdsl.codegen import reference
-from gdsl.codegen.reference import Frame
 from gdsl.ir.node import walk
+from gdsl.runtime import reference
+from gdsl.runtime.frame import Frame
 
 NODES, WIDTH = 5, 2
 EDGES = torch.tensor([[0, 1, 2, 3, 0, 0, 3, 2], [1, 2, 0, 3, 2, 2, 1, 1]])

@@ -11,7 +11,7 @@ from torch import Tensor
 import gdsl
 from gdsl.codegen import cpp, hubs
 from gdsl.ir.types import Domain
-from gdsl.layer import Layer
+from gdsl.module.layer import Layer
 from gdsl.passes import slots
 from gdsl.passes.options import Options
 from gdsl.runtime import cpp as bound

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from gdsl import Graph
 from gdsl.codegen import reference, unrolled
-from gdsl.codegen.reference import Frame
 from gdsl.ir.printer import print_program
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
@@ -21,6 +20,7 @@ from gdsl.passes import dense
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
 from gdsl.runtime.autograd import Runner
+from gdsl.runtime.frame import Frame
 from tests.programs import harness, random_programs
 
 COUNT = int(os.environ.get("GDSL_RANDOM", "24"))

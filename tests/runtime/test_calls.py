@@ -161,7 +161,7 @@ UNREAD = {
 def test_inputs_that_the_backward_does_not_read(text: str, backend: str) -> None:
     """They may be written to, and nothing else: torch notices, and no gradient is wrong."""
     call = layer(text, backend)
-    names = [name for name, _ in gdsl.call.parameters(call.signature, False) if name != "graph"]  # type: ignore[attr-defined]
+    names = [name for name, _ in gdsl.module.arguments.parameters(call.signature, False) if name != "graph"]  # type: ignore[attr-defined]
     order = [name for name in names if name != "w"]
 
     def run(written: str | None) -> list[Tensor]:

@@ -12,12 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gdsl.codegen.schedule import BLOCK_WORK, MAX_BLOCKS
 from gdsl.errors import GdslError, GraphError
 from gdsl.runtime import graph as module
 from gdsl.runtime import order as by_torch
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.order import index_dtype
-from gdsl.runtime.schedule import BLOCK_WORK, MAX_BLOCKS
 
 EDGES = torch.tensor([[0, 1, 2, 2, 1], [1, 2, 1, 0, 1]])
 

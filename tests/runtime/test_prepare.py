@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from gdsl.codegen.schedule import BLOCK_WORK, HUB_EDGES
 from gdsl.errors import GraphError
 from gdsl.runtime import cache, prepare
 from gdsl.runtime.graph import Graph, Rewired
 from gdsl.runtime.order import Order
-from gdsl.runtime.schedule import BLOCK_WORK, HUB_EDGES
 
 DTYPES = [torch.int64, torch.int32, torch.int16]
 REWIRINGS = ["remove_self_loops", "add_self_loops", "add_remaining_self_loops"]

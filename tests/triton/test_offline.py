@@ -11,7 +11,7 @@ import torch
 import gdsl
 from benchmarks.programs import LAYERS
 from gdsl.errors import InputError
-from gdsl.inspect import KernelInfo, compile_together
+from gdsl.look.kernels import KernelInfo, compile_together
 from gdsl.runtime.offline import edge_axis
 from tests.programs import harness
 from tests.programs.test_programs import NAMES

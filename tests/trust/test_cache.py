@@ -72,7 +72,7 @@ class Workers:
 
     def __init__(self, folder: Path, count: int, number: int):
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["gdsl.api", "tests.trust.test_cache"])
+        context.set_forkserver_preload(["gdsl.module.api", "tests.trust.test_cache"])
         start = time.time() + 0.02 * count
         self.files = [folder.parent / f"{number}-{k}.json" for k in range(count)]
         arguments = [(str(folder), number, start, str(file)) for file in self.files]

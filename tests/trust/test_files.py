@@ -26,7 +26,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import gdsl
-from gdsl import operators
 from gdsl.errors import GraphError, InputError, ProgramError
 from gdsl.ir import build as b
 from gdsl.ir.ops import OPS
@@ -34,7 +33,8 @@ from gdsl.ir.program import Program
 from gdsl.ir.serialise import from_data, to_data
 from gdsl.ir.types import Dim, Domain, Type
 from gdsl.ir.verify import verify
-from gdsl.operators import Call, call_of
+from gdsl.module import operators
+from gdsl.module.operators import Call, call_of
 from tests.fuzz import Way, at, attack_call, calls, changed_call, evaluate, places, write_kernels
 from tests.ir.drive import A, E, G, N, integer, load, program
 

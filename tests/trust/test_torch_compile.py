@@ -224,11 +224,11 @@ def test_all_sizes_variable_from_the_start() -> None:
 
 LOAD = """
 import sys, torch
-import gdsl.operators
+import gdsl.module.operators
 program = torch.export.load(sys.argv[1] + "/net.pt2")
 for x, edges, wanted in torch.load(sys.argv[1] + "/calls.pt"):
     torch.testing.assert_close(program.module()(x, edges), wanted)
-assert "gdsl.layer" not in sys.modules, "the model is in the file, not in the library"
+assert "gdsl.module.layer" not in sys.modules, "the model is in the file, not in the library"
 print("same")
 """
 

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl.api import find_layer
-from gdsl.call import short
 from gdsl.ir import build
 from gdsl.ir.node import Node
 from gdsl.ir.types import Dim, Domain, Type
 from gdsl.language.modules import Reader, Unreadable, no_dropout
-from gdsl.layer import Layer
-from gdsl.parts import Cache, Itself, states
+from gdsl.language.parts import Cache, Itself, states
+from gdsl.module.api import find_layer
+from gdsl.module.layer import Layer
+from gdsl.runtime.dtypes import short
 from gdsl.runtime.graph import grouped
 
 PROGRAM = """

@@ -23,7 +23,7 @@ from gdsl.nn.conv.base import (
 )
 from gdsl.nn.inits import glorot, kaiming_uniform, normal, ones, uniform, zeros
 from gdsl.nn.linear import Linear
-from gdsl.tracers import check_proxy
+from gdsl.runtime.tracers import check_proxy
 
 
 class GATv2Conv(Conv):

@@ -13,20 +13,20 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from gdsl import call as calls
-from gdsl import parts, traced
-from gdsl.api import find_layer
 from gdsl.errors import GraphError, InputError
-from gdsl.inspect import KernelInfo
-from gdsl.language import ast
+from gdsl.language import ast, parts
 from gdsl.language.errors import LanguageError
 from gdsl.language.signature import signature_of
-from gdsl.layer import Layer
+from gdsl.look.kernels import KernelInfo
+from gdsl.module import compiled as traced
+from gdsl.module.api import find_layer
+from gdsl.module.arguments import free_sizes
+from gdsl.module.layer import Layer
+from gdsl.module.shared import Shared
 from gdsl.nn.aggr import Aggregation, aggr_resolver
 from gdsl.runtime.formats import sizes_of
 from gdsl.runtime.graph import Graph, graph_of
-from gdsl.runtime.shared import Shared
-from gdsl.tracers import NotScriptable, check_proxy, check_tracers
+from gdsl.runtime.tracers import NotScriptable, check_proxy, check_tracers
 
 Pair: TypeAlias = tuple[Tensor, Tensor | None]
 Features: TypeAlias = Tensor | Pair
@@ -235,7 +235,7 @@ class Conv(NotScriptable, nn.Module):
         training, arguments, *shapes, _ = key
         given, inside = ({name: torch.empty(shape, device="meta") for name, shape in part} for part in shapes)
         layer = self._layer(given, {name: traced.value_of(value) for name, value in arguments}).on(self, inside)
-        free = calls.free_sizes(layer.signature, given, layer.free_sizes)
+        free = free_sizes(layer.signature, given, layer.free_sizes)
         return layer, (training, tuple(given), tuple(sorted(free.items())))
 
     def _children(self) -> list[nn.Module]:
@@ -243,18 +243,18 @@ class Conv(NotScriptable, nn.Module):
 
     @traced.constant_for_tracer
     def traced_fields(self) -> tuple[tuple[str, ...], ...]:
-        """What a traced call looks at in parts: see :func:`gdsl.traced.fields_of`."""
+        """What a traced call looks at in parts: see :func:`gdsl.module.compiled.fields_of`."""
         return traced.fields_of(self._children())
 
     @traced.constant_for_tracer
     def traced_plan(self, key: Any) -> Any:
-        """What a traced call must know: see :func:`gdsl.traced.plan_of`."""
+        """What a traced call must know: see :func:`gdsl.module.compiled.plan_of`."""
         layer, inner = self._traced_layer(key)
         return layer.traced_plan(inner)
 
     @traced.constant_for_tracer
     def traced_call(self, key: Any, stage: int, mask: tuple[bool, ...], dtype: str) -> str:
-        """The operator of a traced call: see :func:`gdsl.traced.call_text`."""
+        """The operator of a traced call: see :func:`gdsl.module.compiled.call_text`."""
         layer, inner = self._traced_layer(key)
         return layer.traced_call(inner, stage, mask, dtype)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Result, Size, edge_features, parameter, see
 from gdsl.nn.inits import glorot, zeros
 from gdsl.nn.linear import Linear
-from gdsl.tracers import check_proxy
+from gdsl.runtime.tracers import check_proxy
 
 
 class GATConv(Conv):

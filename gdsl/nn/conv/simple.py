@@ -28,7 +28,7 @@ from gdsl.nn.conv.gcn import GCNConv
 from gdsl.nn.inits import uniform, zeros
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
-from gdsl.tracers import check_proxy
+from gdsl.runtime.tracers import check_proxy
 
 
 class GraphConv(Conv):

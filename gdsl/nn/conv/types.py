@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from gdsl.language.parts import must_run
 from gdsl.nn.conv.base import Adjacency, Conv, Features, Result, Size, edge_features, parameter, see
 from gdsl.nn.inits import constant, glorot, kaiming_uniform, ones, reset, uniform, zeros
 from gdsl.nn.linear import Linear
-from gdsl.parts import must_run
 from gdsl.runtime.graph import Graph
 
 NodeType: TypeAlias = str

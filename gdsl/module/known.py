@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl import call as calls
-from gdsl import parts
 from gdsl.ir.types import Domain, Kind
+from gdsl.language import parts
 from gdsl.language.program import Declaration, TypedProgram
+from gdsl.module.checks import check_bound, check_rows
 from gdsl.runtime.autograd import Runner
 from gdsl.runtime.graph import Graph, graph_of
 
@@ -33,7 +33,7 @@ class Ready:
     """What runs on graphs of one shape where the program is one piece.
 
     names: of the tensors that the runner takes
-    last:  the way of the call: see :class:`gdsl.layer.Compiled`
+    last:  the way of the call: see :class:`gdsl.module.layer.Compiled`
     """
 
     runner: Runner
@@ -86,7 +86,7 @@ class Known:
         """The graph of a call, and the checks of what differs between calls of one kind. Raises as the first does."""
         for d in self.bounded:
             assert d.type is not None
-            calls.check_bound(d.name, d.type, tensors[d.name])
+            check_bound(d.name, d.type, tensors[d.name])
         given = args[self.graph]
         if type(given) is Graph:
             graph = given
@@ -99,7 +99,7 @@ class Known:
             if args[place].shape[0] != sizes[size]:
                 fits = False
         if not fits:
-            calls.check_rows(tensors, self.typed, graph, None, 1)
+            check_rows(tensors, self.typed, graph, None, 1)
         return graph
 
 

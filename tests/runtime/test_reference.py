@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from gdsl.codegen import reference
 from gdsl.errors import InputError
 from gdsl.ir import build as b
 from gdsl.ir import library, philox
 from gdsl.ir.node import Node
 from gdsl.ir.ops import OPS
 from gdsl.ir.types import Dim, Domain, Kind
+from gdsl.runtime import reference
 from tests.ir.drive import GRAPHS, A, B, C, E, G, H, N, R, S, T, frame, integer, load
 
 x, y, e, m = load("x", N, A), load("y", N, A, B), load("e", E, A), load("m", E, A, B)

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 
-from gdsl import call as calls
 from gdsl.errors import GdslError
-from gdsl.layer import Layer
+from gdsl.module.arguments import bind
+from gdsl.module.layer import Layer
 from gdsl.passes.options import Options
 from gdsl.runtime import cache
 from gdsl.runtime.backend import backend_for
@@ -127,7 +127,7 @@ class _Subject:
         self.layer = _double(layer)
         self.plain = copy.deepcopy(self.layer)
         self.plain.options = Options(optimise=False)
-        bound = calls.bind(layer.signature, args, kwargs, layer.signature.batched)
+        bound = bind(layer.signature, args, kwargs, layer.signature.batched)
         given = {**bound.values, "graph": bound.graph, "batch": bound.batch, "num_graphs": bound.num_graphs}
         self.rest = {name: value for name, value in given.items() if value is not None}
         inputs = {n: v for n, v in bound.values.items() if isinstance(v, Tensor) and v.is_floating_point()}

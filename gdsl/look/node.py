@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gdsl.codegen import reference
-from gdsl.codegen.reference import Frame
 from gdsl.errors import InputError
 from gdsl.ir.node import Node, walk
 from gdsl.ir.ops.op import shape_of
@@ -17,15 +15,17 @@ from gdsl.ir.printer import expression
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind, Type
 from gdsl.passes.pipeline import optimise
+from gdsl.runtime import reference
 from gdsl.runtime.autograd import Runner
 from gdsl.runtime.backend import backend_for
 from gdsl.runtime.execute import HALF
+from gdsl.runtime.frame import Frame
 from gdsl.runtime.graph import Graph, rewire_edge_value
 from gdsl.runtime.rewire import rewire, rewirings
 
 if TYPE_CHECKING:
     from gdsl.language.program import TypedProgram
-    from gdsl.layer import Layer
+    from gdsl.module.layer import Layer
 
 # What is shown of a node with many edges and of a value with many features.
 EDGES, FEATURES = 8, 6

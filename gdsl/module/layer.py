@@ -14,31 +14,35 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gdsl import call as calls
-from gdsl import parts, traced
-from gdsl.codegen.reference import Frame
 from gdsl.errors import GraphError, InputError
-from gdsl.inspect import LANGUAGES, Inspection, KernelInfo
 from gdsl.ir.node import users
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
-from gdsl.known import BY_ROWS, Known, Ready, facts_of, remembered
-from gdsl.language import ast
+from gdsl.language import ast, parts
 from gdsl.language.check import check
 from gdsl.language.errors import Diagnostic, LanguageError
 from gdsl.language.program import Declaration, TypedProgram
 from gdsl.language.signature import Signature, signature_of
 from gdsl.language.values import UNKNOWN
+from gdsl.look.kernels import LANGUAGES, Inspection, KernelInfo
+from gdsl.module import compiled as traced
+from gdsl.module.arguments import Bound, bind, count_graphs, free_sizes, parameters
+from gdsl.module.checks import check_degrees, check_rows, check_tensors, node_counts
+from gdsl.module.known import BY_ROWS, Known, Ready, facts_of, remembered
+from gdsl.module.run import apply_module, describe_modules, nearest
+from gdsl.module.shared import Numbers, Shared, tensors_of
 from gdsl.passes.options import CHOICES, Options
 from gdsl.passes.pipeline import optimise
+from gdsl.passes.stages import Stage, cut
 from gdsl.runtime import initialise
 from gdsl.runtime.autograd import Runner
 from gdsl.runtime.backend import BACKENDS, backend_for
+from gdsl.runtime.dtypes import AUTOCAST, autocast
+from gdsl.runtime.frame import Frame
 from gdsl.runtime.graph import Graph, graph_of
 from gdsl.runtime.offline import DEFAULT_TARGET, TARGETS
 from gdsl.runtime.rewire import rewire
-from gdsl.runtime.shared import Numbers, Shared, tensors_of
-from gdsl.tracers import NotScriptable, check_tracers, refuse, run_as_it_is
+from gdsl.runtime.tracers import NotScriptable, check_tracers, refuse, run_as_it_is
 
 # Kinds of calls that a layer remembers: a stream of graphs of all sizes must not fill the memory.
 MOST_KNOWN = 1024
@@ -58,7 +62,7 @@ class Specialisation:
 
     typed: TypedProgram
     program: Program
-    stages: tuple[calls.Stage, ...]
+    stages: tuple[Stage, ...]
     options: Options
     numbers: Numbers = field(default_factory=dict)
 
@@ -186,7 +190,7 @@ class Layer(NotScriptable, nn.Module):
         """Take the arguments with their defaults, and of the inputs those that such a layer has."""
         self.arguments = dict(outlines[0].arguments)
         self.signature = self.signature.only(d for typed in outlines for d in typed.of_role("input"))
-        self._order = tuple(name for name, _ in calls.parameters(self.signature, self.signature.batched))
+        self._order = tuple(name for name, _ in parameters(self.signature, self.signature.batched))
         by_rows = {i.name for i in self.signature.inputs if i.domain in BY_ROWS}
         self._places = tuple((name == "graph", name in by_rows) for name in self._order)
 
@@ -292,7 +296,7 @@ class Layer(NotScriptable, nn.Module):
         """The call of a program :meth:`on` a module, which is only put on it for a call of a new kind."""
         if type(args) is not tuple:
             refuse("torch.fx.symbolic_trace")
-        plain = not kwargs and not any(map(torch.is_autocast_enabled, calls.AUTOCAST))
+        plain = not kwargs and not any(map(torch.is_autocast_enabled, AUTOCAST))
         what = facts_of(args, self._places) if plain and not self.signature.builds_graph else None
         facts = None if what is None else (owner.training, self._states_of(owner), what)
         known = None if facts is None else self._compiled.known.get(facts)
@@ -312,16 +316,16 @@ class Layer(NotScriptable, nn.Module):
         return self if self.__dict__.get("_owner", self) is owner else self.on(owner, inside)
 
     def _traced(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The call as torch.compile and torch.export see it: see :mod:`gdsl.traced`."""
+        """The call as torch.compile and torch.export see it: see :mod:`gdsl.module.compiled`."""
         signature = self.signature
-        bound = calls.bind(signature, args, kwargs, signature.batched)
+        bound = bind(signature, args, kwargs, signature.batched)
         tensors = {i.name: bound.values[i.name] for i in signature.inputs if bound.values[i.name] is not None}
         sources, targets = traced.node_counts(signature, tensors)
         if signature.builds_graph:
             given: Any = next(iter(tensors.values())).new_empty((2, 0), dtype=torch.int64)
         else:
             given = bound.graph
-        free = calls.free_sizes(signature, bound.values, self.free_sizes)
+        free = free_sizes(signature, bound.values, self.free_sizes)
         modules = self._given_modules()
         # A size of which programs are made is a constant, also where the tracer takes all sizes for variables.
         sizes = tuple(sorted((name, operator.index(size)) for name, size in free.items()))
@@ -329,7 +333,7 @@ class Layer(NotScriptable, nn.Module):
         graph = traced.traced_graph(given, sources, targets)
         return traced.run(self, key, tensors, graph, bound.batch, bound.num_graphs)
 
-    def _traced_program(self, key: Any) -> tuple[TypedProgram, tuple[calls.Stage, ...]]:
+    def _traced_program(self, key: Any) -> tuple[TypedProgram, tuple[Stage, ...]]:
         training, given, free = key[:3]
         optional = {i.name for i in self.signature.inputs if i.optional}
         whole = (training, frozenset(optional.intersection(given)), free, self._module_states())
@@ -347,17 +351,17 @@ class Layer(NotScriptable, nn.Module):
 
     @traced.constant_for_tracer
     def traced_fields(self) -> tuple[tuple[str, ...], ...]:
-        """What a traced call looks at in modules: see :func:`gdsl.traced.fields_of`."""
+        """What a traced call looks at in modules: see :func:`gdsl.module.compiled.fields_of`."""
         return traced.fields_of(self._given_modules())
 
     @traced.constant_for_tracer
     def traced_plan(self, key: Any) -> Any:
-        """What a traced call must know: see :func:`gdsl.traced.plan_of`."""
+        """What a traced call must know: see :func:`gdsl.module.compiled.plan_of`."""
         return traced.plan_of(*self._traced_program(key))
 
     @traced.constant_for_tracer
     def traced_call(self, key: Any, stage: int, mask: tuple[bool, ...], dtype: str) -> str:
-        """The operator of a traced call: see :func:`gdsl.traced.call_text`."""
+        """The operator of a traced call: see :func:`gdsl.module.compiled.call_text`."""
         typed, stages = self._traced_program(key)
         return traced.call_text(typed, stages, stage, self.options, self.backend, mask, dtype)
 
@@ -365,17 +369,17 @@ class Layer(NotScriptable, nn.Module):
     def _first_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], facts: Any) -> Tensor | tuple[Tensor, ...]:
         """Check everything, and remember what a call with tensors like these needs not check again."""
         check_tracers((*args, *kwargs.values()))
-        bound = calls.bind(self.signature, args, kwargs, self.signature.batched)
+        bound = bind(self.signature, args, kwargs, self.signature.batched)
         optional = (i.name for i in self.signature.inputs if i.optional)
         present = frozenset(name for name in optional if bound.values.get(name) is not None)
-        free = calls.free_sizes(self.signature, bound.values, self.free_sizes)
+        free = free_sizes(self.signature, bound.values, self.free_sizes)
         key = (self.training, present, tuple(sorted(free.items())), self._module_states())
         typed = self._typed_for(key)
-        tensors = calls.autocast(self._tensors(typed, bound.values))
-        dtype, device = calls.check_tensors(tensors, typed)
-        num_graphs = calls.count_graphs(bound, device)
+        tensors = autocast(self._tensors(typed, bound.values))
+        dtype, device = check_tensors(tensors, typed)
+        num_graphs = count_graphs(bound, device)
         graph = self._graph(typed, bound, tensors, dtype, device)
-        calls.check_rows(tensors, typed, graph, bound.batch, num_graphs)
+        check_rows(tensors, typed, graph, bound.batch, num_graphs)
         if facts is not None and bound.batch is None and bound.num_graphs is None:
             names = self._order[: len(args)]
             known = remembered(key, typed, tensors, names, bound.graph, dtype, device)
@@ -469,12 +473,12 @@ class Layer(NotScriptable, nn.Module):
         return parts.tensor_of(self.__dict__.get("_owner", self), name) if found is None else found
 
     def _graph(
-        self, typed: TypedProgram, bound: calls.Bound, tensors: Mapping[str, Tensor], dtype: torch.dtype, device: Any
+        self, typed: TypedProgram, bound: Bound, tensors: Mapping[str, Tensor], dtype: torch.dtype, device: Any
     ) -> Graph:
-        sizes = calls.node_counts(typed, tensors)
+        sizes = node_counts(typed, tensors)
         knn = next((t for t in typed.transforms if t.name == "knn"), None)
         if knn is not None:
-            return calls.nearest(knn, tensors, dtype, device, sizes, bound.batch)
+            return nearest(knn, tensors, dtype, device, sizes, bound.batch)
         given = bound.graph
         plain = isinstance(given, Tensor) and given.layout is torch.strided
         if not plain and not isinstance(given, Graph):
@@ -492,7 +496,7 @@ class Layer(NotScriptable, nn.Module):
             runner = self._stage_runner(spec, number, frame, key)
             results = runner([tensors[name] for name in runner.names], frame)
             if stage.module is not None:
-                tensors[stage.result] = calls.apply_module(self._part(stage.module), stage, results, frame)
+                tensors[stage.result] = apply_module(self._part(stage.module), stage, results, frame)
         return results
 
     def _part(self, name: str) -> nn.Module:
@@ -618,15 +622,15 @@ class Layer(NotScriptable, nn.Module):
         if node is not None:
             if found is None:
                 raise InputError("explain(graph, node=...) needs the graph")
-            from gdsl.trace import trace
+            from gdsl.look.node import trace
 
             return trace(self, found, node, inputs)
         present = [name for name in self._module_names if self._modules.get(name) is not None]
-        modules = calls.describe_modules(present, self._shown(found)[0].stages)
+        modules = describe_modules(present, self._shown(found)[0].stages)
         text = self._inspect(found).explain() + (f"\n\n== modules ==\n{modules}" if modules else "")
         if found is None:
             return text
-        from gdsl.ledger import ledger
+        from gdsl.look.accounts import ledger
 
         return text + "\n" + ledger(self._inspect(found), found, self._shown(found)[1])
 
@@ -634,8 +638,8 @@ class Layer(NotScriptable, nn.Module):
         return graph_of(given, None, None) if type(given) is Tensor else Graph.from_any(given)
 
     def check(self, *args: Any, **kwargs: Any) -> Any:
-        """Test the layer's derivatives and kernels on your own data: see :func:`gdsl.checking.check_layer`."""
-        from gdsl.checking import check_layer
+        """Test the layer's derivatives and kernels on your own data: see :func:`gdsl.look.check.check_layer`."""
+        from gdsl.look.check import check_layer
 
         return check_layer(self, args, kwargs)
 
@@ -665,7 +669,7 @@ def _framed(
     if typed.transforms:
         graph, tensors = rewire(typed, graph, tensors)
     if typed.requires:
-        calls.check_degrees(typed.name, [(need.end, need.value) for need in typed.requires], graph)
+        check_degrees(typed.name, [(need.end, need.value) for need in typed.requires], graph)
     if typed.uses_seed:
         tensors["seed"] = torch.randint(2**62, (), dtype=torch.int64, device=device)
     return Frame(graph, dtype, device, batch, num_graphs), tensors
@@ -686,9 +690,9 @@ def _no_size(d: Declaration, unknown: Collection[str]) -> Diagnostic | None:
     return Diagnostic(message, d.span, hint=hint)
 
 
-def _optimised(program: Program, options: Options) -> tuple[Program, tuple[calls.Stage, ...]]:
+def _optimised(program: Program, options: Options) -> tuple[Program, tuple[Stage, ...]]:
     found = optimise(program, options) if options.optimise else program
-    return found, calls.cut(found)
+    return found, cut(found)
 
 
 def plain(value: Any) -> Any:

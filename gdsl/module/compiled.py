@@ -1,4 +1,4 @@
-"""A layer's call as torch.compile and torch.export trace it: operators of :mod:`gdsl.operators`, and modules between.
+"""A layer's call as torch.compile and torch.export trace it: operators of torch, and modules between.
 
 While a call is traced no value is known, and nothing but tensors may be made: the graph is its edges and sizes, and the
 compiler runs beforehand, in functions whose results the tracer takes for constants.
@@ -14,21 +14,22 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from gdsl import call as calls
 from gdsl.errors import InputError
 from gdsl.ir.node import Node
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
+from gdsl.language.parts import aggregate, can_be_read
 from gdsl.language.program import TypedProgram
 from gdsl.language.signature import Signature
-from gdsl.operators import Call
-from gdsl.parts import aggregate, can_be_read
+from gdsl.module.operators import Call
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
+from gdsl.passes.stages import Stage, cut
+from gdsl.runtime.dtypes import autocast, lower
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.order import listed
 from gdsl.runtime.rewire import edge_values
-from gdsl.tracers import run_as_it_is
+from gdsl.runtime.tracers import run_as_it_is
 
 # What names a way of calling: whether in training, the inputs that are there, sizes of dims by name, and more.
 Key = Any
@@ -189,7 +190,7 @@ class Owner(Protocol):
         ...
 
 
-def plan_of(typed: TypedProgram, stages: tuple[calls.Stage, ...]) -> Plan:
+def plan_of(typed: TypedProgram, stages: tuple[Stage, ...]) -> Plan:
     """What a traced call must know: transforms, nearest neighbours, edge inputs, and each stage's loads and module."""
     methods = tuple((t.name, tuple(t.keywords)) for t in typed.transforms if t.name != "knn")
     edge = tuple((d.name, d.default) for d in typed.of_role("input") if d.type and d.type.domain is Domain.EDGE)
@@ -213,7 +214,7 @@ def _points(typed: TypedProgram) -> Program:
 
 def call_text(
     typed: TypedProgram,
-    stages: tuple[calls.Stage, ...],
+    stages: tuple[Stage, ...],
     number: int,
     options: Options,
     backend: str,
@@ -228,10 +229,10 @@ def call_text(
     return Call(stages[number].program, dtype, backend, methods, requires, options.choices, mask).text()
 
 
-def stages_of(typed: TypedProgram, options: Options) -> tuple[calls.Stage, ...]:
+def stages_of(typed: TypedProgram, options: Options) -> tuple[Stage, ...]:
     """The program for a graph that is not known, cut at the modules that run as they are."""
     program = Program(typed.name, typed.outputs, typed.names)
-    return calls.cut(optimise(program, options) if options.optimise else program)
+    return cut(optimise(program, options) if options.optimise else program)
 
 
 def run(
@@ -242,7 +243,7 @@ def run(
     Raises :class:`gdsl.InputError` for a program that asks two things of its graph and has values of edges.
     """
     transforms, nearest, edge_inputs, uses_seed, parts = owner.traced_plan(key)
-    values = calls.autocast(tensors)
+    values = autocast(tensors)
     dtype = next(str(v.dtype).removeprefix("torch.") for v in values.values() if v.is_floating_point())
     sizes = (graph.num_sources, graph.num_targets)
     if batch is not None and graphs is None:
@@ -251,7 +252,7 @@ def run(
     edges = graph.edges
     if nearest is not None:
         names, k, loop = nearest
-        given = [values[n] if n in values else calls.lower(_state(owner, n)) for n in names]
+        given = [values[n] if n in values else lower(_state(owner, n)) for n in names]
         text = owner.traced_call(key, NEAREST, (), dtype)
         points = torch.ops.gdsl.run(text, [g.detach() for g in given], edges, *sizes, None, 1)[0]
         edges = torch.ops.gdsl.nearest(points, k, batch, loop)
@@ -268,7 +269,7 @@ def run(
         values["seed"] = torch.ops.aten.random.to(room, 2**62)
     results: list[Tensor] = []
     for number, (names, outputs, module, result, (kind, end)) in enumerate(parts):
-        given = [values[n] if n in values else calls.lower(_state(owner, n)) for n in names]
+        given = [values[n] if n in values else lower(_state(owner, n)) for n in names]
         grad = torch.is_grad_enabled()
         mask = tuple([grad and t.is_floating_point() and t.requires_grad for t in given])
         text = owner.traced_call(key, number, mask if True in mask else (), dtype)

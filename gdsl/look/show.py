@@ -135,12 +135,12 @@ def _stage(
     """A stage after the syntax tree, as text: for float32, in evaluation mode."""
     import torch
 
-    from gdsl.call import cut
-    from gdsl.inspect import Inspection
     from gdsl.ir.program import Program
     from gdsl.language.check import check
+    from gdsl.look.kernels import Inspection
     from gdsl.passes.options import Options
     from gdsl.passes.pipeline import optimise
+    from gdsl.passes.stages import cut
 
     free = {name: int(values[name]) for name in signature.free_dims}  # type: ignore[arg-type]
     arguments = {name: value for name, value in values.items() if name not in free}

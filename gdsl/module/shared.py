@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from gdsl.codegen.reference import Frame
 from gdsl.ir.program import Program
-from gdsl.parts import Anew
+from gdsl.language.parts import Anew
 from gdsl.passes import numbers
+from gdsl.runtime.frame import Frame
 
 # Programs, and kinds of programs, that are remembered: a stream of all kinds must not fill the memory.
 MOST = 256

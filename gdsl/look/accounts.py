@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from gdsl.inspect import Inspection
+from gdsl.codegen.schedule import CHUNK_EDGES, HUB_EDGES
 from gdsl.ir.node import Node, walk
 from gdsl.ir.ops import of
 from gdsl.ir.printer import expression, name_nodes
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
+from gdsl.look.kernels import Inspection
 from gdsl.passes import cost, fuse
 from gdsl.passes.estimate import Work, work
 from gdsl.passes.forecast import Forecast, forecast, size
@@ -25,7 +26,6 @@ from gdsl.runtime.cpp import partial_sums
 from gdsl.runtime.execute import TILE_BYTES
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.order import Order
-from gdsl.runtime.schedule import CHUNK_EDGES, HUB_EDGES
 
 WIDTH = 150
 

@@ -22,8 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gdsl.call import check_bound, check_degrees
-from gdsl.codegen.reference import Frame
 from gdsl.errors import GraphError, InputError, ProgramError
 from gdsl.ir.attributes import BOOL, MOST, Value, number, one_of, shown
 from gdsl.ir.node import Node, walk
@@ -31,15 +29,17 @@ from gdsl.ir.ops.edges import EDGE_END
 from gdsl.ir.program import Program
 from gdsl.ir.serialise import fields, from_data, items, to_data
 from gdsl.ir.types import Domain, Kind, Type
+from gdsl.module.checks import check_bound, check_degrees
 from gdsl.passes.options import CHOICES, Options
 from gdsl.passes.pipeline import Adjoint, lower
 from gdsl.runtime.autograd import Differentiable, Mask, Runner
 from gdsl.runtime.backend import BACKENDS, backend_for
+from gdsl.runtime.frame import Frame
 from gdsl.runtime.graph import Graph, Rewired, graph_of
 from gdsl.runtime.items import storage_of
 from gdsl.runtime.neighbors import knn_graph
+from gdsl.runtime.tracers import run_as_it_is
 from gdsl.runtime.transforms import by_row
-from gdsl.tracers import run_as_it_is
 
 DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
 

@@ -1,0 +1,116 @@
+"""The arguments of a call by the names that a program has for them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gdsl.errors import InputError
+from gdsl.language.signature import Signature
+from gdsl.runtime.dtypes import short
+from gdsl.runtime.transforms import concrete
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A call's arguments by name."""
+
+    values: Mapping[str, Any]
+    graph: Any
+    batch: Tensor | None = None
+    num_graphs: int | None = None
+
+
+def parameters(signature: Signature, takes_batch: bool) -> list[tuple[str, bool]]:
+    """The call's parameters in order, each with whether it may be left out."""
+    before, after = signature.before_graph, signature.after_graph
+    names = [(i.name, False) for i in before if not i.optional]
+    if not signature.builds_graph:
+        names.append(("graph", False))
+    names += [(i.name, False) for i in after if not i.optional]
+    names += [(i.name, True) for i in (*before, *after) if i.optional]
+    if takes_batch or signature.builds_graph:
+        names += [("batch", True), ("num_graphs", True)]
+    return names
+
+
+def bind(signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], takes_batch: bool) -> Bound:
+    """Match positional and keyword arguments with the layer's inputs."""
+    expected = parameters(signature, takes_batch)
+    names = [name for name, _ in expected]
+    flat = _spread_pair(signature, args)
+    usage = f"{signature.name} is called as layer({', '.join(n + ('=None' if opt else '') for n, opt in expected)})"
+    if len(flat) > len(names):
+        raise InputError(f"{usage}, and got {len(flat)} arguments")
+    values = dict(zip(names, flat, strict=False))
+    for name, value in kwargs.items():
+        name = "graph" if name == "edge_index" and not signature.builds_graph else name
+        if name not in names:
+            raise InputError(f"{usage}: there is no `{name}`")
+        if name in values:
+            raise InputError(f"{usage}, and `{name}` came twice")
+        values[name] = value
+    missing = [name for name, optional in expected if not optional and values.get(name) is None]
+    if missing:
+        raise InputError(f"{usage}: `{missing[0]}` is missing")
+    for name in names:
+        values.setdefault(name, None)
+    graph, batch, count = values.pop("graph", None), values.pop("batch", None), values.pop("num_graphs", None)
+    return Bound(values, graph, concrete(batch, "batch") if isinstance(batch, Tensor) else batch, count)
+
+
+def _spread_pair(signature: Signature, args: Sequence[Any]) -> list[Any]:
+    """``layer((x_source, x_target), edge_index)`` as torch_geometric writes it."""
+    pair = [i for i in signature.before_graph if not i.optional and i.domain in ("source", "target")]
+    if args and isinstance(args[0], tuple | list) and len(pair) == 2 and len(args[0]) == 2:
+        by_domain = {"source": args[0][0], "target": args[0][1]}
+        return [by_domain[i.domain] for i in pair] + list(args[1:])
+    return list(args)
+
+
+def count_graphs(bound: Bound, device: torch.device | None = None) -> int:
+    """How many graphs the batch vector tells apart."""
+    batch, count = bound.batch, bound.num_graphs
+    if count is not None:
+        if isinstance(count, bool) or not hasattr(count, "__index__") or operator.index(count) < 0:
+            raise InputError(f"`num_graphs` must be a whole number from 0, not {count!r}")
+        count = operator.index(count)
+    if batch is None:
+        return 1 if count is None else count
+    if not isinstance(batch, Tensor) or batch.dtype not in (torch.int64, torch.int32):
+        kind = short(batch.dtype) if isinstance(batch, Tensor) else type(batch).__name__
+        raise InputError(f"`batch` must be an int64 or int32 tensor [N], the graph of each node, not {kind}")
+    if device is not None and batch.device != device:
+        raise InputError(f"`batch` is on {batch.device}, and the inputs are on {device}: move one with .to()")
+    if not batch.numel():
+        return count or 0
+    low, high = (int(v) for v in batch.aminmax())
+    count = high + 1 if count is None else count
+    if low < 0 or high >= count:
+        bad = int(((batch < 0) | (batch >= count)).flatten().nonzero()[0])
+        given = int(batch.flatten()[bad])
+        raise InputError(f"node {bad} is in graph {given}, and graphs are numbered 0 to {count - 1}")
+    return count
+
+
+def free_sizes(signature: Signature, values: Mapping[str, Any], given: Mapping[str, int]) -> dict[str, int]:
+    """Sizes of dims that are no arguments, from the tensors of this call."""
+    sizes: dict[str, int] = dict(given)
+    domains = {i.name: i.domain for i in signature.inputs}
+    for name, place, dim in signature.free_places:
+        value = values.get(name)
+        if not isinstance(value, Tensor):
+            continue
+        shape = value.shape[1:]
+        if domains[name] == "graph" and value.dim() == place + 1:
+            shape = value.shape
+        if place < len(shape) and sizes.setdefault(dim, shape[place]) != shape[place]:
+            raise InputError(f"dim `{dim}` has size {sizes[dim]} and, in `{name}`, size {shape[place]}")
+    for name in signature.free_dims:
+        sizes.setdefault(name, 1)
+    return sizes

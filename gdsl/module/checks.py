@@ -1,0 +1,166 @@
+"""Checks of the tensors of a call: every mistake is found here, before any kernel runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from gdsl.errors import GraphError, InputError
+from gdsl.ir.types import Domain, Kind, Type
+from gdsl.language.program import Declaration, TypedProgram
+from gdsl.runtime.dtypes import FLOATS, short
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.transforms import concrete
+
+
+def check_tensors(tensors: Mapping[str, Tensor], typed: TypedProgram) -> tuple[torch.dtype, torch.device]:
+    """Dtypes, devices and shapes. Gives the dtype and the device that all of them share."""
+    first: tuple[str, Tensor] | None = None
+    some: tuple[str, Tensor] | None = None
+    for d in typed.declarations:
+        if d.name not in tensors or d.type is None:
+            continue
+        value = tensors[d.name]
+        if not isinstance(value, Tensor):
+            raise InputError(f"`{d.name}` must be a tensor, not {type(value).__name__}")
+        if value.layout is not torch.strided:
+            layout = str(value.layout).removeprefix("torch.")
+            raise InputError(f"`{d.name}` is a {layout} tensor, and must be a dense one: pass {d.name}.to_dense()")
+        _check_kind(d, value)
+        _check_shape(d, value)
+        if some is None:
+            some = (d.name, value)
+        elif value.device != some[1].device:
+            raise InputError(
+                f"`{d.name}` is on {value.device} and `{some[0]}` is on {some[1].device}: move one with .to()"
+            )
+        if d.type.kind is Kind.INT:
+            check_bound(d.name, d.type, value)
+        if d.type.kind is Kind.FLOAT:
+            if first is None:
+                first = (d.name, value)
+            elif value.dtype != first[1].dtype:
+                raise InputError(
+                    f"`{d.name}` is {short(value.dtype)} and `{first[0]}` is {short(first[1].dtype)}: "
+                    f"convert one with .to({first[1].dtype})"
+                )
+    dtype = first[1].dtype if first else torch.get_default_dtype()
+    device = some[1].device if some else torch.device("cpu")
+    return dtype, device
+
+
+def _check_kind(d: Declaration, value: Tensor) -> None:
+    assert d.type is not None
+    fits = {
+        Kind.FLOAT: value.dtype in FLOATS,
+        Kind.INT: value.dtype in (torch.int64, torch.int32),
+        Kind.BOOL: value.dtype == torch.bool,
+    }[d.type.kind]
+    if not fits:
+        wanted, how = {
+            Kind.FLOAT: ("floating-point numbers" + " of 16 to 64 bits" * value.is_floating_point(), "float"),
+            Kind.INT: ("int64 or int32", "long"),
+            Kind.BOOL: ("bool", "bool"),
+        }[d.type.kind]
+        given = f"`{d.name}` must hold {wanted}, and it is {short(value.dtype)}"
+        if value.is_complex():
+            # What converts it drops the imaginary part.
+            raise InputError(
+                f"{given}: pass its parts, as torch.view_as_real({d.name}) or {d.name}.real, {d.name}.imag"
+            )
+        raise InputError(f"{given}: convert it with {d.name}.{how}()")
+
+
+def check_bound(name: str, type: Type, value: Tensor) -> None:
+    """Every integer lies below the bound of its type.
+
+    While a CUDA graph is captured no value can be read: the calls before, which the capture needs, have checked it.
+    """
+    bound = type.bound
+    value = concrete(value, name)
+    if bound is None or not value.numel() or (value.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return
+    low, high = value.aminmax()
+    if int(low) < 0 or int(high) >= bound:
+        bad = int(((value < 0) | (value >= bound)).flatten().nonzero()[0])
+        row = f"{type.domain.value} {bad // type.numel}"
+        number = int(value.flatten()[bad])
+        raise InputError(f"{row} has {name} = {number}, and {name} must be from 0 to {bound - 1}")
+
+
+def _check_shape(d: Declaration, value: Tensor) -> None:
+    assert d.type is not None
+    rows = {Domain.NODE: "N", Domain.SOURCE: "N_src", Domain.TARGET: "N_dst", Domain.EDGE: "E", Domain.GRAPH: "B"}
+    lead = [] if d.type.domain is Domain.GLOBAL else [rows[d.type.domain]]
+    tail = tuple(value.shape[len(lead) :])
+    if value.dim() < len(lead) or tail != d.type.shape:
+        sizes = zip(d.type.names, d.type.shape, strict=True)
+        dims = ", ".join(lead + [n if n == str(s) else f"{n} = {s}" for n, s in sizes])
+        raise InputError(f"`{d.name}` must have shape [{dims}], and it has shape {list(value.shape)}")
+
+
+def node_counts(typed: TypedProgram, tensors: Mapping[str, Tensor]) -> tuple[int | None, int | None]:
+    """(sources, targets) as the node inputs tell, None where no input does."""
+    sources: int | None = None
+    targets: int | None = None
+    for d in typed.of_role("input"):
+        if d.type is None or d.name not in tensors:
+            continue
+        rows = tensors[d.name].shape[0] if tensors[d.name].dim() else 0
+        if d.type.domain in (Domain.NODE, Domain.SOURCE):
+            sources = rows if sources is None else sources
+        if d.type.domain in (Domain.NODE, Domain.TARGET):
+            targets = rows if targets is None else targets
+    return sources, targets
+
+
+def check_rows(
+    tensors: Mapping[str, Tensor], typed: TypedProgram, graph: Graph, batch: Tensor | None, num_graphs: int
+) -> None:
+    """Every input has a row for each node or edge of the graph, or for each graph of the batch."""
+    counts = {
+        Domain.NODE: (graph.num_targets, "nodes"),
+        Domain.SOURCE: (graph.num_sources, "source nodes"),
+        Domain.TARGET: (graph.num_targets, "target nodes"),
+        Domain.EDGE: (graph.num_edges, "edges"),
+        Domain.GRAPH: (num_graphs, "graphs"),
+    }
+    if not typed.bipartite and graph.num_sources != graph.num_targets:
+        raise GraphError(
+            f"{typed.name} needs one set of nodes, and the graph has {graph.num_sources} sources and "
+            f"{graph.num_targets} targets"
+        )
+    if batch is not None and (batch.dim() != 1 or len(batch) != graph.num_targets):
+        raise InputError(f"`batch` must have shape [{graph.num_targets}], and it has shape {list(batch.shape)}")
+    agree: set[Domain] = set()
+    for d in typed.of_role("input"):
+        if d.type is None or d.name not in tensors or d.type.domain not in counts:
+            continue
+        count, what = counts[d.type.domain]
+        rows = tensors[d.name].shape[0]
+        if rows != count:
+            owner = "batch" if d.type.domain is Domain.GRAPH else "graph"
+            forgotten = rows > count and d.type.domain is Domain.NODE and Domain.NODE not in agree
+            hint = f"; nodes without edges count too: gdsl.Graph(edge_index, num_nodes={rows})" if forgotten else ""
+            have = f"the {owner} has {_plural(count, what)}"
+            raise InputError(f"`{d.name}` has {_plural(rows, 'rows')}, and {have}{hint}")
+        agree.add(d.type.domain)
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count} {what.removesuffix('s') if count == 1 else what}"
+
+
+def check_degrees(program: str, requires: Iterable[tuple[str, int]], graph: Graph) -> None:
+    """What the rules of a program require of every node: an end of edges, and how many there are at it."""
+    for end, count in requires:
+        degree = graph.in_degree if end == "i" else graph.out_degree
+        wrong = (degree != count).nonzero()
+        if len(wrong):
+            node = int(wrong[0])
+            kind = "in-edges" if end == "i" else "out-edges"
+            raise GraphError(
+                f"{program} needs exactly {count} {kind} for each node, and node {node} has {int(degree[node])}"
+            )

@@ -1,0 +1,38 @@
+"""What a run of a program knows besides its tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gdsl.ir.types import Domain
+from gdsl.runtime.graph import Graph
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a run knows besides the tensors: the graph, the compute dtype and the batch vector of a batch of graphs."""
+
+    graph: Graph
+    dtype: torch.dtype
+    device: torch.device
+    batch: Tensor | None = None
+    num_graphs: int = 1
+
+    def rows(self, domain: Domain) -> int:
+        """How many rows a value of this domain has."""
+        if domain is Domain.GRAPH:
+            return self.num_graphs
+        if domain is Domain.EDGE:
+            return self.graph.num_edges
+        return self.graph.num_sources if domain is Domain.SOURCE else self.graph.num_targets
+
+    def ends(self, end: str) -> Tensor:
+        """For each edge its node at this end; for ``g``, for each node its graph."""
+        if end == "g":
+            if self.batch is None:
+                return torch.zeros(self.graph.num_targets, dtype=torch.long, device=self.device)
+            return self.batch
+        return self.graph.edge_index[1 if end == "i" else 0]
