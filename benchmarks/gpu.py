@@ -199,7 +199,7 @@ def _share(
     graph = gdsl.Graph(edge_index, nodes)
     conv = gdsl.compile(layer.source, **layer.arguments)
     conv.free_sizes.update(dict.fromkeys(conv.signature.free_dims, features))
-    plans = traffic(conv._inspect(graph), graph, torch.float32)
+    plans = traffic(conv._ran()[0].on(graph).inspection, graph, torch.float32)
     moved = {"forward": plans["forward"][0], "both": sum(m for m, _ in plans.values())}
     return {"share": {mode: moved[mode] / 1e9 / (row[mode]["ms"] / 1e3) / copy for mode in moved}}
 

@@ -49,7 +49,7 @@ def _row(measured: dict[str, Any], graph: gdsl.Graph, about: dict[str, Any]) -> 
     layer = ALL[measured["layer"]](about["features"])
     conv = gdsl.compile(layer.source, **layer.arguments, backend="cpp")
     conv.free_sizes.update(dict.fromkeys(conv.signature.free_dims, about["features"]))
-    plans = traffic(conv._inspect(graph), graph, torch.float32)
+    plans = traffic(conv._ran()[0].on(graph).inspection, graph, torch.float32)
     ceilings = about["machine"]["ceilings"]
     found: dict[str, Any] = {"layer": measured["layer"]}
     work = {"forward": plans["forward"], "both": tuple(a + b for a, b in zip(*plans.values(), strict=True))}

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import gdsl
 from gdsl.ir.ops import ELEMENTWISE
-from gdsl.look.check import CheckReport, other_backends
+from gdsl.look.check import CheckReport
+from gdsl.module.checked import other_backends
 from gdsl.runtime import backend, cache, execute
 from gdsl.runtime.triton import interpreted
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 import gdsl
 import gdsl.nn
+from gdsl.module import call as calls
+from gdsl.module.kept import Kept
 from gdsl.runtime import cache
 
 TEXT = """
@@ -39,12 +41,9 @@ def arguments(nodes: int, edges: int, seed: int = 0) -> tuple[Any, ...]:
     )
 
 
-def sizes_of(compiled: Any) -> dict[str, int]:
-    return {
-        name: len(kept)
-        for name, kept in (*vars(compiled).items(), *vars(compiled.shared).items())
-        if hasattr(kept, "__len__")
-    }
+def sizes_of(text: Any) -> dict[str, int]:
+    parts = (text, text.store, text.store.shared)
+    return {name: len(kept) for part in parts for name, kept in vars(part).items() if isinstance(kept, Kept)}
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpp"])
@@ -53,9 +52,9 @@ def test_a_stream_of_new_sizes(backend: str, monkeypatch: pytest.MonkeyPatch) ->
     layer = gdsl.compile(TEXT, d=4, backend=backend)
     for k in range(2):
         layer(*arguments(30, 60, k)).sum().backward()
-    before = sizes_of(layer._compiled)
+    before = sizes_of(layer._text)
     monkeypatch.setattr(cache, "load", lambda *_, **__: pytest.fail("a kernel is compiled"))
-    monkeypatch.setattr(type(layer), "_first_call", lambda *_: pytest.fail("a call is checked anew"))
+    monkeypatch.setattr(calls, "_first", lambda *_: pytest.fail("a call is checked anew"))
     for k in range(20):
         x, kind, edges = arguments(26 + k, 52 + 2 * k, k)
         y = layer(x, kind, edges)
@@ -63,21 +62,21 @@ def test_a_stream_of_new_sizes(backend: str, monkeypatch: pytest.MonkeyPatch) ->
         sums = torch.zeros_like(x).index_add(0, edges[1], x[edges[0]])
         degree = torch.bincount(edges[1], minlength=len(x)).clamp(min=1)
         torch.testing.assert_close(y, sums / degree[:, None] @ layer.w + kind[:, None])
-    assert sizes_of(layer._compiled) == before
+    assert sizes_of(layer._text) == before
 
 
 @pytest.mark.parametrize("conv", [gdsl.nn.GCNConv(4, 3), gdsl.nn.SAGEConv(4, 3), gdsl.nn.GATConv(4, 3)], ids=str)
 def test_a_stream_through_a_layer_of_the_library(conv: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for k in range(2):
         conv(arguments(30, 60, k)[0], graph(30, 60, k)).sum().backward()
-    (layer,) = conv._layers.values()
-    before = sizes_of(layer._compiled)
+    (text,) = conv._texts.values()
+    before = sizes_of(text)
     monkeypatch.setattr(cache, "load", lambda *_, **__: pytest.fail("a kernel is compiled"))
-    monkeypatch.setattr(gdsl.Layer, "_first_call", lambda *_: pytest.fail("a call is checked anew"))
+    monkeypatch.setattr(calls, "_first", lambda *_: pytest.fail("a call is checked anew"))
     for k in range(10):
         x = arguments(26 + k, 52 + 2 * k, k)[0]
         conv(x, graph(26 + k, 52 + 2 * k, k)).sum().backward()
-    assert sizes_of(layer._compiled) == before
+    assert sizes_of(text) == before
 
 
 WRONG: dict[str, Callable[[], tuple[Any, ...]]] = {
@@ -120,7 +119,7 @@ def test_a_pair_is_counted_by_each_of_its_own() -> None:
         assert y.sum() == 4
     with pytest.raises(gdsl.InputError, match="`z` has 3 rows, and the graph has 4 target nodes"):
         layer(torch.ones(5, 2), torch.zeros(3, 2), gdsl.Graph(edges, (5, 4)))
-    assert len(layer._compiled.known) == 1
+    assert len(layer._text.known) == 1
 
 
 def test_a_parameter_that_became_another() -> None:

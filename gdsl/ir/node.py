@@ -88,10 +88,12 @@ class Node:
         return _elementwise("ge", self, other)
 
 
-def _elementwise(op: str, *args: Node | float) -> Node:
-    from gdsl.ir import build  # the builder needs Node: imported late
+# What Python's operators on nodes make. The rule of the ops' types gives it, which needs nodes itself.
+ARITHMETIC: list[Callable[..., Node]] = []
 
-    return build.elementwise(op, *args)
+
+def _elementwise(op: str, *args: Node | float) -> Node:
+    return ARITHMETIC[0](op, *args)
 
 
 _interned: weakref.WeakValueDictionary[tuple[Any, ...], Node] = weakref.WeakValueDictionary()

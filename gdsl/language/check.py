@@ -71,7 +71,6 @@ class Checker(Declares, Transforms):
         assert self.results is not None
         return TypedProgram(
             name=self.layer.name,
-            layer=self.layer,
             arguments=tuple(bound.items()),
             declarations=tuple(self.declarations),
             transforms=tuple(self.transforms),

@@ -21,7 +21,7 @@ OF_MODULES = frozenset(
     T_destination add_module apply arguments backend bfloat16 buffers call_super_init check children choose compile cpu
     cuda definition double dump_patches eval explain extra_repr float forward free_sizes get_buffer get_extra_state
     get_parameter get_submodule half ipu kernels kernels_for load_state_dict modules mtia named_buffers named_children
-    named_modules named_parameters on options over parameters program register_backward_hook register_buffer
+    named_modules named_parameters options parameters program register_backward_hook register_buffer
     register_forward_hook register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook
     register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module register_parameter
     register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ reset_parameters set_extra_state
@@ -31,7 +31,9 @@ OF_MODULES = frozenset(
 )
 
 # Those of them that are properties. A module may have such a name: it is looked up among the modules.
-PROPERTIES = frozenset({"kernels", "program", "source"})
+PROPERTIES = frozenset(
+    {"arguments", "definition", "free_sizes", "kernels", "options", "program", "signature", "source"}
+)
 
 _OWNERS = {
     "calls": (OF_CALLS, "an argument of every call"),

@@ -49,20 +49,6 @@ OPTIONS: dict[type, Callable[[nn.Module], tuple[Any, ...]]] = {
 }
 
 
-class Anew:
-    """What shallow copies and replicas of a module share, and a deep copy or a pickle of it has anew."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return type(self)()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), ()
-
-
-class Cache(Anew, dict[Any, Any]):
-    """A dict of what was compiled for a module."""
-
-
 class Itself(nn.Module):
     """An aggregation seen from inside its own call: its hooks have been called, so that it can be read."""
 

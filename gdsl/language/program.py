@@ -110,7 +110,6 @@ class TypedProgram:
     """
 
     name: str
-    layer: ast.Layer
     arguments: tuple[tuple[str, Constant], ...]
     declarations: tuple[Declaration, ...]
     transforms: tuple[GraphTransform, ...]

@@ -1,9 +1,10 @@
 """``conv.check(x, graph)``: tests of a layer's kernels and derivatives on the user's own data.
 
-All checks run in float64 on copies, in evaluation mode, so that the layer and its inputs stay as they are and
-rounding cannot hide or feign a mistake:
+All checks run on copies, in evaluation mode, so that the layer and its inputs stay as they are, and all but one in
+float64, so that rounding cannot hide or feign a mistake:
 
-- each backend that is at hand against the torch reference, and the optimised program against the plain one;
+- each backend that is at hand against the torch reference, and the optimised program against the plain one; the layer's
+  own backend also in its own dtype;
 - gradcheck and gradgradcheck of ``torch.autograd``, for each input by itself, so that a failure has a name;
 - the adjoint test ⟨Jv, u⟩ = ⟨v, Jᵀu⟩, with Jv from differences of the forward pass;
 - the same bits twice.
@@ -11,25 +12,20 @@ rounding cannot hide or feign a mistake:
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 
 from gdsl.errors import GdslError
-from gdsl.module.arguments import bind
-from gdsl.module.layer import Layer
-from gdsl.passes.options import Options
-from gdsl.runtime import cache
-from gdsl.runtime.backend import backend_for
 
 # Two ways to compute the same number in float64 differ by the order of their sums.
 SAME = 1e-9
+# In fewer digits they differ by some of the last ones: by how many units of those, by the bytes of a number.
+ROUNDED = {2: 16, 4: 512}
 # A central difference with this step has an error of about 1e-10 of the values at hand.
 STEP = 1e-6
 DIFFERENCE = 1e-5
@@ -99,75 +95,68 @@ class CheckReport:
         return "\n".join(line.rstrip() for line in [f"{self.layer}, in float64: {verdict}", head, *lines])
 
 
-def check_layer(layer: Layer, args: Sequence[Any], kwargs: Mapping[str, Any]) -> CheckReport:
-    """Check a layer on the arguments of a call: what :meth:`gdsl.Layer.check` does.
+# The results of a subject on a backend, of its optimised or of its plain program.
+Call = Callable[[str, Sequence[Tensor], bool], tuple[Tensor, ...]]
 
-    Raises what the call itself would raise; a check that fails is a row of the report.
+
+def check(
+    title: str,
+    call: Call,
+    values: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    backend: str,
+    others: Sequence[str],
+    dtype: torch.dtype,
+) -> CheckReport:
+    """A report on a function of torch that is computed by several backends.
+
+    call:    the function, on a backend, of the values in order; it is called with float64, and with its own dtype
+    values:  leaf tensors in float64 by name. All of them require gradients in every check, also those that a check
+             does not look at: kernels are made for what requires gradients, and this way they are made once
+    outputs: the names of its results
+    backend: the one that it runs on
+    others:  those to be compared with the reference
+    dtype:   the one that it runs in
+
+    Raises what a call raises; a check that fails is a row of the report.
     """
     rows: list[CheckRow] = []
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-        subject = _Subject(layer, args, kwargs)
-        for family in (_compare, _first_derivatives, _second_derivatives, _adjoint, _repeat):
+        subject = _Subject(call, values, outputs, backend, tuple(others), dtype)
+        for family in (_compare, _own_dtype, _first_derivatives, _second_derivatives, _adjoint, _repeat):
             rows.extend(family(subject))
-    return CheckReport(layer._get_name(), tuple(rows))
+    return CheckReport(title, tuple(rows))
 
 
 # ------------------------------------------------------------------------------------- the subject
 
 
 class _Subject:
-    """A layer on given data as a function of its float inputs and parameters.
+    """A function of named tensors, on its own backend and on others."""
 
-    names:  of these inputs and parameters
-    values: leaf tensors in float64. All of them require gradients in every check, also those that a check
-            does not look at: kernels are made for what requires gradients, and this way they are made once.
-    """
-
-    def __init__(self, layer: Layer, args: Sequence[Any], kwargs: Mapping[str, Any]):
-        self.layer = _double(layer)
-        self.plain = copy.deepcopy(self.layer)
-        self.plain.options = Options(optimise=False)
-        bound = bind(layer.signature, args, kwargs, layer.signature.batched)
-        given = {**bound.values, "graph": bound.graph, "batch": bound.batch, "num_graphs": bound.num_graphs}
-        self.rest = {name: value for name, value in given.items() if value is not None}
-        inputs = {n: v for n, v in bound.values.items() if isinstance(v, Tensor) and v.is_floating_point()}
-        for name in inputs:
-            del self.rest[name]
-        self.parameters = tuple(name for name, _ in self.layer.named_parameters())
-        self.inputs = tuple(inputs)
-        self.names = (*self.inputs, *self.parameters)
-        state = dict(self.layer.named_parameters())
-        found = [*inputs.values(), *(state[name] for name in self.parameters)]
-        self.values = tuple(v.detach().to(torch.float64).clone().requires_grad_() for v in found)
-        self.output_names, self.shapes = self._outputs(layer)
-        tensors = [*self.values, *(v for v in self.rest.values() if isinstance(v, Tensor))]
-        self.others = other_backends(layer.backend, tensors[0].device if tensors else torch.device("cpu"))
-        self.backend = next(iter(self.others), "torch") if layer.backend == "auto" else layer.backend
+    def __init__(
+        self,
+        call: Call,
+        values: Mapping[str, Tensor],
+        outputs: Sequence[str],
+        backend: str,
+        others: tuple[str, ...],
+        dtype: torch.dtype,
+    ):
+        self.call, self.backend, self.others, self.dtype = call, backend, others, dtype
+        self.names, self.values = tuple(values), tuple(values.values())
         self.random = torch.Generator().manual_seed(0)
-
-    def _outputs(self, layer: Layer) -> tuple[tuple[str, ...], tuple[torch.Size, ...]]:
-        """Names and shapes of the results that have derivatives, from one run."""
         with torch.no_grad():
-            results = self.call("torch", self.values)
-        names = [name for name, _ in self.layer.program.outputs]
-        kept = [(n, r.shape) for n, r in zip(names, results, strict=True) if r.is_floating_point()]
-        return tuple(n for n, _ in kept), tuple(shape for _, shape in kept)
-
-    def call(self, backend: str, values: Sequence[Tensor], optimise: bool = True) -> tuple[Tensor, ...]:
-        """The layer's results on a backend."""
-        layer = self.layer if optimise else self.plain
-        layer.backend = backend
-        inputs = dict(zip(self.inputs, values, strict=False))
-        state = dict(zip(self.parameters, values[len(inputs) :], strict=True))
-        result = torch.func.functional_call(layer, state, (), {**inputs, **self.rest})
-        return result if isinstance(result, tuple) else (result,)
+            results = call("torch", self.values, True)
+        kept = [(n, r.shape) for n, r in zip(outputs, results, strict=True) if r.is_floating_point()]
+        self.output_names, self.shapes = tuple(n for n, _ in kept), tuple(shape for _, shape in kept)
 
     def function(self, *values: Tensor) -> Tensor:
-        """The layer on its own backend with all its results in one vector.
+        """The subject on its own backend with all its results in one vector.
 
         One vector, since the gradient of one result alone would be another kernel to compile.
         """
-        results = self.call(self.backend, values)
+        results = self.call(self.backend, values, True)
         return torch.cat([r.reshape(-1) for r in results if r.is_floating_point()])
 
     def pull(self, u: Tensor, *values: Tensor) -> Tensor:
@@ -181,19 +170,6 @@ class _Subject:
 
     def normal(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.random, dtype=torch.float64).to(like.device)
-
-
-def other_backends(asked: str, device: torch.device) -> tuple[str, ...]:
-    """Those besides the reference that run here on the device of the data: what "auto" takes there, and the layer's."""
-    by_itself = device.type != "cpu" or cache.find_compiler() is not None
-    auto = backend_for("auto", torch.float64, device) if by_itself else "torch"
-    return tuple(dict.fromkeys(b for b in (auto, asked) if b not in ("auto", "torch")))
-
-
-def _double(layer: Layer) -> Layer:
-    """A copy in float64 and evaluation mode, with parameters of its own."""
-    twin = copy.deepcopy(layer).double().eval()
-    return twin.requires_grad_(True)
 
 
 def _gradients(y: Tensor, wrt: Sequence[Tensor], u: Tensor, again: bool = False) -> Tensor:
@@ -217,6 +193,19 @@ def _compare(subject: _Subject) -> Iterator[CheckRow]:
         for name, value in expected.items():
             error = _error(found[name], value)
             yield CheckRow(f"{title}: {name}", error <= SAME, error, SAME)
+
+
+def _own_dtype(subject: _Subject) -> Iterator[CheckRow]:
+    """The results in the dtype that a user computes in against the reference in the same one."""
+    if subject.dtype is torch.float64 or subject.backend == "torch":
+        return
+    values = [v.detach().to(subject.dtype) for v in subject.values]
+    tolerance = ROUNDED[subject.dtype.itemsize] * torch.finfo(subject.dtype).eps
+    pairs = [[r for r in subject.call(b, values, True) if r.is_floating_point()] for b in ("torch", subject.backend)]
+    for name, expected, found in zip(subject.output_names, *pairs, strict=True):
+        error = _error(found.double(), expected.double())
+        title = f"{subject.backend} as torch in {str(subject.dtype).removeprefix('torch.')}: result {name}"
+        yield CheckRow(title, error <= tolerance, error, tolerance)
 
 
 def _measure(subject: _Subject, backend: str, optimise: bool = True) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from gdsl.codegen import cpp, triton
+from gdsl.codegen.targets import DEFAULT_TARGET, edge_axis
 from gdsl.errors import InputError
 from gdsl.ir.node import Node
 from gdsl.ir.printer import expression, name_nodes, print_program
@@ -24,7 +25,7 @@ from gdsl.passes.rewrite import Fired
 from gdsl.passes.tiles import Tile, tiled
 from gdsl.runtime import cache
 from gdsl.runtime.items import C_TYPES, Storage, storage_of
-from gdsl.runtime.offline import DEFAULT_TARGET, Binary, Job, compile_all, edge_axis, job, sass
+from gdsl.runtime.offline import Binary, Job, compile_all, job, sass
 
 if TYPE_CHECKING:
     import sympy

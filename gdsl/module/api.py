@@ -14,7 +14,8 @@ from gdsl.language.format import header
 from gdsl.language.lint import lint
 from gdsl.language.parse import parse
 from gdsl.language.signature import signature_of
-from gdsl.module.layer import Layer, constructor_signature
+from gdsl.module.arguments import constructor_signature
+from gdsl.module.layer import Layer
 
 
 def compile(source: str, *args: Any, layer: str | None = None, backend: str = "auto", **kwargs: Any) -> Layer:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gdsl.errors import InputError
 from gdsl.language.signature import Signature
@@ -114,3 +116,54 @@ def free_sizes(signature: Signature, values: Mapping[str, Any], given: Mapping[s
     for name in signature.free_dims:
         sizes.setdefault(name, 1)
     return sizes
+
+
+# ------------------------------------------------------------------------------------- constructors
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy as one of Python."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def constructor_arguments(
+    signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, nn.Module], dict[str, int]]:
+    """Constructor arguments by what they are: constants, modules and sizes of free dims.
+
+    Raises :class:`gdsl.InputError` where one is missing, or is not what it should be.
+    """
+    names = [name for name in constructor_signature(signature).parameters if name != "backend"]
+    if len(args) > len(names):
+        raise InputError(f"{signature.name} takes {len(names)} arguments, and got {len(args)}")
+    given = dict(zip(names, args, strict=False))
+    for name, value in kwargs.items():
+        if name in given:
+            raise InputError(f"{signature.name} got `{name}` twice")
+        given[name] = value
+    modules: dict[str, nn.Module] = {}
+    for name, optional in signature.modules:
+        value = given.pop(name, None)
+        if value is None:
+            if not optional:
+                raise InputError(f"{signature.name} needs a torch module for `{name}`")
+        elif not isinstance(value, nn.Module):
+            raise InputError(f"`{name}` must be a torch.nn.Module, not {type(value).__name__}")
+        else:
+            modules[name] = value
+    free = {name: plain(given.pop(name)) for name in signature.free_dims if name in given}
+    for name, size in free.items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise InputError(f"`{name}` is the size of a dim: a whole number from 0, not {size!r}")
+    return {name: plain(value) for name, value in given.items()}, modules, free
+
+
+def constructor_signature(signature: Signature) -> inspect.Signature:
+    """The Python signature of a layer's class."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    required = [inspect.Parameter(p.name, kind) for p in signature.arguments if p.required]
+    modules = [inspect.Parameter(name, kind) for name, optional in signature.modules if not optional]
+    defaults = [inspect.Parameter(p.name, kind, default=p.default) for p in signature.arguments if not p.required]
+    absent = [inspect.Parameter(name, kind, default=None) for name, optional in signature.modules if optional]
+    backend = inspect.Parameter("backend", inspect.Parameter.KEYWORD_ONLY, default="auto")
+    return inspect.Signature([*required, *modules, *defaults, *absent, backend])

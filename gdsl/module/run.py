@@ -1,4 +1,4 @@
-"""Running a program on checked tensors."""
+"""Running a program on checked tensors: the one place that makes a runner, a frame and a seed."""
 
 from __future__ import annotations
 
@@ -9,35 +9,90 @@ from torch import Tensor, nn
 
 from gdsl.errors import InputError
 from gdsl.ir.node import Node, walk
+from gdsl.ir.program import Program
 from gdsl.language import parts
 from gdsl.language.program import GraphTransform
+from gdsl.module.checks import check_degrees
+from gdsl.module.shared import tensors_of
+from gdsl.module.ways import Kind, Ran, Ready
 from gdsl.passes.stages import Stage
 from gdsl.runtime import reference
+from gdsl.runtime.autograd import Runner
+from gdsl.runtime.backend import backend_for
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.neighbors import knn_graph
+from gdsl.runtime.rewire import rewire
+from gdsl.runtime.tracers import run_as_it_is
+
+# No module: programs that call none are not on any.
+NOBODY = nn.Module()
 
 
-def nearest(
-    knn: GraphTransform,
-    tensors: Mapping[str, Tensor],
-    dtype: torch.dtype,
-    device: torch.device,
-    sizes: tuple[int | None, int | None],
-    batch: Tensor | None,
-) -> Graph:
-    """The graph of the nearest neighbours of a node value."""
-    where, k = knn.arguments
-    assert isinstance(where, Node) and isinstance(k, int)
-    count = sizes[1] or 0
-    empty = Graph(torch.zeros(2, 0, dtype=torch.long, device=device), count)
-    with torch.no_grad():
-        values = {n: tensors[n.attrs.name] for n in walk([where]) if n.op == "load"}
-        (points,) = reference.run([where], values, Frame(empty, dtype, device))
-    return Graph(knn_graph(points, k, batch, loop=bool(dict(knn.keywords).get("loop", False))), count)
+@run_as_it_is
+def run(
+    kind: Kind,
+    graph: Graph,
+    tensors: dict[str, Tensor],
+    backend: str,
+    owner: nn.Module = NOBODY,
+    batch: Tensor | None = None,
+    num_graphs: int = 1,
+) -> Sequence[Tensor]:
+    """The results of a program.
+
+    tensors: its inputs, parameters and buffers by name, checked
+    graph:   as the user has it
+    owner:   the module whose modules it calls
+
+    Raises :class:`gdsl.GraphError` where nodes have other degrees than the rules need.
+    """
+    typed = kind.typed
+    if typed.transforms:
+        graph, tensors = rewire(typed, graph, tensors)
+    if typed.requires:
+        check_degrees(typed.name, [(need.end, need.value) for need in typed.requires], graph)
+    if typed.uses_seed and "seed" not in tensors:
+        tensors["seed"] = seed_for(kind.device)
+    frame = Frame(graph, kind.dtype, kind.device, batch, num_graphs)
+    at = (graph.shape, graph.index_dtype, backend)
+    ready = kind.ready.get(at)
+    if ready is None:
+        ready = _ready(kind, graph, backend)
+        if kind.options.budget is None:  # of which the sizes of each graph decide
+            kind.ready[at] = ready
+    kind.store.last = (ready.ran,)
+    if ready.numbers:
+        tensors |= tensors_of(ready.numbers, frame)
+    results: Sequence[Tensor] = ()
+    for stage, runner, names in ready.stages:
+        results = runner([tensors[name] for name in names], frame)
+        if stage.module is not None:
+            tensors[stage.result] = _apply(parts.module_of(owner, stage.module), stage, results, frame)
+    return results
 
 
-def apply_module(module: nn.Module, stage: Stage, inputs: Sequence[Tensor], frame: Frame) -> Tensor:
+def seed_for(device: torch.device) -> Tensor:
+    """What dropout of one call is drawn from: a number of torch's generator."""
+    return torch.randint(2**62, (), dtype=torch.int64, device=device)
+
+
+def _ready(kind: Kind, graph: Graph, backend: str) -> Ready:
+    """A kind of call on graphs of the shape of this one."""
+    store, options = kind.store, kind.store.options_for(kind, graph)
+    found = store.compiled(kind, options)
+    at = (backend_for(backend, kind.dtype, kind.device), kind.dtype, graph.index_dtype, options)
+    # A program of Triton's runs on one kind of device.
+    key = (kind.device.type, *at)
+
+    def runner(program: Program) -> Runner:
+        return store.shared.made.once((program.outputs, *key), lambda: Runner(program, *at))
+
+    stages = tuple((s, runner(s.program), tuple(n.attrs.name for n in s.program.inputs)) for s in found.stages)
+    return Ready(stages, found.numbers, Ran(kind, options, graph.index_dtype, at[0]))
+
+
+def _apply(module: nn.Module, stage: Stage, inputs: Sequence[Tensor], frame: Frame) -> Tensor:
     """Run a module on whole tensors. An aggregating one gets the edges sorted by node, as PyG's aggregations do."""
     assert stage.type is not None
     inputs = [v if v.is_floating_point() else v.long() for v in inputs]
@@ -58,13 +113,14 @@ def apply_module(module: nn.Module, stage: Stage, inputs: Sequence[Tensor], fram
     return result
 
 
-def describe_modules(names: Sequence[str], stages: Sequence[Stage]) -> str:
-    """A line for each module: whether it is part of the program or runs as it is."""
-    # Of a list of modules some may run: "lins.0".
-    called = {s.module.split(".")[0]: s.kind for s in stages if s.module is not None}
-    how = {
-        None: "read into the program",
-        "map": "runs as it is, between kernels, on whole tensors",
-        "aggregate": "runs as it is, between kernels, on the edges sorted by node",
-    }
-    return "\n".join(f"    {name}: {how[called.get(name)]}" for name in names)
+def nearest(
+    knn: GraphTransform, kind: Kind, tensors: Mapping[str, Tensor], count: int, batch: Tensor | None
+) -> Graph:
+    """The graph of the nearest neighbours of a node value, between so many nodes."""
+    where, k = knn.arguments
+    assert isinstance(where, Node) and isinstance(k, int)
+    empty = Graph(torch.zeros(2, 0, dtype=torch.long, device=kind.device), count)
+    with torch.no_grad():
+        values = {n: tensors[n.attrs.name] for n in walk([where]) if n.op == "load"}
+        (found,) = reference.run([where], values, Frame(empty, kind.dtype, kind.device))
+    return Graph(knn_graph(found, k, batch, loop=bool(dict(knn.keywords).get("loop", False))), count)

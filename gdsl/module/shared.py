@@ -7,24 +7,18 @@ kernels, of no dims: one program then serves all their values.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from gdsl.ir.program import Program
-from gdsl.language.parts import Anew
+from gdsl.module.kept import Anew, Kept
 from gdsl.passes import numbers
 from gdsl.runtime.frame import Frame
 
-# Programs, and kinds of programs, that are remembered: a stream of all kinds must not fill the memory.
-MOST = 256
-
 # The numbers of a program that are inputs, by the names of these.
 Numbers = Mapping[str, float]
-
-Made = TypeVar("Made")
 
 
 class Shared(Anew):
@@ -33,17 +27,17 @@ class Shared(Anew):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         # By what programs are without their numbers: the first ones, and which have changed since.
-        self._numbers: dict[Any, tuple[tuple[float, ...], frozenset[int]]] = {}
-        self._made: dict[Any, Any] = {}
+        self._numbers = Kept()
+        self.made = Kept()
 
-    def with_inputs(self, kind: Any, program: Program) -> tuple[Program, Numbers]:
+    def with_inputs(self, program: Program) -> tuple[Program, Numbers]:
         """The program with those of its numbers as inputs that have changed since one of its kind came, and these."""
         new, found = numbers.skeleton(program.nodes)
         bones = tuple(new[n] for n in program.nodes)
         with self._lock:
-            first, changed = self._numbers.get((kind, bones)) or (found, frozenset[int]())
+            first, changed = self._numbers.get((program.name, bones)) or (found, frozenset[int]())
             now = changed | {k for k, (a, b) in enumerate(zip(first, found, strict=True)) if a.hex() != b.hex()}
-            _remember(self._numbers, (kind, bones), (first, now))
+            self._numbers.keep((program.name, bones), (first, now))
         inputs = {k for k in now if numbers.can_be_input(found[k])}
         if not inputs:
             return program, {}
@@ -53,28 +47,7 @@ class Shared(Anew):
         given = {numbers.load(k).attrs.name: found[k] for k in sorted(inputs)}
         return program.with_outputs([back[n] for n in bones], mapping), given
 
-    def get(self, key: Any) -> Any:
-        """What was made for a key, if it is still remembered."""
-        return self._made.get(key)
-
-    def once(self, key: Any, make: Callable[[], Made]) -> Made:
-        """What was made for a key; it is made now if nothing is remembered."""
-        found: Made | None = self._made.get(key)
-        if found is not None:
-            return found
-        made = make()
-        with self._lock:
-            found = self._made.get(key)
-            return _remember(self._made, key, made) if found is None else found
-
 
 def tensors_of(given: Numbers, frame: Frame) -> dict[str, Tensor]:
     """The numbers that a program takes as inputs."""
     return {name: torch.full((), value, dtype=frame.dtype, device=frame.device) for name, value in given.items()}
-
-
-def _remember(known: dict[Any, Made], key: Any, value: Made) -> Made:
-    if len(known) >= MOST and key not in known:
-        del known[next(iter(known))]
-    known[key] = value
-    return value

@@ -10,7 +10,6 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,22 +19,22 @@ from gdsl.errors import GdslError, InternalWarning, ProgramError
 from gdsl.ir import build
 from gdsl.ir.node import Node, substitute
 from gdsl.ir.program import Program
-from gdsl.ir.types import Domain, Kind, Type
+from gdsl.ir.types import Domain, Type
+from gdsl.ir.types import Kind as Numbers
 from gdsl.language import parts
 from gdsl.language.modules import Reader, Unreadable, no_dropout, read_aggregation
+from gdsl.language.program import Declaration, TypedProgram
 from gdsl.module import compiled as traced
-from gdsl.module.shared import Numbers, Shared, tensors_of
+from gdsl.module.kept import Kept
+from gdsl.module.run import run, seed_for
+from gdsl.module.shared import Shared
+from gdsl.module.ways import Kind, Store
 from gdsl.nn import scatter
 from gdsl.nn.aggr import Aggregation
 from gdsl.nn.conv.base import Adjacency, Conv, Size, in_dtype_of
 from gdsl.nn.lazy import Symbol, Trace, dtype_of, put
 from gdsl.nn.symbolic import Untraceable, Value, loaded
-from gdsl.passes.options import Options
-from gdsl.passes.pipeline import optimise
-from gdsl.runtime.autograd import Runner
-from gdsl.runtime.backend import backend_for
 from gdsl.runtime.dtypes import short
-from gdsl.runtime.frame import Frame
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.transforms import transforming
 
@@ -75,14 +74,15 @@ class MessagePassing(Conv):
     node_dim: the dimension of the nodes; one that is not the first runs on tensors
     """
 
-    program = ""
+    program_name = ""
     node_dims = None
 
     def __init__(self, aggr: Any = "sum", **kwargs: Any):
         super().__init__(aggr, **kwargs)
+        self._store = Store(_shared)
         self._how = "not called yet"
         # For each kind of call how often it is to run as it is before it is tried again, and how often last time.
-        self._kinds = parts.Cache()
+        self._kinds = Kept()
 
     # -- what a user overrides -------------------------------------------------------------------
 
@@ -361,12 +361,11 @@ class MessagePassing(Conv):
             if trace.reason is None:
                 trace.break_off("`message` does not give a value of each edge that depends on its arguments")
             return self._aggregated(result, graph, kwargs)
-        frame = Frame(graph, trace.dtype, trace.device)
         held = trace.held(result.cell)
         try:
             out, params = self._read_aggregation(trace, result.cell.value)
             own = {name: self._parameter(name, trace) for name in params}
-            programs = self._programs([symbol.cell.value for symbol in held], out, frame)
+            programs = self._programs([symbol.cell.value for symbol in held], out, trace)
         except Exception as reason:  # also a bug of a pass of the compiler: nothing has been computed yet
             del held
             trace.break_off(f"the aggregation: {_reason(reason)}")
@@ -375,30 +374,36 @@ class MessagePassing(Conv):
         del result
         trace.forget()
         if trace.names.salts:
-            tensors["seed"] = torch.randint(2**62, (), dtype=torch.int64, device=trace.device)
+            tensors["seed"] = seed_for(trace.device)
         # What the method has put somewhere is computed by itself, and read by what comes after it: so that gradients
         # by it are those of torch.
         for k, (symbol, program) in enumerate(zip(held, programs, strict=False)):
-            put(symbol, _as(program(tensors, frame), symbol))
+            put(symbol, _as(run(program, graph, dict(tensors), self.backend)[0], symbol))
             tensors[f"kept.{k}"] = symbol
         if cut:
             # Nothing flows back through the messages, so that torch's result has no gradient either.
             tensors = {name: tensor.detach() for name, tensor in tensors.items()}
-        return programs[-1](tensors | own, frame)
+        return run(programs[-1], graph, tensors | own, self.backend)[0]
 
-    def _programs(self, kept: list[Value], out: Node, frame: Frame) -> list[_Compiled]:
+    def _programs(self, kept: list[Value], out: Node, trace: Trace) -> list[Kind]:
         """What computes each value that is kept, from those before it, and the result from all of them."""
-        name, loads = type(self).__name__, dict[Node, Node]()
+        loads = dict[Node, Node]()
         found = []
+
+        def kind(node: Node) -> Kind:
+            name, store = type(self).__name__, self._store
+            typed = store.programs.once((name, node), lambda: _typed(name, node))
+            return store.kind((name, node), typed, self._options, trace.dtype, trace.device)
+
         for k, value in enumerate(kept):
             node = _with(build.to_float(value.ordered()), loads)
-            found.append(_compiled(name, node, frame, self.backend))
+            found.append(kind(node))
             loads[value.node] = _loaded_as(f"kept.{k}", value)
-        return [*found, _compiled(name, _with(out, loads), frame, self.backend)]
+        return [*found, kind(_with(out, loads))]
 
     def _read_aggregation(self, trace: Trace, message: Value) -> tuple[Node, list[str]]:
         """The aggregate of the messages, and the parameters that it reads."""
-        if not message.on_rows or message.node.kind is not Kind.FLOAT:
+        if not message.on_rows or message.node.kind is not Numbers.FLOAT:
             raise Untraceable("the messages are no real numbers of each edge")
         if not -message.ndim <= self.node_dim < message.ndim or self.node_dim % message.ndim:
             raise Untraceable(f"node_dim is {self.node_dim}, and the messages have {message.ndim} dims")
@@ -417,37 +422,24 @@ class MessagePassing(Conv):
 
 # ------------------------------------------------------------------------------------------- programs
 
-# Expressions are hash-consed, and so is what they are without their numbers: layers of a class share what is compiled.
-_shared = Shared()
+class _Everyones(Shared):
+    """What all layers share: expressions are hash-consed, and so is what they are without their numbers."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Everyones:
+        return self
+
+    def __reduce__(self) -> Any:
+        return "_shared"
 
 
-@dataclass(frozen=True, slots=True)
-class _Compiled:
-    """An expression ready to run, and its numbers that are inputs."""
-
-    runner: Runner
-    numbers: Numbers
-
-    def __call__(self, tensors: Mapping[str, Tensor], frame: Frame) -> Tensor:
-        if self.numbers:
-            tensors = {**tensors, **tensors_of(self.numbers, frame)}
-        return self.runner([tensors[n] for n in self.runner.names], frame)[0]
+_shared = _Everyones()
 
 
-def _compiled(name: str, node: Node, frame: Frame, backend: str) -> _Compiled:
-    """What computes an expression."""
-    kind = (name, frame.dtype, frame.graph.index_dtype, frame.device.type, backend)
-    runner = _shared.get((kind, (node,)))
-    if runner is not None:
-        return _Compiled(runner, {})
-    program, changed = _shared.with_inputs(kind, Program(name, (("out", node),)))
-    runner = _shared.once((kind, program.nodes), lambda: _runner(program, frame, backend))
-    return _Compiled(runner, changed)
-
-
-def _runner(program: Program, frame: Frame, backend: str) -> Runner:
-    chosen = backend_for(backend, frame.dtype, frame.device)
-    return Runner(optimise(program, Options()), chosen, frame.dtype, frame.graph.index_dtype, Options())
+def _typed(name: str, node: Node) -> TypedProgram:
+    """An expression as a program."""
+    loads = Program(name, (("out", node),)).inputs
+    declared = tuple(Declaration(n.attrs.name, "input", n.type) for n in loads if n.attrs.role != "seed")
+    return TypedProgram(name, (), declared, (), (), (("out", node),), {})
 
 
 def _reason(error: Exception) -> str:

@@ -309,7 +309,7 @@ class EdgePooling(Conv):
     The scores are a program; which edges are contracted is known from values alone, and runs in torch.
     """
 
-    program = "edge_pool"
+    program_name = "edge_pool"
 
     def __init__(
         self,
@@ -410,7 +410,7 @@ class ASAPooling(Conv):
     alone, in torch.
     """
 
-    program = "asap"
+    program_name = "asap"
 
     def __init__(
         self,

@@ -62,7 +62,7 @@ def backend_for(asked: str, dtype: torch.dtype, device: torch.device) -> str:
 def _interpreted() -> bool:
     if not _has_triton():
         return False
-    from gdsl.runtime.triton import interpreted
+    from gdsl.runtime.source import interpreted
 
     return interpreted()
 

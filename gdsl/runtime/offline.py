@@ -7,7 +7,6 @@ is started to compile.
 from __future__ import annotations
 
 import base64
-import functools
 import json
 import os
 import re
@@ -16,35 +15,17 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from gdsl.codegen.launch import configure
 from gdsl.codegen.storage import partials
+from gdsl.codegen.targets import PRECISE, SUM_PRECISE, TARGETS
 from gdsl.codegen.triton import Function
 from gdsl.errors import CompilerError, InputError
 from gdsl.passes.plan import Kernel
 from gdsl.runtime.items import Storage
-
-# Name -> what Triton calls it: backend, architecture, threads of a warp.
-TARGETS: dict[str, tuple[str, int | str, int]] = {
-    "sm_80": ("cuda", 80, 32),
-    "sm_86": ("cuda", 86, 32),
-    "sm_89": ("cuda", 89, 32),
-    "sm_90": ("cuda", 90, 32),
-    "sm_100": ("cuda", 100, 32),
-    "gfx90a": ("hip", "gfx90a", 64),
-    "gfx942": ("hip", "gfx942", 64),
-}
-DEFAULT_TARGET = "sm_90"
-
-# How `tl.dot` multiplies float32 without losing digits, by Triton's backend: in three products of 11 bits each, where
-# the matrix units have none of 24. Sums over edges add few products to many results, which three times the operands
-# would crowd out of the registers.
-PRECISE = {"cuda": "tf32x3", "hip": "ieee"}
-SUM_PRECISE = "ieee"
 
 
 @dataclass(frozen=True)
@@ -74,9 +55,6 @@ class Binary:
     spills: int
 
 
-# The first Triton that hands axes out to threads from the last on, of those that lie alike in memory.
-LAST_AXIS_FIRST = (3, 7)
-
 # What Triton calls a dtype.
 _TYPES = {
     torch.float32: "fp32",
@@ -95,13 +73,6 @@ def job(function: Function, kernel: Kernel, source: str, storage: Storage, targe
     config = configure(function, warp=TARGETS[target][2])
     options = {**config.compiler, **function.compiler}
     return Job(source, function.name, tuple(types), {**config.blocks, "INDEX": "int32"}, options)
-
-
-@functools.cache
-def edge_axis() -> int:
-    """The axis of blocks that counts edges: the one that Triton hands out to threads last, of two that lie alike."""
-    major, minor = version("triton").split(".")[:2]
-    return 0 if (int(major), int(minor)) >= LAST_AXIS_FIRST else 1
 
 
 def argument_types(function: Function, kernel: Kernel, storage: Storage) -> list[torch.dtype | None]:
@@ -146,7 +117,7 @@ def _compile(job: Job, target: str) -> Binary:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from gdsl.runtime.triton import load
+    from gdsl.runtime.source import load
 
     function = load(job.source, job.name)[job.name]
     names = function.arg_names

@@ -7,10 +7,6 @@ On CPU tensors they run in Triton's interpreter, which must have been asked for 
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
-import linecache
-import types
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,12 +17,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from triton.compiler import CompiledKernel
-from triton.runtime.interpreter import InterpretedFunction
 
 from gdsl.codegen import triton as codegen
 from gdsl.codegen.launch import Config, candidates, configure
 from gdsl.codegen.schedule import GPU_GROUPS
 from gdsl.codegen.storage import partials
+from gdsl.codegen.targets import DEFAULT_TARGET, PRECISE, SUM_PRECISE, TARGETS, edge_axis
 from gdsl.codegen.triton import Function
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
@@ -34,8 +30,9 @@ from gdsl.passes.plan import Kernel, Plan
 from gdsl.runtime import tune
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import Storage
-from gdsl.runtime.offline import DEFAULT_TARGET, PRECISE, SUM_PRECISE, TARGETS, argument_types, edge_axis
+from gdsl.runtime.offline import argument_types
 from gdsl.runtime.order import Degrees, Order
+from gdsl.runtime.source import interpreted, load
 
 INT32_MAX = 2**31 - 1
 
@@ -45,27 +42,6 @@ def bind(plan: Plan, storage: Storage) -> dict[Kernel, TritonLaunch]:
     found = {k: codegen.functions(k, plan.program, storage.packed, *storage.names, edge_axis()) for k in plan.kernels}
     module = load(codegen.unit([f for functions in found.values() for f in functions]), plan.program.name)
     return {k: TritonLaunch(k, functions, module, storage) for k, functions in found.items()}
-
-
-def load(source: str, name: str) -> Mapping[str, Any]:
-    """The names that generated source defines. Triton reads the text of a function again: it is kept for that."""
-    key = hashlib.sha256(source.encode()).hexdigest()[:16]
-    filename = f"<gdsl {name} {key}>"
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    module = types.ModuleType(f"gdsl_{name}_{key}")
-    exec(compile(source, filename, "exec"), module.__dict__)
-    if interpreted():
-        from gdsl.runtime import interpreted as functions
-
-        ours = {name: getattr(functions, name) for name in functions.OURS if name in module.__dict__}
-        module.__dict__.update(ours, libdevice=functions)
-    return module.__dict__
-
-
-@functools.cache
-def interpreted() -> bool:
-    """Whether Triton was imported to be interpreted."""
-    return isinstance(tl.sum, InterpretedFunction)
 
 
 class TritonLaunch:

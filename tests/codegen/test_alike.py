@@ -20,12 +20,11 @@ def bodies(text: str) -> int:
 
 def test_rounds_are_compiled_once() -> None:
     """The functions of a program of ten rounds are those of five, and each has its name in the library."""
-    few, many = (
-        [cpp.generate(plan, "float", "int32_t") for _, plan in compiled(gat(k))._inspect().plans] for k in (5, 10)
-    )
+    found = [compiled(gat(k))._ran()[0].inspection.plans for k in (5, 10)]
+    few, many = ([cpp.generate(plan, "float", "int32_t") for _, plan in plans] for plans in found)
     for a, b in zip(few, many, strict=True):
         assert bodies(a) == bodies(b) < b.count('extern "C"')
-    plan = compiled(gat(5))._inspect().plans[0][1]
+    plan = compiled(gat(5))._ran()[0].inspection.plans[0][1]
     assert bodies(hubs.generate_hubs(plan, "float", "int32_t")) < len(plan.kernels)
 
 

@@ -93,7 +93,7 @@ def case(name: str, dtype: torch.dtype) -> tuple[gdsl.Layer, list[Tensor], gdsl.
     inputs = []
     for i in (*layer.signature.before_graph, *layer.signature.after_graph):
         if not i.optional:
-            typed = layer._outline(frozenset())
+            typed = layer._text.outline(layer, frozenset())
             declared = next(d for d in typed.declarations if d.name == i.name)
             assert declared.type is not None
             inputs.append(torch.rand(rows[i.domain], *declared.type.shape).to(dtype))

@@ -11,12 +11,12 @@ import sympy
 import torch
 from torch import Tensor
 
-from gdsl.codegen import cpp, reference
+from gdsl.codegen import cpp
 from gdsl.ir import build as b
 from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE, ElementwiseOp, torch_function
 from gdsl.ir.types import Dim, Kind, Type
-from gdsl.runtime import cache
+from gdsl.runtime import cache, reference
 from tests.ir.drive import PLAIN, G, frame, program, runner
 
 OPS = list(ELEMENTWISE.values())

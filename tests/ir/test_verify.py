@@ -30,6 +30,7 @@ from tests.ir.drive import LAYERS, A, B, E, G, N, R, integer, load, program
 from tests.programs import harness
 from tests.programs.random_texts import SIZES, Case, cases
 from tests.programs.sources import FREE_DIMS, PROGRAMS
+from tests.typed import typed_of
 
 EVERY = every_op.programs()
 # Only the last pass makes these, and nothing differentiates them.
@@ -70,7 +71,7 @@ def test_passes_keep_programs_well_formed(name: str) -> None:
 
 def stages(made: gdsl.Layer, present: frozenset[str], free: dict[str, int]) -> Iterator[Program]:
     """The programs of a layer between its modules, before any pass."""
-    typed = made._check(training=made.training, present=present, free=free)
+    typed = typed_of(made, training=made.training, present=present, free=free)
     whole = verify(Program(typed.name, typed.outputs, typed.names))
     yield from (stage.program for stage in cut(whole))
 

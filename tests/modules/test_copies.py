@@ -156,12 +156,12 @@ def test_replicas(kind: str, called: bool) -> None:
 def test_replicas_compile_nothing_of_their_own() -> None:
     layer = made("GCN")
     call(layer, "GCN")
-    program = layer._layers[layer._layers.last]
-    typed = dict(program._compiled.typed)
+    (program,) = layer._texts.values()
+    typed, programs = dict(program.typed), dict(layer._store.programs)
     for _ in range(3):
         for replica in _replicas(layer):
             call(replica, "GCN")
-    assert program._compiled.typed == typed and len(layer._layers) == 1
+    assert program.typed == typed and layer._store.programs == programs and len(layer._texts) == 1
 
 
 @pytest.mark.parametrize("kind", by_default(LAYERS, FAST))

@@ -185,7 +185,7 @@ def entry(name: str, cases: list[Case]) -> str:
         if any(words in paragraph for words in NO_PROGRAM):
             lines += [_escaped(" ".join(paragraph.split())), ""]
     if issubclass(kind, Conv):
-        lines += ["```", program_text(kind.program).strip(), "```", ""]
+        lines += ["```", program_text(kind.program_name).strip(), "```", ""]
     costs = cost(cases[0]) if cases and issubclass(kind, Conv) else ""
     if costs:
         lines += [costs, ""]
@@ -207,7 +207,7 @@ def cost(case: Case) -> str:
     layer(*single, *(() if graph is None else (graph,)), **{k: _single(v) for k, v in values.items()})
     rows = []
     for direction in ("forward", "backward"):
-        kernels = [k for k in layer._shown().kernels if k.direction == direction]
+        kernels = [k for k in layer.kernels if k.direction == direction]
         if kernels:
             total = [sympy.expand(sum(getattr(k, what) for k in kernels)) for what in ("bytes", "flops")]
             rows.append(f"{direction} {len(kernels)} kernels, `{total[0]}` bytes, `{total[1]}` operations")

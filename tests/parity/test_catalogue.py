@@ -18,7 +18,7 @@ def test_every_layer_and_its_program(repository: Path) -> None:
             kind = getattr(gdsl.nn, name)
             assert f"### {name}\n" in page, f"{name} is not there: make the page again, see tests/parity/catalogue.py"
             if issubclass(kind, Conv):
-                assert program_text(kind.program).strip() in page
+                assert program_text(kind.program_name).strip() in page
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import gdsl
 import gdsl.nn as ours
-from gdsl.module.shared import MOST, Shared
+from gdsl.module.kept import MOST, Kept
 from gdsl.runtime.autograd import Runner
 
 theirs = pytest.importorskip("torch_geometric.nn")
@@ -188,16 +188,16 @@ def test_what_half_precision_has_not_stays_a_constant() -> None:
         wanted = nn.functional.leaky_relu(x[e[0]].double(), value) + 1.0
         wanted = torch.zeros(12, 6, dtype=torch.float64).index_add(0, e[1], wanted)
         torch.testing.assert_close(layer(x, e).double(), wanted, rtol=1e-2, atol=1e-2)
-    assert not layer._shown()[0].numbers
+    assert not layer._ran()[0].compiled.numbers
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    shared = Shared()
+    kept = Kept()
     for k in range(3 * MOST):
-        assert shared.once(k, lambda k=k: k) == k  # type: ignore[misc]
-    assert len(shared._made) == MOST
+        assert kept.once(k, lambda k=k: k) == k  # type: ignore[misc]
+    assert len(kept) == MOST
     layer = ours.APPNP(1, alpha=0.1, backend="torch")
     for k in range(300):
         layer.alpha = 0.1 + k / 1000
         layer(features()[:, :1], edges())
-    assert len(layer._layers) <= 256
+    assert len(layer._texts) <= MOST

@@ -89,13 +89,13 @@ def test_the_forecast_is_what_is_counted(name: str) -> None:
     layer, graph = ALL[name](FEATURES), Graph(EDGES, NODES)
     conv = gdsl.compile(layer.source, **layer.arguments, backend="torch")
     conv.free_sizes.update(dict.fromkeys(conv.signature.free_dims, FEATURES))
-    compare(conv._inspect(graph), graph)
+    compare(conv._ran()[0].on(graph).inspection, graph)
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_what_no_benchmark_has(name: str) -> None:
     text, graph = TEXTS[name]
-    compare(gdsl.compile(text, backend="torch")._inspect(graph), graph)
+    compare(gdsl.compile(text, backend="torch")._ran()[0].on(graph).inspection, graph)
 
 
 @pytest.mark.parametrize("name", ["GAT", "EdgeConv"])

@@ -97,7 +97,7 @@ def _layer(text: str, backend: str, kinds: str = "picked") -> gdsl.Layer:
 
 def _picks(made: gdsl.Layer) -> int:
     """How many values are read from a picked table or a picked kind at a node."""
-    return sum(n.op == "index" for n in walk(made._shown()[0].program.nodes))
+    return sum(n.op == "index" for n in walk(made._ran()[0].inspection.programs[0].nodes))
 
 
 @pytest.mark.parametrize("graph", ["random", *harness.HARD_GRAPHS])

@@ -87,7 +87,7 @@ def test_work_grows_by_the_rounds(text, small_pieces: None, monkeypatch: pytest.
     found = []
     for rounds in (10, 40):
         counts.clear()
-        assert len(compiled(text(rounds))._inspect().plans) == 2
+        assert len(compiled(text(rounds))._ran()[0].inspection.plans) == 2
         found.append(dict(counts))
     few, many = found
     assert all(many[name] < 5 * few[name] for name in many), found
@@ -96,7 +96,7 @@ def test_work_grows_by_the_rounds(text, small_pieces: None, monkeypatch: pytest.
 @pytest.mark.parametrize("text", [gat, sums])
 def test_rounds_are_alike(text, small_pieces: None) -> None:
     """Twice the rounds, twice the kernels and steps of torch: no choice of a round depends on how many there are."""
-    few, many = ([len(plan.steps) for _, plan in compiled(text(k))._inspect().plans] for k in (12, 24))
+    few, many = ([len(plan.steps) for _, plan in compiled(text(k))._ran()[0].inspection.plans] for k in (12, 24))
     assert all(abs(b - 2 * a) <= 4 for a, b in zip(few, many, strict=True)), (few, many)
 
 

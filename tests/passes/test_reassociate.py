@@ -343,7 +343,7 @@ def layer(name: str) -> Program:
     arguments = {k: 16 if k.endswith("_channels") else v for k, v in arguments.items()}
     made = gdsl.compile(source, **arguments)
     made.free_sizes.update(dict.fromkeys(made.signature.free_dims, 3))
-    typed = made._inspect().typed
+    typed = made._ran()[0].inspection.typed
     return Program(typed.name, typed.outputs, typed.names)
 
 

@@ -13,6 +13,7 @@ from gdsl.passes.pipeline import lower
 from gdsl.passes.plan import TorchStep
 from gdsl.passes.vendor import sparse_product
 from tests.programs import harness
+from tests.typed import typed_of
 
 PLAIN = {
     "sum(x[j])": "sparse_product(x)",
@@ -28,7 +29,7 @@ HEAD = "layer C(d = 3) { node x[d] node s edge w edge e[d] aggregate a = %s upda
 
 
 def program(text: str) -> Program:
-    typed = gdsl.compile(HEAD % text, backend="torch")._check(training=False, present=frozenset(), free={})
+    typed = typed_of(gdsl.compile(HEAD % text, backend="torch"))
     return Program(typed.name, typed.outputs, typed.names)
 
 

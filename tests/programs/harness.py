@@ -15,6 +15,7 @@ from gdsl.passes.options import Options
 from gdsl.runtime import reference
 from gdsl.runtime.frame import Frame
 from tests.programs.sources import FREE_DIMS, PROGRAMS, modules_for
+from tests.typed import typed_of
 
 Results = tuple[list[Tensor], list[Tensor], list[Tensor]]
 
@@ -56,7 +57,7 @@ def inputs(made: gdsl.Layer, edge_index: Tensor, nodes: int, seed: int = 0) -> d
     signature = made.signature
     optional = frozenset(i.name for i in signature.inputs if i.optional)
     free = {name: FREE_DIMS.get(name, 3) for name in signature.free_dims}
-    typed = made._check(training=made.training, present=optional, free=free)
+    typed = typed_of(made, training=made.training, present=optional, free=free)
     for need in typed.requires:  # exactly K in-edges for each node
         target = torch.arange(nodes).repeat_interleave(need.value)
         edge_index = torch.stack([torch.randint(0, nodes, target.shape, generator=generator), target])
@@ -89,13 +90,18 @@ def oracle(made: gdsl.Layer, values: dict[str, Any]) -> Results:
     given = _with_grad(values)
     present = frozenset(i.name for i in made.signature.inputs if i.optional and i.name in given)
     free = {name: FREE_DIMS.get(name, 3) for name in made.signature.free_dims}
-    typed = made._check(training=False, present=present, free=free)
+    typed = typed_of(made, training=False, present=present, free=free)
     from gdsl.module.arguments import Bound, count_graphs
+    from gdsl.module.call import _graph, state_of
+    from gdsl.module.ways import Store
+    from gdsl.passes.options import Options
     from gdsl.runtime.rewire import rewire
 
     bound = Bound(given, given.get("graph"), given.get("batch"), given.get("num_graphs"))
-    tensors = made._tensors(typed, given)
-    graph = made._graph(typed, bound, tensors, torch.float64, torch.device("cpu"))
+    inputs = {d.name: given[d.name] for d in typed.of_role("input") if d.name in given}
+    tensors = {**inputs, **state_of(typed, made, {})}
+    kind = Store().kind(None, typed, Options(), torch.float64, torch.device("cpu"))
+    graph = _graph(kind, bound, tensors)
     graph, tensors = rewire(typed, graph, tensors)
     frame = Frame(graph, torch.float64, torch.device("cpu"), bound.batch, count_graphs(bound))
     nodes = [node for _, node in typed.outputs]

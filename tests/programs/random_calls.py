@@ -18,8 +18,10 @@ from torch import Tensor
 
 import gdsl
 from gdsl.ir.node import walk
+from gdsl.language import parts
 from gdsl.runtime import reference
 from gdsl.runtime.frame import Frame
+from tests.typed import typed_of
 
 NODES, WIDTH = 5, 2
 EDGES = torch.tensor([[0, 1, 2, 3, 0, 0, 3, 2], [1, 2, 0, 3, 2, 2, 1, 1]])
@@ -120,8 +122,8 @@ def plain(made: gdsl.Layer) -> Callable[..., tuple[Tensor, ...]]:
     """The layer by plain torch expressions and torch's own autograd, on copies of what it is given."""
 
     def function(**values: Any) -> tuple[Tensor, ...]:
-        typed = made._check(training=False, present=frozenset(), free={})
-        state = {d.name: made._state(d.name) for d in typed.of_role("param")}
+        typed = typed_of(made, training=False, present=frozenset(), free={})
+        state = {d.name: parts.tensor_of(made, d.name) for d in typed.of_role("param")}
         given = {name: value.clone() for name, value in {**state, **values}.items() if isinstance(value, Tensor)}
         nodes = [node for _, node in typed.outputs]
         loads = {n: given[n.attrs.name] for n in walk(nodes) if n.op == "load"}

@@ -21,6 +21,7 @@ import gdsl
 from gdsl.ir.types import Domain, Kind
 from gdsl.language.dims import factor_dim, one_name, paired, plainest, related, variants
 from gdsl.language.sizes import Size
+from tests.typed import typed_of
 
 
 def _table(text: str) -> tuple[str, ...]:
@@ -749,7 +750,7 @@ def inputs(made: gdsl.Layer, case: Case) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(1)
     signature, graphs = made.signature, 2
     targets = {"one_node": 1, "no_nodes": 0}.get(case.graph, 5)
-    typed = made._check(training=case.training, present=case.passed, free={n: SIZES[n] for n in signature.free_dims})
+    typed = typed_of(made, training=case.training, present=case.passed, free={n: SIZES[n] for n in signature.free_dims})
     sources = targets + 2 if typed.bipartite and targets else targets
     edge_index = edges(case.graph, sources, targets, generator)
     counts = {

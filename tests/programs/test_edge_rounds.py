@@ -55,7 +55,7 @@ def test_text_grows_by_the_rounds(name: str) -> None:
     """Of C++, before functions that are alike are joined; forward and backward."""
     sizes: list[list[int]] = []
     for rounds in (20, 60):
-        plans = [plan for _, plan in compiled(name, rounds)._inspect().plans]
+        plans = [plan for _, plan in compiled(name, rounds)._ran()[0].inspection.plans]
         sizes.append([sum(len(cpp.kernel_source(k, plan)) for k in plan.kernels) for plan in plans])
     assert all(many < 4 * few for few, many in zip(*sizes, strict=True)), sizes
 
@@ -69,7 +69,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def written(made: Layer) -> int:
-    plans = [plan for _, plan in made._inspect().plans]
+    plans = [plan for _, plan in made._ran()[0].inspection.plans]
     return len({b for p in plans for k in p.kernels for b in k.buffers if b.domain is Domain.EDGE and b.op != "load"})
 
 

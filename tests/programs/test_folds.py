@@ -216,7 +216,7 @@ def test_generated_code_walks_each_row_once() -> None:
     loops = {k.name: len(re.findall(r"for \(int64_t e = ", k.source)) for k in made.kernels}
     assert all(count == len(k.kernel.phases) for k, count in zip(made.kernels, loops.values(), strict=True))
     assert max(loops.values()) <= 2
-    for _, plan in made._inspect().plans:
+    for _, plan in made._ran()[0].inspection.plans:
         assert len(plan.kernels) == len(plan.steps)
     assert "for (int64_t e = end - 1; e >= begin; --e)" in "".join(k.source for k in made.kernels)
     assert "before@i(acc = " in made.explain()

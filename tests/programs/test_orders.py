@@ -66,7 +66,7 @@ def test_outer_products_of_many_kinds(name: str, edges: int, backend: str, monke
     made = harness.layer(name, backend)
     made.choose(aggregate="last")
     _agrees(made, name, edges)
-    steps = [s for _, plan in made._inspect().plans for s in plan.steps]
+    steps = [s for _, plan in made._ran()[0].inspection.plans for s in plan.steps]
     assert any(o.op == "grouped_product" for s in steps for o in s.outputs)
 
 

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from gdsl import Graph
-from gdsl.codegen import reference, unrolled
+from gdsl.codegen import unrolled
 from gdsl.ir.printer import print_program
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes import dense
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
+from gdsl.runtime import reference
 from gdsl.runtime.autograd import Runner
 from gdsl.runtime.frame import Frame
 from tests.programs import harness, random_programs

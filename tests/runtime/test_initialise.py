@@ -37,7 +37,7 @@ def test_fans(program: str, name: str) -> None:
     source, arguments = PROGRAMS[program]
     layer = gdsl.compile(source, **arguments, **modules_for(program))
     optional = frozenset(i.name for i in layer.signature.inputs if i.optional)
-    outputs = [node for _, node in layer._outline(optional).outputs]
+    outputs = [node for _, node in layer._text.outline(layer, optional).outputs]
     (param,) = [n for n in walk(outputs) if n.op == "load" and n.attrs.name == name]
     assert initialise.fans(param, users(outputs)) == FANS[program, name]
 

@@ -160,7 +160,8 @@ def test_without_a_blas_to_call(monkeypatch: pytest.MonkeyPatch) -> None:
     found = all_of(layer, 30, graph_of(30, 60))
     for a, b in zip(found, wanted, strict=True):
         assert torch.equal(a, b)
-    plans = [plan.forward for r in layer._compiled.runners.values() for plan in r._differentiable.values()]
+    runners = [runner for ready in layer._ran()[0].kind.ready.values() for _, runner, _ in ready.stages]
+    plans = [plan.forward for runner in runners for plan in runner._differentiable.values()]
     assert any(isinstance(step, TorchItem) for plan in plans for step in plan.steps)  # type: ignore[union-attr]
 
 

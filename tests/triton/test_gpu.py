@@ -44,7 +44,7 @@ def test_auto_takes_triton_on_a_gpu() -> None:
     conv = gdsl.compile("layer C(d) { node x[d] aggregate a = mean(x[j]) update y = a }", d=16)
     x, edges = torch.rand(100, 16, device="cuda"), harness.random_edges(100, 700, seed=0).cuda()
     conv(x, edges)
-    assert [r.backend for r in conv._compiled.runners.values()] == ["triton"]
+    assert [ran.backend for ran in conv._ran()] == ["triton"]
 
 
 @needs_card

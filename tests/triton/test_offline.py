@@ -10,9 +10,9 @@ import torch
 
 import gdsl
 from benchmarks.programs import LAYERS
+from gdsl.codegen.targets import edge_axis
 from gdsl.errors import InputError
 from gdsl.look.kernels import KernelInfo, compile_together
-from gdsl.runtime.offline import edge_axis
 from tests.programs import harness
 from tests.programs.test_programs import NAMES
 

@@ -17,7 +17,7 @@ from tests.triton.test_offline import layer
 
 def functions(name: str) -> list[Function]:
     found = []
-    for _, plan in layer(name)._inspect().plans:
+    for _, plan in layer(name)._ran()[0].inspection.plans:
         for kernel in plan.kernels:
             found += codegen.functions(kernel, plan.program, frozenset(), "float", "int32_t")
     return found

@@ -376,8 +376,8 @@ torch.jit.load""".split()
 LAST = {name.rpartition(".")[2] for name in RUNNERS}
 NEEDED = {
     ("gdsl/ir/ops/functions.py", "eval"),  # the op table's own text
-    ("gdsl/runtime/triton.py", "exec"),  # a generated kernel
-    ("gdsl/runtime/triton.py", "compile"),
+    ("gdsl/runtime/source.py", "exec"),  # a generated kernel
+    ("gdsl/runtime/source.py", "compile"),
     ("gdsl/runtime/cache.py", "ctypes.CDLL"),  # the same in C++, in a file of the user's own
     ("gdsl/runtime/steps.py", "ctypes.CDLL"),  # torch's own library, for its products of matrices
     ("benchmarks/worker.py", "ctypes.CDLL"),  # libc

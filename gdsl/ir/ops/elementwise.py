@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gdsl.ir.attributes import IRError
-from gdsl.ir.node import Node, make, walk
+from gdsl.ir.node import ARITHMETIC, Node, make, walk
 from gdsl.ir.ops.leaves import const
 from gdsl.ir.ops.op import Op
 from gdsl.ir.types import Dim, Domain, Kind, Type
@@ -73,6 +73,9 @@ def elementwise(op: str, *args: Node | float) -> Node:
     domain, dims = broadcast(nodes)
     kind = {"float": Kind.FLOAT, "bool": Kind.BOOL, "same": nodes[-1].kind, "int": Kind.INT}[entry.kind]
     return make(op, nodes, Type(domain, dims, kind))
+
+
+ARITHMETIC.append(elementwise)
 
 
 def _unify_kinds(entry: ElementwiseOp, nodes: list[Node]) -> list[Node]:

@@ -12,9 +12,11 @@ from gdsl.ir import build
 from gdsl.ir.node import Node
 from gdsl.ir.types import Dim, Domain, Type
 from gdsl.language.modules import Reader, Unreadable, no_dropout
-from gdsl.language.parts import Cache, Itself, states
+from gdsl.language.parts import Itself, states
 from gdsl.module.api import find_layer
+from gdsl.module.kept import Kept
 from gdsl.module.layer import Layer
+from gdsl.module.ways import Text, text_for
 from gdsl.runtime.dtypes import short
 from gdsl.runtime.graph import grouped
 
@@ -28,16 +30,12 @@ layer Aggregation {
 """
 
 
-# Kinds of calls that an aggregation remembers.
-MOST_KINDS = 256
-
-
 class Aggregation(nn.Module):
     """Base of the aggregations. A class of a user's own overrides ``forward``, or ``read_aggregation`` to be fused."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._programs = Cache()
+        self._programs = Kept()
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -113,18 +111,17 @@ class Aggregation(nn.Module):
         """The program of this aggregation; None where a part has to run."""
         owner = nn.Module()
         owner.aggr = itself = Itself(self)
-        key = (channels, states([self]))
-        if key not in self._programs:
-            if len(self._programs) >= MOST_KINDS:
-                self._programs.clear()
+
+        def make() -> Text | Unreadable:
             m = build.load("x", Type(Domain.EDGE, (Dim("channels", channels),)), "input")
             try:
                 itself.read_aggregation(Reader("aggr", no_dropout), "aggr", m, "i", Domain.NODE)
-                self._programs[key] = Layer.over(owner, find_layer(PROGRAM), {}, {"x": torch.empty(0, channels)})
-            except Unreadable:
-                self._programs[key] = None
-        found = self._programs[key]
-        return None if found is None else found.on(owner)
+            except Unreadable as reason:
+                return reason
+            return text_for(owner, find_layer(PROGRAM), {}, {"x": torch.empty(0, channels)})
+
+        found = self._programs.once((channels, states([self])), make)
+        return Layer._of(found, {"aggr": itself}) if isinstance(found, Text) else None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -46,7 +46,7 @@ class GATv2Conv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program = "gatv2"
+    program_name = "gatv2"
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class AGNNConv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program = "agnn"
+    program_name = "agnn"
 
     def __init__(self, requires_grad: bool = True, add_self_loops: bool = True, **kwargs: Any):
         kwargs.setdefault("aggr", "add")
@@ -197,7 +197,7 @@ class TransformerConv(Conv):
     **kwargs:     of :class:`Conv`
     """
 
-    program = "transformer"
+    program_name = "transformer"
 
     def __init__(
         self,
@@ -310,7 +310,7 @@ class SuperGATConv(Conv):
     above 1.
     """
 
-    program = "supergat"
+    program_name = "supergat"
 
     def __init__(
         self,
@@ -469,7 +469,7 @@ class FAConv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program = "fa"
+    program_name = "fa"
 
     def __init__(
         self,
@@ -551,7 +551,7 @@ class FeaStConv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program = "feast"
+    program_name = "feast"
 
     def __init__(
         self,
@@ -623,7 +623,7 @@ class GeneralConv(Conv):
     Raises ValueError for another type of attention.
     """
 
-    program = "general"
+    program_name = "general"
 
     def __init__(
         self,
@@ -724,7 +724,7 @@ class HypergraphConv(Conv):
     Raises AssertionError for another mode.
     """
 
-    program = "hypergraph"
+    program_name = "hypergraph"
 
     def __init__(
         self,
@@ -884,7 +884,7 @@ class DNAConv(Conv):
     Raises AssertionError for channels that are no multiple of ``heads`` and ``groups``.
     """
 
-    program = "dna"
+    program_name = "dna"
 
     def __init__(
         self,

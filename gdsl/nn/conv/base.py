@@ -14,16 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.errors import GraphError, InputError
-from gdsl.language import ast, parts
+from gdsl.language import ast
 from gdsl.language.errors import LanguageError
 from gdsl.language.signature import signature_of
-from gdsl.look.kernels import KernelInfo
 from gdsl.module import compiled as traced
 from gdsl.module.api import find_layer
 from gdsl.module.arguments import free_sizes
-from gdsl.module.layer import Layer
-from gdsl.module.shared import Shared
+from gdsl.module.call import call
+from gdsl.module.compilable import Compilable
+from gdsl.module.inspected import Inspected
+from gdsl.module.kept import Kept
+from gdsl.module.ways import Ran, Store, Text, Way, text_for
 from gdsl.nn.aggr import Aggregation, aggr_resolver
+from gdsl.passes.options import Options
 from gdsl.runtime.formats import sizes_of
 from gdsl.runtime.graph import Graph, graph_of
 from gdsl.runtime.tracers import NotScriptable, check_proxy, check_tracers
@@ -34,9 +37,6 @@ Channels: TypeAlias = int | tuple[int, int]
 Size: TypeAlias = tuple[int | None, int | None] | None
 Adjacency: TypeAlias = Any
 Result: TypeAlias = Any
-
-# Programs that a layer remembers: one whose arguments change in each step must not fill the memory.
-MOST_PROGRAMS = 256
 
 FLOWS = ("source_to_target", "target_to_source")
 
@@ -59,14 +59,7 @@ def _ranks_of(name: str) -> tuple[tuple[str, int], ...]:
     return tuple((i.name, i.rank) for i in signature_of(program_of(name)).inputs)
 
 
-class Programs(parts.Cache):
-    """The programs of a layer by kind of call, the kind of the last one, and what they share."""
-
-    last: Any = None
-    shared: Shared | None = None
-
-
-class Conv(NotScriptable, nn.Module):
+class Conv(NotScriptable, Inspected, Compilable):
     """Base of the layers of :mod:`gdsl.nn`: the maths is in a program, the parameters are this module's.
 
     aggr:        how messages meet: a name, a list of names, or a module; see :mod:`gdsl.nn.aggr`
@@ -77,10 +70,10 @@ class Conv(NotScriptable, nn.Module):
                  here there are no edge messages in memory
     backend:     "auto", "triton", "cpp" or "torch", as in :func:`gdsl.compile`
 
-    A subclass names its ``program`` (a file of ``gdsl/nn/programs``), makes its parameters, and calls :meth:`run`.
+    A subclass names its program (a file of ``gdsl/nn/programs``), makes its parameters, and calls :meth:`run`.
     """
 
-    program: ClassVar[str]
+    program_name: ClassVar[str]
 
     # Where the nodes may lie, or None for any dimension.
     node_dims: ClassVar[tuple[int, ...] | None] = (-2, 0)
@@ -114,8 +107,9 @@ class Conv(NotScriptable, nn.Module):
         self.decomposed_layers = decomposed_layers
         self.backend = backend
         self._kept: tuple[Graph, Tensor | None] | None = None
+        self._options = Options()
         # Programs for the kinds of calls: with a pair of inputs or one, with edge features or without.
-        self._layers = Programs()
+        self._texts, self._store = Kept(), Store()
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew, as torch_geometric draws them, and forget a kept graph."""
@@ -160,15 +154,14 @@ class Conv(NotScriptable, nn.Module):
                 (name, (1, *map(operator.index, value.shape[1:])) if value.dim() else ())
                 for name, value in given.items()
             )
-            further = tuple((name, tuple(value.shape)) for name, value in nested.items())
             constants = tuple((name, traced.constant(value)) for name, value in arguments.items())
             state = traced.state_of(self._children(), self.traced_fields())
-            key = (self.training, constants, shapes, further, state)
+            key = (self.training, constants, shapes, state)
             return traced.run(self, key, {**given, **nested}, graph, None, None)
         try:
-            layer = self._layer(given, arguments)
+            text = self._text(given, arguments)
             values = {**given, "graph": graph}
-            return layer._call_on(self, nested, tuple([values.get(name) for name in layer._order]))
+            return call(text, self, nested, tuple([values.get(name) for name in text.order]), {}, self.backend)
         except InputError as error:
             raise Misfit(self._in_words_of_the_user(str(error), given)) from error
         except LanguageError as error:
@@ -181,7 +174,7 @@ class Conv(NotScriptable, nn.Module):
 
     @traced.constant_for_tracer
     def _ranks(self) -> tuple[tuple[str, int], ...]:
-        return _ranks_of(self.program)
+        return _ranks_of(self.program_name)
 
     def _signals(self, inputs: Mapping[str, Tensor | None]) -> tuple[int, ...]:
         """The dims of the first input besides the nodes and those that the program declares."""
@@ -217,46 +210,24 @@ class Conv(NotScriptable, nn.Module):
 
         return tuple(map(apart, result)) if isinstance(result, tuple) else apart(result)
 
-    def _layer(self, given: Mapping[str, Tensor], arguments: dict[str, Any]) -> Layer:
-        """The program with these arguments for these inputs, to be put on this module or a copy of it."""
+    def _text(self, given: Mapping[str, Tensor], arguments: Mapping[str, Any]) -> Text:
+        """The program with these arguments for these inputs."""
         key = (tuple(arguments.items()), tuple(given))
-        found = self._layers.get(key)
+        found: Text | None = self._texts.get(key)
         if found is None:
-            shared = self._layers.shared = self._layers.shared or Shared()
-            found = Layer.over(self, program_of(self.program), arguments, given, self.backend, shared)
-            if len(self._layers) >= MOST_PROGRAMS:
-                self._layers.clear()
-            self._layers[key] = found
-        self._layers.last = key
+            program = program_of(self.program_name)
+            found = text_for(self, program, arguments, given, self._options, self._store)
+            self._texts.keep(key, found)
         return found
 
-    def _traced_layer(self, key: Any) -> tuple[Layer, Any]:
-        """The program of a traced call, and what names the call there."""
-        training, arguments, *shapes, _ = key
-        given, inside = ({name: torch.empty(shape, device="meta") for name, shape in part} for part in shapes)
-        layer = self._layer(given, {name: traced.value_of(value) for name, value in arguments}).on(self, inside)
-        free = free_sizes(layer.signature, given, layer.free_sizes)
-        return layer, (training, tuple(given), tuple(sorted(free.items())))
+    def _way(self, key: Any) -> tuple[Text, Way]:
+        _, arguments, shapes, _ = key
+        given = {name: torch.empty(shape, device="meta") for name, shape in shapes}
+        text = self._text(given, {name: traced.value_of(value) for name, value in arguments})
+        return text, text.way(self, given, free_sizes(text.signature, given, text.free_sizes))
 
     def _children(self) -> list[nn.Module]:
         return [module for module in self._modules.values() if module is not None]
-
-    @traced.constant_for_tracer
-    def traced_fields(self) -> tuple[tuple[str, ...], ...]:
-        """What a traced call looks at in parts: see :func:`gdsl.module.compiled.fields_of`."""
-        return traced.fields_of(self._children())
-
-    @traced.constant_for_tracer
-    def traced_plan(self, key: Any) -> Any:
-        """What a traced call must know: see :func:`gdsl.module.compiled.plan_of`."""
-        layer, inner = self._traced_layer(key)
-        return layer.traced_plan(inner)
-
-    @traced.constant_for_tracer
-    def traced_call(self, key: Any, stage: int, mask: tuple[bool, ...], dtype: str) -> str:
-        """The operator of a traced call: see :func:`gdsl.module.compiled.call_text`."""
-        layer, inner = self._traced_layer(key)
-        return layer.traced_call(inner, stage, mask, dtype)
 
     def rows(self, x: Tensor | None) -> int | None:
         """The number of nodes with features [*, N, F], or [N, *, F] with ``node_dim=0``; of one number each, [N]."""
@@ -389,33 +360,24 @@ class Conv(NotScriptable, nn.Module):
 
     # -- the look inside -----------------------------------------------------------------------
 
-    def _shown(self) -> Layer:
-        if self._layers.last is None:
+    def _ran(self) -> tuple[Ran, ...]:
+        if not self._store.last:
             raise InputError(f"call {type(self).__name__} once: how it is compiled depends on the kind of call")
-        return self._layers[self._layers.last].on(self)
+        return self._store.last
 
-    def explain(self, *args: Any, **kwargs: Any) -> str:
-        """How the last call was compiled: see :meth:`gdsl.Layer.explain`."""
-        return self._shown().explain(*args, **kwargs)
-
-    @property
-    def kernels(self) -> list[KernelInfo]:
-        """The kernels of the last call: see :attr:`gdsl.Layer.kernels`."""
-        return self._shown().kernels
-
-    def kernels_for(self, *args: Any, **kwargs: Any) -> list[KernelInfo]:
-        """The kernels of the last call in a language: see :meth:`gdsl.Layer.kernels_for`."""
-        return self._shown().kernels_for(*args, **kwargs)
+    def _choose(self, options: Options) -> None:
+        self._options = options
+        self._texts, self._store = Kept(), Store()
 
     @property
     def source(self) -> str:
         """The text of the program."""
-        return program_text(self.program)
+        return program_text(self.program_name)
 
     def __dir__(self) -> list[str]:
         """Without what cannot be told before a call, for tools that look at all that a module has."""
-        unknown = set() if self._layers.last in self._layers or "kernels" in self._modules else {"kernels"}
-        unknown |= set() if self.program else {"source"}
+        unknown = set() if self._store.last else {"kernels", "program"}.difference(self._modules)
+        unknown |= set() if self.program_name else {"source"}
         return [name for name in super().__dir__() if name not in unknown]
 
     def __repr__(self) -> str:

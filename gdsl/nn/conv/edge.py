@@ -35,7 +35,7 @@ class GINConv(Conv):
     **kwargs:  of :class:`Conv`
     """
 
-    program = "gin"
+    program_name = "gin"
 
     def __init__(self, nn: nn.Module, eps: float = 0.0, train_eps: bool = False, **kwargs: Any):
         kwargs.setdefault("aggr", "add")
@@ -80,7 +80,7 @@ class GINEConv(Conv):
     Raises ValueError where the size that ``nn`` takes cannot be told.
     """
 
-    program = "gine"
+    program_name = "gine"
 
     def __init__(
         self, nn: nn.Module, eps: float = 0.0, train_eps: bool = False, edge_dim: int | None = None, **kwargs: Any
@@ -149,7 +149,7 @@ class EdgeConv(Conv):
     **kwargs: of :class:`Conv`
     """
 
-    program = "edge"
+    program_name = "edge"
 
     def __init__(self, nn: nn.Module, aggr: Any = "max", **kwargs: Any):
         super().__init__(aggr, **kwargs)
@@ -220,7 +220,7 @@ class NNConv(Conv):
     **kwargs:    of :class:`Conv`
     """
 
-    program = "nnconv"
+    program_name = "nnconv"
 
     def __init__(
         self,
@@ -285,7 +285,7 @@ class CGConv(Conv):
     **kwargs:   of :class:`Conv`
     """
 
-    program = "cg"
+    program_name = "cg"
 
     def __init__(
         self,
@@ -340,7 +340,7 @@ class ResGatedGraphConv(Conv):
     **kwargs:    of :class:`Conv`
     """
 
-    program = "res_gated"
+    program_name = "res_gated"
 
     def __init__(
         self,
@@ -455,7 +455,7 @@ class GENConv(Conv):
     Raises NotImplementedError for a norm that there is not. :class:`MessageNorm` runs in torch, on nodes.
     """
 
-    program = "gen"
+    program_name = "gen"
 
     def __init__(
         self,

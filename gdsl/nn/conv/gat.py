@@ -29,7 +29,7 @@ class GATConv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program = "gat"
+    program_name = "gat"
 
     def __init__(
         self,

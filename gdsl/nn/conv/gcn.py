@@ -26,7 +26,7 @@ class GCNConv(Conv):
     Raises ValueError for self-loops without normalisation.
     """
 
-    program = "gcn"
+    program_name = "gcn"
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ class MeshCNNConv(Conv):
     Raises AssertionError for other kernels.
     """
 
-    program = "meshcnn"
+    program_name = "meshcnn"
 
     def __init__(self, in_channels: int, out_channels: int, kernels: nn.ModuleList | None = None):
         super().__init__("add")

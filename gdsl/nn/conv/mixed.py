@@ -37,7 +37,7 @@ class PNAConv(Conv):
     Raises AssertionError for sizes that the towers do not divide.
     """
 
-    program = "pna"
+    program_name = "pna"
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class EGConv(Conv):
     gets its loop; torch_geometric, without "symnorm", leaves out nodes behind the last one with an edge.
     """
 
-    program = "eg"
+    program_name = "eg"
     AGGREGATORS = ("sum", "mean", "symnorm", "min", "max", "var", "std")
 
     def __init__(
@@ -214,7 +214,7 @@ class PDNConv(Conv):
     **kwargs:        of :class:`Conv`
     """
 
-    program = "pdn"
+    program_name = "pdn"
 
     def __init__(
         self,

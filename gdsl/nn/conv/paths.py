@@ -25,7 +25,7 @@ class PANConv(Conv):
     where torch_geometric gives one of torch_sparse.
     """
 
-    program = "pan"
+    program_name = "pan"
 
     def __init__(self, in_channels: int, out_channels: int, filter_size: int, **kwargs: Any):
         kwargs.setdefault("aggr", "add")

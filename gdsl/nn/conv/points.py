@@ -38,7 +38,7 @@ class PointNetConv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program = "pointnet"
+    program_name = "pointnet"
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class PPFConv(PointNetConv):
     Arguments as in :class:`PointNetConv`.
     """
 
-    program = "ppf"
+    program_name = "ppf"
 
     def forward(  # type: ignore[override]
         self,
@@ -119,7 +119,7 @@ class PointTransformerConv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program = "point_transformer"
+    program_name = "point_transformer"
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class PointGNNConv(Conv):
     **kwargs: of :class:`Conv`
     """
 
-    program = "point_gnn"
+    program_name = "point_gnn"
 
     def __init__(self, mlp_h: nn.Module, mlp_f: nn.Module, mlp_g: nn.Module, **kwargs: Any):
         kwargs.setdefault("aggr", "max")
@@ -213,7 +213,7 @@ class GMMConv(Conv):
     **kwargs:           of :class:`Conv`
     """
 
-    program = "gmm"
+    program_name = "gmm"
 
     def __init__(
         self,
@@ -308,7 +308,7 @@ class SplineConv(Conv):
     Raises ValueError for another degree than 1, 2 or 3, and for an open spline with no more points than its degree.
     """
 
-    program = "spline"
+    program_name = "spline"
 
     def __init__(
         self,
@@ -414,7 +414,7 @@ class GravNetConv(Conv):
     The neighbours are found outside the program.
     """
 
-    program = "gravnet"
+    program_name = "gravnet"
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ def by_relation(aggr: Any) -> str:
 class _ByRelation(Conv):
     """Values of edges, aggregated for each relation and added."""
 
-    program = "rgcn_lookup"
+    program_name = "rgcn_lookup"
 
     def forward(self, messages: Tensor, graph: Graph, relation: Tensor, num_relations: int, how: str) -> Tensor:
         """[E, channels] and relations [E] to [N, channels]."""
@@ -56,7 +56,7 @@ class RGCNConv(Conv):
     features, an edge's row of the weights is looked up in torch.
     """
 
-    program = "rgcn"
+    program_name = "rgcn"
 
     def __init__(
         self,
@@ -196,7 +196,7 @@ class FiLMConv(Conv):
     Raises ValueError for another aggregation by relation.
     """
 
-    program = "film"
+    program_name = "film"
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ class SAGEConv(Conv):
     Raises ValueError for a lazy size with ``project``.
     """
 
-    program = "sage"
+    program_name = "sage"
 
     def __init__(
         self,

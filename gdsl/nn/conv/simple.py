@@ -40,7 +40,7 @@ class GraphConv(Conv):
     **kwargs: of :class:`Conv`
     """
 
-    program = "graph_conv"
+    program_name = "graph_conv"
 
     def __init__(self, in_channels: Channels, out_channels: int, aggr: Any = "add", bias: bool = True, **kwargs: Any):
         super().__init__(aggr, **kwargs)
@@ -83,7 +83,7 @@ class LEConv(Conv):
     **kwargs: of :class:`Conv`
     """
 
-    program = "le"
+    program_name = "le"
 
     def __init__(self, in_channels: Channels, out_channels: int, bias: bool = True, **kwargs: Any):
         kwargs.setdefault("aggr", "add")
@@ -128,7 +128,7 @@ class SimpleConv(Conv):
     Raises ValueError for another way to combine.
     """
 
-    program = "simple"
+    program_name = "simple"
 
     def __init__(self, aggr: Any = "sum", combine_root: str | None = None, **kwargs: Any):
         if combine_root not in ("sum", "cat", "self_loop", None):
@@ -193,7 +193,7 @@ class GatedGraphConv(Conv):
     The GRU cell is torch's, between the kernels of the steps.
     """
 
-    program = "gated_graph"
+    program_name = "gated_graph"
 
     def __init__(self, out_channels: int, num_layers: int, aggr: Any = "add", bias: bool = True, **kwargs: Any):
         super().__init__(aggr, **kwargs)
@@ -243,7 +243,7 @@ class MFConv(Conv):
     **kwargs:   of :class:`Conv`
     """
 
-    program = "mf"
+    program_name = "mf"
 
     def __init__(
         self, in_channels: Channels, out_channels: int, max_degree: int = 10, bias: bool = True, **kwargs: Any
@@ -293,7 +293,7 @@ class SignedConv(Conv):
     has one graph.
     """
 
-    program = "signed_half"
+    program_name = "signed_half"
 
     def __init__(self, in_channels: int, out_channels: int, first_aggr: bool, bias: bool = True, **kwargs: Any):
         kwargs.setdefault("aggr", "mean")
@@ -509,7 +509,7 @@ class WLConvContinuous(Conv):
     **kwargs: of :class:`Conv`
     """
 
-    program = "wl_continuous"
+    program_name = "wl_continuous"
 
     def __init__(self, **kwargs: Any):
         super().__init__("add", **kwargs)

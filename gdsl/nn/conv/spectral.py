@@ -27,7 +27,7 @@ class SGConv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program = "sgc"
+    program_name = "sgc"
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class SSGConv(SGConv):
     Other arguments as in :class:`SGConv`.
     """
 
-    program = "ssgc"
+    program_name = "ssgc"
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class TAGConv(Conv):
     **kwargs:  of :class:`Conv`
     """
 
-    program = "tag"
+    program_name = "tag"
 
     def __init__(
         self, in_channels: int, out_channels: int, K: int = 3, bias: bool = True, normalize: bool = True, **kwargs: Any
@@ -173,7 +173,7 @@ class APPNP(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program = "appnp"
+    program_name = "appnp"
 
     def __init__(
         self,
@@ -222,7 +222,7 @@ class LGConv(Conv):
     **kwargs:  of :class:`Conv`
     """
 
-    program = "lgc"
+    program_name = "lgc"
 
     def __init__(self, normalize: bool = True, **kwargs: Any):
         kwargs.setdefault("aggr", "add")
@@ -250,7 +250,7 @@ class ChebConv(Conv):
     whole graph, is found in torch.
     """
 
-    program = "cheb"
+    program_name = "cheb"
 
     def __init__(
         self,
@@ -352,7 +352,7 @@ class ARMAConv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program = "arma"
+    program_name = "arma"
 
     def __init__(
         self,
@@ -433,7 +433,7 @@ class ClusterGCNConv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program = "cluster_gcn"
+    program_name = "cluster_gcn"
 
     def __init__(
         self,
@@ -494,7 +494,7 @@ class GCN2Conv(Conv):
     Raises AssertionError for one of ``theta`` and ``layer`` alone.
     """
 
-    program = "gcn2"
+    program_name = "gcn2"
 
     def __init__(
         self,
@@ -560,7 +560,7 @@ class MixHopConv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program = "mixhop"
+    program_name = "mixhop"
 
     def __init__(
         self,

@@ -50,7 +50,7 @@ class RGATConv(Conv):
     dropout, and for bases with blocks; AssertionError for blocks that do not divide the sizes.
     """
 
-    program = "rgat"
+    program_name = "rgat"
 
     def __init__(
         self,
@@ -296,7 +296,7 @@ class HGTConv(Conv):
     Raises ValueError for out_channels that are no multiple of ``heads``.
     """
 
-    program = "hgt"
+    program_name = "hgt"
 
     def __init__(
         self,
@@ -460,7 +460,7 @@ class HEATConv(Conv):
     **kwargs:          of :class:`Conv`
     """
 
-    program = "heat"
+    program_name = "heat"
 
     def __init__(
         self,
@@ -562,7 +562,7 @@ class HANConv(Conv):
     **kwargs:       of :class:`Conv`, without ``aggr``
     """
 
-    program = "han"
+    program_name = "han"
 
     def __init__(
         self,
