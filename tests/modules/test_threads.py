@@ -106,7 +106,7 @@ def test_copies_in_other_modes_on_other_backends() -> None:
         twin.bias = nn.Parameter(torch.full((8,), float(k)))
         twin.training, twin.backend = bool(k % 2), ("torch", "torch", "cpp", "cpp")[k]
         copies.append(twin)
-    assert copies[0]._layers is first._layers
+    assert copies[0]._texts is first._texts
     right = [twin(x, edges).detach() for twin in copies]
     assert all(bool((y == k).all()) == bool(k % 2) for k, y in enumerate(right)), "with all attention dropped, the bias"
 
