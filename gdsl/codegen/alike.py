@@ -13,7 +13,7 @@ _COMMENT = re.compile(r"//.*")
 
 
 @dataclass(frozen=True)
-class Source:
+class KernelSource:
     """A C function.
 
     name:  of the function
@@ -26,7 +26,7 @@ class Source:
     words: Collection[str]
 
 
-def once(sources: Iterable[Source]) -> list[str]:
+def once(sources: Iterable[KernelSource]) -> list[str]:
     """The texts of functions, in which one that is there already under another name is an alias of that."""
     sources = list(sources)
     lengths = [source.text.count("\n") for source in sources]
@@ -40,7 +40,7 @@ def once(sources: Iterable[Source]) -> list[str]:
     return found
 
 
-def _anonymous(source: Source) -> str:
+def _anonymous(source: KernelSource) -> str:
     """The text with names numbered in the order in which they come."""
     numbers: dict[str, str] = {}
 
@@ -52,6 +52,6 @@ def _anonymous(source: Source) -> str:
     return _WORD.sub(numbered, text)
 
 
-def _alias(source: Source, same: str) -> str:
+def _alias(source: KernelSource, same: str) -> str:
     head = source.text[: source.text.index("\n) {")]
     return f'{head}\n) __attribute__((alias("{same}")));\n'

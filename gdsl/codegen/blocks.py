@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from gdsl.codegen.indices import Axis, Index, Known, Number, Place, linear
+from gdsl.codegen.indices import Axis, Index, Known, Literal, Place, linear
 from gdsl.codegen.notation import (
     EDGES,
     KERNEL,
@@ -124,11 +124,11 @@ class Blocks(Pull[Value, Frame]):
         """The dims' own axes, from the first on, for every choice of places of those that are unrolled."""
         axes, unrolled = self.axes(self.frame(dims), first), [d for d in dims if d in self.unrolled]
         for places in itertools.product(*(range(d.size) for d in unrolled)):
-            yield axes | {d.name: Number(place) for d, place in zip(unrolled, places, strict=True)}
+            yield axes | {d.name: Literal(place) for d, place in zip(unrolled, places, strict=True)}
 
     def cell(self, node: Node, index: Index) -> Cell:
         places = (index[d.name] for d in node.dims if d in self.unrolled)
-        return node, tuple(place.number for place in places if isinstance(place, Number))
+        return node, tuple(place.number for place in places if isinstance(place, Literal))
 
     def axis_name(self, dim: Dim) -> str:
         if dim not in self.axes_of:
@@ -214,7 +214,7 @@ class Blocks(Pull[Value, Frame]):
             if key in level.memo:
                 return level.memo[key]
         if frame != (own := self.frame(node.dims)) and self.is_cell(node) and self.is_plain(node, index):
-            places = {n: p for n, p in index.items() if isinstance(p, Number)}
+            places = {n: p for n, p in index.items() if isinstance(p, Literal)}
             found = self.align(self.value(node, self.axes(own) | places, where, own), node, index, frame)
         else:
             found = self.compute(node, index, where, frame)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from gdsl.codegen.alike import Source, once
+from gdsl.codegen.alike import KernelSource, once
 from gdsl.codegen.loops import Nests
 from gdsl.codegen.nest import Nest
 from gdsl.codegen.products import FUNCTIONS, Product, block_edges, product_of
@@ -53,7 +53,7 @@ def generate(plan: Plan, dtype: str, index_type: str, visible: int | None = None
     A user sees the first ``visible`` outputs, or all.
     """
     packed = packed_buffers(plan, dtype, visible)
-    sources = (KernelWriter(k, plan.program, packed).source(k.name) for k in plan.kernels)
+    sources = (CppWriter(k, plan.program, packed).source(k.name) for k in plan.kernels)
     return unit(once(sources), dtype, index_type)
 
 
@@ -70,7 +70,7 @@ def unit(kernels: Sequence[str], dtype: str, index_type: str) -> str:
 
 def kernel_source(kernel: Kernel, plan: Plan, packed: frozenset[Node] = frozenset()) -> str:
     """One kernel as C++ text."""
-    return KernelWriter(kernel, plan.program, packed).write()
+    return CppWriter(kernel, plan.program, packed).write()
 
 
 def hub_name(kernel: Kernel) -> str:
@@ -79,7 +79,7 @@ def hub_name(kernel: Kernel) -> str:
 
 
 @dataclass
-class Stage:
+class BlockLoop:
     """A loop over the edges of a block, and the matrix products that follow it.
 
     cells: edge values to compute
@@ -91,7 +91,7 @@ class Stage:
     products: list[Product]
 
 
-class KernelWriter(Nests):
+class CppWriter(Nests):
     """The function around the nests: rows, walks over edges, what is declared where."""
 
     def __init__(self, kernel: Kernel, program: Program, packed: frozenset[Node] = frozenset()):
@@ -173,9 +173,9 @@ class KernelWriter(Nests):
 
     # -- the function --------------------------------------------------------------------------
 
-    def source(self, name: str) -> Source:
+    def source(self, name: str) -> KernelSource:
         """The function, which has this name, with the names that it uses."""
-        return Source(name, self.write(), self.used - self.reserved)
+        return KernelSource(name, self.write(), self.used - self.reserved)
 
     def write(self) -> str:
         out = self.out
@@ -294,7 +294,7 @@ class KernelWriter(Nests):
         else:
             self.walk(stages[0], phase, "begin", "end")
 
-    def walk(self, stage: Stage, phase: Phase, first: str, stop: str) -> None:
+    def walk(self, stage: BlockLoop, phase: Phase, first: str, stop: str) -> None:
         """A loop over edges that fills the cells and the results of a stage."""
         if not (stage.cells or stage.roots):
             return
@@ -347,7 +347,7 @@ class KernelWriter(Nests):
             if cell.first == "at":
                 self.out.insert(at, f"{local_type(node)} {cell.name}[{edges * node.type.numel}];")
 
-    def stages(self, phase: Phase) -> list[Stage]:
+    def stages(self, phase: Phase) -> list[BlockLoop]:
         """The work of a phase, cut where a matrix product needs its operands for a whole block of edges."""
         below = self.edge_values(phase.roots)
         made = [n for n in (*below, *phase.roots) if n not in self.buffers]
@@ -366,7 +366,7 @@ class KernelWriter(Nests):
             ready[node] = stage_of(node)
         at = {c: ready[c] for c in cells}
         written = {r: ready[r] + (r in products) if r in ready else stage_of(r) for r in phase.roots}
-        found = [Stage([], [], []) for _ in range(max([*at.values(), *written.values()]) + 1)]
+        found = [BlockLoop([], [], []) for _ in range(max([*at.values(), *written.values()]) + 1)]
         self.in_block = operands | {n for n in products if n in ready}
         for cell in cells:
             stage = found[at[cell]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gdsl.codegen.alike import once
-from gdsl.codegen.cpp import KernelWriter, hub_name, unit
+from gdsl.codegen.cpp import CppWriter, hub_name, unit
 from gdsl.codegen.indices import Index, Row, linear
 from gdsl.codegen.nest import Nest
 from gdsl.codegen.pull import ROW
@@ -42,7 +42,7 @@ def _writer(kernel: Kernel, program: Program, packed: frozenset[Node]) -> _HubWr
     return _HubWriter(replace(kernel, phases=phases), program, packed)
 
 
-class _HubWriter(KernelWriter):
+class _HubWriter(CppWriter):
     """A kernel for a few rows, each walked by all threads."""
 
     def __init__(self, kernel: Kernel, program: Program, packed: frozenset[Node]):

@@ -60,7 +60,7 @@ class Row(Place):
 
 
 @dataclass(frozen=True)
-class Number(Place):
+class Literal(Place):
     """A place that is known here."""
 
     number: int
@@ -146,7 +146,7 @@ def linear(dims: Sequence[Dim], index: Index, row: Place | None = None) -> Sum:
         if d.size != 1:
             terms.append((index[d.name], stride))
         stride *= d.size
-    if terms == [(Number(0), 1)]:
+    if terms == [(Literal(0), 1)]:
         terms = []
     if row is not None:
         terms.append((row, stride))

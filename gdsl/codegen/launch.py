@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gdsl.codegen.blocks import LEAST_SIDE
 from gdsl.codegen.notation import power_of_two
-from gdsl.codegen.triton import Function
+from gdsl.codegen.triton import TritonFunction
 
 # What a block is cut for: so many threads, if its numbers are as many as they should be. More are used where an edge
 # alone has more numbers.
@@ -61,7 +61,7 @@ class Config:
         return {"num_warps": self.warps}
 
 
-def configure(function: Function, degree: int = TYPICAL_DEGREE, warp: int = WARP) -> Config:
+def configure(function: TritonFunction, degree: int = TYPICAL_DEGREE, warp: int = WARP) -> Config:
     """A few edges of each row at a time, and as many rows as fill a block. ``warp`` is the GPU's."""
     lanes = floor_power(min(MOST_LANES, THREADS * _share(function) // function.widest))
     if function.ordered:
@@ -80,7 +80,7 @@ def configure(function: Function, degree: int = TYPICAL_DEGREE, warp: int = WARP
     return Config(rows, edges, _warps(function, rows, edges, warp))
 
 
-def _share(function: Function) -> int:
+def _share(function: TritonFunction) -> int:
     """How many numbers of a block a thread takes."""
     if function.dots:
         return FEWEST_NUMBERS if function.held or function.crowded else DOT_NUMBERS
@@ -88,7 +88,7 @@ def _share(function: Function) -> int:
     return next((share for few, share in shares if function.values < few), FEWEST_NUMBERS)
 
 
-def _warps(function: Function, rows: int, edges: int, warp: int) -> int:
+def _warps(function: TritonFunction, rows: int, edges: int, warp: int) -> int:
     for_blocks = rows * edges * function.widest / _share(function)
     for_sums = (rows * function.held_rows + function.held) / THREAD_HELD[function.crowded]
     return power_of_two(math.ceil(min(MOST_THREADS, max(warp, for_blocks, for_sums)) / warp))
@@ -99,7 +99,7 @@ def floor_power(count: int) -> int:
     return 1 << (max(1, count).bit_length() - 1)
 
 
-def candidates(function: Function, degree: int, warp: int = WARP) -> list[Config]:
+def candidates(function: TritonFunction, degree: int, warp: int = WARP) -> list[Config]:
     """The block sizes worth trying, the ones that are taken without trying first."""
     first, most = configure(function, degree, warp), MOST_THREADS // warp
     found = []

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from gdsl.codegen.indices import Axis, Digit, Known, Number, Place, Row, Shift, Sum, Within
+from gdsl.codegen.indices import Axis, Digit, Known, Literal, Place, Row, Shift, Sum, Within
 from gdsl.ir.node import Node
 from gdsl.ir.types import Kind
 
@@ -94,7 +94,7 @@ def print_place(place: Place, rank: int) -> str:
             return along(name, at, rank)
         case Row(name):
             return lifted(name, rank)
-        case Number(number):
+        case Literal(number):
             return str(number)
         case Known(value, _, own):
             if value.scalar or rank == own:

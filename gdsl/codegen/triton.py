@@ -79,7 +79,7 @@ CROWDED = 22
 
 
 @dataclass(frozen=True)
-class Function:
+class TritonFunction:
     """A Triton function.
 
     part:      None for the rows of a kernel, the number of a walk over chunks of hubs, or "hubs" to finish them
@@ -123,16 +123,16 @@ class Function:
 
 def functions(
     kernel: Kernel, program: Program, packed: frozenset[Node], dtype: str, index_type: str, edge_axis: int = 0
-) -> list[Function]:
+) -> list[TritonFunction]:
     """The functions of a kernel: for its rows, and, where it walks edges, for its hubs. ``edge_axis`` is the axis of
     blocks that counts edges, 0 or 1; the other counts rows."""
     parts: list[int | str | None] = [None]
     if kernel.phases and not kernel.ordered:
         parts += [*range(len(kernel.phases)), "hubs"]
-    return [KernelWriter(kernel, program, packed, dtype, index_type, edge_axis, part).write() for part in parts]
+    return [TritonWriter(kernel, program, packed, dtype, index_type, edge_axis, part).write() for part in parts]
 
 
-def unit(found: Sequence[Function]) -> str:
+def unit(found: Sequence[TritonFunction]) -> str:
     """A module of functions, ready to be executed."""
     text = "\n\n".join(f.source for f in found)
     helpers = [source for name, source in HELPERS.items() if f"{name}(" in text]
@@ -141,7 +141,7 @@ def unit(found: Sequence[Function]) -> str:
     return "\n\n".join([head, *parts])
 
 
-class KernelWriter(Reductions):
+class TritonWriter(Reductions):
     """The function around the blocks: rows, walks over edges, what is added up and what is written."""
 
     def __init__(
@@ -163,7 +163,7 @@ class KernelWriter(Reductions):
 
     # -- the function --------------------------------------------------------------------------
 
-    def write(self) -> Function:
+    def write(self) -> TritonFunction:
         kernel = self.kernel
         suffix = "" if self.part is None else "_hubs" if self.part == "hubs" else f"_chunk{self.part}"
         name = kernel.name + suffix
@@ -193,7 +193,7 @@ class KernelWriter(Reductions):
         of_all = sum(self.numel(self.frame(n.dims)) for n, _ in self.totals.keys() - self.row_totals)
         dots = self.dots, self.edge_dots, self.exact
         sizes = self.widest, self.values, of_row, of_all
-        return Function(name, source, self.part, arguments, *sizes, walks, *dots, kernel.ordered)
+        return TritonFunction(name, source, self.part, arguments, *sizes, walks, *dots, kernel.ordered)
 
     def _about(self) -> str:
         if self.part == "hubs":

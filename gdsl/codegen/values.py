@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 
-from gdsl.codegen.indices import Axis, Digit, Index, Known, Number, Place, Row, Shift, Sum, Within, linear
+from gdsl.codegen.indices import Axis, Digit, Index, Known, Literal, Place, Row, Shift, Sum, Within, linear
 from gdsl.codegen.nest import MOST_UNROLLED, Cell, Lines, Nest
 from gdsl.codegen.pull import COLUMN, EDGE, GLOBAL, NUMBER_OF, ROW, Pull
 from gdsl.ir.node import Node
@@ -226,7 +226,7 @@ def print_place(place: Place) -> str:
     match place:
         case Axis(name) | Row(name):
             return name
-        case Number(number):
+        case Literal(number):
             return str(number)
         case Known(value):
             return str(value)

@@ -24,7 +24,7 @@ class IRError(GdslError, TypeError):
 @dataclass_transform(frozen_default=True)
 class Attrs:
     """The attributes of a node: an immutable record. An op that has some has a class of its own, whose fields are
-    annotated with the :class:`Value` that they may be; an op without any has :data:`NONE`.
+    annotated with the :class:`Allowed` that they may be; an op without any has :data:`NONE`.
 
     A field's name means the same in all ops, and has one type: these. (A dataclass each would do, and make every start
     of the command line wait for 20 of them, a millisecond each.)
@@ -95,7 +95,7 @@ NONE = Attrs()
 
 
 @dataclass(frozen=True)
-class Value:
+class Allowed:
     """What an attribute may be: ``is_one`` of a value, and the same in words."""
 
     words: str
@@ -107,24 +107,24 @@ def whole(value: Any) -> bool:
     return type(value) is int
 
 
-def number(least: int, most: int) -> Value:
-    return Value(f"an int from {least} to {most}", lambda v: whole(v) and least <= v <= most)
+def number(least: int, most: int) -> Allowed:
+    return Allowed(f"an int from {least} to {most}", lambda v: whole(v) and least <= v <= most)
 
 
-def one_of(words: Iterable[str]) -> Value:
+def one_of(words: Iterable[str]) -> Allowed:
     words = tuple(words)
-    return Value(f"one of {', '.join(words)}", lambda v: type(v) is str and v in words)
+    return Allowed(f"one of {', '.join(words)}", lambda v: type(v) is str and v in words)
 
 
 def _is_names(value: Any) -> bool:
     return type(value) is tuple and all(type(v) is str for v in value)
 
 
-BOOL = Value("true or false", lambda v: type(v) is bool)
-FLOAT = Value("a float", lambda v: type(v) is float)
-SHARE = Value("a float from 0 to 1", lambda v: type(v) is float and 0.0 <= v <= 1.0)
-NAME = Value("a name", lambda v: type(v) is str)
-NAMES = Value("names", _is_names)
+BOOL = Allowed("true or false", lambda v: type(v) is bool)
+FLOAT = Allowed("a float", lambda v: type(v) is float)
+SHARE = Allowed("a float from 0 to 1", lambda v: type(v) is float and 0.0 <= v <= 1.0)
+NAME = Allowed("a name", lambda v: type(v) is str)
+NAMES = Allowed("names", _is_names)
 
 # Places of a dim. Kernels count those of all rows in 64 bits, and there is no memory for more than that many.
 MOST = 2**31 - 1

@@ -10,7 +10,7 @@ from gdsl.ir.ops.text import MAX_PARTS, expression
 from gdsl.ir.program import Program
 
 
-class Names:
+class NodeNames:
     """Names for nodes: the user's where there are some, else ``t0``, ``t1``, ..."""
 
     def __init__(self, given: Mapping[Node, str]):
@@ -59,7 +59,7 @@ def _own_name(node: Node) -> str | None:
 
 def name_nodes(program: Program) -> dict[Node, str]:
     """Names for every node that deserves a line of its own: named by the user, an output, or used twice."""
-    names = Names(program.names)
+    names = NodeNames(program.names)
     found: dict[Node, str] = {}
     uses = users(program.nodes)
     outputs = set(program.nodes)

@@ -34,7 +34,7 @@ def format_text(text: str, filename: str | None = None) -> str:
 
 def format_program(program: ast.Program) -> str:
     """The canonical form of a program; comments come from ``program.source``."""
-    return _Writer(program.source).program(program)
+    return _Formatter(program.source).program(program)
 
 
 # ------------------------------------------------------------------------------------ expressions
@@ -211,7 +211,7 @@ _BRACES = re.compile(r'"[^"\n]*"|#[^\n]*|([{}])')
 
 
 @dataclass
-class _Writer:
+class _Formatter:
     """Writes lines while walking the tree and the source's comments side by side."""
 
     source: str

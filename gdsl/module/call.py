@@ -14,14 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.errors import GraphError
-from gdsl.ir.types import Domain
-from gdsl.ir.types import Kind as Numbers
+from gdsl.ir.types import Domain, Kind
 from gdsl.language import parts
 from gdsl.language.program import Declaration, TypedProgram
 from gdsl.module.arguments import Bound, bind, count_graphs, free_sizes
 from gdsl.module.checks import check_bound, check_rows, check_tensors, node_counts
 from gdsl.module.run import nearest, run
-from gdsl.module.ways import Kind, Text
+from gdsl.module.ways import CallKind, Text
 from gdsl.runtime.dtypes import AUTOCAST, autocast
 from gdsl.runtime.graph import Graph, graph_of
 from gdsl.runtime.tracers import check_tracers, refuse, run_as_it_is
@@ -103,7 +102,7 @@ def state_of(typed: TypedProgram, owner: nn.Module, inside: Mapping[str, Tensor]
     return found
 
 
-def _graph(kind: Kind, bound: Bound, tensors: Mapping[str, Tensor]) -> Graph:
+def _graph(kind: CallKind, bound: Bound, tensors: Mapping[str, Tensor]) -> Graph:
     """The graph of a call. Raises :class:`gdsl.GraphError` for one that lies elsewhere than the tensors."""
     typed, given = kind.typed, bound.graph
     sizes = node_counts(typed, tensors)
@@ -123,7 +122,7 @@ def _graph(kind: Kind, bound: Bound, tensors: Mapping[str, Tensor]) -> Graph:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownCall:
     """What a call needs once another one with tensors of the same kinds has been checked.
 
     inputs:  (name, place among the arguments)
@@ -134,7 +133,7 @@ class Known:
     sources, targets: places of the arguments that tell how many there are
     """
 
-    kind: Kind
+    kind: CallKind
     inputs: tuple[tuple[str, int], ...]
     rows: tuple[tuple[int, int], ...]
     graph: int
@@ -208,7 +207,7 @@ def _tensor_facts(value: Tensor) -> tuple[Any, ...]:
     return value.shape, value.dtype, value.device, value.layout
 
 
-def _remembered(kind: Kind, tensors: Mapping[str, Tensor], names: Sequence[str], graph: Any) -> Known | None:
+def _remembered(kind: CallKind, tensors: Mapping[str, Tensor], names: Sequence[str], graph: Any) -> KnownCall | None:
     """What a checked call says of others like it; None where each must be checked anew.
 
     names: of the arguments, in order
@@ -225,12 +224,12 @@ def _remembered(kind: Kind, tensors: Mapping[str, Tensor], names: Sequence[str],
     def first(*domains: Domain) -> int | None:
         return next((places[d.name] for d, t in inputs if t.domain in domains), None)
 
-    return Known(
+    return KnownCall(
         kind,
         tuple((d.name, places[d.name]) for d, _ in inputs),
         tuple((places[d.name], _ROWS[t.domain]) for d, t in inputs if t.domain in _ROWS),
         places["graph"],
-        tuple(d for d, t in inputs if t.kind is Numbers.INT),
+        tuple(d for d, t in inputs if t.kind is Kind.INT),
         tuple((d.name, _tensor_facts(tensors[d.name])) for d in kind.typed.of_role("param", "buffer")),
         first(Domain.NODE, Domain.SOURCE),
         first(Domain.NODE, Domain.TARGET),

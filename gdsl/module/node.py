@@ -14,7 +14,7 @@ from gdsl.language.program import Declaration
 from gdsl.look.node import check_shown, named_values, story
 from gdsl.module.call import state_of
 from gdsl.module.run import run
-from gdsl.module.ways import Ran, Store
+from gdsl.module.ways import Compilations, Ran
 from gdsl.passes.options import Options
 from gdsl.runtime.backend import backend_for
 from gdsl.runtime.execute import HALF
@@ -49,7 +49,7 @@ def explain_node(owner: nn.Module, ran: Ran, graph: Graph, node: int, inputs: Se
 
     def values(backend: str, options: Options) -> Sequence[Tensor]:
         # In a store of its own: the last call of the layer stays what it was.
-        kind = Store().kind(None, shown, options, dtype, graph.device)
+        kind = Compilations().kind(None, shown, options, dtype, graph.device)
         with torch.no_grad():
             return run(kind, graph, dict(tensors), backend, owner)
 

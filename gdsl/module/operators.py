@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from gdsl.errors import GraphError, InputError, ProgramError
-from gdsl.ir.attributes import BOOL, MOST, Value, number, one_of, shown
+from gdsl.ir.attributes import BOOL, MOST, Allowed, number, one_of, shown
 from gdsl.ir.node import Node, walk
 from gdsl.ir.ops.edges import EDGE_END
 from gdsl.ir.program import Program
@@ -99,11 +99,11 @@ _FIELDS = {
     "dtype": one_of(DTYPES),
     "backend": one_of(BACKENDS),
     "graph": one_of(GRAPH_METHODS),
-    "requires": Value(
+    "requires": Allowed(
         "an end, i or j, and a number of edges",
         lambda v: type(v) is tuple and len(v) == 2 and EDGE_END.is_one(v[0]) and _DEGREE.is_one(v[1]),
     ),
-    "choices": Value(f"a choice ({', '.join(CHOICES)}) and one of its values", lambda v: v in _PAIRS),
+    "choices": Allowed(f"a choice ({', '.join(CHOICES)}) and one of its values", lambda v: v in _PAIRS),
     "mask": BOOL,
 }
 

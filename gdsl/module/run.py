@@ -14,7 +14,7 @@ from gdsl.language import parts
 from gdsl.language.program import GraphTransform
 from gdsl.module.checks import check_degrees
 from gdsl.module.shared import tensors_of
-from gdsl.module.ways import Kind, Ran, Ready
+from gdsl.module.ways import CallKind, Ran, Ready
 from gdsl.passes.stages import Stage
 from gdsl.runtime import reference
 from gdsl.runtime.autograd import Runner
@@ -31,7 +31,7 @@ NOBODY = nn.Module()
 
 @run_as_it_is
 def run(
-    kind: Kind,
+    kind: CallKind,
     graph: Graph,
     tensors: dict[str, Tensor],
     backend: str,
@@ -77,7 +77,7 @@ def seed_for(device: torch.device) -> Tensor:
     return torch.randint(2**62, (), dtype=torch.int64, device=device)
 
 
-def _ready(kind: Kind, graph: Graph, backend: str) -> Ready:
+def _ready(kind: CallKind, graph: Graph, backend: str) -> Ready:
     """A kind of call on graphs of the shape of this one."""
     store, options = kind.store, kind.store.options_for(kind, graph)
     found = store.compiled(kind, options)
@@ -114,7 +114,7 @@ def _apply(module: nn.Module, stage: Stage, inputs: Sequence[Tensor], frame: Fra
 
 
 def nearest(
-    knn: GraphTransform, kind: Kind, tensors: Mapping[str, Tensor], count: int, batch: Tensor | None
+    knn: GraphTransform, kind: CallKind, tensors: Mapping[str, Tensor], count: int, batch: Tensor | None
 ) -> Graph:
     """The graph of the nearest neighbours of a node value, between so many nodes."""
     where, k = knn.arguments

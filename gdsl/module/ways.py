@@ -58,14 +58,14 @@ class Compiled:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Kind:
+class CallKind:
     """A kind of call: a program, and what its tensors are.
 
     key:   what names the program in the store
     ready: what runs, by the shape of the graph, its index dtype and the backend
     """
 
-    store: Store
+    store: Compilations
     key: Hashable
     typed: TypedProgram
     options: Options
@@ -90,7 +90,7 @@ class Ready:
 class Ran:
     """What a call ran, for those who look at it: a kind of call, with the shape of its graph among the options."""
 
-    kind: Kind
+    kind: CallKind
     options: Options
     index: torch.dtype
     backend: str
@@ -115,18 +115,18 @@ class Ran:
         return replace(self, options=replace(self.options, shape=replace(self.options.shape, device=device)))
 
 
-class Store:
+class Compilations:
     """What a module has compiled so far.
 
     shared: what its programs share, also those of other arguments
     last:   what the last call ran, program by program
     """
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Store:
-        return Store(copy.deepcopy(self.shared))
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compilations:
+        return Compilations(copy.deepcopy(self.shared))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Store, (self.shared,)
+        return Compilations, (self.shared,)
 
     def __init__(self, shared: Shared | None = None) -> None:
         self.shared = shared or Shared()
@@ -137,11 +137,13 @@ class Store:
 
     def kind(
         self, key: Hashable, typed: TypedProgram, options: Options, dtype: torch.dtype, device: torch.device
-    ) -> Kind:
+    ) -> CallKind:
         """The one of a program that ``key`` names."""
-        return self.kinds.once((key, options, dtype, device), lambda: Kind(self, key, typed, options, dtype, device))
+        return self.kinds.once(
+            (key, options, dtype, device), lambda: CallKind(self, key, typed, options, dtype, device)
+        )
 
-    def compiled(self, kind: Kind, options: Options) -> Compiled:
+    def compiled(self, kind: CallKind, options: Options) -> Compiled:
         """The program of a kind of call, for the graphs that the options tell of."""
         return self.programs.once((kind.key, options), lambda: self._compile(kind.typed, options))
 
@@ -150,7 +152,7 @@ class Store:
         stages = self.shared.made.once((written.outputs, options), lambda: stages_of(written, options))
         return Compiled(typed, stages, options, numbers)
 
-    def options_for(self, kind: Kind, graph: Graph) -> Options:
+    def options_for(self, kind: CallKind, graph: Graph) -> Options:
         """The options with the shape of a graph. Where what the backward pass would read of the forward pass is beyond
         the user's budget on it, nothing is saved."""
         options = replace(kind.options, shape=graph.shape)
@@ -161,7 +163,7 @@ class Store:
         count = sum(frame.rows(domain) * numel for domain, numel in saved)
         return options if count * kind.dtype.itemsize <= options.budget else options.with_choice("save", "nothing")
 
-    def _saved_by(self, kind: Kind, options: Options, graph: Graph) -> list[tuple[Domain, int]]:
+    def _saved_by(self, kind: CallKind, options: Options, graph: Graph) -> list[tuple[Domain, int]]:
         adjoints = Ran(kind, options, graph.index_dtype, "").inspection.adjoints
         return [(node.type.domain, node.type.numel) for adjoint in adjoints for node, _ in adjoint.saved]
 
@@ -205,13 +207,13 @@ class Text:
         arguments: Mapping[str, Any],
         free_sizes: Mapping[str, int],
         options: Options = DEFAULTS,
-        store: Store | None = None,
+        store: Compilations | None = None,
     ):
         self.definition = definition
         self.signature = signature_of(definition)
         self.arguments, self.free_sizes = dict(arguments), dict(free_sizes)
         self.module_names = tuple(name for name, _ in self.signature.modules)
-        self.options, self.store = options, store or Store()
+        self.options, self.store = options, store or Compilations()
         self.typed, self.known = Kept(), Kept()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Text:
@@ -310,7 +312,7 @@ def text_for(
     arguments: Mapping[str, Any],
     inputs: Mapping[str, Tensor],
     options: Options = DEFAULTS,
-    store: Store | None = None,
+    store: Compilations | None = None,
 ) -> Text:
     """A program for the parameters, buffers and submodules of a module, and of its copies. It reads them by the names
     that it declares, and ``param x ~ ...`` draws nothing. So one module can have several, for calls of different kinds.

@@ -19,8 +19,7 @@ from gdsl.errors import GdslError, InternalWarning, ProgramError
 from gdsl.ir import build
 from gdsl.ir.node import Node, substitute
 from gdsl.ir.program import Program
-from gdsl.ir.types import Domain, Type
-from gdsl.ir.types import Kind as Numbers
+from gdsl.ir.types import Domain, Kind, Type
 from gdsl.language import parts
 from gdsl.language.modules import Reader, Unreadable, no_dropout, read_aggregation
 from gdsl.language.program import Declaration, TypedProgram
@@ -28,7 +27,7 @@ from gdsl.module import compiled as traced
 from gdsl.module.kept import Kept
 from gdsl.module.run import run, seed_for
 from gdsl.module.shared import Shared
-from gdsl.module.ways import Kind, Store
+from gdsl.module.ways import CallKind, Compilations
 from gdsl.nn import scatter
 from gdsl.nn.aggr import Aggregation
 from gdsl.nn.conv.base import Adjacency, Conv, Size, in_dtype_of
@@ -79,7 +78,7 @@ class MessagePassing(Conv):
 
     def __init__(self, aggr: Any = "sum", **kwargs: Any):
         super().__init__(aggr, **kwargs)
-        self._store = Store(_shared)
+        self._store = Compilations(_shared)
         self._how = "not called yet"
         # For each kind of call how often it is to run as it is before it is tried again, and how often last time.
         self._kinds = Kept()
@@ -385,12 +384,12 @@ class MessagePassing(Conv):
             tensors = {name: tensor.detach() for name, tensor in tensors.items()}
         return run(programs[-1], graph, tensors | own, self.backend)[0]
 
-    def _programs(self, kept: list[Value], out: Node, trace: Trace) -> list[Kind]:
+    def _programs(self, kept: list[Value], out: Node, trace: Trace) -> list[CallKind]:
         """What computes each value that is kept, from those before it, and the result from all of them."""
         loads = dict[Node, Node]()
         found = []
 
-        def kind(node: Node) -> Kind:
+        def kind(node: Node) -> CallKind:
             name, store = type(self).__name__, self._store
             typed = store.programs.once((name, node), lambda: _typed(name, node))
             return store.kind((name, node), typed, self._options, trace.dtype, trace.device)
@@ -403,7 +402,7 @@ class MessagePassing(Conv):
 
     def _read_aggregation(self, trace: Trace, message: Value) -> tuple[Node, list[str]]:
         """The aggregate of the messages, and the parameters that it reads."""
-        if not message.on_rows or message.node.kind is not Numbers.FLOAT:
+        if not message.on_rows or message.node.kind is not Kind.FLOAT:
             raise Untraceable("the messages are no real numbers of each edge")
         if not -message.ndim <= self.node_dim < message.ndim or self.node_dim % message.ndim:
             raise Untraceable(f"node_dim is {self.node_dim}, and the messages have {message.ndim} dims")

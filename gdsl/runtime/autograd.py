@@ -103,7 +103,7 @@ class Runner:
 
 
 @dataclass(frozen=True)
-class Pull:
+class Pullback:
     """An adjoint ready to be called.
 
     takes: for each of its inputs, the place among what the call has saved and the gradients of all outputs
@@ -142,7 +142,7 @@ class Differentiable:
         self.constant = self.constant_by(mask)
         self.loads = (*(runner.inputs[k] for k in self.reads), *self.saved)
         self.forward = runner.compile(self.program, self.visible)
-        self._adjoints: dict[tuple[Mask, Mask], Pull] = {}
+        self._adjoints: dict[tuple[Mask, Mask], Pullback] = {}
         self._tangents: dict[Mask, Tangent] = {}
         self._lock = threading.Lock()
 
@@ -166,7 +166,7 @@ class Differentiable:
         """What the backward may read of a call's inputs and outputs."""
         return [tensors[k] for k in self.reads] + [outputs[k] for k in self.kept]
 
-    def adjoint(self, present: Mask, wanted: Mask) -> Pull:
+    def adjoint(self, present: Mask, wanted: Mask) -> Pullback:
         """The adjoint for the output gradients that arrived and the input gradients that are asked for."""
         key = (present, wanted)
         found = self._adjoints.get(key)
@@ -183,14 +183,14 @@ class Differentiable:
                 self._adjoints[key] = self._pull(adjoint)
             return self._adjoints[key]
 
-    def _pull(self, adjoint: Adjoint) -> Pull:
+    def _pull(self, adjoint: Adjoint) -> Pullback:
         runner = self.runner.sub(adjoint.program)
         places = {load: k for k, load in enumerate(self.loads)}
         places |= {load: places[node] for node, load in adjoint.saved}
         places |= {load: len(self.loads) + k for k, load in adjoint.grads}
         found = {node: k for k, node in enumerate(adjoint.wrt)}
         takes = tuple(places[node] for node in runner.inputs)
-        return Pull(adjoint, runner, takes, tuple(found.get(node) for node in self.runner.inputs))
+        return Pullback(adjoint, runner, takes, tuple(found.get(node) for node in self.runner.inputs))
 
     def tangent(self, given: Mask) -> Tangent:
         """The derivative of every real output along the inputs that ``given`` names."""

@@ -22,7 +22,7 @@ import torch
 from gdsl.codegen.launch import configure
 from gdsl.codegen.storage import partials
 from gdsl.codegen.targets import PRECISE, SUM_PRECISE, TARGETS
-from gdsl.codegen.triton import Function
+from gdsl.codegen.triton import TritonFunction
 from gdsl.errors import CompilerError, InputError
 from gdsl.passes.plan import Kernel
 from gdsl.runtime.items import Storage
@@ -67,7 +67,7 @@ _TYPES = {
 }
 
 
-def job(function: Function, kernel: Kernel, source: str, storage: Storage, target: str) -> Job:
+def job(function: TritonFunction, kernel: Kernel, source: str, storage: Storage, target: str) -> Job:
     """A function at a target's block sizes for a typical graph that 32 bits can count."""
     types = ["i32" if t is None else f"*{_TYPES[t]}" for t in argument_types(function, kernel, storage)]
     config = configure(function, warp=TARGETS[target][2])
@@ -75,7 +75,7 @@ def job(function: Function, kernel: Kernel, source: str, storage: Storage, targe
     return Job(source, function.name, tuple(types), {**config.blocks, "INDEX": "int32"}, options)
 
 
-def argument_types(function: Function, kernel: Kernel, storage: Storage) -> list[torch.dtype | None]:
+def argument_types(function: TritonFunction, kernel: Kernel, storage: Storage) -> list[torch.dtype | None]:
     """The dtypes of the tensors that a function takes; None is a number."""
     others = {"num_rows": None, "first_chunk": torch.int64, "owner": torch.int64}
     types = [others.get(name, storage.index) for name in function.arguments]

@@ -85,7 +85,7 @@ class Together:
         later: Collection[Node],
     ):
         self.items, self.releases, self.storage = items, releases, storage
-        writer = _Writer(storage)
+        writer = _StepWriter(storage)
         for item in items:
             writer.add(item)
         needed = {writer.root(node) for node in later if node in writer.roots or node in writer.written}
@@ -173,7 +173,7 @@ def _needed_views(
     return tuple(reversed(found))
 
 
-class _Writer:
+class _StepWriter:
     """Writes the program of steps, in which nodes stand for the memory where their values lie.
 
     given:   what is read, in order, and as which dtype

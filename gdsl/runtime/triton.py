@@ -23,7 +23,7 @@ from gdsl.codegen.launch import Config, candidates, configure
 from gdsl.codegen.schedule import GPU_GROUPS
 from gdsl.codegen.storage import partials
 from gdsl.codegen.targets import DEFAULT_TARGET, PRECISE, SUM_PRECISE, TARGETS, edge_axis
-from gdsl.codegen.triton import Function
+from gdsl.codegen.triton import TritonFunction
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.passes.plan import Kernel, Plan
@@ -47,14 +47,14 @@ def bind(plan: Plan, storage: Storage) -> dict[Kernel, TritonLaunch]:
 class TritonLaunch:
     """The functions of a kernel, and what a launch of them needs."""
 
-    def __init__(self, kernel: Kernel, functions: list[Function], module: Mapping[str, Any], storage: Storage):
+    def __init__(self, kernel: Kernel, functions: list[TritonFunction], module: Mapping[str, Any], storage: Storage):
         self.kernel, self.storage, self.functions = kernel, storage, functions
         self.compiled = [module[f.name] for f in functions]
         self.over_out_edges = kernel.end == "j" or kernel.rows is Domain.SOURCE
         self.totals, self.ordered = set(kernel.all_totals), kernel.ordered
         self.dots = any(f.dots for f in functions)
         self._prepared: set[tuple[Any, ...]] = set()
-        self._ready: dict[tuple[Any, ...], Ready] = {}
+        self._ready: dict[tuple[Any, ...], ReadyLaunch] = {}
 
     def order(self, frame: Frame) -> Order:
         return frame.graph.out_edges if self.over_out_edges else frame.graph.in_edges
@@ -101,7 +101,7 @@ class TritonLaunch:
             grid = (self.programs(number, rows, config),)
             kernel = self.compiled[number][grid](*arguments, **self.constants(number, config, key))
             if aligned and rows <= INT32_MAX and not capturing and isinstance(kernel, CompiledKernel):
-                self._ready[number, *key] = Ready(kernel, config, (*config.blocks.values(), *key[0]))
+                self._ready[number, *key] = ReadyLaunch(kernel, config, (*config.blocks.values(), *key[0]))
         else:
             ready.kernel[self.programs(number, rows, ready.config), 1, 1](*arguments, *ready.constants)
 
@@ -179,7 +179,7 @@ Key = tuple[tuple[Any, str, str], int, int | None]
 
 
 @dataclass(frozen=True)
-class Ready:
+class ReadyLaunch:
     """A compiled function with its block sizes, which is launched without asking Triton what it is called with."""
 
     kernel: CompiledKernel

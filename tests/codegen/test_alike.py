@@ -7,7 +7,7 @@ import torch
 
 import gdsl
 from gdsl.codegen import cpp, hubs
-from gdsl.codegen.alike import Source, once
+from gdsl.codegen.alike import KernelSource, once
 from gdsl.runtime import cpp as bound
 from gdsl.runtime import order, prepare
 from tests.passes.test_pieces import compiled, gat
@@ -41,7 +41,7 @@ extern "C" void {name}(
 
 def function(name: str, a: str = "x", b: str = "y", v: str = "v", type: str = "T", call: str = "exp", constant="1"):
     text = FUNCTION.format(name=name, a=a, b=b, v=v, type=type, call=call, constant=constant)
-    return Source(name, text, {a, b, v})
+    return KernelSource(name, text, {a, b, v})
 
 
 def test_names_alone_are_no_difference() -> None:

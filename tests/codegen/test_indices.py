@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gdsl.codegen import notation, values
-from gdsl.codegen.indices import Axis, Index, Known, Number, Place, Row, Shift, Within, linear, reshaped
+from gdsl.codegen.indices import Axis, Index, Known, Literal, Place, Row, Shift, Within, linear, reshaped
 from gdsl.codegen.nest import Nest, joined
 from gdsl.ir.types import Dim
 
@@ -90,9 +90,9 @@ def test_linear_of_a_row() -> None:
 
 def test_a_place_that_is_known() -> None:
     one, two = Dim("a", 5), Dim("b", 4)
-    index: Index = {"a": Number(3), "b": Axis("b", 0, 4)}
+    index: Index = {"a": Literal(3), "b": Axis("b", 0, 4)}
     assert notation.print_sum(linear([one, two], index), 1) == "3 * 4 + b"
-    assert linear([two], {"b": Number(0)}).terms == ()
+    assert linear([two], {"b": Literal(0)}).terms == ()
 
 
 def test_parts_of_a_dim() -> None:
@@ -123,7 +123,7 @@ def test_equal_expressions_are_equal() -> None:
     assert first == second
     assert hash(first) == hash(second)
     assert Shift(first, 2) != Shift(first, 3)
-    assert len({Shift(first, 2), Shift(second, 2), Number(2)}) == 2
+    assert len({Shift(first, 2), Shift(second, 2), Literal(2)}) == 2
 
 
 A, B = Dim("a", 4), Dim("b", 3)
@@ -145,7 +145,7 @@ def nest(*loops: Dim, reads: tuple[str, Index, list[Dim]] | None = None, writes:
     [
         (axes([A, B]), [A, B], True),
         ({"a": Axis("a", 0, 4), "b": Shift(Axis("b", 1, 3), 1)}, [A, B], False),
-        ({"a": Axis("a", 0, 4), "b": Number(0)}, [A, B], False),
+        ({"a": Axis("a", 0, 4), "b": Literal(0)}, [A, B], False),
         ({"a": Axis("a", 0, 4)}, [A], False),
         ({"a": Axis("b", 1, 3), "b": Axis("a", 0, 4)}, [A, B], False),
     ],
@@ -156,12 +156,12 @@ def test_loops_are_shared_where_just_written_values_are_read(index: Index, of: l
 
 
 def test_loops_are_shared_with_what_reads_other_values() -> None:
-    other = ("u", {"a": Number(0), "b": Number(0)}, [A, B])
+    other = ("u", {"a": Literal(0), "b": Literal(0)}, [A, B])
     assert len(joined([nest(A, B, writes="v"), nest(A, B, reads=other)])) == 1
     assert len(joined([nest(A, B, writes="v"), nest(B, A, reads=other)])) == 2
 
 
 def test_the_third_of_joined_loops_sees_what_the_first_wrote() -> None:
-    elsewhere = ("v", {"a": Number(1), "b": Number(1)}, [A, B])
+    elsewhere = ("v", {"a": Literal(1), "b": Literal(1)}, [A, B])
     first, second, third = nest(A, B, writes="v"), nest(A, B, writes="w"), nest(A, B, reads=elsewhere)
     assert len(joined([first, second, third])) == 2

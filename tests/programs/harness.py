@@ -93,14 +93,14 @@ def oracle(made: gdsl.Layer, values: dict[str, Any]) -> Results:
     typed = typed_of(made, training=False, present=present, free=free)
     from gdsl.module.arguments import Bound, count_graphs
     from gdsl.module.call import _graph, state_of
-    from gdsl.module.ways import Store
+    from gdsl.module.ways import Compilations
     from gdsl.passes.options import Options
     from gdsl.runtime.rewire import rewire
 
     bound = Bound(given, given.get("graph"), given.get("batch"), given.get("num_graphs"))
     inputs = {d.name: given[d.name] for d in typed.of_role("input") if d.name in given}
     tensors = {**inputs, **state_of(typed, made, {})}
-    kind = Store().kind(None, typed, Options(), torch.float64, torch.device("cpu"))
+    kind = Compilations().kind(None, typed, Options(), torch.float64, torch.device("cpu"))
     graph = _graph(kind, bound, tensors)
     graph, tensors = rewire(typed, graph, tensors)
     frame = Frame(graph, torch.float64, torch.device("cpu"), bound.batch, count_graphs(bound))

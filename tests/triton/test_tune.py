@@ -10,12 +10,12 @@ import pytest
 from benchmarks.programs import LAYERS
 from gdsl.codegen import triton as codegen
 from gdsl.codegen.launch import Config, candidates, configure
-from gdsl.codegen.triton import Function
+from gdsl.codegen.triton import TritonFunction
 from gdsl.runtime import tune
 from tests.triton.test_offline import layer
 
 
-def functions(name: str) -> list[Function]:
+def functions(name: str) -> list[TritonFunction]:
     found = []
     for _, plan in layer(name)._ran()[0].inspection.plans:
         for kernel in plan.kernels:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from gdsl.ir.attributes import BOOL, FLOAT, MOST, SHARE, Attrs, Value, need, one_of
+from gdsl.ir.attributes import BOOL, FLOAT, MOST, SHARE, Allowed, Attrs, need, one_of
 from gdsl.ir.node import Node, make, walk
 from gdsl.ir.ops.adjoint import gradients
 from gdsl.ir.ops.edges import END, gather, rows_at
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # ------------------------------------------------------------------------------------------ scan
 
 
-STEP = Value("an expression", lambda v: isinstance(v, Node))
+STEP = Allowed("an expression", lambda v: isinstance(v, Node))
 
 
 class Scan(Attrs):

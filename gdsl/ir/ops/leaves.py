@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from gdsl.ir.attributes import NAME, Attrs, Value, need, number, one_of, whole
+from gdsl.ir.attributes import NAME, Allowed, Attrs, need, number, one_of, whole
 from gdsl.ir.node import Node, make
 from gdsl.ir.ops.op import ATOM, Op, Run, Sizes, Text, check_dims, define, no_gradient, shape_of
 from gdsl.ir.types import Dim, Domain, Kind, Type
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # ----------------------------------------------------------------------------------------- const
 
 # C++ reads -2^63 as minus a number that is too large.
-CONSTANT = Value(
+CONSTANT = Allowed(
     "true or false, a float or an int of 64 bits",
     lambda v: type(v) in (bool, float) or (whole(v) and -(2**63) < v < 2**63),
 )

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from gdsl.ir.attributes import MOST, NAME, Attrs, Value, need, one_of
+from gdsl.ir.attributes import MOST, NAME, Allowed, Attrs, need, one_of
 from gdsl.ir.node import Node, make
 from gdsl.ir.ops.edges import EDGE_END, rows_at
 from gdsl.ir.ops.indexing import below
@@ -86,7 +86,7 @@ def _is_ends(value: Any) -> bool:
     return type(value) is tuple and len(value) == 2 and all(v is None or (type(v) is str and v in "ij") for v in value)
 
 
-TWO_ENDS = Value("two of i, j and none", _is_ends)
+TWO_ENDS = Allowed("two of i, j and none", _is_ends)
 
 
 class GroupedProduct(Attrs):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, get_type_hints
 
 from gdsl.errors import GdslError
-from gdsl.ir.attributes import Attrs, IRError, Value, need
+from gdsl.ir.attributes import Allowed, Attrs, IRError, need
 from gdsl.ir.node import Node
 from gdsl.ir.types import Dim, Domain, Type
 
@@ -140,7 +140,7 @@ class Op:
     no_file: str = ""
 
     @functools.cached_property
-    def fields(self) -> dict[str, Value]:
+    def fields(self) -> dict[str, Allowed]:
         """What each attribute may be."""
         hints = get_type_hints(self.attrs, include_extras=True)
         return {name: hints[name].__metadata__[0] for name in self.attrs.fields}

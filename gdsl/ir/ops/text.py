@@ -14,10 +14,10 @@ MAX_PARTS = 400
 def expression(node: Node, names: Mapping[Node, str], *, root: bool = True) -> str:
     """The node as an expression over named nodes. What is more than ``MAX_PARTS`` operations away is left out as
     ``...``: without names a value that is used twice is written twice, and so is all below it."""
-    return _Writer(names).write(node, root)[0]
+    return _TextWriter(names).write(node, root)[0]
 
 
-class _Writer:
+class _TextWriter:
     def __init__(self, names: Mapping[Node, str]):
         self.names = names
         self.left = MAX_PARTS

@@ -24,7 +24,7 @@ from gdsl.module.call import call
 from gdsl.module.compilable import Compilable
 from gdsl.module.inspected import Inspected
 from gdsl.module.kept import Kept
-from gdsl.module.ways import Ran, Store, Text, Way, text_for
+from gdsl.module.ways import Compilations, Ran, Text, Way, text_for
 from gdsl.nn.aggr import Aggregation, aggr_resolver
 from gdsl.passes.options import Options
 from gdsl.runtime.formats import sizes_of
@@ -109,7 +109,7 @@ class Conv(NotScriptable, Inspected, Compilable):
         self._kept: tuple[Graph, Tensor | None] | None = None
         self._options = Options()
         # Programs for the kinds of calls: with a pair of inputs or one, with edge features or without.
-        self._texts, self._store = Kept(), Store()
+        self._texts, self._store = Kept(), Compilations()
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew, as torch_geometric draws them, and forget a kept graph."""
@@ -367,7 +367,7 @@ class Conv(NotScriptable, Inspected, Compilable):
 
     def _choose(self, options: Options) -> None:
         self._options = options
-        self._texts, self._store = Kept(), Store()
+        self._texts, self._store = Kept(), Compilations()
 
     @property
     def source(self) -> str:
