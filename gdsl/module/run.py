@@ -55,12 +55,7 @@ def run(
     if typed.uses_seed and "seed" not in tensors:
         tensors["seed"] = seed_for(kind.device)
     frame = Frame(graph, kind.dtype, kind.device, batch, num_graphs)
-    at = (graph.shape, graph.index_dtype, backend)
-    ready = kind.ready.get(at)
-    if ready is None:
-        ready = _ready(kind, graph, backend)
-        if kind.options.budget is None:  # of which the sizes of each graph decide
-            kind.ready[at] = ready
+    ready = ready_for(kind, graph, backend)
     kind.store.last = (ready.ran,)
     if ready.numbers:
         tensors |= tensors_of(ready.numbers, frame)
@@ -77,8 +72,18 @@ def seed_for(device: torch.device) -> Tensor:
     return torch.randint(2**62, (), dtype=torch.int64, device=device)
 
 
+def ready_for(kind: CallKind, graph: Graph, backend: str) -> Ready:
+    """A kind of call on graphs of the shape of this one, as the rules see it, optimised."""
+    at = (graph.shape, graph.index_dtype, backend)
+    found = kind.ready.get(at)
+    if found is None:
+        found = _ready(kind, graph, backend)
+        if kind.options.budget is None:  # of which the sizes of each graph decide
+            kind.ready[at] = found
+    return found
+
+
 def _ready(kind: CallKind, graph: Graph, backend: str) -> Ready:
-    """A kind of call on graphs of the shape of this one."""
     store, options = kind.store, kind.store.options_for(kind, graph)
     found = store.compiled(kind, options)
     at = (backend_for(backend, kind.dtype, kind.device), kind.dtype, graph.index_dtype, options)

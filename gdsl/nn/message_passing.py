@@ -25,7 +25,7 @@ from gdsl.language.modules import Reader, Unreadable, no_dropout, read_aggregati
 from gdsl.language.program import Declaration, TypedProgram
 from gdsl.module import compiled as traced
 from gdsl.module.kept import Kept
-from gdsl.module.run import run, seed_for
+from gdsl.module.run import ready_for, run, seed_for
 from gdsl.module.shared import Shared
 from gdsl.module.ways import CallKind, Compilations
 from gdsl.nn import scatter
@@ -398,7 +398,10 @@ class MessagePassing(Conv):
             node = _with(build.to_float(value.ordered()), loads)
             found.append(kind(node))
             loads[value.node] = _loaded_as(f"kept.{k}", value)
-        return [*found, kind(_with(out, loads))]
+        found.append(kind(_with(out, loads)))
+        for each in found:
+            ready_for(each, trace.graph, self.backend)  # what it may raise, it raises here
+        return found
 
     def _read_aggregation(self, trace: Trace, message: Value) -> tuple[Node, list[str]]:
         """The aggregate of the messages, and the parameters that it reads."""
