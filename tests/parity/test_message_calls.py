@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gdsl.module import run as runs
 from gdsl.nn import MessagePassing
-from gdsl.nn import message_passing as module
 
 pyg = pytest.importorskip("torch_geometric.nn")
 
@@ -278,13 +278,13 @@ def test_a_parameter_of_another_shape() -> None:
 
 def test_a_number_that_changes_compiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
-    plain = module.Runner.__init__
+    plain = runs.Runner.__init__
 
     def counted(self: Any, *args: Any) -> None:
         made.append(args)
         plain(self, *args)
 
-    monkeypatch.setattr(module.Runner, "__init__", counted)
+    monkeypatch.setattr(runs.Runner, "__init__", counted)
 
     class Cooled(MessagePassing):
         t, p = 1.0, 0.0

@@ -350,7 +350,7 @@ def test_a_bug_of_the_compiler_is_told_and_the_layer_runs(
     def broken(*given: Any) -> Any:
         raise error("x.0")
 
-    monkeypatch.setattr("gdsl.module.ways.optimise", broken)
+    monkeypatch.setattr("gdsl.nn.message_passing.ready_for", broken)
     name = f"Broken{error.__name__}"
     layer, twin = (type(name, (base,), {})(aggr="mean") for base in (MessagePassing, pyg.MessagePassing))
     x, edges = torch.randn(5, 3), torch.randint(5, (2, 9))
