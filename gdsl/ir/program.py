@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gdsl.ir.node import Node, walk
+
+
+def _few(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,9 @@ class Program:
     name: str
     outputs: tuple[tuple[str, Node], ...]
     names: Mapping[Node, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<Program {self.name}: {_few([name for name, _ in self.outputs])}>"
 
     @property
     def nodes(self) -> tuple[Node, ...]:

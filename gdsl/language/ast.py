@@ -263,6 +263,9 @@ class Layer(Tree):
     doc: str = field(default="", compare=False, repr=False)
     source: str = field(default="", compare=False, repr=False)
 
+    def __repr__(self) -> str:
+        return f"<layer {self.name}, {len(self.body)} statements>"
+
 
 @dataclass(frozen=True, slots=True)
 class Program(Tree):

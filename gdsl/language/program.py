@@ -88,6 +88,9 @@ class Rule:
     node: Node
     span: Span = field(default=ast.NOWHERE, compare=False)
 
+    def __repr__(self) -> str:
+        return f"<Rule {self.text if len(self.text) < 100 else self.name}: {self.type}>"
+
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
@@ -121,6 +124,10 @@ class TypedProgram:
     training: bool = False
     requires: tuple[Requirement, ...] = ()
     doc: str = ""
+
+    def __repr__(self) -> str:
+        results = ", ".join(f"{name}: {node.type}" for name, node in self.outputs[:4])
+        return f"<TypedProgram {self.name}: {len(self.rules)} rules, returns {results}>"
 
     def __str__(self) -> str:
         """The rules as they read after loops were unrolled, each with its type."""

@@ -86,13 +86,19 @@ class CheckReport:
     def __bool__(self) -> bool:
         return self.passed
 
+    def __repr__(self) -> str:
+        return f"<CheckReport {self.layer}: {self._verdict}>"
+
+    @property
+    def _verdict(self) -> str:
+        count, bad = len(self.rows), len(self.failures)
+        return f"{bad} of {count} checks failed" if bad else f"all {count} checks passed"
+
     def __str__(self) -> str:
         width = max((len(row.name) for row in self.rows), default=0)
         lines = [row.line(width) for row in self.rows]
-        count, bad = len(self.rows), len(self.failures)
-        verdict = f"{bad} of {count} checks failed" if bad else f"all {count} checks passed"
         head = f"        {'':<{width}}     error  tolerance"
-        return "\n".join(line.rstrip() for line in [f"{self.layer}, in float64: {verdict}", head, *lines])
+        return "\n".join(line.rstrip() for line in [f"{self.layer}, in float64: {self._verdict}", head, *lines])
 
 
 # The results of a subject on a backend, of its optimised or of its plain program.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -48,10 +48,10 @@ class KernelInfo:
     name: str
     direction: str
     language: str
-    source: str
-    kernel: Kernel
-    unit: str
-    job: Job | None = None
+    source: str = field(repr=False)
+    kernel: Kernel = field(repr=False)
+    unit: str = field(repr=False)
+    job: Job | None = field(default=None, repr=False)
     target: str = DEFAULT_TARGET
 
     @cached_property

@@ -56,6 +56,9 @@ class Compiled:
     options: Options
     numbers: Numbers
 
+    def __repr__(self) -> str:
+        return f"<Compiled {self.typed!r}>"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CallKind:
@@ -73,6 +76,9 @@ class CallKind:
     device: torch.device
     ready: dict[Any, Ready] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<CallKind {self.typed!r}, {self.dtype}, {self.device}>"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ready:
@@ -85,6 +91,9 @@ class Ready:
     numbers: Numbers
     ran: Ran
 
+    def __repr__(self) -> str:
+        return f"<Ready {self.ran!r}>"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ran:
@@ -94,6 +103,9 @@ class Ran:
     options: Options
     index: torch.dtype
     backend: str
+
+    def __repr__(self) -> str:
+        return f"<Ran {self.kind!r} by {self.backend}>"
 
     @property
     def compiled(self) -> Compiled:
@@ -180,17 +192,15 @@ def stages_of(program: Program, options: Options) -> tuple[Stage, ...]:
 class Way:
     """What decides which program a call of a text is, besides its dtypes and its graph.
 
-    arguments: of the text
-    present:   the optional inputs that are there
-    sizes:     of the dims that only a call gives
-    modules:   what the modules are that the program reads, besides the values of their parameters
+    present: the optional inputs that are there
+    sizes:   of the dims that only a call gives
+    states:  the arguments of the text, and what the modules are that it reads besides the values of their parameters
     """
 
-    arguments: tuple[Any, ...]
     training: bool
     present: frozenset[str]
     sizes: tuple[tuple[str, int], ...]
-    modules: tuple[Any, ...]
+    states: tuple[Any, ...] = field(repr=False)
 
 
 class Text:
@@ -215,6 +225,9 @@ class Text:
         self.module_names = tuple(name for name, _ in self.signature.modules)
         self.options, self.store = options, store or Compilations()
         self.typed, self.known = Kept(), Kept()
+
+    def __repr__(self) -> str:
+        return f"<Text {self.definition.name}({', '.join(f'{k}={v!r}' for k, v in self.arguments.items())})>"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Text:
         return self.again(self.options)
@@ -276,8 +289,7 @@ class Text:
     def way(self, owner: nn.Module, given: Mapping[str, Any] | Sequence[str], sizes: Mapping[str, int]) -> Way:
         """The way of a call with these inputs on a module."""
         present = frozenset(i.name for i in self.signature.inputs if i.optional and i.name in given)
-        arguments, modules = tuple(self.arguments.items()), self.states(owner)
-        return Way(arguments, owner.training, present, tuple(sorted(sizes.items())), modules)
+        return Way(owner.training, present, tuple(sorted(sizes.items())), self.states(owner))
 
     def typed_for(self, owner: nn.Module, way: Way) -> TypedProgram:
         """The typed program for a way of calling it."""

@@ -61,6 +61,9 @@ class Adjoint:
     saved: tuple[tuple[Node, Node], ...]
     grads: tuple[tuple[int, Node], ...]
 
+    def __repr__(self) -> str:
+        return f"<Adjoint {self.program!r}, reads {len(self.saved)} saved values>"
+
 
 def differentiate(
     program: Program,

@@ -58,6 +58,9 @@ class Kernel:
     totals: tuple[Node, ...]
     buffers: tuple[Node, ...]
 
+    def __repr__(self) -> str:
+        return f"<Kernel {self.name}: {len(self.phases)} walks, {len(self.outputs)} results>"
+
     @property
     def all_totals(self) -> tuple[Node, ...]:
         """The sums over edges and those over rows."""
@@ -117,6 +120,9 @@ class Plan:
 
     program: Program
     steps: tuple[Step, ...]
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.program.name}: {len(self.steps)} steps, {len(self.kernels)} of them kernels>"
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
