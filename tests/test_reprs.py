@@ -54,7 +54,6 @@ def test_all_that_a_layer_gives(layer: Any) -> None:
         found += [layer.signature, layer.definition]
     for value in found:
         text = repr(value)
-        assert type(value).__name__ in text or value is layer or value is getattr(layer, "definition", None)
         assert sum(len(line) // COLUMNS + 1 for line in text.splitlines()) <= LINES, text
 
 
