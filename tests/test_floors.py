@@ -79,6 +79,17 @@ def test_no_file_imports_in_a_circle() -> None:
     TopologicalSorter(edges()).prepare()
 
 
+def test_a_class_name_has_one_home() -> None:
+    """But for the syntax tree's, which are always said with their module."""
+    homes: dict[str, list[str]] = {}
+    for name, path in files().items():
+        if name != "gdsl.language.ast":
+            for tree in ast.walk(ast.parse(path.read_text())):
+                if isinstance(tree, ast.ClassDef):
+                    homes.setdefault(tree.name, []).append(name)
+    assert not {name: where for name, where in homes.items() if len(where) > 1}
+
+
 def test_the_test_sees_imports() -> None:
     text = "from a.b import c\nimport d\nif TYPE_CHECKING:\n    import e\ndef f():\n    from g import h\n"
     assert list(imports(ast.parse(text))) == [("a.b", "c"), ("d", ""), ("g", "h")]
