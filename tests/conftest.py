@@ -51,6 +51,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip_gpu)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_beside() -> None:
+    """All cores have tests to run: nothing is compiled ahead of its use."""
+    from gdsl.runtime import cache
+
+    cache._cores = lambda: 1
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Each test draws the same random numbers, whatever ran before it."""

@@ -25,7 +25,8 @@ from gdsl.ir.program import Program
 from gdsl.ir.types import Kind
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower, may_read, saved_name
-from gdsl.runtime.execute import KernelPlan, ReferencePlan
+from gdsl.passes.plan import Plan
+from gdsl.runtime.execute import KernelPlan, ReferencePlan, begin
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import HALF
 from gdsl.runtime.tracers import check_tracers, recording, run_as_it_is
@@ -47,6 +48,7 @@ class Runner:
         self.names = [n.attrs.name for n in self.inputs]
         self._real = [n.kind is Kind.FLOAT for n in self.inputs]
         self._lock = threading.RLock()
+        self._begun: Plan | None = None
         self._plain: KernelPlan | ReferencePlan | None = None
         self._differentiable: dict[Mask, Differentiable] = {}
 
@@ -91,11 +93,19 @@ class Runner:
                 self._differentiable[mask] = Differentiable(self, mask)
             return self._differentiable[mask]
 
+    def begin(self) -> None:
+        """Start to compile the program alone: it will soon be called."""
+        if self.backend != "torch":
+            self._begun = lower(self.program, self.options)
+            begin(self._begun, self.backend, self.dtype, self.index_dtype, len(self.program.outputs))
+
     def compile(self, program: Program, visible: int) -> KernelPlan | ReferencePlan:
         """A plan; the first ``visible`` outputs are the program's own, others what the backward reads."""
         if self.backend == "torch":
             return ReferencePlan(program.nodes, visible)
-        return KernelPlan(lower(program, self.options), self.backend, self.dtype, self.index_dtype, visible)
+        begun, self._begun = (self._begun, None) if program is self.program else (None, self._begun)
+        plan = begun or lower(program, self.options)
+        return KernelPlan(plan, self.backend, self.dtype, self.index_dtype, visible)
 
     def sub(self, program: Program) -> Runner:
         """A runner of another program for the same dtype and backend."""
@@ -141,8 +151,12 @@ class Differentiable:
         self.kept = tuple(places[node] for node in self.saved)
         self.constant = self.constant_by(mask)
         self.loads = (*(runner.inputs[k] for k in self.reads), *self.saved)
-        self.forward = runner.compile(self.program, self.visible)
+        # The backward pass is compiled beside the forward pass, which it will soon follow.
         self._adjoints: dict[tuple[Mask, Mask], Pullback] = {}
+        if self.first.program.outputs:
+            pull = self._adjoints[(True,) * self.visible + (False,) * len(extra), mask] = self._pull(self.first)
+            pull.runner.begin()
+        self.forward = runner.compile(self.program, self.visible)
         self._tangents: dict[Mask, Tangent] = {}
         self._lock = threading.Lock()
 

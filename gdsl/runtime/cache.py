@@ -31,7 +31,7 @@ from pathlib import Path
 
 import torch
 
-from gdsl.errors import CompilerError
+from gdsl.errors import CacheError, CompilerError
 from gdsl.store import cache_folder, is_whole, replacing, seal
 
 # NaN and infinity keep their meaning, so no -ffast-math; nobody looks at errno and floating-point traps,
@@ -64,6 +64,8 @@ _ERROR_LINES = 12
 
 _loaded: dict[str, ctypes.CDLL] = {}
 _building: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+# Compilers at work beside this process, and the files that they write, by the key of what is made.
+_ahead: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +115,63 @@ def load(source: str, *, name: str) -> ctypes.CDLL:
     with _building[key]:
         library = _loaded.get(key)
         if library is None:
+            _collect(key, _file(name, key))
             library = _loaded[key] = _load(source, _file(name, key), command)
     return library
+
+
+def begin(source: str, *, name: str) -> None:
+    """Start to compile what ``load`` will soon be asked for, beside what this process does until then.
+
+    Nothing happens where a core would have to be shared, or where it cannot be: ``load`` says why.
+    """
+    working = sum(process.poll() is None for process, _ in list(_ahead.values()))
+    if working + 1 >= _cores():
+        return
+    with contextlib.suppress(OSError, CompilerError, CacheError):
+        command, compiler = _command(), find_compiler()
+        assert compiler is not None
+        key, folder = _key(source, command), cache_folder()
+        library = folder / f"{_file(name, key)}.so"
+        if key in _loaded or key in _ahead or library.exists():
+            return
+        descriptor, temporary = tempfile.mkstemp(prefix=".building-", dir=folder)
+        os.close(descriptor)
+        text = library.with_suffix(".cpp")
+        with replacing(text) as written:
+            written.write_text(source)
+        line = [*command, "-pipe", "-shared", str(text), "-o", temporary, *_link_flags(compiler.kind)]
+        nothing = subprocess.DEVNULL
+        _ahead[key] = subprocess.Popen(line, stdin=nothing, stdout=nothing, stderr=nothing), Path(temporary)
+
+
+def _collect(key: str, file: str) -> None:
+    """Wait for what was begun. What failed is left to ``load``, which says why."""
+    process, temporary = _ahead.pop(key, (None, Path()))
+    if process is None:
+        return
+    with contextlib.suppress(OSError):
+        if process.wait() == 0:
+            seal(temporary)
+            os.replace(temporary, temporary.with_name(f"{file}.so"))
+        temporary.unlink(missing_ok=True)
+
+
+@functools.cache
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _abandon() -> None:
+    """Nobody waits for these any more."""
+    while _ahead:
+        _, (process, temporary) = _ahead.popitem()
+        process.kill()
+        process.wait()
+        temporary.unlink(missing_ok=True)
+
+
+atexit.register(_abandon)
 
 
 def is_built(source: str, *, name: str) -> bool:
@@ -306,3 +363,5 @@ def _private_folder(process: int) -> Path:
 if hasattr(os, "register_at_fork"):
     # Another thread may have held one of these when the process was forked.
     os.register_at_fork(after_in_child=_building.clear)
+    # Compilers are children of the process that started them.
+    os.register_at_fork(after_in_child=_ahead.clear)

@@ -41,6 +41,12 @@ def bind(plan: Plan, storage: Storage) -> dict[Kernel, CppLaunch]:
     return {kernel: _bind(kernel, library, storage, hubs) for kernel in plan.kernels}
 
 
+def begin(plan: Plan, storage: Storage) -> None:
+    """Start to compile the kernels of a plan."""
+    if plan.kernels:
+        cache.begin(cpp.generate(plan, *storage.names, storage.visible), name=plan.program.name)
+
+
 @dataclass(frozen=True)
 class _Hubs:
     """The functions for rows that are hubs, compiled for the first graph that has some."""

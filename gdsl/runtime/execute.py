@@ -59,6 +59,12 @@ class ReferencePlan:
         return self.results.own(found, values.values())
 
 
+def begin(plan: Plan, backend: str, dtype: torch.dtype, index_dtype: torch.dtype, visible: int) -> None:
+    """Start to compile a plan, where a backend can do that beside what else runs."""
+    if backend in BY_ROWS:
+        import_module(BACKENDS[backend]).begin(plan, storage_of(plan, dtype, index_dtype, visible))
+
+
 class KernelPlan:
     """A plan whose kernels a backend compiles."""
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import gdsl
 from gdsl.errors import CacheError, CompilerError, GdslError
 from gdsl.runtime import cache
 
@@ -88,6 +89,73 @@ def test_no_compiler(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "no-such-program -v")
     with pytest.raises(CompilerError, match=r"CXX is set to 'no-such-program -v', which does not run; install"):
         cache.load(constant(1), name="one")
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    monkeypatch.setattr(cache, "_cores", lambda: 2)
+    monkeypatch.setattr(cache, "_ahead", {})
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_begun_beside_the_process(folder, builds):
+    cache.begin(constant(7), name="seven")
+    cache.begin(constant(7), name="seven")
+    assert len(cache._ahead) == 1
+    assert cache.load(constant(7), name="seven").number() == 7
+    assert not builds and not cache._ahead and not list(folder.glob(".building-*"))
+    (library,) = folder.glob("*.so")
+    assert cache.is_whole(library)
+    cache.begin(constant(7), name="seven")
+    assert not cache._ahead
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_what_was_begun_and_fails_is_told_by_load(folder):
+    cache.begin("this is no C++", name="bad")
+    with pytest.raises(CompilerError, match="rejected a generated kernel"):
+        cache.load("this is no C++", name="bad")
+    assert not list(folder.glob(".building-*"))
+
+
+def test_nothing_is_begun_on_a_core_that_is_taken(monkeypatch):
+    monkeypatch.setattr(cache, "_ahead", {})
+    monkeypatch.setattr(cache, "_cores", lambda: 1)
+    cache.begin(constant(1), name="one")
+    assert not cache._ahead
+    monkeypatch.setattr(cache, "_cores", lambda: 2)
+    for k in range(3):
+        cache.begin("#include <stdio.h>\n" * 2000 + constant(k), name="many")
+    assert len(cache._ahead) == 1
+    cache._abandon()
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_a_folder_that_is_not_ours_begins_nothing(folder):
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    cache.begin(constant(1), name="one")
+    assert not cache._ahead
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_what_was_begun_is_another_process_in_a_fork(folder):
+    cache.begin(constant(9), name="nine")
+    load_elsewhere(constant(9), "nine")
+    assert cache.load(constant(9), name="nine").number() == 9
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_a_backward_that_was_begun(folder, builds):
+    """It is the same, and only the forward pass is waited for."""
+    text = "layer L { node x[c] aggregate a = sum(tanh(x[j])) update y = a * x }"
+    x, edges = torch.randn(5, 3, requires_grad=True), torch.tensor([[0, 1, 2], [1, 2, 4]])
+    y = gdsl.compile(text, backend="cpp")(x, edges)
+    assert len(builds) == 1 and len(cache._ahead) == 1
+    (found,) = torch.autograd.grad(y.sum(), x)
+    assert len(builds) == 1 and not cache._ahead
+    (wanted,) = torch.autograd.grad(gdsl.compile(text, backend="torch")(x, edges).sum(), x)
+    torch.testing.assert_close(found, wanted)
 
 
 def test_built_once(folder, builds):
