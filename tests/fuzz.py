@@ -155,7 +155,7 @@ def attack_call(text: str) -> bool:
     from gdsl.module.operators import call_of
 
     try:
-        found = call_of.__wrapped__(text).call
+        found = call_of.__wrapped__(text)
     except ValueError as error:
         str(error)
         return False

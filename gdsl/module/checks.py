@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,33 +121,47 @@ def check_rows(
     tensors: Mapping[str, Tensor], typed: TypedProgram, graph: Graph, batch: Tensor | None, num_graphs: int
 ) -> None:
     """Every input has a row for each node or edge of the graph, or for each graph of the batch."""
+    domains = [(d.name, d.type.domain.value) for d in typed.of_role("input") if d.type is not None]
+    check_row_counts(tensors, domains, typed.name, typed.bipartite, graph, batch, num_graphs)
+
+
+def check_row_counts(
+    tensors: Mapping[str, Tensor],
+    domains: Iterable[tuple[str, str]],
+    program: str,
+    bipartite: bool,
+    graph: Any,
+    batch: Tensor | None,
+    num_graphs: Any,
+) -> None:
+    """As :func:`check_rows`, of a program's name and the domains of its inputs. Sizes may be symbolic."""
     counts = {
-        Domain.NODE: (graph.num_targets, "nodes"),
-        Domain.SOURCE: (graph.num_sources, "source nodes"),
-        Domain.TARGET: (graph.num_targets, "target nodes"),
-        Domain.EDGE: (graph.num_edges, "edges"),
-        Domain.GRAPH: (num_graphs, "graphs"),
+        "node": (graph.num_targets, "nodes"),
+        "source": (graph.num_sources, "source nodes"),
+        "target": (graph.num_targets, "target nodes"),
+        "edge": (graph.num_edges, "edges"),
+        "graph": (num_graphs, "graphs"),
     }
-    if not typed.bipartite and graph.num_sources != graph.num_targets:
+    if not bipartite and graph.num_sources != graph.num_targets:
         raise GraphError(
-            f"{typed.name} needs one set of nodes, and the graph has {graph.num_sources} sources and "
+            f"{program} needs one set of nodes, and the graph has {graph.num_sources} sources and "
             f"{graph.num_targets} targets"
         )
     if batch is not None and (batch.dim() != 1 or len(batch) != graph.num_targets):
         raise InputError(f"`batch` must have shape [{graph.num_targets}], and it has shape {list(batch.shape)}")
-    agree: set[Domain] = set()
-    for d in typed.of_role("input"):
-        if d.type is None or d.name not in tensors or d.type.domain not in counts:
+    agree: set[str] = set()
+    for name, domain in domains:
+        if name not in tensors or domain not in counts:
             continue
-        count, what = counts[d.type.domain]
-        rows = tensors[d.name].shape[0]
+        count, what = counts[domain]
+        rows = tensors[name].shape[0]
         if rows != count:
-            owner = "batch" if d.type.domain is Domain.GRAPH else "graph"
-            forgotten = rows > count and d.type.domain is Domain.NODE and Domain.NODE not in agree
+            owner = "batch" if domain == "graph" else "graph"
+            forgotten = rows > count and domain == "node" and "node" not in agree
             hint = f"; nodes without edges count too: gdsl.Graph(edge_index, num_nodes={rows})" if forgotten else ""
             have = f"the {owner} has {_plural(count, what)}"
-            raise InputError(f"`{d.name}` has {_plural(rows, 'rows')}, and {have}{hint}")
-        agree.add(d.type.domain)
+            raise InputError(f"`{name}` has {_plural(rows, 'rows')}, and {have}{hint}")
+        agree.add(domain)
 
 
 def _plural(count: int, what: str) -> str:

@@ -7,12 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from gdsl.ir.program import Program
-from gdsl.language.program import TypedProgram
-from gdsl.module import compiled as traced
-from gdsl.module.ways import Text, Way, stages_of
-from gdsl.passes.options import Options
-from gdsl.passes.stages import Stage
+from gdsl.errors import GdslError
+from gdsl.module import compiled
+from gdsl.module.compiled import Staged
+from gdsl.module.ways import Text, Way
 
 
 class Compilable(nn.Module):
@@ -21,33 +19,32 @@ class Compilable(nn.Module):
     backend: str
 
     def _way(self, key: Any) -> tuple[Text, Way]:
-        """The program that a key of a traced call names."""
+        """The program that the key of a compiled call names."""
         raise NotImplementedError
 
     def _children(self) -> Sequence[nn.Module]:
         """The modules that a program may read."""
         raise NotImplementedError
 
-    def _program_of(self, key: Any) -> tuple[TypedProgram, tuple[Stage, ...], Options]:
+    def _as_said(self, error: GdslError, key: Any) -> GdslError:
+        """The error of a call in the words of its user."""
+        return error
+
+    def _staged(self, key: Any) -> Staged:
         """The program for a graph that is not known."""
         text, way = self._way(key)
         typed = text.typed_for(self, way)
-        written = Program(typed.name, typed.outputs, typed.names)
-        stages = text.store.programs.once((way, "any graph"), lambda: stages_of(written, text.options))
-        return typed, stages, text.options
+        made: Staged = text.store.programs.once(
+            (way, self.backend), lambda: Staged.of(typed, text.options, self.backend)
+        )
+        return made
 
-    @traced.constant_for_tracer
-    def traced_fields(self) -> tuple[tuple[str, ...], ...]:
-        """What a traced call looks at in modules: see :func:`gdsl.module.compiled.fields_of`."""
-        return traced.fields_of(self._children())
+    @compiled.constant_for_tracer
+    def _fields(self) -> tuple[tuple[str, ...], ...]:
+        """What a tracer looks at in modules: see :func:`gdsl.module.compiled.fields_of`."""
+        return compiled.fields_of(self._children())
 
-    @traced.constant_for_tracer
-    def traced_plan(self, key: Any) -> Any:
-        """What a traced call must know: see :func:`gdsl.module.compiled.plan_of`."""
-        return traced.plan_of(*self._program_of(key)[:2])
-
-    @traced.constant_for_tracer
-    def traced_call(self, key: Any, stage: int, mask: tuple[bool, ...], dtype: str) -> str:
-        """The operator of a traced call: see :func:`gdsl.module.compiled.call_text`."""
-        typed, stages, options = self._program_of(key)
-        return traced.call_text(typed, stages, stage, options, self.backend, mask, dtype)
+    @compiled.constant_for_tracer
+    def _known(self, what: str, key: Any, *given: Any) -> Any:
+        """What is known of a call before it runs: see :func:`gdsl.module.compiled.known`."""
+        return compiled.known(lambda: self._staged(key), what, given, lambda error: self._as_said(error, key))

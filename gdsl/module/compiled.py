@@ -1,7 +1,7 @@
-"""A layer's call as torch.compile and torch.export trace it: operators of torch, and modules between.
+"""A layer's call as torch.compile and torch.export record it: operators of torch, and modules between.
 
-While a call is traced no value is known, and nothing but tensors may be made: the graph is its edges and sizes, and the
-compiler runs beforehand, in functions whose results the tracer takes for constants.
+While a call is recorded no value is known, and nothing but tensors may be made: the graph is its edges and sizes, and
+the compiler runs beforehand, in functions whose results the tracer takes for constants.
 """
 
 from __future__ import annotations
@@ -14,142 +14,131 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from gdsl.errors import InputError
+from gdsl.errors import GdslError, InputError
 from gdsl.ir.node import Node
 from gdsl.ir.program import Program
-from gdsl.ir.types import Domain
-from gdsl.language.parts import aggregate, can_be_read
+from gdsl.language import parts
 from gdsl.language.program import TypedProgram
-from gdsl.language.signature import Signature
+from gdsl.module.arguments import Bound, bind, count_graphs, free_sizes
+from gdsl.module.checks import check_row_counts, check_tensors
 from gdsl.module.operators import Call
+from gdsl.module.ways import stages_of
 from gdsl.passes.options import Options
-from gdsl.passes.pipeline import optimise
-from gdsl.passes.stages import Stage, cut
-from gdsl.runtime.dtypes import autocast, lower
+from gdsl.passes.stages import Stage
+from gdsl.runtime.dtypes import autocast, short
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.order import listed
 from gdsl.runtime.rewire import edge_values
 from gdsl.runtime.tracers import run_as_it_is
 
-# What names a way of calling: whether in training, the inputs that are there, sizes of dims by name, and more.
+# What names a way of calling: whether in training, the inputs that are there, sizes of dims by name, and more. As a
+# tracer takes no more than numbers, names and tuples for constants, a way and what is known of it are made of these.
 Key = Any
-# Numbers, names and tuples of them, which is all that a tracer takes for constant.
-Plan = tuple[Any, ...]
-
-NEAREST = -1
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def constant_for_tracer(method: Method) -> Method:
     """What ``torch.compiler.assume_constant_result`` does, without importing the tracer: that takes over a second, and
-    only those who trace should pay for it."""
+    only those who compile should pay for it."""
     method._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return run_as_it_is(method)
 
 
-@dataclass(frozen=True)
-class TracedGraph:
-    """Edges, sizes, and what is to be done to them: what stands for a :class:`gdsl.Graph` while a call is traced.
+# ------------------------------------------------------------------------------------------- graphs
+
+
+class SymbolicGraph(Graph):
+    """Edges and sizes that nobody knows yet: what stands for a :class:`gdsl.Graph` while a call is recorded.
 
     edges: [2, E] of any integer dtype, the tensor that was given or that a graph holds: a compiled call that gets the
-           same one again finds its edges sorted
+           same one again finds its edges sorted. Edges that are made here are sorted anew in each call
     """
 
-    edges: Tensor
-    num_sources: Any
-    num_targets: Any
+    def __init__(self, edges: Tensor, num_sources: Any, num_targets: Any):
+        self.edges, self.num_sources, self.num_targets = edges, num_sources, num_targets
+        self.num_edges, self.device = edges.shape[-1], edges.device
 
     @property
     def edge_index(self) -> Tensor:
         return self.edges.long()
 
-    @property
-    def num_edges(self) -> Any:
-        return self.edges.shape[1]
+    def with_edges(self, edge_index: Tensor) -> SymbolicGraph:
+        return SymbolicGraph(edge_index, self.num_sources, self.num_targets)
 
-    @property
-    def is_bipartite(self) -> Any:
-        return self.num_sources != self.num_targets
+    def rewired(self, method: str) -> SymbolicRewired:
+        """What a method of :class:`gdsl.Graph` makes of it, in the same order."""
+        kept, target, loops = torch.ops.gdsl.rewired(method, self.edges, self.num_sources, self.num_targets)
+        edges, added = self.edge_index.index_select(1, kept), None
+        if method != "remove_self_loops":
+            added = torch.arange(torch.sym_min(self.num_sources, self.num_targets), device=self.device)
+            edges = torch.cat([edges, torch.stack([added, added])], dim=1)
+        loop_edge = loops if method == "add_remaining_self_loops" else None
+        return SymbolicRewired(self.with_edges(edges), self.num_edges, kept, added, loop_edge, target)
 
-    @property
-    def num_nodes(self) -> Any:
-        """Of a graph that is not bipartite, which is for the layer to see to."""
-        return self.num_targets
+    def add_self_loops(self) -> SymbolicRewired:  # type: ignore[override]
+        return self.rewired("add_self_loops")
 
-    @property
-    def device(self) -> torch.device:
-        return self.edges.device
+    def reverse(self) -> SymbolicGraph:
+        return SymbolicGraph(self.edges.flip(0), self.num_targets, self.num_sources)
 
-    def with_edges(self, edge_index: Tensor) -> TracedGraph:
-        """Other edges between the same nodes."""
-        return TracedGraph(edge_index, self.num_sources, self.num_targets)
-
-    def add_self_loops(self) -> TracedRewired:
-        """As :meth:`gdsl.Graph.add_self_loops`, in the same order."""
-        edges = self.edge_index
-        kept, target, _ = torch.ops.gdsl.rewired("add_self_loops", self.edges, self.num_sources, self.num_targets)
-        added = torch.arange(min(self.num_sources, self.num_targets), device=edges.device)
-        made = self.with_edges(torch.cat([edges.index_select(1, kept), torch.stack([added, added])], dim=1))
-        return TracedRewired(made, kept, added, None, target)
-
-    def reverse(self) -> TracedGraph:
-        """The graph with every edge turned round. Its edges are new, and sorted anew, in each call."""
-        return TracedGraph(self.edges.flip(0), self.num_targets, self.num_sources)
-
-    def repeat(self, times: int) -> TracedGraph:
-        """So many copies of the graph side by side, as one graph."""
-        copy = torch.arange(times, device=self.edge_index.device)
+    def repeat(self, times: int) -> SymbolicGraph:
+        copy = torch.arange(times, device=self.device)
         first = torch.stack([copy * self.num_sources, copy * self.num_targets])
         edges = (self.edge_index.unsqueeze(1) + first.unsqueeze(2)).flatten(1)
-        return TracedGraph(edges, times * self.num_sources, times * self.num_targets)
+        return SymbolicGraph(edges, times * self.num_sources, times * self.num_targets)
 
 
 @dataclass(frozen=True)
-class TracedRewired:
-    """What stands for a :class:`gdsl.runtime.graph.Rewired` while a call is traced."""
+class SymbolicRewired:
+    """What stands for a :class:`gdsl.runtime.graph.Rewired` while a call is recorded."""
 
-    graph: TracedGraph
+    graph: SymbolicGraph
+    num_edges: Any
     kept: Tensor
-    added: Tensor
+    added: Tensor | None
     loop_edge: Tensor | None
     target: Tensor
 
-    @property
-    def num_edges(self) -> Any:
-        return self.target.shape[0]
 
+def symbolic_graph(given: Any, sources: Any, targets: Any) -> SymbolicGraph:
+    """The graph that was given to a call, of sizes as the features tell; as the edges do, where no features do.
 
-def traced_graph(given: Any, sources: Any, targets: Any) -> TracedGraph:
-    """The graph that was given to a traced call, of sizes as the features tell.
-
-    Raises :class:`gdsl.InputError` for what a traced call cannot take.
+    Raises :class:`gdsl.InputError` for a graph of another kind, which a tracer that may stop there leaves to Python.
     """
-    if isinstance(given, TracedGraph):
+    if isinstance(given, SymbolicGraph):
         return given
     if isinstance(given, Graph):
         # Without what makes its parts once: a tracer cannot follow locks.
         edges = given._edges
         held = edges.listed if edges.is_list else listed(edges)
-        return TracedGraph(held, given.num_sources, given.num_targets)
+        return SymbolicGraph(held, given.num_sources, given.num_targets)
     if not isinstance(given, Tensor) or given.layout is not torch.strided:
         raise InputError("under torch.compile and torch.export the graph is edge_index [2, E] or a gdsl.Graph")
-    if sources is None or targets is None:
-        raise InputError("under torch.compile and torch.export a layer without node inputs needs a gdsl.Graph")
-    return TracedGraph(given, sources, targets)
+    if sources is None and targets is None:
+        sources = targets = _above(given)
+    elif sources is None or targets is None:
+        sources = _above(given[0]) if sources is None else sources
+        targets = _above(given[1]) if targets is None else targets
+    return SymbolicGraph(given, sources, targets)
 
 
-def node_counts(signature: Signature, tensors: Mapping[str, Tensor]) -> tuple[Any, Any]:
-    """(sources, targets) as the node inputs tell, None where no input does."""
-    rows = {i.domain: tensors[i.name].shape[0] for i in signature.inputs if i.name in tensors}
-    return rows.get("source", rows.get("node")), rows.get("target", rows.get("node"))
+def _above(numbers: Tensor) -> Any:
+    """One more than the largest of some numbers from 0."""
+    return torch.ops.gdsl.above(numbers).shape[0]
+
+
+# ------------------------------------------------------------------- what a tracer takes for constant
 
 
 def constant(value: Any) -> Any:
     """A number or text that the tracer takes for constant, also where it would take all numbers for variables."""
+    if isinstance(value, bool | torch.SymBool):
+        # What bool(...) gives stays a variable of the tracer's.
+        return True if value else False  # noqa: SIM210
     if isinstance(value, float):
         return "hex", value.hex()
-    return operator.index(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return operator.index(value) if isinstance(value, int) else value
 
 
 def value_of(made: Any) -> Any:
@@ -162,151 +151,236 @@ def fields_of(modules: Iterable[Any]) -> tuple[tuple[str, ...], ...]:
 
     The tracer looks itself at what runs as it is; a counter of a user's module would ask for a new trace in each call.
     """
-    parts = [part for module in modules for part in module.modules()]
+    found = [part for module in modules for part in module.modules()]
     return tuple(
-        tuple(k for k, v in p.__dict__.items() if isinstance(v, bool | int | float | str)) if can_be_read(p) else ()
-        for p in parts
+        tuple(k for k, v in p.__dict__.items() if isinstance(v, bool | int | float | str))
+        if parts.can_be_read(p)
+        else ()
+        for p in found
     )
 
 
 def state_of(modules: Iterable[Any], fields: Iterable[Sequence[str]]) -> tuple[Any, ...]:
     """The same with its values: the tracer looks at them, too, and notices a change. Not every tracer lists names."""
-    parts = [part for module in modules for part in module.modules()]
+    every = [part for module in modules for part in module.modules()]
     found: list[Any] = []
-    for part, names in zip(parts, fields, strict=True):
+    for part, names in zip(every, fields, strict=True):
         found += [type(part).__name__, *((name, constant(getattr(part, name))) for name in names)]
     return tuple(found)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A program for a graph that is not known, cut at the modules that run as they are."""
+
+    typed: TypedProgram
+    stages: tuple[Stage, ...]
+    options: Options
+    backend: str
+
+    @classmethod
+    def of(cls, typed: TypedProgram, options: Options, backend: str) -> Staged:
+        stages = stages_of(Program(typed.name, typed.outputs, typed.names), options)
+        for knn in [t for t in typed.transforms if t.name == "knn"]:
+            # The value whose nearest neighbours make the graph comes first.
+            assert isinstance(knn.arguments[0], Node)
+            points = Program(f"{typed.name}_points", (("points", knn.arguments[0]),))
+            stages = (Stage(points, kind="knn"), *stages)
+        return cls(typed, stages, options, backend)
 
 
 class Owner(Protocol):
     """A module with programs: :class:`gdsl.Layer`, or a layer of :mod:`gdsl.nn`."""
 
-    def traced_plan(self, key: Key) -> Plan:
-        """:func:`plan_of` of the program that ``key`` names."""
-        ...
-
-    def traced_call(self, key: Key, stage: int, mask: tuple[bool, ...], dtype: str) -> str:
-        """:func:`call_text` for that program."""
+    def _known(self, what: str, key: Key, *given: Any) -> Any:
+        """:func:`known` of the program that ``key`` names, a constant for tracers."""
         ...
 
 
-def plan_of(typed: TypedProgram, stages: tuple[Stage, ...]) -> Plan:
-    """What a traced call must know: transforms, nearest neighbours, edge inputs, and each stage's loads and module."""
-    methods = tuple((t.name, tuple(t.keywords)) for t in typed.transforms if t.name != "knn")
-    edge = tuple((d.name, d.default) for d in typed.of_role("input") if d.type and d.type.domain is Domain.EDGE)
-    parts = tuple((_loads(s.program), len(s.program.outputs), s.module, s.result, (s.kind, s.end)) for s in stages)
-    knn = next((t for t in typed.transforms if t.name == "knn"), None)
-    nearest = None if knn is None else (_loads(_points(typed)), knn.arguments[1], bool(dict(knn.keywords).get("loop")))
-    return methods, nearest, edge, typed.uses_seed, parts
+def known(make: Callable[[], Staged], what: str, given: Sequence[Any], say: Callable[[Any], GdslError]) -> Any:
+    """One of the things that are known of a call before it runs: see ``_KNOWN``.
 
-
-def _loads(program: Program) -> tuple[str, ...]:
-    return tuple(n.attrs.name for n in program.inputs)
-
-
-def _points(typed: TypedProgram) -> Program:
-    """The value whose nearest neighbours make the graph."""
-    knn = next(t for t in typed.transforms if t.name == "knn")
-    where = knn.arguments[0]
-    assert isinstance(where, Node)
-    return Program(f"{typed.name}_points", (("points", where),))
-
-
-def call_text(
-    typed: TypedProgram,
-    stages: tuple[Stage, ...],
-    number: int,
-    options: Options,
-    backend: str,
-    mask: tuple[bool, ...],
-    dtype: str,
-) -> str:
-    """The operator of a stage of a program, or of the values whose nearest neighbours make the graph."""
-    if number == NEAREST:
-        return Call(_points(typed), dtype, "torch").text()
-    methods = tuple(t.name for t in typed.transforms if t.name != "knn")
-    requires = tuple((need.end, need.value) for need in typed.requires)
-    return Call(stages[number].program, dtype, backend, methods, requires, options.choices, mask).text()
-
-
-def stages_of(typed: TypedProgram, options: Options) -> tuple[Stage, ...]:
-    """The program for a graph that is not known, cut at the modules that run as they are."""
-    program = Program(typed.name, typed.outputs, typed.names)
-    return cut(optimise(program, options) if options.optimise else program)
-
-
-def run(
-    owner: Owner, key: Key, tensors: Mapping[str, Tensor], graph: TracedGraph, batch: Tensor | None, graphs: Any
-) -> Any:
-    """The program that ``key`` names on tensors by name; parameters and buffers are looked up in the owner.
-
-    Raises :class:`gdsl.InputError` for a program that asks two things of its graph and has values of edges.
+    Raises what the compiler and the checks raise, as ``say`` puts it, so that it passes through the tracer.
     """
-    transforms, nearest, edge_inputs, uses_seed, parts = owner.traced_plan(key)
-    values = autocast(tensors)
-    dtype = next(str(v.dtype).removeprefix("torch.") for v in values.values() if v.is_floating_point())
+    try:
+        return _KNOWN[what](make, *given)
+    except GdslError as error:
+        raise _through_tracer(say(error)) from error
+
+
+def _through_tracer(error: GdslError) -> GdslError:
+    """The same error as one of the tracer's own: others it wraps in an error of its own, without their class."""
+    from torch._dynamo.exc import ShortenTraceback
+
+    kind = type(error)
+    own = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "first_useful_frame": None}
+    made = type(kind.__name__, (kind, ShortenTraceback), own)
+    found: GdslError = made.__new__(made, *error.args)
+    found.__dict__.update(error.__dict__)
+    return found
+
+
+def _refuse(_: Any, error: type[GdslError], message: str) -> None:
+    raise error(message)
+
+
+def _plan(make: Callable[[], Staged]) -> tuple[Any, ...]:
+    """What a call must know of its program: what its tensors are checked against, defaults of inputs, transforms,
+    nearest neighbours, whether it draws, and of each stage the loads, the number of results and the module."""
+    made = make()
+    typed = made.typed
+    state = tuple(d.name for d in typed.of_role("param", "buffer"))
+    domains = tuple((d.name, d.type.domain.value) for d in typed.of_role("input") if d.type)
+    defaults = tuple((d.name, d.default) for d in typed.of_role("input"))
+    methods = tuple((t.name, tuple(t.keywords)) for t in typed.transforms if t.name != "knn")
+    knn = [(t.arguments[1], bool(dict(t.keywords).get("loop"))) for t in typed.transforms if t.name == "knn"]
+    stages = tuple(
+        (tuple(n.attrs.name for n in s.program.inputs), len(s.program.outputs), s.module, s.result, s.kind, s.end)
+        for s in made.stages
+    )
+    checked = (typed.name, typed.bipartite, state, domains)
+    return checked, defaults, methods, (knn[0] if knn else None), typed.uses_seed, stages
+
+
+def _dtype(make: Callable[[], Staged], facts: Iterable[tuple[str, Any]], batch: Any, rows: bool) -> str | None:
+    """The dtype of a call with such tensors; if they do not fit the program, None where the error is to tell the rows.
+
+    Raises :class:`gdsl.InputError` for what does not fit.
+    """
+    try:
+        dtype, device = check_tensors({name: _stand_in(fact) for name, fact in facts}, make().typed)
+    except InputError:
+        if rows:
+            raise
+        return None
+    if batch is not None:
+        count_graphs(Bound({}, None, _stand_in(batch)), device)
+    return short(dtype)
+
+
+def _fact(value: Any, rows: bool) -> Any:
+    """What of a tensor decides how a call is compiled, with the number of its rows or without. Of anything else, its
+    class."""
+    if not isinstance(value, Tensor):
+        return type(value)
+    sizes = value.shape if rows or not value.dim() else (0, *value.shape[1:])
+    return value.dtype, tuple([operator.index(size) for size in sizes]), value.layout, value.device
+
+
+def _stand_in(fact: Any) -> Any:
+    """Something of which :func:`_fact` is the same."""
+    if isinstance(fact, type):
+        return type(fact.__name__, (), {})()
+    dtype, shape, layout, device = fact
+    if layout is torch.strided:
+        return torch.zeros((), dtype=dtype, device=device).expand(shape)
+    return torch.empty(shape, dtype=dtype, layout=layout, device=device)
+
+
+def _call_text(make: Callable[[], Staged], stage: int, mask: tuple[bool, ...], dtype: str) -> str:
+    """The operator of a stage of a program."""
+    made = make()
+    program = made.stages[stage].program
+    if made.stages[stage].kind == "knn":
+        return Call(program, dtype, "torch").text()
+    methods = tuple(t.name for t in made.typed.transforms if t.name != "knn")
+    requires = tuple((need.end, need.value) for need in made.typed.requires)
+    return Call(program, dtype, made.backend, methods, requires, made.options.choices, mask).text()
+
+
+_KNOWN: dict[str, Callable[..., Any]] = {
+    "refuse": _refuse,
+    "plan": _plan,
+    "dtype": _dtype,
+    "count": lambda _, count: count_graphs(Bound({}, None, None, count)),
+    "operator": _call_text,
+}
+
+
+# ----------------------------------------------------------------------------------------- the call
+
+
+def call(layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """A call of a :class:`gdsl.Layer`. Layers of one text and with the same arguments share what a tracer records."""
+    signature = layer.signature
+    try:
+        bound = bind(signature, args, kwargs, signature.batched)
+        free = free_sizes(signature, bound.values, layer.free_sizes)
+    except GdslError as error:
+        layer._known("refuse", None, type(error), str(error))
+        raise
+    tensors = {i.name: bound.values[i.name] for i in signature.inputs if bound.values[i.name] is not None}
+    # A size of which programs are made is a constant, also where the tracer takes all sizes for variables.
+    sizes = tuple(sorted((name, operator.index(size)) for name, size in free.items()))
+    text = (layer.definition.source, constant(layer.definition.span.start), layer.backend, layer.options.choices)
+    arguments = tuple([(name, constant(value)) for name, value in layer.arguments.items()])
+    state = state_of(layer._children(), layer._fields())
+    key = (layer.training, tuple(tensors), sizes, text, arguments, state)
+    return run(layer, key, tensors, bound.graph, bound.batch, bound.num_graphs)
+
+
+def run(owner: Owner, key: Key, tensors: Mapping[str, Tensor], given: Any, batch: Any, count: Any) -> Any:
+    """The program that ``key`` names on tensors by name; parameters and buffers are looked up in the owner."""
+    checked, defaults, transforms, knn, uses_seed, stages = owner._known("plan", key)
+    name, bipartite, state, domains = checked
+    inputs = [n for n, _ in domains if n in tensors]
+    held = {n: tensors[n] if n in tensors else operator.attrgetter(n)(owner) for n in state}
+    values = autocast({**{n: tensors[n] for n in inputs}, **held})
+    facts = tuple([(n, _fact(value, n not in inputs)) for n, value in values.items()])
+    dtype = owner._known("dtype", key, facts, None if batch is None else _fact(batch, False), False)
+    if dtype is None:
+        owner._known("dtype", key, tuple([(n, _fact(value, True)) for n, value in values.items()]), None, True)
+    rows = {domain: values[n].shape[0] for n, domain in reversed(domains) if n in values}
+    graphs = _graphs(owner, key, batch, count, rows.get("graph"))
+    if knn is not None:
+        given = values[domains[0][0]].new_empty((2, 0), dtype=torch.int64)
+    one_set = rows.get("node")
+    graph = symbolic_graph(given, rows.get("source", one_set), rows.get("target", one_set))
+    try:
+        check_row_counts(values, domains, name, bipartite, graph, batch, graphs)
+    except GdslError as error:
+        owner._known("refuse", key, type(error), str(error))
     sizes = (graph.num_sources, graph.num_targets)
-    if batch is not None and graphs is None:
-        graphs = torch.ops.gdsl.groups(batch).shape[0]
-    graphs = 1 if graphs is None else graphs
     edges = graph.edges
-    if nearest is not None:
-        names, k, loop = nearest
-        given = [values[n] if n in values else lower(_state(owner, n)) for n in names]
-        text = owner.traced_call(key, NEAREST, (), dtype)
-        points = torch.ops.gdsl.run(text, [g.detach() for g in given], edges, *sizes, None, 1)[0]
-        edges = torch.ops.gdsl.nearest(points, k, batch, loop)
-    for method, fills in transforms:
-        for name, default in edge_inputs:
-            if name in values:
-                if len(transforms) > 1:
-                    raise InputError("under torch.compile a program with values of edges asks one thing of its graph")
-                values[name] = _rewire(method, edges, sizes, name, values[name], dict(fills), default)
-    methods = [method for method, _ in transforms]
+    present = [(n, dict(defaults)[n]) for n, domain in domains if domain == "edge" and n in values]
+    for method, fills in transforms if present else ():
+        rewired = graph.rewired(method)
+        for n, default in present:
+            values[n] = edge_values(n, default, rewired, values[n], dict(fills))  # type: ignore[arg-type]
+        graph = rewired.graph
     if uses_seed:
         # As torch.randint draws it, for which a compiler has a generator of its own.
         room = torch.empty((), dtype=torch.int64, device=edges.device)
         values["seed"] = torch.ops.aten.random.to(room, 2**62)
     results: list[Tensor] = []
-    for number, (names, outputs, module, result, (kind, end)) in enumerate(parts):
-        given = [values[n] if n in values else lower(_state(owner, n)) for n in names]
+    for number, (names, outputs, module, result, kind, end) in enumerate(stages):
+        operands = [values[n] for n in names]
         grad = torch.is_grad_enabled()
-        mask = tuple([grad and t.is_floating_point() and t.requires_grad for t in given])
-        text = owner.traced_call(key, number, mask if True in mask else (), dtype)
-        results = torch.ops.gdsl.run(text, given, edges, *sizes, batch, graphs)[:outputs]
+        mask = tuple([grad and t.is_floating_point() and t.requires_grad for t in operands])
+        text = owner._known("operator", key, number, mask if True in mask else (), dtype)
+        results = torch.ops.gdsl.run(text, operands, edges, *sizes, batch, graphs)[:outputs]
+        if kind == "knn":
+            edges = torch.ops.gdsl.nearest(results[0].detach(), knn[0], batch, knn[1])
         if module is None:
             continue
-        part = _state(owner, module)
+        part = operator.attrgetter(module)(owner)
+        results = [v if v.is_floating_point() else v.long() for v in results]
         if kind == "aggregate":
-            order, index = torch.ops.gdsl.in_order(methods, end, edges, *sizes)
-            sorted_values = [r.index_select(0, order) for r in results]
-            values[result] = aggregate(part, sorted_values, index, sizes[1 if end == "i" else 0])
+            order, index = torch.ops.gdsl.in_order([m for m, _ in transforms], end, edges, *sizes)
+            ordered = [r.index_select(0, order) for r in results]
+            values[result] = parts.aggregate(part, ordered, index, sizes[1 if end == "i" else 0])
         else:
-            values[result] = part(*results)
+            # What is kept for the backward pass is not written to.
+            writes = any(getattr(m, "inplace", False) for m in part.modules())
+            values[result] = part(*[v.clone() for v in results] if writes else results)
     return results[0] if len(results) == 1 else tuple(results)
 
 
-def _rewire(
-    method: str,
-    edges: Tensor,
-    sizes: tuple[Any, Any],
-    name: str,
-    value: Tensor,
-    fills: Mapping[str, Any],
-    default: float | None,
-) -> Tensor:
-    """An edge input on the edges that a program asks for: see :func:`gdsl.runtime.rewire.rewire`."""
-    kept, target, loop_edge = torch.ops.gdsl.rewired(method, edges, *sizes)
-    count = 0 if method == "remove_self_loops" else min(sizes)
-    added = torch.arange(count, device=edges.device)
-    graph = TracedGraph(edges, *sizes)
-    loops = loop_edge if method == "add_remaining_self_loops" else None
-    rewired = TracedRewired(graph, kept, added, loops, target)
-    return edge_values(name, default, rewired, value, fills)  # type: ignore[arg-type]
-
-
-def _state(owner: Any, path: str) -> Any:
-    found = owner
-    for part in path.split("."):
-        found = getattr(found, part)
-    return found
+def _graphs(owner: Owner, key: Key, batch: Any, count: Any, rows: Any) -> Any:
+    """How many graphs there are, as the user or the rows of an input tell. What the tracer takes for a variable stays
+    one."""
+    if count is None:
+        return 1 if batch is None else _above(batch) if rows is None else rows
+    if isinstance(count, bool) or not isinstance(count, int | torch.SymInt) or count < 0:
+        return owner._known("count", key, count)
+    return count

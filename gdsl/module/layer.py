@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -18,8 +17,8 @@ from gdsl.language.errors import Diagnostic, LanguageError
 from gdsl.language.names import PROPERTIES
 from gdsl.language.program import Declaration
 from gdsl.language.signature import Signature, signature_of
-from gdsl.module import compiled as traced
-from gdsl.module.arguments import bind, constructor_arguments, free_sizes
+from gdsl.module import compiled
+from gdsl.module.arguments import bind, constructor_arguments
 from gdsl.module.call import call
 from gdsl.module.compilable import Compilable
 from gdsl.module.inspected import Inspected
@@ -149,26 +148,9 @@ class Layer(NotScriptable, Inspected, Compilable):
         Raises :class:`gdsl.InputError` or :class:`gdsl.GraphError` before any kernel runs.
         """
         if torch.compiler.is_compiling():
-            return self._traced(args, kwargs)
+            return compiled.call(self, args, kwargs)
         found: Tensor | tuple[Tensor, ...] = call(self._text, self, {}, args, kwargs, self.backend)
         return found
-
-    def _traced(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The call as torch.compile and torch.export see it: see :mod:`gdsl.module.compiled`."""
-        signature = self.signature
-        bound = bind(signature, args, kwargs, signature.batched)
-        tensors = {i.name: bound.values[i.name] for i in signature.inputs if bound.values[i.name] is not None}
-        sources, targets = traced.node_counts(signature, tensors)
-        if signature.builds_graph:
-            given: Any = next(iter(tensors.values())).new_empty((2, 0), dtype=torch.int64)
-        else:
-            given = bound.graph
-        free = free_sizes(signature, bound.values, self.free_sizes)
-        # A size of which programs are made is a constant, also where the tracer takes all sizes for variables.
-        sizes = tuple(sorted((name, operator.index(size)) for name, size in free.items()))
-        key = (self.training, tuple(tensors), sizes, traced.state_of(self._children(), self.traced_fields()))
-        graph = traced.traced_graph(given, sources, targets)
-        return traced.run(self, key, tensors, graph, bound.batch, bound.num_graphs)
 
     def _way(self, key: Any) -> tuple[Text, Way]:
         return self._text, self._text.way(self, key[1], dict(key[2]))

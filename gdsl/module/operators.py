@@ -6,7 +6,7 @@ more than ``import gdsl``. What depends on the values of the edges happens insid
 ``gdsl::run``       a program: its outputs, then the values that its backward pass reads
 ``gdsl::rewired``   which edges self-loops replace, and where they are added
 ``gdsl::in_order``  the edges sorted by node, for a module that aggregates them
-``gdsl::groups``    as many rows as a batch has graphs
+``gdsl::above``     as many rows as the largest of some numbers, plus one
 ``gdsl::nearest``   the edges of nearest neighbours
 """
 
@@ -31,7 +31,7 @@ from gdsl.ir.serialise import fields, from_data, items, to_data
 from gdsl.ir.types import Domain, Kind, Type
 from gdsl.module.checks import check_bound, check_degrees
 from gdsl.passes.options import CHOICES, Options
-from gdsl.passes.pipeline import Adjoint, lower
+from gdsl.passes.pipeline import lower
 from gdsl.runtime.autograd import Differentiable, Mask, Runner
 from gdsl.runtime.backend import BACKENDS, backend_for
 from gdsl.runtime.frame import Frame
@@ -67,7 +67,7 @@ class Call:
 
 
 @functools.lru_cache(maxsize=1024)
-def call_of(text: str) -> _Operator:
+def call_of(text: str) -> Call:
     """The operator that a text tells of. It may come from a file that somebody edited: nothing is taken on trust.
 
     Raises :class:`gdsl.errors.ProgramError`, a ValueError, for a text that :meth:`Call.text` cannot have written.
@@ -87,7 +87,7 @@ def call_of(text: str) -> _Operator:
     real = [n.kind is Kind.FLOAT for n in call.program.inputs]
     if call.mask and (len(call.mask) != len(real) or any(m and not r for m, r in zip(call.mask, real, strict=True))):
         raise ProgramError(f"`mask` of an operator names some of its {len(real)} inputs, all of them floats")
-    return _Operator(call)
+    return call
 
 
 GRAPH_METHODS = ("add_self_loops", "add_remaining_self_loops", "remove_self_loops")
@@ -123,147 +123,113 @@ def _rewiring(graph: Graph, method: str) -> Rewired:
     return found
 
 
-class _Operator:
-    """A program as torch's dispatcher calls it, its runners made on first need."""
-
-    def __init__(self, call: Call):
-        self.call = call
-        self.dtype = DTYPES[call.dtype]
-        self.options = Options(choices=call.choices)
-        self._runners: dict[Any, Runner] = {}
-        self._seen: dict[Mask, tuple[tuple[int, ...], tuple[int, ...]]] = {}
-        self._backward: dict[tuple[Mask, Mask, Mask], str] = {}
-
-    def runner(self, backend: str, index: torch.dtype) -> Runner:
-        """One for each backend and index dtype."""
-        key = (backend, index)
-        if key not in self._runners:
-            self._runners[key] = Runner(self.call.program, backend, self.dtype, index, self.options)
-        return self._runners[key]
-
-    @functools.cached_property
-    def one_set(self) -> bool:
-        """Whether sources and targets must be the same nodes."""
-        return any(n.domain is Domain.NODE for n in walk(self.call.program.nodes))
-
-    @functools.cached_property
-    def whole(self) -> Program:
-        """The program with what its backward pass reads among the outputs."""
-        return self.owner.program if any(self.call.mask) else self.call.program
-
-    @functools.cached_property
-    def owner(self) -> Differentiable:
-        """The program as it is differentiated: with nothing saved where none of that was foreseen."""
-        mask, program = self.call.mask, self.call.program
-        if any(mask):
-            return self.runner("torch", torch.int32).differentiable(mask)
-        plain = Runner(program, "torch", self.dtype, torch.int32, replace(self.options, save=False))
-        return plain.differentiable(tuple(n.kind is Kind.FLOAT for n in program.inputs))
-
-    def seen(self, wanted: Mask) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What a backward by these inputs sees: places of the inputs that it may read, and of the outputs that are
-        constant."""
-        if wanted not in self._seen:
-            self._seen[wanted] = self.owner.reads_of(wanted), self.owner.constant_by(wanted)
-        return self._seen[wanted]
-
-    @functools.cached_property
-    def kernel_dtypes(self) -> tuple[torch.dtype, ...]:
-        """Of the outputs, where kernels make them."""
-        visible = len(self.call.program.outputs)
-        storage = storage_of(lower(self.whole, self.options), self.dtype, torch.int32, visible)
-        return tuple(
-            self.dtype if n.kind is Kind.FLOAT and k < visible else storage.of(n)
-            for k, n in enumerate(self.whole.nodes)
-        )
-
-    def dtypes(self, backend: str) -> tuple[torch.dtype, ...]:
-        """Of the outputs."""
-        if backend != "torch":
-            return self.kernel_dtypes
-        kinds = {Kind.FLOAT: self.dtype, Kind.INT: torch.int64, Kind.BOOL: torch.bool}
-        return tuple(kinds[n.kind] for n in self.whole.nodes)
-
-    def adjoint(self, present: Mask, wanted: Mask) -> Adjoint:
-        """The adjoint for the gradients that arrived, by the inputs that are asked for."""
-        return self.owner.adjoint(present, wanted).adjoint
-
-    def backward(self, present: Mask, wanted: Mask, mask: Mask) -> str:
-        """The operator that computes this adjoint, when it is itself to be differentiated by ``mask``."""
-        key = (present, wanted, mask)
-        if key not in self._backward:
-            call, program = self.call, self.adjoint(present, wanted).program
-            self._backward[key] = Call(program, call.dtype, call.backend, call.graph, (), call.choices, mask).text()
-        return self._backward[key]
+# What is made of an operator, on first need.
 
 
-def _rows(domain: Domain, sources: Any, targets: Any, edges: Any, graphs: Any) -> Any:
-    if domain is Domain.SOURCE:
-        return sources
-    return {Domain.EDGE: edges, Domain.GRAPH: graphs}.get(domain, targets)
+@functools.lru_cache(maxsize=1024)
+def _runner(text: str, backend: str, save: bool = True) -> Runner:
+    call = call_of(text)
+    options = Options(choices=call.choices, save=save)
+    return Runner(call.program, backend, DTYPES[call.dtype], torch.int32, options)
+
+
+@functools.lru_cache(maxsize=1024)
+def _owner(text: str) -> Differentiable:
+    """The program as it is differentiated: with nothing saved where none of that was foreseen."""
+    call = call_of(text)
+    if any(call.mask):
+        return _runner(text, "torch").differentiable(call.mask)
+    return _runner(text, "torch", save=False).differentiable(tuple(n.kind is Kind.FLOAT for n in call.program.inputs))
+
+
+@functools.lru_cache(maxsize=1024)
+def _seen(text: str, wanted: Mask) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The places of the inputs that a backward by some may read, and of the outputs that are constant by these."""
+    return _owner(text).reads_of(wanted), _owner(text).constant_by(wanted)
+
+
+@functools.lru_cache(maxsize=1024)
+def _adjoint(text: str, present: Mask, wanted: Mask, mask: Mask) -> str:
+    """The operator of an adjoint, when it is itself to be differentiated by ``mask``."""
+    return replace(
+        call_of(text), program=_owner(text).adjoint(present, wanted).adjoint.program, requires=(), mask=mask
+    ).text()
+
+
+@functools.lru_cache(maxsize=1024)
+def _outputs(text: str, backend: str) -> tuple[tuple[Node, torch.dtype], ...]:
+    """The outputs, with those that the backward pass reads, and the dtypes that they have on a backend."""
+    call, dtype = call_of(text), DTYPES[call_of(text).dtype]
+    whole, visible = (_owner(text).program if any(call.mask) else call.program), len(call.program.outputs)
+    kinds = {Kind.FLOAT: dtype, Kind.INT: torch.int64, Kind.BOOL: torch.bool}
+    if backend == "torch":
+        return tuple((n, kinds[n.kind]) for n in whole.nodes)
+    storage = storage_of(lower(whole, Options(choices=call.choices)), dtype, torch.int32, visible)
+    return tuple(
+        (n, dtype if n.kind is Kind.FLOAT and k < visible else storage.of(n)) for k, n in enumerate(whole.nodes)
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_of_one_set(text: str) -> bool:
+    """Whether sources and targets must be the same nodes."""
+    return any(n.domain is Domain.NODE for n in walk(call_of(text).program.nodes))
 
 
 # What the tensors of loads may be, besides the dtype that a call is for.
 _DTYPES_OF = {Kind.INT: (torch.int32, torch.int64), Kind.BOOL: (torch.bool,)}
 
 
-def _check(op: _Operator, tensors: Sequence[Tensor], sources: Any, targets: Any, edges: Any, graphs: Any) -> None:
-    """Number, dtypes and shapes; ``edges`` is None where only a run can tell their number."""
-    loads = op.call.program.inputs
-    if len(tensors) != len(loads):
-        raise InputError(f"{op.call.program.name} has {len(loads)} inputs, and {len(tensors)} tensors were given")
-    for load, value in zip(loads, tensors, strict=True):
+def _check(text: str, tensors: Sequence[Tensor], frame: Frame) -> None:
+    """What a kernel takes for granted: number, dtypes, shapes and devices of tensors, and integers that are indices."""
+    program, graph, batch = call_of(text).program, frame.graph, frame.batch
+    if len(tensors) != len(program.inputs):
+        raise InputError(f"{program.name} has {len(program.inputs)} inputs, and {len(tensors)} tensors were given")
+    for load, value in zip(program.inputs, tensors, strict=True):
         name = load.attrs.name
         wide = load.attrs.role in ("saved", "product", "grad")
-        if load.kind is Kind.FLOAT and value.dtype != op.dtype and not (wide and value.is_floating_point()):
-            raise InputError(f"`{name}` is {value.dtype}, and this call was compiled for {op.dtype}")
+        if load.kind is Kind.FLOAT and value.dtype != frame.dtype and not (wide and value.is_floating_point()):
+            raise InputError(f"`{name}` is {value.dtype}, and this call was compiled for {frame.dtype}")
         if load.kind is not Kind.FLOAT and value.dtype not in _DTYPES_OF[load.kind]:
             raise InputError(f"`{name}` is {value.dtype}, and {load.kind.value} is needed")
-        lead: tuple[Any, ...] = ()
-        if load.domain is not Domain.GLOBAL:
-            rows = _rows(load.domain, sources, targets, edges, graphs)
-            lead = (rows if rows is not None else value.shape[0] if value.dim() else 0,)
-        if tuple(value.shape) != (*lead, *load.type.shape):
-            raise InputError(f"`{name}` has shape {list(value.shape)}, and {[*lead, *load.type.shape]} is needed")
-
-
-def _check_run(op: _Operator, tensors: Sequence[Tensor], graph: Graph, batch: Tensor | None, graphs: int) -> None:
-    """What a kernel takes for granted, and only a run can tell: devices, rows, and integers that are indices."""
-    name, device = op.call.program.name, graph.device
-    _check(op, tensors, graph.num_sources, graph.num_targets, graph.num_edges, graphs)
-    check_degrees(name, op.call.requires, graph)
-    if op.one_set and graph.num_sources != graph.num_targets:
+        shape = (*(() if load.domain is Domain.GLOBAL else (frame.rows(load.domain),)), *load.type.shape)
+        if tuple(value.shape) != shape:
+            raise InputError(f"`{name}` has shape {list(value.shape)}, and {list(shape)} is needed")
+        if value.device != frame.device:
+            raise InputError(f"`{name}` is on {value.device}, and the graph is on {frame.device}")
+        if load.type.bound is not None:
+            check_bound(name, load.type, value)
+    check_degrees(program.name, call_of(text).requires, graph)
+    if graph.num_sources != graph.num_targets and _is_of_one_set(text):
         sizes = f"{graph.num_sources} sources and {graph.num_targets} targets"
-        raise GraphError(f"{name} needs one set of nodes, and the graph has {sizes}")
+        raise GraphError(f"{program.name} needs one set of nodes, and the graph has {sizes}")
     if graph.index_dtype is not torch.int32:
         raise GraphError("under torch.compile a graph has fewer than 2^31 nodes and edges")
     if batch is not None:
-        if batch.shape != (graph.num_targets,) or batch.dtype not in _DTYPES_OF[Kind.INT] or batch.device != device:
+        if (
+            batch.shape != (graph.num_targets,)
+            or batch.dtype not in _DTYPES_OF[Kind.INT]
+            or batch.device != graph.device
+        ):
             raise InputError(f"`batch` is {batch.dtype} {list(batch.shape)}, and int64 [{graph.num_targets}] is needed")
-        check_bound("batch", Type(Domain.NODE, (), Kind.INT, graphs), batch)
-    for load, value in zip(op.call.program.inputs, tensors, strict=True):
-        if value.device != device:
-            raise InputError(f"`{load.attrs.name}` is on {value.device}, and the graph is on {device}")
-        if load.type.bound is not None:
-            check_bound(load.attrs.name, load.type, value)
+        check_bound("batch", Type(Domain.NODE, (), Kind.INT, frame.num_graphs), batch)
 
 
 def _run(
-    call: str, tensors: list[Tensor], edges: Tensor, sources: int, targets: int, batch: Tensor | None, graphs: int
+    text: str, tensors: list[Tensor], edges: Tensor, sources: int, targets: int, batch: Tensor | None, graphs: int
 ) -> list[Tensor]:
-    op = call_of(call)
-    graph = transformed(graph_of(edges, sources, targets), op.call.graph)
-    _check_run(op, tensors, graph, batch, graphs)
-    loads = op.call.program.inputs
-    frame = Frame(graph, op.dtype, edges.device, batch, graphs)
-    backend = backend_for(op.call.backend, op.dtype, edges.device)
-    runner = op.runner(backend, torch.int32)
-    plan = runner.differentiable(op.call.mask).forward if any(op.call.mask) else runner.plain
-    found = plan.run(dict(zip(loads, tensors, strict=True)), frame)
+    call = call_of(text)
+    graph = transformed(graph_of(edges, sources, targets), call.graph)
+    frame = Frame(graph, DTYPES[call.dtype], edges.device, batch, graphs)
+    _check(text, tensors, frame)
+    backend = backend_for(call.backend, frame.dtype, edges.device)
+    runner = _runner(text, backend)
+    plan = runner.differentiable(call.mask).forward if any(call.mask) else runner.plain
+    found = plan.run(dict(zip(call.program.inputs, tensors, strict=True)), frame)
     # An operator's results share no memory with its operands, or with each other.
     taken = {t.untyped_storage().data_ptr() for t in tensors}
     results = []
-    for value, dtype in zip(found, op.dtypes(backend), strict=True):
+    for value, (_, dtype) in zip(found, _outputs(text, backend), strict=True):
         value = value.to(dtype).contiguous()
         if value.untyped_storage().data_ptr() in taken:
             value = value.clone()
@@ -278,53 +244,43 @@ def _run_batched(call: str, tensors: list[Tensor], *others: Any) -> list[Tensor]
 
 
 def _run_fake(
-    call: str, tensors: list[Tensor], edges: Tensor, sources: int, targets: int, batch: Tensor | None, graphs: int
+    text: str, tensors: list[Tensor], edges: Tensor, sources: int, targets: int, batch: Tensor | None, graphs: int
 ) -> list[Tensor]:
-    op = call_of(call)
-    rewired = bool(op.call.graph)
-    _check(op, tensors, sources, targets, None if rewired else edges.shape[1], graphs)
-    backend = backend_for(op.call.backend, op.dtype, edges.device)
-    count: Any = None if rewired else edges.shape[1]
-    if rewired and any(n.domain is Domain.EDGE for n in op.whole.nodes):
-        given = [t.shape[0] for n, t in zip(op.call.program.inputs, tensors, strict=True) if n.domain is Domain.EDGE]
+    """The shapes alone: what does not fit is for the run to refuse."""
+    call = call_of(text)
+    outputs = _outputs(text, backend_for(call.backend, DTYPES[call.dtype], edges.device))
+    count: Any = edges.shape[1]
+    if call.graph and any(n.domain is Domain.EDGE for n, _ in outputs):
+        given = [t.shape[0] for n, t in zip(call.program.inputs, tensors, strict=True) if n.domain is Domain.EDGE]
         count = given[0] if given else torch.library.get_ctx().new_dynamic_size()
-    return [
-        edges.new_empty(
-            (
-                *(() if n.domain is Domain.GLOBAL else (_rows(n.domain, sources, targets, count, graphs),)),
-                *n.type.shape,
-            ),
-            dtype=dtype,
-        )
-        for n, dtype in zip(op.whole.nodes, op.dtypes(backend), strict=True)
-    ]
+    rows = {Domain.SOURCE: (sources,), Domain.EDGE: (count,), Domain.GRAPH: (graphs,), Domain.GLOBAL: ()}
+    return [edges.new_empty((*rows.get(n.domain, (targets,)), *n.type.shape), dtype=dtype) for n, dtype in outputs]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    ctx.call, tensors, edges, ctx.sources, ctx.targets, batch, ctx.graphs = inputs
+    ctx.text, tensors, edges, ctx.sources, ctx.targets, batch, ctx.graphs = inputs
     ctx.set_materialize_grads(False)
-    op = call_of(ctx.call)
     ctx.has_batch = batch is not None
-    ctx.reads, constant = op.seen(_differentiable(op.call.program, tensors))
+    ctx.reads, constant = _seen(ctx.text, _differentiable(call_of(ctx.text).program, tensors))
     ctx.mark_non_differentiable(*(output[k] for k in constant))
-    kept = [output[k] for k in op.owner.kept]
+    kept = [output[k] for k in _owner(ctx.text).kept]
     ctx.save_for_backward(edges, *([batch] if ctx.has_batch else []), *(tensors[k] for k in ctx.reads), *kept)
 
 
 def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
-    op = call_of(ctx.call)
+    owner = _owner(ctx.text)
     edges, *rest = ctx.saved_tensors
     batch = rest.pop(0) if ctx.has_batch else None
-    loads = op.call.program.inputs
-    present = tuple(g is not None and n.kind is Kind.FLOAT for g, n in zip(grads, op.whole.nodes, strict=True))
+    loads = owner.runner.inputs
+    present = tuple(g is not None and g.is_floating_point() for g in grads)
     wanted = tuple(ctx.needs_input_grad[1])
-    adjoint = op.adjoint(present, wanted)
-    values: dict[Node, Any] = dict(zip((*(loads[k] for k in ctx.reads), *op.owner.saved), rest, strict=True))
+    adjoint = owner.adjoint(present, wanted).adjoint
+    values: dict[Node, Any] = dict(zip((*(loads[k] for k in ctx.reads), *owner.saved), rest, strict=True))
     values |= {load: values[node] for node, load in adjoint.saved}
     values |= {load: grads[k] for k, load in adjoint.grads}
     given = [values[n] for n in adjoint.program.inputs]
     again = _differentiable(adjoint.program, given) if torch.is_grad_enabled() else ()
-    text = op.backward(present, wanted, again if True in again else ())
+    text = _adjoint(ctx.text, present, wanted, again if True in again else ())
     found = torch.ops.gdsl.run(text, given, edges, ctx.sources, ctx.targets, batch, ctx.graphs)
     by_input = dict(zip(adjoint.wrt, found, strict=False))
     return None, [by_input.get(n) for n in loads], None, None, None, None, None
@@ -362,12 +318,12 @@ def _in_order_fake(methods: list[str], end: str, edges: Tensor, sources: int, ta
     return [edges.new_empty(count, dtype=torch.int64) for _ in range(2)]
 
 
-def _groups(batch: Tensor) -> Tensor:
-    return batch.new_empty(int(batch.max()) + 1 if batch.numel() else 0, dtype=torch.bool)
+def _above(numbers: Tensor) -> Tensor:
+    return numbers.new_empty(int(numbers.max()) + 1 if numbers.numel() else 0, dtype=torch.bool)
 
 
-def _groups_fake(batch: Tensor) -> Tensor:
-    return batch.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.bool)
+def _above_fake(numbers: Tensor) -> Tensor:
+    return numbers.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.bool)
 
 
 def _nearest(points: Tensor, k: int, batch: Tensor | None, loop: bool) -> Tensor:
@@ -394,7 +350,7 @@ _OPERATORS: dict[str, tuple[str, Any, Any]] = {
         _in_order,
         _in_order_fake,
     ),
-    "groups": ("(Tensor batch) -> Tensor", _groups, _groups_fake),
+    "above": ("(Tensor numbers) -> Tensor", _above, _above_fake),
     "nearest": ("(Tensor points, int k, Tensor? batch, bool loop) -> Tensor", _nearest, _nearest_fake),
 }
 for _name, (_signature, _kernel, _fake) in _OPERATORS.items():

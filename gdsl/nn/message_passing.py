@@ -23,7 +23,7 @@ from gdsl.ir.types import Domain, Kind, Type
 from gdsl.language import parts
 from gdsl.language.modules import Reader, Unreadable, no_dropout, read_aggregation
 from gdsl.language.program import Declaration, TypedProgram
-from gdsl.module import compiled as traced
+from gdsl.module import compiled
 from gdsl.module.kept import Kept
 from gdsl.module.run import ready_for, run, seed_for
 from gdsl.module.shared import Shared
@@ -165,12 +165,12 @@ class MessagePassing(Conv):
         graph, values = self.graph(edge_index, sizes[0], sizes[1], size)
         return graph, None if values is None else in_dtype_of(features, values)
 
-    @traced.constant_for_tracer
+    @compiled.constant_for_tracer
     def _ends(self) -> tuple[tuple[str, int], ...]:
         """The arguments that are read at an end of the edges: 0 for the source, 1 for the target."""
         return _ends_of(*[self._asked(method) for method in ("message", "aggregate", "update", "edge_update")])
 
-    @traced.constant_for_tracer
+    @compiled.constant_for_tracer
     def _asked(self, method: str) -> tuple[tuple[str, bool], ...]:
         """The arguments of a method, each with whether it may be left out."""
         found: Any = getattr(self, method)

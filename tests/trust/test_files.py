@@ -89,7 +89,7 @@ def skeleton(kernels: tuple[str, str]) -> tuple[str, ...]:
 def read(text: str) -> Call | str:
     """The operator, or why it is refused."""
     try:
-        found: Call = call_of.__wrapped__(text).call
+        found: Call = call_of.__wrapped__(text)
     except ProgramError as error:
         return str(error)
     return found
@@ -97,7 +97,7 @@ def read(text: str) -> Call | str:
 
 def try_edits(text: str, edits: list[tuple[Way, Any]]) -> tuple[int, int]:
     """How many edits were refused, and how many made another program."""
-    plain = skeleton(write_kernels(call_of(text).call.program))
+    plain = skeleton(write_kernels(call_of(text).program))
     refused = 0
     for way, mark in edits:
         found = read(edited(text, way, mark))

@@ -6,20 +6,20 @@ import functools
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from gdsl.errors import GraphError, InputError
+from gdsl.errors import GdslError, GraphError, InputError
 from gdsl.language import ast
 from gdsl.language.errors import LanguageError
 from gdsl.language.signature import signature_of
-from gdsl.module import compiled as traced
+from gdsl.module import compiled
 from gdsl.module.api import find_layer
-from gdsl.module.arguments import free_sizes
+from gdsl.module.arguments import bind, free_sizes
 from gdsl.module.call import call
 from gdsl.module.compilable import Compilable
 from gdsl.module.inspected import Inspected
@@ -154,25 +154,28 @@ class Conv(NotScriptable, Inspected, Compilable):
                 (name, (1, *map(operator.index, value.shape[1:])) if value.dim() else ())
                 for name, value in given.items()
             )
-            constants = tuple((name, traced.constant(value)) for name, value in arguments.items())
-            state = traced.state_of(self._children(), self.traced_fields())
-            key = (self.training, constants, shapes, state)
-            return traced.run(self, key, {**given, **nested}, graph, None, None)
+            constants = tuple((name, compiled.constant(value)) for name, value in arguments.items())
+            state = compiled.state_of(self._children(), self._fields())
+            key = (self.training, constants, shapes, self.backend, self._options.choices, state)
+            return compiled.run(self, key, {**given, **nested}, graph, None, None)
         try:
             text = self._text(given, arguments)
             values = {**given, "graph": graph}
             return call(text, self, nested, tuple([values.get(name) for name in text.order]), {}, self.backend)
-        except InputError as error:
-            raise Misfit(self._in_words_of_the_user(str(error), given)) from error
-        except LanguageError as error:
-            raise Misfit(str(error)) from error
+        except (InputError, LanguageError) as error:
+            raise self._misfit(error, given) from error
 
-    def _in_words_of_the_user(self, message: str, given: Mapping[str, Any]) -> str:
+    def _misfit(self, error: GdslError, given: Iterable[str]) -> GdslError:
         """With the names of the arguments of ``forward`` in the place of those that the program has for them."""
         names = "|".join(name for name in given if name in self.given_names)
-        return re.sub(rf"\b({names})\b", lambda m: self.given_names[m[1]], message) if names else message
+        if isinstance(error, InputError) and names:
+            return Misfit(re.sub(rf"\b({names})\b", lambda m: self.given_names[m[1]], str(error)))
+        return Misfit(str(error)) if isinstance(error, InputError | LanguageError) else error
 
-    @traced.constant_for_tracer
+    def _as_said(self, error: GdslError, key: Any) -> GdslError:
+        return self._misfit(error, [name for name, _ in key[2]])
+
+    @compiled.constant_for_tracer
     def _ranks(self) -> tuple[tuple[str, int], ...]:
         return _ranks_of(self.program_name)
 
@@ -221,9 +224,11 @@ class Conv(NotScriptable, Inspected, Compilable):
         return found
 
     def _way(self, key: Any) -> tuple[Text, Way]:
-        _, arguments, shapes, _ = key
+        _, arguments, shapes, *_ = key
         given = {name: torch.empty(shape, device="meta") for name, shape in shapes}
-        text = self._text(given, {name: traced.value_of(value) for name, value in arguments})
+        text = self._text(given, {name: compiled.value_of(value) for name, value in arguments})
+        args = {"graph": key, **given}
+        bind(text.signature, [args.get(name) for name in text.order], {}, text.signature.batched)
         return text, text.way(self, given, free_sizes(text.signature, given, text.free_sizes))
 
     def _children(self) -> list[nn.Module]:
@@ -261,7 +266,7 @@ class Conv(NotScriptable, Inspected, Compilable):
             targets = size[1] if targets is None else targets
         if torch.compiler.is_compiling():
             sources, targets = targets if sources is None else sources, sources if targets is None else targets
-            seen: Any = traced.traced_graph(edge_index, *((targets, sources) if backwards else (sources, targets)))
+            seen: Any = compiled.symbolic_graph(edge_index, *((targets, sources) if backwards else (sources, targets)))
             return (seen.reverse() if backwards else seen), None
         check_tracers((edge_index,))
         if isinstance(edge_index, Tensor) and edge_index.layout is torch.strided:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import gdsl.nn as ours
-from gdsl.module.compiled import TracedGraph
+from gdsl.module.compiled import SymbolicGraph
 from gdsl.runtime.graph import Graph
 
 EDGES = torch.tensor([[0, 1, 2, 3, 3, 4, 5, 1, 0], [1, 1, 0, 4, 3, 2, 0, 5, 5]])
@@ -73,10 +73,10 @@ def test_attention_with_a_loss_under_torch_compile(loops: bool) -> None:
     _agree(layer, lambda f, x: (f(x, EDGES), (layer.get_attention_loss(), layer.att_x, layer.att_y)))
 
 
-def test_a_traced_graph_has_what_layers_ask_for() -> None:
+def test_a_symbolic_graph_has_what_layers_ask_for() -> None:
     """WLConv alone makes a graph of its own, and is not differentiated."""
     text = "\n".join(p.read_text() for p in (Path(ours.__file__).parent / "conv").glob("*.py"))
-    graph, seen = Graph(EDGES, 6), TracedGraph(EDGES, 6, 6)
+    graph, seen = Graph(EDGES, 6), SymbolicGraph(EDGES, 6, 6)
     asked = {name for name in re.findall(r"\bgraph\.(\w+)", text) if hasattr(graph, name)} - {"in_edges", "in_degree"}
     assert {"add_self_loops", "num_nodes", "device", "with_edges"} <= asked
     assert [name for name in asked if not hasattr(seen, name)] == []
