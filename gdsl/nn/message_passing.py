@@ -66,6 +66,9 @@ class MessagePassing(Conv):
     does not have, the method runs on tensors of all edges, as torch runs it. :attr:`how` says which, and why. A tensor
     of all edges that the method keeps (``self.alpha = alpha``) is computed along with the result.
 
+    Under torch.compile the message is torch's, as its tracer and its guards have it: a program of ours would not notice
+    that a number which the method reads has changed. Only the aggregation is an operator there.
+
     Under :func:`torch.autocast` a fused message and its result are of the lower precision, as layers in text are.
 
     aggr, aggr_kwargs, flow, decomposed_layers, backend: see :class:`gdsl.nn.conv.base.Conv`

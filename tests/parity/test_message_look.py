@@ -148,6 +148,18 @@ def test_one_node() -> None:
         layer.explain(edges, node=NODES)
 
 
+@pytest.mark.parametrize("flow", ["source_to_target", "target_to_source"])
+@pytest.mark.parametrize("make", [Mixing, lambda **kw: gdsl.nn.SAGEConv(3, 3, **kw)], ids=["own", "library"])
+def test_one_node_is_seen_as_messages_flow(make: Any, flow: str) -> None:
+    layer, edges = make(flow=flow, backend="torch"), graph()
+    layer(features(), edges)
+    out_of, into = (torch.bincount(row, minlength=NODES) for row in edges)
+    node = int((out_of - into).abs().argmax())
+    count = int((into if flow == "source_to_target" else out_of)[node])
+    assert out_of[node] != into[node]
+    assert f"node {node} of {NODES}: {count} in-edges" in layer.explain(edges, node=node)
+
+
 @pytest.mark.parametrize("kind", [Mixing, Twice])
 def test_check(kind: type[Mixing]) -> None:
     layer = kind()

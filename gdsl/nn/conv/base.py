@@ -403,6 +403,9 @@ class Conv(NotScriptable, Inspected, Compilable):
             raise InputError(f"call {type(self).__name__} once: how it is compiled depends on the kind of call")
         return self._store.last
 
+    def _seen(self, graph: Graph) -> Graph:
+        return graph.reverse() if self.flow == "target_to_source" else graph
+
     def _choose(self, options: Options) -> None:
         self._options = options
         self._texts, self._store = Kept(), Compilations()
