@@ -35,6 +35,10 @@ class Inspected(nn.Module):
         """What the last call ran, program by program. Raises :class:`gdsl.InputError` where none can be told."""
         raise NotImplementedError
 
+    def _seen(self, graph: Graph) -> Graph:
+        """A graph of the user's as the rules see it."""
+        return graph
+
     def _named_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by the names of ``forward``."""
         found = inspect.signature(self.forward).bind(*args, **kwargs).arguments
@@ -78,7 +82,7 @@ class Inspected(nn.Module):
         """
         found = None
         if graph is not None:
-            found = graph_of(graph, None, None) if type(graph) is Tensor else Graph.from_any(graph)
+            found = self._seen(graph_of(graph, None, None) if type(graph) is Tensor else Graph.from_any(graph))
         if node is not None:
             if found is None:
                 raise InputError("explain(graph, node=...) needs the graph")

@@ -36,6 +36,9 @@ MOST_COPIED = 1 << 16
 
 MOST_REMEMBERED = 8192
 
+# How the names of tensors begin that are not the layer's own.
+GIVEN = "given."
+
 
 class Restart(Exception):
     """The call must run again, on tensors: something happened to a Symbol that cannot be made good."""
@@ -118,13 +121,23 @@ class Trace:
     rows:   where the targets of the edges live
     graph:  of the edges
     dtype, device: of all Symbols that are numbers
+    ptr:    where the edges into each node begin, where the method can ask for it
+    name_of: the name of a tensor of the layer; None for others
 
     reason: why the expression was broken, None where it was not
     tensors: the tensors that the expression reads, by name
     """
 
-    def __init__(self, rows: Domain, graph: Graph, dtype: torch.dtype, device: torch.device):
-        self.graph = graph
+    def __init__(
+        self,
+        rows: Domain,
+        graph: Graph,
+        dtype: torch.dtype,
+        device: torch.device,
+        ptr: Tensor | None = None,
+        name_of: Callable[[Tensor], str | None] = lambda tensor: None,
+    ):
+        self.graph, self.ptr, self.name_of = graph, ptr, name_of
         self.names = Names(rows, graph.num_edges)
         self.dtype, self.device = dtype, device
         self.reason: str | None = None
@@ -181,13 +194,13 @@ class Trace:
     ) -> Tensor:
         """The softmax over the edges into each node."""
         wanted, count = self.graph.edge_index[1], self.graph.num_targets
-        same = isinstance(index, Tensor) and (
+        same = (ptr is None or ptr is self.ptr) and isinstance(index, Tensor) and (
             index is wanted or (index.data_ptr(), index.shape, index.stride(), index.dtype)
             == (wanted.data_ptr(), wanted.shape, wanted.stride(), wanted.dtype)
         )  # fmt: skip
         grad = torch.is_grad_enabled()
         first = dim == 0 or dim == -len(src.shape)
-        if not same or not first or num_nodes not in (None, count) or ptr is not None or grad != self.grad:
+        if not same or not first or num_nodes not in (None, count) or grad != self.grad:
             self.break_off("a softmax over groups other than the edges into a node")
         elif self.autocast != _autocast(self.device.type) or src.dtype == torch.bool:
             self.break_off("a softmax under other circumstances than those of the call")
@@ -229,7 +242,9 @@ class Trace:
             if fed.dim() and torch.promote_types(fed.dtype, self.dtype) != self.dtype:
                 raise Untraceable(f"{short(tensor.dtype)} beside {short(self.dtype)}")
             fed = fed if fed.dtype == self.dtype else fed.to(self.dtype)
-        name = f"given.{len(self._given)}"
+        name = self.name_of(tensor)
+        if name is None or name in self.tensors:
+            name = f"{GIVEN}{len(self._given)}"
         kind = Kind.BOOL if tensor.dtype == torch.bool else Kind.FLOAT
         shape = tuple(tensor.shape)
         value = loaded(name, Domain.EDGE, shape[1:], kind) if on_rows else loaded(name, Domain.GLOBAL, shape, kind)

@@ -12,7 +12,7 @@ from gdsl.nn.aggr import MaxAggregation, MeanAggregation, SortAggregation, SumAg
 from gdsl.nn.conv.base import Conv
 from gdsl.nn.conv.simple import GraphConv, LEConv, activation
 from gdsl.nn.inits import uniform
-from gdsl.nn.message_passing import softmax
+from gdsl.nn.softmax import softmax
 from gdsl.nn.sparse import coalesce, product
 from gdsl.runtime.formats import edge_list
 from gdsl.runtime.graph import Graph, rewire_edge_value

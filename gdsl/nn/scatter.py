@@ -11,6 +11,11 @@ from gdsl.language.parts import must_run
 from gdsl.nn.aggr.basic import MaxAggregation, MeanAggregation, MinAggregation, MulAggregation, SumAggregation
 
 
+def knows(module: nn.Module) -> bool:
+    """Whether :func:`aggregate` has a module."""
+    return type(module) in _TABLE and not must_run(module)
+
+
 def aggregate(module: nn.Module, x: Tensor, index: Tensor, size: int, dim: int) -> Tensor | None:
     """The aggregate of the rows of each group along ``dim``; None for a module that is not in the table.
 
@@ -18,9 +23,9 @@ def aggregate(module: nn.Module, x: Tensor, index: Tensor, size: int, dim: int) 
     index: [E] the group of each row
     size:  how many groups there are
     """
-    function = _TABLE.get(type(module))
-    if function is None or must_run(module):
+    if not knows(module):
         return None
+    function = _TABLE[type(module)]
     dim = dim + x.dim() if dim < 0 else dim
     shape = [*x.shape]
     shape[dim] = size

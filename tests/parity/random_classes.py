@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gdsl.nn
-from gdsl.nn.message_passing import softmax
+from gdsl.nn.softmax import softmax
 
 NODES, EDGES, SIZE = 5, 11, 3
 CALLS = 3

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gdsl.errors import InternalWarning
 from gdsl.nn import MessagePassing
-from gdsl.nn.message_passing import softmax
+from gdsl.nn.softmax import softmax
 from tests.parity.drop_in import NODES, graph_of, outcome, pyg, set_backend
 from tests.programs import harness
 

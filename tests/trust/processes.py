@@ -27,17 +27,33 @@ layer Mean(c, d) {
 """
 
 
+class Own(gdsl.nn.MessagePassing):
+    """A layer of a user's own, with parameters in ``message``."""
+
+    def __init__(self) -> None:
+        super().__init__(aggr="mean")
+        self.mix = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        return self.propagate(edges, x=x)  # type: ignore[no-any-return]
+
+    def message(self, x_i: Tensor, x_j: Tensor) -> Tensor:  # type: ignore[override]
+        """From both ends."""
+        return self.mix(torch.cat([x_i, x_j - x_i], dim=-1)).tanh()  # type: ignore[no-any-return]
+
+
 class Net(nn.Module):
-    """Two layers, one of each front door: the library, and a program."""
+    """Three layers, one of each front door: the library, a message in torch, and a program."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.first = gdsl.nn.GATConv(5, 4)
+        self.own = Own()
         self.second = gdsl.compile(MEAN, 4, 3)
 
     def forward(self, x: Tensor, edges: Tensor) -> Tensor:
-        return self.second(self.first(x, edges).relu(), edges)  # type: ignore[no-any-return]
+        return self.second(self.own(self.first(x, edges).relu(), edges), edges)  # type: ignore[no-any-return]
 
 
 def sample(k: int) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,31 @@ def _ranks_of(name: str) -> tuple[tuple[str, int], ...]:
     return tuple((i.name, i.rank) for i in signature_of(program_of(name)).inputs)
 
 
+class Unasked:
+    """A method that torch_geometric's layers call and a program does not: a user's own must not be ignored in silence.
+
+    A module has no such attribute. Raises :class:`gdsl.InputError` where one is set.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, module: nn.Module | None, owner: type) -> Unasked:
+        if module is None:
+            return self
+        raise AttributeError(self.name)
+
+    def __set__(self, module: nn.Module, value: Any) -> None:
+        self.refuse(type(module))
+
+    def refuse(self, layer: type) -> NoReturn:
+        """Raises :class:`gdsl.InputError` for a method of the user's in a layer."""
+        raise InputError(
+            f"{layer.__name__} is computed by a program and never calls `{self.name}`: for a `{self.name}` of your own "
+            "derive the layer from gdsl.nn.MessagePassing"
+        )
+
+
 class Conv(NotScriptable, Inspected, Compilable):
     """Base of the layers of :mod:`gdsl.nn`: the maths is in a program, the parameters are this module's.
 
@@ -74,6 +99,12 @@ class Conv(NotScriptable, Inspected, Compilable):
     """
 
     program_name: ClassVar[str]
+
+    message: Any = Unasked()
+    aggregate: Any = Unasked()
+    message_and_aggregate: Any = Unasked()
+    update: Any = Unasked()
+    edge_update: Any = Unasked()
 
     # Where the nodes may lie, or None for any dimension.
     node_dims: ClassVar[tuple[int, ...] | None] = (-2, 0)
@@ -94,6 +125,9 @@ class Conv(NotScriptable, Inspected, Compilable):
         backend: str = "auto",
     ):
         super().__init__()
+        for method in self._unasked():
+            if getattr(type(self), method.name) is not method:
+                method.refuse(type(self))
         if flow not in FLOWS:
             raise ValueError(f"Expected 'flow' to be either 'source_to_target' or 'target_to_source' (got '{flow}')")
         if not isinstance(aggr, str | list | tuple | nn.Module | None):
@@ -110,6 +144,10 @@ class Conv(NotScriptable, Inspected, Compilable):
         self._options = Options()
         # Programs for the kinds of calls: with a pair of inputs or one, with edge features or without.
         self._texts, self._store = Kept(), Compilations()
+
+    @classmethod
+    def _unasked(cls) -> list[Unasked]:
+        return [value for value in Conv.__dict__.values() if isinstance(value, Unasked)]
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew, as torch_geometric draws them, and forget a kept graph."""
@@ -370,6 +408,9 @@ class Conv(NotScriptable, Inspected, Compilable):
             raise InputError(f"call {type(self).__name__} once: how it is compiled depends on the kind of call")
         return self._store.last
 
+    def _seen(self, graph: Graph) -> Graph:
+        return graph.reverse() if self.flow == "target_to_source" else graph
+
     def _choose(self, options: Options) -> None:
         self._options = options
         self._texts, self._store = Kept(), Compilations()
@@ -383,6 +424,7 @@ class Conv(NotScriptable, Inspected, Compilable):
         """Without what cannot be told before a call, for tools that look at all that a module has."""
         unknown = set() if self._store.last else {"kernels", "program"}.difference(self._modules)
         unknown |= set() if self.program_name else {"source"}
+        unknown |= {method.name for method in self._unasked()}
         return [name for name in super().__dir__() if name not in unknown]
 
     def __repr__(self) -> str:
