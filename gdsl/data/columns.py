@@ -37,6 +37,7 @@ class Column:
             beginning: one for each row before the joined dimension; none where numbers stay as they are
     dtype   of a batch
     closed  whether a batch has one number more, which is the total of its shifts: rows of int32 edges, which end there
+    whole   whether each graph's value has no such dimension, and they are stacked along a new first one
     """
 
     values: Tensor
@@ -45,6 +46,7 @@ class Column:
     shifts: tuple[int, ...]
     dtype: torch.dtype
     closed: bool = False
+    whole: bool = False
 
     @cached_property
     def joined(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gdsl.data import file, topology
+from gdsl.data import file, given, topology
 from gdsl.data.batch import Batch, Store, Type, ordinary
 from gdsl.data.columns import Column, Gather
+from gdsl.data.examples import Cut, Examples, Layout
 from gdsl.data.packing import Key, Read, Reader
 from gdsl.errors import InputError
 from gdsl.runtime import prepare
@@ -24,8 +25,9 @@ from gdsl.runtime import prepare
 class Packed:
     """Graphs, packed once, of which batches are gathered. Immutable; made by :func:`pack` or :meth:`load`.
 
-    ``len(packed)`` graphs; ``packed[3]`` is a batch of one of them, ``packed[ids]``, with a slice, a list, or a tensor
-    of numbers or of booleans, is a part of the set that shares its arrays.
+    ``len(packed)`` graphs; ``packed[3]`` is a batch of one of them, and a loop gives one after the other.
+    ``packed[ids]``, with a slice, a list, or a tensor of numbers or of booleans, is a part of the set that shares its
+    arrays.
     """
 
     read: Read
@@ -43,17 +45,20 @@ class Packed:
 
     def __getitem__(self, which: Any) -> Any:
         """Raises ``InputError`` for a number out of range."""
-        if isinstance(which, int):
-            return self.batch(torch.tensor([which]))
+        if given.is_number(which):
+            return self.batch(torch.tensor([given.integer("the number of a graph", which)]))
         if isinstance(which, slice):
-            ids = torch.arange(len(self))[which]
+            ids = torch.tensor(range(len(self))[which], dtype=torch.int64)
         else:
-            ids = torch.as_tensor(which)
+            ids = given.tensor("the numbers of graphs", which)
             if ids.dtype is torch.bool:
                 if ids.shape != (len(self),):
                     raise InputError(f"a mask of {len(self)} graphs is needed, not one of shape {list(ids.shape)}")
                 ids = ids.nonzero().squeeze(1)
         return dataclasses.replace(self, ids=self.numbers(ids))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self[k] for k in range(len(self)))
 
     def without(self, keys: Collection[str]) -> Packed:
         """The same graphs without some of their attributes."""
@@ -96,7 +101,7 @@ class Packed:
 
     def numbers(self, graphs: Any) -> Tensor:
         """The place of some graphs in the arrays. Raises ``InputError`` for a number out of range."""
-        ids = torch.as_tensor(graphs)
+        ids = given.tensor("the numbers of graphs", list(graphs) if isinstance(graphs, range) else graphs)
         if ids.numel() == 0:
             ids = ids.long()
         if ids.dim() != 1 or ids.is_floating_point() or ids.is_complex() or ids.dtype is torch.bool:
@@ -138,8 +143,21 @@ class Packed:
                 _follow(stores[type], "edge_index", placed[edges.ends.edges])
             first += count
         own["num_graphs"] = len(ids)
-        others = {type: Store(store, graphs.get(type)) for type, store in stores.items() if type != ""}
-        return Batch(own, graphs.get(""), others)
+        index = {type: edges.index for type, edges in self._edges.items()}
+        others = {
+            type: Store(store, graphs.get(type), index.get(type, torch.int64))
+            for type, store in stores.items()
+            if type != ""
+        }
+        examples = Examples(self._layout, placed)
+        return Batch(own, graphs.get(""), others, index=index.get("", torch.int64), examples=examples)
+
+    @cached_property
+    def _layout(self) -> Layout:
+        cuts = {(type, "edge_index"): Cut.of(edges.listed) for type, edges in self._edges.items()}
+        cuts |= {key: Cut.of(column) for key, column in self._columns.items()}
+        lists = frozenset(key for key in self.read.lists if key[1] not in self.left_out)
+        return Layout(cuts, lists, self.read.nodes)
 
     @cached_property
     def _types(self) -> list[Type]:
@@ -163,9 +181,10 @@ class Packed:
     def save(self, path: str | Path) -> None:
         """Write the whole set to one file, for :meth:`load`. It appears when it is whole.
 
-        Raises ``InputError`` where an attribute is neither tensors nor text, numbers, or lists of them.
+        Raises ``InputError`` where an attribute is neither tensors nor text, numbers, or lists of them, and where no
+        file can be put there.
         """
-        file.write(self.read, Path(path))
+        file.write(self.read, given.path_to_write(path))
 
     @classmethod
     def load(cls, path: str | Path, check: bool = True) -> Packed:
@@ -174,9 +193,11 @@ class Packed:
         check: reads the file once, for its checksums and for edges and orders that fit. Without it, sizes are checked
                alone, at once: for files that nobody else can have written or damaged
 
-        Raises ``InputError`` for a file that is none, that is cut short, or that is damaged. Nothing of it is executed.
+        Raises ``InputError`` for a file that is not there, that is no packed set, that is cut short, or that is
+        damaged. Nothing of it is executed.
         """
-        return cls(file.read(Path(path), check), path=Path(path).absolute())
+        found = given.path_to_read(path)
+        return cls(file.read(found, check), path=found.absolute())
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A set in a file is opened anew by another process, and not sent to it.
@@ -210,7 +231,8 @@ def pack(graphs: Iterable[Any], path: str | Path | None = None) -> Packed:
     """
     if path is None:
         return Packed(Reader().read(graphs))
-    with tempfile.TemporaryDirectory(prefix=".packing-", dir=Path(path).absolute().parent) as folder:
+    path = given.path_to_write(path)
+    with tempfile.TemporaryDirectory(prefix=".packing-", dir=path.absolute().parent) as folder:
         Packed(Reader(Path(folder)).read(graphs)).save(path)
     return Packed.load(path, check=False)
 

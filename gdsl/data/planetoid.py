@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gdsl.data.folders import data_root
+from gdsl.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class NodeData:
 PLANETOID_FOLDERS = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
 
 
-def load_planetoid(name: str, root: Path | None = None) -> NodeData | None:
+def load_planetoid(name: str, root: str | Path | None = None) -> NodeData | None:
     """Cora, CiteSeer or PubMed, split as usual: 20 training nodes a class, 500 to validate, 1,000 to test.
 
     Features are the raw 0/1 (PubMed: tf-idf) rows; see `row_normalised`. The files are Python 2 pickles,
@@ -54,8 +55,8 @@ def load_planetoid(name: str, root: Path | None = None) -> NodeData | None:
     """
     key = name.lower()
     if key not in PLANETOID_FOLDERS:
-        raise ValueError(f"{name!r} is not a Planetoid graph; expected one of {', '.join(PLANETOID_FOLDERS)}")
-    root = data_root() if root is None else root
+        raise InputError(f"{name!r} is not a Planetoid graph; expected one of {', '.join(PLANETOID_FOLDERS)}")
+    root = data_root() if root is None else Path(root)
     if root is None:
         return None
     raw = root / "Planetoid" / PLANETOID_FOLDERS[key] / "raw"

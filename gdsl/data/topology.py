@@ -41,6 +41,7 @@ class Edges:
     listed        [2, E] as they came
     parts         of PARTS, those that are not told by ``listed`` because all graphs came sorted
     by_source, by_target  whether all graphs came sorted so
+    index         the dtype of ``edge_index``: int32 where all graphs came so, else int64
     """
 
     ends: Ends
@@ -48,6 +49,7 @@ class Edges:
     parts: dict[str, Column]
     by_source: bool
     by_target: bool
+    index: torch.dtype = torch.int64
 
     @property
     def columns(self) -> list[Column]:
@@ -126,7 +128,9 @@ def sorted_by_both(
     return {name: value.to(torch.int32) for name, value in values.items()}, facts.by_source, facts.by_target
 
 
-def edges_of(ends: Ends, listed: Tensor, values: dict[str, Tensor], by_source: bool, by_target: bool) -> Edges:
+def edges_of(
+    ends: Ends, listed: Tensor, values: dict[str, Tensor], by_source: bool, by_target: bool, index: torch.dtype
+) -> Edges:
     """Edges from the values of all PARTS; those that a sorted list tells are left out."""
     parts = {}
     for name, ordered, rows, other in (
@@ -140,7 +144,7 @@ def edges_of(ends: Ends, listed: Tensor, values: dict[str, Tensor], by_source: b
                 closed = part == "first"
                 parts[f"{name}_{part}"] = Column(numbers, length, (None,), (shift,), torch.int32, closed)
     column = Column(listed, ends.edges, (2, None), (ends.source, ends.target), torch.int32)
-    return Edges(ends, column, parts, by_source, by_target)
+    return Edges(ends, column, parts, by_source, by_target, index)
 
 
 def loops_of(listed: Tensor, edges: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ MOST_DEGREES = 64
 
 
 def load_tu(
-    name: str, root: Path | None = None, *, use_node_attr: bool = False, use_edge_attr: bool = False
+    name: str, root: str | Path | None = None, *, use_node_attr: bool = False, use_edge_attr: bool = False
 ) -> Packed | None:
     """A data set of TUDataset by its name, such as "MUTAG"; None where its files are not there.
 
@@ -29,7 +29,7 @@ def load_tu(
     of nodes, after their attributes with ``use_node_attr``; ``edge_attr`` likewise; ``y``. Nodes that have none of
     these are told apart by their degrees.
     """
-    root = data_root() if root is None else root
+    root = data_root() if root is None else Path(root)
     raw = None if root is None else root / "TUDataset" / name / name / "raw"
     if raw is None or not raw.is_dir():
         return None
