@@ -87,9 +87,17 @@ class Neighborhoods(Epochs):
             return Batch(_attributes(only), only._graph)
         return Batch({name: v.value for name, v in self.source.values.get("", {}).items()}, stores=stores)
 
+    def finished(self, batch: Batch) -> Batch:
+        """With what a backward pass asks for, where this is a thread that has the time."""
+        if self.num_workers:
+            for store in (batch, *(batch[type] for type in batch.edge_types)):
+                if "edge_index" in store and store.num_edges:
+                    _ = store.graph.out_edges
+        return batch
+
     def _node_store(self, found: Sampled, k: int, type: str) -> Store:
         nodes = found.nodes[k]
-        parts = _part(self.source, type, "nodes", nodes)
+        parts = part_of(self.source, type, "nodes", nodes)
         parts.update(num_nodes=len(nodes), n_id=nodes)
         if found.trees is not None:
             parts["batch"] = found.trees[k]
@@ -108,10 +116,38 @@ class Neighborhoods(Epochs):
         graph = Graph._of(EdgeEnds(ends, Facts(loops, False, True)), sizes)
         graph.__dict__["in_edges"] = prepare.given_order(rowptr, ends[0], counted(len(ids)))
         parts = {} if nodes is None else _attributes(nodes)
-        parts.update(_part(self.source, type, "edges", ids), e_id=ids)
+        parts.update(part_of(self.source, type, "edges", ids), e_id=ids)
         if self.subgraph_type == "directional":
             parts["num_sampled_edges"] = found.num_edges[k]
         return Store(parts, graph)
+
+
+class Subgraphs(Neighborhoods):
+    """What loaders share that give all edges between some nodes of a graph of one type."""
+
+    def __init__(self, data: Any, **epochs: Any):
+        source = source_of(data)
+        if source.is_hetero:
+            raise InputError(f"{type(self).__name__} takes a graph with nodes and edges of one type")
+        super().__init__(
+            source, [], replace=False, subgraph_type="induced", disjoint=False, temporal_strategy="uniform",
+            time_attr=None, weight_attr=None, directed=True, **epochs,
+        )  # fmt: skip
+        self.data = data
+
+    @property
+    def graph(self) -> Graph:
+        """The whole one."""
+        return self.source.graphs[""]
+
+    @property
+    def num_nodes(self) -> int:
+        """Of the whole graph."""
+        return self.source.num_nodes[""]
+
+    def between(self, nodes: Tensor) -> Batch:
+        """Some nodes, each of them once, and all edges between them."""
+        return self.finished(self.sampled({"": nodes}, 0, None))
 
 
 class NeighborLoader(Neighborhoods):
@@ -187,11 +223,7 @@ class NeighborLoader(Neighborhoods):
         own.batch_size = len(items)
         if times is not None:
             own.seed_time = times
-        if self.num_workers:  # what a backward pass asks for, on the thread that has the time
-            for store in (batch, *(batch[type] for type in batch.edge_types)):
-                if "edge_index" in store and store.num_edges:
-                    _ = store.graph.out_edges
-        return batch
+        return self.finished(batch)
 
     def __call__(self, index: Any) -> Batch:
         """The batch of some of the input nodes, by their place among these; of the coming epoch's draws."""
@@ -215,7 +247,7 @@ def _attributes(store: Store) -> dict[str, Any]:
     return {name: value for name, value in store.__dict__.items() if not name.startswith("_")}
 
 
-def _part(source: Source, type: Type, of: str, ids: Tensor) -> dict[str, Any]:
+def part_of(source: Source, type: Type, of: str, ids: Tensor) -> dict[str, Any]:
     """What belongs to some nodes or edges of a type, and what belongs to neither."""
     return {
         name: value.index_select(along, ids.to(value.device)) if owner else value

@@ -429,6 +429,27 @@ extern "C" Sample* sample(const Request* request, int64_t* sizes) {
     return s;
 }
 
+// ``count`` walks: ``length`` steps over the edges out of each node, each edge with the same chance, from a node that is
+// drawn likewise. A walk stays where no edge leads on. out: [count, length + 1] nodes.
+extern "C" void walk(const void* rowptr, const void* index, int64_t wide, int64_t nodes, int64_t count, int64_t length,
+                     uint64_t key, int64_t* out, int64_t threads) {
+    const EdgeKind kind = {0, 0, rowptr, index, nullptr, nullptr, nullptr, nullptr, wide};
+    const int64_t steps = count * (length + 1);
+    const int64_t parts = steps / SHARE < 1 ? 1 : steps / SHARE < threads ? steps / SHARE : threads;
+#pragma omp parallel for schedule(static) num_threads(parts) if (parts > 1)
+    for (int64_t w = 0; w < count; ++w) {
+        Stream random(key, w, 0);
+        int64_t node = random.below(nodes);
+        int64_t* const mine = out + w * (length + 1);
+        mine[0] = node;
+        for (int64_t step = 1; step <= length; ++step) {
+            const int64_t first = kind.at(rowptr, node), size = kind.at(rowptr, node + 1) - first;
+            if (size) node = kind.at(index, first + random.below(size));
+            mine[step] = node;
+        }
+    }
+}
+
 // The sum of the weights of each row up to each edge, with it.
 extern "C" void add_up(const int64_t* rowptr, int64_t rows, const double* weight, double* upto) {
     for (int64_t r = 0; r < rows; ++r) {

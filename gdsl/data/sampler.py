@@ -203,3 +203,21 @@ def kind_of(
     place = torch.sort(by_time, stable=True).indices
     place = place[torch.sort(row[place], stable=True).indices]
     return Kind(source, target, rowptr, index[place], edge[place], None, by_time[place].long().contiguous())
+
+
+def walks(order: Order, count: int, length: int, key: int) -> Tensor:
+    """[count, length + 1] int64: the nodes of random walks from nodes that are drawn, each with the same chance.
+
+    order: the edges by source; a walk takes each edge out of a node with the same chance, and stays where there is none
+    key:   as of a :class:`Sampler`
+    """
+    code, nodes, key = native("sample"), len(order.rowptr) - 1, key & MASK
+    if code is None:
+        return slow_sampler.walks(order.rowptr.tolist(), order.index.tolist(), nodes, count, length, key)
+    out = torch.empty((count, length + 1), dtype=torch.int64)
+    index, wide = order.index.contiguous(), order.rowptr.dtype is torch.int64
+    code.walk(
+        order.rowptr.data_ptr(), index.data_ptr(), wide, nodes, count, length, key, out.data_ptr(),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return out

@@ -107,6 +107,19 @@ def sample(sampler: Sampler, seeds: dict[int, Tensor], key: int, times: Tensor |
     )
 
 
+def walks(rowptr: list[int], index: list[int], nodes: int, count: int, length: int, key: int) -> Tensor:
+    """See :func:`gdsl.data.sampler.walks`."""
+    found = []
+    for walk in range(count):
+        random = Stream(key, walk, 0)
+        path = [random.below(nodes)]
+        for _ in range(length):
+            first, last = rowptr[path[-1]], rowptr[path[-1] + 1]
+            path.append(index[first + random.below(last - first)] if last > first else path[-1])
+        found.append(path)
+    return torch.tensor(found, dtype=torch.int64).reshape(count, length + 1)
+
+
 def _rowptr(target: Tensor, rows: int) -> Tensor:
     return torch.searchsorted(target.contiguous(), torch.arange(rows + 1), out_int32=True)
 

@@ -67,10 +67,13 @@ class Source:
 
 
 def source_of(data: Any) -> Source:
-    """A torch_geometric ``Data`` or ``HeteroData``, or a :class:`gdsl.data.NodeData`, as it is sampled.
+    """A torch_geometric ``Data`` or ``HeteroData``, or a :class:`gdsl.data.NodeData`, as it is sampled; a source as it
+    is.
 
     Raises ``InputError`` for anything else and where there is no ``edge_index``, ``GraphError`` for bad edges.
     """
+    if isinstance(data, Source):
+        return data
     if isinstance(data, NodeData):
         return _of_node_data(data)
     if not hasattr(data, "stores"):
