@@ -3,6 +3,7 @@
 from gdsl.data.batch import Batch, Store
 from gdsl.data.clusters import ClusterData, ClusterLoader
 from gdsl.data.folders import data_root
+from gdsl.data.layerwise import LayerwiseInference
 from gdsl.data.links import LinkNeighborLoader
 from gdsl.data.loader import Loader
 from gdsl.data.neighbors import NeighborLoader
@@ -18,6 +19,7 @@ __all__ = [
     "GraphSAINTEdgeSampler",
     "GraphSAINTNodeSampler",
     "GraphSAINTRandomWalkSampler",
+    "LayerwiseInference",
     "LinkNeighborLoader",
     "Loader",
     "NeighborLoader",

@@ -26,7 +26,12 @@ STRATEGIES = ("uniform", "last")
 
 
 class Neighborhoods(Epochs):
-    """What loaders of sampled neighbourhoods share: see :class:`NeighborLoader`."""
+    """What loaders of sampled neighbourhoods share: see :class:`NeighborLoader`.
+
+    ``for_training`` tells that batches go through a backward pass as well.
+    """
+
+    for_training = True
 
     def __init__(
         self,
@@ -89,7 +94,7 @@ class Neighborhoods(Epochs):
 
     def finished(self, batch: Batch) -> Batch:
         """With what a backward pass asks for, where this is a thread that has the time."""
-        if self.num_workers:
+        if self.num_workers and self.for_training:
             for store in (batch, *(batch[type] for type in batch.edge_types)):
                 if "edge_index" in store and store.num_edges:
                     _ = store.graph.out_edges
