@@ -7,6 +7,7 @@ from gdsl.data.layerwise import LayerwiseInference
 from gdsl.data.links import LinkNeighborLoader
 from gdsl.data.loader import Loader
 from gdsl.data.neighbors import NeighborLoader
+from gdsl.data.ogb import load_ogb, load_ogb_split
 from gdsl.data.packed import Packed, pack, pack_arrays
 from gdsl.data.planetoid import NodeData, load_planetoid
 from gdsl.data.saint import GraphSAINTEdgeSampler, GraphSAINTNodeSampler, GraphSAINTRandomWalkSampler
@@ -27,6 +28,8 @@ __all__ = [
     "Packed",
     "Store",
     "data_root",
+    "load_ogb",
+    "load_ogb_split",
     "load_planetoid",
     "load_tu",
     "pack",

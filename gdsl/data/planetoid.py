@@ -20,8 +20,8 @@ from gdsl.errors import InputError
 class NodeData:
     """One graph with a label on each node.
 
-    `edge_index` is `[2, E]`, source row first, and holds both directions of every undirected edge, without
-    duplicates, sorted by source and then target. The masks are `None` where the data set has no public split.
+    `edge_index` is `[2, E]`, source row first; of a Planetoid graph it holds both directions of every undirected edge,
+    without duplicates, sorted by source and then target. The masks are `None` where the data set has no public split.
     """
 
     name: str
