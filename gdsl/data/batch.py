@@ -156,6 +156,18 @@ class Store:
             return int(edges.shape[1])
         return 0 if self._graph is None else self._graph.num_edges
 
+    @property
+    def num_node_features(self) -> int:
+        """Numbers in a row of ``x``."""
+        return columns(self.__dict__.get("x"))
+
+    num_features = num_node_features
+
+    @property
+    def num_edge_features(self) -> int:
+        """Numbers in a row of ``edge_attr``."""
+        return columns(self.__dict__.get("edge_attr"))
+
     @ordinary
     def _change(self, change: Callable[[Tensor], Tensor], graph: Callable[[Graph], Graph]) -> None:
         """Change all tensors, and the graph if it is still that of ``edge_index``."""
@@ -303,6 +315,21 @@ class Batch(Store):
             store._change(lambda t: t.to(device, non_blocking=non_blocking), lambda g: g.to(device))
         return self
 
+    def cpu(self) -> Batch:
+        """``to("cpu")``"""
+        return self.to("cpu")
+
+    def cuda(self, device: torch.device | str | int | None = None, non_blocking: bool = False) -> Batch:
+        """``to("cuda")``"""
+        return self.to("cuda" if device is None else device, non_blocking)
+
+    def clone(self) -> Batch:
+        """A batch with tensors of its own; the graphs, which nobody writes to, are the same."""
+        made = copy.copy(self)
+        for store in (made, *made._stores.values()):
+            store._change(Tensor.clone, lambda g: g)
+        return made
+
     def pin_memory(self) -> Batch:
         """This batch, its tensors in memory that a GPU reads by itself."""
         for store in (self, *self._stores.values()):
@@ -312,6 +339,13 @@ class Batch(Store):
     def __repr__(self) -> str:
         shown = self._shown() + [f"{key!r}: {store!r}" for key, store in self._stores.items()]
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def columns(value: Any) -> int:
+    """Numbers in a row of an attribute; 0 for none."""
+    if not isinstance(value, Tensor):
+        return 0
+    return value.shape[-1] if value.dim() > 1 else 1
 
 
 def _short(value: Any) -> str:

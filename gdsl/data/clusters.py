@@ -17,7 +17,7 @@ from gdsl.data import given
 from gdsl.data.batch import Batch
 from gdsl.data.neighbors import Subgraphs, part_of
 from gdsl.data.source import source_of
-from gdsl.data.stored import fingerprint, stored
+from gdsl.data.stored import stored
 from gdsl.errors import InputError
 from gdsl.runtime.graph import Graph
 
@@ -73,9 +73,12 @@ class ClusterData:
         graph = self.source.graphs[""]
         if cluster is None:
             name = f"part_{self.num_parts}{'_recursive' if recursive else ''}/{filename or 'metis.pt'}"
-            about = fingerprint(graph) | {"parts": self.num_parts, "recursive": bool(recursive)}
-            found = stored(save_dir, name, about, lambda: {"cluster": metis(graph, self.num_parts, recursive)})
-            cluster = found["cluster"]
+            settings = {"parts": self.num_parts, "recursive": bool(recursive)}
+
+            def find() -> dict[str, Tensor]:
+                return {"cluster": metis(graph, self.num_parts, recursive)}
+
+            cluster = stored(save_dir, name, graph, settings, find)["cluster"]
         self.cluster = given.integers("cluster", cluster, (nodes,))
         if nodes and not 0 <= int(self.cluster.min()) <= int(self.cluster.max()) < self.num_parts:
             raise InputError(f"cluster must hold numbers of {self.num_parts} parts, from 0 on")

@@ -79,6 +79,37 @@ class Packed:
         """[graphs] int64: the edges of each graph, of all types."""
         return self._counted(edges.ends.edges for edges in self.read.edges.values())
 
+    @property
+    def num_node_features(self) -> int:
+        """Numbers in a row of ``x``; 0 where there is none."""
+        return self._width("x")
+
+    num_features = num_node_features
+
+    @property
+    def num_edge_features(self) -> int:
+        """Numbers in a row of ``edge_attr``; 0 where there is none."""
+        return self._width("edge_attr")
+
+    def _width(self, name: str) -> int:
+        column = self._columns.get(("", name))
+        return 0 if column is None else (column.shape[-1] or 1)
+
+    @property
+    def num_classes(self) -> int:
+        """Of the labels ``y`` of all graphs: as torch_geometric counts them, one more than the largest integer, or how
+        many real numbers differ, or the numbers in a row; 0 without labels."""
+        column = self._columns.get(("", "y"))
+        if column is None:
+            return 0
+        if len(column.shape) > 1 and column.inner * column.outer > 1:
+            return self._width("y")
+        if not column.values.numel():
+            return 0
+        if column.values.is_floating_point():
+            return len(column.values.unique())
+        return int(column.values.max()) + 1
+
     def _counted(self, offsets: Iterable[int]) -> Tensor:
         found = torch.zeros(self.total, dtype=torch.int64)
         for k in offsets:

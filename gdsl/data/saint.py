@@ -17,7 +17,7 @@ from gdsl.data.batch import Batch
 from gdsl.data.epochs import ahead, mixed
 from gdsl.data.neighbors import Subgraphs
 from gdsl.data.sampler import walks
-from gdsl.data.stored import fingerprint, stored
+from gdsl.data.stored import stored
 from gdsl.errors import InputError
 
 # What a node and an edge count for that no sample met, and the most that an edge counts for, as in torch_geometric.
@@ -79,9 +79,8 @@ class GraphSAINTSampler(Subgraphs):
         self.node_norm: Tensor | None = None
         self.edge_norm: Tensor | None = None
         if self.sample_coverage:
-            about = fingerprint(self.graph) | self._settings()
             name = f"{type(self).__name__.lower()}_{self.sample_coverage}.pt"
-            norms = stored(save_dir, name, about, self._norms)
+            norms = stored(save_dir, name, self.graph, self._settings(), self._norms)
             self.node_norm, self.edge_norm = norms["node_norm"], norms["edge_norm"]
 
     def _can_draw(self) -> bool:

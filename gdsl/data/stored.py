@@ -16,16 +16,18 @@ from gdsl.runtime.graph import Graph
 from gdsl.store import replacing
 
 
-def stored(folder: Any, name: str, about: dict[str, Any], find: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def stored(
+    folder: Any, name: str, graph: Graph, settings: dict[str, Any], find: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
     """The tensors of a file of a folder, which is made and written where it is not there; without a folder, found anew.
 
-    about: all that they depend on, as text and numbers
+    settings: all that they depend on besides the graph, as text and numbers
 
     Raises ``InputError`` for a file of something else or that cannot be read. Nothing of a file is executed.
     """
     if folder is None:
         return find()
-    path = given.path(folder) / name
+    path, about = given.path(folder) / name, fingerprint(graph) | settings
     if path.exists():
         return _read(path, about)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch_geometric.data import Batch as TheirBatch
-from torch_geometric.data import Data, HeteroData
+from torch_geometric.data import Data, HeteroData, InMemoryDataset
 
 from gdsl.data import Loader, NeighborLoader, Packed, pack, pack_arrays
 from gdsl.errors import InputError
@@ -171,3 +171,38 @@ def test_the_dtype_of_edges_of_each_type_and_of_arrays():
     edges = torch.tensor([[0, 1], [1, 2]], dtype=torch.int32)
     assert pack_arrays(edges, torch.zeros(3, dtype=torch.int64)).batch([0]).edge_index.dtype is torch.int32
     assert isinstance(batch[0], HeteroData)
+
+
+# -- what programs of torch_geometric ask for ------------------------------------------------------
+
+
+@pytest.mark.parametrize("y", [torch.tensor([3]), torch.tensor([[1]]), torch.tensor([0.5]), torch.ones(1, 4), None])
+@pytest.mark.parametrize("x", [torch.ones(5, 3), torch.ones(5), None])
+def test_sizes_of_rows_and_classes(x, y):
+    items = [Data(x=x, y=y, edge_index=torch.tensor([[0], [1]]), edge_attr=torch.ones(1, 2), num_nodes=5)] * 2
+
+    class Theirs(InMemoryDataset):
+        def __init__(self):
+            super().__init__()
+            self.data, self.slices = self.collate(items)
+
+    packed, expected = pack(items), Theirs()
+    batch, whole = packed.batch([0, 1]), TheirBatch.from_data_list(items)
+    for name in ("num_node_features", "num_features", "num_edge_features"):
+        assert getattr(packed, name) == getattr(expected, name) == getattr(batch, name) == getattr(whole, name)
+    assert packed.num_classes == expected.num_classes
+
+
+@pytest.mark.parametrize("make", [made.molecule, made.academic])
+def test_a_clone_has_tensors_of_its_own(make):
+    batch = pack(made.many(make, made.sizes(3))).batch([0, 1, 2])
+    for again in (batch.clone(), copy.deepcopy(batch).cpu()):
+        stores = [(again, batch), *((again[t], batch[t]) for t in (*batch.node_types, *batch.edge_types))]
+        for one, other in stores:
+            assert one.keys() == other.keys()
+            for name, value in one:
+                if isinstance(value, torch.Tensor):
+                    assert torch.equal(value, other[name])
+                    value.zero_()
+                    assert value.numel() == 0 or value.data_ptr() != other[name].data_ptr()
+    assert bool((batch["author"].x if batch.node_types else batch.x).any())
