@@ -112,11 +112,10 @@ class LayerwiseInference:
 
     def _rows(self, number: int, layer: Layer, features: dict[str, Tensor], batch: Batch, type: str) -> Tensor | None:
         """[seeds, ...] of a layer; None where it leaves the type out."""
-        batch = batch if self.device is None else batch.to(self.device)
-        stores = {t: batch[t] if t else batch for t in features}
-        parts = {t: value[stores[t].n_id.to(value.device)].to(stores[t].n_id.device) for t, value in features.items()}
-        if self.device is None:
-            parts = {t: part.to(features[t].device) for t, part in parts.items()}
+        device = next(iter(features.values())).device if self.device is None else torch.device(self.device)
+        ids = {t: (batch[t] if t else batch).n_id for t in features}
+        parts = {t: value[ids[t].to(value.device)].to(device) for t, value in features.items()}
+        batch = batch if device.type == "cpu" else batch.to(device)
         found = layer(parts if self._source.is_hetero else parts[""], batch)
         if isinstance(found, Mapping) != self._source.is_hetero:
             raise InputError(f"layer {number} must give what it takes, features of nodes, not {given.shown(found)}")

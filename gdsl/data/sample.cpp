@@ -365,6 +365,8 @@ bool induce(const Request& r, Sample& s, int64_t k) {
     edges.source.size = edges.target.size = edges.edge.size = 0;
     for (int64_t n = 0; n < at.node.size; ++n) {
         int64_t first, last;
+        if (n + 2 * AHEAD < at.node.size) kind.soon(kind.rowptr, at.node.data[n + 2 * AHEAD]);
+        if (n + AHEAD < at.node.size) kind.soon(kind.index, kind.at(kind.rowptr, at.node.data[n + AHEAD]));
         row_of(kind, at, r.seed_time, n, &first, &last);
         for (int64_t e = first; e < last; ++e) {
             const int32_t place = from.places.find(key_of(r, kind.source, at.tree.data[n], kind.at(kind.index, e)));
