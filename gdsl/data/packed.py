@@ -16,9 +16,11 @@ from gdsl.data import file, given, topology
 from gdsl.data.batch import Batch, Store, Type, ordinary
 from gdsl.data.columns import Column, Gather
 from gdsl.data.examples import Cut, Examples, Layout
+from gdsl.data.native import native
 from gdsl.data.packing import Key, Read, Reader
 from gdsl.errors import InputError
 from gdsl.runtime import prepare
+from gdsl.runtime.order import PackedOrder
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,7 +156,10 @@ class Packed:
 
         follow: attributes of which ``<name>_batch`` and ``<name>_ptr`` are given as well
         """
-        found, placed, totals = self._gather(ids)
+        gather = self._gather
+        placed, totals = gather.place(ids)
+        rooms, addresses = self._rooms(totals)
+        found = gather.fill(ids, placed, totals, addresses)
         stores: dict[Type, dict[str, Any]] = {type: {} for type in self._types}
         own: dict[str, Any] = stores[""]
         for (type, name), column, value in zip(self._columns, self._columns.values(), found, strict=False):
@@ -169,7 +174,7 @@ class Packed:
         graphs, first = {}, len(self._columns)
         for type, edges in self._edges.items():
             count = len(edges.columns)
-            graphs[type] = edges.graph(found[first : first + count], totals)
+            graphs[type] = edges.graph(found[first : first + count], totals, rooms[type])
             if "edge_index" in follow:
                 _follow(stores[type], "edge_index", placed[edges.ends.edges])
             first += count
@@ -189,6 +194,19 @@ class Packed:
         cuts |= {key: Cut.of(column) for key, column in self._columns.items()}
         lists = frozenset(key for key in self.read.lists if key[1] not in self.left_out)
         return Layout(cuts, lists, self.read.nodes)
+
+    def _rooms(self, totals: list[int]) -> tuple[dict[Type, dict[str, PackedOrder]], dict[int, int]]:
+        """Of each type of edges the memory of its orders, and of columns that are written there the addresses."""
+        rooms: dict[Type, dict[str, PackedOrder]] = {}
+        addresses: dict[int, int] = {}
+        first, is_native = len(self._columns), native("gather") is not None
+        for type, edges in self._edges.items():
+            rooms[type] = edges.rooms(totals) if is_native else {}
+            for end, room in rooms[type].items():
+                for k, address in zip(edges.unsorted[end][1], room.places, strict=False):
+                    addresses[first + k] = address
+            first += len(edges.columns)
+        return rooms, addresses
 
     @cached_property
     def _types(self) -> list[Type]:

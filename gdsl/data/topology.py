@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from gdsl.data.native import native
 from gdsl.errors import GraphError
 from gdsl.runtime import prepare
 from gdsl.runtime.graph import Graph
-from gdsl.runtime.order import EdgeEnds, Facts
+from gdsl.runtime.order import EdgeEnds, Facts, PackedOrder
 
 # What is kept of each graph besides its list of edges, all counted from the graph's own beginning: by target ("in")
 # and by source ("out") where the edges of each row begin, the node at the other end and the id of each edge.
@@ -55,14 +56,40 @@ class Edges:
     def columns(self) -> list[Column]:
         return [self.listed, *self.parts.values()]
 
-    def graph(self, found: Sequence[Tensor], totals: Sequence[int]) -> Graph:
-        """The graph of a batch from its columns, in the order of ``columns``, and the totals of all offsets."""
+    @cached_property
+    def unsorted(self) -> dict[str, tuple[int, list[int]]]:
+        """Of the ends by which not all graphs came sorted: which offsets count the rows, and where in ``columns`` what
+        makes an order lies."""
+        place = {name: 1 + k for k, name in enumerate(self.parts)}
+        return {
+            end: (rows, [place[f"{end}_{part}"] for part in ("first", "index", "edge")])
+            for end, rows in (("in", self.ends.target), ("out", self.ends.source))
+            if f"{end}_edge" in place
+        }
+
+    def rooms(self, totals: Sequence[int]) -> dict[str, PackedOrder]:
+        """Memory for the orders of a small batch, by their ends: of most orders no tensor is ever asked for."""
+        count, found = totals[self.ends.edges], {}
+        for end, (rows, _) in self.unsorted.items():
+            room = prepare.room_for_order(totals[rows], count)
+            if room is not None:
+                found[end] = room
+        return found
+
+    def graph(self, found: Sequence[Any], totals: Sequence[int], rooms: Mapping[str, PackedOrder]) -> Graph:
+        """The graph of a batch from its columns, in the order of ``columns``, and the totals of all offsets.
+
+        rooms: those that were written to, in the place of columns
+        """
         sizes, count = (totals[self.ends.source], totals[self.ends.target]), totals[self.ends.edges]
         listed, parts = found[0], dict(zip(self.parts, found[1:], strict=True))
         known = self.ends.loops
         loops = int((listed[0] == listed[1]).sum()) if known is None else totals[known]
         graph = Graph._of(EdgeEnds(listed, Facts(loops, self.by_source, self.by_target)), sizes)
         for name, end in (("in", 1), ("out", 0)):
+            if name in rooms:
+                graph.__dict__[f"{name}_edges"] = prepare.written(rooms[name], sizes[end])
+                continue
             sorted_so = f"{name}_edge" not in parts
             index = listed[1 - end] if sorted_so else parts[f"{name}_index"]
             edge = counted(count) if sorted_so else parts[f"{name}_edge"]
