@@ -107,7 +107,7 @@ def path(value: Any) -> Path:
     try:
         return Path(value)
     except TypeError:
-        raise InputError(f"the path of a file is needed, not {value!r}") from None
+        raise InputError(f"the path of a file or folder is needed, not {value!r}") from None
 
 
 def path_to_write(value: Any) -> Path:

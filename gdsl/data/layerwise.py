@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -68,7 +68,7 @@ class LayerwiseInference:
         return loader
 
     @torch.no_grad()
-    def __call__(self, layers: Sequence[Layer], x: Any = None) -> Any:
+    def __call__(self, layers: Iterable[Layer], x: Any = None) -> Any:
         """[N, ...] what the last layer gives for each node; of several types a dictionary.
 
         layers: each is called with the features [n, ...] of the nodes of a batch and the batch, which has ``graph``,
@@ -78,6 +78,9 @@ class LayerwiseInference:
 
         Raises ``InputError`` for a layer that reads farther than it may, or that gives anything else than such rows.
         """
+        layers = list(layers) if isinstance(layers, Iterable) else [None]
+        if not all(map(callable, layers)):
+            raise InputError("layers must be a list of functions of features and a batch")
         found = self._x if x is None else x
         if found is None or (isinstance(found, Mapping) and not found):
             raise InputError("the data have no x: give the features as x=")

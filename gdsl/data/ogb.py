@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gdsl.data import given
 from gdsl.data.folders import data_root
 from gdsl.data.packed import Packed, pack_arrays
 from gdsl.data.planetoid import NodeData
@@ -83,7 +84,7 @@ def _about(name: str) -> tuple[bool, str]:
 
 
 def _folder(name: str, root: str | Path | None) -> Path | None:
-    root = data_root() if root is None else Path(root)
+    root = data_root() if root is None else given.path(root)
     if root is None:
         return None
     names = (name.replace("-", "_"), name.replace("-", "_") + "_pyg")

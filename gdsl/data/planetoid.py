@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gdsl.data import given
 from gdsl.data.folders import data_root
 from gdsl.errors import InputError
 
@@ -53,10 +54,10 @@ def load_planetoid(name: str, root: str | Path | None = None) -> NodeData | None
     Features are the raw 0/1 (PubMed: tf-idf) rows; see `row_normalised`. The files are Python 2 pickles,
     read by an unpickler that knows arrays, sparse matrices and dictionaries only.
     """
-    key = name.lower()
+    key = str(name).lower()
     if key not in PLANETOID_FOLDERS:
         raise InputError(f"{name!r} is not a Planetoid graph; expected one of {', '.join(PLANETOID_FOLDERS)}")
-    root = data_root() if root is None else Path(root)
+    root = data_root() if root is None else given.path(root)
     if root is None:
         return None
     raw = root / "Planetoid" / PLANETOID_FOLDERS[key] / "raw"

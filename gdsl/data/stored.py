@@ -23,14 +23,18 @@ def stored(
 
     settings: all that they depend on besides the graph, as text and numbers
 
-    Raises ``InputError`` for a file of something else or that cannot be read. Nothing of a file is executed.
+    Raises ``InputError`` for a file of something else or that cannot be read, and for a folder that cannot be made.
+    Nothing of a file is executed.
     """
     if folder is None:
         return find()
     path, about = given.path(folder) / name, fingerprint(graph) | settings
     if path.exists():
         return _read(path, about)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path.parent} cannot be made, where something is to be kept: {error}") from None
     found = find()
     # As a file and not by its name: torch takes no name that begins with a dot.
     with replacing(path) as temporary, open(temporary, "wb") as out:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from gdsl.data import NeighborLoader, load_planetoid, load_tu, pack
+from gdsl.data import NeighborLoader, load_ogb, load_planetoid, load_tu, pack
 from gdsl.data import data_root as named_root
 from gdsl.data.tu import read_tu
 from gdsl.errors import InputError
@@ -89,8 +89,13 @@ def test_missing_data_is_none_and_a_wrong_folder_an_error(monkeypatch, tmp_path:
     monkeypatch.setenv("GDSL_DATA", str(tmp_path / "absent"))
     with pytest.raises(FileNotFoundError, match=r"GDSL_DATA names .*absent"):
         load_planetoid("cora")
-    with pytest.raises(ValueError, match="not a Planetoid graph; expected one of cora, citeseer, pubmed"):
-        load_planetoid("corra")
+    for name in ("corra", 3):
+        with pytest.raises(InputError, match="not a Planetoid graph; expected one of cora, citeseer, pubmed"):
+            load_planetoid(name)
+    for load, name in ((load_planetoid, "cora"), (load_tu, "MUTAG"), (load_ogb, "ogbn-arxiv")):
+        assert load(name, str(tmp_path)) is None
+        with pytest.raises(InputError, match="the path of a file or folder is needed, not 3"):
+            load(name, 3)
     monkeypatch.delenv("GDSL_DATA")
     assert named_root() is None
     assert load_tu("MUTAG") is None

@@ -289,6 +289,11 @@ def test_left_out_keys_are_not_there():
         assert "x" not in found and "name" not in found
 
 
+def test_arguments_of_torchs_loader_that_change_nothing():
+    found = Loader(_rings(4), batch_size=2, num_workers=2, pin_memory=True, persistent_workers=True)
+    assert [batch.num_nodes for batch in found] == [11, 15]
+
+
 def test_a_transform_is_called_with_each_batch():
     found = list(Loader(_rings(3), 2, transform=lambda batch: batch.num_nodes))
     assert found == [11, 7]

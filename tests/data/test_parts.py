@@ -166,6 +166,8 @@ def test_norms_are_kept_for_the_next_run(tmp_path, monkeypatch):
     for changes in ({"data": graph(40, 200, seed=1)}, {"batch_size": 6}, {"walk_length": 3}):
         with pytest.raises(InputError, match="another graph or to other settings"):
             make(**changes)
+    with pytest.raises(InputError, match="cannot be made"):
+        make(save_dir=path / "below")
     torch.save((first.node_norm, first.edge_norm), path)
     with pytest.raises(InputError, match="cannot be read"):
         make()
