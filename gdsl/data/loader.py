@@ -28,8 +28,8 @@ class Loader(Epochs):
                  small one is made sooner than a thread is woken
     follow_batch, exclude_keys: as torch_geometric's ``DataLoader`` has them
 
-    The others are those of :class:`gdsl.data.epochs.Epochs`. ``persistent_workers`` is not needed, and taken for the sake
-    of programs that have it.
+    The others are those of :class:`gdsl.data.epochs.Epochs`. ``persistent_workers`` is not needed, and taken for the
+    sake of programs that have it.
 
     Raises ``InputError`` for an empty data set, for sizes below one, and for a graph that is larger than the budget.
     """
