@@ -111,9 +111,9 @@ def test_norms_make_sums_of_samples_right_on_average(kind):
     """
     data = graph(12, 40, seed=1)
     data.x = data.x.double() + 1
-    loader = SAMPLERS[kind](data, 3, num_steps=500, sample_coverage=1_500, seed=0)
+    loader = SAMPLERS[kind](data, 3, num_steps=500, sample_coverage=1_000, seed=0, num_workers=0)
     steps, loss, messages, met = 0, 0.0, torch.zeros(12, dtype=torch.float64), torch.zeros(12)
-    for _ in range(8):
+    for _ in range(5):
         for batch in loader:
             steps += 1
             loss += float(batch.node_norm.double() @ batch.x[:, 0])
@@ -125,7 +125,7 @@ def test_norms_make_sums_of_samples_right_on_average(kind):
     expected = torch.zeros(12, dtype=torch.float64).index_add(0, data.edge_index[1], data.x[data.edge_index[0], 0])
     drawn = loader.node_norm < 12  # all but what no sample meets, of which a loss cannot know
     assert loss / steps == pytest.approx(float(data.x[drawn].sum()) / 12, rel=0.05)
-    torch.testing.assert_close((messages / met)[seen], expected[seen], rtol=0.15, atol=0.0)
+    torch.testing.assert_close((messages / met)[seen], expected[seen], rtol=0.2, atol=0.0)
 
 
 def test_edges_are_drawn_by_the_degrees_of_their_ends():
