@@ -255,11 +255,12 @@ class Batch(Store):
         return "; ".join(parts)
 
     def __getitem__(self, name: Any) -> Any:
-        if isinstance(name, str | tuple) and name in self._stores:
+        is_type = isinstance(name, tuple) and all(isinstance(part, str) for part in name)
+        if (is_type or isinstance(name, str)) and name in self._stores:
             return self._stores[name]
         if isinstance(name, str):
             return super().__getitem__(name)
-        if isinstance(name, tuple) and name and isinstance(name[0], str):
+        if is_type and name:
             raise KeyError(f"there are no edges {name!r} here; there are {self.edge_types}")
         if given.is_number(name):
             return self.get_example(name)

@@ -93,7 +93,7 @@ def test_parts_and_left_out_keys():
     assert torch.equal(batch[1].edge_index, items[0].edge_index)
 
 
-@pytest.mark.parametrize("which", [2, -3, 1.5, "none", None, [5], [0.5], torch.tensor([True])])
+@pytest.mark.parametrize("which", [2, -3, 1.5, "none", None, [5], [0.5], (slice(2), 1), torch.tensor([True])])
 def test_examples_that_are_not_there(which):
     batch = pack(made.many(made.molecule, made.sizes(3))).batch([0, 1])
     with pytest.raises((InputError, KeyError)):
