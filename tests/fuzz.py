@@ -218,13 +218,13 @@ def write_kernels(program: Program) -> tuple[str, str]:
 
 def calls() -> list[str]:
     """An operator for each op, and for some layers."""
-    from gdsl.module.operators import Call
+    from gdsl.module.operators import OperatorCall
     from tests.ir.drive import LAYERS
     from tests.ir.every_op import programs
 
     found = [*programs().values(), *(made() for made in LAYERS.values())]
     methods, requires, choices = ("add_self_loops",), (("i", 2),), (("save", "all"),)
-    return [Call(p, "float32", "cpp", methods, requires, choices, floats(p)).text() for p in found if is_written(p)]
+    return [OperatorCall(p, "float32", "cpp", methods, requires, choices, floats(p)).text() for p in found if is_written(p)]
 
 
 def is_written(program: Program) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from gdsl.data import topology
+from gdsl.data import given, topology
 from gdsl.data.columns import Column
 from gdsl.data.packing import Key, Offsets, Read
 from gdsl.data.topology import Ends
@@ -24,6 +25,12 @@ def read_arrays(
     num_graphs: int | None,
 ) -> Read:
     """See :func:`gdsl.data.pack_arrays`."""
+    edge_index, batch = given.tensor("edge_index", edge_index), given.tensor("batch", batch)
+    nodes, edges, graphs = (_tensors(*pair) for pair in (("nodes", nodes), ("edges", edges), ("graphs", graphs)))
+    num_graphs = None if num_graphs is None else given.integer("num_graphs", num_graphs)
+    if batch.dim() != 1 or (batch.numel() and not given.is_integral(batch)):
+        raise InputError(f"batch must be integers [nodes], not {batch.dtype} {list(batch.shape)}")
+    index = torch.int32 if edge_index.dtype is torch.int32 else torch.int64
     count = int(batch.max()) + 1 if batch.numel() else 0
     if batch.numel() and (int(batch[0]) < 0 or bool((batch[1:] < batch[:-1]).any())):
         raise InputError("the graphs of the nodes must rise from 0: sort the nodes by graph")
@@ -63,7 +70,7 @@ def read_arrays(
     listed[place], listed[place + size] = relative[0], relative[1]
     loops = offsets.add(topology.loops_of(listed, offsets.all[at_edges]))
     ends = Ends(at_nodes, at_nodes, at_edges, loops)
-    found = topology.edges_of(ends, listed, *topology.sorted_by_both(listed, ends, offsets.all))
+    found = topology.edges_of(ends, listed, *topology.sorted_by_both(listed, ends, offsets.all), index)
     columns: dict[Key, Column] = {}
     for values, length in ((nodes, at_nodes), (edges, at_edges), (graphs, 0)):
         for name, value in values.items():
@@ -71,3 +78,13 @@ def read_arrays(
             shape = (None, *value.shape[1:])
             columns["", name] = Column(value.detach().cpu().reshape(-1).clone(), length, shape, (), value.dtype)
     return Read(offsets.all, columns, {"": found}, {"": at_nodes}, {})
+
+
+def _tensors(what: str, values: Any) -> dict[str, Tensor]:
+    if not isinstance(values, Mapping):
+        raise InputError(f"{what} must be a dictionary of attributes by their names, not {given.shown(values)}")
+    found = {name: given.tensor(f"`{name}`", value) for name, value in values.items()}
+    for name, value in found.items():
+        if not value.dim():
+            raise InputError(f"`{name}` must have a row for each of the {what}, and is one number")
+    return found

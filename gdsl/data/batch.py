@@ -9,7 +9,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from gdsl.data import topology
+from gdsl.data import given, topology
+from gdsl.data.examples import Examples
+from gdsl.errors import InputError
 from gdsl.runtime.graph import Graph, graph_of, remember, remember_groups
 
 # Of an edge type: its source, its name, its target.
@@ -25,7 +27,8 @@ ordinary = torch.inference_mode(False)
 class Store:
     """The attributes of the nodes or of the edges of one type, or of a graph of one type.
 
-    edge_index  [2, E] int64, in the order of the data set; made when it is first asked for, as ``batch`` is
+    edge_index  [2, E] in the order of the data set and of its dtype, int32 or int64; made when it is first asked for,
+                as ``batch`` is
     graph       the ``gdsl.Graph`` of these edges, ready for layers
     """
 
@@ -33,11 +36,17 @@ class Store:
     _version: int
     _sizes: tuple[int, int] | None
     _unmade: set[str]
+    _index: torch.dtype
 
-    def __init__(self, attributes: dict[str, Any] | None = None, graph: Graph | None = None):
+    def __init__(
+        self,
+        attributes: dict[str, Any] | None = None,
+        graph: Graph | None = None,
+        index: torch.dtype = torch.int64,
+    ):
         parts = self.__dict__
         parts.update(attributes or {})
-        parts["_graph"], parts["_unmade"] = graph, set()
+        parts["_graph"], parts["_unmade"], parts["_index"] = graph, set(), index
         parts["_sizes"] = None if graph is None else (graph.num_sources, graph.num_targets)
         if graph is not None:
             parts["_unmade"].add("edge_index")
@@ -50,15 +59,18 @@ class Store:
         if name == "graph":
             return self._ready_graph()
         if name not in self._unmade:
-            raise AttributeError(f"this batch has no {name!r}; it has {', '.join(self.keys())}")
+            raise AttributeError(self._lacks(name))
         return self._edges() if name == "edge_index" else self._groups()
+
+    def _lacks(self, name: str) -> str:
+        return f"this batch has no {name!r}; it has {', '.join(self.keys()) or 'nothing'}"
 
     @ordinary
     def _edges(self) -> Tensor:
         graph = self._graph
         assert graph is not None
         # Its own copy: what is written to it must not change the graph.
-        made = graph._edges.listed.long()
+        made = graph._edges.listed.to(self._index, copy=True)
         self.__dict__.update(edge_index=made, _version=made._version)
         self._unmade.discard("edge_index")
         remember(made, graph)
@@ -131,7 +143,7 @@ class Store:
         try:
             return getattr(self, name)
         except AttributeError as error:
-            raise KeyError(name) from error
+            raise KeyError(str(error)) from None
 
     def __setitem__(self, name: str, value: Any) -> None:
         setattr(self, name, value)
@@ -143,6 +155,18 @@ class Store:
         if edges is not None:
             return int(edges.shape[1])
         return 0 if self._graph is None else self._graph.num_edges
+
+    @property
+    def num_node_features(self) -> int:
+        """Numbers in a row of ``x``."""
+        return columns(self.__dict__.get("x"))
+
+    num_features = num_node_features
+
+    @property
+    def num_edge_features(self) -> int:
+        """Numbers in a row of ``edge_attr``."""
+        return columns(self.__dict__.get("edge_attr"))
 
     @ordinary
     def _change(self, change: Callable[[Tensor], Tensor], graph: Callable[[Graph], Graph]) -> None:
@@ -175,21 +199,30 @@ class Batch(Store):
     x, edge_attr, y, ...  the attributes of the data set, joined as torch_geometric joins them
     batch                 [N] int64 the graph of each node
     ptr                   [graphs + 1] int64 where the nodes of each graph begin
-    num_graphs, num_nodes, num_edges
+    num_graphs, num_nodes, num_edges  of all types
     edge_index, graph     see :class:`Store`
 
     With several types of nodes or edges, ``batch["paper"].x`` and ``batch["author", "writes", "paper"].graph`` are
     those of a type, and ``x_dict``, ``edge_index_dict``, ``graph_dict`` and so on those of all types.
+
+    Of a batch of graphs ``batch[3]`` is one of them, and ``batch[2:5]``, ``batch[mask]`` a list, as torch_geometric's
+    ``Data`` or ``HeteroData``, with what the batch has now.
     """
+
+    _stores: dict[Type, Store]
+    _examples: Examples | None
 
     def __init__(
         self,
         attributes: dict[str, Any] | None = None,
         graph: Graph | None = None,
         stores: dict[Type, Store] | None = None,
+        *,
+        index: torch.dtype = torch.int64,
+        examples: Examples | None = None,
     ):
-        super().__init__(attributes, graph)
-        self.__dict__["_stores"] = stores or {}
+        super().__init__(attributes, graph, index)
+        self.__dict__.update(_stores=stores or {}, _examples=examples)
 
     def __copy__(self) -> Self:
         made = super().__copy__()
@@ -203,12 +236,65 @@ class Batch(Store):
             found = {type: getattr(store, key) for type, store in self._stores.items() if has in store}
             if found:
                 return found
+        if name == "num_nodes" and self.__dict__.get("_stores"):
+            return sum(self._stores[type].num_nodes for type in self.node_types)
+        if name == "batch_size" and "num_graphs" in self.__dict__:
+            return self.num_graphs
         return super().__getattr__(name)
 
+    def _lacks(self, name: str) -> str:
+        if not self._stores:
+            return super()._lacks(name)
+        has = {"graph": "edge_index"}.get(name, name)
+        owners = [type for type, store in self._stores.items() if has in store]
+        if owners:
+            of = ", ".join(map(repr, owners))
+            return f"{name!r} belongs to {of}: ask for batch[{owners[0]!r}].{name}, or for batch.{name}_dict"
+        parts = [super()._lacks(name)]
+        parts += [f"{type!r} has {', '.join(store.keys()) or 'nothing'}" for type, store in self._stores.items()]
+        return "; ".join(parts)
+
     def __getitem__(self, name: Any) -> Any:
-        if name in self._stores:
+        is_type = isinstance(name, tuple) and all(isinstance(part, str) for part in name)
+        if (is_type or isinstance(name, str)) and name in self._stores:
             return self._stores[name]
-        return super().__getitem__(name)
+        if isinstance(name, str):
+            return super().__getitem__(name)
+        if is_type and name:
+            raise KeyError(f"there are no edges {name!r} here; there are {self.edge_types}")
+        if given.is_number(name):
+            return self.get_example(name)
+        return self.index_select(name)
+
+    def __len__(self) -> int:
+        """The graphs; of a sampled batch, which has none, the attributes."""
+        return self.num_graphs if "num_graphs" in self.__dict__ else len(self.keys())
+
+    def _cut(self) -> Examples:
+        if self._examples is None:
+            raise InputError("this batch was not joined from the graphs of a data set, and cannot be cut into them")
+        return self._examples
+
+    def get_example(self, idx: int) -> Any:
+        """One of the graphs, as torch_geometric's ``Data`` or ``HeteroData``.
+
+        Raises ``InputError`` for a number out of range, for an attribute that is of another size now, for a batch that
+        is a sample, and without torch_geometric.
+        """
+        return self._cut().example(self, idx)
+
+    def index_select(self, idx: Any) -> list[Any]:
+        """Some of the graphs, by a slice, numbers, or a mask; see :meth:`get_example`."""
+        return [self.get_example(number) for number in self._cut().chosen(idx)]
+
+    def to_data_list(self) -> list[Any]:
+        """All of the graphs; see :meth:`get_example`."""
+        return self.index_select(slice(None))
+
+    @property
+    def num_edges(self) -> int:
+        """How many edges there are, of all types."""
+        return sum(self._stores[type].num_edges for type in self.edge_types) or super().num_edges
 
     @property
     def node_types(self) -> list[str]:
@@ -230,6 +316,21 @@ class Batch(Store):
             store._change(lambda t: t.to(device, non_blocking=non_blocking), lambda g: g.to(device))
         return self
 
+    def cpu(self) -> Batch:
+        """``to("cpu")``"""
+        return self.to("cpu")
+
+    def cuda(self, device: torch.device | str | int | None = None, non_blocking: bool = False) -> Batch:
+        """``to("cuda")``"""
+        return self.to("cuda" if device is None else device, non_blocking)
+
+    def clone(self) -> Batch:
+        """A batch with tensors of its own; the graphs, which nobody writes to, are the same."""
+        made = copy.copy(self)
+        for store in (made, *made._stores.values()):
+            store._change(Tensor.clone, lambda g: g)
+        return made
+
     def pin_memory(self) -> Batch:
         """This batch, its tensors in memory that a GPU reads by itself."""
         for store in (self, *self._stores.values()):
@@ -239,6 +340,13 @@ class Batch(Store):
     def __repr__(self) -> str:
         shown = self._shown() + [f"{key!r}: {store!r}" for key, store in self._stores.items()]
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def columns(value: Any) -> int:
+    """Numbers in a row of an attribute; 0 for none."""
+    if not isinstance(value, Tensor):
+        return 0
+    return value.shape[-1] if value.dim() > 1 else 1
 
 
 def _short(value: Any) -> str:

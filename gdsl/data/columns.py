@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ class Column:
             beginning: one for each row before the joined dimension; none where numbers stay as they are
     dtype   of a batch
     closed  whether a batch has one number more, which is the total of its shifts: rows of int32 edges, which end there
+    whole   whether each graph's value has no such dimension, and they are stacked along a new first one
     """
 
     values: Tensor
@@ -45,6 +47,7 @@ class Column:
     shifts: tuple[int, ...]
     dtype: torch.dtype
     closed: bool = False
+    whole: bool = False
 
     @cached_property
     def joined(self) -> int:
@@ -69,7 +72,7 @@ def _known(shape: Sequence[int | None]) -> tuple[int, ...]:
     return tuple(n for n in shape if n is not None)
 
 
-class Gather:
+class ColumnGather:
     """Batches of some columns. ``offsets`` are [graphs + 1] int64 each, contiguous."""
 
     def __init__(self, offsets: Sequence[Tensor], columns: Sequence[Column]):
@@ -95,34 +98,50 @@ class Gather:
 
         graphs: [B] int64, contiguous, each of them in range
         """
+        placed, totals = self.place(graphs)
+        return self.fill(graphs, placed, totals, {}), placed, totals
+
+    def place(self, graphs: Tensor) -> tuple[Tensor, list[int]]:
+        """Where each graph of a batch begins, and the totals; see :meth:`__call__`."""
         code = native("gather")
         if code is None:
-            return self._by_torch(graphs)
-        count, kinds = len(graphs), len(self.offsets)
-        placed = torch.empty((kinds, count + 1), dtype=torch.int64)
-        code.place(graphs.data_ptr(), count, kinds, self._offsets, placed.data_ptr())
+            sizes = [o.diff()[graphs] for o in self.offsets]
+            placed = torch.stack([torch.cat([s.new_zeros(1), s.cumsum(0)]) for s in sizes])
+        else:
+            placed = torch.empty((len(self.offsets), len(graphs) + 1), dtype=torch.int64)
+            code.place(graphs.data_ptr(), len(graphs), len(self.offsets), self._offsets, placed.data_ptr())
         totals = placed[:, -1].tolist()
         self._check(totals)
-        found, size, fields = [], 0, self._kind_of_fields.from_buffer_copy(self._fields)
+        return placed, totals
+
+    def fill(self, graphs: Tensor, placed: Tensor, totals: list[int], rooms: Mapping[int, int]) -> list[Any]:
+        """The columns of a batch, from what :meth:`place` gave.
+
+        rooms: the addresses of memory that columns of int32 are written to instead, by their places; only with a
+               compiler. These columns are None
+        """
+        code = native("gather")
+        if code is None:
+            return [_gathered(column, self.offsets, graphs) for column in self.columns]
+        found: list[Any] = []
+        size, fields = 0, self._kind_of_fields.from_buffer_copy(self._fields)
         for k, (length, before, closed, after, dtype) in enumerate(self._shapes):
+            if k in rooms:
+                fields[FIELDS * k + 1] = rooms[k]
+                size += 4 * totals[length]
+                found.append(None)
+                continue
             out = torch.empty((*before, totals[length] + closed, *after), dtype=dtype)
             fields[FIELDS * k + 1] = out.data_ptr()
             size += out.nbytes
             found.append(out)
         code.gather(
-            graphs.data_ptr(), count, kinds, self._offsets, placed.data_ptr(), len(found), fields, size,
-            torch.get_num_threads(),
+            graphs.data_ptr(), len(graphs), len(self.offsets), self._offsets, placed.data_ptr(), len(found), fields,
+            size, torch.get_num_threads(),
         )  # fmt: skip
         for k in self._shifted_later:
             found[k] = _shifted(found[k], self.columns[k], self.offsets, graphs)
-        return found, placed, totals
-
-    def _by_torch(self, graphs: Tensor) -> tuple[list[Tensor], Tensor, list[int]]:
-        sizes = [o.diff()[graphs] for o in self.offsets]
-        placed = torch.stack([torch.cat([s.new_zeros(1), s.cumsum(0)]) for s in sizes])
-        totals = placed[:, -1].tolist()
-        self._check(totals)
-        return [_gathered(column, self.offsets, graphs) for column in self.columns], placed, totals
+        return found
 
     def _check(self, totals: list[int]) -> None:
         if max(totals, default=0) > INT32_MAX and any(totals[k] > INT32_MAX for k in self._narrow):

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from gdsl.errors import InputError
+from gdsl.data import given
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -26,7 +26,7 @@ class Epochs:
     shuffle, seed  another order in each epoch; the seed is drawn from torch's generator where it is None
     num_workers  threads that make batches ahead; 0 makes each when it is asked for
     prefetch  batches that are made ahead, at least one a thread
-    pin_memory  puts batches where a GPU reads them by itself
+    pin_memory  puts batches where a GPU reads them by itself, if there is one
     transform  called with each batch
 
     ``epoch`` counts the epochs that were begun; setting it repeats or skips orders. Batches are the same for any number
@@ -44,13 +44,15 @@ class Epochs:
         pin_memory: bool,
         transform: Callable[[Any], Any] | None,
     ):
-        check_count("batch_size", batch_size, 1)
-        check_count("num_workers", num_workers, 0)
-        check_count("prefetch", prefetch, 1)
-        self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
-        self.seed = int(torch.empty((), dtype=torch.int64).random_()) if seed is None else int(seed)
-        self.num_workers, self.prefetch = num_workers, prefetch
-        self.pin_memory, self.transform = pin_memory, transform
+        self.batch_size = given.count_or_none("batch_size", batch_size, 1)
+        self.num_workers = given.count("num_workers", num_workers, 0)
+        self.prefetch = given.count("prefetch", prefetch, 1)
+        self.shuffle, self.drop_last = shuffle, drop_last
+        self.pin_memory = pin_memory and torch.cuda.is_available()
+        if seed is None:
+            seed = int(torch.empty((), dtype=torch.int64).random_())
+        self.seed = given.integer("seed", seed)
+        self.transform = given.function("transform", transform)
         self.epoch = 0
         self._batches: tuple[int, list[Tensor]] | None = None
 
@@ -133,9 +135,3 @@ def ahead(make: Callable[[T], U], items: Sequence[T], workers: int, most: int) -
             yield found
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def check_count(name: str, value: Any, least: int) -> None:
-    """Raises ``InputError`` for what is no number, or below the least; None is neither."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-        raise InputError(f"{name} must be an integer of at least {least}, not {value!r}")

@@ -29,7 +29,7 @@ from gdsl.errors import InputError
 from gdsl.store import replacing
 
 MAGIC = b"GDSLPACK"
-VERSION = 1
+VERSION = 2
 ALIGNMENT = 64
 _PLACE = struct.Struct("<qqq")
 
@@ -66,8 +66,7 @@ def write(read: Read, path: Path) -> None:
             for part in _bytes_of(values):
                 check = zlib.crc32(part, check)
                 out.write(part)
-            dtype = str(values.dtype).removeprefix("torch.")
-            arrays.append({"dtype": dtype, "count": values.numel(), "start": start, "crc": check})
+            arrays.append({"dtype": _name(values.dtype), "count": values.numel(), "start": start, "crc": check})
             return len(arrays) - 1
 
         description = {
@@ -86,6 +85,7 @@ def write(read: Read, path: Path) -> None:
                         "listed": put(edges.listed.values),
                         "parts": {name: put(part.values) for name, part in edges.parts.items()},
                         "sorted": [edges.by_source, edges.by_target],
+                        "index": _name(edges.index),
                     },
                 ]
                 for type, edges in read.edges.items()
@@ -106,8 +106,12 @@ def write(read: Read, path: Path) -> None:
 def _about(column: Column, array: int) -> dict[str, Any]:
     return {
         "array": array, "length": column.length, "shape": list(column.shape), "shifts": list(column.shifts),
-        "dtype": str(column.dtype).removeprefix("torch."),
+        "dtype": _name(column.dtype), "whole": column.whole,
     }  # fmt: skip
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _bytes_of(values: Tensor) -> Iterator[Any]:
@@ -156,6 +160,7 @@ def _read(memory: Any, check: bool) -> Read:
             tuple(found["shape"]),
             tuple(_in(k, offsets) for k in found["shifts"]),
             DTYPES[found["dtype"]],
+            whole=bool(found["whole"]),
         )
         _check_column(column, offsets, name)
         columns[_type(type), str(name)] = column
@@ -170,7 +175,10 @@ def _read(memory: Any, check: bool) -> Read:
         by_source, by_target = (bool(s) for s in found["sorted"])
         values = {name: _expect(arrays[k], torch.int32) for name, k in found["parts"].items()}
         listed = _expect(arrays[found["listed"]], torch.int32)
-        made = topology.edges_of(ends, listed, values, by_source, by_target)
+        index = DTYPES[found["index"]]
+        if index not in (torch.int32, torch.int64):
+            raise InputError(f"the edges of the packed set cannot be {index}")
+        made = topology.edges_of(ends, listed, values, by_source, by_target, index)
         for column in made.columns:
             _check_column(column, offsets, "edge_index")
         edges[_type(type)] = made

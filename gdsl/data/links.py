@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gdsl.data import given
 from gdsl.data.batch import Batch, Type
 from gdsl.data.epochs import mixed
 from gdsl.data.neighbors import FanOuts, Neighborhoods
@@ -32,25 +33,29 @@ class Negatives:
     dst_weight: Tensor | None = None
 
     @classmethod
-    def of(cls, given: Any) -> Negatives | None:
+    def of(cls, asked: Any) -> Negatives | None:
         """From a mode, a tuple, a dictionary, or torch_geometric's own object. Raises ``InputError`` for others."""
-        if given is None:
+        if asked is None:
             return None
-        if isinstance(given, str):
-            found = cls(given)
-        elif isinstance(given, Mapping):
-            found = cls(**given)
-        elif isinstance(given, tuple | list):
-            found = cls(*given)
-        else:
-            found = cls(given.mode, given.amount, given.src_weight, given.dst_weight)
+        try:
+            if isinstance(asked, Mapping):
+                found = cls(**asked)
+            elif isinstance(asked, str | tuple | list):
+                found = cls(*([asked] if isinstance(asked, str) else asked))
+            else:
+                found = cls(asked.mode, asked.amount, asked.src_weight, asked.dst_weight)
+        except (TypeError, AttributeError):
+            raise InputError(
+                f"neg_sampling must be 'binary', 'triplet', or one of them with an amount and weights, not {asked!r}"
+            ) from None
         mode = getattr(found.mode, "value", found.mode)
         if mode not in ("binary", "triplet"):
             raise InputError(f"negatives are 'binary' or 'triplet', not {mode!r}")
-        if not found.amount > 0 or (mode == "triplet" and found.amount != int(found.amount)):
-            what = "a whole number above zero" if mode == "triplet" else "above zero"
-            raise InputError(f"the amount of negatives must be {what}, not {found.amount}")
-        return cls(mode, found.amount, found.src_weight, found.dst_weight)
+        amount = given.positive("the amount of negatives", found.amount)
+        if mode == "triplet" and amount != int(amount):
+            raise InputError(f"the amount of negatives must be a whole number above zero, not {found.amount}")
+        weights = (found.src_weight, found.dst_weight)
+        return cls(mode, amount, *(None if w is None else given.tensor("a weight of nodes", w) for w in weights))
 
 
 class LinkNeighborLoader(Neighborhoods):
@@ -110,29 +115,27 @@ class LinkNeighborLoader(Neighborhoods):
         )  # fmt: skip
         self.input_type, self.links = _links(self.source, edge_label_index)
         self.ends = self.source.ends(self.input_type)
-        self.negatives = Negatives("binary", neg_sampling_ratio) if neg_sampling_ratio else Negatives.of(neg_sampling)
+        self.negatives = _negatives(neg_sampling, neg_sampling_ratio)
         self.label = self._labels(edge_label)
         self.time = self._times(edge_label_time)
         self._check_negatives()
 
-    def _labels(self, given: Tensor | None) -> Tensor | None:
-        if given is None:
+    def _labels(self, asked: Any) -> Tensor | None:
+        if asked is None:
             return None
+        label = given.tensor("edge_label", asked)
         if self.negatives is not None and self.negatives.mode == "triplet":
             raise InputError("triplets have no labels: leave out edge_label")
-        if given.shape[:1] != self.links.shape[1:]:
-            raise InputError(f"edge_label must have one row for each of {self.links.shape[1]} links, not {len(given)}")
-        raised = self.negatives is not None and given.numel() > 0 and int(given.min()) == 0
-        return given.cpu() + 1 if raised else given.cpu()
+        if label.shape[:1] != self.links.shape[1:]:
+            found = len(label) if label.dim() else "a number"
+            raise InputError(f"edge_label must have one row for each of {self.links.shape[1]} links, not {found}")
+        raised = self.negatives is not None and label.numel() > 0 and int(label.min()) == 0
+        return label + 1 if raised else label
 
-    def _times(self, given: Tensor | None) -> Tensor | None:
-        if (given is None) == self.temporal:
+    def _times(self, asked: Any) -> Tensor | None:
+        if (asked is None) == self.temporal:
             raise InputError("edge_label_time and time_attr go together: give both or none")
-        if given is None:
-            return None
-        if given.shape != self.links.shape[1:] or given.is_floating_point():
-            raise InputError(f"edge_label_time must be integers [{self.links.shape[1]}], not {list(given.shape)}")
-        return given.cpu().long()
+        return None if asked is None else given.integers("edge_label_time", asked, (self.links.shape[1],))
 
     def _check_negatives(self) -> None:
         if self.negatives is None:
@@ -229,21 +232,29 @@ class LinkNeighborLoader(Neighborhoods):
         return f"LinkNeighborLoader({self.links.shape[1]:,} links, batch_size={self.batch_size})"
 
 
-def _links(source: Source, given: Any) -> tuple[Type, Tensor]:
+def _negatives(asked: Any, ratio: Any) -> Negatives | None:
+    # As in torch_geometric, a ratio of zero says nothing, and any other is heard first.
+    if ratio is None or ratio == 0:
+        return Negatives.of(asked)
+    return Negatives("binary", given.positive("neg_sampling_ratio", ratio))
+
+
+def _links(source: Source, asked: Any) -> tuple[Type, Tensor]:
     type: Type = ""
     if source.is_hetero:
-        if isinstance(given, tuple) and given and isinstance(given[0], str):
-            type, given = given, None
-        elif isinstance(given, tuple | list) and len(given) == 2 and not isinstance(given[0], Tensor):
-            type, given = tuple(given[0]), given[1]
+        if isinstance(asked, tuple) and asked and isinstance(asked[0], str):
+            type, asked = asked, None
+        elif isinstance(asked, tuple | list) and len(asked) == 2 and isinstance(asked[0], tuple | list):
+            type, asked = tuple(asked[0]), asked[1]
         if type not in source.graphs:
             types = ", ".join(map(str, source.edge_types))
             raise InputError(f"of several types edge_label_index is a type of edges or a pair (type, pairs): {types}")
-    if given is None:
+    if asked is None:
         return type, source.graphs[type].edge_index
-    if not isinstance(given, Tensor) or given.dim() != 2 or given.shape[0] != 2 or given.is_floating_point():
-        raise InputError("edge_label_index must be integers [2, links]")
-    links = given.cpu().long()
+    links = given.tensor("edge_label_index", asked)
+    if links.dim() != 2 or links.shape[0] != 2 or (links.numel() and not given.is_integral(links)):
+        raise InputError(f"edge_label_index must be integers [2, links], not {links.dtype} {list(links.shape)}")
+    links = links.long()
     for end, nodes in enumerate(source.num_nodes[t] for t in source.ends(type)):
         wrong = (links[end] < 0) | (links[end] >= nodes)
         if bool(wrong.any()):

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gdsl.data import given
 from gdsl.data.batch import Batch
-from gdsl.data.epochs import Epochs, check_count
+from gdsl.data.epochs import Epochs
 from gdsl.data.packed import Packed, pack
 from gdsl.errors import InputError
 
@@ -27,7 +28,8 @@ class Loader(Epochs):
                  small one is made sooner than a thread is woken
     follow_batch, exclude_keys: as torch_geometric's ``DataLoader`` has them
 
-    The others are those of :class:`gdsl.data.epochs.Epochs`.
+    The others are those of :class:`gdsl.data.epochs.Epochs`. ``persistent_workers`` is not needed, and taken for the
+    sake of programs that have it.
 
     Raises ``InputError`` for an empty data set, for sizes below one, and for a graph that is larger than the budget.
     """
@@ -47,19 +49,19 @@ class Loader(Epochs):
         num_workers: int | None = None,
         prefetch: int = 2,
         pin_memory: bool = False,
+        persistent_workers: bool = False,
         transform: Callable[[Batch], Any] | None = None,
     ):
-        self.max_nodes, self.max_edges = max_nodes, max_edges
+        self.max_nodes = given.count_or_none("max_nodes", max_nodes, 1)
+        self.max_edges = given.count_or_none("max_edges", max_edges, 1)
         budget = max_nodes is not None or max_edges is not None
         size = (None if budget else 1) if batch_size is None else batch_size
         super().__init__(size, shuffle, seed, drop_last, num_workers or 0, prefetch, pin_memory, transform)
-        check_count("max_nodes", max_nodes, 1)
-        check_count("max_edges", max_edges, 1)
         packed = data if isinstance(data, Packed) else pack(data)
         if not len(packed):
             raise InputError("the data set is empty: there is no graph in it")
-        self.data = packed.without(exclude_keys or ())
-        self.follow_batch = tuple(follow_batch or ())
+        self.data = packed.without(given.names("exclude_keys", exclude_keys))
+        self.follow_batch = given.names("follow_batch", follow_batch)
         self._check_budget()
         if num_workers is None:
             self.num_workers = int(packed.is_mapped or self._typical_bytes() > LARGE)

@@ -25,6 +25,7 @@ _FUNCTIONS: dict[str, dict[str, tuple[list[Any], Any]]] = {
         "take": ([POINTER, POINTER, POINTER], None),
         "drop": ([POINTER], None),
         "add_up": ([POINTER, COUNT, POINTER, POINTER], None),
+        "walk": ([POINTER, POINTER, *[COUNT] * 4, ctypes.c_uint64, POINTER, COUNT], None),
     },
 }
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gdsl.data import given
 from gdsl.data.batch import Batch, EdgeType, Store, Type, ordinary
 from gdsl.data.epochs import Epochs, mixed
-from gdsl.data.sampler import DISJOINT, INDUCED, LAST, REPLACE, Sampled, Sampler, kind_of
+from gdsl.data.sampled import DISJOINT, INDUCED, LAST, REPLACE, Sampled
+from gdsl.data.sampler import Sampler, kind_of
 from gdsl.data.source import Source, source_of
 from gdsl.data.topology import counted
 from gdsl.errors import InputError
@@ -25,7 +27,12 @@ STRATEGIES = ("uniform", "last")
 
 
 class Neighborhoods(Epochs):
-    """What loaders of sampled neighbourhoods share: see :class:`NeighborLoader`."""
+    """What loaders of sampled neighbourhoods share: see :class:`NeighborLoader`.
+
+    ``for_training`` tells that batches go through a backward pass as well.
+    """
+
+    for_training = True
 
     def __init__(
         self,
@@ -51,6 +58,9 @@ class Neighborhoods(Epochs):
             raise InputError("subgraph_type='bidirectional' is for nodes of one type; of several take 'induced'")
         if temporal_strategy not in STRATEGIES:
             raise InputError(f"temporal_strategy is one of {', '.join(STRATEGIES)}, not {temporal_strategy!r}")
+        for name, value in (("time_attr", time_attr), ("weight_attr", weight_attr)):
+            if value is not None and not isinstance(value, str):
+                raise InputError(f"{name} must be the name of an attribute, not {given.shown(value)}")
         if time_attr is not None and weight_attr is not None:
             raise InputError("edges are drawn by time or by weight, not by both: leave out time_attr or weight_attr")
         self.node_time, edge_time = _times(self.source, time_attr)
@@ -83,9 +93,17 @@ class Neighborhoods(Epochs):
             return Batch(_attributes(only), only._graph)
         return Batch({name: v.value for name, v in self.source.values.get("", {}).items()}, stores=stores)
 
+    def finished(self, batch: Batch) -> Batch:
+        """With what a backward pass asks for, where this is a thread that has the time."""
+        if self.num_workers and self.for_training:
+            for store in (batch, *(batch[type] for type in batch.edge_types)):
+                if "edge_index" in store and store.num_edges:
+                    _ = store.graph.out_edges
+        return batch
+
     def _node_store(self, found: Sampled, k: int, type: str) -> Store:
         nodes = found.nodes[k]
-        parts = _part(self.source, type, "nodes", nodes)
+        parts = part_of(self.source, type, "nodes", nodes)
         parts.update(num_nodes=len(nodes), n_id=nodes)
         if found.trees is not None:
             parts["batch"] = found.trees[k]
@@ -104,10 +122,38 @@ class Neighborhoods(Epochs):
         graph = Graph._of(EdgeEnds(ends, Facts(loops, False, True)), sizes)
         graph.__dict__["in_edges"] = prepare.given_order(rowptr, ends[0], counted(len(ids)))
         parts = {} if nodes is None else _attributes(nodes)
-        parts.update(_part(self.source, type, "edges", ids), e_id=ids)
+        parts.update(part_of(self.source, type, "edges", ids), e_id=ids)
         if self.subgraph_type == "directional":
             parts["num_sampled_edges"] = found.num_edges[k]
         return Store(parts, graph)
+
+
+class Subgraphs(Neighborhoods):
+    """What loaders share that give all edges between some nodes of a graph of one type."""
+
+    def __init__(self, data: Any, **epochs: Any):
+        source = source_of(data)
+        if source.is_hetero:
+            raise InputError(f"{type(self).__name__} takes a graph with nodes and edges of one type")
+        super().__init__(
+            source, [], replace=False, subgraph_type="induced", disjoint=False, temporal_strategy="uniform",
+            time_attr=None, weight_attr=None, directed=True, **epochs,
+        )  # fmt: skip
+        self.data = data
+
+    @property
+    def graph(self) -> Graph:
+        """The whole one."""
+        return self.source.graphs[""]
+
+    @property
+    def num_nodes(self) -> int:
+        """Of the whole graph."""
+        return self.source.num_nodes[""]
+
+    def between(self, nodes: Tensor) -> Batch:
+        """Some nodes, each of them once, and all edges between them."""
+        return self.finished(self.sampled({"": nodes}, 0, None))
 
 
 class NeighborLoader(Neighborhoods):
@@ -183,15 +229,14 @@ class NeighborLoader(Neighborhoods):
         own.batch_size = len(items)
         if times is not None:
             own.seed_time = times
-        if self.num_workers:  # what a backward pass asks for, on the thread that has the time
-            for store in (batch, *(batch[type] for type in batch.edge_types)):
-                if store.num_edges:
-                    _ = store.graph.out_edges
-        return batch
+        return self.finished(batch)
 
     def __call__(self, index: Any) -> Batch:
         """The batch of some of the input nodes, by their place among these; of the coming epoch's draws."""
-        items = torch.as_tensor(index).long()
+        items = given.tensor("the places of input nodes", index).reshape(-1)
+        if items.numel() and not given.is_integral(items):
+            raise InputError(f"the places of input nodes must be integers, not {items.dtype}")
+        items = items.long()
         wrong = (items < 0) | (items >= len(self.input_nodes))
         if bool(wrong.any()):
             raise InputError(f"there is no input node {int(items[wrong][0])}: there are {len(self.input_nodes)}")
@@ -208,7 +253,7 @@ def _attributes(store: Store) -> dict[str, Any]:
     return {name: value for name, value in store.__dict__.items() if not name.startswith("_")}
 
 
-def _part(source: Source, type: Type, of: str, ids: Tensor) -> dict[str, Any]:
+def part_of(source: Source, type: Type, of: str, ids: Tensor) -> dict[str, Any]:
     """What belongs to some nodes or edges of a type, and what belongs to neither."""
     return {
         name: value.index_select(along, ids.to(value.device)) if owner else value
@@ -230,28 +275,32 @@ def _both_ways(ends: Tensor, ids: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
 # -- arguments -------------------------------------------------------------------------------------
 
 
-def _fan_outs(source: Source, given: FanOuts) -> list[list[int]]:
-    if isinstance(given, Mapping):
-        unknown = [t for t in given if t not in source.edge_types]
+def _fan_outs(source: Source, asked: Any) -> list[list[int]]:
+    if isinstance(asked, Mapping):
+        unknown = [t for t in asked if t not in source.edge_types]
         if unknown:
             raise InputError(f"num_neighbors names edges {unknown[0]!r}, and there are {source.edge_types}")
-        missing = [t for t in source.edge_types if t not in given]
+        missing = [t for t in source.edge_types if t not in asked]
         if missing:
             raise InputError(f"num_neighbors has nothing for edges {missing[0]!r}")
-        lists = [given[t] for t in source.edge_types]  # type: ignore[index]
+        lists = [asked[t] for t in source.edge_types]
     else:
-        given = getattr(given, "values", given)
-        lists = [given for _ in source.edge_types]
+        own = getattr(asked, "values", asked)  # of torch_geometric's ``NumNeighbors``; of a tensor, a method
+        lists = [asked if callable(own) else own for _ in source.edge_types]
     found = []
     for fan_outs in lists:
-        numbers = list(fan_outs)
-        for number in numbers:
-            if isinstance(number, bool) or not isinstance(number, int) or number < -1:
-                raise InputError(f"a fan-out is a number of edges, or -1 for all of them, not {number!r}")
-        found.append(numbers)
+        if isinstance(fan_outs, str) or not isinstance(fan_outs, Iterable) or getattr(fan_outs, "ndim", 1) != 1:
+            raise InputError(f"num_neighbors must be a list, one fan-out for each hop, as [15, 10], not {fan_outs!r}")
+        found.append([_fan_out(number) for number in fan_outs])
     if len({len(f) for f in found}) > 1:
         raise InputError("num_neighbors must have as many hops for each type of edges; write 0 where none is taken")
     return found
+
+
+def _fan_out(number: Any) -> int:
+    if not given.is_number(number) or int(number) < -1:
+        raise InputError(f"a fan-out is a number of edges, or -1 for all of them, not {number!r}")
+    return int(number)
 
 
 def _times(source: Source, name: str | None) -> tuple[dict[str, Tensor], dict[Type, Tensor]]:
@@ -286,18 +335,20 @@ def _sampler(
     return Sampler(list(source.num_nodes.values()), kinds, fan_outs, flags)
 
 
-def _inputs(source: Source, given: Any) -> tuple[str, Tensor, Tensor | None]:
+def _inputs(source: Source, asked: Any) -> tuple[str, Tensor, Tensor | None]:
     """The type of the seeds, their numbers, and their ids where these are not their places."""
     type = ""
     if source.is_hetero:
-        type, given = (given, None) if isinstance(given, str) else given if _is_pair(given) else ("", given)
+        type, asked = (asked, None) if isinstance(asked, str) else asked if _is_pair(asked) else ("", asked)
         if type not in source.num_nodes:
             names = ", ".join(map(repr, source.node_types))
             raise InputError(f"of several types input_nodes is a type or a pair (type, nodes); there are {names}")
+    elif isinstance(asked, str) or _is_pair(asked):
+        raise InputError(f"all nodes are of one type, and input_nodes names {asked!r}: give numbers, a mask or None")
     count = source.num_nodes[type]
-    if given is None:
+    if asked is None:
         return type, torch.arange(count), None
-    nodes = torch.as_tensor(given).cpu()
+    nodes = given.tensor("input_nodes", asked)
     if nodes.dtype is torch.bool:
         if nodes.shape != (count,):
             raise InputError(f"a mask of input nodes must have shape [{count}], not {list(nodes.shape)}")
@@ -305,7 +356,7 @@ def _inputs(source: Source, given: Any) -> tuple[str, Tensor, Tensor | None]:
         return type, nodes, nodes
     if nodes.numel() == 0:
         nodes = nodes.long()
-    if nodes.dim() != 1 or nodes.is_floating_point() or nodes.is_complex():
+    if nodes.dim() != 1 or not given.is_integral(nodes):
         raise InputError(f"input_nodes must be integers [seeds] or a mask, not {nodes.dtype} {list(nodes.shape)}")
     nodes = nodes.long()
     wrong = (nodes < 0) | (nodes >= count)
@@ -314,20 +365,18 @@ def _inputs(source: Source, given: Any) -> tuple[str, Tensor, Tensor | None]:
     return type, nodes, None
 
 
-def _is_pair(given: Any) -> bool:
-    return isinstance(given, tuple | list) and len(given) == 2 and isinstance(given[0], str)
+def _is_pair(asked: Any) -> bool:
+    return isinstance(asked, tuple | list) and len(asked) == 2 and isinstance(asked[0], str)
 
 
-def _seed_times(loader: NeighborLoader, given: Tensor | None) -> Tensor | None:
+def _seed_times(loader: NeighborLoader, asked: Tensor | None) -> Tensor | None:
     if not loader.temporal:
-        if given is not None:
+        if asked is not None:
             raise InputError("input_time needs time_attr, which says what the times of neighbours are")
         return None
-    if given is None:
+    if asked is None:
         times = loader.node_time.get(loader.input_type)
         if times is None:
             raise InputError("the seeds have no times of their own: give input_time")
         return times[loader.input_nodes].contiguous()
-    if given.shape != loader.input_nodes.shape or given.is_floating_point():
-        raise InputError(f"input_time must be integers [{len(loader.input_nodes)}], not {list(given.shape)}")
-    return given.cpu().long().contiguous()
+    return given.integers("input_time", asked, tuple(loader.input_nodes.shape))

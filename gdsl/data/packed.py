@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gdsl.data import file, topology
+from gdsl.data import file, given, topology
 from gdsl.data.batch import Batch, Store, Type, ordinary
-from gdsl.data.columns import Column, Gather
-from gdsl.data.packing import Key, Read, Reader
+from gdsl.data.columns import Column, ColumnGather
+from gdsl.data.examples import Cut, Examples, Layout
+from gdsl.data.native import native
+from gdsl.data.packing import ItemReader, Key, Read
 from gdsl.errors import InputError
 from gdsl.runtime import prepare
+from gdsl.runtime.order import PackedOrder
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Packed:
     """Graphs, packed once, of which batches are gathered. Immutable; made by :func:`pack` or :meth:`load`.
 
-    ``len(packed)`` graphs; ``packed[3]`` is a batch of one of them, ``packed[ids]``, with a slice, a list, or a tensor
-    of numbers or of booleans, is a part of the set that shares its arrays.
+    ``len(packed)`` graphs; ``packed[3]`` is a batch of one of them, and a loop gives one after the other.
+    ``packed[ids]``, with a slice, a list, or a tensor of numbers or of booleans, is a part of the set that shares its
+    arrays.
     """
 
     read: Read
@@ -43,17 +47,20 @@ class Packed:
 
     def __getitem__(self, which: Any) -> Any:
         """Raises ``InputError`` for a number out of range."""
-        if isinstance(which, int):
-            return self.batch(torch.tensor([which]))
+        if given.is_number(which):
+            return self.batch(torch.tensor([given.integer("the number of a graph", which)]))
         if isinstance(which, slice):
-            ids = torch.arange(len(self))[which]
+            ids = torch.tensor(range(len(self))[which], dtype=torch.int64)
         else:
-            ids = torch.as_tensor(which)
+            ids = given.tensor("the numbers of graphs", which)
             if ids.dtype is torch.bool:
                 if ids.shape != (len(self),):
                     raise InputError(f"a mask of {len(self)} graphs is needed, not one of shape {list(ids.shape)}")
                 ids = ids.nonzero().squeeze(1)
         return dataclasses.replace(self, ids=self.numbers(ids))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self[k] for k in range(len(self)))
 
     def without(self, keys: Collection[str]) -> Packed:
         """The same graphs without some of their attributes."""
@@ -73,6 +80,37 @@ class Packed:
     def num_edges(self) -> Tensor:
         """[graphs] int64: the edges of each graph, of all types."""
         return self._counted(edges.ends.edges for edges in self.read.edges.values())
+
+    @property
+    def num_node_features(self) -> int:
+        """Numbers in a row of ``x``; 0 where there is none."""
+        return self._width("x")
+
+    num_features = num_node_features
+
+    @property
+    def num_edge_features(self) -> int:
+        """Numbers in a row of ``edge_attr``; 0 where there is none."""
+        return self._width("edge_attr")
+
+    def _width(self, name: str) -> int:
+        column = self._columns.get(("", name))
+        return 0 if column is None else (column.shape[-1] or 1)
+
+    @property
+    def num_classes(self) -> int:
+        """Of the labels ``y`` of all graphs: as torch_geometric counts them, one more than the largest integer, or how
+        many real numbers differ, or the numbers in a row; 0 without labels."""
+        column = self._columns.get(("", "y"))
+        if column is None:
+            return 0
+        if len(column.shape) > 1 and column.inner * column.outer > 1:
+            return self._width("y")
+        if not column.values.numel():
+            return 0
+        if column.values.is_floating_point():
+            return len(column.values.unique())
+        return int(column.values.max()) + 1
 
     def _counted(self, offsets: Iterable[int]) -> Tensor:
         found = torch.zeros(self.total, dtype=torch.int64)
@@ -96,7 +134,7 @@ class Packed:
 
     def numbers(self, graphs: Any) -> Tensor:
         """The place of some graphs in the arrays. Raises ``InputError`` for a number out of range."""
-        ids = torch.as_tensor(graphs)
+        ids = given.tensor("the numbers of graphs", list(graphs) if isinstance(graphs, range) else graphs)
         if ids.numel() == 0:
             ids = ids.long()
         if ids.dim() != 1 or ids.is_floating_point() or ids.is_complex() or ids.dtype is torch.bool:
@@ -118,7 +156,10 @@ class Packed:
 
         follow: attributes of which ``<name>_batch`` and ``<name>_ptr`` are given as well
         """
-        found, placed, totals = self._gather(ids)
+        gather = self._gather
+        placed, totals = gather.place(ids)
+        rooms, addresses = self._rooms(totals)
+        found = gather.fill(ids, placed, totals, addresses)
         stores: dict[Type, dict[str, Any]] = {type: {} for type in self._types}
         own: dict[str, Any] = stores[""]
         for (type, name), column, value in zip(self._columns, self._columns.values(), found, strict=False):
@@ -133,13 +174,39 @@ class Packed:
         graphs, first = {}, len(self._columns)
         for type, edges in self._edges.items():
             count = len(edges.columns)
-            graphs[type] = edges.graph(found[first : first + count], totals)
+            graphs[type] = edges.graph(found[first : first + count], totals, rooms[type])
             if "edge_index" in follow:
                 _follow(stores[type], "edge_index", placed[edges.ends.edges])
             first += count
         own["num_graphs"] = len(ids)
-        others = {type: Store(store, graphs.get(type)) for type, store in stores.items() if type != ""}
-        return Batch(own, graphs.get(""), others)
+        index = {type: edges.index for type, edges in self._edges.items()}
+        others = {
+            type: Store(store, graphs.get(type), index.get(type, torch.int64))
+            for type, store in stores.items()
+            if type != ""
+        }
+        examples = Examples(self._layout, placed)
+        return Batch(own, graphs.get(""), others, index=index.get("", torch.int64), examples=examples)
+
+    @cached_property
+    def _layout(self) -> Layout:
+        cuts = {(type, "edge_index"): Cut.of(edges.listed) for type, edges in self._edges.items()}
+        cuts |= {key: Cut.of(column) for key, column in self._columns.items()}
+        lists = frozenset(key for key in self.read.lists if key[1] not in self.left_out)
+        return Layout(cuts, lists, self.read.nodes)
+
+    def _rooms(self, totals: list[int]) -> tuple[dict[Type, dict[str, PackedOrder]], dict[int, int]]:
+        """Of each type of edges the memory of its orders, and of columns that are written there the addresses."""
+        rooms: dict[Type, dict[str, PackedOrder]] = {}
+        addresses: dict[int, int] = {}
+        first, is_native = len(self._columns), native("gather") is not None
+        for type, edges in self._edges.items():
+            rooms[type] = edges.rooms(totals) if is_native else {}
+            for end, room in rooms[type].items():
+                for k, address in zip(edges.unsorted[end][1], room.places, strict=False):
+                    addresses[first + k] = address
+            first += len(edges.columns)
+        return rooms, addresses
 
     @cached_property
     def _types(self) -> list[Type]:
@@ -154,18 +221,19 @@ class Packed:
         return {} if "edge_index" in self.left_out else self.read.edges
 
     @cached_property
-    def _gather(self) -> Gather:
+    def _gather(self) -> ColumnGather:
         # Both are compiled now, if they are not yet, and not while the first batches are waited for.
         prepare.native(wait=True)
         parts = [column for edges in self._edges.values() for column in edges.columns]
-        return Gather(self.read.offsets, [*self._columns.values(), *parts])
+        return ColumnGather(self.read.offsets, [*self._columns.values(), *parts])
 
     def save(self, path: str | Path) -> None:
         """Write the whole set to one file, for :meth:`load`. It appears when it is whole.
 
-        Raises ``InputError`` where an attribute is neither tensors nor text, numbers, or lists of them.
+        Raises ``InputError`` where an attribute is neither tensors nor text, numbers, or lists of them, and where no
+        file can be put there.
         """
-        file.write(self.read, Path(path))
+        file.write(self.read, given.path_to_write(path))
 
     @classmethod
     def load(cls, path: str | Path, check: bool = True) -> Packed:
@@ -174,9 +242,11 @@ class Packed:
         check: reads the file once, for its checksums and for edges and orders that fit. Without it, sizes are checked
                alone, at once: for files that nobody else can have written or damaged
 
-        Raises ``InputError`` for a file that is none, that is cut short, or that is damaged. Nothing of it is executed.
+        Raises ``InputError`` for a file that is not there, that is no packed set, that is cut short, or that is
+        damaged. Nothing of it is executed.
         """
-        return cls(file.read(Path(path), check), path=Path(path).absolute())
+        found = given.path_to_read(path)
+        return cls(file.read(found, check), path=found.absolute())
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A set in a file is opened anew by another process, and not sent to it.
@@ -209,9 +279,10 @@ def pack(graphs: Iterable[Any], path: str | Path | None = None) -> Packed:
     ``GraphError`` for edges out of range, both with the number of the graph.
     """
     if path is None:
-        return Packed(Reader().read(graphs))
-    with tempfile.TemporaryDirectory(prefix=".packing-", dir=Path(path).absolute().parent) as folder:
-        Packed(Reader(Path(folder)).read(graphs)).save(path)
+        return Packed(ItemReader().read(graphs))
+    path = given.path_to_write(path)
+    with tempfile.TemporaryDirectory(prefix=".packing-", dir=path.absolute().parent) as folder:
+        Packed(ItemReader(Path(folder)).read(graphs)).save(path)
     return Packed.load(path, check=False)
 
 

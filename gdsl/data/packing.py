@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gdsl.data import topology
+from gdsl.data import given, topology
 from gdsl.data.batch import Type
 from gdsl.data.columns import Column
 from gdsl.data.mapped import map_array
@@ -62,6 +62,7 @@ class _Reading:
     dtype: torch.dtype
     shifts: int
     values: Growing
+    whole: bool
     waiting: list[Tensor] = field(default_factory=list)
     sizes: array[int] = field(default_factory=lambda: array("q"))
     more: array[int] = field(default_factory=lambda: array("q"))
@@ -73,6 +74,7 @@ class _ReadingEdges:
     parts: dict[str, Growing]
     source: str
     target: str
+    index: torch.dtype
     waiting: list[Tensor] = field(default_factory=list)
     sizes: array[int] = field(default_factory=lambda: array("q"))
     loops: list[Tensor] = field(default_factory=list)
@@ -91,7 +93,7 @@ class Read:
     lists: dict[Key, list[Any]]
 
 
-class Reader:
+class ItemReader:
     """Reads objects like torch_geometric's ``Data`` and ``HeteroData``, as their own ``__inc__`` and ``__cat_dim__``
     say. With a ``folder`` what was read lies in files there."""
 
@@ -107,6 +109,10 @@ class Reader:
 
     def read(self, graphs: Iterable[Any]) -> Read:
         """All graphs. Raises ``InputError`` and ``GraphError`` with the number of a graph that does not fit."""
+        if hasattr(graphs, "stores"):
+            raise InputError("many graphs are packed, and this is one of them: give a list, pack([data])")
+        if isinstance(graphs, str) or not (hasattr(graphs, "__iter__") or hasattr(graphs, "__getitem__")):
+            raise InputError(f"a data set or a list of Data is packed, not {given.shown(graphs)}")
         for data in graphs:
             self._read(data)
             self.graphs += 1
@@ -176,13 +182,16 @@ class Reader:
         if reading is None:
             source, _, target = type if isinstance(type, tuple) else (type, "", type)
             parts = {name: Growing(self.folder) for name in topology.PARTS}
-            reading = self.edges[type] = _ReadingEdges(Growing(self.folder), parts, source, target)
+            reading = _ReadingEdges(Growing(self.folder), parts, source, target, torch.int32)
+            self.edges[type] = reading
         for name in (reading.source, reading.target):
             if name not in self.nodes:
                 raise InputError(f"{what}: there are no nodes of type {name!r}")
         check_size(value.shape[1], f"the number of edges of graph {self.graphs}")
         reading.waiting.append(torch.as_tensor(value.detach().cpu(), dtype=torch.int64).reshape(-1))
         reading.sizes.append(value.shape[1])
+        if value.dtype is not torch.int32:
+            reading.index = torch.int64
         self.pending += value.numel()
 
     def _read_value(self, type: Type, key: str, value: Any, data: Any, store: Any) -> None:
@@ -192,7 +201,8 @@ class Reader:
         if value.layout is not torch.strided or value.is_nested:
             raise InputError(f"graph {self.graphs}: {name} is not a dense tensor, and only such can be packed")
         along = data.__cat_dim__(key, value, store)
-        if along is None or value.dim() == 0:
+        whole = along is None
+        if whole or value.dim() == 0:
             along, value = 0, value.unsqueeze(0)
         if isinstance(along, tuple) or not -value.dim() <= along < value.dim():
             raise InputError(f"graph {self.graphs}: {name} of shape {_shape(value)} cannot be joined along {along}")
@@ -203,7 +213,7 @@ class Reader:
         reading = self.readings.get((type, key))
         if reading is None:
             values = Growing(self.folder)
-            reading = self.readings[type, key] = _Reading(shape, value.dtype, len(more), values)
+            reading = self.readings[type, key] = _Reading(shape, value.dtype, len(more), values, whole)
         if (shape, value.dtype) != (reading.shape, reading.dtype):
             raise InputError(
                 f"graph {self.graphs}: {name} has shape {_shape(value)} and dtype {value.dtype}, which cannot be "
@@ -264,7 +274,8 @@ class Reader:
             length = offsets.add(_numbers(reading.sizes))
             more = _numbers(reading.more).reshape(self.graphs, reading.shifts)
             shifts = tuple(offsets.add(more[:, k]) for k in range(reading.shifts)) if bool(more.any()) else ()
-            columns[key] = Column(reading.values.whole(), length, reading.shape, shifts, reading.dtype)
+            values, whole = reading.values.whole(), reading.whole
+            columns[key] = Column(values, length, reading.shape, shifts, reading.dtype, whole=whole)
         edges = {type: self._whole_edges(reading, nodes, offsets) for type, reading in self.edges.items()}
         return Read(offsets.all, columns, edges, nodes, self.lists)
 
@@ -273,7 +284,8 @@ class Reader:
         loops = offsets.add(torch.cat(reading.loops)) if source == target else None
         ends = Ends(source, target, offsets.add(_numbers(reading.sizes)), loops)
         values = {name: part.whole() for name, part in reading.parts.items()}
-        return topology.edges_of(ends, reading.listed.whole(), values, reading.by_source, reading.by_target)
+        listed, ordered = reading.listed.whole(), (reading.by_source, reading.by_target)
+        return topology.edges_of(ends, listed, values, *ordered, reading.index)
 
 
 class Offsets:

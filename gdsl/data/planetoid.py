@@ -12,15 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gdsl.data import given
 from gdsl.data.folders import data_root
+from gdsl.errors import InputError
 
 
 @dataclass(frozen=True)
 class NodeData:
     """One graph with a label on each node.
 
-    `edge_index` is `[2, E]`, source row first, and holds both directions of every undirected edge, without
-    duplicates, sorted by source and then target. The masks are `None` where the data set has no public split.
+    `edge_index` is `[2, E]`, source row first; of a Planetoid graph it holds both directions of every undirected edge,
+    without duplicates, sorted by source and then target. The masks are `None` where the data set has no public split.
     """
 
     name: str
@@ -46,16 +48,16 @@ class NodeData:
 PLANETOID_FOLDERS = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
 
 
-def load_planetoid(name: str, root: Path | None = None) -> NodeData | None:
+def load_planetoid(name: str, root: str | Path | None = None) -> NodeData | None:
     """Cora, CiteSeer or PubMed, split as usual: 20 training nodes a class, 500 to validate, 1,000 to test.
 
     Features are the raw 0/1 (PubMed: tf-idf) rows; see `row_normalised`. The files are Python 2 pickles,
     read by an unpickler that knows arrays, sparse matrices and dictionaries only.
     """
-    key = name.lower()
+    key = str(name).lower()
     if key not in PLANETOID_FOLDERS:
-        raise ValueError(f"{name!r} is not a Planetoid graph; expected one of {', '.join(PLANETOID_FOLDERS)}")
-    root = data_root() if root is None else root
+        raise InputError(f"{name!r} is not a Planetoid graph; expected one of {', '.join(PLANETOID_FOLDERS)}")
+    root = data_root() if root is None else given.path(root)
     if root is None:
         return None
     raw = root / "Planetoid" / PLANETOID_FOLDERS[key] / "raw"

@@ -365,6 +365,8 @@ bool induce(const Request& r, Sample& s, int64_t k) {
     edges.source.size = edges.target.size = edges.edge.size = 0;
     for (int64_t n = 0; n < at.node.size; ++n) {
         int64_t first, last;
+        if (n + 2 * AHEAD < at.node.size) kind.soon(kind.rowptr, at.node.data[n + 2 * AHEAD]);
+        if (n + AHEAD < at.node.size) kind.soon(kind.index, kind.at(kind.rowptr, at.node.data[n + AHEAD]));
         row_of(kind, at, r.seed_time, n, &first, &last);
         for (int64_t e = first; e < last; ++e) {
             const int32_t place = from.places.find(key_of(r, kind.source, at.tree.data[n], kind.at(kind.index, e)));
@@ -427,6 +429,27 @@ extern "C" Sample* sample(const Request* request, int64_t* sizes) {
     for (int64_t t = 0; t < s->node_types; ++t) *sizes++ = s->nodes[t].node.size;
     for (int64_t k = 0; k < s->edge_types; ++k) *sizes++ = s->edges[k].source.size;
     return s;
+}
+
+// ``count`` walks: ``length`` steps over the edges out of each node, each edge with the same chance, from a node that is
+// drawn likewise. A walk stays where no edge leads on. out: [count, length + 1] nodes.
+extern "C" void walk(const void* rowptr, const void* index, int64_t wide, int64_t nodes, int64_t count, int64_t length,
+                     uint64_t key, int64_t* out, int64_t threads) {
+    const EdgeKind kind = {0, 0, rowptr, index, nullptr, nullptr, nullptr, nullptr, wide};
+    const int64_t steps = count * (length + 1);
+    const int64_t parts = steps / SHARE < 1 ? 1 : steps / SHARE < threads ? steps / SHARE : threads;
+#pragma omp parallel for schedule(static) num_threads(parts) if (parts > 1)
+    for (int64_t w = 0; w < count; ++w) {
+        Stream random(key, w, 0);
+        int64_t node = random.below(nodes);
+        int64_t* const mine = out + w * (length + 1);
+        mine[0] = node;
+        for (int64_t step = 1; step <= length; ++step) {
+            const int64_t first = kind.at(rowptr, node), size = kind.at(rowptr, node + 1) - first;
+            if (size) node = kind.at(index, first + random.below(size));
+            mine[step] = node;
+        }
+    }
 }
 
 // The sum of the weights of each row up to each edge, with it.

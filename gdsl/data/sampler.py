@@ -6,7 +6,6 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -14,70 +13,14 @@ from torch import Tensor
 
 from gdsl.data import slow_sampler
 from gdsl.data.native import native
+from gdsl.data.sampled import DISJOINT, EdgeKind, Sampled
 from gdsl.errors import InputError
 from gdsl.runtime.order import Order
-
-REPLACE, DISJOINT, LAST, INDUCED = 1, 2, 4, 8
 
 MASK = (1 << 64) - 1
 
 
-@dataclass(frozen=True)
-class Kind:
-    """The edges of one type, by target.
-
-    source, target  which types of nodes
-    rowptr, index, edge  as in :class:`gdsl.runtime.order.Order`, all int32 or all int64
-    weight          [E] float64 by row: an edge is drawn by its weight; None for the same chance
-    time            [E] int64 by row, rising within each row: none later than its seed's time is taken; or None
-    """
-
-    source: int
-    target: int
-    rowptr: Tensor
-    index: Tensor
-    edge: Tensor
-    weight: Tensor | None = None
-    time: Tensor | None = None
-
-    @cached_property
-    def upto(self) -> Tensor | None:
-        """[E] float64: the sum of the weights of a row up to each edge, with it."""
-        if self.weight is None:
-            return None
-        # Row by row, so that a small weight is not lost beside those of other rows.
-        found, rowptr = torch.empty_like(self.weight), self.rowptr.long()
-        code = native("sample")
-        if code is not None:
-            code.add_up(rowptr.data_ptr(), len(rowptr) - 1, self.weight.data_ptr(), found.data_ptr())
-            return found
-        for first, last in zip(rowptr.tolist(), rowptr[1:].tolist(), strict=False):
-            found[first:last] = torch.tensor(list(accumulate(self.weight[first:last].tolist())), dtype=torch.float64)
-        return found
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """What was found, by type.
-
-    nodes    [n] int64 the numbers of the nodes, seeds first, then by hop
-    trees    [n] int64 the seed whose neighbourhood each is in; None unless they are disjoint
-    ends     [2, e] int32 the places of both ends of each edge, by target
-    edges    [e] int64 the ids of the edges
-    rowptr   [n + 1] int32 where the edges into each node begin
-    num_nodes, num_edges  of each type, how many are new in each hop; the seeds are the first
-    """
-
-    nodes: list[Tensor]
-    trees: list[Tensor] | None
-    ends: list[Tensor]
-    edges: list[Tensor]
-    rowptr: list[Tensor]
-    num_nodes: list[list[int]]
-    num_edges: list[list[int]]
-
-
-class _EdgeKind(ctypes.Structure):
+class _NativeEdges(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("source", "target")),
         *((name, ctypes.c_void_p) for name in ("rowptr", "index", "edge", "weight", "upto", "time")),
@@ -109,7 +52,7 @@ class Sampler:
     """
 
     num_nodes: Sequence[int]
-    kinds: Sequence[Kind]
+    kinds: Sequence[EdgeKind]
     fan_outs: Sequence[Sequence[int]]
     flags: int = 0
 
@@ -134,7 +77,7 @@ class Sampler:
 
     @cached_property
     def _parts(self) -> tuple[Any, Any, Any]:
-        kinds = (_EdgeKind * max(1, len(self.kinds)))()
+        kinds = (_NativeEdges * max(1, len(self.kinds)))()
         for made, kind in zip(kinds, self.kinds, strict=False):
             made.source, made.target, made.wide = kind.source, kind.target, kind.rowptr.dtype is torch.int64
             for name in ("rowptr", "index", "edge", "weight", "upto", "time"):
@@ -193,13 +136,31 @@ class Sampler:
 
 def kind_of(
     order: Order, source: int, target: int, weight: Tensor | None = None, time: Tensor | None = None
-) -> Kind:
+) -> EdgeKind:
     """A kind from the edges of a graph by target, and from values [E] of the edges by their ids."""
     rowptr, index, edge = order.rowptr, order.index.contiguous(), order.edge
     if time is None:
-        return Kind(source, target, rowptr, index, edge, None if weight is None else weight.double()[edge.long()])
+        return EdgeKind(source, target, rowptr, index, edge, None if weight is None else weight.double()[edge.long()])
     row = torch.arange(len(rowptr) - 1).repeat_interleave(rowptr.diff().long())
     by_time = time[edge.long()]
     place = torch.sort(by_time, stable=True).indices
     place = place[torch.sort(row[place], stable=True).indices]
-    return Kind(source, target, rowptr, index[place], edge[place], None, by_time[place].long().contiguous())
+    return EdgeKind(source, target, rowptr, index[place], edge[place], None, by_time[place].long().contiguous())
+
+
+def walks(order: Order, count: int, length: int, key: int) -> Tensor:
+    """[count, length + 1] int64: the nodes of random walks from nodes that are drawn, each with the same chance.
+
+    order: the edges by source; a walk takes each edge out of a node with the same chance, and stays where there is none
+    key:   as of a :class:`Sampler`
+    """
+    code, nodes, key = native("sample"), len(order.rowptr) - 1, key & MASK
+    if code is None:
+        return slow_sampler.walks(order.rowptr.tolist(), order.index.tolist(), nodes, count, length, key)
+    out = torch.empty((count, length + 1), dtype=torch.int64)
+    index, wide = order.index.contiguous(), order.rowptr.dtype is torch.int64
+    code.walk(
+        order.rowptr.data_ptr(), index.data_ptr(), wide, nodes, count, length, key, out.data_ptr(),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return out

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from gdsl.data.sampler import Kind, Sampled, Sampler
+from gdsl.data.sampled import DISJOINT, INDUCED, LAST, REPLACE, EdgeKind, Sampled
 
-_REPLACE, _DISJOINT, _LAST, _INDUCED = 1, 2, 4, 8
+if TYPE_CHECKING:
+    from gdsl.data.sampler import Sampler
+
 _MASK32, _MASK64 = (1 << 32) - 1, (1 << 64) - 1
 
 
@@ -46,8 +47,6 @@ class Stream:
 
 def sample(sampler: Sampler, seeds: dict[int, Tensor], key: int, times: Tensor | None) -> Sampled:
     """See :class:`gdsl.data.sampler.Sampler`."""
-    from gdsl.data.sampler import Sampled
-
     flags, count = sampler.flags, len(sampler.num_nodes)
     nodes: list[list[int]] = [[] for _ in range(count)]
     trees: list[list[int]] = [[] for _ in range(count)]
@@ -57,7 +56,7 @@ def sample(sampler: Sampler, seeds: dict[int, Tensor], key: int, times: Tensor |
     rows = [(kind.rowptr.tolist(), kind.index.tolist(), kind.edge.tolist()) for kind in sampler.kinds]
 
     def meet(type: int, tree: int, node: int, again: bool = False) -> int:
-        name = (tree if flags & _DISJOINT else 0, node)
+        name = (tree if flags & DISJOINT else 0, node)
         place = places[type].setdefault(name, len(nodes[type]))
         if again or place == len(nodes[type]):
             nodes[type].append(node)
@@ -86,19 +85,19 @@ def sample(sampler: Sampler, seeds: dict[int, Tensor], key: int, times: Tensor |
         for t in range(count):
             begin[t], end[t] = end[t], len(nodes[t])
             num_nodes[t].append(end[t] - begin[t])
-    for k, kind in enumerate(sampler.kinds if flags & _INDUCED else ()):
+    for k, kind in enumerate(sampler.kinds if flags & INDUCED else ()):
         rowptr, index, edge = rows[k]
         found[k] = []
         for place, (node, tree) in enumerate(zip(nodes[kind.target], trees[kind.target], strict=True)):
             first, last = _row(kind, rowptr, node, None if limits is None else limits[tree])
             for e in range(first, last):
-                source = places[kind.source].get((tree if flags & _DISJOINT else 0, index[e]))
+                source = places[kind.source].get((tree if flags & DISJOINT else 0, index[e]))
                 if source is not None:
                     found[k].append((source, place, edge[e]))
     parts = [torch.tensor(f, dtype=torch.int64).reshape(-1, 3).t() for f in found]
     return Sampled(
         [torch.tensor(n, dtype=torch.int64) for n in nodes],
-        [torch.tensor(t, dtype=torch.int64) for t in trees] if flags & _DISJOINT else None,
+        [torch.tensor(t, dtype=torch.int64) for t in trees] if flags & DISJOINT else None,
         [part[:2].to(torch.int32).contiguous() for part in parts],
         [part[2].contiguous() for part in parts],
         [_rowptr(part[1], len(nodes[kind.target])) for part, kind in zip(parts, sampler.kinds, strict=True)],
@@ -107,24 +106,37 @@ def sample(sampler: Sampler, seeds: dict[int, Tensor], key: int, times: Tensor |
     )
 
 
+def walks(rowptr: list[int], index: list[int], nodes: int, count: int, length: int, key: int) -> Tensor:
+    """See :func:`gdsl.data.sampler.walks`."""
+    found = []
+    for walk in range(count):
+        random = Stream(key, walk, 0)
+        path = [random.below(nodes)]
+        for _ in range(length):
+            first, last = rowptr[path[-1]], rowptr[path[-1] + 1]
+            path.append(index[first + random.below(last - first)] if last > first else path[-1])
+        found.append(path)
+    return torch.tensor(found, dtype=torch.int64).reshape(count, length + 1)
+
+
 def _rowptr(target: Tensor, rows: int) -> Tensor:
     return torch.searchsorted(target.contiguous(), torch.arange(rows + 1), out_int32=True)
 
 
-def _row(kind: Kind, rowptr: list[int], node: int, limit: int | None) -> tuple[int, int]:
+def _row(kind: EdgeKind, rowptr: list[int], node: int, limit: int | None) -> tuple[int, int]:
     first, last = rowptr[node], rowptr[node + 1]
     if kind.time is None or limit is None:
         return first, last
     return first, first + bisect_right(kind.time[first:last].tolist(), limit)
 
 
-def _picks(kind: Kind, flags: int, random: Stream, first: int, last: int, count: int) -> list[int]:
+def _picks(kind: EdgeKind, flags: int, random: Stream, first: int, last: int, count: int) -> list[int]:
     n = last - first
     if not n:
         return []
     if kind.weight is not None and count > 0:
         weight = kind.weight[first:last].tolist()
-        if not flags & _REPLACE:
+        if not flags & REPLACE:
             draws = [-math.log(random.open()) for _ in weight]
             keys = sorted((draw / w, k) for k, (draw, w) in enumerate(zip(draws, weight, strict=True)) if w > 0)
             return [first + k for _, k in keys[:count]]
@@ -133,11 +145,11 @@ def _picks(kind: Kind, flags: int, random: Stream, first: int, last: int, count:
         if not upto[-1] > 0:
             return []
         return [first + min(bisect_right(upto, random.open() * upto[-1]), n - 1) for _ in range(count)]
-    if count < 0 or (not flags & _REPLACE and count >= n):
+    if count < 0 or (not flags & REPLACE and count >= n):
         return list(range(first, last))
-    if flags & _LAST:
+    if flags & LAST:
         return list(range(last - min(count, n), last))
-    if flags & _REPLACE:
+    if flags & REPLACE:
         return [first + random.below(n) for _ in range(count)]
     picks: list[int] = []
     for j in range(n - count, n):

@@ -14,7 +14,7 @@ from gdsl.errors import GraphError, InputError
 from gdsl.runtime.graph import Graph
 
 
-class Value(NamedTuple):
+class SourceValue(NamedTuple):
     """An attribute: of "nodes" or "edges", which lie along a dimension, or of neither."""
 
     value: Any
@@ -29,7 +29,7 @@ class Source:
     Types of nodes and edges are empty where there is one of each.
     """
 
-    values: dict[Type, dict[str, Value]]
+    values: dict[Type, dict[str, SourceValue]]
     num_nodes: dict[str, int]
     graphs: dict[Type, Graph]
 
@@ -67,16 +67,19 @@ class Source:
 
 
 def source_of(data: Any) -> Source:
-    """A torch_geometric ``Data`` or ``HeteroData``, or a :class:`gdsl.data.NodeData`, as it is sampled.
+    """A torch_geometric ``Data`` or ``HeteroData``, or a :class:`gdsl.data.NodeData`, as it is sampled; a source as it
+    is.
 
     Raises ``InputError`` for anything else and where there is no ``edge_index``, ``GraphError`` for bad edges.
     """
+    if isinstance(data, Source):
+        return data
     if isinstance(data, NodeData):
         return _of_node_data(data)
     if not hasattr(data, "stores"):
         raise InputError(f"data must be a torch_geometric Data or HeteroData, not a {type(data).__name__}")
     hetero = hasattr(data, "node_stores") and hasattr(data, "_global_store")
-    values: dict[Type, dict[str, Value]] = {}
+    values: dict[Type, dict[str, SourceValue]] = {}
     num_nodes: dict[str, int] = {}
     for store in data.node_stores if hetero else data.stores:
         if store.num_nodes is None:
@@ -106,16 +109,17 @@ def source_of(data: Any) -> Source:
 def _of_node_data(data: NodeData) -> Source:
     of_nodes = (data.x, data.y, data.train_mask, data.val_mask, data.test_mask)
     names = ("x", "y", "train_mask", "val_mask", "test_mask")
-    values = {name: Value(value, "nodes") for name, value in zip(names, of_nodes, strict=True) if value is not None}
+    pairs = [(name, value) for name, value in zip(names, of_nodes, strict=True) if value is not None]
+    values = {name: SourceValue(value, "nodes") for name, value in pairs}
     return Source({"": values}, {"": data.num_nodes}, {"": Graph(data.edge_index, data.num_nodes)})
 
 
-def _value(data: Any, store: Any, name: str, value: Any) -> Value:
+def _value(data: Any, store: Any, name: str, value: Any) -> SourceValue:
     for of, asked in (("nodes", "is_node_attr"), ("edges", "is_edge_attr")):
         if isinstance(value, Tensor) and hasattr(store, asked) and getattr(store, asked)(name):
             along = data.__cat_dim__(name, value, store)
-            return Value(value, of, along) if isinstance(along, int) else Value(value)
-    return Value(value)
+            return SourceValue(value, of, along) if isinstance(along, int) else SourceValue(value)
+    return SourceValue(value)
 
 
 def _of(key: Any) -> str:

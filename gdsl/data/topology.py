@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gdsl.data.columns import Column, Gather
+from gdsl.data.columns import Column, ColumnGather
 from gdsl.data.native import native
 from gdsl.errors import GraphError
 from gdsl.runtime import prepare
 from gdsl.runtime.graph import Graph
-from gdsl.runtime.order import EdgeEnds, Facts
+from gdsl.runtime.order import EdgeEnds, Facts, PackedOrder
 
 # What is kept of each graph besides its list of edges, all counted from the graph's own beginning: by target ("in")
 # and by source ("out") where the edges of each row begin, the node at the other end and the id of each edge.
@@ -41,6 +42,7 @@ class Edges:
     listed        [2, E] as they came
     parts         of PARTS, those that are not told by ``listed`` because all graphs came sorted
     by_source, by_target  whether all graphs came sorted so
+    index         the dtype of ``edge_index``: int32 where all graphs came so, else int64
     """
 
     ends: Ends
@@ -48,19 +50,46 @@ class Edges:
     parts: dict[str, Column]
     by_source: bool
     by_target: bool
+    index: torch.dtype = torch.int64
 
     @property
     def columns(self) -> list[Column]:
         return [self.listed, *self.parts.values()]
 
-    def graph(self, found: Sequence[Tensor], totals: Sequence[int]) -> Graph:
-        """The graph of a batch from its columns, in the order of ``columns``, and the totals of all offsets."""
+    @cached_property
+    def unsorted(self) -> dict[str, tuple[int, list[int]]]:
+        """Of the ends by which not all graphs came sorted: which offsets count the rows, and where in ``columns`` what
+        makes an order lies."""
+        place = {name: 1 + k for k, name in enumerate(self.parts)}
+        return {
+            end: (rows, [place[f"{end}_{part}"] for part in ("first", "index", "edge")])
+            for end, rows in (("in", self.ends.target), ("out", self.ends.source))
+            if f"{end}_edge" in place
+        }
+
+    def rooms(self, totals: Sequence[int]) -> dict[str, PackedOrder]:
+        """Memory for the orders of a small batch, by their ends: of most orders no tensor is ever asked for."""
+        count, found = totals[self.ends.edges], {}
+        for end, (rows, _) in self.unsorted.items():
+            room = prepare.room_for_order(totals[rows], count)
+            if room is not None:
+                found[end] = room
+        return found
+
+    def graph(self, found: Sequence[Any], totals: Sequence[int], rooms: Mapping[str, PackedOrder]) -> Graph:
+        """The graph of a batch from its columns, in the order of ``columns``, and the totals of all offsets.
+
+        rooms: those that were written to, in the place of columns
+        """
         sizes, count = (totals[self.ends.source], totals[self.ends.target]), totals[self.ends.edges]
         listed, parts = found[0], dict(zip(self.parts, found[1:], strict=True))
         known = self.ends.loops
         loops = int((listed[0] == listed[1]).sum()) if known is None else totals[known]
         graph = Graph._of(EdgeEnds(listed, Facts(loops, self.by_source, self.by_target)), sizes)
         for name, end in (("in", 1), ("out", 0)):
+            if name in rooms:
+                graph.__dict__[f"{name}_edges"] = prepare.written(rooms[name], sizes[end])
+                continue
             sorted_so = f"{name}_edge" not in parts
             index = listed[1 - end] if sorted_so else parts[f"{name}_index"]
             edge = counted(count) if sorted_so else parts[f"{name}_edge"]
@@ -112,7 +141,7 @@ def sorted_by_both(
     """
     sources, targets, edges = (offsets[k] for k in ends[:3])
     column = Column(listed, ends.edges, (2, None), (ends.source, ends.target), torch.int64)
-    (joined,), _, _ = Gather(offsets, [column])(torch.arange(len(edges) - 1))
+    (joined,), _, _ = ColumnGather(offsets, [column])(torch.arange(len(edges) - 1))
     graph = Graph(joined, (int(sources[-1]), int(targets[-1])))
     values, count = {}, edges.diff()
     for name, order, rows, other in (
@@ -126,7 +155,9 @@ def sorted_by_both(
     return {name: value.to(torch.int32) for name, value in values.items()}, facts.by_source, facts.by_target
 
 
-def edges_of(ends: Ends, listed: Tensor, values: dict[str, Tensor], by_source: bool, by_target: bool) -> Edges:
+def edges_of(
+    ends: Ends, listed: Tensor, values: dict[str, Tensor], by_source: bool, by_target: bool, index: torch.dtype
+) -> Edges:
     """Edges from the values of all PARTS; those that a sorted list tells are left out."""
     parts = {}
     for name, ordered, rows, other in (
@@ -140,7 +171,7 @@ def edges_of(ends: Ends, listed: Tensor, values: dict[str, Tensor], by_source: b
                 closed = part == "first"
                 parts[f"{name}_{part}"] = Column(numbers, length, (None,), (shift,), torch.int32, closed)
     column = Column(listed, ends.edges, (2, None), (ends.source, ends.target), torch.int32)
-    return Edges(ends, column, parts, by_source, by_target)
+    return Edges(ends, column, parts, by_source, by_target, index)
 
 
 def loops_of(listed: Tensor, edges: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gdsl.data import given
 from gdsl.data.folders import data_root
 from gdsl.data.packed import Packed, pack_arrays
 from gdsl.errors import InputError
@@ -19,7 +20,7 @@ MOST_DEGREES = 64
 
 
 def load_tu(
-    name: str, root: Path | None = None, *, use_node_attr: bool = False, use_edge_attr: bool = False
+    name: str, root: str | Path | None = None, *, use_node_attr: bool = False, use_edge_attr: bool = False
 ) -> Packed | None:
     """A data set of TUDataset by its name, such as "MUTAG"; None where its files are not there.
 
@@ -29,8 +30,8 @@ def load_tu(
     of nodes, after their attributes with ``use_node_attr``; ``edge_attr`` likewise; ``y``. Nodes that have none of
     these are told apart by their degrees.
     """
-    root = data_root() if root is None else root
-    raw = None if root is None else root / "TUDataset" / name / name / "raw"
+    root = data_root() if root is None else given.path(root)
+    raw = None if root is None else root / "TUDataset" / str(name) / str(name) / "raw"
     if raw is None or not raw.is_dir():
         return None
     return read_tu(raw, name, use_node_attr=use_node_attr, use_edge_attr=use_edge_attr)

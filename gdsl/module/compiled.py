@@ -21,7 +21,7 @@ from gdsl.language import parts
 from gdsl.language.program import TypedProgram
 from gdsl.module.arguments import Bound, bind, count_graphs, free_sizes
 from gdsl.module.checks import check_row_counts, check_tensors
-from gdsl.module.operators import Call
+from gdsl.module.operators import OperatorCall
 from gdsl.module.ways import stages_of
 from gdsl.passes.options import Options
 from gdsl.passes.stages import Stage
@@ -282,10 +282,10 @@ def _call_text(make: Callable[[], Staged], stage: int, mask: tuple[bool, ...], d
     made = make()
     program = made.stages[stage].program
     if made.stages[stage].kind == "knn":
-        return Call(program, dtype, "torch").text()
+        return OperatorCall(program, dtype, "torch").text()
     methods = tuple(t.name for t in made.typed.transforms if t.name != "knn")
     requires = tuple((need.end, need.value) for need in made.typed.requires)
-    return Call(program, dtype, made.backend, methods, requires, made.options.choices, mask).text()
+    return OperatorCall(program, dtype, made.backend, methods, requires, made.options.choices, mask).text()
 
 
 _KNOWN: dict[str, Callable[..., Any]] = {

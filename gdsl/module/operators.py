@@ -45,7 +45,7 @@ DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float6
 
 
 @dataclass(frozen=True)
-class Call:
+class OperatorCall:
     """What an operator is told besides tensors.
 
     graph:    what is done to the graph first: names of methods of :class:`gdsl.Graph`
@@ -67,23 +67,24 @@ class Call:
 
 
 @functools.lru_cache(maxsize=1024)
-def call_of(text: str) -> Call:
+def call_of(text: str) -> OperatorCall:
     """The operator that a text tells of. It may come from a file that somebody edited: nothing is taken on trust.
 
-    Raises :class:`gdsl.errors.ProgramError`, a ValueError, for a text that :meth:`Call.text` cannot have written.
+    Raises :class:`gdsl.errors.ProgramError`, a ValueError, for a text that :meth:`OperatorCall.text` cannot
+    have written.
     """
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ProgramError(f"an operator of gdsl is told as JSON: {error}") from error
-    given = dict(fields(data, "an operator", (f.name for f in dataclasses.fields(Call))))
+    given = dict(fields(data, "an operator", (f.name for f in dataclasses.fields(OperatorCall))))
     for name, allowed in _FIELDS.items():
         if name in _LISTS:
             given[name] = tuple(tuple(v) if isinstance(v, list) else v for v in items(given[name], name))
         for value in given[name] if name in _LISTS else (given[name],):
             if not allowed.is_one(value):
                 raise ProgramError(f"`{name}` of an operator: {allowed.words} is needed, not {shown(value)}")
-    call = Call(**{**given, "program": from_data(given["program"])})
+    call = OperatorCall(**{**given, "program": from_data(given["program"])})
     real = [n.kind is Kind.FLOAT for n in call.program.inputs]
     if call.mask and (len(call.mask) != len(real) or any(m and not r for m, r in zip(call.mask, real, strict=True))):
         raise ProgramError(f"`mask` of an operator names some of its {len(real)} inputs, all of them floats")

@@ -24,8 +24,8 @@ from torch.utils import swap_tensors
 
 from gdsl.ir import build
 from gdsl.ir.types import Domain, Kind
-from gdsl.nn.symbolic import Names, Untraceable, Value, loaded, segment_softmax
-from gdsl.nn.torch_rules import RULES, Rule
+from gdsl.nn.symbolic import FreshNames, TensorValue, Untraceable, loaded, segment_softmax
+from gdsl.nn.torch_rules import RULES, TorchRule
 from gdsl.runtime.dtypes import AUTOCAST, lower, short
 from gdsl.runtime.graph import Graph
 
@@ -45,7 +45,7 @@ class Restart(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class Cell:
+class Deferred:
     """One call of torch that was put off. ``args`` hold cells in the places of Symbols.
 
     grad: whether gradients were recorded then
@@ -55,7 +55,7 @@ class Cell:
     function: Callable[..., Any]
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
-    value: Value
+    value: TensorValue
     grad: bool = True
     copy: bool = False
     real: Any = None
@@ -71,8 +71,8 @@ class Symbol(Tensor):
     needs_grad: ``requires_grad``, where Python finds it sooner
     """
 
-    tracing: Trace
-    cell: Cell
+    tracing: Recording
+    cell: Deferred
     alias: list[int]
     needs_grad: bool
 
@@ -111,11 +111,11 @@ def _within(kind: type[T], values: Any) -> Iterator[T]:
             yield from _within(kind, value.values())
 
 
-def _trace_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Trace:
+def _trace_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Recording:
     return next(_within(Symbol, (*args, *kwargs.values()))).tracing
 
 
-class Trace:
+class Recording:
     """One run of a method on Symbols.
 
     rows:   where the targets of the edges live
@@ -138,7 +138,7 @@ class Trace:
         name_of: Callable[[Tensor], str | None] = lambda tensor: None,
     ):
         self.graph, self.ptr, self.name_of = graph, ptr, name_of
-        self.names = Names(rows, graph.num_edges)
+        self.names = FreshNames(rows, graph.num_edges)
         self.dtype, self.device = dtype, device
         self.reason: str | None = None
         self.restarted: str | None = None
@@ -146,7 +146,7 @@ class Trace:
         self.grad = torch.is_grad_enabled()
         self.autocast = _autocast(device.type)
         self._symbols: list[Symbol] = []
-        self._given: dict[Any, tuple[Value, Tensor, Tensor]] = {}
+        self._given: dict[Any, tuple[TensorValue, Tensor, Tensor]] = {}
         self._watched: list[tuple[Tensor, int]] = []
 
     # -- symbols ---------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ class Trace:
         self._watch(tensor)
         value = loaded(name, domain, tuple(tensor.shape[1:]), Kind.FLOAT, None if end is None else "ji"[end])
         function, args = (_identity, (tensor,)) if end is None else (_gathered, (tensor, self.graph, end))
-        cell = Cell(function, args, {}, value, self.grad)
+        cell = Deferred(function, args, {}, value, self.grad)
         # An edge value is the user's own tensor: what is written to it is written to that.
         return self._symbol(cell, tensor.requires_grad and self.grad, [2 if end is None else 1])
 
@@ -165,7 +165,7 @@ class Trace:
         """As autocast wants it beside the others, of which float64 stays."""
         return lower(tensor) if self.autocast[0] and self.dtype != torch.float64 else tensor
 
-    def _symbol(self, cell: Cell, requires_grad: bool, alias: list[int]) -> Symbol:
+    def _symbol(self, cell: Deferred, requires_grad: bool, alias: list[int]) -> Symbol:
         value = cell.value
         real = value.node.kind is Kind.FLOAT
         symbol: Symbol = Tensor._make_wrapper_subclass(
@@ -179,7 +179,7 @@ class Trace:
         self._symbols.append(symbol)
         return symbol
 
-    def made(self, cell: Cell, requires_grad: bool) -> Symbol:
+    def made(self, cell: Deferred, requires_grad: bool) -> Symbol:
         """A Symbol with memory of its own."""
         return self._symbol(cell, requires_grad, [1])
 
@@ -206,7 +206,7 @@ class Trace:
             self.break_off("a softmax under other circumstances than those of the call")
         else:
             value = segment_softmax(self.names, src.cell.value)
-            cell = Cell(function, (src.cell, index, ptr, num_nodes, dim), {}, value, grad)
+            cell = Deferred(function, (src.cell, index, ptr, num_nodes, dim), {}, value, grad)
             return self.made(cell, src.needs_grad)
         return function(src, index, ptr, num_nodes, dim)
 
@@ -214,7 +214,7 @@ class Trace:
         if not tensor.is_inference():
             self._watched.append((tensor, tensor._version))
 
-    def _operand(self, tensor: Tensor, rank: int, beside: bool, grad: bool) -> tuple[Value, Tensor]:
+    def _operand(self, tensor: Tensor, rank: int, beside: bool, grad: bool) -> tuple[TensorValue, Tensor]:
         """A tensor of the layer or of the method itself beside Symbols of ``rank`` dims; and as it is now."""
         cut = self.grad and not grad and tensor.requires_grad
         edges = self.names.edges
@@ -278,7 +278,7 @@ class Trace:
         values = self._values(found, function, reader)
         return self._results(found, function, args, values, reader, inplace, grad)
 
-    def _values(self, rule: Rule, function: Any, reader: _Arguments) -> Any:
+    def _values(self, rule: TorchRule, function: Any, reader: _Arguments) -> Any:
         names = self.names
         if rule.draws:
             return rule.apply(names, *reader.values, **reader.by_name)
@@ -294,7 +294,7 @@ class Trace:
 
     def _results(
         self,
-        rule: Rule,
+        rule: TorchRule,
         function: Any,
         args: Sequence[Any],
         values: Any,
@@ -306,11 +306,11 @@ class Trace:
         if rule.result == "view or same" and first is not None and values is first.cell.value:
             return first
         cut = self.grad and not grad and reader.requires_grad
-        cell = Cell(function, reader.cells, reader.cells_by_name, values, grad, inplace)
+        cell = Deferred(function, reader.cells, reader.cells_by_name, values, grad, inplace)
         if isinstance(values, tuple):
             if cut:
                 values = tuple(_cut(v) for v in values)
-            parts = [Cell(_item, (cell, k), {}, v, grad) for k, v in enumerate(values)]
+            parts = [Deferred(_item, (cell, k), {}, v, grad) for k, v in enumerate(values)]
         else:
             cell.value = _cut(values) if cut else values
             parts = [cell]
@@ -324,7 +324,7 @@ class Trace:
         symbols = tuple([self._symbol(part, requires_grad, alias) for part in parts])
         return symbols if isinstance(values, tuple) else symbols[0]
 
-    def _rebound(self, symbol: Symbol | None, cell: Cell, requires_grad: bool, cut: bool) -> Symbol:
+    def _rebound(self, symbol: Symbol | None, cell: Deferred, requires_grad: bool, cut: bool) -> Symbol:
         """A Symbol that is written to in place."""
         if symbol is None or symbol.alias[0] > 1:
             raise Untraceable("written in place to memory that other tensors share")
@@ -372,7 +372,7 @@ class Trace:
                 put(symbol, self._real(cell))
                 cell.real = symbol
 
-    def held(self, result: Cell | None = None) -> list[Symbol]:
+    def held(self, result: Deferred | None = None) -> list[Symbol]:
         """The Symbols that something besides this trace refers to, in the order in which torch would have made them.
 
         result: of a Symbol that the caller refers to
@@ -395,12 +395,12 @@ class Trace:
         with torch.autocast(self.device.type, dtype, enabled):
             yield
 
-    def _real(self, wanted: Cell) -> Any:
+    def _real(self, wanted: Deferred) -> Any:
         """The tensor of a cell, by the user's own calls."""
         stack = [wanted]
         while stack:
             cell = stack[-1]
-            below = [c for c in _within(Cell, (*cell.args, *cell.kwargs.values())) if c.real is None]
+            below = [c for c in _within(Deferred, (*cell.args, *cell.kwargs.values())) if c.real is None]
             if cell.real is None and below:
                 stack += below
                 continue
@@ -418,7 +418,7 @@ class Trace:
 class _Arguments:
     """The arguments of one call: as values for a rule, as cells for later, and as a key under which both are known."""
 
-    def __init__(self, trace: Trace, args: Sequence[Any], kwargs: Mapping[str, Any], beside: bool, grad: bool):
+    def __init__(self, trace: Recording, args: Sequence[Any], kwargs: Mapping[str, Any], beside: bool, grad: bool):
         self.trace, self.beside, self.grad = trace, beside, grad
         self.given = (args, *kwargs.values())
         self.requires_grad = False
@@ -494,8 +494,8 @@ def _item(values: Sequence[Tensor], k: int) -> Tensor:
     return values[k]
 
 
-def _cut(value: Value) -> Value:
-    return Value(build.stop_gradient(value.node), value.axes)
+def _cut(value: TensorValue) -> TensorValue:
+    return TensorValue(build.stop_gradient(value.node), value.axes)
 
 
 def _alias(tensor: Tensor) -> Tensor:
@@ -505,7 +505,7 @@ def _alias(tensor: Tensor) -> Tensor:
 
 
 def _computed(value: Any) -> Any:
-    if isinstance(value, Cell):
+    if isinstance(value, Deferred):
         return value.real
     if isinstance(value, list | tuple):
         return type(value)(_computed(v) for v in value)
@@ -555,8 +555,8 @@ def _as_dtype(x: Symbol, dtype: torch.dtype) -> Symbol:
     if x.dtype == dtype:
         return x
     if x.dtype == torch.bool and dtype == x.tracing.dtype:
-        value = Value(build.to_float(x.cell.value.node), x.cell.value.axes)
-        return x.tracing.made(Cell(Tensor.to, (x.cell, dtype), {}, value), False)
+        value = TensorValue(build.to_float(x.cell.value.node), x.cell.value.axes)
+        return x.tracing.made(Deferred(Tensor.to, (x.cell, dtype), {}, value), False)
     raise Untraceable(f"from {short(x.dtype)} to {short(dtype)}")
 
 

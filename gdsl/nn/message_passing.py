@@ -24,10 +24,10 @@ from gdsl.nn import collected, message_programs, scatter
 from gdsl.nn.aggr import Aggregation
 from gdsl.nn.collected import Asked, Sending
 from gdsl.nn.conv.base import Adjacency, Conv, Size, Unasked, in_dtype_of
-from gdsl.nn.lazy import Symbol, Trace, dtype_of, put
+from gdsl.nn.lazy import Recording, Symbol, dtype_of, put
 from gdsl.nn.reach import Before, opaque
 from gdsl.nn.softmax import with_softmax
-from gdsl.nn.symbolic import Untraceable, Value
+from gdsl.nn.symbolic import TensorValue, Untraceable
 from gdsl.runtime.dtypes import short
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.transforms import transforming
@@ -369,13 +369,13 @@ class MessagePassing(Conv):
         autocast = torch.is_autocast_enabled(graph.device.type)
         return message, self.training, grad, autocast, call.bipartite, graph.num_edges == 1, tuple(facts)
 
-    def _trace(self, call: Sending) -> Trace | None:
+    def _trace(self, call: Sending) -> Recording | None:
         """What the method's run is recorded in; None where no argument is a real number of edges or nodes."""
         for name, _ in self._asked("message"):
             value, end = (None, None) if name in collected.SPECIAL else call.argument(name)
             if isinstance(value, Tensor) and self._on_edges(value, end, call.graph):
                 rows = Domain.TARGET if call.bipartite else Domain.NODE
-                return Trace(rows, call.graph, dtype_of(value), value.device, call.ptr, self._name_of)
+                return Recording(rows, call.graph, dtype_of(value), value.device, call.ptr, self._name_of)
         return None
 
     def _name_of(self, tensor: Tensor) -> str | None:
@@ -400,7 +400,7 @@ class MessagePassing(Conv):
             return value.shape[0] == graph.num_edges
         return -value.dim() <= self.node_dim < value.dim() and self.node_dim % value.dim() == 0
 
-    def _symbol(self, trace: Trace, call: Sending, name: str, value: Tensor, end: int | None) -> Tensor:
+    def _symbol(self, trace: Recording, call: Sending, name: str, value: Tensor, end: int | None) -> Tensor:
         """An argument of ``message``: a Symbol where it can be, or the tensor read at the end of the edges."""
         if not self._on_edges(value, end, call.graph) or dtype_of(value) != trace.dtype:
             return call.lifted(value, end)
@@ -410,7 +410,7 @@ class MessagePassing(Conv):
         domain = (Domain.SOURCE, Domain.TARGET)[end] if bipartite else Domain.NODE
         return trace.input(name if bipartite else _safe(name[:-2]), value, domain, end)
 
-    def _run(self, trace: Trace, call: Sending) -> Tensor:
+    def _run(self, trace: Recording, call: Sending) -> Tensor:
         lift = functools.partial(self._symbol, trace, call)
         result = with_softmax(self.message)(**call.collected(self._asked("message"), lift))
         trace.check()
@@ -451,7 +451,7 @@ class MessagePassing(Conv):
         store.last = (*before, *store.last)
         return result
 
-    def _programs(self, trace: Trace, message: Value, held: tuple[Value, ...]) -> MessagePrograms:
+    def _programs(self, trace: Recording, message: TensorValue, held: tuple[TensorValue, ...]) -> MessagePrograms:
         """The programs of a message. Raises Untraceable where the aggregation is not one of its functions."""
         rows, state = trace.names.rows, parts.states([self.aggr_module])
         key = (message, held, rows, self.node_dim, trace.dtype, trace.device, state)
@@ -470,7 +470,7 @@ class MessagePassing(Conv):
             self._texts.keep(key, found)
         return found
 
-    def _parameter(self, name: str, trace: Trace) -> Tensor:
+    def _parameter(self, name: str, trace: Recording) -> Tensor:
         """A parameter of the aggregation, as it is now. Raises Untraceable for one of a wider type."""
         held: Any = functools.reduce(getattr, name.split("."), self)
         found = trace.lowered(held)

@@ -16,10 +16,10 @@ from gdsl.ir.types import Domain, Kind, Type
 from gdsl.language.modules import Reader, Unreadable, no_dropout, read_aggregation
 from gdsl.language.program import Declaration, Rule, TypedProgram
 from gdsl.nn.lazy import GIVEN
-from gdsl.nn.symbolic import Untraceable, Value, loaded
+from gdsl.nn.symbolic import TensorValue, Untraceable, loaded
 
 
-def aggregated(path: str, module: nn.Module, message: Value, rows: Domain) -> tuple[Node, tuple[str, ...]]:
+def aggregated(path: str, module: nn.Module, message: TensorValue, rows: Domain) -> tuple[Node, tuple[str, ...]]:
     """The aggregate of the messages by a module at a place of a layer, and the names of the parameters that it reads.
 
     Raises Untraceable or Unreadable where the aggregation is not a function of the IR.
@@ -32,7 +32,7 @@ def aggregated(path: str, module: nn.Module, message: Value, rows: Domain) -> tu
 
 
 def programs(
-    name: str, held: Sequence[Value], message: Value, out: Node, rows: Domain, draws: bool
+    name: str, held: Sequence[TensorValue], message: TensorValue, out: Node, rows: Domain, draws: bool
 ) -> Iterator[TypedProgram]:
     """What computes each value that a method keeps, from those before it, and the result from all of them.
 
@@ -67,7 +67,7 @@ def _with(node: Node, kept: Mapping[Node, Node]) -> Node:
     return substitute([node], kept)[node] if kept else node
 
 
-def _loaded_as(name: str, value: Value) -> Node:
+def _loaded_as(name: str, value: TensorValue) -> Node:
     """An input in the place of a value."""
     inside = loaded(name, Domain.EDGE, value.sizes, value.node.kind)
     dims = tuple(value.node.type.dim(a) for a in value.axes if a is not None)

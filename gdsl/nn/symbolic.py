@@ -1,8 +1,8 @@
 """What torch's functions do to tensors of all edges, as expressions of the IR.
 
-A :class:`Value` is a tensor [E, ...] or a tensor without edges. A rule takes values, numbers and the like in the places
-and by the names that torch's function has for them, and gives the value of the result. What it has no form for raises
-:class:`Untraceable`, or TypeError for arguments that it does not name: the function then runs as it is, on tensors.
+A :class:`TensorValue` is a tensor [E, ...] or a tensor without edges. A rule takes values, numbers and the like in the
+places and by the names that torch's function has for them, and gives the value of the result. What it has no form for
+raises :class:`Untraceable`, or TypeError for arguments that it does not name: the function then runs on tensors.
 Dims have places in torch and no names: the names here are made up and stand for places.
 """
 
@@ -27,7 +27,7 @@ class Untraceable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class TensorValue:
     """A tensor as an expression.
 
     axes: the places after the rows, from the left: the name of a dim of the node, or None for a place of size 1
@@ -69,7 +69,7 @@ class Value:
 
 
 @dataclass
-class Names:
+class FreshNames:
     """What the rules of one call share: where targets live, how many edges there are, names and salts used so far."""
 
     rows: Domain
@@ -83,7 +83,7 @@ class Names:
 
 
 @functools.lru_cache(maxsize=4096)
-def loaded(name: str, domain: Domain, shape: tuple[int, ...], kind: Kind, end: str | None = None) -> Value:
+def loaded(name: str, domain: Domain, shape: tuple[int, ...], kind: Kind, end: str | None = None) -> TensorValue:
     """An input of this shape, without the rows; a node value is read at an end of the edges.
 
     Dims of size 1 are kept as places only: what torch broadcasts, names do.
@@ -96,24 +96,24 @@ def loaded(name: str, domain: Domain, shape: tuple[int, ...], kind: Kind, end: s
         if d.size == 1:
             node = build.select(node, d.name, 0)
         axes.append(None if d.size == 1 else d.name)
-    return Value(node, tuple(axes))
+    return TensorValue(node, tuple(axes))
 
 
 # ---------------------------------------------------------------------------------------- broadcasting
 
 
-def _of(value: Any) -> Value:
+def _of(value: Any) -> TensorValue:
     """An operand."""
-    if isinstance(value, Value):
+    if isinstance(value, TensorValue):
         return value
     if isinstance(value, bool):
-        return Value(build.const(value), ())
+        return TensorValue(build.const(value), ())
     if isinstance(value, int | float):
-        return Value(build.const(float(value)), ())
+        return TensorValue(build.const(float(value)), ())
     raise Untraceable(f"an operand of type {type(value).__name__}")
 
 
-def _aligned(names: Names, operands: Sequence[Any]) -> tuple[list[Node], tuple[str | None, ...]]:
+def _aligned(names: FreshNames, operands: Sequence[Any]) -> tuple[list[Node], tuple[str | None, ...]]:
     """Operands of an elementwise function, their dims named alike where torch would put them side by side."""
     values = [_of(v) for v in operands]
     on_rows = any(v.on_rows for v in values)
@@ -146,80 +146,80 @@ def _aligned(names: Names, operands: Sequence[Any]) -> tuple[list[Node], tuple[s
     return renamed, tuple(result)
 
 
-def _apart(names: Names, value: Value) -> Value:
+def _apart(names: FreshNames, value: TensorValue) -> TensorValue:
     """The same with dims that no other value has: a product of two matrices of one origin needs that."""
     own = {a: names.fresh() for a in value.axes if a is not None}
-    return Value(build.rename(value.node, own) if own else value.node, tuple(a and own[a] for a in value.axes))
+    return TensorValue(build.rename(value.node, own) if own else value.node, tuple(a and own[a] for a in value.axes))
 
 
 def _real(*values: Any) -> None:
     """Arithmetic of truth values is another one."""
-    if any(isinstance(v, bool) or (isinstance(v, Value) and v.node.kind is not Kind.FLOAT) for v in values):
+    if any(isinstance(v, bool) or (isinstance(v, TensorValue) and v.node.kind is not Kind.FLOAT) for v in values):
         raise Untraceable("arithmetic of truth values")
 
 
-def function_of(make: Callable[..., Node]) -> Callable[..., Value]:
+def function_of(make: Callable[..., Node]) -> Callable[..., TensorValue]:
     """An elementwise function of one tensor."""
 
-    def apply(names: Names, x: Value, /, *args: Any, **kwargs: Any) -> Value:
+    def apply(names: FreshNames, x: TensorValue, /, *args: Any, **kwargs: Any) -> TensorValue:
         _real(x)
-        return Value(make(x.node, *args, **kwargs), x.axes)
+        return TensorValue(make(x.node, *args, **kwargs), x.axes)
 
     return apply
 
 
-def arithmetic(make: Callable[..., Node]) -> Callable[..., Value]:
+def arithmetic(make: Callable[..., Node]) -> Callable[..., TensorValue]:
     """An elementwise function of two operands, one of which may be a truth value beside a number."""
 
-    def apply(names: Names, a: Any, b: Any, /, *args: Any, **kwargs: Any) -> Value:
+    def apply(names: FreshNames, a: Any, b: Any, /, *args: Any, **kwargs: Any) -> TensorValue:
         kinds = [x.node.kind for x in (_of(a), _of(b))]
         if Kind.FLOAT not in kinds:
             raise Untraceable("arithmetic of truth values")
         (x, y), axes = _aligned(names, (a, b))
-        return Value(make(build.to_float(x), build.to_float(y), *args, **kwargs), axes)
+        return TensorValue(make(build.to_float(x), build.to_float(y), *args, **kwargs), axes)
 
     return apply
 
 
-def comparison(name: str) -> Callable[..., Value]:
-    def apply(names: Names, a: Any, b: Any, /) -> Value:
+def comparison(name: str) -> Callable[..., TensorValue]:
+    def apply(names: FreshNames, a: Any, b: Any, /) -> TensorValue:
         _real(a, b)
         (x, y), axes = _aligned(names, (a, b))
-        return Value(op(name, x, y), axes)
+        return TensorValue(op(name, x, y), axes)
 
     return apply
 
 
-def logical(name: str) -> Callable[..., Value]:
-    def apply(names: Names, a: Any, b: Any, /) -> Value:
-        if any(not isinstance(v, Value) or v.node.kind is not Kind.BOOL for v in (a, b)):
+def logical(name: str) -> Callable[..., TensorValue]:
+    def apply(names: FreshNames, a: Any, b: Any, /) -> TensorValue:
+        if any(not isinstance(v, TensorValue) or v.node.kind is not Kind.BOOL for v in (a, b)):
             raise Untraceable("a logical function of numbers")
         (x, y), axes = _aligned(names, (a, b))
-        return Value(op(name, x, y), axes)
+        return TensorValue(op(name, x, y), axes)
 
     return apply
 
 
-def logical_not(names: Names, x: Value, /) -> Value:
+def logical_not(names: FreshNames, x: TensorValue, /) -> TensorValue:
     if x.node.kind is not Kind.BOOL:
         raise Untraceable("a logical function of numbers")
-    return Value(op("not", x.node), x.axes)
+    return TensorValue(op("not", x.node), x.axes)
 
 
-def where(names: Names, condition: Value, input: Any, other: Any) -> Value:
-    if not isinstance(condition, Value) or condition.node.kind is not Kind.BOOL:
+def where(names: FreshNames, condition: TensorValue, input: Any, other: Any) -> TensorValue:
+    if not isinstance(condition, TensorValue) or condition.node.kind is not Kind.BOOL:
         raise Untraceable("a condition that is no truth value")
-    if not isinstance(input, Value) and not isinstance(other, Value):
+    if not isinstance(input, TensorValue) and not isinstance(other, TensorValue):
         raise Untraceable("a choice between two numbers")
     _real(input, other)
     (c, a, b), axes = _aligned(names, (condition, input, other))
-    return Value(library.where(c, a, b), axes)
+    return TensorValue(library.where(c, a, b), axes)
 
 
-def masked_fill(names: Names, x: Value, mask: Value, value: Any) -> Value:
-    if isinstance(value, Value):
+def masked_fill(names: FreshNames, x: TensorValue, mask: TensorValue, value: Any) -> TensorValue:
+    if isinstance(value, TensorValue):
         raise Untraceable("a filling with a tensor")
-    if isinstance(mask, Value) and len(mask.axes) > len(x.axes):
+    if isinstance(mask, TensorValue) and len(mask.axes) > len(x.axes):
         raise Untraceable("a mask of more dims")
     found = where(names, mask, value, x)
     if found.sizes != x.sizes:
@@ -227,7 +227,7 @@ def masked_fill(names: Names, x: Value, mask: Value, value: Any) -> Value:
     return found
 
 
-def swapped(function: Callable[..., Value]) -> Callable[..., Value]:
+def swapped(function: Callable[..., TensorValue]) -> Callable[..., TensorValue]:
     return lambda names, a, b, /: function(names, b, a)
 
 
@@ -271,7 +271,7 @@ def _sizes(shape: tuple[Any, ...]) -> list[int]:
     return sizes
 
 
-def view(names: Names, x: Value, /, *shape: Any) -> Value:
+def view(names: FreshNames, x: TensorValue, /, *shape: Any) -> TensorValue:
     """[E, ...] as another [E, ...]."""
     sizes = _sizes(shape)
     total = names.edges * math.prod(x.sizes)
@@ -285,7 +285,7 @@ def view(names: Names, x: Value, /, *shape: Any) -> Value:
     return _shaped(names, x, sizes[1:])
 
 
-def _shaped(names: Names, x: Value, sizes: Sequence[int]) -> Value:
+def _shaped(names: FreshNames, x: TensorValue, sizes: Sequence[int]) -> TensorValue:
     """The same numbers of each edge under these sizes."""
     order = [a for a in x.axes if a is not None]
     node = build.transpose(x.node, order) if order != list(x.node.type.names) else x.node
@@ -296,17 +296,17 @@ def _shaped(names: Names, x: Value, sizes: Sequence[int]) -> Value:
     else:
         node = build.reshape_like(node, Type(node.domain, tuple(new), node.kind))
     kept = iter(d.name for d in new)
-    return Value(node, tuple(None if s == 1 else next(kept) for s in sizes))
+    return TensorValue(node, tuple(None if s == 1 else next(kept) for s in sizes))
 
 
-def flatten(names: Names, x: Value, start_dim: int = 0, end_dim: int = -1) -> Value:
+def flatten(names: FreshNames, x: TensorValue, start_dim: int = 0, end_dim: int = -1) -> TensorValue:
     first, last = x.axis(start_dim), x.axis(end_dim)
     if first > last:
         raise Untraceable("a flattening backwards")
     return _shaped(names, x, [*x.sizes[:first], math.prod(x.sizes[first : last + 1]), *x.sizes[last + 1 :]])
 
 
-def unflatten(names: Names, x: Value, dim: int, sizes: Any) -> Value:
+def unflatten(names: FreshNames, x: TensorValue, dim: int, sizes: Any) -> TensorValue:
     place, parts = x.axis(dim), _sizes((sizes,))
     size = x.sizes[place]
     if -1 in parts:
@@ -319,34 +319,34 @@ def unflatten(names: Names, x: Value, dim: int, sizes: Any) -> Value:
     return _shaped(names, x, [*x.sizes[:place], *parts, *x.sizes[place + 1 :]])
 
 
-def unsqueeze(names: Names, x: Value, dim: int) -> Value:
+def unsqueeze(names: FreshNames, x: TensorValue, dim: int) -> TensorValue:
     if type(dim) is not int or not -x.ndim - 1 <= dim <= x.ndim:
         raise Untraceable("a dim that is no place of the tensor")
     place = (dim + x.ndim + 1 if dim < 0 else dim) - x.on_rows
     if place < 0:
         raise Untraceable("a place before the edges")
-    return Value(x.node, (*x.axes[:place], None, *x.axes[place:]))
+    return TensorValue(x.node, (*x.axes[:place], None, *x.axes[place:]))
 
 
-def squeeze(names: Names, x: Value, dim: int) -> Value:
+def squeeze(names: FreshNames, x: TensorValue, dim: int) -> TensorValue:
     place = x.axis(dim)
-    return x if x.axes[place] is not None else Value(x.node, (*x.axes[:place], *x.axes[place + 1 :]))
+    return x if x.axes[place] is not None else TensorValue(x.node, (*x.axes[:place], *x.axes[place + 1 :]))
 
 
-def transpose(names: Names, x: Value, dim0: int, dim1: int) -> Value:
+def transpose(names: FreshNames, x: TensorValue, dim0: int, dim1: int) -> TensorValue:
     axes, i, j = list(x.axes), x.axis(dim0), x.axis(dim1)
     axes[i], axes[j] = axes[j], axes[i]
-    return Value(x.node, tuple(axes))
+    return TensorValue(x.node, tuple(axes))
 
 
-def permute(names: Names, x: Value, /, *dims: Any) -> Value:
+def permute(names: FreshNames, x: TensorValue, /, *dims: Any) -> TensorValue:
     order = [d + x.ndim if d < 0 else d for d in _sizes(dims)]
     if sorted(order) != list(range(x.ndim)) or order[0] != 0:
         raise Untraceable("an order that moves the edges")
-    return Value(x.node, tuple(x.axes[d - 1] for d in order[1:]))
+    return TensorValue(x.node, tuple(x.axes[d - 1] for d in order[1:]))
 
 
-def getitem(names: Names, x: Value, index: Any, /) -> Value:
+def getitem(names: FreshNames, x: TensorValue, index: Any, /) -> TensorValue:
     """``x[:, k]``, ``x[..., a:b]``, ``x[:, None]``."""
     parts = list(index) if isinstance(index, tuple) else [index]
     if any(p is not None and p is not Ellipsis and type(p) not in (int, slice) for p in parts):
@@ -392,10 +392,10 @@ def getitem(names: Names, x: Value, index: Any, /) -> Value:
             new = Dim(names.fresh(), max(stop - start, 0))
             node = build.slice_dim(node, axis, start, new)
             axes.append(new.name)
-    return Value(node, tuple(axes))
+    return TensorValue(node, tuple(axes))
 
 
-def split(names: Names, x: Value, split_size_or_sections: Any, dim: int = 0) -> tuple[Value, ...]:
+def split(names: FreshNames, x: TensorValue, split_size_or_sections: Any, dim: int = 0) -> tuple[TensorValue, ...]:
     size = x.sizes[x.axis(dim)]
     given = split_size_or_sections
     if type(given) is int and given > 0:
@@ -413,14 +413,14 @@ def split(names: Names, x: Value, split_size_or_sections: Any, dim: int = 0) -> 
     return tuple(found)
 
 
-def chunk(names: Names, x: Value, chunks: int, dim: int = 0) -> tuple[Value, ...]:
+def chunk(names: FreshNames, x: TensorValue, chunks: int, dim: int = 0) -> tuple[TensorValue, ...]:
     size = x.sizes[x.axis(dim)]
     if type(chunks) is not int or chunks < 1 or not size:
         raise Untraceable("chunks that do not fit")
     return split(names, x, -(-size // chunks), dim)
 
 
-def cat(names: Names, tensors: Sequence[Any], dim: int = 0) -> Value:
+def cat(names: FreshNames, tensors: Sequence[Any], dim: int = 0) -> TensorValue:
     parts = [_of(t) for t in tensors]
     _real(*parts)
     first = parts[0]
@@ -447,13 +447,13 @@ def cat(names: Names, tensors: Sequence[Any], dim: int = 0) -> Value:
         along.append(axis)
     new = Dim(names.fresh(), sum(n.type.dim(a).size for n, a in zip(nodes, along, strict=True)))
     joined = build.cat(nodes, along, new)
-    return Value(joined, tuple(new.name if k == place else a for k, a in enumerate(first.axes)))
+    return TensorValue(joined, tuple(new.name if k == place else a for k, a in enumerate(first.axes)))
 
 
 # ------------------------------------------------------------------------------------------- reductions
 
 
-def _places(x: Value, dim: Any) -> list[int]:
+def _places(x: TensorValue, dim: Any) -> list[int]:
     if dim is None:
         raise Untraceable("a reduction over the edges")
     places = [x.axis(d) for d in (dim if isinstance(dim, list | tuple) else [dim])]
@@ -462,18 +462,18 @@ def _places(x: Value, dim: Any) -> list[int]:
     return places
 
 
-def over(reduce: Callable[[Node, list[str]], Node]) -> Callable[..., Value]:
-    def apply(names: Names, x: Value, dim: Any = None, keepdim: bool = False) -> Value:
+def over(reduce: Callable[[Node, list[str]], Node]) -> Callable[..., TensorValue]:
+    def apply(names: FreshNames, x: TensorValue, dim: Any = None, keepdim: bool = False) -> TensorValue:
         _real(x)
         places = _places(x, dim)
         over = [a for k, a in enumerate(x.axes) if k in places and a is not None]
         axes = [None if k in places else a for k, a in enumerate(x.axes) if keepdim or k not in places]
-        return Value(reduce(x.node, over), tuple(axes))
+        return TensorValue(reduce(x.node, over), tuple(axes))
 
     return apply
 
 
-def unless_none(reduce: Callable[[Node, list[str]], Node], alone: Callable[[Node], Node]) -> Callable[..., Value]:
+def unless_none(reduce: Callable[[Node, list[str]], Node], alone: Callable[[Node], Node]) -> Callable[..., TensorValue]:
     """A reduction, and what it is over dims of size 1."""
     return over(lambda x, over: reduce(x, over) if over else alone(x))
 
@@ -481,25 +481,27 @@ def unless_none(reduce: Callable[[Node, list[str]], Node], alone: Callable[[Node
 _norm_over = unless_none(library.dim_norm, lambda x: op("abs", x))
 
 
-def norm(names: Names, x: Value, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Value:
+def norm(names: FreshNames, x: TensorValue, p: Any = 2, dim: Any = None, keepdim: bool = False) -> TensorValue:
     if p not in (2, "fro"):
         raise Untraceable("a norm other than the Euclidean one")
     return _norm_over(names, x, dim, keepdim)
 
 
-def vector_norm(names: Names, x: Value, ord: Any = None, dim: Any = None, keepdim: bool = False) -> Value:
+def vector_norm(
+    names: FreshNames, x: TensorValue, ord: Any = None, dim: Any = None, keepdim: bool = False
+) -> TensorValue:
     if ord not in (None, 2) or type(dim) is not int:
         raise Untraceable("a norm other than the Euclidean one over one dim")
     return _norm_over(names, x, dim, keepdim)
 
 
-def normalize(names: Names, x: Value, p: Any = 2.0, dim: int = 1, eps: float = 1e-12) -> Value:
+def normalize(names: FreshNames, x: TensorValue, p: Any = 2.0, dim: int = 1, eps: float = 1e-12) -> TensorValue:
     size = norm(names, x, p, dim, True)
-    (a, b), axes = _aligned(names, (x, Value(library.clamp(size.node, float(eps), math.inf), size.axes)))
-    return Value(a / b, axes)
+    (a, b), axes = _aligned(names, (x, TensorValue(library.clamp(size.node, float(eps), math.inf), size.axes)))
+    return TensorValue(a / b, axes)
 
 
-def _over_one(x: Value, dim: int) -> str:
+def _over_one(x: TensorValue, dim: int) -> str:
     _real(x)
     name = x.axes[x.axis(dim)]
     if name is None:
@@ -507,34 +509,34 @@ def _over_one(x: Value, dim: int) -> str:
     return name
 
 
-def softmax(names: Names, x: Value, dim: int, _stacklevel: int = 3) -> Value:
+def softmax(names: FreshNames, x: TensorValue, dim: int, _stacklevel: int = 3) -> TensorValue:
     name = _over_one(x, dim)
-    return Value(library.dim_softmax(x.node, [name]), x.axes)
+    return TensorValue(library.dim_softmax(x.node, [name]), x.axes)
 
 
-def log_softmax(names: Names, x: Value, dim: int, _stacklevel: int = 3) -> Value:
+def log_softmax(names: FreshNames, x: TensorValue, dim: int, _stacklevel: int = 3) -> TensorValue:
     name = _over_one(x, dim)
-    return Value(x.node - library.dim_logsumexp(x.node, [name]), x.axes)
+    return TensorValue(x.node - library.dim_logsumexp(x.node, [name]), x.axes)
 
 
 # ------------------------------------------------------------------------------------- layers of networks
 
 
-def linear(names: Names, x: Value, weight: Any, bias: Any = None) -> Value:
+def linear(names: FreshNames, x: TensorValue, weight: Any, bias: Any = None) -> TensorValue:
     """x W^T + b over the last place."""
-    if not isinstance(weight, Value) or weight.on_rows or len(weight.axes) != 2:
+    if not isinstance(weight, TensorValue) or weight.on_rows or len(weight.axes) != 2:
         raise Untraceable("a linear map by what is no matrix")
-    y = matmul(names, x, Value(weight.node, (weight.axes[1], weight.axes[0])))
+    y = matmul(names, x, TensorValue(weight.node, (weight.axes[1], weight.axes[0])))
     if bias is None:
         return y
     if bias.sizes != y.sizes[-1:]:
         raise Untraceable("a bias of another size")
     (a, b), axes = _aligned(names, (y, bias))
-    return Value(a + b, axes)
+    return TensorValue(a + b, axes)
 
 
-def matmul(names: Names, a: Any, b: Any, /) -> Value:
-    if not isinstance(a, Value) or not isinstance(b, Value):
+def matmul(names: FreshNames, a: Any, b: Any, /) -> TensorValue:
+    if not isinstance(a, TensorValue) or not isinstance(b, TensorValue):
         raise Untraceable("a product that is not of tensors")
     if b.on_rows or len(b.axes) != 2 or not a.on_rows or not a.axes:
         raise Untraceable("a product that is not with a matrix of the layer")
@@ -545,83 +547,83 @@ def matmul(names: Names, a: Any, b: Any, /) -> Value:
     inner, outer = b.axes
     last = a.axes[-1]
     if last is None or inner is None:
-        (x, y), axes = _aligned(names, (Value(a.node, (*a.axes[:-1], None)), Value(b.node, (outer,))))
-        return Value(x * y, axes)
+        (x, y), axes = _aligned(names, (TensorValue(a.node, (*a.axes[:-1], None)), TensorValue(b.node, (outer,))))
+        return TensorValue(x * y, axes)
     y = build.contract([a.node, build.rename(b.node, {inner: last})], [last])
-    return Value(y, (*a.axes[:-1], outer))
+    return TensorValue(y, (*a.axes[:-1], outer))
 
 
-def _scaled(names: Names, y: Value, weight: Value | None, bias: Value | None) -> Value:
+def _scaled(names: FreshNames, y: TensorValue, weight: TensorValue | None, bias: TensorValue | None) -> TensorValue:
     for make, vector in ((Node.__mul__, weight), (Node.__add__, bias)):
         if vector is not None:
             (a, b), axes = _aligned(names, (y, vector))
-            y = Value(make(a, b), axes)
+            y = TensorValue(make(a, b), axes)
     return y
 
 
 def layer_norm(
-    names: Names,
-    x: Value,
+    names: FreshNames,
+    x: TensorValue,
     normalized_shape: Any,
-    weight: Value | None = None,
-    bias: Value | None = None,
+    weight: TensorValue | None = None,
+    bias: TensorValue | None = None,
     eps: float = 1e-5,
-) -> Value:
+) -> TensorValue:
     last = x.axes[-1] if x.axes else None
     if last is None or tuple(normalized_shape) != x.sizes[-1:]:
         raise Untraceable("a norm over more than the last dim")
     centred = x.node - library.dim_mean(x.node, [last])
     y = centred * op("rsqrt", library.dim_var(x.node, [last]) + float(eps))
-    return _scaled(names, Value(y, x.axes), weight, bias)
+    return _scaled(names, TensorValue(y, x.axes), weight, bias)
 
 
 def batch_norm(
-    names: Names,
-    x: Value,
-    running_mean: Value | None,
-    running_var: Value | None,
-    weight: Value | None = None,
-    bias: Value | None = None,
+    names: FreshNames,
+    x: TensorValue,
+    running_mean: TensorValue | None,
+    running_var: TensorValue | None,
+    weight: TensorValue | None = None,
+    bias: TensorValue | None = None,
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-) -> Value:
+) -> TensorValue:
     """With the running mean and variance: those of the edges at hand are read and written in torch."""
     if training or running_mean is None or running_var is None or len(x.axes) != 1:
         raise Untraceable("the statistics of all edges")
-    var = Value(op("rsqrt", running_var.node + float(eps)), running_var.axes)
+    var = TensorValue(op("rsqrt", running_var.node + float(eps)), running_var.axes)
     (a, m, v), axes = _aligned(names, (x, running_mean, var))
-    return _scaled(names, Value((a - m) * v, axes), weight, bias)
+    return _scaled(names, TensorValue((a - m) * v, axes), weight, bias)
 
 
-def dropout(names: Names, x: Value, p: float = 0.5, training: bool = True) -> Value:
+def dropout(names: FreshNames, x: TensorValue, p: float = 0.5, training: bool = True) -> TensorValue:
     """By Philox, as in every program: the mask is drawn again in the backward pass."""
     if not isinstance(p, int | float) or not 0 <= p <= 1:
         raise Untraceable("a probability that is none")
     if not training or p == 0:
         return x
     if p == 1:
-        return Value(x.node * 0.0, x.axes)
+        return TensorValue(x.node * 0.0, x.axes)
     names.salts += 1
     seed = build.load("seed", Type(Domain.GLOBAL, (), Kind.INT), "seed")
     drawn = build.random(seed, names.salts, x.node.domain, x.node.dims)
-    return Value(library.where(drawn < float(p), 0.0, x.node * (1.0 / (1.0 - p))), x.axes)
+    return TensorValue(library.where(drawn < float(p), 0.0, x.node * (1.0 / (1.0 - p))), x.axes)
 
 
-def segment_softmax(names: Names, x: Value) -> Value:
+def segment_softmax(names: FreshNames, x: TensorValue) -> TensorValue:
     """The softmax over the edges into each node."""
     _real(x)
-    return Value(library.segment_softmax(x.node, "i", names.rows), x.axes)
+    return TensorValue(library.segment_softmax(x.node, "i", names.rows), x.axes)
 
 
-def filled(number: float) -> Callable[..., Value]:
+def filled(number: float) -> Callable[..., TensorValue]:
     """A tensor of one number, of the shape of another."""
-    return lambda names, x, /: Value(build.spread(build.const(number, x.node.dims), x.node.domain), x.axes)
+    return lambda names, x, /: TensorValue(build.spread(build.const(number, x.node.dims), x.node.domain), x.axes)
 
 
-def detach(names: Names, x: Value, /) -> Value:
-    return Value(build.stop_gradient(x.node), x.axes)
+def detach(names: FreshNames, x: TensorValue, /) -> TensorValue:
+    return TensorValue(build.stop_gradient(x.node), x.axes)
 
 
-def clone(names: Names, x: Value, /) -> Value:
+def clone(names: FreshNames, x: TensorValue, /) -> TensorValue:
     return x

@@ -15,11 +15,11 @@ from gdsl.ir import build, library
 from gdsl.ir.library import op
 from gdsl.ir.node import Node
 from gdsl.nn import symbolic as sym
-from gdsl.nn.symbolic import Names, Untraceable, Value
+from gdsl.nn.symbolic import FreshNames, TensorValue, Untraceable
 
 
 @dataclass(frozen=True)
-class Rule:
+class TorchRule:
     """How one function of torch is read.
 
     apply:   (names, *the function's arguments) -> value, or a tuple of values
@@ -89,58 +89,59 @@ _SHAPES: dict[str, Callable[..., Any]] = {
 }
 
 # The same meaning, places and names of arguments as a function of torch and as a method.
-_BOTH: dict[str, Rule] = {
-    **{name: Rule(sym.function_of(make)) for name, make in _UNARY.items()},
-    **{name: Rule(sym.function_of(_ACTIVATIONS[name])) for name in ("relu",)},
-    **{name: Rule(sym.arithmetic(make)) for name, make in _BINARY.items()},
-    **{name: Rule(sym.comparison(name)) for name in _COMPARISONS},
-    "greater": Rule(sym.comparison("gt")), "greater_equal": Rule(sym.comparison("ge")),
-    "less": Rule(sym.comparison("lt")), "less_equal": Rule(sym.comparison("le")),
-    "not_equal": Rule(sym.comparison("ne")),
-    "logical_and": Rule(sym.logical("and")), "logical_or": Rule(sym.logical("or")),
-    "logical_not": Rule(sym.logical_not),
-    "bitwise_and": Rule(sym.logical("and")), "bitwise_or": Rule(sym.logical("or")),
-    "bitwise_not": Rule(sym.logical_not),
-    "masked_fill": Rule(sym.masked_fill),
-    **{name: Rule(rule, result="view") for name, rule in _SHAPES.items()},
-    "reshape": Rule(sym.view, result="view", counts=True),
-    "sum": Rule(sym.over(build.sum_dims)),
-    "mean": Rule(sym.over(library.dim_mean)),
-    "logsumexp": Rule(sym.unless_none(library.dim_logsumexp, lambda x: x)),
-    "norm": Rule(sym.norm),
-    "softmax": Rule(lambda names, x, dim: sym.softmax(names, x, dim)),
-    "log_softmax": Rule(lambda names, x, dim: sym.log_softmax(names, x, dim)),
-    "matmul": Rule(sym.matmul, beside=False),
-    "mm": Rule(lambda names, a, b, /: _matmul_of_matrices(names, a, b), beside=False),
-    "detach": Rule(sym.detach, result="view"),
-    "clone": Rule(sym.clone),
+_BOTH: dict[str, TorchRule] = {
+    **{name: TorchRule(sym.function_of(make)) for name, make in _UNARY.items()},
+    **{name: TorchRule(sym.function_of(_ACTIVATIONS[name])) for name in ("relu",)},
+    **{name: TorchRule(sym.arithmetic(make)) for name, make in _BINARY.items()},
+    **{name: TorchRule(sym.comparison(name)) for name in _COMPARISONS},
+    "greater": TorchRule(sym.comparison("gt")), "greater_equal": TorchRule(sym.comparison("ge")),
+    "less": TorchRule(sym.comparison("lt")), "less_equal": TorchRule(sym.comparison("le")),
+    "not_equal": TorchRule(sym.comparison("ne")),
+    "logical_and": TorchRule(sym.logical("and")), "logical_or": TorchRule(sym.logical("or")),
+    "logical_not": TorchRule(sym.logical_not),
+    "bitwise_and": TorchRule(sym.logical("and")), "bitwise_or": TorchRule(sym.logical("or")),
+    "bitwise_not": TorchRule(sym.logical_not),
+    "masked_fill": TorchRule(sym.masked_fill),
+    **{name: TorchRule(rule, result="view") for name, rule in _SHAPES.items()},
+    "reshape": TorchRule(sym.view, result="view", counts=True),
+    "sum": TorchRule(sym.over(build.sum_dims)),
+    "mean": TorchRule(sym.over(library.dim_mean)),
+    "logsumexp": TorchRule(sym.unless_none(library.dim_logsumexp, lambda x: x)),
+    "norm": TorchRule(sym.norm),
+    "softmax": TorchRule(lambda names, x, dim: sym.softmax(names, x, dim)),
+    "log_softmax": TorchRule(lambda names, x, dim: sym.log_softmax(names, x, dim)),
+    "matmul": TorchRule(sym.matmul, beside=False),
+    "mm": TorchRule(lambda names, a, b, /: _matmul_of_matrices(names, a, b), beside=False),
+    "detach": TorchRule(sym.detach, result="view"),
+    "clone": TorchRule(sym.clone),
 }  # fmt: skip
 
 
-def _matmul_of_matrices(names: Names, a: Any, b: Any) -> Value:
-    if not isinstance(a, Value) or a.ndim != 2:
+def _matmul_of_matrices(names: FreshNames, a: Any, b: Any) -> TensorValue:
+    if not isinstance(a, TensorValue) or a.ndim != 2:
         raise Untraceable("a product that is not of matrices")
     return sym.matmul(names, a, b)
 
 
-def _rules() -> dict[Any, Rule]:
+def _rules() -> dict[Any, TorchRule]:
     """By the function that torch hands sym.over, so that two functions of one name are two."""
-    found: dict[Any, Rule] = {}
+    found: dict[Any, TorchRule] = {}
     for name, rule in _BOTH.items():
         for owner in (torch, Tensor):
             if hasattr(owner, name):
                 found[getattr(owner, name)] = rule
     for name in ("add", "sub", "mul", "div", "pow", "clamp", "relu", "sigmoid", "tanh", "exp", "neg", "abs", "sqrt",
                  "masked_fill"):  # fmt: skip
-        rule = Rule(_BOTH[name].apply, result="in place")
+        rule = TorchRule(_BOTH[name].apply, result="in place")
         for owner in (torch, Tensor):
             if hasattr(owner, f"{name}_"):
                 found[getattr(owner, f"{name}_")] = rule
-    for name, rule in {"view": Rule(sym.view, result="view", counts=True)}.items():
+    for name, rule in {"view": TorchRule(sym.view, result="view", counts=True)}.items():
         found[getattr(Tensor, name)] = rule
     for name, rule in {
-        "__rsub__": Rule(_rsub), "__rtruediv__": Rule(_rdiv), "__rdiv__": Rule(_rdiv), "__rpow__": Rule(_rpow),
-        "__getitem__": Rule(sym.getitem, result="view"),
+        "__rsub__": TorchRule(_rsub), "__rtruediv__": TorchRule(_rdiv), "__rdiv__": TorchRule(_rdiv),
+        "__rpow__": TorchRule(_rpow),
+        "__getitem__": TorchRule(sym.getitem, result="view"),
         **{f"__{n}__": _BOTH[n] for n in ("add", "sub", "mul", "pow", "matmul", "neg", "abs", *_COMPARISONS)},
         "__radd__": _BOTH["add"], "__rmul__": _BOTH["mul"], "__truediv__": _BOTH["div"],
         "__and__": _BOTH["logical_and"], "__or__": _BOTH["logical_or"], "__invert__": _BOTH["logical_not"],
@@ -148,7 +149,7 @@ def _rules() -> dict[Any, Rule]:
         found[getattr(Tensor, name)] = rule
     for name in ("add", "sub", "mul", "truediv", "pow"):  # h += 1, sym.where torch has no other name for it
         plain = _BOTH["div" if name == "truediv" else name]
-        found[getattr(Tensor, f"__i{name}__")] = Rule(plain.apply, result="in place")
+        found[getattr(Tensor, f"__i{name}__")] = TorchRule(plain.apply, result="in place")
     functions: dict[Any, Callable[..., Any]] = {
         torch.cat: sym.cat, torch.concat: sym.cat, torch.concatenate: sym.cat, torch.where: sym.where,
         F.softmax: sym.softmax, F.log_softmax: sym.log_softmax, F.normalize: sym.normalize,
@@ -157,18 +158,18 @@ def _rules() -> dict[Any, Rule]:
         torch.linalg.norm: sym.vector_norm, torch.zeros_like: sym.filled(0.0), torch.ones_like: sym.filled(1.0),
         torch.rsub: _rsub,
     }  # fmt: skip
-    found |= {function: Rule(rule) for function, rule in functions.items()}
+    found |= {function: TorchRule(rule) for function, rule in functions.items()}
     for name, make in _ACTIVATIONS.items():
-        found[getattr(F, name)] = Rule(sym.function_of(make), inplace=True)
+        found[getattr(F, name)] = TorchRule(sym.function_of(make), inplace=True)
     for name in ("relu_", "elu_", "selu_", "leaky_relu_"):
-        found[getattr(F, name)] = Rule(sym.function_of(_ACTIVATIONS[name[:-1]]), result="in place")
+        found[getattr(F, name)] = TorchRule(sym.function_of(_ACTIVATIONS[name[:-1]]), result="in place")
     layers: dict[Any, Callable[..., Any]] = {
         F.linear: sym.linear, F.layer_norm: sym.layer_norm, F.batch_norm: sym.batch_norm
     }  # fmt: skip
-    found |= {function: Rule(rule, beside=False) for function, rule in layers.items()}
-    found[F.dropout] = Rule(sym.dropout, result="view or same", draws=True, inplace=True)
-    found[Tensor.contiguous] = Rule(sym.clone, result="view")
+    found |= {function: TorchRule(rule, beside=False) for function, rule in layers.items()}
+    found[F.dropout] = TorchRule(sym.dropout, result="view or same", draws=True, inplace=True)
+    found[Tensor.contiguous] = TorchRule(sym.clone, result="view")
     return found
 
 
-RULES: Mapping[Any, Rule] = _rules()
+RULES: Mapping[Any, TorchRule] = _rules()

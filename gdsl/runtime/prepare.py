@@ -312,6 +312,24 @@ def given_order(rowptr: Tensor, index: Tensor, edge: Tensor) -> Order:
     return Order(rowptr, index, edge, _shared_out(*room))
 
 
+def room_for_order(rows: int, edges: int) -> PackedOrder | None:
+    """Memory that rowptr, index and edge, all int32, are written to natively, and that :func:`written` then makes an
+    order of; None where an order needs tensors from the start."""
+    if edges > HUB_EDGES or native() is None:
+        return None
+    return PackedOrder(torch.int32, _most_blocks(rows, edges) + 1, rows, edges, None)
+
+
+def written(order: PackedOrder, rows: int) -> PackedOrder:
+    """The order of what was written to its room: its rows are shared out and nothing is sorted."""
+    code, schedule = native(), _Shares(BLOCK_WORK, MAX_BLOCKS, HUB_EDGES, CHUNK_EDGES)
+    assert code is not None
+    rowptr, _, _, blocks = order.places
+    code.share[torch.int32](rowptr, rows, blocks, None, None, schedule)
+    order.fill(schedule[4] - 1, schedule[6])
+    return order
+
+
 def looped(order: Order, added: int) -> Order:
     """The order of a graph without loops, with one loop more at each of the first nodes: nothing is sorted."""
     rowptr, index, edge = order.rowptr, order.index, order.edge

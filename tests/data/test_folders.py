@@ -6,11 +6,12 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from gdsl.data import NeighborLoader, load_ogb, load_planetoid, load_tu, pack
 from gdsl.data import data_root as named_root
-from gdsl.data import load_planetoid, load_tu, pack
 from gdsl.data.tu import read_tu
 from gdsl.errors import InputError
 
@@ -43,6 +44,34 @@ def test_planetoid_is_what_pyg_reads(data_root, tmp_path, name, nodes, edges, fe
     assert torch.equal(edge_set(ours.edge_index, nodes), edge_set(theirs.edge_index, nodes))
 
 
+def test_a_small_planetoid_folder_is_what_pyg_reads(tmp_path: Path):
+    """Seven hundred nodes with three features: as many as the usual split needs."""
+    sparse = pytest.importorskip("scipy.sparse", reason="SciPy, whose matrices these files hold, is not installed")
+    from torch_geometric.datasets import Planetoid
+
+    draw = np.random.default_rng(0)
+    x, y = (draw.random((700, 3)) < 0.5).astype(np.float32), np.eye(4, dtype=np.int32)[draw.integers(4, size=700)]
+    test = draw.permutation(np.arange(640, 700))
+    neighbours: dict[int, list[int]] = {node: [] for node in range(700)}
+    for one, other in draw.integers(700, size=(1_500, 2)).tolist():
+        neighbours[one].append(other)
+        neighbours[other].append(one)
+    raw = tmp_path / "Planetoid" / "Cora" / "raw"
+    raw.mkdir(parents=True)
+    for part, value in {
+        "x": sparse.csr_matrix(x[:80]), "y": y[:80], "allx": sparse.csr_matrix(x[:640]), "ally": y[:640],
+        "tx": sparse.csr_matrix(x[test]), "ty": y[test], "graph": neighbours,
+    }.items():  # fmt: skip
+        (raw / f"ind.cora.{part}").write_bytes(pickle.dumps(value, protocol=3))
+    (raw / "ind.cora.test.index").write_text("\n".join(map(str, test)) + "\n")
+    ours, theirs = load_planetoid("cora", tmp_path), Planetoid(str(tmp_path / "Planetoid"), "Cora")[0]
+    for name in ("x", "y", "train_mask", "val_mask", "test_mask"):
+        assert torch.equal(getattr(ours, name), theirs[name]), name
+    assert torch.equal(edge_set(ours.edge_index, 700), edge_set(theirs.edge_index, 700))
+    (batch,) = NeighborLoader(theirs, [-1], theirs.train_mask, batch_size=80)
+    assert torch.equal(batch.x, theirs.x[batch.n_id])
+
+
 def test_citeseer_keeps_its_isolated_test_nodes(data_root):
     citeseer = load_planetoid("citeseer", data_root)
     if citeseer is None:
@@ -60,8 +89,13 @@ def test_missing_data_is_none_and_a_wrong_folder_an_error(monkeypatch, tmp_path:
     monkeypatch.setenv("GDSL_DATA", str(tmp_path / "absent"))
     with pytest.raises(FileNotFoundError, match=r"GDSL_DATA names .*absent"):
         load_planetoid("cora")
-    with pytest.raises(ValueError, match="not a Planetoid graph; expected one of cora, citeseer, pubmed"):
-        load_planetoid("corra")
+    for name in ("corra", 3):
+        with pytest.raises(InputError, match="not a Planetoid graph; expected one of cora, citeseer, pubmed"):
+            load_planetoid(name)
+    for load, name in ((load_planetoid, "cora"), (load_tu, "MUTAG"), (load_ogb, "ogbn-arxiv")):
+        assert load(name, str(tmp_path)) is None
+        with pytest.raises(InputError, match="the path of a file or folder is needed, not 3"):
+            load(name, 3)
     monkeypatch.delenv("GDSL_DATA")
     assert named_root() is None
     assert load_tu("MUTAG") is None

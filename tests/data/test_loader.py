@@ -10,6 +10,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -42,6 +43,17 @@ def only_torch() -> Iterator[None]:
             patch.setattr(module, "native", lambda name: None)
         patch.setattr(prepare, "native", lambda **_: None)
         yield
+
+
+@contextmanager
+def only_tensors() -> Iterator[None]:
+    """As in a batch that is so large that its orders are made of tensors."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "room_for_order", lambda rows, edges: None)
+        yield
+
+
+WAYS = st.sampled_from([nullcontext, only_torch, only_tensors])
 
 
 @contextmanager
@@ -86,11 +98,11 @@ def assert_ready(batch: Any, edge_index: Tensor, sizes: Any, orders: Any = ("in_
 # -- what is in a batch ----------------------------------------------------------------------------
 
 
-@given(SIZES, st.integers(0, 99), st.sampled_from(["", "source", "target"]), st.booleans(), st.data())
-def test_batches_are_those_of_torch_geometric(sizes, seed, order, native, data):
+@given(SIZES, st.integers(0, 99), st.sampled_from(["", "source", "target"]), WAYS, st.data())
+def test_batches_are_those_of_torch_geometric(sizes, seed, order, way, data):
     items = made.many(partial(made.molecule, order=order), sizes, seed)
     ids = data.draw(st.lists(st.integers(0, len(items) - 1), min_size=1, max_size=10))
-    with nullcontext() if native else only_torch():
+    with way():
         found = pack(items).batch(ids)
         expected = TheirBatch.from_data_list([items[k] for k in ids])
         assert_same_store(found, expected._store)
@@ -100,10 +112,10 @@ def test_batches_are_those_of_torch_geometric(sizes, seed, order, native, data):
         assert_ready(found, expected.edge_index, expected.num_nodes)
 
 
-@given(SIZES, st.integers(0, 99), st.booleans())
-def test_batches_of_several_types_are_those_of_torch_geometric(sizes, seed, native):
+@given(SIZES, st.integers(0, 99), WAYS)
+def test_batches_of_several_types_are_those_of_torch_geometric(sizes, seed, way):
     items = made.many(made.academic, sizes, seed)
-    with nullcontext() if native else only_torch():
+    with way():
         found = pack(items).batch(range(len(items)))
         expected = TheirBatch.from_data_list(items)
         assert (found.node_types, found.edge_types) == (expected.node_types, expected.edge_types)
@@ -277,6 +289,11 @@ def test_left_out_keys_are_not_there():
         assert "x" not in found and "name" not in found
 
 
+def test_arguments_of_torchs_loader_that_change_nothing():
+    found = Loader(_rings(4), batch_size=2, num_workers=2, pin_memory=True, persistent_workers=True)
+    assert [batch.num_nodes for batch in found] == [11, 15]
+
+
 def test_a_transform_is_called_with_each_batch():
     found = list(Loader(_rings(3), 2, transform=lambda batch: batch.num_nodes))
     assert found == [11, 7]
@@ -352,7 +369,7 @@ def test_batches_are_copied_and_sent():
             for type in ("", *batch.node_types, *batch.edge_types):
                 one, other = (b[type] if type else b for b in (again, batch))
                 assert_same_store(one, other)
-                if one.num_edges:
+                if "edge_index" in one:
                     assert one.graph.__dict__.keys() >= {"in_edges", "out_edges"}
     batch = packed.batch([0])[made.CITES]
     batch.edge_index[0] = 0
@@ -386,7 +403,7 @@ def _data(**attributes: Any) -> Data:
     return Data(**{"x": torch.zeros(3, 2), "edge_index": torch.tensor([[0, 1], [1, 2]]), **attributes})
 
 
-BAD: list[tuple[list[Any], type[Exception], str]] = [
+BAD: list[tuple[Any, type[Exception], str]] = [
     ([], InputError, "is empty"),
     ([_data(), _data(y=torch.ones(1))], InputError, "graph 1 has `y` and graph 0 has none"),
     ([_data(y=torch.ones(1)), _data()], InputError, "graph 0 has `y` and graph 1 has none"),
@@ -399,6 +416,11 @@ BAD: list[tuple[list[Any], type[Exception], str]] = [
     ([_data(parts=[torch.ones(1), torch.ones(1)])], InputError, "`parts`.*name of its own"),
     ([_data(adjacency=torch.eye(3).to_sparse())], InputError, "`adjacency` is not a dense tensor"),
     ([torch.ones(3)], InputError, "graph 0 must be a torch_geometric Data"),
+    (None, InputError, "a data set or a list of Data is packed, not None"),
+    (3, InputError, "is packed, not 3"),
+    ("MUTAG", InputError, "is packed, not 'MUTAG'"),
+    (_data(), InputError, r"give a list, pack\(\[data\]\)"),
+    (HeteroData(a={"x": torch.ones(2, 1)}), InputError, "give a list"),
     ([HeteroData(a={"x": torch.ones(2, 1)}), _data()], InputError, "same attributes"),
 ]
 
@@ -418,6 +440,13 @@ def test_bad_data_sets_are_refused(items, error, message):
         ({"max_edges": 3}, "graph 2 has 14 edges, more than the 3"),
         ({"batch_size": 2, "num_workers": -1}, "num_workers"),
         ({"batch_size": 2, "prefetch": 0}, "prefetch"),
+        ({"batch_size": True}, "batch_size"),
+        ({"seed": "a"}, "seed must be an integer, not 'a'"),
+        ({"seed": 1.5}, "seed must be an integer, not 1.5"),
+        ({"seed": True}, "seed"),
+        ({"follow_batch": "x"}, "follow_batch must be a list of names"),
+        ({"exclude_keys": [1]}, "exclude_keys must be a list of names"),
+        ({"transform": 3}, "transform must be a function"),
     ],
 )
 def test_bad_settings_of_a_loader_are_refused(arguments, message):
@@ -425,10 +454,26 @@ def test_bad_settings_of_a_loader_are_refused(arguments, message):
         Loader(_rings(3), **arguments)
 
 
-@pytest.mark.parametrize("graphs", [[3], [-4], [0, 7], [0.5], [[0]]])
+NO_GRAPHS = [[3], [-4], [0, 7], [0.5], [[0]], "x", ["x"], None, ..., {0}, 1.5]
+
+
+@pytest.mark.parametrize("graphs", NO_GRAPHS)
 def test_graphs_that_are_not_there(graphs):
-    with pytest.raises(InputError):
-        pack(_rings(3)).batch(graphs)
+    packed = pack(_rings(3))
+    for find in (packed.batch, packed.__getitem__):
+        with pytest.raises(InputError):
+            find(graphs)
+
+
+def test_graphs_are_named_as_those_of_a_list():
+    packed = pack(_rings(3))
+    assert [b.num_nodes for b in packed] == [5, 6, 7]
+    assert [b.num_nodes for b in packed[::-1]] == [7, 6, 5]
+    assert [b.num_nodes for b in packed[2:0:-2]] == [7]
+    for number in (1, -2, torch.tensor(1), np.int64(-2), np.array(1, dtype=np.uint8)):
+        assert packed[number].num_nodes == 6
+    assert len(packed[torch.tensor([], dtype=torch.long)]) == len(packed[[]]) == len(packed[np.zeros(3, bool)]) == 0
+    assert [b.num_nodes for b in Loader(packed, np.int32(1), seed=torch.tensor(3))] == [5, 6, 7]
 
 
 def test_a_loader_of_no_graph():
@@ -449,6 +494,12 @@ def test_a_loader_of_no_graph():
         ({"graphs": {"y": torch.ones(3)}, "num_graphs": 2}, InputError, "`y` has 3 rows, and there are 2 graphs"),
         ({"num_graphs": 0}, InputError, "0 graphs"),
         ({"edge_index": torch.tensor([[0], [5]])}, GraphError, "node 5"),
+        ({"edge_index": None}, InputError, "edge_index must be a tensor"),
+        ({"batch": torch.zeros(3)}, InputError, "batch must be integers"),
+        ({"batch": "x"}, InputError, "batch must be a tensor"),
+        ({"nodes": [torch.ones(3)]}, InputError, "nodes must be a dictionary"),
+        ({"graphs": {"y": 3}}, InputError, "`y` must have a row"),
+        ({"num_graphs": "a"}, InputError, "num_graphs must be an integer"),
     ],
 )
 def test_bad_arrays_are_refused(change, error, message):

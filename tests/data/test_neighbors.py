@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -22,7 +23,8 @@ import gdsl
 import gdsl.data.sampler
 import gdsl.nn
 from gdsl.data import LinkNeighborLoader, NeighborLoader, NodeData
-from gdsl.data.sampler import DISJOINT, INDUCED, REPLACE, Sampler
+from gdsl.data.sampled import DISJOINT, INDUCED, REPLACE
+from gdsl.data.sampler import Sampler
 from gdsl.errors import GraphError, InputError
 
 from . import graphs as made
@@ -346,6 +348,20 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"num_neighbors": [-2]}, InputError, "a fan-out is a number of edges, or -1"),
     ({"num_neighbors": [1.5]}, InputError, "a fan-out"),
     ({"num_neighbors": {("a", "b", "c"): [1]}}, InputError, "names edges"),
+    ({"num_neighbors": 3}, InputError, "one fan-out for each hop"),
+    ({"num_neighbors": None}, InputError, "one fan-out for each hop"),
+    ({"num_neighbors": torch.tensor(3)}, InputError, "one fan-out for each hop"),
+    ({"num_neighbors": torch.tensor([[3]])}, InputError, "one fan-out for each hop"),
+    ({"num_neighbors": torch.tensor([1.5])}, InputError, "a fan-out"),
+    ({"num_neighbors": [True]}, InputError, "a fan-out"),
+    ({"input_nodes": "paper"}, InputError, "one type, and input_nodes names 'paper'"),
+    ({"input_nodes": ("paper", [1])}, InputError, "all nodes are of one type"),
+    ({"input_nodes": ["a"]}, InputError, "input_nodes must be a tensor"),
+    ({"input_nodes": 3}, InputError, "input_nodes must be integers"),
+    ({"seed": "a"}, InputError, "seed must be an integer"),
+    ({"weight_attr": ["weight"]}, InputError, "weight_attr must be the name"),
+    ({"time_attr": "time", "input_time": 3}, InputError, "input_time must be integers"),
+    ({"transform": "x"}, InputError, "transform must be a function"),
     ({"input_nodes": [20]}, InputError, "input node 20 is not there: there are 20"),
     ({"input_nodes": [-1]}, InputError, "input node -1"),
     ({"input_nodes": [0.5]}, InputError, "must be integers"),
@@ -356,7 +372,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"time_attr": "x"}, InputError, "times must be integers"),
     ({"time_attr": "edge_time"}, InputError, "give input_time"),
     ({"input_time": torch.zeros(20)}, InputError, "input_time needs time_attr"),
-    ({"time_attr": "time", "input_time": torch.zeros(3, dtype=torch.long)}, InputError, r"integers \[20\], not \[3\]"),
+    ({"time_attr": "time", "input_time": torch.zeros(3, dtype=torch.long)}, InputError, r"integers \[20\], not"),
     ({"time_attr": "time", "weight_attr": "weight"}, InputError, "not by both"),
     ({"weight_attr": "w"}, InputError, "`w` is no attribute"),
     ({"weight_attr": "bad"}, InputError, "finite, not negative"),
@@ -387,6 +403,15 @@ def test_masks_and_calls():
     assert loader([1, 2]).n_id[:2].tolist() == [3, 6]
     with pytest.raises(InputError, match="no input node 7"):
         loader([7])
+    with pytest.raises(InputError, match="the places of input nodes"):
+        loader("a")
+
+
+def test_fan_outs_of_any_kind_of_integers():
+    data = graph(20, 50)
+    expected = next(iter(NeighborLoader(data, [3, 2], seed=0)))
+    for fan_outs in (torch.tensor([3, 2]), np.array([3, 2]), (np.int32(3), torch.tensor(2)), range(3, 1, -1)):
+        assert torch.equal(next(iter(NeighborLoader(data, fan_outs, seed=0))).n_id, expected.n_id)
 
 
 def test_a_loader_is_sent_and_node_data_is_sampled():

@@ -10,7 +10,7 @@ import pytest
 
 
 def test_short_run(repository, tmp_path):
-    pytest.importorskip("pytorch_lightning", reason="Lightning is not installed")
+    pytest.importorskip("lightning", reason="Lightning, the extra \"trainer\", is not installed")
     done = subprocess.run(
         [sys.executable, str(repository / "examples" / "trainer.py"), "--short"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(repository), *sys.path[1:]]), "GDSL_DATA": str(tmp_path)},

@@ -467,14 +467,14 @@ def test_nothing_of_a_call_is_left() -> None:
     """No Symbol, and no tensor of the size of the edges, outlives the call."""
     import gc
 
-    from gdsl.nn.lazy import Symbol, Trace
+    from gdsl.nn.lazy import Recording, Symbol
 
     layer, x, edges = diff(MessagePassing)(), torch.randn(6, 3), edges_of(9)
     gc.collect()
     gc.disable()
     try:
         layer(x, edges)
-        assert not [o for o in gc.get_objects() if type(o) in (Symbol, Trace)]
+        assert not [o for o in gc.get_objects() if type(o) in (Symbol, Recording)]
     finally:
         gc.enable()
 

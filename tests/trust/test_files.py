@@ -34,7 +34,7 @@ from gdsl.ir.serialise import from_data, to_data
 from gdsl.ir.types import Dim, Domain, Type
 from gdsl.ir.verify import verify
 from gdsl.module import operators
-from gdsl.module.operators import Call, call_of
+from gdsl.module.operators import OperatorCall, call_of
 from tests.fuzz import Way, at, attack_call, calls, changed_call, evaluate, places, write_kernels
 from tests.ir.drive import A, E, G, N, integer, load, program
 
@@ -86,10 +86,10 @@ def skeleton(kernels: tuple[str, str]) -> tuple[str, ...]:
     return tuple(re.sub(r"\s+", " ", re.sub(r"[A-Za-z_]\w*", "x", text)) for text in without)
 
 
-def read(text: str) -> Call | str:
+def read(text: str) -> OperatorCall | str:
     """The operator, or why it is refused."""
     try:
-        found: Call = call_of.__wrapped__(text)
+        found: OperatorCall = call_of.__wrapped__(text)
     except ProgramError as error:
         return str(error)
     return found
@@ -164,9 +164,9 @@ def test_changed_operators_are_operators_or_mistakes(text: str, chance: random.R
 # ------------------------------------------------------------------------------- what surrounds a program
 
 
-def simple(**more: Any) -> Call:
+def simple(**more: Any) -> OperatorCall:
     x, e = load("x", N, A), load("e", E)
-    return Call(program(b.segment(b.gather(x, "j") * e, "i", "sum", N), name="Sum"), "float32", "torch", **more)
+    return OperatorCall(program(b.segment(b.gather(x, "j") * e, "i", "sum", N), name="Sum"), "float32", "torch", **more)
 
 
 FIELDS: dict[str, tuple[dict[str, Any], str]] = {
@@ -197,7 +197,7 @@ def test_a_field_of_an_operator(case: str) -> None:
 
 def test_a_mask_of_integers_is_refused() -> None:
     picked = b.index(load("t", G, A), integer("k", N, 4), "a")
-    data = json.loads(Call(program(picked), "float32", "torch").text())
+    data = json.loads(OperatorCall(program(picked), "float32", "torch").text())
     with pytest.raises(ProgramError, match="all of them floats"):
         call_of(json.dumps({**data, "mask": [True, True]}))
 
@@ -244,7 +244,9 @@ def test_equal_numbers_of_other_types_stay_apart() -> None:
 # ------------------------------------------------------------------------------------- tensors of a run
 
 
-def run(made: Call, tensors: list[Tensor], edges: Tensor = EDGES, sizes: tuple[int, int] = (3, 3), **more: Any) -> Any:
+def run(
+    made: OperatorCall, tensors: list[Tensor], edges: Tensor = EDGES, sizes: tuple[int, int] = (3, 3), **more: Any
+) -> Any:
     return torch.ops.gdsl.run(made.text(), tensors, edges, *sizes, more.get("batch"), more.get("graphs", 1))
 
 
@@ -274,7 +276,7 @@ def test_tensors_that_do_not_fit(case: str) -> None:
     made = simple()
     for backend in ("torch", "cpp"):
         with pytest.raises((InputError, GraphError), match=message):
-            run(Call(made.program, made.dtype, backend), **given)
+            run(OperatorCall(made.program, made.dtype, backend), **given)
 
 
 def test_tensors_of_another_device() -> None:
@@ -288,7 +290,7 @@ def test_tensors_of_another_device() -> None:
 def test_integers_that_are_no_index(backend: str, role: str) -> None:
     """Whatever their dtype and role, and NaN among them: an index outside its table would read what lies beside it."""
     picked = b.index(load("t", G, A), b.load("k", integer("_", N, 4).type, role), "a")
-    made, table = Call(program(picked), "float32", backend), torch.arange(4.0)
+    made, table = OperatorCall(program(picked), "float32", backend), torch.arange(4.0)
     loads = [n.attrs.name for n in made.program.inputs]
 
     def given(k: Tensor) -> list[Tensor]:
