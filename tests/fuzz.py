@@ -224,7 +224,8 @@ def calls() -> list[str]:
 
     found = [*programs().values(), *(made() for made in LAYERS.values())]
     methods, requires, choices = ("add_self_loops",), (("i", 2),), (("save", "all"),)
-    return [OperatorCall(p, "float32", "cpp", methods, requires, choices, floats(p)).text() for p in found if is_written(p)]
+    written = [p for p in found if is_written(p)]
+    return [OperatorCall(p, "float32", "cpp", methods, requires, choices, floats(p)).text() for p in written]
 
 
 def is_written(program: Program) -> bool:
