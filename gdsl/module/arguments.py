@@ -155,7 +155,7 @@ def constructor_arguments(
     for name, size in free.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise InputError(f"`{name}` is the size of a dim: a whole number from 0, not {size!r}")
-    return {name: plain(value) for name, value in given.items()}, modules, free
+    return given, modules, free
 
 
 def constructor_signature(signature: Signature) -> inspect.Signature:

@@ -21,7 +21,7 @@ from gdsl.language.program import TypedProgram
 from gdsl.language.signature import Signature, signature_of
 from gdsl.language.values import UNKNOWN
 from gdsl.look.kernels import Inspection
-from gdsl.module.arguments import parameters
+from gdsl.module.arguments import parameters, plain
 from gdsl.module.kept import Kept
 from gdsl.module.shared import Numbers, Shared
 from gdsl.passes.options import Options
@@ -221,7 +221,8 @@ class Text:
     ):
         self.definition = definition
         self.signature = signature_of(definition)
-        self.arguments, self.free_sizes = dict(arguments), dict(free_sizes)
+        self.arguments = {name: plain(value) for name, value in arguments.items()}
+        self.free_sizes = dict(free_sizes)
         self.module_names = tuple(name for name, _ in self.signature.modules)
         self.options, self.store = options, store or Compilations()
         self.typed, self.known = Kept(), Kept()
