@@ -120,15 +120,18 @@ def no_dropout(x: Node, p: float) -> Node:
 
 
 def _leaves(path: str, module: Any) -> Iterator[tuple[str, Any]]:
-    """The layers of nested Sequentials, each with its path. One that is there twice comes twice."""
+    """The layers of nested Sequentials, and of modules that list theirs, each with its path. One that is there twice
+    comes twice.
+    """
     from torch import nn
 
     from gdsl.language.parts import must_run
 
     if not isinstance(module, nn.Module) or must_run(module):
         raise Unreadable
-    if type(module) is nn.Sequential:
-        for key, child in module._modules.items():
+    listed = type(module).__dict__.get("read_parts")  # of this very class: a subclass may do anything
+    if type(module) is nn.Sequential or listed is not None:
+        for key, child in module._modules.items() if listed is None else listed(module):
             yield from _leaves(f"{path}.{key}", child)
     else:
         yield path, module

@@ -123,7 +123,7 @@ def _state(module: nn.Module) -> tuple[Any, ...]:
 
 def can_be_read(part: nn.Module) -> bool:
     """Whether a part is of a class that a program may read."""
-    return read_as(part) in OPTIONS or hasattr(type(part), "read_aggregation")
+    return read_as(part) in OPTIONS or hasattr(type(part), "read_aggregation") or "read_parts" in type(part).__dict__
 
 
 def has_plain_options(module: nn.Module) -> bool:

@@ -48,6 +48,10 @@ _PARTS = {
     ),
     "attention": ("PerformerAttention",),
     "linear": ("Linear",),
+    "models.basic": ("EdgeCNN", "GAT", "GCN", "GIN", "GraphSAGE", "PNA"),
+    "models.deepgcn": ("DeepGCNLayer",),
+    "models.jumping": ("HeteroJumpingKnowledge", "JumpingKnowledge"),
+    "models.mlp": ("MLP",),
     "message_passing": ("MessagePassing",),
     "neighbors": ("fps", "knn", "knn_graph", "nearest", "radius", "radius_graph"),
     "norm": (
@@ -65,9 +69,21 @@ _HOMES = {
     **{name: f"gdsl.nn.conv.{family}" for family, names in _FAMILIES.items() for name in names},
 }
 
-_MODULES = ("aggr", "attention", "neighbors", "norm", "pool")
+_MODULES = ("aggr", "attention", "models", "neighbors", "norm", "pool")
 
 __all__ = sorted([*_HOMES, *_MODULES])
+
+
+def names_in(package: str) -> list[str]:
+    """The public names of a package in here, such as ``gdsl.nn.models``."""
+    return sorted(name for name, home in _HOMES.items() if home.startswith(f"gdsl.nn.{package}."))
+
+
+def member(package: str, name: str) -> Any:
+    """What a package in here has by a name. Raises AttributeError for what it has not."""
+    if name not in names_in(package):
+        raise AttributeError(f"module 'gdsl.nn.{package}' has no attribute {name!r}")
+    return getattr(import_module("gdsl.nn"), name)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -63,6 +65,10 @@ class BatchNorm(nn.Module):
             return nn.functional.batch_norm(x, m.running_mean, m.running_var, m.weight, m.bias, False, 0.0, m.eps)
         y: Tensor = m(x)
         return y
+
+    def read_parts(self) -> Iterator[tuple[str, nn.Module]]:
+        """The modules that rows go through, by name, for a program that reads this one."""
+        yield "module", self.module
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.module.extra_repr()})"
@@ -261,3 +267,8 @@ def norm_resolver(query: Any, *args: Any, **kwargs: Any) -> Any:
     if word.removesuffix("norm") not in kinds:
         raise ValueError(f"Could not resolve '{query}' among choices {sorted(kind.__name__ for kind in NORMS)}")
     return kinds[word.removesuffix("norm")](*args, **kwargs)
+
+
+def takes_batch(norm: Any) -> bool:
+    """Whether a norm asks for the graph of each node."""
+    return hasattr(norm, "forward") and "batch" in inspect.signature(norm.forward).parameters

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gdsl.nn.activations import activation
 from gdsl.nn.aggr import MaxAggregation, MeanAggregation, SortAggregation, SumAggregation
 from gdsl.nn.conv.base import Conv
-from gdsl.nn.conv.simple import GraphConv, LEConv, activation
+from gdsl.nn.conv.simple import GraphConv, LEConv
 from gdsl.nn.inits import uniform
 from gdsl.nn.message_passing import softmax
 from gdsl.nn.sparse import coalesce, product

@@ -14,13 +14,13 @@ import gdsl.nn
 from tests.parity.drop_in import Case, build, draw, outcome, pyg, set_backend
 from tests.programs import harness
 
-FAMILIES = ("basic", "simple", "spectral", "attention", "edge", "points", "relations", "types", "mixed")
+FAMILIES = ("basic", "simple", "spectral", "attention", "edge", "points", "relations", "types", "mixed", "models")
 
 # Where torch_geometric's layer refuses -1, or does not survive its first call; those of ours that take it are tried in
 # their families. ARMAConv with one layer gets a second root weight there, which is never read.
 NOT_THERE = {
     "AntiSymmetricConv", "APPNP", "ARMAConv", "ChebConv", "CGConv", "DNAConv", "EGConv", "FastRGCNConv", "GCN2Conv",
-    "GatedGraphConv", "MixHopConv", "NNConv", "PDNConv", "PNAConv", "RGATConv", "RGCNConv", "SSGConv", "TAGConv",
+    "GatedGraphConv", "MixHopConv", "NNConv", "PDNConv", "PNA", "PNAConv", "RGATConv", "RGCNConv", "SSGConv", "TAGConv",
     "ResGatedGraphConv edge_attr",
 }  # fmt: skip
 
