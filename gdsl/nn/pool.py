@@ -165,6 +165,7 @@ class TopKPooling(nn.Module):
         self.min_score = min_score
         self.multiplier = multiplier
         self.select = SelectTopK(in_channels, ratio, min_score, nonlinearity)
+        self.reset_parameters()  # drawn twice, as there: a seed carries over
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -215,12 +216,14 @@ class SAGPooling(TopKPooling):
         nonlinearity: str | Callable[[Tensor], Tensor] = "tanh",
         **kwargs: Any,
     ):
-        super().__init__(1, ratio, min_score, multiplier, nonlinearity)
+        nn.Module.__init__(self)
         self.in_channels = in_channels
-        select = self.select
-        del self.select  # the layer comes first, as in torch_geometric's state
-        self.gnn: Any = GNN(in_channels, 1, **kwargs)
-        self.select = select
+        self.ratio = ratio
+        self.min_score = min_score
+        self.multiplier = multiplier
+        self.gnn: Any = GNN(in_channels, 1, **kwargs)  # before the scores, as in torch_geometric's state and draws
+        self.select = SelectTopK(1, ratio, min_score, nonlinearity)
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -325,6 +328,7 @@ class EdgePooling(Conv):
         self.add_to_edge_score = add_to_edge_score
         self.dropout = dropout
         self.lin = nn.Linear(2 * in_channels, 1)
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""

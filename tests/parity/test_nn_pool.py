@@ -36,6 +36,18 @@ OPTIONS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["TopKPooling", "SAGPooling", "EdgePooling", "ASAPooling", "PANPooling"])
+def test_same_draws(name: str) -> None:
+    states = []
+    for library in (pool, pyg):
+        torch.manual_seed(0)
+        made = getattr(library, name)(5)
+        states.append([*made.state_dict().values(), torch.rand(1)])
+        made.reset_parameters()
+        states[-1] += [*made.state_dict().values(), torch.rand(1)]
+    assert harness.difference(*states) == 0
+
+
 def named(options: dict) -> str:
     """A test's name, the same in every process: without the addresses of functions."""
     return str({key: getattr(value, "__name__", value) for key, value in options.items()})
