@@ -40,13 +40,25 @@ _FAMILIES = {
 # What is no layer.
 _PARTS = {
     "aggr": (
-        "Aggregation", "AttentionalAggregation", "DeepSetsAggregation", "DegreeScalerAggregation", "GRUAggregation",
-        "LSTMAggregation", "MaxAggregation", "MeanAggregation", "MedianAggregation", "MinAggregation",
-        "MulAggregation", "MultiAggregation", "PowerMeanAggregation", "QuantileAggregation", "Set2Set",
-        "SoftmaxAggregation", "SortAggregation", "StdAggregation", "SumAggregation", "VarAggregation",
-        "VariancePreservingAggregation",
+        "Aggregation", "AttentionalAggregation", "DeepSetsAggregation", "DegreeScalerAggregation",
+        "EquilibriumAggregation", "GRUAggregation", "GraphMultisetTransformer", "LCMAggregation", "LSTMAggregation",
+        "MLPAggregation", "MaxAggregation", "MeanAggregation", "MedianAggregation", "MinAggregation", "MulAggregation",
+        "MultiAggregation", "PatchTransformerAggregation", "PowerMeanAggregation", "QuantileAggregation", "Set2Set",
+        "SetTransformerAggregation", "SoftmaxAggregation", "SortAggregation", "StdAggregation", "SumAggregation",
+        "VarAggregation", "VariancePreservingAggregation",
     ),
     "attention": ("PerformerAttention", "SGFormerAttention"),
+    "clusters": ("ClusterPooling", "MemPooling"),
+    "dense.convs": ("DenseGATConv", "DenseGCNConv", "DenseGINConv", "DenseGraphConv", "DenseSAGEConv"),
+    "dense.hetero": ("HeteroDictLinear", "HeteroLinear"),
+    "dense.pooling": ("DMoNPooling", "dense_diff_pool", "dense_mincut_pool"),
+    "encoding": ("PositionalEncoding", "TemporalEncoding"),
+    "kge.base": ("KGEModel",),
+    "kge.embeddings": ("ComplEx", "DistMult", "RotatE", "TransE"),
+    "knn_index": (
+        "ApproxL2KNNIndex", "ApproxMIPSKNNIndex", "KNNIndex", "L2KNNIndex", "MIPSKNNIndex", "approx_knn",
+        "approx_knn_graph",
+    ),
     "linear": ("Linear",),
     "models.attentive_fp": ("AttentiveFP",),
     "models.autoencoders": ("ARGA", "ARGVA", "GAE", "InnerProductDecoder", "VGAE"),
@@ -62,13 +74,15 @@ _PARTS = {
     "message_passing": ("MessagePassing",),
     "neighbors": ("fps", "knn", "knn_graph", "nearest", "radius", "radius_graph"),
     "norm": (
-        "BatchNorm", "GraphNorm", "GraphSizeNorm", "InstanceNorm", "LayerNorm", "MeanSubtractionNorm", "PairNorm",
+        "BatchNorm", "DiffGroupNorm", "GraphNorm", "GraphSizeNorm", "HeteroBatchNorm", "HeteroLayerNorm",
+        "InstanceNorm", "LayerNorm", "MeanSubtractionNorm", "MessageNorm", "PairNorm",
     ),
     "pool": (
         "ASAPooling", "EdgePooling", "PANPooling", "SAGPooling", "TopKPooling", "avg_pool", "avg_pool_neighbor_x",
         "avg_pool_x", "global_add_pool", "global_max_pool", "global_mean_pool", "global_sort_pool", "graclus",
         "max_pool", "max_pool_neighbor_x", "max_pool_x", "voxel_grid",
     ),
+    "unpool": ("knn_interpolate",),
 }  # fmt: skip
 
 _HOMES = {
@@ -76,7 +90,9 @@ _HOMES = {
     **{name: f"gdsl.nn.conv.{family}" for family, names in _FAMILIES.items() for name in names},
 }
 
-_MODULES = ("aggr", "attention", "models", "neighbors", "norm", "pool")
+_MODULES = (
+    "aggr", "attention", "dense", "encoding", "kge", "models", "neighbors", "norm", "pool", "unpool",
+)  # fmt: skip
 
 __all__ = sorted([*_HOMES, *_MODULES])
 

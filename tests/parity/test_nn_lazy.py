@@ -14,7 +14,7 @@ import gdsl.nn
 from tests.parity.drop_in import Case, build, draw, outcome, pyg, set_backend
 from tests.programs import harness
 
-FAMILIES = ("basic", "simple", "spectral", "attention", "edge", "points", "relations", "types", "mixed", "models")
+FAMILIES = ("basic", "simple", "spectral", "attention", "edge", "points", "relations", "types", "mixed")
 
 # Where torch_geometric's layer refuses -1, or does not survive its first call; those of ours that take it are tried in
 # their families. ARMAConv with one layer gets a second root weight there, which is never read.
@@ -33,7 +33,7 @@ def lazy(case: Case) -> Case | None:
     return replace(case, args=(-1 if isinstance(first, int) else (-1, -1), *case.args[1:]))
 
 
-TABLES = [case for name in FAMILIES for case in import_module(f"tests.parity.test_nn_{name}").CASES]
+TABLES = [case for name in (*FAMILIES, "models") for case in import_module(f"tests.parity.test_nn_{name}").CASES]
 CASES = {
     case.id: case
     for case in map(lazy, TABLES)

@@ -79,7 +79,7 @@ class GraphUNet(nn.Module):
         levels = []
         for pool, conv in zip(self.pools, self.down_convs[1:], strict=True):
             before = (x, edge_index, weight)
-            edge_index, weight = two_steps(edge_index, weight, x.size(0))
+            edge_index, weight = self.augment_adj(edge_index, weight, x.size(0))
             x, edge_index, weight, batch, nodes, _ = pool(x, edge_index, weight, batch)
             x = self.act(conv(x, edge_index, weight))
             levels.append((*before, nodes))
@@ -90,19 +90,18 @@ class GraphUNet(nn.Module):
             x = self.act(x) if k < self.depth - 1 else x
         return x
 
+    def augment_adj(self, edge_index: Tensor, edge_weight: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+        """Edges between nodes that are at most two steps apart, (A + I)² without the loops, with its values."""
+        loops = torch.arange(num_nodes, device=edge_index.device).expand(2, -1)
+        kept = edge_index[0] != edge_index[1]
+        edges = torch.cat([edge_index[:, kept], loops], dim=1)
+        edges, values = coalesce(edges, torch.cat([edge_weight[kept], edge_weight.new_ones(num_nodes)]), num_nodes)
+        edges, values = product(edges, values, edges, values, num_nodes)
+        kept = edges[0] != edges[1]
+        return edges[:, kept], values[kept]
+
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.in_channels}, {self.hidden_channels}, {self.out_channels}, "
             f"depth={self.depth}, pool_ratios={self.pool_ratios})"
         )
-
-
-def two_steps(edge_index: Tensor, weight: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
-    """Edges between nodes that are at most two steps apart, (A + I)² without the loops, with its values."""
-    loops = torch.arange(num_nodes, device=edge_index.device).expand(2, -1)
-    kept = edge_index[0] != edge_index[1]
-    edges = torch.cat([edge_index[:, kept], loops], dim=1)
-    edges, values = coalesce(edges, torch.cat([weight[kept], weight.new_ones(num_nodes)]), num_nodes)
-    edges, values = product(edges, values, edges, values, num_nodes)
-    kept = edges[0] != edges[1]
-    return edges[:, kept], values[kept]
