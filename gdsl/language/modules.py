@@ -145,13 +145,17 @@ def read(reader: Reader, module: Any, x: Node) -> Node:
 
     leaves = list(_leaves(reader.name, module))
     table = _table()
-    if not all(read_as(leaf) in table and has_plain_options(leaf) for _, leaf in leaves):
-        raise Unreadable
+    # A function that a class has for itself; of this very class, since a subclass may do anything.
+    own = [type(leaf).__dict__.get("read_value") for _, leaf in leaves]
+    for (_, leaf), function in zip(leaves, own, strict=True):
+        if function is None and not (read_as(leaf) in table and has_plain_options(leaf)):
+            raise Unreadable
 
     linear = [k for k, (_, leaf) in enumerate(leaves) if read_as(leaf) is nn.Linear]
     for k, (path, leaf) in enumerate(leaves):
         out = f"{reader.name}.out" if linear and k == linear[-1] else f"{path}.out"
-        x = table[read_as(leaf)](reader, path, leaf, x, out)
+        function = own[k]
+        x = table[read_as(leaf)](reader, path, leaf, x, out) if function is None else function(leaf, x)
     return x
 
 

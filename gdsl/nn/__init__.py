@@ -69,6 +69,7 @@ _PARTS = {
     "models.lightgcn": ("LightGCN",),
     "models.mlp": ("MLP",),
     "models.node2vec": ("Node2Vec",),
+    "models.schnet": ("SchNet",),
     "models.sgformer": ("SGFormer",),
     "models.unet": ("GraphUNet",),
     "message_passing": ("MessagePassing",),
