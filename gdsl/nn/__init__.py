@@ -64,6 +64,7 @@ _PARTS = {
     "models.autoencoders": ("ARGA", "ARGVA", "GAE", "InnerProductDecoder", "VGAE"),
     "models.basic": ("EdgeCNN", "GAT", "GCN", "GIN", "GraphSAGE", "PNA"),
     "models.deepgcn": ("DeepGCNLayer",),
+    "models.dimenet": ("DimeNet", "DimeNetPlusPlus"),
     "models.jumping": ("HeteroJumpingKnowledge", "JumpingKnowledge"),
     "models.labels": ("CorrectAndSmooth", "LabelPropagation"),
     "models.lightgcn": ("LightGCN",),

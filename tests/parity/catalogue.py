@@ -141,10 +141,11 @@ DIFFERENT = [
         "weights, or where a descent starts, in the default dtype; or an error for two dtypes",
     ),
     (
-        "Node2Vec, KNNIndex and its kind, approx_knn, knn_interpolate, GAE.test",
+        "Node2Vec, KNNIndex and its kind, approx_knn, knn_interpolate, GAE.test, SchNet, DimeNet, DimeNetPlusPlus",
         "in torch; approximate neighbours are the nearest themselves",
-        "pyg-lib, faiss, pynndescent, torch_cluster, scikit-learn",
+        "pyg-lib, faiss, pynndescent, torch_cluster, scikit-learn, torch_sparse",
     ),
+    ("the waves of DimeNet, log 2 in SchNet", "in the dtype of the positions", "from roots and a logarithm in float32"),
     (
         "MLPAggregation with a norm that asks for graphs",
         "one row a group, all of one graph",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import gdsl.nn
-from gdsl.nn.models import schnet
+from gdsl.nn.models import schnet, waves
 from tests.parity.drop_in import outcome, pyg, set_backend
 from tests.programs import harness
 
@@ -128,3 +130,107 @@ def test_trained_models_are_those_of_torch_geometric(monkeypatch: pytest.MonkeyP
         model.interaction_graph = theirs.interaction_graph = Near()
         z, pos, batch = torch.randint(1, 9, (ATOMS,)), torch.randn(ATOMS, 3), torch.arange(ATOMS) // 5
         assert torch.allclose(model(z, pos, batch), theirs(z, pos, batch), atol=1e-5)
+
+
+DIMENET = {"hidden_channels": 6, "out_channels": 2, "num_blocks": 1, "num_spherical": 3, "num_radial": 2, "cutoff": 3.0,
+           "num_output_layers": 1, "num_after_skip": 1, "output_initializer": "glorot_orthogonal"}  # fmt: skip
+KINDS = {
+    "DimeNet": {"num_bilinear": 3},
+    "DimeNetPlusPlus": {"int_emb_size": 5, "basis_emb_size": 3, "out_emb_channels": 7},
+}
+
+
+@functools.cache
+def _their_dimenet(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    return getattr(pyg, kind)(**DIMENET, **KINDS[kind])
+
+
+def their_dimenet(kind: str) -> nn.Module:
+    """A copy: sympy takes seconds to make one."""
+    return copy.deepcopy(_their_dimenet(kind))
+
+
+def of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch_geometric's edges and angles are other packages': here they are ours."""
+    monkeypatch.setattr("torch_geometric.nn.models.dimenet.radius_graph", gdsl.nn.radius_graph)
+    monkeypatch.setattr("torch_geometric.nn.models.dimenet.triplets", waves.triplets)
+
+
+@pytest.mark.parametrize(("kind", "backend"), [("DimeNet", "torch"), ("DimeNet", "cpp"), ("DimeNetPlusPlus", "cpp")])
+def test_dimenet(kind: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_others(monkeypatch)
+    torch.manual_seed(0)
+    ours, theirs = made = (getattr(gdsl.nn, kind)(**DIMENET, **KINDS[kind]), their_dimenet(kind))
+    for again in (False, True):
+        for model in made if again else ():
+            torch.manual_seed(1)
+            model.reset_parameters()
+        assert {k: v.shape for k, v in ours.state_dict().items()} == {
+            k: v.shape for k, v in theirs.state_dict().items()
+        }
+        for name, value in theirs.state_dict().items():
+            assert torch.allclose(ours.state_dict()[name], value, atol=1e-6), name
+    ours.load_state_dict(theirs.state_dict())
+    set_backend(ours, backend)
+    z, pos = torch.randint(1, 9, (ATOMS,)), torch.randn(ATOMS, 3, dtype=torch.float64)
+    for batch in (torch.arange(ATOMS) // 5, None):
+        found, expected = (outcome(ByPosition(model.double(), z), (pos, batch), None, {}) for model in made)
+        assert found.keys() == expected.keys()
+        for part, value in expected.items():  # torch_geometric's roots of Bessel functions are in float32
+            scale = max(1.0, float(value.abs().max()))
+            assert float((found[part] - value).abs().max()) < 1e-5 * scale, part
+
+
+def test_angles() -> None:
+    edges = gdsl.nn.radius_graph(torch.randn(ATOMS, 3), 1.8)
+    target, source, i, j, k, first, second = waves.triplets(edges, ATOMS)
+    expected = [
+        (a, b)
+        for b in range(edges.shape[1])
+        for a in sorted(range(edges.shape[1]), key=lambda e: int(edges[0, e]))
+        if edges[1, a] == edges[0, b] and edges[0, a] != edges[1, b]
+    ]
+    assert [*zip(first.tolist(), second.tolist(), strict=True)] == expected
+    assert torch.equal(torch.stack([source, target]), edges)
+    for nodes, end, of in ((i, 1, second), (j, 0, second), (j, 1, first), (k, 0, first)):
+        assert torch.equal(nodes, edges[end, of])
+
+
+def test_waves() -> None:
+    special = pytest.importorskip("scipy.special")
+    x = torch.linspace(0.5, 20, 50, dtype=torch.float64)
+    roots = waves.bessel_roots(5, 6)
+    for order, found in enumerate(waves.spherical_bessel(x, 5)):
+        assert torch.allclose(found, torch.as_tensor(special.spherical_jn(order, x.numpy())), atol=1e-9)
+        assert abs(special.spherical_jn(order, roots[order].numpy())).max() < 1e-12
+    layer = waves.SphericalBasisLayer(4, 3, cutoff=2.0)
+    angle = torch.linspace(0, 3, 7, dtype=torch.float64)
+    for order in range(4):
+        norm = ((2 * order + 1) / (4 * torch.pi)) ** 0.5
+        legendre = torch.as_tensor(special.eval_legendre(order, angle.cos().numpy()))
+        assert torch.allclose(layer._angular(angle)[:, order], norm * legendre)
+    # Orthonormal over the unit ball.
+    r = torch.linspace(1e-4, 1, 20_000, dtype=torch.float64)
+    waves_of = layer._radial(r)
+    for order in range(4):
+        products = torch.einsum("ea,eb,e->ab", waves_of[:, order], waves_of[:, order], r**2) * (r[1] - r[0])
+        assert torch.allclose(products, torch.eye(3, dtype=torch.float64), atol=1e-3)
+    with pytest.raises(AssertionError, match="at most 64"):
+        waves.SphericalBasisLayer(2, 65)
+    with pytest.raises(ValueError, match="num_spherical"):
+        gdsl.nn.DimeNet(**{**DIMENET, "num_spherical": 1}, num_bilinear=2)
+    with pytest.raises(AssertionError, match="outputs begin"):
+        gdsl.nn.DimeNet(**{**DIMENET, "output_initializer": "ones"}, num_bilinear=2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_trained_directional_models(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_others(monkeypatch)
+    monkeypatch.setattr(getattr(gdsl.nn, kind), "trained", {**DIMENET, **KINDS[kind]})
+    theirs = their_dimenet(kind)
+    monkeypatch.setattr(getattr(pyg, kind), "from_qm9_pretrained", lambda *_: (theirs, ("a", "b", "c")))
+    model, parts = getattr(gdsl.nn, kind).from_qm9_pretrained("", None, 7)
+    assert parts == ("a", "b", "c")
+    z, pos = torch.randint(1, 9, (ATOMS,)), torch.randn(ATOMS, 3)
+    assert torch.allclose(model.double()(z, pos.double()), theirs.double()(z, pos.double()), rtol=1e-5)
