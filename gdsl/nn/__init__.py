@@ -53,6 +53,7 @@ _PARTS = {
     "dense.hetero": ("HeteroDictLinear", "HeteroLinear"),
     "dense.pooling": ("DMoNPooling", "dense_diff_pool", "dense_mincut_pool"),
     "encoding": ("PositionalEncoding", "TemporalEncoding"),
+    "functional": ("bro", "gini"),
     "kge.base": ("KGEModel",),
     "kge.embeddings": ("ComplEx", "DistMult", "RotatE", "TransE"),
     "knn_index": (
@@ -65,9 +66,12 @@ _PARTS = {
     "models.basic": ("EdgeCNN", "GAT", "GCN", "GIN", "GraphSAGE", "PNA"),
     "models.deepgcn": ("DeepGCNLayer",),
     "models.dimenet": ("DimeNet", "DimeNetPlusPlus"),
+    "models.frames": ("MaskLabel", "MetaLayer"),
+    "models.infomax": ("DeepGraphInfomax",),
     "models.jumping": ("HeteroJumpingKnowledge", "JumpingKnowledge"),
     "models.labels": ("CorrectAndSmooth", "LabelPropagation"),
     "models.lightgcn": ("LightGCN",),
+    "models.linkx": ("LINKX",),
     "models.mlp": ("MLP",),
     "models.node2vec": ("Node2Vec",),
     "models.schnet": ("SchNet",),
@@ -92,8 +96,12 @@ _HOMES = {
     **{name: f"gdsl.nn.conv.{family}" for family, names in _FAMILIES.items() for name in names},
 }
 
+# What torch_geometric has in a package, too, and stands beside it here.
+_ALSO = {"conv": ("MessagePassing",), "dense": ("Linear",)}
+
 _MODULES = (
-    "aggr", "attention", "dense", "encoding", "kge", "models", "neighbors", "norm", "pool", "unpool",
+    "aggr", "attention", "conv", "dense", "encoding", "functional", "kge", "models", "neighbors", "norm", "pool",
+    "unpool",
 )  # fmt: skip
 
 __all__ = sorted([*_HOMES, *_MODULES])
@@ -101,7 +109,8 @@ __all__ = sorted([*_HOMES, *_MODULES])
 
 def names_in(package: str) -> list[str]:
     """The public names of a package in here, such as ``gdsl.nn.models``."""
-    return sorted(name for name, home in _HOMES.items() if home.startswith(f"gdsl.nn.{package}."))
+    own = [name for name, home in _HOMES.items() if home.startswith(f"gdsl.nn.{package}.")]
+    return sorted([*own, *_ALSO.get(package, ())])
 
 
 def member(package: str, name: str) -> Any:

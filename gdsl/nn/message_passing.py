@@ -424,6 +424,7 @@ class MessagePassing(Conv):
 
 # ------------------------------------------------------------------------------------------- programs
 
+
 class _Everyones(Shared):
     """What all layers share: expressions are hash-consed, and so is what they are without their numbers."""
 

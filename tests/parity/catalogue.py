@@ -271,7 +271,7 @@ def cost(case: Case) -> str:
     layer(*single, *(() if graph is None else (graph,)), **{k: _single(v) for k, v in values.items()})
     rows = []
     for direction in ("forward", "backward"):
-        kernels = [k for k in layer.kernels if k.direction == direction]
+        kernels = [k for k in layer.kernels_for("cpp") if k.direction == direction]
         if kernels:
             total = [sympy.expand(sum(getattr(k, what) for k in kernels)) for what in ("bytes", "flops")]
             rows.append(f"{direction} {len(kernels)} kernels, `{total[0]}` bytes, `{total[1]}` operations")

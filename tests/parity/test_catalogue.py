@@ -36,6 +36,7 @@ def test_how_many_names_there_are(repository: Path) -> None:
         here, every = here + len(found), every + len(names)
         for name in found:
             assert callable(getattr(gdsl.nn, name))
+            assert getattr(import_module(f"gdsl.nn.{module}"), name) is getattr(gdsl.nn, name)
     assert rows["all"] == f"{here} | {every}"
     assert {*catalogue.MISSING}.isdisjoint(gdsl.nn._HOMES), "said to be missing"
 

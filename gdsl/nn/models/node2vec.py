@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from gdsl.nn.models.probe import score
+
 EPS = 1e-15
 
 
@@ -117,10 +119,7 @@ class Node2Vec(nn.Module):
         **kwargs: Any,
     ) -> float:
         """The accuracy of a logistic regression on embeddings, by scikit-learn."""
-        from sklearn.linear_model import LogisticRegression
-
-        xs, ys, more, right = (t.detach().cpu().numpy() for t in (train_z, train_y, test_z, test_y))
-        return float(LogisticRegression(*args, solver=solver, **kwargs).fit(xs, ys).score(more, right))
+        return score(train_z, train_y, test_z, test_y, solver, *args, **kwargs)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.num_nodes}, {self.embedding_dim})"
