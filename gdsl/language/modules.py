@@ -120,15 +120,18 @@ def no_dropout(x: Node, p: float) -> Node:
 
 
 def _leaves(path: str, module: Any) -> Iterator[tuple[str, Any]]:
-    """The layers of nested Sequentials, each with its path. One that is there twice comes twice."""
+    """The layers of nested Sequentials, and of modules that list theirs, each with its path. One that is there twice
+    comes twice.
+    """
     from torch import nn
 
     from gdsl.language.parts import must_run
 
     if not isinstance(module, nn.Module) or must_run(module):
         raise Unreadable
-    if type(module) is nn.Sequential:
-        for key, child in module._modules.items():
+    listed = type(module).__dict__.get("read_parts")  # of this very class: a subclass may do anything
+    if type(module) is nn.Sequential or listed is not None:
+        for key, child in module._modules.items() if listed is None else listed(module):
             yield from _leaves(f"{path}.{key}", child)
     else:
         yield path, module
@@ -142,13 +145,17 @@ def read(reader: Reader, module: Any, x: Node) -> Node:
 
     leaves = list(_leaves(reader.name, module))
     table = _table()
-    if not all(read_as(leaf) in table and has_plain_options(leaf) for _, leaf in leaves):
-        raise Unreadable
+    # A function that a class has for itself; of this very class, since a subclass may do anything.
+    own = [type(leaf).__dict__.get("read_value") for _, leaf in leaves]
+    for (_, leaf), function in zip(leaves, own, strict=True):
+        if function is None and not (read_as(leaf) in table and has_plain_options(leaf)):
+            raise Unreadable
 
     linear = [k for k, (_, leaf) in enumerate(leaves) if read_as(leaf) is nn.Linear]
     for k, (path, leaf) in enumerate(leaves):
         out = f"{reader.name}.out" if linear and k == linear[-1] else f"{path}.out"
-        x = table[read_as(leaf)](reader, path, leaf, x, out)
+        function = own[k]
+        x = table[read_as(leaf)](reader, path, leaf, x, out) if function is None else function(leaf, x)
     return x
 
 

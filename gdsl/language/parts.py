@@ -123,7 +123,13 @@ def _state(module: nn.Module) -> tuple[Any, ...]:
 
 def can_be_read(part: nn.Module) -> bool:
     """Whether a part is of a class that a program may read."""
-    return read_as(part) in OPTIONS or hasattr(type(part), "read_aggregation")
+    own = type(part).__dict__
+    return (
+        read_as(part) in OPTIONS
+        or hasattr(type(part), "read_aggregation")
+        or "read_parts" in own
+        or "read_value" in own
+    )
 
 
 def has_plain_options(module: nn.Module) -> bool:

@@ -40,24 +40,55 @@ _FAMILIES = {
 # What is no layer.
 _PARTS = {
     "aggr": (
-        "Aggregation", "AttentionalAggregation", "DeepSetsAggregation", "DegreeScalerAggregation", "GRUAggregation",
-        "LSTMAggregation", "MaxAggregation", "MeanAggregation", "MedianAggregation", "MinAggregation",
-        "MulAggregation", "MultiAggregation", "PowerMeanAggregation", "QuantileAggregation", "Set2Set",
-        "SoftmaxAggregation", "SortAggregation", "StdAggregation", "SumAggregation", "VarAggregation",
-        "VariancePreservingAggregation",
+        "Aggregation", "AttentionalAggregation", "DeepSetsAggregation", "DegreeScalerAggregation",
+        "EquilibriumAggregation", "GRUAggregation", "GraphMultisetTransformer", "LCMAggregation", "LSTMAggregation",
+        "MLPAggregation", "MaxAggregation", "MeanAggregation", "MedianAggregation", "MinAggregation", "MulAggregation",
+        "MultiAggregation", "PatchTransformerAggregation", "PowerMeanAggregation", "QuantileAggregation", "Set2Set",
+        "SetTransformerAggregation", "SoftmaxAggregation", "SortAggregation", "StdAggregation", "SumAggregation",
+        "VarAggregation", "VariancePreservingAggregation",
     ),
-    "attention": ("PerformerAttention",),
+    "attention": ("PerformerAttention", "SGFormerAttention"),
+    "clusters": ("ClusterPooling", "MemPooling"),
+    "dense.convs": ("DenseGATConv", "DenseGCNConv", "DenseGINConv", "DenseGraphConv", "DenseSAGEConv"),
+    "dense.hetero": ("HeteroDictLinear", "HeteroLinear"),
+    "dense.pooling": ("DMoNPooling", "dense_diff_pool", "dense_mincut_pool"),
+    "encoding": ("PositionalEncoding", "TemporalEncoding"),
+    "functional": ("bro", "gini"),
+    "kge.base": ("KGEModel",),
+    "kge.embeddings": ("ComplEx", "DistMult", "RotatE", "TransE"),
+    "knn_index": (
+        "ApproxL2KNNIndex", "ApproxMIPSKNNIndex", "KNNIndex", "L2KNNIndex", "MIPSKNNIndex", "approx_knn",
+        "approx_knn_graph",
+    ),
     "linear": ("Linear",),
+    "models.attentive_fp": ("AttentiveFP",),
+    "models.autoencoders": ("ARGA", "ARGVA", "GAE", "InnerProductDecoder", "VGAE"),
+    "models.basic": ("EdgeCNN", "GAT", "GCN", "GIN", "GraphSAGE", "PNA"),
+    "models.deepgcn": ("DeepGCNLayer",),
+    "models.dimenet": ("DimeNet", "DimeNetPlusPlus"),
+    "models.frames": ("MaskLabel", "MetaLayer"),
+    "models.infomax": ("DeepGraphInfomax",),
+    "models.jumping": ("HeteroJumpingKnowledge", "JumpingKnowledge"),
+    "models.labels": ("CorrectAndSmooth", "LabelPropagation"),
+    "models.lightgcn": ("LightGCN",),
+    "models.linkx": ("LINKX",),
+    "models.mlp": ("MLP",),
+    "models.node2vec": ("Node2Vec",),
+    "models.schnet": ("SchNet",),
+    "models.sgformer": ("SGFormer",),
+    "models.unet": ("GraphUNet",),
     "message_passing": ("MessagePassing",),
     "neighbors": ("fps", "knn", "knn_graph", "nearest", "radius", "radius_graph"),
     "norm": (
-        "BatchNorm", "GraphNorm", "GraphSizeNorm", "InstanceNorm", "LayerNorm", "MeanSubtractionNorm", "PairNorm",
+        "BatchNorm", "DiffGroupNorm", "GraphNorm", "GraphSizeNorm", "HeteroBatchNorm", "HeteroLayerNorm",
+        "InstanceNorm", "LayerNorm", "MeanSubtractionNorm", "MessageNorm", "PairNorm",
     ),
     "pool": (
         "ASAPooling", "EdgePooling", "PANPooling", "SAGPooling", "TopKPooling", "avg_pool", "avg_pool_neighbor_x",
         "avg_pool_x", "global_add_pool", "global_max_pool", "global_mean_pool", "global_sort_pool", "graclus",
         "max_pool", "max_pool_neighbor_x", "max_pool_x", "voxel_grid",
     ),
+    "unpool": ("knn_interpolate",),
 }  # fmt: skip
 
 _HOMES = {
@@ -65,9 +96,28 @@ _HOMES = {
     **{name: f"gdsl.nn.conv.{family}" for family, names in _FAMILIES.items() for name in names},
 }
 
-_MODULES = ("aggr", "attention", "neighbors", "norm", "pool")
+# What torch_geometric has in a package, too, and stands beside it here.
+_ALSO = {"conv": ("MessagePassing",), "dense": ("Linear",)}
+
+_MODULES = (
+    "aggr", "attention", "conv", "dense", "encoding", "functional", "kge", "models", "neighbors", "norm", "pool",
+    "unpool",
+)  # fmt: skip
 
 __all__ = sorted([*_HOMES, *_MODULES])
+
+
+def names_in(package: str) -> list[str]:
+    """The public names of a package in here, such as ``gdsl.nn.models``."""
+    own = [name for name, home in _HOMES.items() if home.startswith(f"gdsl.nn.{package}.")]
+    return sorted([*own, *_ALSO.get(package, ())])
+
+
+def member(package: str, name: str) -> Any:
+    """What a package in here has by a name. Raises AttributeError for what it has not."""
+    if name not in names_in(package):
+        raise AttributeError(f"module 'gdsl.nn.{package}' has no attribute {name!r}")
+    return getattr(import_module("gdsl.nn"), name)
 
 
 def __getattr__(name: str) -> Any:

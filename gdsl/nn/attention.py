@@ -104,3 +104,48 @@ class PerformerAttention(nn.Module):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(heads={self.heads}, head_channels={self.head_channels} kernel={self.kernel})"
+
+
+class SGFormerAttention(nn.Module):
+    """(q_i sum_j k_j^T v_j + N v_i) / (q_i . sum_j k_j + N) with q and k of length 1, the mean of its heads. Wu et al.,
+    "SGFormer: Simplifying and Empowering Transformers for Large-Graph Representations", NeurIPS 2023, equation 5.
+
+    channels:      size of the inputs
+    heads:         number of heads, which divides ``channels``
+    head_channels: size of each, and of the outputs; None stands for ``channels / heads``
+    qkv_bias:      whether the linear maps have one
+    """
+
+    def __init__(self, channels: int, heads: int = 1, head_channels: int = 64, qkv_bias: bool = False):
+        super().__init__()
+        assert channels % heads == 0, f"{channels} channels are no multiple of 'heads'"
+        self.heads = heads
+        self.head_channels = channels // heads if head_channels is None else head_channels
+        inner = self.head_channels * heads
+        self.q = nn.Linear(channels, inner, bias=qkv_bias)
+        self.k = nn.Linear(channels, inner, bias=qkv_bias)
+        self.v = nn.Linear(channels, inner, bias=qkv_bias)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        for lin in (self.q, self.k, self.v):
+            lin.reset_parameters()
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[graphs, N, channels] to [graphs, N, head_channels].
+
+        mask: [graphs, N] which nodes there are. As in torch_geometric, the others have no values, but keys
+        """
+        count = x.size(1)
+        q, k, v = (lin(x).unflatten(-1, (self.heads, self.head_channels)) for lin in (self.q, self.k, self.v))
+        if mask is not None:
+            v = v.masked_fill(~mask[:, :, None, None], 0.0)
+        # A direction for what has none.
+        q, k = (t.masked_fill(t == 0, 1e-6) for t in (q, k))
+        q, k = (t / torch.linalg.vector_norm(t, dim=-1, keepdim=True) for t in (q, k))
+        top = torch.einsum("bnhm,bhmd->bnhd", q, torch.einsum("blhm,blhd->bhmd", k, v)) + count * v
+        bottom = torch.einsum("bnhm,bhm->bnh", q, k.sum(dim=1)) + count
+        return (top / bottom.unsqueeze(-1)).mean(dim=2)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(heads={self.heads}, head_channels={self.head_channels})"

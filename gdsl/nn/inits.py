@@ -51,6 +51,13 @@ def normal(value: Tensor | None, mean: float, std: float) -> None:
         value.data.normal_(mean, std)
 
 
+def glorot_orthogonal(value: Tensor | None, scale: float) -> None:
+    """An orthogonal matrix of a variance of ``scale`` over the sum of the last two dims, in place."""
+    if value is not None:
+        torch.nn.init.orthogonal_(value.data)
+        value.data *= (scale / ((value.size(-2) + value.size(-1)) * value.data.var())).sqrt()
+
+
 def reset(module: object) -> None:
     """Draw the parameters of a module anew: its own way where it has one, else that of its parts."""
     if hasattr(module, "reset_parameters"):

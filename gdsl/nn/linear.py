@@ -32,10 +32,7 @@ class Linear(nn.Linear):
         bias_initializer: str | None = None,
     ):
         nn.Module.__init__(self)
-        if weight_initializer not in (None, "glorot", "uniform", "kaiming_uniform"):
-            raise RuntimeError(f"Weight initializer '{weight_initializer}' not supported")
-        if bias_initializer not in (None, "zeros"):
-            raise RuntimeError(f"Bias initializer '{bias_initializer}' not supported")
+        _check_initializers(weight_initializer, bias_initializer)
         self.in_features = in_channels
         self.out_features = out_channels
         self.weight_initializer = weight_initializer
@@ -55,18 +52,9 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         """Draw weight and bias anew."""
-        if self.in_features <= 0:
-            return
-        if self.weight_initializer == "glorot":
-            glorot(self.weight)
-        elif self.weight_initializer == "uniform":
-            uniform(self.in_features, self.weight)
-        else:
-            kaiming_uniform(self.weight, fan=self.in_features, a=math.sqrt(5))
-        if self.bias_initializer == "zeros":
-            zeros(self.bias)
-        else:
-            uniform(self.in_features, self.bias)
+        if self.in_features > 0:
+            draw_weight(self.weight, self.in_features, self.weight_initializer)
+            draw_bias(self.bias, self.in_features, self.bias_initializer)
 
     def see(self, x: Tensor) -> None:
         """Take the size of the inputs from the first of them, [..., in_channels]."""
@@ -100,3 +88,33 @@ class Linear(nn.Linear):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_features}, {self.out_features}, bias={self.bias is not None})"
+
+
+def draw_weight(weight: Tensor, fan: int, how: str | None) -> None:
+    """A weight anew, in place: "glorot", "uniform", "kaiming_uniform" or None for that of ``torch.nn.Linear``.
+
+    Raises RuntimeError for another way.
+    """
+    _check_initializers(how, None)
+    if how == "glorot":
+        glorot(weight)
+    elif how == "uniform":
+        uniform(fan, weight)
+    else:
+        kaiming_uniform(weight, fan=fan, a=math.sqrt(5))
+
+
+def draw_bias(bias: Tensor | None, fan: int, how: str | None) -> None:
+    """A bias anew, in place: "zeros" or None for that of ``torch.nn.Linear``. Raises RuntimeError for another way."""
+    _check_initializers(None, how)
+    if how == "zeros":
+        zeros(bias)
+    else:
+        uniform(fan, bias)
+
+
+def _check_initializers(of_weight: str | None, of_bias: str | None) -> None:
+    if of_weight not in (None, "glorot", "uniform", "kaiming_uniform"):
+        raise RuntimeError(f"Weight initializer '{of_weight}' not supported")
+    if of_bias not in (None, "zeros"):
+        raise RuntimeError(f"Bias initializer '{of_bias}' not supported")

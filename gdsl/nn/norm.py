@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -63,6 +65,10 @@ class BatchNorm(nn.Module):
             return nn.functional.batch_norm(x, m.running_mean, m.running_var, m.weight, m.bias, False, 0.0, m.eps)
         y: Tensor = m(x)
         return y
+
+    def read_parts(self) -> Iterator[tuple[str, nn.Module]]:
+        """The modules that rows go through, by name, for a program that reads this one."""
+        yield "module", self.module
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.module.extra_repr()})"
@@ -244,8 +250,224 @@ class MeanSubtractionNorm(nn.Module):
         return f"{type(self).__name__}()"
 
 
+class MessageNorm(nn.Module):
+    """scale |x| msg / |msg|. Li et al., "DeeperGCN", 2020, equation 7.
+
+    learn_scale: whether the scale is learned
+    """
+
+    def __init__(self, learn_scale: bool = False, device: torch.device | None = None):
+        super().__init__()
+        self.scale = nn.Parameter(torch.empty(1, device=device), requires_grad=learn_scale)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Back to 1."""
+        nn.init.ones_(self.scale)
+
+    def forward(self, x: Tensor, msg: Tensor, p: float = 2.0) -> Tensor:
+        """[N, in] and [N, out] to [N, out]; p: of the norm"""
+        length = x.norm(p=p, dim=-1, keepdim=True)
+        return nn.functional.normalize(msg, p=p, dim=-1) * length * self.scale
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(learn_scale={self.scale.requires_grad})"
+
+
+class DiffGroupNorm(nn.Module):
+    """x + lamda sum_g BatchNorm(s_g x) with learned parts s of groups. Zhou et al., "Towards Deeper Graph Neural
+    Networks with Differentiable Group Normalization", NeurIPS 2020, equations 4 and 5.
+
+    in_channels: size of the features
+    groups:      number of groups
+    lamda:       of what is added
+    Other arguments as in ``torch.nn.BatchNorm1d``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        groups: int,
+        lamda: float = 0.01,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | None = None,
+    ):
+        super().__init__()
+        self.in_channels = in_channels
+        self.groups = groups
+        self.lamda = lamda
+        self.lin = nn.Linear(in_channels, groups, bias=False, device=device)
+        self.norm = nn.BatchNorm1d(groups * in_channels, eps, momentum, affine, track_running_stats, device=device)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, and forget what was seen."""
+        self.lin.reset_parameters()
+        self.norm.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in_channels] to the same."""
+        parts = self.lin(x).softmax(dim=-1).unsqueeze(-1) * x.unsqueeze(-2)
+        normed: Tensor = self.norm(parts.flatten(1)).view_as(parts).sum(dim=-2)
+        return x + self.lamda * normed
+
+    @staticmethod
+    def group_distance_ratio(x: Tensor, y: Tensor, eps: float = 1e-5) -> float:
+        """The mean distance of nodes [N, C] of different classes [N] over that of nodes of one. Equation 3."""
+        classes = int(y.max()) + 1
+        within = [float(torch.cdist(x[y == c], x[y == c]).mean()) for c in range(classes)]
+        between = [float(torch.cdist(x[y == c], x[y != c]).mean()) for c in range(classes)]
+        return sum(between) / (classes - 1) ** 2 / (sum(within) / classes + eps)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, groups={self.groups})"
+
+
+class _ByType(nn.Module):
+    """A weight and a bias for each type of node or edge."""
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def __init__(self, in_channels: int, num_types: int, eps: float, affine: bool, device: torch.device | None):
+        super().__init__()
+        self.in_channels = in_channels
+        self.num_types = num_types
+        self.eps = eps
+        self.affine = affine
+        for name in ("weight", "bias"):
+            value = nn.Parameter(torch.empty(num_types, in_channels, device=device)) if affine else None
+            self.register_parameter(name, value)
+
+    def reset_parameters(self) -> None:
+        """Back to ones and zeros."""
+        if self.weight is not None and self.bias is not None:
+            nn.init.ones_(self.weight)
+            nn.init.zeros_(self.bias)
+
+    def scaled(self, x: Tensor, type_vec: Tensor) -> Tensor:
+        """[N, in_channels] of types [N], with weight and bias."""
+        return x if self.weight is None or self.bias is None else x * self.weight[type_vec] + self.bias[type_vec]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, num_types={self.num_types})"
+
+
+class HeteroBatchNorm(_ByType):
+    """A batch norm for each type of node or edge, without a gradient through mean and variance. Ioffe and Szegedy, ICML
+    2015.
+
+    in_channels: size of the features
+    num_types:   number of types
+    eps:         the least variance
+    Other arguments as in ``torch.nn.BatchNorm1d``.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_types: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | None = None,
+    ):
+        super().__init__(in_channels, num_types, eps, affine, device)
+        self.momentum = momentum
+        self.track_running_stats = track_running_stats
+        for name in ("running_mean", "running_var"):
+            value = torch.empty(num_types, in_channels, device=device) if track_running_stats else None
+            self.register_buffer(name, value)
+        self.register_buffer("num_batches_tracked", torch.tensor(0) if track_running_stats else None)
+        self.reset_parameters()
+
+    def reset_running_stats(self) -> None:
+        """Forget what was seen."""
+        if self.track_running_stats:
+            self.running_mean.zero_()
+            self.running_var.fill_(1)
+            self.num_batches_tracked.zero_()
+
+    def reset_parameters(self) -> None:
+        """Back to ones and zeros, and forget what was seen."""
+        self.reset_running_stats()
+        super().reset_parameters()
+
+    def forward(self, x: Tensor, type_vec: Tensor) -> Tensor:
+        """[N, in_channels] and the type of each row [N] to [N, in_channels]."""
+        if not self.training and self.track_running_stats:
+            mean, var = self.running_mean, self.running_var
+        else:
+            with torch.no_grad():
+                mean = _mean(x, type_vec, self.num_types)
+                var = _mean((x - mean[type_vec]).square(), type_vec, self.num_types)
+                if self.track_running_stats:
+                    self._keep(mean, var, torch.unique(type_vec))
+        return self.scaled((x - mean[type_vec]) / var.clamp(self.eps).sqrt()[type_vec], type_vec)
+
+    def _keep(self, mean: Tensor, var: Tensor, types: Tensor) -> None:
+        """For evaluation, of the types that were there."""
+        part = self.momentum
+        if part is None:
+            self.num_batches_tracked.add_(1)
+            part = 1.0 / float(self.num_batches_tracked)
+        for kept, new in ((self.running_mean, mean), (self.running_var, var)):
+            kept[types] = (1.0 - part) * kept[types] + part * new[types]
+
+
+class HeteroLayerNorm(_ByType):
+    """A layer norm of each node or edge, with a weight and a bias for each type. Ba et al., "Layer Normalization",
+    2016.
+
+    in_channels: size of the features
+    num_types:   number of types
+    eps:         what is added to the variance
+    affine:      whether a weight and a bias are learned
+    mode:        "node"
+
+    Raises AssertionError for another mode.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_types: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        mode: str = "node",
+        device: torch.device | None = None,
+    ):
+        assert mode == "node", f"the mode is 'node', not '{mode}'"
+        super().__init__(in_channels, num_types, eps, affine, device)
+        self.reset_parameters()
+
+    def forward(self, x: Tensor, type_vec: Tensor | None = None, type_ptr: Any = None) -> Tensor:
+        """[N, in_channels] to the same.
+
+        type_vec: [N] the type of each row
+        type_ptr: [num_types + 1] the types as ranges of rows, in its place
+
+        Raises ValueError without either.
+        """
+        if type_ptr is not None:
+            ptr = torch.as_tensor(type_ptr, device=x.device)
+            type_vec = torch.arange(len(ptr) - 1, device=x.device).repeat_interleave(ptr.diff())
+        if type_vec is None:
+            raise ValueError("Either 'type_vec' or 'type_ptr' must be given")
+        return self.scaled(nn.functional.layer_norm(x, (self.in_channels,), eps=self.eps), type_vec)
+
+
 NORMS: tuple[type[nn.Module], ...] = (
-    BatchNorm, InstanceNorm, LayerNorm, GraphNorm, PairNorm, GraphSizeNorm, MeanSubtractionNorm,
+    BatchNorm, InstanceNorm, LayerNorm, GraphNorm, PairNorm, GraphSizeNorm, MeanSubtractionNorm, MessageNorm,
+    DiffGroupNorm, HeteroBatchNorm, HeteroLayerNorm,
 )  # fmt: skip
 
 
@@ -261,3 +483,8 @@ def norm_resolver(query: Any, *args: Any, **kwargs: Any) -> Any:
     if word.removesuffix("norm") not in kinds:
         raise ValueError(f"Could not resolve '{query}' among choices {sorted(kind.__name__ for kind in NORMS)}")
     return kinds[word.removesuffix("norm")](*args, **kwargs)
+
+
+def takes_batch(norm: Any) -> bool:
+    """Whether a norm asks for the graph of each node."""
+    return hasattr(norm, "forward") and "batch" in inspect.signature(norm.forward).parameters

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+import gdsl.nn
+from gdsl.nn.activations import activation
 from gdsl.nn.aggr import MaxAggregation, MeanAggregation, SortAggregation, SumAggregation
 from gdsl.nn.conv.base import Conv
-from gdsl.nn.conv.simple import GraphConv, LEConv, activation
+from gdsl.nn.conv.simple import GraphConv, LEConv
 from gdsl.nn.inits import uniform
 from gdsl.nn.softmax import softmax
 from gdsl.nn.sparse import coalesce, product
@@ -164,6 +166,7 @@ class TopKPooling(nn.Module):
         self.min_score = min_score
         self.multiplier = multiplier
         self.select = SelectTopK(in_channels, ratio, min_score, nonlinearity)
+        self.reset_parameters()  # drawn twice, as there: a seed carries over
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -214,12 +217,14 @@ class SAGPooling(TopKPooling):
         nonlinearity: str | Callable[[Tensor], Tensor] = "tanh",
         **kwargs: Any,
     ):
-        super().__init__(1, ratio, min_score, multiplier, nonlinearity)
+        nn.Module.__init__(self)
         self.in_channels = in_channels
-        select = self.select
-        del self.select  # the layer comes first, as in torch_geometric's state
-        self.gnn: Any = GNN(in_channels, 1, **kwargs)
-        self.select = select
+        self.ratio = ratio
+        self.min_score = min_score
+        self.multiplier = multiplier
+        self.gnn: Any = GNN(in_channels, 1, **kwargs)  # before the scores, as in torch_geometric's state and draws
+        self.select = SelectTopK(1, ratio, min_score, nonlinearity)
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -324,6 +329,7 @@ class EdgePooling(Conv):
         self.add_to_edge_score = add_to_edge_score
         self.dropout = dropout
         self.lin = nn.Linear(2 * in_channels, 1)
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -661,27 +667,9 @@ def avg_pool_neighbor_x(data: Any, flow: str = "source_to_target") -> Any:
     return _pool_neighbors(_MEAN, data, flow)
 
 
-def dense_diff_pool(
-    x: Tensor, adj: Tensor, s: Tensor, mask: Tensor | None = None, normalize: bool = True
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Nodes as mixtures of clusters. Ying et al., "Hierarchical Graph Representation Learning with Differentiable
-    Pooling", NeurIPS 2018, equations 3 and 4, with its two losses.
-
-    x:         [B, N, channels]
-    adj:       [B, N, N]
-    s:         [B, N, C] scores of clusters
-    mask:      [B, N] which nodes there are
-    normalize: whether to divide the link loss by the size of ``adj``
-
-    Gives (x [B, C, channels], adj [B, C, C], link loss, entropy). All is dense: plain torch.
-    """
-    x, adj, s = (t.unsqueeze(0) if t.dim() == 2 else t for t in (x, adj, s))
-    s = torch.softmax(s, dim=-1)
-    if mask is not None:
-        here = mask.view(x.size(0), x.size(1), 1).to(x.dtype)
-        x, s = x * here, s * here
-    turned = s.transpose(1, 2)
-    link = torch.norm(adj - s @ turned, p=2)
-    link = link / adj.numel() if normalize else link
-    entropy = (-s * torch.log(s + 1e-15)).sum(dim=-1).mean()
-    return turned @ x, turned @ adj @ s, link, entropy
+def __getattr__(name: str) -> Any:
+    """Poolings with files of their own, and neighbours, which torch_geometric has here."""
+    home = gdsl.nn._HOMES.get(name, "").rpartition(".")[2]
+    if home not in ("clusters", "knn_index", "neighbors"):
+        raise AttributeError(f"module 'gdsl.nn.pool' has no attribute {name!r}")
+    return getattr(gdsl.nn, name)

@@ -32,12 +32,18 @@ FAMILIES = {
     "Several aggregations, weights from features, whole graphs": ("test_nn_mixed",),
 }
 
-# What torch_geometric 2.8 has and gdsl.nn has not.
+# torch_geometric's modules, besides that of the layers.
+PARTS = ("aggr", "attention", "dense", "encoding", "functional", "kge", "models", "norm", "pool", "unpool")
+
+# Why gdsl.nn has not what torch_geometric 2.8 has; of all else it is "not written yet".
 MISSING = {
-    "FusedGATConv, CuGraph*Conv": "other packages' kernels for layers that are here",
-    "GraphMultisetTransformer, SetTransformerAggregation, PatchTransformerAggregation, MLPAggregation, "
-    "LCMAggregation, EquilibriumAggregation": "networks on dense blocks of rows, with nothing to fuse",
-    "MemPooling, ClusterPooling, KNNIndex, approx_knn": "not written yet",
+    "CuGraphGATConv": "another package's kernels for a layer that is here",
+    "CuGraphRGCNConv": "another package's kernels for a layer that is here",
+    "CuGraphSAGEConv": "another package's kernels for a layer that is here",
+    "FusedGATConv": "another package's kernels for a layer that is here",
+    "captum_output_to_dicts": "torch_geometric's own takes these layers",
+    "to_captum_input": "torch_geometric's own takes these layers",
+    "to_captum_model": "torch_geometric's own takes these layers",
 }
 
 # Calls that do not give what torch_geometric 2.8 gives, with its own numbers or errors on the right.
@@ -125,6 +131,27 @@ DIFFERENT = [
         "trains on the copies; the same error where a linear map or weights of edges read the input itself",
     ),
     (
+        "DMoNPooling on graphs of several sizes",
+        "the cluster loss of each graph has its own number of nodes, as the paper's",
+        "those of all graphs of the batch, in turn",
+    ),
+    (
+        "LabelPropagation, ClusterPooling, SGFormer and EquilibriumAggregation in float64",
+        "in float64 throughout",
+        "weights, or where a descent starts, in the default dtype; or an error for two dtypes",
+    ),
+    (
+        "Node2Vec, KNNIndex and its kind, approx_knn, knn_interpolate, GAE.test, SchNet, DimeNet, DimeNetPlusPlus",
+        "in torch; approximate neighbours are the nearest themselves",
+        "pyg-lib, faiss, pynndescent, torch_cluster, scikit-learn, torch_sparse",
+    ),
+    ("the waves of DimeNet, log 2 in SchNet", "in the dtype of the positions", "from roots and a logarithm in float32"),
+    (
+        "MLPAggregation with a norm that asks for graphs",
+        "one row a group, all of one graph",
+        "an error: it is told the groups of the rows before they were joined",
+    ),
+    (
         "radius, radius_graph",
         "points nearer than r, as in torch_cluster (at r they are left out), the first `max_num_neighbors` by index",
         "another package; of more than `max_num_neighbors` some quadrants' first, as its page says",
@@ -158,9 +185,46 @@ def text() -> str:
     parts.append(
         "\n".join(["## What differs\n", "| call | here | torch_geometric |", "| --- | --- | --- |", *rows, ""])
     )
-    rows = [f"| {name} | {why} |" for name, why in MISSING.items()]
-    parts.append("\n".join(["## Not here\n", "| torch_geometric's class | why |", "| --- | --- |", *rows, ""]))
+    parts += [part(name) for name in PARTS]
+    parts.append(by_name())
     return "\n".join(parts)
+
+
+def names_of(module: str) -> list[str]:
+    """The public names of one of torch_geometric's modules."""
+    found: list[str] = import_module(f"torch_geometric.nn.{module}").__all__
+    return found
+
+
+def by_name() -> str:
+    """How many of torch_geometric's names are here, and why others are not."""
+    lines = ["## By name", "", "Of torch_geometric 2.8's public names in ``torch_geometric.nn``, ``gdsl.nn`` has:", ""]
+    lines += ["| module | here | of | not here |", "| --- | --- | --- | --- |"]
+    every = {module: names_of(module) for module in sorted(("conv", *PARTS))}
+    absent = {module: [n for n in names if n not in gdsl.nn._HOMES] for module, names in every.items()}
+    for module, names in every.items():
+        away = ", ".join(absent[module])
+        lines.append(f"| {module} | {len(names) - len(absent[module])} | {len(names)} | {away} |")
+    total, gone = (sum(map(len, found.values())) for found in (every, absent))
+    lines += [f"| all | {total - gone} | {total} | |", ""]
+    reasons: dict[str, list[str]] = {}
+    for name in (name for names in absent.values() for name in names):
+        reasons.setdefault(MISSING.get(name, "not written yet"), []).append(name)
+    lines += ["| not here | why |", "| --- | --- |"]
+    lines += [f"| {', '.join(names)} | {why} |" for why, names in reasons.items()]
+    return "\n".join([*lines, ""])
+
+
+def part(module: str) -> str:
+    """What there is in a module besides layers, in the words of its docstrings."""
+    there = [name for name in names_of(module) if name in gdsl.nn._HOMES]
+    if not there:
+        return ""
+    lines = [f"## gdsl.nn.{module}", "", "| name | what it is |", "| --- | --- |"]
+    for name in there:
+        said = inspect.cleandoc(getattr(gdsl.nn, name).__doc__ or "").split("\n\n")[0]
+        lines.append(f"| {name} | {_escaped(' '.join(said.split())).replace('|', '&#124;')} |")
+    return "\n".join([*lines, ""])
 
 
 def _others(modules: tuple[str, ...]) -> Iterator[str]:
@@ -194,7 +258,7 @@ def entry(name: str, cases: list[Case]) -> str:
 
 
 def _escaped(line: str) -> str:
-    line = re.sub(r":class:`~?(?:[\w.]*\.)?(\w+)`", r"\1", line)
+    line = re.sub(r":(?:class|func|meth|mod):`~?(?:[\w.]*\.)?(\w+)`", r"\1", line)
     return line.replace("*", r"\*").replace("<", r"\<")
 
 
@@ -207,7 +271,7 @@ def cost(case: Case) -> str:
     layer(*single, *(() if graph is None else (graph,)), **{k: _single(v) for k, v in values.items()})
     rows = []
     for direction in ("forward", "backward"):
-        kernels = [k for k in layer.kernels if k.direction == direction]
+        kernels = [k for k in layer.kernels_for("cpp") if k.direction == direction]
         if kernels:
             total = [sympy.expand(sum(getattr(k, what) for k in kernels)) for what in ("bytes", "flops")]
             rows.append(f"{direction} {len(kernels)} kernels, `{total[0]}` bytes, `{total[1]}` operations")

@@ -84,6 +84,20 @@ AGGREGATIONS: dict[str, tuple[Make, bool]] = {
     "set2set": (lambda a: a.Set2Set(CHANNELS, processing_steps=2), False),
     "attention": (lambda a: a.AttentionalAggregation(mlp(CHANNELS, 5, 1)(), mlp(CHANNELS, 6)()), True),
     "attention, by feature": (lambda a: a.AttentionalAggregation(mlp(CHANNELS, CHANNELS)()), True),
+    "perceptron": (lambda a: a.MLPAggregation(CHANNELS, 3, 5, num_layers=1), False),
+    "perceptron, deep": (lambda a: a.MLPAggregation(CHANNELS, 3, 8, num_layers=2, hidden_channels=5, norm=None), False),
+    "set transformer": (lambda a: a.SetTransformerAggregation(CHANNELS, heads=2, layer_norm=True), False),
+    "set transformer, seeds": (
+        lambda a: a.SetTransformerAggregation(CHANNELS, 3, num_encoder_blocks=2, num_decoder_blocks=0, concat=False),
+        False,
+    ),
+    "multiset transformer": (lambda a: a.GraphMultisetTransformer(CHANNELS, 3, heads=2), False),
+    "multiset transformer, deep": (
+        lambda a: a.GraphMultisetTransformer(CHANNELS, 2, num_encoder_blocks=2, layer_norm=True), False
+    ),
+    "monoid": (lambda a: a.LCMAggregation(CHANNELS, 3), False),
+    "monoid, of rows": (lambda a: a.LCMAggregation(CHANNELS, CHANNELS, project=False), False),
+    "patches": (lambda a: a.PatchTransformerAggregation(CHANNELS, 3, 2, 4, heads=2, aggr=["mean", "max"]), False),
     "deep sets": (lambda a: a.DeepSetsAggregation(mlp(CHANNELS, 5)(), mlp(5, 3)()), True),
 }  # fmt: skip
 
@@ -180,6 +194,8 @@ def test_groups_as_ranges_and_other_dims() -> None:
         lambda a, x, i: a.MultiAggregation(["mean"], mode="proj"),
         lambda a, x, i: a.DegreeScalerAggregation(3, "linear", HISTOGRAM),
         lambda a, x, i: a.LSTMAggregation(4, 3)(x.float(), i.flip(0)),
+        lambda a, x, i: a.LCMAggregation(4, 3, project=False),
+        lambda a, x, i: a.SetTransformerAggregation(4)(x.float(), i.flip(0)),
     ],
 )
 def test_refusals(call: Callable[..., Any]) -> None:
@@ -203,6 +219,61 @@ def test_nothing_to_aggregate() -> None:
     nothing = torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)
     assert ours.MeanAggregation()(*nothing, dim_size=0).shape == (0, 3)
     assert ours.MaxAggregation()(*nothing, dim_size=2).tolist() == [[0.0] * 3] * 2
+
+
+NETWORKS = {
+    **{name: make for name, (make, reads) in AGGREGATIONS.items() if not reads and "quantile" not in name},
+    "equilibrium": lambda a: a.EquilibriumAggregation(CHANNELS, 3, [5, 6], grad_iter=2),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_draw_the_same(name: str) -> None:
+    made = []
+    for library in (ours, pyg.aggr):
+        torch.manual_seed(0)
+        made.append(NETWORKS[name](library))
+    for again in (False, True):
+        for aggr in made if again else ():
+            torch.manual_seed(1)
+            aggr.reset_parameters()
+        states = [aggr.state_dict() for aggr in made]
+        assert list(states[0]) == list(states[1])
+        assert harness.difference(*[list(state.values()) for state in states]) == 0
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_equilibrium(grad: bool) -> None:
+    results = []
+    for library in (ours, pyg.aggr):
+        torch.manual_seed(0)
+        aggr = library.EquilibriumAggregation(CHANNELS, 3, [5, 6], grad_iter=2).double()
+        x, index = rows()
+        x.requires_grad_()
+        with torch.set_grad_enabled(grad):
+            y = aggr(x, index, dim_size=GROUPS)
+        wanted = [x, *aggr.parameters()]
+        results.append([y, *(g for g in torch.autograd.grad(y.sum(), wanted, allow_unused=True) if g is not None)]
+                       if grad else [y])  # fmt: skip
+    assert harness.difference(*results) < 1e-5  # torch_geometric begins in float32
+    assert results[0][0].dtype is torch.float64
+    assert results[0][0].requires_grad == grad
+    assert repr(aggr) == "EquilibriumAggregation()"
+    assert ours.EquilibriumAggregation(CHANNELS, 3, [5])(rows()[0].float()).shape == (1, 3)
+
+
+def test_parts_of_sets() -> None:
+    from torch_geometric.nn.aggr import utils
+
+    from gdsl.nn.aggr import sets
+
+    for name in ("MultiheadAttentionBlock", "SetAttentionBlock", "PoolingByMultiheadAttention"):
+        for args in ((4,), (4, 2)):
+            a, b = (getattr(module, name)(*args) for module in (sets, utils))
+            assert repr(a) == repr(b)
+    with pytest.raises(AssertionError, match="aggregations are of"):
+        ours.PatchTransformerAggregation(4, 3, 2, 4, aggr="median")
+    assert ours.LCMAggregation(4, 3)(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), dim_size=2).shape == (2, 3)
 
 
 def test_a_number_that_changes() -> None:

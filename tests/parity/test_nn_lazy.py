@@ -20,7 +20,7 @@ FAMILIES = ("basic", "simple", "spectral", "attention", "edge", "points", "relat
 # their families. ARMAConv with one layer gets a second root weight there, which is never read.
 NOT_THERE = {
     "AntiSymmetricConv", "APPNP", "ARMAConv", "ChebConv", "CGConv", "DNAConv", "EGConv", "FastRGCNConv", "GCN2Conv",
-    "GatedGraphConv", "MixHopConv", "NNConv", "PDNConv", "PNAConv", "RGATConv", "RGCNConv", "SSGConv", "TAGConv",
+    "GatedGraphConv", "MixHopConv", "NNConv", "PDNConv", "PNA", "PNAConv", "RGATConv", "RGCNConv", "SSGConv", "TAGConv",
     "ResGatedGraphConv edge_attr",
 }  # fmt: skip
 
@@ -33,7 +33,7 @@ def lazy(case: Case) -> Case | None:
     return replace(case, args=(-1 if isinstance(first, int) else (-1, -1), *case.args[1:]))
 
 
-TABLES = [case for name in FAMILIES for case in import_module(f"tests.parity.test_nn_{name}").CASES]
+TABLES = [case for name in (*FAMILIES, "models") for case in import_module(f"tests.parity.test_nn_{name}").CASES]
 CASES = {
     case.id: case
     for case in map(lazy, TABLES)

@@ -36,6 +36,18 @@ OPTIONS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["TopKPooling", "SAGPooling", "EdgePooling", "ASAPooling", "PANPooling"])
+def test_same_draws(name: str) -> None:
+    states = []
+    for library in (pool, pyg):
+        torch.manual_seed(0)
+        made = getattr(library, name)(5)
+        states.append([*made.state_dict().values(), torch.rand(1)])
+        made.reset_parameters()
+        states[-1] += [*made.state_dict().values(), torch.rand(1)]
+    assert harness.difference(*states) == 0
+
+
 def named(options: dict) -> str:
     """A test's name, the same in every process: without the addresses of functions."""
     return str({key: getattr(value, "__name__", value) for key, value in options.items()})
@@ -249,21 +261,3 @@ def test_copies(name: str) -> None:
     expected = layer(*arguments)[0]
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert torch.equal(twin(*arguments)[0], expected)
-
-
-def test_soft_clusters() -> None:
-    g = torch.Generator().manual_seed(0)
-    x, adj, s = (torch.randn(2, 6, size, generator=g, dtype=torch.float64) for size in (4, 6, 3))
-    mask = torch.rand(2, 6, generator=g) > 0.3
-    for arguments in ((), (mask,), (mask, False)):
-        found, expected = (library.dense_diff_pool(x, adj, s, *arguments) for library in (pool, pyg))
-        for a, b in zip(found, expected, strict=True):
-            assert torch.allclose(a, b)
-    assert pool.dense_diff_pool(x[0], adj[0], s[0])[0].shape == (1, 3, 4)
-
-
-def test_refusals() -> None:
-    with pytest.raises(ValueError, match="At least one"):
-        pool.TopKPooling(5, ratio=None)
-    with pytest.raises(ValueError, match="At least one"):
-        pool.topk(torch.randn(3), None, torch.zeros(3, dtype=torch.long))

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 import gdsl.nn
 from gdsl.nn import aggr, norm
@@ -49,4 +50,24 @@ def test_same_arguments(name: str) -> None:
         assert arguments(ours) == arguments(other)
         return
     assert arguments(ours.__init__) == arguments(other.__init__)
-    assert arguments(ours.forward) == arguments(other.forward)
+    if hasattr(other, "forward"):
+        assert arguments(ours.forward) == arguments(other.forward)
+
+
+# What there is of how torch_geometric's classes compute, not for their users.
+INNER = {
+    *dir(pyg.MessagePassing), "forward_naive", "forward_segmm", "init_conv", "initialize_parameters",
+}  # fmt: skip
+WHOLE = ("gdsl.nn.models.", "gdsl.nn.kge.", "gdsl.nn.dense.", "gdsl.nn.knn_index", "gdsl.nn.clusters")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if gdsl.nn._HOMES[name].startswith(WHOLE)])
+def test_same_methods(name: str) -> None:
+    """Of models, embeddings and poolings: all that a user may call."""
+    ours, other = getattr(gdsl.nn, name), getattr(pyg, name)
+    for method in {*dir(other)} - {*dir(torch.nn.Module)} - INNER if inspect.isclass(other) else ():
+        theirs = getattr(other, method)
+        # torch_geometric writes some of a class's methods when it is first made.
+        written = getattr(theirs, "__qualname__", "").endswith(f".{method}")
+        if written and not method.startswith("_"):
+            assert arguments(getattr(ours, method)) == arguments(theirs), method

@@ -6,6 +6,9 @@ fuses it with its messages. By itself it is a layer too: ``aggr(x, index)``.
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 from gdsl.nn.aggr.base import Aggregation
 from gdsl.nn.aggr.basic import (
     MaxAggregation,
@@ -29,7 +32,18 @@ from gdsl.nn.aggr.networks import (
 from gdsl.nn.aggr.order import MedianAggregation, QuantileAggregation, SortAggregation
 from gdsl.nn.aggr.resolver import aggr_resolver
 
+# Large networks, imported on first use: every layer imports this module.
+_LATER = {
+    "EquilibriumAggregation": "equilibrium",
+    "GraphMultisetTransformer": "sets",
+    "LCMAggregation": "blocks",
+    "MLPAggregation": "blocks",
+    "PatchTransformerAggregation": "blocks",
+    "SetTransformerAggregation": "sets",
+}
+
 __all__ = [
+    *_LATER,
     "Aggregation",
     "AttentionalAggregation",
     "DeepSetsAggregation",
@@ -53,3 +67,11 @@ __all__ = [
     "VariancePreservingAggregation",
     "aggr_resolver",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'gdsl.nn.aggr' has no attribute {name!r}")
+    value = getattr(import_module(f"gdsl.nn.aggr.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value

@@ -17,19 +17,6 @@ from gdsl.language.modules import Reader, Unreadable, read, read_aggregation
 from gdsl.nn.aggr.base import Aggregation
 from gdsl.nn.aggr.resolver import aggr_resolver
 from gdsl.nn.inits import constant, reset
-from gdsl.nn.linear import Linear
-
-
-class _Heads(nn.Module):
-    """A linear map for each aggregation, named as torch_geometric names it."""
-
-    def __init__(self, in_channels: Sequence[int], out_channels: int):
-        super().__init__()
-        self.lins = nn.ModuleDict({str(k): Linear(size, out_channels) for k, size in enumerate(in_channels)})
-
-    def forward(self, values: Sequence[Tensor]) -> list[Tensor]:
-        """[N, in] each to [N, out_channels] each."""
-        return [lin(value) for lin, value in zip(self.lins.values(), values, strict=True)]
 
 
 class MultiAggregation(Aggregation):
@@ -83,7 +70,10 @@ class MultiAggregation(Aggregation):
         if mode == "proj":
             self.lin = nn.Linear(sum(self.in_channels), self.out_channels, **kwargs)
         if mode == "attn":
-            self.lin_heads = _Heads(self.in_channels, self.out_channels)
+            from gdsl.nn.dense.hetero import HeteroDictLinear
+
+            sizes = {str(k): size for k, size in enumerate(self.in_channels)}
+            self.lin_heads = HeteroDictLinear(sizes, self.out_channels)
             self.multihead_attn = nn.MultiheadAttention(self.out_channels, kwargs.pop("num_heads", 1), **kwargs)
 
     def reset_parameters(self) -> None:
@@ -130,7 +120,8 @@ class MultiAggregation(Aggregation):
             result = torch.cat(found, dim=-1)
             return self.lin(result) if self.mode == "proj" else result
         if self.mode == "attn":
-            heads = torch.stack(self.lin_heads(found))
+            mapped = self.lin_heads({str(k): value for k, value in enumerate(found)})
+            heads = torch.stack([*mapped.values()])
             mixed: Tensor = self.multihead_attn(heads, heads, heads)[0].mean(dim=0)
             return mixed
         combined = getattr(torch, str(self.mode))(torch.stack(found), dim=0)

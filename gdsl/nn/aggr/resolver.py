@@ -12,18 +12,17 @@ def aggr_resolver(query: Any, **kwargs: Any) -> Any:
     Raises ValueError for a name that there is not. What is no name is given back.
     """
     # The classes know this function: MultiAggregation takes names itself.
-    every = vars(import_module("gdsl.nn.aggr"))
+    every = import_module("gdsl.nn.aggr")
     if isinstance(query, list | tuple):
-        return every["MultiAggregation"](query, **kwargs)
+        return every.MultiAggregation(query, **kwargs)
     if not isinstance(query, str):
         return query
-    kinds = {name: every[name] for name in every["__all__"] if isinstance(every[name], type)}
-    words = {_plain(name).removesuffix("aggregation"): kind for name, kind in kinds.items()}
-    words["add"] = kinds["SumAggregation"]
+    kinds = [name for name in every.__all__ if name[0].isupper()]
+    words = {_plain(name).removesuffix("aggregation"): name for name in kinds} | {"add": "SumAggregation"}
     word = _plain(query).removesuffix("aggregation")
     if word not in words:
         raise ValueError(f"Could not resolve '{query}' among choices {sorted({*kinds, 'add'})}")
-    return words[word](**kwargs)
+    return getattr(every, words[word])(**kwargs)
 
 
 def _plain(name: str) -> str:

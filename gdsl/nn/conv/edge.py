@@ -24,6 +24,7 @@ from gdsl.nn.conv.base import (
 from gdsl.nn.inits import constant, reset, zeros
 from gdsl.nn.linear import Linear
 from gdsl.nn.neighbors import knn
+from gdsl.nn.norm import MessageNorm
 
 
 class GINConv(Conv):
@@ -61,6 +62,7 @@ class GINConv(Conv):
         source, target = (x, x) if isinstance(x, Tensor) else x
         graph, _ = self.graph(edge_index, self.rows(source), self.rows(target), size)
         learned = isinstance(self.eps, nn.Parameter)
+        see((self.nn, source))
         y: Tensor = self.run(graph, {"x": source, "z": target}, bipartite=bipartite, learned=learned)
         return y
 
@@ -166,6 +168,8 @@ class EdgeConv(Conv):
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
         graph, _ = self.graph(edge_index, self.rows(source), self.rows(target))
+        if hasattr(self.nn, "see"):
+            see((self.nn, source.new_empty(0, 2 * source.size(-1))))
         y: Tensor = self.run(graph, {"x": source, "z": target}, bipartite=bipartite)
         return y
 
@@ -396,26 +400,6 @@ class ResGatedGraphConv(Conv):
             with_bias=self.bias is not None,
         )
         return y
-
-
-class MessageNorm(nn.Module):
-    """scale |x| msg / |msg|. Li et al., "DeeperGCN", 2020, equation 7.
-
-    learn_scale: whether the scale is learned
-    """
-
-    def __init__(self, learn_scale: bool = False):
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(1), requires_grad=learn_scale)
-
-    def reset_parameters(self) -> None:
-        """Back to 1."""
-        constant(self.scale, 1.0)
-
-    def forward(self, x: Tensor, msg: Tensor, p: float = 2.0) -> Tensor:
-        """[N, in] and [N, out] to [N, out]"""
-        length = x.norm(p=p, dim=-1, keepdim=True)
-        return nn.functional.normalize(msg, p=p, dim=-1) * length * self.scale
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {

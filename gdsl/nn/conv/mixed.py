@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gdsl.nn.activations import activation
 from gdsl.nn.aggr import DegreeScalerAggregation
 from gdsl.nn.aggr.base import dense
 from gdsl.nn.attention import PerformerAttention
 from gdsl.nn.conv.base import Adjacency, Conv, edge_features, parameter, see, strided
-from gdsl.nn.conv.simple import activation
 from gdsl.nn.inits import glorot, reset, zeros
 from gdsl.nn.linear import Linear
-from gdsl.nn.norm import norm_resolver
+from gdsl.nn.norm import norm_resolver, takes_batch
 
 
 class PNAConv(Conv):
@@ -351,8 +350,7 @@ class GPSConv(nn.Module):
     def _normed(norm: Any, h: Tensor, batch: Tensor | None) -> Tensor:
         if norm is None:
             return h
-        takes_batch = "batch" in inspect.signature(norm.forward).parameters
-        y: Tensor = norm(h, batch=batch) if takes_batch else norm(h)
+        y: Tensor = norm(h, batch=batch) if takes_batch(norm) else norm(h)
         return y
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdsl.nn.activations import activation
 from gdsl.nn.conv.base import (
     Adjacency,
     Channels,
@@ -443,21 +444,6 @@ class AntiSymmetricConv(nn.Module):
             f"{type(self).__name__}({self.in_channels}, phi={self.phi}, num_iters={self.num_iters}, "
             f"epsilon={self.epsilon}, gamma={self.gamma})"
         )
-
-
-def activation(query: str | Callable[[Tensor], Tensor] | None, **kwargs: Any) -> Any:
-    """A function by the name of its class in torch.nn, whatever its case; what is no name is given back.
-
-    Raises ValueError for a name that there is not.
-    """
-    if not isinstance(query, str):
-        return query
-    word = query.lower().replace("_", "").replace("-", "").replace(" ", "")
-    kinds = {name.lower(): kind for name, kind in vars(nn.modules.activation).items() if isinstance(kind, type)}
-    kinds["swish"] = nn.SiLU
-    if word not in kinds or not issubclass(kinds[word], nn.Module):
-        raise ValueError(f"Could not resolve '{query}' among choices {sorted(kinds)}")
-    return kinds[word](**kwargs)
 
 
 class WLConv(nn.Module):

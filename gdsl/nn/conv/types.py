@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 
 from gdsl.language.parts import must_run
 from gdsl.nn.conv.base import Adjacency, Conv, Features, Result, Size, edge_features, parameter, see
-from gdsl.nn.inits import constant, glorot, kaiming_uniform, ones, reset, uniform, zeros
+from gdsl.nn.dense.hetero import HeteroDictLinear, HeteroLinear
+from gdsl.nn.inits import constant, glorot, ones, reset, zeros
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
 
@@ -217,68 +216,12 @@ class RGATConv(Conv):
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
 
 
-class HeteroLinear(nn.Module):
-    """The parameters of a linear map for each of some types: weight [num_types, in_channels, out_channels].
+class Maps(HeteroLinear):
+    """The parameters of a linear map for each of some types, for a program."""
 
-    in_channels: -1 takes it from the first call
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, num_types: int, bias: bool = True):
-        super().__init__()
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.num_types = num_types
-        known = in_channels != -1
-        self.weight = parameter(num_types, in_channels, out_channels) if known else UninitializedParameter()
-        self.bias = parameter(num_types, out_channels) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw weight and bias anew."""
-        if self.in_channels > 0:
-            kaiming_uniform(self.weight, fan=self.in_channels, a=math.sqrt(5))
-            uniform(self.in_channels, self.bias)
-
-    def see(self, x: Tensor) -> None:
-        """Take the size of the inputs from the first of them, [..., in_channels]."""
-        if isinstance(self.weight, UninitializedParameter):
-            with torch.no_grad():
-                self.in_channels = x.size(-1)
-                self.weight.materialize((self.num_types, self.in_channels, self.out_channels))
-                self.reset_parameters()
-
-    def forward(self) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias, for a program. They come from a call, so that hooks are called: pruning computes in one."""
+    def forward(self) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
+        """Weight and bias. They come from a call, so that hooks are called: pruning computes in one."""
         return self.weight, self.bias
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.in_channels}, {self.out_channels}, num_types={self.num_types}, "
-            f"bias={self.bias is not None})"
-        )
-
-
-class HeteroDictLinear(nn.Module):
-    """A linear map for each type of node, all to one size: the inputs of the types may have different ones."""
-
-    def __init__(self, in_channels: Mapping[NodeType, int], out_channels: int):
-        super().__init__()
-        self.in_channels = dict(in_channels)
-        self.out_channels = out_channels
-        self.lins = nn.ModuleDict({kind: Linear(size, out_channels) for kind, size in in_channels.items()})
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        for lin in self.lins.values():
-            lin.reset_parameters()  # type: ignore[operator]
-
-    def forward(self, x_dict: Mapping[NodeType, Tensor]) -> dict[NodeType, Tensor]:
-        """[N, in_channels] to [N, out_channels], for each type that there is, in the order of the constructor."""
-        return {kind: lin(x_dict[kind]) for kind, lin in self.lins.items() if kind in x_dict}
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, bias=True)"
 
 
 class HGTConv(Conv):
@@ -321,8 +264,8 @@ class HGTConv(Conv):
         self.kqv_lin = HeteroDictLinear(self.in_channels, 3 * out_channels)
         self.out_lin = HeteroDictLinear(dict.fromkeys(self.node_types, out_channels), out_channels)
         size = out_channels // heads
-        self.k_rel = HeteroLinear(size, size, heads * len(self.edge_types), bias=False)
-        self.v_rel = HeteroLinear(size, size, heads * len(self.edge_types), bias=False)
+        self.k_rel = Maps(size, size, heads * len(self.edge_types), bias=False)
+        self.v_rel = Maps(size, size, heads * len(self.edge_types), bias=False)
         self.skip = nn.ParameterDict({kind: parameter(1) for kind in self.node_types})
         self.p_rel = nn.ParameterDict({self._relation(kind): parameter(1, heads) for kind in self.edge_types})
         self._joined: tuple[Any, Graph, Tensor] | None = None
@@ -490,7 +433,7 @@ class HEATConv(Conv):
         self.dropout = dropout
         self.edge_attr_emb_dim = edge_attr_emb_dim
         self.root_weight = root_weight
-        self.hetero_lin = HeteroLinear(in_channels, out_channels, num_node_types, bias=bias)
+        self.hetero_lin = Maps(in_channels, out_channels, num_node_types, bias=bias)
         self.edge_type_emb = nn.Embedding(num_edge_types, edge_type_emb_dim)
         self.edge_attr_emb = Linear(edge_dim, edge_attr_emb_dim, bias=False)
         self.att = Linear(2 * out_channels + edge_type_emb_dim + edge_attr_emb_dim, heads, bias=False)

@@ -1,0 +1,80 @@
+"""Embeddings that tell a graph from a corrupted one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gdsl.nn.inits import reset, uniform
+from gdsl.nn.models.probe import score
+
+EPS = 1e-15
+
+
+class DeepGraphInfomax(nn.Module):
+    """Nodes of a graph and of a corrupted one, told apart by a summary. Velickovic et al., "Deep Graph Infomax", ICLR
+    2019, section 3.4.
+
+    hidden_channels: size of the embeddings
+    encoder:         a module that gives them
+    summary:         of embeddings and the arguments of the encoder, to a vector
+    corruption:      of the arguments of the encoder, to others: a tuple, or one
+    """
+
+    def __init__(
+        self,
+        hidden_channels: int,
+        encoder: nn.Module,
+        summary: Callable[..., Tensor],
+        corruption: Callable[..., Any],
+    ):
+        super().__init__()
+        self.hidden_channels = hidden_channels
+        self.encoder = encoder
+        self.summary = summary
+        self.corruption = corruption
+        self.weight = nn.Parameter(torch.empty(hidden_channels, hidden_channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        reset(self.encoder)
+        reset(self.summary)
+        uniform(self.hidden_channels, self.weight)
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings of the graph and of a corrupted one, and the summary of the first."""
+        found = self.encoder(*args, **kwargs)
+        other = self.corruption(*args, **kwargs)
+        other = other if isinstance(other, tuple) else (other,)
+        named = {**kwargs, **dict(zip(kwargs, other[len(args) :], strict=False))}
+        return found, self.encoder(*other[: len(args)], **named), self.summary(found, *args, **kwargs)
+
+    def discriminate(self, z: Tensor, summary: Tensor, sigmoid: bool = True) -> Tensor:
+        """How probable it is that nodes [N, channels] are of the graph of a summary, or the scores of this: [N]."""
+        value = z @ (self.weight @ (summary.t() if summary.dim() > 1 else summary))
+        return value.sigmoid() if sigmoid else value
+
+    def loss(self, pos_z: Tensor, neg_z: Tensor, summary: Tensor) -> Tensor:
+        """The binary cross entropy of nodes of the graph and of others."""
+        good, bad = self.discriminate(pos_z, summary), self.discriminate(neg_z, summary)
+        return -(good + EPS).log().mean() - (1 - bad + EPS).log().mean()
+
+    def test(
+        self,
+        train_z: Tensor,
+        train_y: Tensor,
+        test_z: Tensor,
+        test_y: Tensor,
+        solver: str = "lbfgs",
+        *args: Any,
+        **kwargs: Any,
+    ) -> float:
+        """The accuracy of a logistic regression on embeddings, by scikit-learn."""
+        return score(train_z, train_y, test_z, test_y, solver, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.hidden_channels})"

@@ -1,0 +1,103 @@
+"""A perceptron on rows of the adjacency."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from gdsl.nn.conv.base import Adjacency, Conv, edge_weights, parameter
+from gdsl.nn.inits import kaiming_uniform, uniform
+from gdsl.nn.models.mlp import MLP
+
+
+class SparseLinear(Conv):
+    """A W + b with the adjacency as a sparse matrix.
+
+    in_channels, out_channels: number of nodes, and size of the outputs
+    bias:                      whether to add one
+    """
+
+    program_name = "lgc"
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True):
+        super().__init__("add")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.weight = parameter(in_channels, out_channels)
+        self.bias = parameter(out_channels) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        super().reset_parameters()
+        kaiming_uniform(self.weight, fan=self.in_channels, a=math.sqrt(5))
+        uniform(self.in_channels, self.bias)
+
+    def forward(self, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
+        """A graph of in_channels nodes and weights [E] to [in_channels, out_channels]."""
+        graph, values = self.graph(edge_index, self.in_channels, self.in_channels)
+        inputs = {"x": self.weight, "w": edge_weights(edge_weight, values, self.weight)}
+        y: Tensor = self.run(graph, inputs, normalize=False)
+        return y if self.bias is None else y + self.bias
+
+
+class LINKX(nn.Module):
+    """MLP(relu(W [h_A, h_X] + h_A + h_X)) of perceptrons on the adjacency and the features. Lim et al., "Large Scale
+    Learning on Non-Homophilous Graphs", NeurIPS 2021, equation 3.
+
+    num_nodes: number of nodes of the one graph
+    in_channels, hidden_channels, out_channels: sizes; -1 takes the first from the first call
+    num_layers, num_edge_layers, num_node_layers: layers of the last perceptron, and of those on edges and features
+    dropout:   of the last, in training
+    """
+
+    def __init__(
+        self,
+        num_nodes: int,
+        in_channels: int,
+        hidden_channels: int,
+        out_channels: int,
+        num_layers: int,
+        num_edge_layers: int = 1,
+        num_node_layers: int = 1,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.num_nodes = num_nodes
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.num_edge_layers = num_edge_layers
+        hidden = hidden_channels
+        self.edge_lin = SparseLinear(num_nodes, hidden)
+        several = num_edge_layers > 1
+        self.edge_norm = nn.BatchNorm1d(hidden) if several else None
+        self.edge_mlp = MLP([hidden] * num_edge_layers, dropout=0.0, act_first=True) if several else None
+        self.node_mlp = MLP([in_channels] + [hidden] * num_node_layers, dropout=0.0, act_first=True)
+        self.cat_lin1 = nn.Linear(hidden, hidden)
+        self.cat_lin2 = nn.Linear(hidden, hidden)
+        self.final_mlp = MLP([hidden] * num_layers + [out_channels], dropout=dropout, act_first=True)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        parts = (self.edge_lin, self.edge_norm, self.edge_mlp, self.node_mlp, self.cat_lin1, self.cat_lin2)
+        for part in (*parts, self.final_mlp):
+            if part is not None:
+                part.reset_parameters()
+
+    def forward(self, x: Tensor | None, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
+        """[N, in_channels], or None, and weights [E] to [N, out_channels]."""
+        h = self.edge_lin(edge_index, edge_weight)
+        if self.edge_norm is not None and self.edge_mlp is not None:
+            h = self.edge_mlp(self.edge_norm(h.relu()))
+        h = h + self.cat_lin1(h)
+        if x is not None:
+            of_nodes = self.node_mlp(x)
+            h = h + of_nodes + self.cat_lin2(of_nodes)
+        y: Tensor = self.final_mlp(h.relu())
+        return y
+
+    def __repr__(self) -> str:
+        names = ("num_nodes", "in_channels", "out_channels")
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)}' for name in names)})"

@@ -1,0 +1,107 @@
+"""A U-Net on graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gdsl.nn.activations import activation
+from gdsl.nn.conv.gcn import GCNConv
+from gdsl.nn.pool import TopKPooling
+from gdsl.nn.sparse import coalesce, product
+
+
+class GraphUNet(nn.Module):
+    """Layers :class:`GCNConv` between poolings, and back. Gao and Ji, "Graph U-Nets", ICML 2019, sections 3.3 and 3.4.
+
+    in_channels, hidden_channels, out_channels: sizes
+    depth:       number of poolings, :class:`TopKPooling`
+    pool_ratios: the part of the nodes that each keeps, or one for all
+    sum_res:     whether features from the way down are added on the way up, and not joined
+    act:         the name of a class of torch.nn, or a function
+
+    Raises AssertionError for a depth below 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        out_channels: int,
+        depth: int,
+        pool_ratios: float | list[float] = 0.5,
+        sum_res: bool = True,
+        act: str | Callable[[Tensor], Tensor] = "relu",
+    ):
+        super().__init__()
+        assert depth >= 1, f"a U-Net has a depth of at least 1, not {depth}"
+        self.in_channels = in_channels
+        self.hidden_channels = hidden_channels
+        self.out_channels = out_channels
+        self.depth = depth
+        # The last ratio of a list that is too short stands for all others.
+        ratios = [*pool_ratios] if isinstance(pool_ratios, list | tuple) else [pool_ratios]
+        self.pool_ratios = (ratios + ratios[-1:] * depth)[:depth]
+        self.act: Any = activation(act)
+        self.sum_res = sum_res
+        self.down_convs = nn.ModuleList([GCNConv(in_channels, hidden_channels, improved=True)])
+        self.pools = nn.ModuleList()
+        for ratio in self.pool_ratios:
+            self.pools.append(TopKPooling(hidden_channels, ratio))
+            self.down_convs.append(GCNConv(hidden_channels, hidden_channels, improved=True))
+        met = hidden_channels if sum_res else 2 * hidden_channels
+        sizes = [hidden_channels] * (depth - 1) + [out_channels]
+        self.up_convs = nn.ModuleList(GCNConv(met, size, improved=True) for size in sizes)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        for part in (*self.down_convs, *self.pools, *self.up_convs):
+            part.reset_parameters()
+
+    def forward(
+        self, x: Tensor, edge_index: Tensor, batch: Tensor | None = None, edge_weight: Tensor | None = None
+    ) -> Tensor:
+        """[N, in_channels] to [N, out_channels].
+
+        batch:       [N] the graph of each node
+        edge_weight: [E]; ones without it
+
+        Raises AssertionError for weights of another shape.
+        """
+        batch = edge_index.new_zeros(x.size(0)) if batch is None else batch
+        weight = x.new_ones(edge_index.size(1)) if edge_weight is None else edge_weight
+        assert weight.shape == edge_index.shape[1:], f"weights have shape [E], not {list(weight.shape)}"
+        x = self.act(self.down_convs[0](x, edge_index, weight))
+        levels = []
+        for pool, conv in zip(self.pools, self.down_convs[1:], strict=True):
+            before = (x, edge_index, weight)
+            edge_index, weight = self.augment_adj(edge_index, weight, x.size(0))
+            x, edge_index, weight, batch, nodes, _ = pool(x, edge_index, weight, batch)
+            x = self.act(conv(x, edge_index, weight))
+            levels.append((*before, nodes))
+        for k, conv in enumerate(self.up_convs):
+            kept, edge_index, weight, nodes = levels.pop()
+            up = torch.zeros_like(kept).index_put((nodes,), x)
+            x = conv(kept + up if self.sum_res else torch.cat([kept, up], dim=-1), edge_index, weight)
+            x = self.act(x) if k < self.depth - 1 else x
+        return x
+
+    def augment_adj(self, edge_index: Tensor, edge_weight: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+        """Edges between nodes that are at most two steps apart, (A + I)² without the loops, with its values."""
+        loops = torch.arange(num_nodes, device=edge_index.device).expand(2, -1)
+        kept = edge_index[0] != edge_index[1]
+        edges = torch.cat([edge_index[:, kept], loops], dim=1)
+        edges, values = coalesce(edges, torch.cat([edge_weight[kept], edge_weight.new_ones(num_nodes)]), num_nodes)
+        edges, values = product(edges, values, edges, values, num_nodes)
+        kept = edges[0] != edges[1]
+        return edges[:, kept], values[kept]
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.in_channels}, {self.hidden_channels}, {self.out_channels}, "
+            f"depth={self.depth}, pool_ratios={self.pool_ratios})"
+        )

@@ -1,0 +1,131 @@
+"""Embeddings of nodes against torch_geometric's."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gdsl
+import gdsl.nn
+from gdsl.nn.models import node2vec
+from tests.parity.drop_in import NODES, graph_of, outcome, pyg
+from tests.programs import harness
+
+
+def some_graph() -> Tensor:
+    graph = graph_of("symmetric", 1, False)
+    assert graph is not None
+    return graph
+
+
+class Losses(nn.Module):
+    """A model's loss as its result."""
+
+    def __init__(self, model: nn.Module, name: str, *args: Any, **kwargs: Any):
+        super().__init__()
+        self.model, self.name, self.args, self.kwargs = model, name, args, kwargs
+
+    def forward(self) -> Any:
+        return getattr(self.model, self.name)(*self.args, **self.kwargs)
+
+
+@pytest.mark.parametrize("alpha", [None, 0.3, torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_lightgcn(alpha: Any, normalize: bool) -> None:
+    made = []
+    for library in (gdsl.nn, pyg):
+        torch.manual_seed(0)
+        made.append(library.LightGCN(NODES, 4, 2, alpha, normalize=normalize).double())
+    ours, theirs = made
+    assert repr(ours) == repr(theirs)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert harness.difference(list(ours.state_dict().values()), list(theirs.state_dict().values())) == 0
+    graph, weight = some_graph(), torch.rand(some_graph().shape[1], dtype=torch.float64)
+    pairs = torch.randint(NODES, (2, 7))
+    labels, some = torch.randint(2, (7,)), torch.tensor([1, 3, 4])
+    scores = torch.randn(2, 7, dtype=torch.float64)
+    for name, args in {
+        "forward": (graph,), "get_embedding": (graph, weight), "link_pred_loss": (scores[0], labels),
+        "recommendation_loss": (scores[0], scores[1]),
+    }.items():  # fmt: skip
+        found, expected = (outcome(Losses(model, name, *args), (), None, {}) for model in made)
+        assert found.keys() == expected.keys()
+        assert harness.difference(list(found.values()), list(expected.values())) < 1e-9
+    for name, args in {
+        "forward": (graph, pairs, weight), "predict_link": (graph, pairs), "recommend": (graph,),
+    }.items():  # fmt: skip
+        found, expected = (getattr(model, name)(*args) for model in made)
+        assert harness.difference([found], [expected]) < 1e-9
+    for options in ({"prob": True},):
+        found, expected = (model.predict_link(graph, pairs, **options) for model in made)
+        assert harness.difference([found], [expected]) < 1e-9
+    found, expected = (model.recommend(graph, weight, some, torch.arange(2, NODES), 2) for model in made)
+    assert torch.equal(found, expected)
+    found, expected = (model.recommendation_loss(scores[0], scores[1], some, 0.5) for model in made)
+    assert harness.difference([found], [expected]) < 1e-9
+    assert harness.difference([ours.recommendation_loss(*scores, lambda_reg=0)],
+                              [theirs.recommendation_loss(*scores, lambda_reg=0)]) < 1e-9  # fmt: skip
+    matrix = gdsl.Graph(graph, NODES)
+    assert torch.allclose(ours(matrix)[matrix.edge_index[0].argsort()].sort()[0], ours(graph).sort()[0])
+    for model in made:
+        torch.manual_seed(1)
+        model.reset_parameters()
+    assert harness.difference(list(ours.state_dict().values()), list(theirs.state_dict().values())) == 0
+    with pytest.raises(AssertionError, match="2 layers have 3 weights, not 2"):
+        gdsl.nn.LightGCN(NODES, 4, 2, torch.ones(2))
+
+
+def test_node2vec(monkeypatch: pytest.MonkeyPatch) -> None:
+    # torch_geometric's walks are another package's: here it walks as we do.
+    def walks(rowptr: Tensor, col: Tensor, start: Tensor, length: int, p: float, q: float) -> Tensor:
+        return node2vec.random_walk(rowptr, col, start, length, p, q)
+
+    monkeypatch.setattr("torch_geometric.nn.models.node2vec.WITH_PYG_LIB", True)
+    monkeypatch.setattr(torch.ops, "pyg", SimpleNamespace(random_walk=walks), raising=False)
+    graph = some_graph()
+    made = []
+    for library in (gdsl.nn, pyg):
+        torch.manual_seed(0)
+        made.append(library.Node2Vec(graph, 4, 6, 3, walks_per_node=2, p=0.5, q=2.0, num_negative_samples=3))
+    ours, theirs = (model.double() for model in made)
+    assert repr(ours) == repr(theirs)
+    assert torch.equal(ours.embedding.weight, theirs.embedding.weight)
+    assert torch.equal(ours.rowptr, theirs.rowptr)
+    assert torch.equal(ours.col, theirs.col)
+    found = []
+    for model in made:
+        torch.manual_seed(1)
+        found.append([model.sample([0, 3, 5]), next(iter(model.loader(batch_size=4, shuffle=True)))])
+    for one, other in zip(*found, strict=True):
+        assert all(map(torch.equal, one, other))
+        results = [outcome(Losses(model, "loss", *one), (), None, {}) for model in made]
+        assert harness.difference(*[list(result.values()) for result in results]) < 1e-9
+    assert torch.equal(ours(), ours.embedding.weight)
+    assert torch.equal(ours(torch.tensor([2])), ours.embedding.weight[[2]])
+    with pytest.raises(AssertionError, match="no context of 7"):
+        gdsl.nn.Node2Vec(graph, 4, 6, 7)
+    assert (
+        gdsl.nn.Node2Vec(torch.empty(2, 0, dtype=torch.long), 4, 6, 3, num_nodes=2)
+        .pos_sample(torch.tensor([1]))
+        .unique()
+        == 1
+    )
+
+
+@pytest.mark.parametrize(("p", "q"), [(1.0, 1.0), (0.25, 4.0), (4.0, 0.5)])
+def test_walks_are_as_probable_as_the_paper_says(p: float, q: float) -> None:
+    edges = {0: [1, 2, 3], 1: [0, 2], 2: [0, 1, 4], 3: [0], 4: [2]}
+    col = torch.tensor([to for node in edges for to in edges[node]])
+    rowptr = torch.tensor([0, 3, 5, 8, 9, 10])
+    torch.manual_seed(0)
+    walks = node2vec.random_walk(rowptr, col, torch.zeros(40_000, dtype=torch.long), 2, p, q)
+    for middle in edges[0]:
+        odds = {to: 1 / p if to == 0 else 1.0 if to in edges[0] else 1 / q for to in edges[middle]}
+        taken = walks[walks[:, 1] == middle, 2]
+        assert abs(len(taken) / len(walks) - 1 / 3) < 0.02
+        for to, odd in odds.items():
+            assert abs(float((taken == to).double().mean()) - odd / sum(odds.values())) < 0.02
