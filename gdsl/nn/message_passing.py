@@ -6,7 +6,6 @@ import functools
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -25,6 +24,7 @@ from gdsl.nn.aggr import Aggregation
 from gdsl.nn.collected import Asked, Sending
 from gdsl.nn.conv.base import Adjacency, Conv, Size, Unasked, in_dtype_of
 from gdsl.nn.lazy import Recording, Symbol, dtype_of, put
+from gdsl.nn.message_programs import MessagePrograms
 from gdsl.nn.reach import Before, opaque
 from gdsl.nn.softmax import with_softmax
 from gdsl.nn.symbolic import TensorValue, Untraceable
@@ -492,21 +492,6 @@ class MessagePassing(Conv):
         if torch.promote_types(found.dtype, trace.dtype) != trace.dtype or found.device != trace.device:
             raise Untraceable(f"`{name}` is {short(found.dtype)} on {found.device}")
         return found.to(trace.dtype)
-
-
-# ------------------------------------------------------------------------------------------- programs
-
-
-@dataclass(frozen=True, slots=True)
-class MessagePrograms:
-    """What is computed of a message.
-
-    kinds:  the values that the method keeps, each from those before it, and the result from all of them
-    params: the parameters of the aggregation
-    """
-
-    kinds: tuple[CallKind, ...]
-    params: tuple[str, ...]
 
 
 def _as(real: Tensor, symbol: Symbol) -> Tensor:
