@@ -6,7 +6,6 @@ import functools
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -25,6 +24,7 @@ from gdsl.nn.aggr import Aggregation
 from gdsl.nn.collected import Asked, Sending
 from gdsl.nn.conv.base import Adjacency, Conv, Size, Unasked, in_dtype_of
 from gdsl.nn.lazy import Recording, Symbol, dtype_of, put
+from gdsl.nn.message_programs import MessagePrograms
 from gdsl.nn.reach import Before, opaque
 from gdsl.nn.softmax import with_softmax
 from gdsl.nn.symbolic import TensorValue, Untraceable
@@ -37,6 +37,11 @@ MOST_KINDS = 64
 MOST_SKIPPED = 256
 
 AS_IT_IS = "message and aggregate run as they are: "
+
+NOT_CALLED = "not called yet"
+
+# Names that layers have besides those of torch_geometric's: torch finds no module of such a name.
+_TAKEN = frozenset(name for kind in Conv.__mro__ if kind.__module__.startswith("gdsl.") for name in vars(kind))
 
 # How many arguments of a method ``propagate`` gives by place.
 _GIVEN = {"aggregate": 1, "update": 1, "message_and_aggregate": 1}
@@ -87,7 +92,7 @@ class MessagePassing(Conv):
         implemented = type(self).message_and_aggregate is not MessagePassing.message_and_aggregate
         self.fuse = implemented and not isinstance(self.aggr, list) and self.aggr in _WHOLE
         self._hooks: dict[tuple[str, str], OrderedDict[int, Callable[..., Any]]] = {}
-        self._how = "not called yet"
+        self._how = NOT_CALLED
         self._calling = False
         # For each kind of call how often it is to run as it is before it is tried again, and how often last time.
         self._kinds = Kept()
@@ -180,9 +185,17 @@ class MessagePassing(Conv):
     # -- the look inside -------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The programs of all calls of ``propagate`` in one of the layer are what the last call ran."""
+        """The programs of all calls of ``propagate`` in one of the layer are what the last call ran.
+
+        Raises :class:`gdsl.InputError` for a module of the layer that a method of this class hides.
+        """
         if torch.compiler.is_compiling():
             return super().__call__(*args, **kwargs)
+        if self._how == NOT_CALLED:
+            for name in _TAKEN.intersection(self._modules):
+                raise InputError(
+                    f"gdsl's layers have `{name}` themselves: give the part of {type(self).__name__} another name"
+                )
         self._store.last = ()
         self.__dict__["_calling"] = True
         try:
@@ -191,7 +204,7 @@ class MessagePassing(Conv):
             self.__dict__["_calling"] = False
 
     def _ran(self) -> tuple[Ran, ...]:
-        if not self._store.last and self._how != "not called yet":
+        if not self._store.last and self._how != NOT_CALLED:
             raise InputError(f"the last call of {type(self).__name__} ran no program: {self._how}")
         return super()._ran()
 
@@ -252,7 +265,8 @@ class MessagePassing(Conv):
         backwards = self.flow == "target_to_source"
         if size is not None and backwards:
             size = (size[1], size[0])
-        graph, values = self.graph(edge_index, sizes[0], sizes[1], size)
+        # Not by the names of these methods: a layer of a user's own may have taken them.
+        graph, values = Conv.graph(self, edge_index, sizes[0], sizes[1], size)
         if values is not None:
             kwargs = collected.with_values(kwargs, in_dtype_of(features, values), map(self._asked, methods))
         plain = type(edge_index) is Tensor and edge_index.layout is torch.strided
@@ -276,10 +290,11 @@ class MessagePassing(Conv):
         return self._aggregated(self._hooked("message", lambda given: self.message(**given), given), call)
 
     def _aggregated(self, messages: Any, call: Sending) -> Tensor:
-        if torch.compiler.is_compiling() and self._has_program() and messages.is_floating_point():
-            if messages.dim() == 1:
-                return self.run(call.graph, {"m": messages.unsqueeze(1)}).t().flatten()
-            return self.run(call.graph, {"m": messages})
+        compiling = torch.compiler.is_compiling() and not self._hooks
+        if compiling and self._has_program() and messages.is_floating_point():
+            rows = messages.unsqueeze(1) if messages.dim() == 1 else messages
+            out: Tensor = Conv.run(self, call.graph, {"m": rows})
+            return out.t().flatten() if messages.dim() == 1 else out
         given = call.collected(self._asked("aggregate"))
         result: Tensor = self._hooked("aggregate", lambda given: self.aggregate(messages, **given), given)
         return result
@@ -477,21 +492,6 @@ class MessagePassing(Conv):
         if torch.promote_types(found.dtype, trace.dtype) != trace.dtype or found.device != trace.device:
             raise Untraceable(f"`{name}` is {short(found.dtype)} on {found.device}")
         return found.to(trace.dtype)
-
-
-# ------------------------------------------------------------------------------------------- programs
-
-
-@dataclass(frozen=True, slots=True)
-class MessagePrograms:
-    """What is computed of a message.
-
-    kinds:  the values that the method keeps, each from those before it, and the result from all of them
-    params: the parameters of the aggregation
-    """
-
-    kinds: tuple[CallKind, ...]
-    params: tuple[str, ...]
 
 
 def _as(real: Tensor, symbol: Symbol) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -15,8 +16,21 @@ from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind, Type
 from gdsl.language.modules import Reader, Unreadable, no_dropout, read_aggregation
 from gdsl.language.program import Declaration, Rule, TypedProgram
+from gdsl.module.ways import CallKind
 from gdsl.nn.lazy import GIVEN
 from gdsl.nn.symbolic import TensorValue, Untraceable, loaded
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePrograms:
+    """What is computed of a message.
+
+    kinds:  the values that the method keeps, each from those before it, and the result from all of them
+    params: the parameters of the aggregation
+    """
+
+    kinds: tuple[CallKind, ...]
+    params: tuple[str, ...]
 
 
 def aggregated(path: str, module: nn.Module, message: TensorValue, rows: Domain) -> tuple[Node, tuple[str, ...]]:

@@ -84,3 +84,35 @@ def test_a_base_class_calls_what_is_assigned(method: str) -> None:
         setattr(layer, method, methods[method])
         results.append(layer.propagate(edges, x=x))
     assert torch.allclose(*results)
+
+
+@pytest.mark.parametrize("name", ["graph", "rows", "check", "kernels", "run", "weighted"])
+def test_a_part_that_a_method_would_hide(name: str) -> None:
+    """torch looks for a module only where a class has nothing of its name."""
+
+    class Hidden(gdsl.nn.MessagePassing):
+        def __init__(self) -> None:
+            super().__init__()
+            setattr(self, name, torch.nn.Linear(3, 3))
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> Any:
+            return self.propagate(edge_index, x=getattr(self, name)(x))
+
+    with pytest.raises(gdsl.InputError, match=f"have `{name}` themselves: give the part of Hidden another name"):
+        Hidden()(torch.randn(4, 3), torch.tensor([[0, 1], [1, 2]]))
+
+
+@pytest.mark.parametrize("name", ["graph", "rows", "run", "weighted", "square"])
+def test_a_value_of_the_name_of_a_method_is_no_matter(name: str) -> None:
+    class Named(gdsl.nn.MessagePassing):
+        def __init__(self) -> None:
+            super().__init__(backend="torch")
+            setattr(self, name, 3)
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> Any:
+            return self.propagate(edge_index, x=getattr(self, name) * x)
+
+    x, edges = torch.randn(4, 3), torch.tensor([[0, 1], [1, 2]])
+    layer = Named()
+    assert torch.allclose(layer(x, edges), torch.zeros(4, 3).index_add(0, edges[1], 3 * x[edges[0]]))
+    assert layer.how == "fused"
