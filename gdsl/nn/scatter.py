@@ -29,6 +29,7 @@ def aggregate(module: nn.Module, x: Tensor, index: Tensor, size: int, dim: int) 
     dim = dim + x.dim() if dim < 0 else dim
     shape = [*x.shape]
     shape[dim] = size
+    index = index.long()  # see findings/expanded-int32-index-of-gather.sh
     place = index.reshape([-1 if k == dim else 1 for k in range(x.dim())]).expand_as(x)
     return function(x, place, shape, dim)
 

@@ -33,6 +33,7 @@ def softmax(
     size = int(index.max()) + 1 if num_nodes is None and index.numel() else num_nodes or 0
     shape = [1] * src.dim()
     shape[dim] = -1
+    index = index.long()  # see findings/expanded-int32-index-of-gather.sh
     place = index.view(shape).expand_as(src)
     full = list(src.shape)
     full[dim] = size

@@ -34,5 +34,5 @@ class Frame:
         if end == "g":
             if self.batch is None:
                 return torch.zeros(self.graph.num_targets, dtype=torch.long, device=self.device)
-            return self.batch
+            return self.batch.long()  # see findings/expanded-int32-index-of-gather.sh
         return self.graph.edge_index[1 if end == "i" else 0]

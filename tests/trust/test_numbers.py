@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 import gdsl
+from gdsl import nn
+from gdsl.nn import scatter
+from gdsl.nn.softmax import softmax
 from gdsl.runtime.triton import interpreted
 
 BACKENDS = ["torch", "cpp", *(["triton"] if interpreted() else [])]
@@ -327,3 +330,26 @@ def test_a_constant_is_not_rounded_before_it_is_used(backend: str) -> None:
     made = gdsl.compile("layer C(d = 1) { node x[d] return sum(x[j] * 1.01171875) }", backend=backend)
     y = made(torch.full((1, 1), 3.0, dtype=torch.bfloat16), torch.tensor([[0], [0]]))
     assert y.item() == 3.03125
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, index: softmax(x, index, num_nodes=9),
+        lambda x, index: scatter.aggregate(nn.aggr.SumAggregation(), x, index, 9, 0),
+        lambda x, index: scatter.aggregate(nn.aggr.MaxAggregation(), x, index, 9, 0),
+        lambda x, index: nn.aggr.MulAggregation()(x, index, dim_size=9),
+        lambda x, index: nn.aggr.AttentionalAggregation(torch.nn.Identity())(x, index, dim_size=9),
+    ],
+    ids=["softmax", "sum", "max", "mul", "attention"],
+)
+def test_an_int32_index_in_torch(function: Any) -> None:
+    """torch 2.13 reads other rows than an expanded int32 index names, in gather and in the gradient of scatter_add."""
+    index = torch.randint(9, (14,))
+    found = []
+    for dtype in (torch.int64, torch.int32):
+        x = torch.linspace(0.1, 3, 14 * 8).view(14, 8).requires_grad_()
+        y = function(x, index.to(dtype))
+        found.append((y, *torch.autograd.grad((y * torch.arange(y.numel()).view_as(y)).sum(), x)))
+    for wanted, here in zip(*found, strict=True):
+        torch.testing.assert_close(here, wanted)

@@ -120,7 +120,8 @@ def _whole(rows: Tensor) -> Tensor:
 
 
 def _along(rows: Tensor, index: Tensor) -> Tensor:
-    return index.view(-1, *[1] * (rows.dim() - 1)).expand_as(rows)
+    # torch 2.13 takes an expanded int32 index for another one: findings/expanded-int32-index-of-gather.sh.
+    return index.long().view(-1, *[1] * (rows.dim() - 1)).expand_as(rows)
 
 
 def _sum(rows: Tensor, index: Tensor, size: int) -> Tensor:

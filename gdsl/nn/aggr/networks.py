@@ -200,6 +200,7 @@ class DeepSetsAggregation(Aggregation):
 
 def softmax(score: Tensor, index: Tensor, size: int) -> Tensor:
     """The softmax of scores [E, C] over the rows of each group."""
+    index = index.long()  # see findings/expanded-int32-index-of-gather.sh
     place = index.unsqueeze(1).expand_as(score)
     top = score.new_full((size, score.shape[1]), float("-inf")).scatter_reduce(0, place, score.detach(), "amax")
     raised = (score - top[index]).exp()
