@@ -68,6 +68,12 @@ class Case:
         return " ".join(part for part in (self.layer, self.x if self.x != "x" else "", *self.call, self.note) if part)
 
 
+# What the first object of a class of torch_geometric's is like decides for all later ones whether sparse matrices are
+# multiplied: one with aggr="lstm" would leave the others without. So each gets a plain first one.
+for _name in ("SAGEConv", "GraphConv"):
+    getattr(pyg, _name)(1, 1)
+
+
 def floats(*shape: int) -> Callable[[torch.Generator, int], Tensor]:
     """A kind: normal numbers of this shape."""
     return lambda g, edges: torch.randn(*shape, generator=g, dtype=torch.float64)
