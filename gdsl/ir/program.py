@@ -37,6 +37,11 @@ class Program:
         """The loads, in a stable order."""
         return tuple(node for node in walk(self.nodes) if node.op == "load")
 
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The names of the loads, in the same order."""
+        return tuple(node.attrs.name for node in self.inputs)
+
     def with_outputs(self, nodes: Iterable[Node], mapping: Mapping[Node, Node] | None = None) -> Program:
         """The same program with its outputs replaced; ``mapping`` carries names from old nodes to new."""
         outputs = tuple((name, node) for (name, _), node in zip(self.outputs, nodes, strict=True))

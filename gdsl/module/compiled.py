@@ -22,6 +22,7 @@ from gdsl.language.program import TypedProgram
 from gdsl.module.arguments import Bound, bind, count_graphs, free_sizes
 from gdsl.module.checks import check_row_counts, check_tensors
 from gdsl.module.operators import OperatorCall
+from gdsl.module.run import seed_for
 from gdsl.module.ways import stages_of
 from gdsl.passes.options import Options
 from gdsl.passes.stages import Stage
@@ -349,9 +350,7 @@ def run(owner: Owner, key: Key, tensors: Mapping[str, Tensor], given: Any, batch
             values[n] = edge_values(n, default, rewired, values[n], dict(fills))  # type: ignore[arg-type]
         graph = rewired.graph
     if uses_seed:
-        # As torch.randint draws it, for which a compiler has a generator of its own.
-        room = torch.empty((), dtype=torch.int64, device=edges.device)
-        values["seed"] = torch.ops.aten.random.to(room, 2**62)
+        values["seed"] = seed_for(edges.device)
     results: list[Tensor] = []
     for number, (names, outputs, module, result, kind, end) in enumerate(stages):
         operands = [values[n] for n in names]

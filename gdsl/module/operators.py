@@ -30,6 +30,8 @@ from gdsl.ir.program import Program
 from gdsl.ir.serialise import fields, from_data, items, to_data
 from gdsl.ir.types import Domain, Kind, Type
 from gdsl.module.checks import check_bound, check_degrees
+from gdsl.module.kept import Kept
+from gdsl.module.run import frame_of, runner_of
 from gdsl.passes.options import CHOICES, Options
 from gdsl.passes.pipeline import lower
 from gdsl.runtime.autograd import Differentiable, Mask, Runner
@@ -127,11 +129,14 @@ def _rewiring(graph: Graph, method: str) -> Rewired:
 # What is made of an operator, on first need.
 
 
+_runners = Kept()
+
+
 @functools.lru_cache(maxsize=1024)
-def _runner(text: str, backend: str, save: bool = True) -> Runner:
+def _runner(text: str, backend: str, device: str, save: bool = True) -> Runner:
     call = call_of(text)
     options = Options(choices=call.choices, save=save)
-    return Runner(call.program, backend, DTYPES[call.dtype], torch.int32, options)
+    return runner_of(_runners, call.program, device, backend, DTYPES[call.dtype], torch.int32, options)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -139,8 +144,10 @@ def _owner(text: str) -> Differentiable:
     """The program as it is differentiated: with nothing saved where none of that was foreseen."""
     call = call_of(text)
     if any(call.mask):
-        return _runner(text, "torch").differentiable(call.mask)
-    return _runner(text, "torch", save=False).differentiable(tuple(n.kind is Kind.FLOAT for n in call.program.inputs))
+        return _runner(text, "torch", "").differentiable(call.mask)
+    return _runner(text, "torch", "", save=False).differentiable(
+        tuple(n.kind is Kind.FLOAT for n in call.program.inputs)
+    )
 
 
 @functools.lru_cache(maxsize=1024)
@@ -221,10 +228,10 @@ def _run(
 ) -> list[Tensor]:
     call = call_of(text)
     graph = transformed(graph_of(edges, sources, targets), call.graph)
-    frame = Frame(graph, DTYPES[call.dtype], edges.device, batch, graphs)
+    frame = frame_of(graph, DTYPES[call.dtype], edges.device, batch, graphs)
     _check(text, tensors, frame)
     backend = backend_for(call.backend, frame.dtype, edges.device)
-    runner = _runner(text, backend)
+    runner = _runner(text, backend, edges.device.type)
     plan = runner.differentiable(call.mask).forward if any(call.mask) else runner.plain
     found = plan.run(dict(zip(call.program.inputs, tensors, strict=True)), frame)
     # An operator's results share no memory with its operands, or with each other.

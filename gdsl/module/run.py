@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from gdsl.ir.program import Program
 from gdsl.language import parts
 from gdsl.language.program import GraphTransform
 from gdsl.module.checks import check_degrees
+from gdsl.module.kept import Kept
 from gdsl.module.shared import tensors_of
 from gdsl.module.ways import CallKind, Ran, Ready
 from gdsl.passes.stages import Stage
@@ -54,7 +56,7 @@ def run(
         check_degrees(typed.name, [(need.end, need.value) for need in typed.requires], graph)
     if typed.uses_seed and "seed" not in tensors:
         tensors["seed"] = seed_for(kind.device)
-    frame = Frame(graph, kind.dtype, kind.device, batch, num_graphs)
+    frame = frame_of(graph, kind.dtype, kind.device, batch, num_graphs)
     ready = ready_for(kind, graph, backend)
     kind.store.last = (ready.ran,)
     if ready.numbers:
@@ -69,7 +71,23 @@ def run(
 
 def seed_for(device: torch.device) -> Tensor:
     """What dropout of one call is drawn from: a number of torch's generator."""
+    if torch.compiler.is_compiling():
+        # As torch.randint draws it, for which a compiler has a generator of its own.
+        return torch.ops.aten.random.to(torch.empty((), dtype=torch.int64, device=device), 2**62)
     return torch.randint(2**62, (), dtype=torch.int64, device=device)
+
+
+def runner_of(kept: Kept, program: Program, device: str, *at: Any) -> Runner:
+    """The runner of a program on a type of device: its backend, dtype, dtype of indices and options."""
+    found: Runner = kept.once((program.outputs, device, *at), lambda: Runner(program, *at))
+    return found
+
+
+def frame_of(
+    graph: Graph, dtype: torch.dtype, device: torch.device, batch: Tensor | None = None, num_graphs: int = 1
+) -> Frame:
+    """What a run knows besides tensors."""
+    return Frame(graph, dtype, device, batch, num_graphs)
 
 
 def ready_for(kind: CallKind, graph: Graph, backend: str) -> Ready:
@@ -87,13 +105,8 @@ def _ready(kind: CallKind, graph: Graph, backend: str) -> Ready:
     store, options = kind.store, kind.store.options_for(kind, graph)
     found = store.compiled(kind, options)
     at = (backend_for(backend, kind.dtype, kind.device), kind.dtype, graph.index_dtype, options)
-    # A program of Triton's runs on one kind of device.
-    key = (kind.device.type, *at)
-
-    def runner(program: Program) -> Runner:
-        return store.shared.made.once((program.outputs, *key), lambda: Runner(program, *at))
-
-    stages = tuple((s, runner(s.program), tuple(n.attrs.name for n in s.program.inputs)) for s in found.stages)
+    made, on = store.shared.made, kind.device.type
+    stages = tuple((s, runner_of(made, s.program, on, *at), s.program.input_names) for s in found.stages)
     return Ready(stages, found.numbers, Ran(kind, options, graph.index_dtype, at[0]))
 
 
@@ -127,5 +140,5 @@ def nearest(
     empty = Graph(torch.zeros(2, 0, dtype=torch.long, device=kind.device), count)
     with torch.no_grad():
         values = {n: tensors[n.attrs.name] for n in walk([where]) if n.op == "load"}
-        (found,) = reference.run([where], values, Frame(empty, kind.dtype, kind.device))
+        (found,) = reference.run([where], values, frame_of(empty, kind.dtype, kind.device))
     return Graph(knn_graph(found, k, batch, loop=bool(dict(knn.keywords).get("loop", False))), count)
