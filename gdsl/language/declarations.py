@@ -33,6 +33,7 @@ _DOMAINS = {
     "target": Domain.TARGET,
     "edge": Domain.EDGE,
     "graph": Domain.GRAPH,
+    "global": Domain.GLOBAL,
     "param": Domain.GLOBAL,
     "buffer": Domain.GLOBAL,
 }

@@ -91,7 +91,8 @@ class Forms(ModuleCalls):
             return self._over_dims(e)
         if self._is_segment(e):
             return self._segment(e)
-        if e.by is not None or (e.at and e.function != "softmax"):
+        over_edges = e.function in ("softmax", "log_softmax")
+        if (e.by is not None and e.function != "softmax") or (e.at and not over_edges):
             raise Mistake(
                 f"`{e.function}` is not a reduction over edges, so it takes no `{'by' if e.by else 'at'}`",
                 e.span,
@@ -308,7 +309,25 @@ class Forms(ModuleCalls):
         x, end = self.node(text), self.end_of(e)
         if x.domain not in (Domain.EDGE, Domain.GLOBAL) and end != "g":
             raise self._no_dim(e, x, text)
-        return library.segment_softmax(self.element(x, text, end), end, self.rows(end), masked=True)
+        x, rows = self.element(x, text, end), self.rows(end)
+        if e.function == "log_softmax":
+            return library.segment_log_softmax(x, end, rows)
+        if e.by is None:
+            return library.segment_softmax(x, end, rows, masked=True)
+        return library.segment_softmax_by(x, end, rows, *self._by(e.by, end))
+
+    def _int(self, e: ast.Call) -> Value:
+        """A number as an integer below a bound, so that it can pick a place."""
+        text, bound = self.only(e, "x", "bound")
+        x = self.node(text)
+        size, value = self.size(bound)
+        if x.kind is not Kind.FLOAT:
+            raise Mistake(f"`int` takes real numbers, and this is {x.type}", text.span)
+        if value < 1:
+            raise Mistake(f"a bound is at least 1, not {value}", bound.span)
+        result = build.to_int(x, value)
+        self.counts[result] = str(size)
+        return result
 
     def _norm(self, e: ast.Call) -> Value:
         (text,) = self.only(e, "x")
@@ -392,6 +411,8 @@ def _takes(function: str, parameters: Sequence[tuple[str, Any]]) -> str:
 SPECIAL: dict[str, Callable[[Forms, ast.Call], Value]] = {
     **SHAPES,
     "softmax": Forms._softmax,
+    "log_softmax": Forms._softmax,
+    "int": Forms._int,
     "norm": Forms._norm,
     "degree": Forms._degree,
     "dropout": Forms._dropout,

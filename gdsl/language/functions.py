@@ -128,6 +128,7 @@ DIM_REDUCERS: dict[str, Callable[[Node, Sequence[str]], Node]] = {
     "var": library.dim_var,
     "std": library.dim_std,
     "softmax": lambda x, dims: library.dim_softmax(x, dims, masked=True),
+    "log_softmax": library.dim_log_softmax,
     "logsumexp": library.dim_logsumexp,
 }
 

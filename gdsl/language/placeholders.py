@@ -22,7 +22,7 @@ from gdsl.language.signature import Signature, signature_of
 from gdsl.language.values import UNKNOWN, is_whole
 
 # Functions whose later arguments are sizes.
-_SIZED = ("merge", "split", "stack", "bspline", "bspline_index", "transpose")
+_SIZED = ("merge", "split", "stack", "int", "bspline", "bspline_index", "transpose")
 
 # Numbers that stand for everything at once, where others than small ones that differ are asked for.
 _ALIKE = (1, 2, 3, 12, 60)

@@ -13,7 +13,7 @@ from gdsl.language.errors import Diagnostic, closest
 
 # Words that begin a statement; also the words that `did you mean` offers for a misspelt one.
 STATEMENTS = (
-    "param", "buffer", "const", "graph", "node", "source", "target", "edge", "module", "message", "aggregate",
+    "param", "buffer", "const", "global", "graph", "node", "source", "target", "edge", "module", "message", "aggregate",
     "update", "pool", "def", "reduce", "for", "if", "return",
 )  # fmt: skip
 # Words that do so before a name and sizes, and are names elsewhere; and what follows them.

@@ -108,7 +108,7 @@ def free_sizes(signature: Signature, values: Mapping[str, Any], given: Mapping[s
         value = values.get(name)
         if not isinstance(value, Tensor):
             continue
-        shape = value.shape[1:]
+        shape = value.shape if domains[name] == "global" else value.shape[1:]
         if domains[name] == "graph" and value.dim() == place + 1:
             shape = value.shape
         if place < len(shape) and sizes.setdefault(dim, shape[place]) != shape[place]:

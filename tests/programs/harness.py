@@ -65,7 +65,8 @@ def inputs(made: gdsl.Layer, edge_index: Tensor, nodes: int, seed: int = 0) -> d
     values: dict[str, Any] = {}
     for d in typed.of_role("input"):
         assert d.type is not None
-        shape = (rows.get(d.type.domain, nodes), *d.type.shape)
+        lead = () if d.type.domain is Domain.GLOBAL else (rows.get(d.type.domain, nodes),)
+        shape = (*lead, *d.type.shape)
         if d.type.kind is Kind.FLOAT:
             values[d.name] = 0.1 + 0.8 * torch.rand(shape, generator=generator, dtype=torch.float64)
         else:

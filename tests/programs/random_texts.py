@@ -284,6 +284,12 @@ class Writer:
     def by_integer(self, index: Value) -> Value:
         if self.chance(30):
             return Value(f"one_hot({index.text})", index.domain, frozenset({"R"}))
+        if self.chance(30):
+            x = self.fit(self.leaf(index.domain), frozenset())
+            table = self.param(["R", *self.some_dims()])
+            # A number far from where it would be rounded the other way.
+            at = f"int(floor(1.7 * {x.text}) + 0.5, R)"
+            return Value(f"{table.text}[{at}]", x.domain, table.dims - {"R"}) if x.domain != "global" else table
         table = self.param(["R", *self.some_dims()])
         return Value(f"{table.text}[{index.text}]", index.domain, table.dims - {"R"})
 
@@ -304,7 +310,7 @@ class Writer:
             return x
         d = self.pick(sorted(x.dims))
         if self.chance(15):
-            return Value(f"softmax[{d}]({x.text})", x.domain, x.dims)
+            return Value(f"{self.pick(('softmax', 'log_softmax'))}[{d}]({x.text})", x.domain, x.dims)
         if self.chance(10) and self.declarable([d]):
             return self.tame(Value(f"std[{d}]({x.text} + {self.param([d]).text})", x.domain, x.dims - {d}))
         every = ", ".join(sorted(x.dims)) if self.chance(20) else d
@@ -450,7 +456,11 @@ class Writer:
         options: list[Callable[[], Value]] = [lambda: self.join("tanh({})", x)]
         if domain == "edge":
             at = "" if self.chance(60) else f" at {self.pick('ij')}"
-            options = [lambda: Value(f"softmax({x.text}){at}", "edge", x.dims)]
+            function = self.pick(("softmax", "softmax", "log_softmax"))
+            keys = [v for v in self.integers if v.domain == "edge"]
+            by = f" by {keys[0].text}" if keys and function == "softmax" and "R" not in x.dims else ""
+            by = by if self.chance(40) and len(x.dims) < MAX_DIMS else ""
+            options = [lambda: Value(f"{function}({x.text}){by or at}", "edge", x.dims)]
         if self.functions:
             y = self.expression(domain, min(depth, 1))
             options.append(lambda: self.join(f"{self.pick(self.functions)}({{}}, {{}})", x, y))
@@ -643,6 +653,8 @@ class Writer:
                 self.integers += [Value(f"{name}[{end}]", "edge") for end in self.ends(rows)]
         if self.pools and self.chance(50):
             self.input("graph", "u", self.some_dims(1))
+        if self.chance(25):
+            self.input("global", "q", self.some_dims())
         if self.builds_graph:
             near = next(v for v in self.values if v.domain == "node")
             self.head.append(f"node near[b]\n    graph knn(near, 2{self.pick(('', ', loop = true'))})")
@@ -807,7 +819,7 @@ def inputs(made: gdsl.Layer, case: Case) -> dict[str, Any]:
         assert d.type is not None
         if d.optional and d.name not in case.passed:
             continue
-        shape = (counts[d.type.domain], *d.type.shape)
+        shape = (*((counts[d.type.domain],) if d.type.domain in counts else ()), *d.type.shape)
         if d.type.kind is Kind.FLOAT:
             values[d.name] = (0.1 + torch.rand(shape, generator=generator, dtype=torch.float64)).requires_grad_()
         else:

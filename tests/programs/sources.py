@@ -992,6 +992,32 @@ layer Tables(a, b, c, channels) {
     cg=[[[0, 1, 0, 0], [0, 0, 0, 2]], [[0, 0, 0, -1], [0, 0.5, 0, 0]], [[1, 0, 0, 0], [0, 0, 0, 0]]],
 )
 
+_add(
+    "NBFNet",
+    """
+# Zhu et al., "Neural Bellman-Ford Networks", NeurIPS 2021, with the relations of a query that is the same everywhere;
+# edges in bins of their length, and weights that are a softmax among the edges of one relation.
+layer NBFNet(channels, num_relations, bins = 4) {
+    node x[channels]
+    node start[channels]
+    edge rel: int(num_relations)
+    edge length
+    global query[num_relations, channels]
+    global temperature = 1
+    param near[bins, channels] ~ normal
+    linear lin(2*channels -> channels)
+
+    alpha = softmax(length * temperature) by rel
+    message m = alpha * x[j] * query[rel] * near[int(3.9 * length, bins)]
+    aggregate a = sum(m) + start
+    update y = x + relu(lin(cat(x, a)))
+    return log_softmax[channels](y), log_softmax(length)
+}
+""",
+    channels=5,
+    num_relations=3,
+)
+
 FREE_DIMS = {"channels": 5, "edge_dim": 3}
 
 
