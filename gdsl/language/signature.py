@@ -13,7 +13,7 @@ from gdsl.language.tree import CONSTANTS
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A tensor of the call. ``domain``: node, source, target, edge, graph or global; ``rank``: the number of its dims."""
+    """A tensor of the call. ``domain``: node, source, target, edge, graph or global; ``rank`` counts dims."""
 
     name: str
     domain: str
