@@ -14,6 +14,7 @@ from gdsl.ir import library
 from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE, OPS, adjoint, roll
 from gdsl.ir.ops.op import NotDifferentiable, no_gradient
+from gdsl.ir.ops.tables import table, table_product
 from gdsl.ir.types import Dim, Domain
 from gdsl.passes.options import Options
 from gdsl.runtime import cache
