@@ -27,7 +27,8 @@ SIZES: dict[str, Any] = {
     "kernel_size": 2, "dim": 2, "size": 2, "width": 4, "bases": 2, "count": 2, "code": 1, "max_degree": 2, "powers": 3,
     "highest": 1, "filter_size": 2, "towers": 1, "propagate": 3, "num_types": 2, "type_dim": 2, "attr_dim": 2,
     "concat": True, "slope": 0.2, "p": 0.0, "root_weight": True, "with_bias": True, "groups": 2, "layers": 2,
-    "normalization": "sym", "types": 2, "bipartite": False, "points": 4, "num_blocks": 2,
+    "normalization": "sym", "types": 2, "bipartite": False, "filters": 4, "rate": 0.3, "gaussians": 3, "inner": 3,
+    "basis": 3, "classes": 3, "bilinear": 2, "radial": 3, "points": 4, "num_blocks": 2,
 }  # fmt: skip
 # Where these are not what fits.
 OTHERS: dict[str, dict[str, Any]] = {
