@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from gdsl.codegen.indices import Axis, Index, Known, Literal, Place, linear
@@ -38,12 +38,14 @@ from gdsl.codegen.notation import (
     print_place,
     print_sum,
     summed,
+    typed_literal,
 )
 from gdsl.codegen.products import Product, product_of
 from gdsl.codegen.pull import COLUMN, EDGE, GLOBAL, NUMBER_OF, ROW, Pull, reduced_dims
 from gdsl.codegen.unrolled import unrolled_dims
 from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import ELEMENTWISE, rounds_each
+from gdsl.ir.ops.tables import entries
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain
 from gdsl.passes.plan import Kernel
@@ -218,7 +220,7 @@ class Blocks(Pull[Value, Frame]):
             found = self.align(self.value(node, self.axes(own) | places, where, own), node, index, frame)
         else:
             found = self.compute(node, index, where, frame)
-            if node.op in ELEMENTWISE or node.op in ("contract", "reduce", "random"):
+            if node.op in ELEMENTWISE or node.op in _NAMED:
                 found = self.define(self.program.names.get(node) or _WORDS.get(node.op, "v"), found)
         self.levels[found.level].memo[key] = found
         return found
@@ -240,7 +242,7 @@ class Blocks(Pull[Value, Frame]):
         """Whether a value is worth computing once, in its own frame, and not again in each frame that reads it."""
         if node.op in ELEMENTWISE:
             return ELEMENTWISE[node.op].heavy
-        return node.op in ("contract", "reduce", "random")
+        return node.op in _NAMED
 
     def align(self, value: Value, node: Node, index: Index, frame: Frame) -> Value:
         """A block of the node's own dims as a block of the frame."""
@@ -345,6 +347,49 @@ class Blocks(Pull[Value, Frame]):
         text = f"gdsl_uniform({seed.text}, {node.attrs.salt:d}, {count})"
         return Value(text if self.number == "tl.float32" else f"{text}.to({self.number})", level)
 
+    def compute_table(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
+        """A number that is known, or a choice among those that are not 0."""
+        found = Value("0.0", KERNEL, lead=False, scalar=True)
+        for at, number in entries(node.attrs, node.dims):
+            one = Value(typed_literal(number, self.number), KERNEL, lead=False, scalar=True)
+            found = self.chosen(dict(zip(node.type.names, at, strict=True)), index, one, found, frame)
+        return found
+
+    def chosen(self, at: Mapping[str, int], index: Index, value: Value, other: Value, frame: Frame) -> Value:
+        """The value at a place of some dims, and another at all others."""
+        tests = []
+        for name, number in at.items():
+            place = index[name]
+            if isinstance(place, Literal):
+                if place.number != number:
+                    return other
+                continue
+            where = self.number_at(place, frame)
+            tests.append(replace(where, text=f"({atom(where.text)} == {number})"))
+        if not tests:
+            return value
+        text = f"tl.where({' & '.join(t.text for t in tests)}, {value.text}, {other.text})"
+        return self.joined(text, [*tests, value, other])
+
+    def compute_table_product(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
+        """The terms of the place that is asked for, or those of all places, of which each takes its own."""
+        found = Value("0.0", KERNEL, lead=False, scalar=True)
+        outer = {name: place for name, place in index.items() if name not in node.attrs.dims}
+        asked = {name: place for name, place in index.items() if isinstance(place, Literal)}
+        for at, terms in self.table_terms(node, {**outer, **asked}, where, frame):
+            if not terms:
+                continue
+            parts = [part for _, factors in terms for part in factors]
+            texts = [
+                " * ".join([typed_literal(number, self.number), *(atom(p.text) for p in factors)])
+                for number, factors in terms
+            ]
+            whole = self.define("terms", self.joined(texts[0], parts))
+            self.levels[whole.level].add(*(f"{whole.text} += {text}" for text in texts[1:]), blocks=0)
+            numbers = {name: place.number for name, place in at.items() if isinstance(place, Literal)}
+            found = self.chosen(numbers, index, whole, found, frame)
+        return found
+
     def compute_contract(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
         product = self.product_at.get(node)
         if product is not None and frame == node.dims and self.is_plain(node, index):
@@ -441,4 +486,5 @@ class Blocks(Pull[Value, Frame]):
 
 _ANYWHERE = (GLOBAL, ROW, COLUMN, EDGE)
 
-_WORDS = {"contract": "dot", "reduce": "best", "random": "uniform"}
+_NAMED = ("contract", "reduce", "random", "table_product")
+_WORDS = {"contract": "dot", "reduce": "best", "random": "uniform", "table_product": "terms"}

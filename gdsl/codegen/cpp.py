@@ -146,9 +146,9 @@ class CppWriter(Nests):
 
     def is_cell(self, node: Node, kept: Iterable[Node] = ()) -> bool:
         """Whether a value is stored in local memory rather than written out where it is used."""
-        if node in self.buffers or node.op in ("const", "iota", "graph_value", "load", "gather", "spread"):
+        if node in self.buffers or node.op in ("const", "iota", "table", "graph_value", "load", "gather", "spread"):
             return False
-        if node.op in ("contract", "reduce") or node in kept or node in self.long:
+        if node.op in ("contract", "reduce", "table_product") or node in kept or node in self.long:
             return True
         readers = self.readers(node)
         wider = any(set(self.space(u)) > set(as_read.type.names) for as_read, u in readers)

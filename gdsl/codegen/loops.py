@@ -28,6 +28,8 @@ class Nests(Values):
         cell = self.new_cell(node, kept)
         if node.op in ("contract", "reduce") and node not in self.buffers:
             nest = self.contract_nest(node, where, cell)
+        elif node.op == "table_product" and node not in self.buffers:
+            nest = self.table_nest(node, where, cell)
         else:
             nest = Nest(node.dims)
             text, _ = self.value(node, self.index(node.dims), where, nest, top=True)
@@ -74,6 +76,28 @@ class Nests(Values):
             acc = self.fresh("s")
             self.reduce_body(node, where, nest, index, acc, depth)
         self.assign(nest, node, cell, acc)
+        return nest
+
+    def table_nest(self, node: Node, where: str, cell: Cell) -> Nest:
+        """The terms of a table, written out; loops run over the dims that it lacks. Products of the same factors are
+        computed once."""
+        loops = tuple(d for d in node.dims if d.name not in node.attrs.dims)
+        nest = Nest(loops, pointwise=False)
+        index = self.index(loops)
+        self.declare(nest, node, cell)
+        products: dict[tuple[str, ...], str] = {}
+        for at, found in self.table_terms(node, index, where, nest):
+            parts = []
+            for number, factors in found:
+                texts = tuple(text for text, _ in factors)
+                if len(texts) > 1 and texts not in products:
+                    products[texts] = self.fresh("p")
+                    product = " * ".join(f"({text})" for text in texts)
+                    nest.inner.append(f"const T {products[texts]} = {product};")
+                parts.append(f"{number_literal(number)} * {products.get(texts) or f'({texts[0]})'}")
+            place = self.place(node, cell, {**index, **at})
+            declaration = f"const {local_type(node)} " if cell.scalar else ""
+            nest.inner.append(f"{declaration}{place} = {' + '.join(parts) or '0'};")
         return nest
 
     def sum_body(self, node: Node, where: str, nest: Nest, index: Index, depth: int) -> str:

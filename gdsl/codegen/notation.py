@@ -134,7 +134,11 @@ def literal(node: Node, number: str) -> str:
     value = node.attrs.value
     if node.kind is not Kind.FLOAT:
         return str(bool(value)) if node.kind is Kind.BOOL else f"{value:d}"
-    # A literal is rounded to float32, unless it is given a type.
+    return typed_literal(value, number)
+
+
+def typed_literal(value: float, number: str) -> str:
+    """A number as one of the type that is computed with: a literal is rounded to float32, unless it is given a type."""
     typed = number != "tl.float32" and math.isfinite(value)
     return f"tl.full([], {float(value)!r}, {number})" if typed else number_literal(value)
 

@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
-from gdsl.codegen.indices import Digit, Index, Known, Place, Row, Shift, Within, reshaped
+from gdsl.codegen.indices import Digit, Index, Known, Literal, Place, Row, Shift, Within, reshaped
 from gdsl.codegen.names import Names
 from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.ops.indexing import slice_place
+from gdsl.ir.ops.tables import terms
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain
 from gdsl.passes.plan import Kernel
@@ -123,7 +124,7 @@ class Pull(Names, Generic[Written, Around]):
 
     def compute_slice(self, node: Node, index: Index, where: str, around: Around) -> Written:
         start, place = node.attrs.start, index[node.dims[slice_place(node)].name]
-        moved = Shift(place, start) if start else place
+        moved = Literal(place.number + start) if isinstance(place, Literal) else Shift(place, start) if start else place
         return self.value(node.inputs[0], {**index, node.attrs.dim: moved}, where, around)
 
     def compute_roll(self, node: Node, index: Index, where: str, around: Around) -> Written:
@@ -146,7 +147,25 @@ class Pull(Names, Generic[Written, Around]):
         place, stop = index[node.attrs.new], 0
         for operand, name in zip(node.inputs, node.attrs.dims, strict=True):
             start, stop = stop, stop + operand.type.dim(name).size
-            yield operand, {**index, name: Within(place, start, stop)}, stop
+            if not isinstance(place, Literal):
+                yield operand, {**index, name: Within(place, start, stop)}, stop
+            elif start <= place.number < stop:
+                yield operand, {**index, name: Literal(place.number - start)}, stop
+
+    def table_terms(
+        self, node: Node, index: Index, where: str, around: Around
+    ) -> Iterator[tuple[dict[str, Place], list[tuple[float, list[Written]]]]]:
+        """For each place of the kept dims of a table that a product has, the terms: a number and the factors."""
+        names = [name for name in node.attrs.dims if name not in node.attrs.reduce]
+        for places, found in terms(node).items():
+            at: dict[str, Place] = {name: Literal(place) for name, place in zip(names, places, strict=True)}
+            if any(isinstance(index[name], Literal) and index[name] != at[name] for name in names if name in index):
+                continue
+            written = []
+            for inner, number in found:
+                inside = {**index, **{name: Literal(place) for name, place in inner.items()}}
+                written.append((number, [self.value(i, inside, where, around) for i in node.inputs]))
+            yield at, written
 
 
 def reduced_dims(node: Node, operands: Sequence[Node]) -> tuple[Dim, ...]:

@@ -14,6 +14,7 @@ from gdsl.codegen.nest import MOST_UNROLLED, Cell, Lines, Nest
 from gdsl.codegen.pull import COLUMN, EDGE, GLOBAL, NUMBER_OF, ROW, Pull
 from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE, subtracts_products
+from gdsl.ir.ops.tables import numbers_of
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.plan import Kernel
@@ -214,6 +215,20 @@ class Values(Pull[Written, Nest]):
             text = f"({chosen} ? {value} : {text})" if text else value
         return text, depth
 
+    def compute_table(self, node: Node, index: Index, where: str, nest: Nest) -> Written:
+        """A number that is known, or the array of all of them."""
+        place = linear(node.dims, index)
+        at = number_of_place(place)
+        if at is not None:
+            return number_literal(numbers_of(node)[at]), 0
+        key = (node, "numbers")
+        if key not in nest.memo:
+            name = self.fresh(self.program.names.get(node) or "table")
+            numbers = ", ".join(map(number_literal, numbers_of(node)))
+            nest.before[0].append(f"static const T {name}[] = {{{numbers}}};")
+            nest.memo[key] = name, 0
+        return element(nest.memo[key][0], place), place.depth
+
     def compute_random(self, node: Node, index: Index, where: str, nest: Nest) -> Written:
         place = linear(node.dims, index, self.number_of(where))
         seed = self.value(node.inputs[0], {}, GLOBAL, nest)[0]
@@ -241,6 +256,12 @@ def print_place(place: Place) -> str:
             text = print_place(at)
             return f"({text} >= {start} && {text} < {stop} ? {f'({text} - {start})' if start else text} : 0)"
     raise AssertionError(place)
+
+
+def number_of_place(place: Sum) -> int | None:
+    """A place that is known when the kernel is written."""
+    known = [(at.number, stride) for at, stride in place.terms if isinstance(at, Literal)]
+    return sum(at * stride for at, stride in known) if len(known) == len(place.terms) else None
 
 
 def print_sum(place: Sum) -> str:

@@ -46,7 +46,9 @@ class Attrs:
         module: str
         name: str
         new: str  # a dim that an op makes
+        numbers: tuple[float, ...]  # of a table, those that are not 0
         order: int  # of a derivative
+        places: tuple[int, ...]  # of these numbers, row-major
         q: float  # a quantile
         reduce: tuple[str, ...]  # dims that are summed over
         reducer: str

@@ -275,6 +275,31 @@ def segment_softmax(e: Node, end: str, rows: Domain, masked: bool = False) -> No
     return raised / build.gather(softmax_total(segment_sum(raised, end, rows), masked), end)
 
 
+def segment_softmax_by(e: Node, end: str, rows: Domain, by: Node, dim: Dim) -> Node:
+    """The softmax over the edges of each node that have one key, each key by itself; ``masked`` as for a dim."""
+
+    def of_own_key(total: Node) -> Node:
+        return build.index(build.gather(total, end), by, dim.name)
+
+    e = spread(e, end)
+    raised = op("exp", e - of_own_key(softmax_top(build.segment(e, end, "max", rows, by, dim), True)))
+    return raised / of_own_key(softmax_total(segment_sum(raised, end, rows, by, dim), True))
+
+
+def dim_log_softmax(x: Node, dims: Sequence[str]) -> Node:
+    """x - log sum e^x, as torch's: -inf where x is, NaN where all are"""
+    top = dim_extreme(x, "max", dims)
+    shifted = x - top
+    return in_order(shifted - op("log", build.sum_dims(op("exp", shifted), dims)), x)
+
+
+def segment_log_softmax(e: Node, end: str, rows: Domain) -> Node:
+    """e - log sum e^e over the edges of each node at this end."""
+    e = spread(e, end)
+    shifted = e - build.gather(build.segment(e, end, "max", rows), end)
+    return shifted - op("log", build.gather(segment_sum(op("exp", shifted), end, rows), end))
+
+
 def segment_logsumexp(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Dim | None = None) -> Node:
     """max + log sum e^(e - max); -inf where there is nothing, by log 0."""
     if by is not None:

@@ -174,18 +174,35 @@ class Transform(Tree):
 
 @dataclass(frozen=True, slots=True)
 class Constant(Tree):
-    """``const name = value``"""
+    """``const name = value``, or a table, ``const name[dims] = [1, 2]``, whose numbers an argument may give."""
 
     name: str
-    value: Expression
+    value: Expression | Values | None = None
+    dims: tuple[Dim, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Module(Tree):
-    """``module name``, or ``module name = none`` for one that may be left out."""
+    """``module name``; ``module name = none`` for one that may be left out, and ``module name = sum`` for one that the
+    function of that name stands for when it is."""
 
     name: str
     optional: bool = False
+    function: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Owned(Tree):
+    """``linear name[count](in -> out, arguments) ~ init = none``, or an ``mlp``: the layer's own modules."""
+
+    kind: str
+    name: str
+    sizes: tuple[Expression, ...]
+    arguments: tuple[Argument, ...] = ()
+    count: Expression | None = None
+    init: Expression | None = None
+    optional: bool = False
+    name_span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +258,9 @@ class Return(Tree):
     values: tuple[Expression, ...]
 
 
-Statement: TypeAlias = Declaration | Transform | Constant | Module | Rule | Function | Reducer | Loop | Branch | Return
+Statement: TypeAlias = (
+    Declaration | Transform | Constant | Module | Owned | Rule | Function | Reducer | Loop | Branch | Return
+)
 
 
 @dataclass(frozen=True, slots=True)

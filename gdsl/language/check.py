@@ -15,9 +15,9 @@ from gdsl.ir import build
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.language import ast, format
-from gdsl.language.declarations import Declares
 from gdsl.language.errors import Diagnostic, LanguageError, Mistake, did_you_mean
-from gdsl.language.program import Constant, Declaration, Rule, TypedProgram
+from gdsl.language.owned import Owns
+from gdsl.language.program import Constant, ConstantTable, Declaration, Rule, TypedProgram, table_of
 from gdsl.language.transforms import Transforms
 from gdsl.language.values import POISON, Poisoned, UserFunction, UserReducer, is_constant
 
@@ -55,12 +55,12 @@ def check(
     return checker.run(arguments)
 
 
-class Checker(Declares, Transforms):
+class Checker(Owns, Transforms):
     """Goes through the statements of one layer."""
 
     def run(self, arguments: Mapping[str, object]) -> TypedProgram:
-        bound = self.bind(arguments)
-        self.scope.names.update(bound)
+        bound = self.bound = self.bind(arguments)
+        self.scope.names.update((name, v) for name, v in bound.items() if not isinstance(v, ConstantTable))
         if not self.mistakes:
             self.block(self.layer.body)
         if not self.mistakes and self.results is None:
@@ -88,7 +88,7 @@ class Checker(Declares, Transforms):
 
     def bind(self, arguments: Mapping[str, object]) -> dict[str, Constant]:
         head = replace_end(self.layer.span, self.layer.source)
-        known = {p.name: p for p in self.layer.parameters}
+        known = {p.name: p for p in self.signature.arguments}
         for name in arguments:
             if name not in known:
                 hint = did_you_mean(name, known, f"its arguments are {', '.join(known)}" if known else None)
@@ -101,7 +101,12 @@ class Checker(Declares, Transforms):
                 bound[name] = parameter.default
                 continue
             value = arguments[name]
-            if not is_constant(value):
+            if name in self.signature.tables:
+                value = table_of(value)
+                if value is None:
+                    message = f"`{name}` is a table of finite numbers: nested lists, an array or a tensor"
+                    self.note(Diagnostic(message, parameter.span))
+            elif not is_constant(value):
                 message = f"`{name}` must be a number, true or false, a string or none, not {type(value).__name__}"
                 self.note(Diagnostic(message, parameter.span))
                 value = None
@@ -288,9 +293,10 @@ class Checker(Declares, Transforms):
             self.note(Diagnostic("the layer has no result", head, hint="end it with `update y = ...` or `return y`"))
 
     _CHECK: dict[type, Callable[[Checker, Any], None]] = {
-        ast.Declaration: Declares._declaration,
-        ast.Constant: Declares._constant,
-        ast.Module: Declares._module,
+        ast.Declaration: Owns._declaration,
+        ast.Constant: Owns._constant,
+        ast.Module: Owns._module,
+        ast.Owned: Owns._owned,
         ast.Transform: Transforms._transform,
         ast.Rule: _rule,
         ast.Function: _function,

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import math
+
 from gdsl.ir import build
 from gdsl.ir.node import Node
+from gdsl.ir.ops.tables import MOST_NUMBERS, MOST_TERMS, table
 from gdsl.ir.types import Dim, Domain, Kind, Type
 from gdsl.language import ast, format
 from gdsl.language.elaboration import Elaboration
 from gdsl.language.errors import Mistake, UnknownName, did_you_mean
 from gdsl.language.expressions import MAX_SIZE
-from gdsl.language.program import INITS, Declaration, Init
+from gdsl.language.functions import FUNCTIONS, SEGMENT_REDUCERS
+from gdsl.language.program import INITS, ConstantTable, Declaration, Init
+from gdsl.language.signature import is_optional_part
 from gdsl.language.sizes import Size
-from gdsl.language.values import UNKNOWN, Absent, ModuleValue, Value, is_constant, is_number
+from gdsl.language.values import (
+    UNKNOWN,
+    Absent,
+    ModuleValue,
+    UserFunction,
+    UserReducer,
+    Value,
+    is_constant,
+    is_number,
+)
 
 _DOMAINS = {
     "node": Domain.NODE,
@@ -19,6 +33,7 @@ _DOMAINS = {
     "target": Domain.TARGET,
     "edge": Domain.EDGE,
     "graph": Domain.GRAPH,
+    "global": Domain.GLOBAL,
     "param": Domain.GLOBAL,
     "buffer": Domain.GLOBAL,
 }
@@ -39,6 +54,9 @@ class Declares(Elaboration):
                 s.span,
                 hint="declare `source x[...]` for the senders and `target x[...]` for the receivers",
             )
+        if is_optional_part(s) and not self._chosen(s):
+            self.bring(s.name, Absent(s.name, part=True), s.name_span)
+            return
         dims, origins = self._dims(s)
         kind, bound, count = self._kind(s)
         type = Type(_DOMAINS[s.role], dims, kind, bound)
@@ -60,7 +78,7 @@ class Declares(Elaboration):
     def _dims(self, s: ast.Declaration) -> tuple[tuple[Dim, ...], dict[str, int]]:
         dims: list[Dim] = []
         origins: dict[str, int] = {}
-        is_input = s.role not in ("param", "buffer")
+        is_input = s.role not in ("param", "buffer", "const")
         for d in s.dims:
             if is_input and d.start is None and isinstance(d.size, ast.Name):
                 self._free(d.size)
@@ -101,7 +119,7 @@ class Declares(Elaboration):
             raise Mistake(
                 f"the size of dim `{base}` is only known when the layer is called",
                 name.span,
-                hint=f"make it an argument, `layer {self.layer.name}({base}, ...)`, or give its size",
+                hint=f"give it when compiling, as in {base}=16, or make it an argument of the layer",
             )
 
     def _kind(self, s: ast.Declaration) -> tuple[Kind, int | None, str | None]:
@@ -120,18 +138,19 @@ class Declares(Elaboration):
         return Kind.INT, value, str(size)
 
     def _parameter(self, s: ast.Declaration, type: Type) -> None:
-        if s.default is not None:
-            raise Mistake(f"a {s.role} has no default", s.default.span, hint="write its initial value: ~ zeros")
+        if s.default is not None and not isinstance(s.default, ast.Nothing):
+            hint = "write its initial value, ~ zeros, or = none for one that may be left out"
+            raise Mistake(f"a {s.role} has no default", s.default.span, hint=hint)
         if s.init is None:
             hint = "as in `~ glorot` or `~ zeros`" if s.role == "param" else "as in `~ zeros` or `~ constant(0.5)`"
             raise Mistake(f"{s.role} `{s.name}` needs an initial value", s.span, hint=hint)
-        init = self._values(s.init, s, type) if isinstance(s.init, ast.Values) else self._init(s.init, type)
+        init = self._values(s.init, s.name, type) if isinstance(s.init, ast.Values) else self._init(s.init, type)
         self.declarations.append(Declaration(s.name, s.role, type, init, span=s.span))
 
-    def _values(self, e: ast.Values, s: ast.Declaration, type: Type) -> Init:
+    def _values(self, e: ast.Values, name: str, type: Type) -> Init:
         """A number for each place, in the order of the dims."""
         if len(e.items) != type.numel:
-            message = f"`{s.name}` has {type.numel} places, and these are {len(e.items)} numbers"
+            message = f"`{name}` has {type.numel} places, and these are {len(e.items)} numbers"
             fitting = tuple((d.name, len(e.items) * d.size // type.numel) for d in type.dims if type.numel)
             raise Mistake(message, e.span, sizes=fitting)
         return Init("values", tuple(float(self.forms.number(item, "an initial value")) for item in e.items))
@@ -171,7 +190,44 @@ class Declares(Elaboration):
             self.forms.stand_ins[s.name] = type.domain
         return build.const(default, type.dims)
 
+    def _table(self, s: ast.Constant) -> None:
+        """A table of numbers that are known now."""
+        self.declare(s.name, s.span)
+        dims, origins = self._dims(ast.Declaration("const", s.name, s.dims, span=s.span))
+        type = Type(Domain.GLOBAL, dims)
+        if isinstance(s.value, ast.Values):
+            numbers = self._values(s.value, s.name, type).arguments
+        else:
+            numbers = self._given_numbers(s, type)
+        if not all(map(math.isfinite, numbers)):
+            raise Mistake(f"`{s.name}` has a number that is not finite", s.span)
+        count = sum(1 for v in numbers if v)
+        if count > MOST_TERMS or len(numbers) > MOST_NUMBERS:
+            message = f"`{s.name}` has {count} non-zeros among {len(numbers)} numbers"
+            hint = f"up to {MOST_TERMS} of {MOST_NUMBERS} are written out: make it a buffer that Python fills"
+            raise Mistake(message, s.span, hint=hint)
+        value = table(numbers, dims)
+        self.declarations.append(Declaration(s.name, "const", type, span=s.span))
+        for name, start in origins.items():
+            self.forms.origins[value, name] = start
+        self.bring(s.name, value, s.span)
+        self.call_it(value, s.name)
+
+    def _given_numbers(self, s: ast.Constant, type: Type) -> tuple[float, ...]:
+        given = self.bound[s.name]
+        if not isinstance(given, ConstantTable):  # a number alone is that of all places
+            return (float(given),) * type.numel if isinstance(given, int | float) else ()
+        if given.shape != type.shape:
+            message = f"`{s.name}` is declared as {type}, of shape {list(type.shape)}, and its numbers have {given}"
+            pairs = zip(type.names, given.shape, strict=False)
+            raise Mistake(message, s.span, sizes=tuple(pairs))
+        return given.numbers
+
     def _constant(self, s: ast.Constant) -> None:
+        if s.dims:
+            self._table(s)
+            return
+        assert s.value is not None
         value = self.forms.value(s.value)
         if isinstance(value, Node):
             if value.domain is not Domain.GLOBAL:
@@ -190,12 +246,34 @@ class Declares(Elaboration):
         if isinstance(value, Node):
             self.call_it(value, s.name)
 
+    def _chosen(self, s: ast.Declaration | ast.Owned) -> bool:
+        """Whether the argument of its name asks for an optional part."""
+        self.forms.optional.add(s.name)
+        wanted = self.bound[s.name]
+        if wanted is not None and not isinstance(wanted, bool):
+            message = f"`{s.name}` is there or not: the argument is true, false or none, not {wanted!r}"
+            raise Mistake(message, s.name_span)
+        return bool(wanted)
+
     def _module(self, s: ast.Module) -> None:
-        self.declare(s.name, s.span)
         here = self.modules.get(s.name)
-        present = here is not None or not s.optional
-        declaration = Declaration(s.name, "module", None, optional=s.optional, present=present, span=s.span)
+        optional = s.name in self.signature.choices
+        self.declare(s.name, s.span)
+        function = self._stands_for(s) if optional and here is None else None
+        present = here is not None or not optional or function is not None
+        declaration = Declaration(s.name, "module", None, optional=optional, present=present, span=s.span)
         self.declarations.append(declaration)
-        self.forms.optional.add(s.name) if s.optional else None
+        self.forms.optional.add(s.name) if optional else None
         module = None if here is UNKNOWN else here
-        self.bring(s.name, ModuleValue(s.name, module) if present else Absent(s.name), s.span)
+        self.bring(s.name, ModuleValue(s.name, module, function) if present else Absent(s.name), s.span)
+
+    def _stands_for(self, s: ast.Module) -> str | None:
+        """The function that is computed where no module is passed."""
+        name = self.bound[s.name]
+        if name is None or name is False:
+            return None
+        known = self.scope.find(name) if isinstance(name, str) else KeyError
+        if isinstance(name, str) and (isinstance(known, UserFunction | UserReducer) or self.forms.is_function(name)):
+            return name
+        message = f"`{s.name}` is a torch module or the name of a function, not {name!r}"
+        raise Mistake(message, s.span, hint=did_you_mean(str(name), [*FUNCTIONS, *SEGMENT_REDUCERS]))

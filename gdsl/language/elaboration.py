@@ -9,7 +9,7 @@ from gdsl.ir.node import Node
 from gdsl.language import ast
 from gdsl.language.errors import Diagnostic, Mistake
 from gdsl.language.forms import Forms
-from gdsl.language.program import Declaration, GraphTransform, Rule
+from gdsl.language.program import Constant, Declaration, GraphTransform, Rule
 from gdsl.language.signature import signature_of
 from gdsl.language.values import Scope, Value, is_constant
 
@@ -29,10 +29,14 @@ class Elaboration:
         self.modules = modules
         self.present = present
         self.signature = signature_of(layer)
+        self._arguments = frozenset(p.name for p in layer.parameters)
+        # What an argument of its name leaves out or names.
+        self.own = frozenset((*self.signature.parts, *self.signature.choices, *self.signature.tables))
         self.scope = Scope()
         self.mistakes: dict[tuple[str, int], Diagnostic] = {}
         self.forms = LayerForms(self.scope, self.note, training=training)
         self.forms.free = {name: size for name, size in free_dims.items() if name in self.signature.free_dims}
+        self.bound: dict[str, Constant] = {}
         self.statements = 0
         self.declarations: list[Declaration] = []
         self.declared: dict[str, ast.Span] = {}
@@ -55,14 +59,16 @@ class Elaboration:
         """Give a name its meaning, or its next one."""
         if name in ("i", "j"):
             raise Mistake(f"`{name}` is an end of an edge and cannot be a name", span)
-        if name in {p.name for p in self.layer.parameters} and not is_constant(value):
+        if name in self._arguments and name not in self.own and not is_constant(value):
             raise Mistake(f"`{name}` is an argument of the layer and cannot be another value", span)
         self.scope.names[name] = value
 
     def declare(self, name: str, span: ast.Span) -> None:
-        if name in self.declared or name in {p.name for p in self.layer.parameters}:
+        if name in self.declared or (name in self._arguments and name not in self.own):
             line = self.declared[name].line if name in self.declared else self.layer.span.line
             hint = "declare it before the loop, with a dim for the index" if self.loop_values else None
+            if name not in self.declared:
+                hint = "an argument may have the name of what it leaves out or names: write `= none` after that"
             raise Mistake(f"`{name}` is declared twice, first in line {line}", span, hint=hint)
         self.declared[name] = span
 

@@ -94,11 +94,10 @@ class Expressions:
     def unusable(self, value: Value, e: ast.Tree, needed: str | None = None) -> Mistake:
         text = format.expression(e)
         if isinstance(value, Absent):
-            return Mistake(
-                f"`{value.name}` is optional and was not passed",
-                e.span,
-                hint=f"use it inside `if {value.name} {{ ... }}`, or declare a default",
-            )
+            missing = "is not there" if value.part else "was not passed"
+            remedy = f"compile with {value.name}=True" if value.part else "declare a default"
+            hint = f"use it inside `if {value.name} {{ ... }}`, or {remedy}"
+            return Mistake(f"`{value.name}` is optional and {missing}", e.span, hint=hint)
         if is_constant(value):
             kind = "none" if value is None else "a string" if isinstance(value, str) else f"`{value}`"
             return Mistake(needed or f"`{text}` is {kind}, and a value is needed here", e.span)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from gdsl.language import ast
 from gdsl.language.parse import parse
+from gdsl.language.program import ConstantTable
 from gdsl.language.tree import CONSTANTS
 
 INDENT = "    "
@@ -141,9 +142,17 @@ def statement(s: ast.Statement, names: Mapping[str, object] | None = None) -> st
             arguments = f"({', '.join(write(a) for a in s.arguments)})" if s.arguments else ""
             return f"graph {s.name}{arguments}"
         case ast.Constant():
-            return f"const {s.name} = {write(s.value)}"
+            dims = f"[{', '.join(write(d) for d in s.dims)}]" if s.dims else ""
+            return f"const {s.name}{dims}" + (f" = {write(s.value)}" if s.value else "")
         case ast.Module():
-            return f"module {s.name}" + (" = none" if s.optional else "")
+            stands = "none" if s.optional else s.function
+            return f"module {s.name}" + (f" = {stands}" if stands else "")
+        case ast.Owned():
+            count = f"[{write(ast.Dim(s.count))}]" if s.count else ""
+            sizes = " -> ".join(write(ast.Dim(size)) for size in s.sizes)
+            more = "".join(f", {write(a)}" for a in s.arguments)
+            ending = (f" ~ {write(s.init)}" if s.init else "") + " = none" * s.optional
+            return f"{s.kind} {s.name}{count}({sizes}{more}){ending}"
         case ast.Rule():
             return f"{s.kind} {s.name} = {write(s.value)}".lstrip()
         case ast.Function():
@@ -156,8 +165,10 @@ def statement(s: ast.Statement, names: Mapping[str, object] | None = None) -> st
     raise TypeError(f"not a simple statement: {type(s).__name__}")
 
 
-def default_value(value: int | float | bool | str | None) -> str:
-    """A layer argument's default as text."""
+def default_value(value: int | float | bool | str | ConstantTable | None) -> str:
+    """A layer argument's default, or its value, as text."""
+    if isinstance(value, ConstantTable):
+        return repr(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None:

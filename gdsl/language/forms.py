@@ -9,7 +9,7 @@ from typing import Any
 from gdsl.ir import build, library
 from gdsl.ir.node import Node, walk
 from gdsl.ir.types import ENDS, Dim, Domain, Kind, Type
-from gdsl.language import ast, format, modules
+from gdsl.language import ast, format
 from gdsl.language.errors import Mistake, did_you_mean
 from gdsl.language.functions import (
     DIM_REDUCERS,
@@ -19,8 +19,9 @@ from gdsl.language.functions import (
     SEGMENT_REDUCERS,
     Function,
 )
+from gdsl.language.module_calls import ModuleCalls
 from gdsl.language.program import Requirement
-from gdsl.language.shapes import SHAPES, Shapes
+from gdsl.language.shapes import SHAPES
 from gdsl.language.sizes import Size
 from gdsl.language.values import (
     Absent,
@@ -37,20 +38,18 @@ MAX_CALL_DEPTH = 40
 MAX_CALLS = 10_000
 
 
-class Forms(Shapes):
+class Forms(ModuleCalls):
     """Expressions with calls."""
 
     def __init__(self, scope: Scope, *, training: bool):
         super().__init__(scope)
         self.training = training
-        self.bipartite = False
         self.pooling = False  # inside a `pool` rule, where node values are reduced over graphs
         self.uses_seed = False
         self.salts = 0
         self.call_depth = 0
         self.calls = 0
         self.requires: list[Requirement] = []
-        self.module_params: dict[str, modules.ModuleParam] = {}
         # Names of defaults of inputs that were not passed, and of what is made of them, and where they would live.
         self.stand_ins: dict[str, Domain] = {}
 
@@ -92,7 +91,8 @@ class Forms(Shapes):
             return self._over_dims(e)
         if self._is_segment(e):
             return self._segment(e)
-        if e.by is not None or (e.at and e.function != "softmax"):
+        over_edges = e.function in ("softmax", "log_softmax")
+        if (e.by is not None and e.function != "softmax") or (e.at and not over_edges):
             raise Mistake(
                 f"`{e.function}` is not a reduction over edges, so it takes no `{'by' if e.by else 'at'}`",
                 e.span,
@@ -217,72 +217,7 @@ class Forms(Shapes):
                 )
         return build.scan(nodes, end, build.to_float(step), r.initial, row_domain=self.rows(end))
 
-    def _member(self, found: ModuleValue, e: ast.Call) -> ModuleValue:
-        """One of a list of modules: ``lins[k](x)``."""
-        for index in e.over:
-            key = self.value(index)
-            if not isinstance(key, str):
-                key = str(self.integer(index, "an index"))
-            members = getattr(found.module, "_modules", {})
-            if found.module is not None and key not in members:
-                message = f"module `{found.name}` has no part `{key}`"
-                raise Mistake(message, index.span, hint=f"it has {', '.join(members) or 'none'}")
-            found = ModuleValue(f"{found.name}.{key}", members.get(key))
-        return found
-
-    def _module(self, found: ModuleValue | Absent, e: ast.Call, aggregating: bool) -> Value:
-        if isinstance(found, Absent):
-            raise self.unusable(found, ast.Name(found.name, span=e.name_span))
-        found = self._member(found, e)
-        named = [self.dim_name(d) for d in e.dims]
-        nodes = [self.node(a) for a in e.arguments]
-        if not nodes:
-            raise Mistake(f"module `{found.name}` needs an argument", e.span)
-        self.aligned(nodes, e.arguments)
-        if aggregating and nodes[0].domain is Domain.EDGE:
-            end = e.at or "i"
-            place = (end, self.rows(end))
-            result, params = modules.aggregate(found.name, found.module, nodes, place)
-            self.module_params.update(params)
-        else:
-            result, params = modules.apply(found.name, found.module, nodes, self.dropped)
-            self.module_params.update(params)
-        if named and found.module is None:
-            return self._unknown_module(found, [build.to_float(n) for n in nodes], named, e, aggregating)
-        if named:
-            if len(named) > len(result.dims):
-                raise Mistake(f"module `{found.name}` gives {result.type}", e.dims[0].span)
-            old = result.type.names[len(result.dims) - len(named) :]
-            for name, d, text in zip(named, result.dims[-len(named) :], e.dims, strict=True):
-                if self._known_size(text) not in (None, d.size):
-                    raise Mistake(
-                        f"module `{found.name}` gives {d.size} places, and `{name}` has another size",
-                        text.span,
-                    )
-            result = build.rename(result, dict(zip(old, named, strict=True)))
-        return result
-
-    def _unknown_module(
-        self, found: ModuleValue, nodes: list[Node], named: list[str], e: ast.Call, aggregating: bool
-    ) -> Node:
-        """Checked without the module: the result has the dims that the text names."""
-        kept = nodes[0].dims[: -len(named)]
-        sizes = [self._known_size(text) or 1 for text in e.dims]
-        dims = (*kept, *(Dim(name, size) for name, size in zip(named, sizes, strict=True)))
-        domain = self.rows(e.at or "i") if aggregating else nodes[0].domain
-        return build.call(found.name, nodes, Type(domain, dims), kind="map")
-
-    aggregating = False  # inside an `aggregate` rule, where a module reduces edges to nodes
-
     # ------------------------------------------------------------------------------ reductions
-
-    def rows(self, end: str) -> Domain:
-        """Where an aggregate at this end lives."""
-        if end == "g":
-            return Domain.GRAPH
-        if not self.bipartite:
-            return Domain.NODE
-        return Domain.TARGET if end == "i" else Domain.SOURCE
 
     def end_of(self, e: ast.Call) -> str:
         if e.at is None:
@@ -374,7 +309,25 @@ class Forms(Shapes):
         x, end = self.node(text), self.end_of(e)
         if x.domain not in (Domain.EDGE, Domain.GLOBAL) and end != "g":
             raise self._no_dim(e, x, text)
-        return library.segment_softmax(self.element(x, text, end), end, self.rows(end), masked=True)
+        x, rows = self.element(x, text, end), self.rows(end)
+        if e.function == "log_softmax":
+            return library.segment_log_softmax(x, end, rows)
+        if e.by is None:
+            return library.segment_softmax(x, end, rows, masked=True)
+        return library.segment_softmax_by(x, end, rows, *self._by(e.by, end))
+
+    def _int(self, e: ast.Call) -> Value:
+        """A number as an integer below a bound, so that it can pick a place."""
+        text, bound = self.only(e, "x", "bound")
+        x = self.node(text)
+        size, value = self.size(bound)
+        if x.kind is not Kind.FLOAT:
+            raise Mistake(f"`int` takes real numbers, and this is {x.type}", text.span)
+        if value < 1:
+            raise Mistake(f"a bound is at least 1, not {value}", bound.span)
+        result = build.to_int(x, value)
+        self.counts[result] = str(size)
+        return result
 
     def _norm(self, e: ast.Call) -> Value:
         (text,) = self.only(e, "x")
@@ -447,7 +400,7 @@ class Forms(Shapes):
     def is_passed(self, name: str) -> bool:
         return True
 
-    _READ = {**Shapes._READ, ast.Call: _call}
+    _READ = {**ModuleCalls._READ, ast.Call: _call}
 
 
 def _takes(function: str, parameters: Sequence[tuple[str, Any]]) -> str:
@@ -458,6 +411,8 @@ def _takes(function: str, parameters: Sequence[tuple[str, Any]]) -> str:
 SPECIAL: dict[str, Callable[[Forms, ast.Call], Value]] = {
     **SHAPES,
     "softmax": Forms._softmax,
+    "log_softmax": Forms._softmax,
+    "int": Forms._int,
     "norm": Forms._norm,
     "degree": Forms._degree,
     "dropout": Forms._dropout,

@@ -14,6 +14,7 @@ from gdsl.ir import build, library
 from gdsl.ir.library import op
 from gdsl.ir.node import Node
 from gdsl.ir.ops import roll
+from gdsl.ir.ops.tables import sum_over
 from gdsl.ir.types import Dim, Domain
 
 REQUIRED = object()
@@ -118,7 +119,7 @@ PRODUCTS = frozenset({"*", "/", "**", "pow", "dot", "cdist", "cross"})
 
 # name[d](x): over feature dims.
 DIM_REDUCERS: dict[str, Callable[[Node, Sequence[str]], Node]] = {
-    "sum": build.sum_dims,
+    "sum": sum_over,
     "mean": library.dim_mean,
     "max": lambda x, dims: library.dim_extreme(x, "max", dims),
     "min": lambda x, dims: library.dim_extreme(x, "min", dims),
@@ -127,6 +128,7 @@ DIM_REDUCERS: dict[str, Callable[[Node, Sequence[str]], Node]] = {
     "var": library.dim_var,
     "std": library.dim_std,
     "softmax": lambda x, dims: library.dim_softmax(x, dims, masked=True),
+    "log_softmax": library.dim_log_softmax,
     "logsumexp": library.dim_logsumexp,
 }
 

@@ -31,7 +31,7 @@ def _reads(*trees: ast.Tree | None) -> set[str]:
         for part in ast.walk(tree) if tree is not None else ():
             if isinstance(part, ast.Name):
                 found.add(part.id.rstrip("'"))
-            elif isinstance(part, ast.Call):
+            elif isinstance(part, ast.Call | ast.Module) and part.function:
                 found.add(part.function)
     return found
 
@@ -49,6 +49,8 @@ def _unread_names(layer: ast.Layer) -> Iterable[Diagnostic]:
     for s in ast.walk(layer):
         if isinstance(s, ast.Declaration):
             kind, span = _WHAT.get(s.role, "input"), s.name_span
+        elif isinstance(s, ast.Owned):
+            kind, span = s.kind, s.name_span
         elif isinstance(s, ast.Module | ast.Constant | ast.Function | ast.Reducer):
             kind, span = _KINDS[type(s)], s.span
         else:

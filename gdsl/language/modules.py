@@ -55,12 +55,14 @@ def apply(
     real = [build.to_float(x) for x in inputs]
     if module is None:  # checked without one: it is taken to keep the dims
         return build.call(name, real, real[0].type, kind="map"), {}
-    if len(inputs) == 1 and inputs[0].dims:
-        reader = Reader(name, dropout)
-        try:
+    reader = Reader(name, dropout)
+    try:
+        if len(inputs) == 1 and inputs[0].dims:
             return read(reader, module, real[0]), reader.params
-        except Unreadable:
-            pass
+        if len(inputs) == 2:
+            return read_cell(reader, module, *real), reader.params
+    except Unreadable:
+        pass
     shape, inputs = _try(name, module, inputs)
     x = real[0]
     same = shape == x.type.shape and _keeps_features(module)
@@ -159,6 +161,50 @@ def read(reader: Reader, module: Any, x: Node) -> Node:
     return x
 
 
+def read_cell(reader: Reader, cell: Any, x: Node, h: Node) -> Node:
+    """``cell(x, h)``, a step of a recurrence, in the IR. Raises :class:`Unreadable` for any other module."""
+    from torch import nn
+
+    from gdsl.language.parts import has_plain_options, must_run, read_as
+
+    steps = _cells()
+    if not isinstance(cell, nn.Module) or must_run(cell) or read_as(cell) not in steps or not has_plain_options(cell):
+        raise Unreadable
+    if len(x.dims) != 1 or len(h.dims) != 1:
+        raise Unreadable
+    for value, size, what in ((x, cell.input_size, "features"), (h, cell.hidden_size, "numbers of the state")):
+        if value.dims[0].size != size:
+            message = f"module `{reader.name}` takes {size} {what}, and dim `{value.dims[0].name}` has"
+            raise IRError(f"{message} {value.dims[0].size}")
+    return steps[read_as(cell)](reader, cell, x, h)
+
+
+def _gates(reader: Reader, cell: Any, x: Node, kind: str, count: int) -> list[Node]:
+    """``count`` linear maps of x, which lie in one weight: the rows of each make a value with the dim ``out``."""
+    path, last, size = reader.name, x.dims[0], cell.hidden_size
+    rows, inside = Dim(f"{path}.gates", count * size), Dim(f"{path}.in", last.size)
+    weight = build.rename(reader.load(f"{path}.weight_{kind}", (rows, inside)), {inside.name: last.name})
+    y = build.contract([x, weight], [last.name], order=[rows.name])
+    if getattr(cell, f"bias_{kind}") is not None:
+        y = y + reader.load(f"{path}.bias_{kind}", (rows,))
+    out = Dim(f"{path}.out", size)
+    return [build.slice_dim(y, rows.name, k * size, out) for k in range(count)]
+
+
+def _gru_cell(reader: Reader, cell: Any, x: Node, h: Node) -> Node:
+    """Cho et al., 2014, as torch has it: the reset gate is on the mapped state."""
+    own, back = _gates(reader, cell, x, "ih", 3), _gates(reader, cell, h, "hh", 3)
+    reset, update = (op("sigmoid", own[k] + back[k]) for k in (0, 1))
+    new = op("tanh", own[2] + reset * back[2])
+    before = build.rename(h, {h.dims[0].name: f"{reader.name}.out"})
+    return (1.0 - update) * new + update * before
+
+
+def _rnn_cell(reader: Reader, cell: Any, x: Node, h: Node) -> Node:
+    (own,), (back,) = _gates(reader, cell, x, "ih", 1), _gates(reader, cell, h, "hh", 1)
+    return op(cell.nonlinearity, own + back)
+
+
 def _linear(reader: Reader, path: str, m: Any, x: Node, out: str) -> Node:
     """x W^T + b, over the last dim. The weight takes the name of that dim, so that x is left as it is."""
     last = x.dims[-1]
@@ -251,6 +297,13 @@ def _table() -> dict[type, Callable[..., Node]]:
         nn.LeakyReLU: lambda reader, path, m, x, out: op("leaky_relu", x, float(m.negative_slope)),
         nn.ELU: lambda reader, path, m, x, out: library.elu(x, float(m.alpha)),
     }
+
+
+def _cells() -> dict[type, Callable[..., Node]]:
+    """The steps of recurrences that can be read, by their exact class."""
+    from torch import nn
+
+    return {nn.GRUCell: _gru_cell, nn.RNNCell: _rnn_cell}
 
 
 # ------------------------------------------------------------------------------------- calling

@@ -86,6 +86,8 @@ def _declared(layer: ast.Layer, text: str) -> Iterator[tuple[str, str, ast.Span]
             yield s.name, s.role if s.role in ("param", "buffer") else "input", s.name_span
         elif isinstance(s, ast.Module):
             yield s.name, "module", _name_in(s, s.name, text)
+        elif isinstance(s, ast.Owned):
+            yield s.name, "module", s.name_span
 
 
 def _name_in(tree: ast.Tree, name: str, text: str) -> ast.Span:

@@ -45,6 +45,8 @@ OPTIONS: dict[type, Callable[[nn.Module], tuple[Any, ...]]] = {
         (nn.SiLU, "inplace"),
         (nn.LeakyReLU, "negative_slope"),
         (nn.ELU, "alpha"),
+        (nn.GRUCell, "input_size", "hidden_size"),
+        (nn.RNNCell, "input_size", "hidden_size", "nonlinearity"),
     )
 }
 

@@ -22,7 +22,7 @@ from gdsl.language.signature import Signature, signature_of
 from gdsl.language.values import UNKNOWN, is_whole
 
 # Functions whose later arguments are sizes.
-_SIZED = ("merge", "split", "stack", "bspline", "bspline_index", "transpose")
+_SIZED = ("merge", "split", "stack", "int", "bspline", "bspline_index", "transpose")
 
 # Numbers that stand for everything at once, where others than small ones that differ are asked for.
 _ALIKE = (1, 2, 3, 12, 60)
@@ -59,11 +59,16 @@ def check_any(layer: ast.Layer, given: Values | None = None) -> tuple[TypedProgr
 def _variants(layer: ast.Layer, given: Values) -> Iterator[dict[str, Constant]]:
     """The defaults, then each flag turned, and each argument that is none given a size."""
     yield {}
-    for p in layer.parameters:
+    signature = signature_of(layer)
+    for p in signature.arguments:
         if p.name in given or p.required:
             continue
         if isinstance(p.default, bool):
             yield {p.name: not p.default}
+        elif p.name in signature.parts:
+            yield {p.name: True}
+        elif p.name in signature.choices:
+            continue
         elif p.default is None:
             yield {p.name: 2 + len(layer.parameters)}
 
@@ -149,6 +154,8 @@ def size_names(layer: ast.Layer) -> set[str]:
             found |= names(t)
         elif isinstance(t, ast.Kind):
             found |= names(t.bound)
+        elif isinstance(t, ast.Owned):
+            found |= {n for s in (*t.sizes, t.count) for n in names(s)}
         elif isinstance(t, ast.Loop):
             found |= names(t.start) | names(t.stop)
         elif isinstance(t, ast.Subscript):

@@ -2,16 +2,62 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from gdsl.ir.node import Node
-from gdsl.ir.types import Type
+from gdsl.ir.types import Dim, Type
 from gdsl.language import ast
 from gdsl.language.ast import Span
 
-# A number, a flag, a word or nothing: what a layer's arguments are, known when the layer is constructed.
-Constant = int | float | bool | str | None
+# Values of a layer's arguments that are compared and looked up at each call.
+_NUMBERS = (int, float)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConstantTable:
+    """Numbers for each place of some dims, the last one fastest. It is looked up as quickly as a name."""
+
+    shape: tuple[int, ...]
+    numbers: tuple[float, ...]
+    key: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", hash((self.shape, self.numbers)))
+
+    def __hash__(self) -> int:
+        return self.key
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ConstantTable):
+            return False
+        return self is other or (self.key, self.shape, self.numbers) == (other.key, other.shape, other.numbers)
+
+    def __repr__(self) -> str:
+        return f"<{' x '.join(map(str, self.shape))} numbers>"
+
+
+# A number, a flag, a word, a table or nothing: what a layer's arguments are, known when the layer is constructed.
+Constant = int | float | bool | str | ConstantTable | None
+
+
+def table_of(value: Any) -> ConstantTable | float | None:
+    """A table from nested lists, an array or a tensor; a number alone as it is, and None for what is neither."""
+    if isinstance(value, ConstantTable):
+        return value
+    nested = value.tolist() if hasattr(value, "tolist") else value
+    shape: list[int] = []
+    level = [nested]
+    while level and all(isinstance(v, list | tuple) for v in level):
+        if len({len(v) for v in level}) != 1:
+            return None
+        shape.append(len(level[0]))
+        level = [inner for v in level for inner in v]
+    if not all(isinstance(v, _NUMBERS) and not isinstance(v, bool) and math.isfinite(v) for v in level):
+        return None
+    return ConstantTable(tuple(shape), tuple(map(float, level))) if shape else float(level[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +67,44 @@ class Init:
     name: str
     arguments: tuple[float, ...] = ()
 
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Linear maps that a layer makes itself, as torch modules under one name.
+
+    sizes:      of the input, of what is between two maps, and of the result
+    mlp:        whether it is an mlp, and not one linear map
+    activation: a function of :data:`ACTIVATIONS` and its arguments, between two maps
+    norm:       "layer_norm" or "batch_norm", before each activation
+    dropout:    the rate, after each activation
+    weight:     how weights start; None is as torch draws them
+    bias:       how biases start; None is as torch draws them, False that there are none
+    count:      how many there are, in a list; None is one that is in no list
+    """
+
+    sizes: tuple[Dim, ...]
+    mlp: bool
+    activation: Init | None = None
+    norm: str | None = None
+    dropout: float = 0.0
+    weight: Init | None = None
+    bias: Init | Literal[False] | None = None
+    count: int | None = None
+
+
+# The functions that may stand between the maps of an mlp: the least and the greatest number of arguments after x.
+ACTIVATIONS: dict[str, tuple[int, int]] = {
+    "relu": (0, 0),
+    "silu": (0, 0),
+    "gelu": (0, 0),
+    "tanh": (0, 0),
+    "sigmoid": (0, 0),
+    "elu": (0, 1),
+    "leaky_relu": (0, 1),
+    "softplus": (0, 0),
+}
+
+NORMS = ("layer_norm", "batch_norm")
 
 # Initialisers: the least and the greatest number of arguments. What each does is in gdsl.runtime.initialise.
 INITS: dict[str, tuple[int, int]] = {
@@ -50,6 +134,7 @@ class Declaration:
     optional: an input or module that may be left out
     present:  whether an optional one is there in this program
     module:   for a param that was read out of a torch module, that module's name
+    part:     for a module that the layer makes itself if none is passed, what it is
     """
 
     name: str
@@ -60,6 +145,7 @@ class Declaration:
     optional: bool = False
     present: bool = True
     module: str | None = None
+    part: Part | None = None
     span: Span = field(default=ast.NOWHERE, compare=False)
 
 

@@ -13,9 +13,11 @@ from gdsl.language.errors import Diagnostic, closest
 
 # Words that begin a statement; also the words that `did you mean` offers for a misspelt one.
 STATEMENTS = (
-    "param", "buffer", "const", "graph", "node", "source", "target", "edge", "module", "message", "aggregate",
+    "param", "buffer", "const", "global", "graph", "node", "source", "target", "edge", "module", "message", "aggregate",
     "update", "pool", "def", "reduce", "for", "if", "return",
 )  # fmt: skip
+# Words that do so before a name and sizes, and are names elsewhere; and what follows them.
+OWNED = {"linear": "linear lin(in -> out)", "mlp": "mlp phi(in -> hidden -> out, relu)"}
 KEYWORDS = (
     *STATEMENTS,
     "layer",
@@ -39,7 +41,7 @@ _WORDS = [
     ({"NUMBER", "LPAR", "MINUS"}, _OPERANDS, "an expression"),
     (
         {"ROLE", "RULE"},
-        {"ROLE", "RULE", *(s.upper() for s in STATEMENTS), "NAME", "SEMICOLON"},
+        {"ROLE", "RULE", *(s.upper() for s in STATEMENTS), "OWNED", "NAME", "SEMICOLON"},
         "a statement",
     ),
     ({"PLUS", "POWER"}, _OPERATORS | {"LPAR", "LSQB"}, "an operator"),
@@ -165,7 +167,10 @@ def _misspelt_statement(text: str, position: int) -> Diagnostic | None:
         return None
     word = before.group(1)
     last = text[: before.start(1)].rsplit("\n", 1)[-1].rstrip()[-1:]
-    meant = closest(word, (*STATEMENTS, "layer"))
+    if word in OWNED and last in ("", "{", "}", ";"):
+        message = f"`{word}` is followed by a name and sizes"
+        return Diagnostic(message, span_at(text, before.start(1), len(word)), hint=f"as in {OWNED[word]}")
+    meant = closest(word, (*STATEMENTS, *OWNED, "layer"))
     # Within a line a word may go on with the expression before it: then it has to look like a statement's.
     if last not in ("", "{", "}", ";") and (meant is None or not (last.isalnum() or last in "])'_\"")):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 from gdsl.language import ast
 from gdsl.language.program import Declaration
@@ -12,7 +13,7 @@ from gdsl.language.tree import CONSTANTS
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A tensor of the call. ``domain`` is node, source, target, edge or graph; ``rank`` the number of its dims."""
+    """A tensor of the call. ``domain``: node, source, target, edge, graph or global; ``rank`` counts dims."""
 
     name: str
     domain: str
@@ -27,8 +28,11 @@ class Signature:
 
     arguments: of the constructor
     modules:   the torch modules it also takes, and whether each may be left out
+    parts:     arguments that say whether there is an optional part: a param, a buffer or linear maps
+    choices:   arguments that name the function which stands for a module
+    tables:    arguments that give the numbers of a constant table
     inputs:    in the order of the call, without the graph
-    free_dims: dims of inputs that no argument gives: their sizes come with the call
+    free_dims: dims of inputs and linear maps that no argument gives: their sizes come with the call, or when compiling
     free_places: where the call gives them: input, place among its dims, dim
     builds_graph: whether the layer makes its own edges, so that the call takes none
     batched:   whether values of whole graphs occur, so that the call takes the graph of each node
@@ -37,6 +41,9 @@ class Signature:
     name: str
     arguments: tuple[ast.Parameter, ...]
     modules: tuple[tuple[str, bool], ...]
+    parts: tuple[str, ...]
+    choices: tuple[str, ...]
+    tables: tuple[str, ...]
     inputs: tuple[Input, ...]
     free_dims: tuple[str, ...]
     free_places: tuple[tuple[str, int, str], ...]
@@ -79,6 +86,10 @@ def signature_of(layer: ast.Layer) -> Signature:
     """Read both branches of every ``if``: what a layer takes, whatever its arguments; see :meth:`Signature.only`."""
     inputs: dict[str, Input] = {}
     modules: dict[str, bool] = {}
+    parts: dict[str, None] = {}
+    choices: dict[str, None] = {}
+    tables: dict[str, None] = {}
+    arguments = {p.name: p for p in layer.parameters}
     known = {p.name for p in layer.parameters} | set(CONSTANTS)
     free: dict[str, None] = {}
     places: list[tuple[str, int, str]] = []
@@ -94,21 +105,45 @@ def signature_of(layer: ast.Layer) -> Signature:
                         free[base] = None
                         places.append((s.name, place, base))
         elif isinstance(s, ast.Module):
-            modules.setdefault(s.name, s.optional)
+            modules.setdefault(s.name, s.optional or s.function is not None)
+            if modules[s.name]:
+                choices[s.name] = None
+                arguments.setdefault(s.name, ast.Parameter(s.name, s.function, False, span=s.span))
+        elif isinstance(s, ast.Owned):
+            modules.setdefault(s.name, True)
+            read = (t.id.rstrip("'") for size in s.sizes for t in ast.walk(size) if isinstance(t, ast.Name))
+            free.update(dict.fromkeys(name for name in read if name not in known and not name.isdigit()))
+        elif isinstance(s, ast.Constant) and s.dims:
+            if s.value is None:
+                tables[s.name] = None
+                arguments.setdefault(s.name, ast.Parameter(s.name, span=s.span))
         elif isinstance(s, ast.Rule | ast.Constant):
             known.add(s.name)
+        if is_optional_part(s):
+            parts[s.name] = None
+            arguments.setdefault(s.name, ast.Parameter(s.name, None, False, span=s.span))
         elif isinstance(s, ast.Transform) and s.name == "knn":
             builds_graph = True
     return Signature(
         layer.name,
-        layer.parameters,
+        tuple(arguments.values()),
         tuple(modules.items()),
+        tuple(parts),
+        tuple(choices),
+        tuple(tables),
         tuple(inputs.values()),
         tuple(free),
         tuple(places),
         builds_graph,
         any(_is_of_graphs(tree) for tree in ast.walk(layer)),
     )
+
+
+def is_optional_part(s: ast.Statement) -> TypeGuard[ast.Declaration | ast.Owned]:
+    """Whether a statement declares something of the layer's own that an argument of the same name may leave out."""
+    if isinstance(s, ast.Declaration):
+        return s.role in ("param", "buffer") and isinstance(s.default, ast.Nothing)
+    return isinstance(s, ast.Owned) and s.optional
 
 
 def _is_of_graphs(tree: ast.Tree) -> bool:

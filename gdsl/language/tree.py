@@ -174,10 +174,39 @@ class TreeBuilder(Transformer[Token, object]):
         return ast.Transform(str(p[1]), trees(p), name_span=span_of(p[1]), span=cover(p))
 
     def constant(self, p: list[Piece]) -> ast.Constant:
-        return ast.Constant(str(p[1]), p[3], span=cover(p))
+        if not isinstance(p[2], Group):
+            return ast.Constant(str(p[1]), p[3], span=cover(p))
+        return ast.Constant(str(p[1]), p[4] if len(p) > 3 else None, p[2][1], span=cover(p))
 
     def module(self, p: list[Piece]) -> ast.Module:
-        return ast.Module(str(p[1]), len(p) > 2, span=cover(p))
+        function = str(p[3]) if len(p) > 2 and p[3].type == "NAME" else None
+        return ast.Module(str(p[1]), len(p) > 2 and function is None, function, span=cover(p))
+
+    def chain(self, p: list[Piece]) -> Group:
+        return group(p, ["chain", trees(p)])
+
+    def owned(self, p: list[Piece]) -> ast.Owned:
+        (sizes,) = (part for part in p if isinstance(part, Group) and part[0] == "chain")
+        parts = clauses([part for part in p if part is not sizes])
+        count, init, default = parts.get("dims", ()), parts.get("init"), parts.get("default")
+        if len(count) > 1 or (count and count[0].start is not None):
+            message = f"`{p[1]}` is a list of so many parts, and this is no number"
+            raise Mistake(message, count[0].span, hint=f"as in {p[0]} {p[1]}[3](...)")
+        if isinstance(init, ast.Values):
+            raise Mistake("a part is drawn, and has no numbers of its own", init.span, hint="as in ~ glorot")
+        if not isinstance(default, ast.Nothing | None):
+            raise Mistake("a part may be left out with `= none`, and has no other default", default.span)
+        return ast.Owned(
+            str(p[0]),
+            str(p[1]),
+            sizes[1],
+            trees(p),
+            count[0].size if count else None,
+            init,
+            default is not None,
+            name_span=span_of(p[1]),
+            span=cover(p),
+        )
 
     def rule(self, p: list[Piece]) -> ast.Rule:
         kind = str(p[0]) if p[0].type != "NAME" else ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from gdsl.ir.node import Node
+from gdsl.ir.types import Dim
 from gdsl.language import ast
 from gdsl.language.program import Constant
 
@@ -28,17 +29,27 @@ class UserReducer:
 
 @dataclass(frozen=True)
 class ModuleValue:
-    """``module``: a torch module, or None when the program is checked without one."""
+    """``module``: a torch module, or None when the program is checked without one.
+
+    function: what is computed where there is no module
+    takes, gives: of linear maps, the dims of argument and result
+    count:    of a list of them, how many there are
+    """
 
     name: str
     module: Any
+    function: str | None = None
+    takes: Dim | None = None
+    gives: Dim | None = None
+    count: int | None = None
 
 
 @dataclass(frozen=True)
 class Absent:
-    """An optional input that was not passed and has no default."""
+    """An optional input that was not passed and has no default, or a part of the layer that was left out."""
 
     name: str
+    part: bool = False
 
 
 class Poison:

@@ -108,7 +108,7 @@ def free_sizes(signature: Signature, values: Mapping[str, Any], given: Mapping[s
         value = values.get(name)
         if not isinstance(value, Tensor):
             continue
-        shape = value.shape[1:]
+        shape = value.shape if domains[name] == "global" else value.shape[1:]
         if domains[name] == "graph" and value.dim() == place + 1:
             shape = value.shape
         if place < len(shape) and sizes.setdefault(dim, shape[place]) != shape[place]:
@@ -142,15 +142,17 @@ def constructor_arguments(
             raise InputError(f"{signature.name} got `{name}` twice")
         given[name] = value
     modules: dict[str, nn.Module] = {}
+    chosen = {p.name for p in signature.arguments}
     for name, optional in signature.modules:
-        value = given.pop(name, None)
-        if value is None:
-            if not optional:
-                raise InputError(f"{signature.name} needs a torch module for `{name}`")
-        elif not isinstance(value, nn.Module):
+        value = given.get(name)
+        if isinstance(value, nn.Module):
+            modules[name] = given.pop(name)
+        elif name in chosen:
+            continue  # whether it is there, or the function that stands for it
+        elif given.pop(name, None) is not None:
             raise InputError(f"`{name}` must be a torch.nn.Module, not {type(value).__name__}")
-        else:
-            modules[name] = value
+        elif not optional:
+            raise InputError(f"{signature.name} needs a torch module for `{name}`")
     free = {name: plain(given.pop(name)) for name in signature.free_dims if name in given}
     for name, size in free.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
@@ -164,6 +166,8 @@ def constructor_signature(signature: Signature) -> inspect.Signature:
     required = [inspect.Parameter(p.name, kind) for p in signature.arguments if p.required]
     modules = [inspect.Parameter(name, kind) for name, optional in signature.modules if not optional]
     defaults = [inspect.Parameter(p.name, kind, default=p.default) for p in signature.arguments if not p.required]
-    absent = [inspect.Parameter(name, kind, default=None) for name, optional in signature.modules if optional]
+    known = {p.name for p in signature.arguments}
+    without = (name for name, optional in signature.modules if optional and name not in known)
+    absent = [inspect.Parameter(name, kind, default=None) for name in without]
     backend = inspect.Parameter("backend", inspect.Parameter.KEYWORD_ONLY, default="auto")
     return inspect.Signature([*required, *modules, *defaults, *absent, backend])

@@ -15,9 +15,10 @@ from gdsl.ir.node import users
 from gdsl.language import ast
 from gdsl.language.errors import Diagnostic, LanguageError
 from gdsl.language.names import PROPERTIES
-from gdsl.language.program import Declaration
+from gdsl.language.parts import module_of
+from gdsl.language.program import Declaration, Part
 from gdsl.language.signature import Signature, signature_of
-from gdsl.module import compiled
+from gdsl.module import compiled, owned
 from gdsl.module.arguments import bind, constructor_arguments
 from gdsl.module.call import call
 from gdsl.module.compilable import Compilable
@@ -51,8 +52,12 @@ class Layer(NotScriptable, Inspected, Compilable):
             self.add_module(name, module)
         self._text = Text(definition, constants, free)
         self._text.narrow(self._text.outlines(self))
+        self._made: dict[str, Part] = {}
         for d in self._own_state():
             self._create(d)
+        for name in signature.parts:  # as torch's modules have it, what was left out is None
+            if not hasattr(self, name):
+                self.register_parameter(name, None)
         self._draw_parameters()
 
     @classmethod
@@ -90,18 +95,23 @@ class Layer(NotScriptable, Inspected, Compilable):
         return self.definition.source[self.definition.span.start : self.definition.span.end]
 
     def _own_state(self) -> list[Declaration]:
-        """Parameters and buffers, also those that only exist when an optional input is passed."""
-        outlines = self._text.outlines(self)
-        found = {d.name: d for typed in outlines for d in typed.of_role("param", "buffer") if d.module is None}
+        """Parameters, buffers and linear maps, also those that only exist when an optional input is passed."""
+        declared = [d for typed in self._text.outlines(self) for d in typed.of_role("param", "buffer", "module")]
+        made = (d for d in declared if d.part is not None or d.name in self._made or (d.type and d.module is None))
+        found = {d.name: d for d in made}
         unknown = {name for name in self.signature.free_dims if name not in self.free_sizes}
-        mistakes = [m for d in found.values() if d.type is not None and (m := _no_size(d, unknown)) is not None]
+        mistakes = [m for d in found.values() if (m := _no_size(d, unknown)) is not None]
         if mistakes:
             raise LanguageError(mistakes, self.definition.source, self.definition.name)
         return list(found.values())
 
     def _create(self, d: Declaration) -> None:
-        assert d.type is not None
         self._check_name(d.name, d.role)
+        if d.part is not None:
+            self._modules[d.name] = owned.make(d.part)  # its name may be that of a property, as `kernels` is
+            self._made[d.name] = d.part
+            return
+        assert d.type is not None
         tensor = torch.zeros(d.type.shape)
         if d.role == "param":
             self.register_parameter(d.name, nn.Parameter(tensor))
@@ -117,8 +127,8 @@ class Layer(NotScriptable, Inspected, Compilable):
     def reset_parameters(self) -> None:
         """Draw the parameters anew, as the program says, and those of its modules, as they say."""
         self._draw_parameters()
-        for module in self._modules.values():
-            for part in module.modules() if module is not None else ():
+        for name, module in self._modules.items():
+            for part in module.modules() if module is not None and name not in self._made else ():
                 reset = getattr(part, "reset_parameters", None)
                 if callable(reset):
                     reset()
@@ -128,7 +138,9 @@ class Layer(NotScriptable, Inspected, Compilable):
         read_by = users(node for _, node in self._text.outline(self, every).outputs)
         loads = {n.attrs.name: n for n in read_by if n.op == "load"}
         for d in self._own_state():
-            if d.init is not None:
+            if d.name in self._made:
+                owned.draw(self._made[d.name], d.name, module_of(self, d.name))
+            elif d.init is not None:
                 tensor = self._parameters.get(d.name, self._buffers.get(d.name))
                 if tensor is None:
                     raise InputError(f"`{d.name}` is computed from other tensors (pruned, parametrised): draw those")
@@ -208,8 +220,8 @@ class Layer(NotScriptable, Inspected, Compilable):
 
 def _no_size(d: Declaration, unknown: Collection[str]) -> Diagnostic | None:
     """What is missing where the size of a parameter comes only with a call, when there should be one already."""
-    assert d.type is not None
-    names = [word for dim in d.type.names for word in re.findall(r"[A-Za-z_]\w*", dim) if word in unknown]
+    dims = d.part.sizes if d.part is not None else d.type.dims if d.type is not None else ()
+    names = [word for dim in dims for word in re.findall(r"[A-Za-z_]\w*", dim.name) if word in unknown]
     if not names:
         return None
     message = f"the size of dim `{names[0]}` of {d.role} `{d.name}` is not known before a call"

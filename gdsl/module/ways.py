@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdsl.errors import InputError
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
 from gdsl.language import ast, parts
@@ -333,11 +334,17 @@ def text_for(
     inputs: those of a first call: which optional ones there are, and the sizes of dims that no argument gives
     """
     made = Text(definition, arguments, {}, options, store)
+    # No function takes the place of a module that the owner lacks.
+    made.arguments = {**dict.fromkeys(made.signature.choices), **made.arguments}
     ranks = {i.name: i.rank for i in made.signature.inputs}
     sizes: dict[str, int] = {}
     for name, place, dim in made.signature.free_places:
         shape = tuple(inputs[name].shape)[-ranks[name] :] if name in inputs else ()
         if place < len(shape):
             sizes.setdefault(dim, shape[place])
-    made.narrow([made.outline(owner, frozenset(inputs), sizes)])
+    outline = made.outline(owner, frozenset(inputs), sizes)
+    lacking = next((d.name for d in outline.of_role("module") if d.part is not None), None)
+    if lacking is not None:
+        raise InputError(f"{type(owner).__name__} has no module `{lacking}`")
+    made.narrow([outline])
     return made

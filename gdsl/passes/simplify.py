@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 
 from gdsl.ir import build
 from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE, torch_function
 from gdsl.ir.ops.edges import is_sum
+from gdsl.ir.ops.indexing import slice_place
+from gdsl.ir.ops.tables import numbers_of, table, written_out
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.rewrite import Rule
 
@@ -125,6 +128,32 @@ def nested_contraction(node: Node) -> Node | None:
     return build.contract(inner.inputs, reduce, total=node.attrs.total, order=node.type.names)
 
 
+def table_of_numbers(node: Node) -> Node | None:
+    """a reshaped, transposed or sliced table --> a table"""
+    if node.op not in ("reshape", "transpose", "slice") or node.inputs[0].op != "table":
+        return None
+    x = node.inputs[0]
+    if node.op == "reshape":
+        return table(numbers_of(x), node.dims)
+    places = [range(d.size) for d in x.dims]
+    names = list(node.type.names)
+    if node.op == "slice":
+        at = x.type.names.index(node.attrs.dim)
+        names[slice_place(node)] = node.attrs.dim
+        places[at] = places[at][node.attrs.start :][: node.dims[slice_place(node)].size]
+    numbers = dict(zip(itertools.product(*(range(d.size) for d in x.dims)), numbers_of(x), strict=True))
+    order = [names.index(name) for name in x.type.names]
+    inner = itertools.product(*(places[x.type.names.index(name)] for name in names))
+    return table([numbers[tuple(at[k] for k in order)] for at in inner], node.dims)
+
+
+def sparse_contraction(node: Node) -> Node | None:
+    """sum[a](table * x) --> a term for each number of the table that is not 0"""
+    if node.op != "contract" or len(node.inputs) < 2:
+        return None
+    return written_out(node.inputs, node.attrs.reduce, total=node.attrs.total, order=node.type.names)
+
+
 def repeated_factor(node: Node) -> Node | None:
     """sum[a]((x * 1[b]) * w[a, b]) --> sum[a](x * w[a, b]): a factor need not be repeated along a dim of another"""
     if node.op != "contract" or len(node.inputs) < 2:
@@ -224,6 +253,8 @@ RULES: list[Rule] = [
     trivial_contraction,
     flatten_contraction,
     nested_contraction,
+    table_of_numbers,
+    sparse_contraction,
     repeated_factor,
     compose_views,
     whole_slice,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gdsl.ir import build as b
 from gdsl.ir.node import Node, make
-from gdsl.ir.ops import ELEMENTWISE, roll
+from gdsl.ir.ops import ELEMENTWISE, roll, tables
 from gdsl.ir.ops.libraries import Call
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Type
@@ -16,6 +16,8 @@ rel, kinds, seed = integer("rel", E, 3), integer("kinds", E, 3, A), b.load("seed
 acc, first = load("acc", G), load("0", G)
 # Positions in space, in [0, 1]; a number an edge.
 place, one = load("place", E, Dim("space", 2)), load("one", E)
+
+P = Dim("p", 2)
 
 # Op -> nodes of it, in all forms that differ in operands or attributes.
 STRUCTURAL: dict[str, list[Node]] = {
@@ -58,6 +60,12 @@ STRUCTURAL: dict[str, list[Node]] = {
         b.merge(y, ["a", "b"], "a*b"),
         b.rename(y, {"a": "q"}),
         b.split(load("m", N, Dim("ab", 12)), "ab", [A, B]),
+    ],
+    "table": [tables.table([0.0, 1.5, 0.0, -1.0], [A]) * x, b.elementwise("relu", tables.table([0.5, -1.0], [P]))],
+    "table_product": [
+        tables.table_product([x], tables.table([0.0, 1.5, -2.0, 1.0, 0.0, 0.0, 0.0, 0.5], [A, P]), ["a"]),
+        tables.table_product([e, one], tables.table([0.0, 1.5, -2.0, 1.0, 0.0, 0.0, 0.0, 0.5], [P, A]), []),
+        tables.table_product([y, x], tables.table([0.0, 1.5, -2.0, 1.0, 0.0, 0.0, 0.0, 0.5], [A, P]), ["a"]),
     ],
     "roll": [roll.roll(x, 1, "a") + x, roll.roll(y, -1, "b")],
     "transpose": [b.transpose(y, ["b", "a"]) * 2.0],

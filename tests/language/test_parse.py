@@ -12,7 +12,7 @@ from gdsl.language import ast
 from gdsl.language.ast import Binary, Call, Name, Number, Subscript, Unary
 from gdsl.language.format import expression as written
 from gdsl.language.parse import grammar_path, parse
-from gdsl.language.recover import KEYWORDS
+from gdsl.language.recover import KEYWORDS, OWNED
 
 
 def expression(text: str) -> ast.Expression:
@@ -76,7 +76,16 @@ def test_a_number_before_a_range_ends_before_the_dots() -> None:
         ("edge r: int(a + 1)", ast.Declaration("edge", "r", kind=ast.Kind("int", Binary("+", a, Number(1))))),
         ("edge w = 1", ast.Declaration("edge", "w", default=Number(1))),
         ("param w[1..a, 3'] ~ glorot", ast.Declaration("param", "w", RANGE, init=Name("glorot"))),
+        ("const k = a", ast.Constant("k", a)),
+        ("const k[a, 3]", ast.Constant("k", None, (ast.Dim(a), ast.Dim(Number(3))))),
+        ("const k[a] = [a, 3]", ast.Constant("k", ast.Values((a, Number(3))), (ast.Dim(a),))),
         ("module nn = none", ast.Module("nn", True)),
+        ("module nn = sum", ast.Module("nn", function="sum")),
+        ("linear f(a -> 3)", ast.Owned("linear", "f", (a, Number(3)))),
+        ("linear f[a](a -> 3, bias = a) ~ glorot = none",
+         ast.Owned("linear", "f", (a, Number(3)), (ast.Named("bias", a),), a, Name("glorot"), True)),
+        ("mlp  f (a->2*a->3, relu)",
+         ast.Owned("mlp", "f", (a, Binary("*", Number(2), a), Number(3)), (Name("relu"),))),
         ("def f(a, b) = a", ast.Function("f", ("a", "b"), a)),
         ("reduce f(a, b) = a init 0", ast.Reducer("f", ("a", "b"), a, Number(0))),
         ("return a, b", ast.Return((a, b))),
@@ -84,6 +93,17 @@ def test_a_number_before_a_range_ends_before_the_dots() -> None:
 )  # fmt: skip
 def test_statement(text: str, tree: ast.Statement) -> None:
     assert statement(text) == tree
+
+
+def test_words_before_sizes_are_names_elsewhere() -> None:
+    text = """layer A(mlp, linear = true) {
+        param w[a] ~ linear
+        param v[a] ~ linear if linear { node x[a] }
+        module phi
+        for k in 1..mlp { h = linear (x) y = mlp[0] }
+    }"""
+    kinds = [type(s) for s in ast.walk(parse(text).layer())]
+    assert ast.Owned not in kinds and kinds.count(ast.Declaration) == 3
 
 
 def test_line_breaks_mean_nothing() -> None:
@@ -157,4 +177,4 @@ def test_front_end_does_not_import_torch() -> None:
 @pytest.mark.parametrize("file", ["gdsl.tmLanguage.json", "gdsl.vim"])
 def test_editors_know_every_keyword(file: str) -> None:
     text = (grammar_path().parent / file).read_text()
-    assert [k for k in KEYWORDS if k not in text] == []
+    assert [k for k in (*KEYWORDS, *OWNED) if k not in text] == []

@@ -32,6 +32,8 @@ RESULTS = {
     "RGAT": ["node[heads*out_channels]"],
     "HGT": ["node[in_channels]"],
     "Statistics": ["node[channels]", "graph[channels]"],
+    "NBFNet": ["node[channels]", "edge"],
+    "Tables": ["node[c, channels]", "edge[channels]"],
 }
 
 

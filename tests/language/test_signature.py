@@ -25,7 +25,7 @@ layer A(d, rate, K = 2, extra = none) {
 
 def test_order_of_a_call() -> None:
     signature = signature_of(parse(SOURCE).layer())
-    assert [p.name for p in signature.arguments] == ["d", "rate", "K", "extra"]
+    assert [p.name for p in signature.arguments] == ["d", "rate", "K", "extra", "other"]
     assert signature.modules == (("nn", False), ("other", True))
     assert [i.name for i in signature.before_graph] == ["x", "u", "z"]
     assert [(i.name, i.optional, i.default) for i in signature.after_graph] == [
@@ -35,6 +35,22 @@ def test_order_of_a_call() -> None:
     ]
     assert signature.free_dims == ("channels",)
     assert not signature.builds_graph
+
+
+def test_parts() -> None:
+    text = """layer A(d, bias = true) {
+        node x[d]
+        linear lin(d -> hidden)
+        mlp phi(hidden -> wide -> hidden, relu) = none
+        param bias[d] ~ zeros = none
+        module act = relu
+    }"""
+    signature = signature_of(parse(text).layer())
+    shown = [(p.name, p.required, p.default) for p in signature.arguments]
+    assert shown == [("d", True, None), ("bias", False, True), ("phi", False, None), ("act", False, "relu")]
+    assert signature.modules == (("lin", True), ("phi", True), ("act", True))
+    assert (signature.parts, signature.choices) == (("phi", "bias"), ("act",))
+    assert signature.free_dims == ("hidden", "wide")
 
 
 def test_knn_builds_the_graph() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrizations, parametrize, prune
 
 import gdsl
+from gdsl.ir.node import walk
 from gdsl.language import modules, parts
 from tests.modules.gin import EDGES, by_default, compare, features, how, layer, plain
 
@@ -123,7 +125,7 @@ def test_every_option(kind: str, training: bool) -> None:
 
 def test_options_of_every_class_that_is_read() -> None:
     """What decides how a class is read is named beside it; each argument of its constructor is tried above."""
-    assert set(parts.OPTIONS) == {*modules._table(), nn.Sequential}
+    assert set(parts.OPTIONS) == {*modules._table(), *modules._cells(), nn.Sequential}
     tried = {name.split()[0].replace("BatchNorm", "BatchNorm1d") for name in OPTIONS}
     assert tried == {kind.__name__ for kind in modules._table()}
 
@@ -438,3 +440,40 @@ def test_integers_reach_a_module_of_real_numbers_as_such() -> None:
             lin.register_forward_hook(lambda m, args, y: None)
         conv = gdsl.compile(source, n=5, f=lin, backend="torch")
         torch.testing.assert_close(conv(k, x, EDGES), lin(k.double()) + x)
+
+
+CELL = "layer L(d, k) { module cell node x[d] node h[k] aggregate a = sum(x[j]) update y = cell(a, h; k) }"
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpp"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", [nn.GRUCell, nn.RNNCell, functools.partial(nn.RNNCell, nonlinearity="relu")])
+def test_steps_of_recurrences_are_read(kind: Any, bias: bool, backend: str) -> None:
+    """Values and two derivatives; nothing of the module runs."""
+    torch.manual_seed(0)
+    cell = kind(3, 4, bias=bias)
+    made = gdsl.compile(CELL, d=3, k=4, cell=cell, backend=backend).double()
+    x, h = features(3), features(4, seed=1)
+    leaves = [x, h, *cell.parameters()]
+    found = []
+    for y in (made(x, h, EDGES), cell(torch.zeros_like(x).index_add(0, EDGES[1], x[EDGES[0]]), h)):
+        first = torch.autograd.grad(y.sin().sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
+        found.append([y, *first, *second])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+    assert "call" not in {n.op for n in walk([n for _, n in made.program.outputs])}
+
+
+def test_a_step_that_does_more_than_its_class_says_runs() -> None:
+    cell = nn.GRUCell(3, 4)
+    made = gdsl.compile(CELL, d=3, k=4, cell=cell).double()
+    x, h = features(3), features(4, seed=1)
+    plain = made(x, h, EDGES)
+    cell.register_forward_hook(lambda module, args, result: 2 * result)
+    assert torch.allclose(made(x, h, EDGES), 2 * plain)
+
+
+def test_a_step_of_other_sizes() -> None:
+    with pytest.raises(gdsl.LanguageError, match="module `cell` takes 5 features, and dim `d` has 3"):
+        gdsl.compile(CELL, d=3, k=4, cell=nn.GRUCell(5, 4))

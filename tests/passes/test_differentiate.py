@@ -14,6 +14,7 @@ from gdsl.ir import library
 from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE, OPS, adjoint, roll
 from gdsl.ir.ops.op import NotDifferentiable, no_gradient
+from gdsl.ir.ops.tables import table, table_product
 from gdsl.ir.types import Dim, Domain
 from gdsl.passes.options import Options
 from gdsl.runtime import cache
@@ -46,6 +47,7 @@ from tests.ir.drive import (
 x, y, e, m = load("x", N, A), load("y", N, A, B), load("e", E, A), load("m", E, A, B)
 w, p, q = load("w", G, A, B), load("p", G, A), load("q", G, B)
 rel, own = integer("rel", E, 3), integer("own", N, 3)
+cube = table([1.5 * (k % 3 == 1) - (k % 5 == 2) for k in range(2 * A.size * B.size)], [A, B, Dim("p", 2)])
 acc, first, second = load("acc", G), load("0", G), load("1", G)
 
 
@@ -62,6 +64,8 @@ CASES: dict[str, Node] = {
     "elementwise that broadcasts": at(x) * q,
     "elementwise of rows and a global": at(p) * x,
     "contract": b.matmul(at(x), w),
+    "terms of a table": table_product([x, at(q)], cube, ["a"]),
+    "terms of a table, each kept": table_product([y, at(p)], cube, []),
     "contract of three": b.contract([x, w, at(q)], ["b"]),
     "contract of one twice": b.contract([x, x], ["a"]),
     "contract to a total": b.total(at(y)),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gdsl.ir import build as b
 from gdsl.ir.node import Node, walk
+from gdsl.ir.ops.tables import table
 from gdsl.ir.printer import expression
 from gdsl.ir.types import Dim
 from gdsl.passes import hoist, pipeline, simplify
@@ -49,6 +50,8 @@ RULES: list[Rule] = LAST_RULES
 
 
 AA = Dim("aa", 8)
+cg = table([0.0, 1.0, 2.0, -1.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 3.0], [A, Dim("n", 3)])
+full_table = table([0.5] * 80, [A, Dim("h", 20)])
 narrow, few = load("u", G, AA, Dim("n", 3)), load("v", G, A, Dim("n", 3))
 many, even = load("u", G, AA, Dim("m", 4)), load("v", G, A, Dim("m", 4))
 wide, kind, kinds = load("u", G, AA, B), integer("kind", E, 3), integer("kinds", E, 3, A)
@@ -187,6 +190,20 @@ CASES: dict[str, list[tuple[Node, str, str]]] = {
     "whole_slice": [
         (b.slice_dim(y, "a", 0, Dim("q", A.size)), "slice(y; a from 0 as q)", "reshape(y; q, b)"),
         (b.slice_dim(y, "a", 1, Dim("q", A.size - 1)), "slice(y; a from 1 as q)", "slice(y; a from 1 as q)"),
+    ],
+    "table_of_numbers": [
+        (b.transpose(cg, ["n", "a"]) * x, "transpose(table[a, n: 5 non-zeros]; n, a) * x",
+         "table[n, a: 5 non-zeros] * x"),
+        (b.rename(cg, {"n": "k"}) * x, "reshape(table[a, n: 5 non-zeros]; a, k) * x", "table[a, k: 5 non-zeros] * x"),
+        (b.slice_dim(cg, "a", 2, Dim("q", 2)) * s, "slice(table[a, n: 5 non-zeros]; a from 2 as q) * s",
+         "table[q, n: 1 non-zeros] * s"),
+    ],
+    "sparse_contraction": [
+        (b.contract([cg, x], ["a"]), "sum[a](table[a, n: 5 non-zeros] * x)", "sum[a](table[a, n: 5 non-zeros] * x)"),
+        (b.contract([x, y, cg], ["a", "b", "n"]), "sum[a, b, n](x * y * table[a, n: 5 non-zeros])",
+         "sum[b](sum[a](table[a: 3 non-zeros] * x * y))"),
+        (b.contract([x, full_table], ["a"]), "sum[a](x * table[a, h: 80 non-zeros])",
+         "sum[a](x * table[a, h: 80 non-zeros])"),
     ],
     "nested_cat": [
         (b.cat([b.cat([y, y], ["a", "a"], AA), y], ["aa", "a"], Dim("aaa", 3 * A.size)),

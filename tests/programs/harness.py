@@ -56,7 +56,7 @@ def inputs(made: gdsl.Layer, edge_index: Tensor, nodes: int, seed: int = 0) -> d
     generator = torch.Generator().manual_seed(seed)
     signature = made.signature
     optional = frozenset(i.name for i in signature.inputs if i.optional)
-    free = {name: FREE_DIMS.get(name, 3) for name in signature.free_dims}
+    free = {n: made.free_sizes.get(n, FREE_DIMS.get(n, 3)) for n in signature.free_dims}
     typed = typed_of(made, training=made.training, present=optional, free=free)
     for need in typed.requires:  # exactly K in-edges for each node
         target = torch.arange(nodes).repeat_interleave(need.value)
@@ -65,7 +65,8 @@ def inputs(made: gdsl.Layer, edge_index: Tensor, nodes: int, seed: int = 0) -> d
     values: dict[str, Any] = {}
     for d in typed.of_role("input"):
         assert d.type is not None
-        shape = (rows.get(d.type.domain, nodes), *d.type.shape)
+        lead = () if d.type.domain is Domain.GLOBAL else (rows.get(d.type.domain, nodes),)
+        shape = (*lead, *d.type.shape)
         if d.type.kind is Kind.FLOAT:
             values[d.name] = 0.1 + 0.8 * torch.rand(shape, generator=generator, dtype=torch.float64)
         else:
@@ -89,7 +90,7 @@ def oracle(made: gdsl.Layer, values: dict[str, Any]) -> Results:
     """The same by plain torch expressions and torch's own autograd: nothing of gdsl's derivative is used."""
     given = _with_grad(values)
     present = frozenset(i.name for i in made.signature.inputs if i.optional and i.name in given)
-    free = {name: FREE_DIMS.get(name, 3) for name in made.signature.free_dims}
+    free = {n: made.free_sizes.get(n, FREE_DIMS.get(n, 3)) for n in made.signature.free_dims}
     typed = typed_of(made, training=False, present=present, free=free)
     from gdsl.module.arguments import Bound, count_graphs
     from gdsl.module.call import _graph, state_of

@@ -137,6 +137,7 @@ class Writer:
     functions: list[str] = field(default_factory=list)
     hops: list[str] = field(default_factory=list)
     modules: list[tuple[str, int, int, bool]] = field(default_factory=list)
+    given: list[tuple[str, Any]] = field(default_factory=list)
     sizes: dict[str, tuple[Size, int]] = field(default_factory=dict)
     products: dict[str, tuple[str, str]] = field(default_factory=dict)
     integers: list[Value] = field(default_factory=list)
@@ -206,7 +207,9 @@ class Writer:
 
     def param(self, dims: Iterable[str]) -> Value:
         name, dims = self.name("p"), list(dims)
-        self.head.append(f"param {name}{_brackets(dims)} ~ normal(0.0, 0.5)")
+        optional = self.chance(10)
+        self.head.append(f"param {name}{_brackets(dims)} ~ normal(0.0, 0.5)" + " = none" * optional)
+        self.given += [(name, True)] * optional
         return Value(name, "global", frozenset(dims))
 
     def join(self, template: str, *parts: Value) -> Value:
@@ -281,6 +284,12 @@ class Writer:
     def by_integer(self, index: Value) -> Value:
         if self.chance(30):
             return Value(f"one_hot({index.text})", index.domain, frozenset({"R"}))
+        if self.chance(30):
+            x = self.fit(self.leaf(index.domain), frozenset())
+            table = self.param(["R", *self.some_dims()])
+            # A number far from where it would be rounded the other way.
+            at = f"int(floor(1.7 * {x.text}) + 0.5, R)"
+            return Value(f"{table.text}[{at}]", x.domain, table.dims - {"R"}) if x.domain != "global" else table
         table = self.param(["R", *self.some_dims()])
         return Value(f"{table.text}[{index.text}]", index.domain, table.dims - {"R"})
 
@@ -301,7 +310,7 @@ class Writer:
             return x
         d = self.pick(sorted(x.dims))
         if self.chance(15):
-            return Value(f"softmax[{d}]({x.text})", x.domain, x.dims)
+            return Value(f"{self.pick(('softmax', 'log_softmax'))}[{d}]({x.text})", x.domain, x.dims)
         if self.chance(10) and self.declarable([d]):
             return self.tame(Value(f"std[{d}]({x.text} + {self.param([d]).text})", x.domain, x.dims - {d}))
         every = ", ".join(sorted(x.dims)) if self.chance(20) else d
@@ -317,8 +326,23 @@ class Writer:
         d = self.pick(inner)
         batch = [e for e in inner if e != d and self.chance(30)]
         new = [e for e in self.some_dims(1) if e not in x.dims]
-        weight = self.param(self.draw(st.permutations([d, *batch, *new])))
+        dims = self.draw(st.permutations([d, *batch, *new]))
+        weight = self.table(dims) if self.chance(25) else self.param(dims)
+        if self.chance(40):
+            return self.tame(Value(f"sum[{d}]({weight.text} * {x.text})", x.domain, (x.dims | weight.dims) - {d}))
         return self.matmul(x, d, weight)
+
+    def table(self, dims: Iterable[str]) -> Value:
+        """Constant numbers, most of them 0, in the text or as an argument."""
+        name, dims = self.name("k"), list(dims)
+        numbers = self.draw(st.lists(st.sampled_from((0.0, 0.0, 0.5, -0.75)), min_size=1, max_size=5))
+        whole = (numbers * self.numbers(dims))[: self.numbers(dims)]
+        if self.chance(50):
+            self.head.append(f"const {name}{_brackets(dims)} = [{', '.join(map(str, whole))}]")
+        else:
+            self.head.append(f"const {name}{_brackets(dims)}")
+            self.given.append((name, torch.tensor(whole).view([self.size(d)[1] for d in dims])))
+        return Value(name, "global", frozenset(dims))
 
     def matmul(self, x: Value, d: str, y: Value) -> Value:
         """``x @ y`` over a dim of x."""
@@ -432,7 +456,11 @@ class Writer:
         options: list[Callable[[], Value]] = [lambda: self.join("tanh({})", x)]
         if domain == "edge":
             at = "" if self.chance(60) else f" at {self.pick('ij')}"
-            options = [lambda: Value(f"softmax({x.text}){at}", "edge", x.dims)]
+            function = self.pick(("softmax", "softmax", "log_softmax"))
+            keys = [v for v in self.integers if v.domain == "edge"]
+            by = f" by {keys[0].text}" if keys and function == "softmax" and "R" not in x.dims else ""
+            by = by if self.chance(40) and len(x.dims) < MAX_DIMS else ""
+            options = [lambda: Value(f"{function}({x.text}){by or at}", "edge", x.dims)]
         if self.functions:
             y = self.expression(domain, min(depth, 1))
             options.append(lambda: self.join(f"{self.pick(self.functions)}({{}}, {{}})", x, y))
@@ -448,9 +476,30 @@ class Writer:
         if not outs:
             return x
         out, name = self.pick(outs), self.name("nn")
+        kind = self.pick(("linear", "mlp", "function", "module")) if self.declarable([d]) else "module"
+        if kind == "function":
+            self.head.append(f"module {name} = {self.pick(('tanh', 'sin', 'relu'))}")
+            return Value(f"{name}({x.text})", x.domain, x.dims)
+        if kind != "module":
+            return self.owned(kind, name, x, d, out)
         self.head.append(f"module {name}")
         self.modules.append((name, self.size(d)[1], self.size(out)[1], self.chance(60)))
         return Value(f"{name}({self.last(x, d)}; {out})", x.domain, x.dims - {d} | {out})
+
+    def owned(self, kind: str, name: str, x: Value, d: str, out: str) -> Value:
+        """Linear maps of the layer's own: one, one of a list, or several with a function between them."""
+        count, sizes = "", f"{d} -> {out}"
+        if kind == "mlp":
+            sizes += self.pick((", silu", " -> " + out + ", tanh", f" -> {out}, elu(0.7), norm = layer_norm"))
+        else:
+            sizes += self.pick(("", ", bias = false", ", bias = zeros"))
+            count = self.pick(("", "", "[K]"))
+        ending = self.pick(("", " ~ glorot", " ~ normal = none"))
+        if ending.endswith("none"):
+            self.given.append((name, True))
+        self.head.append(f"{kind} {name}{count}({sizes}){ending}")
+        called = f"{name}[1]" if count else name
+        return Value(f"{called}({self.last(x, d)})", x.domain, x.dims - {d} | {out})
 
     def reduction(self, domain: str, depth: int) -> Value:
         """Over the edges at the nodes of a domain (or, for a graph value, over its nodes)."""
@@ -522,6 +571,9 @@ class Writer:
         return self.values[-1]
 
     def constant(self) -> None:
+        if self.chance(30):
+            self.values.append(self.table(self.some_dims() or ["a"]))
+            return
         name = self.name("k")
         self.body.append(f"const {name} = {self.pick(('0.31', '1 / 3', '-sqrt(2)', '2 ** -1', 'max(0.2, 0.7)'))}")
         self.values.append(Value(name))
@@ -601,6 +653,8 @@ class Writer:
                 self.integers += [Value(f"{name}[{end}]", "edge") for end in self.ends(rows)]
         if self.pools and self.chance(50):
             self.input("graph", "u", self.some_dims(1))
+        if self.chance(25):
+            self.input("global", "q", self.some_dims())
         if self.builds_graph:
             near = next(v for v in self.values if v.domain == "node")
             self.head.append(f"node near[b]\n    graph knn(near, 2{self.pick(('', ', loop = true'))})")
@@ -672,7 +726,7 @@ class Writer:
             self.chance(30),
             frozenset(name for name in optional if self.chance(50)),
             tuple(self.modules),
-            arguments,
+            (*arguments, *self.given),
         )
 
 
@@ -765,7 +819,7 @@ def inputs(made: gdsl.Layer, case: Case) -> dict[str, Any]:
         assert d.type is not None
         if d.optional and d.name not in case.passed:
             continue
-        shape = (counts[d.type.domain], *d.type.shape)
+        shape = (*((counts[d.type.domain],) if d.type.domain in counts else ()), *d.type.shape)
         if d.type.kind is Kind.FLOAT:
             values[d.name] = (0.1 + torch.rand(shape, generator=generator, dtype=torch.float64)).requires_grad_()
         else:

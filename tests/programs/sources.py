@@ -934,6 +934,90 @@ layer Statistics(q = 0.25) {
 """,
 )
 
+_add(
+    "Owned",
+    """
+# What a layer owns: linear maps, lists of them, mlps, parts that an argument leaves out, functions for modules.
+layer Owned(in_channels, out_channels, edge_dim, K = 2, bias = true) {
+    linear lin(in_channels -> out_channels, bias = zeros) ~ glorot
+    linear lins[K](out_channels -> out_channels)
+    mlp phi(2*out_channels+edge_dim -> 6 -> 5 -> out_channels, silu, norm = layer_norm)
+    linear att(out_channels -> 2*out_channels, bias = false) = none
+    param bias[out_channels] ~ uniform = none
+    param scale[out_channels] ~ ones = none
+    module act = relu
+    module aggr = mean
+    node x[in_channels]
+    edge e[edge_dim]
+
+    h = lin(x)
+    for k in 0..K - 1 { h = h + tanh(lins[k](h)) }
+    message m = phi(cat(h[i], h[j], e))
+    if att { m = m * sigmoid(split(att(h), 2*out_channels, 2, out_channels)[1])[j] }
+    aggregate a = aggr(m)
+    update y = act(a + h)
+    if bias { update y = y + bias }
+    if scale { update y = y * scale }
+}
+""",
+    in_channels=5,
+    out_channels=4,
+    edge_dim=3,
+    att=True,
+)
+
+_add(
+    "Tables",
+    """
+# Tables of constants: a tensor product, a stencil, and a table that is read as it is.
+layer Tables(a, b, c, channels) {
+    const cg[a, b, c]
+    const stencil[3] = [1, -2, 0.5]
+    const mix[c, 3] = [0, 1, 0, 0, 0, 0, -1, 0, 2, 0, 0, 0.5]
+    node x[a, channels]
+    edge y[b]
+    param w[channels] ~ ones
+
+    message m = sum[a, b](cg * x[j] * tanh(y)) * w
+    aggregate s = sum(m)
+    update z = s + sum[3](sum[c](mix * s) * stencil)
+    u = sum[b, c, channels](z * cg)[i] @ x[j]
+    return z + stencil[2], u
+}
+""",
+    a=3,
+    b=2,
+    c=4,
+    channels=5,
+    cg=[[[0, 1, 0, 0], [0, 0, 0, 2]], [[0, 0, 0, -1], [0, 0.5, 0, 0]], [[1, 0, 0, 0], [0, 0, 0, 0]]],
+)
+
+_add(
+    "NBFNet",
+    """
+# Zhu et al., "Neural Bellman-Ford Networks", NeurIPS 2021, with the relations of a query that is the same everywhere;
+# edges in bins of their length, and weights that are a softmax among the edges of one relation.
+layer NBFNet(channels, num_relations, bins = 4) {
+    node x[channels]
+    node start[channels]
+    edge rel: int(num_relations)
+    edge length
+    global query[num_relations, channels]
+    global temperature = 1
+    param near[bins, channels] ~ normal
+    linear lin(2*channels -> channels)
+
+    alpha = softmax(length * temperature) by rel
+    message m = alpha * x[j] * query[rel] * near[int(3.9 * length, bins)]
+    aggregate a = sum(m) + start
+    update y = x + relu(lin(cat(x, a)))
+    return log_softmax[channels](y), log_softmax(length)
+}
+""",
+    channels=5,
+    num_relations=3,
+)
+
 FREE_DIMS = {"channels": 5, "edge_dim": 3}
 
 

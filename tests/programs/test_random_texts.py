@@ -52,7 +52,8 @@ def test_the_writer_knows_the_language() -> None:
     """Every function, operator, reducer and statement comes up within some hundred programs."""
     tables = (FUNCTIONS, OPERATORS, SPECIAL, DIM_REDUCERS, SEGMENT_REDUCERS, ORDERED_REDUCERS, TRANSFORMS)
     statements = (
-        "graph param node source target edge message aggregate update pool const module def reduce for if return"
+        "graph param global node source target edge message aggregate update pool const module linear mlp def reduce"
+        " for if return"
     )
     missing = {name for table in tables for name in table} | set(statements.split())
 

@@ -321,10 +321,12 @@ class CGConv(Conv):
         bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
+        edge_attr = edge_features(edge_attr, values if self.dim else None, edge_index)
         y: Tensor = self.run(
             graph,
-            {"x": source, "z": target, "e": edge_features(edge_attr, values if self.dim else None, edge_index)},
+            {"x": source, "z": target, "e": edge_attr},
             channels=pair_of(self.channels)[1],
+            dim=0 if edge_attr is None else edge_attr.shape[1],
             bipartite=bipartite,
         )
         return y
@@ -396,6 +398,7 @@ class ResGatedGraphConv(Conv):
             graph,
             {"x": source, "z": target, "e": edge_attr},
             out_channels=self.out_channels,
+            edge_dim=0 if edge_attr is None else edge_attr.shape[1],
             bipartite=bipartite,
             with_bias=self.bias is not None,
         )
