@@ -41,7 +41,7 @@ def made() -> Iterator[nn.Module]:
     yield User(backend="torch")
 
 
-@pytest.mark.parametrize("layer", made(), ids=lambda layer: type(layer).__name__)
+@pytest.mark.parametrize("layer", [*made()], ids=lambda layer: type(layer).__name__)
 def test_all_that_a_layer_gives(layer: Any) -> None:
     width = 4 if isinstance(layer, gdsl.Layer) else 8
     layer(torch.randn(6, width), torch.randint(6, (2, 20)))
