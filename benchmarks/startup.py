@@ -4,6 +4,7 @@
 
 Cold: the kernel cache is an empty folder, so the C++ compiler runs. Cached: the folder that a cold run has
 filled. Both count from the text to the end of the first call, in a process that has imported torch and gdsl.
+A model of five unlike layers (GCN, GAT, SAGE, GIN, PNA) is timed from its construction to the end of its first step.
 The import of gdsl is timed against that of torch alone, as whole processes in turns, and inside a process.
 """
 
@@ -55,6 +56,50 @@ with torch.set_grad_enabled(given["backward"]):
 print(json.dumps({"module": module - start, "all": time.perf_counter() - start}))
 """
 
+# A model that a user writes in one go, from its construction to the end of its first step, and how later steps compare.
+MODEL = """
+import json, statistics, sys, time
+import torch
+from torch import nn
+given = json.load(sys.stdin)
+if given["library"] == "gdsl":
+    import gdsl
+    import gdsl.nn as layers
+    gdsl.Graph
+else:
+    import torch_geometric.nn as layers
+degree = torch.bincount(torch.randint(1, 12, (1000,)))
+x, edge_index = torch.randn(1000, 16), torch.randint(1000, (2, 5000))
+torch.mm(x.t(), x.requires_grad_()).sum().backward()
+layers.GCNConv, layers.GATConv, layers.SAGEConv, layers.GINConv, layers.PNAConv
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        inner = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32))
+        self.convs = nn.ModuleList([
+            layers.GCNConv(16, 32), layers.GATConv(32, 16, heads=2), layers.SAGEConv(32, 32), layers.GINConv(inner),
+            layers.PNAConv(32, 8, ["mean", "max", "min", "std"], ["identity", "amplification", "attenuation"], degree),
+        ])
+
+    def forward(self, x):
+        for conv in self.convs:
+            x = conv(x, edge_index).relu()
+        return x
+
+def step():
+    start = time.perf_counter()
+    model(x).sum().backward()
+    return time.perf_counter() - start
+
+start = time.perf_counter()
+model = Model()
+step()
+first = time.perf_counter() - start
+steps = [step() for _ in range(60)]
+print(json.dumps({"first": first, "tenth": statistics.median(steps[9:14]), "later": statistics.median(steps[30:])}))
+"""
+
 CALLS = {"forward": False, "forward + backward": True}
 
 
@@ -74,7 +119,7 @@ def main() -> None:
     about = machine.describe(args.threads, tiny=args.tiny)
     found = {"kind": "startup", "machine": about, "repeats": args.repeats, "results": results}
     report.write(found, args.json)
-    print("\n".join(f"{r['s']:7.3f} s  {r['what']}" for r in results))
+    print("\n".join(f"{r['s']:8.4f} s  {r['what']}" for r in results))
     if args.markdown:
         print(report.render(found))
 
@@ -96,6 +141,14 @@ def _round(threads: int) -> dict[str, float]:
             for state in ("cold", "cached"):
                 _, took = _run(FIRST_CALL, threads, cache, given)
                 found[f"GAT {state}, text to first {name}"] = took["all"]
+    for library in ("gdsl", "torch_geometric"):
+        with tempfile.TemporaryDirectory() as cache:
+            for state in ("cold", "cached") if library == "gdsl" else ("",):
+                _, took = _run(MODEL, threads, cache, {"library": library})
+                name = f"five layers {state}, {library}".replace(" ,", ",")
+                found[f"{name}, first step"] = took["first"]
+                found[f"{name}, steps 10 to 14"] = took["tenth"]
+                found[f"{name}, later steps"] = took["later"]
     return found
 
 
