@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 # From the lowest. Rooms of one floor do not import each other.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors"}),
+    frozenset({"errors", "locks"}),
     frozenset({"store"}),
     frozenset({"ir"}),
     frozenset({"language", "passes"}),

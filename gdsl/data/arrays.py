@@ -13,6 +13,7 @@ from gdsl.data.columns import Column
 from gdsl.data.packing import Key, Offsets, Read
 from gdsl.data.topology import Ends
 from gdsl.errors import GraphError, InputError
+from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.graph import Graph
 
 
@@ -65,8 +66,8 @@ def read_arrays(
     relative = (edge_index - offsets.all[at_nodes][own]).to(torch.int32)
     # Flat, graph by graph: the sources of a graph, then its targets.
     start, size = offsets.all[at_edges][own], offsets.all[at_edges].diff()[own]
-    place = torch.arange(len(own)) + start
-    listed = torch.empty(2 * len(own), dtype=torch.int32)
+    place = torch.arange(len(own), device=CPU) + start
+    listed = torch.empty(2 * len(own), dtype=torch.int32, device=CPU)
     listed[place], listed[place + size] = relative[0], relative[1]
     loops = offsets.add(topology.loops_of(listed, offsets.all[at_edges]))
     ends = Ends(at_nodes, at_nodes, at_edges, loops)

@@ -19,6 +19,7 @@ from gdsl.data.neighbors import Subgraphs, part_of
 from gdsl.data.source import source_of
 from gdsl.data.stored import stored
 from gdsl.errors import InputError
+from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.graph import Graph
 
 
@@ -97,12 +98,12 @@ class ClusterData:
             raise IndexError(f"there is no part {found}: there are {len(self)}")
         if self._loader is None:
             self._loader = ClusterLoader(self, num_workers=0)
-        batch = self._loader.joined(torch.tensor([found % len(self)]))
+        batch = self._loader.joined(torch.tensor([found % len(self)], device=CPU))
         return self._with_edges_to_others(batch, found % len(self)) if self.keep_inter_cluster_edges else batch
 
     def _with_edges_to_others(self, batch: Batch, part: int) -> Batch:
         place = torch.empty_like(self.cluster)
-        place[self.partition.node_perm] = torch.arange(len(place))
+        place[self.partition.node_perm] = torch.arange(len(place), device=CPU)
         row = 0 if self.sparse_format == "csr" else 1
         ends = self.source.graphs[""].edge_index
         ids = (self.cluster[ends[row]] == part).nonzero().squeeze(1)
@@ -173,7 +174,7 @@ def metis(graph: Graph, parts: int, recursive: bool = False) -> Tensor:
     """
     nodes = graph.num_targets
     if parts == 1 or not nodes:
-        return torch.zeros(nodes, dtype=torch.int64)
+        return torch.zeros(nodes, dtype=torch.int64, device=CPU)
     try:
         import pymetis
     except ImportError:
@@ -183,7 +184,7 @@ def metis(graph: Graph, parts: int, recursive: bool = False) -> Tensor:
         ) from None
     source, target = graph.edge_index[:, graph.edge_index[0] != graph.edge_index[1]]
     both = torch.cat([source * nodes + target, target * nodes + source]).unique()
-    starts = torch.searchsorted(both, torch.arange(nodes + 1) * nodes)
+    starts = torch.searchsorted(both, torch.arange(nodes + 1, device=CPU) * nodes)
     adjacency = pymetis.CSRAdjacency(starts.numpy(), (both % nodes).numpy())
     found = pymetis.part_graph(parts, adjacency, recursive=bool(recursive), options=pymetis.Options(seed=0))
-    return torch.as_tensor(found.vertex_part).long()
+    return torch.as_tensor(found.vertex_part, device=CPU).long()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gdsl.data.native import native
 from gdsl.errors import InputError
+from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.order import INT32_MAX
 
 # (dtype stored, dtype of a batch) -> the kind of column whose numbers are shifted natively; see gather.cpp.
@@ -108,7 +109,7 @@ class ColumnGather:
             sizes = [o.diff()[graphs] for o in self.offsets]
             placed = torch.stack([torch.cat([s.new_zeros(1), s.cumsum(0)]) for s in sizes])
         else:
-            placed = torch.empty((len(self.offsets), len(graphs) + 1), dtype=torch.int64)
+            placed = torch.empty((len(self.offsets), len(graphs) + 1), dtype=torch.int64, device=CPU)
             code.place(graphs.data_ptr(), len(graphs), len(self.offsets), self._offsets, placed.data_ptr())
         totals = placed[:, -1].tolist()
         self._check(totals)
@@ -131,7 +132,7 @@ class ColumnGather:
                 size += 4 * totals[length]
                 found.append(None)
                 continue
-            out = torch.empty((*before, totals[length] + closed, *after), dtype=dtype)
+            out = torch.empty((*before, totals[length] + closed, *after), dtype=dtype, device=CPU)
             fields[FIELDS * k + 1] = out.data_ptr()
             size += out.nbytes
             found.append(out)
@@ -152,8 +153,9 @@ def _gathered(column: Column, offsets: Sequence[Tensor], graphs: Tensor) -> Tens
     starts, size = offsets[column.length][graphs], offsets[column.length].diff()[graphs]
     total = int(size.sum())
     before = size.cumsum(0) - size
+    place = torch.arange(total, device=CPU)
     blocks = [
-        (column.outer * starts + row * size - before).repeat_interleave(size, output_size=total) + torch.arange(total)
+        (column.outer * starts + row * size - before).repeat_interleave(size, output_size=total) + place
         for row in range(column.outer)
     ]
     rows = column.outer * int(offsets[column.length][-1])

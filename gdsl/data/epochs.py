@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gdsl.data import given
+from gdsl.runtime.dtypes import CPU
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -50,7 +51,7 @@ class Epochs:
         self.shuffle, self.drop_last = shuffle, drop_last
         self.pin_memory = pin_memory and torch.cuda.is_available()
         if seed is None:
-            seed = int(torch.empty((), dtype=torch.int64).random_())
+            seed = int(torch.empty((), dtype=torch.int64, device=CPU).random_())
         self.seed = given.integer("seed", seed)
         self.transform = given.function("transform", transform)
         self.epoch = 0
@@ -79,7 +80,7 @@ class Epochs:
         """The items of the coming epoch in their order."""
         count = self._items()
         if not self.shuffle:
-            return torch.arange(count)
+            return torch.arange(count, device=CPU)
         generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch) >> 1)
         return torch.randperm(count, generator=generator)
 

@@ -26,6 +26,7 @@ from gdsl.data.columns import Column
 from gdsl.data.packing import Key, Read
 from gdsl.data.topology import Edges, Ends
 from gdsl.errors import InputError
+from gdsl.runtime.dtypes import CPU
 from gdsl.store import replacing
 
 MAGIC = b"GDSLPACK"
@@ -210,7 +211,7 @@ def _array(memory: Any, limit: int, about: dict[str, Any], check: bool) -> Tenso
 
 def _check_offsets(offsets: list[Tensor]) -> None:
     graphs = len(offsets[0]) - 1
-    if graphs < 1 or not torch.equal(offsets[0], torch.arange(graphs + 1)):
+    if graphs < 1 or not torch.equal(offsets[0], torch.arange(graphs + 1, device=CPU)):
         raise InputError("the packed set does not say how many graphs it has")
     for found in offsets:
         # Sums of what is added to numbers rise as well, for what is added is never negative.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gdsl.errors import InputError
+from gdsl.runtime.dtypes import CPU
 
 
 def integer(name: str, value: Any) -> int:
@@ -68,7 +69,7 @@ def positive(name: str, value: Any) -> float:
 def tensor(name: str, value: Any) -> Tensor:
     """A tensor on the CPU from one, an array or a list. Raises ``InputError`` for what is none of them."""
     try:
-        return torch.as_tensor(value).detach().cpu()
+        return torch.as_tensor(value, device=CPU).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"{name} must be a tensor or a list of numbers, not {shown(value)}") from None
 

@@ -14,6 +14,7 @@ from gdsl.data.batch import Batch
 from gdsl.data.neighbors import NeighborLoader
 from gdsl.data.source import source_of
 from gdsl.errors import InputError
+from gdsl.runtime.dtypes import CPU
 
 # Of features of nodes, or of their types, and a batch: the next features of all nodes of the batch.
 Layer = Callable[[Any, Batch], Any]
@@ -135,7 +136,7 @@ class LayerwiseInference:
         for type, nodes in self._source.num_nodes.items():
             if not nodes:
                 continue
-            seeds = torch.arange(min(nodes, SEEN)) * (nodes // min(nodes, SEEN))
+            seeds = torch.arange(min(nodes, SEEN), device=CPU) * (nodes // min(nodes, SEEN))
             rows = []
             for hops in (self.hops, self.hops + 1):
                 (batch,) = self._loader(type, hops, seeds, batch_size=SEEN, num_workers=0)

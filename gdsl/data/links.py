@@ -16,6 +16,7 @@ from gdsl.data.epochs import mixed
 from gdsl.data.neighbors import FanOuts, Neighborhoods
 from gdsl.data.source import Source
 from gdsl.errors import InputError
+from gdsl.runtime.dtypes import CPU
 
 
 @dataclass(frozen=True)
@@ -158,10 +159,10 @@ class LinkNeighborLoader(Neighborhoods):
         count, triplet = len(items), self.negatives is not None and self.negatives.mode == "triplet"
         random = torch.Generator().manual_seed(mixed(key, 1) >> 1)
         # Of each pair, the link that it belongs to.
-        groups = [torch.arange(count), torch.arange(count)]
+        groups = [torch.arange(count, device=CPU), torch.arange(count, device=CPU)]
         if self.negatives is not None:
             more = math.ceil(count * self.negatives.amount)
-            group = torch.arange(more) % max(count, 1)
+            group = torch.arange(more, device=CPU) % max(count, 1)
             if not triplet:
                 source = torch.cat([source, self._drawn(0, group, time, random)])
                 groups[0] = torch.cat([groups[0], group])
@@ -184,7 +185,7 @@ class LinkNeighborLoader(Neighborhoods):
     def _label_of(self, items: Tensor, pairs: int) -> Tensor | None:
         if self.negatives is None:
             return None if self.label is None else self.label[items]
-        label = torch.ones(len(items)) if self.label is None else self.label[items]
+        label = torch.ones(len(items), device=CPU) if self.label is None else self.label[items]
         return torch.cat([label, label.new_zeros((pairs - len(items), *label.shape[1:]))])
 
     def _drawn(self, end: int, group: Tensor, time: Tensor | None, random: torch.Generator) -> Tensor:
@@ -212,7 +213,7 @@ class LinkNeighborLoader(Neighborhoods):
         places: dict[str, Tensor] = {}
         for type, nodes in seeds.items():
             if self.disjoint:
-                places[type] = torch.arange(len(nodes))
+                places[type] = torch.arange(len(nodes), device=CPU)
             else:
                 seeds[type], places[type] = nodes.unique(return_inverse=True)
         times = None if time is None else torch.cat([time[group] for group in groups])

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gdsl.runtime.dtypes import CPU
+
 
 def map_file(path: Path) -> mmap.mmap | bytes:
     """The bytes of a file, which nobody can write to."""
@@ -22,7 +24,7 @@ def map_file(path: Path) -> mmap.mmap | bytes:
 def view(memory: mmap.mmap | bytes, dtype: torch.dtype, offset: int, count: int) -> Tensor:
     """[count] numbers of what is mapped; not to be written to."""
     if not count:
-        return torch.empty(0, dtype=dtype)
+        return torch.empty(0, dtype=dtype, device=CPU)
     raw = np.frombuffer(memory, dtype=np.uint8, offset=offset, count=count * dtype.itemsize)
     with warnings.catch_warnings():
         # torch warns of memory that must not be written to, and nothing here writes to it.

@@ -17,6 +17,7 @@ from gdsl.data.source import Source, source_of
 from gdsl.data.topology import counted
 from gdsl.errors import InputError
 from gdsl.runtime import prepare
+from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.order import EdgeEnds, Facts
 
@@ -117,7 +118,8 @@ class Neighborhoods(Epochs):
         sizes = len(found.nodes[kind.source]), len(found.nodes[kind.target])
         if self.subgraph_type == "bidirectional":
             ends, ids = _both_ways(ends, ids, sizes[0])
-            rowptr = torch.searchsorted(ends[1], torch.arange(sizes[1] + 1, dtype=torch.int32), out_int32=True)
+            rows = torch.arange(sizes[1] + 1, dtype=torch.int32, device=CPU)
+            rowptr = torch.searchsorted(ends[1], rows, out_int32=True)
         loops = int((ends[0] == ends[1]).sum())
         graph = Graph._of(EdgeEnds(ends, Facts(loops, False, True)), sizes)
         graph.__dict__["in_edges"] = prepare.given_order(rowptr, ends[0], counted(len(ids)))
@@ -347,7 +349,7 @@ def _inputs(source: Source, asked: Any) -> tuple[str, Tensor, Tensor | None]:
         raise InputError(f"all nodes are of one type, and input_nodes names {asked!r}: give numbers, a mask or None")
     count = source.num_nodes[type]
     if asked is None:
-        return type, torch.arange(count), None
+        return type, torch.arange(count, device=CPU), None
     nodes = given.tensor("input_nodes", asked)
     if nodes.dtype is torch.bool:
         if nodes.shape != (count,):

@@ -14,6 +14,7 @@ from gdsl.data.folders import data_root
 from gdsl.data.packed import Packed, pack_arrays
 from gdsl.data.planetoid import NodeData
 from gdsl.errors import InputError
+from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.graph import Graph
 
 # Whether files have each edge once, and the split that is the standard one. Of molecules there are several sets.
@@ -56,7 +57,7 @@ def load_ogb(name: str, root: str | Path | None = None) -> NodeData | Packed | N
         return _one_graph(name, folder, split, edge_index, int(nodes.sum()), parts["x"])
     y = _read(raw, "graph-label", np.float64, len(nodes))
     whole = not bool(y.isnan().any())
-    owner, of_edge = (torch.arange(len(nodes)).repeat_interleave(sizes) for sizes in (nodes, edges))
+    owner, of_edge = (torch.arange(len(nodes), device=CPU).repeat_interleave(sizes) for sizes in (nodes, edges))
     first = nodes.cumsum(0) - nodes
     return pack_arrays(
         edge_index + first[of_edge], owner, nodes=_there("x", parts), edges=_there("edge_attr", parts),
@@ -96,7 +97,7 @@ def _one_graph(
 ) -> NodeData:
     y = _read(folder / "raw", "node-label", np.int64, nodes).squeeze(1)
     Graph(edge_index, nodes)  # all nodes are there
-    masks = {part: torch.zeros(nodes, dtype=torch.bool) for part in _SPLITS}
+    masks = {part: torch.zeros(nodes, dtype=torch.bool, device=CPU) for part in _SPLITS}
     for part, ids in _split(folder, split).items():
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < nodes:
             raise InputError(f"{folder / 'split' / split}: {part} names a node that is not there: there are {nodes}")

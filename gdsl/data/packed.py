@@ -20,6 +20,7 @@ from gdsl.data.native import native
 from gdsl.data.packing import ItemReader, Key, Read
 from gdsl.errors import InputError
 from gdsl.runtime import prepare
+from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.order import PackedOrder
 
 
@@ -48,9 +49,9 @@ class Packed:
     def __getitem__(self, which: Any) -> Any:
         """Raises ``InputError`` for a number out of range."""
         if given.is_number(which):
-            return self.batch(torch.tensor([given.integer("the number of a graph", which)]))
+            return self.batch(torch.tensor([given.integer("the number of a graph", which)], device=CPU))
         if isinstance(which, slice):
-            ids = torch.tensor(range(len(self))[which], dtype=torch.int64)
+            ids = torch.tensor(range(len(self))[which], dtype=torch.int64, device=CPU)
         else:
             ids = given.tensor("the numbers of graphs", which)
             if ids.dtype is torch.bool:
@@ -113,7 +114,7 @@ class Packed:
         return int(column.values.max()) + 1
 
     def _counted(self, offsets: Iterable[int]) -> Tensor:
-        found = torch.zeros(self.total, dtype=torch.int64)
+        found = torch.zeros(self.total, dtype=torch.int64, device=CPU)
         for k in offsets:
             found += self.read.offsets[k].diff()
         return found if self.ids is None else found[self.ids]

@@ -21,6 +21,7 @@ from gdsl.data.columns import Column
 from gdsl.data.mapped import map_array
 from gdsl.data.topology import Edges, Ends
 from gdsl.errors import GraphError, InputError
+from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.order import INT32_MAX
 
 # Numbers that are collected before they are joined, sorted and, where they go to a file, written.
@@ -188,7 +189,7 @@ class ItemReader:
             if name not in self.nodes:
                 raise InputError(f"{what}: there are no nodes of type {name!r}")
         check_size(value.shape[1], f"the number of edges of graph {self.graphs}")
-        reading.waiting.append(torch.as_tensor(value.detach().cpu(), dtype=torch.int64).reshape(-1))
+        reading.waiting.append(value.detach().cpu().long().reshape(-1))
         reading.sizes.append(value.shape[1])
         if value.dtype is not torch.int32:
             reading.index = torch.int64
@@ -197,7 +198,7 @@ class ItemReader:
     def _read_value(self, type: Type, key: str, value: Any, data: Any, store: Any) -> None:
         name = _named((type, key))
         number = not isinstance(value, Tensor)
-        value = torch.tensor(value) if number else value.detach()
+        value = torch.tensor(value, device=CPU) if number else value.detach()
         if value.layout is not torch.strided or value.is_nested:
             raise InputError(f"graph {self.graphs}: {name} is not a dense tensor, and only such can be packed")
         along = data.__cat_dim__(key, value, store)
@@ -293,7 +294,7 @@ class Offsets:
 
     def __init__(self, graphs: int):
         self.all: list[Tensor] = []
-        self.add(torch.ones(graphs, dtype=torch.int64))
+        self.add(torch.ones(graphs, dtype=torch.int64, device=CPU))
 
     def add(self, sizes: Tensor) -> int:
         found = starts(sizes)
@@ -306,7 +307,7 @@ class Offsets:
 
 def starts(sizes: Tensor) -> Tensor:
     """[n + 1] int64 from the sizes [n] of what follows each other."""
-    return torch.cat([torch.zeros(1, dtype=torch.int64), sizes.long().cumsum(0)])
+    return torch.cat([torch.zeros(1, dtype=torch.int64, device=CPU), sizes.long().cumsum(0)])
 
 
 def _numbers(found: array[int]) -> Tensor:

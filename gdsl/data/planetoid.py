@@ -15,6 +15,7 @@ from torch import Tensor
 from gdsl.data import given
 from gdsl.data.folders import data_root
 from gdsl.errors import InputError
+from gdsl.runtime.dtypes import CPU
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def load_planetoid(name: str, root: str | Path | None = None) -> NodeData | None
     row = np.repeat(list(graph), [len(targets) for targets in graph.values()])
     col = np.concatenate([np.asarray(targets, dtype=np.int64) for targets in graph.values()])
 
-    index = torch.arange(num_nodes)
+    index = torch.arange(num_nodes, device=CPU)
     return NodeData(
         name=PLANETOID_FOLDERS[key],
         edge_index=undirected(row, col, num_nodes),

@@ -19,6 +19,7 @@ from gdsl.data.neighbors import Subgraphs
 from gdsl.data.sampler import walks
 from gdsl.data.stored import stored
 from gdsl.errors import InputError
+from gdsl.runtime.dtypes import CPU
 
 # What a node and an edge count for that no sample met, and the most that an edge counts for, as in torch_geometric.
 NEVER, MOST = 0.1, 1e4
@@ -104,7 +105,7 @@ class GraphSAINTSampler(Subgraphs):
         return batch
 
     def _norms(self) -> dict[str, Tensor]:
-        nodes, edges = torch.zeros(self.num_nodes), torch.zeros(self.graph.num_edges)
+        nodes, edges = torch.zeros(self.num_nodes, device=CPU), torch.zeros(self.graph.num_edges, device=CPU)
         met = samples = 0
 
         def sample(number: int) -> tuple[Tensor, Tensor]:
@@ -158,7 +159,7 @@ class GraphSAINTEdgeSampler(GraphSAINTSampler):
 
     def _drawn(self, key: int) -> Tensor:
         random = torch.Generator().manual_seed(key >> 1)
-        count, edges = self.graph.num_edges, torch.empty(0, dtype=torch.int64)
+        count, edges = self.graph.num_edges, torch.empty(0, dtype=torch.int64, device=CPU)
         if 4 * self.draws >= count:
             # The smallest -log(u) / weight: drawn one after the other (Efraimidis and Spirakis, 2006).
             keys = -torch.rand(count, generator=random, dtype=torch.float64).neg().log1p() / self._weight
@@ -204,6 +205,6 @@ class GraphSAINTRandomWalkSampler(GraphSAINTSampler):
 def _first_of_each(values: Tensor) -> Tensor:
     """Without what comes again."""
     _, place = values.unique(return_inverse=True)
-    number = torch.arange(len(values))
-    first = torch.full((int(place.max()) + 1,), len(values)).scatter_reduce(0, place, number, "amin")
+    number = torch.arange(len(values), device=CPU)
+    first = torch.full((int(place.max()) + 1,), len(values), device=CPU).scatter_reduce(0, place, number, "amin")
     return values[first.sort().values]

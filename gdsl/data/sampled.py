@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gdsl.data.native import native
+from gdsl.runtime.dtypes import CPU
 
 # What a sampler is told, as bits: see sample.cpp.
 REPLACE, DISJOINT, LAST, INDUCED = 1, 2, 4, 8
@@ -45,7 +46,8 @@ class EdgeKind:
             code.add_up(rowptr.data_ptr(), len(rowptr) - 1, self.weight.data_ptr(), found.data_ptr())
             return found
         for first, last in zip(rowptr.tolist(), rowptr[1:].tolist(), strict=False):
-            found[first:last] = torch.tensor(list(accumulate(self.weight[first:last].tolist())), dtype=torch.float64)
+            row = list(accumulate(self.weight[first:last].tolist()))
+            found[first:last] = torch.tensor(row, dtype=torch.float64, device=CPU)
         return found
 
 

@@ -15,6 +15,7 @@ from gdsl.data import slow_sampler
 from gdsl.data.native import native
 from gdsl.data.sampled import DISJOINT, EdgeKind, Sampled
 from gdsl.errors import InputError
+from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.order import Order
 
 MASK = (1 << 64) - 1
@@ -109,13 +110,13 @@ class Sampler:
 
     def _taken(self, code: Any, handle: int, sizes: list[int]) -> Sampled:
         kinds, hops = len(self.num_nodes), self.hops
-        nodes = [torch.empty(n, dtype=torch.int64) for n in sizes[:kinds]]
-        trees = [torch.empty(n, dtype=torch.int64) for n in sizes[:kinds]] if self.flags & DISJOINT else None
-        ends = [torch.empty((2, n), dtype=torch.int32) for n in sizes[kinds:]]
-        edges = [torch.empty(n, dtype=torch.int64) for n in sizes[kinds:]]
+        nodes = [torch.empty(n, dtype=torch.int64, device=CPU) for n in sizes[:kinds]]
+        trees = [torch.empty_like(n) for n in nodes] if self.flags & DISJOINT else None
+        ends = [torch.empty((2, n), dtype=torch.int32, device=CPU) for n in sizes[kinds:]]
+        edges = [torch.empty(n, dtype=torch.int64, device=CPU) for n in sizes[kinds:]]
         targets = [sizes[kind.target] for kind in self.kinds]
-        rowptr = [torch.empty(n + 1, dtype=torch.int32) for n in targets]
-        counts = torch.empty(kinds + hops * (kinds + len(self.kinds)), dtype=torch.int64)
+        rowptr = [torch.empty(n + 1, dtype=torch.int32, device=CPU) for n in targets]
+        counts = torch.empty(kinds + hops * (kinds + len(self.kinds)), dtype=torch.int64, device=CPU)
         out: list[Tensor | None] = []
         for k, found in enumerate(nodes):
             out += [found, None if trees is None else trees[k]]
@@ -141,7 +142,7 @@ def kind_of(
     rowptr, index, edge = order.rowptr, order.index.contiguous(), order.edge
     if time is None:
         return EdgeKind(source, target, rowptr, index, edge, None if weight is None else weight.double()[edge.long()])
-    row = torch.arange(len(rowptr) - 1).repeat_interleave(rowptr.diff().long())
+    row = torch.arange(len(rowptr) - 1, device=CPU).repeat_interleave(rowptr.diff().long())
     by_time = time[edge.long()]
     place = torch.sort(by_time, stable=True).indices
     place = place[torch.sort(row[place], stable=True).indices]
@@ -157,7 +158,7 @@ def walks(order: Order, count: int, length: int, key: int) -> Tensor:
     code, nodes, key = native("sample"), len(order.rowptr) - 1, key & MASK
     if code is None:
         return slow_sampler.walks(order.rowptr.tolist(), order.index.tolist(), nodes, count, length, key)
-    out = torch.empty((count, length + 1), dtype=torch.int64)
+    out = torch.empty((count, length + 1), dtype=torch.int64, device=CPU)
     index, wide = order.index.contiguous(), order.rowptr.dtype is torch.int64
     code.walk(
         order.rowptr.data_ptr(), index.data_ptr(), wide, nodes, count, length, key, out.data_ptr(),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gdsl.data.sampled import DISJOINT, INDUCED, LAST, REPLACE, EdgeKind, Sampled
+from gdsl.runtime.dtypes import CPU
 
 if TYPE_CHECKING:
     from gdsl.data.sampler import Sampler
@@ -94,10 +95,10 @@ def sample(sampler: Sampler, seeds: dict[int, Tensor], key: int, times: Tensor |
                 source = places[kind.source].get((tree if flags & DISJOINT else 0, index[e]))
                 if source is not None:
                     found[k].append((source, place, edge[e]))
-    parts = [torch.tensor(f, dtype=torch.int64).reshape(-1, 3).t() for f in found]
+    parts = [torch.tensor(f, dtype=torch.int64, device=CPU).reshape(-1, 3).t() for f in found]
     return Sampled(
-        [torch.tensor(n, dtype=torch.int64) for n in nodes],
-        [torch.tensor(t, dtype=torch.int64) for t in trees] if flags & DISJOINT else None,
+        [torch.tensor(n, dtype=torch.int64, device=CPU) for n in nodes],
+        [torch.tensor(t, dtype=torch.int64, device=CPU) for t in trees] if flags & DISJOINT else None,
         [part[:2].to(torch.int32).contiguous() for part in parts],
         [part[2].contiguous() for part in parts],
         [_rowptr(part[1], len(nodes[kind.target])) for part, kind in zip(parts, sampler.kinds, strict=True)],
@@ -116,11 +117,11 @@ def walks(rowptr: list[int], index: list[int], nodes: int, count: int, length: i
             first, last = rowptr[path[-1]], rowptr[path[-1] + 1]
             path.append(index[first + random.below(last - first)] if last > first else path[-1])
         found.append(path)
-    return torch.tensor(found, dtype=torch.int64).reshape(count, length + 1)
+    return torch.tensor(found, dtype=torch.int64, device=CPU).reshape(count, length + 1)
 
 
 def _rowptr(target: Tensor, rows: int) -> Tensor:
-    return torch.searchsorted(target.contiguous(), torch.arange(rows + 1), out_int32=True)
+    return torch.searchsorted(target.contiguous(), torch.arange(rows + 1, device=CPU), out_int32=True)
 
 
 def _row(kind: EdgeKind, rowptr: list[int], node: int, limit: int | None) -> tuple[int, int]:

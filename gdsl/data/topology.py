@@ -14,6 +14,7 @@ from gdsl.data.columns import Column, ColumnGather
 from gdsl.data.native import native
 from gdsl.errors import GraphError
 from gdsl.runtime import prepare
+from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.order import EdgeEnds, Facts, PackedOrder
 
@@ -102,7 +103,7 @@ def numbered(ptr: Tensor, total: int) -> Tensor:
     code = native("gather") if ptr.is_cpu else None
     if code is None:
         return torch.arange(len(ptr) - 1, device=ptr.device).repeat_interleave(ptr.diff(), output_size=total)
-    out = torch.empty(total, dtype=torch.int64)
+    out = torch.empty(total, dtype=torch.int64, device=CPU)
     code.number(ptr.data_ptr(), len(ptr) - 1, out.data_ptr())
     return out
 
@@ -120,7 +121,7 @@ def groups(batch: Tensor, ptr: Tensor) -> Graph:
     return graph
 
 
-_counted = torch.empty(0, dtype=torch.int32)
+_counted = torch.empty(0, dtype=torch.int32, device=CPU)
 
 
 def counted(count: int) -> Tensor:
@@ -128,7 +129,7 @@ def counted(count: int) -> Tensor:
     global _counted
     found = _counted
     if len(found) < count:
-        found = _counted = torch.arange(max(1 << 12, 1 << (count - 1).bit_length()), dtype=torch.int32)
+        found = _counted = torch.arange(max(1 << 12, 1 << (count - 1).bit_length()), dtype=torch.int32, device=CPU)
     return found[:count]
 
 
@@ -141,7 +142,7 @@ def sorted_by_both(
     """
     sources, targets, edges = (offsets[k] for k in ends[:3])
     column = Column(listed, ends.edges, (2, None), (ends.source, ends.target), torch.int64)
-    (joined,), _, _ = ColumnGather(offsets, [column])(torch.arange(len(edges) - 1))
+    (joined,), _, _ = ColumnGather(offsets, [column])(torch.arange(len(edges) - 1, device=CPU))
     graph = Graph(joined, (int(sources[-1]), int(targets[-1])))
     values, count = {}, edges.diff()
     for name, order, rows, other in (
@@ -177,10 +178,10 @@ def edges_of(
 def loops_of(listed: Tensor, edges: Tensor) -> Tensor:
     """[graphs] how many loops each graph has; ``listed`` as above, ``edges`` where those of each graph begin."""
     count = edges.diff()
-    owner = torch.arange(len(count)).repeat_interleave(count)
-    source = torch.arange(len(owner)) + edges[:-1][owner]
+    owner = torch.arange(len(count), device=CPU).repeat_interleave(count)
+    source = torch.arange(len(owner), device=CPU) + edges[:-1][owner]
     same = listed[source] == listed[source + count[owner]]
-    return torch.zeros(len(count), dtype=torch.int64).index_add(0, owner, same.long())
+    return torch.zeros(len(count), dtype=torch.int64, device=CPU).index_add(0, owner, same.long())
 
 
 def loops_of_all(edges: Edges, offsets: Sequence[Tensor]) -> Tensor:
@@ -197,8 +198,8 @@ def check_ends(listed: Tensor, ends: Ends, offsets: Sequence[Tensor], first_grap
     """Raises ``GraphError`` for an edge of ``listed``, as above but int64, to a node that its graph does not have."""
     edges = offsets[ends.edges]
     count = edges.diff()
-    owner = torch.arange(len(count)).repeat_interleave(2 * count)
-    place = torch.arange(len(listed)) - 2 * edges[:-1][owner]
+    owner = torch.arange(len(count), device=CPU).repeat_interleave(2 * count)
+    place = torch.arange(len(listed), device=CPU) - 2 * edges[:-1][owner]
     at_target = place >= count[owner]
     limit = torch.where(at_target, offsets[ends.target].diff()[owner], offsets[ends.source].diff()[owner])
     wrong = (listed < 0) | (listed >= limit)
@@ -240,12 +241,13 @@ def _wrong(edges: Edges, offsets: Sequence[Tensor], end: int) -> int:
     for graph in range(len(counts) - 1):
         start, stop = counts[graph], counts[graph + 1]
         ends = edges.listed.values[2 * start : 2 * stop].view(2, -1)
-        bounds = torch.cat([first.values[rows[graph] : rows[graph + 1]], torch.tensor([stop - start])]).long()
+        last = torch.tensor([stop - start], device=CPU)
+        bounds = torch.cat([first.values[rows[graph] : rows[graph + 1]], last]).long()
         if int(bounds[0]) != 0 or bool((bounds.diff() < 0).any()):
             return graph
         row, other = ends[end], ends[1 - end]
         ids = counted(stop - start) if edge is None else edge.values[start:stop]
-        expected = torch.arange(rows[graph + 1] - rows[graph]).repeat_interleave(bounds.diff())
+        expected = torch.arange(rows[graph + 1] - rows[graph], device=CPU).repeat_interleave(bounds.diff())
         order = torch.sort(row, stable=True).indices
         if not torch.equal(order, ids.long()) or not torch.equal(row[ids].long(), expected):
             return graph

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 
 from gdsl.ir.attributes import NONE, Attrs
 from gdsl.ir.types import Dim, Domain, Kind, Type
+from gdsl.locks import Lock
 
 Item = TypeVar("Item", bound=Hashable)
 
@@ -97,7 +97,7 @@ def _elementwise(op: str, *args: Node | float) -> Node:
 
 
 _interned: weakref.WeakValueDictionary[tuple[Any, ...], Node] = weakref.WeakValueDictionary()
-_lock = threading.Lock()
+_lock = Lock()
 
 
 def _identity(value: Any) -> Any:

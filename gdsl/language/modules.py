@@ -95,9 +95,9 @@ def aggregate(
 
 def read_aggregation(reader: Reader, path: str, module: Any, m: Node, end: str, rows: Domain) -> Node:
     """What a module says with ``read_aggregation`` that it computes. Raises :class:`Unreadable` where it must run."""
-    from gdsl.language.parts import must_run
+    from gdsl.language.parts import class_of, must_run
 
-    if must_run(module) or not _says_itself(type(module)):
+    if must_run(module) or not _says_itself(class_of(module)):
         raise Unreadable
     result: Node = module.read_aggregation(reader, path, m, end, rows)
     return result
@@ -127,12 +127,12 @@ def _leaves(path: str, module: Any) -> Iterator[tuple[str, Any]]:
     """
     from torch import nn
 
-    from gdsl.language.parts import must_run
+    from gdsl.language.parts import class_of, must_run
 
     if not isinstance(module, nn.Module) or must_run(module):
         raise Unreadable
-    listed = type(module).__dict__.get("read_parts")  # of this very class: a subclass may do anything
-    if type(module) is nn.Sequential or listed is not None:
+    listed = class_of(module).__dict__.get("read_parts")  # of this very class: a subclass may do anything
+    if class_of(module) is nn.Sequential or listed is not None:
         for key, child in module._modules.items() if listed is None else listed(module):
             yield from _leaves(f"{path}.{key}", child)
     else:
@@ -143,12 +143,12 @@ def read(reader: Reader, module: Any, x: Node) -> Node:
     """``module(x)`` in the IR. Raises :class:`Unreadable` for a module with a part that has no form in it."""
     from torch import nn
 
-    from gdsl.language.parts import has_plain_options, read_as
+    from gdsl.language.parts import class_of, has_plain_options, read_as
 
     leaves = list(_leaves(reader.name, module))
     table = _table()
     # A function that a class has for itself; of this very class, since a subclass may do anything.
-    own = [type(leaf).__dict__.get("read_value") for _, leaf in leaves]
+    own = [class_of(leaf).__dict__.get("read_value") for _, leaf in leaves]
     for (_, leaf), function in zip(leaves, own, strict=True):
         if function is None and not (read_as(leaf) in table and has_plain_options(leaf)):
             raise Unreadable

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ from gdsl.errors import GdslError
 from gdsl.language import ast, names, recover
 from gdsl.language.errors import Diagnostic, LanguageError, Mistake
 from gdsl.language.tree import TreeBuilder
+from gdsl.locks import Lock
 from gdsl.store import cache_folder, is_whole, replacing, seal
 
 MAX_TEXT = 100_000
 MAX_DEPTH = 200
 MAX_ERRORS = 20
 
-_lock = threading.Lock()
+_lock = Lock()
 
 
 def grammar_path() -> Path:

@@ -68,9 +68,16 @@ class Itself(nn.Module):
 
 def read_as(module: nn.Module) -> type:
     """The class that says how a module is read: its own, unless that one says that it computes as another does."""
-    kind = type(module)
+    kind = class_of(module)
     found: type = kind.__dict__.get("reads_as", kind)
     return found
+
+
+def class_of(module: nn.Module) -> type:
+    """The class of a module, also where torch.export shows one that has two places by a stand-in of a subclass."""
+    kind = type(module)
+    bases = kind.__bases__
+    return bases[1] if len(bases) == 2 and bases[0].__name__ == "AttrProxy" else kind
 
 
 def global_hooks() -> bool:
@@ -96,7 +103,7 @@ def changed(part: nn.Module) -> bool:
 
 def must_run(part: nn.Module) -> bool:
     """Whether nothing may read past a call of this part."""
-    return type(part) is not Itself and (global_hooks() or changed(part))
+    return class_of(part) is not Itself and (global_hooks() or changed(part))
 
 
 def states(modules: Iterable[nn.Module | None]) -> tuple[Any, ...]:
@@ -110,7 +117,7 @@ def _state(module: nn.Module) -> tuple[Any, ...]:
     It names no module, so that replicas have the same, but for modules of the user's: what they give is only known
     from running them. A replica of theirs is taken to give what the other one gives.
     """
-    kind = type(module)
+    kind = class_of(module)
     options = OPTIONS.get(read_as(module))
     if options is not None:
         facts = (kind, changed(module), options(module), *_absent(module))
@@ -125,10 +132,10 @@ def _state(module: nn.Module) -> tuple[Any, ...]:
 
 def can_be_read(part: nn.Module) -> bool:
     """Whether a part is of a class that a program may read."""
-    own = type(part).__dict__
+    own = class_of(part).__dict__
     return (
         read_as(part) in OPTIONS
-        or hasattr(type(part), "read_aggregation")
+        or hasattr(class_of(part), "read_aggregation")
         or "read_parts" in own
         or "read_value" in own
     )
@@ -142,7 +149,7 @@ def has_plain_options(module: nn.Module) -> bool:
 
 def _facts(part: nn.Module) -> tuple[Any, ...]:
     """Class, hooks, plain attributes, and the parameters and buffers that are None."""
-    found: list[Any] = [type(part), changed(part)]
+    found: list[Any] = [class_of(part), changed(part)]
     for item in part.__dict__.items():
         name, value = item
         if name not in _TORCHS:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
+
+from gdsl.locks import Lock
 
 # Things of a kind that are kept: a stream of all kinds of calls must not fill the memory.
 MOST = 256
@@ -29,7 +30,7 @@ class Kept(Anew, dict[Any, Any]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lock = threading.RLock()
+        self._lock = Lock()
 
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """What was made for a key; it is made now, by one thread, if nothing is kept."""

@@ -6,13 +6,13 @@ kernels, of no dims: one program then serves all their values.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from gdsl.ir.program import Program
+from gdsl.locks import Lock
 from gdsl.module.kept import Anew, Kept
 from gdsl.passes import numbers
 from gdsl.runtime.frame import Frame
@@ -25,7 +25,7 @@ class Shared(Anew):
     """What was compiled, by what it computes: expressions are hash-consed, so that an equal one is the same."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         # By what programs are without their numbers: the first ones, and which have changed since.
         self._numbers = Kept()
         self.made = Kept()

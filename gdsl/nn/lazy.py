@@ -138,7 +138,7 @@ class Recording:
         name_of: Callable[[Tensor], str | None] = lambda tensor: None,
     ):
         self.graph, self.ptr, self.name_of = graph, ptr, name_of
-        self.names = FreshNames(rows, graph.num_edges)
+        self.names = FreshNames(rows, graph.num_edges, dtype == torch.get_default_dtype())
         self.dtype, self.device = dtype, device
         self.reason: str | None = None
         self.restarted: str | None = None
@@ -282,7 +282,7 @@ class Recording:
         names = self.names
         if rule.draws:
             return rule.apply(names, *reader.values, **reader.by_name)
-        key = (function, names.names, names.rows, names.edges if rule.counts else None, reader.key)
+        key = (function, names.names, names.rows, names.edges if rule.counts else None, names.default, reader.key)
         known = _remembered.get(key)
         if known is None:
             found = rule.apply(names, *reader.values, **reader.by_name)

@@ -204,7 +204,7 @@ class MessagePassing(Conv):
             self.__dict__["_calling"] = False
 
     def _ran(self) -> tuple[Ran, ...]:
-        if not self._store.last and self._how != NOT_CALLED:
+        if not self._store.last and self._how.startswith(AS_IT_IS):
             raise InputError(f"the last call of {type(self).__name__} ran no program: {self._how}")
         return super()._ran()
 

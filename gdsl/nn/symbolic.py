@@ -70,10 +70,12 @@ class TensorValue:
 
 @dataclass
 class FreshNames:
-    """What the rules of one call share: where targets live, how many edges there are, names and salts used so far."""
+    """What the rules of one call share: where targets live, how many edges there are, whether numbers are of torch's
+    default dtype, names and salts used so far."""
 
     rows: Domain
     edges: int
+    default: bool = True
     names: int = 0
     salts: int = 0
 
@@ -172,8 +174,10 @@ def arithmetic(make: Callable[..., Node]) -> Callable[..., TensorValue]:
     """An elementwise function of two operands, one of which may be a truth value beside a number."""
 
     def apply(names: FreshNames, a: Any, b: Any, /, *args: Any, **kwargs: Any) -> TensorValue:
-        kinds = [x.node.kind for x in (_of(a), _of(b))]
-        if Kind.FLOAT not in kinds:
+        tensors = [x for x in (a, b) if isinstance(x, TensorValue)]
+        # Truth values and a number are of torch's default dtype, or integers.
+        fits = len(tensors) == 1 and names.default and any(type(x) is float for x in (a, b))
+        if not fits and all(x.node.kind is not Kind.FLOAT for x in tensors):
             raise Untraceable("arithmetic of truth values")
         (x, y), axes = _aligned(names, (a, b))
         return TensorValue(make(build.to_float(x), build.to_float(y), *args, **kwargs), axes)
@@ -618,7 +622,12 @@ def segment_softmax(names: FreshNames, x: TensorValue) -> TensorValue:
 
 def filled(number: float) -> Callable[..., TensorValue]:
     """A tensor of one number, of the shape of another."""
-    return lambda names, x, /: TensorValue(build.spread(build.const(number, x.node.dims), x.node.domain), x.axes)
+
+    def apply(names: FreshNames, x: TensorValue, /) -> TensorValue:
+        _real(x)
+        return TensorValue(build.spread(build.const(number, x.node.dims), x.node.domain), x.axes)
+
+    return apply
 
 
 def detach(names: FreshNames, x: TensorValue, /) -> TensorValue:

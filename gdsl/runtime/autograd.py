@@ -10,7 +10,6 @@ and what to do under vmap. That costs time in each call, so that only calls unde
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from gdsl.ir.node import Node, walk
 from gdsl.ir.ops.adjoint import depends_on
 from gdsl.ir.program import Program
 from gdsl.ir.types import Kind
+from gdsl.locks import Lock
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower, may_read, saved_name
 from gdsl.passes.plan import Plan
@@ -47,7 +47,7 @@ class Runner:
         self.inputs = program.inputs
         self.names = [n.attrs.name for n in self.inputs]
         self._real = [n.kind is Kind.FLOAT for n in self.inputs]
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._begun: Plan | None = None
         self._plain: KernelPlan | ReferencePlan | None = None
         self._differentiable: dict[Mask, Differentiable] = {}
@@ -158,7 +158,7 @@ class Differentiable:
             pull.runner.begin()
         self.forward = runner.compile(self.program, self.visible)
         self._tangents: dict[Mask, Tangent] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def __call__(self, tensors: Sequence[Tensor], frame: Frame) -> tuple[Tensor, ...]:
         results: tuple[Tensor, ...] = _Apply.apply(self, frame, *tensors)

@@ -135,11 +135,11 @@ def begin(source: str, *, name: str) -> None:
         library = folder / f"{_file(name, key)}.so"
         if key in _loaded or key in _ahead or library.exists():
             return
-        descriptor, temporary = tempfile.mkstemp(prefix=".building-", dir=folder)
-        os.close(descriptor)
         text = library.with_suffix(".cpp")
         with replacing(text) as written:
             written.write_text(source)
+        descriptor, temporary = tempfile.mkstemp(prefix=".building-", dir=folder)
+        os.close(descriptor)
         line = [*command, "-pipe", "-shared", str(text), "-o", temporary, *_link_flags(compiler.kind)]
         nothing = subprocess.DEVNULL
         _ahead[key] = subprocess.Popen(line, stdin=nothing, stdout=nothing, stderr=nothing), Path(temporary)
@@ -151,7 +151,8 @@ def _collect(key: str, file: str) -> None:
     if process is None:
         return
     with contextlib.suppress(OSError):
-        if process.wait() == 0:
+        # Where the process has children waited for elsewhere, 0 is also said of one that failed.
+        if process.wait() == 0 and temporary.stat().st_size:
             seal(temporary)
             os.replace(temporary, temporary.with_name(f"{file}.so"))
         temporary.unlink(missing_ok=True)
@@ -166,7 +167,7 @@ def _abandon() -> None:
     """Nobody waits for these any more."""
     while _ahead:
         _, (process, temporary) = _ahead.popitem()
-        process.kill()
+        process.terminate()  # so that it removes what it has written elsewhere
         process.wait()
         temporary.unlink(missing_ok=True)
 

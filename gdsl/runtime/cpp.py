@@ -20,6 +20,7 @@ from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.passes.plan import Kernel, Plan
 from gdsl.runtime import cache
+from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import Storage
 from gdsl.runtime.order import Order
@@ -101,7 +102,7 @@ class CppLaunch:
         for first in range(0, count, rows):
             last = min(first + rows, count)
             parts = min(TILE_BLOCKS, last - first)
-            blocks = first + torch.arange(parts + 1) * (last - first) // parts
+            blocks = first + torch.arange(parts + 1, device=CPU) * (last - first) // parts
             pointers = [t.data_ptr() for t in reads]
             # A kernel writes row i at i times its width: where the room for row 0 would be.
             pointers += [
@@ -119,7 +120,8 @@ class CppLaunch:
         threads = min(torch.get_num_threads(), groups)
         fixed = (order.rowptr, order.index, order.edge) if self.kernel.end else ()
         most = min(order.max_degree, HUB_EDGES)
-        more = [torch.empty(threads * self.kept * (most + 1), dtype=self.storage.dtype)] if self.kept else []
+        room = threads * self.kept * (most + 1)
+        more = [torch.empty(room, dtype=self.storage.dtype, device=CPU)] if self.kept else []
         ends = [t.data_ptr() for t in fixed]
         self.function(num_blocks, groups, threads, most, blocks, *ends, *pointers, *(t.data_ptr() for t in more))
 
@@ -127,7 +129,9 @@ class CppLaunch:
         """Compute the rows that the kernel left out, and what they add to the totals."""
         slots, totals = int(order.chunks[-1]), set(self.kernel.all_totals)
         more = {
-            o: torch.zeros((slots, *o.type.shape), dtype=self.storage.of(o)) for o in self.kernel.outputs if o in totals
+            o: torch.zeros((slots, *o.type.shape), dtype=self.storage.of(o), device=CPU)
+            for o in self.kernel.outputs
+            if o in totals
         }
         results = [more.get(o, t) for o, t in zip(self.kernel.outputs, writes, strict=True)]
         self._run_hubs(order, range(len(order.hubs)), [t.data_ptr() for t in (*reads, *results)])
@@ -137,7 +141,7 @@ class CppLaunch:
         """The function for hubs on some of them."""
         longest = int(order.chunks.diff().max())
         parts = [
-            torch.empty((longest, *node.type.shape), dtype=self.storage.of_part(node, best))
+            torch.empty((longest, *node.type.shape), dtype=self.storage.of_part(node, best), device=CPU)
             for node, best in partials(self.kernel)
         ]
         function = getattr(self.hubs.library, hub_name(self.kernel))

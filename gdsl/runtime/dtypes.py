@@ -7,6 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+# Said wherever tensors are made for native code, which a default device of the user's must not move.
+CPU = torch.device("cpu")
+
 AUTOCAST = ("cpu", "cuda")  # kinds of device that a layer obeys torch.autocast on
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

@@ -87,7 +87,7 @@ def _by_tree(points: Tensor, k: int, loop: bool) -> Tensor:
     found = tree_class()(points.numpy()).query(points.numpy(), k=asked)
     distance, index = (torch.from_numpy(part).view(count, asked) for part in found)
     if not loop:
-        distance = distance.masked_fill(index == torch.arange(count).unsqueeze(1), torch.inf)
+        distance = distance.masked_fill(index == torch.arange(count, device=index.device).unsqueeze(1), torch.inf)
     source, tied = _nearest(distance, index, k)
     source[tied] = _by_distance(points, k, loop, tied)
     return source

@@ -22,6 +22,7 @@ from gdsl.codegen.schedule import (
     HUB_EDGES,
     MAX_BLOCKS,
 )
+from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.transforms import ordinary
 
 INT32_MAX = 2**31 - 1
@@ -137,7 +138,7 @@ class PackedOrder(Order):
         bounds += bounds % 2
         index = _rounded_up(rows + 1, wide)
         edge = index + (0 if listed is not None else _rounded_up(count, wide))
-        self._memory = torch.empty(bounds + (size * (edge + count) + 7) // 8, dtype=torch.int64)
+        self._memory = torch.empty(bounds + (size * (edge + count) + 7) // 8, dtype=torch.int64, device=CPU)
         self._index, self._edge = index, edge
         self._dtype, self._bounds, self._rows, self._count, self._listed = dtype, bounds, rows, count, listed
         self.has_hubs = False
@@ -182,7 +183,7 @@ def _rounded_up(count: int, unit: int) -> int:
 @cache
 def no_hubs() -> tuple[Tensor, Tensor]:
     """Shared by all orders without hubs. Nothing writes to the tensors of an order."""
-    return torch.empty(0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+    return torch.empty(0, dtype=torch.int64, device=CPU), torch.zeros(1, dtype=torch.int64, device=CPU)
 
 
 class Facts(NamedTuple):

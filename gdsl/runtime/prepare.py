@@ -23,6 +23,7 @@ from gdsl.codegen.schedule import BLOCK_WORK, CHUNK_EDGES, HUB_EDGES, MAX_BLOCKS
 from gdsl.errors import CacheError, CompilerError, GraphError
 from gdsl.runtime import cache as kernels
 from gdsl.runtime import order as by_torch
+from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.order import EdgeEnds, Facts, Order, PackedOrder, Schedule, index_dtype, no_hubs
 
 Sizes = tuple[int, int]
@@ -179,7 +180,7 @@ def _completed(told: ToldSizes | None, source: int, target: int) -> Sizes:
 
 def _copied(code: Native, edge_index: Tensor, sizes: Sizes, dtype: torch.dtype) -> tuple[Tensor, Any]:
     count = edge_index.shape[1]
-    copy, facts = torch.empty((2, count), dtype=dtype), _Facts()
+    copy, facts = torch.empty((2, count), dtype=dtype, device=CPU), _Facts()
     source = edge_index.data_ptr()
     code.take[edge_index.dtype, dtype](
         source, source + count * edge_index.itemsize, count, *sizes, copy.data_ptr(), facts, torch.get_num_threads()
@@ -291,8 +292,8 @@ def sort(edges: EdgeEnds, end: int, sizes: Sizes) -> Order:
         code.order[dtype](*edges_in, rowptr_at, index_at, edge_at, blocks_at, None, None, schedule, threads)
         packed.fill(schedule[4] - 1, schedule[6])
         return packed
-    rowptr, edge = torch.empty(rows + 1, dtype=dtype), torch.empty(count, dtype=dtype)
-    index = torch.empty(count, dtype=dtype) if as_listed is None else as_listed
+    rowptr, edge = torch.empty(rows + 1, dtype=dtype, device=CPU), torch.empty(count, dtype=dtype, device=CPU)
+    index = torch.empty(count, dtype=dtype, device=CPU) if as_listed is None else as_listed
     blocks, hubs, chunks, schedule = room = _room(rows, count)
     places = [t.data_ptr() for t in (rowptr, index, edge, blocks, hubs, chunks)]
     code.order[dtype](*edges_in, *places, schedule, threads)
@@ -337,7 +338,7 @@ def looped(order: Order, added: int) -> Order:
     code = native() if rowptr.is_cpu else None
     if code is None:
         return given_order(*by_torch.looped(rowptr, index, edge, added))
-    found = torch.empty_like(rowptr), torch.empty(count + added, dtype=index.dtype), edge.new_empty(count + added)
+    found = torch.empty_like(rowptr), index.new_empty(count + added), edge.new_empty(count + added)
     code.looped[rowptr.dtype](
         rowptr.data_ptr(), index.data_ptr(), edge.data_ptr(), count, rows, added, *(t.data_ptr() for t in found)
     )
@@ -346,7 +347,7 @@ def looped(order: Order, added: int) -> Order:
 
 def _room(rows: int, edges: int) -> tuple[Tensor, Tensor, Tensor, Any]:
     """What the native code writes of how rows are shared out, as large as it may need."""
-    blocks = torch.empty(_most_blocks(rows, edges) + 1, dtype=torch.int64)
+    blocks = torch.empty(_most_blocks(rows, edges) + 1, dtype=torch.int64, device=CPU)
     most_hubs = edges // (HUB_EDGES + 1)
     hubs, chunks = _room_for_hubs(most_hubs) if most_hubs else no_hubs()
     return blocks, hubs, chunks, _Shares(BLOCK_WORK, MAX_BLOCKS, HUB_EDGES, CHUNK_EDGES)
@@ -378,13 +379,13 @@ def degree(order: Order, dtype: torch.dtype) -> Tensor:
     if function is None:
         return by_torch.degree(rowptr, dtype)
     rows = rowptr.shape[0] - 1
-    found = torch.empty(rows, dtype=dtype)
+    found = torch.empty(rows, dtype=dtype, device=CPU)
     function(rowptr.data_ptr(), rows, found.data_ptr())
     return found
 
 
 def _room_for_hubs(most: int) -> tuple[Tensor, Tensor]:
-    return torch.empty(most, dtype=torch.int64), torch.empty(most + 1, dtype=torch.int64)
+    return torch.empty(most, dtype=torch.int64, device=CPU), torch.empty(most + 1, dtype=torch.int64, device=CPU)
 
 
 # -- edges left out and added ----------------------------------------------------------------------
@@ -392,20 +393,20 @@ def _room_for_hubs(most: int) -> tuple[Tensor, Tensor]:
 
 def written_out(edges: EdgeEnds) -> EdgeEnds:
     """The same edges as a list."""
-    found = torch.empty((2, edges.num_edges), dtype=edges.listed.dtype) if edges.listed.is_cpu else None
+    found = torch.empty((2, edges.num_edges), dtype=edges.listed.dtype, device=CPU) if edges.listed.is_cpu else None
     loops = edges.added + (0 if edges.drop else edges.facts.loops)
     return EdgeEnds(_rewired(edges, 0, found, by_torch.listed), Facts(loops, False, False))
 
 
 def kept_ids(edges: EdgeEnds) -> Tensor:
     """[K] int64: the ids of the edges of the list that are not left out."""
-    found = torch.empty(edges.kept, dtype=torch.int64) if edges.listed.is_cpu else None
+    found = torch.empty(edges.kept, dtype=torch.int64, device=CPU) if edges.listed.is_cpu else None
     return _rewired(edges, 1, found, by_torch.kept_ids)
 
 
 def last_loops(edges: EdgeEnds) -> Tensor:
     """[added] int64: the last loop of the list at each node that is given one, or -1."""
-    found = torch.empty(edges.added, dtype=torch.int64) if edges.listed.is_cpu else None
+    found = torch.empty(edges.added, dtype=torch.int64, device=CPU) if edges.listed.is_cpu else None
     return _rewired(edges, 2, found, by_torch.last_loops)
 
 

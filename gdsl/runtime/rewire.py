@@ -49,5 +49,5 @@ def edge_values(
             f'`graph add_self_loops({name} = 1)` or `({name} = "mean")`'
         )
     if not value.is_floating_point() and not isinstance(fill, str):
-        fill = torch.as_tensor(0 if fill is None else fill, dtype=value.dtype)
+        fill = torch.as_tensor(0 if fill is None else fill, dtype=value.dtype, device=value.device)
     return rewire_edge_value(rewired, value, fill if fill is not None else 0.0)  # type: ignore[arg-type]

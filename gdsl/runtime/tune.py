@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import tempfile
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,14 @@ import triton
 
 from gdsl.codegen.launch import Config
 from gdsl.errors import CacheError
+from gdsl.locks import Lock
 from gdsl.store import cache_folder
 
 FILE = "tuned.json"
 # Calls of a candidate before and while it is timed.
 WARM, TIMED = 2, 5
 
-_lock = threading.Lock()
+_lock = Lock()
 _known: dict[str, Config] = {}
 
 Run = Callable[[Config], None]

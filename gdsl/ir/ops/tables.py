@@ -111,7 +111,9 @@ def table_product(
     names = {d.name: d for d in (*of_table.dims, *dims) if d.name not in reduce}
     for d in dims:
         need(d.name not in of_table.type.names or of_table.type.dim(d.name) == d, f"`{d.name}` has two sizes")
-    kept = tuple(names[name] for name in (order or names))
+    order = order or tuple(names)
+    need(sorted(order) == sorted(names), f"the result has the dims {', '.join(names)}, not {', '.join(order)}")
+    kept = tuple(names[name] for name in order)
     attrs = TableProduct(of_table.attrs.places, of_table.attrs.numbers, of_table.type.names, reduce)
     return make("table_product", nodes, Type(domain, kept), attrs)
 

@@ -404,9 +404,12 @@ class Conv(NotScriptable, Inspected, Compilable):
     # -- the look inside -----------------------------------------------------------------------
 
     def _ran(self) -> tuple[Ran, ...]:
-        if not self._store.last:
+        # Some layers leave all to a part of theirs.
+        inner = (part._store.last for part in self._children() if isinstance(part, Conv))
+        found = self._store.last or tuple(ran for last in inner for ran in last)
+        if not found:
             raise InputError(f"call {type(self).__name__} once: how it is compiled depends on the kind of call")
-        return self._store.last
+        return found
 
     def _seen(self, graph: Graph) -> Graph:
         return graph.reverse() if self.flow == "target_to_source" else graph
