@@ -19,7 +19,7 @@ from typing import Any
 
 import published_torch as plain
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 import gdsl
@@ -31,22 +31,26 @@ CUTOFF = 3.0
 
 @dataclass(frozen=True)
 class Published:
-    """A layer of the text: its name there, its arguments besides `d` and `k`, and the same in plain torch."""
+    """A layer of the text: its name there, its arguments besides `d` and `k`, the same in plain torch, and its batch norms."""
 
     layer: str
     plain: Callable[..., plain.Found]
     arguments: dict[str, Any] = field(default_factory=dict)
+    norms: tuple[str, ...] = ()
 
     def make(self, d: int, k: int, **options: Any) -> gdsl.Layer:
         """The layer on nodes of d and edges of k features."""
         torch.manual_seed(0)
         wanted = gdsl.define(TEXT, layer=self.layer)
         sizes = {n: v for n, v in (("d", d), ("k", k)) if n in inspect.signature(wanted).parameters}
-        return wanted(**sizes, **self.arguments, **options)
+        norms = {name: nn.BatchNorm1d(d) for name in self.norms}
+        return wanted(**sizes, **self.arguments, **norms, **options)
 
 
 PUBLISHED = {
     "EGNN": Published("EGNN", plain.egnn),
+    "PaiNN": Published("PaiNN", plain.painn),
+    "GatedGCN": Published("GatedGCN", plain.gated_gcn, norms=("norm_nodes", "norm_edges")),
 }
 
 
@@ -72,6 +76,7 @@ def molecules(count: int, atoms: int, d: int, k: int, *, dtype: torch.dtype = to
         "p": p.reshape(nodes, 3),
         "v": normal(nodes, 3, d),
         "e": normal(edges.shape[1], k),
+        "f": normal(edges.shape[1], d),
         "rel": torch.randint(KINDS, (edges.shape[1],), generator=generator),
     }
 

@@ -32,3 +32,26 @@ def egnn(made: gdsl.Layer, edges: Tensor, h: Tensor, p: Tensor, e: Tensor, **_: 
     count = torch.bincount(i, minlength=len(h)).clamp(min=1)
     moved = summed(r * made.phi_x(m), i, len(h)) / count[:, None]
     return h + made.phi_h(torch.cat([h, summed(m, i, len(h))], 1)), p + moved
+
+
+def painn(made: gdsl.Layer, edges: Tensor, h: Tensor, p: Tensor, v: Tensor, **_: Any) -> Found:
+    j, i = edges
+    toward = p[j] - p[i]
+    r = toward.norm(dim=1, keepdim=True)
+    near = torch.where(r < 3, 0.5 + 0.5 * torch.cos(r * (torch.pi / 3)), 0.0)
+    filters = made.filter(torch.sin(made.n * (torch.pi / 3) * r) / r) * near
+    one, two, three = (made.phi(h)[j] * filters).chunk(3, 1)
+    h = h + summed(one, i, len(h))
+    v = v + summed(two[:, None] * v[j] + three[:, None] * (toward / r)[:, :, None], i, len(h))
+
+    left, right = made.U(v), made.V(v)
+    one, two, three = made.mix(torch.cat([h, right.norm(dim=1)], 1)).chunk(3, 1)
+    return h + one + two * (left * right).sum(1), v + three[:, None] * left
+
+
+def gated_gcn(made: gdsl.Layer, edges: Tensor, h: Tensor, f: Tensor, **_: Any) -> Found:
+    j, i = edges
+    score = made.C(f) + made.D(h)[i] + made.E(h)[j]
+    gate = torch.sigmoid(score)
+    a = made.A(h) + summed(gate * made.B(h)[j], i, len(h)) / (summed(gate, i, len(h)) + 1e-6)
+    return h + F.relu(made.norm_nodes(a)), f + F.relu(made.norm_edges(score))

@@ -11,7 +11,7 @@ import torch
 
 from gdsl.runtime.triton import interpreted
 
-NAMES = ["EGNN"]
+NAMES = ["EGNN", "PaiNN", "GatedGCN"]
 # The second derivative of the C++ kernels for all, and the Triton kernels, run with --slow.
 SLOW = pytest.mark.slow
 WAYS = [
