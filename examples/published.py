@@ -51,6 +51,10 @@ PUBLISHED = {
     "EGNN": Published("EGNN", plain.egnn),
     "PaiNN": Published("PaiNN", plain.painn),
     "GatedGCN": Published("GatedGCN", plain.gated_gcn, norms=("norm_nodes", "norm_edges")),
+    "CompGCN, sub": Published("CompGCN", plain.comp_gcn(torch.sub), {"R": KINDS}),
+    "CompGCN, mult": Published("CompGCN", plain.comp_gcn(torch.mul), {"R": KINDS, "composition": "mult"}),
+    "TGAT": Published("TGAT", plain.tgat),
+    "GRIT": Published("GRIT", plain.grit),
 }
 
 
@@ -77,6 +81,9 @@ def molecules(count: int, atoms: int, d: int, k: int, *, dtype: torch.dtype = to
         "v": normal(nodes, 3, d),
         "e": normal(edges.shape[1], k),
         "f": normal(edges.shape[1], d),
+        "age": normal(edges.shape[1]).abs(),
+        "forth": normal(KINDS, d),
+        "back": normal(KINDS, d),
         "rel": torch.randint(KINDS, (edges.shape[1],), generator=generator),
     }
 

@@ -9,6 +9,7 @@ Each gives a tuple of tensors.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -55,3 +56,45 @@ def gated_gcn(made: gdsl.Layer, edges: Tensor, h: Tensor, f: Tensor, **_: Any) -
     gate = torch.sigmoid(score)
     a = made.A(h) + summed(gate * made.B(h)[j], i, len(h)) / (summed(gate, i, len(h)) + 1e-6)
     return h + F.relu(made.norm_nodes(a)), f + F.relu(made.norm_edges(score))
+
+
+def comp_gcn(compose: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Found]:
+    """CompGCN with a composition of nodes and relations."""
+
+    def found(made: gdsl.Layer, edges: Tensor, h: Tensor, rel: Tensor, forth: Tensor, back: Tensor, **_: Any) -> Found:
+        j, i = edges
+        a = summed(made.original(compose(h[j], forth[rel])), i, len(h))
+        b = summed(made.inverse(compose(h[i], back[rel])), j, len(h))
+        z = torch.tanh(a + b + made.loop(compose(h, made.own)))
+        return z, made.relation(forth), made.relation(back)
+
+    return found
+
+
+def attention(score: Tensor, at: Tensor, rows: int) -> Tensor:
+    """A softmax of scores [E, heads] over the edges of each node."""
+    to = at.view(-1, 1).expand_as(score)
+    top = score.new_zeros(rows, score.shape[1]).scatter_reduce(0, to, score.detach(), "amax", include_self=False)
+    e = torch.exp(score - top[at])
+    return e / summed(e, at, rows)[at]
+
+
+def tgat(made: gdsl.Layer, edges: Tensor, h: Tensor, e: Tensor, age: Tensor, **_: Any) -> Found:
+    j, i = edges
+    old = torch.cat([h[j], e, torch.cos(age[:, None] * made.frequency + made.phase)], 1)
+    now = torch.cos(made.phase).expand(len(h), -1)
+    q = made.query(torch.cat([h, now], 1)).view(len(h), 2, 3)
+    key, value = (lin(old).view(len(old), 2, 3) for lin in (made.key, made.value))
+    alpha = attention((q[i] * key).sum(2) / 3**0.5, i, len(h))
+    a = summed(alpha[:, :, None] * value, i, len(h)).flatten(1)
+    return made.out(torch.cat([a, h], 1)), alpha
+
+
+def grit(made: gdsl.Layer, edges: Tensor, h: Tensor, f: Tensor, **_: Any) -> Found:
+    j, i = edges
+    pairs = (made.query(h)[i] + made.key(h)[j]) * made.scale(f)
+    s = F.relu(pairs.sign() * pairs.abs().sqrt() + made.shift(f)).view(len(f), 2, 3)
+    alpha = attention((s * made.attend).sum(2).clamp(-5, 5), i, len(h))
+    value = made.value(h)[j].view(len(f), 2, 3) + torch.einsum("ehw,hwv->ehv", s, made.enrich)
+    a = summed(alpha[:, :, None] * value, i, len(h)).flatten(1)
+    return h + made.out_nodes(a), f + made.out_edges(s.flatten(1))

@@ -11,7 +11,7 @@ import torch
 
 from gdsl.runtime.triton import interpreted
 
-NAMES = ["EGNN", "PaiNN", "GatedGCN"]
+NAMES = ["EGNN", "PaiNN", "GatedGCN", "CompGCN, sub", "CompGCN, mult", "TGAT", "GRIT"]
 # The second derivative of the C++ kernels for all, and the Triton kernels, run with --slow.
 SLOW = pytest.mark.slow
 WAYS = [
@@ -33,6 +33,7 @@ def test_all_are_tried(example: Any) -> None:
     assert {one.layer for one in example.PUBLISHED.values()} == texts
 
 
+@pytest.mark.filterwarnings("ignore:(invalid|divide):RuntimeWarning")  # of NumPy, in Triton's interpreter
 @pytest.mark.parametrize(("backend", "orders"), WAYS)
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_what_torch_gives(example: Any, name: str, backend: str, orders: int) -> None:
