@@ -26,6 +26,7 @@ import gdsl
 
 TEXT = (Path(__file__).parent / "published.gdsl").read_text(encoding="utf-8")
 KINDS = 3  # of edges
+QUERIES = 2
 CUTOFF = 3.0
 
 
@@ -55,6 +56,9 @@ PUBLISHED = {
     "CompGCN, mult": Published("CompGCN", plain.comp_gcn(torch.mul), {"R": KINDS, "composition": "mult"}),
     "TGAT": Published("TGAT", plain.tgat),
     "GRIT": Published("GRIT", plain.grit),
+    "NBFNet": Published("NBFNet", plain.nbfnet, {"R": KINDS}),
+    "SGFormer": Published("SGFormer", plain.sgformer),
+    "GAT": Published("GAT", plain.gat),
 }
 
 
@@ -84,6 +88,9 @@ def molecules(count: int, atoms: int, d: int, k: int, *, dtype: torch.dtype = to
         "age": normal(edges.shape[1]).abs(),
         "forth": normal(KINDS, d),
         "back": normal(KINDS, d),
+        "x": normal(nodes, QUERIES, d),
+        "start": normal(nodes, QUERIES, d),
+        "asked": normal(QUERIES, d),
         "rel": torch.randint(KINDS, (edges.shape[1],), generator=generator),
     }
 

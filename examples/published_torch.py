@@ -98,3 +98,39 @@ def grit(made: gdsl.Layer, edges: Tensor, h: Tensor, f: Tensor, **_: Any) -> Fou
     value = made.value(h)[j].view(len(f), 2, 3) + torch.einsum("ehw,hwv->ehv", s, made.enrich)
     a = summed(alpha[:, :, None] * value, i, len(h)).flatten(1)
     return h + made.out_nodes(a), f + made.out_edges(s.flatten(1))
+
+
+def nbfnet(
+    made: gdsl.Layer, edges: Tensor, x: Tensor, start: Tensor, rel: Tensor, asked: Tensor, **_: Any
+) -> Found:
+    j, i = edges
+    w = made.relations(asked).view(len(asked), -1, asked.shape[1])
+    a = summed(x[j] * w[:, rel].transpose(0, 1), i, len(x)) + start
+    return (F.relu(made.out(torch.cat([x, a], 2))),)
+
+
+def sgformer(made: gdsl.Layer, edges: Tensor, h: Tensor, batch: Tensor, **_: Any) -> Found:
+    j, i = edges
+    found = []
+    for graph in range(int(batch[-1]) + 1):
+        x = h[batch == graph]
+        q, k, v = (lin(x) for lin in (made.query, made.key, made.value))
+        q, k = q / q.norm(), k / k.norm()
+        pairs = q @ k.T / len(x)
+        found.append((v + pairs @ v) / (1 + pairs.sum(1, keepdim=True)))
+    degree = torch.bincount(i, minlength=len(h)).to(h.dtype)
+    w = torch.where(degree > 0, degree, torch.inf).rsqrt()
+    local = summed((w[i] * w[j])[:, None] * made.near(h)[j], i, len(h))
+    return (0.5 * torch.cat(found) + 0.5 * local,)
+
+
+def gat(made: gdsl.Layer, edges: Tensor, h: Tensor, **_: Any) -> Found:
+    j, i = torch.cat([edges, torch.arange(len(h)).expand(2, -1)], 1)
+
+    def heard(h: Tensor, out: Tensor, into: Tensor) -> Tensor:
+        alpha = attention(F.leaky_relu((h * out).sum(2)[j] + (h * into).sum(2)[i], 0.2), i, len(h))
+        return summed(alpha[:, :, None] * h[j], i, len(h)).flatten(1)
+
+    one = heard(made.first(h).view(len(h), 2, 3), made.from1, made.to1)
+    two = made.second(F.elu(one + made.bias1))
+    return (F.log_softmax(heard(two[:, None], made.from2, made.to2) + made.bias2, 1),)

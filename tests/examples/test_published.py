@@ -11,7 +11,7 @@ import torch
 
 from gdsl.runtime.triton import interpreted
 
-NAMES = ["EGNN", "PaiNN", "GatedGCN", "CompGCN, sub", "CompGCN, mult", "TGAT", "GRIT"]
+NAMES = ["EGNN", "PaiNN", "GatedGCN", "CompGCN, sub", "CompGCN, mult", "TGAT", "GRIT", "NBFNet", "SGFormer", "GAT"]
 # The second derivative of the C++ kernels for all, and the Triton kernels, run with --slow.
 SLOW = pytest.mark.slow
 WAYS = [
