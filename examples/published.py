@@ -2,6 +2,7 @@
 
     python examples/published.py              how far values and derivatives lie apart, and how long a step takes
     python examples/published.py --short      a small graph, few steps
+    python examples/published.py --layers NBFNet GAT
 
 The graph is a handful of molecule-like clouds of atoms with an edge wherever two are near.
 """
@@ -32,7 +33,7 @@ CUTOFF = 3.0
 
 @dataclass(frozen=True)
 class Published:
-    """A layer of the text: its name there, its arguments besides `d` and `k`, the same in plain torch, and its batch norms."""
+    """A layer of the text: its name there, the same in plain torch, arguments besides `d` and `k`, batch norms."""
 
     layer: str
     plain: Callable[..., plain.Found]
@@ -148,13 +149,15 @@ def step_times(one: Published, made: gdsl.Layer, inputs: dict[str, Tensor], repe
     return [statistics.median(t[1:]) for t in taken]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--layers", nargs="+", choices=PUBLISHED, default=list(PUBLISHED), metavar="NAME")
     parser.add_argument("--short", action="store_true", help="a small graph, few steps")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     count, atoms, d, repeats = (2, 6, 8, 3) if options.short else (100, 20, 32, 21)
     rows = []
-    for name, one in tqdm(PUBLISHED.items(), desc="layers"):
+    for name in tqdm(options.layers, desc="layers"):
+        one = PUBLISHED[name]
         gaps = compared(one, one.make(5, 3).double(), molecules(2, 6, 5, 3))
         times = step_times(one, one.make(d, 8), molecules(count, atoms, d, 8, dtype=torch.float32), repeats)
         rows.append(f"| {name} | {' | '.join(f'{g:.0e}' for g in gaps)} | {' | '.join(f'{t:.1f}' for t in times)} |")

@@ -100,9 +100,7 @@ def grit(made: gdsl.Layer, edges: Tensor, h: Tensor, f: Tensor, **_: Any) -> Fou
     return h + made.out_nodes(a), f + made.out_edges(s.flatten(1))
 
 
-def nbfnet(
-    made: gdsl.Layer, edges: Tensor, x: Tensor, start: Tensor, rel: Tensor, asked: Tensor, **_: Any
-) -> Found:
+def nbfnet(made: gdsl.Layer, edges: Tensor, x: Tensor, start: Tensor, rel: Tensor, asked: Tensor, **_: Any) -> Found:
     j, i = edges
     w = made.relations(asked).view(len(asked), -1, asked.shape[1])
     a = summed(x[j] * w[:, rel].transpose(0, 1), i, len(x)) + start
