@@ -132,3 +132,11 @@ def gat(made: gdsl.Layer, edges: Tensor, h: Tensor, **_: Any) -> Found:
     one = heard(made.first(h).view(len(h), 2, 3), made.from1, made.to1)
     two = made.second(F.elu(one + made.bias1))
     return (F.log_softmax(heard(two[:, None], made.from2, made.to2) + made.bias2, 1),)
+
+
+def exphormer(made: gdsl.Layer, edges: Tensor, h: Tensor, rel: Tensor, f: Tensor, **_: Any) -> Found:
+    j, i = edges
+    q, k, v = (lin(h).view(len(h), 2, 3) for lin in (made.query, made.key, made.value))
+    e = made.edges(f + made.kinds[rel]).view(len(f), 2, 3)
+    alpha = attention((q[i] * k[j] * e).sum(2) / 3**0.5, i, len(h))
+    return (h + made.out(summed(alpha[:, :, None] * v[j], i, len(h)).flatten(1)),)
