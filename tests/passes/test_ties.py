@@ -111,3 +111,27 @@ def test_the_whole_gradient_arrives(dtype: torch.dtype, backend: str) -> None:
     arrived = torch.zeros(50, 5).index_add(0, edges[1], g.float())
     filled = torch.bincount(edges[1], minlength=50) > 0
     torch.testing.assert_close(arrived, filled.float()[:, None].expand(50, 5), rtol=1e-2, atol=1e-2)
+
+
+LOST: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "sqrt(max(x, 0))": lambda x, zero: torch.maximum(x, zero).sqrt(),
+    "sqrt(1 - min(1, x))": lambda x, zero: (1 - torch.minimum(1 + zero, x)).sqrt(),
+    "log(max(-1, x, 0))": lambda x, zero: torch.maximum(torch.maximum(zero - 1, x), zero).log(),
+    "max(x, 0.5)**-0.5 + 1 / min(0, x)": lambda x, zero: (
+        torch.maximum(x, zero + 0.5) ** -0.5 + 1 / torch.minimum(zero, x)
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:(invalid|divide):RuntimeWarning")  # of NumPy, in Triton's interpreter
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("text", LOST)
+def test_a_number_that_lost_hears_nothing(text: str, backend: str) -> None:
+    """Its gradient is 0, also where an infinite one reaches the other number."""
+    x = torch.tensor([[-0.5, 0.25], [1.75, 0.75]], dtype=torch.float64, requires_grad=True)
+    made = gdsl.compile(f"layer L {{ node x[d] update y = {text} }}", backend=backend)
+    slopes = []
+    for y in (made(x, torch.zeros(2, 0, dtype=torch.long)), LOST[text](x, torch.zeros_like(x))):
+        (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        slopes.append([first, *torch.autograd.grad(first.square().sum(), x)])
+    assert_same(*slopes)

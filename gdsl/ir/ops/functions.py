@@ -46,16 +46,36 @@ def _pull(node: Node, g: Node, ties: str) -> Gradients:
 def _chain(g: Node, partial: Node, type: Type) -> Node:
     """g · partial, summed over what was broadcast.
 
-    A partial that is chosen by a condition chooses g itself, so that 0 · inf never makes a NaN.
+    A partial that conditions choose among numbers chooses g itself, so that 0 · inf never makes a NaN.
     """
-    if partial.op == "where" and all(is_const(p, 0.0) or is_const(p, 1.0) for p in partial.inputs[1:]):
-        condition, a, b = partial.inputs
-        return sum_to(choose(condition, g if is_const(a, 1.0) else 0.0, g if is_const(b, 1.0) else 0.0), type)
+    if any(is_const(n, 0.0) for n in _choices(partial)):
+        return sum_to(_chosen(g, partial), type)
     if is_const(partial, 1.0) and not partial.dims:
         return sum_to(g, type)
     if is_const(partial, -1.0) or (partial.op == "neg" and is_const(partial.inputs[0], 1.0)):
         return sum_to(-g, type)
     return product([g, partial], type)
+
+
+def _choices(partial: Node) -> list[Node]:
+    """The numbers that conditions choose among; none where a choice is no number."""
+    if partial.op != "where":
+        return []
+    found: list[Node] = []
+    for choice in partial.inputs[1:]:
+        numbers = [choice] if choice.op == "const" else _choices(choice)
+        if not numbers:
+            return []
+        found += numbers
+    return found
+
+
+def _chosen(g: Node, partial: Node) -> Node:
+    """g · partial, with g multiplied before the choice."""
+    if partial.op == "where":
+        condition, yes, no = partial.inputs
+        return choose(condition, _chosen(g, yes), _chosen(g, no))
+    return partial if is_const(partial, 0.0) else g if is_const(partial, 1.0) else g * partial
 
 
 def _function(

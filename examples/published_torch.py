@@ -1,0 +1,142 @@
+"""The layers of published.gdsl in plain torch: each takes the compiled layer, of which it reads the parameters.
+
+    made:   the layer
+    edges:  [2, E], from the sources in the first row to the targets in the second
+    others: the layer's inputs, by name
+
+Each gives a tuple of tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import gdsl
+
+Found = tuple[Tensor, ...]
+
+
+def summed(m: Tensor, at: Tensor, rows: int) -> Tensor:
+    """Messages [E, ...] added up at their nodes: [rows, ...]."""
+    return m.new_zeros(rows, *m.shape[1:]).index_add(0, at, m)
+
+
+def egnn(made: gdsl.Layer, edges: Tensor, h: Tensor, p: Tensor, e: Tensor, **_: Any) -> Found:
+    j, i = edges
+    r = p[i] - p[j]
+    m = F.silu(made.phi_e(torch.cat([h[i], h[j], r.square().sum(1, keepdim=True), e], 1)))
+    count = torch.bincount(i, minlength=len(h)).clamp(min=1)
+    moved = summed(r * made.phi_x(m), i, len(h)) / count[:, None]
+    return h + made.phi_h(torch.cat([h, summed(m, i, len(h))], 1)), p + moved
+
+
+def painn(made: gdsl.Layer, edges: Tensor, h: Tensor, p: Tensor, v: Tensor, **_: Any) -> Found:
+    j, i = edges
+    toward = p[j] - p[i]
+    r = toward.norm(dim=1, keepdim=True)
+    near = torch.where(r < 3, 0.5 + 0.5 * torch.cos(r * (torch.pi / 3)), 0.0)
+    filters = made.filter(torch.sin(made.n * (torch.pi / 3) * r) / r) * near
+    one, two, three = (made.phi(h)[j] * filters).chunk(3, 1)
+    h = h + summed(one, i, len(h))
+    v = v + summed(two[:, None] * v[j] + three[:, None] * (toward / r)[:, :, None], i, len(h))
+
+    left, right = made.U(v), made.V(v)
+    one, two, three = made.mix(torch.cat([h, right.norm(dim=1)], 1)).chunk(3, 1)
+    return h + one + two * (left * right).sum(1), v + three[:, None] * left
+
+
+def gated_gcn(made: gdsl.Layer, edges: Tensor, h: Tensor, f: Tensor, **_: Any) -> Found:
+    j, i = edges
+    score = made.C(f) + made.D(h)[i] + made.E(h)[j]
+    gate = torch.sigmoid(score)
+    a = made.A(h) + summed(gate * made.B(h)[j], i, len(h)) / (summed(gate, i, len(h)) + 1e-6)
+    return h + F.relu(made.norm_nodes(a)), f + F.relu(made.norm_edges(score))
+
+
+def comp_gcn(compose: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Found]:
+    """CompGCN with a composition of nodes and relations."""
+
+    def found(made: gdsl.Layer, edges: Tensor, h: Tensor, rel: Tensor, forth: Tensor, back: Tensor, **_: Any) -> Found:
+        j, i = edges
+        a = summed(made.original(compose(h[j], forth[rel])), i, len(h))
+        b = summed(made.inverse(compose(h[i], back[rel])), j, len(h))
+        z = torch.tanh(a + b + made.loop(compose(h, made.own)))
+        return z, made.relation(forth), made.relation(back)
+
+    return found
+
+
+def attention(score: Tensor, at: Tensor, rows: int) -> Tensor:
+    """A softmax of scores [E, heads] over the edges of each node."""
+    to = at.view(-1, 1).expand_as(score)
+    top = score.new_zeros(rows, score.shape[1]).scatter_reduce(0, to, score.detach(), "amax", include_self=False)
+    e = torch.exp(score - top[at])
+    return e / summed(e, at, rows)[at]
+
+
+def tgat(made: gdsl.Layer, edges: Tensor, h: Tensor, e: Tensor, age: Tensor, **_: Any) -> Found:
+    j, i = edges
+    old = torch.cat([h[j], e, torch.cos(age[:, None] * made.frequency + made.phase)], 1)
+    now = torch.cos(made.phase).expand(len(h), -1)
+    q = made.query(torch.cat([h, now], 1)).view(len(h), 2, 3)
+    key, value = (lin(old).view(len(old), 2, 3) for lin in (made.key, made.value))
+    alpha = attention((q[i] * key).sum(2) / 3**0.5, i, len(h))
+    a = summed(alpha[:, :, None] * value, i, len(h)).flatten(1)
+    return made.out(torch.cat([a, h], 1)), alpha
+
+
+def grit(made: gdsl.Layer, edges: Tensor, h: Tensor, f: Tensor, **_: Any) -> Found:
+    j, i = edges
+    pairs = (made.query(h)[i] + made.key(h)[j]) * made.scale(f)
+    s = F.relu(pairs.sign() * pairs.abs().sqrt() + made.shift(f)).view(len(f), 2, 3)
+    alpha = attention((s * made.attend).sum(2).clamp(-5, 5), i, len(h))
+    value = made.value(h)[j].view(len(f), 2, 3) + torch.einsum("ehw,hwv->ehv", s, made.enrich)
+    a = summed(alpha[:, :, None] * value, i, len(h)).flatten(1)
+    return h + made.out_nodes(a), f + made.out_edges(s.flatten(1))
+
+
+def nbfnet(made: gdsl.Layer, edges: Tensor, x: Tensor, start: Tensor, rel: Tensor, asked: Tensor, **_: Any) -> Found:
+    j, i = edges
+    w = made.relations(asked).view(len(asked), -1, asked.shape[1])
+    a = summed(x[j] * w[:, rel].transpose(0, 1), i, len(x)) + start
+    return (F.relu(made.out(torch.cat([x, a], 2))),)
+
+
+def sgformer(made: gdsl.Layer, edges: Tensor, h: Tensor, batch: Tensor, **_: Any) -> Found:
+    j, i = edges
+    found = []
+    for graph in range(int(batch[-1]) + 1):
+        x = h[batch == graph]
+        q, k, v = (lin(x) for lin in (made.query, made.key, made.value))
+        q, k = q / q.norm(), k / k.norm()
+        pairs = q @ k.T / len(x)
+        found.append((v + pairs @ v) / (1 + pairs.sum(1, keepdim=True)))
+    degree = torch.bincount(i, minlength=len(h)).to(h.dtype)
+    w = torch.where(degree > 0, degree, torch.inf).rsqrt()
+    local = summed((w[i] * w[j])[:, None] * made.near(h)[j], i, len(h))
+    return (0.5 * torch.cat(found) + 0.5 * local,)
+
+
+def gat(made: gdsl.Layer, edges: Tensor, h: Tensor, **_: Any) -> Found:
+    j, i = torch.cat([edges, torch.arange(len(h)).expand(2, -1)], 1)
+
+    def heard(h: Tensor, out: Tensor, into: Tensor) -> Tensor:
+        alpha = attention(F.leaky_relu((h * out).sum(2)[j] + (h * into).sum(2)[i], 0.2), i, len(h))
+        return summed(alpha[:, :, None] * h[j], i, len(h)).flatten(1)
+
+    one = heard(made.first(h).view(len(h), 2, 3), made.from1, made.to1)
+    two = made.second(F.elu(one + made.bias1))
+    return (F.log_softmax(heard(two[:, None], made.from2, made.to2) + made.bias2, 1),)
+
+
+def exphormer(made: gdsl.Layer, edges: Tensor, h: Tensor, rel: Tensor, f: Tensor, **_: Any) -> Found:
+    j, i = edges
+    q, k, v = (lin(h).view(len(h), 2, 3) for lin in (made.query, made.key, made.value))
+    e = made.edges(f + made.kinds[rel]).view(len(f), 2, 3)
+    alpha = attention((q[i] * k[j] * e).sum(2) / 3**0.5, i, len(h))
+    return (h + made.out(summed(alpha[:, :, None] * v[j], i, len(h)).flatten(1)),)
