@@ -64,6 +64,8 @@ _ERROR_LINES = 12
 
 _loaded: dict[str, ctypes.CDLL] = {}
 _building: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+# Locks on files that this process has: a forked one inherits them, and a lock lasts until all have closed it.
+_turns: set[int] = set()
 # Compilers at work beside this process, and the files that they write, by the key of what is made.
 _ahead: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
 
@@ -284,6 +286,7 @@ def _load_from(folder: Path, source: str, file: str, command: list[str]) -> ctyp
 def _turn(path: Path) -> Iterator[None]:
     """One process at a time, as far as a lock on this file can be had in reasonable time."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    _turns.add(descriptor)
     try:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < deadline:
@@ -297,7 +300,9 @@ def _turn(path: Path) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
-        os.close(descriptor)
+        if descriptor in _turns:  # it is not where the process was forked in between
+            _turns.remove(descriptor)
+            os.close(descriptor)
 
 
 def _build(folder: Path, source: str, file: str, command: list[str]) -> None:
@@ -361,7 +366,15 @@ def _private_folder(process: int) -> Path:
     return Path(folder)
 
 
+def _leave_turns() -> None:
+    """In a forked process: what its parent builds is not for it to hold up."""
+    while _turns:
+        with contextlib.suppress(OSError):
+            os.close(_turns.pop())
+
+
 if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_turns)
     # Another thread may have held one of these when the process was forked.
     os.register_at_fork(after_in_child=_building.clear)
     # Compilers are children of the process that started them.

@@ -461,3 +461,21 @@ def test_nan_and_infinity_keep_their_meaning():
         function.argtypes = [ctypes.c_double]
     assert library.is_nan(float("nan")) and not library.is_nan(1.0)
     assert library.is_inf(float("inf")) and not library.is_inf(1.0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_turn_is_not_inherited(folder):
+    """A forked process does not keep the lock that its parent had: the next one in line would wait for its end."""
+    folder.mkdir(mode=0o700)
+    begun, ready = os.pipe()
+    with cache._turn(folder / ".building-x"):
+        child = os.fork()
+        if child == 0:
+            os.read(begun, 1)  # until the parent is through
+            os._exit(0)
+    started = time.monotonic()
+    with cache._turn(folder / ".building-x"):
+        waited = time.monotonic() - started
+    os.write(ready, b"x")
+    os.waitpid(child, 0)
+    assert waited < cache._PATIENCE_SECONDS / 4
