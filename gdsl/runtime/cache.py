@@ -140,23 +140,40 @@ def begin(source: str, *, name: str) -> None:
         text = library.with_suffix(".cpp")
         with replacing(text) as written:
             written.write_text(source)
-        descriptor, temporary = tempfile.mkstemp(prefix=".building-", dir=folder)
-        os.close(descriptor)
-        line = [*command, "-pipe", "-shared", str(text), "-o", temporary, *_link_flags(compiler.kind)]
-        nothing = subprocess.DEVNULL
-        _ahead[key] = subprocess.Popen(line, stdin=nothing, stdout=nothing, stderr=nothing), Path(temporary)
+        descriptor, path = tempfile.mkstemp(prefix=".building-", dir=folder)
+        temporary, nothing = Path(path), subprocess.DEVNULL
+        try:
+            os.close(descriptor)
+            line = [*command, "-pipe", "-shared", str(text), "-o", path, *_link_flags(compiler.kind)]
+            _ahead[key] = subprocess.Popen(line, stdin=nothing, stdout=nothing, stderr=nothing), temporary
+        except BaseException:  # an interrupt, too
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def _collect(key: str, file: str) -> None:
     """Wait for what was begun. What failed is left to ``load``, which says why."""
-    process, temporary = _ahead.pop(key, (None, Path()))
-    if process is None:
+    if key not in _ahead:
         return
-    with contextlib.suppress(OSError):
+    process, temporary = _ahead[key]
+    try:
         # Where the process has children waited for elsewhere, 0 is also said of one that failed.
         if process.wait() == 0 and temporary.stat().st_size:
             seal(temporary)
             os.replace(temporary, temporary.with_name(f"{file}.so"))
+    except OSError:
+        pass
+    finally:  # after an interrupt, too
+        _ahead.pop(key, None)
+        _end(process, temporary)
+
+
+def _end(process: subprocess.Popen[bytes], temporary: Path) -> None:
+    """Leave nothing of a compiler behind."""
+    if process.poll() is None:
+        process.terminate()  # so that it removes what it has written elsewhere
+        process.wait()
+    with contextlib.suppress(OSError):
         temporary.unlink(missing_ok=True)
 
 
@@ -169,9 +186,7 @@ def _abandon() -> None:
     """Nobody waits for these any more."""
     while _ahead:
         _, (process, temporary) = _ahead.popitem()
-        process.terminate()  # so that it removes what it has written elsewhere
-        process.wait()
-        temporary.unlink(missing_ok=True)
+        _end(process, temporary)
 
 
 atexit.register(_abandon)
