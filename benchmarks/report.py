@@ -145,7 +145,7 @@ def _library(found: Mapping[str, Any]) -> str:
 
 
 def _startup(found: Mapping[str, Any]) -> str:
-    rows = [[r["what"], f"{r['s']:.2f}", f"{r['q1']:.2f}", f"{r['q3']:.2f}"] for r in found["results"]]
+    rows = [[r["what"], f"{r['s']:.3g}", f"{r['q1']:.3g}", f"{r['q3']:.3g}"] for r in found["results"]]
     head = f"Medians and quartiles of {found['repeats']} new processes."
     return f"{head}\n\n{table(['what', 's', 'q1', 'q3'], rows)}"
 
