@@ -19,6 +19,7 @@ import platform
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -140,14 +141,16 @@ def begin(source: str, *, name: str) -> None:
         text = library.with_suffix(".cpp")
         with replacing(text) as written:
             written.write_text(source)
-        descriptor, path = tempfile.mkstemp(prefix=".building-", dir=folder)
-        temporary, nothing = Path(path), subprocess.DEVNULL
+        # In a folder of its own: a compiler whose start was interrupted, so that nobody can end it, writes nowhere.
+        temporary, nothing = Path(tempfile.mkdtemp(prefix=".building-", dir=folder)) / library.name, subprocess.DEVNULL
         try:
-            os.close(descriptor)
-            line = [*command, "-pipe", "-shared", str(text), "-o", path, *_link_flags(compiler.kind)]
-            _ahead[key] = subprocess.Popen(line, stdin=nothing, stdout=nothing, stderr=nothing), temporary
-        except BaseException:  # an interrupt, too
-            temporary.unlink(missing_ok=True)
+            line = [*command, "-pipe", "-shared", str(text), "-o", str(temporary), *_link_flags(compiler.kind)]
+            _ahead[key] = (
+                subprocess.Popen(line, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True),
+                temporary,
+            )
+        except BaseException:
+            shutil.rmtree(temporary.parent, ignore_errors=True)
             raise
 
 
@@ -160,7 +163,7 @@ def _collect(key: str, file: str) -> None:
         # Where the process has children waited for elsewhere, 0 is also said of one that failed.
         if process.wait() == 0 and temporary.stat().st_size:
             seal(temporary)
-            os.replace(temporary, temporary.with_name(f"{file}.so"))
+            os.replace(temporary, temporary.parents[1] / f"{file}.so")
     except OSError:
         pass
     finally:  # after an interrupt, too
@@ -171,10 +174,15 @@ def _collect(key: str, file: str) -> None:
 def _end(process: subprocess.Popen[bytes], temporary: Path) -> None:
     """Leave nothing of a compiler behind."""
     if process.poll() is None:
-        process.terminate()  # so that it removes what it has written elsewhere
+        # With all that it has started; by a signal on which it removes what it has written elsewhere.
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait()
-    with contextlib.suppress(OSError):
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # no such group: all have ended
+            for _ in range(50):
+                os.killpg(process.pid, 0)
+                time.sleep(0.01)
+    shutil.rmtree(temporary.parent, ignore_errors=True)
 
 
 @functools.cache
@@ -342,7 +350,7 @@ def _sweep(folder: Path) -> None:
     for left in folder.glob(".building-*"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-                left.unlink()
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _run(command: list[str], text: str | None = None) -> subprocess.CompletedProcess[str]:

@@ -479,3 +479,16 @@ def test_a_turn_is_not_inherited(folder):
     os.write(ready, b"x")
     os.waitpid(child, 0)
     assert waited < cache._PATIENCE_SECONDS / 4
+
+
+def test_what_is_left_half_built_is_swept(folder):
+    """Files, and folders of compilers that were begun, once they are old."""
+    folder.mkdir(mode=0o700)
+    (folder / ".building-file").write_text("")
+    (folder / ".building-folder").mkdir()
+    (folder / ".building-folder" / "x.so").write_text("")
+    (folder / ".building-new").mkdir()
+    for name in ("file", "folder"):
+        os.utime(folder / f".building-{name}", (0, 0))
+    cache.load(constant(3), name="three")
+    assert [p.name for p in folder.glob(".building-*")] == [".building-new"]
