@@ -269,6 +269,19 @@ def _fresh(value: Tensor) -> Tensor:
     return nn.Parameter(made, value.requires_grad) if isinstance(value, nn.Parameter) else made
 
 
+def on_rows(module: nn.Module, values: Sequence[Tensor]) -> Any:
+    """Call a module on the rows of a program's values. These are no variables: an input, what later rules read and what
+    is kept for the backward pass is not written to.
+    """
+    writes = any(getattr(part, "inplace", False) for part in module.modules())
+    return module(*([v.clone() for v in values] if writes else values))
+
+
+def operands(values: Sequence[Tensor]) -> list[Tensor]:
+    """Values as modules take them: integers as torch has them."""
+    return [v if v.is_floating_point() else v.long() for v in values]
+
+
 def aggregate(module: nn.Module, values: Sequence[Tensor], index: Tensor, groups: int) -> Any:
     """Call an aggregating module on the rows of values, sorted by group. Where rows have other dims than one, it is
     told which dim is that of the rows, as in torch_geometric, if it takes that.

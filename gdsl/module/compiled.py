@@ -363,15 +363,13 @@ def run(owner: Owner, key: Key, tensors: Mapping[str, Tensor], given: Any, batch
         if module is None:
             continue
         part = operator.attrgetter(module)(owner)
-        results = [v if v.is_floating_point() else v.long() for v in results]
+        results = parts.operands(results)
         if kind == "aggregate":
             order, index = torch.ops.gdsl.in_order([m for m, _ in transforms], end, edges, *sizes)
             ordered = [r.index_select(0, order) for r in results]
             values[result] = parts.aggregate(part, ordered, index, sizes[1 if end == "i" else 0])
         else:
-            # What is kept for the backward pass is not written to.
-            writes = any(getattr(m, "inplace", False) for m in part.modules())
-            values[result] = part(*[v.clone() for v in results] if writes else results)
+            values[result] = parts.on_rows(part, results)
     return results[0] if len(results) == 1 else tuple(results)
 
 

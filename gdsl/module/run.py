@@ -113,7 +113,7 @@ def _ready(kind: CallKind, graph: Graph, backend: str) -> Ready:
 def _apply(module: nn.Module, stage: Stage, inputs: Sequence[Tensor], frame: Frame) -> Tensor:
     """Run a module on whole tensors. An aggregating one gets the edges sorted by node, as PyG's aggregations do."""
     assert stage.type is not None
-    inputs = [v if v.is_floating_point() else v.long() for v in inputs]
+    inputs = parts.operands(inputs)
     if stage.kind == "aggregate":
         order = frame.graph.in_edges if stage.end == "i" else frame.graph.out_edges
         rows = frame.rows(stage.type.domain)
@@ -121,9 +121,7 @@ def _apply(module: nn.Module, stage: Stage, inputs: Sequence[Tensor], frame: Fra
         index = frame.ends(stage.end).index_select(0, order.edge.long())
         result = parts.aggregate(module, sorted_values, index, rows)
     else:
-        # The values of a program are no variables: an input, or what later rules read, is not written to.
-        writes = any(getattr(part, "inplace", False) for part in module.modules())
-        result = module(*([v.clone() for v in inputs] if writes else inputs))
+        result = parts.on_rows(module, inputs)
     shape = (frame.rows(stage.type.domain), *stage.type.shape)
     if not isinstance(result, Tensor) or tuple(result.shape) != shape:
         got = list(result.shape) if isinstance(result, Tensor) else type(result).__name__

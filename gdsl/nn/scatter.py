@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.language.parts import must_run
+from gdsl.nn.aggr.base import group_of_each
 from gdsl.nn.aggr.basic import MaxAggregation, MeanAggregation, MinAggregation, MulAggregation, SumAggregation
 
 
@@ -29,9 +30,7 @@ def aggregate(module: nn.Module, x: Tensor, index: Tensor, size: int, dim: int) 
     dim = dim + x.dim() if dim < 0 else dim
     shape = [*x.shape]
     shape[dim] = size
-    index = index.long()  # see findings/expanded-int32-index-of-gather.sh
-    place = index.reshape([-1 if k == dim else 1 for k in range(x.dim())]).expand_as(x)
-    return function(x, place, shape, dim)
+    return function(x, group_of_each(x, index, dim), shape, dim)
 
 
 def _sum(x: Tensor, place: Tensor, shape: list[int], dim: int) -> Tensor:

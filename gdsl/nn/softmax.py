@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gdsl.nn.aggr.base import group_of_each
 from gdsl.nn.lazy import Symbol
 from gdsl.nn.reach import contents, names_in
 
@@ -31,10 +32,7 @@ def softmax(
     if isinstance(src, Symbol):
         return src.tracing.softmax(softmax, src, index, ptr, num_nodes, dim)
     size = int(index.max()) + 1 if num_nodes is None and index.numel() else num_nodes or 0
-    shape = [1] * src.dim()
-    shape[dim] = -1
-    index = index.long()  # see findings/expanded-int32-index-of-gather.sh
-    place = index.view(shape).expand_as(src)
+    place = group_of_each(src, index, dim)
     full = list(src.shape)
     full[dim] = size
     top = src.new_zeros(full).scatter_reduce(dim, place, src.detach(), "amax", include_self=False)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gdsl.codegen.schedule import BLOCK_WORK, CHUNK_EDGES, HUB_EDGES, MAX_BLOCKS
 from gdsl.errors import CacheError, CompilerError, GraphError
+from gdsl.locks import Lock
 from gdsl.runtime import cache as kernels
 from gdsl.runtime import order as by_torch
 from gdsl.runtime.dtypes import CPU
@@ -73,7 +74,7 @@ def _by_dtypes(
 
 
 _native: Native | None = None
-_lock = threading.Lock()
+_lock = Lock()
 _state = "untried"  # then "unbuilt", "building" and "there", or some of them, or "missing"
 
 
@@ -128,9 +129,8 @@ def _source() -> str:
 
 
 def _after_fork() -> None:
-    global _lock, _state
+    global _state
     # The thread that builds does not live on in the child.
-    _lock = threading.Lock()
     if _state == "building":
         _state = "unbuilt"
 

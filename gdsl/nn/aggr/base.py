@@ -150,6 +150,14 @@ def groups_of(
     return index, needed if dim_size is None else dim_size
 
 
+def group_of_each(x: Tensor, index: Tensor, dim: int = 0) -> Tensor:
+    """For each number of x the group of its row, [E] to the shape of x. It is int64: torch 2.13 takes an expanded int32
+    index for another one (findings/expanded-int32-index-of-gather.sh).
+    """
+    dim = dim + x.dim() if dim < 0 else dim
+    return index.long().reshape([-1 if k == dim else 1 for k in range(x.dim())]).expand_as(x)
+
+
 def dense(x: Tensor, index: Tensor, size: int, fill: float = 0.0, most: int | None = None) -> Tensor:
     """The rows of each group as a block: [E, C] to [groups, most, C], padded with ``fill``.
 

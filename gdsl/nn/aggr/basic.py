@@ -10,7 +10,7 @@ from gdsl.ir.library import op, where
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.language.modules import Reader, read_aggregation
-from gdsl.nn.aggr.base import Aggregation
+from gdsl.nn.aggr.base import Aggregation, group_of_each
 
 
 class SumAggregation(Aggregation):
@@ -62,7 +62,7 @@ class MulAggregation(Aggregation):
     def plain(self, rows: Tensor, index: Tensor, size: int) -> Tensor:
         whole = _whole(rows)
         product = whole.new_ones(size, *rows.shape[1:])
-        return product.scatter_reduce(0, _along(rows, index), whole, "prod").to(rows.dtype)
+        return product.scatter_reduce(0, group_of_each(rows, index), whole, "prod").to(rows.dtype)
 
 
 class VarAggregation(Aggregation):
@@ -119,11 +119,6 @@ def _whole(rows: Tensor) -> Tensor:
     return rows.long() if rows.dtype == torch.bool else rows
 
 
-def _along(rows: Tensor, index: Tensor) -> Tensor:
-    # torch 2.13 takes an expanded int32 index for another one: findings/expanded-int32-index-of-gather.sh.
-    return index.long().view(-1, *[1] * (rows.dim() - 1)).expand_as(rows)
-
-
 def _sum(rows: Tensor, index: Tensor, size: int) -> Tensor:
     """[size, ...]; of whole numbers in 64 bits."""
     wide = rows if rows.is_complex() else rows.long()
@@ -141,4 +136,4 @@ def _extreme(rows: Tensor, index: Tensor, size: int, how: str) -> Tensor | None:
         return None
     whole = _whole(rows)
     zeros = whole.new_zeros(size, *rows.shape[1:])
-    return zeros.scatter_reduce(0, _along(rows, index), whole, how, include_self=False).to(rows.dtype)
+    return zeros.scatter_reduce(0, group_of_each(rows, index), whole, how, include_self=False).to(rows.dtype)

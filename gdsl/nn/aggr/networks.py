@@ -11,7 +11,7 @@ from gdsl.ir import build, library
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.language.modules import Reader, Unreadable, read
-from gdsl.nn.aggr.base import Aggregation, dense, groups_of
+from gdsl.nn.aggr.base import Aggregation, dense, group_of_each, groups_of
 from gdsl.nn.inits import reset
 
 
@@ -200,9 +200,8 @@ class DeepSetsAggregation(Aggregation):
 
 def softmax(score: Tensor, index: Tensor, size: int) -> Tensor:
     """The softmax of scores [E, C] over the rows of each group."""
-    index = index.long()  # see findings/expanded-int32-index-of-gather.sh
-    place = index.unsqueeze(1).expand_as(score)
-    top = score.new_full((size, score.shape[1]), float("-inf")).scatter_reduce(0, place, score.detach(), "amax")
+    start = score.new_full((size, score.shape[1]), float("-inf"))
+    top = start.scatter_reduce(0, group_of_each(score, index), score.detach(), "amax")
     raised = (score - top[index]).exp()
     return raised / _sum(raised, index, size)[index]
 
