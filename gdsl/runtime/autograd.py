@@ -26,7 +26,7 @@ from gdsl.locks import Lock
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower, may_read, saved_name
 from gdsl.passes.plan import Plan
-from gdsl.runtime.execute import KernelPlan, ReferencePlan, begin
+from gdsl.runtime.execute import KernelPlan, ReferencePlan, begin, can_begin
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import HALF
 from gdsl.runtime.tracers import check_tracers, recording, run_as_it_is
@@ -48,7 +48,7 @@ class Runner:
         self.names = [n.attrs.name for n in self.inputs]
         self._real = [n.kind is Kind.FLOAT for n in self.inputs]
         self._lock = Lock()
-        self._begun: Plan | None = None
+        self._begun: tuple[Plan, str] | None = None
         self._plain: KernelPlan | ReferencePlan | None = None
         self._differentiable: dict[Mask, Differentiable] = {}
 
@@ -95,17 +95,20 @@ class Runner:
 
     def begin(self) -> None:
         """Start to compile the program alone: it will soon be called."""
-        if self.backend != "torch":
-            self._begun = lower(self.program, self.options)
-            begin(self._begun, self.backend, self.dtype, self.index_dtype, len(self.program.outputs))
+        if can_begin(self.backend):
+            plan = lower(self.program, self.options)
+            at = (self.backend, self.dtype, self.index_dtype, len(self.program.outputs))
+            self._begun = plan, begin(plan, *at)
 
     def compile(self, program: Program, visible: int) -> KernelPlan | ReferencePlan:
         """A plan; the first ``visible`` outputs are the program's own, others what the backward reads."""
         if self.backend == "torch":
             return ReferencePlan(program.nodes, visible)
-        begun, self._begun = (self._begun, None) if program is self.program else (None, self._begun)
-        plan = begun or lower(program, self.options)
-        return KernelPlan(plan, self.backend, self.dtype, self.index_dtype, visible)
+        at = (self.backend, self.dtype, self.index_dtype, visible)
+        if self._begun is None or program is not self.program:
+            return KernelPlan(lower(program, self.options), *at)
+        (plan, source), self._begun = self._begun, None
+        return KernelPlan(plan, *at, source)
 
     def sub(self, program: Program) -> Runner:
         """A runner of another program for the same dtype and backend."""

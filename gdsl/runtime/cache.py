@@ -128,8 +128,7 @@ def begin(source: str, *, name: str) -> None:
 
     Nothing happens where a core would have to be shared, or where it cannot be: ``load`` says why.
     """
-    working = sum(process.poll() is None for process, _ in list(_ahead.values()))
-    if working + 1 >= _cores():
+    if not has_free_core():
         return
     with contextlib.suppress(OSError, CompilerError, CacheError):
         command, compiler = _command(), find_compiler()
@@ -152,6 +151,11 @@ def begin(source: str, *, name: str) -> None:
         except BaseException:
             shutil.rmtree(temporary.parent, ignore_errors=True)
             raise
+
+
+def has_free_core() -> bool:
+    """Whether there is a core besides this process's own that no compiler works on."""
+    return sum(process.poll() is None for process, _ in list(_ahead.values())) + 1 < _cores()
 
 
 def _collect(key: str, file: str) -> None:

@@ -35,17 +35,19 @@ TILE_BLOCKS = 64
 NOTHING: Mapping[Node, Tensor] = {}
 
 
-def bind(plan: Plan, storage: Storage) -> dict[Kernel, CppLaunch]:
-    """Compile and load the kernels of a plan."""
-    library = cache.load(cpp.generate(plan, *storage.names, storage.visible), name=plan.program.name)
+def bind(plan: Plan, storage: Storage, source: str | None = None) -> dict[Kernel, CppLaunch]:
+    """Compile and load the kernels of a plan. ``source`` is what :func:`begin` gave."""
+    library = cache.load(source or cpp.generate(plan, *storage.names, storage.visible), name=plan.program.name)
     hubs = _Hubs(plan, storage)
     return {kernel: _bind(kernel, library, storage, hubs) for kernel in plan.kernels}
 
 
-def begin(plan: Plan, storage: Storage) -> None:
-    """Start to compile the kernels of a plan."""
+def begin(plan: Plan, storage: Storage) -> str:
+    """Start to compile the kernels of a plan. Gives their source."""
+    source = cpp.generate(plan, *storage.names, storage.visible)
     if plan.kernels:
-        cache.begin(cpp.generate(plan, *storage.names, storage.visible), name=plan.program.name)
+        cache.begin(source, name=plan.program.name)
+    return source
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.passes.plan import Kernel, Plan, Step, TorchStep
 from gdsl.passes.tiles import Tile, tiled
-from gdsl.runtime import reference
+from gdsl.runtime import cache, reference
 from gdsl.runtime.dense import View, matrix_product, sum_of_products, view
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import (
@@ -59,18 +59,32 @@ class ReferencePlan:
         return self.results.own(found, values.values())
 
 
-def begin(plan: Plan, backend: str, dtype: torch.dtype, index_dtype: torch.dtype, visible: int) -> None:
-    """Start to compile a plan, where a backend can do that beside what else runs."""
-    if backend in BY_ROWS:
-        import_module(BACKENDS[backend]).begin(plan, storage_of(plan, dtype, index_dtype, visible))
+def can_begin(backend: str) -> bool:
+    """Whether a plan can be compiled beside what else runs."""
+    return backend in BY_ROWS and cache.has_free_core()
+
+
+def begin(plan: Plan, backend: str, dtype: torch.dtype, index_dtype: torch.dtype, visible: int) -> str:
+    """Start to compile a plan. Gives the source of its kernels."""
+    source: str = import_module(BACKENDS[backend]).begin(plan, storage_of(plan, dtype, index_dtype, visible))
+    return source
 
 
 class KernelPlan:
-    """A plan whose kernels a backend compiles."""
+    """A plan whose kernels a backend compiles. ``source`` is what :func:`begin` gave, if it was."""
 
-    def __init__(self, plan: Plan, backend: str, dtype: torch.dtype, index_dtype: torch.dtype, visible: int):
+    def __init__(
+        self,
+        plan: Plan,
+        backend: str,
+        dtype: torch.dtype,
+        index_dtype: torch.dtype,
+        visible: int,
+        source: str | None = None,
+    ):
         self.plan, self.storage = plan, storage_of(plan, dtype, index_dtype, visible)
-        launches = import_module(BACKENDS[backend]).bind(plan, self.storage) if plan.kernels else {}
+        begun = () if source is None else (source,)
+        launches = import_module(BACKENDS[backend]).bind(plan, self.storage, *begun) if plan.kernels else {}
         written = {o for k in plan.kernels for o in k.outputs}
         # Halves are turned into whole numbers between steps, all rows at once.
         by_rows = backend in BY_ROWS and self.storage.stored is self.storage.dtype
