@@ -121,7 +121,7 @@ class LayerwiseInference:
         parts = {t: value[ids[t].to(value.device)].to(device) for t, value in features.items()}
         batch = batch if device.type == "cpu" else batch.to(device)
         found = layer(parts if self._source.is_hetero else parts[""], batch)
-        if isinstance(found, Mapping) != self._source.is_hetero:
+        if found is None or isinstance(found, Mapping) != self._source.is_hetero:
             raise InputError(f"layer {number} must give what it takes, features of nodes, not {given.shown(found)}")
         rows = found.get(type) if isinstance(found, Mapping) else found
         own = batch[type] if type else batch

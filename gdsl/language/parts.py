@@ -192,9 +192,13 @@ def part_of(owner: nn.Module, path: Iterable[str]) -> Any:
 
 
 def module_of(owner: nn.Module, name: str) -> nn.Module:
-    """A part of a module by its name, "lins.0"."""
+    """A part of a module by its name, "lins.0".
+
+    Raises :class:`gdsl.InputError` where there is none.
+    """
     found = part_of(owner, name.split("."))
-    assert isinstance(found, nn.Module)
+    if not isinstance(found, nn.Module):
+        raise InputError(f"the layer has no part `{name}`")
     return found
 
 

@@ -327,11 +327,13 @@ def run(owner: Owner, key: Key, tensors: Mapping[str, Tensor], given: Any, batch
     inputs = [n for n, _ in domains if n in tensors]
     held = {n: tensors[n] if n in tensors else operator.attrgetter(n)(owner) for n in state}
     values = autocast({**{n: tensors[n] for n in inputs}, **held})
-    facts = tuple([(n, _fact(value, n not in inputs)) for n, value in values.items()])
+    # Of how many nodes and edges there are nothing is a constant; an input that is the same everywhere has no rows.
+    by_rows = {n: domain for n, domain in domains if n in tensors and domain != "global"}
+    facts = tuple([(n, _fact(value, n not in by_rows)) for n, value in values.items()])
     dtype = owner._known("dtype", key, facts, None if batch is None else _fact(batch, False), False)
     if dtype is None:
         owner._known("dtype", key, tuple([(n, _fact(value, True)) for n, value in values.items()]), None, True)
-    rows = {domain: values[n].shape[0] for n, domain in reversed(domains) if n in values}
+    rows = {domain: values[n].shape[0] for n, domain in reversed(by_rows.items())}
     graphs = _graphs(owner, key, batch, count, rows.get("graph"))
     if knn is not None:
         given = values[domains[0][0]].new_empty((2, 0), dtype=torch.int64)

@@ -110,6 +110,7 @@ def test_a_batch_is_all_that_a_layer_sees():
         (lambda x, batch: x[: batch.batch_size], "one row for each of"),
         (lambda x, batch: 3, "one row for each of .* not 3"),
         (lambda x, batch: {"": x}, "must give what it takes, .* not a dict"),
+        (lambda x, batch: None, "must give what it takes, .* not None"),
     ],
 )
 def test_layers_that_would_give_something_else_are_refused(layer, message):

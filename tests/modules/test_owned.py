@@ -233,3 +233,12 @@ def test_batch_norm_in_training_counts_once() -> None:
     assert torch.allclose(made(x, EDGES), twin(x + summed(x)), atol=1e-12)
     assert made.phi[1].num_batches_tracked == 1
     assert torch.allclose(made.phi[1].running_mean, twin[1].running_mean)
+
+
+def test_a_part_that_was_taken_away_is_named() -> None:
+    text = "layer L(d, root = false) { node x[d] linear root(d -> d) = none"
+    text += " if root { update y = root(x) } else { update y = x } }"
+    made = gdsl.compile(text, d=3, root=True)
+    made.root = None
+    with pytest.raises(gdsl.InputError, match="the layer has no part `root`"):
+        made(features(), EDGES)

@@ -147,6 +147,15 @@ PROGRAMS: dict[str, tuple[str, list[Args]]] = {
         " aggregate a = sum(w * x[j]) update y = a }",
         [((X, EDGES, W), {})],
     ),
+    "the same everywhere": (
+        "layer P(d = 3) { node x[d] global q[d] global t = 1 aggregate a = sum(x[j]) update y = t * a * q }",
+        [((X, X[0].clone(), EDGES), {}), ((X, X[1].clone(), EDGES), {"t": torch.tensor(0.5)})],
+    ),
+    "queries": (
+        "layer P(d = 3, R = 2) { node x[d] edge rel: int(R) global q[R, d] aggregate a = sum(q[rel] * x[j])"
+        " update y = a }",
+        [((X, X[:2].clone(), EDGES, torch.arange(8) % 2), {})],
+    ),
     "a change of a graph without features": (
         'layer P(d = 2) { graph add_remaining_self_loops(w = "max") edge w param p[d] ~ glorot aggregate a = sum(w * p)'
         " update y = a }",
