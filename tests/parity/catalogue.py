@@ -131,6 +131,13 @@ DIFFERENT = [
         "trains on the copies; the same error where a linear map or weights of edges read the input itself",
     ),
     (
+        "torch_geometric's `to_hetero`, `to_hetero_with_bases` and explainers of edges on a model of these layers",
+        "not supported: they know layers by their class alone, and take these for functions of edges, so that a "
+        "converted model is another one, without an error. `torch_geometric.nn.HeteroConv` around these layers is "
+        "right",
+        "layers are converted, and masks go through their messages",
+    ),
+    (
         "DMoNPooling on graphs of several sizes",
         "the cluster loss of each graph has its own number of nodes, as the paper's",
         "those of all graphs of the batch, in turn",
