@@ -9,6 +9,14 @@ MAX_BLOCKS = 1024
 HUB_EDGES = 1 << 14
 CHUNK_EDGES = 1 << 12
 
+# A kernel that adds up all rows makes a partial sum for each group of blocks: never fewer than feed the threads.
+LEAST_GROUPS = 8
+
+# Steps that run in one native call have their inner values in one piece of memory, which is not given back between
+# them: of so many bytes that is no matter. So few of them lie on the stack.
+MOST_BYTES = 1 << 24
+SMALL = 1 << 16
+
 # The same on a GPU, where a program takes a few rows, of each a few edges at a time: its longest row decides how long
 # it runs, which must be little of what the whole kernel takes. A hub has more edges than this, and than so many times
 # the mean where all rows are long; each chunk of it is walked by a program of its own.

@@ -23,7 +23,7 @@ from gdsl.language.signature import Signature, signature_of
 from gdsl.language.values import UNKNOWN
 from gdsl.look.kernels import Inspection
 from gdsl.module.arguments import parameters, plain
-from gdsl.module.kept import Kept
+from gdsl.module.kept import Kept, Repeated
 from gdsl.module.shared import Numbers, Shared
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
@@ -227,6 +227,7 @@ class Text:
         self.module_names = tuple(name for name, _ in self.signature.modules)
         self.options, self.store = options, store or Compilations()
         self.typed, self.known = Kept(), Kept()
+        self.repeated = Repeated()
 
     def __repr__(self) -> str:
         return f"<Text {self.definition.name}({', '.join(f'{k}={v!r}' for k, v in self.arguments.items())})>"

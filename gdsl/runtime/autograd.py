@@ -84,6 +84,10 @@ class Runner:
                 self._plain = self.compile(self.program, len(self.program.outputs))
             return self._plain
 
+    def made(self, mask: Mask) -> KernelPlan | ReferencePlan | Differentiable | None:
+        """What runs for tensors of which some ask for gradients, if it has been called for before."""
+        return self._differentiable.get(mask) if True in mask else self._plain
+
     def differentiable(self, mask: Mask) -> Differentiable:
         found = self._differentiable.get(mask)
         if found is not None:
@@ -200,6 +204,10 @@ class Differentiable:
                 self._adjoints[key] = self._pull(adjoint)
             return self._adjoints[key]
 
+    def adjoints_for(self, mask: Mask) -> list[tuple[Mask, Pullback]]:
+        """Those for these inputs that have been called for, by the outputs whose gradients they take."""
+        return [(present, pull) for (present, wanted), pull in list(self._adjoints.items()) if wanted == mask]
+
     def _pull(self, adjoint: Adjoint) -> Pullback:
         runner = self.runner.sub(adjoint.program)
         places = {load: k for k, load in enumerate(self.loads)}
@@ -245,16 +253,20 @@ class Tangent:
         return dict(zip(self.outputs, found, strict=True))
 
 
-def _pull_back(ctx: Any, saved: Sequence[Tensor], grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+def pull_back(
+    owner: Differentiable, frame: Frame, needed: Mask, saved: Sequence[Tensor], grads: Sequence[Tensor | None]
+) -> list[Tensor | None]:
     """The gradients of a call's tensors from those of its outputs and from what the call saved."""
-    owner: Differentiable = ctx.owner
-    present = tuple([g is not None for g in grads])
-    pull = owner.adjoint(present, ctx.needs_input_grad[2:])
+    pull = owner.adjoint(tuple([g is not None for g in grads]), needed)
     runner, have = pull.runner, (*saved, *grads)
     given: list[Any] = [have[k] for k in pull.takes]
     batched = True in [is_old_batch(g) for g in grads if g is not None]
-    found = by_row(lambda rows: runner(rows, ctx.frame), given) if batched else runner(given, ctx.frame)
-    return (None, None, *[None if k is None else found[k] for k in pull.gives])
+    found = by_row(lambda rows: runner(rows, frame), given) if batched else runner(given, frame)
+    return [None if k is None else found[k] for k in pull.gives]
+
+
+def _pull_back(ctx: Any, saved: Sequence[Tensor], grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    return (None, None, *pull_back(ctx.owner, ctx.frame, ctx.needs_input_grad[2:], saved, grads))
 
 
 class _Apply(torch.autograd.Function):

@@ -26,9 +26,10 @@ import threading
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -72,6 +73,14 @@ _ahead: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
 
 
 @dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a source is compiled that is no kernel: the words before it and after it."""
+
+    flags: tuple[str, ...]
+    link: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Compiler:
     """A C++ compiler: its ``path``, the first line it prints of its ``version``, its ``kind`` (gcc or
     clang), and the words after its name in $CXX."""
@@ -105,45 +114,50 @@ def _find_compiler(cxx: str, path: str) -> Compiler | None:
     return None
 
 
-def load(source: str, *, name: str) -> ctypes.CDLL:
+def load(
+    source: str,
+    *,
+    name: str,
+    recipe: Recipe | None = None,
+    open_library: Callable[[str], Any] = ctypes.CDLL,
+) -> Any:
     """The library of the C++ ``source``, compiled now or on an earlier day. ``name`` only makes its file
-    easy to find.
+    easy to find. What is no kernel has a ``recipe``, and may be opened otherwise.
 
     Raises ``CompilerError`` when there is no compiler or it rejects the source, and ``CacheError`` when
     others could have written to the folder of compiled kernels. A folder that cannot be written to is
     replaced, with a warning, by a temporary one that lasts as long as the process.
     """
-    command = _command()
+    command = _command(recipe)
     key = _key(source, command)
     with _building[key]:
         library = _loaded.get(key)
         if library is None:
             _collect(key, _file(name, key))
-            library = _loaded[key] = _load(source, _file(name, key), command)
+            library = _loaded[key] = _load(source, _file(name, key), command, open_library)
     return library
 
 
-def begin(source: str, *, name: str) -> None:
-    """Start to compile what ``load`` will soon be asked for, beside what this process does until then.
+def begin(source: str, *, name: str, recipe: Recipe | None = None) -> bool:
+    """Start to compile what ``load`` will soon be asked for, beside what this process does until then. Whether it has.
 
     Nothing happens where a core would have to be shared, or where it cannot be: ``load`` says why.
     """
     if not has_free_core():
-        return
+        return False
     with contextlib.suppress(OSError, CompilerError, CacheError):
-        command, compiler = _command(), find_compiler()
-        assert compiler is not None
+        command = _command(recipe)
         key, folder = _key(source, command), cache_folder()
         library = folder / f"{_file(name, key)}.so"
         if key in _loaded or key in _ahead or library.exists():
-            return
+            return False
         text = library.with_suffix(".cpp")
         with replacing(text) as written:
             written.write_text(source)
         # In a folder of its own: a compiler whose start was interrupted, so that nobody can end it, writes nowhere.
         temporary, nothing = Path(tempfile.mkdtemp(prefix=".building-", dir=folder)) / library.name, subprocess.DEVNULL
         try:
-            line = [*command, "-pipe", "-shared", str(text), "-o", str(temporary), *_link_flags(compiler.kind)]
+            line = command.line(text, temporary)
             _ahead[key] = (
                 subprocess.Popen(line, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True),
                 temporary,
@@ -151,6 +165,14 @@ def begin(source: str, *, name: str) -> None:
         except BaseException:
             shutil.rmtree(temporary.parent, ignore_errors=True)
             raise
+        return True
+    return False
+
+
+def is_over(source: str, *, recipe: Recipe | None = None) -> bool:
+    """Whether the compiler has ended that ``begin`` started."""
+    found = _ahead.get(_key(source, _command(recipe)))
+    return found is None or found[0].poll() is not None
 
 
 def has_free_core() -> bool:
@@ -204,9 +226,9 @@ def _abandon() -> None:
 atexit.register(_abandon)
 
 
-def is_built(source: str, *, name: str) -> bool:
+def is_built(source: str, *, name: str, recipe: Recipe | None = None) -> bool:
     """Whether ``load`` would find the library, without a compiler's work. Raises as ``load`` does."""
-    key = _key(source, _command())
+    key = _key(source, _command(recipe))
     return key in _loaded or is_whole(cache_folder() / f"{_file(name, key)}.so")
 
 
@@ -217,26 +239,39 @@ def _file(name: str, key: str) -> str:
 def assembly(source: str) -> str:
     """The assembler text of the C++ ``source`` for this machine. Raises ``CompilerError`` as ``load``
     does."""
-    command = [*_command(), "-S", "-fno-asynchronous-unwind-tables", "-x", "c++", "-", "-o", "-"]
+    command = [*_command(None).words, "-S", "-fno-asynchronous-unwind-tables", "-x", "c++", "-", "-o", "-"]
     done = _run(command, source)
     if done.returncode:
         raise CompilerError(_failure(done, None))
     return done.stdout
 
 
-def _command() -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """The words for a compiler before the source and after it."""
+
+    words: tuple[str, ...]
+    link: tuple[str, ...]
+
+    def line(self, source: Path, library: Path) -> list[str]:
+        return [*self.words, "-pipe", "-shared", str(source), "-o", str(library), *self.link]
+
+
+def _command(recipe: Recipe | None) -> _Command:
     compiler = find_compiler()
     if compiler is None:
         cxx = os.environ.get("CXX", "").strip()
         found = f"CXX is set to {cxx!r}, which does not run" if cxx else "no C++ compiler was found"
         raise CompilerError(f"{found}; {INSTALL}")
-    return [compiler.path, *compiler.arguments, *FLAGS, *FLAGS_OF[compiler.kind]]
+    flags = (*FLAGS, *FLAGS_OF[compiler.kind]) if recipe is None else recipe.flags
+    link = _link_flags(compiler.kind) if recipe is None else recipe.link
+    return _Command((compiler.path, *compiler.arguments, *flags), link)
 
 
-def _key(source: str, command: list[str]) -> str:
+def _key(source: str, command: _Command) -> str:
     compiler = find_compiler()
     assert compiler is not None
-    parts = (source, compiler.version, *command, *_link_flags(compiler.kind), _processor())
+    parts = (source, compiler.version, *command.words, *command.link, _processor())
     digest = hashlib.sha256()
     for part in parts:
         encoded = part.encode()
@@ -286,27 +321,27 @@ def _torch_openmp() -> str | None:
     return None
 
 
-def _load(source: str, file: str, command: list[str]) -> ctypes.CDLL:
+def _load(source: str, file: str, command: _Command, open_library: Callable[[str], Any]) -> Any:
     try:
         folder = cache_folder()
-        return _load_from(folder, source, file, command)
+        return open_library(str(_built(folder, source, file, command)))
     except OSError as error:
         # Read-only, full, or mounted without the right to execute.
         _warn_once(str(error))
     folder = _private_folder(os.getpid())
     try:
-        return _load_from(folder, source, file, command)
+        return open_library(str(_built(folder, source, file, command)))
     except OSError as error:
         raise CompilerError(f"a compiled kernel cannot be stored or loaded in {folder}: {error}") from error
 
 
-def _load_from(folder: Path, source: str, file: str, command: list[str]) -> ctypes.CDLL:
+def _built(folder: Path, source: str, file: str, command: _Command) -> Path:
     library = folder / f"{file}.so"
     if not is_whole(library):
         with _turn(folder / f".building-{file}"):
             if not is_whole(library):
                 _build(folder, source, file, command)
-    return ctypes.CDLL(str(library))
+    return library
 
 
 @contextlib.contextmanager
@@ -332,16 +367,13 @@ def _turn(path: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _build(folder: Path, source: str, file: str, command: list[str]) -> None:
+def _build(folder: Path, source: str, file: str, command: _Command) -> None:
     _sweep(folder)
     text = folder / f"{file}.cpp"
     with replacing(text) as temporary:
         temporary.write_text(source)
-    compiler = find_compiler()
-    assert compiler is not None
-    link = _link_flags(compiler.kind)
     with replacing(folder / f"{file}.so") as temporary:
-        done = _run([*command, "-pipe", "-shared", str(text), "-o", str(temporary), *link])
+        done = _run(command.line(text, temporary))
         if done.returncode:
             if (reason := next((r for r in _NO_ROOM if r in done.stderr), None)) is not None:
                 raise OSError(f"{reason.lower()}: {folder}")

@@ -14,7 +14,7 @@ from torch import Tensor
 from gdsl.codegen import cpp
 from gdsl.codegen.cpp import hub_name
 from gdsl.codegen.hubs import generate_hubs
-from gdsl.codegen.schedule import HUB_EDGES
+from gdsl.codegen.schedule import HUB_EDGES, LEAST_GROUPS
 from gdsl.codegen.storage import partials
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
@@ -27,7 +27,6 @@ from gdsl.runtime.order import Order
 
 # Partial sums of a total take at most about this many numbers, yet never fewer groups than feed the threads.
 TOTAL_NUMBERS = 1 << 22
-LEAST_GROUPS = 8
 
 # Blocks of the rows of a tile: enough for the threads to end together.
 TILE_BLOCKS = 64

@@ -30,7 +30,7 @@ from gdsl.runtime.items import (
     storage_of,
 )
 from gdsl.runtime.results import Results
-from gdsl.runtime.steps import Together, is_native
+from gdsl.runtime.steps import NativeSteps, Together, is_native
 
 # Backend -> the module whose ``bind`` compiles the kernels of a plan.
 BACKENDS = {"cpp": "gdsl.runtime.cpp", "triton": "gdsl.runtime.triton"}
@@ -112,6 +112,12 @@ class KernelPlan:
             self.steps, self.releases = _together(steps, items, releases, plan.program.nodes, self.storage)
         first = self.steps[0] if len(self.steps) == 1 else None
         self.whole = first if isinstance(first, Together) else None
+
+    def native(self, inputs: Sequence[Node]) -> NativeSteps | None:
+        """The plan as native calls take it; None where it is not all one native call that makes its outputs."""
+        if self.whole is None or self.storage.stored is not self.storage.dtype or not self.results.are_own:
+            return None
+        return self.whole.native(inputs, [o for o, _ in self.outputs])
 
     def run(self, values: Mapping[Node, Tensor], frame: Frame) -> list[Tensor]:
         """The program's outputs. ``values`` has a tensor for each load."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gdsl.errors import GraphError
 from gdsl.passes.options import GraphShape
-from gdsl.runtime import prepare
+from gdsl.runtime import native, prepare
 from gdsl.runtime.formats import Sizes, edge_list, plain_tensor, sizes_of
 from gdsl.runtime.order import EdgeEnds, Order, index_dtype
 from gdsl.runtime.tracers import run_as_it_is
@@ -23,6 +23,9 @@ from gdsl.runtime.transforms import concrete, ordinary
 
 T = TypeVar("T")
 Size = int | tuple[int, int] | None
+
+# Parts of a graph that are made anew elsewhere.
+_OF_A_PROCESS = ("_mirror", "_small")
 
 _NO_ORDERS: Mapping[str, Order] = {}
 
@@ -232,6 +235,13 @@ class Graph(_Parts):
         """The edges by source: row j lists the edges out of j."""
         return self._order("out_edges", 0)
 
+    @_part
+    def _small(self) -> Any | None:
+        """What native calls take it for; None where they do not."""
+        parts = self.__dict__
+        known = {end: parts[name] for end, name in enumerate(("out_edges", "in_edges")) if name in parts}
+        return native.small(self._edges, self._sizes, known)
+
     def _order(self, name: str, end: int) -> Order:
         plain = self._without_loops.get(name)
         if plain is not None:
@@ -335,7 +345,7 @@ class Graph(_Parts):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # With all that has been made of it: a graph from a loader's worker is not sorted again.
-        return _restore, ({name: part for name, part in self.__dict__.items() if name != "_mirror"},)
+        return _restore, ({name: part for name, part in self.__dict__.items() if name not in _OF_A_PROCESS},)
 
     def __repr__(self) -> str:
         if self.is_bipartite:
@@ -538,6 +548,12 @@ def graph_of(edge_index: Tensor, num_sources: int | None, num_targets: int | Non
                 return found
         _remember(key, edge_index, state, graph)
     return graph
+
+
+def is_recent(edge_index: Tensor, graph: Graph) -> bool:
+    """Whether ``graph_of`` has lately given this graph for the tensor."""
+    entry = _recent.get((id(edge_index), graph.num_sources, graph.num_targets))
+    return entry is not None and entry.graph is graph and entry.tensor() is edge_index
 
 
 @run_as_it_is

@@ -117,6 +117,11 @@ class Order:
         found = (self.rowptr, self.index, self.edge, self.blocks)
         return (*(t.data_ptr() for t in found), self.num_blocks, self.max_degree)
 
+    @property
+    def memory(self) -> tuple[Tensor, ...]:
+        """What the addresses lie in."""
+        return self.rowptr, self.index, self.edge, self.blocks
+
     @cached_property
     def degrees(self) -> Degrees:
         return _degrees(self.rowptr, len(self.edge))
@@ -151,6 +156,10 @@ class PackedOrder(Order):
         """Note what the order has, once it lies in memory."""
         self.num_blocks, self.max_degree = num_blocks, max_degree
         self.addresses = (*self.places, num_blocks, max_degree)
+
+    @property
+    def memory(self) -> tuple[Tensor, ...]:
+        return (self._memory,) if self._listed is None else (self._memory, self._listed)
 
     def _part(self, first: int, count: int) -> Tensor:
         return ordinary(lambda: self._memory[self._bounds :].view(self._dtype)[first : first + count])

@@ -12,24 +12,21 @@ import struct
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from gdsl.codegen.schedule import LEAST_GROUPS, MOST_BYTES, SMALL
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain, Kind
 from gdsl.runtime import prepare, reference
-from gdsl.runtime.cpp import LEAST_GROUPS, CppLaunch
+from gdsl.runtime.cpp import CppLaunch
 from gdsl.runtime.dense import SumOfProducts, SumOverRows, View
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import Item, KernelItem, Storage, TorchItem, as_stored
 
-# What lies in the one piece of memory is not given back between steps: of so many bytes that is no matter.
-MOST_BYTES = 1 << 24
-
-# As in steps.cpp. It finds room for so many bytes itself.
-SMALL = 1 << 16
+# As in steps.cpp.
 MOST_POINTERS = 48
 KERNEL, PRODUCTS, OVER_ROWS, DEGREE = range(4)
 _ALIGNMENT = 64
@@ -151,6 +148,54 @@ class Together:
         for node, operand, view in self._views:
             memory[node] = view([_given(operand, memory, frame)])
         return True
+
+
+    def native(self, inputs: Sequence[Node], outputs: Sequence[Node]) -> NativeSteps | None:
+        """The steps as native calls take them; None where they need more than these inputs, or where an output is not
+        all that lies where it lies."""
+        lies = {node: operand for node, operand, _ in self._views}
+        places = {node: k for k, (node, *_) in enumerate(self._made)}
+        roots = [_root(o, lies) for o in outputs]
+        of_roots = dict(zip(roots, outputs, strict=True))
+        if places.keys() != of_roots.keys() or len(of_roots) != len(set(outputs)):
+            return None
+        if any(node not in inputs for node, _ in self._given):
+            return None
+        shapes = [of_roots[node].type for node in places]
+        words = (
+            _address(prepare.native(wait=True).steps[self.storage.dtype, self.storage.index]),  # type: ignore[union-attr]
+            tuple(self._program),
+            tuple((inputs.index(node), dtype) for node, dtype in self._given),
+            tuple((_ROWS[t.domain], t.shape, dtype) for t, (*_, dtype) in zip(shapes, self._made, strict=True)),
+            self._inner,
+            tuple(int(end in self._orders) for end in (0, 1)),
+            self._kept,
+            self._totals,
+            self._alignment,
+        )
+        return NativeSteps(words, tuple(places[root] for root in roots))
+
+
+class NativeSteps(NamedTuple):
+    """Steps as native calls take them.
+
+    words:   what ``Steps`` in native.cpp is made of
+    outputs: of each output, its place among what the steps make
+    """
+
+    words: tuple[Any, ...]
+    outputs: tuple[int, ...]
+
+    def on(self, places: Sequence[int]) -> tuple[Any, ...]:
+        """The words, for inputs that lie at these places among the tensors of a call."""
+        function, program, given, *more = self.words
+        return function, program, tuple((places[k], dtype) for k, dtype in given), *more
+
+
+def _root(node: Node, lies: Mapping[Node, Node]) -> Node:
+    while node in lies:
+        node = lies[node]
+    return node
 
 
 _NO_ORDER = (0,) * 6

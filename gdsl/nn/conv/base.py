@@ -23,7 +23,7 @@ from gdsl.module.arguments import bind, free_sizes
 from gdsl.module.call import call
 from gdsl.module.compilable import Compilable
 from gdsl.module.inspected import Inspected
-from gdsl.module.kept import Kept
+from gdsl.module.kept import Kept, Repeated
 from gdsl.module.ways import Compilations, Ran, Text, Way, text_for
 from gdsl.nn.aggr import Aggregation, aggr_resolver
 from gdsl.passes.options import Options
@@ -143,7 +143,7 @@ class Conv(NotScriptable, Inspected, Compilable):
         self._kept: tuple[Graph, Tensor | None] | None = None
         self._options = Options()
         # Programs for the kinds of calls: with a pair of inputs or one, with edge features or without.
-        self._texts, self._store = Kept(), Compilations()
+        self._texts, self._store, self._repeated = Kept(), Compilations(), Repeated()
 
     @classmethod
     def _unasked(cls) -> list[Unasked]:
@@ -416,7 +416,7 @@ class Conv(NotScriptable, Inspected, Compilable):
 
     def _choose(self, options: Options) -> None:
         self._options = options
-        self._texts, self._store = Kept(), Compilations()
+        self._texts, self._store, self._repeated = Kept(), Compilations(), Repeated()
 
     @property
     def source(self) -> str:

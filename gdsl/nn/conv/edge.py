@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdsl.module.repeated import repeatable
 from gdsl.nn.aggr import MultiAggregation
 from gdsl.nn.conv.base import (
     Adjacency,
@@ -56,6 +57,7 @@ class GINConv(Conv):
         reset(self.nn)
         constant(self.eps, self.initial_eps)
 
+    @repeatable
     def forward(self, x: Features, edge_index: Adjacency, size: Size = None) -> Tensor:
         """[N, channels], or a pair of sources and targets (or None), to [N, out]."""
         bipartite = not isinstance(x, Tensor)

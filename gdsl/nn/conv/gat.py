@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gdsl.module.repeated import repeatable
 from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Result, Size, edge_features, parameter, see
 from gdsl.nn.inits import glorot, zeros
 from gdsl.nn.linear import Linear
@@ -90,6 +91,7 @@ class GATConv(Conv):
         glorot(self.att_edge)
         zeros(self.bias)
 
+    @repeatable
     def forward(
         self,
         x: Features,

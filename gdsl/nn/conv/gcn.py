@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gdsl.module.repeated import repeatable
 from gdsl.nn.conv.base import Adjacency, Conv, parameter, see
 from gdsl.nn.inits import zeros
 from gdsl.nn.linear import Linear
@@ -64,6 +65,7 @@ class GCNConv(Conv):
         self.lin.reset_parameters()
         zeros(self.bias)
 
+    @repeatable
     def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """[N, in_channels] and weights [E] to [N, out_channels].
 

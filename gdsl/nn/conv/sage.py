@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gdsl.module.repeated import repeatable
 from gdsl.nn.aggr import MultiAggregation
 from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Size, pair_of, see
 from gdsl.nn.linear import Linear
@@ -70,6 +71,7 @@ class SAGEConv(Conv):
         if self.root_weight:
             self.lin_r.reset_parameters()
 
+    @repeatable
     def forward(self, x: Features, edge_index: Adjacency, size: Size = None) -> Tensor:
         """[N, in_channels], or a pair of sources and targets (or None), to [N, out_channels]."""
         bipartite = not isinstance(x, Tensor)

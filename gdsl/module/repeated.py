@@ -1,0 +1,306 @@
+"""Calls like one before, all of it in native code: what :mod:`gdsl.runtime.native` needs of a call that was checked.
+
+Native code only repeats. What a call needs is compiled and checked by Python's; where native code has no answer, for a
+graph that is large, a tensor that is no plain one, a derivative of a derivative, Python's call is the answer.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from gdsl.ir.types import Domain, Kind
+from gdsl.module.kept import Repeated
+from gdsl.module.known import KnownCall, facts_of
+from gdsl.module.run import frame_of
+from gdsl.module.ways import CallKind, Ran, Text
+from gdsl.passes.options import GraphShape
+from gdsl.runtime import native
+from gdsl.runtime.autograd import Differentiable, Mask, Pullback, Runner, pull_back
+from gdsl.runtime.execute import KernelPlan
+from gdsl.runtime.graph import Graph, is_recent
+from gdsl.runtime.order import EdgeEnds, Facts
+from gdsl.runtime.tracers import recording, run_as_it_is
+from gdsl.runtime.transforms import transforming
+
+# What native code does to the edges for the ``graph`` statements of a program; others are Python's.
+LOOPS = {(): -1, ("remove_self_loops",): 0, ("add_self_loops",): 1, ("add_remaining_self_loops",): 1}
+
+_NOTHING, _TENSOR, _GRAPH = range(3)
+
+
+def offer(repeated: Repeated, known: KnownCall, states: Any, training: bool, args: Sequence[Any], backend: str) -> None:
+    """Have native code repeat a call of a text that is known, where it can."""
+    if native.native() is not None and _can_be_repeated(known):
+        own = {k: k for k in range(len(args))}
+        repeated.add(training, states, *_told(known, args, own, backend, -1 if known.results > 1 else 0))
+
+
+def _told(
+    known: KnownCall, args: Sequence[Any], places: Mapping[int, int], backend: str, returns: int, *more: Any
+) -> tuple[Any, ...]:
+    """What native code is told of a call.
+
+    args:    of what is called
+    places:  for each argument of the text, its place among them
+    returns: which result it gives, -1 for all
+    """
+    kind = known.kind
+    rows = {places[place]: size for place, size in known.rows}
+    graph = places[known.graph]
+    arguments = [_about(value, k == graph, rows.get(k, -1)) for k, value in enumerate(args)]
+    names = [name for name, _ in (*known.inputs, *known.state)]
+    inputs = [*((0, places[place]) for _, place in known.inputs), *((1, k) for k in range(len(known.state)))]
+    declared = kind.typed.of_role("input", "param", "buffer")
+    real = {d.name for d in declared if d.type is not None and d.type.kind is Kind.FLOAT}
+    state = [(*_split(name), facts[1], tuple(facts[0])) for name, facts in known.state]
+    sizes = [-1 if place is None else places[place] for place in (known.sources, known.targets)]
+    finder = Finder(kind, {name: k for k, name in enumerate(names)}, backend)
+    return (
+        arguments, state, inputs, [name in real for name in names], (graph, *sizes, _loops(kind), returns),
+        kind.typed.bipartite, Graph, finder, kind.store, *(more or (None, ())),
+    )  # fmt: skip
+
+
+def _can_be_repeated(known: KnownCall) -> bool:
+    kind = known.kind
+    typed, floats = kind.typed, (torch.float32, torch.float64)
+    if kind.device.type != "cpu" or kind.dtype not in floats or kind.options.budget is not None:
+        return False
+    if typed.requires or typed.uses_seed or known.bounded or _loops(kind) is None:
+        return False
+    given = {name for name, _ in known.inputs}
+    by_edge = [d for d in typed.of_role("input") if d.name in given and d.type and d.type.domain is Domain.EDGE]
+    # The values of edges are not those of the graph with other loops.
+    return not (typed.transforms and by_edge)
+
+
+def _loops(kind: CallKind) -> int | None:
+    return LOOPS.get(tuple(t.name for t in kind.typed.transforms))
+
+
+def _about(value: Any, is_graph: bool, rows: int) -> tuple[Any, ...]:
+    if is_graph:
+        return _GRAPH, -1, None, ()
+    if value is None:
+        return _NOTHING, -1, None, ()
+    return _TENSOR, rows, value.dtype, tuple(value.shape[rows >= 0 :])
+
+
+def _split(name: str) -> tuple[tuple[str, ...], str]:
+    *path, leaf = name.split(".")
+    return tuple(path), leaf
+
+
+# -- calls of a module that asks one text ----------------------------------------------------------
+
+# Attributes of a module that say nothing of what it computes.
+_IDLE = frozenset({"_store", "_texts", "_repeated"})
+
+Forward = TypeVar("Forward", bound=Callable[..., Any])
+
+
+@dataclass
+class _Seen:
+    """What a call of a module asked of texts, in the thread that watches it."""
+
+    thread: int
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+
+
+_seen: _Seen | None = None
+
+
+def note(*call: Any) -> None:
+    """A text was called: (text, owner, whether with tensors of other modules, arguments, backend, what it gave)."""
+    if _seen is not None and _seen.thread == threading.get_ident():
+        _seen.calls.append(call)
+
+
+def watching() -> bool:
+    """Whether somebody wants to know which texts are called."""
+    return _seen is not None
+
+
+def repeatable(forward: Forward) -> Forward:
+    """A ``forward`` that native code may repeat: it does nothing but pass some of its arguments to one text, and give
+    what this gives, or one of its results; which, only the module and the kinds of tensors say, whatever their rows and
+    values."""
+
+    names = tuple(inspect.signature(forward).parameters)[1:]
+
+    @functools.wraps(forward)
+    def again(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return forward(self, *args, **kwargs)
+        flat = args if not kwargs else _flat(names, args, kwargs)
+        repeated: Repeated = self._repeated
+        if repeated.calls is not None and flat is not None and not recording() and not transforming():
+            found = repeated.calls(self, flat, ())
+            if found is not None:
+                return found
+        if native.native() is None or flat is None or _seen is not None:
+            return forward(self, *args, **kwargs)
+        return _watched(forward, self, repeated, flat, args, kwargs)
+
+    return cast(Forward, run_as_it_is(again))
+
+
+def _flat(names: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """All arguments by place; one that was left out is None. None for names that there are not."""
+    rest = names[len(args) :]
+    used = [name for name in rest if name in kwargs]
+    return (*args, *map(kwargs.get, rest)) if len(used) == len(kwargs) else None
+
+
+def _watched(
+    forward: Callable[..., Any],
+    owner: nn.Module,
+    repeated: Repeated,
+    flat: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Any:
+    global _seen
+    seen = _seen = _Seen(threading.get_ident())
+    try:
+        result = forward(owner, *args, **kwargs)
+    finally:
+        _seen = None
+    if len(seen.calls) == 1:
+        _offer_module(owner, repeated, flat, result, *seen.calls[0])
+    return result
+
+
+def _offer_module(
+    owner: nn.Module,
+    repeated: Repeated,
+    args: tuple[Any, ...],
+    result: Any,
+    text: Text,
+    on: nn.Module,
+    inside: bool,
+    asked: Sequence[Any],
+    backend: str,
+    gave: Any,
+) -> None:
+    """Have native code repeat a call of a module that asked a text, where it can."""
+    facts = facts_of(asked, text.places)
+    known = None if facts is None else text.known.get((owner.training, text.states(owner), facts))
+    if on is not owner or inside or known is None or (given := (facts, len(args))) in repeated.offered:
+        return
+    repeated.offered.add(given)
+    returns = _which(result, gave)
+    places = {k: place for k, value in enumerate(asked) if (place := _place(value, args)) is not None}
+    used = {places.get(k, -1) for k in (*(place for _, place in known.inputs), known.graph)}
+    idle = [value for k, value in enumerate(args) if k not in used]
+    if returns is None or -1 in used or any(value is not None for value in idle) or not _can_be_repeated(known):
+        return
+    watched = [(m, tuple(name.split(".")) if name else (), _IDLE) for name, m in owner.named_modules()]
+    repeated.add(owner.training, (), *_told(known, args, places, backend, returns, owner, watched))
+
+
+def _which(result: Any, gave: Any) -> int | None:
+    """Which of the results of a text was given: -1 for all, None for something else."""
+    if isinstance(gave, tuple) and result is gave:
+        return -1
+    results = gave if isinstance(gave, tuple) else (gave,)
+    return next((k for k, value in enumerate(results) if value is result), None)
+
+
+def _place(value: Any, args: Sequence[Any]) -> int | None:
+    """Where an argument of a text is among those of the module that asks it."""
+    for k, given in enumerate(args):
+        if given is value and value is not None:
+            return k
+        if type(value) is Graph and type(given) is Tensor and is_recent(given, value):
+            return k
+    return None
+
+
+class Finder:
+    """What native code asks for the function of a call once: by the sizes of its graph, and which tensors have
+    gradients."""
+
+    def __init__(self, kind: CallKind, places: Mapping[str, int], backend: str):
+        self.kind, self.places, self.backend = kind, places, backend
+
+    def __call__(self, sources: int, targets: int, edges: int, mask: int) -> Any | None:
+        """The function, or None where there is none, or Python's call has not yet compiled it.
+
+        mask: the bit of each place among the tensors is set if this one has a gradient
+        """
+        shape = GraphShape.of(sources, targets, edges, "cpu")
+        ready = self.kind.ready.get((shape, torch.int32, self.backend))
+        if ready is None or ready.numbers or len(ready.stages) != 1:
+            return None
+        stage, runner, names = ready.stages[0]
+        if stage.module is not None or runner.backend != "cpp" or any(name not in self.places for name in names):
+            return None
+        places = [self.places[name] for name in names]
+        wanted = tuple(bool(mask >> place & 1) for place in places)
+        if True in wanted:
+            return _differentiable(self.kind, runner, places, wanted, ready.ran)
+        plan = runner.made(wanted)
+        steps = plan.native(runner.inputs) if isinstance(plan, KernelPlan) else None
+        if steps is None:
+            return None
+        visible = len(runner.program.outputs)
+        return native.native().Function(steps.on(places), steps.outputs, visible, (ready.ran,), None)  # type: ignore[union-attr]
+
+
+def _differentiable(kind: CallKind, runner: Runner, places: Sequence[int], wanted: Mask, ran: Ran) -> Any | None:
+    made = runner.made(wanted)
+    if not isinstance(made, Differentiable) or not isinstance(made.forward, KernelPlan):
+        return None
+    forward = made.forward.native(runner.inputs)
+    asking = [k for k, wants in enumerate(wanted) if wants]
+    # Of the outputs, native code has the gradients of those that have any.
+    real = [k for k in range(made.visible) if k not in made.constant]
+    adjoints = [a for p, pull in made.adjoints_for(wanted) if (a := _adjoint(made, p, pull, real, asking)) is not None]
+    if forward is None or not adjoints:
+        return None
+    outputs = len(made.program.outputs)
+
+    def pull_in_python(edges: Any, needed: Mask, saved: Sequence[Tensor], grads: Sequence[Tensor | None]) -> Any:
+        frame = frame_of(_graph(edges), kind.dtype, kind.device)
+        mask = [False] * len(wanted)
+        every: list[Tensor | None] = [None] * outputs
+        for k, needs in zip(asking, needed, strict=True):
+            mask[k] = needs
+        for k, grad in zip(real, grads, strict=True):
+            every[k] = grad
+        found = pull_back(made, frame, tuple(mask), saved, every)
+        return tuple(found[k] for k in asking)
+
+    at, reads = [places[k] for k in asking], [places[k] for k in made.reads]
+    derivative = at, reads, made.kept, made.constant, adjoints, pull_in_python
+    return native.native().Function(forward.on(places), forward.outputs, made.visible, (ran,), derivative)  # type: ignore[union-attr]
+
+
+def _adjoint(
+    made: Differentiable, present: Mask, pull: Pullback, real: Sequence[int], asking: Sequence[int]
+) -> tuple[Any, ...] | None:
+    """An adjoint as native calls take it, if it has been compiled and is one native call."""
+    plan = pull.runner.made((False,))
+    steps = plan.native(pull.runner.inputs) if isinstance(plan, KernelPlan) else None
+    if steps is None:
+        return None
+    saved = len(made.loads)
+    bits = sum(1 << place for place, k in enumerate(real) if present[k])
+    takes = [k if k < saved else saved + real.index(k - saved) for k in pull.takes]
+    gives = [-1 if k is None else steps.outputs[k] for k in (pull.gives[a] for a in asking)]
+    return bits, steps.words, takes, gives
+
+
+def _graph(edges: Any) -> Graph:
+    listed, loops, by_source, by_target, drop, added, sources, targets = edges.parts()
+    facts = Facts(loops, bool(by_source), bool(by_target))
+    return Graph._of(EdgeEnds(listed, facts, bool(drop), added), (sources, targets))
