@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -53,10 +54,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True, scope="session")
 def _nothing_beside() -> None:
-    """All cores have tests to run: nothing is compiled ahead of its use."""
-    from gdsl.runtime import cache
+    """All cores have tests to run: nothing is compiled ahead of its use. Calls are Python's but for `native_code`."""
+    from gdsl.runtime import cache, native
 
     cache._cores = lambda: 1
+    native._state = "missing"
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +92,18 @@ def examples_on_path(monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("data", "cora"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return folder
+
+
+@pytest.fixture
+def native_code() -> Iterator[None]:
+    """Calls like one before are repeated by native code, which takes a while to be compiled; elsewhere they are not."""
+    from gdsl.runtime import native
+
+    native._state = "untried"
+    if native.native(wait=True) is None:
+        native._state = "missing"
+        pytest.skip("needs a C++ compiler, and the headers of Python and torch")
+    try:
+        yield
+    finally:
+        native._module, native._state = None, "missing"

@@ -57,7 +57,7 @@ class Repeated(Anew):
 
     def __init__(self) -> None:
         self.calls: Any = None
-        self.offered: set[Any] = set()
+        self.offered = Kept()
 
     def add(self, *about: Any) -> None:
         if self.calls is None:

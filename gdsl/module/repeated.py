@@ -33,6 +33,8 @@ from gdsl.runtime.transforms import transforming
 # What native code does to the edges for the ``graph`` statements of a program; others are Python's.
 LOOPS = {(): -1, ("remove_self_loops",): 0, ("add_self_loops",): 1, ("add_remaining_self_loops",): 1}
 
+_REAL = (torch.float32, torch.float64)
+
 _NOTHING, _TENSOR, _GRAPH = range(3)
 
 
@@ -62,24 +64,33 @@ def _told(
     real = {d.name for d in declared if d.type is not None and d.type.kind is Kind.FLOAT}
     state = [(*_split(name), facts[1], tuple(facts[0])) for name, facts in known.state]
     sizes = [-1 if place is None else places[place] for place in (known.sources, known.targets)]
-    finder = Finder(kind, {name: k for k, name in enumerate(names)}, backend)
+    finder = Finder(kind, {name: k for k, name in enumerate((*names, "seed"))}, backend)
+    fills = [(names.index(name), fill) for name, fill in (_fills(known) or {}).items()]
     return (
-        arguments, state, inputs, [name in real for name in names], (graph, *sizes, _loops(kind), returns),
-        kind.typed.bipartite, Graph, finder, kind.store, *(more or (None, ())),
+        arguments, state, inputs, [name in real for name in names], (graph, *sizes, _loops(kind), returns), fills,
+        kind.typed.bipartite, kind.typed.uses_seed, Graph, finder, kind.store, *(more or (None, ())),
     )  # fmt: skip
 
 
 def _can_be_repeated(known: KnownCall) -> bool:
     kind = known.kind
-    typed, floats = kind.typed, (torch.float32, torch.float64)
-    if kind.device.type != "cpu" or kind.dtype not in floats or kind.options.budget is not None:
+    typed = kind.typed
+    if kind.device.type != "cpu" or kind.dtype not in _REAL or kind.options.budget is not None:
         return False
-    if typed.requires or typed.uses_seed or known.bounded or _loops(kind) is None:
-        return False
-    given = {name for name, _ in known.inputs}
+    return not (typed.requires or known.bounded or _loops(kind) is None or _fills(known) is None)
+
+
+def _fills(known: KnownCall) -> dict[str, float] | None:
+    """What the loops that a program adds get of each input that edges have; None where that is no number."""
+    typed, given = known.kind.typed, {name for name, _ in known.inputs}
     by_edge = [d for d in typed.of_role("input") if d.name in given and d.type and d.type.domain is Domain.EDGE]
-    # The values of edges are not those of the graph with other loops.
-    return not (typed.transforms and by_edge)
+    if not typed.transforms or not by_edge:
+        return {}
+    told = dict(typed.transforms[0].keywords)
+    fills = {d.name: told.get(d.name, d.default) for d in by_edge}
+    if _loops(known.kind) != 1 or any(type(fill) not in (int, float) for fill in fills.values()):
+        return None
+    return {name: float(fill) for name, fill in fills.items()}  # type: ignore[arg-type]
 
 
 def _loops(kind: CallKind) -> int | None:
@@ -150,7 +161,7 @@ def repeatable(forward: Forward) -> Forward:
             return forward(self, *args, **kwargs)
         return _watched(forward, self, repeated, flat, args, kwargs)
 
-    return cast(Forward, run_as_it_is(again))
+    return cast(Forward, again)
 
 
 def _flat(names: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...] | None:
@@ -160,6 +171,7 @@ def _flat(names: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     return (*args, *map(kwargs.get, rest)) if len(used) == len(kwargs) else None
 
 
+@run_as_it_is
 def _watched(
     forward: Callable[..., Any],
     owner: nn.Module,
@@ -196,7 +208,7 @@ def _offer_module(
     known = None if facts is None else text.known.get((owner.training, text.states(owner), facts))
     if on is not owner or inside or known is None or (given := (facts, len(args))) in repeated.offered:
         return
-    repeated.offered.add(given)
+    repeated.offered.keep(given, True)
     returns = _which(result, gave)
     places = {k: place for k, value in enumerate(asked) if (place := _place(value, args)) is not None}
     used = {places.get(k, -1) for k in (*(place for _, place in known.inputs), known.graph)}
@@ -262,12 +274,12 @@ def _differentiable(kind: CallKind, runner: Runner, places: Sequence[int], wante
         return None
     forward = made.forward.native(runner.inputs)
     asking = [k for k, wants in enumerate(wanted) if wants]
+    outputs = len(made.program.outputs)
     # Of the outputs, native code has the gradients of those that have any.
-    real = [k for k in range(made.visible) if k not in made.constant]
+    real = [k for k in range(outputs) if k not in made.constant]
     adjoints = [a for p, pull in made.adjoints_for(wanted) if (a := _adjoint(made, p, pull, real, asking)) is not None]
     if forward is None or not adjoints:
         return None
-    outputs = len(made.program.outputs)
 
     def pull_in_python(edges: Any, needed: Mask, saved: Sequence[Tensor], grads: Sequence[Tensor | None]) -> Any:
         frame = frame_of(_graph(edges), kind.dtype, kind.device)

@@ -15,7 +15,7 @@ from gdsl.ir.types import Domain
 from gdsl.passes.plan import Kernel, Plan, Step, TorchStep
 from gdsl.passes.tiles import Tile, tiled
 from gdsl.runtime import cache, reference
-from gdsl.runtime.dense import View, matrix_product, sum_of_products, view
+from gdsl.runtime.dense import matrix_product, sum_of_products, view
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import (
     HALF,
@@ -30,7 +30,7 @@ from gdsl.runtime.items import (
     storage_of,
 )
 from gdsl.runtime.results import Results
-from gdsl.runtime.steps import NativeSteps, Together, is_native
+from gdsl.runtime.steps import NativeSteps, Together, is_native, is_slight
 
 # Backend -> the module whose ``bind`` compiles the kernels of a plan.
 BACKENDS = {"cpp": "gdsl.runtime.cpp", "triton": "gdsl.runtime.triton"}
@@ -193,7 +193,7 @@ def _together(
     for native, group in groupby(range(len(items)), lambda k: is_native(items[k], storage)):
         places = list(group)
         some, after = [items[k] for k in places], [releases[k] for k in places]
-        if native and not all(isinstance(item, TorchItem) and isinstance(item.product, View) for item in some):
+        if native and not all(is_slight(item) for item in some):
             later = {b for step in steps[places[-1] + 1 :] for b in step.buffers}.union(outputs)
             found.append(Together(some, after, storage, later))
             dead.append(tuple(node for nodes in after for node in nodes))

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -12,7 +13,9 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorSubclassLikeUtils.h>
 #include <ATen/autocast_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <torch/csrc/DynamicTypes.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/function.h>
@@ -211,6 +214,9 @@ struct Made {
     at::ScalarType dtype;
 };
 
+// Numbers of a call before the addresses of tensors: see Call in steps.cpp.
+constexpr size_t FIXED = 19, MOST_TENSORS = 64;
+
 struct Steps {
     void (*function)(const int64_t*, const void*);
     std::vector<int64_t> words;
@@ -219,44 +225,55 @@ struct Steps {
     std::vector<std::pair<int64_t, int64_t>> inner;  // rows, bytes of each
     int64_t orders[2], kept, totals, alignment;
 
-    // Appends what is made; false, with nothing done, where the steps must run one by one.
-    bool run(Small& graph, const std::vector<Tensor>& tensors, std::vector<Tensor>& results) const {
-        const int64_t rows[5] = {1, graph.targets, graph.sources, graph.edges(), 1};
-        const int64_t threads = at::get_num_threads();
+    // What a call of the steps needs.
+    struct Need {
+        int64_t rows[5], threads, room;
+    };
+
+    // Nothing where the steps must run one by one, for graphs that are large and tensors that are no plain ones.
+    std::optional<Need> need(Small& graph, const std::vector<Tensor>& tensors) const {
+        Need n = {{1, graph.targets, graph.sources, graph.edges(), 1}, at::get_num_threads(), 0};
         int64_t groups = 0, longest = 0;
-        int64_t call[14 + 1 + 64 + 64] = {rows[0], rows[1], rows[2], rows[3], rows[4], threads};
         for (int end = 0; end < 2; ++end) {
             if (!orders[end]) continue;
             const EdgeOrder& order = graph.order(end);
-            if (order.num_blocks > limits.least_groups) return false;
+            if (order.num_blocks > limits.least_groups) return {};
             groups = std::max(groups, order.num_blocks), longest = std::max(longest, order.max_degree);
-            memcpy(call + 6 + 6 * end, &order, sizeof(EdgeOrder));
         }
-        int64_t room = totals * groups + alignment;
-        if (kept) room += kept * std::min(threads, groups) * (longest + 1);
-        for (const auto& [place, width] : inner) room += rows[place] * width;
-        if (room > limits.most_bytes) return false;
-        size_t n = 19;
+        n.room = totals * groups + alignment;
+        if (kept) n.room += kept * std::min(n.threads, groups) * (longest + 1);
+        for (const auto& [place, width] : inner) n.room += n.rows[place] * width;
+        if (n.room > limits.most_bytes) return {};
         for (const Given& g : given) {
-            if (!is_plain(tensors[g.place], g.dtype)) return false;
-            call[n++] = (int64_t)tensors[g.place].const_data_ptr();
+            if (!is_plain(tensors[g.place], g.dtype)) return {};
         }
-        const size_t before = results.size();
+        return n;
+    }
+
+    // What the steps make.
+    std::vector<Tensor> run(const Need& n, Small& graph, const std::vector<Tensor>& tensors) const {
+        int64_t call[FIXED + 2 * MOST_TENSORS] = {n.rows[0], n.rows[1], n.rows[2], n.rows[3], n.rows[4], n.threads};
+        for (int end = 0; end < 2; ++end) {
+            if (orders[end]) memcpy(call + 6 + 6 * end, &graph.order(end), sizeof(EdgeOrder));
+        }
+        size_t at = FIXED;
+        for (const Given& g : given) call[at++] = (int64_t)tensors[g.place].const_data_ptr();
+        std::vector<Tensor> results;
+        results.reserve(made.size());
         for (const Made& m : made) {
             c10::SmallVector<int64_t, 5> shape;
-            if (m.rows) shape.push_back(rows[m.rows]);
+            if (m.rows) shape.push_back(n.rows[m.rows]);
             shape.append(m.shape.begin(), m.shape.end());
             results.push_back(at::detail::empty_cpu(shape, m.dtype));
-            call[n++] = (int64_t)results.back().mutable_data_ptr();
+            call[at++] = (int64_t)results.back().mutable_data_ptr();
         }
         Tensor arena;
-        if (room > limits.small) {
-            arena = at::detail::empty_cpu({room}, at::kByte);
-            call[18] = (int64_t)arena.mutable_data_ptr();
+        if (n.room > limits.small) {
+            arena = at::detail::empty_cpu({n.room}, at::kByte);
+            call[FIXED - 1] = (int64_t)arena.mutable_data_ptr();
         }
-        (void)before;
         function(words.data(), call);
-        return true;
+        return results;
     }
 };
 
@@ -342,11 +359,13 @@ struct GdslBackward : torch::autograd::Node {
         if (plain) {
             for (const Adjoint& adjoint : f.adjoints) {
                 if (adjoint.present != present) continue;
-                std::vector<Tensor> made, tensors;
+                std::vector<Tensor> tensors;
                 for (int64_t k : adjoint.takes) {
                     tensors.push_back(k < (int64_t)first ? have[k] : have[k].contiguous());
                 }
-                if (!adjoint.steps.run(*graph, tensors, made)) break;
+                const auto need = adjoint.steps.need(*graph, tensors);
+                if (!need) break;
+                const std::vector<Tensor> made = adjoint.steps.run(*need, *graph, tensors);
                 variable_list found;
                 for (int64_t k : adjoint.gives) found.push_back(k < 0 ? Tensor() : made[k]);
                 return found;
@@ -386,22 +405,30 @@ struct GdslBackward : torch::autograd::Node {
     }
 };
 
-// The results of a call; false where Python has to run it.
-bool run(const std::shared_ptr<Function>& function, const std::shared_ptr<Small>& graph,
-         const std::vector<Tensor>& tensors, std::vector<Tensor>& results) {
+constexpr int64_t MANY_ROWS = 512;
+
+// The results of a call, for which autograd gets a node.
+std::vector<Tensor> run(const std::shared_ptr<Function>& function, const Steps::Need& need,
+                        const std::shared_ptr<Small>& graph, const std::vector<Tensor>& tensors) {
     const Function& f = *function;
-    std::vector<Tensor> made;
-    if (!f.forward.run(*graph, tensors, made)) return false;
-    for (int64_t k = 0; k < f.visible; ++k) results.push_back(made[f.outputs[k]]);
-    if (!f.differentiable) return true;
+    std::vector<Tensor> made, results;
+    {
+        // A few rows take no longer than another thread needs to notice that it may run.
+        std::optional<pybind11::gil_scoped_release> free;
+        if (graph->targets + graph->edges() > MANY_ROWS) free.emplace();
+        made = f.forward.run(need, *graph, tensors);
+    }
+    for (int64_t k = 0; k < f.visible; ++k) results.push_back(made[f.outputs[k]]);  // shares what autograd is told
+    if (!f.differentiable) return results;
     auto node = new_node<GdslBackward>();
     torch::autograd::edge_list edges;
     for (int64_t k : f.wanted) edges.push_back(torch::autograd::impl::gradient_edge(tensors[k]));
     node->set_next_edges(std::move(edges));
     node->function = function, node->graph = graph;
-    for (int64_t k = 0; k < f.visible; ++k) {
+    // What is saved of the outputs, too: a derivative of the derivative goes through it.
+    for (int64_t k = 0; k < (int64_t)f.outputs.size(); ++k) {
         if (std::find(f.constant.begin(), f.constant.end(), k) == f.constant.end()) {
-            torch::autograd::set_history(results[k], node);
+            torch::autograd::set_history(made[f.outputs[k]], node);
         }
     }
     for (int64_t k : f.reads) node->saved.emplace_back(tensors[k], false);
@@ -409,7 +436,7 @@ bool run(const std::shared_ptr<Function>& function, const std::shared_ptr<Small>
         const Tensor& value = made[f.outputs[k]];
         node->saved.emplace_back(value, value.requires_grad());
     }
-    return true;
+    return results;
 }
 
 // -- calls like one before -------------------------------------------------------------------------
@@ -453,7 +480,8 @@ struct Known {
     std::vector<int64_t> real;                        // whether it may have a gradient
     int64_t graph, sources, targets, loops;           // loops: -1 as they are, 0 without, 1 with one a node
     int64_t returns;                                  // which result is the call's, or -1 for all
-    bool bipartite;
+    std::vector<std::pair<int64_t, double>> fills;    // values of edges, and those of the loops that are added
+    bool bipartite, seed;
     PyTypeObject* graph_type;
     Owned find, store;
     std::unordered_map<int64_t, std::shared_ptr<Function>> functions;
@@ -598,6 +626,13 @@ bool matches(const Known& known, PyObject* const* args, size_t count) {
 
 constexpr int MOST_MISSED = 3;
 
+// The values of edges, and the same one at all loops that are added to a graph without any.
+Tensor with_loops(const Tensor& values, double fill, const Small& graph) {
+    auto shape = values.sizes().vec();
+    shape[0] = graph.added;
+    return at::cat({values, at::full(shape, fill, values.options())});
+}
+
 // None where Python has to do the call.
 PyObject* call(Known& known, PyObject* owner, PyObject* const* args) {
     std::vector<Tensor> tensors;
@@ -625,6 +660,7 @@ PyObject* call(Known& known, PyObject* owner, PyObject* const* args) {
         const int64_t rows = known.arguments[k].rows;
         if (rows >= 0 && THPVariable_Unpack(args[k]).size(0) != sizes[rows]) Py_RETURN_NONE;
     }
+    if (!known.fills.empty() && graph->loops) Py_RETURN_NONE;
     if (known.loops >= 0) graph = graph->with_loops(known.loops);
     if (!graph || graph->edges() > limits.hub_edges) Py_RETURN_NONE;
     const int64_t key = mask << 20 | shape_key(graph->sources, graph->targets, graph->edges());
@@ -639,15 +675,13 @@ PyObject* call(Known& known, PyObject* owner, PyObject* const* args) {
         if (function) ++function->missed;
         function = known.functions[key] = *((FunctionObject*)found.object)->function;
     }
-    std::vector<Tensor> results;
-    bool done;
-    {
-        // A few rows take no longer than another thread needs to notice.
-        std::optional<pybind11::gil_scoped_release> free;
-        if (graph->targets + graph->edges() > 512) free.emplace();
-        done = run(function, graph, tensors, results);
-    }
-    if (!done) Py_RETURN_NONE;
+    for (const auto& [place, fill] : known.fills) tensors[place] = with_loops(tensors[place], fill, *graph);
+    const Tensor seed = known.seed ? at::empty({}, at::kLong) : Tensor();  // drawn once nothing is in the way
+    if (known.seed) tensors.push_back(seed);
+    const auto need = function->forward.need(*graph, tensors);
+    if (!need) Py_RETURN_NONE;
+    if (known.seed) seed.random_((int64_t)1 << 62);
+    const std::vector<Tensor> results = run(function, *need, graph, tensors);
     if (PyObject_SetAttr(known.store.object, name_last, function->ran.object) < 0) return nullptr;
     if (known.returns >= 0) return THPVariable_Wrap(results.at(known.returns));
     Owned all = stolen(PyTuple_New(results.size()));
@@ -727,7 +761,7 @@ Steps steps_of(PyObject* about) {
         parse(item, "LOO", &rows, &shape, &dtype);
         s.made.push_back({rows, numbers(shape), dtype_of(dtype)});
     });
-    TORCH_CHECK(s.given.size() <= 64 && s.made.size() <= 64, "too many tensors");
+    TORCH_CHECK(s.given.size() <= MOST_TENSORS && s.made.size() <= MOST_TENSORS, "too many tensors");
     each(inner, [&](PyObject* item) {
         const auto pair = numbers(item);
         s.inner.push_back({pair.at(0), pair.at(1)});
@@ -822,15 +856,16 @@ Watched watched_of(PyObject* about) {
     return w;
 }
 
-// add(training, states, arguments, state, inputs, real, (graph, sources, targets, loops, returns), bipartite, class of
-//     graphs, find, store, owner or None, watched)
+// add(training, states, arguments, state, inputs, real, (graph, sources, targets, loops, returns), fills, bipartite, seed,
+//     class of graphs, find, store, owner or None, watched)
 PyObject* calls_add(PyObject* self, PyObject* given) {
     HANDLE_TH_ERRORS
     auto known = std::make_shared<Known>();
-    int training, bipartite;
-    PyObject *states, *arguments, *state, *inputs, *real, *places, *graphs, *find, *store, *owner, *watched;
-    parse(given, "pOOOOOOpOOOOO", &training, &states, &arguments, &state, &inputs, &real, &places, &bipartite, &graphs,
-          &find, &store, &owner, &watched);
+    int training, bipartite, seed;
+    PyObject *states, *arguments, *state, *inputs, *real, *places, *fills, *graphs, *find, *store, *owner, *watched;
+    parse(given, "pOOOOOOOppOOOOO", &training, &states, &arguments, &state, &inputs, &real, &places, &fills, &bipartite,
+          &seed, &graphs, &find, &store, &owner, &watched);
+    known->seed = seed;
     known->owner = owner == Py_None ? nullptr : owner;
     each(watched, [&](PyObject* item) { known->watched.push_back(watched_of(item)); });
     known->graph_type = (PyTypeObject*)graphs;  // lives as long as Python
@@ -856,6 +891,12 @@ PyObject* calls_add(PyObject* self, PyObject* given) {
     const auto at = numbers(places);
     known->graph = at.at(0), known->sources = at.at(1), known->targets = at.at(2), known->loops = at.at(3);
     known->returns = at.at(4);
+    each(fills, [&](PyObject* item) {
+        long long place;
+        double fill;
+        parse(item, "Ld", &place, &fill);
+        known->fills.push_back({place, fill});
+    });
     known->find = Owned(find), known->store = Owned(store);
     auto& all = *((CallsObject*)self)->known;
     if (all.size() >= 16) all.erase(all.begin());

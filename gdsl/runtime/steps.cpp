@@ -11,7 +11,7 @@ constexpr int64_t ALIGNMENT = 64;
 // What takes no more than this lies on the stack, which is given for nothing.
 constexpr int64_t SMALL = 1 << 16;
 
-enum { KERNEL, PRODUCTS, OVER_ROWS, DEGREE };
+enum { KERNEL, PRODUCTS, OVER_ROWS, DEGREE, ARITHMETIC };
 
 struct EdgeOrder {
     const void *rowptr, *index, *edge, *blocks;
@@ -150,6 +150,22 @@ template <class T> struct Machine {
         multiply("N", "T", depth, width, rows, left, depth, right, width, 0, to);
     }
 
+    // A constant of the program, or what lies in memory.
+    T number() {
+        if (!next()) return *(const T*)slot();
+        const int64_t bits = next();
+        double value;
+        memcpy(&value, &bits, sizeof value);
+        return (T)value;
+    }
+
+    void arithmetic() {
+        T* const to = (T*)slot();
+        const int64_t op = next();
+        const T left = number(), right = number();
+        *to = op == 0 ? left + right : op == 1 ? left - right : op == 2 ? left * right : left / right;
+    }
+
     template <class I> void degree() {
         T* const to = (T*)slot();
         const int64_t order = next(), rows = with.rows[order ? 1 : 2];
@@ -174,6 +190,7 @@ template <class T, class I> void run(const int64_t* program, const Call* with) {
             case PRODUCTS: machine.products(); break;
             case OVER_ROWS: machine.over_rows(); break;
             case DEGREE: machine.template degree<I>(); break;
+            case ARITHMETIC: machine.arithmetic(); break;
         }
     }
 }

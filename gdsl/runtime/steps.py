@@ -28,8 +28,11 @@ from gdsl.runtime.items import Item, KernelItem, Storage, TorchItem, as_stored
 
 # As in steps.cpp.
 MOST_POINTERS = 48
-KERNEL, PRODUCTS, OVER_ROWS, DEGREE = range(4)
+KERNEL, PRODUCTS, OVER_ROWS, DEGREE, ARITHMETIC = range(5)
 _ALIGNMENT = 64
+
+# What is done with single numbers: of these, every way to compute gives the same bits.
+_ARITHMETIC = {"add": 0, "sub": 1, "mul": 2, "div": 3}
 
 # Where a call says how many rows there are of a global value, of targets, sources, edges and graphs.
 _ROWS = {Domain.GLOBAL: 0, Domain.NODE: 1, Domain.TARGET: 1, Domain.SOURCE: 2, Domain.EDGE: 3, Domain.GRAPH: 4}
@@ -55,6 +58,8 @@ def is_native(item: Item, storage: Storage) -> bool:
         pointers = len(item.reads) + len(item.writes) + 4
         sums = all(w.dtype is storage.dtype for w in item.writes if w.domain is None)
         return isinstance(item.launch, CppLaunch) and pointers <= MOST_POINTERS and sums
+    if _is_arithmetic(item):
+        return True
     if not isinstance(item, TorchItem) or not item.whole:
         return False
     product = item.product
@@ -65,6 +70,23 @@ def is_native(item: Item, storage: Storage) -> bool:
     if isinstance(product, SumOfProducts):
         return all(pair.lies is not None for pair in product.pairs)
     return isinstance(product, SumOverRows) and product.turn == tuple(range(len(product.turn)))
+
+
+def is_slight(item: Item) -> bool:
+    """Whether it is too little for a native call of its own."""
+    return _is_arithmetic(item) or (isinstance(item, TorchItem) and isinstance(item.product, View))
+
+
+def _is_arithmetic(item: Item) -> bool:
+    """Whether it computes a number from numbers."""
+    if not isinstance(item, TorchItem) or item.step.node.op not in _ARITHMETIC or item.step.absorbed:
+        return False
+    return all(_is_number(n) for n in (item.step.node, *item.reads))
+
+
+def _is_number(node: Node) -> bool:
+    """Whether it is one number, the same for all rows."""
+    return node.domain is Domain.GLOBAL and node.kind is Kind.FLOAT and not node.dims
 
 
 class Together:
@@ -148,7 +170,6 @@ class Together:
         for node, operand, view in self._views:
             memory[node] = view([_given(operand, memory, frame)])
         return True
-
 
     def native(self, inputs: Sequence[Node], outputs: Sequence[Node]) -> NativeSteps | None:
         """The steps as native calls take them; None where they need more than these inputs, or where an output is not
@@ -292,6 +313,20 @@ class _StepWriter:
             (operand,) = item.reads
             self.roots[node] = self._read(operand, self.storage.of(operand))
             self.views.append((node, operand, product))
+            return
+        if _is_arithmetic(item):
+            # A constant stands in the program, by the bits that it has as a double.
+            about = [
+                word
+                for n in item.reads
+                for word in (
+                    (1, *struct.unpack("q", struct.pack("d", n.attrs.value)))
+                    if n.op == "const"
+                    else (0, self._read(n, dtype))
+                )
+            ]
+            self._step(ARITHMETIC, node, _ARITHMETIC[node.op], *about)
+            self.written[node] = None
             return
         reads = [self._read(n, dtype) for n in item.reads]
         if isinstance(product, SumOfProducts):

@@ -1,0 +1,512 @@
+"""Calls that native code repeats: the same bits as Python's, and Python's call wherever something is not as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gc
+import io
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+import gdsl
+import gdsl.nn as gnn
+from gdsl.passes.options import GraphShape
+from gdsl.runtime import native
+
+pytestmark = pytest.mark.usefixtures("native_code")
+
+GCN = """layer GCN(d, o) { param w[d, o] ~ glorot param b[o] ~ normal node x[d] graph add_self_loops
+    h = x @ w / sqrt(degree(i)) aggregate a = sum(h[j]) update y = a / sqrt(degree(i)) + b }"""
+ATTENTION = """layer A(d, h, o) { param w[d, h, o] ~ glorot param att[o] ~ normal node x[d] edge e
+    z = x @ w s = exp(e) * (leaky_relu(z[i] + z[j], 0.2) @ att) p = softmax(s)
+    aggregate a = sum(p * z[j]) update y = merge(a, h, o) }"""
+TWO = """layer T(d) { param w[d] ~ normal node x[d] aggregate m = max(x[j] * w) aggregate s = sum(tanh(x[j]))
+    update y = m + s return y, s }"""
+DROPOUT = """layer D(d) { node x[d] param w[d] ~ normal aggregate a = sum(dropout(x[j] * w, 0.5)) update y = a }"""
+EPS = """layer E(d) { node x[d] param eps ~ normal aggregate a = sum(x[j]) update y = a + (1 + eps) * x }"""
+LAYERS = ["GCN", "attention", "two results", "dropout", "eps"]
+
+
+def made(name: str) -> gdsl.Layer:
+    torch.manual_seed(0)
+    texts = dict(zip(LAYERS, (GCN, ATTENTION, TWO, DROPOUT, EPS), strict=True))
+    sizes = {"d": 6, "o": 4, "h": 2}
+    arguments = texts[name].partition("(")[2].partition(")")[0].split(", ")
+    return gdsl.compile(texts[name], **{a: sizes[a] for a in arguments})
+
+
+def inputs(name: str, nodes: int, edges: int, seed: int = 0) -> tuple[Any, ...]:
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randn(nodes, 6, generator=random).requires_grad_()
+    edge_index = torch.randint(max(nodes, 1), (2, edges if nodes else 0), generator=random)
+    if name == "attention":
+        return x, edge_index, torch.randn(edge_index.shape[1], generator=random).requires_grad_()
+    return x, edge_index
+
+
+def by(layer: nn.Module, args: tuple[Any, ...], **more: Any) -> list[Tensor]:
+    """Results and gradients of everything."""
+    tensors = [t for a in args for t in (a if isinstance(a, tuple) else (a,)) if isinstance(t, Tensor)]
+    asked = [*(t for t in tensors if t.requires_grad), *(p for p in layer.parameters() if p.requires_grad)]
+    torch.manual_seed(1)
+    found = layer(*args, **more)
+    results = list(found) if isinstance(found, tuple) else [found]
+    if not any(r.requires_grad for r in results):
+        return results
+    total = sum((r * torch.linspace(0.5, 1.5, r.numel()).view_as(r)).sum() for r in results if r.requires_grad)
+    grads = torch.autograd.grad(total, asked, allow_unused=True)
+    return [*results, *(torch.zeros(()) if g is None else g for g in grads)]
+
+
+@contextlib.contextmanager
+def in_python(layer: nn.Module) -> Iterator[nn.Module]:
+    """A copy of a layer whose calls are Python's."""
+    module, state = native._module, native._state
+    native._module, native._state = None, "missing"
+    try:
+        yield copy.deepcopy(layer)
+    finally:
+        native._module, native._state = module, state
+
+
+def python(layer: nn.Module, *args: Any, **more: Any) -> list[Tensor]:
+    with in_python(layer) as copied:
+        return by(copied, *args, **more)
+
+
+def is_native(result: Any) -> bool:
+    tensor = result[0] if isinstance(result, tuple | list) else result
+    return tensor.grad_fn is not None and tensor.grad_fn.name() == "GdslBackward"
+
+
+def warm(layer: nn.Module, args: tuple[Any, ...]) -> nn.Module:
+    """A layer whose calls with such tensors native code repeats."""
+    for _ in range(4):
+        by(layer, args)
+    assert is_native(layer(*args))
+    return layer
+
+
+def same(layer: nn.Module, args: tuple[Any, ...]) -> None:
+    for a, b in zip(by(layer, args), python(layer, args), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_same_bits(name: str) -> None:
+    layer = warm(made(name), inputs(name, 30, 60))
+    for seed, (nodes, edges) in enumerate([(30, 60), (31, 55), (30, 60), (1, 1), (2, 9), (7, 0), (0, 0), (300, 900)]):
+        for _ in range(3):  # other shapes are compiled for first
+            same(layer, inputs(name, nodes, edges, seed))
+    large = inputs(name, 500, 20_000)
+    for _ in range(3):
+        same(layer, large)
+        assert not is_native(layer(*large))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_in_double_precision(name: str) -> None:
+    def double(args: tuple[Any, ...]) -> tuple[Any, ...]:
+        def wide(t: Tensor) -> Tensor:
+            return t.detach().double().requires_grad_() if t.is_floating_point() else t
+
+        return tuple(tuple(map(wide, a)) if isinstance(a, tuple) else wide(a) for a in args)
+
+    layer = warm(made(name).double(), double(inputs(name, 20, 50)))
+    same(layer, double(inputs(name, 21, 50, 3)))
+
+
+def test_which_gradients_are_asked_for() -> None:
+    layer = made("GCN")
+    for _ in range(2):
+        for x_asks, w_asks, b_asks in [(1, 1, 1), (0, 1, 1), (1, 0, 0), (0, 0, 1), (0, 0, 0), (1, 0, 1)]:
+            layer.w.requires_grad_(bool(w_asks))
+            layer.b.requires_grad_(bool(b_asks))
+            for seed in range(4):
+                x, edge_index = inputs("GCN", 30, 60, seed)
+                args = x.detach().requires_grad_(bool(x_asks)), edge_index
+                same(layer, args)
+            assert is_native(layer(*args)) == bool(x_asks or w_asks or b_asks)
+            with torch.no_grad():
+                same(layer, args)
+
+
+def test_inputs_that_do_not_lie_as_kernels_read_them() -> None:
+    layer = warm(made("GCN"), inputs("GCN", 30, 60))
+    x, edge_index = inputs("GCN", 30, 60, 5)
+    wide = torch.randn(30, 12)
+    kinds: list[tuple[Any, Any]] = [
+        (wide[:, ::2].requires_grad_(), edge_index),
+        (wide[:, :6].requires_grad_(), edge_index),
+        (torch.randn(6, 30).t().requires_grad_(), edge_index),
+        (torch.randn(1, 6).expand(30, 6).requires_grad_(), edge_index),
+        (torch._neg_view(torch.randn(30, 6)).requires_grad_(), edge_index),
+        (x, edge_index.int()),
+        (x, edge_index.t().contiguous().t()),
+        (x, edge_index.flip(1)),
+        (x, gdsl.Graph(edge_index, 30)),
+        (x, gdsl.Graph(edge_index, 30).reverse()),
+        (nn.Parameter(torch.randn(30, 6)), edge_index),
+    ]
+    for kind in kinds:
+        for _ in range(3):
+            same(layer, kind)
+
+
+def test_a_graph_is_prepared_once() -> None:
+    layer, x = made("GCN"), torch.randn(30, 6, requires_grad=True)
+    graph = gdsl.Graph(torch.randint(30, (2, 60)), 30)
+    warm(layer, (x, graph))
+    assert graph._small is graph._small
+    again = copy.deepcopy(graph)
+    assert "_small" not in again.__dict__
+    same(layer, (x, again))
+
+
+def test_edges_that_are_written_to() -> None:
+    layer = warm(made("GCN"), inputs("GCN", 30, 60))
+    x, edge_index = inputs("GCN", 30, 60, 2)
+    for _ in range(3):
+        same(layer, (x, edge_index))
+        edge_index.random_(30)
+    shared = edge_index.numpy()
+    for k in range(3):
+        shared[:] = k  # has no version counter
+        same(layer, (x, edge_index))
+    view = edge_index[:, :50]
+    same(layer, (x, view))
+
+
+def test_second_derivatives() -> None:
+    for name in ("GCN", "attention", "two results", "eps"):
+        args = inputs(name, 12, 30)
+        layer = warm(made(name), args)
+
+        def curvature(layer: nn.Module, args: tuple[Any, ...] = args) -> list[Tensor]:
+            found = layer(*args)
+            total = sum(r.sin().sum() for r in (found if isinstance(found, tuple) else (found,)))
+            asked = [args[0], *layer.parameters()]
+            first = torch.autograd.grad(total, asked, create_graph=True)
+            second = torch.autograd.grad(sum(f.square().sum() for f in first), asked, allow_unused=True)
+            return [s for s in second if s is not None]
+
+        with in_python(layer) as copied:
+            expected = curvature(copied)
+        torch.testing.assert_close(curvature(layer), expected)
+
+
+def test_some_gradients_of_several() -> None:
+    layer = warm(made("two results"), inputs("two results", 20, 40))
+    x, edge_index = inputs("two results", 20, 40, 1)
+    for which in (0, 1, 0):
+        for _ in range(6):
+            with in_python(layer) as copied:
+                expected = torch.autograd.grad(copied(x, edge_index)[which].sum(), x)
+            assert torch.equal(torch.autograd.grad(layer(x, edge_index)[which].sum(), x)[0], expected[0])
+    y, s = layer(x, edge_index)
+    (gx,) = torch.autograd.grad((y + s).sum(), x, retain_graph=True)
+    (gw,) = torch.autograd.grad((y + s).sum(), layer.w)
+    with in_python(layer) as copied:
+        y, s = copied(x, edge_index)
+        expected = torch.autograd.grad((y + s).sum(), (x, copied.w))
+    assert torch.equal(gx, expected[0])
+    assert torch.equal(gw, expected[1])
+
+
+def test_what_torch_says_of_misuse() -> None:
+    layer = warm(made("GCN"), inputs("GCN", 30, 60))
+    x, edge_index = inputs("GCN", 30, 60)
+    y = layer(x, edge_index)
+    y.sum().backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        y.sum().backward()
+    y = layer(x, edge_index)
+    with torch.no_grad():
+        layer.w.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+    y = layer(x, edge_index)
+    y.relu_()  # a result is the caller's own
+    y.sum().backward()
+
+
+def test_hooks_and_surroundings_of_autograd() -> None:
+    layer = warm(made("GCN"), inputs("GCN", 30, 60))
+    x, edge_index = inputs("GCN", 30, 60)
+    packed: list[Tensor] = []
+
+    def pack(t: Tensor) -> Tensor:
+        packed.append(t)
+        return t.clone()
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        y = layer(x, edge_index)
+    assert is_native(y)
+    assert packed
+    (g,) = torch.autograd.grad(y.sum(), x)
+    again = torch.utils.checkpoint.checkpoint(layer, x, edge_index, use_reentrant=False)
+    assert torch.equal(torch.autograd.grad(again.sum(), x)[0], g)
+    with in_python(layer) as copied:
+        expected = torch.autograd.functional.jacobian(lambda v: copied(v, edge_index), x, vectorize=True)
+    found = torch.autograd.functional.jacobian(lambda v: layer(v, edge_index), x, vectorize=True)
+    torch.testing.assert_close(found, expected)
+    whole = torch.func.jacrev(lambda v: layer(v, edge_index))(x)
+    torch.testing.assert_close(whole, expected)
+    with torch.inference_mode():
+        assert layer(x, edge_index).is_inference()
+    with torch.autocast("cpu", torch.bfloat16), in_python(layer) as copied:
+        expected = copied(x, edge_index)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x, edge_index).dtype is expected.dtype is torch.bfloat16
+    with torch.autograd.detect_anomaly(check_nan=False):
+        layer(x, edge_index).sum().backward()
+
+
+def test_wrong_input_is_refused_as_by_python() -> None:
+    layer = warm(made("GCN"), inputs("GCN", 30, 60))
+    x, edge_index = inputs("GCN", 30, 60)
+    bad = edge_index.clone()
+    bad[0, 7] = 30
+    for args in [
+        (x, bad),
+        (x, -edge_index - 1),
+        (x[:, :5], edge_index),
+        (x[:10], edge_index),
+        (x, edge_index.float()),
+        (x, edge_index[:1]),
+        (x, gdsl.Graph(edge_index, 31)),
+        (x.double(), edge_index),
+        (x,),
+        (None, edge_index),
+    ]:
+        for _ in range(2):
+            with pytest.raises((gdsl.InputError, gdsl.GraphError)) as found:
+                layer(*args)
+            with in_python(layer) as copied, pytest.raises(type(found.value)) as expected:
+                copied(*args)
+            assert str(found.value) == str(expected.value)
+
+
+def test_sizes_have_the_shape_that_kernels_are_compiled_for() -> None:
+    random = torch.Generator().manual_seed(0)
+    keys: dict[int, GraphShape] = {}
+    shapes: dict[GraphShape, int] = {}
+    for k in range(3000):
+        high = (4, 40, 400, 16_000)[k % 4]
+        sizes = [int(torch.randint(high, (), generator=random)) for _ in range(3)]
+        if k % 3 == 0:
+            sizes[0] = sizes[1]
+        shape, key = GraphShape.of(*sizes), native._module.shape_key(*sizes)
+        assert keys.setdefault(key, shape) == shape
+        assert shapes.setdefault(shape, key) == key
+
+
+def test_threads() -> None:
+    layer = warm(made("attention"), inputs("attention", 300, 900))
+    calls = [inputs("attention", 300, 900, seed) for seed in range(6)]
+    with in_python(layer) as copied:
+        expected = [by(copied, args) for args in calls]
+    wrong: list[int] = []
+
+    def work(k: int) -> None:
+        for _ in range(20):
+            found = by(layer, calls[k])
+            if not all(torch.equal(a, b) for a, b in zip(found, expected[k], strict=True)):
+                wrong.append(k)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_nothing_is_left_behind() -> None:
+    edges = [torch.randint(30, (2, 60)) for _ in range(3)]
+    x = torch.randn(30, 6, requires_grad=True)
+    layer: Any = gnn.GCNConv(6, 6)
+    for edge_index in edges * 3:
+        layer(x, edge_index).sum().backward()
+    assert layer._repeated.calls is not None
+    layer.register_forward_hook(lambda module, args, result, layer=layer: None)  # a cycle
+    gone, stays = weakref.ref(layer), layer(x, edges[0])
+    del layer
+    gc.collect()
+    assert gone() is None
+    # What a result needs lives as long as it.
+    (g,) = torch.autograd.grad(stays.sin().sum(), x, create_graph=True)
+    g.sum().backward()
+    kept = weakref.ref(edges[0])
+    del edges, edge_index
+    gc.collect()
+    assert kept() is None
+
+
+# -- layers of the library -------------------------------------------------------------------------
+
+
+CONVS: dict[str, Callable[[], nn.Module]] = {
+    "GCN": lambda: gnn.GCNConv(6, 6),
+    "SAGE": lambda: gnn.SAGEConv(6, 6),
+    "GIN": lambda: gnn.GINConv(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 6)), train_eps=True),
+    "GAT": lambda: gnn.GATConv(6, 3, heads=2),
+    "GAT with dropout": lambda: gnn.GATConv(6, 3, heads=2, dropout=0.5),
+}
+
+
+def conv(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return warm(CONVS[name](), (torch.randn(30, 6, requires_grad=True), torch.randint(30, (2, 60))))
+
+
+@pytest.mark.parametrize("name", CONVS)
+def test_layers_of_the_library(name: str) -> None:
+    layer = conv(name)
+    for seed in range(5):
+        x, edge_index = inputs("GCN", 30 - seed, 60, seed)
+        same(layer, (x, edge_index))
+        for _ in range(3):
+            by_name = layer(x=x, edge_index=edge_index)
+        assert is_native(by_name)
+    with pytest.raises(TypeError, match="edge_index"):
+        layer(x=x)
+    with pytest.raises(TypeError, match="unexpected"):
+        layer(x, edge_index, nothing=1)
+    layer.eval()
+    for _ in range(4):
+        same(layer, (x, edge_index))
+
+
+def test_weights_of_edges() -> None:
+    x, w = torch.randn(30, 6, requires_grad=True), torch.rand(60, requires_grad=True)
+    plain = torch.stack([torch.randint(15, (60,)), torch.randint(15, 30, (60,))])
+    layer = warm(gnn.GCNConv(6, 6), (x, plain, w))
+    for edge_index in (plain, plain.flip(0), torch.randint(30, (2, 60))):
+        for _ in range(3):
+            same(layer, (x, edge_index, w))
+
+
+def _replace(layer: Any) -> None:
+    layer.lin = copy.deepcopy(layer.lin)
+    with torch.no_grad():
+        layer.lin.weight.mul_(2)
+
+
+def _parametrise(layer: Any) -> None:
+    torch.nn.utils.parametrizations.weight_norm(layer.lin, "weight")
+
+
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "no loops": lambda layer: setattr(layer, "add_self_loops", False),
+    "improved": lambda layer: setattr(layer, "improved", True),
+    "not normalised": lambda layer: (setattr(layer, "add_self_loops", False), setattr(layer, "normalize", False)),
+    "no bias": lambda layer: setattr(layer, "bias", None),
+    "flow": lambda layer: setattr(layer, "flow", "target_to_source"),
+    "another module": _replace,
+    "a module with a bias": lambda layer: setattr(layer, "lin", nn.Linear(6, 6)),
+    "another tensor": lambda layer: setattr(layer.lin, "weight", nn.Parameter(torch.ones(6, 6))),
+    "written to": lambda layer: layer.lin.weight.data.fill_(0.5),
+    "through its dictionary": lambda layer: layer.__dict__.update(improved=True),
+    "double": lambda layer: layer.double(),
+    "parametrised": _parametrise,
+    "another aggregation": lambda layer: setattr(layer, "aggr_module", gnn.aggr.MaxAggregation()),
+    "choices": lambda layer: layer.choose(aggregate="last"),
+    "backend": lambda layer: setattr(layer, "backend", "torch"),
+    "cached": lambda layer: setattr(layer, "cached", True),
+    "loaded": lambda layer: layer.load_state_dict({k: v * 2 + 1 for k, v in layer.state_dict().items()}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_layer_that_is_changed(change: str) -> None:
+    layer = conv("GCN")
+    CHANGES[change](layer)
+    for seed in range(4):
+        x, edge_index = inputs("GCN", 30, 60, 0 if change == "cached" else seed)
+        x = x.detach().to(layer.lin.weight.dtype).requires_grad_()
+        for a, b in zip(by(layer, (x, edge_index)), python(layer, (x, edge_index)), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_a_pruned_layer() -> None:
+    layer, plain = conv("GCN"), gnn.GCNConv(6, 6)
+    prune.random_unstructured(layer.lin, "weight", 0.5)
+    for seed in range(4):
+        x, edge_index = inputs("GCN", 30, 60, seed)
+        with torch.no_grad():
+            y = layer(x, edge_index)  # a hook makes the weight
+            plain.lin.weight.copy_(layer.lin.weight)
+            torch.testing.assert_close(y, plain(x, edge_index))
+            layer.lin.weight_mask.logical_not_()
+            layer.lin.weight_orig.add_(1)
+
+
+def test_a_layer_that_gets_a_bias() -> None:
+    torch.manual_seed(0)
+    x, edge_index = inputs("GCN", 30, 60)
+    layer: Any = warm(gnn.GCNConv(6, 6, bias=False), (x, edge_index))
+    layer.bias = nn.Parameter(torch.ones(6))
+    same(layer, (x, edge_index))
+
+
+def test_hooks_on_parts() -> None:
+    for part in ("nn", "nn.0", "aggr_module", ""):
+        layer = conv("GIN")
+        calls: list[int] = []
+        layer.get_submodule(part).register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        x, edge_index = inputs("GCN", 30, 60)
+        for k in range(4):
+            layer(x, edge_index).sum().backward()
+            assert len(calls) == k + 1
+    layer, calls = conv("GIN"), []
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda *_: calls.append(1))
+    try:
+        layer(x, edge_index)
+        assert len(calls) > 1
+    finally:
+        handle.remove()
+
+
+def test_copies() -> None:
+    layer = conv("GCN")
+    x, edge_index = inputs("GCN", 30, 60)
+    buffer = io.BytesIO()
+    torch.save(layer, buffer)
+    buffer.seek(0)
+    for other in (copy.deepcopy(layer), copy.copy(layer), torch.load(buffer, weights_only=False)):
+        with torch.no_grad():
+            other.lin.weight.add_(1)
+        for _ in range(4):
+            same(other, (x, edge_index))
+            same(layer, (x, edge_index))
+
+
+def test_a_compiled_layer() -> None:
+    layer = conv("GCN")
+    x, edge_index = inputs("GCN", 30, 60)
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x, edge_index), layer(x, edge_index))
+    exported = torch.export.export(layer, (x, edge_index)).module()
+    torch.testing.assert_close(exported(x, edge_index), layer(x, edge_index))
+
+
+def test_a_subclass_with_more_to_do() -> None:
+    class More(gnn.GCNConv):
+        def forward(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
+            return super().forward(2 * x, edge_index, edge_weight) + 1
+
+    layer = More(6, 6)
+    x, edge_index = inputs("GCN", 30, 60)
+    for seed in range(5):
+        same(layer, inputs("GCN", 30, 60, seed))
+    with torch.no_grad():
+        assert not torch.equal(layer(x, edge_index), gnn.GCNConv.forward(layer, x, edge_index))
