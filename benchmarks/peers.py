@@ -80,7 +80,7 @@ def _wait() -> None:
 
 def _gdsl(layer: Layer, case: Case) -> Built:
     import gdsl
-    from gdsl.runtime import prepare as native_code
+    from gdsl.runtime import native as native_code
 
     # Compiled once a machine, for the second graph: what is measured are all the others.
     native_code.native(wait=True)
@@ -288,7 +288,7 @@ def streamed(
     """(x, edge_index) -> y, and the parameters: the text ("gdsl"), gdsl's library ("gdsl.nn"), or torch_geometric's."""
     import gdsl
     import gdsl.nn
-    from gdsl.runtime import prepare as native_code
+    from gdsl.runtime import native as native_code
 
     native_code.native(wait=True)
     if name == "gdsl":

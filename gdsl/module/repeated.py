@@ -206,7 +206,9 @@ def _offer_module(
     """Have native code repeat a call of a module that asked a text, where it can."""
     facts = facts_of(asked, text.places)
     known = None if facts is None else text.known.get((owner.training, text.states(owner), facts))
-    if on is not owner or inside or known is None or (given := (facts, len(args))) in repeated.offered:
+    # A layer that keeps its first graph reads no other.
+    keeps = getattr(owner, "cached", False)
+    if keeps or on is not owner or inside or known is None or (given := (facts, len(args))) in repeated.offered:
         return
     repeated.offered.keep(given, True)
     returns = _which(result, gave)

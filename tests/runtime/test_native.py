@@ -450,6 +450,14 @@ def test_a_pruned_layer() -> None:
             layer.lin.weight_orig.add_(1)
 
 
+def test_a_layer_that_keeps_its_graph() -> None:
+    layer: Any = gnn.GCNConv(6, 6, cached=True)
+    x, edge_index = inputs("GCN", 30, 60)
+    first = layer(x, edge_index)
+    for seed in range(5):
+        assert torch.equal(layer(x, inputs("GCN", 30, 60, seed)[1]), first)
+
+
 def test_a_layer_that_gets_a_bias() -> None:
     torch.manual_seed(0)
     x, edge_index = inputs("GCN", 30, 60)
