@@ -114,12 +114,16 @@ def _find_compiler(cxx: str, path: str) -> Compiler | None:
     return None
 
 
+def _library(path: str) -> ctypes.CDLL:
+    return ctypes.CDLL(path)
+
+
 def load(
     source: str,
     *,
     name: str,
     recipe: Recipe | None = None,
-    open_library: Callable[[str], Any] = ctypes.CDLL,
+    open_library: Callable[[str], Any] = _library,
 ) -> Any:
     """The library of the C++ ``source``, compiled now or on an earlier day. ``name`` only makes its file
     easy to find. What is no kernel has a ``recipe``, and may be opened otherwise.

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,15 +179,18 @@ def test_names_cannot_leave_the_folder(folder):
 
 
 def test_key_depends_on_everything(monkeypatch):
-    command = cache._command()
-    keys = {cache._key("a", command), cache._key("b", command), cache._key("a", [*command, "-g"])}
-    keys.add(cache._key("a", [*command[:-2], "".join(command[-2:])]))
+    command = cache._command(None)
+    words = command.words
+    keys = {cache._key("a", command), cache._key("b", command)}
+    keys.add(cache._key("a", replace(command, words=(*words, "-g"))))
+    keys.add(cache._key("a", replace(command, words=(*words[:-2], "".join(words[-2:])))))
+    keys.add(cache._key("a", replace(command, link=(*command.link, "-lm"))))
     monkeypatch.setattr(cache, "_processor", lambda: "another")
     keys.add(cache._key("a", command))
-    changed = cache.Compiler(command[0], "another version", "gcc")
+    changed = cache.Compiler(words[0], "another version", "gcc")
     monkeypatch.setattr(cache, "find_compiler", lambda: changed)
     keys.add(cache._key("a", command))
-    assert len(keys) == 6
+    assert len(keys) == 7
 
 
 DAMAGE = {
