@@ -2,6 +2,7 @@
 
 pytest                              the default: seconds a test, the same draws each time
 pytest --slow                       also the tests marked slow
+pytest --native                     calls like one before by native code, wherever a test makes some
 GDSL_HYPOTHESIS=nightly pytest      many random examples, new ones each time
 """
 
@@ -32,6 +33,7 @@ settings.load_profile(os.environ.get("GDSL_HYPOTHESIS", "default"))
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption("--native", action="store_true", help="repeat calls in native code in all tests")
     parser.addoption("--rehearse", action="store_true", help="run GPU tests on the CPU, in Triton's interpreter")
 
 
@@ -53,12 +55,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _nothing_beside() -> None:
+def _nothing_beside(pytestconfig: pytest.Config) -> None:
     """All cores have tests to run: nothing is compiled ahead of its use. Calls are Python's but for `native_code`."""
     from gdsl.runtime import cache, native
 
     cache._cores = lambda: 1
-    native._state = "missing"
+    if not pytestconfig.getoption("--native"):
+        native._state = "missing"
+    elif native.native(wait=True) is None:
+        pytest.exit("--native needs a C++ compiler, and the headers of Python and torch", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -95,15 +100,16 @@ def examples_on_path(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def native_code() -> Iterator[None]:
+def native_code(pytestconfig: pytest.Config) -> Iterator[None]:
     """Calls like one before are repeated by native code, which takes a while to be compiled; elsewhere they are not."""
     from gdsl.runtime import native
 
-    native._state = "untried"
+    native._state = "untried" if native._module is None else native._state
     if native.native(wait=True) is None:
         native._state = "missing"
         pytest.skip("needs a C++ compiler, and the headers of Python and torch")
     try:
         yield
     finally:
-        native._module, native._state = None, "missing"
+        if not pytestconfig.getoption("--native"):
+            native._module, native._state = None, "missing"
