@@ -45,7 +45,7 @@ def bind(signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], t
     """Match positional and keyword arguments with the layer's inputs."""
     expected = parameters(signature, takes_batch)
     names = [name for name, _ in expected]
-    flat = _spread_pair(signature, args)
+    flat = spread_pair(signature, args)
     usage = f"{signature.name} is called as layer({', '.join(n + ('=None' if opt else '') for n, opt in expected)})"
     if len(flat) > len(names):
         raise InputError(f"{usage}, and got {len(flat)} arguments")
@@ -66,7 +66,16 @@ def bind(signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], t
     return Bound(values, graph, concrete(batch, "batch") if isinstance(batch, Tensor) else batch, count)
 
 
-def _spread_pair(signature: Signature, args: Sequence[Any]) -> list[Any]:
+def by_place(names: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """All arguments by place; one that was left out is None. None for names that there are not, or twice."""
+    if not kwargs:
+        return args
+    rest = names[len(args) :]
+    used = [name for name in rest if name in kwargs]
+    return (*args, *map(kwargs.get, rest)) if len(used) == len(kwargs) else None
+
+
+def spread_pair(signature: Signature, args: Sequence[Any]) -> list[Any]:
     """``layer((x_source, x_target), edge_index)`` as torch_geometric writes it."""
     pair = [i for i in signature.before_graph if not i.optional and i.domain in ("source", "target")]
     if args and isinstance(args[0], tuple | list) and len(pair) == 2 and len(args[0]) == 2:

@@ -16,7 +16,7 @@ from gdsl.errors import GraphError
 from gdsl.language import parts
 from gdsl.language.program import TypedProgram
 from gdsl.module import repeated
-from gdsl.module.arguments import Bound, bind, count_graphs, free_sizes
+from gdsl.module.arguments import Bound, bind, by_place, count_graphs, free_sizes, spread_pair
 from gdsl.module.checks import check_rows, check_tensors, node_counts
 from gdsl.module.known import facts_of, remembered
 from gdsl.module.run import nearest, run
@@ -46,30 +46,34 @@ def call(
     """
     if type(args) is not tuple:
         refuse("torch.fx.symbolic_trace")
+    flat = by_place(text.order, args, kwargs)
+    if flat and type(flat[0]) in (tuple, list):
+        flat = tuple(spread_pair(text.signature, flat))
     again = text.repeated.calls
-    if again is not None and not kwargs and not inside and not recording() and not transforming():
-        result = again(owner, args, _states(text, owner))
+    if again is not None and flat is not None and not inside and not recording() and not transforming():
+        result = again(owner, flat, _states(text, owner))
         if result is not None:
             if repeated.watching():
-                repeated.note(text, owner, False, args, backend, result)
+                repeated.note(text, owner, False, flat, backend, result)
             return result
     facts = known = None
-    if not kwargs and not text.signature.builds_graph and not any(map(torch.is_autocast_enabled, AUTOCAST)):
-        what = facts_of(args, text.places)
+    if flat is not None and not text.signature.builds_graph and not any(map(torch.is_autocast_enabled, AUTOCAST)):
+        what = facts_of(flat, text.places)
         if what is not None:
             facts = (owner.training, text.states(owner), what)
             known = text.known.get(facts)
-    tensors = None if known is None else known.tensors(args, owner, inside)
-    if known is None or tensors is None:
-        results = _first(text, owner, inside, args, kwargs, backend, facts)
+    tensors = None if known is None or flat is None else known.tensors(flat, owner, inside)
+    if known is None or tensors is None or flat is None:
+        names = () if flat is None else text.order[: len(flat)]
+        results = _first(text, owner, inside, args, kwargs, backend, facts, names)
     else:
         if not known.offered and not inside and native.native() is not None:
             known.offered = True
-            repeated.offer(text.repeated, known, _states(text, owner), owner.training, args, backend)
-        results = run(known.kind, known.checked_graph(args, tensors), tensors, backend, owner)
+            repeated.offer(text.repeated, known, _states(text, owner), owner.training, flat, backend)
+        results = run(known.kind, known.checked_graph(flat, tensors), tensors, backend, owner)
     result = results[0] if len(results) == 1 else tuple(results)
-    if not kwargs and repeated.watching():
-        repeated.note(text, owner, bool(inside), args, backend, result)
+    if flat is not None and repeated.watching():
+        repeated.note(text, owner, bool(inside), flat, backend, result)
     return result
 
 
@@ -86,6 +90,7 @@ def _first(
     kwargs: Mapping[str, Any],
     backend: str,
     facts: Any,
+    names: Sequence[str],
 ) -> Sequence[Tensor]:
     """Check everything, and remember what a call with tensors like these needs not check again."""
     check_tracers((*args, *kwargs.values()))
@@ -102,7 +107,7 @@ def _first(
     graph = _graph(kind, bound, tensors)
     check_rows(tensors, typed, graph, bound.batch, num_graphs)
     if facts is not None and bound.batch is None and bound.num_graphs is None:
-        known = remembered(kind, tensors, text.order[: len(args)], bound.graph)
+        known = remembered(kind, tensors, names, bound.graph)
         if known is not None:
             text.known.keep(facts, known)
     return run(kind, graph, tensors, backend, owner, bound.batch, num_graphs)

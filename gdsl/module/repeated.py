@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.ir.types import Domain, Kind
+from gdsl.module.arguments import by_place
 from gdsl.module.kept import Repeated
 from gdsl.module.known import KnownCall, facts_of
 from gdsl.module.run import frame_of
@@ -151,7 +152,7 @@ def repeatable(forward: Forward) -> Forward:
     def again(self: Any, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             return forward(self, *args, **kwargs)
-        flat = args if not kwargs else _flat(names, args, kwargs)
+        flat = by_place(names, args, kwargs)
         repeated: Repeated = self._repeated
         if repeated.calls is not None and flat is not None and not recording() and not transforming():
             found = repeated.calls(self, flat, ())
@@ -162,13 +163,6 @@ def repeatable(forward: Forward) -> Forward:
         return _watched(forward, self, repeated, flat, args, kwargs)
 
     return cast(Forward, again)
-
-
-def _flat(names: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...] | None:
-    """All arguments by place; one that was left out is None. None for names that there are not."""
-    rest = names[len(args) :]
-    used = [name for name in rest if name in kwargs]
-    return (*args, *map(kwargs.get, rest)) if len(used) == len(kwargs) else None
 
 
 @run_as_it_is
@@ -279,8 +273,10 @@ def _differentiable(kind: CallKind, runner: Runner, places: Sequence[int], wante
     outputs = len(made.program.outputs)
     # Of the outputs, native code has the gradients of those that have any.
     real = [k for k in range(outputs) if k not in made.constant]
-    adjoints = [a for p, pull in made.adjoints_for(wanted) if (a := _adjoint(made, p, pull, real, asking)) is not None]
-    if forward is None or not adjoints:
+    pulls = [(p, pull) for p, pull in made.adjoints_for(wanted) if pull.runner.made((False,)) is not None]
+    adjoints = [a for p, pull in pulls if (a := _adjoint(made, p, pull, real, asking)) is not None]
+    # Before the first derivative there is none to repeat; one that is not native is Python's, with its forward pass.
+    if forward is None or (pulls and not adjoints):
         return None
 
     def pull_in_python(edges: Any, needed: Mask, saved: Sequence[Tensor], grads: Sequence[Tensor | None]) -> Any:

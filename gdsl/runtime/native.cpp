@@ -484,7 +484,11 @@ struct Known {
     bool bipartite, seed;
     PyTypeObject* graph_type;
     Owned find, store;
-    std::unordered_map<int64_t, std::shared_ptr<Function>> functions;
+    struct Found {
+        std::shared_ptr<Function> function;
+        int asked = 0;  // how often Python was asked for it
+    };
+    std::unordered_map<int64_t, Found> functions;
 };
 
 const Tensor* plain_tensor(PyObject* value) {
@@ -624,7 +628,7 @@ bool matches(const Known& known, PyObject* const* args, size_t count) {
     return true;
 }
 
-constexpr int MOST_MISSED = 3;
+constexpr int MOST_MISSED = 3, MOST_ASKED = 16;
 
 // The values of edges, and the same one at all loops that are added to a graph without any.
 Tensor with_loops(const Tensor& values, double fill, const Small& graph) {
@@ -664,17 +668,19 @@ PyObject* call(Known& known, PyObject* owner, PyObject* const* args) {
     if (known.loops >= 0) graph = graph->with_loops(known.loops);
     if (!graph || graph->edges() > limits.hub_edges) Py_RETURN_NONE;
     const int64_t key = mask << 20 | shape_key(graph->sources, graph->targets, graph->edges());
-    std::shared_ptr<Function> function = known.functions[key];
-    // One whose derivatives mostly lack an adjoint is asked for again: Python has compiled more since.
-    if (!function || function->missed == MOST_MISSED) {
+    Known::Found& kept = known.functions[key];
+    // One whose derivatives lack an adjoint is asked for again: Python has compiled more since.
+    if (!kept.function || kept.function->missed >= MOST_MISSED) {
+        if (kept.asked == MOST_ASKED) Py_RETURN_NONE;
+        ++kept.asked;
         Owned found = stolen(PyObject_CallFunction(known.find.object, "LLLL", (long long)graph->sources,
                                                    (long long)graph->targets, (long long)graph->edges(),
                                                    (long long)mask));
         if (!found.object) return nullptr;
-        if (found.object == Py_None) Py_RETURN_NONE;
-        if (function) ++function->missed;
-        function = known.functions[key] = *((FunctionObject*)found.object)->function;
+        kept.function = found.object == Py_None ? nullptr : *((FunctionObject*)found.object)->function;
+        if (!kept.function) Py_RETURN_NONE;
     }
+    const std::shared_ptr<Function> function = kept.function;
     for (const auto& [place, fill] : known.fills) tensors[place] = with_loops(tensors[place], fill, *graph);
     const Tensor seed = known.seed ? at::empty({}, at::kLong) : Tensor();  // drawn once nothing is in the way
     if (known.seed) tensors.push_back(seed);

@@ -18,6 +18,7 @@ from torch.nn.utils import prune
 
 import gdsl
 import gdsl.nn as gnn
+from gdsl.module import repeated
 from gdsl.passes.options import GraphShape
 from gdsl.runtime import native
 
@@ -30,15 +31,17 @@ ATTENTION = """layer A(d, h, o) { param w[d, h, o] ~ glorot param att[o] ~ norma
     aggregate a = sum(p * z[j]) update y = merge(a, h, o) }"""
 TWO = """layer T(d) { param w[d] ~ normal node x[d] aggregate m = max(x[j] * w) aggregate s = sum(tanh(x[j]))
     update y = m + s return y, s }"""
+BIPARTITE = """layer B(d, f, o) { source x[d] target z[f] param w[d, o] ~ glorot param v[f, o] ~ glorot
+    aggregate a = mean(x[j]) update y = a @ w + z @ v }"""
 DROPOUT = """layer D(d) { node x[d] param w[d] ~ normal aggregate a = sum(dropout(x[j] * w, 0.5)) update y = a }"""
 EPS = """layer E(d) { node x[d] param eps ~ normal aggregate a = sum(x[j]) update y = a + (1 + eps) * x }"""
-LAYERS = ["GCN", "attention", "two results", "dropout", "eps"]
+LAYERS = ["GCN", "attention", "two results", "bipartite", "dropout", "eps"]
 
 
 def made(name: str) -> gdsl.Layer:
     torch.manual_seed(0)
-    texts = dict(zip(LAYERS, (GCN, ATTENTION, TWO, DROPOUT, EPS), strict=True))
-    sizes = {"d": 6, "o": 4, "h": 2}
+    texts = dict(zip(LAYERS, (GCN, ATTENTION, TWO, BIPARTITE, DROPOUT, EPS), strict=True))
+    sizes = {"d": 6, "o": 4, "h": 2, "f": 3}
     arguments = texts[name].partition("(")[2].partition(")")[0].split(", ")
     return gdsl.compile(texts[name], **{a: sizes[a] for a in arguments})
 
@@ -49,6 +52,8 @@ def inputs(name: str, nodes: int, edges: int, seed: int = 0) -> tuple[Any, ...]:
     edge_index = torch.randint(max(nodes, 1), (2, edges if nodes else 0), generator=random)
     if name == "attention":
         return x, edge_index, torch.randn(edge_index.shape[1], generator=random).requires_grad_()
+    if name == "bipartite":
+        return (x, torch.randn(nodes, 3, generator=random).requires_grad_()), edge_index
     return x, edge_index
 
 
@@ -122,6 +127,29 @@ def test_in_double_precision(name: str) -> None:
 
     layer = warm(made(name).double(), double(inputs(name, 20, 50)))
     same(layer, double(inputs(name, 21, 50, 3)))
+
+
+def test_arguments_by_name() -> None:
+    layer = warm(made("attention"), inputs("attention", 30, 60))
+    x, edge_index, e = inputs("attention", 30, 60, 1)
+    for _ in range(3):
+        y = layer(x, graph=edge_index, e=e)
+        assert torch.equal(y, layer(x, edge_index, e))
+    assert is_native(y)
+    for wrong in ({"nothing": e}, {"e": e, "x": x}):
+        with pytest.raises(gdsl.InputError):
+            layer(x, edge_index, **wrong)
+    sizes = made("bipartite")
+    for nodes, targets in ((30, 30), (30, 20), (12, 20), (12, 0)):
+        z = torch.randn(targets, 3, requires_grad=True)
+        edges = torch.stack(
+            [torch.randint(nodes, (40 * bool(targets),)), torch.randint(max(targets, 1), (40 * bool(targets),))]
+        )
+        args = (torch.randn(nodes, 6, requires_grad=True), z), edges
+        for _ in range(4):
+            same(sizes, args)
+        assert is_native(sizes(*args))
+        assert torch.equal(sizes(*args), sizes(*args[0], edges))
 
 
 def test_which_gradients_are_asked_for() -> None:
@@ -203,6 +231,29 @@ def test_second_derivatives() -> None:
         torch.testing.assert_close(curvature(layer), expected)
 
 
+def test_a_first_derivative_after_many_calls() -> None:
+    layer = made("GCN")
+    x, edge_index = inputs("GCN", 30, 60)
+    for _ in range(4):
+        y = layer(x, edge_index)
+    assert is_native(y)
+    for _ in range(12):  # Python's, until it has compiled the adjoint
+        same(layer, (x, edge_index))
+
+
+def test_what_no_native_call_can_do_is_asked_for_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    find = repeated.Finder.__call__
+    monkeypatch.setattr(repeated.Finder, "__call__", lambda self, *args: (asked.append(1), find(self, *args))[1])
+    text = "layer M(d) { node x[d] param w[d] ~ normal aggregate a = median(x[j] * w) update y = a }"
+    layer = gdsl.compile(text, d=6)
+    for seed in range(40):
+        args = inputs("GCN", 30, 60, seed)
+        same(layer, args)
+        assert not is_native(layer(*args))
+    assert 0 < len(asked) <= 40
+
+
 def test_some_gradients_of_several() -> None:
     layer = warm(made("two results"), inputs("two results", 20, 40))
     x, edge_index = inputs("two results", 20, 40, 1)
@@ -238,6 +289,7 @@ def test_what_torch_says_of_misuse() -> None:
     y.sum().backward()
 
 
+@pytest.mark.filterwarnings("ignore:Anomaly")
 def test_hooks_and_surroundings_of_autograd() -> None:
     layer = warm(made("GCN"), inputs("GCN", 30, 60))
     x, edge_index = inputs("GCN", 30, 60)
