@@ -127,11 +127,15 @@ def _library(found: Mapping[str, Any]) -> str:
         f"{graph['name']} graph, {graph['nodes']:,} nodes, {graph['edges']:,} edges, float32; medians of turns. "
         "× is how many times as long torch_geometric takes, MB the peak memory of gdsl / of torch_geometric."
     )
-    header = ["layer", "fwd ms", "×", "fwd+bwd ms", "×", "fwd MB", "fwd+bwd MB", "first s"]
+    timed = [
+        mode for mode in ("forward", "both", "fresh") if all(mode in r for r in found["results"] if "failed" not in r)
+    ]
+    names = {"forward": "fwd ms", "both": "fwd+bwd ms", "fresh": "fresh graph ms"}
+    header = ["layer", *(cell for mode in timed for cell in (names[mode], "×")), "fwd MB", "fwd+bwd MB", "first s"]
     rows = []
     for row in (r for r in found["results"] if "failed" not in r):
         cells = [row["layer"]]
-        for mode in ("forward", "both"):
+        for mode in timed:
             cells += [_number(row[mode]["gdsl"]), f"{row[mode]['ratio']:.2f}"]
         for mode in ("forward", "both"):
             cells.append(" / ".join(_number(row["memory"][key][mode]) for key in ("gdsl", "pyg")))
