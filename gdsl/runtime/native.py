@@ -1,4 +1,4 @@
-"""Calls in native code: what ``native.cpp`` is told, and how it is built.
+"""Calls in native code: what the C++ of ``extension/`` is told, and how it is built.
 
 On a small graph the Python between a user's call and the kernels takes longer than they do. An extension of torch and
 Python takes the place of that: it is compiled once a machine, beside a process that calls often, and where it is not
@@ -29,6 +29,8 @@ from gdsl.runtime import prepare
 from gdsl.runtime.order import EdgeEnds, Order
 
 NAME = "gdsl_native"
+
+PARTS = ("head", "graph", "steps", "node", "calls", "module")
 
 # So many calls like one before are worth the compiler's work.
 OFTEN = 1000
@@ -106,7 +108,9 @@ def _recipe() -> kernels.Recipe:
 
 @cache
 def _source() -> str:
-    return Path(__file__).with_name("native.cpp").read_text()
+    # One after the other, as one text: torch's headers are read once.
+    folder = Path(__file__).with_name("extension")
+    return "".join((folder / f"{part}.cpp").read_text() for part in PARTS)
 
 
 def _opened(path: str) -> Any:

@@ -200,7 +200,7 @@ class Together:
 class NativeSteps(NamedTuple):
     """Steps as native calls take them.
 
-    words:   what ``Steps`` in native.cpp is made of
+    words:   what ``Steps`` in extension/steps.cpp is made of
     outputs: of each output, its place among what the steps make
     """
 

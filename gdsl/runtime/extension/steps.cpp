@@ -1,0 +1,100 @@
+// The steps of a plan on tensors: where they lie goes to steps.cpp beside this folder.
+
+bool is_plain(const Tensor& t, at::ScalarType dtype) {
+    return t.scalar_type() == dtype && t.is_cpu() && t.layout() == at::kStrided && t.is_contiguous() && !t.is_neg() &&
+           !t.is_conj() && !t.is_inference() && !at::isTensorSubclassLike(t) && t.has_storage();
+}
+
+struct Given {
+    int64_t place;  // among the tensors of a call
+    at::ScalarType dtype;
+};
+
+struct Made {
+    int64_t rows;
+    std::vector<int64_t> shape;
+    at::ScalarType dtype;
+};
+
+// Numbers of a call before the addresses of tensors: see Call in steps.cpp.
+constexpr size_t FIXED = 19, MOST_TENSORS = 64;
+
+struct Steps {
+    void (*function)(const int64_t*, const void*);
+    std::vector<int64_t> words;
+    std::vector<Given> given;
+    std::vector<Made> made;
+    std::vector<std::pair<int64_t, int64_t>> inner;  // rows, bytes of each
+    int64_t orders[2], kept, totals, alignment;
+
+    // What a call of the steps needs.
+    struct Need {
+        int64_t rows[5], threads, room;
+    };
+
+    // Nothing where the steps must run one by one, for graphs that are large and tensors that are no plain ones.
+    std::optional<Need> need(Small& graph, const std::vector<Tensor>& tensors) const {
+        Need n = {{1, graph.targets, graph.sources, graph.edges(), 1}, at::get_num_threads(), 0};
+        int64_t groups = 0, longest = 0;
+        for (int end = 0; end < 2; ++end) {
+            if (!orders[end]) continue;
+            const EdgeOrder& order = graph.order(end);
+            if (order.num_blocks > limits.least_groups) return {};
+            groups = std::max(groups, order.num_blocks), longest = std::max(longest, order.max_degree);
+        }
+        n.room = totals * groups + alignment;
+        if (kept) n.room += kept * std::min(n.threads, groups) * (longest + 1);
+        for (const auto& [place, width] : inner) n.room += n.rows[place] * width;
+        if (n.room > limits.most_bytes) return {};
+        for (const Given& g : given) {
+            if (!is_plain(tensors[g.place], g.dtype)) return {};
+        }
+        return n;
+    }
+
+    // What the steps make.
+    std::vector<Tensor> run(const Need& n, Small& graph, const std::vector<Tensor>& tensors) const {
+        int64_t call[FIXED + 2 * MOST_TENSORS] = {n.rows[0], n.rows[1], n.rows[2], n.rows[3], n.rows[4], n.threads};
+        for (int end = 0; end < 2; ++end) {
+            if (orders[end]) memcpy(call + 6 + 6 * end, &graph.order(end), sizeof(EdgeOrder));
+        }
+        size_t at = FIXED;
+        for (const Given& g : given) call[at++] = (int64_t)tensors[g.place].const_data_ptr();
+        std::vector<Tensor> results;
+        results.reserve(made.size());
+        for (const Made& m : made) {
+            c10::SmallVector<int64_t, 5> shape;
+            if (m.rows) shape.push_back(n.rows[m.rows]);
+            shape.append(m.shape.begin(), m.shape.end());
+            results.push_back(at::detail::empty_cpu(shape, m.dtype));
+            call[at++] = (int64_t)results.back().mutable_data_ptr();
+        }
+        Tensor arena;
+        if (n.room > limits.small) {
+            arena = at::detail::empty_cpu({n.room}, at::kByte);
+            call[FIXED - 1] = (int64_t)arena.mutable_data_ptr();
+        }
+        function(words.data(), call);
+        return results;
+    }
+};
+
+struct Adjoint {
+    int64_t present;  // a bit for each output whose gradient it takes
+    Steps steps;
+    std::vector<int64_t> takes;  // of each input, its place among what is saved and the gradients
+    std::vector<int64_t> gives;  // of each wanted input, the place of its gradient, or -1
+};
+
+// A program, by itself or with its adjoints.
+struct Function {
+    Steps forward;
+    std::vector<int64_t> outputs;  // of each output, its place among what is made
+    int64_t visible;
+    bool differentiable;
+    std::vector<int64_t> wanted, reads, kept, constant;
+    std::vector<Adjoint> adjoints;
+    Owned pull;  // what Python does where this cannot
+    Owned ran;
+    std::atomic<int> missed{0};  // derivatives that there was no adjoint for
+};
