@@ -93,6 +93,18 @@ def _first(
     names: Sequence[str],
 ) -> Sequence[Tensor]:
     """Check everything, and remember what a call with tensors like these needs not check again."""
+    kind, graph, tensors, bound, num_graphs = checked(text, owner, inside, args, kwargs)
+    if facts is not None and bound.batch is None and bound.num_graphs is None:
+        known = remembered(kind, tensors, names, bound.graph)
+        if known is not None:
+            text.known.keep(facts, known)
+    return run(kind, graph, tensors, backend, owner, bound.batch, num_graphs)
+
+
+def checked(
+    text: Text, owner: nn.Module, inside: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[CallKind, Graph, dict[str, Tensor], Bound, int]:
+    """The kind of a call with its graph, its tensors by name, its arguments and the number of graphs, all checked."""
     check_tracers((*args, *kwargs.values()))
     signature = text.signature
     bound = bind(signature, args, kwargs, signature.batched)
@@ -106,11 +118,7 @@ def _first(
     kind = text.store.kind(way, typed, text.options, dtype, device)
     graph = _graph(kind, bound, tensors)
     check_rows(tensors, typed, graph, bound.batch, num_graphs)
-    if facts is not None and bound.batch is None and bound.num_graphs is None:
-        known = remembered(kind, tensors, names, bound.graph)
-        if known is not None:
-            text.known.keep(facts, known)
-    return run(kind, graph, tensors, backend, owner, bound.batch, num_graphs)
+    return kind, graph, tensors, bound, num_graphs
 
 
 def state_of(typed: TypedProgram, owner: nn.Module, inside: Mapping[str, Tensor]) -> dict[str, Tensor]:

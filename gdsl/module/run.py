@@ -49,13 +49,7 @@ def run(
 
     Raises :class:`gdsl.GraphError` where nodes have other degrees than the rules need.
     """
-    typed = kind.typed
-    if typed.transforms:
-        graph, tensors = rewire(typed, graph, tensors)
-    if typed.requires:
-        check_degrees(typed.name, [(need.end, need.value) for need in typed.requires], graph)
-    if typed.uses_seed and "seed" not in tensors:
-        tensors["seed"] = seed_for(kind.device)
+    graph, tensors = as_rules_see(kind, graph, tensors)
     frame = frame_of(graph, kind.dtype, kind.device, batch, num_graphs)
     ready = ready_for(kind, graph, backend)
     kind.store.last = (ready.ran,)
@@ -65,8 +59,23 @@ def run(
     for stage, runner, names in ready.stages:
         results = runner([tensors[name] for name in names], frame)
         if stage.module is not None:
-            tensors[stage.result] = _apply(parts.module_of(owner, stage.module), stage, results, frame)
+            tensors[stage.result] = apply(parts.module_of(owner, stage.module), stage, results, frame)
     return results
+
+
+def as_rules_see(kind: CallKind, graph: Graph, tensors: dict[str, Tensor]) -> tuple[Graph, dict[str, Tensor]]:
+    """The graph after what the program asks of it, and the tensors on it, with a seed where it draws.
+
+    Raises :class:`gdsl.GraphError` where nodes have other degrees than the rules need.
+    """
+    typed = kind.typed
+    if typed.transforms:
+        graph, tensors = rewire(typed, graph, tensors)
+    if typed.requires:
+        check_degrees(typed.name, [(need.end, need.value) for need in typed.requires], graph)
+    if typed.uses_seed and "seed" not in tensors:
+        tensors["seed"] = seed_for(kind.device)
+    return graph, tensors
 
 
 def seed_for(device: torch.device) -> Tensor:
@@ -110,7 +119,7 @@ def _ready(kind: CallKind, graph: Graph, backend: str) -> Ready:
     return Ready(stages, found.numbers, Ran(kind, options, graph.index_dtype, at[0]))
 
 
-def _apply(module: nn.Module, stage: Stage, inputs: Sequence[Tensor], frame: Frame) -> Tensor:
+def apply(module: nn.Module, stage: Stage, inputs: Sequence[Tensor], frame: Frame) -> Tensor:
     """Run a module on whole tensors. An aggregating one gets the edges sorted by node, as PyG's aggregations do."""
     assert stage.type is not None
     inputs = parts.operands(inputs)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from gdsl.errors import InputError
 from gdsl.ir.types import Domain
@@ -23,6 +20,8 @@ from gdsl.nn import collected, message_programs, scatter
 from gdsl.nn.aggr import Aggregation
 from gdsl.nn.collected import Asked, Sending
 from gdsl.nn.conv.base import Adjacency, Conv, Size, Unasked, in_dtype_of
+from gdsl.nn.conv.hooks import POINTS, Hooked
+from gdsl.nn.host import NotOurs
 from gdsl.nn.lazy import Recording, Symbol, dtype_of, put
 from gdsl.nn.message_programs import MessagePrograms
 from gdsl.nn.reach import Before, opaque
@@ -41,25 +40,21 @@ AS_IT_IS = "message and aggregate run as they are: "
 NOT_CALLED = "not called yet"
 
 # Names that layers have besides those of torch_geometric's: torch finds no module of such a name.
-_TAKEN = frozenset(name for kind in Conv.__mro__ if kind.__module__.startswith("gdsl.") for name in vars(kind))
+_TAKEN = frozenset(
+    name
+    for kind in Conv.__mro__
+    if kind.__module__.startswith("gdsl.")
+    for name, value in vars(kind).items()
+    if not isinstance(value, NotOurs)
+)
 
 # How many arguments of a method ``propagate`` gives by place.
-_GIVEN = {"aggregate": 1, "update": 1, "message_and_aggregate": 1}
+_GIVEN = {"explain_message": 1, "aggregate": 1, "update": 1, "message_and_aggregate": 1}
+
+_METHODS = ("message", "aggregate", "update")
 
 # The aggregations by name with which torch_geometric calls ``message_and_aggregate``.
 _WHOLE = (None, "add", "sum", "mean", "min", "max")
-
-
-def _registration(point: str, order: str) -> Callable[[Any, Callable[..., Any]], RemovableHandle]:
-    def register(self: MessagePassing, hook: Callable[..., Any]) -> RemovableHandle:
-        hooks = self._hooks.setdefault((point, order), OrderedDict())
-        handle = RemovableHandle(hooks)
-        hooks[handle.id] = hook
-        return handle
-
-    what = "(layer, given) -> given" if order == "before" else "(layer, given, result) -> result"
-    register.__doc__ = f"Call ``hook`` {order} each ``{point}``: {what}, or None for what there is."
-    return register
 
 
 class MessagePassing(Conv):
@@ -91,13 +86,14 @@ class MessagePassing(Conv):
         super().__init__(aggr, **kwargs)
         implemented = type(self).message_and_aggregate is not MessagePassing.message_and_aggregate
         self.fuse = implemented and not isinstance(self.aggr, list) and self.aggr in _WHOLE
-        self._hooks: dict[tuple[str, str], OrderedDict[int, Callable[..., Any]]] = {}
         self._how = NOT_CALLED
         self._calling = False
         # For each kind of call how often it is to run as it is before it is tried again, and how often last time.
         self._kinds = Kept()
         # Names of parameters and buffers by what torch knows them by: they may be others by now.
         self._names = Kept()
+
+    _points = POINTS
 
     @classmethod
     def _unasked(cls) -> list[Unasked]:
@@ -147,7 +143,7 @@ class MessagePassing(Conv):
         return self._hooked("propagate", self._propagate, edge_index, size, kwargs)
 
     def _propagate(self, edge_index: Adjacency, size: Size, kwargs: dict[str, Any]) -> Any:
-        if self.fuse and self._is_whole(edge_index):
+        if self.fuse and not self._explaining and self._is_whole(edge_index):
             methods = ("message_and_aggregate", "update")
             call = Sending(edge_index, None, kwargs, False, None, self.node_dim, False)
             if collected.reads_edges(map(self._asked, methods)):
@@ -155,7 +151,8 @@ class MessagePassing(Conv):
             given = call.collected(self._asked("message_and_aggregate"))
             out = self._hooked("message_and_aggregate", self._message_and_aggregate, edge_index, given)
         else:
-            call = self._sending(("message", "aggregate", "update"), edge_index, size, kwargs)
+            asking = (*_METHODS, "explain_message") if self._explaining else _METHODS
+            call = self._sending(asking, edge_index, size, kwargs)
             out = self._on_tensors(call) if torch.compiler.is_compiling() else self._propagated(call)
         if getattr(self.update, "__func__", None) is MessagePassing.update:
             return out
@@ -208,31 +205,12 @@ class MessagePassing(Conv):
             raise InputError(f"the last call of {type(self).__name__} ran no program: {self._how}")
         return super()._ran()
 
-    # -- hooks -----------------------------------------------------------------------------------
+    def _watch(self, what: str, point: str = "message") -> None:
+        Hooked._watch(self, what, point)
 
-    register_propagate_forward_pre_hook = _registration("propagate", "before")
-    register_propagate_forward_hook = _registration("propagate", "after")
-    register_message_forward_pre_hook = _registration("message", "before")
-    register_message_forward_hook = _registration("message", "after")
-    register_aggregate_forward_pre_hook = _registration("aggregate", "before")
-    register_aggregate_forward_hook = _registration("aggregate", "after")
-    register_message_and_aggregate_forward_pre_hook = _registration("message_and_aggregate", "before")
-    register_message_and_aggregate_forward_hook = _registration("message_and_aggregate", "after")
-    register_edge_update_forward_pre_hook = _registration("edge_update", "before")
-    register_edge_update_forward_hook = _registration("edge_update", "after")
-
-    def _hooked(self, point: str, call: Callable[..., Any], *given: Any) -> Any:
-        """A call between the hooks before it, which may replace what is given, and those after it."""
-        if not self._hooks:
-            return call(*given)
-        for hook in self._hooks.get((point, "before"), {}).values():
-            found = hook(self, given)
-            given = given if found is None else found if isinstance(found, tuple) else (found,)
-        out = call(*given)
-        for hook in self._hooks.get((point, "after"), {}).values():
-            found = hook(self, given, out)
-            out = out if found is None else found
-        return out
+    @property
+    def _edge_dim(self) -> int:
+        return self.node_dim
 
     # -- the arguments ---------------------------------------------------------------------------
 
@@ -287,10 +265,13 @@ class MessagePassing(Conv):
     def _on_tensors(self, call: Sending) -> Tensor:
         """The methods as they are, on tensors of all edges."""
         given = call.collected(self._asked("message"))
-        return self._aggregated(self._hooked("message", lambda given: self.message(**given), given), call)
+        messages = self._hooked("message", lambda given: self.message(**given), given)
+        if self._explaining:
+            messages = self.explain_message(messages, **call.collected(self._asked("explain_message")))
+        return self._aggregated(messages, call)
 
     def _aggregated(self, messages: Any, call: Sending) -> Tensor:
-        compiling = torch.compiler.is_compiling() and not self._hooks
+        compiling = torch.compiler.is_compiling() and not self._watched
         if compiling and self._has_program() and messages.is_floating_point():
             rows = messages.unsqueeze(1) if messages.dim() == 1 else messages
             out: Tensor = Conv.run(self, call.graph, {"m": rows})
@@ -364,8 +345,11 @@ class MessagePassing(Conv):
             return "`aggregate` is the layer's own"
         if not isinstance(self.aggr_module, Aggregation) or any(map(parts.must_run, self.aggr_module.modules())):
             return "the aggregation is not one of gdsl.nn.aggr, or has hooks"
-        if any(hooks for (point, _), hooks in self._hooks.items() if point in ("message", "aggregate")):
-            return "`message` or `aggregate` has hooks"
+        if self._watched and self._is_watched():
+            if self._explaining:
+                return "an edge mask is on the messages"
+            if self._has_hooks("message", "aggregate"):
+                return "`message` or `aggregate` has hooks"
         if transforming():
             return "a transform of torch.func is at work"
         if not isinstance(graph, Graph) or torch.jit.is_tracing():

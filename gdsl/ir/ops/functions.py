@@ -200,7 +200,7 @@ _function("sqrt", 1, "torch.sqrt({0})", "gdsl::sqrt({0})", "tl.sqrt({0})", "sqrt
 _function("rsqrt", 1, "torch.rsqrt({0})", "gdsl::rsqrt({0})", "libdevice.rsqrt({0})", "1/sqrt({0})",
           (lambda x, y: -0.5 * y / x,), cost=6, singular="at zero", sample=(0.2, 3.0))
 # The square root whose derivative at 0 is 0: what a Euclidean norm needs (torch.norm's subgradient).
-_function("norm_sqrt", 1, "torch.sqrt({0})", "gdsl::sqrt({0})", "tl.sqrt({0})", "sqrt({0})",
+_function("norm_sqrt", 1, "torch.where({0} == 0.0, 0.0, {0}).sqrt()", "gdsl::sqrt({0})", "tl.sqrt({0})", "sqrt({0})",
           (lambda x, y: choose(elementwise("eq", x, 0.0), 0.0, 0.5 / _nonzero(y)),), cost=4, singular="at zero",
           sample=(0.2, 3.0))
 # signs and rounding

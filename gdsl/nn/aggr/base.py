@@ -17,6 +17,7 @@ from gdsl.module.api import find_layer
 from gdsl.module.kept import Kept
 from gdsl.module.layer import Layer
 from gdsl.module.ways import Text, text_for
+from gdsl.nn.host import stands_for
 from gdsl.runtime.dtypes import short
 from gdsl.runtime.graph import grouped
 
@@ -30,7 +31,12 @@ layer Aggregation {
 """
 
 
-class Aggregation(nn.Module):
+@stands_for("torch_geometric.nn.aggr.base", "Aggregation")
+class _HostsAggregation(nn.Module):
+    """What torch_geometric's tools take for an aggregation of its own."""
+
+
+class Aggregation(_HostsAggregation):
     """Base of the aggregations. A class of a user's own overrides ``forward``, or ``read_aggregation`` to be fused."""
 
     def __init__(self) -> None:

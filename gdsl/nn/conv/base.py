@@ -25,7 +25,10 @@ from gdsl.module.compilable import Compilable
 from gdsl.module.inspected import Inspected
 from gdsl.module.kept import Kept, Repeated
 from gdsl.module.ways import Compilations, Ran, Text, Way, text_for
+from gdsl.nn import host
 from gdsl.nn.aggr import Aggregation, aggr_resolver
+from gdsl.nn.conv.hooks import Hooked
+from gdsl.nn.conv.watched import run_watched
 from gdsl.passes.options import Options
 from gdsl.runtime.formats import sizes_of
 from gdsl.runtime.graph import Graph, graph_of
@@ -59,6 +62,12 @@ def _ranks_of(name: str) -> tuple[tuple[str, int], ...]:
     return tuple((i.name, i.rank) for i in signature_of(program_of(name)).inputs)
 
 
+@functools.cache
+def _has_messages(name: str) -> bool:
+    """Whether a program of the library says what its messages are."""
+    return re.search(r"^[^#\n]*\bmessage \w+ =", program_text(name), re.MULTILINE) is not None
+
+
 class Unasked:
     """A method that torch_geometric's layers call and a program does not: a user's own must not be ignored in silence.
 
@@ -84,21 +93,13 @@ class Unasked:
         )
 
 
-class Conv(NotScriptable, Inspected, Compilable):
-    """Base of the layers of :mod:`gdsl.nn`: the maths is in a program, the parameters are this module's.
-
-    aggr:        how messages meet: a name, a list of names, or a module; see :mod:`gdsl.nn.aggr`
-    aggr_kwargs: arguments of an aggregation given by name
-    flow:        "source_to_target", or "target_to_source" to send messages against the edges
-    node_dim:    the dimension of the nodes: -2 or 0
-    decomposed_layers: accepted for torch_geometric's sake. It saves memory there by running the features in parts, and
-                 here there are no edge messages in memory
-    backend:     "auto", "triton", "cpp" or "torch", as in :func:`gdsl.compile`
-
-    A subclass names its program (a file of ``gdsl/nn/programs``), makes its parameters, and calls :meth:`run`.
-    """
+class Programmed(Hooked, NotScriptable, Inspected, Compilable):
+    """A module whose maths is a program on its parameters, called with features and a graph. See :class:`Conv`."""
 
     program_name: ClassVar[str]
+
+    # A program aggregates messages; nothing in it is both in one.
+    _points: ClassVar[tuple[str, ...]] = ("propagate", "message", "aggregate", "edge_update")
 
     message: Any = Unasked()
     aggregate: Any = Unasked()
@@ -142,12 +143,13 @@ class Conv(NotScriptable, Inspected, Compilable):
         self.backend = backend
         self._kept: tuple[Graph, Tensor | None] | None = None
         self._options = Options()
+        self._start_watching()
         # Programs for the kinds of calls: with a pair of inputs or one, with edge features or without.
         self._texts, self._store, self._repeated = Kept(), Compilations(), Repeated()
 
     @classmethod
     def _unasked(cls) -> list[Unasked]:
-        return [value for value in Conv.__dict__.values() if isinstance(value, Unasked)]
+        return [value for value in Programmed.__dict__.values() if isinstance(value, Unasked)]
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew, as torch_geometric draws them, and forget a kept graph."""
@@ -183,8 +185,11 @@ class Conv(NotScriptable, Inspected, Compilable):
                 break
         signals = self._signals(given)
         if signals:
+            self.check_unwatched("has several signals on one graph")
             return self._run_signals(graph, inputs, inside, signals, arguments)
         nested = {name: value for name, value in inside.items() if value is not None} if inside else {}
+        if self._watched and self._is_watched():
+            return self._run_watched(graph, given, nested, arguments)
         if torch.compiler.is_compiling():
             # Rows are not of interest to a program, and would make another one for each graph; other sizes are, also
             # where the tracer takes all of them for variables.
@@ -202,6 +207,32 @@ class Conv(NotScriptable, Inspected, Compilable):
             return call(text, self, nested, tuple([values.get(name) for name in text.order]), {}, self.backend)
         except (InputError, LanguageError) as error:
             raise self._misfit(error, given) from error
+
+    def _run_watched(
+        self, graph: Any, given: Mapping[str, Tensor], inside: Mapping[str, Tensor], arguments: Mapping[str, Any]
+    ) -> Any:
+        """As :meth:`run_with`, in torch, with a mask or hooks on the messages."""
+        if torch.compiler.is_compiling() or not isinstance(graph, Graph):
+            raise InputError("torch.compile has no place for masks and hooks on messages: call the model itself")
+        text = self._text(given, arguments)
+        values = {**given, "graph": graph}
+        try:
+            return run_watched(self, text, inside, tuple([values.get(name) for name in text.order]))
+        except (InputError, LanguageError) as error:
+            raise self._misfit(error, given) from error
+
+    def check_unwatched(self, why: str) -> None:
+        """Raises :class:`gdsl.InputError` for a mask or a hook on a call that sends no messages of a program."""
+        if self._watched and self._is_watched():
+            raise InputError(f"{type(self).__name__} {why}: a mask or a hook has no place there")
+
+    def _watch(self, what: str, point: str = "message") -> None:
+        if self.program_name and not _has_messages(self.program_name):
+            raise InputError(
+                f"{type(self).__name__} sends no messages that {what} could be put on: its program adds them up in "
+                "another way. Set `explain = False` on the layer to leave it out"
+            )
+        super()._watch(what, point)
 
     def _misfit(self, error: GdslError, given: Iterable[str]) -> GdslError:
         """With the names of the arguments of ``forward`` in the place of those that the program has for them."""
@@ -405,7 +436,7 @@ class Conv(NotScriptable, Inspected, Compilable):
 
     def _ran(self) -> tuple[Ran, ...]:
         # Some layers leave all to a part of theirs.
-        inner = (part._store.last for part in self._children() if isinstance(part, Conv))
+        inner = (part._store.last for part in self._children() if isinstance(part, Programmed))
         found = self._store.last or tuple(ran for last in inner for ran in last)
         if not found:
             raise InputError(f"call {type(self).__name__} once: how it is compiled depends on the kind of call")
@@ -427,13 +458,33 @@ class Conv(NotScriptable, Inspected, Compilable):
         """Without what cannot be told before a call, for tools that look at all that a module has."""
         unknown = set() if self._store.last else {"kernels", "program"}.difference(self._modules)
         unknown |= set() if self.program_name else {"source"}
-        unknown |= {method.name for method in self._unasked()}
+        unknown |= {method.name for method in self._unasked()} | host.hidden_names(type(self))
         return [name for name in super().__dir__() if name not in unknown]
 
     def __repr__(self) -> str:
         if hasattr(self, "in_channels") and hasattr(self, "out_channels"):
             return f"{type(self).__name__}({self.in_channels}, {self.out_channels})"
         return f"{type(self).__name__}({self.channels if hasattr(self, 'channels') else ''})"
+
+
+@host.stands_for("torch_geometric.nn.conv.message_passing", "MessagePassing")
+class _HostsLayer(nn.Module):
+    """What torch_geometric's tools take for a layer of its own."""
+
+
+class Conv(Programmed, _HostsLayer):
+    """Base of the layers of :mod:`gdsl.nn`: the maths is in a program, the parameters are this module's.
+
+    aggr:        how messages meet: a name, a list of names, or a module; see :mod:`gdsl.nn.aggr`
+    aggr_kwargs: arguments of an aggregation given by name
+    flow:        "source_to_target", or "target_to_source" to send messages against the edges
+    node_dim:    the dimension of the nodes: -2 or 0
+    decomposed_layers: accepted for torch_geometric's sake. It saves memory there by running the features in parts, and
+                 here there are no edge messages in memory
+    backend:     "auto", "triton", "cpp" or "torch", as in :func:`gdsl.compile`
+
+    A subclass names its program (a file of ``gdsl/nn/programs``), makes its parameters, and calls :meth:`run`.
+    """
 
 
 class Misfit(InputError, RuntimeError):

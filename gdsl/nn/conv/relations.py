@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, as_module, pair_of, parameter, see
+from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Programmed, as_module, pair_of, parameter, see
 from gdsl.nn.inits import glorot, reset, zeros
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
@@ -25,7 +25,7 @@ def by_relation(aggr: Any) -> str:
     return BY_RELATION[aggr]
 
 
-class _ByRelation(Conv):
+class _ByRelation(Programmed):
     """Values of edges, aggregated for each relation and added."""
 
     program_name = "rgcn_lookup"
@@ -149,6 +149,7 @@ class RGCNConv(Conv):
 
     def _look_up(self, source: Tensor, target: Tensor, graph: Graph, relation: Tensor) -> Tensor:
         """For nodes that are numbers."""
+        self.check_unwatched("looks rows of weights up, for nodes that are numbers")
         if self.num_blocks is not None:
             raise ValueError("Block-diagonal decomposition not supported for non-continuous input features.")
         weight: Tensor = self.weight

@@ -165,6 +165,7 @@ class SimpleConv(Conv):
 
     def _of_other_numbers(self, source: Tensor, target: Tensor | None, graph: Graph, weight: Tensor | None) -> Tensor:
         """On whole or complex numbers, in torch: kernels have real ones."""
+        self.check_unwatched("adds up whole or complex numbers")
         m = source.index_select(self.node_dim, graph.edge_index[0])
         if weight is not None:
             m = m * weight.view(-1, *[1] * (1 if self.node_dim == -2 else m.dim() - 1))

@@ -94,6 +94,7 @@ class AttentiveFP(nn.Module):
             self.atom_convs.append(attention())
             self.atom_grus.append(nn.GRUCell(size, size))
         self.mol_conv = attention()
+        self.mol_conv.explain = False  # its edges go from atoms to molecules
         self.mol_gru = nn.GRUCell(size, size)
         self.lin2 = nn.Linear(size, out_channels)
         self.reset_parameters()

@@ -1,0 +1,275 @@
+"""A call of a layer with an edge mask or hooks: its program value by value, in torch, stopped at its messages.
+
+torch_geometric's names are used for what a hook sees of a message: ``x_j`` and ``x_i`` for the node values that it
+reads, ``edge_weight`` for the weights, ``alpha`` for attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from gdsl.errors import InputError
+from gdsl.ir.node import Node, walk
+from gdsl.ir.ops.op import full, shape_of
+from gdsl.ir.program import Program
+from gdsl.ir.types import Domain
+from gdsl.language import parts
+from gdsl.language.program import TypedProgram
+from gdsl.module.call import checked
+from gdsl.module.run import apply, as_rules_see, frame_of
+from gdsl.module.ways import Text
+from gdsl.nn import collected
+from gdsl.nn.collected import Sending
+from gdsl.passes.stages import Stage
+from gdsl.runtime import reference
+from gdsl.runtime.frame import Frame
+from gdsl.runtime.tracers import run_as_it_is
+
+# The programs of layers that update edges before they send messages, and the name of what comes of it.
+EDGE_UPDATES = {"gat": "alpha", "gatv2": "alpha"}
+
+# The name of attention in programs.
+ATTENTION = "alpha"
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """What a message is made of.
+
+    name: what ``propagate`` would be given it as
+    node: its value on edges
+    of:   the node value that this is, read at ``end``; None for what edges have themselves
+    """
+
+    name: str
+    node: Node
+    of: Node | None = None
+    end: str = ""
+
+    @property
+    def asked(self) -> str:
+        """Its name as an argument of ``message``."""
+        return f"{self.name}_{self.end}" if self.end else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A message of a program, what it is made of, and the values that are aggregated from it."""
+
+    message: Node
+    operands: tuple[Operand, ...]
+    results: tuple[Node, ...]
+
+
+@run_as_it_is
+def run_watched(owner: Any, text: Text, inside: Mapping[str, Tensor], args: tuple[Any, ...]) -> Any:
+    """The results of a text on a layer, as :func:`gdsl.module.call.call` gives them, with its masks and hooks.
+
+    Raises :class:`gdsl.InputError` for a program without messages, and for a hook that gives what it has no use for.
+    """
+    kind, graph, tensors, _, _ = checked(text, owner, inside, args, {})
+    graph, tensors = as_rules_see(kind, graph, tensors)
+    run = _Run(owner, kind.typed, frame_of(graph, kind.dtype, kind.device), tensors)
+    try:
+        results = run.results()
+    finally:
+        owner.__dict__.pop("_alpha", None)
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+class _Run:
+    """Values by their nodes, and of each message on its way what the hooks before it gave to those after it."""
+
+    def __init__(self, owner: Any, typed: TypedProgram, frame: Frame, tensors: Mapping[str, Tensor]):
+        self.owner, self.typed, self.frame, self.tensors = owner, typed, frame, tensors
+        self.values: dict[Node, Tensor] = {}
+        self.given: dict[tuple[str, Node], tuple[Any, ...]] = {}
+        sent = list(sent_of(typed, owner.given_names))
+        self.sent = {s.message: s for s in sent}
+        self.aggregated = {node: s for s in sent for node in s.results}
+        if not sent and any(node.domain is Domain.EDGE for node in walk(node for _, node in typed.outputs)):
+            raise InputError(
+                f"{type(owner).__name__} sends no messages that a mask or a hook could be put on: its program adds "
+                "them up in another way. Set `explain = False` on the layer to leave it out"
+            )
+        word = EDGE_UPDATES.get(owner.program_name)
+        self.updated = next((node for node, name in typed.names.items() if word is not None and name == word), None)
+
+    def results(self) -> list[Tensor]:
+        outputs = [node for _, node in self.typed.outputs]
+        for node in walk(outputs):
+            self.values[node] = self._value(node, self.values)
+            if node is self.updated:
+                self.values[node] = self._update(node)
+            if node in self.sent:
+                self.values[node] = self._message(self.sent[node])
+            if node in self.aggregated:
+                self.values[node] = self._aggregate(self.aggregated[node].message, node)
+        return [self._full(node) for node in outputs]
+
+    def _value(self, node: Node, values: Mapping[Node, Tensor]) -> Tensor:
+        if node.op == "load":
+            return self.tensors[node.attrs.name]
+        operands = [values[n] for n in node.inputs]
+        if node.op != "call":
+            return reference.evaluate(node, operands, self.frame)
+        a = node.attrs
+        stage = Stage(Program(self.typed.name, ()), a.module, "", a.kind, a.end, node.type)
+        whole = [full(v, n.type, self.frame) for v, n in zip(operands, node.inputs, strict=True)]
+        return apply(parts.module_of(self.owner, a.module), stage, whole, self.frame)
+
+    def _full(self, node: Node) -> Tensor:
+        return full(self.values[node], node.type, self.frame)
+
+    # -- where others look ---------------------------------------------------------------------------
+
+    def _update(self, node: Node) -> Tensor:
+        """The value that ``edge_update`` gives, between its hooks."""
+        about = self._sending({})
+        given: tuple[Any, ...] = (about.edges, about.sizes, {})
+        self._same("edge_update", given, self.owner._before("edge_update", *given))
+        return self._after("edge_update", given, node)
+
+    def _message(self, sent: Sent) -> Tensor:
+        """A message between its hooks, and masked."""
+        owner, node = self.owner, sent.message
+        if len(sent.results) != 1 and owner._has_hooks("propagate", "aggregate"):
+            raise InputError(
+                f"{type(owner).__name__} aggregates a message {len(sent.results)} times, and a hook on `propagate` or "
+                "`aggregate` looks at one result"
+            )
+        about = self._sending(self._arguments(sent))
+        given = (about.edges, about.sizes, dict(about.kwargs))
+        found = owner._before("propagate", *given)
+        self._same("propagate", given[:2], found[:2])
+        self.given["propagate", node] = found
+        read = {o.asked: self._full(o.node) for o in sent.operands}
+        for o in sent.operands:
+            if found[2].get(o.name) is not about.kwargs.get(o.name):
+                read[o.asked] = replace(about, kwargs=found[2]).collected(((o.asked, False),))[o.asked]
+        before = owner._before("message", read)
+        self.values[node] = self._from(sent, before[0])
+        if ATTENTION in read:
+            owner.__dict__["_alpha"] = read[ATTENTION]
+        self.values[node] = self._after("message", before, node)
+        owner.__dict__.pop("_alpha", None)
+        if owner._explaining:
+            asked = collected.asked_by(owner.explain_message, 1)
+            self.values[node] = self._fit(node, owner.explain_message(self._full(node), **about.collected(asked)))
+        aggregating = ({"index": about.graph.edge_index[1], "ptr": None, "dim_size": about.graph.num_targets},)
+        self._same("aggregate", aggregating, owner._before("aggregate", *aggregating))
+        self.given["aggregate", node] = aggregating
+        return self.values[node]
+
+    def _aggregate(self, message: Node, node: Node) -> Tensor:
+        for point in ("aggregate", "propagate"):
+            self.values[node] = self._after(point, self.given[point, message], node)
+        return self.values[node]
+
+    # -- what they see, and give -----------------------------------------------------------------------
+
+    def _arguments(self, sent: Sent) -> dict[str, Any]:
+        """What ``propagate`` would be given: values of edges, and of nodes at both ends."""
+        found: dict[str, Any] = {o.name: self._full(o.node) for o in sent.operands if o.of is None}
+        for o in sent.operands:
+            if o.of is not None:
+                both = found.get(o.name, (None, None))
+                value = self._full(o.of)
+                found[o.name] = (value, both[1]) if o.end == "j" else (both[0], value)
+        if "x" in found and None in found["x"]:
+            # A message reads its target's features or its source's, and explainers ask for both.
+            other = self.tensors.get("z") if self.typed.bipartite else next(v for v in found["x"] if v is not None)
+            found["x"] = tuple(other if value is None else value for value in found["x"])
+        return found
+
+    def _sending(self, arguments: Mapping[str, Any]) -> Sending:
+        backwards = self.owner.flow == "target_to_source"
+        return Sending(None, self.frame.graph, arguments, self.typed.bipartite, None, 0, backwards)
+
+    def _from(self, sent: Sent, given: Mapping[str, Any]) -> Tensor:
+        """A message from its operands, of which hooks may have replaced some."""
+        values = dict(self.values)
+        changed = set()
+        for o in sent.operands:
+            if given[o.asked] is not self.values[o.node]:
+                values[o.node] = self._fit(o.node, given[o.asked])
+                changed.add(o.node)
+        for node in walk([sent.message]):
+            if node not in changed and not changed.isdisjoint(node.inputs):
+                values[node] = self._value(node, values)
+                changed.add(node)
+        return values[sent.message]
+
+    def _after(self, point: str, given: tuple[Any, ...], node: Node) -> Tensor:
+        return self._fit(node, self.owner._after(point, given, self._full(node)))
+
+    def _same(self, point: str, given: tuple[Any, ...], found: tuple[Any, ...]) -> None:
+        if any(a is not b and a != b for a, b in zip(given, found, strict=True)):
+            raise InputError(f"a hook before `{point}` may look at what a program computes, and not replace it")
+
+    def _fit(self, node: Node, value: Tensor) -> Tensor:
+        shape = shape_of(node.type, self.frame)
+        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+            got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"a hook or a mask gave {got}, and the program expects shape {list(shape)}")
+        return value
+
+
+# ------------------------------------------------------------------------------- the messages of a program
+
+
+def sent_of(typed: TypedProgram, given_names: Mapping[str, str]) -> Iterator[Sent]:
+    """The messages that are aggregated, each once: what a text calls a message may be a part of another one."""
+    words = {rule.name for rule in typed.rules if rule.kind == "message"}
+    messages = [r.node for r in typed.rules if r.name in words and r.node.domain is Domain.EDGE]
+    results: dict[Node, list[Node]] = {}
+    for rule in typed.rules:
+        if rule.kind == "aggregate":
+            below = set(walk([rule.node]))
+            read = [node for node in messages if node in below]
+            if read:
+                results.setdefault(read[-1], []).append(rule.node)
+    for message, nodes in results.items():
+        yield Sent(message, _operands(message, typed, given_names), tuple(dict.fromkeys(nodes)))
+
+
+def _operands(message: Node, typed: TypedProgram, given_names: Mapping[str, str]) -> tuple[Operand, ...]:
+    """Node values read at ends, and what edges have themselves: features, weights, attention."""
+    found: dict[Node, None] = {}
+
+    def visit(node: Node) -> None:
+        attention = node is not message and typed.names.get(node) == ATTENTION
+        if node.op in ("gather", "load") or attention:
+            if node.domain is Domain.EDGE:
+                found.setdefault(node)
+        else:
+            for below in node.inputs:
+                visit(below)
+
+    visit(message)
+    read = [node for node in found if node.op == "gather"]
+    read.sort(key=lambda node: (node.attrs.end != "j", _name(node.inputs[0], typed) != "x"))
+    features = {node.inputs[0] for node in read[:1]}
+    if typed.bipartite:
+        features |= {n.inputs[0] for n in read if n.attrs.end == "i" and _name(n.inputs[0], typed) == "z"}
+    names = dict.fromkeys(features, "x")
+    for node in found:
+        of = node.inputs[0] if node.op == "gather" else node
+        if of not in names:
+            name = given_names.get(_name(of, typed), _name(of, typed)) if of is node else _name(of, typed)
+            taken = sum(other.rstrip("0123456789") == name for other in names.values())
+            names[of] = f"{name}{taken + 1}" if taken else name
+    return tuple(
+        Operand(names[node.inputs[0]], node, node.inputs[0], node.attrs.end)
+        if node.op == "gather"
+        else Operand(names[node], node)
+        for node in found
+    )
+
+
+def _name(node: Node, typed: TypedProgram) -> str:
+    return str(node.attrs.name) if node.op == "load" else typed.names.get(node, "value")

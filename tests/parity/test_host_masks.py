@@ -1,0 +1,220 @@
+"""Edge masks on every layer, as torch_geometric's explainers set them: outputs and gradients, by the mask too."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
+
+import gdsl
+import gdsl.nn
+from tests.parity import drop_in
+from tests.parity.drop_in import Case, pyg
+from tests.programs import harness
+
+utils = pytest.importorskip("torch_geometric.explain.algorithm.utils")
+
+FAMILIES = "attention basic edge mesh mixed models points relations simple spectral types whole".split()
+CASES = [
+    (case, options)
+    for family in FAMILIES
+    for case in getattr(import_module(f"tests.parity.test_nn_{family}"), "CASES", ())
+    if case.graph is not None and case.layer.endswith(("Conv", "APPNP", "AttentiveFP", "GCN", "GraphSAGE"))
+    for options in drop_in.single(case)
+]
+
+# By default one call of each class.
+FIRST = {case.layer: case for case, _ in reversed(CASES)}
+
+# Where torch_geometric's layers stop at an assertion, since they send messages several times or beside the graph.
+MORE = {"RGCNConv", "FastRGCNConv", "FiLMConv", "HEATConv"}
+# Their messages are added up in another way: an error says so.
+NONE = {"MeshCNNConv", "PANConv"}
+# Another answer of torch_geometric's with a mask of ones than without a mask.
+TORN = {"GATv2Conv", "FAConv"}
+
+REFUSED = (ValueError, AssertionError, TypeError, RuntimeError, NotImplementedError, IndexError)
+
+
+def masked(layer: nn.Module, case: Case, mask: Tensor | None) -> dict[str, Tensor]:
+    """Outputs and gradients of a call with a mask, or without."""
+    first, graph, values = drop_in.draw(case, 1)
+    assert graph is not None
+    given = None if mask is None else mask.clone().requires_grad_()
+    if given is not None:
+        utils.set_masks(layer, given, graph)
+    found = drop_in.outcome(layer, first, graph, values)
+    if given is not None:
+        outputs = [t for t in drop_in.flat(layer(*first, graph, **values)) if t.requires_grad]
+        score = sum((harness._weights(t.double(), 0.7) * t).sum() for t in outputs)
+        (by_mask,) = torch.autograd.grad(score, given, allow_unused=True) if outputs else (None,)
+        found["d/dmask"] = torch.zeros_like(given) if by_mask is None else by_mask
+        utils.clear_masks(layer)
+    return found
+
+
+def same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], exact: float) -> None:
+    assert found.keys() == expected.keys()
+    for part, value in expected.items():
+        assert found[part].shape == value.shape
+        assert harness.difference([found[part].double()], [value.double()]) < exact, part
+
+
+@pytest.mark.parametrize(
+    ("case", "options"),
+    [
+        pytest.param(
+            case,
+            options,
+            id=f"{case.id} {options}",
+            marks=[] if FIRST[case.layer] is case and not options else pytest.mark.slow,
+        )
+        for case, options in CASES
+    ],
+)
+def test_a_mask_on_each_layer(case: Case, options: Mapping[str, Any]) -> None:
+    made = drop_in.pair(case, options)
+    if made is None:
+        return
+    ours, theirs = made
+    drop_in.same_state(case, ours, theirs)
+    drop_in.set_backend(ours, "torch")
+    counts = [sum(isinstance(part, pyg.MessagePassing) for part in layer.modules()) for layer in made]
+    assert counts[0] == counts[1]
+    if not counts[0]:
+        return
+    _, graph, _ = drop_in.draw(case, 1)
+    mask = torch.randn(graph.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    if case.layer in NONE:
+        with pytest.raises(gdsl.InputError, match="sends no messages"):
+            masked(ours, case, mask)
+        return
+    try:
+        expected = masked(theirs, case, mask)
+    except REFUSED:
+        if case.layer not in MORE and options.get("flow") is None:
+            with pytest.raises(REFUSED):
+                masked(ours, case, mask)
+        return
+    if case.layer in TORN and options.get("flow") == "target_to_source":
+        ones = torch.full_like(mask, 40.0)  # of which the sigmoid is 1
+        expected = masked(ours, case, None)
+        found = masked(ours, case, ones)
+        del found["d/dmask"]
+        same(found, expected, case.exact)
+        return
+    same(masked(ours, case, mask), expected, case.exact)
+
+
+def test_without_a_sigmoid_and_with_loops_of_the_layers_own() -> None:
+    graph = torch.tensor([[0, 1, 2, 2], [1, 1, 0, 2]])
+    x = torch.randn(3, 4, dtype=torch.float64)
+    mask = torch.tensor([0.3, 0.9, 0.1, 0.5], dtype=torch.float64)
+    theirs = pyg.GCNConv(4, 2).double()
+    ours = gdsl.nn.GCNConv(4, 2).double()
+    ours.load_state_dict(theirs.state_dict())
+    for layer in (ours, theirs):
+        utils.set_masks(layer, mask, graph, apply_sigmoid=False)
+    assert torch.allclose(ours(x, graph), theirs(x, graph), atol=1e-12)
+
+
+class Attention(nn.Module):
+    """Two layers of a user's own, on a base that is filled in."""
+
+    base: type
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        class Layer(self.base):  # type: ignore[misc,name-defined]
+            def __init__(self, size: int) -> None:
+                super().__init__(aggr="sum")
+                self.lin = nn.Linear(size, 3)
+
+            def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+                return self.propagate(edge_index, x=self.lin(x))
+
+            def message(self, x_i: Tensor, x_j: Tensor) -> Tensor:
+                return leaky_relu(x_i + x_j) * x_j
+
+        self.one, self.two = Layer(4), Layer(3)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.two(self.one(x, edge_index).tanh(), edge_index)
+
+
+def test_a_mask_on_a_users_own_layer() -> None:
+    results = []
+    graph = torch.randint(6, (2, 14), generator=torch.Generator().manual_seed(1))
+    x = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    mask = torch.rand(14, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    for base in (pyg.MessagePassing, gdsl.nn.MessagePassing):
+        Attention.base = base
+        torch.manual_seed(4)
+        model = Attention().double()
+        before = model(x, graph)
+        given = mask.clone().requires_grad_()
+        utils.set_masks(model, given, graph)
+        if base is gdsl.nn.MessagePassing:
+            assert model.one.explain is True
+        masked = model(x, graph)
+        grads = torch.autograd.grad(masked.sin().sum(), [given, *model.parameters()])
+        if base is gdsl.nn.MessagePassing:
+            assert "an edge mask" in model.one.how
+        utils.clear_masks(model)
+        after = model(x, graph)
+        assert torch.allclose(before, after, atol=1e-12)
+        if base is gdsl.nn.MessagePassing:
+            assert model.one.how == "fused"
+        results.append([before, masked, *grads])
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-12)
+
+
+def test_layers_that_are_left_out_and_the_method_that_comes_back() -> None:
+    conv = gdsl.nn.GCNConv(4, 2)
+    x, graph = torch.randn(3, 4), torch.tensor([[0, 1], [1, 2]])
+    before = conv(x, graph)
+    assert conv.explain is not True and "GCNConv: the rules" in conv.explain(graph)
+    conv.explain = False
+    utils.set_masks(conv, torch.zeros(2), graph)
+    assert conv.explain is False and torch.equal(conv(x, graph), before)
+    conv.explain = None
+    utils.set_masks(conv, nn.Parameter(torch.zeros(2)), graph)
+    assert conv.explain is True and not torch.allclose(conv(x, graph), before)
+    other = copy.deepcopy(conv)
+    assert torch.equal(other(x, graph), conv(x, graph))
+    utils.clear_masks(conv)
+    assert torch.equal(conv(x, graph), before) and "GCNConv: the rules" in conv.explain()
+    assert not torch.allclose(other(x, graph), before)
+
+
+def test_what_a_mask_has_no_place_for() -> None:
+    graph = torch.tensor([[0, 1], [1, 2]])
+    conv = gdsl.nn.GCNConv(4, 2)
+    utils.set_masks(conv, torch.zeros(2), graph)
+    with pytest.raises(gdsl.InputError, match="several signals"):
+        conv(torch.randn(5, 3, 4), graph)
+    with pytest.raises(ValueError, match="the mask is of 2 edges, and GCNConv sends 4 messages"):
+        conv(torch.randn(3, 4), torch.tensor([[0], [1]]))
+    with pytest.raises(gdsl.InputError, match="has no place for masks"):
+        torch.compile(conv, backend="eager")(torch.randn(3, 4), graph)
+    conv._edge_mask = None
+    with pytest.raises(ValueError, match="Did you forget to initialize it"):
+        conv(torch.randn(3, 4), graph)
+    with pytest.raises(gdsl.InputError, match="MeshCNNConv sends no messages that an edge mask"):
+        gdsl.nn.MeshCNNConv(4, 2).explain = True
+    counts = gdsl.nn.SimpleConv()
+    utils.set_masks(counts, torch.zeros(2), graph)
+    with pytest.raises(gdsl.InputError, match="whole or complex"):
+        counts(torch.ones(3, 4, dtype=torch.long), graph)
+    numbers = gdsl.nn.RGCNConv(3, 2, 2)
+    utils.set_masks(numbers, torch.zeros(2), graph)
+    with pytest.raises(gdsl.InputError, match="nodes that are numbers"):
+        numbers(None, graph, torch.tensor([0, 1]))
