@@ -212,7 +212,7 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
         self, graph: Any, given: Mapping[str, Tensor], inside: Mapping[str, Tensor], arguments: Mapping[str, Any]
     ) -> Any:
         """As :meth:`run_with`, in torch, with a mask or hooks on the messages."""
-        if torch.compiler.is_compiling() or not isinstance(graph, Graph):
+        if torch.compiler.is_compiling() or isinstance(graph, compiled.SymbolicGraph):
             raise InputError("torch.compile has no place for masks and hooks on messages: call the model itself")
         text = self._text(given, arguments)
         values = {**given, "graph": graph}

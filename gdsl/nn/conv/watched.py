@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from gdsl.errors import InputError
-from gdsl.ir.node import Node, walk
+from gdsl.ir.node import Node, walk, walk_below
 from gdsl.ir.ops.op import full, shape_of
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
@@ -174,16 +174,16 @@ class _Run:
 
     def _arguments(self, sent: Sent) -> dict[str, Any]:
         """What ``propagate`` would be given: values of edges, and of nodes at both ends."""
-        found: dict[str, Any] = {o.name: self._full(o.node) for o in sent.operands if o.of is None}
+        found: dict[str, Any] = {}
         for o in sent.operands:
-            if o.of is not None:
-                both = found.get(o.name, (None, None))
-                value = self._full(o.of)
-                found[o.name] = (value, both[1]) if o.end == "j" else (both[0], value)
-        if "x" in found and None in found["x"]:
-            # A message reads its target's features or its source's, and explainers ask for both.
-            other = self.tensors.get("z") if self.typed.bipartite else next(v for v in found["x"] if v is not None)
-            found["x"] = tuple(other if value is None else value for value in found["x"])
+            if o.of is None or not self.typed.bipartite:
+                found[o.name] = self._full(o.node if o.of is None else o.of)
+            else:
+                source, target = found.get(o.name, (None, None))
+                found[o.name] = (self._full(o.of), target) if o.end == "j" else (source, self._full(o.of))
+        if self.typed.bipartite and "x" in found and found["x"][1] is None:
+            # A message may read its source alone, and explainers ask for the features of both ends.
+            found["x"] = (found["x"][0], self.tensors.get("z"))
         return found
 
     def _sending(self, arguments: Mapping[str, Any]) -> Sending:
@@ -193,13 +193,14 @@ class _Run:
     def _from(self, sent: Sent, given: Mapping[str, Any]) -> Tensor:
         """A message from its operands, of which hooks may have replaced some."""
         values = dict(self.values)
+        operands = {o.node for o in sent.operands}
         changed = set()
         for o in sent.operands:
             if given[o.asked] is not self.values[o.node]:
                 values[o.node] = self._fit(o.node, given[o.asked])
                 changed.add(o.node)
-        for node in walk([sent.message]):
-            if node not in changed and not changed.isdisjoint(node.inputs):
+        for node in walk_below([sent.message], lambda node: () if node in operands else node.inputs):
+            if node not in operands and not changed.isdisjoint(node.inputs):
                 values[node] = self._value(node, values)
                 changed.add(node)
         return values[sent.message]
@@ -238,21 +239,17 @@ def sent_of(typed: TypedProgram, given_names: Mapping[str, str]) -> Iterator[Sen
 
 
 def _operands(message: Node, typed: TypedProgram, given_names: Mapping[str, str]) -> tuple[Operand, ...]:
-    """Node values read at ends, and what edges have themselves: features, weights, attention."""
-    found: dict[Node, None] = {}
+    """Node values read at ends, and what edges have themselves: features, weights, also normalised ones, attention."""
+    known = {ATTENTION, *given_names}
 
-    def visit(node: Node) -> None:
-        attention = node is not message and typed.names.get(node) == ATTENTION
-        if node.op in ("gather", "load") or attention:
-            if node.domain is Domain.EDGE:
-                found.setdefault(node)
-        else:
-            for below in node.inputs:
-                visit(below)
+    def ends(node: Node) -> bool:
+        named = node is not message and typed.names.get(node) in known
+        return node.op in ("gather", "load") or (named and node.domain is Domain.EDGE)
 
-    visit(message)
+    below = walk_below([message], lambda node: () if ends(node) else node.inputs)
+    found = [node for node in below if node.domain is Domain.EDGE and ends(node)]
     read = [node for node in found if node.op == "gather"]
-    read.sort(key=lambda node: (node.attrs.end != "j", _name(node.inputs[0], typed) != "x"))
+    read.sort(key=lambda node: (node.attrs.end != "j", _name(node.inputs[0], typed) != "x", not node.dims))
     features = {node.inputs[0] for node in read[:1]}
     if typed.bipartite:
         features |= {n.inputs[0] for n in read if n.attrs.end == "i" and _name(n.inputs[0], typed) == "z"}
