@@ -93,10 +93,29 @@ class Unasked:
         )
 
 
+class KeptGraph:
+    """The graph of the first call with its weights, under the name that torch_geometric has for its own: assigning None
+    forgets it. Raises :class:`gdsl.InputError` for anything else, since what is kept is not normalised yet.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, module: nn.Module | None, owner: type) -> Any:
+        return self if module is None else module.__dict__[self.name]
+
+    def __set__(self, module: nn.Module, value: None) -> None:
+        if value is not None:
+            raise InputError(f"`{self.name}` is for the layer to set; None forgets the graph that it keeps")
+        module.__dict__[self.name] = None
+
+
 class Programmed(Hooked, NotScriptable, Inspected, Compilable):
     """A module whose maths is a program on its parameters, called with features and a graph. See :class:`Conv`."""
 
     program_name: ClassVar[str]
+
+    _cached_edge_index, _cached_adj_t = KeptGraph(), KeptGraph()
 
     # A program aggregates messages; nothing in it is both in one.
     _points: ClassVar[tuple[str, ...]] = ("propagate", "message", "aggregate", "edge_update")
@@ -141,7 +160,7 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
         self.node_dim = node_dim
         self.decomposed_layers = decomposed_layers
         self.backend = backend
-        self._kept: tuple[Graph, Tensor | None] | None = None
+        self._forget()
         self._options = Options()
         self._start_watching()
         # Programs for the kinds of calls: with a pair of inputs or one, with edge features or without.
@@ -153,9 +172,12 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew, as torch_geometric draws them, and forget a kept graph."""
-        self._kept = None
+        self._forget()
         if self.aggr_module is not None and hasattr(self.aggr_module, "reset_parameters"):
             self.aggr_module.reset_parameters()
+
+    def _forget(self) -> None:
+        self._cached_edge_index = self._cached_adj_t = None
 
     # -- the call ------------------------------------------------------------------------------
 
@@ -389,8 +411,11 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
 
         Raises ValueError for a pair of inputs.
         """
-        if keep and self._kept is not None and isinstance(x, Tensor):
-            return self._kept
+        place = "_cached_adj_t" if _is_torch_sparse(edge_index) else "_cached_edge_index"
+        if keep and isinstance(x, Tensor):
+            kept: tuple[Graph, Tensor | None] | None = self.__dict__[place]
+            if kept is not None:
+                return kept
         graph, values = self.square(x, edge_index)
         weight = edge_weights(edge_weight, values, x)
         if loops and _is_torch_sparse(edge_index):
@@ -399,7 +424,7 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
             weight = weight + loops * _is_loop(graph).to(weight.dtype)
         found = graph, weight
         if keep:
-            self._kept = found
+            self.__dict__[place] = found
         return found
 
     def attended(self, edge_index: Adjacency, graph: Graph, alpha: Tensor, loops: bool = False) -> Any:

@@ -100,6 +100,15 @@ class SSGConv(SGConv):
     def _arguments(self) -> dict[str, Any]:
         return {**super()._arguments(), "alpha": self.alpha}
 
+    @property
+    def _cached_h(self) -> Tensor | None:
+        """What torch_geometric calls the features that are kept."""
+        return self._cached_x
+
+    @_cached_h.setter
+    def _cached_h(self, value: Tensor | None) -> None:
+        self._cached_x = value
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, K={self.K}, alpha={self.alpha})"
 

@@ -20,6 +20,7 @@ from gdsl.nn.conv.sage import SAGEConv
 from gdsl.nn.models.jumping import JumpingKnowledge
 from gdsl.nn.models.mlp import MLP
 from gdsl.nn.norm import norm_resolver, takes_batch
+from gdsl.runtime.graph import Graph
 
 
 class BasicGNN(nn.Module):
@@ -80,6 +81,7 @@ class BasicGNN(nn.Module):
         made = norm_resolver(norm, hidden_channels, **(norm_kwargs or {}))
         made = nn.Identity() if made is None else made
         self.supports_norm_batch = takes_batch(made)
+        self._trim = _Trim()
         self.norms = nn.ModuleList(copy.deepcopy(made) for _ in range(num_layers - (jk is None)))
         if jk is None:
             self.norms.append(nn.Identity())
@@ -119,23 +121,19 @@ class BasicGNN(nn.Module):
         Raises NotImplementedError for sampled neighbours with both weights and features of edges, and ValueError
         where the number of nodes or of edges is missing, or the graph is none of edges [2, E].
         """
-        if num_sampled_nodes_per_hop is not None and edge_weight is not None and edge_attr is not None:
+        # Instances are asked for, since tracers pass something that is never None.
+        trimmed = num_sampled_nodes_per_hop is not None
+        if trimmed and isinstance(edge_weight, Tensor) and isinstance(edge_attr, Tensor):
             raise NotImplementedError(
                 "'trim_to_layer' functionality does not yet support trimming of both 'edge_weight' and 'edge_attr'"
             )
-        hops: list[list[int]] = []
-        if num_sampled_nodes_per_hop is not None:
-            if num_sampled_edges_per_hop is None:
-                raise ValueError("'num_sampled_edges_per_hop' needs to be given")
-            hops = [num_sampled_nodes_per_hop, num_sampled_edges_per_hop]
+        hops = num_sampled_nodes_per_hop, num_sampled_edges_per_hop
         xs = []
         for k, conv in enumerate(self.convs):
-            if hops and k > 0:
-                nodes, edges = (counts[-k] for counts in hops)
-                x, edge_index = x[: len(x) - nodes], _without_last(edge_index, edges)
-                edge_weight, edge_attr = (
-                    None if value is None else value[: len(value) - edges] for value in (edge_weight, edge_attr)
-                )
+            if trimmed and edge_weight is not None:
+                x, edge_index, edge_weight = self._trim(k, *hops, x, edge_index, edge_weight)
+            elif trimmed:
+                x, edge_index, edge_attr = self._trim(k, *hops, x, edge_index, edge_attr)
             given: dict[str, Tensor | None] = {}
             if self.supports_edge_weight:
                 given["edge_weight"] = edge_weight
@@ -220,9 +218,37 @@ def _perceptron(model: BasicGNN, in_channels: int, out_channels: int) -> MLP:
     )
 
 
-def _without_last(edge_index: Adjacency, count: int) -> Tensor:
-    """Edges [2, E] without the last ones. Raises ValueError for a graph of another form."""
+class _Trim(nn.Module):
+    """What layers of sampled neighbours need not compute. A module, so that a tracer takes it as a whole."""
+
+    def forward(
+        self,
+        layer: int,
+        nodes: list[int] | None,
+        edges: list[int] | None,
+        x: Any,
+        edge_index: Adjacency,
+        value: Tensor | None = None,
+    ) -> tuple[Any, Adjacency, Tensor | None]:
+        """Features, edges and their values for a layer, counted from 0: without those of the last hops.
+
+        Raises ValueError where the number of nodes or of edges is missing.
+        """
+        if isinstance(nodes, list) != isinstance(edges, list):
+            missing = "edges" if isinstance(nodes, list) else "nodes"
+            raise ValueError(f"'num_sampled_{missing}_per_hop' needs to be given")
+        if layer == 0 or nodes is None or edges is None:
+            return x, edge_index, value
+        x = x[: len(x) - nodes[-layer]]
+        value = None if value is None else value[: len(value) - edges[-layer]]
+        return x, _without_last(edge_index, edges[-layer], len(x)), value
+
+
+def _without_last(edge_index: Adjacency, count: int, nodes: int) -> Any:
+    """A graph without the last edges, on the first nodes. Raises ValueError for one that is no edges."""
     edge_index = edge_index.as_tensor() if hasattr(edge_index, "as_tensor") else edge_index  # an EdgeIndex has a size
+    if isinstance(edge_index, Graph):
+        return Graph(edge_index.edge_index[:, : edge_index.num_edges - count], nodes)
     if not isinstance(edge_index, Tensor) or edge_index.layout is not torch.strided:
         raise ValueError(f"Unsupported 'edge_index' type '{type(edge_index)}': sampled neighbours come as edges [2, E]")
     return edge_index[:, : edge_index.size(1) - count]
