@@ -209,7 +209,7 @@ class _Run:
         return self._fit(node, self.owner._after(point, given, self._full(node)))
 
     def _same(self, point: str, given: tuple[Any, ...], found: tuple[Any, ...]) -> None:
-        if any(a is not b and a != b for a, b in zip(given, found, strict=True)):
+        if not _is_same(given, found):
             raise InputError(f"a hook before `{point}` may look at what a program computes, and not replace it")
 
     def _fit(self, node: Node, value: Tensor) -> Tensor:
@@ -218,6 +218,15 @@ class _Run:
             got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise InputError(f"a hook or a mask gave {got}, and the program expects shape {list(shape)}")
         return value
+
+
+def _is_same(given: Any, found: Any) -> bool:
+    """Whether a hook gave back what it was given, maybe in another container."""
+    if isinstance(given, dict) and isinstance(found, dict):
+        return given.keys() == found.keys() and all(_is_same(value, found[name]) for name, value in given.items())
+    if isinstance(given, tuple | list) and isinstance(found, tuple | list):
+        return len(given) == len(found) and all(map(_is_same, given, found))
+    return given is found or (isinstance(given, int) and given == found)
 
 
 # ------------------------------------------------------------------------------- the messages of a program
