@@ -64,6 +64,10 @@ class SymbolicGraph(Graph):
     def edge_index(self) -> Tensor:
         return self.edges.long()
 
+    def known(self) -> Graph:
+        """The graph, for Python that goes on where a tracer has stopped."""
+        return Graph(self.edges, (self.num_sources, self.num_targets))
+
     def with_edges(self, edge_index: Tensor) -> SymbolicGraph:
         return SymbolicGraph(edge_index, self.num_sources, self.num_targets)
 

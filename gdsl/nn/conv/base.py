@@ -210,9 +210,12 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
             self.check_unwatched("has several signals on one graph")
             return self._run_signals(graph, inputs, inside, signals, arguments)
         nested = {name: value for name, value in inside.items() if value is not None} if inside else {}
+        compiling = torch.compiler.is_compiling()
+        if not compiling and type(graph) is compiled.SymbolicGraph:
+            graph = graph.known()
         if self._watched and self._is_watched():
             return self._run_watched(graph, given, nested, arguments)
-        if torch.compiler.is_compiling():
+        if compiling:
             # Rows are not of interest to a program, and would make another one for each graph; other sizes are, also
             # where the tracer takes all of them for variables.
             shapes = tuple(
@@ -234,7 +237,7 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
         self, graph: Any, given: Mapping[str, Tensor], inside: Mapping[str, Tensor], arguments: Mapping[str, Any]
     ) -> Any:
         """As :meth:`run_with`, in torch, with a mask or hooks on the messages."""
-        if torch.compiler.is_compiling() or isinstance(graph, compiled.SymbolicGraph):
+        if torch.compiler.is_compiling():
             raise InputError("torch.compile has no place for masks and hooks on messages: call the model itself")
         text = self._text(given, arguments)
         values = {**given, "graph": graph}
