@@ -131,11 +131,22 @@ DIFFERENT = [
         "trains on the copies; the same error where a linear map or weights of edges read the input itself",
     ),
     (
-        "torch_geometric's `to_hetero`, `to_hetero_with_bases` and explainers of edges on a model of these layers",
-        "not supported: they know layers by their class alone, and take these for functions of edges, so that a "
-        "converted model is another one, without an error. `torch_geometric.nn.HeteroConv` around these layers is "
-        "right",
-        "layers are converted, and masks go through their messages",
+        "edge masks (`explain`, as explainers set it) and hooks on messages",
+        "with one, a call runs in torch and not fused, as the error says that `kernels` then gives; gone, it is fused "
+        "again. A hook before `propagate` or `aggregate` may not give another graph; `message_and_aggregate` is no "
+        "part of a program, and a hook on it an InputError, as is a mask on MeshCNNConv or PANConv, or on several "
+        "signals. `explain` is gdsl's own method as long as nothing is assigned to it",
+        "every call has messages in memory; `explain` is a flag",
+    ),
+    (
+        "an edge mask on RGCNConv, FastRGCNConv, FiLMConv with several relations",
+        "each message times the mask of its edge",
+        "AssertionError, TypeError",
+    ),
+    (
+        'an edge mask of ones on GATv2Conv or FAConv with flow="target_to_source"',
+        "changes nothing",
+        "another result: with a mask, features of two sets of nodes are read at the other ends",
     ),
     (
         "DMoNPooling on graphs of several sizes",

@@ -65,6 +65,26 @@ class Whole(nn.Module):
         return self.lin(self.pool(self.conv(x, edge_index).relu(), batch))
 
 
+class Forms(nn.Module):
+    """In place, in lists, with features of edges, joined."""
+
+    def __init__(self, lib: Any):
+        super().__init__()
+        self.convs = nn.ModuleList([lib.SAGEConv((4, 4), 4) for _ in range(2)])
+        self.lins = nn.ModuleDict({str(k): nn.Linear(4, 4) for k in range(2)})
+        self.mlp = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+        self.edge, self.gine = lib.Linear(3, 4), lib.GINEConv(nn.Linear(4, 4))
+        self.attention = lib.TransformerConv((4, 4), 4, edge_dim=3)
+        self.norm, self.jump = lib.LayerNorm(4), lib.JumpingKnowledge("cat")
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        for k in range(2):
+            x = self.convs[k](x, edge_index).relu_() + self.lins[str(k)](x)
+        y = self.gine(self.mlp(x), edge_index, self.edge(edge_attr)).tanh_()
+        z = self.attention(self.norm(y), edge_index, edge_attr)
+        return self.jump([x, y, z]), {"edges": self.edge(edge_attr)}
+
+
 class Own:
     """A layer of a user's own, on either base."""
 
@@ -238,6 +258,13 @@ def test_to_hetero(layer: str, aggr: str) -> None:
         return pyg.to_hetero(model, META, aggr=aggr)
 
     agree(both(make, lambda model: model(features(), edges())))
+
+
+@pytest.mark.parametrize("aggr", ["sum", "mean", "mul"])
+def test_to_hetero_of_many_forms(aggr: str) -> None:
+    g = torch.Generator().manual_seed(2)
+    attr = {kind: torch.randn(9, 3, generator=g, dtype=torch.float64) for kind in META[1]}
+    agree(both(lambda lib: pyg.to_hetero(Forms(lib), META, aggr), lambda model: model(features(), edges(), attr)))
 
 
 @pytest.mark.parametrize("model", MODELS)

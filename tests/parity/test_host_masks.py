@@ -33,7 +33,7 @@ CASES = [
 FIRST = {case.layer: case for case, _ in reversed(CASES)}
 
 # Where torch_geometric's layers stop at an assertion, since they send messages several times or beside the graph.
-MORE = {"RGCNConv", "FastRGCNConv", "FiLMConv", "HEATConv"}
+MORE = {"RGCNConv", "FastRGCNConv", "FiLMConv"}
 # Their messages are added up in another way: an error says so.
 NONE = {"MeshCNNConv", "PANConv"}
 # Another answer of torch_geometric's with a mask of ones than without a mask.
@@ -72,7 +72,7 @@ def same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], exact: flo
         pytest.param(
             case,
             options,
-            id=f"{case.id} {options}",
+            id=" ".join([case.id, *(f"{name}={drop_in._word(value)}" for name, value in options.items())]),
             marks=[] if FIRST[case.layer] is case and not options else pytest.mark.slow,
         )
         for case, options in CASES
@@ -122,6 +122,21 @@ def test_without_a_sigmoid_and_with_loops_of_the_layers_own() -> None:
     for layer in (ours, theirs):
         utils.set_masks(layer, mask, graph, apply_sigmoid=False)
     assert torch.allclose(ours(x, graph), theirs(x, graph), atol=1e-12)
+
+
+@pytest.mark.parametrize("layer", ["RGCNConv", "FastRGCNConv"])
+def test_a_mask_where_torch_geometric_sends_no_single_message(layer: str) -> None:
+    x, graph = torch.randn(4, 3, dtype=torch.float64), torch.tensor([[0, 1, 2, 3, 0], [1, 1, 1, 0, 1]])
+    kind, mask = torch.tensor([0, 0, 1, 1, 0]), torch.rand(5, dtype=torch.float64)
+    conv = getattr(gdsl.nn, layer)(3, 2, 2, backend="torch").double()
+    utils.set_masks(conv, mask, graph, apply_sigmoid=False)
+    expected = x @ conv.root + conv.bias
+    for r in range(2):
+        sums, counts = torch.zeros(4, 3, dtype=torch.float64), torch.zeros(4, 1, dtype=torch.float64)
+        sums.index_add_(0, graph[1, kind == r], mask[kind == r, None] * x[graph[0, kind == r]])
+        counts.index_add_(0, graph[1, kind == r], torch.ones(int((kind == r).sum()), 1, dtype=torch.float64))
+        expected = expected + sums / counts.clamp(min=1) @ conv.weight[r]
+    assert torch.allclose(conv(x, graph, kind), expected, atol=1e-12)
 
 
 class Attention(nn.Module):
@@ -188,6 +203,8 @@ def test_layers_that_are_left_out_and_the_method_that_comes_back() -> None:
     conv.explain = None
     utils.set_masks(conv, nn.Parameter(torch.zeros(2)), graph)
     assert conv.explain is True and not torch.allclose(conv(x, graph), before)
+    with pytest.raises(gdsl.InputError, match="GCNConv ran its last call in torch, for a mask or a hook"):
+        print(conv.kernels)
     other = copy.deepcopy(conv)
     assert torch.equal(other(x, graph), conv(x, graph))
     utils.clear_masks(conv)

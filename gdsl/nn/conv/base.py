@@ -241,6 +241,7 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
             raise InputError("torch.compile has no place for masks and hooks on messages: call the model itself")
         text = self._text(given, arguments)
         values = {**given, "graph": graph}
+        self._store.last = ()
         try:
             return run_watched(self, text, inside, tuple([values.get(name) for name in text.order]))
         except (InputError, LanguageError) as error:
@@ -466,6 +467,8 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
         # Some layers leave all to a part of theirs.
         inner = (part._store.last for part in self._children() if isinstance(part, Programmed))
         found = self._store.last or tuple(ran for last in inner for ran in last)
+        if not found and self._watched:
+            raise InputError(f"{type(self).__name__} ran its last call in torch, for a mask or a hook on its messages")
         if not found:
             raise InputError(f"call {type(self).__name__} once: how it is compiled depends on the kind of call")
         return found
