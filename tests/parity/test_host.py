@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import gdsl
+import gdsl.data
 import gdsl.nn
 from gdsl.nn import host
 from tests.parity import drop_in
@@ -352,6 +353,25 @@ def test_sampled_neighbours_are_trimmed() -> None:
     conv[0].load_state_dict(conv[1].state_dict())
     x, graph, weight = trimmed
     assert torch.allclose(conv[0](x.repeat(1, 2)[:, :6], graph, weight), conv[1](x.repeat(1, 2)[:, :6], graph, weight))
+
+
+@pytest.mark.parametrize("model", ["GCN", "GraphSAGE", "GAT"])
+def test_batches_of_the_loader_are_trimmed(model: str) -> None:
+    data = pytest.importorskip("torch_geometric.data")
+    g = torch.Generator().manual_seed(6)
+    given = data.Data(
+        x=torch.randn(60, 4, generator=g, dtype=torch.float64), edge_index=torch.randint(60, (2, 400), generator=g)
+    )
+    theirs, ours = (getattr(lib, model)(4, 6, 2, 3).double().eval() for lib in LIBRARIES)
+    ours.load_state_dict(theirs.state_dict())
+    drop_in.set_backend(ours, "torch")
+    batch = next(iter(gdsl.data.NeighborLoader(given, [3, 2], batch_size=8, num_workers=0)))
+    hops = list(batch.num_sampled_nodes), list(batch.num_sampled_edges)
+    names = ("num_sampled_nodes_per_hop", "num_sampled_edges_per_hop")
+    expected = theirs(batch.x, batch.edge_index, **dict(zip(names, hops, strict=True)))
+    for graph in (batch.edge_index, batch.graph):
+        found = ours(batch.x, graph, **dict(zip(names, hops, strict=True)))
+        assert torch.allclose(found[: batch.batch_size], expected[: batch.batch_size], atol=1e-10)
 
 
 # ------------------------------------------------------------------------------------ what a layer keeps

@@ -192,6 +192,21 @@ def test_a_mask_on_a_users_own_layer() -> None:
         assert torch.allclose(ours, theirs, atol=1e-12)
 
 
+def test_a_users_own_way_to_explain_messages() -> None:
+    """Not against torch_geometric, which ignores it in a class whose base class has had an object before."""
+
+    class Layer(gdsl.nn.SAGEConv):
+        def explain_message(self, inputs: Tensor, x_i: Tensor, x_j: Tensor, index: Tensor, size_i: int) -> Tensor:
+            return inputs * (x_i * x_j).sum(-1, keepdim=True) + (index + size_i).unsqueeze(-1)
+
+    graph, x = torch.tensor([[0, 1, 2, 0], [1, 1, 0, 2]]), torch.randn(3, 4, dtype=torch.float64)
+    conv = Layer(4, 2, backend="torch").double()
+    conv.explain = True
+    m = x[graph[0]] * (x[graph[1]] * x[graph[0]]).sum(-1, keepdim=True) + (graph[1] + 3).unsqueeze(-1)
+    mean = torch.stack([m[graph[1] == i].mean(0) for i in range(3)])
+    assert torch.allclose(conv(x, graph), conv.lin_l(mean) + conv.lin_r(x), atol=1e-12)
+
+
 def test_layers_that_are_left_out_and_the_method_that_comes_back() -> None:
     conv = gdsl.nn.GCNConv(4, 2)
     x, graph = torch.randn(3, 4), torch.tensor([[0, 1], [1, 2]])

@@ -115,6 +115,9 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
 
     program_name: ClassVar[str]
 
+    # Whether sparse matrices are multiplied instead of sending messages; torch_geometric's tools turn it off.
+    fuse: bool = False
+
     _cached_edge_index, _cached_adj_t = KeptGraph(), KeptGraph()
 
     # A program aggregates messages; nothing in it is both in one.

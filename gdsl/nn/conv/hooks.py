@@ -61,6 +61,8 @@ class Hooked(nn.Module):
     # Whether a mask or a hook may be there: all that a call without them asks.
     _watched: bool = False
     _explaining: bool | None = None
+    # Attention, while hooks on the messages that it weighs are called.
+    _alpha: Tensor | None = None
 
     # Set by :meth:`_start_watching`, and not here: a parameter may take the place of an attribute of a module alone.
     _edge_mask: Tensor | None
