@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gdsl.nn.aggr.base import dense
-from gdsl.nn.conv.base import Conv
-from gdsl.nn.conv.simple import SimpleConv
+from gdsl.nn.conv.base import Programmed
 from gdsl.nn.sparse import coalesce
+from gdsl.nn.unpool import SUM
 
 EPS = 1e-15
 
@@ -96,7 +96,7 @@ class ClusterUnpoolInfo(NamedTuple):
     batch: Tensor
 
 
-class ClusterPooling(Conv):
+class ClusterPooling(Programmed):
     """Contracts all edges of good scores: what they join becomes one node. Snelleman et al., "Edge-Based Graph
     Component Pooling", 2024.
 
@@ -129,7 +129,6 @@ class ClusterPooling(Conv):
         self.dropout = dropout
         self.threshold = threshold
         self.lin = nn.Linear(2 * in_channels, 1)
-        self.sum = SimpleConv("sum")
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -151,7 +150,7 @@ class ClusterPooling(Conv):
         alone = torch.ones(nodes, dtype=torch.bool, device=x.device).index_fill(0, contracted.flatten(), False)
         loops = alone.nonzero().view(-1)
         into = torch.stack([torch.cat([edges[0], loops]), cluster[torch.cat([edges[1], loops])]])
-        pooled = self.sum((x, None), into, torch.cat([score, score.new_ones(len(loops))]), size=(nodes, count))
+        pooled = SUM((x, None), into, torch.cat([score, score.new_ones(len(loops))]), size=(nodes, count))
         found, _ = coalesce(cluster[edges], None, count)
         found = found[:, found[0] != found[1]]
         of_graph = batch.new_empty(count).scatter_(0, cluster, batch)

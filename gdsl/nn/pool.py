@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import gdsl.nn
 from gdsl.nn.activations import activation
 from gdsl.nn.aggr import MaxAggregation, MeanAggregation, SortAggregation, SumAggregation
-from gdsl.nn.conv.base import Conv
+from gdsl.nn.conv.base import Programmed
 from gdsl.nn.conv.simple import GraphConv, LEConv
 from gdsl.nn.inits import uniform
 from gdsl.nn.softmax import softmax
@@ -302,7 +302,7 @@ class UnpoolInfo(NamedTuple):
     new_edge_score: Tensor
 
 
-class EdgePooling(Conv):
+class EdgePooling(Programmed):
     """Contracts edges, the best scores first, each node in one. Diehl, "Edge Contraction Pooling", 2019, section 3.
 
     in_channels:       size of the features
@@ -401,7 +401,7 @@ class EdgePooling(Conv):
         return f"{type(self).__name__}({self.in_channels})"
 
 
-class ASAPooling(Conv):
+class ASAPooling(Programmed):
     """Keeps the best clusters of a node and its neighbours. Ranjan et al., AAAI 2020, equations 4 to 9.
 
     in_channels:    size of the features

@@ -8,7 +8,7 @@ from torch import Tensor
 from gdsl.nn.conv.simple import SimpleConv
 from gdsl.nn.neighbors import knn
 
-_SUM = SimpleConv("sum")
+SUM = SimpleConv("sum")
 
 
 def knn_interpolate(
@@ -35,5 +35,5 @@ def knn_interpolate(
         to, of = knn(pos_x, pos_y, k, batch_x, batch_y)
         weight = (pos_x[of] - pos_y[to]).square().sum(dim=-1).clamp(min=1e-16).reciprocal()
         total = weight.new_zeros(len(pos_y)).index_add(0, to, weight)
-    found: Tensor = _SUM((x, None), torch.stack([of, to]), weight.to(x.dtype), size=(len(pos_x), len(pos_y)))
+    found: Tensor = SUM((x, None), torch.stack([of, to]), weight.to(x.dtype), size=(len(pos_x), len(pos_y)))
     return found / total.to(x.dtype).unsqueeze(1)

@@ -18,7 +18,7 @@ import sympy
 import torch
 
 import gdsl.nn
-from gdsl.nn.conv.base import Conv, program_text
+from gdsl.nn.conv.base import Programmed, program_text
 from tests.parity import drop_in, test_nn_static
 from tests.parity.drop_in import Case
 
@@ -266,9 +266,9 @@ def entry(name: str, cases: list[Case]) -> str:
     for paragraph in doc[1:]:
         if any(words in paragraph for words in NO_PROGRAM):
             lines += [_escaped(" ".join(paragraph.split())), ""]
-    if issubclass(kind, Conv):
+    if issubclass(kind, Programmed):
         lines += ["```", program_text(kind.program_name).strip(), "```", ""]
-    costs = cost(cases[0]) if cases and issubclass(kind, Conv) else ""
+    costs = cost(cases[0]) if cases and issubclass(kind, Programmed) else ""
     if costs:
         lines += [costs, ""]
     lines += [f"Compared: {compared(cases)}", ""]

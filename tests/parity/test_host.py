@@ -175,6 +175,30 @@ def test_layers_and_aggregations_are_instances() -> None:
     assert not isinstance(gdsl.nn.HeteroConv({("a", "r", "a"): conv}), pyg.MessagePassing)
 
 
+COUNTED = """
+ASAPooling(4) | SAGPooling(4) | TopKPooling(4) | EdgePooling(4) | PANPooling(4) | ClusterPooling(4)
+MemPooling(4, 3, 2, 2) | SchNet(8, 8, 2, 5) | DimeNet(8, 4, 2, 4, 3, 3) | DimeNetPlusPlus(8, 4, 2, 8, 4, 4, 3, 3)
+GraphUNet(4, 8, 3, 2) | AttentiveFP(4, 8, 3, 2, 2, 2) | DeepGCNLayer(lib.GCNConv(4, 4)) | LINKX(5, 4, 4, 2, 1)
+LightGCN(5, 3, 2) | LabelPropagation(2, 0.5) | CorrectAndSmooth(2, 0.5, 2, 0.5) | DirGNNConv(lib.GCNConv(4, 4))
+AntiSymmetricConv(4) | GPSConv(4, lib.GCNConv(4, 4)) | HGTConv(4, 4, META) | HANConv(4, 4, META) | WLConv()
+HeteroConv({META[1][0]: lib.SAGEConv((4, 4), 4)}) | GraphMultisetTransformer(4, 2) | RGCNConv(4, 4, 2)
+GAT(4, 4, 2) | SGFormer(4, 4, 3) | GAE(lib.GCNConv(4, 4)) | FiLMConv(4, 4, 2) | SignedConv(4, 4, True)
+"""
+
+
+@pytest.mark.parametrize("text", [text for line in COUNTED.strip().splitlines() for text in line.split(" | ")])
+def test_tools_count_as_many_layers(text: str) -> None:
+    """Explainers take as many hops as there are."""
+    counts = []
+    for lib in LIBRARIES:
+        name = text.split("(")[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = eval(text, {"lib": lib, "META": META, name: getattr(lib, name)})
+        counts.append(sum(isinstance(part, pyg.MessagePassing) for part in made.modules()))
+    assert counts[0] == counts[1]
+
+
 def test_nothing_but_the_class_is_theirs() -> None:
     conv = gdsl.nn.GCNConv(3, 2)
     names = {name for kind in (pyg.MessagePassing, pyg.Aggregation) for name in vars(kind)}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.nn.activations import activation
-from gdsl.nn.conv.base import Conv
+from gdsl.nn.conv.base import Programmed
 from gdsl.nn.inits import glorot_orthogonal, zeros
 from gdsl.nn.models.waves import BesselBasisLayer, SphericalBasisLayer, triplets
 from gdsl.nn.neighbors import radius_graph
@@ -68,7 +68,7 @@ class ResidualLayer(nn.Module):
         return x + self.act(self.lin2(self.act(self.lin1(x))))
 
 
-class DirectedInteraction(Conv):
+class DirectedInteraction(Programmed):
     """What both kinds of interaction share: messages along the angles, which a subclass makes, between networks."""
 
     lin_kj: nn.Linear
@@ -197,7 +197,7 @@ class ProductInteraction(DirectedInteraction):
         return self.act(self.lin_up(met))
 
 
-class OutputBlock(Conv):
+class OutputBlock(Programmed):
     """What atoms have of the messages to them. Gasteiger et al., ICLR 2020, figure 4.
 
     num_radial, hidden_channels, out_channels: sizes
