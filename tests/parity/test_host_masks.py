@@ -192,6 +192,24 @@ def test_a_mask_on_a_users_own_layer() -> None:
         assert torch.allclose(ours, theirs, atol=1e-12)
 
 
+def test_calls_that_native_code_repeats(native_code: None) -> None:
+    x, graph = torch.randn(20, 6), torch.randint(20, (2, 50))
+    for conv in (gdsl.nn.GCNConv(6, 6), gdsl.nn.GATConv(6, 6)):
+        with torch.no_grad():
+            plain = [conv(x, graph) for _ in range(4)][-1]
+            assert conv._repeated.calls(conv, (x, graph), ()) is not None
+            utils.set_masks(conv, torch.zeros(50), graph)
+            assert conv._repeated.calls(conv, (x, graph), ()) is None
+            assert not torch.allclose(conv(x, graph), plain)
+            utils.clear_masks(conv)
+            assert torch.equal(conv(x, graph), plain)
+            handle = conv.register_message_forward_hook(lambda layer, given, out: out * 0)
+            assert not torch.allclose(conv(x, graph), plain)
+            handle.remove()
+            assert torch.equal(conv(x, graph), plain)
+            assert conv._repeated.calls(conv, (x, graph), ()) is not None
+
+
 def test_a_users_own_way_to_explain_messages() -> None:
     """Not against torch_geometric, which ignores it in a class whose base class has had an object before."""
 

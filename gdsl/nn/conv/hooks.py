@@ -74,6 +74,7 @@ class Hooked(nn.Module):
     _points: ClassVar[tuple[str, ...]] = POINTS
 
     def _start_watching(self) -> None:
+        self._watched, self._explaining = False, None
         self._edge_mask = self._loop_mask = None
         self._apply_sigmoid = True
         self._hooks = {}
@@ -87,6 +88,8 @@ class Hooked(nn.Module):
     def _is_watched(self) -> bool:
         """Whether there is a mask or a hook now."""
         self._watched = bool(self._explaining) or any(self._hooks.values())
+        if not self._watched:
+            self._hooks.clear()  # as it was before: native code compares
         return self._watched
 
     def _has_hooks(self, *points: str) -> bool:
