@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -17,6 +18,14 @@ from tests.programs import harness
 GROUPS, ROWS, CHANNELS = 7, 30, 4
 
 Make = Callable[[Any], nn.Module]
+
+
+
+def perceptron(aggr: Any, norm: str | None, size: int) -> nn.Module:
+    """A perceptron of the library that an aggregation is of."""
+    made: nn.Module = import_module(aggr.__name__.replace(".aggr", ".models")).MLP([CHANNELS, 5, size], norm=norm)
+    return made
+
 
 HISTOGRAM = torch.tensor([2, 3, 4, 1])
 
@@ -99,6 +108,15 @@ AGGREGATIONS: dict[str, tuple[Make, bool]] = {
     "monoid, of rows": (lambda a: a.LCMAggregation(CHANNELS, CHANNELS, project=False), False),
     "patches": (lambda a: a.PatchTransformerAggregation(CHANNELS, 3, 2, 4, heads=2, aggr=["mean", "max"]), False),
     "deep sets": (lambda a: a.DeepSetsAggregation(mlp(CHANNELS, 5)(), mlp(5, 3)()), True),
+    # torch_geometric keeps perceptrons of its own under other names, and tells them the group of each row.
+    "attention, perceptron": (lambda a: a.AttentionalAggregation(perceptron(a, None, 1), mlp(CHANNELS, 6)()), True),
+    "attention, norms of groups": (
+        lambda a: a.AttentionalAggregation(perceptron(a, "GraphNorm", 1), perceptron(a, "LayerNorm", 3)), False,
+    ),
+    "deep sets, perceptrons": (
+        lambda a: a.DeepSetsAggregation(perceptron(a, None, CHANNELS), perceptron(a, None, 3)), True,
+    ),
+    "deep sets, norms of groups": (lambda a: a.DeepSetsAggregation(perceptron(a, "PairNorm", 3)), False),
 }  # fmt: skip
 
 

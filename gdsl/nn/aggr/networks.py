@@ -143,29 +143,28 @@ class AttentionalAggregation(Aggregation):
 
     def __init__(self, gate_nn: nn.Module, nn: nn.Module | None = None):
         super().__init__()
-        self.gate_nn = gate_nn
-        self.nn = nn
+        self.gate_nn, self.gate_mlp = _kept(gate_nn)
+        self.nn, self.mlp = _kept(nn)
 
     def reset_parameters(self) -> None:
         """Draw the parameters of the networks anew."""
-        reset(self.gate_nn)
-        reset(self.nn)
+        for network in (self.gate_nn, self.gate_mlp, self.nn, self.mlp):
+            reset(network)
 
     def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
-        gate = read(reader.inside(f"{path}.gate_nn"), self.gate_nn, m)
-        value = m if self.nn is None else read(reader.inside(f"{path}.nn"), self.nn, m)
+        gate, value = (_read(self, reader, path, name, m) for name in (("gate_nn", "gate_mlp"), ("nn", "mlp")))
         if gate.dims[-1].size not in (1, value.dims[-1].size):
             raise Unreadable
         alpha = library.segment_softmax(along(gate, value), end, rows)
         return library.segment_sum(alpha * value, end, rows)
 
     def run_parts(self, x: Tensor, index: Tensor, size: int) -> Tensor:
-        gate = self.gate_nn(x)
-        value = x if self.nn is None else self.nn(x)
+        gate = _run(self.gate_nn, self.gate_mlp, x, index, size)
+        value = _run(self.nn, self.mlp, x, index, size)
         return _sum(softmax(gate, index, size) * value, index, size)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(gate_nn={self.gate_nn}, nn={self.nn})"
+        return f"{type(self).__name__}(gate_nn={self.gate_mlp or self.gate_nn}, nn={self.mlp or self.nn})"
 
 
 class DeepSetsAggregation(Aggregation):
@@ -177,25 +176,50 @@ class DeepSetsAggregation(Aggregation):
 
     def __init__(self, local_nn: nn.Module | None = None, global_nn: nn.Module | None = None):
         super().__init__()
-        self.local_nn = local_nn
-        self.global_nn = global_nn
+        self.local_nn, self.local_mlp = _kept(local_nn)
+        self.global_nn, self.global_mlp = _kept(global_nn)
 
     def reset_parameters(self) -> None:
         """Draw the parameters of the networks anew."""
-        reset(self.local_nn)
-        reset(self.global_nn)
+        for network in (self.local_nn, self.local_mlp, self.global_nn, self.global_mlp):
+            reset(network)
 
     def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
-        value = m if self.local_nn is None else read(reader.inside(f"{path}.local_nn"), self.local_nn, m)
-        total = library.segment_sum(value, end, rows)
-        return total if self.global_nn is None else read(reader.inside(f"{path}.global_nn"), self.global_nn, total)
+        total = library.segment_sum(_read(self, reader, path, ("local_nn", "local_mlp"), m), end, rows)
+        return _read(self, reader, path, ("global_nn", "global_mlp"), total)
 
     def run_parts(self, x: Tensor, index: Tensor, size: int) -> Tensor:
-        total = _sum(x if self.local_nn is None else self.local_nn(x), index, size)
-        return total if self.global_nn is None else self.global_nn(total)
+        total = _sum(_run(self.local_nn, self.local_mlp, x, index, size), index, size)
+        return _run(self.global_nn or self.global_mlp, None, total, index, size)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(local_nn={self.local_nn}, global_nn={self.global_nn})"
+        networks = (self.local_mlp or self.local_nn, self.global_mlp or self.global_nn)
+        return f"{type(self).__name__}(local_nn={networks[0]}, global_nn={networks[1]})"
+
+
+def _kept(network: nn.Module | None) -> tuple[nn.Module | None, nn.Module | None]:
+    """A network, and a perceptron: torch_geometric keeps these in two places, by which their parameters are saved."""
+    # The perceptron knows the norms, which know the aggregations.
+    from gdsl.nn.models.mlp import MLP
+
+    return (None, network) if isinstance(network, MLP) else (network, None)
+
+
+def _read(aggr: nn.Module, reader: Reader, path: str, names: tuple[str, str], m: Node) -> Node:
+    """A value behind the network of either name, or itself where there is none."""
+    for name in names:
+        network = getattr(aggr, name)
+        if network is not None:
+            return read(reader.inside(f"{path}.{name}"), network, m)
+    return m
+
+
+def _run(network: nn.Module | None, mlp: nn.Module | None, x: Tensor, index: Tensor, size: int) -> Tensor:
+    """Rows behind a network, or behind a perceptron, whose norms may ask for the group of each row."""
+    if mlp is not None:
+        found: Tensor = mlp(x, batch=index, batch_size=size)
+        return found
+    return x if network is None else network(x)
 
 
 def softmax(score: Tensor, index: Tensor, size: int) -> Tensor:
