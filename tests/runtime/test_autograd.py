@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 import weakref
 
 import pytest
@@ -241,3 +242,59 @@ def test_a_batch_of_graphs(backend: str) -> None:
     outputs = made(q, backend)(values, f)
     assert outputs[0].shape == (5, 4)
     assert_same(gradients(outputs, values), gradients(expected(q, values, f), values))
+
+
+STEPS = {
+    "on nodes": ("aggregate a = sum(x[j]) y = floor(a)", lambda x, e, w: _summed(x[SOURCES]).floor()),
+    "on edges": ("aggregate y = sum(sign(x[j]) * w)", lambda x, e, w: _summed(x[SOURCES].sign() * w)),
+    "of a product": (
+        "aggregate y = sum(floor(e * x[j] * w))", lambda x, e, w: _summed((e[:, None] * x[SOURCES] * w).floor())
+    ),
+    "beside others": (
+        "aggregate a = sum(sign(e) * x[j]) y = a + sign(w)",
+        lambda x, e, w: _summed(e.sign()[:, None] * x[SOURCES]) + w.sign(),
+    ),
+    "twice": (
+        "aggregate y = sum(sign(floor(x[j]) + e))", lambda x, e, w: _summed((x[SOURCES].floor() + e[:, None]).sign())
+    ),
+}  # fmt: skip
+SOURCES, TARGETS = torch.tensor([0, 1, 2, 0]), torch.tensor([1, 2, 3, 3])
+
+
+def _summed(m: torch.Tensor) -> torch.Tensor:
+    return m.new_zeros(4, 3).index_add(0, TARGETS, m)
+
+
+@pytest.mark.parametrize(
+    ("name", "backend", "traced"),
+    [*((name, backend, False) for name in STEPS for backend in BACKENDS), ("on nodes", "torch", True)],
+)
+def test_the_gradient_behind_a_step_is_zero(name: str, backend: str, traced: bool) -> None:
+    """As torch has it; None is for what has no part in a result."""
+    body, plain = STEPS[name]
+    text = f"layer Step {{ node x[d] edge e param w[d] ~ ones {body} return y }}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", gdsl.LanguageWarning)
+        layer = gdsl.compile(text, d=3, backend=backend).double()
+    call = torch.compile(layer, backend="eager", dynamic=False) if traced else layer
+    inputs = [torch.randn(4, 3).double().requires_grad_(), torch.randn(4).double().requires_grad_()]
+    wrt = [*inputs, layer.w]
+    edges = torch.stack([SOURCES, TARGETS])
+    found, wanted = (
+        torch.autograd.grad(y.square().sum(), wrt, allow_unused=True)
+        for y in (call(inputs[0], edges, inputs[1]), plain(*wrt))
+    )
+    for ours, plain_ones in zip(found, wanted, strict=True):
+        assert (ours is None) == (plain_ones is None)
+        if plain_ones is not None:
+            torch.testing.assert_close(ours, plain_ones)
+    torch._dynamo.reset() if traced else None
+
+
+def test_derivatives_of_a_step_by_transforms() -> None:
+    layer = gdsl.compile("layer Step { node x[d] aggregate y = sum(sign(x[j])) return y }", d=3, backend="torch")
+    edges, x = torch.stack([SOURCES, TARGETS]), torch.randn(4, 3)
+    _, tangent = torch.func.jvp(lambda x: layer(x, edges), (x,), (torch.ones_like(x),))
+    for found in (tangent, torch.func.jacrev(lambda x: layer(x, edges))(x)):
+        assert not found.any()
+    assert torch.func.jacfwd(lambda x: layer(x, edges))(x).shape == (4, 3, 4, 3)
