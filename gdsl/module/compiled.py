@@ -239,12 +239,14 @@ def _plan(make: Callable[[], Staged]) -> tuple[Any, ...]:
     defaults = tuple((d.name, d.default) for d in typed.of_role("input"))
     methods = tuple((t.name, tuple(t.keywords)) for t in typed.transforms if t.name != "knn")
     knn = [(t.arguments[1], bool(dict(t.keywords).get("loop"))) for t in typed.transforms if t.name == "knn"]
-    stages = tuple(
-        (tuple(n.attrs.name for n in s.program.inputs), len(s.program.outputs), s.module, s.result, s.kind, s.end)
-        for s in made.stages
-    )
+    stages = tuple((s.program.input_names, len(s.program.outputs), *_of_stage(s)) for s in made.stages)
     checked = (typed.name, typed.bipartite, state, domains)
     return checked, defaults, methods, (knn[0] if knn else None), typed.uses_seed, stages
+
+
+def _of_stage(stage: Stage) -> tuple[Any, ...]:
+    """What a call must know of a module that runs as it is."""
+    return stage.module, stage.result, stage.kind, stage.end, stage.takes, stage.kept
 
 
 def _dtype(make: Callable[[], Staged], facts: Iterable[tuple[str, Any]], batch: Any, rows: bool) -> str | None:
@@ -358,7 +360,7 @@ def run(owner: Owner, key: Key, tensors: Mapping[str, Tensor], given: Any, batch
     if uses_seed:
         values["seed"] = seed_for(edges.device)
     results: list[Tensor] = []
-    for number, (names, outputs, module, result, kind, end) in enumerate(stages):
+    for number, (names, outputs, module, result, kind, end, takes, kept) in enumerate(stages):
         operands = [values[n] for n in names]
         grad = torch.is_grad_enabled()
         mask = tuple([grad and t.is_floating_point() and t.requires_grad for t in operands])
@@ -369,7 +371,10 @@ def run(owner: Owner, key: Key, tensors: Mapping[str, Tensor], given: Any, batch
         if module is None:
             continue
         part = operator.attrgetter(module)(owner)
-        results = parts.operands(results)
+        values.update({name: results[place] for place, name in kept})
+        # What is kept is no variable of the module's.
+        shared = [place for place, _ in kept]
+        results = parts.operands([results[k].clone() if k in shared else results[k] for k in takes])
         if kind == "aggregate":
             order, index = torch.ops.gdsl.in_order([m for m, _ in transforms], end, edges, *sizes)
             ordered = [r.index_select(0, order) for r in results]

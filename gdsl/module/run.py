@@ -59,8 +59,17 @@ def run(
     for stage, runner, names in ready.stages:
         results = runner([tensors[name] for name in names], frame)
         if stage.module is not None:
-            tensors[stage.result] = apply(parts.module_of(owner, stage.module), stage, results, frame)
+            module = parts.module_of(owner, stage.module)
+            own = {place for place, _ in stage.kept} if stage.kept and not _only_reads(module) else ()
+            operands = [results[k].clone() if k in own else results[k] for k in stage.takes]
+            tensors[stage.result] = apply(module, stage, operands, frame)
+            tensors |= {name: results[place] for place, name in stage.kept}
     return results
+
+
+def _only_reads(module: nn.Module) -> bool:
+    """Whether a module is torch's own in all its parts, none of which writes to its argument unless it says so."""
+    return all(type(part).__module__.startswith("torch.nn.modules.") for part in module.modules())
 
 
 def as_rules_see(kind: CallKind, graph: Graph, tensors: dict[str, Tensor]) -> tuple[Graph, dict[str, Tensor]]:
