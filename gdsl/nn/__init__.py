@@ -49,6 +49,7 @@ _PARTS = {
     ),
     "attention": ("PerformerAttention", "SGFormerAttention"),
     "clusters": ("ClusterPooling", "MemPooling"),
+    "conversion.convert": ("convert", "convertible"),
     "dense.convs": ("DenseGATConv", "DenseGCNConv", "DenseGINConv", "DenseGraphConv", "DenseSAGEConv"),
     "dense.hetero": ("HeteroDictLinear", "HeteroLinear"),
     "dense.pooling": ("DMoNPooling", "dense_diff_pool", "dense_mincut_pool"),

@@ -170,6 +170,16 @@ DIFFERENT = [
         "an error: it is told the groups of the rows before they were joined",
     ),
     (
+        "DeepSetsAggregation whose second perceptron has a norm that asks for graphs",
+        "one row a group, all of one graph",
+        "an error, or the first groups: it is told the groups of the rows before they were joined",
+    ),
+    (
+        "state_dict of `Linear` with weights that are made of others (weight_norm, spectral_norm, pruning)",
+        "the parameters, as of `torch.nn.Linear`",
+        "`weight` as it was made; its own parameters are not saved",
+    ),
+    (
         "radius, radius_graph",
         "points nearer than r, as in torch_cluster (at r they are left out), the first `max_num_neighbors` by index",
         "another package; of more than `max_num_neighbors` some quadrants' first, as its page says",
@@ -186,13 +196,41 @@ itself computes in float32), `state_dict` both ways, and `repr`; each also on th
 the dims of the program.
 """
 
+CONVERT = """## A model that is there already
+
+`gdsl.nn.convert(model)` gives a model with torch_geometric's layers, aggregations, norms, poolings and models replaced
+by those below. They are on the same parameters and buffers, so that an optimizer made before goes on to work, and have
+the mode, hooks, ties, parametrizations and what `cached=True` has kept.
+
+```python
+import torch
+from torch_geometric.nn import GAT
+import gdsl.nn
+
+model = GAT(16, 32, num_layers=3, out_channels=7, heads=4)
+x, edge_index = torch.randn(100, 16), torch.randint(100, (2, 500))
+model = gdsl.nn.convert(model, sample=(x, edge_index))  # prints: replaced: 1 GAT
+```
+
+- By default the result is a model of its own on the same parameters, and the old one goes on to work; `inplace=True`
+  replaces the parts of the model itself, as for what DistributedDataParallel wraps.
+- `sample` is a call to compare on, in evaluation mode: outputs, and gradients by every parameter and input. Where they
+  differ, an error names the tensors and the numbers, and the model is as it was.
+- What is replaced is printed, and what is not and why (`verbose=False`: nothing); `gdsl.nn.convertible(model)` tells it
+  before. A layer's arguments are read back from it, and torch_geometric's class is made with them again: where that one
+  is not the same in all that it keeps, the layer stays. So do layers with hooks on messages or a mask on edges; layers
+  of your own, which [`gdsl.nn.MessagePassing`](../README.md) is for; classes derived from torch_geometric's; scripted
+  ones. Functions such as `global_mean_pool` are no modules, and stay.
+- A model of sharded parameters, or that `torch.compile` has compiled by `model.compile()`, is converted before that.
+"""
+
 # Words of a docstring's paragraph that says what is no program.
 NO_PROGRAM = ("in torch", "torch's", "outside the program", "made of")
 
 
 def text() -> str:
     """The whole page."""
-    parts = [HEAD]
+    parts = [HEAD, CONVERT]
     for title, modules in FAMILIES.items():
         parts.append(f"## {title}\n")
         tests = [import_module(f"tests.parity.{name}") for name in modules]

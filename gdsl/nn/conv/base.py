@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any, ClassVar, NoReturn, TypeAlias
 
@@ -40,6 +41,9 @@ Channels: TypeAlias = int | tuple[int, int]
 Size: TypeAlias = tuple[int | None, int | None] | None
 Adjacency: TypeAlias = Any
 Result: TypeAlias = Any
+
+# What programs call the steps that a normalised graph has behind it.
+_NORMALISING = frozenset(("add_self_loops", "loops", "normalize", "symmetric"))
 
 FLOWS = ("source_to_target", "target_to_source")
 
@@ -137,6 +141,9 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
         "z": "x[1]", "w": "edge_weight", "e": "edge_attr", "rel": "edge_type", "p": "pos", "q": "pos[1]",
     }  # fmt: skip
 
+    # Edges and normalised weights [E] that another library's layer had kept for all calls; see gdsl.nn.conversion.
+    _normalised: tuple[Adjacency, Tensor | None] | None = None
+
     def __init__(
         self,
         aggr: str | list[str] | Aggregation | None = "sum",
@@ -180,9 +187,21 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
             self.aggr_module.reset_parameters()
 
     def _forget(self) -> None:
-        self._cached_edge_index = self._cached_adj_t = None
+        self._cached_edge_index = self._cached_adj_t = self._normalised = None
 
     # -- the call ------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As torch's modules are called. Raises :class:`gdsl.InputError` for an array where a tensor should be."""
+        try:
+            return super().__call__(*args, **kwargs)
+        except (AttributeError, TypeError, ValueError) as error:
+            if isinstance(error, GdslError):
+                raise
+            wrong = _array_among(self, args, kwargs)
+            if wrong is None:
+                raise
+            raise InputError(f"{wrong} must be a tensor, not an array: pass torch.from_numpy(...)") from error
 
     def run(self, graph: Any, inputs: Mapping[str, Tensor | None], /, **arguments: Any) -> Any:
         """The program with these arguments on the tensors that it declares as inputs, by name.
@@ -203,6 +222,8 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
         """As :meth:`run`, with further tensors by the names of parameters that the program declares: of parts that no
         program can read. They are those of this call alone.
         """
+        if self._normalised is not None and self._is_normalised(graph):
+            arguments = {name: name not in _NORMALISING and value for name, value in arguments.items()}
         given = {name: value for name, value in inputs.items() if value is not None}
         for value in given.values():
             if value.layout is not torch.strided:
@@ -419,6 +440,11 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
         Raises ValueError for a pair of inputs.
         """
         place = "_cached_adj_t" if _is_torch_sparse(edge_index) else "_cached_edge_index"
+        if keep and self._normalised is not None and self.__dict__[place] is None:
+            if torch.compiler.is_compiling():
+                raise InputError("the layer keeps the graph of a call before it was converted: call it once uncompiled")
+            known, values = self.square(x, self._normalised[0])
+            self.__dict__[place] = known, edge_weights(self._normalised[1], values, x)
         if keep and isinstance(x, Tensor):
             kept: tuple[Graph, Tensor | None] | None = self.__dict__[place]
             if kept is not None:
@@ -433,6 +459,10 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
         if keep:
             self.__dict__[place] = found
         return found
+
+    def _is_normalised(self, graph: Any) -> bool:
+        """Whether a graph has its self-loops and normalised weights already."""
+        return any(kept is not None and graph is kept[0] for kept in (self._cached_edge_index, self._cached_adj_t))
 
     def attended(self, edge_index: Adjacency, graph: Graph, alpha: Tensor, loops: bool = False) -> Any:
         """What ``return_attention_weights`` adds to the result: the edges that the program sees and their weights.
@@ -461,6 +491,7 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
 
     def seen_edges(self, graph: Graph, loops: bool) -> Tensor:
         """The edges that a program sees, with self-loops or without, the way round that the user has them: [2, E']."""
+        loops = loops and not (self._normalised is not None and self._is_normalised(graph))
         edges = (graph.add_self_loops().graph if loops else graph).edge_index
         return edges.flip(0) if self.flow == "target_to_source" else edges
 
@@ -542,6 +573,16 @@ def _out_of_range(edge_index: Tensor, sizes: tuple[int, int], error: GraphError)
                 f"[0, {size}) in your node feature matrix and try again.\n{error}"
             )
     return error
+
+
+def _array_among(layer: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+    """The argument of a call, by its name, that is an array of NumPy's or of its kind, or has one inside."""
+    names = list(inspect.signature(layer.forward).parameters)
+    for name, value in (*zip(names, args, strict=False), *kwargs.items()):
+        for one in value if isinstance(value, list | tuple) else (value,):
+            if hasattr(one, "__array__") and not isinstance(one, Tensor):
+                return f"`{name}`"
+    return None
 
 
 def _is_torch_sparse(edge_index: Adjacency) -> bool:

@@ -1,0 +1,1 @@
+"""Models with torch_geometric's layers, with ours in their place."""
