@@ -265,7 +265,11 @@ CONSTRUCTORS: dict[str, tuple[Callable[[], Any], str]] = {
     "too many": (make("GCN", 3, 2, True, True, True, 7), "GCNConv takes 5 arguments, and got 6"),
     "twice": (make("GCN", 3, 2, in_channels=3), "GCNConv got `in_channels` twice"),
     "module missing": (make("GIN"), "GINConv needs a torch module for `nn`"),
-    "not a module": (make("GIN", torch.relu), "`nn` must be a torch.nn.Module, not builtin_function_or_method"),
+    "not a module": (make("GIN", 3), "`nn` must be a torch.nn.Module, not int"),
+    "a function for a module": (
+        make("GIN", torch.relu),
+        "`nn` must be a torch.nn.Module, not the function relu: make a module whose `forward` calls it",
+    ),
     "size of a free dim": (make(TWO, c=2.5), "`c` is the size of a dim: a whole number from 0, not 2.5"),
     "not a text": (make(3), "a program is text, a str, not int"),  # type: ignore[arg-type]
     "a file": (

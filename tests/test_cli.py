@@ -504,3 +504,14 @@ def test_ascii_terminal(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "\\xf6" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "refused"), [("maybe", True), ("3", True), ("0.5", True), ("true", False), ("none", False), ("0", False)]
+)
+@pytest.mark.parametrize("command", [["check"], ["show", "--stage", "ir"]])
+def test_a_truth_value_is_one(value: str, refused: bool, command: list[str], tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "twice.gdsl"
+    file.write_text("layer L(d = 2, twice = false) {\n node x[d]\n y = x\n if twice { y = y + x }\n return y\n}\n")
+    assert (main([*command, str(file), "--set", f"twice={value}"]) != 0) is refused
+    assert ("`twice` is true or false, not " in capsys.readouterr().err) is refused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import inspect
 import io
 import pickle
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import gdsl
+from gdsl.module import api
 from gdsl.runtime import backend as backends
 from gdsl.runtime import cache
 from gdsl.runtime.order import EdgeEnds, Order
@@ -750,6 +752,76 @@ def test_kernels() -> None:
             assert 0 < small < large
     symbols = {str(s) for k in kernels for cost in (k.bytes, k.flops) for s in cost.free_symbols}
     assert {"N", "E"} <= symbols <= {"N", "E", "heads", "in_channels", "out_channels"}
+
+
+def test_kernels_are_the_same_each_time() -> None:
+    conv = gdsl.compile(GAT, 3, 4, heads=2)
+    for _ in range(2):
+        assert all(a is b for a, b in zip(conv.kernels, conv.kernels, strict=True))
+        assert all(a is b for a, b in zip(conv.kernels_for("triton"), conv.kernels_for("triton"), strict=True))
+        conv(torch.randn(4, 3), torch.tensor([[0, 1], [1, 2]]))
+    before = conv.kernels
+    conv.kernels.clear()
+    assert conv.kernels == before and conv.kernels_for("triton", target="sm_80")[0] is not conv.kernels_for("triton")[0]
+    assert conv.choose(save="nothing").kernels[0] is not before[0]
+
+
+@pytest.mark.parametrize("make", [gdsl.compile, lambda text, **given: gdsl.define(text)(**given)])
+def test_the_signature_of_a_call(make: Callable[..., gdsl.Layer]) -> None:
+    def words(text: str, **given: Any) -> str:
+        found = inspect.signature(make(text, **given).forward)
+        return str(found.replace(return_annotation=inspect.Signature.empty))
+
+    assert words(PLAIN, in_channels=3) == "(x, graph, w=None)"
+    assert words(PAIR) == "(z, x, graph, rel)"
+    assert words("layer P(d) { node x[d] pool s = sum(x) return s }", d=3) == "(x, graph, batch=None, num_graphs=None)"
+    # Where the arguments of the layer decide what a call takes, the text alone does not say it.
+    either = "layer L(d, two) { if two { source x[d] target z[d] } else { node x[d] } aggregate y = sum(x[j]) "
+    either += "return y }"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", gdsl.LanguageWarning)
+        assert "*args" in words(either, d=3, two=False)
+    bound = inspect.signature(make(PLAIN, in_channels=3).forward).bind("x", "graph")
+    assert bound.arguments == {"x": "x", "graph": "graph"}
+
+
+def test_classes_that_nobody_has_are_forgotten() -> None:
+    text = PLAIN.replace("Plain", "Forgotten")
+    gdsl.compile(text, in_channels=3)
+    gc.collect()
+    assert not [name for _, name in api._CLASSES if name == "Forgotten"]
+    kind = gdsl.define(text)
+    assert type(gdsl.compile(text, in_channels=3)) is kind is gdsl.define(text)
+
+
+TABLE = "layer L(d) { const table[2, d] node x[d] aggregate y = sum(x[j] * table[0]) return y }"
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (torch.ones(2, 3).to_sparse(), r"sparse_coo tensor: pass table\.to_dense"),
+        (torch.ones(2, 3).to_sparse_csc(), r"sparse_csc tensor: pass table\.to_dense"),
+        (torch.ones(2, 3, device="meta"), "on the meta device"),
+        (torch.ones(2, 3, dtype=torch.complex64), "a table of finite numbers"),
+        (torch.full((2, 3), torch.inf), "a table of finite numbers"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_a_table_without_numbers(value: Tensor, hint: str) -> None:
+    with pytest.raises(gdsl.LanguageError, match=hint):
+        gdsl.compile(TABLE, d=3, table=value)
+    good = gdsl.compile(TABLE, d=3, table=torch.ones(2, 3).to_sparse().to_dense())
+    assert good(torch.ones(2, 3), torch.tensor([[0], [1]])).tolist() == [[0, 0, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("declared", ["param b[d] ~ zeros", "buffer b[d] ~ zeros", "buffer b[d] ~ [1, 2, 3]"])
+def test_numbers_for_what_is_no_argument(declared: str) -> None:
+    text = f"layer L(d) {{ node x[d] {declared} aggregate a = sum(x[j]) update y = a + b }}"
+    with pytest.raises(gdsl.LanguageError, match=r"has no argument `b`(.|\n)*copy numbers into it afterwards"):
+        gdsl.compile(text, d=3, b=torch.ones(3))
+    given = gdsl.compile(text.replace(declared, "const b[d]"), d=3, b=torch.ones(3))
+    assert given(torch.zeros(2, 3), torch.tensor([[0], [1]])).tolist() == [[1, 1, 1]] * 2
 
 
 def test_costs_of_a_sum() -> None:

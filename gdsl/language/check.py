@@ -17,7 +17,15 @@ from gdsl.ir.types import Domain
 from gdsl.language import ast, format
 from gdsl.language.errors import Diagnostic, LanguageError, Mistake, did_you_mean
 from gdsl.language.owned import Owns
-from gdsl.language.program import Constant, ConstantTable, Declaration, Rule, TypedProgram, table_of
+from gdsl.language.program import (
+    Constant,
+    ConstantTable,
+    Declaration,
+    Rule,
+    TypedProgram,
+    table_of,
+    without_numbers,
+)
 from gdsl.language.transforms import Transforms
 from gdsl.language.values import POISON, Poisoned, UserFunction, UserReducer, is_constant
 
@@ -91,7 +99,9 @@ class Checker(Owns, Transforms):
         known = {p.name: p for p in self.signature.arguments}
         for name in arguments:
             if name not in known:
-                hint = did_you_mean(name, known, f"its arguments are {', '.join(known)}" if known else None)
+                hint = self._of_its_own(name) or did_you_mean(
+                    name, known, f"its arguments are {', '.join(known)}" if known else None
+                )
                 self.note(Diagnostic(f"{self.layer.name} has no argument `{name}`", head, hint=hint))
         bound: dict[str, Constant] = {}
         for name, parameter in known.items():
@@ -102,16 +112,30 @@ class Checker(Owns, Transforms):
                 continue
             value = arguments[name]
             if name in self.signature.tables:
-                value = table_of(value)
+                given, value = value, table_of(value)
                 if value is None:
-                    message = f"`{name}` is a table of finite numbers: nested lists, an array or a tensor"
-                    self.note(Diagnostic(message, parameter.span))
+                    message = f"`{name}` is a table of finite numbers: nested lists, an array or a dense tensor"
+                    self.note(Diagnostic(message, parameter.span, hint=without_numbers(given, name)))
             elif not is_constant(value):
                 message = f"`{name}` must be a number, true or false, a string or none, not {type(value).__name__}"
                 self.note(Diagnostic(message, parameter.span))
                 value = None
+            elif isinstance(parameter.default, bool) and value not in (True, False, None):
+                message = f"`{name}` is true or false, not {format.default_value(value)}"  # type: ignore[arg-type]
+                self.note(Diagnostic(message, parameter.span))
             bound[name] = value  # type: ignore[assignment]
         return bound
+
+    def _of_its_own(self, name: str) -> str | None:
+        """What to do where a param or buffer is given as an argument."""
+        declared = (s for s in ast.walk(self.layer) if isinstance(s, ast.Declaration) and s.name == name)
+        role = next((s.role for s in declared if s.role in ("param", "buffer")), None)
+        if role is None:
+            return None
+        return (
+            f"`{name}` is a {role}, which starts as the text says, as in `~ [1, 2, 3]`: copy numbers into it "
+            f"afterwards, or declare a table of numbers that are given, `const {name}[...]`"
+        )
 
     # ------------------------------------------------------------------------------ statements
 

@@ -47,7 +47,10 @@ def table_of(value: Any) -> ConstantTable | float | None:
     """A table from nested lists, an array or a tensor; a number alone as it is, and None for what is neither."""
     if isinstance(value, ConstantTable):
         return value
-    nested = value.tolist() if hasattr(value, "tolist") else value
+    try:
+        nested = value.tolist() if hasattr(value, "tolist") else value
+    except (RuntimeError, NotImplementedError):  # what a tensor without such numbers raises
+        return None
     shape: list[int] = []
     level = [nested]
     while level and all(isinstance(v, list | tuple) for v in level):
@@ -58,6 +61,16 @@ def table_of(value: Any) -> ConstantTable | float | None:
     if not all(isinstance(v, _NUMBERS) and not isinstance(v, bool) and math.isfinite(v) for v in level):
         return None
     return ConstantTable(tuple(shape), tuple(map(float, level))) if shape else float(level[0])
+
+
+def without_numbers(value: Any, name: str) -> str | None:
+    """How to get the numbers of a tensor that does not have them in rows."""
+    layout = str(getattr(value, "layout", "")).removeprefix("torch.")
+    if layout.startswith("sparse"):
+        return f"it is a {layout} tensor: pass {name}.to_dense()"
+    if getattr(value, "is_meta", False):
+        return "it is on the meta device, and has no numbers"
+    return f"it is quantized: pass {name}.dequantize()" if getattr(value, "is_quantized", False) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,7 @@ class Inspection:
         self.typed, self.programs, self.options = typed, tuple(programs), options
         self.backward_log: list[Fired] = []
         self.last_log: list[Fired] = []
+        self._kernels: dict[tuple[str, str], list[KernelInfo]] = {}
         self.dtype = dtype if dtype in C_TYPES else torch.float32
         self.index = index
 
@@ -134,14 +135,18 @@ class Inspection:
         return forward + backward
 
     def kernels(self, language: str = "cpp", target: str = DEFAULT_TARGET) -> list[KernelInfo]:
-        """The kernels in a language; those of Triton for a GPU."""
+        """The kernels in a language; those of Triton for a GPU. They are the same ones each time."""
+        known = self._kernels.get((language, target))
+        if known is not None:
+            return list(known)
         found = []
         visible = [len(program.outputs) for program in self.programs]
         write = {"cpp": _cpp_kernels, "triton": _triton_kernels}[language]
         for k, (direction, plan) in enumerate(self.plans):
             seen = visible[k] if direction == "forward" else len(plan.program.outputs)
             found += write(plan, direction, storage_of(plan, self.dtype, self.index, seen), target)
-        return found
+        self._kernels[language, target] = found
+        return list(found)
 
     def text(self, stage: str, backward: bool = False) -> str:
         """One stage as text: "ir", "optimised", "fused", "cpp", "asm", "triton", or a stage of Triton's for sm_90."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import copyreg
 import functools
 import inspect
+import types
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 from gdsl.errors import InputError
@@ -14,7 +17,7 @@ from gdsl.language.format import header
 from gdsl.language.lint import lint
 from gdsl.language.parse import parse
 from gdsl.language.signature import signature_of
-from gdsl.module.arguments import constructor_signature
+from gdsl.module.arguments import call_signature, constructor_signature
 from gdsl.module.layer import Layer
 
 
@@ -29,7 +32,7 @@ def compile(source: str, *args: Any, layer: str | None = None, backend: str = "a
     says to no effect is a :class:`gdsl.LanguageWarning`.
     """
     definition = find_layer(source, layer)
-    made = Layer(definition, *args, backend=backend, **kwargs)
+    made = _class_of(source, definition)(*args, backend=backend, **kwargs)
     warn(lint(definition), definition.source, definition.name, stacklevel=2)
     return made
 
@@ -42,13 +45,21 @@ def define(source: str, *, layer: str | None = None) -> type[Layer]:
     """
     definition = find_layer(source, layer)
     warn(lint(definition), definition.source, definition.name, stacklevel=2)
-    return _class_of(source, definition.name)
+    return _class_of(source, definition)
 
 
-@functools.cache
-def _class_of(source: str, name: str) -> type[Layer]:
-    definition = find_layer(source, name)
-    signature = signature_of(definition)
+# The classes that are in use, by their texts and names.
+_CLASSES: weakref.WeakValueDictionary[tuple[str, str], type[Layer]] = weakref.WeakValueDictionary()
+
+
+def _class_of(source: str, definition: ast.Layer) -> type[Layer]:
+    """The class of a layer of a text."""
+    found = _CLASSES.get((source, definition.name))
+    return _CLASSES.setdefault((source, definition.name), _made(source, definition)) if found is None else found
+
+
+def _made(source: str, definition: ast.Layer) -> type[Layer]:
+    signature, name = signature_of(definition), definition.name
 
     def __init__(self: Layer, *args: Any, backend: str = "auto", **kwargs: Any) -> None:
         Layer.__init__(self, definition, *args, backend=backend, **kwargs)
@@ -70,13 +81,34 @@ def _class_of(source: str, name: str) -> type[Layer]:
         "__doc__": doc,
         "__reduce__": __reduce__,
     }
+    if not any(isinstance(s, ast.Branch) and _declares(s) for s in ast.walk(definition)):
+        namespace["forward"] = _forward(call_signature(signature))
     cls: type[Layer] = type(definition.name, (Layer,), namespace)
     return cls
 
 
+def _declares(branch: ast.Branch) -> bool:
+    """Whether the arguments of a layer say which inputs a call has."""
+    inside = (s for part in (*branch.then, *branch.otherwise) for s in ast.walk(part))
+    return any(isinstance(s, ast.Declaration) and s.role not in ("param", "buffer") for s in inside)
+
+
+def _forward(signature: inspect.Signature) -> Callable[..., Any]:
+    """``Layer.forward`` with what a user sees of its arguments."""
+    whole = Layer.forward
+    made = types.FunctionType(whole.__code__, whole.__globals__, whole.__name__, whole.__defaults__, whole.__closure__)
+    functools.update_wrapper(made, whole)
+    del made.__wrapped__  # type: ignore[attr-defined]
+    made.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD), *signature.parameters.values()],
+        return_annotation=inspect.signature(whole).return_annotation,
+    )
+    return made
+
+
 def _new(source: str, name: str) -> Layer:
     """An instance of a defined class without its state, for pickle: the class is made from its text."""
-    cls = _class_of(source, name)
+    cls = _class_of(source, find_layer(source, name))
     return cls.__new__(cls)
 
 

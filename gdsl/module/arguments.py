@@ -41,6 +41,14 @@ def parameters(signature: Signature, takes_batch: bool) -> list[tuple[str, bool]
     return names
 
 
+def call_signature(signature: Signature) -> inspect.Signature:
+    """The Python signature of a layer's call."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    expected = parameters(signature, signature.batched)
+    empty = inspect.Parameter.empty
+    return inspect.Signature([inspect.Parameter(n, kind, default=None if opt else empty) for n, opt in expected])
+
+
 def bind(signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], takes_batch: bool) -> Bound:
     """Match positional and keyword arguments with the layer's inputs."""
     expected = parameters(signature, takes_batch)
@@ -157,16 +165,32 @@ def constructor_arguments(
         if isinstance(value, nn.Module):
             modules[name] = given.pop(name)
         elif name in chosen:
+            if callable(value):
+                raise InputError(f"`{name}` must be a torch.nn.Module or a name, not {_called(value)}")
             continue  # whether it is there, or the function that stands for it
-        elif given.pop(name, None) is not None:
-            raise InputError(f"`{name}` must be a torch.nn.Module, not {type(value).__name__}")
+        elif value is not None:
+            raise InputError(f"`{name}` must be a torch.nn.Module, not {_called(value)}")
+        elif name in given and optional:
+            raise InputError(
+                f"`{name}` cannot be left out, and is not None: leave the argument out for its own maps, pass "
+                f"a torch.nn.Module, or write `= none` after its declaration"
+            )
         elif not optional:
             raise InputError(f"{signature.name} needs a torch module for `{name}`")
+        given.pop(name, None)
     free = {name: plain(given.pop(name)) for name in signature.free_dims if name in given}
     for name, size in free.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise InputError(f"`{name}` is the size of a dim: a whole number from 0, not {size!r}")
     return given, modules, free
+
+
+def _called(value: Any) -> str:
+    """What a user has passed for a module."""
+    if not callable(value) or isinstance(value, type):
+        return type(value).__name__ if not isinstance(value, type) else f"the class {value.__name__}"
+    name = getattr(value, "__name__", type(value).__name__)
+    return f"the function {name}: make a module whose `forward` calls it"
 
 
 def constructor_signature(signature: Signature) -> inspect.Signature:

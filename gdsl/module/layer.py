@@ -17,7 +17,7 @@ from gdsl.language.errors import Diagnostic, LanguageError
 from gdsl.language.names import PROPERTIES
 from gdsl.language.parts import module_of
 from gdsl.language.program import Declaration, Part
-from gdsl.language.signature import Signature, signature_of
+from gdsl.language.signature import Signature, is_optional_part, signature_of
 from gdsl.module import compiled, owned
 from gdsl.module.arguments import bind, constructor_arguments
 from gdsl.module.call import call
@@ -28,6 +28,10 @@ from gdsl.passes.options import Options
 from gdsl.runtime import initialise
 from gdsl.runtime.backend import BACKENDS
 from gdsl.runtime.tracers import NotScriptable
+
+_REGISTERS: Mapping[str, Any] = {
+    "param": nn.Module.register_parameter, "buffer": nn.Module.register_buffer, "module": nn.Module.register_module,
+}  # fmt: skip
 
 
 class Layer(NotScriptable, Inspected, Compilable):
@@ -55,9 +59,11 @@ class Layer(NotScriptable, Inspected, Compilable):
         self._made: dict[str, Part] = {}
         for d in self._own_state():
             self._create(d)
-        for name in signature.parts:  # as torch's modules have it, what was left out is None
-            if not hasattr(self, name):
-                self.register_parameter(name, None)
+        for part in ast.walk(definition):
+            if not isinstance(part, ast.Declaration | ast.Owned) or not is_optional_part(part):
+                continue
+            if not hasattr(self, part.name):  # as torch's modules have it, what was left out is None
+                _REGISTERS[part.role if isinstance(part, ast.Declaration) else "module"](self, part.name, None)
         self._draw_parameters()
 
     @classmethod

@@ -114,9 +114,8 @@ class Ran:
 
     @property
     def inspection(self) -> Inspection:
-        """The program with all that is made from it."""
-        found = self.compiled
-        return Inspection(found.typed, [s.program for s in found.stages], self.kind.dtype, self.index, found.options)
+        """The program with all that is made from it, which is made once."""
+        return self.kind.store.inspection(self)
 
     def on(self, graph: Graph) -> Ran:
         """What the same call would run on another graph."""
@@ -146,7 +145,7 @@ class Compilations:
         self.kinds = Kept()
         self.programs = Kept()
         self.last: tuple[Ran, ...] = ()
-        self._saved = Kept()
+        self._saved, self._looks = Kept(), Kept()
 
     def kind(
         self, key: Hashable, typed: TypedProgram, options: Options, dtype: torch.dtype, device: torch.device
@@ -159,6 +158,15 @@ class Compilations:
     def compiled(self, kind: CallKind, options: Options) -> Compiled:
         """The program of a kind of call, for the graphs that the options tell of."""
         return self.programs.once((kind.key, options), lambda: self._compile(kind.typed, options))
+
+    def inspection(self, ran: Ran) -> Inspection:
+        """The look inside of what a call ran."""
+
+        def make() -> Inspection:
+            found = ran.compiled
+            return Inspection(found.typed, [s.program for s in found.stages], ran.kind.dtype, ran.index, found.options)
+
+        return self._looks.once((ran.kind.key, ran.options, ran.kind.dtype, ran.index), make)
 
     def _compile(self, typed: TypedProgram, options: Options) -> Compiled:
         written, numbers = self.shared.with_inputs(Program(typed.name, typed.outputs, typed.names))

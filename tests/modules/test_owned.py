@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import warnings
 from typing import Any
 
 import pytest
@@ -242,3 +243,51 @@ def test_a_part_that_was_taken_away_is_named() -> None:
     made.root = None
     with pytest.raises(gdsl.InputError, match="the layer has no part `root`"):
         made(features(), EDGES)
+
+
+@pytest.mark.parametrize("part", ["linear phi(d -> d)", "mlp phi(d -> d -> d, relu)", "linear phi(d -> d, bias=false)"])
+def test_none_is_no_map_of_the_layer_s_own(part: str) -> None:
+    """It is what leaves out a part that may be left out, and not what asks for one."""
+    text = f"layer L(d) {{ node x[d] {part} update y = phi(x) }}"
+    with pytest.raises(gdsl.InputError, match="`phi` cannot be left out, and is not None: leave the argument out"):
+        gdsl.compile(text, d=3, phi=None)
+    assert gdsl.compile(text, d=3).phi is not None
+    assert gdsl.compile(text, d=3, phi=nn.Linear(3, 3)).phi.weight.shape == (3, 3)
+    optional = text.replace(part, f"{part} = none").replace("phi(x)", "x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", gdsl.LanguageWarning)
+        assert gdsl.compile(optional, d=3, phi=None).phi is None
+
+
+def test_what_is_left_out_is_none_of_its_kind() -> None:
+    text = """layer L(d) {
+        node x[d]
+        linear lin(d -> d) = none
+        mlp phi(d -> d) = none
+        buffer table[d] ~ ones = none
+        param bias[d] ~ zeros = none
+        y = x
+        if lin { y = lin(y) }
+        if phi { y = phi(y) }
+        if table { y = y * table }
+        if bias { y = y + bias }
+        return y
+    }"""
+    for there in (False, True):
+        made = gdsl.compile(text, d=3, **dict.fromkeys(("lin", "phi", "table", "bias"), there))
+        kinds = [list(getattr(made, f"_{kind}")) for kind in ("parameters", "buffers", "modules")]
+        assert kinds == [["bias"], ["table"], ["lin", "phi"]]
+        assert (made.lin is None) is not there
+    made = gdsl.compile(text, d=3)
+    made.lin = nn.Linear(3, 3)  # as in a module of torch's own that has None there
+    assert dict(made.named_children()).keys() == {"lin"}
+
+
+@pytest.mark.parametrize("declared", ["module act", "module act = relu", "linear act(d -> d)"])
+def test_a_function_is_no_module(declared: str) -> None:
+    text = f"layer L(d) {{ node x[d] {declared} update y = act(x) }}"
+    for function in (torch.tanh, nn.functional.gelu, lambda x: x):
+        with pytest.raises(gdsl.InputError, match=r"not the function .*: make a module whose `forward` calls it"):
+            gdsl.compile(text, d=3, act=function)
+    with pytest.raises(gdsl.InputError, match="not the class Tanh"):
+        gdsl.compile(text, d=3, act=nn.Tanh)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import gdsl
 import gdsl.nn
 from tests.parity.drop_in import EDGE, IN, NODES, RELATIONS, graph_of, mlp, pyg
 
@@ -202,3 +203,31 @@ def test_what_torch_geometric_misses() -> None:
     for kind in (ValueError, RuntimeError):
         with pytest.raises(kind, match="`edge_weight` has 21 rows, and the graph has 23 edges"):
             gdsl.nn.GCNConv(5, 4)(X, EDGES, W[:-2])
+
+
+@pytest.mark.parametrize("name", ["GCNConv", "GATConv", "SAGEConv", "GATv2Conv", "GraphConv", "TAGConv"])
+def test_arrays_are_no_tensors(name: str) -> None:
+    layer = getattr(gdsl.nn, name)(IN, 4)
+    for given, said in ((X.numpy(), "x"), ([X.numpy(), X.numpy()], "x"), ((X, X.numpy()), "x")):
+        if isinstance(given, tuple | list) and name in ("GCNConv", "TAGConv"):
+            continue
+        with pytest.raises(gdsl.InputError, match=f"`{said}` must be a tensor, not an array: pass torch.from_numpy"):
+            layer(given, EDGES)
+    with pytest.raises(gdsl.InputError, match=r"`x` must be a tensor, not an array"):
+        layer(x=X.numpy(), edge_index=EDGES)
+    with pytest.raises(gdsl.GraphError, match=r"not a ndarray; pass torch\.from_numpy"):
+        layer(X, EDGES.numpy())
+    if name in ("GCNConv", "GraphConv", "TAGConv"):
+        with pytest.raises(gdsl.InputError, match=r"`edge_weight` must be a tensor, not an array"):
+            layer(X, EDGES, W.numpy())
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_hyperedges_are_no_graph() -> None:
+    layer = gdsl.nn.HypergraphConv(IN, 4)
+    square = torch.sparse_coo_tensor(EDGES, torch.ones(EDGES.shape[1]), (NODES, NODES), check_invariants=False)
+    kinds = {"Graph": gdsl.Graph(EDGES, num_nodes=NODES), "sparse tensor": square, "ndarray": EDGES.numpy()}
+    for kind, given in kinds.items():
+        with pytest.raises(gdsl.GraphError, match=rf"'hyperedge_index' must be .* tensor \[2, I\] .* not a {kind}"):
+            layer(X, given)
+    assert layer(X, EDGES).shape == (NODES, 4)

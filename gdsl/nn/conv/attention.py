@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gdsl.errors import GraphError
 from gdsl.nn.conv.base import (
     Adjacency,
     Channels,
@@ -778,9 +779,16 @@ class HypergraphConv(Conv):
         hyperedge_attr:   [M, in_channels], for the attention
         num_edges:        the number M of hyperedges; without it the largest index plus one
 
-        Raises AssertionError for attention without ``hyperedge_attr``.
+        Raises AssertionError for attention without ``hyperedge_attr``, and :class:`gdsl.GraphError` for a graph, which
+        is between nodes.
         """
         check_proxy(x)
+        if not isinstance(hyperedge_index, Tensor) or hyperedge_index.layout is not torch.strided:
+            kind = "sparse tensor" if isinstance(hyperedge_index, Tensor) else type(hyperedge_index).__name__
+            raise GraphError(
+                f"'hyperedge_index' must be an integer tensor [2, I] of nodes and of the hyperedges that they are in, "
+                f"not a {kind}"
+            )
         assert hyperedge_attr is not None or not self.use_attention, "attention needs 'hyperedge_attr'"
         given = [len(t) for t in (hyperedge_weight, hyperedge_attr) if t is not None]
         if num_edges is None:
