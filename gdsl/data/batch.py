@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from functools import wraps
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,16 +13,23 @@ from torch import Tensor
 from gdsl.data import given, topology
 from gdsl.data.examples import Examples
 from gdsl.errors import InputError
+from gdsl.runtime import transforms
 from gdsl.runtime.graph import Graph, graph_of, remember, remember_groups
 
 # Of an edge type: its source, its name, its target.
 EdgeType = tuple[str, str, str]
 Type = str | EdgeType
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-# Makes tensors that every later call can use: one that is made in inference mode is of no use to a backward pass, and
-# has no version that tells of a write.
-ordinary = torch.inference_mode(False)
+def ordinary(method: Function) -> Function:
+    """A method that makes tensors which every later call can use: see :func:`gdsl.runtime.transforms.ordinary`."""
+
+    @wraps(method)
+    def made(*args: Any) -> Any:
+        return transforms.ordinary(method, *args)
+
+    return made  # type: ignore[return-value]
 
 
 class Store:

@@ -88,6 +88,7 @@ class ColumnGather:
         numbers = [number for column in fields for number in column]
         self._fields = (ctypes.c_int64 * len(numbers))(*numbers)
         self._kind_of_fields = type(self._fields)
+        self._kind_of_totals = ctypes.c_int64 * len(self.offsets)
         self._shifted_later = [k for k, c in enumerate(self.columns) if c.shifts and c.kind > 0]
         self._shapes = [
             (c.length, _known(c.shape[: c.joined]), c.closed, _known(c.shape[c.joined + 1 :]), c.dtype)
@@ -108,10 +109,12 @@ class ColumnGather:
         if code is None:
             sizes = [o.diff()[graphs] for o in self.offsets]
             placed = torch.stack([torch.cat([s.new_zeros(1), s.cumsum(0)]) for s in sizes])
+            totals = placed[:, -1].tolist()
         else:
-            placed = torch.empty((len(self.offsets), len(graphs) + 1), dtype=torch.int64, device=CPU)
-            code.place(graphs.data_ptr(), len(graphs), len(self.offsets), self._offsets, placed.data_ptr())
-        totals = placed[:, -1].tolist()
+            count, kinds, ends = graphs.shape[0], len(self.offsets), self._kind_of_totals()
+            placed = torch.empty((kinds, count + 1), dtype=torch.int64, device=CPU)
+            code.place(graphs.data_ptr(), count, kinds, self._offsets, placed.data_ptr(), ends)
+            totals = list(ends)
         self._check(totals)
         return placed, totals
 
@@ -125,20 +128,17 @@ class ColumnGather:
         if code is None:
             return [_gathered(column, self.offsets, graphs) for column in self.columns]
         found: list[Any] = []
-        size, fields = 0, self._kind_of_fields.from_buffer_copy(self._fields)
+        fields = self._kind_of_fields.from_buffer_copy(self._fields)
         for k, (length, before, closed, after, dtype) in enumerate(self._shapes):
-            if k in rooms:
-                fields[FIELDS * k + 1] = rooms[k]
-                size += 4 * totals[length]
-                found.append(None)
-                continue
-            out = torch.empty((*before, totals[length] + closed, *after), dtype=dtype, device=CPU)
-            fields[FIELDS * k + 1] = out.data_ptr()
-            size += out.nbytes
+            out, address = None, rooms.get(k)
+            if address is None:
+                out = torch.empty(*before, totals[length] + closed, *after, dtype=dtype, device=CPU)
+                address = out.data_ptr()
+            fields[FIELDS * k + 1] = address
             found.append(out)
         code.gather(
-            graphs.data_ptr(), len(graphs), len(self.offsets), self._offsets, placed.data_ptr(), len(found), fields,
-            size, torch.get_num_threads(),
+            graphs.data_ptr(), graphs.shape[0], self.offsets[0].shape[0] - 1, len(totals), self._offsets,
+            placed.data_ptr(), len(found), fields, torch.get_num_threads(),
         )  # fmt: skip
         for k in self._shifted_later:
             found[k] = _shifted(found[k], self.columns[k], self.offsets, graphs)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gdsl.data import given
 from gdsl.runtime.dtypes import CPU
+from gdsl.runtime.transforms import ordinary
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -101,8 +102,7 @@ class Epochs:
         self.epoch += 1
 
         def make(number: int) -> Any:
-            with torch.inference_mode(False):  # whose tensors would be of no use to a backward pass
-                batch = self._make(parts[number], mixed(self.seed, epoch, number + 1))
+            batch = ordinary(self._make, parts[number], mixed(self.seed, epoch, number + 1))
             batch = batch if self.transform is None else self.transform(batch)
             return batch.pin_memory() if self.pin_memory else batch
 

@@ -21,22 +21,65 @@ struct Column {
 };
 constexpr int64_t NARROW = -1, WIDENED = -2, WIDE = -3;  // int32, int32 to int64, int64: shifted
 
+// Blocks are mostly some hundred bytes, and lie far from each other: they are asked for so many graphs ahead.
+constexpr int64_t AHEAD = 16, LINE = 64, FEW = 4;
+
+void soon(const char* from, int64_t bytes) {
+    for (int64_t k = 0; k < FEW; ++k) __builtin_prefetch(from + (k * LINE < bytes ? k * LINE : 0));
+    for (int64_t k = FEW; k < 4 * FEW && k * LINE < bytes; ++k) __builtin_prefetch(from + k * LINE);
+}
+
 template <class In, class Out>
-void shifted(const Column& c, int64_t graph, int64_t from, int64_t to, int64_t items, int64_t all,
-             const int64_t* const* places) {
-    for (int64_t o = 0; o < c.outer; ++o) {
-        const In* in = (const In*)c.values + (c.outer * from + o * items) * c.inner;
-        Out* out = (Out*)c.out + (o * all + to) * c.inner;
-        const Out more = (Out)places[c.shifts[o]][graph];
-        for (int64_t n = 0; n < items * c.inner; ++n) out[n] = (Out)(in[n] + more);
+inline void piece(const In* __restrict in, Out* __restrict out, Out more) {
+    for (int64_t k = 0; k < LINE / (int64_t)sizeof(In); ++k) out[k] = (Out)(in[k] + more);
+}
+
+// They are copied in pieces of a fixed size, one or a few at once, which saves the processor a wrong guess, and which
+// reach over into the next block, written after it: as long as the numbers that may be read and written, ``most``,
+// allow it.
+template <class In, class Out>
+inline void block(const In* in, Out* out, int64_t count, int64_t most, Out more) {
+    constexpr int64_t size = LINE / sizeof(In);
+    int64_t n = 0;
+    if (count <= size && size <= most) {
+        piece(in, out, more);
+        return;
+    }
+    if (count <= FEW * size && FEW * size <= most) {
+        for (int64_t k = 0; k < FEW; ++k) piece(in + k * size, out + k * size, more);
+        return;
+    }
+    for (; n < count && n + size <= most; n += size) piece(in + n, out + n, more);
+    for (; n < count; ++n) out[n] = (Out)(in[n] + more);
+}
+
+// What a column has of the graphs of a batch from ``first`` to ``last``. ``inner``: numbers of an item; ``whole``: of the
+// column.
+template <class In, class Out>
+void some(const Column& c, const int64_t* graphs, int64_t first, int64_t last, const int64_t* starts, const int64_t* to,
+          int64_t all, int64_t inner, int64_t whole, const int64_t* const* places) {
+    const In* const values = (const In*)c.values;
+    for (int64_t b = first - AHEAD; b < last; ++b) {
+        if (b + AHEAD < last) {
+            const int64_t count = (to[b + AHEAD + 1] - to[b + AHEAD]) * inner;
+            soon((const char*)(values + c.outer * starts[graphs[b + AHEAD]] * inner), c.outer * count * sizeof(In));
+        }
+        if (b < first) continue;
+        const int64_t count = (to[b + 1] - to[b]) * inner, room = (to[last] - to[b]) * inner;
+        int64_t from = c.outer * starts[graphs[b]] * inner;
+        for (int64_t o = 0; o < c.outer; ++o, from += count) {
+            const Out more = c.shifts && c.kind < 0 ? (Out)places[c.shifts[o]][b] : Out();
+            const int64_t most = whole - from < room ? whole - from : room;
+            block(values + from, (Out*)c.out + (o * all + to[b]) * inner, count, most, more);
+        }
     }
 }
 
 }  // namespace
 
-// Where the items of each graph begin in the batch: [offsets, count + 1].
+// Where the items of each graph begin in the batch: [offsets, count + 1]; and how many there are, [offsets].
 extern "C" void place(const int64_t* graphs, int64_t count, int64_t kinds, const int64_t* const* offsets,
-                      int64_t* placed) {
+                      int64_t* placed, int64_t* totals) {
     for (int64_t k = 0; k < kinds; ++k) {
         int64_t at = 0;
         *placed++ = 0;
@@ -44,39 +87,36 @@ extern "C" void place(const int64_t* graphs, int64_t count, int64_t kinds, const
             at += offsets[k][graphs[b] + 1] - offsets[k][graphs[b]];
             *placed++ = at;
         }
+        totals[k] = at;
     }
 }
 
-extern "C" void gather(const int64_t* graphs, int64_t count, int64_t kinds, const int64_t* const* offsets,
-                       const int64_t* placed, int64_t num_columns, const Column* columns, int64_t bytes, int threads) {
-    const int64_t most = bytes / SHARE < count ? bytes / SHARE : count;
-    const int parts = most < 1 ? 1 : most < threads ? (int)most : threads;
+// ``total``: the graphs of the data set.
+extern "C" void gather(const int64_t* graphs, int64_t count, int64_t total, int64_t kinds,
+                       const int64_t* const* offsets, const int64_t* placed, int64_t num_columns, const Column* columns,
+                       int threads) {
     const int64_t* places[kinds];
     for (int64_t k = 0; k < kinds; ++k) places[k] = placed + k * (count + 1);
+    int64_t bytes = 0;
+    for (int64_t k = 0; k < num_columns; ++k) {
+        const Column& c = columns[k];
+        bytes += c.outer * c.inner * places[c.length][count] * (c.kind > 0 ? c.kind : c.kind == NARROW ? 4 : 8);
+    }
+    const int64_t most = bytes / SHARE < count ? bytes / SHARE : count;
+    const int parts = most < 1 ? 1 : most < threads ? (int)most : threads;
 #pragma omp parallel for schedule(static, 1) num_threads(parts) if (parts > 1)
     for (int p = 0; p < parts; ++p) {
+        const int64_t first = count * p / parts, last = count * (p + 1) / parts;
         for (int64_t k = 0; k < num_columns; ++k) {
             const Column& c = columns[k];
-            const int64_t* const starts = offsets[c.length];
-            const int64_t* const to = places[c.length];
-            const int64_t all = to[count];
+            const int64_t *const starts = offsets[c.length], *const to = places[c.length], all = to[count];
             if (c.closed && p == 0) ((int32_t*)c.out)[all] = (int32_t)places[c.shifts[0]][count];
-            for (int64_t b = count * p / parts; b < count * (p + 1) / parts; ++b) {
-                const int64_t from = starts[graphs[b]], items = to[b + 1] - to[b];
-                if (c.kind == NARROW) {
-                    shifted<int32_t, int32_t>(c, b, from, to[b], items, all, places);
-                } else if (c.kind == WIDENED) {
-                    shifted<int32_t, int64_t>(c, b, from, to[b], items, all, places);
-                } else if (c.kind == WIDE) {
-                    shifted<int64_t, int64_t>(c, b, from, to[b], items, all, places);
-                } else {
-                    const int64_t size = c.inner * c.kind;
-                    for (int64_t o = 0; o < c.outer; ++o) {
-                        memcpy(c.out + (o * all + to[b]) * size, c.values + (c.outer * from + o * items) * size,
-                               items * size);
-                    }
-                }
-            }
+            const int64_t inner = c.kind > 0 ? c.inner * c.kind : c.inner, whole = c.outer * starts[total] * inner;
+            const auto fill = c.kind == NARROW    ? some<int32_t, int32_t>
+                              : c.kind == WIDENED ? some<int32_t, int64_t>
+                              : c.kind == WIDE    ? some<int64_t, int64_t>
+                                                  : some<char, char>;
+            fill(c, graphs, first, last, starts, to, all, inner, whole, places);
         }
     }
 }

@@ -15,8 +15,8 @@ POINTER, COUNT, FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 # File -> its functions: what they take, and what they give.
 _FUNCTIONS: dict[str, dict[str, tuple[list[Any], Any]]] = {
     "gather": {
-        "place": ([POINTER, COUNT, COUNT, POINTER, POINTER], None),
-        "gather": ([POINTER, COUNT, COUNT, POINTER, POINTER, COUNT, POINTER, COUNT, FLAG], None),
+        "place": ([POINTER, COUNT, COUNT, POINTER, POINTER, POINTER], None),
+        "gather": ([POINTER, COUNT, COUNT, COUNT, POINTER, POINTER, COUNT, POINTER, FLAG], None),
         "number": ([POINTER, COUNT, POINTER], None),
         "wrong_order": ([*[POINTER] * 3, COUNT, FLAG, *[POINTER] * 3], COUNT),
     },

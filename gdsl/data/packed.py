@@ -163,24 +163,23 @@ class Packed:
         found = gather.fill(ids, placed, totals, addresses)
         stores: dict[Type, dict[str, Any]] = {type: {} for type in self._types}
         own: dict[str, Any] = stores[""]
-        for (type, name), column, value in zip(self._columns, self._columns.values(), found, strict=False):
+        for (type, name), value in zip(self._columns, found, strict=False):
             stores[type][name] = value
-            if name in follow:
-                _follow(stores[type], name, placed[column.length])
-        for (type, name), values in self.read.lists.items():
-            if name not in self.left_out:
-                stores[type][name] = [values[k] for k in ids.tolist()]
+        for type, name in self._layout.lists:
+            values = self.read.lists[type, name]
+            stores[type][name] = [values[k] for k in ids.tolist()]
         for type, k in self.read.nodes.items():
             stores[type].update(num_nodes=totals[k], ptr=placed[k].clone())
         graphs, first = {}, len(self._columns)
         for type, edges in self._edges.items():
-            count = len(edges.columns)
-            graphs[type] = edges.graph(found[first : first + count], totals, rooms[type])
-            if "edge_index" in follow:
-                _follow(stores[type], "edge_index", placed[edges.ends.edges])
-            first += count
-        own["num_graphs"] = len(ids)
-        index = {type: edges.index for type, edges in self._edges.items()}
+            last = first + 1 + len(edges.parts)
+            graphs[type] = edges.graph(found[first:last], totals, rooms[type])
+            first = last
+        for (type, name), cut in self._layout.cuts.items() if follow else ():
+            if name in follow:
+                _follow(stores[type], name, placed[cut.length])
+        own["num_graphs"] = ids.shape[0]
+        index = self._index
         others = {
             type: Store(store, graphs.get(type), index.get(type, torch.int64))
             for type, store in stores.items()
@@ -202,16 +201,22 @@ class Packed:
         addresses: dict[int, int] = {}
         first, is_native = len(self._columns), native("gather") is not None
         for type, edges in self._edges.items():
-            rooms[type] = edges.rooms(totals) if is_native else {}
-            for end, room in rooms[type].items():
-                for k, address in zip(edges.unsorted[end][1], room.places, strict=False):
-                    addresses[first + k] = address
-            first += len(edges.columns)
+            rooms[type] = edges.rooms(totals, self._most_edges[type], first, addresses) if is_native else {}
+            first += 1 + len(edges.parts)
         return rooms, addresses
+
+    @cached_property
+    def _most_edges(self) -> dict[Type, int]:
+        """That a graph has, and so a node."""
+        return {type: int(self.read.offsets[edges.ends.edges].diff().max()) for type, edges in self._edges.items()}
 
     @cached_property
     def _types(self) -> list[Type]:
         return list(dict.fromkeys(["", *self.read.nodes, *self.read.edges]))
+
+    @cached_property
+    def _index(self) -> dict[Type, torch.dtype]:
+        return {type: edges.index for type, edges in self._edges.items()}
 
     @cached_property
     def _columns(self) -> dict[Key, Column]:

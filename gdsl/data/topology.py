@@ -58,23 +58,31 @@ class Edges:
         return [self.listed, *self.parts.values()]
 
     @cached_property
-    def unsorted(self) -> dict[str, tuple[int, list[int]]]:
-        """Of the ends by which not all graphs came sorted: which offsets count the rows, and where in ``columns`` what
+    def unsorted(self) -> list[tuple[str, int, list[int]]]:
+        """The ends by which not all graphs came sorted: which offsets count the rows, and where in ``columns`` what
         makes an order lies."""
         place = {name: 1 + k for k, name in enumerate(self.parts)}
-        return {
-            end: (rows, [place[f"{end}_{part}"] for part in ("first", "index", "edge")])
+        return [
+            (end, rows, [place[f"{end}_{part}"] for part in ("first", "index", "edge")])
             for end, rows in (("in", self.ends.target), ("out", self.ends.source))
             if f"{end}_edge" in place
-        }
+        ]
 
-    def rooms(self, totals: Sequence[int]) -> dict[str, PackedOrder]:
-        """Memory for the orders of a small batch, by their ends: of most orders no tensor is ever asked for."""
+    def rooms(
+        self, totals: Sequence[int], most: int, first: int, addresses: dict[int, int]
+    ) -> dict[str, PackedOrder]:
+        """Memory for the orders of a batch, by their ends: of most orders no tensor is ever asked for.
+
+        most:      edges that a node has
+        addresses: gets where each of ``columns`` that makes them, counted from ``first`` on, is written to
+        """
         count, found = totals[self.ends.edges], {}
-        for end, (rows, _) in self.unsorted.items():
-            room = prepare.room_for_order(totals[rows], count)
+        for end, rows, places in self.unsorted:
+            room = prepare.room_for_order(totals[rows], count, most)
             if room is not None:
                 found[end] = room
+                for k, address in zip(places, room.places, strict=False):
+                    addresses[first + k] = address
         return found
 
     def graph(self, found: Sequence[Any], totals: Sequence[int], rooms: Mapping[str, PackedOrder]) -> Graph:
@@ -82,15 +90,15 @@ class Edges:
 
         rooms: those that were written to, in the place of columns
         """
-        sizes, count = (totals[self.ends.source], totals[self.ends.target]), totals[self.ends.edges]
-        listed, parts = found[0], dict(zip(self.parts, found[1:], strict=True))
-        known = self.ends.loops
+        source, target, edges, known = self.ends
+        sizes, count, listed = (totals[source], totals[target]), totals[edges], found[0]
         loops = int((listed[0] == listed[1]).sum()) if known is None else totals[known]
         graph = Graph._of(EdgeEnds(listed, Facts(loops, self.by_source, self.by_target)), sizes)
         for name, end in (("in", 1), ("out", 0)):
             if name in rooms:
                 graph.__dict__[f"{name}_edges"] = prepare.written(rooms[name], sizes[end])
                 continue
+            parts = dict(zip(self.parts, found[1:], strict=True))
             sorted_so = f"{name}_edge" not in parts
             index = listed[1 - end] if sorted_so else parts[f"{name}_index"]
             edge = counted(count) if sorted_so else parts[f"{name}_edge"]

@@ -122,16 +122,23 @@ void share_out(const I* rowptr, int64_t rows, int64_t* bounds, int64_t* hubs, in
     }
     const int64_t count = most<int64_t>(
         1, least(least(schedule->max_blocks, total / schedule->block_work), rows));
-    int64_t found = 0, k = 0, work = 0;
-    for (int64_t r = 0; r <= rows; ++r) {
-        if (count == 1 && r == 1) r = rows, work = total;
-        if (k <= count && k * total / count <= work) {
-            bounds[found++] = r;
-            while (k <= count && k * total / count <= work) ++k;
+    // The work of the rows before one grows with it: each bound is searched for, between hubs, which are no work.
+    int64_t found = 0, k = 0, first = 0, skipped = 0;
+    for (int64_t h = 0; h <= num_hubs; ++h) {
+        const int64_t last = h < num_hubs ? hubs[h] : rows;
+        while (k <= count && k * total / count <= last + (int64_t)rowptr[last] - skipped) {
+            int64_t low = first, high = last;
+            while (low < high) {
+                const int64_t middle = (low + high) / 2;
+                if (middle + (int64_t)rowptr[middle] - skipped < k * total / count) low = middle + 1;
+                else high = middle;
+            }
+            bounds[found++] = low;
+            while (k <= count && k * total / count <= low + (int64_t)rowptr[low] - skipped) ++k;
+            first = low;
         }
-        if (r == rows) break;
-        const int64_t degree = rowptr[r + 1] - rowptr[r];
-        work += 1 + (degree > hub_edges ? 0 : degree);
+        first = last + 1;
+        if (h < num_hubs) skipped += rowptr[last + 1] - rowptr[last];
     }
     schedule->num_bounds = found;
     schedule->num_hubs = num_hubs;

@@ -313,10 +313,10 @@ def given_order(rowptr: Tensor, index: Tensor, edge: Tensor) -> Order:
     return Order(rowptr, index, edge, _shared_out(*room))
 
 
-def room_for_order(rows: int, edges: int) -> PackedOrder | None:
+def room_for_order(rows: int, edges: int, most: int) -> PackedOrder | None:
     """Memory that rowptr, index and edge, all int32, are written to natively, and that :func:`written` then makes an
-    order of; None where an order needs tensors from the start."""
-    if edges > HUB_EDGES or native() is None:
+    order of; None where an order needs tensors from the start. No row has more than ``most`` edges."""
+    if min(edges, most) > HUB_EDGES or native() is None:
         return None
     return PackedOrder(torch.int32, _most_blocks(rows, edges) + 1, rows, edges, None)
 

@@ -49,7 +49,7 @@ def only_torch() -> Iterator[None]:
 def only_tensors() -> Iterator[None]:
     """As in a batch that is so large that its orders are made of tensors."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "room_for_order", lambda rows, edges: None)
+        patch.setattr(prepare, "room_for_order", lambda rows, edges, most: None)
         yield
 
 
