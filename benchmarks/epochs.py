@@ -250,26 +250,26 @@ def measure(name: str, kind: str, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def copy_ratio(args: argparse.Namespace) -> dict[str, Any]:
-    """The batch step of the packed loader against a copy of all that it gives."""
-    packed = pack(molecules(args.molecules))
-    loader = Loader(packed, args.batch, shuffle=True, seed=graphs.SEED)
+def copy_ratio(args: argparse.Namespace, size: int) -> dict[str, Any]:
+    """The next batch of the packed loader, made when it is asked for, against a copy of all tensors that it holds."""
+    packed = pack(molecules(max(args.molecules, 4 * size)))
+    loader = Loader(packed, size, shuffle=True, seed=graphs.SEED, drop_last=True, num_workers=0)
     times, copies = [], []
-    for _ in range(args.epochs):
-        for ids in loader.batches():
+    for _ in range(10 * args.epochs):
+        batches = iter(loader)
+        for _ in range(len(loader)):
             start = time.perf_counter()
-            batch = packed.gathered(ids)
+            batch = next(batches)
             made = time.perf_counter()
             orders = (batch.graph.in_edges, batch.graph.out_edges)
             tensors = [batch.x, batch.edge_attr, batch.y, batch.ptr, batch.graph._edges.listed]
             tensors += [t for o in orders for t in (o.rowptr, o.index, o.edge)]
-            room = [torch.empty_like(t) for t in tensors]
             begun = time.perf_counter()
-            for to, t in zip(room, tensors, strict=True):
-                to.copy_(t)
+            _copied = [t.clone() for t in tensors]
             copies.append(time.perf_counter() - begun)
             times.append(made - start)
-    return {"batch_us": 1e6 * statistics.median(times), "copy_us": 1e6 * statistics.median(copies)}
+    batch_us, copy_us = (1e6 * statistics.median(values) for values in (times, copies))
+    return {"graphs": size, "batch_us": batch_us, "copy_us": copy_us}
 
 
 def main() -> None:
@@ -279,7 +279,7 @@ def main() -> None:
         "kind": "epochs",
         "machine": machine.describe(args.threads, tiny=args.tiny),
         "epochs": args.epochs,
-        "copy": copy_ratio(args),
+        "copies": [copy_ratio(args, size) for size in (args.batch, 8 * args.batch)],
         "results": [],
     }
     for name in args.tasks:

@@ -210,11 +210,13 @@ def epochs_progress(row: Mapping[str, Any]) -> str:
 
 
 def _epochs(found: Mapping[str, Any]) -> str:
-    copy = found["copy"]
+    copies = "; ".join(
+        f"of {copy['graphs']:,}, {copy['batch_us']:.0f} µs and {copy['copy_us']:.0f} µs" for copy in found["copies"]
+    )
     head = (
         f"float32, whole epochs, each batch new; medians [quartiles] of {found['epochs']} epochs. × is how many times "
-        "as long as with gdsl's loader and layers. A batch of molecules by gdsl's loader takes "
-        f"{copy['batch_us']:.0f} µs; a copy of what it gives, {copy['copy_us']:.0f} µs."
+        "as long as with gdsl's loader and layers. A batch of molecules by gdsl's loader, and a copy of its tensors: "
+        f"{copies}."
     )
     rows = []
     for r in found["results"]:

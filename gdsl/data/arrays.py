@@ -71,7 +71,10 @@ def read_arrays(
     listed[place], listed[place + size] = relative[0], relative[1]
     loops = offsets.add(topology.loops_of(listed, offsets.all[at_edges]))
     ends = Ends(at_nodes, at_nodes, at_edges, loops)
-    found = topology.edges_of(ends, listed, *topology.sorted_by_both(listed, ends, offsets.all), index)
+    values, by_source, by_target = topology.sorted_by_both(listed, ends, offsets.all)
+    dtype = topology.width(ends, offsets.all)
+    values = {name: part.to(dtype) for name, part in values.items()}
+    found = topology.edges_of(ends, listed.to(dtype), values, by_source, by_target, index)
     columns: dict[Key, Column] = {}
     for values, length in ((nodes, at_nodes), (edges, at_edges), (graphs, 0)):
         for name, value in values.items():

@@ -19,9 +19,11 @@ from gdsl.runtime.order import INT32_MAX
 
 # (dtype stored, dtype of a batch) -> the kind of column whose numbers are shifted natively; see gather.cpp.
 _SHIFTED = {
-    (torch.int32, torch.int32): -1,
-    (torch.int32, torch.int64): -2,
-    (torch.int64, torch.int64): -3,
+    (torch.uint8, torch.int32): -1,
+    (torch.int16, torch.int32): -2,
+    (torch.int32, torch.int32): -3,
+    (torch.int32, torch.int64): -4,
+    (torch.int64, torch.int64): -5,
 }
 
 # Of a column in gather.cpp, each of eight bytes.

@@ -30,11 +30,11 @@ from gdsl.runtime.dtypes import CPU
 from gdsl.store import replacing
 
 MAGIC = b"GDSLPACK"
-VERSION = 2
+VERSION = 3
 ALIGNMENT = 64
 _PLACE = struct.Struct("<qqq")
 
-# Bytes that are read or written at a time.
+# Numbers that are read or written at a time.
 CHUNK = 1 << 24
 
 DTYPES = {
@@ -60,15 +60,26 @@ def write(read: Read, path: Path) -> None:
         out.write(bytes(ALIGNMENT))
         arrays: list[dict[str, Any]] = []
 
-        def put(values: Tensor) -> int:
+        def put(values: Tensor, dtype: torch.dtype | None = None) -> int:
+            dtype = dtype or values.dtype
             start = out.tell() + -out.tell() % ALIGNMENT
             out.write(bytes(start - out.tell()))
             check = 0
-            for part in _bytes_of(values):
+            for part in _bytes_of(values, dtype):
                 check = zlib.crc32(part, check)
                 out.write(part)
-            arrays.append({"dtype": _name(values.dtype), "count": values.numel(), "start": start, "crc": check})
+            arrays.append({"dtype": _name(dtype), "count": values.numel(), "start": start, "crc": check})
             return len(arrays) - 1
+
+        def put_edges(edges: Edges) -> dict[str, Any]:
+            dtype = topology.width(edges.ends, read.offsets)
+            return {
+                "ends": list(edges.ends),
+                "listed": put(edges.listed.values, dtype),
+                "parts": {name: put(part.values, dtype) for name, part in edges.parts.items()},
+                "sorted": [edges.by_source, edges.by_target],
+                "index": _name(edges.index),
+            }
 
         description = {
             "version": VERSION,
@@ -78,19 +89,7 @@ def write(read: Read, path: Path) -> None:
                 for (type, name), column in read.columns.items()
             ],
             "nodes": [[type, k] for type, k in read.nodes.items()],
-            "edges": [
-                [
-                    _plain(type),
-                    {
-                        "ends": list(edges.ends),
-                        "listed": put(edges.listed.values),
-                        "parts": {name: put(part.values) for name, part in edges.parts.items()},
-                        "sorted": [edges.by_source, edges.by_target],
-                        "index": _name(edges.index),
-                    },
-                ]
-                for type, edges in read.edges.items()
-            ],
+            "edges": [[_plain(type), put_edges(edges)] for type, edges in read.edges.items()],
             "lists": lists,
             "arrays": arrays,
         }
@@ -115,10 +114,9 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _bytes_of(values: Tensor) -> Iterator[Any]:
-    raw = values.contiguous().view(torch.uint8).numpy() if values.numel() else values.view(torch.uint8).numpy()
-    for start in range(0, len(raw), CHUNK):
-        yield raw[start : start + CHUNK].data
+def _bytes_of(values: Tensor, dtype: torch.dtype) -> Iterator[Any]:
+    for part in values.contiguous().split(CHUNK):
+        yield part.to(dtype).view(torch.uint8).numpy().data
 
 
 def read(path: Path, check: bool) -> Read:
@@ -174,8 +172,9 @@ def _read(memory: Any, check: bool) -> Read:
         if (loops is None) == (ends.source == ends.target):
             raise InputError("the packed set does not say which of its edges are loops")
         by_source, by_target = (bool(s) for s in found["sorted"])
-        values = {name: _expect(arrays[k], torch.int32) for name, k in found["parts"].items()}
-        listed = _expect(arrays[found["listed"]], torch.int32)
+        dtype = topology.width(ends, offsets)
+        values = {name: _expect(arrays[k], dtype) for name, k in found["parts"].items()}
+        listed = _expect(arrays[found["listed"]], dtype)
         index = DTYPES[found["index"]]
         if index not in (torch.int32, torch.int64):
             raise InputError(f"the edges of the packed set cannot be {index}")
@@ -202,7 +201,7 @@ def _array(memory: Any, limit: int, about: dict[str, Any], check: bool) -> Tenso
     found = mapped.view(memory, dtype, start, count)
     if check:
         crc = 0
-        for part in _bytes_of(found):
+        for part in _bytes_of(found, dtype):
             crc = zlib.crc32(part, crc)
         if crc != about["crc"]:
             raise InputError("the packed set is damaged: the checksum of an array is another")

@@ -19,7 +19,6 @@ struct Column {
     const int64_t* shifts;  // of each row: which offsets say what is added to the numbers of a graph
     int64_t closed;         // whether one number more, the total of the first shifts, ends it
 };
-constexpr int64_t NARROW = -1, WIDENED = -2, WIDE = -3;  // int32, int32 to int64, int64: shifted
 
 // Blocks are mostly some hundred bytes, and lie far from each other: they are asked for so many graphs ahead.
 constexpr int64_t AHEAD = 16, LINE = 64, FEW = 4;
@@ -75,6 +74,35 @@ void some(const Column& c, const int64_t* graphs, int64_t first, int64_t last, c
     }
 }
 
+// By kinds of columns: see gdsl/data/columns.py.
+constexpr decltype(&some<char, char>) SHIFTED[] = {
+    some<uint8_t, int32_t>, some<int16_t, int32_t>, some<int32_t, int32_t>, some<int32_t, int64_t>,
+    some<int64_t, int64_t>,
+};
+
+template <class I>
+int64_t wrong_order(const I* edges, const int64_t* edge_offsets, const int64_t* row_offsets, int64_t graphs, int end,
+                    const I* first, const I* index, const I* edge) {
+    for (int64_t g = 0; g < graphs; ++g) {
+        const int64_t from = edge_offsets[g], count = edge_offsets[g + 1] - from;
+        const int64_t rows = row_offsets[g + 1] - row_offsets[g];
+        const I* const begin = first + row_offsets[g];
+        const I* const row = edges + 2 * from + (end ? count : 0);
+        const I* const other = edges + 2 * from + (end ? 0 : count);
+        if (rows ? begin[0] != 0 : count != 0) return g;
+        for (int64_t r = 0; r < rows; ++r) {
+            const int64_t last = r + 1 < rows ? (int64_t)begin[r + 1] : count;
+            if (begin[r] < 0 || last < begin[r] || last > count) return g;
+            for (int64_t e = begin[r]; e < last; ++e) {
+                const int64_t id = edge ? (int64_t)edge[from + e] : e;
+                if (id < 0 || id >= count || row[id] != r || (index && index[from + e] != other[id])) return g;
+                if (edge && e > begin[r] && edge[from + e - 1] >= id) return g;
+            }
+        }
+    }
+    return -1;
+}
+
 }  // namespace
 
 // Where the items of each graph begin in the batch: [offsets, count + 1]; and how many there are, [offsets].
@@ -100,7 +128,7 @@ extern "C" void gather(const int64_t* graphs, int64_t count, int64_t total, int6
     int64_t bytes = 0;
     for (int64_t k = 0; k < num_columns; ++k) {
         const Column& c = columns[k];
-        bytes += c.outer * c.inner * places[c.length][count] * (c.kind > 0 ? c.kind : c.kind == NARROW ? 4 : 8);
+        bytes += c.outer * c.inner * places[c.length][count] * (c.kind > 0 ? c.kind : (int64_t)sizeof(int64_t));
     }
     const int64_t most = bytes / SHARE < count ? bytes / SHARE : count;
     const int parts = most < 1 ? 1 : most < threads ? (int)most : threads;
@@ -112,10 +140,7 @@ extern "C" void gather(const int64_t* graphs, int64_t count, int64_t total, int6
             const int64_t *const starts = offsets[c.length], *const to = places[c.length], all = to[count];
             if (c.closed && p == 0) ((int32_t*)c.out)[all] = (int32_t)places[c.shifts[0]][count];
             const int64_t inner = c.kind > 0 ? c.inner * c.kind : c.inner, whole = c.outer * starts[total] * inner;
-            const auto fill = c.kind == NARROW    ? some<int32_t, int32_t>
-                              : c.kind == WIDENED ? some<int32_t, int64_t>
-                              : c.kind == WIDE    ? some<int64_t, int64_t>
-                                                  : some<char, char>;
+            const auto fill = c.kind > 0 ? some<char, char> : SHIFTED[-1 - c.kind];
             fill(c, graphs, first, last, starts, to, all, inner, whole, places);
         }
     }
@@ -128,26 +153,14 @@ extern "C" void number(const int64_t* placed, int64_t count, int64_t* out) {
     }
 }
 
-// Whether rows of graphs are what an order of their edges is: see gdsl/data/check.py. The first graph that is not, or -1.
-extern "C" int64_t wrong_order(const int32_t* edges, const int64_t* edge_offsets, const int64_t* row_offsets,
-                               int64_t graphs, int end, const int32_t* first, const int32_t* index,
-                               const int32_t* edge) {
-    for (int64_t g = 0; g < graphs; ++g) {
-        const int64_t from = edge_offsets[g], count = edge_offsets[g + 1] - from;
-        const int64_t rows = row_offsets[g + 1] - row_offsets[g];
-        const int32_t* const begin = first + row_offsets[g];
-        const int32_t* const row = edges + 2 * from + (end ? count : 0);
-        const int32_t* const other = edges + 2 * from + (end ? 0 : count);
-        if (rows ? begin[0] != 0 : count != 0) return g;
-        for (int64_t r = 0; r < rows; ++r) {
-            const int64_t last = r + 1 < rows ? (int64_t)begin[r + 1] : count;
-            if (begin[r] < 0 || last < begin[r] || last > count) return g;
-            for (int64_t e = begin[r]; e < last; ++e) {
-                const int64_t id = edge ? (int64_t)edge[from + e] : e;
-                if (id < 0 || id >= count || row[id] != r || (index && index[from + e] != other[id])) return g;
-                if (edge && e > begin[r] && edge[from + e - 1] >= id) return g;
-            }
-        }
+// Whether rows of graphs are what an order of their edges is: see ``wrong_graph`` in gdsl/data/topology.py. The first
+// graph that is not, or -1.
+#define WRONG_ORDER(type)                                                                                           \
+    extern "C" int64_t wrong_order_##type(const type##_t* edges, const int64_t* edge_offsets,                        \
+                                          const int64_t* row_offsets, int64_t graphs, int end, const type##_t* first, \
+                                          const type##_t* index, const type##_t* edge) {                             \
+        return wrong_order<type##_t>(edges, edge_offsets, row_offsets, graphs, end, first, index, edge);             \
     }
-    return -1;
-}
+WRONG_ORDER(uint8)
+WRONG_ORDER(int16)
+WRONG_ORDER(int32)

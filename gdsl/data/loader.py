@@ -79,7 +79,7 @@ class Loader(Epochs):
 
     def _typical_bytes(self) -> int:
         """Of a batch, about."""
-        return self.data.nbytes * len(self.batches()[0]) // self.data.total if len(self) else 0
+        return self.data.nbytes_of_batches * len(self.batches()[0]) // self.data.total if len(self) else 0
 
     @property
     def dataset(self) -> Packed:

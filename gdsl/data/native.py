@@ -12,13 +12,16 @@ from gdsl.runtime import cache as kernels
 
 POINTER, COUNT, FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
 
+# Of the numbers of nodes and edges within a graph, as a data set has them.
+WIDTHS = ("uint8", "int16", "int32")
+
 # File -> its functions: what they take, and what they give.
 _FUNCTIONS: dict[str, dict[str, tuple[list[Any], Any]]] = {
     "gather": {
         "place": ([POINTER, COUNT, COUNT, POINTER, POINTER, POINTER], None),
         "gather": ([POINTER, COUNT, COUNT, COUNT, POINTER, POINTER, COUNT, POINTER, FLAG], None),
         "number": ([POINTER, COUNT, POINTER], None),
-        "wrong_order": ([*[POINTER] * 3, COUNT, FLAG, *[POINTER] * 3], COUNT),
+        **{f"wrong_order_{i}": ([*[POINTER] * 3, COUNT, FLAG, *[POINTER] * 3], COUNT) for i in WIDTHS},
     },
     "sample": {
         "sample": ([POINTER, POINTER], POINTER),

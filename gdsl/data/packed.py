@@ -122,16 +122,21 @@ class Packed:
     @cached_property
     def nbytes(self) -> int:
         """The bytes of all arrays of graphs."""
-        return sum(values.nbytes for values in self._values())
+        return sum(column.values.nbytes for column in self._all_columns())
+
+    @property
+    def nbytes_of_batches(self) -> int:
+        """The bytes of all graphs as a batch has them: numbers of nodes and edges are kept in fewer."""
+        return sum(column.values.numel() * column.dtype.itemsize for column in self._all_columns())
 
     @cached_property
     def is_mapped(self) -> bool:
         """Whether the arrays lie in a file."""
-        return not all(values.untyped_storage().resizable() for values in self._values() if values.numel())
+        values = [column.values for column in self._all_columns() if column.values.numel()]
+        return not all(v.untyped_storage().resizable() for v in values)
 
-    def _values(self) -> list[Tensor]:
-        parts = [column for edges in self.read.edges.values() for column in edges.columns]
-        return [column.values for column in (*self.read.columns.values(), *parts)]
+    def _all_columns(self) -> list[Column]:
+        return [*self.read.columns.values(), *(c for edges in self.read.edges.values() for c in edges.columns)]
 
     def numbers(self, graphs: Any) -> Tensor:
         """The place of some graphs in the arrays. Raises ``InputError`` for a number out of range."""

@@ -286,6 +286,9 @@ class ItemReader:
         ends = Ends(source, target, offsets.add(_numbers(reading.sizes)), loops)
         values = {name: part.whole() for name, part in reading.parts.items()}
         listed, ordered = reading.listed.whole(), (reading.by_source, reading.by_target)
+        if self.folder is None:  # else they are made narrow as they are written to a file
+            dtype = topology.width(ends, offsets.all)
+            listed, values = listed.to(dtype), {name: part.to(dtype) for name, part in values.items()}
         return topology.edges_of(ends, listed, values, *ordered, reading.index)
 
 

@@ -164,10 +164,16 @@ def sorted_by_both(
     return {name: value.to(torch.int32) for name, value in values.items()}, facts.by_source, facts.by_target
 
 
+def width(ends: Ends, offsets: Sequence[Tensor]) -> torch.dtype:
+    """The narrowest dtype that ``listed`` and all PARTS fit in: a batch is made sooner of fewer bytes."""
+    most = max(int(offsets[k].diff().max()) for k in ends[:3])
+    return next((dtype for dtype in (torch.uint8, torch.int16) if most <= torch.iinfo(dtype).max), torch.int32)
+
+
 def edges_of(
     ends: Ends, listed: Tensor, values: dict[str, Tensor], by_source: bool, by_target: bool, index: torch.dtype
 ) -> Edges:
-    """Edges from the values of all PARTS; those that a sorted list tells are left out."""
+    """Edges from ``listed`` and the values of all PARTS, of one dtype; those that a sorted list tells are left out."""
     parts = {}
     for name, ordered, rows, other in (
         ("in", by_target, ends.target, ends.source),
@@ -237,7 +243,8 @@ def _wrong_natively(code: Any, edges: Edges, offsets: Sequence[Tensor], end: int
     parts = [edges.parts.get(f"{name}_{part}") for part in ("first", "index", "edge")]
     given = [None if part is None else part.values.data_ptr() for part in parts]
     listed = edges.listed.values.data_ptr()
-    return int(code.wrong_order(listed, counts.data_ptr(), rows.data_ptr(), len(counts) - 1, end, *given))
+    wrong_order = getattr(code, f"wrong_order_{edges.listed.values.dtype}".replace("torch.", ""))
+    return int(wrong_order(listed, counts.data_ptr(), rows.data_ptr(), len(counts) - 1, end, *given))
 
 
 def _wrong(edges: Edges, offsets: Sequence[Tensor], end: int) -> int:
@@ -254,10 +261,10 @@ def _wrong(edges: Edges, offsets: Sequence[Tensor], end: int) -> int:
         if int(bounds[0]) != 0 or bool((bounds.diff() < 0).any()):
             return graph
         row, other = ends[end], ends[1 - end]
-        ids = counted(stop - start) if edge is None else edge.values[start:stop]
+        ids = (counted(stop - start) if edge is None else edge.values[start:stop]).long()
         expected = torch.arange(rows[graph + 1] - rows[graph], device=CPU).repeat_interleave(bounds.diff())
         order = torch.sort(row, stable=True).indices
-        if not torch.equal(order, ids.long()) or not torch.equal(row[ids].long(), expected):
+        if not torch.equal(order, ids) or not torch.equal(row[ids].long(), expected):
             return graph
         if index is not None and not torch.equal(index.values[start:stop], other[ids]):
             return graph

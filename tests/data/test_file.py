@@ -107,25 +107,32 @@ def _rewritten(path: Path, change) -> None:
 
 
 def _numbers(about, raw, array: int) -> torch.Tensor:
-    """The int32 or int64 numbers of an array of the file, which can be written to."""
+    """The integers of an array of the file, which can be written to."""
     found = about["arrays"][array]
     return torch.frombuffer(raw, dtype=file.DTYPES[found["dtype"]], count=found["count"], offset=found["start"])
 
 
 def _set_listed(about, raw):
-    _numbers(about, raw, about["edges"][0][1]["listed"])[0] = 1000
+    numbers = _numbers(about, raw, about["edges"][0][1]["listed"])
+    numbers[0] = torch.iinfo(numbers.dtype).max
 
 
 def _negative(about, raw):
-    _numbers(about, raw, about["edges"][0][1]["listed"])[-1] = -1
+    numbers = _numbers(about, raw, about["edges"][0][1]["listed"])
+    numbers[-1] = torch.iinfo(numbers.dtype).min or torch.iinfo(numbers.dtype).max
 
 
 def _set_part(name, value):
     def change(about, raw):
         numbers = _numbers(about, raw, about["edges"][0][1]["parts"][name])
-        numbers[len(numbers) // 2] = value
+        info = torch.iinfo(numbers.dtype)
+        numbers[len(numbers) // 2] = max(info.min, min(value, info.max))
 
     return change
+
+
+def _other_width(about, raw):
+    about["arrays"][about["edges"][0][1]["listed"]].update(dtype="int32", count=1)
 
 
 def _swap_edges(about, raw):
@@ -151,6 +158,7 @@ LIES = {
     "an index of no node": _set_part("in_index", 1 << 30),
     "an edge id that is not there": _set_part("out_edge", 1 << 30),
     "edges in another order": _swap_edges,
+    "edges of another width": _other_width,
     "graphs that begin elsewhere": _set_offsets,
     "loops that are not there": _set_loops,
     "an array beyond the end": lambda about, raw: about["arrays"][0].update(count=1 << 40),
@@ -168,10 +176,11 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES)
 @pytest.mark.parametrize("native", [True, False])
-def test_a_file_that_lies_with_right_checksums_is_refused(lie, native, tmp_path):
+@pytest.mark.parametrize("largest", [(9, 23), (9, 300), (9, 40_000)])  # numbers of one, two and four bytes
+def test_a_file_that_lies_with_right_checksums_is_refused(lie, native, largest, tmp_path):
     path = tmp_path / "set"
     # Not sorted by either end, so that all parts are there, and of a length of their own.
-    pack(made.many(made.molecule, [(9, 23), (7, 31), (8, 19), (5, 40)])).save(path)
+    pack(made.many(made.molecule, [(9, 23), (7, 31), (8, 19), (5, 40), largest])).save(path)
     Packed.load(path)
     _rewritten(path, LIES[lie])
     with nullcontext() if native else only_torch(), pytest.raises(InputError, match=str(path)):

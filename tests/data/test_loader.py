@@ -112,6 +112,30 @@ def test_batches_are_those_of_torch_geometric(sizes, seed, order, way, data):
         assert_ready(found, expected.edge_index, expected.num_nodes)
 
 
+@pytest.mark.parametrize("largest", [(250, 250), (300, 700), (90, 33_000)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_graphs_of_very_different_sizes_in_parts_of_threads(largest, threads):
+    # Numbers of one, two and four bytes; blocks of less than a line of the cache up to many.
+    random = torch.Generator().manual_seed(0)
+    sizes = [(1, 0), (3, 5), (17, 16), (16, 65), (64, 64), (65, 129), largest, (2, 1)] * 12
+    items = made.many(made.molecule, sizes)
+    for item in items:
+        item.wide = torch.randn(item.num_nodes, 37, generator=random)
+        item.small = torch.randint(9, (item.num_nodes,), generator=random, dtype=torch.uint8)
+    packed, before = pack(items), torch.get_num_threads()
+    ids = torch.randperm(len(items), generator=random)
+    expected = TheirBatch.from_data_list([items[k] for k in ids])
+    torch.set_num_threads(threads)
+    try:
+        found = packed.batch(ids)
+    finally:
+        torch.set_num_threads(before)
+    assert_same_store(found, expected._store)
+    assert_ready(found, expected.edge_index, expected.num_nodes)
+    fewer = packed.read.edges[""].listed.values.dtype
+    assert fewer is {250: torch.uint8, 700: torch.int16, 33_000: torch.int32}[largest[1]]
+
+
 @given(SIZES, st.integers(0, 99), WAYS)
 def test_batches_of_several_types_are_those_of_torch_geometric(sizes, seed, way):
     items = made.many(made.academic, sizes, seed)

@@ -133,6 +133,18 @@ def test_graphs_of_several_blocks_and_hubs(count: int, nodes: int, skew: bool, s
     compare(lambda: Graph(edges, nodes))
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 40, 9_000])
+@pytest.mark.parametrize("hubs", [(0,), (-1,), (0, 1), (0, -1), (3, 4, 20, -2, -1)])
+def test_blocks_around_hubs(rows: int, hubs: tuple[int, ...]) -> None:
+    random = torch.Generator().manual_seed(rows)
+    degree = torch.randint(9, (rows,), generator=random)
+    for hub in hubs:
+        degree[hub % rows] = HUB_EDGES + 1 + 999 * (hub % 3)
+    rowptr = torch.cat([torch.zeros(1, dtype=torch.int64), degree.cumsum(0)]).int()
+    edge = torch.zeros(int(rowptr[-1]), dtype=torch.int32)
+    assert_same_order(prepare.given_order(rowptr, edge, edge), Order(rowptr, edge, edge))
+
+
 def test_there_are_hubs_and_blocks_in_what_is_compared() -> None:
     order = Graph(edges_of(100_000, 40_000, 40_000, skew=True), 40_000).in_edges
     assert len(order.hubs) == 1 and order.max_degree > HUB_EDGES
