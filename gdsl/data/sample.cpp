@@ -36,57 +36,61 @@ template <class T> struct Many {
     }
 };
 
-// The place of each node that was met, by its number; as large as what was met.
-struct Places {
-    int64_t* keys = nullptr;
-    int32_t* values = nullptr;
-    int64_t room = 0, size = 0;
-    ~Places() {
-        free(keys);
-        free(values);
+// The nodes of a type that were met, and a table of their places: by their number, and with ``apart`` by their tree.
+struct Nodes {
+    Many<int64_t> node;
+    Many<int32_t> tree;
+    int32_t* table = nullptr;
+    int64_t room = 0;
+    bool apart = false;
+    int64_t begin = 0, end = 0;
+    ~Nodes() { free(table); }
+    int64_t first(int64_t number, int32_t of) const {
+        const uint64_t h = ((uint64_t)number + (apart ? (uint64_t)of << 32 : 0)) * 0x9E3779B97F4A7C15u;
+        return (int64_t)((h ^ (h >> 32)) & (uint64_t)(room - 1));
     }
-    int64_t slot(int64_t key) const {
-        uint64_t h = (uint64_t)key * 0x9E3779B97F4A7C15u;
-        int64_t at = (int64_t)((h ^ (h >> 32)) & (uint64_t)(room - 1));
-        while (keys[at] >= 0 && keys[at] != key) at = (at + 1) & (room - 1);
+    // Where a node stands in the table, or is to be put.
+    int64_t slot(int64_t number, int32_t of) const {
+        int64_t at = first(number, of);
+        while (table[at] >= 0 && (node.data[table[at]] != number || (apart && tree.data[table[at]] != of))) {
+            at = (at + 1) & (room - 1);
+        }
         return at;
     }
-    bool grow() {
-        Places larger;
-        larger.room = room ? room * 2 : 1024;
-        larger.keys = (int64_t*)malloc(larger.room * sizeof(int64_t));
-        larger.values = (int32_t*)malloc(larger.room * sizeof(int32_t));
-        if (!larger.keys || !larger.values) return false;
-        memset(larger.keys, 0xff, larger.room * sizeof(int64_t));
-        for (int64_t k = 0; k < room; ++k) {
-            if (keys[k] < 0) continue;
-            const int64_t at = larger.slot(keys[k]);
-            larger.keys[at] = keys[k];
-            larger.values[at] = values[k];
-        }
-        larger.size = size;
-        int64_t* const old_keys = keys;
-        int32_t* const old_values = values;
-        keys = larger.keys, values = larger.values, room = larger.room;
-        larger.keys = old_keys, larger.values = old_values;
+    // Room for so many nodes more.
+    bool reserve(int64_t more) {
+        const int64_t size = node.size + more;
+        int64_t larger = room ? room : 1024;
+        while (larger < 2 * size) larger *= 2;
+        if (size > INT32_MAX || !node.reserve(size) || !tree.reserve(size)) return false;
+        if (larger == room) return true;
+        free(table);
+        table = (int32_t*)malloc(larger * sizeof(int32_t));
+        if (!table) return false;
+        room = larger;
+        memset(table, 0xff, room * sizeof(int32_t));
+        for (int64_t n = 0; n < node.size; ++n) note(n);
         return true;
     }
-    // The place of a node, or -1.
-    int32_t find(int64_t key) const {
-        if (!room) return -1;
-        const int64_t at = slot(key);
-        return keys[at] < 0 ? -1 : values[at];
+    // Of a node that is there twice, the first place counts.
+    void note(int64_t place) {
+        int32_t& at = table[slot(node.data[place], tree.data[place])];
+        if (at < 0) at = (int32_t)place;
     }
-    // The place of a node, which is ``next`` if it is new; -1 where there is no memory.
-    int32_t place(int64_t key, int32_t next) {
-        if (2 * (size + 1) > room && !grow()) return -1;
-        const int64_t at = slot(key);
-        if (keys[at] < 0) {
-            keys[at] = key;
-            values[at] = next;
-            ++size;
+    void push(int64_t number, int32_t of) {
+        node.data[node.size++] = number;
+        tree.data[tree.size++] = of;
+    }
+    // The place of a node, or -1.
+    int32_t find(int64_t number, int32_t of) const { return room ? table[slot(number, of)] : -1; }
+    // The place of a node, which is the next if it is new.
+    int32_t place(int64_t number, int32_t of) {
+        int32_t& at = table[slot(number, of)];
+        if (at < 0) {
+            at = (int32_t)node.size;
+            push(number, of);
         }
-        return values[at];
+        return at;
     }
 };
 
@@ -223,13 +227,6 @@ int64_t picks_of(const EdgeKind& kind, int flags, Stream random, int64_t first, 
 
 // -- all of them -----------------------------------------------------------------------------------
 
-struct Nodes {
-    Many<int64_t> node;
-    Many<int32_t> tree;
-    Places places;
-    int64_t begin = 0, end = 0;
-};
-
 struct Edges {
     Many<int32_t> source, target;
     Many<int64_t> edge;
@@ -271,10 +268,6 @@ extern "C" void drop(Sample* sample) {
 }
 
 namespace {
-
-int64_t key_of(const Request& r, int64_t type, int32_t tree, int64_t node) {
-    return r.flags & DISJOINT ? (int64_t)tree * r.num_nodes[type] + node : node;
-}
 
 // The edges that may be taken into the node at a place: a row, of which with times those that are not later.
 void row_of(const EdgeKind& kind, const Nodes& at, const int64_t* times, int64_t place, int64_t* first,
@@ -341,19 +334,20 @@ bool expand(const Request& r, Sample& s, int64_t hop, int64_t k) {
     Edges& edges = s.edges[k];
     const int64_t size = edges.source.size + all;
     if (!edges.source.reserve(size) || !edges.target.reserve(size) || !edges.edge.reserve(size)) return false;
+    int64_t next = edges.source.size;
     for (int64_t n = 0; n < count; ++n) {
         const int32_t tree = at.tree.data[begin + n];
-        for (int64_t j = 0; j < found.data[n]; ++j) {
-            const int64_t node = nodes.data[starts.data[n] + j];
-            const int32_t next = (int32_t)from.node.size;
-            const int32_t place = from.places.place(key_of(r, kind.source, tree, node), next);
-            if (place < 0 || from.node.size >= INT32_MAX) return false;
-            if (place == next && !(from.node.push(node) && from.tree.push(tree))) return false;
-            edges.source.push(place);
-            edges.target.push((int32_t)(begin + n));
-            edges.edge.push(picks.data[starts.data[n] + j]);
+        const int64_t first = starts.data[n], last = first + found.data[n];
+        // Enough for this node alone: of all that were picked, most are often there.
+        if (!from.reserve(last - first)) return false;
+        for (int64_t j = first; j < last; ++j, ++next) {
+            if (j + AHEAD < all) __builtin_prefetch(from.table + from.first(nodes.data[j + AHEAD], tree));
+            edges.source.data[next] = from.place(nodes.data[j], tree);
+            edges.target.data[next] = (int32_t)(begin + n);
+            edges.edge.data[next] = picks.data[j];
         }
     }
+    edges.source.size = edges.target.size = edges.edge.size = next;
     return true;
 }
 
@@ -369,7 +363,7 @@ bool induce(const Request& r, Sample& s, int64_t k) {
         if (n + AHEAD < at.node.size) kind.soon(kind.index, kind.at(kind.rowptr, at.node.data[n + AHEAD]));
         row_of(kind, at, r.seed_time, n, &first, &last);
         for (int64_t e = first; e < last; ++e) {
-            const int32_t place = from.places.find(key_of(r, kind.source, at.tree.data[n], kind.at(kind.index, e)));
+            const int32_t place = from.find(kind.at(kind.index, e), at.tree.data[n]);
             if (place < 0) continue;
             if (!(edges.source.push(place) && edges.target.push((int32_t)n) && edges.edge.push(kind.at(kind.edge, e))))
                 return false;
@@ -383,9 +377,10 @@ bool run(const Request& r, Sample& s) {
     const int64_t* seed = r.seeds;
     for (int64_t t = 0; t < r.seed_types; ++t) {
         Nodes& at = s.nodes[r.seed_type[t]];
-        for (int64_t n = 0; n < r.seed_count[t]; ++n, ++tree, ++seed) {
-            if (at.places.place(key_of(r, r.seed_type[t], tree, *seed), (int32_t)at.node.size) < 0) return false;
-            if (!(at.node.push(*seed) && at.tree.push(tree))) return false;
+        if (!at.reserve(r.seed_count[t])) return false;
+        for (int64_t n = 0; n < r.seed_count[t]; ++n) {
+            at.push(*seed++, tree++);
+            at.note(at.node.size - 1);
         }
     }
     for (int64_t t = 0; t < r.node_types; ++t) {
@@ -422,6 +417,7 @@ extern "C" Sample* sample(const Request* request, int64_t* sizes) {
     s->node_types = request->node_types, s->edge_types = request->edge_types, s->hops = request->hops;
     s->nodes = (Nodes*)calloc(request->node_types, sizeof(Nodes));
     s->edges = (Edges*)calloc(request->edge_types, sizeof(Edges));
+    for (int64_t t = 0; s->nodes && t < s->node_types; ++t) s->nodes[t].apart = request->flags & DISJOINT;
     if (!s->nodes || !s->edges || !run(*request, *s)) {
         drop(s);
         return nullptr;
