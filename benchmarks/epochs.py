@@ -4,19 +4,22 @@
     python benchmarks/epochs.py --threads 1 --tasks molecules --models GIN --epochs 2
     python benchmarks/epochs.py --tasks github,rmat --data FOLDER
 
-An epoch makes each batch, and trains on it: forward, loss, backward, step. Four ways run in turns in this process, of
-which each loader feeds each library's layers; torch_geometric samples neighbours where torch-sparse or pyg-lib is
-there; ratios are taken within a round. Before anything is timed, the models of
-both libraries give the same loss for the same weights and batch.
+An epoch makes each batch, and trains on it: forward, loss, backward, step. The ways run in turns in this process, of
+which each loader feeds each library's layers, of sampled neighbours gdsl's also block by block. torch_geometric samples
+where torch-sparse or pyg-lib is there. DGL, where it is there, feeds its own layers, of which each has a graph of its
+own, as a block is; its attention adds no loops. Ratios are taken within a round. Before anything is timed, the models
+of gdsl and of torch_geometric give the same loss for the same weights and batch.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import graphs
@@ -33,6 +36,11 @@ from torch_geometric.typing import WITH_PYG_LIB, WITH_TORCH_SPARSE
 
 import gdsl.nn
 from gdsl.data import Loader, NeighborLoader, pack
+
+dgl: Any = None
+with contextlib.suppress(ImportError, OSError):
+    import dgl
+    import dgl.nn
 
 LIBRARIES: dict[str, Any] = {"gdsl": gdsl.nn, "torch_geometric": torch_geometric.nn}
 TOLERANCE = 2e-3
@@ -136,8 +144,42 @@ class Sampled(nn.Module):
             self.convs = nn.ModuleList([heads, library.GATConv(hidden, classes, heads=1)])
 
     def forward(self, batch: Any, edges: Any) -> Tensor:
-        h = self.convs[0](batch.x, edges).relu()
-        return self.convs[1](h, edges)[: batch.batch_size]
+        first, second = self.convs
+        if isinstance(edges, list):
+            h = first((batch.x, batch.x[: edges[0].num_targets]), edges[0]).relu()
+            return second((h, h[: batch.batch_size]), edges[1])
+        return second(first(batch.x, edges).relu(), edges)[: batch.batch_size]
+
+
+class OfDgl(nn.Module):
+    """The same layers of DGL, on a graph for each of them."""
+
+    def __init__(self, kind: str, features: int, hidden: int, classes: int):
+        super().__init__()
+        conv = dgl.nn.GATConv if kind == "GAT" else lambda i, o, _: dgl.nn.SAGEConv(i, o, "mean")
+        heads = 4 if kind == "GAT" else 1
+        self.convs = nn.ModuleList([conv(features, hidden // heads, heads), conv(hidden, classes, 1)])
+        for layer in self.convs if kind == "GAT" else ():
+            layer.set_allow_zero_in_degree(True)
+
+    def forward(self, batch: Any, edges: Any) -> Tensor:
+        h = self.convs[0](edges[0], batch.x).flatten(1).relu()
+        return self.convs[1](edges[1], h).flatten(1)
+
+
+class DglBatches:
+    """DGL's loader, whose batches are given the names of the others."""
+
+    def __init__(self, data: Data, chosen: Tensor, batch_size: int):
+        self.data = data
+        graph = dgl.graph((data.edge_index[0], data.edge_index[1]), num_nodes=data.num_nodes).formats(["csc"])
+        sampler = dgl.dataloading.NeighborSampler(FAN_OUTS[::-1])
+        self.loader = dgl.dataloading.DataLoader(graph, chosen, sampler, batch_size=batch_size, shuffle=True)
+
+    def __iter__(self) -> Iterator[Any]:
+        for nodes, seeds, blocks in self.loader:
+            x, y = self.data.x[nodes], self.data.y[seeds]
+            yield SimpleNamespace(x=x, y=y, batch_size=len(seeds), edge_index=blocks)
 
 
 def _sampled(edge_index: Tensor, nodes: int, seeds: int, kind: str, args: argparse.Namespace) -> Task:
@@ -155,7 +197,13 @@ def _sampled(edge_index: Tensor, nodes: int, seeds: int, kind: str, args: argpar
     if WITH_TORCH_SPARSE or WITH_PYG_LIB:
         their = torch_geometric.loader.NeighborLoader(data, FAN_OUTS, **settings)
         batches["torch_geometric"] = lambda: their
-    models = {name: Sampled(kind, lib, args.features, args.hidden, CLASSES) for name, lib in LIBRARIES.items()}
+    models: dict[str, nn.Module] = {
+        name: Sampled(kind, lib, args.features, args.hidden, CLASSES) for name, lib in LIBRARIES.items()
+    }
+    models[BLOCKS] = Sampled(kind, gdsl.nn, args.features, args.hidden, CLASSES)
+    if dgl is not None:
+        theirs = DglBatches(data, chosen, args.seeds)
+        batches["dgl"], models["dgl"] = lambda: theirs, OfDgl(kind, args.features, args.hidden, CLASSES)
 
     def loss(model: nn.Module, batch: Any, edges: Any) -> Tensor:
         return nn.functional.cross_entropy(model(batch, edges), batch.y[: batch.batch_size])
@@ -175,6 +223,7 @@ def _rmat(kind: str, args: argparse.Namespace) -> Task:
 
 
 CLASSES, FAN_OUTS = 16, [15, 10]
+BLOCKS = "gdsl, blocks"
 TASKS = {
     "molecules": (("GIN", "PNA"), _molecules),
     "github": (("SAGE", "GAT"), _github),
@@ -186,6 +235,8 @@ TASKS = {
 
 
 def edges_for(way: Way, batch: Any) -> Any:
+    if way.layers == BLOCKS:
+        return batch.blocks()
     return batch.graph if way == Way("gdsl", "gdsl") else batch.edge_index
 
 
@@ -209,12 +260,13 @@ def loading(task: Task, loader: str) -> float:
 
 
 def check(task: Task) -> None:
-    """Both models give the same for the same weights."""
-    own, their = (task.models[name] for name in LIBRARIES)
-    own.load_state_dict(their.state_dict())
-    batch = next(iter(task.batches["gdsl"]()))
-    found, expected = (task.loss(m, batch, e) for m, e in ((own, batch.graph), (their, batch.edge_index)))
-    torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    """The models give the same for the same weights."""
+    their, batch = task.models["torch_geometric"], next(iter(task.batches["gdsl"]()))
+    expected = task.loss(their, batch, batch.edge_index)
+    for layers in task.models.keys() - {"torch_geometric", "dgl"}:
+        task.models[layers].load_state_dict(their.state_dict())
+        found = task.loss(task.models[layers], batch, edges_for(Way("gdsl", layers), batch))
+        torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def measure(name: str, kind: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -222,7 +274,8 @@ def measure(name: str, kind: str, args: argparse.Namespace) -> dict[str, Any]:
     task = TASKS[name][1](kind, args)
     check(task)
     optimizers = {library: torch.optim.Adam(model.parameters(), lr=1e-4) for library, model in task.models.items()}
-    ways = [Way(loader, layers) for loader in task.batches for layers in LIBRARIES]
+    pairs = [Way(loader, layers) for loader in task.batches for layers in task.models]
+    ways = [w for w in pairs if w.loader == w.layers or ("dgl" not in w and w != ("torch_geometric", BLOCKS))]
     for way in ways:  # kernels are made
         epoch(task, way, optimizers[way.layers])
     times: dict[Way, list[float]] = {way: [] for way in ways}

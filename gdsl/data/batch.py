@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gdsl.data import given, topology
+from gdsl.data.blocks import blocks_of
 from gdsl.data.examples import Examples
 from gdsl.errors import InputError
 from gdsl.runtime import transforms
@@ -313,6 +314,18 @@ class Batch(Store):
     def edge_types(self) -> list[EdgeType]:
         """The types of edges, none where there is but one."""
         return [key for key in self._stores if isinstance(key, tuple)]
+
+    def blocks(self) -> list[Any]:
+        """Of a batch of sampled neighbours what each layer reads, the first layer first: a bipartite graph from the
+        nodes that it is given to those whose results are still needed, which are the first of them; of several types a
+        dictionary. The last one leads to the seeds.
+
+        ``for conv, block in zip(convs, batch.blocks()): x = conv((x, x[: block.num_targets]), block)`` gives for the
+        seeds what layers on ``batch.graph`` give, where no layer reads the degrees of neighbours.
+
+        Raises ``InputError`` for another batch.
+        """
+        return blocks_of(self)
 
     def metadata(self) -> tuple[list[str], list[EdgeType]]:
         """The types of nodes and of edges."""
