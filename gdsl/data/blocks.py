@@ -44,7 +44,8 @@ def _upto(batch: Batch, type: Type, name: str) -> list[int]:
     store = batch[type] if type else batch
     if name not in store:
         raise InputError(
-            f"only batches of sampled neighbours have blocks, with subgraph_type='directional': this one has no {name!r}"
+            "only batches of sampled neighbours have blocks, with subgraph_type='directional': "
+            f"this one has no {name!r}"
         )
     counts: Sequence[int] = store[name]
     return list(accumulate(counts))

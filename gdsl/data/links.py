@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -145,6 +146,8 @@ class LinkNeighborLoader(Neighborhoods):
             weight, nodes = getattr(self.negatives, name), self.source.num_nodes[self.ends[end]]
             if weight is not None and (weight.shape != (nodes,) or not bool((weight.isfinite() & (weight >= 0)).all())):
                 raise InputError(f"{name} must be [{nodes}], finite and not negative")
+            if weight is not None and not bool(weight.any()):
+                raise InputError(f"{name} is zero for all nodes, so that none of them can be drawn")
             if weight is not None and self.temporal:
                 raise InputError(f"negatives are drawn by time or by weight, not by both: leave out {name}")
             if not nodes:
@@ -191,18 +194,30 @@ class LinkNeighborLoader(Neighborhoods):
     def _drawn(self, end: int, group: Tensor, time: Tensor | None, random: torch.Generator) -> Tensor:
         """Nodes at one end of pairs that are no edges, none of them later than the link that it belongs to."""
         assert self.negatives is not None
-        nodes = self.source.num_nodes[self.ends[end]]
-        weight = (self.negatives.src_weight, self.negatives.dst_weight)[end]
-        if weight is not None:
-            return torch.multinomial(weight, len(group), replacement=True, generator=random)
-        of_nodes = self.node_time.get(self.ends[end])
-        if time is None or of_nodes is None:
-            return torch.randint(nodes, (len(group),), generator=random)
-        found = of_nodes.sort(stable=True)
+        upto, by_time = self._upto[end], self._by_time[end]
+        if upto is None and (time is None or by_time is None):
+            return torch.randint(self.source.num_nodes[self.ends[end]], (len(group),), generator=random)
+        drawn = torch.rand(len(group), generator=random, dtype=torch.float64)
+        if upto is not None:
+            return torch.searchsorted(upto, drawn * upto[-1], right=True)
+        assert time is not None and by_time is not None
         # Where all nodes are later, the first one stands for none.
-        allowed = torch.searchsorted(found.values, time[group], right=True).clamp(min=1)
-        drawn = (torch.rand(len(group), generator=random, dtype=torch.float64) * allowed).long()
-        return found.indices[torch.minimum(drawn, allowed - 1)]
+        allowed = torch.searchsorted(by_time[0], time[group], right=True).clamp(min=1)
+        return by_time[1][torch.minimum((drawn * allowed).long(), allowed - 1)]
+
+    @cached_property
+    def _upto(self) -> list[Tensor | None]:
+        """Of each end the sum of the weights of the nodes up to each, with it."""
+        assert self.negatives is not None
+        weights = (self.negatives.src_weight, self.negatives.dst_weight)
+        return [None if weight is None else weight.double().cumsum(0) for weight in weights]
+
+    @cached_property
+    def _by_time(self) -> list[tuple[Tensor, Tensor] | None]:
+        """Of each end the times of the nodes, rising, and which nodes have them."""
+        times = [self.node_time.get(end) for end in self.ends]
+        found = [None if time is None else time.sort(stable=True) for time in times]
+        return [None if f is None else (f.values, f.indices) for f in found]
 
     def _around(
         self, ends: tuple[Tensor, Tensor], groups: list[Tensor], time: Tensor | None, key: int
