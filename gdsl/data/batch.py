@@ -252,6 +252,11 @@ class Batch(Store):
         return super().__getattr__(name)
 
     def _lacks(self, name: str) -> str:
+        if name in ("stores", "node_stores", "edge_stores"):
+            return (
+                f"{name!r} belongs to torch_geometric's objects: give a transform as transform= of the loader, or call "
+                "batch.transformed(transform)"
+            )
         if not self._stores:
             return super()._lacks(name)
         has = {"graph": "edge_index"}.get(name, name)
@@ -326,6 +331,13 @@ class Batch(Store):
         Raises ``InputError`` for another batch.
         """
         return blocks_of(self)
+
+    def transformed(self, transform: Callable[[Any], Any]) -> Any:
+        """What a function gives for this batch. One of torch_geometric's transforms gets torch_geometric's own object
+        of it, and what it gives becomes a batch again, whose graph is ready where its edges are the same."""
+        from gdsl.data.geometric import transformed
+
+        return transformed(transform, self)
 
     def metadata(self) -> tuple[list[str], list[EdgeType]]:
         """The types of nodes and of edges."""

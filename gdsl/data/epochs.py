@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gdsl.data import given
+from gdsl.data.geometric import transformed
 from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.transforms import ordinary
 
@@ -29,7 +30,7 @@ class Epochs:
     num_workers  threads that make batches ahead; 0 makes each when it is asked for
     prefetch  batches that are made ahead, at least one a thread
     pin_memory  puts batches where a GPU reads them by itself, if there is one
-    transform  called with each batch
+    transform  called with each batch; one of torch_geometric's with its own object of it, of which it makes a batch
 
     ``epoch`` counts the epochs that were begun; setting it repeats or skips orders. Batches are the same for any number
     of threads.
@@ -94,6 +95,10 @@ class Epochs:
         whole = not parts or len(parts[-1]) == size
         return parts[:-1] if self.drop_last and not whole else parts
 
+    def transformed(self, batch: Any) -> Any:
+        """What is given for a batch."""
+        return batch if self.transform is None else transformed(self.transform, batch)
+
     def __len__(self) -> int:
         return len(self.batches())
 
@@ -103,8 +108,8 @@ class Epochs:
 
         def make(number: int) -> Any:
             batch = ordinary(self._make, parts[number], mixed(self.seed, epoch, number + 1))
-            batch = batch if self.transform is None else self.transform(batch)
-            return batch.pin_memory() if self.pin_memory else batch
+            batch = self.transformed(batch)
+            return batch.pin_memory() if self.pin_memory and hasattr(batch, "pin_memory") else batch
 
         return ahead(make, range(len(parts)), self.num_workers, max(self.prefetch, self.num_workers))
 

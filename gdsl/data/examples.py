@@ -119,7 +119,7 @@ def _empty(several_types: bool) -> Any:
         from torch_geometric.data import Data, HeteroData
     except ImportError:
         raise InputError(
-            "the graphs of a batch are given as torch_geometric's Data, and torch_geometric is not installed: "
-            "packed[number] gives a graph as a batch of one"
+            "the graphs of a batch or of a set are torch_geometric's Data, and torch_geometric is not installed: "
+            "packed.batch([number]) gives one as a batch of gdsl"
         ) from None
     return HeteroData() if several_types else Data()

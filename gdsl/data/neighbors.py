@@ -242,7 +242,7 @@ class NeighborLoader(Neighborhoods):
         wrong = (items < 0) | (items >= len(self.input_nodes))
         if bool(wrong.any()):
             raise InputError(f"there is no input node {int(items[wrong][0])}: there are {len(self.input_nodes)}")
-        return self._make(items, mixed(self.seed, self.epoch))
+        return self.transformed(self._make(items, mixed(self.seed, self.epoch)))
 
     def __repr__(self) -> str:
         return f"NeighborLoader({len(self.input_nodes):,} seeds, batch_size={self.batch_size})"

@@ -28,9 +28,9 @@ from gdsl.runtime.order import PackedOrder
 class Packed:
     """Graphs, packed once, of which batches are gathered. Immutable; made by :func:`pack` or :meth:`load`.
 
-    ``len(packed)`` graphs; ``packed[3]`` is a batch of one of them, and a loop gives one after the other.
-    ``packed[ids]``, with a slice, a list, or a tensor of numbers or of booleans, is a part of the set that shares its
-    arrays.
+    ``len(packed)`` graphs; ``packed[3]`` is one of them, as torch_geometric's ``Data`` or ``HeteroData``, and a loop
+    gives one after the other. ``packed[ids]``, with a slice, a list, or a tensor of numbers or of booleans, is a part
+    of the set that shares its arrays.
     """
 
     read: Read
@@ -47,9 +47,10 @@ class Packed:
         return self.total if self.ids is None else len(self.ids)
 
     def __getitem__(self, which: Any) -> Any:
-        """Raises ``InputError`` for a number out of range."""
+        """Raises ``InputError`` for a number out of range, and for a number where torch_geometric is not installed:
+        ``batch`` needs none."""
         if given.is_number(which):
-            return self.batch(torch.tensor([given.integer("the number of a graph", which)], device=CPU))
+            return self.batch([given.integer("the number of a graph", which)])[0]
         if isinstance(which, slice):
             ids = torch.tensor(range(len(self))[which], dtype=torch.int64, device=CPU)
         else:
@@ -60,7 +61,7 @@ class Packed:
                 ids = ids.nonzero().squeeze(1)
         return dataclasses.replace(self, ids=self.numbers(ids))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         return (self[k] for k in range(len(self)))
 
     def without(self, keys: Collection[str]) -> Packed:
