@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gdsl.data import given, topology
+from gdsl.data.batch import check_name
 from gdsl.data.columns import Column
 from gdsl.data.packing import Key, Offsets, Read
 from gdsl.data.topology import Ends
@@ -78,6 +79,9 @@ def read_arrays(
     columns: dict[Key, Column] = {}
     for values, length in ((nodes, at_nodes), (edges, at_edges), (graphs, 0)):
         for name, value in values.items():
+            check_name(name)
+            if ("", name) in columns or name in ("edge_index", "num_nodes", "batch", "ptr"):
+                raise InputError(f"`{name}` is given twice: each attribute of a batch has a name of its own")
             value = value if length != at_edges or order is None or values is not edges else value[order]
             shape = (None, *value.shape[1:])
             columns["", name] = Column(value.detach().cpu().reshape(-1).clone(), length, shape, (), value.dtype)
@@ -89,6 +93,8 @@ def _tensors(what: str, values: Any) -> dict[str, Tensor]:
         raise InputError(f"{what} must be a dictionary of attributes by their names, not {given.shown(values)}")
     found = {name: given.tensor(f"`{name}`", value) for name, value in values.items()}
     for name, value in found.items():
+        if value.layout is not torch.strided:
+            raise InputError(f"`{name}` is not a dense tensor, and only such can be packed")
         if not value.dim():
             raise InputError(f"`{name}` must have a row for each of the {what}, and is one number")
     return found

@@ -375,6 +375,14 @@ class Batch(Store):
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
+def check_name(name: Any) -> None:
+    """Raises ``InputError`` for an attribute that would hide what a batch has itself, and for what is no name."""
+    if not isinstance(name, str):
+        raise InputError(f"attributes have names, and {name!r} is none")
+    if name in ("graph", "num_graphs") or hasattr(Batch, name):
+        raise InputError(f"an attribute `{name}` would hide the one that each batch has: give it another name")
+
+
 def columns(value: Any) -> int:
     """Numbers in a row of an attribute; 0 for none."""
     if not isinstance(value, Tensor):

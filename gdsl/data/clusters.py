@@ -6,7 +6,6 @@ Chiang, Liu, Si, Li, Bengio, Hsieh: Cluster-GCN, KDD 2019. Parts are found by ME
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,21 +133,11 @@ class ClusterLoader(Subgraphs):
         cluster_data: ClusterData,
         batch_size: int = 1,
         shuffle: bool = False,
-        *,
-        seed: int | None = None,
-        drop_last: bool = False,
-        num_workers: int = 1,
-        prefetch: int = 2,
-        pin_memory: bool = False,
-        persistent_workers: bool = False,
-        transform: Callable[[Batch], Any] | None = None,
+        **settings: Any,
     ):
         if not isinstance(cluster_data, ClusterData):
             raise InputError(f"a gdsl.data.ClusterData is needed, not {given.shown(cluster_data)}")
-        super().__init__(
-            cluster_data.source, batch_size=batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last,
-            num_workers=num_workers, prefetch=prefetch, pin_memory=pin_memory, transform=transform,
-        )  # fmt: skip
+        super().__init__(cluster_data.source, batch_size=batch_size, shuffle=shuffle, **settings)
         self.cluster_data = cluster_data
 
     def joined(self, parts: Tensor) -> Batch:

@@ -33,25 +33,27 @@ class Epochs:
     transform  called with each batch; one of torch_geometric's with its own object of it, of which it makes a batch
 
     ``epoch`` counts the epochs that were begun; setting it repeats or skips orders. Batches are the same for any number
-    of threads.
+    of threads. ``persistent_workers`` is not needed, and taken for the sake of programs that have it.
     """
 
     def __init__(
         self,
-        batch_size: int | None,
-        shuffle: bool,
-        seed: int | None,
-        drop_last: bool,
-        num_workers: int,
-        prefetch: int,
-        pin_memory: bool,
-        transform: Callable[[Any], Any] | None,
+        *,
+        batch_size: int | None = 1,
+        shuffle: bool = False,
+        seed: int | None = None,
+        drop_last: bool = False,
+        num_workers: int = 1,
+        prefetch: int = 2,
+        pin_memory: bool = False,
+        persistent_workers: bool = False,
+        transform: Callable[[Any], Any] | None = None,
     ):
         self.batch_size = given.count_or_none("batch_size", batch_size, 1)
         self.num_workers = given.count("num_workers", num_workers, 0)
         self.prefetch = given.count("prefetch", prefetch, 1)
-        self.shuffle, self.drop_last = shuffle, drop_last
-        self.pin_memory = pin_memory and torch.cuda.is_available()
+        self.shuffle, self.drop_last = given.flag("shuffle", shuffle), given.flag("drop_last", drop_last)
+        self.pin_memory = given.flag("pin_memory", pin_memory) and torch.cuda.is_available()
         if seed is None:
             seed = int(torch.empty((), dtype=torch.int64, device=CPU).random_())
         self.seed = given.integer("seed", seed)
@@ -88,7 +90,7 @@ class Epochs:
 
     def _divided(self) -> list[Tensor]:
         assert self.batch_size is not None
-        batches = self._order().split(self.batch_size) if self._items() else ()
+        batches = self._order().split(min(self.batch_size, self._items())) if self._items() else ()
         return self._without_last(list(batches), self.batch_size)
 
     def _without_last(self, parts: list[Tensor], size: int | None) -> list[Tensor]:

@@ -32,6 +32,8 @@ def is_truth(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether it is one integer, of any kind."""
+    if getattr(value, "ndim", 0):
+        return False
     try:
         operator.index(value)
     except (TypeError, RuntimeError):
@@ -55,6 +57,20 @@ def count_or_none(name: str, value: Any, least: int) -> int | None:
     return None if value is None else count(name, value, least)
 
 
+def flag(name: str, value: Any) -> bool:
+    """True or False. Raises ``InputError`` for others: "no" would count as true."""
+    if value is None or is_truth(value) or (is_number(value) and int(value) in (0, 1)):
+        return bool(value)
+    raise InputError(f"{name} must be True or False, not {value!r}")
+
+
+def weights(name: str, value: Tensor) -> None:
+    """Raises ``InputError`` for what cannot be chances: also where their sum is no number any more."""
+    real = value.dim() == 1 and not value.is_complex()
+    if not (real and bool((value >= 0).all()) and bool(value.double().sum().isfinite())):
+        raise InputError(f"{name} must be finite, not negative, in one dimension, and of a finite sum")
+
+
 def positive(name: str, value: Any) -> float:
     """A finite number above zero. Raises ``InputError`` for anything else."""
     try:
@@ -70,7 +86,7 @@ def tensor(name: str, value: Any) -> Tensor:
     """A tensor on the CPU from one, an array or a list. Raises ``InputError`` for what is none of them."""
     try:
         return torch.as_tensor(value, device=CPU).detach().cpu()
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError):  # also NotImplementedError, for tensors without numbers
         raise InputError(f"{name} must be a tensor or a list of numbers, not {shown(value)}") from None
 
 
@@ -106,7 +122,9 @@ def function(name: str, value: Any) -> Callable[[Any], Any] | None:
 def path(value: Any) -> Path:
     """Raises ``InputError`` for what names no file."""
     try:
-        return Path(value)
+        if "\0" not in str(value):
+            return Path(value)
+        raise TypeError
     except TypeError:
         raise InputError(f"the path of a file or folder is needed, not {value!r}") from None
 

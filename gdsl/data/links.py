@@ -99,21 +99,11 @@ class LinkNeighborLoader(Neighborhoods):
         is_sorted: bool = False,
         filter_per_worker: bool | None = None,
         directed: bool = True,
-        *,
-        batch_size: int = 1,
-        shuffle: bool = False,
-        seed: int | None = None,
-        drop_last: bool = False,
-        num_workers: int = 1,
-        prefetch: int = 2,
-        pin_memory: bool = False,
-        persistent_workers: bool = False,
+        **settings: Any,
     ):
         super().__init__(
-            data, num_neighbors, replace=replace, subgraph_type=subgraph_type, disjoint=disjoint,
-            temporal_strategy=temporal_strategy, time_attr=time_attr, weight_attr=weight_attr, directed=directed,
-            batch_size=batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last, num_workers=num_workers,
-            prefetch=prefetch, pin_memory=pin_memory, transform=transform,
+            data, num_neighbors, replace, subgraph_type, disjoint, temporal_strategy, time_attr, weight_attr, transform,
+            directed, **settings,
         )  # fmt: skip
         self.input_type, self.links = _links(self.source, edge_label_index)
         self.ends = self.source.ends(self.input_type)
@@ -144,10 +134,10 @@ class LinkNeighborLoader(Neighborhoods):
             return
         for end, name in enumerate(("src_weight", "dst_weight")):
             weight, nodes = getattr(self.negatives, name), self.source.num_nodes[self.ends[end]]
-            if weight is not None and (weight.shape != (nodes,) or not bool((weight.isfinite() & (weight >= 0)).all())):
-                raise InputError(f"{name} must be [{nodes}], finite and not negative")
-            if weight is not None and not bool(weight.any()):
-                raise InputError(f"{name} is zero for all nodes, so that none of them can be drawn")
+            if weight is not None:
+                given.weights(name, weight)
+                if weight.shape != (nodes,) or not bool(weight.any()):
+                    raise InputError(f"{name} must be [{nodes}], and not zero for all nodes")
             if weight is not None and self.temporal:
                 raise InputError(f"negatives are drawn by time or by weight, not by both: leave out {name}")
             if not nodes:

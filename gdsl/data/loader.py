@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -28,8 +28,7 @@ class Loader(Epochs):
                  small one is made sooner than a thread is woken
     follow_batch, exclude_keys: as torch_geometric's ``DataLoader`` has them
 
-    The others are those of :class:`gdsl.data.epochs.Epochs`. ``persistent_workers`` is not needed, and taken for the
-    sake of programs that have it.
+    The others are those of :class:`gdsl.data.epochs.Epochs`.
 
     Raises ``InputError`` for an empty data set, for sizes below one, and for a graph that is larger than the budget.
     """
@@ -44,19 +43,15 @@ class Loader(Epochs):
         *,
         max_nodes: int | None = None,
         max_edges: int | None = None,
-        seed: int | None = None,
-        drop_last: bool = False,
         num_workers: int | None = None,
-        prefetch: int = 2,
-        pin_memory: bool = False,
-        persistent_workers: bool = False,
-        transform: Callable[[Batch], Any] | None = None,
+        **settings: Any,
     ):
         self.max_nodes = given.count_or_none("max_nodes", max_nodes, 1)
         self.max_edges = given.count_or_none("max_edges", max_edges, 1)
         budget = max_nodes is not None or max_edges is not None
         size = (None if budget else 1) if batch_size is None else batch_size
-        super().__init__(size, shuffle, seed, drop_last, num_workers or 0, prefetch, pin_memory, transform)
+        threads = 0 if num_workers is None else num_workers
+        super().__init__(**settings, batch_size=size, shuffle=shuffle, num_workers=threads)
         packed = data if isinstance(data, Packed) else pack(data)
         if not len(packed):
             raise InputError("the data set is empty: there is no graph in it")

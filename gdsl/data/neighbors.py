@@ -19,7 +19,7 @@ from gdsl.errors import InputError
 from gdsl.runtime import prepare
 from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.graph import Graph
-from gdsl.runtime.order import EdgeEnds, Facts
+from gdsl.runtime.order import INT32_MAX, EdgeEnds, Facts
 
 FanOuts = Sequence[int] | Mapping[EdgeType, Sequence[int]]
 
@@ -39,20 +39,21 @@ class Neighborhoods(Epochs):
         self,
         data: Any,
         num_neighbors: FanOuts,
-        *,
-        replace: bool,
-        subgraph_type: str,
-        disjoint: bool,
-        temporal_strategy: str,
-        time_attr: str | None,
-        weight_attr: str | None,
-        directed: bool,
-        **epochs: Any,
+        replace: bool = False,
+        subgraph_type: str = "directional",
+        disjoint: bool = False,
+        temporal_strategy: str = "uniform",
+        time_attr: str | None = None,
+        weight_attr: str | None = None,
+        transform: Callable[[Batch], Any] | None = None,
+        directed: bool = True,
+        **settings: Any,
     ):
-        super().__init__(**epochs)
+        super().__init__(transform=transform, **settings)
         self.data = data
         self.source = source_of(data)
-        self.subgraph_type = "induced" if not directed else getattr(subgraph_type, "value", subgraph_type)
+        asked = subgraph_type if given.flag("directed", directed) else "induced"
+        self.subgraph_type = getattr(asked, "value", asked)
         if self.subgraph_type not in SUBGRAPHS:
             raise InputError(f"subgraph_type is one of {', '.join(SUBGRAPHS)}, not {subgraph_type!r}")
         if self.subgraph_type == "bidirectional" and self.source.is_hetero:
@@ -69,10 +70,10 @@ class Neighborhoods(Epochs):
             if (time := self.node_time.get(self.source.ends(type)[0])) is not None:
                 edge_time[type] = time[graph.edge_index[0]]
         self.temporal = time_attr is not None
-        self.disjoint = disjoint or self.temporal
-        self.replace = replace
+        self.disjoint = given.flag("disjoint", disjoint) or self.temporal
+        self.replace = given.flag("replace", replace)
         flags = (
-            (REPLACE if replace else 0)
+            (REPLACE if self.replace else 0)
             | (DISJOINT if self.disjoint else 0)
             | (LAST if self.temporal and temporal_strategy == "last" else 0)
             | (INDUCED if self.subgraph_type == "induced" else 0)
@@ -133,14 +134,11 @@ class Neighborhoods(Epochs):
 class Subgraphs(Neighborhoods):
     """What loaders share that give all edges between some nodes of a graph of one type."""
 
-    def __init__(self, data: Any, **epochs: Any):
+    def __init__(self, data: Any, **settings: Any):
         source = source_of(data)
         if source.is_hetero:
             raise InputError(f"{type(self).__name__} takes a graph with nodes and edges of one type")
-        super().__init__(
-            source, [], replace=False, subgraph_type="induced", disjoint=False, temporal_strategy="uniform",
-            time_attr=None, weight_attr=None, directed=True, **epochs,
-        )  # fmt: skip
+        super().__init__(source, [], subgraph_type="induced", **settings)
         self.data = data
 
     @property
@@ -176,8 +174,8 @@ class NeighborLoader(Neighborhoods):
 
     Other arguments are those of :class:`gdsl.data.epochs.Epochs`; batches have torch_geometric's attributes: ``n_id``,
     ``e_id``, ``batch_size``, ``input_id``, ``num_sampled_nodes``, ``num_sampled_edges``, ``seed_time``. The first
-    ``batch_size`` nodes are the seeds. ``is_sorted``, ``filter_per_worker`` and ``persistent_workers`` are not needed,
-    and taken for the sake of programs that have them.
+    ``batch_size`` nodes are the seeds. ``is_sorted`` and ``filter_per_worker`` are not needed, and taken for the sake
+    of programs that have them.
 
     A seed gives the same sample for any number of threads. Memory is that of the graph and of a few batches.
 
@@ -200,21 +198,11 @@ class NeighborLoader(Neighborhoods):
         is_sorted: bool = False,
         filter_per_worker: bool | None = None,
         directed: bool = True,
-        *,
-        batch_size: int = 1,
-        shuffle: bool = False,
-        seed: int | None = None,
-        drop_last: bool = False,
-        num_workers: int = 1,
-        prefetch: int = 2,
-        pin_memory: bool = False,
-        persistent_workers: bool = False,
+        **settings: Any,
     ):
         super().__init__(
-            data, num_neighbors, replace=replace, subgraph_type=subgraph_type, disjoint=disjoint,
-            temporal_strategy=temporal_strategy, time_attr=time_attr, weight_attr=weight_attr, directed=directed,
-            batch_size=batch_size, shuffle=shuffle, seed=seed, drop_last=drop_last, num_workers=num_workers,
-            prefetch=prefetch, pin_memory=pin_memory, transform=transform,
+            data, num_neighbors, replace, subgraph_type, disjoint, temporal_strategy, time_attr, weight_attr, transform,
+            directed, **settings,
         )  # fmt: skip
         self.input_type, self.input_nodes, self.input_id = _inputs(self.source, input_nodes)
         self.input_time = _seed_times(self, input_time)
@@ -302,7 +290,7 @@ def _fan_outs(source: Source, asked: Any) -> list[list[int]]:
 def _fan_out(number: Any) -> int:
     if not given.is_number(number) or int(number) < -1:
         raise InputError(f"a fan-out is a number of edges, or -1 for all of them, not {number!r}")
-    return int(number)
+    return min(int(number), INT32_MAX)  # no node has more, and no sample
 
 
 def _times(source: Source, name: str | None) -> tuple[dict[str, Tensor], dict[Type, Tensor]]:
@@ -327,8 +315,7 @@ def _sampler(
     if weight is not None and not weights:
         raise InputError(f"`{weight}` is no attribute [E] of edges")
     for value in weights.values():
-        if value.dim() != 1 or value.is_complex() or not bool((value.isfinite() & (value >= 0)).all()):
-            raise InputError(f"the weights `{weight}` must be finite, not negative, and in one dimension")
+        given.weights(f"the weights `{weight}`", value)
     types = source.node_types
     kinds = []
     for edge_type, graph in source.graphs.items():

@@ -50,7 +50,10 @@ class Packed:
         """Raises ``InputError`` for a number out of range, and for a number where torch_geometric is not installed:
         ``batch`` needs none."""
         if given.is_number(which):
-            return self.batch([given.integer("the number of a graph", which)])[0]
+            number = given.integer("the number of a graph", which)
+            if not -len(self) <= number < len(self):
+                raise InputError(f"there is no graph {number}: there are {len(self)}, numbered from 0")
+            return self.batch([number])[0]
         if isinstance(which, slice):
             ids = torch.tensor(range(len(self))[which], dtype=torch.int64, device=CPU)
         else:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gdsl.data import given, topology
-from gdsl.data.batch import Type
+from gdsl.data.batch import Type, check_name
 from gdsl.data.columns import Column
 from gdsl.data.mapped import map_array
 from gdsl.data.topology import Edges, Ends
@@ -155,6 +155,8 @@ class ItemReader:
 
     def _check_keys(self, found: list[Key]) -> None:
         if not self.graphs:
+            for _, name in found:
+                check_name(name)
             self.keys = found
         elif found != self.keys and set(found) != set(self.keys):
             more, less = set(found) - set(self.keys), set(self.keys) - set(found)
@@ -170,8 +172,9 @@ class ItemReader:
         if count is None:
             of = f" of type {type!r}" if type else ""
             raise InputError(f"graph {self.graphs} does not say how many nodes{of} it has: set num_nodes")
-        check_size(int(count), f"the number of nodes of graph {self.graphs}")
-        self.nodes.setdefault(type, array("q")).append(int(count))
+        count = given.count(f"the number of nodes of graph {self.graphs}", count, 0)
+        check_size(count, f"the number of nodes of graph {self.graphs}")
+        self.nodes.setdefault(type, array("q")).append(count)
 
     def _read_edges(self, type: Type, value: Any) -> None:
         what = f"graph {self.graphs}: {_named((type, 'edge_index'))}"
@@ -189,7 +192,7 @@ class ItemReader:
             if name not in self.nodes:
                 raise InputError(f"{what}: there are no nodes of type {name!r}")
         check_size(value.shape[1], f"the number of edges of graph {self.graphs}")
-        reading.waiting.append(value.detach().cpu().long().reshape(-1))
+        reading.waiting.append(given.tensor(what, value).long().reshape(-1))
         reading.sizes.append(value.shape[1])
         if value.dtype is not torch.int32:
             reading.index = torch.int64
@@ -199,7 +202,7 @@ class ItemReader:
         name = _named((type, key))
         number = not isinstance(value, Tensor)
         value = torch.tensor(value, device=CPU) if number else value.detach()
-        if value.layout is not torch.strided or value.is_nested:
+        if value.layout is not torch.strided or value.is_nested or value.is_meta:
             raise InputError(f"graph {self.graphs}: {name} is not a dense tensor, and only such can be packed")
         along = data.__cat_dim__(key, value, store)
         whole = along is None

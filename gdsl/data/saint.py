@@ -5,7 +5,6 @@ Zeng, Zhou, Srivastava, Kannan, Prasanna: GraphSAINT: Graph Sampling Based Induc
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -41,8 +40,8 @@ class GraphSAINTSampler(Subgraphs):
     edge_norm  C(v) / C(u, v), v the target, as the paper has it: a sum of messages weighted by it has the sum over all
                edges into v. torch_geometric 2.8 takes C(u)
 
-    ``log`` and ``persistent_workers`` are not needed, and taken for the sake of programs that have them. The others are
-    those of :class:`gdsl.data.epochs.Epochs`; a seed gives the same batches and norms for any number of threads.
+    ``log`` is not needed, and taken for the sake of programs that have it. The others are those of
+    :class:`gdsl.data.epochs.Epochs`; a seed gives the same batches and norms for any number of threads.
 
     Raises ``InputError`` and ``GraphError`` before anything is sampled.
     """
@@ -55,20 +54,9 @@ class GraphSAINTSampler(Subgraphs):
         sample_coverage: int = 0,
         save_dir: Any = None,
         log: bool = True,
-        *,
-        shuffle: bool = False,
-        seed: int | None = None,
-        drop_last: bool = False,
-        num_workers: int = 1,
-        prefetch: int = 2,
-        pin_memory: bool = False,
-        persistent_workers: bool = False,
-        transform: Callable[[Batch], Any] | None = None,
+        **settings: Any,
     ):
-        super().__init__(
-            data, batch_size=1, shuffle=shuffle, seed=seed, drop_last=drop_last, num_workers=num_workers,
-            prefetch=prefetch, pin_memory=pin_memory, transform=transform,
-        )  # fmt: skip
+        super().__init__(data, **settings)
         self.draws = given.count("batch_size", batch_size, 1)
         self.num_steps = given.count("num_steps", num_steps, 1)
         self.sample_coverage = given.count("sample_coverage", sample_coverage, 0)
@@ -187,10 +175,10 @@ class GraphSAINTRandomWalkSampler(GraphSAINTSampler):
         sample_coverage: int = 0,
         save_dir: Any = None,
         log: bool = True,
-        **kwargs: Any,
+        **settings: Any,
     ):
         self.walk_length = given.count("walk_length", walk_length, 0)
-        super().__init__(data, batch_size, num_steps, sample_coverage, save_dir, log, **kwargs)
+        super().__init__(data, batch_size, num_steps, sample_coverage, save_dir, log, **settings)
 
     def _can_draw(self) -> bool:
         return True

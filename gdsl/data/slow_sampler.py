@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gdsl.data.sampled import DISJOINT, INDUCED, LAST, REPLACE, EdgeKind, Sampled
+from gdsl.ir.philox import philox
 from gdsl.runtime.dtypes import CPU
 
 if TYPE_CHECKING:
@@ -29,11 +30,7 @@ class Stream:
 
     def bits(self) -> int:
         if not self.next & 1:
-            a, (b, c, d), (x, y) = self.next >> 1, self.counter, self.key
-            for _ in range(10):
-                p, q = 0xD2511F53 * a, 0xCD9E8D57 * c
-                a, c, b, d = (q >> 32) ^ b ^ x, (p >> 32) ^ d ^ y, q & _MASK32, p & _MASK32
-                x, y = (x + 0x9E3779B9) & _MASK32, (y + 0xBB67AE85) & _MASK32
+            a, b, c, d = philox((self.next >> 1, *self.counter), self.key)
             self.kept = b << 32 | a, d << 32 | c
         found = self.kept[self.next & 1]
         self.next += 1

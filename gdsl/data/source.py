@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from gdsl.data.batch import Type
+from gdsl.data import given
+from gdsl.data.batch import Type, check_name
 from gdsl.data.planetoid import NodeData
 from gdsl.errors import GraphError, InputError
 from gdsl.runtime.graph import Graph
@@ -84,7 +85,7 @@ def source_of(data: Any) -> Source:
     for store in data.node_stores if hetero else data.stores:
         if store.num_nodes is None:
             raise InputError(f"the data do not say how many nodes{_of(store._key)} they have: set num_nodes")
-        num_nodes[store._key or ""] = int(store.num_nodes)
+        num_nodes[store._key or ""] = given.count(f"the number of nodes{_of(store._key)}", store.num_nodes, 0)
     graphs: dict[Type, Graph] = {}
     for store in data.edge_stores if hetero else data.stores:
         key: Type = store._key or ""
@@ -102,6 +103,7 @@ def source_of(data: Any) -> Source:
         kept = values.setdefault(store._key or "", {})
         for name, value in store.items():
             if name not in ("edge_index", "num_nodes", "adj_t") and value is not None:
+                check_name(name)
                 kept[name] = _value(data, store, name, value)
     return Source(values, num_nodes, graphs)
 

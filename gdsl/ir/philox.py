@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,10 +67,9 @@ def uniform(
     return out.view(*shape)
 
 
-def philox(
-    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Word, Word]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Four words of 32 random bits, int64 tensors in [0, 2^32), for four counter words and two key words."""
+def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Word, Word]) -> tuple[Any, Any, Any, Any]:
+    """Four words of 32 random bits, in [0, 2^32), for four words of a counter, integers or int64 tensors, and two of a
+    key."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(ROUNDS):
@@ -80,7 +80,7 @@ def philox(
     return c0, c1, c2, c3
 
 
-def _multiply(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
+def _multiply(a: int, b: Any) -> tuple[Any, Any]:
     """The high and the low word of a * b, which may wrap around to a negative int64, but keeps its bits."""
     product = a * b
     return (product >> 32) & MASK, product & MASK
