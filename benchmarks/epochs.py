@@ -105,13 +105,14 @@ def _layer(kind: str, library: Any, hidden: int, degrees: Tensor) -> nn.Module:
 
 
 class Task(NamedTuple):
-    """What is trained: the batches of each loader, a model for each library, and the loss of a batch.
-    """
+    """What is trained: the batches of each loader, a model for each library, the loss of a batch; of neighbours also
+    their samples alone, without features."""
 
     batches: dict[str, Callable[[], Iterable[Any]]]
     models: dict[str, nn.Module]
     loss: Callable[[nn.Module, Any, Any], Tensor]
     about: str
+    samples: dict[str, Callable[[], Iterable[Any]]] = {}
 
 
 def _molecules(kind: str, args: argparse.Namespace) -> Task:
@@ -193,6 +194,9 @@ def _sampled(edge_index: Tensor, nodes: int, seeds: int, kind: str, args: argpar
     settings: dict[str, Any] = {"batch_size": args.seeds, "shuffle": True, "input_nodes": chosen}
     workers = {} if args.workers is None else {"num_workers": args.workers}
     own = NeighborLoader(data, FAN_OUTS, seed=graphs.SEED, **settings, **workers)
+    bare = NeighborLoader(Data(edge_index=edge_index, num_nodes=nodes), FAN_OUTS, seed=graphs.SEED, **settings)
+    bare.num_workers = 0
+    samples: dict[str, Callable[[], Iterable[Any]]] = {"gdsl": lambda: bare}
     batches: dict[str, Callable[[], Iterable[Any]]] = {"gdsl": lambda: own}
     if WITH_TORCH_SPARSE or WITH_PYG_LIB:
         their = torch_geometric.loader.NeighborLoader(data, FAN_OUTS, **settings)
@@ -204,12 +208,13 @@ def _sampled(edge_index: Tensor, nodes: int, seeds: int, kind: str, args: argpar
     if dgl is not None:
         theirs = DglBatches(data, chosen, args.seeds)
         batches["dgl"], models["dgl"] = lambda: theirs, OfDgl(kind, args.features, args.hidden, CLASSES)
+        samples["dgl"] = lambda: theirs.loader
 
     def loss(model: nn.Module, batch: Any, edges: Any) -> Tensor:
         return nn.functional.cross_entropy(model(batch, edges), batch.y[: batch.batch_size])
 
     about = f"{nodes:,} nodes, {edge_index.shape[1]:,} edges, {args.features} features, {seeds:,} seeds by {args.seeds}"
-    return Task(batches, models, loss, about)
+    return Task(batches, models, loss, about, samples)
 
 
 def _github(kind: str, args: argparse.Namespace) -> Task:
@@ -251,10 +256,10 @@ def epoch(task: Task, way: Way, optimizer: torch.optim.Optimizer) -> float:
     return time.perf_counter() - start
 
 
-def loading(task: Task, loader: str) -> float:
+def loading(batches: Iterable[Any]) -> float:
     """Seconds of making the batches of an epoch."""
     start = time.perf_counter()
-    for _ in task.batches[loader]():
+    for _ in batches:
         pass
     return time.perf_counter() - start
 
@@ -280,18 +285,21 @@ def measure(name: str, kind: str, args: argparse.Namespace) -> dict[str, Any]:
         epoch(task, way, optimizers[way.layers])
     times: dict[Way, list[float]] = {way: [] for way in ways}
     loads: dict[str, list[float]] = {loader: [] for loader in task.batches}
+    samples: dict[str, list[float]] = {loader: [] for loader in task.samples}
     for _ in range(args.epochs):
         gc.collect()
         for way in ways:
             times[way].append(epoch(task, way, optimizers[way.layers]))
-        for loader in task.batches:
-            loads[loader].append(loading(task, loader))
+        for found, made in ((loads, task.batches), (samples, task.samples)):
+            for loader, batches in made.items():
+                found[loader].append(loading(batches()))
     own = times[Way("gdsl", "gdsl")]
     return {
         "task": name,
         "model": kind,
         "about": task.about,
         "loading": {loader: machine.summary(values) for loader, values in loads.items()},
+        "sampling": {loader: machine.summary(values) for loader, values in samples.items()},
         "ways": [
             {
                 **way._asdict(),

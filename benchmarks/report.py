@@ -222,11 +222,12 @@ def _epochs(found: Mapping[str, Any]) -> str:
     for r in found["results"]:
         for k, way in enumerate(r["ways"]):
             seconds, ratio = ([f"{n:.3g}" for n in way[what]] for what in ("seconds", "ratio"))
-            load = f"{r['loading'][way['loader']][0]:.3g}"
+            alone = [f"{r[what][way['loader']][0]:.3g}" if r[what] else "" for what in ("loading", "sampling")]
             task = [f"{r['task']}: {r['about']}", r["model"]] if not k else ["", ""]
             times = [f"{s[0]} [{s[1]}, {s[2]}]" for s in (seconds, ratio)]
-            rows.append([*task, way["loader"], way["layers"], *times, load])
-    return f"{head}\n\n{table(['task', 'model', 'loader', 'layers', 'epoch s', '×', 'batches alone s'], rows)}"
+            rows.append([*task, way["loader"], way["layers"], *times, *alone])
+    header = ["task", "model", "loader", "layers", "epoch s", "×", "batches alone s", "sampling alone s"]
+    return f"{head}\n\n{table(header, rows)}"
 
 
 def _shares(found: Mapping[str, Any]) -> str:

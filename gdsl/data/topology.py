@@ -121,10 +121,10 @@ def groups(batch: Tensor, ptr: Tensor) -> Graph:
 
     batch: [N] the graph of each node; ptr: where each begins. They come one after the other: nothing is sorted
     """
-    index = batch.to(torch.int32)
+    ends = torch.empty((2, len(batch)), dtype=torch.int32, device=CPU).copy_(batch)
     size = len(ptr) - 1
-    graph = Graph._of(EdgeEnds(index.expand(2, -1), Facts(len(index), True, True)), (size, size))
-    order = prepare.given_order(ptr.to(torch.int32), index, counted(len(index)))
+    graph = Graph._of(EdgeEnds(ends, Facts(len(batch), True, True)), (size, size))
+    order = prepare.given_order(ptr.to(torch.int32), ends[0], counted(len(batch)))
     graph.__dict__.update(in_edges=order, out_edges=order)
     return graph
 

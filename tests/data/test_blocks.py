@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 import gdsl.nn
 from gdsl.data import ClusterData, LinkNeighborLoader, NeighborLoader, pack
 from gdsl.errors import InputError
-from gdsl.runtime.graph import Graph
+from gdsl.runtime.graph import Graph, grouped
 
 from . import graphs as made
 from .test_loader import no_sorting
@@ -120,6 +120,19 @@ def test_blocks_of_links_and_after_a_move_and_a_copy() -> None:
     for block in batch.blocks():
         x = conv((x, x[: block.num_targets]), block)
     assert int(batch.edge_label_index.max()) < len(x)
+
+
+def test_native_code_reads_the_graphs_of_batches() -> None:
+    """Both ends of all edges in one piece of memory, of which kernels and native calls take the address."""
+    sampled = next(iter(NeighborLoader(_data(), [3, 2], batch_size=9)))
+    joined = pack(made.many(made.molecule, made.sizes(4))).batch([3, 0])
+    part = ClusterData(_data(), 3, cluster=torch.arange(300) % 3)[1]
+    groups = grouped(joined.batch, joined.num_graphs)
+    assert torch.equal(groups.edge_index, joined.batch.expand(2, -1))
+    for graph in (sampled.graph, *sampled.blocks(), joined.graph, part.graph, groups):
+        assert graph._edges.listed.is_contiguous() and graph._edges.listed.dtype is torch.int32
+        for order in (graph.in_edges, graph.out_edges):
+            assert order.rowptr.is_contiguous() and order.index.is_contiguous() and order.edge.is_contiguous()
 
 
 def test_batches_without_blocks() -> None:
