@@ -12,7 +12,8 @@ import torch_geometric.transforms as T
 from torch import Tensor
 from torch_geometric.data import Batch as TheirBatch
 from torch_geometric.data import Data, HeteroData
-from torch_geometric.loader import DataLoader
+from torch_geometric.loader import ClusterData as TheirClusters
+from torch_geometric.loader import ClusterLoader, DataLoader
 
 import gdsl.nn
 from gdsl.data import Batch, Loader, NeighborLoader, pack
@@ -186,6 +187,15 @@ def test_torch_geometric_s_loader_over_a_packed_set(make: Any) -> None:
                 assert torch.equal(store[name], value) if isinstance(value, Tensor) else store[name] == value
     for batch in DataLoader(parts[0], 4):
         assert batch.num_graphs == 4
+
+
+def test_torch_geometric_s_clusters_of_a_graph_of_a_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    # METIS, which it needs a package for.
+    monkeypatch.setattr(TheirClusters, "_metis", lambda self, _, nodes: torch.arange(nodes) % self.num_parts)
+    items = _items()
+    both = (ClusterLoader(TheirClusters(data, 3, log=False), batch_size=2) for data in (pack(items)[4], items[4]))
+    for found, expected in zip(*both, strict=True):
+        assert torch.equal(found.x, expected.x) and torch.equal(found.edge_index, expected.edge_index)
 
 
 def test_transforms_before_packing() -> None:
