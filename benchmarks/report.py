@@ -214,9 +214,9 @@ def _epochs(found: Mapping[str, Any]) -> str:
         f"of {copy['graphs']:,}, {copy['batch_us']:.0f} µs and {copy['copy_us']:.0f} µs" for copy in found["copies"]
     )
     head = (
-        f"float32, whole epochs, each batch new; medians [quartiles] of {found['epochs']} epochs. × is how many times "
-        "as long as with gdsl's loader and layers. A batch of molecules by gdsl's loader, and a copy of its tensors: "
-        f"{copies}."
+        f"float32, whole epochs, each batch new; medians [quartiles] of {found['epochs']} epochs, {found['clock']} "
+        "time. × is how many times as long as with gdsl's loader and layers. A batch of molecules by gdsl's loader, "
+        f"and a copy of its tensors, wall time: {copies}."
     )
     rows = []
     for r in found["results"]:
