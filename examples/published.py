@@ -60,6 +60,7 @@ PUBLISHED = {
     "NBFNet": Published("NBFNet", plain.nbfnet, {"R": KINDS}),
     "SGFormer": Published("SGFormer", plain.sgformer),
     "GAT": Published("GAT", plain.gat),
+    "DMPNN": Published("DMPNN", plain.dmpnn),
     "Exphormer": Published("Exphormer", plain.exphormer, {"R": KINDS}),
 }
 

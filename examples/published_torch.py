@@ -122,6 +122,24 @@ def sgformer(made: gdsl.Layer, edges: Tensor, h: Tensor, batch: Tensor, **_: Any
     return (0.5 * torch.cat(found) + 0.5 * local,)
 
 
+def reversed_edges(edges: Tensor) -> Tensor:
+    """[E] for each edge the one that goes the other way: the k-th of those j -> i has the k-th i -> j."""
+    waiting: dict[tuple[int, int], list[int]] = {}
+    pairs = edges.T.tolist()
+    for number, (j, i) in enumerate(pairs):
+        waiting.setdefault((j, i), []).append(number)
+    return torch.tensor([waiting[i, j][waiting[j, i].index(number)] for number, (j, i) in enumerate(pairs)])
+
+
+def dmpnn(made: gdsl.Layer, edges: Tensor, h: Tensor, e: Tensor, **_: Any) -> Found:
+    (j, i), back = edges, reversed_edges(edges)
+    start = made.first(torch.cat([h[j], e], 1))
+    m = F.relu(start)
+    for _ in range(2):
+        m = F.relu(start + made.again(summed(m, i, len(h))[j] - m[back]))
+    return (F.relu(made.out(torch.cat([h, summed(m, i, len(h))], 1))),)
+
+
 def gat(made: gdsl.Layer, edges: Tensor, h: Tensor, **_: Any) -> Found:
     j, i = torch.cat([edges, torch.arange(len(h)).expand(2, -1)], 1)
 

@@ -34,6 +34,7 @@ class Attrs:
 
     if TYPE_CHECKING:
         bound: int  # of an integer: it is below
+        default: float  # where there is nothing to read
         degree: int  # of a spline
         dim: str
         dims: tuple[str, ...]

@@ -14,5 +14,6 @@ from gdsl.ir.ops.indexing import cat, index, reduce, scatter, select, slice_dim
 from gdsl.ir.ops.leaves import const, element_id, graph_value, iota, is_const, load, random
 from gdsl.ir.ops.libraries import call, grouped_product, sparse_product
 from gdsl.ir.ops.products import contract, matmul, spread, sum_dims, total
+from gdsl.ir.ops.reversal import reverse
 from gdsl.ir.ops.splines import bspline, bspline_index
 from gdsl.ir.ops.views import merge, rename, reshape, reshape_like, split, stop_gradient, transpose

@@ -71,6 +71,9 @@ class Checker(Owns, Transforms):
         self.scope.names.update((name, v) for name, v in bound.items() if not isinstance(v, ConstantTable))
         if not self.mistakes:
             self.block(self.layer.body)
+        if self.forms.bipartite and self.forms.one_set is not None:
+            message = "edges from sources to targets have no reverse: nodes must be of one set"
+            self.note(Diagnostic(message, self.forms.one_set))
         if not self.mistakes and self.results is None:
             self.finish()
         if self.mistakes:

@@ -341,6 +341,8 @@ class Expressions:
         for index in e.indices:
             if isinstance(index, ast.Name) and index.id in ENDS:
                 x = self._read_at(x, index.id, e)
+            elif isinstance(index, ast.Name) and index.id == "reverse" and index.id not in self.scope:
+                x = self.reversed(x, None, e)
             else:
                 x = self._place(x, index, e, origins)
         return x
@@ -350,6 +352,9 @@ class Expressions:
         if x in self.counts:
             self.counts.setdefault(result, self.counts[x])
         return result
+
+    def reversed(self, x: Node, default: float | None, e: ast.Subscript | ast.Call) -> Node:
+        raise NotImplementedError
 
     def _place(self, x: Node, index: ast.Expression, e: ast.Subscript, origins: dict[str, int]) -> Node:
         value = self.value(index)

@@ -50,6 +50,8 @@ class Forms(ModuleCalls):
         self.call_depth = 0
         self.calls = 0
         self.requires: list[Requirement] = []
+        # Where an edge is asked for that begins or ends where another does not: there must be one set of nodes.
+        self.one_set: ast.Span | None = None
         # Names of defaults of inputs that were not passed, and of what is made of them, and where they would live.
         self.stand_ins: dict[str, Domain] = {}
 
@@ -336,6 +338,25 @@ class Forms(ModuleCalls):
 
     # ----------------------------------------------------------------------------------- others
 
+    def _reverse(self, e: ast.Call) -> Value:
+        text, default = self.only(e, "x", "default")
+        return self.reversed(self.node(text), float(self.number(default, "the default")), e)
+
+    def reversed(self, x: Node, default: float | None, e: ast.Subscript | ast.Call) -> Node:
+        """The value at the edge that goes the other way. Without a default the graph must have one for each edge."""
+        if x.domain is Domain.GLOBAL:
+            return x
+        if x.domain is not Domain.EDGE:
+            hint = "read it along the edges: the source [j] is the target of the reverse"
+            raise Mistake(f"only edges have a reverse, and this is {x.type}", e.span, hint=hint)
+        self.one_set = self.one_set or e.span
+        if default is None:
+            self.requires.append(Requirement("reverse", "reverse", 1, e.span))
+        result = build.reverse(x, default or 0.0)
+        if x in self.counts:
+            self.counts.setdefault(result, self.counts[x])
+        return result
+
     def _degree(self, e: ast.Call) -> Value:
         (text,) = self.only(e, "at")
         if isinstance(text, ast.Name) and text.id in ("i", "j"):
@@ -415,6 +436,7 @@ SPECIAL: dict[str, Callable[[Forms, ast.Call], Value]] = {
     "int": Forms._int,
     "norm": Forms._norm,
     "degree": Forms._degree,
+    "reverse": Forms._reverse,
     "dropout": Forms._dropout,
     "one_hot": Forms._one_hot,
     "bspline": Forms._spline,

@@ -193,7 +193,8 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """What must hold of the graph: ``stack(m, K)`` needs exactly K edges into each node."""
+    """What must hold of the graph: ``stack(m, K)`` needs exactly K edges into each node, and ``e[reverse]`` an edge the
+    other way for each edge."""
 
     kind: str
     end: str

@@ -168,9 +168,24 @@ def _plural(count: int, what: str) -> str:
     return f"{count} {what.removesuffix('s') if count == 1 else what}"
 
 
-def check_degrees(program: str, requires: Iterable[tuple[str, int]], graph: Graph) -> None:
-    """What the rules of a program require of every node: an end of edges, and how many there are at it."""
+def _check_reverse(program: str, graph: Graph) -> None:
+    alone = (graph.reversed_edges < 0).nonzero()
+    if len(alone):
+        edge = int(alone[0])
+        source, target = graph.edge_index[:, edge].tolist()
+        raise GraphError(
+            f"{program} reads e[reverse], and edge {edge} from node {source} to node {target} has none: there must be "
+            "an edge the other way for each edge, or a default, as in reverse(e, 0)"
+        )
+
+
+def check_requirements(program: str, requires: Iterable[tuple[str, int]], graph: Graph) -> None:
+    """What the rules of a program require of every node: an end of edges, and how many there are at it. Or of every
+    edge, "reverse": that there is one the other way."""
     for end, count in requires:
+        if end == "reverse":
+            _check_reverse(program, graph)
+            continue
         degree = graph.in_degree if end == "i" else graph.out_degree
         wrong = (degree != count).nonzero()
         if len(wrong):

@@ -25,11 +25,10 @@ from torch import Tensor
 from gdsl.errors import GraphError, InputError, ProgramError
 from gdsl.ir.attributes import BOOL, MOST, Allowed, number, one_of, shown
 from gdsl.ir.node import Node, walk
-from gdsl.ir.ops.edges import EDGE_END
 from gdsl.ir.program import Program
 from gdsl.ir.serialise import fields, from_data, items, to_data
 from gdsl.ir.types import Domain, Kind, Type
-from gdsl.module.checks import check_bound, check_degrees
+from gdsl.module.checks import check_bound, check_requirements
 from gdsl.module.kept import Kept
 from gdsl.module.run import frame_of, runner_of
 from gdsl.passes.options import CHOICES, Options
@@ -51,7 +50,7 @@ class OperatorCall:
     """What an operator is told besides tensors.
 
     graph:    what is done to the graph first: names of methods of :class:`gdsl.Graph`
-    requires: (end, degree) that each node must have
+    requires: (end, degree) that each node must have, ("reverse", 1) where each edge must have one
     mask:     by which of the inputs it is differentiated, for what the forward pass saves; () if by none
     """
 
@@ -96,6 +95,7 @@ def call_of(text: str) -> OperatorCall:
 GRAPH_METHODS = ("add_self_loops", "add_remaining_self_loops", "remove_self_loops")
 _PAIRS = [(name, value) for name, values in CHOICES.items() for value in values]
 _DEGREE = number(0, MOST)
+_REQUIRED = one_of(("i", "j", "reverse"))
 _LISTS = ("graph", "requires", "choices", "mask")
 # What the fields of a call may hold besides its program, each item of it where it is a list.
 _FIELDS = {
@@ -103,8 +103,8 @@ _FIELDS = {
     "backend": one_of(BACKENDS),
     "graph": one_of(GRAPH_METHODS),
     "requires": Allowed(
-        "an end, i or j, and a number of edges",
-        lambda v: type(v) is tuple and len(v) == 2 and EDGE_END.is_one(v[0]) and _DEGREE.is_one(v[1]),
+        "an end, i or j, or reverse, and a number of edges",
+        lambda v: type(v) is tuple and len(v) == 2 and _REQUIRED.is_one(v[0]) and _DEGREE.is_one(v[1]),
     ),
     "choices": Allowed(f"a choice ({', '.join(CHOICES)}) and one of its values", lambda v: v in _PAIRS),
     "mask": BOOL,
@@ -207,7 +207,7 @@ def _check(text: str, tensors: Sequence[Tensor], frame: Frame) -> None:
             raise InputError(f"`{name}` is on {value.device}, and the graph is on {frame.device}")
         if load.type.bound is not None:
             check_bound(name, load.type, value)
-    check_degrees(program.name, call_of(text).requires, graph)
+    check_requirements(program.name, call_of(text).requires, graph)
     if graph.num_sources != graph.num_targets and _is_of_one_set(text):
         sizes = f"{graph.num_sources} sources and {graph.num_targets} targets"
         raise GraphError(f"{program.name} needs one set of nodes, and the graph has {sizes}")

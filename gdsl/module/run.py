@@ -13,7 +13,7 @@ from gdsl.ir.node import Node, walk
 from gdsl.ir.program import Program
 from gdsl.language import parts
 from gdsl.language.program import GraphTransform
-from gdsl.module.checks import check_degrees
+from gdsl.module.checks import check_requirements
 from gdsl.module.kept import Kept
 from gdsl.module.shared import tensors_of
 from gdsl.module.ways import CallKind, Ran, Ready
@@ -47,7 +47,7 @@ def run(
     graph:   as the user has it
     owner:   the module whose modules it calls
 
-    Raises :class:`gdsl.GraphError` where nodes have other degrees than the rules need.
+    Raises :class:`gdsl.GraphError` where nodes have other degrees than the rules need, or an edge no reverse.
     """
     graph, tensors = as_rules_see(kind, graph, tensors)
     frame = frame_of(graph, kind.dtype, kind.device, batch, num_graphs)
@@ -81,7 +81,7 @@ def as_rules_see(kind: CallKind, graph: Graph, tensors: dict[str, Tensor]) -> tu
     if typed.transforms:
         graph, tensors = rewire(typed, graph, tensors)
     if typed.requires:
-        check_degrees(typed.name, [(need.end, need.value) for need in typed.requires], graph)
+        check_requirements(typed.name, [(need.end, need.value) for need in typed.requires], graph)
     if typed.uses_seed and "seed" not in tensors:
         tensors["seed"] = seed_for(kind.device)
     return graph, tensors

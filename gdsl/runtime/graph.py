@@ -279,6 +279,16 @@ class Graph(_Parts):
         rank = torch.arange(self.num_edges, device=self.device, dtype=self.index_dtype) - first
         return torch.empty_like(rank).index_copy_(0, order.edge.long(), rank)
 
+    @_part
+    def reversed_edges(self) -> Tensor:
+        """[E] for each edge j -> i the id of the edge i -> j, or -1; of parallel edges the k-th has the k-th.
+
+        Raises ``GraphError`` for a bipartite graph.
+        """
+        if self.is_bipartite:
+            raise GraphError("the edges of a bipartite graph have no reverse: they all go from sources to targets")
+        return prepare.reversed_edges(self.in_edges, self.out_edges)
+
     def remove_self_loops(self) -> Rewired:
         """Without the edges j -> j."""
         return self._make("_removed", self._rewire, False)

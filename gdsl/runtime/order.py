@@ -302,6 +302,21 @@ def degree(rowptr: Tensor, dtype: torch.dtype) -> Tensor:
     return rowptr.diff().to(dtype)
 
 
+def reversed_edges(in_edges: Order) -> Tensor:
+    """[E] for each edge j -> i the id of the edge i -> j, or -1; of parallel edges the k-th has the k-th."""
+    rowptr, index, edge = in_edges.rowptr, in_edges.index.long(), in_edges.edge
+    rows = rowptr.shape[0] - 1
+    target = torch.arange(rows, device=edge.device).repeat_interleave(rowptr.diff(), output_size=len(edge))
+    # The edges by target, source and id: those between the same two nodes lie together, in the order of their ids.
+    there, by_both = torch.sort(target * rows + index, stable=True)
+    back = (index * rows + target)[by_both]
+    rank = torch.arange(len(edge), device=edge.device) - torch.searchsorted(there, there)
+    place = torch.searchsorted(there, back) + rank
+    inside = place.clamp(max=max(len(edge) - 1, 0))
+    found = torch.where((place < len(edge)) & (there[inside] == back), edge[by_both[inside]], -1)
+    return torch.empty_like(edge).index_copy_(0, edge[by_both].long(), found.to(edge.dtype))
+
+
 def _schedule(rowptr: Tensor) -> Schedule:
     degree, bounds = rowptr.diff(), blocks(rowptr)
     hubs, chunks = _hubs(degree)

@@ -336,6 +336,36 @@ void looped(const I* rowptr, const I* index, const I* edge, int64_t edges, int64
     }
 }
 
+// The ends and ids of the edges of an order, sorted by the node at their other end, then by their own, then by id.
+template <class I>
+void turned(const I* rowptr, const I* index, const I* edge, int64_t rows, const I* first, I* next, I* end, I* id) {
+    for (int64_t r = 0; r < rows; ++r) next[r] = first[r];
+    for (int64_t r = 0; r < rows; ++r) {
+        for (I e = rowptr[r]; e < rowptr[r + 1]; ++e) {
+            const I at = next[index[e]]++;
+            end[at] = (I)r;
+            id[at] = edge[e];
+        }
+    }
+}
+
+// For each edge the edge that goes the other way, or -1: of a node the edges into it and those out of it, both sorted by
+// the node at the other end, are gone through side by side. There is room for four numbers an edge and one a node.
+template <class I>
+void reversed(const I* into, const I* source, const I* in_edge, const I* out, const I* target, const I* out_edge,
+              int64_t edges, int64_t rows, I* room, I* found) {
+    I *ins = room, *in_id = ins + edges, *outs = in_id + edges, *out_id = outs + edges, *next = out_id + edges;
+    turned<I>(out, target, out_edge, rows, into, next, ins, in_id);
+    turned<I>(into, source, in_edge, rows, out, next, outs, out_id);
+    for (int64_t v = 0; v < rows; ++v) {
+        I at = into[v];
+        for (I e = out[v]; e < out[v + 1]; ++e) {
+            while (at < into[v + 1] && ins[at] < outs[e]) ++at;
+            found[out_id[e]] = at < into[v + 1] && ins[at] == outs[e] ? in_id[at++] : (I)-1;
+        }
+    }
+}
+
 // The row of each edge from where the rows begin.
 template <class In, class Out> void expand(const In* rowptr, int64_t rows, Out* row) {
     for (int64_t r = 0; r < rows; ++r) {
@@ -391,6 +421,14 @@ EXPAND(int64, int64)
                                         int64_t* loop_edge) {                                                         \
         rewire<index_type##_t>(source, target, edges, kept, loops, ends, ids, loop_edge);                             \
     }
+#define REVERSED(type)                                                                                          \
+    extern "C" void reversed_##type(const type##_t* into, const type##_t* source, const type##_t* in_edge,      \
+                                    const type##_t* out, const type##_t* target, const type##_t* out_edge,      \
+                                    int64_t edges, int64_t rows, type##_t* room, type##_t* found) {             \
+        reversed<type##_t>(into, source, in_edge, out, target, out_edge, edges, rows, room, found);             \
+    }
+REVERSED(int32)
+REVERSED(int64)
 typedef float float32_t;
 typedef double float64_t;
 #define DEGREE(in, out)                                                                              \

@@ -48,6 +48,7 @@ _FUNCTIONS: dict[str, tuple[tuple[dict[torch.dtype, str], ...], list[Any]]] = {
     "share": (_INDEX, [_POINTER, _COUNT, *[_POINTER] * 4]),
     "degree": (_DEGREE, [_POINTER, _COUNT, _POINTER]),
     "rewire": (_INDEX, [_POINTER, _POINTER, *[_COUNT] * 3, *[_POINTER] * 3]),
+    "reversed": (_INDEX, [*[_POINTER] * 6, _COUNT, _COUNT, _POINTER, _POINTER]),
     "steps": ((_REALS, _TYPES), [_POINTER, ctypes.c_char_p]),
 }
 
@@ -56,9 +57,9 @@ class Native:
     """The functions of prepare.cpp and steps.cpp, by the dtype or the pair of dtypes that they work on."""
 
     def __init__(self, library: ctypes.CDLL):
-        self.take, self.look, self.expand, self.order, self.looped, self.share, self.degree, self.rewire, self.steps = (
-            _by_dtypes(library, name, *about) for name, about in _FUNCTIONS.items()
-        )
+        made = (_by_dtypes(library, name, *about) for name, about in _FUNCTIONS.items())
+        self.take, self.look, self.expand, self.order, self.looped, self.share, self.degree, *more = made
+        self.rewire, self.reversed, self.steps = more
 
 
 def _by_dtypes(
@@ -381,6 +382,19 @@ def degree(order: Order, dtype: torch.dtype) -> Tensor:
     rows = rowptr.shape[0] - 1
     found = torch.empty(rows, dtype=dtype, device=CPU)
     function(rowptr.data_ptr(), rows, found.data_ptr())
+    return found
+
+
+def reversed_edges(in_edges: Order, out_edges: Order) -> Tensor:
+    """[E] for each edge j -> i the id of the edge i -> j, or -1; of parallel edges the k-th has the k-th."""
+    code = native() if in_edges.edge.is_cpu else None
+    if code is None:
+        return by_torch.reversed_edges(in_edges)
+    found, rows = torch.empty_like(in_edges.edge), in_edges.rowptr.shape[0] - 1
+    count = found.shape[0]
+    room = found.new_empty(4 * count + rows)
+    walks = (t.data_ptr() for order in (in_edges, out_edges) for t in (order.rowptr, order.index, order.edge))
+    code.reversed[found.dtype](*walks, count, rows, room.data_ptr(), found.data_ptr())
     return found
 
 

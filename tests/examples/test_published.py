@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gdsl.runtime.triton import interpreted
 
-QUICK = ["CompGCN, mult", "NBFNet", "SGFormer"]
+QUICK = ["CompGCN, mult", "NBFNet", "SGFormer", "DMPNN"]
 HEAVY = ["EGNN", "PaiNN", "GatedGCN", "CompGCN, sub", "TGAT", "GRIT", "GAT", "Exphormer"]
 BACKENDS = ["torch", "cpp", *["triton"] * interpreted()]
 WAYS = [
@@ -28,10 +28,11 @@ def example(examples_on_path: Path) -> Any:
 
 
 def given(example: Any) -> dict[str, Tensor]:
-    """Two molecules with an atom that has no edge, and an edge that is there twice."""
+    """Two molecules with an atom that has no edge, and an edge that is there twice, both ways."""
     inputs = example.molecules(2, 5, 4, 3)
     kept = (inputs["edges"] != 2).all(0).nonzero().flatten()
-    kept = torch.cat([kept, kept[:1]])
+    back = (inputs["edges"] == inputs["edges"][:, kept[:1]].flip(0)).all(0).nonzero().flatten()
+    kept = torch.cat([kept, kept[:1], back])
     by_edge = {n: v[kept] for n, v in inputs.items() if n in ("e", "f", "age", "rel")}
     return {**inputs, **by_edge, "edges": inputs["edges"][:, kept]}
 

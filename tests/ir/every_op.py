@@ -67,6 +67,7 @@ STRUCTURAL: dict[str, list[Node]] = {
         tables.table_product([e, one], tables.table([0.0, 1.5, -2.0, 1.0, 0.0, 0.0, 0.0, 0.5], [P, A]), []),
         tables.table_product([y, x], tables.table([0.0, 1.5, -2.0, 1.0, 0.0, 0.0, 0.0, 0.5], [A, P]), ["a"]),
     ],
+    "reverse": [b.reverse(e), b.reverse(one, 0.5)],
     "roll": [roll.roll(x, 1, "a") + x, roll.roll(y, -1, "b")],
     "transpose": [b.transpose(y, ["b", "a"]) * 2.0],
     "stop_gradient": [b.stop_gradient(x) * x],

@@ -279,4 +279,4 @@ def test_work_is_counted_in_numbers_and_in_formulas(name: str) -> None:
 
 
 # What only reads, and what torch computes as a whole and nobody compares.
-NOTHING = {"stop_gradient", "index", "order_rank", "bspline", "bspline_index"}
+NOTHING = {"stop_gradient", "index", "reverse", "order_rank", "bspline", "bspline_index"}

@@ -461,6 +461,8 @@ class Writer:
             by = f" by {keys[0].text}" if keys and function == "softmax" and "R" not in x.dims else ""
             by = by if self.chance(40) and len(x.dims) < MAX_DIMS else ""
             options = [lambda: Value(f"{function}({x.text}){by or at}", "edge", x.dims)]
+            if not self.bipartite:
+                options.append(lambda: Value(f"reverse({x.text}, {self.pick(('0', '0.3'))})", "edge", x.dims))
         if self.functions:
             y = self.expression(domain, min(depth, 1))
             options.append(lambda: self.join(f"{self.pick(self.functions)}({{}}, {{}})", x, y))

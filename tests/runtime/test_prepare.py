@@ -68,6 +68,8 @@ def assert_same(found: Graph, expected: Graph) -> None:
     assert torch.equal(found.edge_index, expected.edge_index)
     for order in ("in_edges", "out_edges"):
         assert_same_order(getattr(found, order), getattr(expected, order))
+    if not expected.is_bipartite:
+        assert torch.equal(found.reversed_edges, expected.reversed_edges)
     assert torch.equal(found.position, expected.position)
     for degree in ("in_degree", "out_degree"):
         assert torch.equal(getattr(found, degree), getattr(expected, degree))
@@ -90,6 +92,8 @@ def both(make: Callable[[], Graph], use: Callable[[Graph, Graph], None]) -> None
         expected = make()
         for name in ("in_edges", "out_edges", "edge_index", "position", "in_degree", "out_degree"):
             getattr(expected, name)
+        if not expected.is_bipartite:
+            assert expected.reversed_edges.dtype is expected.index_dtype
         for name in REWIRINGS:
             rewired = getattr(expected, name)()
             for order in ("in_edges", "out_edges", "edge_index", "position", "in_degree", "out_degree"):
