@@ -15,6 +15,7 @@ from pathlib import Path
 from gdsl.codegen.alike import KernelSource, once
 from gdsl.codegen.loops import Nests
 from gdsl.codegen.nest import Nest
+from gdsl.codegen.pairs import PAIRS_WALKED, readable
 from gdsl.codegen.products import FUNCTIONS, Product, block_edges, product_of
 from gdsl.codegen.pull import COLUMN, EDGE, GLOBAL, ROW
 from gdsl.codegen.schedule import HUB_EDGES
@@ -53,7 +54,7 @@ def generate(plan: Plan, dtype: str, index_type: str, visible: int | None = None
     A user sees the first ``visible`` outputs, or all.
     """
     packed = packed_buffers(plan, dtype, visible)
-    sources = (CppWriter(k, plan.program, packed).source(k.name) for k in plan.kernels)
+    sources = (writer(k, plan.program, packed).source(k.name) for k in plan.kernels)
     return unit(once(sources), dtype, index_type)
 
 
@@ -70,7 +71,13 @@ def unit(kernels: Sequence[str], dtype: str, index_type: str) -> str:
 
 def kernel_source(kernel: Kernel, plan: Plan, packed: frozenset[Node] = frozenset()) -> str:
     """One kernel as C++ text."""
-    return CppWriter(kernel, plan.program, packed).write()
+    return writer(kernel, plan.program, packed).write()
+
+
+def writer(kernel: Kernel, program: Program, packed: frozenset[Node] = frozenset()) -> CppWriter:
+    """What writes a kernel."""
+    read = readable(kernel, program, packed)
+    return (PairWriter if kernel.of_pairs else CppWriter)(read.kernel, read.program, read.packed)
 
 
 def hub_name(kernel: Kernel) -> str:
@@ -230,10 +237,7 @@ class CppWriter(Nests):
                     out.add(f"for (int64_t n = 0; n < {node.type.numel}; ++n) {total}[n] = 0;")
                 out.add("const int64_t first = blocks[num_blocks * group / groups];")
                 out.add("const int64_t last = blocks[num_blocks * (group + 1) / groups];")
-                if kernel.end:
-                    out.add("const int64_t stop = rowptr[last];")
-                with out.block("for (int64_t i = first; i < last; ++i)"):
-                    self.row()
+                self.rows()
 
     def point_at_total(self, node: Node, slot: str) -> str:
         """Declare a pointer to one of the parts of a sum over all."""
@@ -243,12 +247,23 @@ class CppWriter(Nests):
 
     # -- rows ----------------------------------------------------------------------------------
 
+    def rows(self) -> None:
+        """The rows of a block."""
+        if self.kernel.end:
+            self.out.add("const int64_t stop = rowptr[last];")
+        with self.out.block("for (int64_t i = first; i < last; ++i)"):
+            self.row()
+
+    def bounds(self) -> None:
+        """Where the edges of a row begin and end."""
+        self.out.add("const int64_t begin = rowptr[i], end = rowptr[i + 1];")
+        if self.kernel.leaves_hubs:
+            self.out.add(f"if (end - begin > {HUB_EDGES}) continue;  // a hub, left to {hub_name(self.kernel)}")
+
     def row(self) -> None:
         out = self.out
         if self.kernel.end:
-            out.add("const int64_t begin = rowptr[i], end = rowptr[i + 1];")
-        if self.kernel.phases and not self.kernel.ordered:
-            out.add(f"if (end - begin > {HUB_EDGES}) continue;  // a hub, left to {hub_name(self.kernel)}")
+            self.bounds()
         at = len(out.lines)
         for phase in self.kernel.phases:
             self.phase(phase)
@@ -437,3 +452,34 @@ class CppWriter(Nests):
         written = [r for r in roots if r.domain is Domain.EDGE and r.op != "scan"]
         starts = [n for root in roots for n in ([root] if root in written else root.inputs)]
         return list(walk_below(computed(starts), read))
+
+
+class PairWriter(CppWriter):
+    """A kernel whose rows are edges, which walks the pairs of each: the edges at one of its nodes, of which those that
+    go back are left out. Which these are is written down first, so that the walks see no others."""
+
+    walked = PAIRS_WALKED
+
+    def parameters(self) -> list[str]:
+        shares, _, *rest = super().parameters()
+        ends = ("rows", "node", "far", "rowptr", "near", "edges")
+        return [shares, ", ".join(f"const idx_t* __restrict__ gdsl_{n}" for n in ends), *rest]
+
+    def scratch(self) -> list[str]:
+        return [*super().scratch(), "idx_t* __restrict__ gdsl_room"]
+
+    def rows(self) -> None:
+        out = self.out
+        out.add("idx_t* const other = gdsl_room + omp_get_thread_num() * (max_degree + 1);")
+        out.add("const idx_t* const edge = other;")
+        with out.block("for (int64_t gdsl_row = first; gdsl_row < last; ++gdsl_row)"):
+            out.add("const int64_t i = gdsl_rows[gdsl_row];")
+            self.row()
+
+    def bounds(self) -> None:
+        out = self.out
+        out.add("const idx_t gdsl_shared = gdsl_node[i], gdsl_back = gdsl_far[i];")
+        out.add("int64_t end = 0;")
+        with out.block("for (int64_t e = gdsl_rowptr[gdsl_shared]; e < gdsl_rowptr[gdsl_shared + 1]; ++e)"):
+            out.add("other[end] = gdsl_edges[e];", "end += gdsl_near[e] != gdsl_back;")
+        out.add("const int64_t begin = 0, stop = end;")

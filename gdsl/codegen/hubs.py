@@ -27,7 +27,7 @@ def generate_hubs(plan: Plan, dtype: str, index_type: str, visible: int | None =
     """The translation unit of the functions for hubs, one for each kernel of the plan that walks edges in any
     order."""
     packed = packed_buffers(plan, dtype, visible)
-    kernels = [k for k in plan.kernels if k.phases and not k.ordered]
+    kernels = [k for k in plan.kernels if k.leaves_hubs]
     return unit(once(_writer(k, plan.program, packed).source(hub_name(k)) for k in kernels), dtype, index_type)
 
 

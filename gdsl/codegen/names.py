@@ -19,6 +19,9 @@ class Names:
     foreign:  what no identifier may look like
     """
 
+    # What a kernel of each end walks.
+    walked = {"i": "in-edges of node i; j is the source", "j": "out-edges of node i; j is the target"}
+
     def __init__(self, program: Program, reserved: frozenset[str], foreign: re.Pattern[str]):
         self.program = program
         self.foreign = foreign
@@ -56,8 +59,7 @@ class Names:
         """What a kernel computes, in the language's own words."""
         shown = {**self.program.names, **{b: self.name(b) for b in kernel.buffers}}
         shown = {n: name for n, name in shown.items() if n.op not in ("const", "gather")}
-        walk = {"i": "in-edges of node i; j is the source", "j": "out-edges of node i; j is the target"}
-        lines = [f"{kernel.name}: " + (f"walks the {walk[kernel.end]}" if kernel.end else "row by row")]
+        lines = [f"{kernel.name}: " + (f"walks the {self.walked[kernel.end]}" if kernel.end else "row by row")]
         for phase in kernel.phases:
             for node in (*phase.accumulators, *phase.totals, *phase.stores):
                 lines.append(f"  {self.name(node)} = {expression(node, shown)}")

@@ -212,11 +212,15 @@ class Reductions(Blocks):
         sign = ">" if reducer == "max" else "<"
         return [f"more = {value}", f"{name} = tl.where(({name} != {name}) | ({name} {sign} more), {name}, more)"]
 
+    def some(self) -> str:
+        """Which rows have an edge."""
+        return "(end > begin)"
+
     def finish(self, node: Node, at: Index) -> None:
         """An empty segment has maximum and minimum 0."""
         if is_extreme(node):
             name = self.held[self.cell(node, at)].text
-            some = lifted("(end > begin)", len(self.frame(node.dims)))
+            some = lifted(self.some(), len(self.frame(node.dims)))
             self.levels[ROWS].add(f"{name} = tl.where({some}, {name}, 0.0)")
 
     # -- results -------------------------------------------------------------------------------

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 
 from gdsl.codegen.indices import Index, linear
 from gdsl.codegen.notation import EDGES, KERNEL, ROWS, Level, Value, print_sum
+from gdsl.codegen.pairs import PAIRS_WALKED, readable
 from gdsl.codegen.pull import EDGE, GLOBAL, ROW
 from gdsl.codegen.reductions import Reductions
 from gdsl.codegen.schedule import GPU_CHUNK_EDGES
 from gdsl.codegen.storage import partials
 from gdsl.ir.node import Node
-from gdsl.ir.ops.edges import finds_winners
+from gdsl.ir.ops.edges import finds_winners, is_extreme
 from gdsl.ir.program import Program
 from gdsl.passes.plan import Kernel, Phase
 
@@ -127,9 +128,11 @@ def functions(
     """The functions of a kernel: for its rows, and, where it walks edges, for its hubs. ``edge_axis`` is the axis of
     blocks that counts edges, 0 or 1; the other counts rows."""
     parts: list[int | str | None] = [None]
-    if kernel.phases and not kernel.ordered:
+    if kernel.leaves_hubs:
         parts += [*range(len(kernel.phases)), "hubs"]
-    return [TritonWriter(kernel, program, packed, dtype, index_type, edge_axis, part).write() for part in parts]
+    read = readable(kernel, program, packed)
+    make = PairWriter if kernel.of_pairs else TritonWriter
+    return [make(read.kernel, read.program, read.packed, dtype, index_type, edge_axis, part).write() for part in parts]
 
 
 def unit(found: Sequence[TritonFunction]) -> str:
@@ -227,8 +230,7 @@ class TritonWriter(Reductions):
         out.add("live = row < num_rows")
         if self.kernel.end:
             out.add("i = tl.load(rows + row, mask=live, other=0).to(INDEX)")
-            out.add("begin = tl.load(rowptr + i, mask=live, other=0)")
-            out.add("end = tl.load(rowptr + i + 1, mask=live, other=0)")
+            self.bounds()
             out.add("most = tl.max(end - begin)")
         else:
             out.add("i = row.to(INDEX)")
@@ -239,6 +241,12 @@ class TritonWriter(Reductions):
                 for index in self.indices(node.dims):
                     self.finish(node, index)
         self.results()
+
+    def bounds(self) -> None:
+        """Where the edges of each row begin and end."""
+        out = self.levels[ROWS]
+        out.add("begin = tl.load(rowptr + i, mask=live, other=0)")
+        out.add("end = tl.load(rowptr + i + 1, mask=live, other=0)")
 
     def hub(self) -> None:
         """One chunk of a hub in one walk, or the end of all."""
@@ -294,14 +302,18 @@ class TritonWriter(Reductions):
         self.levels[EDGES] = Level()
         out = self.levels[ROWS]
         out.add("for at in range(0, most, BLOCK_EDGES):")
+        out.add(*(_INDENT + line for line in [*self.step(phase), *body]))
+        for cell, (name, _) in accumulators.items():
+            self.held[cell] = Value(name, ROWS)
+
+    def step(self, phase: Phase) -> list[str]:
+        """The edges of a block: where they lie, which there are, their nodes at the other end and their numbers."""
         head = ["e = begin + at + lane", "on = e < end"]
         if phase.reverse:
             head = ["e = end - 1 - at - lane", "on = e >= begin"]
         head.append("j = tl.load(other + e, mask=on, other=0).to(INDEX)")
         head.append("id = tl.load(edge + e, mask=on, other=0).to(INDEX)")
-        out.add(*(_INDENT + line for line in [*head, *body]))
-        for cell, (name, _) in accumulators.items():
-            self.held[cell] = Value(name, ROWS)
+        return head
 
     # -- hubs ----------------------------------------------------------------------------------
 
@@ -359,6 +371,45 @@ class TritonWriter(Reductions):
             self.store(node, ROW)
         for node in self.kernel.totals:
             self.add_total(node, ROW)
+
+
+class PairWriter(TritonWriter):
+    """A kernel whose rows are edges, which walks the pairs of each: the edges at one of its nodes, of which those that
+    go back are left out."""
+
+    walked = PAIRS_WALKED
+
+    def arguments(self) -> tuple[str, ...]:
+        return ("rows", "num_rows", "gdsl_node", "gdsl_far", "rowptr", "gdsl_near", "edge")
+
+    def bounds(self) -> None:
+        out = self.levels[ROWS]
+        out.add("gdsl_shared = tl.load(gdsl_node + i, mask=live, other=0)")
+        out.add("gdsl_back = tl.load(gdsl_far + i, mask=live, other=0)")
+        out.add("begin = tl.load(rowptr + gdsl_shared, mask=live, other=0)")
+        out.add("end = tl.load(rowptr + gdsl_shared + 1, mask=live, other=0)")
+
+        if self.asks_for_some:
+            out.add("gdsl_some = tl.zeros_like(begin)")
+
+    @property
+    def asks_for_some(self) -> bool:
+        """Whether it matters which rows have no pair."""
+        return any(is_extreme(n) for phase in self.kernel.phases for n in phase.accumulators)
+
+    def step(self, phase: Phase) -> list[str]:
+        head = [
+            "e = begin + at + lane",
+            "on = e < end",
+            "on = on & (tl.load(gdsl_near + e, mask=on, other=0) != gdsl_back)",
+            "id = tl.load(edge + e, mask=on, other=0).to(INDEX)",
+            "j = id",
+        ]
+        count = f"gdsl_some += tl.sum(on.to(begin.dtype), axis={self.edge_axis}, keep_dims=True)"
+        return [*head, count] if self.asks_for_some else head
+
+    def some(self) -> str:
+        return "(gdsl_some > 0)"
 
 
 def folded(line: str) -> list[str]:

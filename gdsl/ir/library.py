@@ -208,9 +208,9 @@ def one_hot(index: Node, dim: Dim) -> Node:
 # ------------------------------------------------------------------- over the edges of each node
 
 
-def spread(e: Node, end: str) -> Node:
-    """A global value as one value an edge (or node, for the end ``g``)."""
-    return build.spread(e, element_domain(end)) if e.domain is Domain.GLOBAL else e
+def spread(e: Node, end: str, rows: Domain) -> Node:
+    """A global value as one value of each element of the rows: an edge, a pair, or for the end ``g`` a node."""
+    return build.spread(e, element_domain(end, rows)) if e.domain is Domain.GLOBAL else e
 
 
 def segment_sum(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Dim | None = None) -> Node:
@@ -221,7 +221,7 @@ def segment_count(end: str, rows: Domain, by: Node | None = None, dim: Dim | Non
     """How many edges (nodes, for ``g``) each row has."""
     if by is None and end in ("i", "j"):
         return build.graph_value("in_degree" if end == "i" else "out_degree", rows)
-    return build.segment(spread(build.const(1.0), end), end, "sum", rows, by, dim)
+    return build.segment(spread(build.const(1.0), end, rows), end, "sum", rows, by, dim)
 
 
 def segment_mean(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Dim | None = None) -> Node:
@@ -237,7 +237,7 @@ def segment_var(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Di
     mean's rounding leaves, and its derivative is that of the mean, so that the gradient needs no walk of its own. Held
     at 0, below which rounding may take it; the derivative knows nothing of that.
     """
-    e = rounded(spread(e, end))
+    e = rounded(spread(e, end, rows))
     center = build.stop_gradient(segment_mean(e, end, rows, by, dim))
     center = build.gather(center, end)
     if by is not None and dim is not None:
@@ -269,7 +269,7 @@ def _root(var: Node, none: Node) -> Node:
 
 def segment_softmax(e: Node, end: str, rows: Domain, masked: bool = False) -> Node:
     """e^(e - max) / sum of e^(e - max), over the edges of each node at this end; ``masked`` as for a dim."""
-    e = spread(e, end)
+    e = spread(e, end, rows)
     top = softmax_top(build.segment(e, end, "max", rows), masked)
     raised = op("exp", e - build.gather(top, end))
     return raised / build.gather(softmax_total(segment_sum(raised, end, rows), masked), end)
@@ -281,7 +281,7 @@ def segment_softmax_by(e: Node, end: str, rows: Domain, by: Node, dim: Dim) -> N
     def of_own_key(total: Node) -> Node:
         return build.index(build.gather(total, end), by, dim.name)
 
-    e = spread(e, end)
+    e = spread(e, end, rows)
     raised = op("exp", e - of_own_key(softmax_top(build.segment(e, end, "max", rows, by, dim), True)))
     return raised / of_own_key(softmax_total(segment_sum(raised, end, rows, by, dim), True))
 
@@ -295,7 +295,7 @@ def dim_log_softmax(x: Node, dims: Sequence[str]) -> Node:
 
 def segment_log_softmax(e: Node, end: str, rows: Domain) -> Node:
     """e - log sum e^e over the edges of each node at this end."""
-    e = spread(e, end)
+    e = spread(e, end, rows)
     shifted = e - build.gather(build.segment(e, end, "max", rows), end)
     return shifted - op("log", build.gather(segment_sum(op("exp", shifted), end, rows), end))
 
@@ -304,7 +304,7 @@ def segment_logsumexp(e: Node, end: str, rows: Domain, by: Node | None = None, d
     """max + log sum e^(e - max); -inf where there is nothing, by log 0."""
     if by is not None:
         raise IRError("logsumexp has no `by`")
-    e = spread(e, end)
+    e = spread(e, end, rows)
     top = finite_or_zero(build.segment(e, end, "max", rows))
     raised = op("exp", e - build.gather(top, end))
     total = segment_sum(raised, end, rows)
@@ -323,7 +323,7 @@ def segment_quantile(e: Node, end: str, rows: Domain, q: float) -> Node:
     """The q-quantile of each segment, linear between two values, as torch.quantile: NaN if a value is; 0 for none."""
     if not 0.0 <= q <= 1.0:
         raise IRError(f"a quantile is between 0 and 1, not {q}")
-    e = spread(e, end)
+    e = spread(e, end, rows)
     low = _pick(e, build.order_rank(e, end, q, "lower", rows), end, rows)
     place = q * op("maximum", segment_count(end, rows) - 1.0, 0.0)
     share = place - op("floor", place)
@@ -335,15 +335,15 @@ def segment_quantile(e: Node, end: str, rows: Domain, q: float) -> Node:
 
 def segment_median(e: Node, end: str, rows: Domain) -> Node:
     """The lower of two middle values, as torch.median: NaN where a value is; 0 for none."""
-    e = spread(e, end)
+    e = spread(e, end, rows)
     return _pick(e, build.order_rank(e, end, 0.5, "lower", rows), end, rows)
 
 
 def segment_stack(e: Node, end: str, rows: Domain, dim: Dim) -> Node:
     """The K values of each segment side by side in a new leading dim, in edge order."""
-    place = build.graph_value("position", element_domain(end))
+    place = build.graph_value("position", element_domain(end, rows))
     bounded = build.to_int(build.to_float(place), dim.size)
-    return build.segment(spread(e, end), end, "sum", rows, bounded, dim)
+    return build.segment(spread(e, end, rows), end, "sum", rows, bounded, dim)
 
 
 def symmetric_norm(w: Node | None) -> Node:

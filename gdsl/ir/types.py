@@ -14,6 +14,7 @@ class Domain(enum.Enum):
     SOURCE = "source"
     TARGET = "target"
     EDGE = "edge"
+    PAIR = "pair"
     GRAPH = "graph"
 
     def __repr__(self) -> str:
@@ -94,14 +95,29 @@ class Type:
 
 # The end of an edge at which a node value is read, or a segment is formed. ``i`` is the target of
 # an edge j -> i, ``j`` its source; ``g`` takes nodes as the "edges" and graphs of a batch as rows.
+#
+# Two edges kj and ji that follow each other, k -> j -> i, are a pair. To pairs, edges are what nodes are to edges: ``j``
+# is the first edge of a pair, kj, and ``i`` the second, ji.
 ENDS = ("i", "j", "g")
+PAIR_ENDS = {"i": "ji", "j": "kj"}
 
 
-def element_domain(end: str) -> Domain:
-    """The domain that ``gather`` produces and ``segment`` consumes at this end."""
-    return Domain.NODE if end == "g" else Domain.EDGE
+def element_domain(end: str, rows: Domain) -> Domain:
+    """The domain of what ``gather`` makes of a value of these rows, and of what ``segment`` reduces to one."""
+    if end == "g":
+        return Domain.NODE
+    return Domain.PAIR if rows is Domain.EDGE else Domain.EDGE
 
 
 def row_domains(end: str) -> tuple[Domain, ...]:
     """The domains that ``gather`` may read at this end."""
-    return {"i": (Domain.NODE, Domain.TARGET), "j": (Domain.NODE, Domain.SOURCE), "g": (Domain.GRAPH,)}[end]
+    return {
+        "i": (Domain.NODE, Domain.TARGET, Domain.EDGE),
+        "j": (Domain.NODE, Domain.SOURCE, Domain.EDGE),
+        "g": (Domain.GRAPH,),
+    }[end]
+
+
+def shown_end(end: str, elements: Domain) -> str:
+    """How an end is written: of a pair it is one of two edges."""
+    return PAIR_ENDS[end] if elements is Domain.PAIR else end

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from gdsl.ir import build
-from gdsl.ir.node import Node
+from gdsl.ir.node import Node, walk
 from gdsl.ir.types import Domain
 from gdsl.language import ast, format
 from gdsl.language.errors import Diagnostic, LanguageError, Mistake, did_you_mean
@@ -34,7 +34,7 @@ MAX_ERRORS = 20
 
 # Where the value of each kind of rule may live, and what to do about one that lives elsewhere.
 _RULE_DOMAINS: dict[str, tuple[tuple[Domain, ...], str]] = {
-    "message": ((Domain.EDGE,), "an edge value"),
+    "message": ((Domain.EDGE, Domain.PAIR), "an edge value"),
     "aggregate": ((Domain.NODE, Domain.SOURCE, Domain.TARGET), "a node value"),
     "update": ((Domain.NODE, Domain.SOURCE, Domain.TARGET), "a node value"),
     "pool": ((Domain.GRAPH,), "a graph value"),
@@ -72,7 +72,7 @@ class Checker(Owns, Transforms):
         if not self.mistakes:
             self.block(self.layer.body)
         if self.forms.bipartite and self.forms.one_set is not None:
-            message = "edges from sources to targets have no reverse: nodes must be of one set"
+            message = "edges from sources to targets have no reverse, and none begins where another ends"
             self.note(Diagnostic(message, self.forms.one_set))
         if not self.mistakes and self.results is None:
             self.finish()
@@ -206,7 +206,9 @@ class Checker(Owns, Transforms):
 
     def _in_domain(self, s: ast.Rule, value: Node) -> Node:
         domains, what = _RULE_DOMAINS[s.kind]
-        if value.domain in domains:
+        # What pairs are reduced to is an edge value.
+        of_pairs = s.kind == "aggregate" and value.domain is Domain.EDGE
+        if value.domain in domains or (of_pairs and any(n.domain is Domain.PAIR for n in walk([value]))):
             return value
         if value.domain is Domain.GLOBAL and s.kind != "pool":
             return build.spread(value, domains[0] if s.kind == "message" else self.forms.rows("i"))
@@ -305,6 +307,8 @@ class Checker(Owns, Transforms):
         for k, e in enumerate(s.values):
             name = e.id if isinstance(e, ast.Name) else f"out{k + 1}"
             value = self.forms.node(e)
+            if value.domain is Domain.PAIR:
+                raise Mistake(f"no value of pairs is stored, and this is {value.type}", e.span, hint="reduce it to edges")
             results.append((name, self._spread(e, value)))
             if not isinstance(e, ast.Name):
                 self.call_it(results[-1][1], name)

@@ -10,7 +10,7 @@ from gdsl.ir import build
 from gdsl.ir.build import IRError
 from gdsl.ir.library import op
 from gdsl.ir.node import Node
-from gdsl.ir.types import ENDS, Domain, Kind
+from gdsl.ir.types import ENDS, PAIR_ENDS, Domain, Kind
 from gdsl.language import ast, dims, format
 from gdsl.language.errors import Diagnostic, Mistake, UnknownName, did_you_mean
 from gdsl.language.functions import OPERATORS, PRODUCTS
@@ -25,6 +25,9 @@ MAX_SIZE = 2**40
 # A product of sums is written out up to this many terms; beyond, it is a name of its own.
 MAX_TERMS = 64
 
+
+# The edges of a pair k -> j -> i, and the end that each is.
+EDGES_OF_PAIRS = {name: end for end, name in PAIR_ENDS.items()}
 
 # What `==` compares as a word: a string, none, or an input that is not there.
 _WORDS = (str, type(None), Absent)
@@ -46,6 +49,8 @@ class Expressions:
         self.loops: dict[str, tuple[str, ...]] = {}
         # Dims of inputs that are no arguments: the call gives their sizes.
         self.free: dict[str, int] = {}
+        # Where an edge is asked for that begins or ends where another does not: there must be one set of nodes.
+        self.one_set: ast.Span | None = None
         # Inside `outer(...)`, where dims that only one operand has may be paired.
         self.pairs = False
         # Keeps a mistake besides the one that is raised.
@@ -140,6 +145,8 @@ class Expressions:
             return self.free[e.id]
         if e.id in ENDS:
             hint: str | None = "i and j are the two ends of an edge, as in x[j]"
+        elif e.id in EDGES_OF_PAIRS:
+            hint = "kj and ji are the two edges of a pair, as in e[kj]"
         elif self.is_function(e.id):
             hint = f"`{e.id}` is a function: call it, {e.id}(...)"
         else:
@@ -296,10 +303,10 @@ class Expressions:
                 continue
             # Mark the value that has to be read somewhere else: a node value among edge values, or a graph
             # value among node values.
-            second_moves = a.domain is Domain.EDGE or (b.domain is Domain.GRAPH and a.domain is Domain.NODE)
+            second_moves = a.domain in (Domain.EDGE, Domain.PAIR) and b.domain is not Domain.PAIR or (b.domain is Domain.GRAPH and a.domain is Domain.NODE)
             n, t = (b, tb) if second_moves else (a, ta)
             other = a.domain if n is b else b.domain
-            first, second = sorted((a, b), key=lambda v: v.domain is Domain.EDGE)
+            first, second = sorted((a, b), key=lambda v: (v.domain is Domain.PAIR, v.domain is Domain.EDGE))
             raise Mistake(
                 f"{_article(first.domain)} value and {_article(second.domain)} value do not mix",
                 t.span,
@@ -308,6 +315,11 @@ class Expressions:
             )
 
     def _reading(self, n: Node, text: ast.Tree, other: Domain) -> str:
+        if other is Domain.PAIR:
+            leaf = self._leaf(n, text)
+            if n.domain is not Domain.EDGE:
+                return f"read it at an edge, and that at the pair: {leaf}[j][ji], say"
+            return f"did you mean {leaf}[kj] or {leaf}[ji]?"
         if other is Domain.EDGE:
             end = {Domain.TARGET: "i", Domain.GRAPH: ""}.get(n.domain, "j")
             return (
@@ -341,6 +353,8 @@ class Expressions:
         for index in e.indices:
             if isinstance(index, ast.Name) and index.id in ENDS:
                 x = self._read_at(x, index.id, e)
+            elif isinstance(index, ast.Name) and index.id in EDGES_OF_PAIRS and index.id not in self.scope:
+                x = self._read_at_pair(x, index.id, e)
             elif isinstance(index, ast.Name) and index.id == "reverse" and index.id not in self.scope:
                 x = self.reversed(x, None, e)
             else:
@@ -348,7 +362,26 @@ class Expressions:
         return x
 
     def _read_at(self, x: Node, end: str, e: ast.Subscript) -> Node:
-        result = build.gather(x, end)
+        if x.domain in (Domain.EDGE, Domain.PAIR):
+            hint = f"leave out [{end}]"
+            if x.domain is Domain.EDGE and end in PAIR_ENDS:
+                hint += ", or read it at an edge of each pair: [kj] or [ji]"
+            raise Mistake(f"{x.type} is already on {x.domain.value}s", e.span, hint=hint)
+        return self.counted(build.gather(x, end), x)
+
+    def _read_at_pair(self, x: Node, edge: str, e: ast.Subscript) -> Node:
+        """An edge value at the first edge of each pair k -> j -> i, or at the second."""
+        if x.domain is Domain.GLOBAL:
+            return x
+        if x.domain is not Domain.EDGE:
+            at = {"kj": "[j][kj] for k, [i][kj] for j", "ji": "[j][ji] for j, [i][ji] for i"}[edge]
+            hint = f"read it along the edges first: {at}" if x.domain is Domain.NODE else None
+            raise Mistake(f"`[{edge}]` reads an edge value at a pair of edges, and this is {x.type}", e.span, hint=hint)
+        self.one_set = self.one_set or e.span
+        return self.counted(build.gather(x, EDGES_OF_PAIRS[edge]), x)
+
+    def counted(self, result: Node, x: Node) -> Node:
+        """A value read elsewhere, which counts along the same dim."""
         if x in self.counts:
             self.counts.setdefault(result, self.counts[x])
         return result

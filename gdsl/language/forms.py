@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from gdsl.ir import build, library
+from gdsl.ir.build import IRError
 from gdsl.ir.node import Node, walk
-from gdsl.ir.types import ENDS, Dim, Domain, Kind, Type
+from gdsl.ir.types import ENDS, Dim, Domain, Kind, Type, element_domain
 from gdsl.language import ast, format
 from gdsl.language.errors import Mistake, did_you_mean
+from gdsl.language.expressions import EDGES_OF_PAIRS
 from gdsl.language.functions import (
     DIM_REDUCERS,
     FUNCTIONS,
@@ -50,8 +52,6 @@ class Forms(ModuleCalls):
         self.call_depth = 0
         self.calls = 0
         self.requires: list[Requirement] = []
-        # Where an edge is asked for that begins or ends where another does not: there must be one set of nodes.
-        self.one_set: ast.Span | None = None
         # Names of defaults of inputs that were not passed, and of what is made of them, and where they would live.
         self.stand_ins: dict[str, Domain] = {}
 
@@ -61,6 +61,8 @@ class Forms(ModuleCalls):
             return None
         found = [self.stand_ins[t.id] for t in ast.walk(e) if isinstance(t, ast.Name) and t.id in self.stand_ins]
         ends = [t.indices[0] for t in ast.walk(e) if isinstance(t, ast.Subscript) and t.indices]
+        if found and any(isinstance(end, ast.Name) and end.id in EDGES_OF_PAIRS for end in ends):
+            return Domain.PAIR
         if found and any(isinstance(end, ast.Name) and end.id in ("i", "j") for end in ends):
             return Domain.EDGE
         return Domain.EDGE if Domain.EDGE in found else next(iter(found), None)
@@ -199,8 +201,11 @@ class Forms(ModuleCalls):
         definition = r.definition
         messages = definition.parameters[1:]
         arguments = self.only(e, *messages)
-        end = e.at or ("g" if self.pooling else "i")
-        nodes = [self.element(self.node(a), a, end) for a in arguments]
+        values = [self.node(a) for a in arguments]
+        end, rows = self.over(e, values)
+        if rows is Domain.EDGE:
+            raise Mistake(f"`{e.function}` takes edges one after the other, and the pairs of an edge have no order", e.span)
+        nodes = [self.element(x, a, end, rows) for x, a in zip(values, arguments, strict=True)]
         nodes = self.together(nodes, arguments, e, e.function)
         acc = build.load("acc", Type(Domain.GLOBAL), "input")
         loads = [build.load(str(k), Type(Domain.GLOBAL), "input") for k in range(len(messages))]
@@ -217,26 +222,38 @@ class Forms(ModuleCalls):
                     definition.body.span,
                     hint="compute it in a message before the reduction",
                 )
-        return build.scan(nodes, end, build.to_float(step), r.initial, row_domain=self.rows(end))
+        return build.scan(nodes, end, build.to_float(step), r.initial, row_domain=rows)
 
     # ------------------------------------------------------------------------------ reductions
 
-    def end_of(self, e: ast.Call) -> str:
-        if e.at is None:
-            return "g" if self.pooling else "i"
-        if e.at not in ENDS:
+    def over(self, e: ast.Call, values: Sequence[Node]) -> tuple[str, Domain]:
+        """The end at which a call reduces such values, and the domain of what it gives."""
+        pairs = e.at in EDGES_OF_PAIRS or (not e.at and any(x.domain is Domain.PAIR for x in values))
+        if pairs:
+            return EDGES_OF_PAIRS[e.at or "ji"], Domain.EDGE
+        end: str = e.at or ("g" if self.pooling else "i")
+        if end not in ENDS:
             hint = "at i: over the edges into each node; at j: over the edges out of it"
-            raise Mistake(f"`at {e.at}` is not an end of an edge", e.span, hint=hint)
-        return e.at
+            raise Mistake(f"`at {end}` is not an end of an edge", e.span, hint=hint)
+        return end, self.rows(end)
 
-    def element(self, x: Node, text: ast.Tree, end: str) -> Node:
-        """A value that can be reduced at this end."""
+    def element(self, x: Node, text: ast.Tree, end: str, rows: Domain) -> Node:
+        """A value that can be reduced to these rows at this end."""
         if x.domain is Domain.GLOBAL:
-            return library.spread(x, end)
+            return library.spread(x, end, rows)
+        elements = element_domain(end, rows)
+        if x.domain is elements:
+            return x
         if end == "g" and x.domain is Domain.EDGE:
             hint = "aggregate it to nodes first"
             raise Mistake(f"a pool reduces node values over each graph, and this is {x.type}", text.span, hint=hint)
-        if end != "g" and x.domain is not Domain.EDGE:
+        if x.domain is Domain.PAIR:
+            hint = "at ji, its second edge, or at kj, its first; what is reduced to edges can then be to nodes"
+            raise Mistake(f"pairs of edges are reduced to edges, and this is {x.type}", text.span, hint=hint)
+        if rows is Domain.EDGE:
+            read = f"read it at an edge of each pair: {self._leaf(x, text)}[kj]" if x.domain is Domain.EDGE else None
+            raise Mistake(f"only values of pairs can be reduced to edges, and this is {x.type}", text.span, hint=read)
+        if end != "g":
             leaf = self._leaf(x, text)
             raise Mistake(
                 f"only edge values can be aggregated, and this is {x.type}",
@@ -254,23 +271,26 @@ class Forms(ModuleCalls):
         return not (e.function in FUNCTIONS and len(e.arguments) > 1)
 
     def _segment(self, e: ast.Call) -> Value:
-        end = self.end_of(e)
         parameters = {"quantile": ("m", "q"), "stack": ("m", "K")}.get(e.function, ("m",))
         text, *more = self.only(e, *parameters)
         x = self.node(text)
-        if e.over == () and x.domain not in (Domain.GLOBAL, Domain.EDGE) and not self.pooling and not e.at:
+        on_edges = (Domain.GLOBAL, Domain.EDGE, Domain.PAIR)
+        if e.over == () and x.domain not in on_edges and not self.pooling and not e.at:
             raise self._no_dim(e, x, text)
-        x = self.element(x, text, end)
+        end, rows = self.over(e, [x])
+        x = self.element(x, text, end, rows)
         if e.function in ORDERED_REDUCERS:
             if e.by is not None:
                 raise Mistake(f"`{e.function}` has no `by`", e.span)
+            if rows is Domain.EDGE:
+                raise Mistake(f"`{e.function}` is over edges or nodes, and this is {x.type}", e.span)
             if e.function == "quantile":
-                return library.segment_quantile(x, end, self.rows(end), float(self.number(more[0], "the quantile")))
+                return library.segment_quantile(x, end, rows, float(self.number(more[0], "the quantile")))
             if e.function == "stack":
                 return self._stack(x, more[0], end, e)
-            return library.segment_median(x, end, self.rows(end))
-        by, dim = (None, None) if e.by is None else self._by(e.by, end)
-        return SEGMENT_REDUCERS[e.function](x, end, self.rows(end), by, dim)
+            return library.segment_median(x, end, rows)
+        by, dim = (None, None) if e.by is None else self._by(e, e.by, end, rows)
+        return SEGMENT_REDUCERS[e.function](x, end, rows, by, dim)
 
     def _no_dim(self, e: ast.Call, x: Node, text: ast.Tree) -> Mistake:
         """``sum(x)`` of a node value: over a dim, or over edges?"""
@@ -281,12 +301,14 @@ class Forms(ModuleCalls):
         message = f"`{e.function}` over what? The value is {x.type}, not an edge value"
         return Mistake(message, e.span, hint="; ".join(hints))
 
-    def _by(self, text: ast.Expression, end: str) -> tuple[Node, Dim]:
+    def _by(self, e: ast.Call, text: ast.Expression, end: str, rows: Domain) -> tuple[Node, Dim]:
         by = self.node(text)
+        if rows is Domain.EDGE and e.function not in ("sum", "mean"):
+            raise Mistake(f"`{e.function}` of pairs has no `by`", e.span)
         if by.kind is not Kind.INT or by.type.bound is None:
             hint = "declare it: `edge rel: int(num_relations)`"
             raise Mistake(f"`by` needs an integer with a bound, not {by.type}", text.span, hint=hint)
-        by = self.element(by, text, end)
+        by = self.element(by, text, end, rows)
         return by, Dim(self.counts.get(by) or str(by.type.bound), by.type.bound or 0)
 
     def _stack(self, x: Node, count: ast.Tree, end: str, e: ast.Call) -> Node:
@@ -308,15 +330,16 @@ class Forms(ModuleCalls):
 
     def _softmax(self, e: ast.Call) -> Value:
         (text,) = self.only(e, "e")
-        x, end = self.node(text), self.end_of(e)
-        if x.domain not in (Domain.EDGE, Domain.GLOBAL) and end != "g":
+        x = self.node(text)
+        end, rows = self.over(e, [x])
+        if x.domain not in (Domain.EDGE, Domain.PAIR, Domain.GLOBAL) and end != "g":
             raise self._no_dim(e, x, text)
-        x, rows = self.element(x, text, end), self.rows(end)
+        x = self.element(x, text, end, rows)
         if e.function == "log_softmax":
             return library.segment_log_softmax(x, end, rows)
         if e.by is None:
             return library.segment_softmax(x, end, rows, masked=True)
-        return library.segment_softmax_by(x, end, rows, *self._by(e.by, end))
+        return library.segment_softmax_by(x, end, rows, *self._by(e, e.by, end, rows))
 
     def _int(self, e: ast.Call) -> Value:
         """A number as an integer below a bound, so that it can pick a place."""
@@ -352,24 +375,25 @@ class Forms(ModuleCalls):
         self.one_set = self.one_set or e.span
         if default is None:
             self.requires.append(Requirement("reverse", "reverse", 1, e.span))
-        result = build.reverse(x, default or 0.0)
-        if x in self.counts:
-            self.counts.setdefault(result, self.counts[x])
-        return result
+        return self.counted(build.reverse(x, default or 0.0), x)
 
     def _degree(self, e: ast.Call) -> Value:
         (text,) = self.only(e, "at")
         if isinstance(text, ast.Name) and text.id in ("i", "j"):
-            what = "in_degree" if text.id == "i" else "out_degree"
-            return build.graph_value(what, self.rows(text.id))
-        x = self.element(self.node(text), text, "i")
-        return library.segment_sum(x, "i", self.rows("i"))
+            return library.segment_count(text.id, self.rows(text.id))
+        if isinstance(text, ast.Name) and text.id in EDGES_OF_PAIRS:
+            self.one_set = self.one_set or text.span
+            return library.segment_count(EDGES_OF_PAIRS[text.id], Domain.EDGE)
+        x = self.node(text)
+        end, rows = self.over(e, [x])
+        return library.segment_sum(self.element(x, text, end, rows), end, rows)
 
     def _dropout(self, e: ast.Call) -> Value:
         text, rate = self.only(e, "x", "p")
         x, p = self.node(text), self.number(rate, "the dropout rate")
         if not 0.0 <= p <= 1.0:
             raise Mistake(f"a dropout rate is between 0 and 1, not {p}", rate.span)
+        _drawn(x)
         return self.drop(x, p, self.stand_in(text, x))
 
     def drop(self, x: Node, p: float, where: Domain | None = None) -> Node:
@@ -385,6 +409,7 @@ class Forms(ModuleCalls):
         if x.domain is Domain.GLOBAL and not any(n.op == "load" for n in walk([x])):
             where = where or Domain.EDGE
         x = x if where is None else build.spread(x, where)
+        _drawn(x)
         if p == 1:
             return x * 0.0
         self.uses_seed = True
@@ -422,6 +447,11 @@ class Forms(ModuleCalls):
         return True
 
     _READ = {**ModuleCalls._READ, ast.Call: _call}
+
+
+def _drawn(x: Node) -> None:
+    if x.domain is Domain.PAIR:
+        raise IRError("no number is drawn for each pair of edges", "drop numbers of edges, before they are read at pairs")
 
 
 def _takes(function: str, parameters: Sequence[tuple[str, Any]]) -> str:

@@ -24,6 +24,8 @@ class ModuleCalls(Shapes):
 
     # x, with each number 0 with a probability and scaled up otherwise.
     dropped: Callable[[Node, float], Node]
+    # The end at which a call reduces such values, and the domain of what it gives.
+    over: Callable[[ast.Call, Sequence[Node]], tuple[str, Domain]]
 
     def __init__(self, scope: Scope):
         super().__init__(scope)
@@ -73,15 +75,22 @@ class ModuleCalls(Shapes):
             if named[-1][0] in nodes[0].type.names[:-1]:
                 message = f"`{found.name}` would give {nodes[0].type} a second dim `{named[-1][0]}`"
                 raise Mistake(message, e.span, hint=f"{format.expression(e)[:-1]}; {named[-1][0]}') names it")
-        elif aggregating and nodes[0].domain is Domain.EDGE:
-            end = e.at or "i"
-            place = (end, self.rows(end))
-            result, params = modules.aggregate(found.name, found.module, nodes, place)
+        elif aggregating and nodes[0].domain in (Domain.EDGE, Domain.PAIR):
+            end, rows = self.over(e, nodes)
+            result, params = modules.aggregate(found.name, found.module, nodes, (end, rows))
+            self._can_run(found, nodes, result, e)
             self.module_params.update(params)
-            return self._named(found, nodes, result, named, self.rows(end))
+            return self._named(found, nodes, result, named, rows)
         result, params = modules.apply(found.name, found.module, nodes, self.dropped)
+        self._can_run(found, nodes, result, e)
         self.module_params.update(params)
         return self._named(found, nodes, result, named, nodes[0].domain)
+
+    def _can_run(self, found: ModuleValue, nodes: Sequence[Node], result: Node, e: ast.Call) -> None:
+        """A module that runs as it is takes rows that lie in memory."""
+        if found.module is not None and result.op == "call" and nodes[0].domain is Domain.PAIR:
+            message = f"module `{found.name}` runs as it is, on stored rows, and no value of pairs is stored"
+            raise Mistake(message, e.span, hint="read at pairs what it makes of edges, or write it as rules")
 
     def _named(
         self, found: ModuleValue, nodes: Sequence[Node], result: Node, named: Sequence[NamedDim], domain: Domain

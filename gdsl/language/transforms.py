@@ -19,6 +19,7 @@ TRANSFORMS: dict[str, tuple[int, int, tuple[str, ...]]] = {
     "add_self_loops": (0, 0, ()),
     "add_remaining_self_loops": (0, 0, ()),
     "remove_self_loops": (0, 0, ()),
+    "non_backtracking": (0, 0, ()),
     "knn": (2, 2, ("loop",)),
     "symmetric_norm": (0, 1, ()),
 }
@@ -43,6 +44,8 @@ class Transforms(Elaboration):
         if s.name == "symmetric_norm":
             self._symmetric_norm(s, positional)
             return
+        if s.name == "non_backtracking":
+            self.forms.one_set = self.forms.one_set or s.span
         self._before_edge_values(s)
         keywords = [self._keyword(a, s.name, extra) for a in s.arguments if isinstance(a, ast.Named)]
         values = [self._transform_argument(a, s.name) for a in positional]
@@ -51,7 +54,7 @@ class Transforms(Elaboration):
     def _before_edge_values(self, s: ast.Transform) -> None:
         """All of a layer runs on the graph that a transform makes: what stands before it cannot mean another one."""
         for name, value, span in self.made:
-            if any(n.domain is Domain.EDGE or n.op == "graph_value" for n in walk([value])):
+            if any(n.domain in (Domain.EDGE, Domain.PAIR) or n.op == "graph_value" for n in walk([value])):
                 raise Mistake(
                     f"`graph {s.name}` stands behind `{name}`, which is computed from the edges that it makes",
                     s.span,

@@ -15,7 +15,7 @@ from gdsl.errors import InputError
 from gdsl.ir.node import Node
 from gdsl.ir.printer import expression, name_nodes, print_program
 from gdsl.ir.program import Program
-from gdsl.ir.types import Kind
+from gdsl.ir.types import Domain, Kind
 from gdsl.language.program import TypedProgram
 from gdsl.passes import cost
 from gdsl.passes.options import Options
@@ -229,6 +229,8 @@ def describe_plan(plan: Plan) -> str:
 
 def _describe_kernel(kernel: Kernel, names: dict, inner: set[Node]) -> list[str]:
     over = {"i": "in-edges of each node", "j": "out-edges of each node"}.get(kernel.end or "", "rows")
+    if kernel.rows is Domain.EDGE:
+        over = {"i": "pairs that end in each edge", "j": "pairs that begin with each edge"}.get(kernel.end or "", "edges")
     lines = [f"    kernel {kernel.name}: over the {over}"]
     for number, phase in enumerate(kernel.phases):
         for kind, nodes in _phase_parts(phase):

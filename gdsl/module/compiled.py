@@ -353,6 +353,8 @@ def run(owner: Owner, key: Key, tensors: Mapping[str, Tensor], given: Any, batch
     edges = graph.edges
     present = [(n, dict(defaults)[n]) for n, domain in domains if domain == "edge" and n in values]
     for method, fills in transforms if present else ():
+        if method == "non_backtracking":
+            continue  # the operators are told, and edges and their values stay
         rewired = graph.rewired(method)
         for n, default in present:
             values[n] = edge_values(n, default, rewired, values[n], dict(fills))  # type: ignore[arg-type]

@@ -92,7 +92,7 @@ def call_of(text: str) -> OperatorCall:
     return call
 
 
-GRAPH_METHODS = ("add_self_loops", "add_remaining_self_loops", "remove_self_loops")
+GRAPH_METHODS = ("add_self_loops", "add_remaining_self_loops", "remove_self_loops", "non_backtracking")
 _PAIRS = [(name, value) for name, values in CHOICES.items() for value in values]
 _DEGREE = number(0, MOST)
 _REQUIRED = one_of(("i", "j", "reverse"))

@@ -30,6 +30,7 @@ _ROWS = {
     Domain.SOURCE: "N_src",
     Domain.TARGET: "N_dst",
     Domain.EDGE: "E",
+    Domain.PAIR: "P",
     Domain.GRAPH: "B",
 }
 

@@ -82,6 +82,7 @@ class _Counter:
 
     def __init__(self, shape: GraphShape, passing: Set[Node]):
         sides = {Domain.NODE: shape.targets, Domain.SOURCE: shape.sources, Domain.TARGET: shape.targets}
+        sides[Domain.PAIR] = int(shape.edges * shape.in_degree)
         self.sizes = Numbers({**sides, Domain.EDGE: shape.edges})
         # About one edge of a target has a number at each place of a sparse operand.
         self.few = Numbers({**sides, Domain.EDGE: min(shape.edges, shape.targets)})

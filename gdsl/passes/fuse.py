@@ -18,13 +18,16 @@ from itertools import count, permutations
 from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import end_of, of
 from gdsl.ir.program import Program
-from gdsl.ir.types import Domain, Kind
+from gdsl.ir.types import PAIR_ENDS, Domain, Kind
 from gdsl.passes.dense import is_dense, is_sum_of_products
 from gdsl.passes.plan import Kernel, Phase, Plan, TorchStep
-from gdsl.passes.slots import MAX_ACCUMULATOR, Slots, is_costly
+from gdsl.passes.slots import MAX_ACCUMULATOR, WALKS, Slots, is_costly
 
 # Edge values this wide or narrower are kept for the row's next phase; wider ones are computed again.
 MAX_KEPT = 64
+
+# The end of a kernel that walks pairs: its rows are edges.
+EDGES_OF_PAIRS = {name: end for end, name in PAIR_ENDS.items()}
 
 
 def why_torch(node: Node) -> str:
@@ -60,6 +63,8 @@ def boundaries(plan: Plan) -> list[tuple[Node, str, str, str]]:
 def _why_apart(node: Node, maker: Kernel, reader: Kernel) -> str:
     if node in maker.all_totals:
         return "a sum over all rows is complete only after the last of them"
+    if Domain.EDGE in (maker.rows, reader.rows):
+        return "pairs read of an edge, and what is computed once an edge, what lies in memory for it"
     if node.domain is Domain.EDGE:
         return "each edge's value is written: it takes many operations, or the edges before it, and many walks read it"
     if maker.end and reader.end and maker.end != reader.end:
@@ -120,6 +125,8 @@ def _drafts(slots: Slots) -> list[_Draft]:
 def _rows(slots: Slots, node: Node, end: str) -> Domain:
     if slots.lowering[node] in ("row", "segment"):
         return node.domain
+    if end in WALKS[Domain.PAIR]:
+        return Domain.EDGE
     if slots.lowering[node] == "row_total":
         return next(i.domain for i in node.inputs if i.domain is not Domain.GLOBAL)
     bipartite = any(n.domain in (Domain.SOURCE, Domain.TARGET) for n in slots.order)
@@ -215,14 +222,15 @@ def _finish(slots: Slots, draft: _Draft, read_outside: set[Node], name: str) -> 
                 sums, totals, stores = (tuple(n for n in nodes if slots.lowering[n] in how) for how in _PARTS)
                 phases.append(Phase(sums, totals, stores, reverse=reverse))
     # The rows of a kernel with scans may have any number of edges, for which there is no room.
-    phases = phases if any(p.scans for p in phases) else _keep(phases)
+    elements = Domain.PAIR if draft.end in WALKS[Domain.PAIR] else Domain.EDGE
+    phases = phases if any(p.scans for p in phases) else _keep(phases, elements)
     stores = tuple(
         n for n in draft.nodes if slots.lowering[n] in ("row", "segment") and (n in slots.stored or n in read_outside)
     )
     totals = tuple(n for n in draft.nodes if slots.lowering[n] == "row_total")
     read = {n for n in _needs(slots, draft) if not _is_known(n)}
     buffers = tuple(n for n in slots.order if n in read)
-    end = None if draft.end == "map" else draft.end
+    end = None if draft.end == "map" else EDGES_OF_PAIRS.get(draft.end, draft.end)
     return Kernel(name, end, draft.rows, tuple(phases), stores, totals, buffers)
 
 
@@ -231,13 +239,13 @@ def _is_known(node: Node) -> bool:
     return node.op in ("const", "iota") or (node.op == "graph_value" and node.attrs.what in ("edge_id", "node_id"))
 
 
-def _keep(phases: list[Phase]) -> list[Phase]:
+def _keep(phases: list[Phase], elements: Domain) -> list[Phase]:
     """Choose the edge values that a later phase would otherwise compute again at a cost."""
     kept: list[list[Node]] = [[] for _ in phases]
     first: dict[Node, int] = {}
     for p, phase in enumerate(phases):
         roots = [i for n in (*phase.accumulators, *phase.totals) for i in n.inputs] + list(phase.stores)
-        for node in _edge_nodes(roots, stop=set(first)):
+        for node in _edge_nodes(roots, elements, stop=set(first)):
             if node in first:
                 if first[node] < p and node not in kept[first[node]]:
                     kept[first[node]].append(node)
@@ -250,13 +258,13 @@ def _worth_keeping(node: Node) -> bool:
     return is_costly(node) and node.kind is Kind.FLOAT and node.type.numel <= MAX_KEPT
 
 
-def _edge_nodes(roots: Iterable[Node], stop: set[Node]) -> Iterable[Node]:
-    """The edge values below the roots, users first; below a node of ``stop`` nothing is listed."""
+def _edge_nodes(roots: Iterable[Node], elements: Domain, stop: set[Node]) -> Iterable[Node]:
+    """The values of edges, or of pairs, below the roots, users first; below a node of ``stop`` nothing is listed."""
     seen: set[Node] = set()
     stack = list(roots)
     while stack:
         node = stack.pop()
-        if node in seen or node.domain is not Domain.EDGE:
+        if node in seen or node.domain is not elements:
             continue
         seen.add(node)
         yield node

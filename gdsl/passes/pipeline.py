@@ -180,6 +180,7 @@ def _forward_values(
     """
     found: dict[Node, None] = {}
     tied = frozenset() if options.choice("ties") == "first" else held_by_ties(raw)
+    pairs = any(n.domain is Domain.PAIR for n in forward)
     seen: set[Node] = set()
     stack = list(reversed(raw))
     while stack:
@@ -189,21 +190,23 @@ def _forward_values(
         seen.add(node)
         choice = options.choice("save")
         free = node in stored and choice != "nothing"
-        if node in keep if keep is not None else free or node in tied or worth_saving(node, forward, choice):
+        if node in keep if keep is not None else free or node in tied or worth_saving(node, forward, choice, pairs):
             found.setdefault(node)
         else:
             stack.extend(reversed(node.inputs))
     return list(found)
 
 
-def worth_saving(node: Node, forward: Collection[Node], choice: str = "auto") -> bool:
+def worth_saving(node: Node, forward: Collection[Node], choice: str = "auto", pairs: bool = False) -> bool:
     """Whether the forward pass should keep a value: per-node results of a walk over edges or of a dense product.
 
-    Edge values are never kept; elementwise node values are cheaper to compute again than to hold. The winners of
+    Edge values are never kept, but where there are ``pairs``, to which edges are what nodes are to edges; elementwise node values are cheaper to compute again than to hold. The winners of
     a maximum are kept although the forward result does not need them: finding them takes the same walk. By choice
     "all" node values are kept, or "nothing" but the winners, which only the forward pass can tell.
     """
-    if node.domain in (Domain.EDGE, Domain.GLOBAL) or of(node).leaf:
+    if node.domain in (Domain.PAIR, Domain.GLOBAL) or of(node).leaf:
+        return False
+    if node.domain is Domain.EDGE and not (pairs and (of(node).aggregates or node.op == "contract")):
         return False
     if node.op == "segment" and node.kind is Kind.INT:
         return True

@@ -43,7 +43,7 @@ class Kernel:
 
     name:    a C identifier
     end:     the end whose nodes are the rows, or None for a kernel without edges
-    rows:    the domain of the rows
+    rows:    the domain of the rows: of edges, it walks the pairs of which these are the second (end i) or the first
     phases:  walks over the edges, in order
     stores:  node values written out, one row at a time
     totals:  global sums over all rows
@@ -70,6 +70,16 @@ class Kernel:
     def ordered(self) -> bool:
         """Whether edges must be taken one after the other: no row can then be cut into chunks."""
         return any(p.scans for p in self.phases)
+
+    @property
+    def of_pairs(self) -> bool:
+        """Whether it walks the pairs of each edge."""
+        return self.end is not None and self.rows is Domain.EDGE
+
+    @property
+    def leaves_hubs(self) -> bool:
+        """Whether rows with very many edges are left to functions that walk them in chunks."""
+        return bool(self.phases) and not self.ordered and not self.of_pairs
 
     @property
     def kept(self) -> tuple[Node, ...]:

@@ -210,7 +210,7 @@ def total_by_nodes(node: Node) -> Iterator[Node]:
     if any(i.domain is not Domain.EDGE for i in node.inputs):
         return
     e = functools.reduce(operator.mul, node.inputs)
-    for end, domain in {(g.attrs.end, g.inputs[0].domain): None for g in walk([e]) if g.op == "gather"}:
+    for end, domain in {(g.attrs.end, g.inputs[0].domain): None for g in walk([e]) if g.op == "gather" and g.domain is e.domain}:
         if end != "g":
             yield build.contract([build.segment(e, end, "sum", domain)], total=True, order=node.type.names)
 

@@ -3,6 +3,10 @@
 Every node gets a *lowering*, the kind of step that computes it, and a *slot* ``(rank, end)``: what has one slot is
 computed by one kernel. The rank rises where a value must be complete for all rows before it is used: when it is read at
 the other end of an edge, or by a torch step.
+
+In a program with pairs of edges, edges are to pairs what nodes are to edges, and the pairs of an edge are walked at the
+ends "ji" and "kj". What belongs to edges there is computed once an edge, as node values are once a node; but for what
+reads nodes, which a walk over edges makes. Pairs are never stored, and so what they read of edges is.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 from gdsl.ir.node import Node, users, walk, walk_below
 from gdsl.ir.ops import ELEMENTWISE, end_of, of
 from gdsl.ir.program import Program
-from gdsl.ir.types import Domain, Kind
+from gdsl.ir.types import Domain, Kind, shown_end
 from gdsl.passes.dense import DENSE_INTENSITY, ROWS, absorbed, is_dense, iteration_space
 
 TOTALS = ("total", "row_total")
@@ -27,12 +31,15 @@ MOST_READ = 2
 
 Slot = tuple[int, str | None]
 
+# The ends at which the rows that have such elements are walked.
+WALKS = {Domain.EDGE: ("i", "j"), Domain.PAIR: ("ji", "kj")}
+
 
 def _is_plain_total(node: Node) -> bool:
     """Whether a sum over rows only reads its operands once: a matrix product of them is best left to the BLAS."""
     per_row = [i for i in node.inputs if i.domain is not Domain.GLOBAL]
     domains = {i.domain for i in per_row}
-    if len(domains) != 1 or not domains <= ROWS:
+    if len(domains) != 1 or not domains <= ROWS | {Domain.EDGE}:
         return False
     few = iteration_space(node) <= DENSE_INTENSITY * sum(i.type.numel for i in per_row)
     return node.op == "scatter" or (node.op == "contract" and node.attrs.total and few)
@@ -62,19 +69,24 @@ class Slots:
         self.order = list(walk(program.nodes))
         self.users = users(program.nodes)
         self.outputs = set(program.nodes)
+        self.has_pairs = any(n.domain is Domain.PAIR for n in self.order)
         self.lowering = {}
+        self.written: set[Node] = set()
         for node in self.order:
             self.lowering[node] = self._lower(node)
+            if self.lowering[node] == "edge" and node.domain is Domain.EDGE and self._is_of_rows(node):
+                self.written.add(node)
+        self._leave_pairs()
         self.absorbed = self._absorb()
         self._settle_views()
         self.stored = {n for n in self.order if self._must_store(n)}
         self.slots: dict[Node, Slot] = {}
         self.edge_ranks: dict[tuple[Node, str], int] = {}
-        self.written: set[Node] = set()
         self._assign()
-        self.written = self._worth_writing()
-        if self.written:
-            self.stored |= self.written
+        worth = self._worth_writing()
+        if worth:
+            self.written |= worth
+            self.stored |= worth
             self.slots.clear()
             self.edge_ranks.clear()
             self._assign()
@@ -92,9 +104,9 @@ class Slots:
         if node.op == "scan":
             fits = node.type.numel <= MAX_ACCUMULATOR
             return "torch" if not fits else "segment" if node.attrs.last else "scan"
-        if node.domain is Domain.EDGE:
+        if node.domain in WALKS and not self._is_once_an_edge(node):
             return "edge"
-        over_edges = any(i.domain is Domain.EDGE for i in node.inputs)
+        over_edges = any(i.domain is Domain.PAIR or (i.domain is Domain.EDGE and not self.has_pairs) for i in node.inputs)
         if node.domain is Domain.GLOBAL:
             if node.type.numel > MAX_ACCUMULATOR:
                 return "torch"
@@ -104,6 +116,27 @@ class Slots:
         if node.op == "contract" and is_dense(node):
             return "torch"
         return "row"
+
+    def _is_once_an_edge(self, node: Node) -> bool:
+        """Whether an edge value is made of what lies in memory for each edge, as node values are."""
+        if not self.has_pairs or node.domain is not Domain.EDGE or node.op == "gather":
+            return False
+        if node.op == "segment" or (node.op == "contract" and is_dense(node)):
+            return True
+        read = [i for i in node.inputs if i.domain is not Domain.GLOBAL]
+        return all(self.lowering[i] != "edge" or i in self.written for i in read)
+
+    def _is_of_rows(self, node: Node) -> bool:
+        """Whether an edge value that a walk makes is read where the edge is a row: at pairs, or once an edge."""
+        return self.has_pairs and any(
+            u.domain in (Domain.PAIR, Domain.GLOBAL) or (u.op == "contract" and is_dense(u)) for u in self.users[node]
+        )
+
+    def _leave_pairs(self) -> None:
+        """Where torch reduces pairs, it has them as a list: kernels, which have not, then compute nothing of pairs."""
+        left = [n for n in self.order if any(i.domain is Domain.PAIR for i in (n, *n.inputs))]
+        if any(self.lowering[n] == "torch" for n in left):
+            self.lowering |= dict.fromkeys(left, "torch")
 
     def _absorb(self) -> dict[Node, frozenset[Node]]:
         """Leave sums of dense products to torch; what each of them absorbs."""
@@ -128,7 +161,7 @@ class Slots:
     def _must_store(self, node: Node) -> bool:
         """Whether the value must exist as a tensor, whoever makes it."""
         how = self.lowering[node]
-        if how in ("leaf", "torch", "scan", *TOTALS):
+        if how in ("leaf", "torch", "scan", *TOTALS) or node in self.written:
             return True
         if node in self.outputs or any(self.lowering[u] in BY_TORCH for u in self.users[node]):
             return True
@@ -169,7 +202,7 @@ class Slots:
         for node, (first, last) in reversed(walks.items()):
             many = last - first > 1 and node.kind is Kind.FLOAT and of(node).computes
             # What one value alone reads is a part of that.
-            if many and len({walks[u][0] if u in walks else time[u] for u in self.users[node]}) > 1:
+            if many and node.domain is Domain.EDGE and len({walks[u][0] if u in walks else time[u] for u in self.users[node]}) > 1:
                 count = sum(self.lowering[n] == "edge" and of(n).computes for n in walk_below([node], computed))
                 if count >= LEAST_WRITTEN and count * (last - first) > MOST_AGAIN:
                     found.add(node)
@@ -211,7 +244,7 @@ class Slots:
         return rank if end is None else rank + 1
 
     def _slot_edge(self, node: Node) -> Slot:
-        ranks = {end: self._edge_rank(node, end) for end in ("i", "j")}
+        ranks = {end: self._edge_rank(node, end) for end in WALKS[node.domain]}
         if node in self.written:
             end = min(ranks, key=lambda e: (ranks[e], e))
             return (ranks[end], end)
@@ -233,22 +266,23 @@ class Slots:
         rank, made_by = self.slots[operand]
         if operand in self.written:
             return rank + 1
-        if operand.domain is Domain.EDGE and self.lowering[operand] == "edge":
+        if self.lowering[operand] == "edge":
             return self._edge_rank(operand, end)
         if node.op == "gather" and made_by is not None:
-            local = made_by == end == node.attrs.end
+            local = made_by == end == shown_end(node.attrs.end, node.domain)
             return rank if local else rank + 1
         return rank if made_by is None else rank + 1
 
     def _slot_segment(self, node: Node) -> Slot:
-        end = node.attrs.end
+        end = shown_end(node.attrs.end, node.inputs[0].domain)
         return (max(self._operand_rank(node, i, end) for i in node.inputs), end)
 
     _slot_scan = _slot_segment
 
     def _slot_total(self, node: Node) -> Slot:
         ranks = {}
-        for end in ("i", "j"):
+        pairs = any(i.domain is Domain.PAIR for i in node.inputs)
+        for end in WALKS[Domain.PAIR if pairs else Domain.EDGE]:
             ranks[end] = max(self._operand_rank(node, i, end) for i in node.inputs)
         end = min(ranks, key=lambda e: (ranks[e], e))
         return (ranks[end], end)

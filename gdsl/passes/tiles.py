@@ -87,7 +87,7 @@ def tiled(plan: Plan) -> list[Step | Tile]:
 
 
 def _tile(kernel: Kernel, steps: Sequence[Step | Tile], outputs: set[Node]) -> Tile | None:
-    if kernel.end is None or kernel.all_totals:
+    if kernel.end is None or kernel.all_totals or kernel.rows is Domain.EDGE:
         return None
     inner: set[Node] = set()
     products: dict[TorchStep, None] = {}

@@ -19,6 +19,8 @@ def sparse_product(node: Node) -> Node | None:
     if not is_sum(node):
         return None
     message = node.inputs[0]
+    if message.domain is not Domain.EDGE:
+        return None
     factors = message.inputs if message.op == "mul" else (message,)
     rows = [f for f in factors if f.op == "gather" and f.attrs.end != node.attrs.end and f.dims == node.dims]
     weights = [f for f in factors if f is not rows[0]] if rows else []

@@ -24,6 +24,7 @@ from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import Storage
 from gdsl.runtime.order import Order
+from gdsl.runtime.pairs import PairOrder
 
 # Partial sums of a total take at most about this many numbers, yet never fewer groups than feed the threads.
 TOTAL_NUMBERS = 1 << 22
@@ -79,7 +80,9 @@ class CppLaunch:
     storage: Storage
     hubs: _Hubs
 
-    def order(self, frame: Frame) -> Order:
+    def order(self, frame: Frame) -> Order | PairOrder:
+        if self.kernel.rows is Domain.EDGE:
+            return frame.graph.pairs.order(self.kernel.end or "i")
         return frame.graph.out_edges if self.over_out_edges else frame.graph.in_edges
 
     def groups(self, frame: Frame) -> int:
@@ -90,14 +93,16 @@ class CppLaunch:
         if groups:
             pointers = [t.data_ptr() for t in (*reads, *writes)]
             self._run(order, order.blocks.data_ptr(), order.num_blocks, groups, pointers)
-        hubs = order.has_hubs and self.kernel.phases and not self.kernel.ordered
-        return self.hubs_totals(order, reads, writes) if hubs else NOTHING
+        if isinstance(order, PairOrder) or not (order.has_hubs and self.kernel.leaves_hubs):
+            return NOTHING
+        return self.hubs_totals(order, reads, writes)
 
     def by_rows(
         self, reads: list[Tensor], writes: list[Tensor], inner: Sequence[bool], frame: Frame
     ) -> Iterator[tuple[int, int]]:
         """Fill the tensors some rows at a time: see :class:`gdsl.runtime.items.Launch`."""
         order = self.order(frame)
+        assert isinstance(order, Order)
         count, hub_rows = len(order.rowptr) - 1, order.hubs.tolist()
         rows = min(len(w) for w, passing in zip(writes, inner, strict=True) if passing)
         for first in range(0, count, rows):
@@ -116,13 +121,14 @@ class CppLaunch:
                 self._run_hubs(order, here, pointers)
             yield first, last
 
-    def _run(self, order: Order, blocks: int, num_blocks: int, groups: int, pointers: list[int]) -> None:
+    def _run(self, order: Order | PairOrder, blocks: int, num_blocks: int, groups: int, pointers: list[int]) -> None:
         """The function on some blocks of rows. ``pointers`` are what it reads and writes."""
         threads = min(torch.get_num_threads(), groups)
-        fixed = (order.rowptr, order.index, order.edge) if self.kernel.end else ()
-        most = min(order.max_degree, HUB_EDGES)
-        room = threads * self.kept * (most + 1)
-        more = [torch.empty(room, dtype=self.storage.dtype, device=CPU)] if self.kept else []
+        most = min(order.max_degree, HUB_EDGES) if isinstance(order, Order) else order.max_degree
+        fixed: tuple[Tensor, ...] = order.walk if self.kernel.end else ()
+        room = threads * (most + 1)
+        more = [torch.empty(room * self.kept, dtype=self.storage.dtype, device=CPU)] if self.kept else []
+        more += [torch.empty(room, dtype=self.storage.index, device=CPU)] if self.kernel.of_pairs else []
         ends = [t.data_ptr() for t in fixed]
         self.function(num_blocks, groups, threads, most, blocks, *ends, *pointers, *(t.data_ptr() for t in more))
 
@@ -155,7 +161,8 @@ class CppLaunch:
 def _bind(kernel: Kernel, library: ctypes.CDLL, storage: Storage, hubs: _Hubs) -> CppLaunch:
     function = getattr(library, kernel.name)
     function.restype = None
-    pointers = len(kernel.buffers) + len(kernel.outputs) + 1 + (3 if kernel.end else 0) + bool(kernel.kept)
+    ends = (7 if kernel.of_pairs else 3) if kernel.end else 0
+    pointers = len(kernel.buffers) + len(kernel.outputs) + 1 + ends + bool(kernel.kept)
     function.argtypes = [ctypes.c_int64, ctypes.c_int64, ctypes.c_int, ctypes.c_int64] + [ctypes.c_void_p] * pointers
     return CppLaunch(
         kernel,

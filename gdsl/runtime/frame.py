@@ -27,12 +27,17 @@ class Frame:
             return self.num_graphs
         if domain is Domain.EDGE:
             return self.graph.num_edges
+        if domain is Domain.PAIR:
+            return len(self.graph.pairs.ends.first)
         return self.graph.num_sources if domain is Domain.SOURCE else self.graph.num_targets
 
-    def ends(self, end: str) -> Tensor:
-        """For each edge its node at this end; for ``g``, for each node its graph."""
+    def ends(self, end: str, elements: Domain = Domain.EDGE) -> Tensor:
+        """For each edge its node at this end, for each pair its edge; for ``g``, for each node its graph."""
         if end == "g":
             if self.batch is None:
                 return torch.zeros(self.graph.num_targets, dtype=torch.long, device=self.device)
             return self.batch.long()  # see findings/expanded-int32-index-of-gather.sh
+        if elements is Domain.PAIR:
+            first, second = self.graph.pairs.ends
+            return second if end == "i" else first
         return self.graph.edge_index[1 if end == "i" else 0]

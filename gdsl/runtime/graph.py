@@ -18,6 +18,7 @@ from gdsl.passes.options import GraphShape
 from gdsl.runtime import native, prepare
 from gdsl.runtime.formats import Sizes, edge_list, plain_tensor, sizes_of
 from gdsl.runtime.order import EdgeEnds, Order, index_dtype
+from gdsl.runtime.pairs import Pairs
 from gdsl.runtime.tracers import run_as_it_is
 from gdsl.runtime.transforms import concrete, ordinary
 
@@ -87,7 +88,7 @@ class Rewired(_Parts):
 
     @_part
     def kept(self) -> Tensor | None:
-        return prepare.kept_ids(self._edges) if self._edges.facts.loops else None
+        return prepare.kept_ids(self._edges) if self._edges.drop and self._edges.facts.loops else None
 
     @_part
     def added(self) -> Tensor | None:
@@ -154,6 +155,7 @@ class Graph(_Parts):
         # The orders, as far as they are known, of the graph without the loops that were added to it.
         self._without_loops: Mapping[str, Order] = _NO_ORDERS
         self._mirror: weakref.ref[Graph] | None = None
+        self._backtracking = True
 
     @classmethod
     def from_any(cls, obj: Any, num_nodes: Size = None) -> Graph:
@@ -289,6 +291,26 @@ class Graph(_Parts):
             raise GraphError("the edges of a bipartite graph have no reverse: they all go from sources to targets")
         return prepare.reversed_edges(self.in_edges, self.out_edges)
 
+    @_part
+    def pairs(self) -> Pairs:
+        """The pairs of edges k -> j -> i.
+
+        Raises ``GraphError`` for a bipartite graph.
+        """
+        if self.is_bipartite:
+            raise GraphError("no edge of a bipartite graph begins where another ends: all go from sources to targets")
+        return Pairs(self._list.listed, self.in_edges, self.out_edges, self._backtracking)
+
+    def non_backtracking(self) -> Rewired:
+        """The same edges, of which j -> i and i -> j are no pair."""
+        return self._make("_non_backtracking", self._without_returns)
+
+    def _without_returns(self) -> Rewired:
+        graph = Graph._of(self._list, self._sizes, self.edge_weight)
+        graph._without_loops = {"in_edges": self.in_edges, "out_edges": self.out_edges}
+        graph._backtracking = False
+        return Rewired(graph, False)
+
     def remove_self_loops(self) -> Rewired:
         """Without the edges j -> j."""
         return self._make("_removed", self._rewire, False)
@@ -314,6 +336,7 @@ class Graph(_Parts):
         listed, facts, _, _ = self._list
         edges = EdgeEnds(listed, facts, True, min(self._sizes) if loops else 0)
         graph = Graph._of(edges, self._sizes)
+        graph._backtracking = self._backtracking
         if not facts.loops and index_dtype(*self._sizes, edges.num_edges) is self.index_dtype:
             # The orders themselves, not this graph: a cycle would keep both until the garbage collector looks for it.
             graph._without_loops = {n: self.__dict__[n] for n in ("in_edges", "out_edges") if n in self.__dict__}
@@ -328,7 +351,7 @@ class Graph(_Parts):
         edges = self._edges._replace(listed=self._edges.listed.flip(0), facts=self._edges.facts.reversed())
         graph = Graph._of(edges, (self.num_targets, self.num_sources), self.edge_weight)
         # No more than a weak reference: a cycle would keep both until the garbage collector looks for it.
-        graph._mirror = weakref.ref(self)
+        graph._mirror, graph._backtracking = weakref.ref(self), self._backtracking
         return graph
 
     def repeat(self, times: int) -> Graph:
@@ -338,7 +361,9 @@ class Graph(_Parts):
     def _repeat(self, times: int) -> Graph:
         first = torch.arange(times, device=self.device) * torch.tensor(self._sizes, device=self.device).view(2, 1)
         edge_index = (self.edge_index.unsqueeze(1) + first.unsqueeze(2)).flatten(1)
-        return Graph(edge_index, (times * self.num_sources, times * self.num_targets))
+        graph = Graph(edge_index, (times * self.num_sources, times * self.num_targets))
+        graph._backtracking = self._backtracking
+        return graph
 
     def to(self, device: torch.device | str | int) -> Graph:
         """The same graph on another device; itself if it is there."""
@@ -347,6 +372,7 @@ class Graph(_Parts):
             return self
         weight = None if self.edge_weight is None else self.edge_weight.to(device)
         graph = Graph._of(self._edges._replace(listed=moved), self._sizes, weight)
+        graph._backtracking = self._backtracking
         for name in ("in_edges", "out_edges"):
             if name in self.__dict__:
                 order: Order = self.__dict__[name]

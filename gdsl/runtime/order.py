@@ -122,6 +122,11 @@ class Order:
         """What the addresses lie in."""
         return self.rowptr, self.index, self.edge, self.blocks
 
+    @property
+    def walk(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What kernels that walk edges are passed."""
+        return self.rowptr, self.index, self.edge
+
     @cached_property
     def degrees(self) -> Degrees:
         return _degrees(self.rowptr, len(self.edge))

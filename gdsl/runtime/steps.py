@@ -57,7 +57,8 @@ def is_native(item: Item, storage: Storage) -> bool:
     if isinstance(item, KernelItem):
         pointers = len(item.reads) + len(item.writes) + 4
         sums = all(w.dtype is storage.dtype for w in item.writes if w.domain is None)
-        return isinstance(item.launch, CppLaunch) and pointers <= MOST_POINTERS and sums
+        of_nodes = isinstance(item.launch, CppLaunch) and item.launch.kernel.rows is not Domain.EDGE
+        return of_nodes and pointers <= MOST_POINTERS and sums
     if _is_arithmetic(item):
         return True
     if not isinstance(item, TorchItem) or not item.whole:
@@ -282,7 +283,8 @@ class _StepWriter:
         node = self.root(node)
         if node in self.written or node in self.given:
             return node
-        if node.op == "graph_value" and dtype is self.storage.dtype and node.attrs.what in _DEGREES:
+        of_nodes = node.op == "graph_value" and node.domain is not Domain.EDGE
+        if of_nodes and dtype is self.storage.dtype and node.attrs.what in _DEGREES:
             order = _DEGREES[node.attrs.what]
             self.orders[order] = True
             self.written[node] = None

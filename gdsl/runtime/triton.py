@@ -61,7 +61,9 @@ class TritonLaunch:
 
     def count(self, frame: Frame) -> int:
         """How many rows the kernel itself takes."""
-        return self.rows(self.order(frame).degrees).shape[0] if self.kernel.end else frame.rows(self.kernel.rows)
+        if not self.kernel.end or self.kernel.of_pairs:
+            return frame.rows(self.kernel.rows)
+        return self.rows(self.order(frame).degrees).shape[0]
 
     def rows(self, degrees: Degrees) -> Tensor:
         """The rows that the kernel itself takes: where the order of edges counts, no row is cut into chunks."""
@@ -78,6 +80,12 @@ class TritonLaunch:
             if not self.kernel.end:
                 count = frame.rows(self.kernel.rows)
                 self.launch(0, count, [count, *reads, *writes], (types, 1, device.index), aligned)
+                return {}
+            if self.kernel.of_pairs:
+                pairs = frame.graph.pairs.order(self.kernel.end)
+                key, count = (types, pairs.typical, device.index), frame.rows(self.kernel.rows)
+                self.prepare(key, device, aligned, False)
+                self.launch(0, count, [pairs.by_degree, count, *pairs.walk[1:], *reads, *writes], key, aligned)
                 return {}
             order = self.order(frame)
             degrees, walk = order.degrees, [order.rowptr, order.index, order.edge]

@@ -100,12 +100,18 @@ ERRORS: dict[str, Callable[[], Node]] = {
     "(rename a dim of the right side, or sum over another: the left side is node[a])":
         lambda: b.matmul(x, load("v", G, B, C)),
     "no dim `q` in node[a]": lambda: b.reduce(x, "max", "q"),
-    "edge[a] is already on edges (leave out [i])": lambda: b.gather(e, "i"),
+    "pair[a] cannot be read at [i] (only values of nodes and edges have ends)":
+        lambda: b.gather(b.gather(e, "j"), "i"),
+    "only pair values can be aggregated, not edge[a] "
+    "(read it at pairs first: [kj] for the first edge, [ji] for the second)": lambda: b.segment(e, "i", "sum", E),
+    "pair[a] and edge[a] do not mix "
+    "(read the edge value at an edge of the pair: [kj] for the first, [ji] for the second)":
+        lambda: b.gather(e, "j") * e,
     "source[a] cannot be read at [i] (a source value lives at [j])": lambda: b.gather(load("s", S, A), "i"),
     "target[a] cannot be read at [j] (a target value lives at [i])": lambda: b.gather(load("t", T, A), "j"),
     "graph[a] cannot be read at [i] (a graph value is read at nodes with [g])":
         lambda: b.gather(load("u", Domain.GRAPH, A), "i"),
-    "node[a] cannot be read at [g] (only node values have ends)": lambda: b.gather(x, "g"),
+    "node[a] cannot be read at [g] (only values of nodes and edges have ends)": lambda: b.gather(x, "g"),
     "only edge values can be aggregated, not node[a] "
     "(read it along the edges first: [j] for the source, [i] for the target)": lambda: b.segment(x, "i", "sum", N),
     "only node values can be aggregated, not edge[a] (aggregate edge values to nodes first)":

@@ -46,7 +46,7 @@ from tests.ir.drive import (
 
 x, y, e, m = load("x", N, A), load("y", N, A, B), load("e", E, A), load("m", E, A, B)
 w, p, q = load("w", G, A, B), load("p", G, A), load("q", G, B)
-rel, own = integer("rel", E, 3), integer("own", N, 3)
+rel, own, one = integer("rel", E, 3), integer("own", N, 3), load("one", E)
 cube = table([1.5 * (k % 3 == 1) - (k % 5 == 2) for k in range(2 * A.size * B.size)], [A, B, Dim("p", 2)])
 acc, first, second = load("acc", G), load("0", G), load("1", G)
 
@@ -58,6 +58,18 @@ def at(node: Node) -> Node:
 
 def segment(value: Node, reducer: str, end: str = "i", **by) -> Node:
     return b.segment(at(value), end, reducer, N, **by)
+
+
+def kj(value: Node) -> Node:
+    return b.gather(value, "j")
+
+
+def ji(value: Node) -> Node:
+    return b.gather(value, "i")
+
+
+def pairs(value: Node, end: str = "i", reducer: str = "sum") -> Node:
+    return b.segment(value, end, reducer, E)
 
 
 CASES: dict[str, Node] = {
@@ -124,6 +136,20 @@ CASES: dict[str, Node] = {
     "standard deviation": library.segment_std(at(e), "i", N),
     "B-spline": b.bspline(at(x) * 0.3, 4, 2, "k"),
     "two rounds": b.segment(b.gather(segment(b.gather(x, "j"), "sum"), "j") * e, "i", "max", N),
+    "reverse": b.reverse(at(e)) * e + b.reverse(one, 0.5),
+    "gather at the first edge of a pair": pairs(kj(at(e)) * ji(m)),
+    "gather at the second edge of a pair": pairs(ji(at(e)) * kj(b.gather(x, "j")), "j"),
+    "sum of pairs": b.gather(x, "i") * pairs(at(kj(e)) * ji(e)),
+    "max of pairs": pairs(at(kj(e)) * ji(e), reducer="max"),
+    "min of pairs at the first": pairs(at(kj(e) + 0.5 * ji(b.gather(x, "j"))), "j", "min"),
+    "mul of pairs": pairs(at(kj(e)) * ji(e), reducer="mul"),
+    "sum of pairs by": b.segment(at(kj(e)) * ji(e), "i", "sum", E, kj(rel), R),
+    "softmax of pairs": pairs(library.segment_softmax(at(kj(e)) * ji(e), "i", E) * kj(e)),
+    "mean of pairs and their number": library.segment_mean(at(kj(e)), "i", E) * b.graph_value("out_degree", E),
+    "products at pairs": pairs(b.matmul(at(kj(e) * ji(e)), w)),
+    "pairs and then edges": segment(b.matmul(pairs(kj(e) * ji(at(e))), w) * one, "sum"),
+    "pairs of what pairs made": pairs(kj(pairs(at(kj(e)) * ji(e))) * ji(e)),
+    "a weight of pairs": b.contract([kj(b.gather(x, "j")), ji(m)], ["b"], total=True) * w,
     "a source value": b.segment(at(b.gather(load("s", S, A), "j")) * b.gather(load("t", T, A), "i"), "i", "sum", T),
 }  # fmt: skip
 

@@ -245,6 +245,7 @@ class Writer:
                 self.place,
                 self.call,
                 self.spline,
+                self.over_pairs,
             )
         )
         return rule(domain, depth - 1)
@@ -256,6 +257,9 @@ class Writer:
         options += [lambda: self.pick(recent)] * (4 if recent else 0)
         if domain == "edge":
             options += [self.at_an_end] * 3
+            options += [] if self.bipartite else [lambda: Value(f"(0.2 * degree({self.pick(('ji', 'kj'))}))", "edge")]
+        elif domain == "pair":
+            options += [self.at_a_pair] * 5
         elif domain in self.rows:
             options += [lambda: self.degree_of(domain)]
             options += [] if self.pooling else [lambda: self.reduction(domain, 0)]
@@ -278,6 +282,24 @@ class Writer:
         x = self.expression(rows, 1 if self.chance(30) else 0)
         return x if x.domain == "global" else Value(f"{x.text}[{self.pick(self.ends(rows))}]", "edge", x.dims)
 
+    def at_a_pair(self) -> Value:
+        x = self.expression("edge", 1 if self.chance(30) else 0)
+        return x if x.domain == "global" else Value(f"{x.text}[{self.pick(('kj', 'ji'))}]", "pair", x.dims)
+
+    def over_pairs(self, domain: str, depth: int) -> Value:
+        """An edge value that is made of the pairs of each edge."""
+        if domain != "edge" or self.bipartite or self.pooling:
+            return self.unary(domain, depth)
+        x = self.expression("pair", depth)
+        at = self.pick((" at ji", " at kj")) if x.domain == "global" else self.pick(("", " at ji", " at kj"))
+        indices = [v for v in self.integers if v.domain == "pair"]
+        if indices and "R" not in x.dims and len(x.dims) < MAX_DIMS and self.chance(20):
+            found = self.reduced("0.4 * sum({})", x, f"{at} by {self.pick(indices).text}", "edge")
+            return self.tame(Value(found.text, "edge", found.dims | {"R"}))
+        if self.chance(25):
+            return self.reduced(f"0.5 * sum(softmax({{0}}){at} * {{0}})", x, at, "edge")
+        return self.reduced(self.pick(REDUCERS), x, at, "edge")
+
     def degree_of(self, domain: str) -> Value:
         return Value(f"(0.2 * degree({self.pick(self.ends(domain))}))", domain)
 
@@ -295,6 +317,7 @@ class Writer:
 
     def unary(self, domain: str, depth: int) -> Value:
         template, x = self.pick(UNARY), self.expression(domain, depth)
+        template = "tanh({})" if "dropout" in template and domain == "pair" else template
         # In training, dropout of a number is an edge value: it is the default of an edge input.
         return x if "dropout" in template and x.domain == "global" else self.join(template, x)
 
@@ -468,7 +491,9 @@ class Writer:
             options.append(lambda: self.join(f"{self.pick(self.functions)}({{}}, {{}})", x, y))
         if self.hops and x.domain == "node" and not self.pooling:
             options.append(lambda: Value(f"{self.pick(self.hops)}({x.text})", "node", x.dims))
-        if x.dims and x.domain != "global" and len(self.modules) < 2:
+        if domain == "pair":
+            options = [lambda: Value(f"softmax({x.text}){self.pick((' at ji', ' at kj'))}", "pair", x.dims)]
+        elif x.dims and x.domain != "global" and len(self.modules) < 2:
             options.append(lambda: self.module(x))
         return self.pick(options)()
 
@@ -544,7 +569,9 @@ class Writer:
         self.keep("", "v", domain, self.expression(domain), squash=True)
 
     def message(self) -> None:
-        self.keep("message ", "m", "edge", self.expression("edge"), squash=True)
+        domain = "pair" if not self.bipartite and self.chance(20) else "edge"
+        x = self.expression(domain)
+        self.keep("message ", "m", x.domain if x.domain != "global" else "edge", x, squash=True)
 
     def aggregate(self) -> None:
         rows = self.pick(self.rows)
@@ -669,6 +696,7 @@ class Writer:
             name = self.name("rel")
             self.head.append(f"edge {name}: int(R)")
             self.integers.insert(0, Value(name, "edge"))
+            self.integers += [] if self.bipartite else [Value(f"{name}[{edge}]", "pair") for edge in ("kj", "ji")]
         elif not self.bipartite:
             self.transform()
         if self.chance(30):
@@ -687,6 +715,8 @@ class Writer:
         inputs = [line.split()[1].partition("[")[0] for line in self.head if line.startswith("edge")]
         fills = ", ".join(f"{name} = {self.pick(('0.5', '1', 'mean', 'max'))}" for name in inputs)
         fills = re.sub(r"[a-z]+$|[a-z]+(?=,)", r'"\g<0>"', fills)
+        if self.chance(40):
+            self.head.append("graph non_backtracking")
         chosen = self.pick(("", "remove_self_loops", f"add_self_loops({fills})", f"add_remaining_self_loops({fills})"))
         if chosen:
             self.head.append(f"graph {chosen}")
@@ -713,7 +743,7 @@ class Writer:
         if self.chance(70):
             # Mostly what nothing else reads, so that little of the program is dead.
             text = "\n".join(self.body)
-            made = [v.text for v in self.values if v.domain != "global" and v is not last]
+            made = [v.text for v in self.values if v.domain not in ("global", "pair") and v is not last]
             unread = [v for v in made if v[0] in "mahvu" and len(re.findall(rf"\b{v}\b", text)) == 1]
             others = unread if unread and self.chance(80) else made
             picked = self.draw(st.lists(st.sampled_from(others), max_size=3, unique=True)) if others else []

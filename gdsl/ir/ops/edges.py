@@ -1,6 +1,7 @@
 """Values read at an end of each edge, and values of edges reduced at a node: each the other's adjoint.
 
-The end ``g`` takes nodes as the edges, and the graphs of a batch as the nodes.
+The end ``g`` takes nodes as the edges, and the graphs of a batch as the nodes. Pairs of edges that follow each other are
+what edges are to nodes: an edge value is read at both, and values of pairs are reduced to edges.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from gdsl.ir.ops.leaves import const, element_id
 from gdsl.ir.ops.op import ATOM, Gradients, NotDifferentiable, Op, Run, Text, align, define, full, of
 from gdsl.ir.ops.products import spread, sum_to
 from gdsl.ir.ops.views import transpose
-from gdsl.ir.types import ENDS, Dim, Domain, Kind, Type, element_domain, row_domains
+from gdsl.ir.types import ENDS, Dim, Domain, Kind, Type, element_domain, row_domains, shown_end
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,14 +32,13 @@ class Gather(Attrs):
 
 
 def gather(x: Node, end: str) -> Node:
-    """Read a node value at an end of each edge (or a graph value at each node, end ``g``)."""
+    """Read a node value at an end of each edge, an edge value at an edge of each pair, or a graph value at each node
+    (end ``g``)."""
     if x.domain is Domain.GLOBAL:
         return x
     if x.domain not in row_domains(end):
-        if x.domain is Domain.EDGE:
-            raise IRError(f"{x.type} is already on edges", f"leave out [{end}]")
         raise IRError(f"{x.type} cannot be read at [{end}]", _gather_hint(x.domain))
-    return make("gather", (x,), Type(element_domain(end), x.dims, x.kind, x.type.bound), Gather(end))
+    return make("gather", (x,), Type(element_domain(end, x.domain), x.dims, x.kind, x.type.bound), Gather(end))
 
 
 def _gather_hint(domain: Domain) -> str:
@@ -46,17 +46,17 @@ def _gather_hint(domain: Domain) -> str:
         Domain.SOURCE: "a source value lives at [j]",
         Domain.TARGET: "a target value lives at [i]",
         Domain.GRAPH: "a graph value is read at nodes with [g]",
-    }.get(domain, "only node values have ends")
+    }.get(domain, "only values of nodes and edges have ends")
 
 
 def _gather_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
-    return full(args[0], node.inputs[0].type, run).index_select(0, run.ends(node.attrs.end))
+    return full(args[0], node.inputs[0].type, run).index_select(0, run.ends(node.attrs.end, node.domain))
 
 
 define(Op(
     name="gather", operands=(1, 1), attrs=Gather, rule=lambda n: gather(n.inputs[0], n.attrs.end), value=_gather_value,
     pull=lambda n, g, ties: [segment(g, n.attrs.end, "sum", n.inputs[0].domain)],
-    text=lambda n, args: (f"{args[0]}[{n.attrs.end}]", ATOM), levels=lambda n: (ATOM, ATOM),
+    text=lambda n, args: (f"{args[0]}[{shown_end(n.attrs.end, n.domain)}]", ATOM), levels=lambda n: (ATOM, ATOM),
     look=True, exact=True, pointwise=True, maps=True,
 ))  # fmt: skip
 
@@ -73,7 +73,8 @@ class Segment(Attrs):
 def segment(
     e: Node, end: str, reducer: str, row_domain: Domain, by: Node | None = None, dim: Dim | None = None
 ) -> Node:
-    """Reduce edge values over the edges of each node at ``end`` (or node values over each graph, end ``g``).
+    """Reduce edge values over the edges of each node at ``end``, values of pairs over the pairs of each edge, or node
+    values over each graph (end ``g``).
 
     reducer: "sum", "max", "min", "mul"; "argmax", "argmin": the edge_id of the first winner, -1 for none; "countmax",
              "countmin": how many winners there are, more than one where they tie.
@@ -81,14 +82,11 @@ def segment(
     sum, ``by`` may have dims of the value: each of its integers names the place of its own numbers, and these dims go.
     An empty segment gives 0 (1 for ``mul``).
     """
-    if e.domain is not element_domain(end):
-        if e.domain is Domain.GLOBAL:
-            e = spread(e, element_domain(end))
-        else:
-            raise IRError(
-                f"only {element_domain(end).value} values can be aggregated, not {e.type}",
-                _segment_hint(end),
-            )
+    elements = element_domain(end, row_domain)
+    if e.domain is not elements:
+        if e.domain is not Domain.GLOBAL:
+            raise IRError(f"only {elements.value} values can be aggregated, not {e.type}", _segment_hint(elements))
+        e = spread(e, elements)
     dims, inputs = e.dims, [to_float(e)]
     if by is not None:
         assert dim is not None
@@ -122,10 +120,11 @@ def is_extreme(node: Node) -> bool:
     return node.op == "segment" and node.attrs.reducer in ("max", "min")
 
 
-def _segment_hint(end: str) -> str:
-    if end == "g":
-        return "aggregate edge values to nodes first"
-    return "read it along the edges first: [j] for the source, [i] for the target"
+def _segment_hint(elements: Domain) -> str:
+    return {
+        Domain.NODE: "aggregate edge values to nodes first",
+        Domain.PAIR: "read it at pairs first: [kj] for the first edge, [ji] for the second",
+    }.get(elements, "read it along the edges first: [j] for the source, [i] for the target")
 
 
 def rows_at(node: Node, end: str) -> Domain:
@@ -147,14 +146,18 @@ def _segment_rule(node: Node) -> Node:
 
 def _segment_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
     value = full(args[0], node.inputs[0].type, run)
-    rows, ends, places = run.rows(node.domain), run.ends(node.attrs.end), 1
+    elements = node.inputs[0].domain
+    rows, ends, places = run.rows(node.domain), run.ends(node.attrs.end, elements), 1
     if len(args) == 2:
         places, by = node.dims[0].size, node.inputs[1].type
         turned = Type(node.inputs[0].domain, (*by.dims, *node.dims[1:]))
         value = align(value, node.inputs[0].type, turned).reshape(-1, *node.type.shape[1:])
         ends = (ends.reshape(-1, *(1,) * len(by.dims)) * places + args[1]).flatten()
-    shape = (rows * places, *value.shape[1:])
-    return _REDUCED[node.attrs.reducer](value, ends, shape).reshape(rows, *node.type.shape)
+    shape, reducer = (rows * places, *value.shape[1:]), node.attrs.reducer
+    if reducer.startswith("arg"):
+        numbers = run.ends("j" if node.attrs.end == "i" else "i", elements) if elements is Domain.PAIR else None
+        return _arg(value, ends, shape, "a" + reducer[3:], numbers).reshape(rows, *node.type.shape)
+    return _REDUCED[reducer](value, ends, shape).reshape(rows, *node.type.shape)
 
 
 def _sum(value: Tensor, ends: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -176,14 +179,16 @@ def _scatter(value: Tensor, ends: Tensor, shape: tuple[int, ...], how: str, star
     return found.where(filled.reshape(-1, *(1,) * (len(shape) - 1)), start)
 
 
-def _arg(value: Tensor, ends: Tensor, shape: tuple[int, ...], how: str) -> Tensor:
+def _arg(value: Tensor, ends: Tensor, shape: tuple[int, ...], how: str, numbers: Tensor | None) -> Tensor:
+    """The least number of a winner; ``numbers`` of the values, where these are not 0, 1, 2, ..."""
     import torch
 
     winner = wins(value, _scatter(value, ends, shape, how, 0.0).index_select(0, ends))
-    edges = len(value)
-    ids = torch.arange(edges, device=value.device).reshape(-1, *(1,) * (value.dim() - 1)).expand_as(value)
-    first = _scatter(torch.where(winner, ids, edges), ends, shape, "amin", edges)
-    return torch.where(first == edges, -1, first)
+    ids = torch.arange(len(value), device=value.device) if numbers is None else numbers
+    most = torch.iinfo(torch.int64).max
+    ids = ids.reshape(-1, *(1,) * (value.dim() - 1)).expand_as(value)
+    first = _scatter(torch.where(winner, ids, most), ends, shape, "amin", most)
+    return torch.where(first == most, -1, first)
 
 
 def _count(value: Tensor, ends: Tensor, shape: tuple[int, ...], how: str) -> Tensor:
@@ -196,11 +201,16 @@ _REDUCED: dict[str, Callable[[Tensor, Tensor, tuple[int, ...]], Tensor]] = {
     "max": lambda v, e, s: _scatter(v, e, s, "amax", 0.0),
     "min": lambda v, e, s: _scatter(v, e, s, "amin", 0.0),
     "mul": lambda v, e, s: _scatter(v, e, s, "prod", 1.0),
-    "argmax": lambda v, e, s: _arg(v, e, s, "amax"),
-    "argmin": lambda v, e, s: _arg(v, e, s, "amin"),
     "countmax": lambda v, e, s: _count(v, e, s, "amax"),
     "countmin": lambda v, e, s: _count(v, e, s, "amin"),
 }
+
+
+def number_in_row(end: str, rows: Domain) -> Node:
+    """What tells apart the elements of a row: the number of an edge or node; of a pair that of its other edge."""
+    if rows is Domain.EDGE:
+        return gather(element_id("i"), "j" if end == "i" else "i")
+    return element_id(end)
 
 
 def _segment_pull(node: Node, g: Node, ties: str) -> Gradients:
@@ -216,7 +226,7 @@ def _segment_pull(node: Node, g: Node, ties: str) -> Gradients:
 
     def first() -> Node:
         arg = segment(e, end, "arg" + reducer, node.domain, by, dim)
-        return elementwise("eq", on_edges(arg), element_id(end))
+        return elementwise("eq", on_edges(arg), number_in_row(end, node.domain))
 
     if reducer == "sum":
         part = on_edges(g)
@@ -267,7 +277,7 @@ def compared_rows(e: Node) -> tuple[Node, ...] | None:
     The backward pass tells from these which edges win a maximum, and reads them as the forward pass has made them.
     """
     computed = [n for n in walk_below([e], lambda n: n.inputs if of(n).exact else ()) if not of(n).exact]
-    if any(n.domain in (Domain.EDGE, Domain.GLOBAL) for n in computed):
+    if any(n.domain in (e.domain, Domain.GLOBAL) for n in computed):
         return None
     return tuple(computed)
 
@@ -283,7 +293,7 @@ def held_by_ties(outputs: Sequence[Node]) -> frozenset[Node]:
 
 def _segment_text(node: Node, args: list[str]) -> Text:
     by = f", by {args[1]}" if len(args) == 2 else ""
-    return f"{node.attrs.reducer}@{node.attrs.end}({args[0]}{by})", ATOM
+    return f"{node.attrs.reducer}@{shown_end(node.attrs.end, node.inputs[0].domain)}({args[0]}{by})", ATOM
 
 
 define(Op(

@@ -144,6 +144,8 @@ def join_domains(nodes: Iterable[Node]) -> Domain:
 
 
 def _mixing_hint(domains: set[Domain]) -> str:
+    if Domain.PAIR in domains:
+        return "read the edge value at an edge of the pair: [kj] for the first, [ji] for the second"
     if Domain.EDGE in domains:
         return "read the node value at one end of the edge: [j] for the source, [i] for the target"
     if Domain.GRAPH in domains:

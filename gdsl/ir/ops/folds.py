@@ -50,14 +50,14 @@ def scan(
     """
     nodes = [to_float(n) for n in inputs]
     _, dims = broadcast(nodes)
-    domain = row_domain or element_domain(end)
+    domain = row_domain or element_domain(end, Domain.NODE)
     return make("scan", nodes, Type(domain, dims), Scan(end, step, float(init), reverse, row_domain is not None))
 
 
 def scan_step(node: Node, name: str) -> tuple[Node, Node]:
     """(acc, step): one step of a scan as an edge value, made of the scan's inputs and of ``acc``, a load of this name
     that stands for what the fold has come to before the edge."""
-    acc = load(name, Type(element_domain(node.attrs.end), node.dims), "input")
+    acc = load(name, Type(element_domain(node.attrs.end, Domain.NODE), node.dims), "input")
     step = node.attrs.step
     return acc, replay(step, {n: acc if k == "acc" else node.inputs[int(k)] for k, n in _leaves(step).items()})
 
@@ -67,16 +67,21 @@ def _leaves(step: Node) -> dict[str, Node]:
     return {n.attrs.name: n for n in walk([step]) if n.op == "load"}
 
 
+def _rows_at(node: Node, end: str) -> Domain:
+    need(node.domain is not Domain.EDGE, "the pairs of an edge have no order")
+    return rows_at(node, end)
+
+
 def _scan_rule(node: Node) -> Node:
     end, step = node.attrs.end, node.attrs.step
-    need(join_domains(node.inputs) in (Domain.GLOBAL, element_domain(end)), "it folds values of edges")
+    need(join_domains(node.inputs) in (Domain.GLOBAL, element_domain(end, Domain.NODE)), "it folds values of edges")
     places = {"acc", *(str(k) for k in range(len(node.inputs)))}
     for inner in walk([step]):
         known = inner.op in ELEMENTWISE or inner.op == "const"
         known = known or (inner.op == "load" and inner.attrs.name in places and inner.attrs.role == "input")
         need(known and inner.domain is Domain.GLOBAL and not inner.dims, f"its step reads {inner.op}: {inner.type}")
     need(step.kind is Kind.FLOAT, f"its step gives a float, not {step.type}")
-    rows = rows_at(node, end) if node.attrs.last else None
+    rows = _rows_at(node, end) if node.attrs.last else None
     return scan(node.inputs, end, step, node.attrs.init, reverse=node.attrs.reverse, row_domain=rows)
 
 
@@ -94,7 +99,7 @@ def _scan_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
     place = degree[row] - 1 - place if node.attrs.reverse else place
     order = by_row[place.sort(stable=True).indices]
     sizes = torch.bincount(place).tolist()
-    wide = Type(element_domain(node.attrs.end), node.dims)
+    wide = Type(element_domain(node.attrs.end, Domain.NODE), node.dims)
     values = [full(align(a, i.type, wide), wide, run)[order] for a, i in zip(args, node.inputs, strict=True)]
     acc = torch.full((rows, *node.type.shape), node.attrs.init, dtype=run.dtype, device=run.device)
     step = _step(node.attrs.step, run)
@@ -152,7 +157,7 @@ def _scan_pull(node: Node, g: Node, ties: str) -> Gradients:
         return const(0.0) if partial is None else replay(partial, edge)
 
     a, add, lam = (load(name, Type(Domain.GLOBAL), "input") for name in ("0", "1", "acc"))
-    dims = Type(element_domain(end), node.dims)
+    dims = Type(element_domain(end, Domain.NODE), node.dims)
     carry = spread_to(on_edges(acc) * const(1.0, node.dims), dims)
     if node.attrs.last:
         # λ after an edge is g times the product of the carries of the edges after it.
@@ -177,7 +182,7 @@ def _scan_text(node: Node, args: list[str]) -> Text:
 
 def _scan_work(node: Node, sizes: Sizes) -> Any:
     steps = sum(n.op in ELEMENTWISE for n in walk([node.attrs.step]))
-    return sizes.rows(element_domain(node.attrs.end)) * sizes.numel(node.dims) * steps
+    return sizes.rows(element_domain(node.attrs.end, Domain.NODE)) * sizes.numel(node.dims) * steps
 
 
 define(Op(
@@ -201,8 +206,9 @@ def order_rank(e: Node, end: str, q: float, side: str, row_domain: Domain) -> No
 
 def _order_rank_rule(node: Node) -> Node:
     x, end = node.inputs[0], node.attrs.end
-    need(x.domain is element_domain(end), f"{x.type} has no value for each {element_domain(end).value}")
-    return order_rank(x, end, node.attrs.q, node.attrs.side, rows_at(node, end))
+    elements = element_domain(end, Domain.NODE)
+    need(x.domain is elements, f"{x.type} has no value for each {elements.value}")
+    return order_rank(x, end, node.attrs.q, node.attrs.side, _rows_at(node, end))
 
 
 def _order_rank_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:

@@ -88,11 +88,11 @@ define(Op(
 
 # ----------------------------------------------------------------------------------- graph_value
 
-# in_degree, out_degree: of a node, as a float. edge_id: the number of an edge in the user's edge_index.
+# in_degree, out_degree: of a node, as a float; of an edge, how many pairs it is the second and the first of. edge_id: the number of an edge in the user's edge_index.
 # position: the rank of an edge among the edges into its target, in edge order.
 GRAPH_VALUES = {
-    "in_degree": (Kind.FLOAT, (Domain.NODE, Domain.TARGET)),
-    "out_degree": (Kind.FLOAT, (Domain.NODE, Domain.SOURCE)),
+    "in_degree": (Kind.FLOAT, (Domain.NODE, Domain.TARGET, Domain.EDGE)),
+    "out_degree": (Kind.FLOAT, (Domain.NODE, Domain.SOURCE, Domain.EDGE)),
     "edge_id": (Kind.INT, (Domain.EDGE,)),
     "position": (Kind.INT, (Domain.EDGE,)),
     "node_id": (Kind.INT, (Domain.NODE,)),
@@ -129,7 +129,8 @@ def _graph_value_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
     if what == "position":
         position: Tensor = run.graph.position.long()
         return position
-    degree: Tensor = run.graph.degree(what, run.dtype)
+    graph = run.graph.pairs if node.domain is Domain.EDGE else run.graph
+    degree: Tensor = graph.degree(what, run.dtype)
     return degree
 
 

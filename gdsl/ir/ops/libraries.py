@@ -21,7 +21,7 @@ _LATE = "only the last pass before kernels makes it"
 
 def _at(x: Node, end: str | None, rows: Domain) -> None:
     """A value with these rows, or one that is read at an end of each."""
-    fits = x.domain in (rows, Domain.GLOBAL) if end is None else x.domain in row_domains(end) and rows is Domain.EDGE
+    fits = x.domain in (rows, Domain.GLOBAL) if end is None else x.domain in row_domains(end) and x.domain is not rows
     need(fits and x.kind is Kind.FLOAT, f"{x.type} cannot be read at the end {end} of each {rows.value}")
 
 

@@ -26,7 +26,7 @@ class Run(Protocol):
     """What a reference form knows besides its operands: the graph, the compute dtype and the device.
 
     rows: how many rows a value of a domain has
-    ends: for each edge its node at an end; for ``g``, for each node its graph
+    ends: for each edge its node at an end; of pairs, for each pair its edge; for ``g``, for each node its graph
     """
 
     @property
@@ -36,7 +36,7 @@ class Run(Protocol):
     @property
     def device(self) -> torch.device: ...
     def rows(self, domain: Domain) -> int: ...
-    def ends(self, end: str) -> Tensor: ...
+    def ends(self, end: str, elements: Domain = ...) -> Tensor: ...
 
 
 class Sizes(Protocol):
