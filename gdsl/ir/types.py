@@ -21,6 +21,10 @@ class Domain(enum.Enum):
         return self.value
 
 
+# What walks go through: the edges of a node, the pairs of an edge.
+ELEMENTS = frozenset({Domain.EDGE, Domain.PAIR})
+
+
 class Kind(enum.Enum):
     """The kind of number; the width of FLOAT is chosen when a program is compiled."""
 
@@ -96,8 +100,8 @@ class Type:
 # The end of an edge at which a node value is read, or a segment is formed. ``i`` is the target of
 # an edge j -> i, ``j`` its source; ``g`` takes nodes as the "edges" and graphs of a batch as rows.
 #
-# Two edges kj and ji that follow each other, k -> j -> i, are a pair. To pairs, edges are what nodes are to edges: ``j``
-# is the first edge of a pair, kj, and ``i`` the second, ji.
+# Two edges kj and ji that follow each other, k -> j -> i, are a pair. To pairs, edges are what nodes are to edges:
+# ``j`` is the first edge of a pair, kj, and ``i`` the second, ji.
 ENDS = ("i", "j", "g")
 PAIR_ENDS = {"i": "ji", "j": "kj"}
 

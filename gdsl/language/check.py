@@ -308,7 +308,8 @@ class Checker(Owns, Transforms):
             name = e.id if isinstance(e, ast.Name) else f"out{k + 1}"
             value = self.forms.node(e)
             if value.domain is Domain.PAIR:
-                raise Mistake(f"no value of pairs is stored, and this is {value.type}", e.span, hint="reduce it to edges")
+                message = f"no value of pairs is stored, and this is {value.type}"
+                raise Mistake(message, e.span, hint="reduce it to edges")
             results.append((name, self._spread(e, value)))
             if not isinstance(e, ast.Name):
                 self.call_it(results[-1][1], name)

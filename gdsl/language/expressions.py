@@ -303,7 +303,8 @@ class Expressions:
                 continue
             # Mark the value that has to be read somewhere else: a node value among edge values, or a graph
             # value among node values.
-            second_moves = a.domain in (Domain.EDGE, Domain.PAIR) and b.domain is not Domain.PAIR or (b.domain is Domain.GRAPH and a.domain is Domain.NODE)
+            inner = a.domain is Domain.PAIR or (a.domain is Domain.EDGE and b.domain is not Domain.PAIR)
+            second_moves = inner or (b.domain is Domain.GRAPH and a.domain is Domain.NODE)
             n, t = (b, tb) if second_moves else (a, ta)
             other = a.domain if n is b else b.domain
             first, second = sorted((a, b), key=lambda v: (v.domain is Domain.PAIR, v.domain is Domain.EDGE))

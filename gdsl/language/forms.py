@@ -204,7 +204,8 @@ class Forms(ModuleCalls):
         values = [self.node(a) for a in arguments]
         end, rows = self.over(e, values)
         if rows is Domain.EDGE:
-            raise Mistake(f"`{e.function}` takes edges one after the other, and the pairs of an edge have no order", e.span)
+            message = f"`{e.function}` takes edges one after the other, and the pairs of an edge have no order"
+            raise Mistake(message, e.span)
         nodes = [self.element(x, a, end, rows) for x, a in zip(values, arguments, strict=True)]
         nodes = self.together(nodes, arguments, e, e.function)
         acc = build.load("acc", Type(Domain.GLOBAL), "input")
@@ -451,7 +452,8 @@ class Forms(ModuleCalls):
 
 def _drawn(x: Node) -> None:
     if x.domain is Domain.PAIR:
-        raise IRError("no number is drawn for each pair of edges", "drop numbers of edges, before they are read at pairs")
+        hint = "drop numbers of edges, before they are read at pairs"
+        raise IRError("no number is drawn for each pair of edges", hint)
 
 
 def _takes(function: str, parameters: Sequence[tuple[str, Any]]) -> str:

@@ -46,6 +46,8 @@ class _Ledger:
             Domain.TARGET: graph.num_targets,
             Domain.EDGE: graph.num_edges,
         }
+        if any(n.domain is Domain.PAIR for n in walk([n for _, n in found.typed.outputs])):
+            self.rows[Domain.PAIR] = int(graph.pairs.degree("in_degree", torch.float64).sum())
         self.sizes = cost.Numbers(self.rows)
 
     def lines(self) -> Iterator[str]:

@@ -230,7 +230,8 @@ def describe_plan(plan: Plan) -> str:
 def _describe_kernel(kernel: Kernel, names: dict, inner: set[Node]) -> list[str]:
     over = {"i": "in-edges of each node", "j": "out-edges of each node"}.get(kernel.end or "", "rows")
     if kernel.rows is Domain.EDGE:
-        over = {"i": "pairs that end in each edge", "j": "pairs that begin with each edge"}.get(kernel.end or "", "edges")
+        of_pairs = {"i": "pairs that end in each edge", "j": "pairs that begin with each edge"}
+        over = of_pairs.get(kernel.end or "", "edges")
     lines = [f"    kernel {kernel.name}: over the {over}"]
     for number, phase in enumerate(kernel.phases):
         for kind, nodes in _phase_parts(phase):

@@ -91,14 +91,15 @@ def formula(count: Callable[[Kernel, Sizes], Any], kernel: Kernel) -> sympy.Expr
 
 @dataclass(frozen=True)
 class _Within:
-    """Sizes within a kernel: so many rows of any domain, and of edges so many."""
+    """Sizes within a kernel: so many rows of any domain, and so many of what it walks, the ``elements``."""
 
     sizes: Sizes
     row: Domain
     edge: Domain
+    elements: Domain
 
     def rows(self, domain: Domain) -> Any:
-        return self.sizes.rows(self.edge if domain is Domain.EDGE else self.row)
+        return self.sizes.rows(self.edge if domain is self.elements else self.row)
 
     def numel(self, dims: tuple[Dim, ...]) -> Any:
         return self.sizes.numel(dims)
@@ -115,21 +116,21 @@ def bytes_moved(kernel: Kernel, sizes: Sizes, float_bytes: int = 4) -> Any:
     total = INDEX_BYTES * sizes.rows(kernel.rows) if kernel.end else 0
     for number, phase in enumerate(kernel.phases):
         here = [v for v in values if v.walk == number]
-        indices = any(v.is_read and v.node.domain is not Domain.EDGE for v in here)
-        numbers = bool(phase.stores) or any(_asks_which_edge(v) for v in here)
-        total += INDEX_BYTES * (indices + numbers) * sizes.rows(Domain.EDGE)
+        indices = any(v.is_read and v.node.domain is not kernel.elements for v in here)
+        numbers = bool(phase.stores) or any(_asks_which_edge(v, kernel.elements) for v in here)
+        total += INDEX_BYTES * (indices + numbers) * sizes.rows(kernel.elements)
     for node, walk, dims in {(v.node, v.walk, v.dims) for v in values if v.is_read}:
-        per = Domain.GLOBAL if node.domain is Domain.GLOBAL else kernel.rows if walk is None else Domain.EDGE
+        per = Domain.GLOBAL if node.domain is Domain.GLOBAL else kernel.rows if walk is None else kernel.elements
         total += sizes.rows(per) * sizes.numel(dims) * widths[node.kind]
     for node in kernel.outputs:
         total += sizes.rows(node.domain) * sizes.numel(node.dims) * widths[node.kind]
     return total
 
 
-def _asks_which_edge(value: _Value) -> bool:
+def _asks_which_edge(value: _Value, elements: Domain) -> bool:
     """Whether a value depends on the number of an edge: it lies there in memory, or is made from it."""
     known = value.node.op == "random" or (value.node.op == "graph_value" and value.node.attrs.what == "edge_id")
-    return value.node.domain is Domain.EDGE and (value.is_read or known)
+    return value.node.domain is elements and (value.is_read or known)
 
 
 def operations(kernel: Kernel, sizes: Sizes) -> Any:
@@ -143,12 +144,12 @@ def time(kernel: Kernel, sizes: Sizes) -> Any:
 
 
 def _operations(kernel: Kernel, sizes: Sizes) -> Iterator[tuple[Node, Any]]:
-    targets = kernel.rows if kernel.rows is Domain.NODE else Domain.TARGET
+    targets = kernel.rows if kernel.rows in (Domain.NODE, Domain.EDGE) else Domain.TARGET
     for node, walk in dict.fromkeys((v.node, v.walk) for v in _values(kernel) if not v.is_read):
-        rows = kernel.rows if walk is None else Domain.EDGE
+        rows = kernel.rows if walk is None else kernel.elements
         # Of the edges of a target, about one has a number at each place of a sparse operand.
-        edges = targets if skips_zeros(node) else Domain.EDGE
-        yield node, of(node).work(node, _Within(sizes, rows, edges))
+        edges = targets if skips_zeros(node) else kernel.elements
+        yield node, of(node).work(node, _Within(sizes, rows, edges, kernel.elements))
 
 
 def skips_zeros(node: Node) -> bool:
@@ -182,7 +183,7 @@ def _values(kernel: Kernel) -> Iterator[_Value]:
     written = {n for phase in kernel.phases for n in phase.stores}
     buffers = set(kernel.buffers)
     # What a walk adds up for a row is a value of the row, of operands in that walk.
-    roots = ((n, w if n.domain in (Domain.EDGE, Domain.GLOBAL) else None) for n, w in walks.items())
+    roots = ((n, w if n.domain in (kernel.elements, Domain.GLOBAL) else None) for n, w in walks.items())
     stack: list[tuple[Node, int | None, _Picked]] = [(n, w, ()) for n, w in roots]
     stack += [(n, None, ()) for n in (*kernel.stores, *kernel.totals)]
     seen = set[tuple[Node, int | None, _Picked]]()

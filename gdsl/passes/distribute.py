@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from gdsl.ir import build
 from gdsl.ir.node import Node, walk_below
-from gdsl.ir.types import Dim, Domain, Kind
+from gdsl.ir.types import ELEMENTS, Dim, Domain, Kind
 from gdsl.passes.algebra import MAX_PARTS
 from gdsl.passes.rewrite import Rule
 
@@ -29,7 +29,7 @@ def _matrix_product(node: Node, edges: bool = True) -> tuple[Node, tuple[Node, .
     """The edge value of a contraction of one edge value with global ones, and the others; or the node value."""
     if node.op != "contract" or node.attrs.total or len(node.inputs) < 2:
         return None
-    if (node.domain is Domain.EDGE) != edges or node.domain in (Domain.GLOBAL, Domain.GRAPH):
+    if (node.domain in ELEMENTS) != edges or node.domain in (Domain.GLOBAL, Domain.GRAPH):
         return None
     rows = [i for i in node.inputs if i.domain is not Domain.GLOBAL]
     if len(rows) != 1:
@@ -103,7 +103,7 @@ def negation_last(node: Node) -> Node | None:
 
 def factor_out_of_product(node: Node) -> Node | None:
     """(c * (x[j] - x[i])) @ W --> c * ((x[j] - x[i]) @ W), where c has none of the summed dims; on nodes (c * x) @ W"""
-    on_edges = node.domain is Domain.EDGE
+    on_edges = node.domain in ELEMENTS
     found = _matrix_product(node, on_edges)
     if found is None or found[0].op not in ("mul", "div") or found[0].kind is not Kind.FLOAT:
         return None
@@ -124,7 +124,7 @@ def factor_out_of_product(node: Node) -> Node | None:
 
 def terms_by_end(node: Node) -> Node | None:
     """x[i] + (y[j] - z[i]) --> (x - z)[i] + y[j]: the terms of one end are added per node"""
-    if node.op not in ("add", "sub") or node.domain is not Domain.EDGE or node.kind is not Kind.FLOAT:
+    if node.op not in ("add", "sub") or node.domain not in ELEMENTS or node.kind is not Kind.FLOAT:
         return None
     terms = _signed_terms(node, node.dims)
     groups: dict[tuple[str, Domain] | None, list[tuple[Node, bool]]] = {}
@@ -150,7 +150,7 @@ def _signed_terms(node: Node, dims: tuple[Dim, ...]) -> list[tuple[Node, bool]]:
     left = [(node, False)]
     while left:
         part, negative = left.pop()
-        summed = part.op in ("add", "sub") and part.domain is Domain.EDGE and all(i.dims == dims for i in part.inputs)
+        summed = part.op in ("add", "sub") and part.domain in ELEMENTS and all(i.dims == dims for i in part.inputs)
         # A sum that is read in many places has more terms than the program has parts.
         if summed and len(terms) + len(left) < MAX_PARTS:
             a, b = part.inputs

@@ -6,7 +6,7 @@ from gdsl.ir import build
 from gdsl.ir.node import Node, make
 from gdsl.ir.ops import of
 from gdsl.ir.ops.edges import is_sum
-from gdsl.ir.types import Domain, Kind, Type
+from gdsl.ir.types import ELEMENTS, Domain, Kind, Type
 from gdsl.passes import simplify
 from gdsl.passes.rewrite import Rule
 
@@ -17,7 +17,7 @@ _HARMLESS = 0.5
 
 def one_ended(node: Node) -> Node | None:
     """f(x[j], c) --> f(x, c)[j]; where f or x has a singularity, f(where(out_degree > 0, x, 0.5), c)[j]"""
-    if not of(node).rowwise or node.domain is not Domain.EDGE:
+    if not of(node).rowwise or node.domain not in ELEMENTS:
         return None
     gathers = [i for i in node.inputs if i.domain is not Domain.GLOBAL]
     if not gathers or any(g.op != "gather" for g in gathers) or len({g.attrs.end for g in gathers}) != 1:
@@ -113,12 +113,12 @@ def factor_out_of_sum(node: Node) -> Node | None:
     if e.op == "mul":
         for factor, rest in ((a, b), (b, a)):
             row = _row_factor(factor, end, node.domain)
-            if row is not None and rest.domain is Domain.EDGE:
+            if row is not None and rest.domain in ELEMENTS:
                 inner = build.segment(rest, end, "sum", node.domain)
                 return build.transpose(_product(node, row, inner), node.type.names)
         return None
     row = _row_factor(b, end, node.domain)
-    if row is None or a.domain is not Domain.EDGE:
+    if row is None or a.domain not in ELEMENTS:
         return None
     inner = build.segment(a, end, "sum", node.domain)
     if row.domain is Domain.GLOBAL:
@@ -145,7 +145,7 @@ def one_hot_by(node: Node) -> Node | None:
         return None
     place, counter = e.inputs[0].inputs
     value = e.inputs[1]
-    if counter.op != "iota" or place.domain is not Domain.EDGE or value.domain is not Domain.EDGE:
+    if counter.op != "iota" or place.domain not in ELEMENTS or value.domain not in ELEMENTS:
         return None
     dim = counter.dims[0]
     if dim.name in value.type.names or set(place.type.names) != set(summed) or not set(place.dims) <= set(value.dims):
@@ -156,7 +156,7 @@ def one_hot_by(node: Node) -> Node | None:
 
 def quotient_last(node: Node) -> Node | None:
     """(a / b[i]) * c --> (a * c) / b[i]: a softmax's denominator then leaves the sum"""
-    if node.op != "mul" or node.domain is not Domain.EDGE:
+    if node.op != "mul" or node.domain not in ELEMENTS:
         return None
     for quotient, other in (node.inputs, node.inputs[::-1]):
         if quotient.op == "div" and quotient.inputs[1].op == "gather" and other.domain is not Domain.GLOBAL:
@@ -170,7 +170,7 @@ def masked_quotient(node: Node) -> Node | None:
 
     Only for a random condition: one that the user wrote may be there to keep a / b[i] from being 0 / 0.
     """
-    if node.op != "where" or node.domain is not Domain.EDGE:
+    if node.op != "where" or node.domain not in ELEMENTS:
         return None
     condition, dropped, value = node.inputs
     if condition.op != "lt" or condition.inputs[0].op != "random" or simplify.constant_value(dropped) != 0.0:
@@ -183,7 +183,7 @@ def masked_quotient(node: Node) -> Node | None:
 
 def scaled_quotient(node: Node) -> Node | None:
     """(a / b[i]) / c, (a / b[i]) * c with c constant --> (a / c) / b[i], (a * c) / b[i]"""
-    if node.op not in ("div", "mul") or node.domain is not Domain.EDGE:
+    if node.op not in ("div", "mul") or node.domain not in ELEMENTS:
         return None
     quotient, c = node.inputs
     if quotient.op != "div" or c.domain is not Domain.GLOBAL or quotient.inputs[1].op != "gather":

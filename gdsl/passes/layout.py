@@ -7,7 +7,7 @@ import math
 from gdsl.ir import build
 from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops.edges import is_sum
-from gdsl.ir.types import Domain, Kind
+from gdsl.ir.types import ELEMENTS, Domain, Kind
 from gdsl.passes import simplify
 from gdsl.passes.dense import is_sum_of_products
 from gdsl.passes.options import Options
@@ -53,7 +53,7 @@ def _tells_winner(condition: Node) -> bool:
 
 
 def _on_edges(node: Node) -> bool:
-    return node.domain is Domain.EDGE and node.kind is Kind.FLOAT
+    return node.domain in ELEMENTS and node.kind is Kind.FLOAT
 
 
 def is_picked(node: Node) -> bool:
@@ -87,7 +87,7 @@ def pairwise(node: Node) -> Node | None:
     if node.op != "contract" or len(node.inputs) < 3:
         return None
     # What belongs to edges stays together: a kernel multiplies it in registers.
-    pool = [k for k, i in enumerate(node.inputs) if i.domain is not Domain.EDGE]
+    pool = [k for k, i in enumerate(node.inputs) if i.domain not in ELEMENTS]
     pairs = [(j, k) for n, j in enumerate(pool) for k in pool[n + 1 :]]
     found = [p for j, k in pairs if (p := _paired(node, j, k)) is not None]
     return min(found, key=lambda p: p[0])[1] if found else None
@@ -237,7 +237,7 @@ def kinds_by_product(node: Node) -> Node | None:
         weight, rest = sorted(value.inputs, key=lambda f: f.type.numel)
     if min(dim.size, rest.type.numel) < MATRIX_SIDE or not set(weight.type.names) <= set(by.type.names):
         return None
-    if set(rest.type.names) & {dim.name, *by.type.names} or rest.domain is not Domain.EDGE:
+    if set(rest.type.names) & {dim.name, *by.type.names} or rest.domain not in ELEMENTS:
         return None
     hit = build.elementwise("eq", by, build.iota(dim))
     place = build.elementwise("where", hit, weight, 0.0)

@@ -200,9 +200,10 @@ def _forward_values(
 def worth_saving(node: Node, forward: Collection[Node], choice: str = "auto", pairs: bool = False) -> bool:
     """Whether the forward pass should keep a value: per-node results of a walk over edges or of a dense product.
 
-    Edge values are never kept, but where there are ``pairs``, to which edges are what nodes are to edges; elementwise node values are cheaper to compute again than to hold. The winners of
-    a maximum are kept although the forward result does not need them: finding them takes the same walk. By choice
-    "all" node values are kept, or "nothing" but the winners, which only the forward pass can tell.
+    Edge values are never kept, but for what is summed up or multiplied once an edge where there are ``pairs``, to which
+    edges are what nodes are to edges; elementwise node values are cheaper to compute again than to hold. The winners of
+    a maximum are kept although the forward result does not need them: finding them takes the same walk. By choice "all"
+    node values are kept, or "nothing" but the winners, which only the forward pass can tell.
     """
     if node.domain in (Domain.PAIR, Domain.GLOBAL) or of(node).leaf:
         return False

@@ -77,6 +77,11 @@ class Kernel:
         return self.end is not None and self.rows is Domain.EDGE
 
     @property
+    def elements(self) -> Domain:
+        """What its walks go through."""
+        return Domain.PAIR if self.rows is Domain.EDGE else Domain.EDGE
+
+    @property
     def leaves_hubs(self) -> bool:
         """Whether rows with very many edges are left to functions that walk them in chunks."""
         return bool(self.phases) and not self.ordered and not self.of_pairs

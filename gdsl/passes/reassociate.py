@@ -14,7 +14,7 @@ from gdsl.ir import build
 from gdsl.ir.node import Node, substitute, walk
 from gdsl.ir.ops.edges import is_sum
 from gdsl.ir.program import Program
-from gdsl.ir.types import Domain
+from gdsl.ir.types import ELEMENTS, Domain
 from gdsl.passes.estimate import estimate
 from gdsl.passes.hoist import finite_without_edges
 from gdsl.passes.layout import is_picked
@@ -161,7 +161,7 @@ def weight_gradient_by_nodes(node: Node) -> Iterator[Node]:
         return
     for x in node.inputs:
         rest = [i for i in node.inputs if i is not x]
-        on_edges = [i for i in rest if i.domain is Domain.EDGE]
+        on_edges = [i for i in rest if i.domain is x.domain]
         if x.op != "gather" or x.attrs.end == "g" or len(rest) < len(node.inputs) - 1 or not on_edges:
             continue
         tables = [i for i in rest if i.domain is Domain.GLOBAL]
@@ -207,10 +207,11 @@ def total_by_nodes(node: Node) -> Iterator[Node]:
     """total(d) --> total(sum@i(d)), where the sum at nodes is there anyway"""
     if node.op != "contract" or not node.attrs.total or node.attrs.reduce:
         return
-    if any(i.domain is not Domain.EDGE for i in node.inputs):
+    if any(i.domain not in ELEMENTS for i in node.inputs):
         return
     e = functools.reduce(operator.mul, node.inputs)
-    for end, domain in {(g.attrs.end, g.inputs[0].domain): None for g in walk([e]) if g.op == "gather" and g.domain is e.domain}:
+    gathers = [g for g in walk([e]) if g.op == "gather" and g.domain is e.domain]
+    for end, domain in {(g.attrs.end, g.inputs[0].domain): None for g in gathers}:
         if end != "g":
             yield build.contract([build.segment(e, end, "sum", domain)], total=True, order=node.type.names)
 

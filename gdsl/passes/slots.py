@@ -106,7 +106,8 @@ class Slots:
             return "torch" if not fits else "segment" if node.attrs.last else "scan"
         if node.domain in WALKS and not self._is_once_an_edge(node):
             return "edge"
-        over_edges = any(i.domain is Domain.PAIR or (i.domain is Domain.EDGE and not self.has_pairs) for i in node.inputs)
+        walked = (Domain.PAIR,) if self.has_pairs else (Domain.EDGE,)
+        over_edges = any(i.domain in walked for i in node.inputs)
         if node.domain is Domain.GLOBAL:
             if node.type.numel > MAX_ACCUMULATOR:
                 return "torch"
@@ -202,7 +203,8 @@ class Slots:
         for node, (first, last) in reversed(walks.items()):
             many = last - first > 1 and node.kind is Kind.FLOAT and of(node).computes
             # What one value alone reads is a part of that.
-            if many and node.domain is Domain.EDGE and len({walks[u][0] if u in walks else time[u] for u in self.users[node]}) > 1:
+            many = many and node.domain is Domain.EDGE
+            if many and len({walks[u][0] if u in walks else time[u] for u in self.users[node]}) > 1:
                 count = sum(self.lowering[n] == "edge" and of(n).computes for n in walk_below([node], computed))
                 if count >= LEAST_WRITTEN and count * (last - first) > MOST_AGAIN:
                     found.add(node)

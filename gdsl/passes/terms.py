@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from gdsl.ir import build
 from gdsl.ir.node import Node, walk_below
-from gdsl.ir.types import Dim, Domain, Kind, Type
+from gdsl.ir.types import ELEMENTS, Dim, Domain, Kind, Type
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def terms_of(node: Node, bases: bool = True) -> list[Term]:
 
 
 def _is_opened(node: Node) -> bool:
-    return node.op in _OPENED and node.kind is Kind.FLOAT and node.domain is Domain.EDGE
+    return node.op in _OPENED and node.kind is Kind.FLOAT and node.domain in ELEMENTS
 
 
 def _leaf(node: Node) -> Term:
@@ -156,7 +156,7 @@ def _reshaped(term: Term, old: Type, new: Type) -> Term | None:
 
 def _open_index(node: Node, terms: Terms, bases: bool) -> list[Term] | None:
     table, idx = node.inputs
-    if idx.domain is not Domain.EDGE:
+    if idx.domain not in ELEMENTS:
         return None
     dim = table.type.dim(node.attrs.dim)
     if table.op == "gather":

@@ -1,4 +1,4 @@
-"""Pairs of edges that follow each other, k -> j -> i, without a list of them: the pairs of an edge are the edges at a node.
+"""Pairs of edges that follow each other, k -> j -> i, without a list of them.
 
 The pairs of which ji is the second edge are the edges into j; those of which kj is the first, the edges out of j. So an
 order of pairs is an order of edges, and for each edge the node whose row of it is meant.

@@ -46,7 +46,7 @@ class OneRow:
     def rows(self, domain: Domain) -> int:
         return self.edges if domain is Domain.EDGE else 1
 
-    def ends(self, end: str) -> Tensor:
+    def ends(self, end: str, elements: Domain = Domain.EDGE) -> Tensor:
         return torch.zeros(self.edges, dtype=torch.long)
 
 

@@ -257,7 +257,9 @@ class Writer:
         options += [lambda: self.pick(recent)] * (4 if recent else 0)
         if domain == "edge":
             options += [self.at_an_end] * 3
-            options += [] if self.bipartite else [lambda: Value(f"(0.2 * degree({self.pick(('ji', 'kj'))}))", "edge")]
+            if not self.bipartite:
+                options += [lambda: self.over_pairs("edge", 0)] * 2
+                options.append(lambda: Value(f"(0.2 * degree({self.pick(('ji', 'kj'))}))", "edge"))
         elif domain == "pair":
             options += [self.at_a_pair] * 5
         elif domain in self.rows:

@@ -79,7 +79,8 @@ def _extremes(p: Listed, x: Tensor, e: Tensor, w: Tensor) -> tuple[Tensor, ...]:
 def _rounds(p: Listed, x: Tensor, e: Tensor, w: Tensor) -> tuple[Tensor, ...]:
     m = e
     for _ in range(2):
-        m = torch.tanh(e + (p.summed(m[p.kj] * x[p.i][p.kj], p.ji) / (1 + torch.bincount(p.kj, minlength=p.count))[:, None]) @ w)
+        s = p.summed(m[p.kj] * x[p.i][p.kj], p.ji) / (1 + torch.bincount(p.kj, minlength=p.count))[:, None]
+        m = torch.tanh(e + s @ w)
     return p.at_nodes(m), m
 
 
@@ -121,7 +122,8 @@ TEXTS: dict[str, tuple[str, Callable[..., tuple[Tensor, ...]]]] = {
 def layer(name: str, backend: str, backtracking: bool) -> gdsl.Layer:
     torch.manual_seed(0)
     without = "" if backtracking else "graph non_backtracking"
-    text = f"layer L(d) {{ {without} node x[d] edge e[d] param w[d, d'] ~ normal def lin(z) = rename(z @ w, d' -> d) {TEXTS[name][0]} }}"
+    head = f"{without} node x[d] edge e[d] param w[d, d'] ~ normal def lin(z) = rename(z @ w, d' -> d)"
+    text = f"layer L(d) {{ {head} {TEXTS[name][0]} }}"
     return gdsl.compile(text, d=3, backend=backend).double()
 
 
@@ -160,8 +162,8 @@ def test_ties_share_a_gradient(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_edge_whose_pairs_all_go_back_has_none(backend: str) -> None:
-    text = "layer L { graph non_backtracking node x edge e a = max(e[kj]) n = degree(ji) return a, n, degree(kj), sum(a) + x }"
-    made = gdsl.compile(text, backend=backend)
+    text = "graph non_backtracking node x edge e a = max(e[kj]) n = degree(ji) return a, n, degree(kj), sum(a) + x"
+    made = gdsl.compile(f"layer L {{ {text} }}", backend=backend)
     a, into, out, y = made(torch.zeros(3), torch.tensor([[0, 1, 1], [1, 0, 2]]), torch.tensor([-3.0, -4.0, -5.0]))
     assert a.tolist() == [0.0, 0.0, -3.0]
     assert into.tolist() == [0.0, 0.0, 1.0] and out.tolist() == [1.0, 0.0, 0.0]

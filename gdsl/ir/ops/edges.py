@@ -1,7 +1,7 @@
 """Values read at an end of each edge, and values of edges reduced at a node: each the other's adjoint.
 
-The end ``g`` takes nodes as the edges, and the graphs of a batch as the nodes. Pairs of edges that follow each other are
-what edges are to nodes: an edge value is read at both, and values of pairs are reduced to edges.
+The end ``g`` takes nodes as the edges, and the graphs of a batch as the nodes. To pairs of edges that follow each
+other, edges are what nodes are to edges: an edge value is read at both, and values of pairs are reduced to edges.
 """
 
 from __future__ import annotations

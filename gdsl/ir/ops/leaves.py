@@ -88,7 +88,8 @@ define(Op(
 
 # ----------------------------------------------------------------------------------- graph_value
 
-# in_degree, out_degree: of a node, as a float; of an edge, how many pairs it is the second and the first of. edge_id: the number of an edge in the user's edge_index.
+# in_degree, out_degree: of a node, as a float; of an edge, how many pairs it is the second and the first of.
+# edge_id: the number of an edge in the user's edge_index.
 # position: the rank of an edge among the edges into its target, in edge order.
 GRAPH_VALUES = {
     "in_degree": (Kind.FLOAT, (Domain.NODE, Domain.TARGET, Domain.EDGE)),
