@@ -61,6 +61,12 @@ PUBLISHED = {
     "SGFormer": Published("SGFormer", plain.sgformer),
     "GAT": Published("GAT", plain.gat),
     "DMPNN": Published("DMPNN", plain.dmpnn),
+    "DimeNet": Published("DimeNet", plain.dimenet, dict(zip(("roots", "scale"), plain.waves_of(*plain.WAVES), strict=True))),
+    "DimeNet++": Published(
+        "DimeNetPlusPlus",
+        plain.dimenet_plus_plus,
+        dict(zip(("roots", "scale"), plain.waves_of(*plain.WAVES), strict=True)),
+    ),
     "Exphormer": Published("Exphormer", plain.exphormer, {"R": KINDS}),
 }
 

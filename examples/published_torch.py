@@ -17,8 +17,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import gdsl
+from gdsl.nn.models.waves import bessel_roots, spherical_bessel
 
 Found = tuple[Tensor, ...]
+WAVES = (3, 2)  # orders of DimeNet's spherical waves, and waves of each
+
+
+def waves_of(spherical: int, radial: int) -> tuple[Tensor, Tensor]:
+    """Where the spherical Bessel functions are 0, and what gives the waves that end there norm 1: [orders, waves] each."""
+    roots = bessel_roots(spherical, radial)
+    after = torch.stack([spherical_bessel(z, order + 2)[order + 1] for order, z in enumerate(roots)])
+    return roots, 2**0.5 / after.abs()
 
 
 def summed(m: Tensor, at: Tensor, rows: int) -> Tensor:
@@ -138,6 +147,66 @@ def dmpnn(made: gdsl.Layer, edges: Tensor, h: Tensor, e: Tensor, **_: Any) -> Fo
     for _ in range(2):
         m = F.relu(start + made.again(summed(m, i, len(h))[j] - m[back]))
     return (F.relu(made.out(torch.cat([h, summed(m, i, len(h))], 1))),)
+
+
+def pairs(edges: Tensor) -> tuple[Tensor, Tensor]:
+    """The edges kj and ji of all pairs k -> j -> i but those that go back, k = i."""
+    j, i = edges
+    ji, kj = ((j[:, None] == i) & (i[:, None] != j)).nonzero().T
+    return kj, ji
+
+
+def lengths(made: gdsl.Layer, r: Tensor) -> tuple[Tensor, Tensor]:
+    """DimeNet's waves of lengths [E, radial], and those for angles [E, spherical, radial]."""
+    envelope = torch.where(r < 1, 1 / r - 28 * r**5 + 48 * r**6 - 21 * r**7, 0.0)[:, None]
+    roots, scale = waves_of(*WAVES)
+    z = roots * r[:, None, None]
+    j = [torch.sin(z) / z]
+    j.append((j[0] - torch.cos(z)) / z)
+    for order in range(2, len(roots)):
+        j.append((2 * order - 1) * j[-1] / z - j[-2])
+    waves = torch.stack([j[order][:, order] for order in range(len(roots))], 1)
+    return envelope * torch.sin(made.frequency * r[:, None]), envelope[:, :, None] * scale * waves
+
+
+def angles(c: Tensor, orders: int) -> Tensor:
+    """DimeNet's waves of the cosines of angles: [T, orders]."""
+    p = [torch.ones_like(c), c]
+    for order in range(2, orders):
+        p.append(((2 * order - 1) * c * p[-1] - (order - 1) * p[-2]) / order)
+    return torch.stack([((2 * order + 1) / (4 * torch.pi)) ** 0.5 * p[order] for order in range(orders)], 1)
+
+
+def after_pairs(made: gdsl.Layer, h: Tensor, f: Tensor) -> Found:
+    def residual(h: Tensor, k: int) -> Tensor:
+        return h + F.silu(made.residual[2 * k + 1](F.silu(made.residual[2 * k](h))))
+
+    h = F.silu(made.lin(residual(h, 0))) + f
+    return (residual(residual(h, 1), 2),)
+
+
+def dimenet(made: gdsl.Layer, edges: Tensor, p: Tensor, f: Tensor, **_: Any) -> Found:
+    (j, i), (kj, ji) = edges, pairs(edges)
+    length = (p[j] - p[i]).norm(dim=1)
+    rbf, waves = lengths(made, length / 3)
+    a, b = p[j[ji]] - p[i[ji]], p[j[kj]] - p[i[ji]]
+    c = (a * b).sum(1) / (length[ji] * b.norm(dim=1))
+    s = torch.einsum("tl,tln,bln->tb", angles(c, 3), waves[kj], made.by_angle)
+    m = F.silu(made.lin_kj(f)) * made.by_length(rbf)
+    t = torch.einsum("tb,td,ebd->te", s, m[kj], made.W)
+    return after_pairs(made, F.silu(made.lin_ji(f)) + summed(t, ji, len(f)), f)
+
+
+def dimenet_plus_plus(made: gdsl.Layer, edges: Tensor, p: Tensor, f: Tensor, **_: Any) -> Found:
+    (j, i), (kj, ji) = edges, pairs(edges)
+    v = p[i] - p[j]
+    length = v.norm(dim=1)
+    rbf, waves = lengths(made, length / 3)
+    c = (v[kj] * v[ji]).sum(1) / (length[kj] * length[ji])
+    s = torch.einsum("tl,tln,bln->tb", angles(c, 3), waves[kj], made.sbf1)
+    m = F.silu(made.down(F.silu(made.lin_kj(f)) * made.rbf2(made.rbf1(rbf))))
+    t = m[kj] * made.sbf2(s)
+    return after_pairs(made, F.silu(made.lin_ji(f)) + F.silu(made.up(summed(t, ji, len(f)))), f)
 
 
 def gat(made: gdsl.Layer, edges: Tensor, h: Tensor, **_: Any) -> Found:
