@@ -61,12 +61,8 @@ PUBLISHED = {
     "SGFormer": Published("SGFormer", plain.sgformer),
     "GAT": Published("GAT", plain.gat),
     "DMPNN": Published("DMPNN", plain.dmpnn),
-    "DimeNet": Published("DimeNet", plain.dimenet, dict(zip(("roots", "scale"), plain.waves_of(*plain.WAVES), strict=True))),
-    "DimeNet++": Published(
-        "DimeNetPlusPlus",
-        plain.dimenet_plus_plus,
-        dict(zip(("roots", "scale"), plain.waves_of(*plain.WAVES), strict=True)),
-    ),
+    "DimeNet": Published("DimeNet", plain.dimenet, plain.waves_of(*plain.WAVES)),
+    "DimeNet++": Published("DimeNetPlusPlus", plain.dimenet_plus_plus, plain.waves_of(*plain.WAVES)),
     "Exphormer": Published("Exphormer", plain.exphormer, {"R": KINDS}),
 }
 

@@ -23,11 +23,11 @@ Found = tuple[Tensor, ...]
 WAVES = (3, 2)  # orders of DimeNet's spherical waves, and waves of each
 
 
-def waves_of(spherical: int, radial: int) -> tuple[Tensor, Tensor]:
+def waves_of(spherical: int, radial: int) -> dict[str, Tensor]:
     """Where the spherical Bessel functions are 0, and what gives the waves that end there norm 1: [orders, waves] each."""
     roots = bessel_roots(spherical, radial)
     after = torch.stack([spherical_bessel(z, order + 2)[order + 1] for order, z in enumerate(roots)])
-    return roots, 2**0.5 / after.abs()
+    return {"roots": roots, "scale": 2**0.5 / after.abs()}
 
 
 def summed(m: Tensor, at: Tensor, rows: int) -> Tensor:
@@ -159,7 +159,7 @@ def pairs(edges: Tensor) -> tuple[Tensor, Tensor]:
 def lengths(made: gdsl.Layer, r: Tensor) -> tuple[Tensor, Tensor]:
     """DimeNet's waves of lengths [E, radial], and those for angles [E, spherical, radial]."""
     envelope = torch.where(r < 1, 1 / r - 28 * r**5 + 48 * r**6 - 21 * r**7, 0.0)[:, None]
-    roots, scale = waves_of(*WAVES)
+    roots, scale = waves_of(*WAVES).values()
     z = roots * r[:, None, None]
     j = [torch.sin(z) / z]
     j.append((j[0] - torch.cos(z)) / z)

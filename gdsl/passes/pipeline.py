@@ -12,7 +12,7 @@ from gdsl.ir.ops.adjoint import gradients
 from gdsl.ir.ops.edges import held_by_ties
 from gdsl.ir.printer import describe
 from gdsl.ir.program import Program
-from gdsl.ir.types import Domain, Kind
+from gdsl.ir.types import ELEMENTS, Domain, Kind
 from gdsl.passes import algebra, dense, distribute, fuse, hoist, layout, simplify, vendor
 from gdsl.passes.options import Options
 from gdsl.passes.plan import Plan
@@ -163,8 +163,8 @@ def _worth_reading(program: Program, raw: Sequence[Node], keep: frozenset[Node] 
 def _dense_operands(program: Program) -> frozenset[Node]:
     """Elementwise values of nodes that a product left to the BLAS reads."""
     products = [n for n in walk(program.nodes) if n.op == "contract" and dense.is_dense(n)]
-    read = {i for n in products if n.domain is not Domain.EDGE for i in n.inputs}
-    return frozenset(i for i in read if i.op in ELEMENTWISE and i.domain not in (Domain.EDGE, Domain.GLOBAL))
+    read = {i for n in products if n.domain not in ELEMENTS for i in n.inputs}
+    return frozenset(i for i in read if i.op in ELEMENTWISE and i.domain not in (*ELEMENTS, Domain.GLOBAL))
 
 
 def _forward_values(

@@ -24,7 +24,7 @@ from gdsl.passes.pieces import by_pieces
 from gdsl.passes.rewrite import Fired, Rule, rewrite
 from gdsl.passes.simplify import constant_value
 from gdsl.passes.slots import MAX_ACCUMULATOR
-from gdsl.passes.terms import Term, terms_of
+from gdsl.passes.terms import Term, closed_term, terms_of
 
 # A proposal must be this much cheaper: below that, the order that the user wrote stays.
 GAIN = 0.97
@@ -36,8 +36,10 @@ def aggregate_first(node: Node) -> Iterator[Node]:
     """sum(a * (b @ W)) --> sum(a * b) @ W: no matrix an edge, and the product is one of node values"""
     if not is_sum(node):
         return
-    for bases in (True, False):
-        terms = terms_of(node.inputs[0], bases)
+    opened = [terms_of(node.inputs[0], bases) for bases in (True, False)]
+    closed = closed_term(node.inputs[0])
+    # A factor that is a sum makes many terms; as it is, it makes one.
+    for terms in (*opened, *([[closed]] if closed is not None and len(opened[0]) > 1 else [])):
         if any(t.reduce or t.by for t in terms):
             parts = [_aggregated(t, node) for t in terms]
             if all(p is not None for p in parts):

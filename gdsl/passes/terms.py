@@ -74,6 +74,15 @@ def terms_of(node: Node, bases: bool = True) -> list[Term]:
     return terms[node]
 
 
+def closed_term(node: Node) -> Term | None:
+    """A product with tables as one term, whatever its factors are made of."""
+    if node.op != "contract" or node.attrs.total:
+        return None
+    edges = tuple(i for i in node.inputs if i.domain is not Domain.GLOBAL)
+    tables = tuple(i for i in node.inputs if i.domain is Domain.GLOBAL)
+    return Term(edges, tables, node.attrs.reduce) if tables else None
+
+
 def _is_opened(node: Node) -> bool:
     return node.op in _OPENED and node.kind is Kind.FLOAT and node.domain in ELEMENTS
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from gdsl.runtime.triton import interpreted
 
 QUICK = ["CompGCN, mult", "NBFNet", "SGFormer", "DMPNN"]
-HEAVY = ["EGNN", "PaiNN", "GatedGCN", "CompGCN, sub", "TGAT", "GRIT", "GAT", "Exphormer"]
+HEAVY = ["EGNN", "PaiNN", "GatedGCN", "CompGCN, sub", "TGAT", "GRIT", "GAT", "DimeNet", "DimeNet++", "Exphormer"]
 BACKENDS = ["torch", "cpp", *["triton"] * interpreted()]
 WAYS = [
     *(pytest.param(n, b, 2) for n in QUICK for b in BACKENDS),

@@ -28,7 +28,12 @@ STRUCTURAL: dict[str, list[Node]] = {
     "random": [b.random(seed, 3, E, [A]) * e],
     "contract": [b.matmul(x, w), b.contract([x, x, w], ["a"]), b.total(y), b.contract([x, y], ["b"], total=True)],
     "reduce": [b.reduce(y, "max", "a"), b.to_float(b.reduce(y, "argmin", "b"))],
-    "gather": [b.gather(x, "i") * b.gather(s, "j"), b.gather(t, "i") - e, b.gather(u, "g") * x],
+    "gather": [
+        b.gather(x, "i") * b.gather(s, "j"),
+        b.gather(t, "i") - e,
+        b.gather(u, "g") * x,
+        b.segment(b.gather(e, "j") * b.gather(one, "i"), "i", "sum", E),
+    ],
     "segment": [
         b.segment(e, "i", "sum", N),
         b.segment(e, "j", "max", S),
@@ -36,6 +41,8 @@ STRUCTURAL: dict[str, list[Node]] = {
         b.segment(x, "g", "mul", Domain.GRAPH),
         b.segment(e, "i", "min", N, rel, R),
         b.segment(e, "i", "sum", N, kinds, R),
+        b.segment(b.gather(e, "j"), "i", "max", E),
+        b.segment(b.gather(e, "i"), "j", "argmin", E),
     ],
     "grouped_product": [
         b.grouped_product(x, load("z", N, B), rel, R, ("j", "i")),

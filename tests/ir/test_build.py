@@ -146,8 +146,9 @@ def test_error(text: str) -> None:
 
 def test_an_error_gives_its_hint_apart() -> None:
     with pytest.raises(IRError) as caught:
-        b.gather(e, "i")
-    assert (caught.value.message, caught.value.hint) == ("edge[a] is already on edges", "leave out [i]")
+        b.gather(load("s", S, A), "i")
+    assert caught.value.message == "source[a] cannot be read at [i]"
+    assert caught.value.hint == "a source value lives at [j]"
 
 
 # ------------------------------------------------------------------------------------ hash-consing

@@ -173,7 +173,7 @@ def test_what_reduces_keeps_the_places_of_the_other_dims(name: str) -> None:
 @with_trait(lambda op: op.aggregates)
 def test_what_aggregates_stays_with_one_node(name: str) -> None:
     node, changed = NODES[name], 0
-    ends = FRAME.ends(node.attrs.end)
+    ends = FRAME.ends(node.attrs.end, node.inputs[0].domain)
     for operand, at, differs in one_changed(node):
         if rows_of(operand):
             rows = differs.reshape(len(differs), -1).any(1).nonzero().flatten()
