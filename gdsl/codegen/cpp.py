@@ -462,8 +462,8 @@ class PairWriter(CppWriter):
 
     def parameters(self) -> list[str]:
         shares, _, *rest = super().parameters()
-        ends = ("rows", "node", "far", "rowptr", "near", "edges")
-        return [shares, ", ".join(f"const idx_t* __restrict__ gdsl_{n}" for n in ends), *rest]
+        ends = (("rows", "node", "far"), ("rowptr", "near", "edges"))
+        return [shares, *(", ".join(f"const idx_t* __restrict__ gdsl_{n}" for n in names) for names in ends), *rest]
 
     def scratch(self) -> list[str]:
         return [*super().scratch(), "idx_t* __restrict__ gdsl_room"]

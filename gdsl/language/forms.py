@@ -65,7 +65,7 @@ class Forms(ModuleCalls):
             return Domain.PAIR
         if found and any(isinstance(end, ast.Name) and end.id in ("i", "j") for end in ends):
             return Domain.EDGE
-        return Domain.EDGE if Domain.EDGE in found else next(iter(found), None)
+        return next((d for d in (Domain.PAIR, Domain.EDGE) if d in found), next(iter(found), None))
 
     def is_function(self, name: str) -> bool:
         return name in FUNCTIONS or name in SPECIAL or name in SEGMENT_REDUCERS or name in ORDERED_REDUCERS
@@ -228,9 +228,9 @@ class Forms(ModuleCalls):
     # ------------------------------------------------------------------------------ reductions
 
     def over(self, e: ast.Call, values: Sequence[Node]) -> tuple[str, Domain]:
-        """The end at which a call reduces such values, and the domain of what it gives."""
-        pairs = e.at in EDGES_OF_PAIRS or (not e.at and any(x.domain is Domain.PAIR for x in values))
-        if pairs:
+        """The end at which a call reduces its first arguments, and the domain of what it gives."""
+        domains = [self.stand_in(text, x) or x.domain for text, x in zip(e.arguments, values, strict=False)]
+        if e.at in EDGES_OF_PAIRS or (not e.at and Domain.PAIR in domains):
             return EDGES_OF_PAIRS[e.at or "ji"], Domain.EDGE
         end: str = e.at or ("g" if self.pooling else "i")
         if end not in ENDS:
@@ -394,8 +394,9 @@ class Forms(ModuleCalls):
         x, p = self.node(text), self.number(rate, "the dropout rate")
         if not 0.0 <= p <= 1.0:
             raise Mistake(f"a dropout rate is between 0 and 1, not {p}", rate.span)
-        _drawn(x)
-        return self.drop(x, p, self.stand_in(text, x))
+        where = self.stand_in(text, x)
+        _drawn(where or x.domain)
+        return self.drop(x, p, where)
 
     def drop(self, x: Node, p: float, where: Domain | None = None) -> Node:
         """x, with numbers dropped in training.
@@ -410,7 +411,7 @@ class Forms(ModuleCalls):
         if x.domain is Domain.GLOBAL and not any(n.op == "load" for n in walk([x])):
             where = where or Domain.EDGE
         x = x if where is None else build.spread(x, where)
-        _drawn(x)
+        _drawn(x.domain)
         if p == 1:
             return x * 0.0
         self.uses_seed = True
@@ -450,8 +451,8 @@ class Forms(ModuleCalls):
     _READ = {**ModuleCalls._READ, ast.Call: _call}
 
 
-def _drawn(x: Node) -> None:
-    if x.domain is Domain.PAIR:
+def _drawn(domain: Domain) -> None:
+    if domain is Domain.PAIR:
         hint = "drop numbers of edges, before they are read at pairs"
         raise IRError("no number is drawn for each pair of edges", hint)
 

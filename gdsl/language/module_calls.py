@@ -24,7 +24,7 @@ class ModuleCalls(Shapes):
 
     # x, with each number 0 with a probability and scaled up otherwise.
     dropped: Callable[[Node, float], Node]
-    # The end at which a call reduces such values, and the domain of what it gives.
+    # The end at which a call reduces its first arguments, and the domain of what it gives.
     over: Callable[[ast.Call, Sequence[Node]], tuple[str, Domain]]
 
     def __init__(self, scope: Scope):

@@ -13,18 +13,19 @@ from gdsl.codegen import cpp, triton
 from gdsl.ir.types import Kind
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import differentiate, lower, optimise
-from tests.ir.drive import LAYERS
+from tests.ir.drive import LAYERS, pairs
 
 GOLDEN = Path(__file__).with_name("golden")
 ROOT = Path(__file__).resolve().parents[2]
 
 
 LANGUAGES = {"cpp": ".cpp", "triton": ".py"}
+PROGRAMS = {**LAYERS, "Pairs": pairs}
 
 
 def kernels(layer: str, language: str = "cpp") -> str:
     """All kernels of a layer, forward and backward, without the fixed prelude."""
-    p = optimise(LAYERS[layer]())
+    p = optimise(PROGRAMS[layer]())
     wrt = [n for n in p.inputs if n.kind is Kind.FLOAT]
     back = differentiate(p, wrt, range(len(p.outputs)), None, Options()).program
     plans = [lower(p, Options()), lower(back, Options())]
@@ -35,7 +36,7 @@ def kernels(layer: str, language: str = "cpp") -> str:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", PROGRAMS)
 def test_golden(layer: str, language: str, request: pytest.FixtureRequest) -> None:
     file, text = GOLDEN / f"{layer}{LANGUAGES[language]}", kernels(layer, language)
     if request.config.getoption("--update-golden", default=False):
@@ -45,11 +46,11 @@ def test_golden(layer: str, language: str, request: pytest.FixtureRequest) -> No
 
 def test_no_golden_is_left_over() -> None:
     for suffix in LANGUAGES.values():
-        assert {f.stem for f in GOLDEN.glob(f"*{suffix}")} == set(LAYERS)
+        assert {f.stem for f in GOLDEN.glob(f"*{suffix}")} == set(PROGRAMS)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", PROGRAMS)
 def test_the_same_text_each_time(layer: str, language: str) -> None:
     assert kernels(layer, language) == kernels(layer, language)
 
@@ -59,17 +60,17 @@ def test_the_same_text_in_another_process(hash_seed: str) -> None:
     """Sets of Python are in another order there; no text may depend on it."""
     code = (
         "from tests.codegen.test_golden import *\n"
-        "print(*(kernels(name, language) for name in LAYERS for language in LANGUAGES), sep='', end='')"
+        "print(*(kernels(name, language) for name in PROGRAMS for language in LANGUAGES), sep='', end='')"
     )
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "".join(kernels(name, language) for name in LAYERS for language in LANGUAGES)
+    assert done.stdout == "".join(kernels(name, language) for name in PROGRAMS for language in LANGUAGES)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", PROGRAMS)
 def test_generated_code_reads_well(layer: str, language: str) -> None:
     """A comment with the rule over each kernel, names from the program, no line that runs off the page."""
     text = kernels(layer, language)

@@ -147,3 +147,14 @@ def sage_max() -> Program:
 
 
 LAYERS = {"GCN": gcn, "GAT": gat, "GATv2": gatv2, "SAGE_max": sage_max}
+
+
+def pairs() -> Program:
+    """Attention over the edges before each edge, and the largest of the edges behind it."""
+    e, w = load("e", E, A), load("w", G, A, B, role="param")
+    before, own = b.gather(e, "j"), b.gather(e, "i")
+    score = b.contract([before, own], ["a"])
+    heard = library.segment_sum(library.segment_softmax(score, "i", E) * before, "i", E)
+    most = b.segment(own * b.gather(library.segment_sum(before, "i", E), "j"), "j", "max", E)
+    y = b.segment(b.matmul(heard * most, w), "i", "sum", N)
+    return program(y, heard, name="Pairs", score=score, heard=heard, most=most)

@@ -32,7 +32,7 @@ STRUCTURAL: dict[str, list[Node]] = {
         b.gather(x, "i") * b.gather(s, "j"),
         b.gather(t, "i") - e,
         b.gather(u, "g") * x,
-        b.segment(b.gather(e, "j") * b.gather(one, "i"), "i", "sum", E),
+        b.total(b.gather(e, "j") * b.gather(one, "i")),
     ],
     "segment": [
         b.segment(e, "i", "sum", N),

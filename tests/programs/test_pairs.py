@@ -134,10 +134,18 @@ def derivatives(values: tuple[Tensor, ...], leaves: list[Tensor]) -> list[Tensor
     return [*values, *first, *second]
 
 
+# The others take some seconds each in Triton's interpreter.
+QUICK = ("angles", "extremes")
+WAYS = [
+    pytest.param(backend, name, back, marks=[pytest.mark.slow] * (backend == "triton" and (back or name not in QUICK)))
+    for backend in BACKENDS
+    for name in TEXTS
+    for back in (True, False)
+]
+
+
 @pytest.mark.filterwarnings("ignore:(invalid|divide):RuntimeWarning")  # of NumPy, in Triton's interpreter
-@pytest.mark.parametrize("backtracking", [True, False])
-@pytest.mark.parametrize("name", TEXTS)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("backend", "name", "backtracking"), WAYS)
 def test_values_and_two_derivatives(backend: str, name: str, backtracking: bool) -> None:
     made = layer(name, backend, backtracking)
     for edges in (torch.tensor(e, dtype=torch.long) for e in EDGES.values()):
@@ -174,6 +182,15 @@ def test_integers_keep_their_bound_and_their_dim() -> None:
     text = "layer L(R) { node x edge rel: int(R) param p[R] ~ arange update y = sum(sum(p[rel[kj]] * p[rel][ji])) + x }"
     made = gdsl.compile(text, R=4)
     assert made(torch.zeros(3), torch.tensor([[0, 1], [1, 2]]), torch.tensor([2, 3])).tolist() == [0.0, 0.0, 6.0]
+
+
+def test_an_input_that_is_left_out_is_read_where_it_would_be() -> None:
+    """Its default is the same everywhere, and yet what is reduced are pairs."""
+    text = "layer L { node x edge w = 2 t = 0.5 * w[ji] a = sum(t) return a, sum(softmax(w[kj])) }"
+    made, edges = gdsl.compile(text), torch.tensor([[0, 1, 2], [1, 2, 1]])
+    for given in ((), (torch.full((3,), 2.0),)):
+        a, ones = made(torch.zeros(3), edges, *given)
+        assert a.tolist() == [0.0, 2.0, 1.0] and ones.tolist() == [0.0, 1.0, 1.0]
 
 
 def test_no_pair_lies_in_memory() -> None:
