@@ -254,3 +254,15 @@ def test_bad_arguments(repository: Path, arguments: tuple[str, ...], message: st
     )
     assert done.returncode != 0
     assert message in done.stderr
+
+
+@pytest.mark.slow
+def test_triplets(repository: Path, tmp_path: Path) -> None:
+    """The texts and torch_geometric's blocks give the same numbers, or it ends."""
+    out = _run(
+        repository, "triplets.py", "--molecules", "2", "--rounds", "1", "--threads", "1", "--tiny",
+        GDSL_CACHE=str(tmp_path / "cache"),
+    )  # fmt: skip
+    rows = [line.split(" | ")[:2] for line in out.splitlines() if line.startswith("| D")]
+    assert rows == [[f"| {name}", who] for name in ("DimeNet", "DimeNetPlusPlus") for who in ("gdsl", "pyg")]
+    assert "nan" not in out
