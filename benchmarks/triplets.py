@@ -4,9 +4,10 @@
     python benchmarks/triplets.py --molecules 1000 --peers none      what only fits without a list of triplets
 
 A molecule is 20 atoms in a ball, at least 1 Å apart; two within 5 Å have an edge each way. gdsl runs the texts of
-examples/published.gdsl, from positions: each call computes lengths, angles and waves. torch_geometric's blocks are given
-these as tensors, which are made before; its list of triplets, too. Outputs and gradients are compared first, for the same
-weights. Both run in one process, in turns; memory is that of a process each, what it holds before a step not counted.
+examples/published.gdsl, from positions: each call computes lengths, angles and waves. torch_geometric's blocks are
+given these as tensors, which are made before; its list of triplets, too. Outputs and gradients are compared first, for
+the same weights. Both run in one process, in turns; memory is that of a process each, what it holds before a step not
+counted.
 """
 
 from __future__ import annotations
@@ -42,8 +43,12 @@ _RESIDUAL = {
 NAMES = {
     "DimeNet": {"by_length": "lin_rbf", "by_angle": "lin_sbf.weight", **_RESIDUAL},
     "DimeNetPlusPlus": {
-        **{"rbf1": "lin_rbf1", "rbf2": "lin_rbf2", "sbf1": "lin_sbf1.weight", "sbf2": "lin_sbf2"},
-        **{"down": "lin_down", "up": "lin_up"},
+        "rbf1": "lin_rbf1",
+        "rbf2": "lin_rbf2",
+        "sbf1": "lin_sbf1.weight",
+        "sbf2": "lin_sbf2",
+        "down": "lin_down",
+        "up": "lin_up",
         **_RESIDUAL,
     },
 }

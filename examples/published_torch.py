@@ -24,7 +24,7 @@ WAVES = (3, 2)  # orders of DimeNet's spherical waves, and waves of each
 
 
 def waves_of(spherical: int, radial: int) -> dict[str, Tensor]:
-    """Where the spherical Bessel functions are 0, and what gives the waves that end there norm 1: [orders, waves] each."""
+    """Where the spherical Bessel functions are 0, and what gives waves that end there norm 1: [orders, waves] each."""
     roots = bessel_roots(spherical, radial)
     after = torch.stack([spherical_bessel(z, order + 2)[order + 1] for order, z in enumerate(roots)])
     return {"roots": roots, "scale": 2**0.5 / after.abs()}
@@ -133,11 +133,11 @@ def sgformer(made: gdsl.Layer, edges: Tensor, h: Tensor, batch: Tensor, **_: Any
 
 def reversed_edges(edges: Tensor) -> Tensor:
     """[E] for each edge the one that goes the other way: the k-th of those j -> i has the k-th i -> j."""
-    waiting: dict[tuple[int, int], list[int]] = {}
-    pairs = edges.T.tolist()
-    for number, (j, i) in enumerate(pairs):
-        waiting.setdefault((j, i), []).append(number)
-    return torch.tensor([waiting[i, j][waiting[j, i].index(number)] for number, (j, i) in enumerate(pairs)])
+    (j, i), nodes = edges, int(edges.max()) + 1
+    there, by_ends = torch.sort(j * nodes + i, stable=True)
+    rank = torch.arange(len(j)) - torch.searchsorted(there, there)
+    back = torch.searchsorted(there, (i * nodes + j)[by_ends]) + rank
+    return torch.empty_like(by_ends).index_copy(0, by_ends, by_ends[back])
 
 
 def dmpnn(made: gdsl.Layer, edges: Tensor, h: Tensor, e: Tensor, **_: Any) -> Found:
@@ -152,14 +152,18 @@ def dmpnn(made: gdsl.Layer, edges: Tensor, h: Tensor, e: Tensor, **_: Any) -> Fo
 def pairs(edges: Tensor) -> tuple[Tensor, Tensor]:
     """The edges kj and ji of all pairs k -> j -> i but those that go back, k = i."""
     j, i = edges
-    ji, kj = ((j[:, None] == i) & (i[:, None] != j)).nonzero().T
-    return kj, ji
+    count = torch.bincount(i, minlength=int(edges.max()) + 1)
+    ji = torch.arange(len(j)).repeat_interleave(count[j])
+    place = torch.arange(len(ji)) - (count[j].cumsum(0) - count[j])[ji]
+    kj = i.argsort(stable=True)[(count.cumsum(0) - count)[j[ji]] + place]
+    kept = j[kj] != i[ji]
+    return kj[kept], ji[kept]
 
 
 def lengths(made: gdsl.Layer, r: Tensor) -> tuple[Tensor, Tensor]:
     """DimeNet's waves of lengths [E, radial], and those for angles [E, spherical, radial]."""
     envelope = torch.where(r < 1, 1 / r - 28 * r**5 + 48 * r**6 - 21 * r**7, 0.0)[:, None]
-    roots, scale = waves_of(*WAVES).values()
+    roots, scale = (w.to(r.dtype) for w in waves_of(*WAVES).values())
     z = roots * r[:, None, None]
     j = [torch.sin(z) / z]
     j.append((j[0] - torch.cos(z)) / z)

@@ -77,7 +77,7 @@ def kernel_source(kernel: Kernel, plan: Plan, packed: frozenset[Node] = frozense
 def writer(kernel: Kernel, program: Program, packed: frozenset[Node] = frozenset()) -> CppWriter:
     """What writes a kernel."""
     read = readable(kernel, program, packed)
-    return (PairWriter if kernel.of_pairs else CppWriter)(read.kernel, read.program, read.packed)
+    return (CppPairWriter if kernel.of_pairs else CppWriter)(read.kernel, read.program, read.packed)
 
 
 def hub_name(kernel: Kernel) -> str:
@@ -454,7 +454,7 @@ class CppWriter(Nests):
         return list(walk_below(computed(starts), read))
 
 
-class PairWriter(CppWriter):
+class CppPairWriter(CppWriter):
     """A kernel whose rows are edges, which walks the pairs of each: the edges at one of its nodes, of which those that
     go back are left out. Which these are is written down first, so that the walks see no others."""
 

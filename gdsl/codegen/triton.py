@@ -131,7 +131,7 @@ def functions(
     if kernel.leaves_hubs:
         parts += [*range(len(kernel.phases)), "hubs"]
     read = readable(kernel, program, packed)
-    make = PairWriter if kernel.of_pairs else TritonWriter
+    make = TritonPairWriter if kernel.of_pairs else TritonWriter
     return [make(read.kernel, read.program, read.packed, dtype, index_type, edge_axis, part).write() for part in parts]
 
 
@@ -373,7 +373,7 @@ class TritonWriter(Reductions):
             self.add_total(node, ROW)
 
 
-class PairWriter(TritonWriter):
+class TritonPairWriter(TritonWriter):
     """A kernel whose rows are edges, which walks the pairs of each: the edges at one of its nodes, of which those that
     go back are left out."""
 
