@@ -26,6 +26,9 @@ def verify(program: Program) -> Program:
     """
     for node in walk(program.nodes):
         verify_node(node)
+    for node in (*program.inputs, *program.nodes):
+        if node.domain is Domain.PAIR:
+            raise ProgramError(f"no value of pairs is stored, and an input or output is {node.type}")
     return program
 
 

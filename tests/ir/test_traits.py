@@ -128,6 +128,8 @@ def test_what_arranges_reads_each_number_at_most_once(name: str) -> None:
 def test_exact_ops_round_nothing(name: str) -> None:
     """In float32, a kernel gives bit for bit what torch gives, whatever is computed with it."""
     node = NODES[name]
+    if node.domain is Domain.PAIR:
+        return  # no program gives one
     shown = b.to_float(node)
     p = program(shown, shown * 3.0 + 1.0, b.elementwise("tanh", shown))
     given = [numbers(n, zlib.crc32(n.attrs.name.encode())) for n in p.inputs]

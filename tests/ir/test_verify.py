@@ -114,6 +114,7 @@ def on(node: Node, *inputs: Node) -> Node:
 
 segment, argmax, gather = b.segment(e, "i", "sum", N), b.segment(e, "i", "argmax", N), b.gather(x, "j")
 by, fold = b.segment(e, "i", "sum", N, rel, R), b.scan([e], "i", load("acc", G) + load("0", G), 0.0)
+last = b.scan([e], "i", load("acc", G) + load("0", G), 0.0, row_domain=N)
 grouped = b.grouped_product(e, load("f", E, B), rel, R, (None, None))
 
 
@@ -165,7 +166,11 @@ BROKEN: dict[str, tuple[Node, str]] = {
     "an end without such rows": (changed(gather, end="g"), "cannot be read at"),
     "a gather of a global value": (on(gather, p), "`gather`: its operands do not fit"),
     "a segment's reducer": (changed(segment, reducer="mean"), "`reducer` is one of sum"),
-    "a segment's rows": (typed(segment, Type(E, (A,))), "there is no edge at the end i"),
+    "a segment's rows": (typed(segment, Type(E, (A,))), "only pair values can be aggregated"),
+    "a load of pairs": (loaded(Type(Domain.PAIR, (A,))), "no value of pairs is stored"),
+    "an output of pairs": (b.gather(e, "j"), "no value of pairs is stored"),
+    "a number drawn for each pair": (b.random(seed, 0, Domain.PAIR, [A]), "no number is drawn for each pair"),
+    "a fold of pairs": (typed(last, Type(E, (A,))), "the pairs of an edge have no order"),
     "a segment's kind": (typed(argmax, F), "`segment`: its type is"),
     "a winner with a bound": (typed(argmax, Type(N, (A,), Kind.INT, 3)), "`segment`: its type is"),
     "a segment of node values": (on(segment, x), "only edge values can be aggregated"),

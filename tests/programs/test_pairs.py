@@ -208,6 +208,22 @@ def test_no_pair_lies_in_memory() -> None:
     assert max(event.cpu_memory_usage for event in seen.events()) < 4 * count * count / 4
 
 
+def test_what_no_walk_can_hold_is_added_from_a_list() -> None:
+    """The gradient of a matrix of more numbers than a core's cache holds."""
+    text = (
+        "layer L(d, k) { node x edge e[d] param w[d, k] ~ normal t = tanh((e[kj] * e[ji]) @ w) return sum(sum(t)), x }"
+    )
+    edges, e = torch.tensor([[0, 1, 2, 0], [1, 2, 1, 0]]), torch.randn(4, 260, dtype=torch.float64, requires_grad=True)
+    found = []
+    for backend in ("torch", "cpp"):
+        torch.manual_seed(0)
+        made = gdsl.compile(text, d=260, k=260, backend=backend).double()
+        y, _ = made(torch.zeros(3, dtype=torch.float64), edges, e)
+        found.append([y, *torch.autograd.grad(y.sin().sum(), [e, made.w])])
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other)
+
+
 def test_two_sets_of_nodes() -> None:
     text = "layer L { source x target z edge e update y = sum(sum(e[kj])) + sum(x[j]) + z }"
     with pytest.raises(LanguageError, match="none begins where another ends"):

@@ -181,6 +181,7 @@ def random(seed: Node, salt: int, domain: Domain, dims: Sequence[Dim]) -> Node:
 
 def _random_rule(node: Node) -> Node:
     seed = node.inputs[0]
+    need(node.domain is not Domain.PAIR, "no number is drawn for each pair of edges")
     need(seed.type == Type(Domain.GLOBAL, (), Kind.INT), f"its seed is one int without a bound, not {seed.type}")
     return random(seed, node.attrs.salt, node.domain, node.dims)
 
