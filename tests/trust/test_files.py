@@ -176,7 +176,7 @@ FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     "method of a graph": ({"graph": ["__class__"]}, "`graph` of an operator: one of add_self_loops"),
     "a method that graphs have": ({"graph": ["reverse"]}, "`graph` of an operator: one of add_self_loops"),
     "methods in a text": ({"graph": "add_self_loops"}, "graph: a list is needed"),
-    "an end": ({"requires": [["k", 2]]}, "`requires` of an operator: an end, i or j, and a number of edges"),
+    "an end": ({"requires": [["k", 2]]}, "`requires` of an operator: an end, i or j, or reverse, and a number"),
     "a degree": ({"requires": [["i", True]]}, "`requires` of an operator"),
     "a negative degree": ({"requires": [["i", -1]]}, "`requires` of an operator"),
     "a choice": ({"choices": [["save", "some"]]}, "`choices` of an operator: a choice"),
