@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from typing import Any, Self, TypeVar
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from gdsl.data import given, topology
 from gdsl.data.blocks import blocks_of
 from gdsl.data.examples import Examples
+from gdsl.data.geometric import transformed
 from gdsl.errors import InputError
 from gdsl.runtime import transforms
 from gdsl.runtime.graph import Graph, graph_of, remember, remember_groups
@@ -335,9 +336,12 @@ class Batch(Store):
     def transformed(self, transform: Callable[[Any], Any]) -> Any:
         """What a function gives for this batch. One of torch_geometric's transforms gets torch_geometric's own object
         of it, and what it gives becomes a batch again, whose graph is ready where its edges are the same."""
-        from gdsl.data.geometric import transformed
-
         return transformed(transform, self)
+
+    def with_values(self, own: Mapping[str, Any], stores: Mapping[Type, Mapping[str, Any]]) -> Batch:
+        """Other attributes, of this one's examples."""
+        made = {type: Store(dict(values)) for type, values in stores.items()}
+        return Batch(dict(own), None, made, examples=self._examples)
 
     def metadata(self) -> tuple[list[str], list[EdgeType]]:
         """The types of nodes and of edges."""

@@ -8,27 +8,26 @@ from typing import Any
 
 from torch import Tensor
 
-from gdsl.data.batch import Batch, Store, Type
 from gdsl.data.examples import TELLING
 
 
 def transformed(transform: Callable[[Any], Any], batch: Any) -> Any:
-    """What a function gives for a batch; one of torch_geometric's transforms is called with its own object, and what
-    it gives becomes a batch again."""
+    """What a function gives for a :class:`gdsl.data.Batch`; one of torch_geometric's transforms is called with its own
+    object, and what it gives becomes a batch again."""
     module = sys.modules.get("torch_geometric.transforms")
-    if module is None or not isinstance(transform, module.BaseTransform) or not isinstance(batch, Batch):
+    if module is None or not isinstance(transform, module.BaseTransform) or not hasattr(batch, "with_values"):
         return transform(batch)
     return _ours(transform(_theirs(batch)), batch)
 
 
-def _theirs(batch: Batch) -> Any:
+def _theirs(batch: Any) -> Any:
     from torch_geometric.data import Batch as Joined
     from torch_geometric.data import Data, HeteroData
 
     kind = HeteroData if batch.node_types else Data
     joined = "num_graphs" in batch
     data: Any = Joined(_base_cls=kind) if joined else kind()
-    types: list[Type] = ["", *batch.node_types, *batch.edge_types]
+    types: list[Any] = ["", *batch.node_types, *batch.edge_types]
     for type in types:
         store: Any = batch[type] if type else batch
         told = any(name in store for name in (*TELLING, "batch"))
@@ -40,18 +39,18 @@ def _theirs(batch: Batch) -> Any:
     return data
 
 
-def _ours(found: Any, batch: Batch) -> Any:
+def _ours(found: Any, batch: Any) -> Any:
     if isinstance(found, list | tuple):
         return tuple(_ours(value, batch) for value in found)
     if not hasattr(found, "stores"):
         return found
-    made: dict[Type, dict[str, Any]] = {store._key or "": dict(store.items()) for store in found.stores}
+    made: dict[Any, dict[str, Any]] = {store._key or "": dict(store.items()) for store in found.stores}
     stores = [store for store in getattr(found, "node_stores", found.stores) if store.num_nodes is not None]
     nodes = {store._key or "": int(store.num_nodes) for store in stores}
     for type, count in nodes.items():
         made[type]["num_nodes"] = count
     own = made.pop("", {}) | ({"num_graphs": batch.num_graphs} if "num_graphs" in batch else {})
-    result = Batch(own, None, {type: Store(values) for type, values in made.items()}, examples=batch._examples)
+    result = batch.with_values(own, made)
     for type in ("", *made):
         first, last = (type[0], type[2]) if isinstance(type, tuple) else (type, type)
         before = batch._stores.get(type) if type else batch
@@ -59,7 +58,7 @@ def _ours(found: Any, batch: Batch) -> Any:
     return result
 
 
-def _keep_graph(store: Store, before: Store | None, sizes: tuple[int | None, int | None]) -> None:
+def _keep_graph(store: Any, before: Any | None, sizes: tuple[int | None, int | None]) -> None:
     """The graph of the edges, if they are still those that they were, and else their sizes alone."""
     parts = store.__dict__
     parts["_unmade"].clear()

@@ -100,7 +100,7 @@ def _loops(text: str) -> list[tuple[int, list[str]]]:
 
 def _vectorised(text: str) -> set[int]:
     """The lines of the loops that gcc made SIMD code of."""
-    command = [*cache._command(), "-fopt-info-vec", "-S", "-x", "c++", "-", "-o", "/dev/null"]
+    command = [*cache._command(None).words, "-fopt-info-vec", "-S", "-x", "c++", "-", "-o", "/dev/null"]
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
     return {int(n) for n in re.findall(r":(\d+):\d+: optimized: loop vectorized", done.stderr)}
 
