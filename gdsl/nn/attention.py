@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from gdsl.nn.declared import InitVar, Module, declared, redraw, words
+
 
 def orthogonal_matrix(rows: int, columns: int) -> Tensor:
     """Random blocks of orthonormal rows, one below the other: [rows, columns]."""
@@ -38,7 +40,8 @@ class PerformerProjection(nn.Module):
         return q @ (k.transpose(-2, -1) @ v) / total
 
 
-class PerformerAttention(nn.Module):
+@declared
+class PerformerAttention(Module):
     """Heads of :class:`PerformerProjection` between linear maps.
 
     channels:      size of inputs and outputs
@@ -51,28 +54,24 @@ class PerformerAttention(nn.Module):
     It runs in torch: what it does is dense, and no edge is in it.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        heads: int,
-        head_channels: int | None = 64,
-        kernel: Callable[[Tensor], Tensor] = nn.ReLU(),  # noqa: B008
-        qkv_bias: bool = False,
-        attn_out_bias: bool = True,
-        dropout: float = 0.0,
-    ):
-        super().__init__()
-        assert channels % heads == 0, f"{channels} channels are no multiple of 'heads'"
-        self.heads = heads
-        self.head_channels = channels // heads if head_channels is None else head_channels
-        self.kernel = kernel
-        self.fast_attn = PerformerProjection(self.head_channels, kernel)
-        inner = self.head_channels * heads
-        self.q = nn.Linear(channels, inner, bias=qkv_bias)
-        self.k = nn.Linear(channels, inner, bias=qkv_bias)
-        self.v = nn.Linear(channels, inner, bias=qkv_bias)
-        self.attn_out = nn.Linear(inner, channels, bias=attn_out_bias)
-        self.dropout = nn.Dropout(dropout)
+    channels: InitVar[int]
+    heads: int
+    head_channels: InitVar[int | None] = 64
+    kernel: Callable[[Tensor], Tensor] = nn.ReLU()
+    qkv_bias: InitVar[bool] = False
+    attn_out_bias: InitVar[bool] = True
+    dropout: InitVar[float] = 0.0
+
+    def _setup(self) -> None:
+        assert self.channels % self.heads == 0, f"{self.channels} channels are no multiple of 'heads'"
+        self.head_channels = self.channels // self.heads if self.head_channels is None else self.head_channels
+        self.fast_attn = PerformerProjection(self.head_channels, self.kernel)
+        inner = self.head_channels * self.heads
+        self.q = nn.Linear(self.channels, inner, bias=self.qkv_bias)
+        self.k = nn.Linear(self.channels, inner, bias=self.qkv_bias)
+        self.v = nn.Linear(self.channels, inner, bias=self.qkv_bias)
+        self.attn_out = nn.Linear(inner, self.channels, bias=self.attn_out_bias)
+        self.dropout = nn.Dropout(self.dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """[graphs, nodes, channels] to the same.
@@ -102,8 +101,7 @@ class PerformerAttention(nn.Module):
             lin.reset_parameters()
         self.redraw_projection_matrix()
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(heads={self.heads}, head_channels={self.head_channels} kernel={self.kernel})"
+    __repr__ = words("heads={self.heads}, head_channels={self.head_channels} kernel={self.kernel}")
 
 
 class SGFormerAttention(nn.Module):
@@ -126,10 +124,7 @@ class SGFormerAttention(nn.Module):
         self.k = nn.Linear(channels, inner, bias=qkv_bias)
         self.v = nn.Linear(channels, inner, bias=qkv_bias)
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        for lin in (self.q, self.k, self.v):
-            lin.reset_parameters()
+    reset_parameters = redraw
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """[graphs, N, channels] to [graphs, N, head_channels].
@@ -147,5 +142,4 @@ class SGFormerAttention(nn.Module):
         bottom = torch.einsum("bnhm,bhm->bnh", q, k.sum(dim=1)) + count
         return (top / bottom.unsqueeze(-1)).mean(dim=2)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(heads={self.heads}, head_channels={self.head_channels})"
+    __repr__ = words("heads={self.heads}, head_channels={self.head_channels}")

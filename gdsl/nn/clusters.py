@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from gdsl.nn.aggr.base import dense
 from gdsl.nn.conv.base import Programmed
+from gdsl.nn.declared import words
 from gdsl.nn.sparse import coalesce
 from gdsl.nn.unpool import SUM
 
@@ -81,11 +82,7 @@ class MemPooling(nn.Module):
         mix = mix if mask is None else mix * mask.unsqueeze(-1)
         return self.lin(mix.transpose(1, 2) @ x), mix
 
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads}, "
-            f"num_clusters={self.num_clusters})"
-        )
+    __repr__ = words("{self.in_channels}, {self.out_channels}, heads={self.heads}, num_clusters={self.num_clusters}")
 
 
 class ClusterUnpoolInfo(NamedTuple):
@@ -156,8 +153,7 @@ class ClusterPooling(Programmed):
         of_graph = batch.new_empty(count).scatter_(0, cluster, batch)
         return pooled, found, of_graph, ClusterUnpoolInfo(edges, cluster, batch)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels})"
+    __repr__ = words("{self.in_channels}")
 
 
 def components(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, int]:

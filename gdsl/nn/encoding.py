@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from gdsl.nn.declared import words
+
 
 class PositionalEncoding(nn.Module):
     """sin and cos of x times frequencies from 1 to ``base_freq``. Vaswani et al., "Attention Is All You Need", NeurIPS
@@ -44,8 +46,7 @@ class PositionalEncoding(nn.Module):
         angle = (x / self.granularity if self.granularity != 1.0 else x).view(-1, 1) * self.frequency
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.out_channels})"
+    __repr__ = words("{self.out_channels}")
 
 
 class TemporalEncoding(nn.Module):
@@ -70,5 +71,4 @@ class TemporalEncoding(nn.Module):
         """[N] to [N, out_channels]."""
         return (x.view(-1, 1) @ self.weight).cos()
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.out_channels})"
+    __repr__ = words("{self.out_channels}")

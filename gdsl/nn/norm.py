@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdsl.nn.declared import InitVar, Module, declared, redraw, words
+
 
 def _graphs(x: Tensor, batch: Tensor | None, batch_size: int | None) -> tuple[Tensor, int]:
     """The graph of each node, and how many graphs there are."""
@@ -111,11 +113,11 @@ class InstanceNorm(nn.modules.instancenorm._InstanceNorm):
         y = x / (var + self.eps).sqrt()[of_graph]
         return y if self.weight is None else y * self.weight + self.bias
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.num_features})"
+    __repr__ = words("{self.num_features}")
 
 
-class LayerNorm(nn.Module):
+@declared(shows="affine mode")
+class LayerNorm(Module):
     """Mean 0 and variance 1 of all features of a graph, or of each node. Ba et al., "Layer Normalization", 2016.
 
     in_channels: size of the features
@@ -126,22 +128,15 @@ class LayerNorm(nn.Module):
     Raises ValueError for another mode, when it is called.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        eps: float = 1e-5,
-        affine: bool = True,
-        mode: str = "graph",
-        device: torch.device | None = None,
-    ):
-        super().__init__()
-        self.in_channels = in_channels
-        self.eps = eps
-        self.affine = affine
-        self.mode = mode
-        self.weight = nn.Parameter(torch.empty(in_channels, device=device)) if affine else None
-        self.bias = nn.Parameter(torch.empty(in_channels, device=device)) if affine else None
-        self.reset_parameters()
+    in_channels: int
+    eps: float = 1e-5
+    affine: bool = True
+    mode: str = "graph"
+    device: InitVar[torch.device | None] = None
+
+    def _setup(self) -> None:
+        self.weight = nn.Parameter(torch.empty(self.in_channels, device=self.device)) if self.affine else None
+        self.bias = nn.Parameter(torch.empty(self.in_channels, device=self.device)) if self.affine else None
 
     def reset_parameters(self) -> None:
         """Back to ones and zeros."""
@@ -161,9 +156,6 @@ class LayerNorm(nn.Module):
         deviation = var.sqrt() + self.eps if batch is None else (var + self.eps).sqrt()
         y = x / deviation[of_graph]
         return y if self.weight is None or self.bias is None else y * self.weight + self.bias
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, affine={self.affine}, mode={self.mode})"
 
 
 class GraphNorm(nn.Module):
@@ -195,8 +187,7 @@ class GraphNorm(nn.Module):
         deviation = (_mean(x * x, of_graph, size) + self.eps).sqrt()
         return self.weight * x / deviation[of_graph] + self.bias
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels})"
+    __repr__ = words("{self.in_channels}")
 
 
 class PairNorm(nn.Module):
@@ -222,8 +213,7 @@ class PairNorm(nn.Module):
         square = _mean(x.square().sum(-1, keepdim=True), of_graph, size)
         return self.scale * x / (self.eps + square).sqrt()[of_graph]
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+    __repr__ = words("")
 
 
 class GraphSizeNorm(nn.Module):
@@ -234,8 +224,7 @@ class GraphSizeNorm(nn.Module):
         of_graph, size = _graphs(x, batch, batch_size)
         return x * torch.bincount(of_graph, minlength=size).to(x.dtype).rsqrt()[of_graph].unsqueeze(1)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+    __repr__ = words("")
 
 
 class MeanSubtractionNorm(nn.Module):
@@ -246,8 +235,7 @@ class MeanSubtractionNorm(nn.Module):
         of_graph, size = _graphs(x, batch, dim_size)
         return x - _mean(x, of_graph, size)[of_graph]
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+    __repr__ = words("")
 
 
 class MessageNorm(nn.Module):
@@ -270,8 +258,7 @@ class MessageNorm(nn.Module):
         length = x.norm(p=p, dim=-1, keepdim=True)
         return nn.functional.normalize(msg, p=p, dim=-1) * length * self.scale
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(learn_scale={self.scale.requires_grad})"
+    __repr__ = words("learn_scale={self.scale.requires_grad}")
 
 
 class DiffGroupNorm(nn.Module):
@@ -303,10 +290,7 @@ class DiffGroupNorm(nn.Module):
         self.norm = nn.BatchNorm1d(groups * in_channels, eps, momentum, affine, track_running_stats, device=device)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew, and forget what was seen."""
-        self.lin.reset_parameters()
-        self.norm.reset_parameters()
+    reset_parameters = redraw
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_channels] to the same."""
@@ -322,8 +306,7 @@ class DiffGroupNorm(nn.Module):
         between = [float(torch.cdist(x[y == c], x[y != c]).mean()) for c in range(classes)]
         return sum(between) / (classes - 1) ** 2 / (sum(within) / classes + eps)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, groups={self.groups})"
+    __repr__ = words("{self.in_channels}, groups={self.groups}")
 
 
 class _ByType(nn.Module):
@@ -352,8 +335,7 @@ class _ByType(nn.Module):
         """[N, in_channels] of types [N], with weight and bias."""
         return x if self.weight is None or self.bias is None else x * self.weight[type_vec] + self.bias[type_vec]
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, num_types={self.num_types})"
+    __repr__ = words("{self.in_channels}, num_types={self.num_types}")
 
 
 class HeteroBatchNorm(_ByType):

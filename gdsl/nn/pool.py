@@ -13,6 +13,7 @@ from gdsl.nn.activations import activation
 from gdsl.nn.aggr import MaxAggregation, MeanAggregation, SortAggregation, SumAggregation
 from gdsl.nn.conv.base import Programmed
 from gdsl.nn.conv.simple import GraphConv, LEConv
+from gdsl.nn.declared import InitVar, Module, declared, redraw
 from gdsl.nn.inits import uniform
 from gdsl.nn.softmax import softmax
 from gdsl.nn.sparse import coalesce, product
@@ -94,27 +95,22 @@ def filter_adj(
     return moved[:, kept], None if edge_attr is None else edge_attr[kept]
 
 
-class SelectTopK(nn.Module):
+@declared
+class SelectTopK(Module):
     """A learned score of each node, and the nodes that it keeps; see :class:`TopKPooling`."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        ratio: float | None = 0.5,
-        min_score: float | None = None,
-        act: str | Callable[[Tensor], Tensor] = "tanh",
-    ):
-        super().__init__()
-        if ratio is None and min_score is None:
+    in_channels: int
+    ratio: float | None = 0.5
+    min_score: float | None = None
+    act: InitVar[str | Callable[[Tensor], Tensor]] = "tanh"
+
+    def _setup(self) -> None:
+        if self.ratio is None and self.min_score is None:
             raise ValueError(
                 f"At least one of the 'ratio' and 'min_score' parameters must be specified in '{type(self).__name__}'"
             )
-        self.in_channels = in_channels
-        self.ratio = ratio
-        self.min_score = min_score
-        self.act: Any = activation(act)
-        self.weight = nn.Parameter(torch.empty(1, in_channels))
-        self.reset_parameters()
+        self.act: Any = activation(self.act)
+        self.weight = nn.Parameter(torch.empty(1, self.in_channels))
 
     def reset_parameters(self) -> None:
         """Draw the weight anew."""
@@ -139,7 +135,8 @@ def _part(pooling: Any) -> str:
     return f"ratio={pooling.ratio}" if pooling.min_score is None else f"min_score={pooling.min_score}"
 
 
-class TopKPooling(nn.Module):
+@declared
+class TopKPooling(Module):
     """Keeps the nodes of the best scores x . w / |w|, times these. Gao and Ji, "Graph U-Nets", ICML 2019, equation 2.
 
     in_channels:  size of the features
@@ -152,25 +149,16 @@ class TopKPooling(nn.Module):
     alone.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        ratio: float = 0.5,
-        min_score: float | None = None,
-        multiplier: float = 1.0,
-        nonlinearity: str | Callable[[Tensor], Tensor] = "tanh",
-    ):
-        super().__init__()
-        self.in_channels = in_channels
-        self.ratio = ratio
-        self.min_score = min_score
-        self.multiplier = multiplier
-        self.select = SelectTopK(in_channels, ratio, min_score, nonlinearity)
-        self.reset_parameters()  # drawn twice, as there: a seed carries over
+    in_channels: int
+    ratio: float = 0.5
+    min_score: float | None = None
+    multiplier: float = 1.0
+    nonlinearity: InitVar[str | Callable[[Tensor], Tensor]] = "tanh"
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        self.select.reset_parameters()
+    reset_parameters = redraw
+
+    def _setup(self) -> None:
+        self.select = SelectTopK(self.in_channels, self.ratio, self.min_score, self.nonlinearity)
 
     def forward(
         self,
@@ -226,11 +214,6 @@ class SAGPooling(TopKPooling):
         self.select = SelectTopK(1, ratio, min_score, nonlinearity)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        self.gnn.reset_parameters()
-        super().reset_parameters()
-
     def scored(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """The layer's result."""
         y: Tensor = self.gnn(x.view(-1, 1) if x.dim() == 1 else x, edge_index)
@@ -243,30 +226,24 @@ class SAGPooling(TopKPooling):
         )
 
 
-class PANPooling(nn.Module):
+@declared
+class PANPooling(Module):
     """Keeps the nodes of the best beta_0 x . p + beta_1 sum_i M_ij. Ma et al., "Path Integral Based Convolution and
     Pooling", NeurIPS 2020.
 
     Arguments as in :class:`TopKPooling`, which it is with other scores.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        ratio: float = 0.5,
-        min_score: float | None = None,
-        multiplier: float = 1.0,
-        nonlinearity: str | Callable[[Tensor], Tensor] = "tanh",
-    ):
-        super().__init__()
-        self.in_channels = in_channels
-        self.ratio = ratio
-        self.min_score = min_score
-        self.multiplier = multiplier
-        self.p = nn.Parameter(torch.empty(in_channels))
+    in_channels: int
+    ratio: float = 0.5
+    min_score: float | None = None
+    multiplier: float = 1.0
+    nonlinearity: InitVar[str | Callable[[Tensor], Tensor]] = "tanh"
+
+    def _setup(self) -> None:
+        self.p = nn.Parameter(torch.empty(self.in_channels))
         self.beta = nn.Parameter(torch.empty(2))
-        self.select = SelectTopK(1, ratio, min_score, nonlinearity)
-        self.reset_parameters()
+        self.select = SelectTopK(1, self.ratio, self.min_score, self.nonlinearity)
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -302,6 +279,7 @@ class UnpoolInfo(NamedTuple):
     new_edge_score: Tensor
 
 
+@declared(base="None")
 class EdgePooling(Programmed):
     """Contracts edges, the best scores first, each node in one. Diehl, "Edge Contraction Pooling", 2019, section 3.
 
@@ -314,26 +292,18 @@ class EdgePooling(Programmed):
     The scores are a program; which edges are contracted is known from values alone, and runs in torch.
     """
 
+    in_channels: int
+    edge_score_method: InitVar[Callable[..., Tensor] | None] = None
+    dropout: float = 0.0
+    add_to_edge_score: float = 0.5
+
     program_name = "edge_pool"
 
-    def __init__(
-        self,
-        in_channels: int,
-        edge_score_method: Callable[..., Tensor] | None = None,
-        dropout: float = 0.0,
-        add_to_edge_score: float = 0.5,
-    ):
-        super().__init__(None)
-        self.in_channels = in_channels
-        self.compute_edge_score = edge_score_method or self.compute_edge_score_softmax
-        self.add_to_edge_score = add_to_edge_score
-        self.dropout = dropout
-        self.lin = nn.Linear(2 * in_channels, 1)
-        self.reset_parameters()
+    def _setup(self) -> None:
+        self.compute_edge_score: Any = self.edge_score_method or self.compute_edge_score_softmax
+        self.lin = nn.Linear(2 * self.in_channels, 1)
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        self.lin.reset_parameters()
+    reset_parameters = redraw
 
     @staticmethod
     def compute_edge_score_softmax(raw_edge_score: Tensor, edge_index: Tensor, num_nodes: int) -> Tensor:
@@ -397,10 +367,8 @@ class EdgePooling(Programmed):
         spread = (x / unpool_info.new_edge_score.view(-1, 1))[unpool_info.cluster]
         return spread, unpool_info.edge_index, unpool_info.batch
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels})"
 
-
+@declared(shows="ratio", rest="kwargs", base="None")
 class ASAPooling(Programmed):
     """Keeps the best clusters of a node and its neighbours. Ranjan et al., AAAI 2020, equations 4 to 9.
 
@@ -416,37 +384,24 @@ class ASAPooling(Programmed):
     alone, in torch.
     """
 
+    in_channels: int
+    ratio: float = 0.5
+    GNN: Callable[..., nn.Module] | None = None
+    dropout: float = 0.0
+    negative_slope: float = 0.2
+    add_self_loops: bool = False
+
     program_name = "asap"
 
-    def __init__(
-        self,
-        in_channels: int,
-        ratio: float = 0.5,
-        GNN: Callable[..., nn.Module] | None = None,
-        dropout: float = 0.0,
-        negative_slope: float = 0.2,
-        add_self_loops: bool = False,
-        **kwargs: Any,
-    ):
-        super().__init__(None)
-        self.in_channels = in_channels
-        self.ratio = ratio
-        self.negative_slope = negative_slope
-        self.dropout = dropout
-        self.GNN = GNN
-        self.add_self_loops = add_self_loops
-        self.lin = nn.Linear(in_channels, in_channels)
-        self.att = nn.Linear(2 * in_channels, 1)
-        self.gnn_score = LEConv(in_channels, 1)
-        self.gnn_intra_cluster: Any = None if GNN is None else GNN(in_channels, in_channels, **kwargs)
-        self.select = SelectTopK(1, ratio)
-        self.reset_parameters()
+    def _setup(self) -> None:
+        self.lin = nn.Linear(self.in_channels, self.in_channels)
+        self.att = nn.Linear(2 * self.in_channels, 1)
+        self.gnn_score = LEConv(self.in_channels, 1)
+        size, kwargs = self.in_channels, dict[str, Any](self.kwargs)  # type: ignore[arg-type]
+        self.gnn_intra_cluster: Any = None if self.GNN is None else self.GNN(size, size, **kwargs)
+        self.select = SelectTopK(1, self.ratio)
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        for part in (self.lin, self.att, self.gnn_score, self.gnn_intra_cluster, self.select):
-            if part is not None:
-                part.reset_parameters()
+    reset_parameters = redraw
 
     def forward(
         self,
@@ -493,9 +448,6 @@ class ASAPooling(Programmed):
         graph = Graph(found, len(kept))
         rewired = graph.add_remaining_self_loops() if self.add_self_loops else graph.remove_self_loops()
         return rewired.graph.edge_index, None if values is None else rewire_edge_value(rewired, values, 1.0)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, ratio={self.ratio})"
 
 
 def matching(edge_index: Tensor, num_nodes: int) -> Tensor:

@@ -378,6 +378,7 @@ torch.jit.load loader.exec_module""".split()
 LAST = {name.rpartition(".")[2] for name in RUNNERS}
 NEEDED = {
     ("gdsl/ir/ops/functions.py", "eval"),  # the op table's own text
+    ("gdsl/nn/declared.py", "exec"),  # constructors, of the names in the body of a class
     ("gdsl/runtime/source.py", "exec"),  # a generated kernel
     ("gdsl/runtime/source.py", "compile"),
     ("gdsl/runtime/cache.py", "ctypes.CDLL"),  # the same in C++, in a file of the user's own

@@ -17,6 +17,7 @@ from gdsl.module.api import find_layer
 from gdsl.module.kept import Kept
 from gdsl.module.layer import Layer
 from gdsl.module.ways import Text, text_for
+from gdsl.nn.declared import Module, words
 from gdsl.nn.host import stands_for
 from gdsl.runtime.dtypes import short
 from gdsl.runtime.graph import grouped
@@ -32,7 +33,7 @@ layer Aggregation {
 
 
 @stands_for("torch_geometric.nn.aggr.base", "Aggregation")
-class _HostsAggregation(nn.Module):
+class _HostsAggregation(Module):
     """What torch_geometric's tools take for an aggregation of its own."""
 
 
@@ -129,8 +130,7 @@ class Aggregation(_HostsAggregation):
         found = self._programs.once((channels, states([self])), make)
         return Layer._of(found, {"aggr": itself}) if isinstance(found, Text) else None
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+    __repr__ = words("")
 
 
 def check_dim(x: Tensor, dim: int) -> None:

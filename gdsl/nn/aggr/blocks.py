@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gdsl.nn.aggr.base import Aggregation, dense, groups_of
 from gdsl.nn.aggr.sets import MultiheadAttentionBlock, block_of
+from gdsl.nn.declared import InitVar, declared, redraw, words
 from gdsl.nn.encoding import PositionalEncoding
 from gdsl.nn.models.mlp import MLP
 
@@ -30,9 +31,7 @@ class MLPAggregation(Aggregation):
         self.mlp = MLP(in_channels=in_channels * max_num_elements, out_channels=out_channels, **kwargs)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        self.mlp.reset_parameters()
+    reset_parameters = redraw
 
     def forward(
         self,
@@ -47,10 +46,7 @@ class MLPAggregation(Aggregation):
         y: Tensor = self.mlp(block.flatten(1))
         return y
 
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.in_channels}, {self.out_channels}, max_num_elements={self.max_num_elements})"
-        )
+    __repr__ = words("{self.in_channels}, {self.out_channels}, max_num_elements={self.max_num_elements}")
 
 
 class LCMAggregation(Aggregation):
@@ -101,10 +97,10 @@ class LCMAggregation(Aggregation):
             rows = torch.cat([both.view_as(pairs).mean(dim=1), left])
         return rows[0]
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, project={self.project})"
+    __repr__ = words("{self.in_channels}, {self.out_channels}, project={self.project}")
 
 
+@declared(shows="patch_size", drawn=False)
 class PatchTransformerAggregation(Aggregation):
     """Attention over patches of rows, and what is made of their results. After Dosovitskiy et al., "An Image is Worth
     16x16 Words", ICLR 2021, and Cong et al., ICLR 2023.
@@ -121,39 +117,31 @@ class PatchTransformerAggregation(Aggregation):
     Raises AssertionError for another name, or none.
     """
 
+    in_channels: int
+    out_channels: int
+    patch_size: int
+    hidden_channels: InitVar[int]
+    num_transformer_blocks: InitVar[int] = 1
+    heads: InitVar[int] = 1
+    dropout: InitVar[float] = 0.0
+    aggr: InitVar[str | list[str]] = "mean"
+    device: InitVar[torch.device | None] = None
+
     aggregations = ("sum", "mean", "min", "max", "var", "std")
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        patch_size: int,
-        hidden_channels: int,
-        num_transformer_blocks: int = 1,
-        heads: int = 1,
-        dropout: float = 0.0,
-        aggr: str | list[str] = "mean",
-        device: torch.device | None = None,
-    ):
-        super().__init__()
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.patch_size = patch_size
-        self.aggrs = [aggr] if isinstance(aggr, str) else aggr
-        assert self.aggrs and {*self.aggrs} <= {*self.aggregations}, f"aggregations are of {self.aggregations}"
-        self.lin = nn.Linear(in_channels, hidden_channels, device=device)
-        self.pad_projector = nn.Linear(patch_size * hidden_channels, hidden_channels, device=device)
-        self.pe = PositionalEncoding(hidden_channels, device=device)
-        self.blocks = nn.ModuleList(
-            MultiheadAttentionBlock(hidden_channels, heads, True, dropout, device)
-            for _ in range(num_transformer_blocks)
-        )
-        self.fc = nn.Linear(hidden_channels * len(self.aggrs), out_channels, device=device)
+    reset_parameters = redraw
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        for part in (self.lin, self.pad_projector, self.pe, *self.blocks, self.fc):
-            part.reset_parameters()
+    def _setup(self) -> None:
+        self.aggrs = [self.aggr] if isinstance(self.aggr, str) else self.aggr
+        assert self.aggrs and {*self.aggrs} <= {*self.aggregations}, f"aggregations are of {self.aggregations}"
+        self.lin = nn.Linear(self.in_channels, self.hidden_channels, device=self.device)
+        self.pad_projector = nn.Linear(self.patch_size * self.hidden_channels, self.hidden_channels, device=self.device)
+        self.pe = PositionalEncoding(self.hidden_channels, device=self.device)
+        self.blocks = nn.ModuleList(
+            MultiheadAttentionBlock(self.hidden_channels, self.heads, True, self.dropout, self.device)
+            for _ in range(self.num_transformer_blocks)
+        )
+        self.fc = nn.Linear(self.hidden_channels * len(self.aggrs), self.out_channels, device=self.device)
 
     def forward(  # type: ignore[override]  # there are groups always, as there
         self,
@@ -177,6 +165,3 @@ class PatchTransformerAggregation(Aggregation):
         found = [getattr(torch, name)(x, dim=1) for name in self.aggrs]
         y: Tensor = self.fc(torch.cat([f if isinstance(f, Tensor) else f[0] for f in found], dim=1))
         return y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, patch_size={self.patch_size})"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gdsl.nn.aggr.base import Aggregation, groups_of
+from gdsl.nn.declared import words
 from gdsl.nn.inits import reset
 
 
@@ -130,5 +131,4 @@ class EquilibriumAggregation(Aggregation):
             y: Tensor = self.optimizer(self.init_output(size), energy, self.grad_iter)
         return y if torch.is_grad_enabled() else y.detach()
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+    __repr__ = words("")

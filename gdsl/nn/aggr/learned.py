@@ -14,6 +14,7 @@ from gdsl.ir.node import Node
 from gdsl.ir.types import Dim, Domain
 from gdsl.language.modules import Reader
 from gdsl.nn.aggr.base import Aggregation
+from gdsl.nn.declared import InitVar, declared, words
 
 
 class SoftmaxAggregation(Aggregation):
@@ -50,10 +51,10 @@ class SoftmaxAggregation(Aggregation):
         alpha = build.stop_gradient(alpha) if self.semi_grad else alpha
         return library.segment_sum(m * alpha, end, rows)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(learn={self.learn})"
+    __repr__ = words("learn={self.learn}")
 
 
+@declared
 class PowerMeanAggregation(Aggregation):
     """(mean x^p)^(1/p) of values held between two limits. Li et al., "DeeperGCN", 2020.
 
@@ -65,22 +66,18 @@ class PowerMeanAggregation(Aggregation):
     Raises ValueError for several powers that are not learned.
     """
 
-    def __init__(
-        self,
-        p: float = 1.0,
-        learn: bool = False,
-        channels: int = 1,
-        clamp_min: float | None = 1e-4,
-        clamp_max: float | None = 100.0,
-    ):
-        super().__init__()
-        if not learn and channels != 1:
+    p: InitVar[float] = 1.0
+    learn: bool = False
+    channels: int = 1
+    clamp_min: InitVar[float | None] = 1e-4
+    clamp_max: InitVar[float | None] = 100.0
+
+    def _setup(self) -> None:
+        if not self.learn and self.channels != 1:
             raise ValueError(f"Cannot set 'channels' greater than '1' in case '{type(self).__name__}' is not trainable")
-        self._init_p = p
-        self.learn, self.channels = learn, channels
-        self.p = nn.Parameter(torch.empty(channels)) if learn else p
-        self.min_value, self.max_value = clamp_min, clamp_max
-        self.reset_parameters()
+        self._init_p = self.p
+        self.p = nn.Parameter(torch.empty(self.channels)) if self.learn else self.p
+        self.min_value, self.max_value = self.clamp_min, self.clamp_max
 
     def reset_parameters(self) -> None:
         """Back to the power at first."""
@@ -99,8 +96,7 @@ class PowerMeanAggregation(Aggregation):
         high = math.inf if self.max_value is None else self.max_value
         return library.clamp(x, low, high)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(learn={self.learn})"
+    __repr__ = words("learn={self.learn}")
 
 
 def _parameter(reader: Reader, path: str, value: Any, like: Node) -> Node:

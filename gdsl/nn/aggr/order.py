@@ -13,6 +13,7 @@ from gdsl.ir.types import Domain
 from gdsl.language.modules import Reader, Unreadable
 from gdsl.nn.aggr.base import Aggregation, check_dim, dense, groups_of
 from gdsl.nn.aggr.multi import joined
+from gdsl.nn.declared import declared, words
 
 # The row that stands for a point between two.
 _ROUNDED = {"lower": torch.floor, "higher": torch.ceil, "nearest": torch.round}
@@ -88,8 +89,7 @@ class QuantileAggregation(Aggregation):
         empty = (count == 0).view(-1, *[1] * (rows.dim() - 1))
         return result.masked_fill(empty, self.fill_value).movedim(0, dim)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(q={self._q})"
+    __repr__ = words("q={self._q}")
 
 
 class MedianAggregation(QuantileAggregation):
@@ -98,10 +98,10 @@ class MedianAggregation(QuantileAggregation):
     def __init__(self, fill_value: float = 0.0):
         super().__init__(0.5, "lower", fill_value)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+    __repr__ = words("")
 
 
+@declared(shows="k", drawn=False)
 class SortAggregation(Aggregation):
     """The first k rows by their last feature, joined; zeros where there are fewer. Zhang et al., "An End-to-End Deep
     Learning Architecture for Graph Classification", AAAI 2018.
@@ -111,9 +111,7 @@ class SortAggregation(Aggregation):
     It runs in torch: which rows it takes is known from their values alone.
     """
 
-    def __init__(self, k: int):
-        super().__init__()
-        self.k = k
+    k: int
 
     def forward(
         self,
@@ -133,6 +131,3 @@ class SortAggregation(Aggregation):
         first = torch.where(first == least, 0.0, first)
         missing = first.new_zeros(size, self.k - first.shape[1], first.shape[2])
         return torch.cat([first, missing], dim=1).flatten(1)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(k={self.k})"

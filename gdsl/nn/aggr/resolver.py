@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from importlib import import_module
 from typing import Any
 
@@ -17,12 +18,18 @@ def aggr_resolver(query: Any, **kwargs: Any) -> Any:
         return every.MultiAggregation(query, **kwargs)
     if not isinstance(query, str):
         return query
-    kinds = [name for name in every.__all__ if name[0].isupper()]
-    words = {_plain(name).removesuffix("aggregation"): name for name in kinds} | {"add": "SumAggregation"}
+    words = _words()
     word = _plain(query).removesuffix("aggregation")
     if word not in words:
-        raise ValueError(f"Could not resolve '{query}' among choices {sorted({*kinds, 'add'})}")
+        raise ValueError(f"Could not resolve '{query}' among choices {sorted({*words.values(), 'add'})}")
     return getattr(every, words[word])(**kwargs)
+
+
+@functools.cache
+def _words() -> dict[str, str]:
+    """The names of the classes by what is written for them. Every layer asks."""
+    kinds = [name for name in import_module("gdsl.nn.aggr").__all__ if name[0].isupper()]
+    return {_plain(name).removesuffix("aggregation"): name for name in kinds} | {"add": "SumAggregation"}
 
 
 def _plain(name: str) -> str:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.nn.aggr.base import Aggregation, dense, groups_of
+from gdsl.nn.declared import InitVar, declared, redraw
 
 
 def block_of(
@@ -77,9 +78,7 @@ class SetAttentionBlock(nn.Module):
         super().__init__()
         self.mab = MultiheadAttentionBlock(channels, heads, layer_norm, dropout)
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        self.mab.reset_parameters()
+    reset_parameters = redraw
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """[B, N, channels] to the same; the mask says which rows there are."""
@@ -122,6 +121,7 @@ class PoolingByMultiheadAttention(nn.Module):
         return f"{type(self).__name__}({channels}, num_seed_points={seeds}, {self.mab.options()})"
 
 
+@declared(shows="num_seed_points heads layer_norm dropout", drawn=False)
 class SetTransformerAggregation(Aggregation):
     """Attention within each set, by seeds, and among these. Buterez et al., "Graph Neural Networks with Adaptive
     Readouts", NeurIPS 2022; Lee et al., ICML 2019, section 3.
@@ -135,36 +135,28 @@ class SetTransformerAggregation(Aggregation):
     dropout:         of the weights, in training
     """
 
-    def __init__(
-        self,
-        channels: int,
-        num_seed_points: int = 1,
-        num_encoder_blocks: int = 1,
-        num_decoder_blocks: int = 1,
-        heads: int = 1,
-        concat: bool = True,
-        layer_norm: bool = False,
-        dropout: float = 0.0,
-    ):
-        super().__init__()
-        self.channels = channels
-        self.num_seed_points = num_seed_points
-        self.heads = heads
-        self.concat = concat
-        self.layer_norm = layer_norm
-        self.dropout = dropout
+    channels: int
+    num_seed_points: int = 1
+    num_encoder_blocks: InitVar[int] = 1
+    num_decoder_blocks: InitVar[int] = 1
+    heads: int = 1
+    concat: bool = True
+    layer_norm: bool = False
+    dropout: float = 0.0
 
+    reset_parameters = redraw
+
+    def _setup(self) -> None:
         def blocks(count: int) -> nn.ModuleList:
-            return nn.ModuleList(SetAttentionBlock(channels, heads, layer_norm, dropout) for _ in range(count))
+            return nn.ModuleList(
+                SetAttentionBlock(self.channels, self.heads, self.layer_norm, self.dropout) for _ in range(count)
+            )
 
-        self.encoders = blocks(num_encoder_blocks)
-        self.pma = PoolingByMultiheadAttention(channels, num_seed_points, heads, layer_norm, dropout)
-        self.decoders = blocks(num_decoder_blocks)
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        for part in (*self.encoders, self.pma, *self.decoders):
-            part.reset_parameters()
+        self.encoders = blocks(self.num_encoder_blocks)
+        self.pma = PoolingByMultiheadAttention(
+            self.channels, self.num_seed_points, self.heads, self.layer_norm, self.dropout
+        )
+        self.decoders = blocks(self.num_decoder_blocks)
 
     def forward(
         self,
@@ -185,13 +177,8 @@ class SetTransformerAggregation(Aggregation):
         x = x.nan_to_num()
         return x.flatten(1, 2) if self.concat else x.mean(dim=1)
 
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.channels}, num_seed_points={self.num_seed_points}, heads={self.heads}, "
-            f"layer_norm={self.layer_norm}, dropout={self.dropout})"
-        )
 
-
+@declared(shows="k heads layer_norm dropout", drawn=False)
 class GraphMultisetTransformer(Aggregation):
     """k seeds by attention, attention among them, and one seed. Baek et al., "Accurate Learning of Graph
     Representations with Graph Multiset Pooling", ICLR 2021, section 3.
@@ -204,31 +191,22 @@ class GraphMultisetTransformer(Aggregation):
     dropout:            of the weights, in training
     """
 
-    def __init__(
-        self,
-        channels: int,
-        k: int,
-        num_encoder_blocks: int = 1,
-        heads: int = 1,
-        layer_norm: bool = False,
-        dropout: float = 0.0,
-    ):
-        super().__init__()
-        self.channels = channels
-        self.k = k
-        self.heads = heads
-        self.layer_norm = layer_norm
-        self.dropout = dropout
-        self.pma1 = PoolingByMultiheadAttention(channels, k, heads, layer_norm, dropout)
-        self.encoders = nn.ModuleList(
-            SetAttentionBlock(channels, heads, layer_norm, dropout) for _ in range(num_encoder_blocks)
-        )
-        self.pma2 = PoolingByMultiheadAttention(channels, 1, heads, layer_norm, dropout)
+    channels: int
+    k: int
+    num_encoder_blocks: InitVar[int] = 1
+    heads: int = 1
+    layer_norm: bool = False
+    dropout: float = 0.0
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        for part in (self.pma1, *self.encoders, self.pma2):
-            part.reset_parameters()
+    reset_parameters = redraw
+
+    def _setup(self) -> None:
+        self.pma1 = PoolingByMultiheadAttention(self.channels, self.k, self.heads, self.layer_norm, self.dropout)
+        self.encoders = nn.ModuleList(
+            SetAttentionBlock(self.channels, self.heads, self.layer_norm, self.dropout)
+            for _ in range(self.num_encoder_blocks)
+        )
+        self.pma2 = PoolingByMultiheadAttention(self.channels, 1, self.heads, self.layer_norm, self.dropout)
 
     def forward(
         self,
@@ -245,9 +223,3 @@ class GraphMultisetTransformer(Aggregation):
             x = encoder(x)
         y: Tensor = self.pma2(x).squeeze(1)
         return y
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.channels}, k={self.k}, heads={self.heads}, layer_norm={self.layer_norm}, "
-            f"dropout={self.dropout})"
-        )

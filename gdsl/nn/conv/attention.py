@@ -13,7 +13,6 @@ from gdsl.errors import GraphError
 from gdsl.nn.conv.base import (
     Adjacency,
     Channels,
-    Conv,
     Features,
     Result,
     Size,
@@ -22,12 +21,14 @@ from gdsl.nn.conv.base import (
     parameter,
     see,
 )
-from gdsl.nn.inits import glorot, kaiming_uniform, normal, ones, uniform, zeros
+from gdsl.nn.conv.programmed import Declared, InitVar, Summed, Weighted
+from gdsl.nn.declared import Module, declared, redraw
+from gdsl.nn.inits import glorot, kaiming_uniform, uniform
 from gdsl.nn.linear import Linear
 from gdsl.runtime.tracers import check_proxy
 
 
-class GATv2Conv(Conv):
+class GATv2Conv(Summed, program="gatv2", aggr=None, fixed="node_dim=0", shows="heads"):
     """Scores that no fixed order of the neighbours explains: a_ij = softmax_j(att . leaky_relu(W_r x_i + W_l x_j)).
 
     Brody et al., "How Attentive are Graph Attention Networks?", ICLR 2022, equation 7.
@@ -47,58 +48,26 @@ class GATv2Conv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program_name = "gatv2"
+    in_channels: Channels
+    out_channels: int
+    heads: int = 1
+    concat: bool = True
+    negative_slope: float = 0.2
+    dropout: float = 0.0
+    add_self_loops: bool = True
+    edge_dim: int | None = None
+    fill_value: float | str = "mean"
+    bias: InitVar[bool] = True
+    share_weights: bool = False
+    residual: bool = False
 
-    def __init__(
-        self,
-        in_channels: Channels,
-        out_channels: int,
-        heads: int = 1,
-        concat: bool = True,
-        negative_slope: float = 0.2,
-        dropout: float = 0.0,
-        add_self_loops: bool = True,
-        edge_dim: int | None = None,
-        fill_value: float | str = "mean",
-        bias: bool = True,
-        share_weights: bool = False,
-        residual: bool = False,
-        **kwargs: Any,
-    ):
-        super().__init__(node_dim=0, **kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.heads = heads
-        self.concat = concat
-        self.negative_slope = negative_slope
-        self.dropout = dropout
-        self.add_self_loops = add_self_loops
-        self.edge_dim = edge_dim
-        self.fill_value = fill_value
-        self.residual = residual
-        self.share_weights = share_weights
+    def _setup(self) -> None:
+        if self.share_weights:
+            sources, _ = pair_of(self.in_channels)
+            self.lin_l = self.lin_r = Linear(sources, self.heads * self.out_channels, self.bias, "glorot")
 
-        def linear(size: int, to: int = heads * out_channels, bias: bool = False) -> Linear:
-            return Linear(size, to, bias=bias, weight_initializer="glorot")
-
-        sources, targets = pair_of(in_channels)
-        total = out_channels * (heads if concat else 1)
-        self.lin_l = linear(sources, bias=bias)
-        self.lin_r = self.lin_l if share_weights else linear(targets, bias=bias)
-        self.att = parameter(1, heads, out_channels)
-        self.lin_edge = None if edge_dim is None else linear(edge_dim)
-        self.res = linear(targets, total) if residual else None
-        self.bias = parameter(total) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        for lin in (self.lin_l, self.lin_r, self.lin_edge, self.res):
-            if lin is not None:
-                lin.reset_parameters()
-        glorot(self.att)
-        zeros(self.bias)
+    def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"lin_edge": self.edge_dim is not None, "res": self.residual}
 
     def forward(
         self,
@@ -116,7 +85,6 @@ class GATv2Conv(Conv):
         Raises AssertionError for sources without targets, and for edge features without ``edge_dim``.
         """
         check_proxy(x)
-        bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
         assert source.dim() == 2, f"Static graphs not supported in '{type(self).__name__}'"
         assert target is not None, f"'{type(self).__name__}' needs features of the targets"
@@ -125,30 +93,12 @@ class GATv2Conv(Conv):
         if self.edge_dim is not None and edge_attr is None:
             edge_attr = edge_features(None, values, edge_index)
         assert edge_attr is None or self.lin_edge is not None, "edge features need 'edge_dim'"
-        for lin, value in ((self.lin_l, source), (self.lin_r, target), (self.lin_edge, edge_attr), (self.res, target)):
-            if lin is not None and value is not None:
-                see((lin, value))
-        y, alpha = self.run(
-            graph,
-            {"x": source, "z": target, "e": edge_attr},
-            out_channels=self.out_channels,
-            heads=self.heads,
-            bipartite=bipartite,
-            shared=self.share_weights,
-            concat=self.concat,
-            slope=float(self.negative_slope),
-            p=float(self.dropout),
-            loops=self.add_self_loops,
-            fill=self.fill_value,
-            with_bias=self.bias is not None,
-        )
+        inputs = {"x": source, "z": target, "e": edge_attr}
+        y, alpha = self._compute(graph, inputs, bipartite=not isinstance(x, Tensor))
         return (y, self.attended(edge_index, graph, alpha, self.add_self_loops)) if return_attention_weights else y
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
 
-
-class AGNNConv(Conv):
+class AGNNConv(Summed, program="agnn"):
     """x_i' = sum_j softmax_j(beta cos(x_i, x_j)) x_j. Thekumparampil et al., 2018, equation 5.
 
     requires_grad:  whether beta is learned; otherwise it is 1
@@ -156,34 +106,16 @@ class AGNNConv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program_name = "agnn"
-
-    def __init__(self, requires_grad: bool = True, add_self_loops: bool = True, **kwargs: Any):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
-        self.requires_grad = requires_grad
-        self.add_self_loops = add_self_loops
-        self.beta: Tensor
-        if requires_grad:
-            self.beta = parameter(1)
-        else:
-            self.register_buffer("beta", torch.ones(1))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        if self.requires_grad:
-            ones(self.beta)
+    requires_grad: bool = True
+    add_self_loops: bool = True
 
     def forward(self, x: Tensor, edge_index: Adjacency) -> Tensor:
         """[N, channels] to [N, channels]."""
         graph, _ = self.square(x, edge_index)
-        y: Tensor = self.run(graph, {"x": x}, learned=self.requires_grad, loops=self.add_self_loops)
-        return y
+        return self._compute(graph, {"x": x})
 
 
-class TransformerConv(Conv):
+class TransformerConv(Summed, program="transformer", fixed="node_dim=0", shows="heads"):
     """x_i' = W_1 x_i + sum_j softmax_j((W_3 x_i) . (W_4 x_j) / sqrt(d)) W_2 x_j. Shi et al., IJCAI 2021, equation 3.
 
     in_channels:  size of the inputs, or of those of sources and targets; -1 takes it from the first call
@@ -198,47 +130,21 @@ class TransformerConv(Conv):
     **kwargs:     of :class:`Conv`
     """
 
-    program_name = "transformer"
+    in_channels: Channels
+    out_channels: int
+    heads: int = 1
+    concat: bool = True
+    beta: bool = False
+    dropout: float = 0.0
+    edge_dim: int | None = None
+    bias: InitVar[bool] = True
+    root_weight: bool = True
 
-    def __init__(
-        self,
-        in_channels: Channels,
-        out_channels: int,
-        heads: int = 1,
-        concat: bool = True,
-        beta: bool = False,
-        dropout: float = 0.0,
-        edge_dim: int | None = None,
-        bias: bool = True,
-        root_weight: bool = True,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(node_dim=0, **kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.heads = heads
-        self.beta = beta and root_weight
-        self.root_weight = root_weight
-        self.concat = concat
-        self.dropout = dropout
-        self.edge_dim = edge_dim
-        sources, targets = pair_of(in_channels)
-        inner, total = heads * out_channels, out_channels * (heads if concat else 1)
-        self.lin_key = Linear(sources, inner, bias=bias)
-        self.lin_query = Linear(targets, inner, bias=bias)
-        self.lin_value = Linear(sources, inner, bias=bias)
-        self.lin_edge = None if edge_dim is None else Linear(edge_dim, inner, bias=False)
-        self.lin_skip = Linear(targets, total, bias=bias)
-        self.lin_beta = Linear(3 * total, 1, bias=False) if self.beta else None
-        self.reset_parameters()
+    def _setup(self) -> None:
+        self.beta = self.beta and self.root_weight
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        for lin in (self.lin_key, self.lin_query, self.lin_value, self.lin_edge, self.lin_skip, self.lin_beta):
-            if lin is not None:
-                lin.reset_parameters()
+    def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"lin_edge": self.edge_dim is not None, "lin_beta": self.beta}
 
     def forward(
         self,
@@ -254,41 +160,20 @@ class TransformerConv(Conv):
 
         Raises AssertionError where ``edge_dim`` and the edge features do not come together.
         """
-        bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
         edge_attr = edge_features(edge_attr, None if self.lin_edge is None else values, edge_index)
         assert (edge_attr is None) == (self.lin_edge is None), "'edge_dim' and edge features need each other"
-        for lin, value in (
-            (self.lin_key, source),
-            (self.lin_query, target),
-            (self.lin_value, source),
-            (self.lin_edge, edge_attr),
-            (self.lin_skip, target),
-        ):
-            if lin is not None and value is not None:
-                see((lin, value))
-        y, alpha = self.run(
-            graph,
-            {"x": source, "z": target, "e": edge_attr},
-            out_channels=self.out_channels,
-            heads=self.heads,
-            bipartite=bipartite,
-            concat=self.concat,
-            root_weight=self.root_weight,
-            p=float(self.dropout),
-        )
+        inputs = {"x": source, "z": target, "e": edge_attr}
+        y, alpha = self._compute(graph, inputs, bipartite=not isinstance(x, Tensor))
         if not isinstance(return_attention_weights, bool):
             return y
         # torch_geometric's layer gives one of torch's matrices back as it is.
         whole = isinstance(edge_index, Tensor) and edge_index.layout is not torch.strided
         return y, (edge_index, alpha) if whole else self.attended(edge_index, graph, alpha)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
 
-
-class SuperGATConv(Conv):
+class SuperGATConv(Summed, program="supergat", fixed="node_dim=0", shows="heads type=attention_type"):
     """Attention that also learns to tell edges from pairs of nodes without one.
 
     Kim and Oh, "How to Find Your Friendly Neighborhood", ICLR 2021, equations 3 to 7.
@@ -311,56 +196,30 @@ class SuperGATConv(Conv):
     above 1.
     """
 
-    program_name = "supergat"
+    in_channels: int
+    out_channels: int
+    heads: int = 1
+    concat: bool = True
+    negative_slope: float = 0.2
+    dropout: float = 0.0
+    add_self_loops: bool = True
+    bias: InitVar[bool] = True
+    attention_type: str = "MX"
+    neg_sample_ratio: float = 0.5
+    edge_sample_ratio: float = 1.0
+    is_undirected: bool = False
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        heads: int = 1,
-        concat: bool = True,
-        negative_slope: float = 0.2,
-        dropout: float = 0.0,
-        add_self_loops: bool = True,
-        bias: bool = True,
-        attention_type: str = "MX",
-        neg_sample_ratio: float = 0.5,
-        edge_sample_ratio: float = 1.0,
-        is_undirected: bool = False,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(node_dim=0, **kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.heads = heads
-        self.concat = concat
-        self.negative_slope = negative_slope
-        self.dropout = dropout
-        self.add_self_loops = add_self_loops
-        self.attention_type = attention_type
-        self.neg_sample_ratio = neg_sample_ratio
-        self.edge_sample_ratio = edge_sample_ratio
-        self.is_undirected = is_undirected
-        assert attention_type in ("MX", "SD"), f"there is no attention '{attention_type}'"
-        assert neg_sample_ratio > 0 and 0 < edge_sample_ratio <= 1, "a ratio is out of range"
-        self.lin = Linear(in_channels, heads * out_channels, bias=False, weight_initializer="glorot")
-        mixed = attention_type == "MX"
-        self.att_l = parameter(1, heads, out_channels) if mixed else None
-        self.att_r = parameter(1, heads, out_channels) if mixed else None
+    def _setup(self) -> None:
+        assert self.attention_type in ("MX", "SD"), f"there is no attention '{self.attention_type}'"
+        in_range = self.neg_sample_ratio > 0 and 0 < self.edge_sample_ratio <= 1
+        assert in_range, "a ratio is out of range"
         # Of the last call in training: logits of edges and of drawn pairs, and which of them are edges.
         self.att_x: Any = None
         self.att_y: Any = None
-        self.bias = parameter(out_channels * (heads if concat else 1)) if bias else None
-        self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        self.lin.reset_parameters()
-        glorot(self.att_l)
-        glorot(self.att_r)
-        zeros(self.bias)
+    def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
+        mixed = self.attention_type == "MX"
+        return {"att_l": mixed, "att_r": mixed}
 
     def forward(
         self,
@@ -374,30 +233,17 @@ class SuperGATConv(Conv):
         neg_edge_index: [2, P] pairs without an edge, for the loss in training; without them they are drawn
         batch:          [N] the graph of each node: pairs are drawn within a graph
         """
-        see((self.lin, x))
         graph, _ = self.square(x, edge_index)
-        y: Tensor = self.run(graph, {"x": x}, **self._arguments(self.add_self_loops))
+        y: Tensor = self._compute(graph, {"x": x})
         if self.training:
             edges = self.seen_edges(graph, self.add_self_loops)
             there = self.positive_sampling(edges)
             absent = self.negative_sampling(edges, len(x), batch) if neg_edge_index is None else neg_edge_index
             pairs = graph.with_edges(torch.cat([there, absent.to(there.dtype)], dim=1))
-            self.att_x = self.run(pairs, {"x": x}, **self._arguments(False), logits=True)
+            self.att_x = self._compute(pairs, {"x": x}, loops=False, logits=True)
             self.att_y = self.att_x.new_zeros(len(self.att_x))
             self.att_y[: there.shape[1]] = 1.0
         return y
-
-    def _arguments(self, loops: bool) -> dict[str, Any]:
-        return {
-            "out_channels": self.out_channels,
-            "heads": self.heads,
-            "kind": self.attention_type,
-            "concat": self.concat,
-            "slope": float(self.negative_slope),
-            "p": float(self.dropout),
-            "loops": loops,
-            "with_bias": self.bias is not None,
-        }
 
     # Which pairs are drawn is no arithmetic on tensors of a graph, so that it is done in torch.
 
@@ -430,12 +276,6 @@ class SuperGATConv(Conv):
             return torch.tensor([0], device=next(self.parameters()).device)
         return functional.binary_cross_entropy_with_logits(self.att_x.mean(dim=-1), self.att_y)
 
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads}, "
-            f"type={self.attention_type})"
-        )
-
 
 def absent_pairs(edge_index: Tensor, nodes: int, count: int) -> Tensor:
     """So many ordered pairs of different nodes that are no edges, all different; fewer where there are not so many."""
@@ -456,7 +296,7 @@ def absent_pairs(edge_index: Tensor, nodes: int, count: int) -> Tensor:
     return torch.stack([source, target + (target >= source).long()])
 
 
-class FAConv(Conv):
+class FAConv(Weighted, program="fa", shows="eps"):
     """x_i' = eps x_i(0) + sum_j tanh(g . [x_i, x_j]) / sqrt(d_i d_j) x_j: weights may be negative.
 
     Bo et al., "Beyond Low-Frequency Information in Graph Convolutional Networks", AAAI 2021, equations 5 and 6.
@@ -470,37 +310,14 @@ class FAConv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program_name = "fa"
+    channels: int
+    eps: float = 0.1
+    dropout: float = 0.0
+    cached: bool = False
+    add_self_loops: bool = True
+    normalize: bool = True
 
-    def __init__(
-        self,
-        channels: int,
-        eps: float = 0.1,
-        dropout: float = 0.0,
-        cached: bool = False,
-        add_self_loops: bool = True,
-        normalize: bool = True,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
-        self.channels = channels
-        self.eps = eps
-        self.dropout = dropout
-        self.cached = cached
-        self.add_self_loops = add_self_loops
-        self.normalize = normalize
-        self.att_l = Linear(channels, 1, bias=False)
-        self.att_r = Linear(channels, 1, bias=False)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        self.att_l.reset_parameters()
-        self.att_r.reset_parameters()
-
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         x: Tensor,
         x_0: Tensor,
@@ -518,28 +335,15 @@ class FAConv(Conv):
         Raises AssertionError for edge weights with ``normalize``, and for none without it.
         """
         assert edge_weight is None or not self.normalize, "a layer that normalises takes no edge weights"
-        keep, loops = self.cached and self.normalize, self.add_self_loops and self.normalize
-        graph, weight = self.weighted(x, edge_index, edge_weight, keep=keep, loops=float(loops))
+        graph, weight = self._weights(x, edge_index, edge_weight)
         assert weight is not None or self.normalize, "a layer that does not normalise needs edge weights"
-        see((self.att_l, x))
-        see((self.att_r, x))
-        y, alpha = self.run(
-            graph,
-            {"x": x, "x_0": x_0, "w": weight},
-            eps=float(self.eps),
-            p=float(self.dropout),
-            normalize=self.normalize,
-            loops=self.add_self_loops,
-        )
+        y, alpha = self._compute(graph, {"x": x, "x_0": x_0, "w": weight})
         if not isinstance(return_attention_weights, bool):
             return y
-        return y, self.attended(edge_index, graph, alpha, loops)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.channels}, eps={self.eps})"
+        return y, self.attended(edge_index, graph, alpha, self.add_self_loops and self.normalize)
 
 
-class FeaStConv(Conv):
+class FeaStConv(Summed, program="feast", aggr="mean", shows="heads"):
     """x_i' = mean_j sum_h softmax_h(u_h . (x_j - x_i) + c_h) W_h x_j + b.
 
     Verma et al., "FeaStNet: Feature-Steered Graph Convolutions for 3D Shape Analysis", CVPR 2018, equations 4 and 5.
@@ -552,60 +356,18 @@ class FeaStConv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program_name = "feast"
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        heads: int = 1,
-        add_self_loops: bool = True,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "mean")
-        super().__init__(**kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.heads = heads
-        self.add_self_loops = add_self_loops
-        self.lin = Linear(in_channels, heads * out_channels, bias=False, weight_initializer="uniform")
-        self.u = Linear(in_channels, heads, bias=False, weight_initializer="uniform")
-        self.c = parameter(heads)
-        self.bias = parameter(out_channels) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        self.lin.reset_parameters()
-        self.u.reset_parameters()
-        normal(self.c, mean=0, std=0.1)
-        normal(self.bias, mean=0, std=0.1)
+    in_channels: int
+    out_channels: int
+    heads: int = 1
+    add_self_loops: bool = True
+    bias: InitVar[bool] = True
 
     def forward(self, x: Features, edge_index: Adjacency) -> Tensor:
         """[N, in_channels], or a pair of sources and targets, to [N, out_channels]."""
-        bipartite = not isinstance(x, Tensor)
-        source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target))
-        see((self.lin, source))
-        see((self.u, source))
-        y: Tensor = self.run(
-            graph,
-            {"x": source, "z": target},
-            out_channels=self.out_channels,
-            heads=self.heads,
-            bipartite=bipartite,
-            loops=self.add_self_loops,
-            with_bias=self.bias is not None,
-        )
-        return y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
+        return self._applied(x, edge_index)
 
 
-class GeneralConv(Conv):
+class GeneralConv(Declared, program="general", fixed="node_dim=0", parts=False):
     """x_i' = W_self x_i + aggr_j a_ij W_msg x_j, averaged over the heads. You et al., NeurIPS 2020, section 3.
 
     in_channels:      size of the inputs, or of those of sources and targets; -1 takes it from the first call
@@ -624,49 +386,36 @@ class GeneralConv(Conv):
     Raises ValueError for another type of attention.
     """
 
-    program_name = "general"
+    in_channels: Channels
+    out_channels: int
+    in_edge_channels: int | None = None
+    aggr: Any = "add"
+    skip_linear: bool = False
+    directed_msg: bool = True
+    heads: int = 1
+    attention: bool = False
+    attention_type: str = "additive"
+    l2_normalize: InitVar[bool] = False
+    bias: InitVar[bool] = True
 
-    def __init__(
-        self,
-        in_channels: Channels,
-        out_channels: int,
-        in_edge_channels: int | None = None,
-        aggr: Any = "add",
-        skip_linear: bool = False,
-        directed_msg: bool = True,
-        heads: int = 1,
-        attention: bool = False,
-        attention_type: str = "additive",
-        l2_normalize: bool = False,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        super().__init__(aggr, node_dim=0, **kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.in_edge_channels = in_edge_channels
-        self.skip_linear = skip_linear
-        self.directed_msg = directed_msg
-        self.heads = heads
-        self.attention = attention
-        self.attention_type = attention_type
-        self.normalize_l2 = l2_normalize
-        sources, targets = pair_of(in_channels)
+    def _setup(self) -> None:
+        out_channels, heads, bias = self.out_channels, self.heads, self.bias
+        self.normalize_l2 = self.l2_normalize
+        sources, targets = pair_of(self.in_channels)
         self.lin_msg = Linear(sources, out_channels * heads, bias=bias)
-        if not directed_msg:
+        if not self.directed_msg:
             self.lin_msg_i = Linear(sources, out_channels * heads, bias=bias)
-        mapped = skip_linear or in_channels != out_channels
+        mapped = self.skip_linear or self.in_channels != out_channels
         self.lin_self = Linear(targets, out_channels, bias=bias) if mapped else nn.Identity()
-        if in_edge_channels is not None:
-            self.lin_edge = Linear(in_edge_channels, out_channels * heads, bias=bias)
-        if attention:
-            if attention_type == "additive":
+        if self.in_edge_channels is not None:
+            self.lin_edge = Linear(self.in_edge_channels, out_channels * heads, bias=bias)
+        if self.attention:
+            if self.attention_type == "additive":
                 self.att_msg = parameter(1, heads, out_channels)
-            elif attention_type == "dot_product":
+            elif self.attention_type == "dot_product":
                 self.register_buffer("scaler", torch.tensor(out_channels, dtype=torch.float).sqrt())
             else:
-                raise ValueError(f"Attention type '{attention_type}' not supported")
-        self.reset_parameters()
+                raise ValueError(f"Attention type '{self.attention_type}' not supported")
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -690,26 +439,20 @@ class GeneralConv(Conv):
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
         if edge_attr is None and "lin_edge" in self._modules:
             edge_attr = edge_features(None, values, edge_index)
-        see((self.lin_msg, source))
         if not self.directed_msg:
             see((self.lin_msg_i, source))
-        if isinstance(self.lin_self, Linear) and target is not None:
-            see((self.lin_self, target))
         if edge_attr is not None:
             see((self.lin_edge, edge_attr))
-        y: Tensor = self.run(
+        return self._compute(
             graph,
             {"x": source, "z": target, "e": edge_attr},
-            out_channels=self.out_channels,
-            heads=self.heads,
             bipartite=bipartite,
             attention=self.attention_type if self.attention else "none",
             normalize=self.normalize_l2,
         )
-        return y
 
 
-class HypergraphConv(Conv):
+class HypergraphConv(Summed, program="hypergraph", fixed='flow="source_to_target", node_dim=0'):
     """X' = D^-1 H W B^-1 H^T X Theta for the incidence matrix H of nodes and hyperedges.
 
     Bai et al., "Hypergraph Convolution and Hypergraph Attention", 2019, equations 7 and 14.
@@ -725,44 +468,33 @@ class HypergraphConv(Conv):
     Raises AssertionError for another mode.
     """
 
-    program_name = "hypergraph"
+    in_channels: int
+    out_channels: int
+    use_attention: bool = False
+    attention_mode: str = "node"
+    heads: int = 1
+    concat: bool = True
+    negative_slope: float = 0.2
+    dropout: float = 0
+    bias: InitVar[bool] = True
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        use_attention: bool = False,
-        attention_mode: str = "node",
-        heads: int = 1,
-        concat: bool = True,
-        negative_slope: float = 0.2,
-        dropout: float = 0,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(flow="source_to_target", node_dim=0, **kwargs)
-        assert attention_mode in ("node", "edge"), f"there is no mode '{attention_mode}'"
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.use_attention = use_attention
-        self.attention_mode = attention_mode
-        self.negative_slope = negative_slope
-        self.dropout = dropout
-        self.heads = heads if use_attention else 1
-        self.concat = concat or not use_attention
-        self.lin = Linear(in_channels, self.heads * out_channels, bias=False, weight_initializer="glorot")
-        if use_attention:
-            self.att = parameter(1, heads, 2 * out_channels)
-        self.bias = parameter(out_channels * (heads if concat else 1)) if bias else None
-        self.reset_parameters()
+    def _setup(self) -> None:
+        assert self.attention_mode in ("node", "edge"), f"there is no mode '{self.attention_mode}'"
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        self.lin.reset_parameters()
-        glorot(self._parameters.get("att"))
-        zeros(self.bias)
+    def _make(self) -> set[str]:
+        total = self.out_channels * (self.heads if self.concat else 1)
+        self.heads = self.heads if self.use_attention else 1
+        self.concat = self.concat or not self.use_attention
+        made = super()._make()
+        if self.bias is not None:  # as torch_geometric has it, for all heads, also without attention
+            self.bias = parameter(total)
+        return made
+
+    def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"attention": self._attention()}
+
+    def _attention(self) -> str:
+        return self.attention_mode if self.use_attention else "none"
 
     def forward(
         self,
@@ -795,36 +527,27 @@ class HypergraphConv(Conv):
             num_edges = int(hyperedge_index[1].max()) + 1 if hyperedge_index.numel() else 0
         # Hyperedges without nodes change nothing, so that there may be more weights than hyperedges.
         graph, _ = self.graph(hyperedge_index, len(x), max([num_edges, *given]))
-        see((self.lin, x))
-        y: Tensor = self.run(
-            graph,
-            {"x": x, "w": hyperedge_weight, "f": hyperedge_attr},
-            out_channels=self.out_channels,
-            heads=self.heads,
-            attention=self.attention_mode if self.use_attention else "none",
-            concat=self.concat,
-            slope=float(self.negative_slope),
-            p=float(self.dropout),
-            with_bias=self.bias is not None,
-        )
-        return y
+        inputs = {"x": x, "w": hyperedge_weight, "f": hyperedge_attr}
+        return self._compute(graph, inputs, attention=self._attention())
 
 
-class GroupedLinear(nn.Module):
+@declared(shows="groups")
+class GroupedLinear(Module):
     """A linear map of each of some groups of features, [groups, in_channels / groups, out_channels / groups].
 
     Raises AssertionError for sizes that are no multiples of ``groups``.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, groups: int = 1, bias: bool = True):
-        super().__init__()
-        assert in_channels % groups == 0 and out_channels % groups == 0, "sizes are multiples of 'groups'"
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.groups = groups
-        self.weight = parameter(groups, in_channels // groups, out_channels // groups)
-        self.bias = parameter(out_channels) if bias else None
-        self.reset_parameters()
+    in_channels: int
+    out_channels: int
+    groups: int = 1
+    bias: InitVar[bool] = True
+
+    def _setup(self) -> None:
+        i, o, groups = self.in_channels, self.out_channels, self.groups
+        assert i % groups == 0 and o % groups == 0, "sizes are multiples of 'groups'"
+        self.weight = parameter(groups, i // groups, o // groups)
+        self.bias = parameter(o) if self.bias else None
 
     def reset_parameters(self) -> None:
         """Draw weight and bias anew."""
@@ -835,46 +558,35 @@ class GroupedLinear(nn.Module):
         """Weight and bias, for a program. They come from a call, so that hooks are called: pruning computes in one."""
         return self.weight, self.bias
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, groups={self.groups})"
 
-
-class MultiHead(nn.Module):
+@declared(shows="heads groups dropout bias")
+class MultiHead(Module):
     """The parameters of :class:`DNAConv`: maps to queries, keys and values.
 
     Raises AssertionError for sizes that are no multiples of ``heads`` and ``groups``, and where the larger of the two
     is no multiple of the other.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, heads: int, groups: int, dropout: float, bias: bool):
-        super().__init__()
-        assert in_channels % heads == 0 and out_channels % heads == 0, "sizes are multiples of 'heads'"
-        assert in_channels % groups == 0 and out_channels % groups == 0, "sizes are multiples of 'groups'"
+    in_channels: int
+    out_channels: int
+    heads: int
+    groups: int
+    dropout: float
+    bias: bool
+
+    def _setup(self) -> None:
+        sizes, heads, groups = (self.in_channels, self.out_channels), self.heads, self.groups
+        assert all(size % heads == 0 for size in sizes), "sizes are multiples of 'heads'"
+        assert all(size % groups == 0 for size in sizes), "sizes are multiples of 'groups'"
         assert max(groups, heads) % min(groups, heads) == 0, "'heads' and 'groups' divide one another"
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.heads = heads
-        self.groups = groups
-        self.dropout = dropout
-        self.bias = bias
-        self.lin_q = GroupedLinear(in_channels, out_channels, groups, bias)
-        self.lin_k = GroupedLinear(in_channels, out_channels, groups, bias)
-        self.lin_v = GroupedLinear(in_channels, out_channels, groups, bias)
-        self.reset_parameters()
+        self.lin_q = GroupedLinear(*sizes, groups, self.bias)
+        self.lin_k = GroupedLinear(*sizes, groups, self.bias)
+        self.lin_v = GroupedLinear(*sizes, groups, self.bias)
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        for lin in (self.lin_q, self.lin_k, self.lin_v):
-            lin.reset_parameters()
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads}, "
-            f"groups={self.groups}, dropout={self.dropout}, bias={self.bias})"
-        )
+    reset_parameters = redraw
 
 
-class DNAConv(Conv):
+class DNAConv(Weighted, program="dna", parts=False, fixed="node_dim=0"):
     """Each node's last layer attends to all layers so far of each neighbour, with the weights of GCN on the edges.
 
     Fey, "Just Jump: Dynamic Neighborhood Aggregation in Graph Neural Networks", 2019, equations 2 to 4.
@@ -892,28 +604,17 @@ class DNAConv(Conv):
     Raises AssertionError for channels that are no multiple of ``heads`` and ``groups``.
     """
 
-    program_name = "dna"
+    channels: InitVar[int]
+    heads: InitVar[int] = 1
+    groups: InitVar[int] = 1
+    dropout: InitVar[float] = 0.0
+    cached: bool = False
+    normalize: bool = True
+    add_self_loops: bool = True
+    bias: bool = True
 
-    def __init__(
-        self,
-        channels: int,
-        heads: int = 1,
-        groups: int = 1,
-        dropout: float = 0.0,
-        cached: bool = False,
-        normalize: bool = True,
-        add_self_loops: bool = True,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(node_dim=0, **kwargs)
-        self.bias = bias
-        self.cached = cached
-        self.normalize = normalize
-        self.add_self_loops = add_self_loops
-        self.multi_head = MultiHead(channels, channels, heads, groups, dropout, bias)
-        self.reset_parameters()
+    def _setup(self) -> None:
+        self.multi_head = MultiHead(self.channels, self.channels, self.heads, self.groups, self.dropout, self.bias)
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -928,9 +629,7 @@ class DNAConv(Conv):
         check_proxy(x)
         if x.dim() != 3:
             raise ValueError("Feature shape must be [num_nodes, num_layers, channels].")
-        loops = float(self.normalize and self.add_self_loops)
-        keep = self.cached and self.normalize
-        graph, weight = self.weighted(x[:, 0], edge_index, edge_weight, keep=keep, loops=loops)
+        graph, weight = self._weights(x[:, 0], edge_index, edge_weight)
         parts = self.multi_head
         inside = {
             f"{role}_{name}": value

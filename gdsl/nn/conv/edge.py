@@ -13,22 +13,21 @@ from gdsl.nn.aggr import MultiAggregation
 from gdsl.nn.conv.base import (
     Adjacency,
     Channels,
-    Conv,
     Features,
     Size,
-    as_module,
     edge_features,
     pair_of,
-    parameter,
     see,
 )
-from gdsl.nn.inits import constant, reset, zeros
+from gdsl.nn.conv.programmed import Declared, InitVar, Summed
+from gdsl.nn.declared import words
+from gdsl.nn.inits import reset
 from gdsl.nn.linear import Linear
 from gdsl.nn.neighbors import knn
 from gdsl.nn.norm import MessageNorm
 
 
-class GINConv(Conv):
+class GINConv(Summed, program="gin", shows="nn"):
     """nn((1 + eps) x_i + sum_j x_j). Xu et al., ICLR 2019, equation 4.1.
 
     nn:        a module, [N, channels] to [N, out]
@@ -37,42 +36,23 @@ class GINConv(Conv):
     **kwargs:  of :class:`Conv`
     """
 
-    program_name = "gin"
+    nn: nn.Module
+    eps: InitVar[float] = 0.0
+    train_eps: InitVar[bool] = False
 
-    def __init__(self, nn: nn.Module, eps: float = 0.0, train_eps: bool = False, **kwargs: Any):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
-        self.nn = as_module(nn)
-        self.initial_eps = eps
-        self.eps: Tensor
-        if train_eps:
-            self.eps = parameter(1)
-        else:
-            self.register_buffer("eps", torch.empty(1))
-        self.reset_parameters()
+    def _setup(self) -> None:
+        self.initial_eps = self.eps
 
-    def reset_parameters(self) -> None:
-        """Draw the network's parameters anew, and eps as at first."""
-        super().reset_parameters()
-        reset(self.nn)
-        constant(self.eps, self.initial_eps)
+    def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"learned": given.get("train_eps", False)}
 
     @repeatable
     def forward(self, x: Features, edge_index: Adjacency, size: Size = None) -> Tensor:
         """[N, channels], or a pair of sources and targets (or None), to [N, out]."""
-        bipartite = not isinstance(x, Tensor)
-        source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target), size)
-        learned = isinstance(self.eps, nn.Parameter)
-        see((self.nn, source))
-        y: Tensor = self.run(graph, {"x": source, "z": target}, bipartite=bipartite, learned=learned)
-        return y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(nn={self.nn})"
+        return self._applied(x, edge_index, size, learned=isinstance(self.eps, torch.nn.Parameter))
 
 
-class GINEConv(Conv):
+class GINEConv(Summed, program="gine", shows="nn"):
     """nn((1 + eps) x_i + sum_j relu(x_j + e_ji)). Hu et al., ICLR 2020, appendix A.
 
     nn:        a module, [N, channels] to [N, out]
@@ -84,37 +64,23 @@ class GINEConv(Conv):
     Raises ValueError where the size that ``nn`` takes cannot be told.
     """
 
-    program_name = "gine"
+    nn: nn.Module
+    eps: InitVar[float] = 0.0
+    train_eps: InitVar[bool] = False
+    edge_dim: InitVar[int | None] = None
 
-    def __init__(
-        self, nn: nn.Module, eps: float = 0.0, train_eps: bool = False, edge_dim: int | None = None, **kwargs: Any
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
-        self.nn = as_module(nn)
-        self.initial_eps = eps
-        self.eps: Tensor
-        if train_eps:
-            self.eps = parameter(1)
-        else:
-            self.register_buffer("eps", torch.empty(1))
-        self.lin = None if edge_dim is None else Linear(edge_dim, _inputs_of(self.nn))
-        self.reset_parameters()
+    def _setup(self) -> None:
+        self.initial_eps = self.eps
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew, and eps as at first."""
-        super().reset_parameters()
-        reset(self.nn)
-        constant(self.eps, self.initial_eps)
-        if self.lin is not None:
-            self.lin.reset_parameters()
+    def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
+        learned, lin = given.get("train_eps", False), given.get("edge_dim") is not None
+        return {"learned": learned, "lin": lin, "channels": _inputs_of(self.nn) if lin else 0}
 
     def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None, size: Size = None) -> Tensor:
         """[N, channels], or a pair of sources and targets (or None), and [E, edge_dim], to [N, out].
 
         Raises ValueError for edge features of another size than the nodes'.
         """
-        bipartite = not isinstance(x, Tensor)
         source, target = (x, x) if isinstance(x, Tensor) else x
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
         edge_attr = edge_features(edge_attr, values, edge_index)
@@ -123,17 +89,9 @@ class GINEConv(Conv):
                 "Node and edge feature dimensionalities do not match. Consider setting the 'edge_dim' attribute of "
                 "'GINEConv'"
             )
-        see((self.lin, edge_attr))
-        y: Tensor = self.run(
-            graph,
-            {"x": source, "z": target, "e": edge_attr},
-            bipartite=bipartite,
-            learned=isinstance(self.eps, nn.Parameter),
-        )
-        return y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(nn={self.nn})"
+        learned = isinstance(self.eps, torch.nn.Parameter)
+        inputs = {"x": source, "z": target, "e": edge_attr}
+        return self._compute(graph, inputs, bipartite=not isinstance(x, Tensor), learned=learned)
 
 
 def _inputs_of(network: nn.Module) -> int:
@@ -145,7 +103,7 @@ def _inputs_of(network: nn.Module) -> int:
     raise ValueError("Could not infer input channels from `nn`.")
 
 
-class EdgeConv(Conv):
+class EdgeConv(Declared, program="edge", shows="nn"):
     """max_j nn([x_i, x_j - x_i]). Wang et al., TOG 2019, equation 8.
 
     nn:       a module, [E, 2 * channels] to [E, out]
@@ -153,30 +111,15 @@ class EdgeConv(Conv):
     **kwargs: of :class:`Conv`
     """
 
-    program_name = "edge"
-
-    def __init__(self, nn: nn.Module, aggr: Any = "max", **kwargs: Any):
-        super().__init__(aggr, **kwargs)
-        self.nn = as_module(nn)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the network's parameters anew."""
-        super().reset_parameters()
-        reset(self.nn)
+    nn: nn.Module
+    aggr: Any = "max"
 
     def forward(self, x: Features, edge_index: Adjacency) -> Tensor:
         """[N, channels], or a pair of sources and targets, to [N, out]."""
-        bipartite = not isinstance(x, Tensor)
-        source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target))
         if hasattr(self.nn, "see"):
+            source = x if isinstance(x, Tensor) else x[0]
             see((self.nn, source.new_empty(0, 2 * source.size(-1))))
-        y: Tensor = self.run(graph, {"x": source, "z": target}, bipartite=bipartite)
-        return y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(nn={self.nn})"
+        return self._applied(x, edge_index)
 
 
 class DynamicEdgeConv(EdgeConv):
@@ -211,11 +154,10 @@ class DynamicEdgeConv(EdgeConv):
         edge_index = knn(source, target, self.k, of_source, of_target).flip(0)
         return super().forward(x, edge_index)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(nn={self.nn}, k={self.k})"
+    __repr__ = words("nn={self.nn}, k={self.k}")
 
 
-class NNConv(Conv):
+class NNConv(Declared, program="nnconv", shows="aggr nn"):
     """W x_i + sum_j x_j nn(e_ji): a matrix for every edge. Gilmer et al., ICML 2017, section 5.1.
 
     in_channels, out_channels: sizes, or a pair for the first; -1 takes it from the first call
@@ -226,61 +168,29 @@ class NNConv(Conv):
     **kwargs:    of :class:`Conv`
     """
 
-    program_name = "nnconv"
+    in_channels: Channels
+    out_channels: int
+    nn: nn.Module
+    aggr: Any = "add"
+    root_weight: bool = True
+    bias: InitVar[bool] = True
 
-    def __init__(
-        self,
-        in_channels: Channels,
-        out_channels: int,
-        nn: nn.Module,
-        aggr: Any = "add",
-        root_weight: bool = True,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        super().__init__(aggr, **kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.nn = as_module(nn)
-        self.root_weight = root_weight
-        self.in_channels_l, targets = pair_of(in_channels)
-        if root_weight:
-            self.lin = Linear(targets, out_channels, bias=False, weight_initializer="uniform")
-        self.bias = parameter(out_channels) if bias else None
-        self.reset_parameters()
+    def _setup(self) -> None:
+        self.in_channels_l, _ = pair_of(self.in_channels)
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        reset(self.nn)
-        if self.root_weight:
-            self.lin.reset_parameters()
-        zeros(self.bias)
+    def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"lin": True} if self.root_weight else {}
 
     def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None, size: Size = None) -> Tensor:
         """[N, in_channels], or a pair of sources and targets (or None), and [E, edge_dim], to [N, out_channels]."""
-        bipartite = not isinstance(x, Tensor)
-        source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
-        see((self._modules.get("lin"), target))
-        y: Tensor = self.run(
-            graph,
-            {"x": source, "z": target, "e": edge_features(edge_attr, values, edge_index)},
-            in_channels=source.shape[-1],
-            out_channels=self.out_channels,
-            bipartite=bipartite,
-            with_bias=self.bias is not None,
-        )
-        return y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, aggr={self.aggr}, nn={self.nn})"
+        width = (x if isinstance(x, Tensor) else x[0]).shape[-1]
+        return self._applied(x, edge_index, size, edge_attr=edge_attr, in_channels=width)
 
 
 ECConv = NNConv  # torch_geometric's other name: Simonovsky and Komodakis, CVPR 2017
 
 
-class CGConv(Conv):
+class CGConv(Declared, program="cg", shows="dim"):
     """x_i + sum_j sigmoid(W_f z) softplus(W_s z) with z = [x_i, x_j, e]. Xie and Grossman, PRL 2018, equation 5.
 
     channels:   size of inputs and outputs, or of sources and targets
@@ -291,32 +201,17 @@ class CGConv(Conv):
     **kwargs:   of :class:`Conv`
     """
 
-    program_name = "cg"
+    channels: Channels
+    dim: int = 0
+    aggr: Any = "add"
+    batch_norm: bool = False
+    bias: InitVar[bool] = True
 
-    def __init__(
-        self,
-        channels: Channels,
-        dim: int = 0,
-        aggr: Any = "add",
-        batch_norm: bool = False,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        super().__init__(aggr, **kwargs)
-        self.channels = channels
-        self.dim = dim
-        self.batch_norm = batch_norm
-        sources, targets = pair_of(channels)
-        self.lin_f = nn.Linear(sources + targets + dim, targets, bias=bias)
-        self.lin_s = nn.Linear(sources + targets + dim, targets, bias=bias)
-        self.bn = nn.BatchNorm1d(targets) if batch_norm else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        for module in (self.lin_f, self.lin_s, self.bn):
-            reset(module)
+    def _setup(self) -> None:
+        sources, targets = pair_of(self.channels)
+        self.lin_f = nn.Linear(sources + targets + self.dim, targets, bias=self.bias)
+        self.lin_s = nn.Linear(sources + targets + self.dim, targets, bias=self.bias)
+        self.bn = nn.BatchNorm1d(targets) if self.batch_norm else None
 
     def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None) -> Tensor:
         """[N, channels], or a pair of sources and targets, and [E, dim], to [N, channels]."""
@@ -324,20 +219,16 @@ class CGConv(Conv):
         source, target = (x, x) if isinstance(x, Tensor) else x
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
         edge_attr = edge_features(edge_attr, values if self.dim else None, edge_index)
-        y: Tensor = self.run(
+        return self._compute(
             graph,
             {"x": source, "z": target, "e": edge_attr},
             channels=pair_of(self.channels)[1],
             dim=0 if edge_attr is None else edge_attr.shape[1],
             bipartite=bipartite,
         )
-        return y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.channels}, dim={self.dim})"
 
 
-class ResGatedGraphConv(Conv):
+class ResGatedGraphConv(Summed, program="res_gated"):
     """W_1 x_i + sum_j gate(W_2 x_i + W_3 x_j) W_4 x_j. Bresson and Laurent, 2017, equation 11.
 
     in_channels, out_channels: sizes, or a pair for the first; -1 takes it from the first call
@@ -348,40 +239,15 @@ class ResGatedGraphConv(Conv):
     **kwargs:    of :class:`Conv`
     """
 
-    program_name = "res_gated"
+    in_channels: Channels
+    out_channels: int
+    act: Callable[[Tensor], Tensor] = nn.Sigmoid()
+    edge_dim: int | None = None
+    root_weight: bool = True
+    bias: InitVar[bool] = True
 
-    def __init__(
-        self,
-        in_channels: Channels,
-        out_channels: int,
-        act: Callable[[Tensor], Tensor] = nn.Sigmoid(),  # noqa: B008
-        edge_dim: int | None = None,
-        root_weight: bool = True,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.act = as_module(act)
-        self.edge_dim = edge_dim
-        self.root_weight = root_weight
-        sources, targets = pair_of(in_channels)
-        more = edge_dim or 0
-        self.lin_key = Linear(targets + more, out_channels)
-        self.lin_query = Linear(sources + more, out_channels)
-        self.lin_value = Linear(sources + more, out_channels)
-        self.lin_skip = Linear(targets, out_channels, bias=False) if root_weight else None
-        self.bias = parameter(out_channels) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        for lin in (self.lin_key, self.lin_query, self.lin_value, self.lin_skip):
-            reset(lin)
-        zeros(self.bias)
+    def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"edge_dim": self.edge_dim or 0, "lin_skip": self.root_weight}
 
     def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None) -> Tensor:
         """[N, in_channels], or a pair of sources and targets, and [E, edge_dim], to [N, out_channels].
@@ -395,16 +261,9 @@ class ResGatedGraphConv(Conv):
         assert (edge_attr is None) == (self.edge_dim is None), "'edge_dim' and edge features need each other"
         if edge_attr is None:
             see((self.lin_key, target), (self.lin_query, source), (self.lin_value, source))
-        see((self.lin_skip, target))
-        y: Tensor = self.run(
-            graph,
-            {"x": source, "z": target, "e": edge_attr},
-            out_channels=self.out_channels,
-            edge_dim=0 if edge_attr is None else edge_attr.shape[1],
-            bipartite=bipartite,
-            with_bias=self.bias is not None,
-        )
-        return y
+        inputs = {"x": source, "z": target, "e": edge_attr}
+        width = 0 if edge_attr is None else edge_attr.shape[1]
+        return self._compute(graph, inputs, edge_dim=width, bipartite=bipartite)
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
@@ -426,7 +285,7 @@ def _perceptron(channels: Sequence[int], norm: str | None, bias: bool) -> nn.Seq
     return nn.Sequential(*parts)
 
 
-class GENConv(Conv):
+class GENConv(Declared, program="gen", parts=False, drawn=False, shows="aggr"):
     """mlp(x_i + aggr_j (relu(x_j + e_ji) + eps)). Li et al., "DeeperGCN", 2020, equations 2 to 5.
 
     in_channels, out_channels: sizes, or a pair for the first; -1 takes it from the first call
@@ -444,49 +303,45 @@ class GENConv(Conv):
     Raises NotImplementedError for a norm that there is not. :class:`MessageNorm` runs in torch, on nodes.
     """
 
-    program_name = "gen"
+    in_channels: Channels
+    out_channels: int
+    aggr: Any = "softmax"
+    t: InitVar[float] = 1.0
+    learn_t: InitVar[bool] = False
+    p: InitVar[float] = 1.0
+    learn_p: InitVar[bool] = False
+    msg_norm: InitVar[bool] = False
+    learn_msg_scale: InitVar[bool] = False
+    norm: InitVar[str | None] = "batch"
+    num_layers: InitVar[int] = 2
+    expansion: InitVar[int] = 2
+    eps: float = 1e-7
+    bias: InitVar[bool] = False
+    edge_dim: InitVar[int | None] = None
 
-    def __init__(
-        self,
-        in_channels: Channels,
-        out_channels: int,
-        aggr: Any = "softmax",
-        t: float = 1.0,
-        learn_t: bool = False,
-        p: float = 1.0,
-        learn_p: bool = False,
-        msg_norm: bool = False,
-        learn_msg_scale: bool = False,
-        norm: str | None = "batch",
-        num_layers: int = 2,
-        expansion: int = 2,
-        eps: float = 1e-7,
-        bias: bool = False,
-        edge_dim: int | None = None,
-        **kwargs: Any,
-    ):
+    def _aggregates(self, aggr: Any, kwargs: dict[str, Any]) -> Any:
         semi_grad = aggr == "softmax_sg"
         if isinstance(aggr, str):
             aggr = {"softmax_sg": "softmax", "power": "powermean"}.get(aggr, aggr)
         if "aggr_kwargs" not in kwargs and aggr == "softmax":
-            kwargs["aggr_kwargs"] = {"t": t, "learn": learn_t, "semi_grad": semi_grad}
+            kwargs["aggr_kwargs"] = {"t": self.t, "learn": self.learn_t, "semi_grad": semi_grad}
         elif "aggr_kwargs" not in kwargs and aggr == "powermean":
-            kwargs["aggr_kwargs"] = {"p": p, "learn": learn_p}
-        super().__init__(aggr, **kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.eps = eps
-        sources, targets = pair_of(in_channels)
+            kwargs["aggr_kwargs"] = {"p": self.p, "learn": self.learn_p}
+        return aggr
+
+    def _setup(self) -> None:
+        out_channels = self.out_channels
+        sources, targets = pair_of(self.in_channels)
         multi = isinstance(self.aggr_module, MultiAggregation)
         aggregated = self.aggr_module.get_out_channels(out_channels) if multi else out_channels
-        sizes = {"lin_src": sources, "lin_edge": edge_dim, "lin_aggr_out": aggregated, "lin_dst": targets}
+        sizes = {"lin_src": sources, "lin_edge": self.edge_dim, "lin_aggr_out": aggregated, "lin_dst": targets}
         for name, size in sizes.items():
             if size is not None and size != out_channels:
-                self.add_module(name, Linear(size, out_channels, bias=bias))
-        inner = [out_channels * expansion] * (num_layers - 1)
-        self.mlp = _perceptron([out_channels, *inner, out_channels], norm, bias)
-        if msg_norm:
-            self.msg_norm = MessageNorm(learn_msg_scale)
+                self.add_module(name, Linear(size, out_channels, bias=self.bias))
+        inner = [out_channels * self.expansion] * (self.num_layers - 1)
+        self.mlp = _perceptron([out_channels, *inner, out_channels], self.norm, self.bias)
+        if self.msg_norm:
+            self._modules["msg_norm"] = MessageNorm(self.learn_msg_scale)
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -511,15 +366,4 @@ class GENConv(Conv):
                 f"edge features of size {edge_attr.size(-1)} need 'edge_dim', or to be of size {self.out_channels}, as "
                 f"the messages are"
             )
-        see((parts.get("lin_src"), source), (parts.get("lin_dst"), target), (parts.get("lin_edge"), edge_attr))
-        y: Tensor = self.run(
-            graph,
-            {"x": source, "z": target, "e": edge_attr},
-            out_channels=self.out_channels,
-            bipartite=bipartite,
-            eps=float(self.eps),
-        )
-        return y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, aggr={self.aggr})"
+        return self._compute(graph, {"x": source, "z": target, "e": edge_attr}, bipartite=bipartite)

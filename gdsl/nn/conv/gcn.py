@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from gdsl.module.repeated import repeatable
-from gdsl.nn.conv.base import Adjacency, Conv, parameter, see
-from gdsl.nn.inits import zeros
-from gdsl.nn.linear import Linear
+from gdsl.nn.conv.base import Adjacency
+from gdsl.nn.conv.programmed import InitVar, Weighted
 
 
-class GCNConv(Conv):
+class GCNConv(Weighted, program="gcn"):
     r"""X' = D^{-1/2} (A + I) D^{-1/2} X W + b. Kipf and Welling, ICLR 2017, equation 2.
 
     in_channels:    size of the inputs; -1 takes it from the first call
@@ -27,43 +24,22 @@ class GCNConv(Conv):
     Raises ValueError for self-loops without normalisation.
     """
 
-    program_name = "gcn"
+    in_channels: int
+    out_channels: int
+    improved: bool = False
+    cached: bool = False
+    add_self_loops: bool | None = None
+    normalize: bool = True
+    bias: InitVar[bool] = True
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        improved: bool = False,
-        cached: bool = False,
-        add_self_loops: bool | None = None,
-        normalize: bool = True,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
-        if add_self_loops is None:
-            add_self_loops = normalize
-        if add_self_loops and not normalize:
+    def _setup(self) -> None:
+        if self.add_self_loops is None:
+            self.add_self_loops = self.normalize
+        if self.add_self_loops and not self.normalize:
             raise ValueError(
                 f"'{type(self).__name__}' does not support adding self-loops to the graph when no on-the-fly "
                 f"normalization is applied"
             )
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.improved = improved
-        self.cached = cached
-        self.add_self_loops = add_self_loops
-        self.normalize = normalize
-        self.lin = Linear(in_channels, out_channels, bias=False, weight_initializer="glorot")
-        self.bias = parameter(out_channels) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        self.lin.reset_parameters()
-        zeros(self.bias)
 
     @repeatable
     def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
@@ -71,18 +47,7 @@ class GCNConv(Conv):
 
         Raises ValueError for a pair of inputs: there is one set of nodes.
         """
-        loops = self.normalize and self.add_self_loops
         fill = 2.0 if self.improved else 1.0
-        keep = self.cached and self.normalize
-        graph, weight = self.weighted(x, edge_index, edge_weight, keep=keep, loops=fill if loops else 0.0)
-        see((self.lin, x))
-        result: Tensor = self.run(
-            graph,
-            {"x": x, "w": weight},
-            out_channels=self.out_channels,
-            add_self_loops=loops,
-            normalize=self.normalize,
-            fill=fill,
-            with_bias=self.bias is not None,
-        )
+        graph, weight = self._weights(x, edge_index, edge_weight, fill)
+        result: Tensor = self._compute(graph, {"x": x, "w": weight}, fill=fill)
         return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,15 @@ from gdsl.nn.activations import activation
 from gdsl.nn.aggr import DegreeScalerAggregation
 from gdsl.nn.aggr.base import dense
 from gdsl.nn.attention import PerformerAttention
-from gdsl.nn.conv.base import Adjacency, Conv, edge_features, parameter, see, strided
+from gdsl.nn.conv.base import Adjacency, Conv, edge_features, strided
+from gdsl.nn.conv.programmed import Declared, InitVar, Summed, Weighted
+from gdsl.nn.declared import Module, declared, words
 from gdsl.nn.inits import glorot, reset, zeros
 from gdsl.nn.linear import Linear
 from gdsl.nn.norm import norm_resolver, takes_batch
 
 
-class PNAConv(Conv):
+class PNAConv(Declared, program="pna", fixed="node_dim=0", shows="towers edge_dim"):
     """Several aggregations times several functions of the degree. Corso et al., NeurIPS 2020, equations 7 and 8.
 
     in_channels, out_channels: sizes
@@ -36,70 +38,48 @@ class PNAConv(Conv):
     Raises AssertionError for sizes that the towers do not divide.
     """
 
-    program_name = "pna"
+    in_channels: int
+    out_channels: int
+    aggregators: InitVar[list[str]]
+    scalers: InitVar[list[str]]
+    deg: InitVar[Tensor]
+    edge_dim: int | None = None
+    towers: int = 1
+    pre_layers: InitVar[int] = 1
+    post_layers: InitVar[int] = 1
+    divide_input: bool = False
+    act: InitVar[str | Callable[[Tensor], Tensor] | None] = "relu"
+    act_kwargs: InitVar[dict[str, Any] | None] = None
+    train_norm: InitVar[bool] = False
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        aggregators: list[str],
-        scalers: list[str],
-        deg: Tensor,
-        edge_dim: int | None = None,
-        towers: int = 1,
-        pre_layers: int = 1,
-        post_layers: int = 1,
-        divide_input: bool = False,
-        act: str | Callable[[Tensor], Tensor] | None = "relu",
-        act_kwargs: dict[str, Any] | None = None,
-        train_norm: bool = False,
-        **kwargs: Any,
-    ):
-        super().__init__(DegreeScalerAggregation(aggregators, scalers, deg, train_norm), node_dim=0, **kwargs)
-        if divide_input:
+    def _aggregates(self, aggr: None, kwargs: dict[str, Any]) -> DegreeScalerAggregation:
+        return DegreeScalerAggregation(self.aggregators, self.scalers, self.deg, self.train_norm)
+
+    def _setup(self) -> None:
+        in_channels, out_channels, towers = self.in_channels, self.out_channels, self.towers
+        if self.divide_input:
             assert in_channels % towers == 0, f"{in_channels} input channels are no multiple of 'towers'"
         assert out_channels % towers == 0, f"{out_channels} output channels are no multiple of 'towers'"
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.edge_dim = edge_dim
-        self.towers = towers
-        self.divide_input = divide_input
-        self.F_in = in_channels // towers if divide_input else in_channels
+        size = self.F_in = in_channels // towers if self.divide_input else in_channels
         self.F_out = out_channels // towers
-        if edge_dim is not None:
-            self.edge_encoder = Linear(edge_dim, self.F_in)
+        if self.edge_dim is not None:
+            self.edge_encoder = Linear(self.edge_dim, size)
+        after = (len(self.aggregators) * len(self.scalers) + 1) * size
+        before = (3 if self.edge_dim else 2) * size
+        self.pre_nns = nn.ModuleList([self._network(before, size, self.pre_layers) for _ in range(towers)])
+        self.post_nns = nn.ModuleList([self._network(after, self.F_out, self.post_layers) for _ in range(towers)])
 
-        def network(size: int, to: int, layers: int) -> nn.Sequential:
-            parts: list[nn.Module] = [Linear(size, to)]
-            for _ in range(layers - 1):
-                parts += [activation(act, **(act_kwargs or {})), Linear(to, to)]
-            return nn.Sequential(*parts)
-
-        before = (3 if edge_dim else 2) * self.F_in
-        after = (len(aggregators) * len(scalers) + 1) * self.F_in
-        self.pre_nns = nn.ModuleList([network(before, self.F_in, pre_layers) for _ in range(towers)])
-        self.post_nns = nn.ModuleList([network(after, self.F_out, post_layers) for _ in range(towers)])
-        self.lin = Linear(out_channels, out_channels)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        for module in (self._modules.get("edge_encoder"), *self.pre_nns, *self.post_nns, self.lin):
-            reset(module)
+    def _network(self, size: int, to: int, layers: int) -> nn.Sequential:
+        parts: list[nn.Module] = [Linear(size, to)]
+        for _ in range(layers - 1):
+            parts += [activation(self.act, **(self.act_kwargs or {})), Linear(to, to)]
+        return nn.Sequential(*parts)
 
     def forward(self, x: Tensor, edge_index: Adjacency, edge_attr: Tensor | None = None) -> Tensor:
         """[N, in_channels] and [E, edge_dim] to [N, out_channels]."""
         graph, values = self.square(x, edge_index)
-        y: Tensor = self.run(
-            graph,
-            {"x": x, "e": edge_features(edge_attr, values, edge_index)},
-            out_channels=self.out_channels,
-            towers=self.towers,
-            width=self.F_in,
-            divide=self.divide_input,
-        )
-        return y
+        inputs = {"x": x, "e": edge_features(edge_attr, values, edge_index)}
+        return self._compute(graph, inputs, width=self.F_in, divide=self.divide_input)
 
     @staticmethod
     def get_degree_histogram(loader: Iterable[Any]) -> Tensor:
@@ -111,14 +91,10 @@ class PNAConv(Conv):
             found = torch.nn.functional.pad(found.to(count.device), (0, len(count) - len(found))) + count
         return found
 
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.in_channels}, {self.out_channels}, towers={self.towers}, "
-            f"edge_dim={self.edge_dim})"
-        )
+    __repr__ = words("{self.in_channels}, {self.out_channels}, towers={self.towers}, edge_dim={self.edge_dim}")
 
 
-class EGConv(Conv):
+class EGConv(Weighted, program="eg", aggr=None, fixed="node_dim=0", shows="aggregators"):
     """Heads that mix a few bases, aggregated in several ways. Tailor et al., ICLR 2022, equations 5 and 6.
 
     in_channels, out_channels: sizes; -1 takes the first from the first call
@@ -134,74 +110,47 @@ class EGConv(Conv):
     gets its loop; torch_geometric, without "symnorm", leaves out nodes behind the last one with an edge.
     """
 
-    program_name = "eg"
-    AGGREGATORS = ("sum", "mean", "symnorm", "min", "max", "var", "std")
+    in_channels: int
+    out_channels: int
+    aggregators: list[str] | None = None
+    num_heads: int = 8
+    num_bases: int = 4
+    cached: bool = False
+    add_self_loops: bool = True
+    bias: InitVar[bool] = True
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        aggregators: list[str] | None = None,
-        num_heads: int = 8,
-        num_bases: int = 4,
-        cached: bool = False,
-        add_self_loops: bool = True,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        super().__init__(node_dim=0, **kwargs)
-        if out_channels % num_heads != 0:
+    AGGREGATORS: ClassVar[tuple[str, ...]] = ("sum", "mean", "symnorm", "min", "max", "var", "std")
+
+    def _setup(self) -> None:
+        if self.out_channels % self.num_heads != 0:
             raise ValueError(
-                f"'out_channels' (got {out_channels}) must be divisible by the number of heads (got {num_heads})"
+                f"'out_channels' (got {self.out_channels}) must be divisible by the number of heads (got "
+                f"{self.num_heads})"
             )
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.num_heads = num_heads
-        self.num_bases = num_bases
-        self.cached = cached
-        self.add_self_loops = add_self_loops
-        self.aggregators = aggregators or ["symnorm"]
+        self.aggregators = self.aggregators or ["symnorm"]
         for name in self.aggregators:
             if name not in self.AGGREGATORS:
                 raise ValueError(f"Unsupported aggregator: '{name}'")
-        wide = out_channels // num_heads * num_bases
-        self.bases_lin = Linear(in_channels, wide, bias=False, weight_initializer="glorot")
-        self.comb_lin = Linear(in_channels, num_heads * num_bases * len(self.aggregators))
-        self.bias = parameter(out_channels) if bias else None
-        self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        self.bases_lin.reset_parameters()
-        self.comb_lin.reset_parameters()
-        zeros(self.bias)
+    def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
+        assert self.aggregators is not None
+        width, count = self.out_channels // self.num_heads, len(self.aggregators)
+        return {"heads": self.num_heads, "bases": self.num_bases, "width": width, "count": count}
 
-    def forward(self, x: Tensor, edge_index: Adjacency) -> Tensor:
+    def forward(self, x: Tensor, edge_index: Adjacency) -> Tensor:  # type: ignore[override]
         """[N, in_channels] to [N, out_channels]."""
-        see((self.bases_lin, x), (self.comb_lin, x))
-        loops = float(self.add_self_loops)
-        graph, weight = self.weighted(x, edge_index, None, keep=self.cached, loops=loops)
-        y: Tensor = self.run(
+        assert self.aggregators is not None
+        graph, weight = self._weights(x, edge_index, None)
+        return self._compute(
             graph,
             {"x": x, "w": weight},
-            out_channels=self.out_channels,
-            heads=self.num_heads,
-            width=self.out_channels // self.num_heads,
-            bases=self.num_bases,
-            count=len(self.aggregators),
             code=sum(self.AGGREGATORS.index(name) * 8**n for n, name in enumerate(self.aggregators)),
-            loops=self.add_self_loops,
             symmetric="symnorm" in self.aggregators,
-            with_bias=self.bias is not None,
+            **self._sizes({}),
         )
-        return y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, aggregators={self.aggregators})"
 
 
-class PDNConv(Conv):
+class PDNConv(Summed, program="pdn"):
     """A GCN whose weights a network makes of the edges' features. Rozemberczki et al., WWW 2021, section 3.
 
     in_channels, out_channels: sizes
@@ -213,36 +162,22 @@ class PDNConv(Conv):
     **kwargs:        of :class:`Conv`
     """
 
-    program_name = "pdn"
+    in_channels: int
+    out_channels: int
+    edge_dim: int
+    hidden_channels: int
+    add_self_loops: bool = True
+    normalize: bool = True
+    bias: InitVar[bool] = True
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        edge_dim: int,
-        hidden_channels: int,
-        add_self_loops: bool = True,
-        normalize: bool = True,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.edge_dim = edge_dim
-        self.hidden_channels = hidden_channels
-        self.add_self_loops = add_self_loops
-        self.normalize = normalize
-        self.lin = nn.Linear(in_channels, out_channels, bias=False)
-        first, second = nn.Linear(edge_dim, hidden_channels), nn.Linear(hidden_channels, 1)
+    def _setup(self) -> None:
+        self.lin = nn.Linear(self.in_channels, self.out_channels, bias=False)
+        first, second = nn.Linear(self.edge_dim, self.hidden_channels), nn.Linear(self.hidden_channels, 1)
         self.mlp = nn.Sequential(first, nn.ReLU(inplace=True), second, nn.Sigmoid())
-        self.bias = parameter(out_channels) if bias else None
-        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
-        super().reset_parameters()
+        Conv.reset_parameters(self)
         glorot(self.lin.weight)
         for lin in self.mlp:
             if isinstance(lin, nn.Linear):
@@ -254,18 +189,11 @@ class PDNConv(Conv):
         """[N, in_channels] and [E, edge_dim] to [N, out_channels]."""
         graph, values = self.square(x, edge_index)
         edge_attr = edge_features(edge_attr, values, edge_index)
-        y: Tensor = self.run(
-            graph,
-            {"x": x, "e": edge_attr, "loop": strided(x).new_zeros(graph.num_edges)},
-            out_channels=self.out_channels,
-            loops=self.normalize and self.add_self_loops,
-            normalize=self.normalize,
-            with_bias=self.bias is not None,
-        )
-        return y
+        return self._compute(graph, {"x": x, "e": edge_attr, "loop": strided(x).new_zeros(graph.num_edges)})
 
 
-class GPSConv(nn.Module):
+@declared(shows="conv heads attn_type", drawn=False)
+class GPSConv(Module):
     """A layer on the edges and attention over whole graphs, added. Rampasek et al., "GraphGPS", NeurIPS 2022.
 
     channels:    size of inputs and outputs
@@ -281,40 +209,35 @@ class GPSConv(nn.Module):
     over all nodes of a graph is torch's.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        conv: nn.Module | None,
-        heads: int = 1,
-        dropout: float = 0.0,
-        act: str | Callable[[Tensor], Tensor] = "relu",
-        act_kwargs: dict[str, Any] | None = None,
-        norm: Any = "batch_norm",
-        norm_kwargs: dict[str, Any] | None = None,
-        attn_type: str = "multihead",
-        attn_kwargs: dict[str, Any] | None = None,
-    ):
-        super().__init__()
-        if attn_type not in ("multihead", "performer"):
-            raise ValueError(f"{attn_type} is not supported")
-        self.channels = channels
-        self.conv = conv
-        self.heads = heads
-        self.dropout = dropout
-        self.attn_type = attn_type
-        self.attn: nn.MultiheadAttention | PerformerAttention
-        if attn_type == "multihead":
-            self.attn = nn.MultiheadAttention(channels, heads, batch_first=True, **(attn_kwargs or {}))
+    channels: int
+    conv: nn.Module | None
+    heads: int = 1
+    dropout: float = 0.0
+    act: InitVar[str | Callable[[Tensor], Tensor]] = "relu"
+    act_kwargs: InitVar[dict[str, Any] | None] = None
+    norm: InitVar[Any] = "batch_norm"
+    norm_kwargs: InitVar[dict[str, Any] | None] = None
+    attn_type: str = "multihead"
+    attn_kwargs: InitVar[dict[str, Any] | None] = None
+
+    def _setup(self) -> None:
+        if self.attn_type not in ("multihead", "performer"):
+            raise ValueError(f"{self.attn_type} is not supported")
+        channels, dropout = self.channels, self.dropout
+        if self.attn_type == "multihead":
+            self.attn: Any = nn.MultiheadAttention(channels, self.heads, batch_first=True, **(self.attn_kwargs or {}))
         else:
-            self.attn = PerformerAttention(channels, heads, **(attn_kwargs or {}))
+            self.attn = PerformerAttention(channels, self.heads, **(self.attn_kwargs or {}))
         self.mlp = nn.Sequential(
             nn.Linear(channels, channels * 2),
-            activation(act, **(act_kwargs or {})),
+            activation(self.act, **(self.act_kwargs or {})),
             nn.Dropout(dropout),
             nn.Linear(channels * 2, channels),
             nn.Dropout(dropout),
         )
-        self.norm1, self.norm2, self.norm3 = (norm_resolver(norm, channels, **(norm_kwargs or {})) for _ in range(3))
+        self.norm1, self.norm2, self.norm3 = (
+            norm_resolver(self.norm, channels, **(self.norm_kwargs or {})) for _ in range(3)
+        )
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -352,8 +275,3 @@ class GPSConv(nn.Module):
             return h
         y: Tensor = norm(h, batch=batch) if takes_batch(norm) else norm(h)
         return y
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.channels}, conv={self.conv}, heads={self.heads}, attn_type={self.attn_type})"
-        )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from gdsl.nn.conv.base import Adjacency, Conv, parameter, see
-from gdsl.nn.linear import Linear
+from gdsl.nn.conv.base import Adjacency
+from gdsl.nn.conv.programmed import Summed
 from gdsl.nn.sparse import coalesce, product
 from gdsl.runtime.graph import Graph
 
 
-class PANConv(Conv):
+class PANConv(Summed, program="pan", shows="filter_size"):
     """X' = M X W with M = Z^-1/2 sum_n w_0 ... w_n A^n Z^-1/2. Ma et al., NeurIPS 2020.
 
     in_channels, out_channels: sizes; -1 takes the first from the first call
@@ -25,25 +23,13 @@ class PANConv(Conv):
     where torch_geometric gives one of torch_sparse.
     """
 
-    program_name = "pan"
+    in_channels: int
+    out_channels: int
+    filter_size: int
 
-    def __init__(self, in_channels: int, out_channels: int, filter_size: int, **kwargs: Any):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
+    def _setup(self) -> None:
         if self.aggr not in ("add", "sum"):
             raise ValueError(f"PANConv sums over paths, and has no aggregation '{self.aggr}'")
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.filter_size = filter_size
-        self.lin = Linear(in_channels, out_channels)
-        self.weight = parameter(filter_size + 1)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the linear map anew, and set the weights to 0.5."""
-        super().reset_parameters()
-        self.lin.reset_parameters()
-        torch.nn.init.constant_(self.weight, 0.5)
 
     def forward(self, x: Tensor, edge_index: Adjacency) -> tuple[Tensor, Tensor]:
         """[N, in_channels] to [N, out_channels], and M, a sparse matrix [N, N] whose rows are targets.
@@ -53,12 +39,9 @@ class PANConv(Conv):
         if self.flow == "target_to_source":
             raise ValueError("PANConv sends messages along the edges; pass in the transposed graph")
         graph, _ = self.square(x, edge_index)
-        see((self.lin, x))
         places, worth = self.transition(graph, x.dtype)
         reach = torch.bincount(places[0], minlength=graph.num_nodes).to(x.dtype)
-        y: Tensor = self.run(
-            graph, {"x": x, "reach": reach}, out_channels=self.out_channels, filter_size=self.filter_size
-        )
+        y: Tensor = self._compute(graph, {"x": x, "reach": reach})
         scale, shape = reach.rsqrt(), (graph.num_nodes, graph.num_nodes)
         values = scale[places[0]] * worth * scale[places[1]]
         return y, torch.sparse_coo_tensor(places, values, shape, is_coalesced=True, check_invariants=False)
@@ -77,6 +60,3 @@ class PANConv(Conv):
         worth = self.weight.to(dtype).cumprod(0)
         each = [w * paths.to(dtype) for w, paths in zip(worth, values, strict=True)]
         return coalesce(torch.cat(places, dim=1), torch.cat(each), nodes)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, filter_size={self.filter_size})"

@@ -13,23 +13,21 @@ from torch.nn.parameter import UninitializedParameter
 from gdsl.nn.conv.base import (
     Adjacency,
     Channels,
-    Conv,
     Features,
     Size,
     as_module,
-    edge_features,
     pair_of,
-    parameter,
     see,
 )
-from gdsl.nn.inits import glorot, reset, uniform, zeros
+from gdsl.nn.conv.programmed import Declared, InitVar, Summed
+from gdsl.nn.declared import Module, declared, redraw
 from gdsl.nn.linear import Linear
 from gdsl.nn.neighbors import knn
 
 Points = Tensor | tuple[Tensor, Tensor]
 
 
-class PointNetConv(Conv):
+class PointNetConv(Summed, program="pointnet", aggr="max", shows="local_nn global_nn"):
     """gamma(max_j h([x_j, p_j - p_i])). Qi et al., "PointNet++", NeurIPS 2017, section 3.2.
 
     local_nn:       h, a module on the edges, or None
@@ -38,55 +36,26 @@ class PointNetConv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program_name = "pointnet"
-
-    def __init__(
-        self,
-        local_nn: nn.Module | None = None,
-        global_nn: nn.Module | None = None,
-        add_self_loops: bool = True,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "max")
-        super().__init__(**kwargs)
-        self.local_nn = None if local_nn is None else as_module(local_nn)
-        self.global_nn = None if global_nn is None else as_module(global_nn)
-        self.add_self_loops = add_self_loops
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the networks' parameters anew."""
-        super().reset_parameters()
-        reset(self.local_nn)
-        reset(self.global_nn)
+    local_nn: nn.Module | None = None
+    global_nn: nn.Module | None = None
+    add_self_loops: bool = True
 
     def forward(self, x: Tensor | tuple[Tensor | None, Any] | None, pos: Points, edge_index: Adjacency) -> Tensor:
         """Features [N, channels] of the sources, or None, and positions [N, d], or a pair of them, to [M, out]."""
         features = x[0] if isinstance(x, tuple) else x
         p, q = (pos, pos) if isinstance(pos, Tensor) else pos
         graph, _ = self.graph(edge_index, self.rows(p), self.rows(q))
-        y: Tensor = self.run(
-            graph,
-            {"p": p, "q": q, "x": features},
-            bipartite=not isinstance(pos, Tensor),
-            loops=self.add_self_loops,
-        )
-        return y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(local_nn={self.local_nn}, global_nn={self.global_nn})"
+        return self._compute(graph, {"p": p, "q": q, "x": features}, bipartite=not isinstance(pos, Tensor))
 
 
 PointConv = PointNetConv  # torch_geometric's other name
 
 
-class PPFConv(PointNetConv):
+class PPFConv(PointNetConv, program="ppf"):
     """:class:`PointNetConv` on distances and angles, which no rotation changes. Deng et al., CVPR 2018, equation 1.
 
     Arguments as in :class:`PointNetConv`.
     """
-
-    program_name = "ppf"
 
     def forward(  # type: ignore[override]
         self,
@@ -100,16 +69,11 @@ class PPFConv(PointNetConv):
         p, q = (pos, pos) if isinstance(pos, Tensor) else pos
         n, r = (normal, normal) if isinstance(normal, Tensor) else normal
         graph, _ = self.graph(edge_index, self.rows(p), self.rows(q))
-        y: Tensor = self.run(
-            graph,
-            {"p": p, "q": q, "n": n, "r": r, "x": features},
-            bipartite=not (isinstance(pos, Tensor) and isinstance(normal, Tensor)),
-            loops=self.add_self_loops,
-        )
-        return y
+        bipartite = not (isinstance(pos, Tensor) and isinstance(normal, Tensor))
+        return self._compute(graph, {"p": p, "q": q, "n": n, "r": r, "x": features}, bipartite=bipartite)
 
 
-class PointTransformerConv(Conv):
+class PointTransformerConv(Summed, program="point_transformer"):
     """A softmax of vectors over the neighbours, with positions. Zhao et al., "Point Transformer", ICCV 2021.
 
     in_channels, out_channels: sizes, or a pair for the first; -1 takes it from the first call
@@ -119,53 +83,28 @@ class PointTransformerConv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program_name = "point_transformer"
+    in_channels: Channels
+    out_channels: int
+    pos_nn: InitVar[nn.Module | None] = None
+    attn_nn: nn.Module | None = None
+    add_self_loops: bool = True
 
-    def __init__(
-        self,
-        in_channels: Channels,
-        out_channels: int,
-        pos_nn: nn.Module | None = None,
-        attn_nn: nn.Module | None = None,
-        add_self_loops: bool = True,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.add_self_loops = add_self_loops
-        sources, targets = pair_of(in_channels)
-        self.pos_nn = Linear(3, out_channels) if pos_nn is None else as_module(pos_nn)
-        self.attn_nn = None if attn_nn is None else as_module(attn_nn)
-        self.lin = Linear(sources, out_channels, bias=False)
-        self.lin_src = Linear(sources, out_channels, bias=False)
-        self.lin_dst = Linear(targets, out_channels, bias=False)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        for module in (self.pos_nn, self.attn_nn, self.lin, self.lin_src, self.lin_dst):
-            reset(module)
+    def _setup(self) -> None:
+        attn_nn = self._modules.pop("attn_nn", None)
+        self.pos_nn = Linear(3, self.out_channels) if self.pos_nn is None else as_module(self.pos_nn)
+        if attn_nn is not None:  # behind `pos_nn` among the modules
+            self.attn_nn = attn_nn
 
     def forward(self, x: Features, pos: Points, edge_index: Adjacency) -> Tensor:
         """[N, in_channels] and positions [N, d], or pairs of them, to [M, out_channels]."""
         source, target = (x, x) if isinstance(x, Tensor) else x
         p, q = (pos, pos) if isinstance(pos, Tensor) else pos
         graph, _ = self.graph(edge_index, self.rows(source), self.rows(target))
-        see((self.lin, source), (self.lin_src, source), (self.lin_dst, target))
-        y: Tensor = self.run(
-            graph,
-            {"x": source, "z": target, "p": p, "q": q},
-            out_channels=self.out_channels,
-            bipartite=not (isinstance(x, Tensor) and isinstance(pos, Tensor)),
-            loops=self.add_self_loops,
-        )
-        return y
+        bipartite = not (isinstance(x, Tensor) and isinstance(pos, Tensor))
+        return self._compute(graph, {"x": source, "z": target, "p": p, "q": q}, bipartite=bipartite)
 
 
-class PointGNNConv(Conv):
+class PointGNNConv(Summed, program="point_gnn", aggr="max"):
     """x_i + g(max_j f([p_j - p_i + h(x_i), x_j])). Shi and Rajkumar, "Point-GNN", CVPR 2020, equation 5.
 
     mlp_h:    a module, [N, channels] to [N, d]: how far a point moves to look at the others
@@ -174,33 +113,20 @@ class PointGNNConv(Conv):
     **kwargs: of :class:`Conv`
     """
 
-    program_name = "point_gnn"
-
-    def __init__(self, mlp_h: nn.Module, mlp_f: nn.Module, mlp_g: nn.Module, **kwargs: Any):
-        kwargs.setdefault("aggr", "max")
-        super().__init__(**kwargs)
-        self.mlp_h = mlp_h
-        self.mlp_f = mlp_f
-        self.mlp_g = mlp_g
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the networks' parameters anew."""
-        super().reset_parameters()
-        for module in (self.mlp_h, self.mlp_f, self.mlp_g):
-            reset(module)
+    mlp_h: nn.Module
+    mlp_f: nn.Module
+    mlp_g: nn.Module
 
     def forward(self, x: Tensor, pos: Tensor, edge_index: Adjacency) -> Tensor:
         """[N, channels] and positions [N, d] to [N, channels]."""
         graph, _ = self.square(x, edge_index)
-        y: Tensor = self.run(graph, {"x": x, "p": pos})
-        return y
+        return self._compute(graph, {"x": x, "p": pos})
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(\n  mlp_h={self.mlp_h},\n  mlp_f={self.mlp_f},\n  mlp_g={self.mlp_g},\n)"
 
 
-class GMMConv(Conv):
+class GMMConv(Declared, program="gmm", shows="dim"):
     """Messages through weights that Gaussians of the edge's coordinates mix. Monti et al., CVPR 2017, equation 11.
 
     in_channels, out_channels: sizes, or a pair for the first; -1 takes it from the first call
@@ -213,77 +139,26 @@ class GMMConv(Conv):
     **kwargs:           of :class:`Conv`
     """
 
-    program_name = "gmm"
+    in_channels: Channels
+    out_channels: int
+    dim: int
+    kernel_size: int
+    separate_gaussians: bool = False
+    aggr: Any = "mean"
+    root_weight: bool = True
+    bias: InitVar[bool] = True
 
-    def __init__(
-        self,
-        in_channels: Channels,
-        out_channels: int,
-        dim: int,
-        kernel_size: int,
-        separate_gaussians: bool = False,
-        aggr: Any = "mean",
-        root_weight: bool = True,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        super().__init__(aggr, **kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.dim = dim
-        self.kernel_size = kernel_size
-        self.separate_gaussians = separate_gaussians
-        self.root_weight = root_weight
-        sources, targets = pair_of(in_channels)
-        self.rel_in_channels = sources
-        self.g: Any = UninitializedParameter()
-        self.mu: Any = UninitializedParameter()
-        self.sigma: Any = UninitializedParameter()
-        if sources > 0:
-            for name, shape in self._shapes(sources).items():
-                setattr(self, name, parameter(*shape))
-        self.root = Linear(targets, out_channels, bias=False, weight_initializer="glorot") if root_weight else None
-        self.bias = parameter(out_channels) if bias else None
-        self.reset_parameters()
+    def _setup(self) -> None:
+        self.rel_in_channels, _ = pair_of(self.in_channels)
+        if self.rel_in_channels <= 0:
+            self.g, self.mu, self.sigma = (UninitializedParameter() for _ in range(3))
 
-    def _shapes(self, sources: int) -> dict[str, tuple[int, ...]]:
-        kernels: tuple[int, ...] = (self.kernel_size, self.dim)
-        kernels = (sources, self.out_channels, *kernels) if self.separate_gaussians else kernels
-        return {"g": (sources, self.out_channels * self.kernel_size), "mu": kernels, "sigma": kernels}
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        if not isinstance(self.g, UninitializedParameter):
-            for value in (self.g, self.mu, self.sigma):
-                glorot(value)
-        reset(self.root)
-        zeros(self.bias)
+    def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"root": self.root_weight}
 
     def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None, size: Size = None) -> Tensor:
         """[N, in_channels], or a pair of sources and targets (or None), and [E, dim], to [N, out_channels]."""
-        source, target = (x, x) if isinstance(x, Tensor) else x
-        if isinstance(self.g, UninitializedParameter):
-            for name, shape in self._shapes(source.shape[-1]).items():
-                getattr(self, name).materialize(shape)
-                glorot(getattr(self, name))
-        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
-        see((self.root, target))
-        y: Tensor = self.run(
-            graph,
-            {"x": source, "z": target, "e": edge_features(edge_attr, values, edge_index)},
-            in_channels=self.g.shape[0],
-            out_channels=self.out_channels,
-            dim=self.dim,
-            kernel_size=self.kernel_size,
-            separate=self.separate_gaussians,
-            bipartite=not isinstance(x, Tensor),
-            with_bias=self.bias is not None,
-        )
-        return y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, dim={self.dim})"
+        return self._applied(x, edge_index, size, edge_attr=edge_attr)
 
 
 def _each(value: Any, dim: int) -> list[Any]:
@@ -292,7 +167,7 @@ def _each(value: Any, dim: int) -> list[Any]:
     return (values + values[-1:] * dim)[:dim]
 
 
-class SplineConv(Conv):
+class SplineConv(Declared, program="spline", shows="dim", tells="size even"):
     """Messages through weights that B-splines of the edge's coordinates mix. Fey et al., CVPR 2018, equation 4.
 
     in_channels, out_channels: sizes, or a pair for the first; -1 takes it from the first call
@@ -308,47 +183,35 @@ class SplineConv(Conv):
     Raises ValueError for another degree than 1, 2 or 3, and for an open spline with no more points than its degree.
     """
 
-    program_name = "spline"
+    in_channels: Channels
+    out_channels: int
+    dim: int
+    kernel_size: InitVar[int | list[int]]
+    is_open_spline: InitVar[bool | list[bool]] = True
+    degree: int = 1
+    aggr: Any = "mean"
+    root_weight: bool = True
+    bias: InitVar[bool] = True
 
-    def __init__(
-        self,
-        in_channels: Channels,
-        out_channels: int,
-        dim: int,
-        kernel_size: int | list[int],
-        is_open_spline: bool | list[bool] = True,
-        degree: int = 1,
-        aggr: Any = "mean",
-        root_weight: bool = True,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        super().__init__(aggr, **kwargs)
-        sizes, opened = _each(kernel_size, dim), _each(is_open_spline, dim)
-        if degree not in (1, 2, 3):
-            raise ValueError(f"a B-spline has degree 1, 2 or 3, not {degree}")
-        if any(size <= degree * is_open for size, is_open in zip(sizes, opened, strict=True)):
-            raise ValueError(f"an open B-spline of degree {degree} needs more than {degree} control points: {sizes}")
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.dim = dim
-        self.degree = degree
-        self.root_weight = root_weight
+    def _setup(self) -> None:
+        sizes, opened = _each(self.kernel_size, self.dim), _each(self.is_open_spline, self.dim)
+        if self.degree not in (1, 2, 3):
+            raise ValueError(f"a B-spline has degree 1, 2 or 3, not {self.degree}")
+        if any(size <= self.degree * is_open for size, is_open in zip(sizes, opened, strict=True)):
+            raise ValueError(
+                f"an open B-spline of degree {self.degree} needs more than {self.degree} control points: {sizes}"
+            )
+        del self.kernel_size, self.is_open_spline
         self.register_buffer("kernel_size", torch.tensor(sizes, dtype=torch.long))
         self.register_buffer("is_open_spline", torch.tensor(opened, dtype=torch.uint8))
-        sources, targets = pair_of(in_channels)
         self.K = math.prod(sizes)
         self.even = len(set(sizes)) == 1 and all(opened)
         self.size = sizes[0]
         if not self.even:
             self._lay_out(sizes, opened)
-        self.weight: Any = UninitializedParameter()
-        if sources > 0:
-            self.weight = parameter(self.K, sources, out_channels)
-        if root_weight:
-            self.lin = Linear(targets, out_channels, bias=False, weight_initializer="uniform")
-        self.bias = parameter(out_channels) if bias else None
-        self.reset_parameters()
+
+    def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"points": self.K, **({"lin": True} if self.root_weight else {})}
 
     def _lay_out(self, sizes: list[int], opened: list[bool]) -> None:
         """The open spline that all dimensions are pieces of, and which control point is where on its grid."""
@@ -362,46 +225,15 @@ class SplineConv(Conv):
             point, stride = (place.unsqueeze(1) + point).flatten(), stride * size
         self.register_buffer("point", point, persistent=False)
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        if not isinstance(self.weight, UninitializedParameter):
-            uniform(self.weight.size(0) * self.weight.size(1), self.weight)
-        if self.root_weight:
-            self.lin.reset_parameters()
-        zeros(self.bias)
-
     def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None, size: Size = None) -> Tensor:
         """[N, in_channels], or a pair of sources and targets (or None), and [E, dim], to [N, out_channels]."""
-        source, target = (x, x) if isinstance(x, Tensor) else x
-        if isinstance(self.weight, UninitializedParameter):
-            self.weight.materialize((self.K, source.shape[-1], self.out_channels))
-            uniform(self.weight.size(0) * self.weight.size(1), self.weight)
-        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
-        see((self._modules.get("lin"), target))
-        y: Tensor = self.run(
-            graph,
-            {"x": source, "z": target, "e": edge_features(edge_attr, values, edge_index)},
-            in_channels=self.weight.shape[1],
-            out_channels=self.out_channels,
-            dim=self.dim,
-            size=self.size,
-            points=self.K,
-            degree=self.degree,
-            even=self.even,
-            bipartite=not isinstance(x, Tensor),
-            with_bias=self.bias is not None,
-        )
-        return y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, dim={self.dim})"
+        return self._applied(x, edge_index, size, edge_attr=edge_attr, points=self.K)
 
 
 Batch = Tensor | tuple[Tensor | None, Tensor | None] | None
 
 
-class GravNetConv(Conv):
+class GravNetConv(Declared, program="gravnet", aggr=None, fixed='["mean", "max"], flow="source_to_target"', shows="k"):
     """Messages between the nearest in a learned space, weighted by distance. Qasim et al., EPJ C 2019, equation 1.
 
     in_channels, out_channels: sizes; -1 takes the first from the first call
@@ -414,34 +246,18 @@ class GravNetConv(Conv):
     The neighbours are found outside the program.
     """
 
-    program_name = "gravnet"
+    in_channels: int
+    out_channels: int
+    space_dimensions: InitVar[int]
+    propagate_dimensions: InitVar[int]
+    k: int
+    num_workers: int | None = None
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        space_dimensions: int,
-        propagate_dimensions: int,
-        k: int,
-        num_workers: int | None = None,
-        **kwargs: Any,
-    ):
-        super().__init__(["mean", "max"], flow="source_to_target", **kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.k = k
-        self.num_workers = num_workers
-        self.lin_s = Linear(in_channels, space_dimensions)
-        self.lin_h = Linear(in_channels, propagate_dimensions)
-        self.lin_out1 = Linear(in_channels, out_channels, bias=False)
-        self.lin_out2 = Linear(2 * propagate_dimensions, out_channels)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        for lin in (self.lin_s, self.lin_h, self.lin_out1, self.lin_out2):
-            lin.reset_parameters()
+    def _setup(self) -> None:
+        self.lin_s = Linear(self.in_channels, self.space_dimensions)
+        self.lin_h = Linear(self.in_channels, self.propagate_dimensions)
+        self.lin_out1 = Linear(self.in_channels, self.out_channels, bias=False)
+        self.lin_out2 = Linear(2 * self.propagate_dimensions, self.out_channels)
 
     def forward(self, x: Features, batch: Batch = None) -> Tensor:
         """[N, in_channels], or a pair of sources and targets, to [N, out_channels].
@@ -459,17 +275,8 @@ class GravNetConv(Conv):
         with torch.no_grad():
             edge_index = knn(self.lin_s(source), self.lin_s(target), self.k, of_source, of_target).flip(0)
         graph, _ = self.graph(edge_index, self.rows(source), self.rows(target))
-        y: Tensor = self.run(
-            graph,
-            {"x": source, "z": target},
-            out_channels=self.out_channels,
-            space=self.lin_s.out_channels,
-            bipartite=not isinstance(x, Tensor),
-        )
-        return y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, k={self.k})"
+        bipartite = not isinstance(x, Tensor)
+        return self._compute(graph, {"x": source, "z": target}, space=self.lin_s.out_channels, bipartite=bipartite)
 
 
 class _Reshape(nn.Module):
@@ -483,7 +290,8 @@ class _Reshape(nn.Module):
         return x.view(*self.shape)
 
 
-class XConv(nn.Module):
+@declared
+class XConv(Module):
     """A learned transform of the K nearest points in their order. Li et al., "PointCNN", NeurIPS 2018, algorithm 1.
 
     in_channels, out_channels: sizes
@@ -498,27 +306,19 @@ class XConv(nn.Module):
     whose message could be fused.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        dim: int,
-        kernel_size: int,
-        hidden_channels: int | None = None,
-        dilation: int = 1,
-        bias: bool = True,
-        num_workers: int = 1,
-    ):
-        super().__init__()
-        self.in_channels = in_channels
-        self.hidden_channels = in_channels // 4 if hidden_channels is None else hidden_channels
-        assert self.hidden_channels > 0, "'hidden_channels' must be above 0; without it, it is 'in_channels' // 4"
-        self.out_channels = out_channels
-        self.dim = dim
-        self.kernel_size = kernel_size
-        self.dilation = dilation
-        self.num_workers = num_workers
-        h, k = self.hidden_channels, kernel_size
+    in_channels: int
+    out_channels: int
+    dim: int
+    kernel_size: int
+    hidden_channels: int | None = None
+    dilation: int = 1
+    bias: InitVar[bool] = True
+    num_workers: int = 1
+
+    def _setup(self) -> None:
+        in_channels, out_channels, dim, k = self.in_channels, self.out_channels, self.dim, self.kernel_size
+        h = self.hidden_channels = in_channels // 4 if self.hidden_channels is None else self.hidden_channels
+        assert h > 0, "'hidden_channels' must be above 0; without it, it is 'in_channels' // 4"
         self.mlp1 = nn.Sequential(
             nn.Linear(dim, h), nn.ELU(), nn.BatchNorm1d(h), nn.Linear(h, h), nn.ELU(), nn.BatchNorm1d(h),
             _Reshape(-1, k, h),
@@ -533,14 +333,10 @@ class XConv(nn.Module):
         self.conv = nn.Sequential(
             nn.Conv1d(joined, joined * depth, k, groups=joined),
             _Reshape(-1, joined * depth),
-            nn.Linear(joined * depth, out_channels, bias=bias),
+            nn.Linear(joined * depth, out_channels, bias=self.bias),
         )
-        self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        for module in (self.mlp1, self.mlp2, self.conv):
-            reset(module)
+    reset_parameters = redraw
 
     def forward(self, x: Tensor | None, pos: Tensor, batch: Tensor | None = None) -> Tensor:
         """Features [N, in_channels], or None, and positions [N, dim] to [N, out_channels].
@@ -562,6 +358,3 @@ class XConv(nn.Module):
         transform = self.mlp2(near.view(nodes, k * self.dim))
         y: Tensor = self.conv(lifted.transpose(1, 2).contiguous() @ transform)
         return y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels})"

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl.nn.conv.base import Adjacency, Channels, Conv, Features, Programmed, as_module, pair_of, parameter, see
-from gdsl.nn.inits import glorot, reset, zeros
+from gdsl.nn.conv.base import Adjacency, Channels, Features, Programmed, pair_of
+from gdsl.nn.conv.programmed import Declared, InitVar
+from gdsl.nn.inits import reset
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
 
@@ -38,7 +39,7 @@ class _ByRelation(Programmed):
         return y
 
 
-class RGCNConv(Conv):
+class RGCNConv(Declared, program="rgcn", fixed="node_dim=0", shows="num_relations"):
     """W_0 x_i + sum_r W_r mean_{j of r} x_j. Schlichtkrull et al., ESWC 2018, equations 2 to 4.
 
     in_channels:   size of the inputs, or of those of sources and targets; the number of nodes where they have none
@@ -56,57 +57,33 @@ class RGCNConv(Conv):
     features, an edge's row of the weights is looked up in torch.
     """
 
-    program_name = "rgcn"
+    in_channels: Channels
+    out_channels: int
+    num_relations: int
+    num_bases: int | None = None
+    num_blocks: int | None = None
+    aggr: str = "mean"
+    root_weight: InitVar[bool] = True
+    is_sorted: bool = False
+    bias: InitVar[bool] = True
 
-    def __init__(
-        self,
-        in_channels: Channels,
-        out_channels: int,
-        num_relations: int,
-        num_bases: int | None = None,
-        num_blocks: int | None = None,
-        aggr: str = "mean",
-        root_weight: bool = True,
-        is_sorted: bool = False,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        super().__init__(aggr, node_dim=0, **kwargs)
-        if num_bases is not None and num_blocks is not None:
+    def _setup(self) -> None:
+        if self.num_bases is not None and self.num_blocks is not None:
             raise ValueError(
                 "Can not apply both basis-decomposition and block-diagonal-decomposition at the same time."
             )
-        self.how = by_relation(aggr)
-        self.lookup = _ByRelation(backend=self.backend)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.num_relations = num_relations
-        self.num_bases = num_bases
-        self.num_blocks = num_blocks
-        self.is_sorted = is_sorted
-        sources, targets = pair_of(in_channels)
-        self.in_channels_l = sources
         self.comp = None
-        if num_bases is not None:
-            self.weight = parameter(num_bases, sources, out_channels)
-            self.comp = parameter(num_relations, num_bases)
-        elif num_blocks is not None:
-            assert sources % num_blocks == 0, f"{sources} input channels are no multiple of 'num_blocks'"
-            assert out_channels % num_blocks == 0, f"{out_channels} output channels are no multiple of 'num_blocks'"
-            self.weight = parameter(num_relations, num_blocks, sources // num_blocks, out_channels // num_blocks)
-        else:
-            self.weight = parameter(num_relations, sources, out_channels)
-        self.root = parameter(targets, out_channels) if root_weight else None
-        self.bias = parameter(out_channels) if bias else None
-        self.reset_parameters()
+        self.how = by_relation(self.aggr)
+        self.lookup = _ByRelation(backend=self.backend)
+        self.in_channels_l, _ = pair_of(self.in_channels)
+        for size, what in ((self.in_channels_l, "input"), (self.out_channels, "output")):
+            of_blocks = self.num_blocks is None or size % self.num_blocks == 0
+            assert of_blocks, f"{size} {what} channels are no multiple of 'num_blocks'"
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        glorot(self.weight)
-        glorot(self.comp)
-        glorot(self.root)
-        zeros(self.bias)
+    def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
+        blocks, root = self.num_blocks or 1, given.get("root_weight", False)
+        sizes = {"in_block": self.in_channels_l // blocks, "out_block": self.out_channels // blocks}
+        return {**sizes, "root": root}
 
     def forward(
         self,
@@ -129,23 +106,16 @@ class RGCNConv(Conv):
         assert relation is not None, "the edges need types: 'edge_type', or the values of a sparse matrix"
         if not source.is_floating_point() or not target.is_floating_point():
             return self._look_up(source, target, graph, relation)
-        y: Tensor = self.run(
+        blocks = self.num_blocks or 1
+        return self._compute(
             graph,
             {"x": source, "z": target, "rel": relation},
-            in_channels=self.in_channels_l,
             in_target=pair_of(self.in_channels)[1],
-            out_channels=self.out_channels,
-            num_relations=self.num_relations,
+            in_block=self.in_channels_l // blocks,
+            out_block=self.out_channels // blocks,
             how=self.how,
-            num_bases=self.num_bases,
-            num_blocks=self.num_blocks,
-            in_block=self.in_channels_l // (self.num_blocks or 1),
-            out_block=self.out_channels // (self.num_blocks or 1),
             bipartite=isinstance(x, tuple),
-            with_root=self.root is not None,
-            with_bias=self.bias is not None,
         )
-        return y
 
     def _look_up(self, source: Tensor, target: Tensor, graph: Graph, relation: Tensor) -> Tensor:
         """For nodes that are numbers."""
@@ -160,9 +130,6 @@ class RGCNConv(Conv):
         if self.root is not None:
             y = y + (target @ self.root if target.is_floating_point() else self.root[target])
         return y if self.bias is None else y + self.bias
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, num_relations={self.num_relations})"
 
 
 class FastRGCNConv(RGCNConv):
@@ -184,7 +151,7 @@ class FastRGCNConv(RGCNConv):
         return super().forward(x, edge_index, edge_type)
 
 
-class FiLMConv(Conv):
+class FiLMConv(Declared, program="film", parts=False, shows="num_relations"):
     """Each relation's messages, scaled and shifted by what they come to. Brockschmidt, ICML 2020, equation 5.
 
     in_channels, out_channels: sizes, or a pair for the first; -1 takes it from the first call
@@ -197,36 +164,27 @@ class FiLMConv(Conv):
     Raises ValueError for another aggregation by relation.
     """
 
-    program_name = "film"
+    in_channels: Channels
+    out_channels: int
+    num_relations: int = 1
+    nn: InitVar[nn.Module | None] = None
+    act: Callable[[Tensor], Tensor] | None = torch.nn.ReLU()
+    aggr: Any = "mean"
 
-    def __init__(
-        self,
-        in_channels: Channels,
-        out_channels: int,
-        num_relations: int = 1,
-        nn: nn.Module | None = None,
-        act: Callable[[Tensor], Tensor] | None = torch.nn.ReLU(),  # noqa: B008
-        aggr: Any = "mean",
-        **kwargs: Any,
-    ):
-        super().__init__(aggr, **kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.num_relations = max(num_relations, 1)
-        self.how = by_relation(aggr) if self.num_relations > 1 else ""
-        self.act = None if act is None else as_module(act)
-        sources, targets = pair_of(in_channels)
+    def _setup(self) -> None:
+        sources, targets = pair_of(self.in_channels)
+        self.lins, self.films = torch.nn.ModuleList(), torch.nn.ModuleList()
 
         def film(bias: bool) -> torch.nn.Module:
-            return Linear(targets, 2 * out_channels, bias=bias) if nn is None else copy.deepcopy(nn)
+            return Linear(targets, 2 * self.out_channels, bias=bias) if self.nn is None else copy.deepcopy(self.nn)
 
-        self.lins, self.films = torch.nn.ModuleList(), torch.nn.ModuleList()
-        for _ in range(num_relations):
-            self.lins.append(Linear(sources, out_channels, bias=False))
+        for _ in range(self.num_relations):
+            self.lins.append(Linear(sources, self.out_channels, bias=False))
             self.films.append(film(True))
-        self.lin_skip = Linear(targets, out_channels, bias=False)
+        self.num_relations = max(self.num_relations, 1)
+        self.how = by_relation(self.aggr) if self.num_relations > 1 else ""
+        self.lin_skip = Linear(targets, self.out_channels, bias=False)
         self.film_skip = film(False)
-        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -247,17 +205,5 @@ class FiLMConv(Conv):
         several = self.num_relations > 1
         if several:
             assert relation is not None, "the edges need types: 'edge_type', or the values of a sparse matrix"
-        see(*((lin, source) for lin in self.lins), *((film, target) for film in (*self.films, self.film_skip)))
-        see((self.lin_skip, target))
-        y: Tensor = self.run(
-            graph,
-            {"x": source, "z": target, "rel": relation if several else None},
-            out_channels=self.out_channels,
-            num_relations=self.num_relations,
-            how=self.how,
-            bipartite=bipartite,
-        )
-        return y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, num_relations={self.num_relations})"
+        inputs = {"x": source, "z": target, "rel": relation if several else None}
+        return self._compute(graph, inputs, how=self.how, bipartite=bipartite)

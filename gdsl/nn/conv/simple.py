@@ -14,25 +14,24 @@ from gdsl.nn.activations import activation
 from gdsl.nn.conv.base import (
     Adjacency,
     Channels,
-    Conv,
     Features,
     Size,
     edge_weights,
     like_features,
-    pair_of,
     parameter,
     real_features,
-    see,
     strided,
 )
 from gdsl.nn.conv.gcn import GCNConv
-from gdsl.nn.inits import uniform, zeros
+from gdsl.nn.conv.programmed import Declared, InitVar, Summed
+from gdsl.nn.declared import Module, declared, words
+from gdsl.nn.inits import zeros
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.tracers import check_proxy
 
 
-class GraphConv(Conv):
+class GraphConv(Declared, program="graph_conv"):
     """W_1 x_i + W_2 sum_j w_ji x_j. Morris et al., AAAI 2019, equation 6.
 
     in_channels, out_channels: sizes, or a pair for the first; -1 takes it from the first call
@@ -41,42 +40,19 @@ class GraphConv(Conv):
     **kwargs: of :class:`Conv`
     """
 
-    program_name = "graph_conv"
-
-    def __init__(self, in_channels: Channels, out_channels: int, aggr: Any = "add", bias: bool = True, **kwargs: Any):
-        super().__init__(aggr, **kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        sources, targets = pair_of(in_channels)
-        self.lin_rel = Linear(sources, out_channels, bias=bias)
-        self.lin_root = Linear(targets, out_channels, bias=False)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        self.lin_rel.reset_parameters()
-        self.lin_root.reset_parameters()
+    in_channels: Channels
+    out_channels: int
+    aggr: Any = "add"
+    bias: InitVar[bool] = True
 
     def forward(
         self, x: Features, edge_index: Adjacency, edge_weight: Tensor | None = None, size: Size = None
     ) -> Tensor:
         """[N, in_channels], or a pair of sources and targets (or None), and weights [E], to [N, out_channels]."""
-        bipartite = not isinstance(x, Tensor)
-        source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
-        see((self.lin_rel, source), (self.lin_root, target))
-        weight = edge_weights(edge_weight, values, source)
-        y: Tensor = self.run(
-            graph,
-            {"x": source, "z": target, "w": weight},
-            out_channels=self.out_channels,
-            bipartite=bipartite,
-        )
-        return y
+        return self._applied(x, edge_index, size, edge_weight=edge_weight)
 
 
-class LEConv(Conv):
+class LEConv(Summed, program="le"):
     """W_1 x_i + sum_j w_ji (W_2 x_j - W_3 x_i). Ranjan et al., "ASAP", AAAI 2020, equation 8.
 
     in_channels, out_channels: sizes, or a pair for the first; -1 takes it from the first call
@@ -84,42 +60,16 @@ class LEConv(Conv):
     **kwargs: of :class:`Conv`
     """
 
-    program_name = "le"
-
-    def __init__(self, in_channels: Channels, out_channels: int, bias: bool = True, **kwargs: Any):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        sources, targets = pair_of(in_channels)
-        self.lin1 = Linear(sources, out_channels, bias=bias)
-        self.lin2 = Linear(targets, out_channels, bias=False)
-        self.lin3 = Linear(targets, out_channels, bias=bias)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        for lin in (self.lin1, self.lin2, self.lin3):
-            lin.reset_parameters()
+    in_channels: Channels
+    out_channels: int
+    bias: InitVar[bool] = True
 
     def forward(self, x: Features, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """[N, in_channels], or a pair of sources and targets, and weights [E], to [N, out_channels]."""
-        bipartite = not isinstance(x, Tensor)
-        source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
-        see((self.lin1, source), (self.lin2, target), (self.lin3, target))
-        weight = edge_weights(edge_weight, values, source)
-        y: Tensor = self.run(
-            graph,
-            {"x": source, "z": target, "w": weight},
-            out_channels=self.out_channels,
-            bipartite=bipartite,
-        )
-        return y
+        return self._applied(x, edge_index, edge_weight=edge_weight)
 
 
-class SimpleConv(Conv):
+class SimpleConv(Declared, program="simple"):
     """The aggregation of the neighbours, without parameters.
 
     aggr:         how messages meet
@@ -129,13 +79,12 @@ class SimpleConv(Conv):
     Raises ValueError for another way to combine.
     """
 
-    program_name = "simple"
+    aggr: Any = "sum"
+    combine_root: str | None = None
 
-    def __init__(self, aggr: Any = "sum", combine_root: str | None = None, **kwargs: Any):
-        if combine_root not in ("sum", "cat", "self_loop", None):
-            raise ValueError(f"Received invalid value for 'combine_root' (got '{combine_root}')")
-        super().__init__(aggr, **kwargs)
-        self.combine_root = combine_root
+    def _setup(self) -> None:
+        if self.combine_root not in ("sum", "cat", "self_loop", None):
+            raise ValueError(f"Received invalid value for 'combine_root' (got '{self.combine_root}')")
 
     def forward(
         self, x: Features, edge_index: Adjacency, edge_weight: Tensor | None = None, size: Size = None
@@ -183,7 +132,7 @@ def _with_more_loops(graph: Graph, weight: Tensor | None) -> tuple[Graph, Tensor
     return graph.with_edges(edges), ones
 
 
-class GatedGraphConv(Conv):
+class GatedGraphConv(Declared, program="gated_graph", shows="num_layers"):
     """Steps of a GRU whose input is what the neighbours send. Li et al., ICLR 2016, equations 2 to 6.
 
     out_channels: size of inputs and outputs; smaller inputs are filled up with zeros
@@ -195,21 +144,16 @@ class GatedGraphConv(Conv):
     The GRU cell is torch's, between the kernels of the steps.
     """
 
-    program_name = "gated_graph"
+    out_channels: int
+    num_layers: int
+    aggr: Any = "add"
+    bias: InitVar[bool] = True
 
-    def __init__(self, out_channels: int, num_layers: int, aggr: Any = "add", bias: bool = True, **kwargs: Any):
-        super().__init__(aggr, **kwargs)
-        self.out_channels = out_channels
-        self.num_layers = num_layers
-        self.weight = parameter(num_layers, out_channels, out_channels)
-        self.rnn = nn.GRUCell(out_channels, out_channels, bias=bias)
-        self.reset_parameters()
+    def _setup(self) -> None:
+        self.rnn = nn.GRUCell(self.out_channels, self.out_channels, bias=self.bias)
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        uniform(self.out_channels, self.weight)
-        self.rnn.reset_parameters()
+    def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"channels": self.out_channels}
 
     def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """[N, at most out_channels] and weights [E] to [N, out_channels].
@@ -224,19 +168,11 @@ class GatedGraphConv(Conv):
                 "The number of input channels is not allowed to be larger than the number of output channels"
             )
         graph, weight = self.weighted(x, edge_index, edge_weight)
-        y: Tensor = self.run(
-            graph,
-            {"x": nn.functional.pad(x, (0, missing)) if missing else x, "w": weight},
-            channels=self.out_channels,
-            num_layers=self.num_layers,
-        )
-        return y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.out_channels}, num_layers={self.num_layers})"
+        x = nn.functional.pad(x, (0, missing)) if missing else x
+        return self._compute(graph, {"x": x, "w": weight}, channels=self.out_channels)
 
 
-class MFConv(Conv):
+class MFConv(Summed, program="mf"):
     """A weight for each degree. Duvenaud et al., NeurIPS 2015, algorithm 2.
 
     in_channels, out_channels: sizes, or a pair for the first; -1 takes it from the first call
@@ -245,45 +181,17 @@ class MFConv(Conv):
     **kwargs:   of :class:`Conv`
     """
 
-    program_name = "mf"
-
-    def __init__(
-        self, in_channels: Channels, out_channels: int, max_degree: int = 10, bias: bool = True, **kwargs: Any
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.max_degree = max_degree
-        sources, targets = pair_of(in_channels)
-        degrees = range(max_degree + 1)
-        self.lins_l = nn.ModuleList([Linear(sources, out_channels, bias=bias) for _ in degrees])
-        self.lins_r = nn.ModuleList([Linear(targets, out_channels, bias=False) for _ in degrees])
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        for lin in (*self.lins_l, *self.lins_r):
-            lin.reset_parameters()
+    in_channels: Channels
+    out_channels: int
+    max_degree: int = 10
+    bias: InitVar[bool] = True
 
     def forward(self, x: Features, edge_index: Adjacency, size: Size = None) -> Tensor:
         """[N, in_channels], or a pair of sources and targets (or None), to [N, out_channels]."""
-        bipartite = not isinstance(x, Tensor)
-        source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target), size)
-        see(*((lin, source) for lin in self.lins_l), *((lin, target) for lin in self.lins_r))
-        y: Tensor = self.run(
-            graph,
-            {"x": source, "z": target},
-            out_channels=self.out_channels,
-            max_degree=self.max_degree,
-            bipartite=bipartite,
-        )
-        return y
+        return self._applied(x, edge_index, size)
 
 
-class SignedConv(Conv):
+class SignedConv(Summed, program="signed_half", aggr="mean", shows="first_aggr"):
     """Balanced and unbalanced paths apart, on a graph of friends and one of foes. Derr et al., ICDM 2018, eqs. 3 to 6.
 
     in_channels, out_channels: sizes of each of the two halves; -1 takes the first from the first call
@@ -295,20 +203,17 @@ class SignedConv(Conv):
     has one graph.
     """
 
-    program_name = "signed_half"
+    in_channels: int
+    out_channels: int
+    first_aggr: bool
+    bias: InitVar[bool] = True
 
-    def __init__(self, in_channels: int, out_channels: int, first_aggr: bool, bias: bool = True, **kwargs: Any):
-        kwargs.setdefault("aggr", "mean")
-        super().__init__(**kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.first_aggr = first_aggr
-        wide = in_channels if first_aggr else 2 * in_channels
-        self.lin_pos_l = Linear(wide, out_channels, False)
-        self.lin_pos_r = Linear(in_channels, out_channels, bias)
-        self.lin_neg_l = Linear(wide, out_channels, False)
-        self.lin_neg_r = Linear(in_channels, out_channels, bias)
-        self.reset_parameters()
+    def _setup(self) -> None:
+        wide = self.in_channels if self.first_aggr else 2 * self.in_channels
+        self.lin_pos_l = Linear(wide, self.out_channels, False)
+        self.lin_pos_r = Linear(self.in_channels, self.out_channels, self.bias)
+        self.lin_neg_l = Linear(wide, self.out_channels, False)
+        self.lin_neg_r = Linear(self.in_channels, self.out_channels, self.bias)
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -341,11 +246,9 @@ class SignedConv(Conv):
         out_neg = self.lin_neg_l(neg) + self.lin_neg_r(own[1])
         return torch.cat([out_pos, out_neg], dim=-1)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, first_aggr={self.first_aggr})"
 
-
-class DirGNNConv(nn.Module):
+@declared(shows="alpha")
+class DirGNNConv(Module):
     """alpha conv(against the edges) + (1 - alpha) conv(along them) + W x. Rossi et al., "Edge Directionality Improves
     Learning on Heterophilic Graphs", LoG 2023, equation 9. A layer made of two others.
 
@@ -354,19 +257,19 @@ class DirGNNConv(nn.Module):
     root_weight: whether to add a linear map of the own features
     """
 
-    def __init__(self, conv: nn.Module, alpha: float = 0.5, root_weight: bool = True):
-        super().__init__()
-        self.alpha = alpha
-        self.root_weight = root_weight
-        self.conv_in = copy.deepcopy(conv)
-        self.conv_out = copy.deepcopy(conv)
+    conv: InitVar[nn.Module]
+    alpha: float = 0.5
+    root_weight: bool = True
+
+    def _setup(self) -> None:
+        self.conv_in = copy.deepcopy(self.conv)
+        self.conv_out = copy.deepcopy(self.conv)
         for part in (self.conv_in, self.conv_out):
             for name in ("add_self_loops", "root_weight"):
-                if hasattr(conv, name):
+                if hasattr(self.conv, name):
                     setattr(part, name, False)
-        sizes: Any = conv
-        self.lin = nn.Linear(sizes.in_channels, sizes.out_channels) if root_weight else None
-        self.reset_parameters()
+        sizes: Any = self.conv
+        self.lin = nn.Linear(sizes.in_channels, sizes.out_channels) if self.root_weight else None
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -380,11 +283,11 @@ class DirGNNConv(nn.Module):
         y: Tensor = self.alpha * self.conv_out(x, edge_index.flip([0])) + (1 - self.alpha) * self.conv_in(x, edge_index)
         return y if self.lin is None else y + self.lin(x)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.conv_in}, alpha={self.alpha})"
+    __repr__ = words("{self.conv_in}, alpha={self.alpha}")
 
 
-class AntiSymmetricConv(nn.Module):
+@declared(shows="phi num_iters epsilon gamma")
+class AntiSymmetricConv(Module):
     """Euler steps of a stable differential equation on the graph. Gravina et al., "Anti-Symmetric DGN", ICLR 2023,
     equation 6. A layer made of another one.
 
@@ -398,29 +301,22 @@ class AntiSymmetricConv(nn.Module):
     bias:        whether to add one
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        phi: nn.Module | None = None,
-        num_iters: int = 1,
-        epsilon: float = 0.1,
-        gamma: float = 0.1,
-        act: str | Callable[[Tensor], Tensor] | None = "tanh",
-        act_kwargs: dict[str, Any] | None = None,
-        bias: bool = True,
-    ):
-        super().__init__()
-        self.in_channels = in_channels
-        self.num_iters = num_iters
-        self.gamma = gamma
-        self.epsilon = epsilon
-        self.act = activation(act, **(act_kwargs or {}))
-        self.W = parameter(in_channels, in_channels)
+    in_channels: int
+    phi: InitVar[nn.Module | None] = None
+    num_iters: int = 1
+    epsilon: float = 0.1
+    gamma: float = 0.1
+    act: str | Callable[[Tensor], Tensor] | None = "tanh"
+    act_kwargs: InitVar[dict[str, Any] | None] = None
+    bias: InitVar[bool] = True
+
+    def _setup(self) -> None:
+        self.act = activation(self.act, **(self.act_kwargs or {}))
+        self.W = parameter(self.in_channels, self.in_channels)
         self.eye: Tensor
-        self.register_buffer("eye", torch.eye(in_channels))
-        self.phi = GCNConv(in_channels, in_channels, bias=False) if phi is None else phi
-        self.bias = parameter(in_channels) if bias else None
-        self.reset_parameters()
+        self.register_buffer("eye", torch.eye(self.in_channels))
+        self.phi = GCNConv(self.in_channels, self.in_channels, bias=False) if self.phi is None else self.phi
+        self.bias = parameter(self.in_channels) if self.bias else None
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -432,19 +328,14 @@ class AntiSymmetricConv(nn.Module):
     def forward(self, x: Tensor, edge_index: Adjacency, *args: Any, **kwargs: Any) -> Tensor:
         """[N, in_channels] to [N, in_channels]; further arguments go to ``phi``."""
         x = strided(x)
+        act: Any = self.act
         antisymmetric = self.W - self.W.t() - self.gamma * self.eye
         for _ in range(self.num_iters):
             h = self.phi(x, edge_index, *args, **kwargs) + x @ antisymmetric.t()
             if self.bias is not None:
                 h = h + self.bias
-            x = x + self.epsilon * (h if self.act is None else self.act(h))
+            x = x + self.epsilon * (h if act is None else act(h))
         return x
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.in_channels}, phi={self.phi}, num_iters={self.num_iters}, "
-            f"epsilon={self.epsilon}, gamma={self.gamma})"
-        )
 
 
 class WLConv(nn.Module):
@@ -490,16 +381,11 @@ class WLConv(nn.Module):
         return nn.functional.normalize(count.float(), dim=-1) if norm else count
 
 
-class WLConvContinuous(Conv):
+class WLConvContinuous(Declared, program="wl_continuous", aggr=None, fixed='"add"'):
     """The mean of the own features and the weighted mean of the neighbours'. Togninalli et al., NeurIPS 2019.
 
     **kwargs: of :class:`Conv`
     """
-
-    program_name = "wl_continuous"
-
-    def __init__(self, **kwargs: Any):
-        super().__init__("add", **kwargs)
 
     def forward(
         self, x: Features, edge_index: Adjacency, edge_weight: Tensor | None = None, size: Size = None

@@ -8,15 +8,34 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 
-from gdsl.nn.conv.base import Adjacency, Conv, as_module, like_features, parameter, real_features, see, strided
-from gdsl.nn.inits import glorot, zeros
+from gdsl.nn.conv.base import Adjacency, like_features, real_features, strided
+from gdsl.nn.conv.programmed import InitVar, Weighted
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
 
 
-class SGConv(Conv):
+class _Smoothed(Weighted):
+    """A linear map of smoothed features, which may be kept."""
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, and forget the cached features."""
+        super().reset_parameters()
+        self._cached_x: Tensor | None = None
+
+    def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
+        """[N, in_channels] and weights [E] to [N, out_channels]."""
+        if self._cached_x is not None:
+            return self.lin(self._cached_x.detach())
+        graph, weight = self.weighted(x, edge_index, edge_weight, loops=float(self.add_self_loops))
+        y: Tensor = self._compute(graph, {"x": x, "w": weight}, linear=not self.cached)
+        if not self.cached:
+            return y
+        self._cached_x = y
+        return self.lin(y)
+
+
+class SGConv(_Smoothed, program="sgc", shows="K"):
     """(D^-1/2 (A + I) D^-1/2)^K X W + b. Wu et al., "Simplifying Graph Convolutional Networks", ICML 2019, equation 8.
 
     in_channels, out_channels: sizes; -1 takes the first from the first call
@@ -27,78 +46,28 @@ class SGConv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program_name = "sgc"
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        K: int = 1,
-        cached: bool = False,
-        add_self_loops: bool = True,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.K = K
-        self.cached = cached
-        self.add_self_loops = add_self_loops
-        self.lin = Linear(in_channels, out_channels, bias=bias)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew, and forget the cached features."""
-        super().reset_parameters()
-        self.lin.reset_parameters()
-        self._cached_x: Tensor | None = None
-
-    def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
-        """[N, in_channels] and weights [E] to [N, out_channels]."""
-        if self._cached_x is not None:
-            return self.lin(self._cached_x.detach())
-        see((self.lin, x))
-        graph, weight = self.weighted(x, edge_index, edge_weight, loops=float(self.add_self_loops))
-        y: Tensor = self.run(graph, {"x": x, "w": weight}, **self._arguments(), linear=not self.cached)
-        if not self.cached:
-            return y
-        self._cached_x = y
-        return self.lin(y)
-
-    def _arguments(self) -> dict[str, Any]:
-        return {"out_channels": self.out_channels, "K": self.K, "add_self_loops": self.add_self_loops}
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, K={self.K})"
+    in_channels: int
+    out_channels: int
+    K: int = 1
+    cached: bool = False
+    add_self_loops: bool = True
+    bias: InitVar[bool] = True
 
 
-class SSGConv(SGConv):
+class SSGConv(_Smoothed, program="ssgc", shows="K alpha"):
     """The mean of the hops, with a part of the input. Zhu and Koniusz, ICLR 2021, equation 8.
 
     alpha: the part of the input
     Other arguments as in :class:`SGConv`.
     """
 
-    program_name = "ssgc"
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        alpha: float,
-        K: int = 1,
-        cached: bool = False,
-        add_self_loops: bool = True,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        super().__init__(in_channels, out_channels, K, cached, add_self_loops, bias, **kwargs)
-        self.alpha = alpha
-
-    def _arguments(self) -> dict[str, Any]:
-        return {**super()._arguments(), "alpha": self.alpha}
+    in_channels: int
+    out_channels: int
+    alpha: float
+    K: int = 1
+    cached: bool = False
+    add_self_loops: bool = True
+    bias: InitVar[bool] = True
 
     @property
     def _cached_h(self) -> Tensor | None:
@@ -109,11 +78,8 @@ class SSGConv(SGConv):
     def _cached_h(self, value: Tensor | None) -> None:
         self._cached_x = value
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, K={self.K}, alpha={self.alpha})"
 
-
-class TAGConv(Conv):
+class TAGConv(Weighted, program="tag", shows="K"):
     """sum_k (D^-1/2 A D^-1/2)^k X W_k + b. Du et al., 2017, equation 4.
 
     in_channels, out_channels: sizes; -1 takes the first from the first call
@@ -123,54 +89,24 @@ class TAGConv(Conv):
     **kwargs:  of :class:`Conv`
     """
 
-    program_name = "tag"
+    in_channels: int
+    out_channels: int
+    K: int = 3
+    bias: InitVar[bool] = True
+    normalize: bool = True
 
-    def __init__(
-        self, in_channels: int, out_channels: int, K: int = 3, bias: bool = True, normalize: bool = True, **kwargs: Any
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.K = K
-        self.normalize = normalize
-        self.lins = nn.ModuleList([Linear(in_channels, out_channels, bias=False) for _ in range(K + 1)])
-        self.bias = parameter(out_channels) if bias else None
-        self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        for lin in self.lins:
-            lin.reset_parameters()  # type: ignore[operator]
-        zeros(self.bias)
+class _Real(Weighted):
+    """A layer that is linear in each feature by itself."""
 
     def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
-        """[N, in_channels] and weights [E] to [N, out_channels]."""
-        see_all(self.lins, x)
-        graph, weight = self.weighted(x, edge_index, edge_weight)
-        y: Tensor = self.run(
-            graph,
-            {"x": x, "w": weight},
-            out_channels=self.out_channels,
-            K=self.K,
-            normalize=self.normalize,
-            with_bias=self.bias is not None,
-        )
-        return y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, K={self.K})"
+        """[N, channels] and weights [E] to [N, channels]."""
+        real = real_features(x)
+        graph, weight = self._weights(real, edge_index, edge_weight)
+        return like_features(self._compute(graph, {"x": real, "w": weight}), x)
 
 
-def see_all(lins: nn.Module, x: Tensor) -> None:
-    """Lazy sizes of the linear maps among some modules."""
-    for lin in lins.children():
-        if isinstance(lin, Linear):
-            see((lin, x))
-
-
-class APPNP(Conv):
+class APPNP(_Real, program="appnp", shows="K alpha"):
     """K steps of personalised PageRank from the features. Gasteiger et al., ICLR 2019, equation 4.
 
     K:              number of steps
@@ -182,71 +118,25 @@ class APPNP(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program_name = "appnp"
-
-    def __init__(
-        self,
-        K: int,
-        alpha: float,
-        dropout: float = 0.0,
-        cached: bool = False,
-        add_self_loops: bool = True,
-        normalize: bool = True,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
-        self.K = K
-        self.alpha = alpha
-        self.dropout = dropout
-        self.cached = cached
-        self.add_self_loops = add_self_loops
-        self.normalize = normalize
-
-    def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
-        """[N, channels] and weights [E] to [N, channels]."""
-        loops = self.normalize and self.add_self_loops
-        keep = self.cached and self.normalize
-        real = real_features(x)
-        graph, weight = self.weighted(real, edge_index, edge_weight, keep=keep, loops=float(loops))
-        y: Tensor = self.run(
-            graph,
-            {"x": real, "w": weight},
-            K=self.K,
-            alpha=float(self.alpha),
-            p=float(self.dropout),
-            add_self_loops=loops,
-            normalize=self.normalize,
-        )
-        return like_features(y, x)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(K={self.K}, alpha={self.alpha})"
+    K: int
+    alpha: float
+    dropout: float = 0.0
+    cached: bool = False
+    add_self_loops: bool = True
+    normalize: bool = True
 
 
-class LGConv(Conv):
+class LGConv(_Real, program="lgc"):
     """D^-1/2 A D^-1/2 X. He et al., "LightGCN", SIGIR 2020, equation 3.
 
     normalize: whether to divide by the degrees
     **kwargs:  of :class:`Conv`
     """
 
-    program_name = "lgc"
-
-    def __init__(self, normalize: bool = True, **kwargs: Any):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
-        self.normalize = normalize
-
-    def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
-        """[N, channels] and weights [E] to [N, channels]."""
-        real = real_features(x)
-        graph, weight = self.weighted(real, edge_index, edge_weight)
-        y: Tensor = self.run(graph, {"x": real, "w": weight}, normalize=self.normalize)
-        return like_features(y, x)
+    normalize: bool = True
 
 
-class ChebConv(Conv):
+class ChebConv(Weighted, program="cheb"):
     """A Chebyshev polynomial of the scaled Laplacian. Defferrard et al., NeurIPS 2016, equations 4 and 5.
 
     in_channels, out_channels: sizes; -1 takes the first from the first call
@@ -259,36 +149,15 @@ class ChebConv(Conv):
     whole graph, is found in torch.
     """
 
-    program_name = "cheb"
+    in_channels: int
+    out_channels: int
+    K: InitVar[int]
+    normalization: str | None = "sym"
+    bias: InitVar[bool] = True
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        K: int,
-        normalization: str | None = "sym",
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
-        assert K > 0, f"'K' must be above 0, and it is {K}"
-        assert normalization in (None, "sym", "rw"), "Invalid normalization"
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.normalization = normalization
-        self.lins = nn.ModuleList(
-            [Linear(in_channels, out_channels, bias=False, weight_initializer="glorot") for _ in range(K)]
-        )
-        self.bias = parameter(out_channels) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        for lin in self.lins:
-            lin.reset_parameters()  # type: ignore[operator]
-        zeros(self.bias)
+    def _setup(self) -> None:
+        assert self.K > 0, f"'K' must be above 0, and it is {self.K}"
+        assert self.normalization in (None, "sym", "rw"), "Invalid normalization"
 
     def forward(
         self,
@@ -304,7 +173,6 @@ class ChebConv(Conv):
         lambda_max: the largest eigenvalue, or those of the graphs of a batch; by default twice the largest entry
         """
         x = strided(x)
-        see_all(self.lins, x)
         graph, weight = self.weighted(x, edge_index, edge_weight)
         nodes = graph.num_targets
         if lambda_max is None:
@@ -312,16 +180,8 @@ class ChebConv(Conv):
         scale = 2.0 / torch.as_tensor(lambda_max, dtype=x.dtype, device=x.device)
         scale = scale.masked_fill(scale == math.inf, 0.0)
         scale = scale[batch] if batch is not None and scale.numel() > 1 else scale.reshape(1).expand(nodes)
-        y: Tensor = self.run(
-            graph,
-            {"x": x, "scale": scale.contiguous(), "w": weight},
-            out_channels=self.out_channels,
-            K=len(self.lins),
-            normalization=self.normalization,
-            reversed=self.flow == "target_to_source",
-            with_bias=self.bias is not None,
-        )
-        return y
+        inputs = {"x": x, "scale": scale.contiguous(), "w": weight}
+        return self._compute(graph, inputs, K=len(self.lins), reversed=self.flow == "target_to_source")
 
     def _largest(self, graph: Graph, weight: Tensor | None, nodes: int, x: Tensor) -> Tensor:
         """The largest entry of the Laplacian, with its gradient."""
@@ -348,7 +208,7 @@ class ChebConv(Conv):
         )
 
 
-class ARMAConv(Conv):
+class ARMAConv(Weighted, program="arma", shows="num_stacks num_layers"):
     """Stacks of recursive filters side by side, averaged. Bianchi et al., 2019, equations 9 and 10.
 
     in_channels, out_channels: sizes; -1 takes the first from the first call
@@ -361,78 +221,17 @@ class ARMAConv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program_name = "arma"
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        num_stacks: int = 1,
-        num_layers: int = 1,
-        shared_weights: bool = False,
-        act: Callable[[Tensor], Tensor] | None = nn.ReLU(),  # noqa: B008
-        dropout: float = 0.0,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.num_stacks = num_stacks
-        self.num_layers = num_layers
-        self.act = None if act is None else as_module(act)
-        self.shared_weights = shared_weights
-        self.dropout = dropout
-        steps = 1 if shared_weights else num_layers
-        self.weight = parameter(max(1, steps - 1), num_stacks, out_channels, out_channels)
-        if in_channels > 0:
-            self.init_weight: Any = parameter(num_stacks, in_channels, out_channels)
-            self.root_weight: Any = parameter(steps, num_stacks, in_channels, out_channels)
-        else:
-            self.init_weight, self.root_weight = UninitializedParameter(), UninitializedParameter()
-        self.bias = parameter(steps, num_stacks, 1, out_channels) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        glorot(self.weight)
-        if not isinstance(self.init_weight, UninitializedParameter):
-            glorot(self.init_weight)
-            glorot(self.root_weight)
-        zeros(self.bias)
-
-    def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
-        """[N, in_channels] and weights [E] to [N, out_channels]."""
-        if isinstance(self.init_weight, UninitializedParameter):
-            steps = 1 if self.shared_weights else self.num_layers
-            self.init_weight.materialize((self.num_stacks, x.shape[-1], self.out_channels))
-            self.root_weight.materialize((steps, self.num_stacks, x.shape[-1], self.out_channels))
-            glorot(self.init_weight)
-            glorot(self.root_weight)
-        graph, weight = self.weighted(x, edge_index, edge_weight)
-        y: Tensor = self.run(
-            graph,
-            {"x": x, "w": weight},
-            in_channels=self.init_weight.shape[1],
-            out_channels=self.out_channels,
-            num_stacks=self.num_stacks,
-            num_layers=self.num_layers,
-            shared=self.shared_weights,
-            p=float(self.dropout),
-            with_bias=self.bias is not None,
-        )
-        return y
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.in_channels}, {self.out_channels}, num_stacks={self.num_stacks}, "
-            f"num_layers={self.num_layers})"
-        )
+    in_channels: int
+    out_channels: int
+    num_stacks: int = 1
+    num_layers: int = 1
+    shared_weights: bool = False
+    act: Callable[[Tensor], Tensor] | None = nn.ReLU()
+    dropout: float = 0.0
+    bias: InitVar[bool] = True
 
 
-class ClusterGCNConv(Conv):
+class ClusterGCNConv(Weighted, program="cluster_gcn", shows="diag_lambda"):
     """(A' + lambda diag(A')) X W_1 + X W_2 with A' = (D + I)^-1 (A + I). Chiang et al., KDD 2019, equation 11.
 
     in_channels, out_channels: sizes; -1 takes the first from the first call
@@ -442,53 +241,20 @@ class ClusterGCNConv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program_name = "cluster_gcn"
+    in_channels: int
+    out_channels: int
+    diag_lambda: float = 0.0
+    add_self_loops: bool = True
+    bias: InitVar[bool] = True
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        diag_lambda: float = 0.0,
-        add_self_loops: bool = True,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.diag_lambda = diag_lambda
-        self.add_self_loops = add_self_loops
-        self.lin_out = Linear(in_channels, out_channels, bias=bias, weight_initializer="glorot")
-        self.lin_root = Linear(in_channels, out_channels, bias=False, weight_initializer="glorot")
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        self.lin_out.reset_parameters()
-        self.lin_root.reset_parameters()
-
-    def forward(self, x: Tensor, edge_index: Adjacency) -> Tensor:
+    def forward(self, x: Tensor, edge_index: Adjacency) -> Tensor:  # type: ignore[override]
         """[N, in_channels] to [N, out_channels]."""
-        see((self.lin_out, x))
-        see((self.lin_root, x))
         graph, _ = self.square(x, edge_index)
         source, target = graph.edge_index
-        y: Tensor = self.run(
-            graph,
-            {"x": x, "loop": (source == target).to(x.dtype)},
-            out_channels=self.out_channels,
-            diag_lambda=float(self.diag_lambda),
-            add_self_loops=self.add_self_loops,
-        )
-        return y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, diag_lambda={self.diag_lambda})"
+        return self._compute(graph, {"x": x, "loop": (source == target).to(x.dtype)})
 
 
-class GCN2Conv(Conv):
+class GCN2Conv(Weighted, program="gcn2", shows="alpha beta", tells="beta"):
     """A GCN step with a part of the first features and of the identity. Chen et al., ICML 2020, equation 5.
 
     channels:       size of inputs and outputs
@@ -503,63 +269,33 @@ class GCN2Conv(Conv):
     Raises AssertionError for one of ``theta`` and ``layer`` alone.
     """
 
-    program_name = "gcn2"
+    channels: int
+    alpha: float
+    theta: InitVar[float | None] = None
+    layer: InitVar[int | None] = None
+    shared_weights: InitVar[bool] = True
+    cached: bool = False
+    add_self_loops: bool = True
+    normalize: bool = True
 
-    def __init__(
-        self,
-        channels: int,
-        alpha: float,
-        theta: float | None = None,
-        layer: int | None = None,
-        shared_weights: bool = True,
-        cached: bool = False,
-        add_self_loops: bool = True,
-        normalize: bool = True,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
-        self.channels = channels
-        self.alpha = alpha
+    def _setup(self) -> None:
         self.beta = 1.0
-        if theta is not None or layer is not None:
-            assert theta is not None and layer is not None, "'theta' and 'layer' need each other"
-            self.beta = math.log(theta / layer + 1)
-        self.cached = cached
-        self.normalize = normalize
-        self.add_self_loops = add_self_loops
-        self.weight1 = parameter(channels, channels)
-        self.weight2 = None if shared_weights else parameter(channels, channels)
-        self.reset_parameters()
+        if self.theta is not None or self.layer is not None:
+            assert self.theta is not None and self.layer is not None, "'theta' and 'layer' need each other"
+            self.beta = math.log(self.theta / self.layer + 1)
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        glorot(self.weight1)
-        glorot(self.weight2)
+    def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"weight2": not given.get("shared_weights", True)}
 
-    def forward(self, x: Tensor, x_0: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
+    def forward(  # type: ignore[override]
+        self, x: Tensor, x_0: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None
+    ) -> Tensor:
         """[N, channels], first features [N, channels] and weights [E] to [N, channels]."""
-        loops = self.normalize and self.add_self_loops
-        keep = self.cached and self.normalize
-        graph, weight = self.weighted(x, edge_index, edge_weight, keep=keep, loops=float(loops))
-        y: Tensor = self.run(
-            graph,
-            {"x": x, "x_0": x_0[: x.size(0)], "w": weight},
-            channels=self.channels,
-            alpha=float(self.alpha),
-            beta=float(self.beta),
-            shared=self.weight2 is None,
-            add_self_loops=loops,
-            normalize=self.normalize,
-        )
-        return y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.channels}, alpha={self.alpha}, beta={self.beta})"
+        graph, weight = self._weights(x, edge_index, edge_weight)
+        return self._compute(graph, {"x": x, "x_0": x_0[: x.size(0)], "w": weight})
 
 
-class MixHopConv(Conv):
+class MixHopConv(Weighted, program="mixhop", shows="powers"):
     """(D^-1/2 (A + I) D^-1/2)^p X W_p for several powers, joined. Abu-El-Haija et al., ICML 2019, equation 2.
 
     in_channels, out_channels: sizes; -1 takes the first from the first call
@@ -569,55 +305,37 @@ class MixHopConv(Conv):
     **kwargs:       of :class:`Conv`
     """
 
-    program_name = "mixhop"
+    in_channels: int
+    out_channels: int
+    powers: list[int] | None = None
+    add_self_loops: bool = True
+    bias: InitVar[bool] = True
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        powers: list[int] | None = None,
-        add_self_loops: bool = True,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(**kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.powers = [0, 1, 2] if powers is None else powers
-        self.add_self_loops = add_self_loops
+    def _setup(self) -> None:
+        powers = self.powers = [0, 1, 2] if self.powers is None else self.powers
         self.lins = nn.ModuleList(
             [
-                Linear(in_channels, out_channels, bias=False) if p in self.powers else nn.Identity()
-                for p in range(max(self.powers) + 1)
+                Linear(self.in_channels, self.out_channels, bias=False) if p in powers else nn.Identity()
+                for p in range(max(powers) + 1)
             ]
         )
-        self.bias = parameter(len(self.powers) * out_channels) if bias else None
-        self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        for lin in self.lins:
-            if isinstance(lin, Linear):
-                lin.reset_parameters()
-        zeros(self.bias)
+    def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"count": len(given["powers"])}
 
     def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """[N, in_channels] and weights [E] to [N, len(powers) * out_channels]."""
-        see_all(self.lins, x)
-        graph, weight = self.weighted(x, edge_index, edge_weight, loops=float(self.add_self_loops))
+        assert self.powers is not None
+        graph, weight = self._weights(x, edge_index, edge_weight)
         rising = sorted(set(self.powers))
         plain = rising == self.powers
-        y: Tensor = self.run(
+        y: Tensor = self._compute(
             graph,
             {"x": x, "w": weight},
-            out_channels=self.out_channels,
             powers=sum(2**p for p in rising),
             highest=rising[-1],
             count=len(rising),
-            add_self_loops=self.add_self_loops,
-            with_bias=plain and self.bias is not None,
+            bias=plain and self.bias is not None,
         )
         if plain:
             return y
@@ -625,6 +343,3 @@ class MixHopConv(Conv):
         parts = y.split(self.out_channels, dim=-1)
         y = torch.cat([parts[rising.index(p)] for p in self.powers], dim=-1)
         return y if self.bias is None else y + self.bias
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, powers={self.powers})"

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.language.parts import must_run
-from gdsl.nn.conv.base import Adjacency, Conv, Features, Result, Size, edge_features, parameter, see
+from gdsl.nn.conv.base import Adjacency, Features, Result, Size, edge_features, parameter, see
+from gdsl.nn.conv.programmed import Declared, InitVar, Summed
+from gdsl.nn.declared import words
 from gdsl.nn.dense.hetero import HeteroDictLinear, HeteroLinear
 from gdsl.nn.inits import constant, glorot, ones, reset, zeros
 from gdsl.nn.linear import Linear
@@ -25,7 +27,7 @@ MODES = ("additive-self-attention", "multiplicative-self-attention")
 CHANGES = ("additive", "scaled", "f-additive", "f-scaled")
 
 
-class RGATConv(Conv):
+class RGATConv(Summed, program="rgat", fixed="node_dim=0", parts=False, shows="heads"):
     """Attention with a linear map for each relation. Busbridge et al., 2019, equations 3 to 8.
 
     in_channels, out_channels: sizes of the inputs, and of the outputs of each head
@@ -49,70 +51,49 @@ class RGATConv(Conv):
     dropout, and for bases with blocks; AssertionError for blocks that do not divide the sizes.
     """
 
-    program_name = "rgat"
+    in_channels: int
+    out_channels: int
+    num_relations: int
+    num_bases: int | None = None
+    num_blocks: int | None = None
+    mod: str | None = None
+    attention_mechanism: str = "across-relation"
+    attention_mode: str = "additive-self-attention"
+    heads: int = 1
+    dim: int = 1
+    concat: bool = True
+    negative_slope: float = 0.2
+    dropout: float = 0.0
+    edge_dim: int | None = None
+    bias: InitVar[bool] = True
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        num_relations: int,
-        num_bases: int | None = None,
-        num_blocks: int | None = None,
-        mod: str | None = None,
-        attention_mechanism: str = "across-relation",
-        attention_mode: str = "additive-self-attention",
-        heads: int = 1,
-        dim: int = 1,
-        concat: bool = True,
-        negative_slope: float = 0.2,
-        dropout: float = 0.0,
-        edge_dim: int | None = None,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(node_dim=0, **kwargs)
-        self.heads = heads
-        self.negative_slope = negative_slope
-        self.dropout = dropout
-        self.mod = mod
-        self.concat = concat
-        self.attention_mode = attention_mode
-        self.attention_mechanism = attention_mechanism
-        self.dim = dim
-        self.edge_dim = edge_dim
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.num_relations = num_relations
-        self.num_bases = num_bases
-        self.num_blocks = num_blocks
+    def _setup(self) -> None:
         self._check_arguments()
-
+        in_channels, out_channels, heads, dim = self.in_channels, self.out_channels, self.heads, self.dim
         inner = heads * out_channels
         self.q = parameter(inner, heads * dim)
         self.k = parameter(inner, heads * dim)
-        self.bias = parameter((heads if concat else 1) * dim * out_channels) if bias else None
-        self.lin_edge = None
-        self.e = None
-        if edge_dim is not None:
-            self.lin_edge = Linear(edge_dim, inner, bias=False, weight_initializer="glorot")
+        self.bias = parameter((heads if self.concat else 1) * dim * out_channels) if self.bias else None
+        self.lin_edge = self.e = None
+        if self.edge_dim is not None:
+            self.lin_edge = Linear(self.edge_dim, inner, bias=False, weight_initializer="glorot")
             self.e = parameter(inner, heads * dim)
-        if num_bases is not None:
-            self.att = parameter(num_relations, num_bases)
-            self.basis = parameter(num_bases, in_channels, inner)
-        elif num_blocks is not None:
-            assert in_channels % num_blocks == 0 and inner % num_blocks == 0, (
+        blocks = self.num_blocks or 1
+        if self.num_bases is not None:
+            self.att = parameter(self.num_relations, self.num_bases)
+            self.basis = parameter(self.num_bases, in_channels, inner)
+        elif self.num_blocks is not None:
+            assert in_channels % blocks == 0 and inner % blocks == 0, (
                 "both 'in_channels' and 'heads * out_channels' must be multiple of 'num_blocks' used"
             )
-            self.weight = parameter(num_relations, num_blocks, in_channels // num_blocks, inner // num_blocks)
+            self.weight = parameter(self.num_relations, blocks, in_channels // blocks, inner // blocks)
         else:
-            self.weight = parameter(num_relations, in_channels, inner)
+            self.weight = parameter(self.num_relations, in_channels, inner)
         self.w = nn.Parameter(torch.ones(out_channels))
         self.l1 = parameter(1, out_channels)
         self.b1 = parameter(1, out_channels)
         self.l2 = parameter(out_channels, out_channels)
         self.b2 = parameter(1, out_channels)
-        self.reset_parameters()
 
     def _check_arguments(self) -> None:
         if self.attention_mechanism not in MECHANISMS:
@@ -184,36 +165,22 @@ class RGATConv(Conv):
         )
         graph, _ = self.graph(edge_index, self.rows(source), self.rows(target), size)
         edge_attr = edge_features(edge_attr)
-        if self.lin_edge is not None and edge_attr is not None:
-            see((self.lin_edge, edge_attr))
         kind = "bases" if self.num_bases is not None else "blocks" if self.num_blocks is not None else "full"
         parts = self.num_bases or self.num_blocks or 1
-        y, alpha = self.run(
+        y, alpha = self._compute(
             graph,
             {"x": source, "z": target, "rel": edge_type, "f": edge_attr},
-            in_channels=self.in_channels,
-            out_channels=self.out_channels,
-            num_relations=self.num_relations,
             kind=kind,
             parts=parts,
             block_in=self.in_channels // parts,
             block_out=self.heads * self.out_channels // parts,
             bipartite=bipartite,
-            heads=self.heads,
-            dim=self.dim,
             additive=self.attention_mode == MODES[0],
             within=self.attention_mechanism == MECHANISMS[0],
             change=self.mod if self.mod in CHANGES else "none",
-            concat=self.concat,
-            slope=float(self.negative_slope),
-            p=float(self.dropout),
-            with_bias=self.bias is not None,
         )
         asked = isinstance(return_attention_weights, bool)
         return (y, self.attended(edge_index, graph, alpha)) if asked else y
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
 
 
 class Maps(HeteroLinear):
@@ -224,7 +191,11 @@ class Maps(HeteroLinear):
         return self.weight, self.bias
 
 
-class HGTConv(Conv):
+def _by_type(sizes: int | dict[NodeType, int], metadata: Metadata) -> dict[NodeType, int]:
+    return sizes if isinstance(sizes, dict) else dict.fromkeys(metadata[0], sizes)
+
+
+class HGTConv(Declared, program="hgt", aggr=None, fixed='aggr="add", node_dim=0', parts=False):
     """The heterogeneous graph transformer. Hu et al., WWW 2020, equations 3 to 5.
 
     The linear maps to keys, queries and values take the inputs of each type of node, which may have different sizes,
@@ -239,27 +210,20 @@ class HGTConv(Conv):
     Raises ValueError for out_channels that are no multiple of ``heads``.
     """
 
-    program_name = "hgt"
+    in_channels: int | dict[NodeType, int]
+    out_channels: int
+    metadata: InitVar[Metadata]
+    heads: int = 1
 
-    def __init__(
-        self,
-        in_channels: int | dict[NodeType, int],
-        out_channels: int,
-        metadata: Metadata,
-        heads: int = 1,
-        **kwargs: Any,
-    ):
-        super().__init__(aggr="add", node_dim=0, **kwargs)
+    def _setup(self) -> None:
+        out_channels, heads = self.out_channels, self.heads
         if out_channels % heads != 0:
             raise ValueError(
                 f"'out_channels' (got {out_channels}) must be divisible by the number of heads (got {heads})"
             )
-        self.in_channels = in_channels if isinstance(in_channels, dict) else dict.fromkeys(metadata[0], in_channels)
-        self.out_channels = out_channels
-        self.heads = heads
-        self.node_types = metadata[0]
-        self.edge_types = metadata[1]
-        self.edge_types_map = {edge_type: k for k, edge_type in enumerate(metadata[1])}
+        self.in_channels = _by_type(self.in_channels, self.metadata)
+        self.node_types, self.edge_types = self.metadata
+        self.edge_types_map = {edge_type: k for k, edge_type in enumerate(self.metadata[1])}
         self.dst_node_types = {edge_type[-1] for edge_type in self.edge_types}
         self.kqv_lin = HeteroDictLinear(self.in_channels, 3 * out_channels)
         self.out_lin = HeteroDictLinear(dict.fromkeys(self.node_types, out_channels), out_channels)
@@ -269,7 +233,6 @@ class HGTConv(Conv):
         self.skip = nn.ParameterDict({kind: parameter(1) for kind in self.node_types})
         self.p_rel = nn.ParameterDict({self._relation(kind): parameter(1, heads) for kind in self.edge_types})
         self._joined: tuple[Any, Graph, Tensor] | None = None
-        self.reset_parameters()
 
     @staticmethod
     def _relation(edge_type: EdgeType) -> str:
@@ -372,8 +335,7 @@ class HGTConv(Conv):
         self._joined = (key, joined, rel)
         return joined, rel
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(-1, {self.out_channels}, heads={self.heads})"
+    __repr__ = words("-1, {self.out_channels}, heads={self.heads}")
 
 
 def _starts(kinds: Iterable[NodeType], counts: Mapping[NodeType, int]) -> dict[NodeType, int]:
@@ -385,7 +347,7 @@ def _starts(kinds: Iterable[NodeType], counts: Mapping[NodeType, int]) -> dict[N
     return found
 
 
-class HEATConv(Conv):
+class HEATConv(Summed, program="heat", fixed="node_dim=0", parts=False, shows="heads"):
     """Attention from the types of nodes, and the types and features of edges. Mo et al., 2021, equations 3 to 7.
 
     in_channels:       size of the inputs; -1 takes it from the first call
@@ -403,42 +365,27 @@ class HEATConv(Conv):
     **kwargs:          of :class:`Conv`
     """
 
-    program_name = "heat"
+    in_channels: int
+    out_channels: int
+    num_node_types: InitVar[int]
+    num_edge_types: int
+    edge_type_emb_dim: InitVar[int]
+    edge_dim: InitVar[int]
+    edge_attr_emb_dim: int
+    heads: int = 1
+    concat: bool = True
+    negative_slope: float = 0.2
+    dropout: float = 0.0
+    root_weight: bool = True
+    bias: InitVar[bool] = True
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        num_node_types: int,
-        num_edge_types: int,
-        edge_type_emb_dim: int,
-        edge_dim: int,
-        edge_attr_emb_dim: int,
-        heads: int = 1,
-        concat: bool = True,
-        negative_slope: float = 0.2,
-        dropout: float = 0.0,
-        root_weight: bool = True,
-        bias: bool = True,
-        **kwargs: Any,
-    ):
-        kwargs.setdefault("aggr", "add")
-        super().__init__(node_dim=0, **kwargs)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.num_edge_types = num_edge_types
-        self.heads = heads
-        self.concat = concat
-        self.negative_slope = negative_slope
-        self.dropout = dropout
-        self.edge_attr_emb_dim = edge_attr_emb_dim
-        self.root_weight = root_weight
-        self.hetero_lin = Maps(in_channels, out_channels, num_node_types, bias=bias)
-        self.edge_type_emb = nn.Embedding(num_edge_types, edge_type_emb_dim)
-        self.edge_attr_emb = Linear(edge_dim, edge_attr_emb_dim, bias=False)
-        self.att = Linear(2 * out_channels + edge_type_emb_dim + edge_attr_emb_dim, heads, bias=False)
-        self.lin = Linear(out_channels + edge_attr_emb_dim, out_channels, bias=bias)
-        self.reset_parameters()
+    def _setup(self) -> None:
+        out_channels, attr_dim = self.out_channels, self.edge_attr_emb_dim
+        self.hetero_lin = Maps(self.in_channels, out_channels, self.num_node_types, bias=self.bias)
+        self.edge_type_emb = nn.Embedding(self.num_edge_types, self.edge_type_emb_dim)
+        self.edge_attr_emb = Linear(self.edge_dim, attr_dim, bias=False)
+        self.att = Linear(2 * out_channels + self.edge_type_emb_dim + attr_dim, self.heads, bias=False)
+        self.lin = Linear(out_channels + attr_dim, out_channels, bias=self.bias)
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -486,11 +433,8 @@ class HEATConv(Conv):
         )
         return y
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
 
-
-class HANConv(Conv):
+class HANConv(Declared, program="han", aggr=None, fixed='aggr="add", node_dim=0', parts=False):
     """Attention over the edges of each type, then over the types. Wang et al., WWW 2019, equations 1 to 9.
 
     The linear maps of the types of nodes run in torch; one program is applied to each type of edges, and then to each
@@ -505,32 +449,22 @@ class HANConv(Conv):
     **kwargs:       of :class:`Conv`, without ``aggr``
     """
 
-    program_name = "han"
+    in_channels: int | dict[NodeType, int]
+    out_channels: int
+    metadata: Metadata
+    heads: int = 1
+    negative_slope: float = 0.2
+    dropout: float = 0.0
 
-    def __init__(
-        self,
-        in_channels: int | dict[NodeType, int],
-        out_channels: int,
-        metadata: Metadata,
-        heads: int = 1,
-        negative_slope: float = 0.2,
-        dropout: float = 0.0,
-        **kwargs: Any,
-    ):
-        super().__init__(aggr="add", node_dim=0, **kwargs)
-        self.heads = heads
-        self.in_channels = in_channels if isinstance(in_channels, dict) else dict.fromkeys(metadata[0], in_channels)
-        self.out_channels = out_channels
-        self.negative_slope = negative_slope
-        self.metadata = metadata
-        self.dropout = dropout
+    def _setup(self) -> None:
+        out_channels, heads = self.out_channels, self.heads
+        sizes = self.in_channels = _by_type(self.in_channels, self.metadata)
         self.k_lin = nn.Linear(out_channels, out_channels)
         self.q = parameter(1, out_channels)
-        self.proj = nn.ModuleDict({kind: Linear(size, out_channels) for kind, size in self.in_channels.items()})
-        names = ["__".join(edge_type) for edge_type in metadata[1]]
+        self.proj = nn.ModuleDict({kind: Linear(size, out_channels) for kind, size in sizes.items()})
+        names = ["__".join(edge_type) for edge_type in self.metadata[1]]
         self.lin_src = nn.ParameterDict({name: parameter(1, heads, out_channels // heads) for name in names})
         self.lin_dst = nn.ParameterDict({name: parameter(1, heads, out_channels // heads) for name in names})
-        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -589,8 +523,7 @@ class HANConv(Conv):
         y, weights = self.run(graph, {"found": torch.stack(parts, dim=1)}, **sizes, stage="types")
         return y, weights[0]
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.out_channels}, heads={self.heads})"
+    __repr__ = words("{self.out_channels}, heads={self.heads}")
 
 
 class EdgeModules(nn.ModuleDict):

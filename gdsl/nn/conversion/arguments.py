@@ -103,6 +103,7 @@ _DIMENET: Mapping[str, Reader] = {
     "output_initializer": lambda m: m.output_blocks[0].output_initializer,
 }  # fmt: skip
 
+
 def _combination(layer: Any) -> dict[str, Any] | None:
     """What several aggregations are joined with, where that has parameters."""
     sizes = {"in_channels": layer.in_channels, "out_channels": layer.out_channels}

@@ -147,12 +147,17 @@ def same_state(part: nn.Module, like: nn.Module) -> bool:
 def check_same_state(part: nn.Module, like: nn.Module, path: str) -> None:
     def shapes(module: nn.Module) -> dict[str, Any]:
         computed = any(computed_names(m) for m in part.modules())
-        return {} if computed else {
-            name: None if isinstance(value, UninitializedParameter) else tuple(value.shape)
-            for name, value in (
-                *module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)
-            )
-        }
+        return (
+            {}
+            if computed
+            else {
+                name: None if isinstance(value, UninitializedParameter) else tuple(value.shape)
+                for name, value in (
+                    *module.named_parameters(remove_duplicate=False),
+                    *module.named_buffers(remove_duplicate=False),
+                )
+            }
+        )
 
     mine, other = shapes(part), shapes(like)
     if mine.keys() != other.keys():

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gdsl.nn.conv.base import parameter
+from gdsl.nn.declared import InitVar, Module, declared, redraw, words
 from gdsl.nn.inits import glorot, reset, zeros
 from gdsl.nn.linear import Linear
 
 
-class DenseConv(nn.Module):
+class DenseConv(Module):
     """Base of the layers: what they share is the form of their arguments."""
 
     in_channels: int
@@ -33,8 +34,7 @@ class DenseConv(nn.Module):
         """Zeros for the nodes that there are not."""
         return out if mask is None else out * mask.view(-1, out.size(1), 1).to(out.dtype)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels})"
+    __repr__ = words("{self.in_channels}, {self.out_channels}")
 
 
 class DenseGCNConv(DenseConv):
@@ -89,10 +89,7 @@ class DenseSAGEConv(DenseConv):
         self.lin_root = nn.Linear(in_channels, out_channels, bias=bias)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        self.lin_rel.reset_parameters()
-        self.lin_root.reset_parameters()
+    reset_parameters = redraw
 
     def forward(self, x: Tensor, adj: Tensor, mask: Tensor | None = None) -> Tensor:
         """[B, N, in_channels] and adjacencies [B, N, N] to [B, N, out_channels]; mask: [B, N] which nodes there are."""
@@ -122,10 +119,7 @@ class DenseGraphConv(DenseConv):
         self.lin_root = nn.Linear(in_channels, out_channels, bias=False)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        self.lin_rel.reset_parameters()
-        self.lin_root.reset_parameters()
+    reset_parameters = redraw
 
     def forward(self, x: Tensor, adj: Tensor, mask: Tensor | None = None) -> Tensor:
         """[B, N, in_channels] and weights [B, N, N] to [B, N, out_channels]; mask: [B, N] which nodes there are."""
@@ -175,10 +169,10 @@ class DenseGINConv(DenseConv):
         out = adj @ x
         return self.masked(self.nn((1 + self.eps) * x + out if add_loop else out), mask)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(nn={self.nn})"
+    __repr__ = words("nn={self.nn}")
 
 
+@declared(shows="heads")
 class DenseGATConv(DenseConv):
     """:class:`gdsl.nn.GATConv` on dense adjacencies. Velickovic et al., ICLR 2018, equations 3 to 6.
 
@@ -190,28 +184,21 @@ class DenseGATConv(DenseConv):
     bias:                      whether to add one
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        heads: int = 1,
-        concat: bool = True,
-        negative_slope: float = 0.2,
-        dropout: float = 0.0,
-        bias: bool = True,
-    ):
-        super().__init__()
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.heads = heads
-        self.concat = concat
-        self.negative_slope = negative_slope
-        self.dropout = dropout
-        self.lin = Linear(in_channels, heads * out_channels, bias=False, weight_initializer="glorot")
-        self.att_src = parameter(1, 1, heads, out_channels)
-        self.att_dst = parameter(1, 1, heads, out_channels)
-        self.bias = parameter(heads * out_channels if concat else out_channels) if bias else None
-        self.reset_parameters()
+    in_channels: int
+    out_channels: int
+    heads: int = 1
+    concat: bool = True
+    negative_slope: float = 0.2
+    dropout: float = 0.0
+    bias: InitVar[bool] = True
+
+    def _setup(self) -> None:
+        self.lin = Linear(self.in_channels, self.heads * self.out_channels, bias=False, weight_initializer="glorot")
+        self.att_src = parameter(1, 1, self.heads, self.out_channels)
+        self.att_dst = parameter(1, 1, self.heads, self.out_channels)
+        self.bias = (
+            parameter(self.heads * self.out_channels if self.concat else self.out_channels) if self.bias else None
+        )
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -236,6 +223,3 @@ class DenseGATConv(DenseConv):
         out = (alpha.movedim(3, 1) @ h.movedim(2, 1)).movedim(1, 2)
         out = out.flatten(2) if self.concat else out.mean(dim=2)
         return self.masked(out if self.bias is None else out + self.bias, mask)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"

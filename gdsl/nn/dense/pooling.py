@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gdsl.nn.declared import redraw, words
 from gdsl.nn.models.mlp import MLP
 
 EPS = 1e-15
@@ -68,9 +69,7 @@ class DMoNPooling(nn.Module):
         self.dropout = dropout
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        self.mlp.reset_parameters()
+    reset_parameters = redraw
 
     def forward(
         self, x: Tensor, adj: Tensor, mask: Tensor | None = None
@@ -94,8 +93,7 @@ class DMoNPooling(nn.Module):
         found = functional.selu(turned @ x)
         return s, found, _normalised(pooled), spectral, _orthogonality(turned @ s), cluster
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.mlp.in_channels}, num_clusters={self.mlp.out_channels})"
+    __repr__ = words("{self.mlp.in_channels}, num_clusters={self.mlp.out_channels}")
 
 
 def _mixed(x: Tensor, adj: Tensor, s: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

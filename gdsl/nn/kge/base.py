@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from gdsl.nn.declared import redraw, words
+
 
 class KGTripletLoader(DataLoader[Any]):
     """Batches of triplets: three tensors [K] in, three tensors of a batch out; ``kwargs`` of ``DataLoader``."""
@@ -38,10 +40,7 @@ class KGEModel(nn.Module):
         self.node_emb = nn.Embedding(num_nodes, hidden_channels, sparse=sparse)
         self.rel_emb = nn.Embedding(num_relations, hidden_channels, sparse=sparse)
 
-    def reset_parameters(self) -> None:
-        """Draw the embeddings anew."""
-        self.node_emb.reset_parameters()
-        self.rel_emb.reset_parameters()
+    reset_parameters = redraw
 
     def forward(self, head_index: Tensor, rel_type: Tensor, tail_index: Tensor) -> Tensor:
         """The scores of triplets, three times [K] to [K]."""
@@ -90,11 +89,7 @@ class KGEModel(nn.Module):
         head = torch.cat([drawn[:half], head_index[half:]])
         return head, rel_type, torch.cat([tail_index[:half], drawn[half:]])
 
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.num_nodes}, num_relations={self.num_relations}, "
-            f"hidden_channels={self.hidden_channels})"
-        )
+    __repr__ = words("{self.num_nodes}, num_relations={self.num_relations}, hidden_channels={self.hidden_channels}")
 
 
 def _with_a_bar(places: Any) -> Any:

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from gdsl.nn.conv.base import Adjacency, Conv, parameter
 from gdsl.nn.conv.gat import GATConv
+from gdsl.nn.declared import declared
 from gdsl.nn.inits import glorot, zeros
 from gdsl.nn.pool import global_add_pool
 
@@ -51,6 +52,7 @@ class GATEConv(Conv):
         return y
 
 
+@declared
 class AttentiveFP(nn.Module):
     """Attention over atoms, then over molecules, with a GRU after each. Xiong et al., "Pushing the Boundaries of
     Molecular Representation for Drug Discovery with the Graph Attention Mechanism", J. Med. Chem. 2020.
@@ -62,42 +64,32 @@ class AttentiveFP(nn.Module):
     dropout:       in training
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        hidden_channels: int,
-        out_channels: int,
-        edge_dim: int,
-        num_layers: int,
-        num_timesteps: int,
-        dropout: float = 0.0,
-    ):
-        super().__init__()
-        self.in_channels = in_channels
-        self.hidden_channels = hidden_channels
-        self.out_channels = out_channels
-        self.edge_dim = edge_dim
-        self.num_layers = num_layers
-        self.num_timesteps = num_timesteps
-        self.dropout = dropout
-        size = hidden_channels
+    in_channels: int
+    hidden_channels: int
+    out_channels: int
+    edge_dim: int
+    num_layers: int
+    num_timesteps: int
+    dropout: float = 0.0
+
+    def _setup(self) -> None:
+        size = self.hidden_channels
 
         def attention() -> GATConv:
-            return GATConv(size, size, dropout=dropout, add_self_loops=False, negative_slope=0.01)
+            return GATConv(size, size, dropout=self.dropout, add_self_loops=False, negative_slope=0.01)
 
-        self.lin1 = nn.Linear(in_channels, size)
-        self.gate_conv = GATEConv(size, size, edge_dim, dropout)
+        self.lin1 = nn.Linear(self.in_channels, size)
+        self.gate_conv = GATEConv(size, size, self.edge_dim, self.dropout)
         self.gru = nn.GRUCell(size, size)
         self.atom_convs = nn.ModuleList()
         self.atom_grus = nn.ModuleList()
-        for _ in range(num_layers - 1):
+        for _ in range(self.num_layers - 1):
             self.atom_convs.append(attention())
             self.atom_grus.append(nn.GRUCell(size, size))
         self.mol_conv = attention()
         self.mol_conv.explain = False  # its edges go from atoms to molecules
         self.mol_gru = nn.GRUCell(size, size)
-        self.lin2 = nn.Linear(size, out_channels)
-        self.reset_parameters()
+        self.lin2 = nn.Linear(size, self.out_channels)
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""

@@ -17,6 +17,7 @@ from gdsl.nn.conv.gat import GATConv
 from gdsl.nn.conv.gcn import GCNConv
 from gdsl.nn.conv.mixed import PNAConv
 from gdsl.nn.conv.sage import SAGEConv
+from gdsl.nn.declared import words
 from gdsl.nn.models.jumping import JumpingKnowledge
 from gdsl.nn.models.mlp import MLP
 from gdsl.nn.norm import norm_resolver, takes_batch
@@ -203,8 +204,7 @@ class BasicGNN(nn.Module):
             bar.close()
         return known
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, num_layers={self.num_layers})"
+    __repr__ = words("{self.in_channels}, {self.out_channels}, num_layers={self.num_layers}")
 
 
 def _perceptron(model: BasicGNN, in_channels: int, out_channels: int) -> MLP:

@@ -9,10 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from gdsl.nn.declared import Module, declared
+
 BLOCKS = ("res+", "res", "dense", "plain")
 
 
-class DeepGCNLayer(nn.Module):
+@declared(shows="block", drawn=False)
+class DeepGCNLayer(Module):
     """A layer with a skip connection. Li et al., "DeepGCNs", ICCV 2019, and "DeeperGCN", 2020, section 4.
 
     conv:      the layer on the edges
@@ -25,27 +28,21 @@ class DeepGCNLayer(nn.Module):
     Raises AssertionError for another block.
     """
 
-    def __init__(
-        self,
-        conv: nn.Module | None = None,
-        norm: nn.Module | None = None,
-        act: nn.Module | None = None,
-        block: str = "res+",
-        dropout: float = 0.0,
-        ckpt_grad: bool = False,
-    ):
-        super().__init__()
-        self.conv: Any = conv
-        self.norm: Any = norm
-        self.act: Any = act
-        self.block = block.lower()
-        assert self.block in BLOCKS, f"the block is one of {BLOCKS}, not '{block}'"
-        self.dropout = dropout
-        self.ckpt_grad = ckpt_grad
+    conv: nn.Module | None = None
+    norm: nn.Module | None = None
+    act: nn.Module | None = None
+    block: str = "res+"
+    dropout: float = 0.0
+    ckpt_grad: bool = False
+
+    def _setup(self) -> None:
+        self.block = self.block.lower()
+        assert self.block in BLOCKS, f"the block is one of {BLOCKS}, not '{self.block}'"
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
-        for part in (self.conv, self.norm):
+        parts: tuple[Any, ...] = (self.conv, self.norm)
+        for part in parts:
             if hasattr(part, "reset_parameters"):
                 part.reset_parameters()
 
@@ -71,7 +68,5 @@ class DeepGCNLayer(nn.Module):
     def _convolved(self, h: Tensor, others: list[Any], kwargs: dict[str, Any]) -> Any:
         if self.ckpt_grad and h.requires_grad:
             return checkpoint(self.conv, h, *others, use_reentrant=False, **kwargs)
-        return self.conv(h, *others, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(block={self.block})"
+        conv: Any = self.conv
+        return conv(h, *others, **kwargs)

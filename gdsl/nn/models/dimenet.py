@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gdsl.nn.activations import activation
 from gdsl.nn.conv.base import Programmed
+from gdsl.nn.declared import redraw
 from gdsl.nn.inits import glorot_orthogonal, zeros
 from gdsl.nn.models.waves import BesselBasisLayer, SphericalBasisLayer, triplets
 from gdsl.nn.neighbors import radius_graph
@@ -313,10 +314,7 @@ class DimeNet(nn.Module):
             BilinearInteraction(*sizes, num_before_skip, num_after_skip, function) for _ in range(num_blocks)
         )
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        for part in (self.rbf, self.emb, *self.output_blocks, *self.interaction_blocks):
-            part.reset_parameters()
+    reset_parameters = redraw
 
     @classmethod
     def from_qm9_pretrained(cls, root: str, dataset: Any, target: int) -> tuple[DimeNet, Any]:

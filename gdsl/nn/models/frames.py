@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdsl.nn.declared import declared, redraw, words
 
+
+@declared
 class MetaLayer(nn.Module):
     """Models of edges, of nodes and of whole graphs, one after the other. Battaglia et al., "Relational Inductive
     Biases, Deep Learning, and Graph Networks", 2018, algorithm 1.
@@ -17,17 +20,9 @@ class MetaLayer(nn.Module):
     global_model: of the same
     """
 
-    def __init__(
-        self,
-        edge_model: nn.Module | None = None,
-        node_model: nn.Module | None = None,
-        global_model: nn.Module | None = None,
-    ):
-        super().__init__()
-        self.edge_model = edge_model
-        self.node_model = node_model
-        self.global_model = global_model
-        self.reset_parameters()
+    edge_model: nn.Module | None = None
+    node_model: nn.Module | None = None
+    global_model: nn.Module | None = None
 
     def reset_parameters(self) -> None:
         """Draw the parameters of the models anew."""
@@ -82,9 +77,7 @@ class MaskLabel(nn.Module):
         self.emb = nn.Embedding(num_classes, out_channels)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw the embeddings anew."""
-        self.emb.reset_parameters()
+    reset_parameters = redraw
 
     def forward(self, x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
         """Features [N, channels], labels [N] and which of them are known [N] to features."""
@@ -97,5 +90,4 @@ class MaskLabel(nn.Module):
         kept = torch.rand(int(mask.sum()), device=mask.device) < ratio
         return mask.masked_scatter(mask, kept)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+    __repr__ = words("")

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdsl.nn.declared import declared, words
 from gdsl.nn.inits import reset, uniform
 from gdsl.nn.models.probe import score
 
 EPS = 1e-15
 
 
+@declared
 class DeepGraphInfomax(nn.Module):
     """Nodes of a graph and of a corrupted one, told apart by a summary. Velickovic et al., "Deep Graph Infomax", ICLR
     2019, section 3.4.
@@ -24,20 +26,13 @@ class DeepGraphInfomax(nn.Module):
     corruption:      of the arguments of the encoder, to others: a tuple, or one
     """
 
-    def __init__(
-        self,
-        hidden_channels: int,
-        encoder: nn.Module,
-        summary: Callable[..., Tensor],
-        corruption: Callable[..., Any],
-    ):
-        super().__init__()
-        self.hidden_channels = hidden_channels
-        self.encoder = encoder
-        self.summary = summary
-        self.corruption = corruption
-        self.weight = nn.Parameter(torch.empty(hidden_channels, hidden_channels))
-        self.reset_parameters()
+    hidden_channels: int
+    encoder: nn.Module
+    summary: Callable[..., Tensor]
+    corruption: Callable[..., Any]
+
+    def _setup(self) -> None:
+        self.weight = nn.Parameter(torch.empty(self.hidden_channels, self.hidden_channels))
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -76,5 +71,4 @@ class DeepGraphInfomax(nn.Module):
         """The accuracy of a logistic regression on embeddings, by scikit-learn."""
         return score(train_z, train_y, test_z, test_y, solver, *args, **kwargs)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.hidden_channels})"
+    __repr__ = words("{self.hidden_channels}")

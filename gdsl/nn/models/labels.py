@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.nn.conv.base import Adjacency, Conv
+from gdsl.nn.declared import InitVar, Module, declared
 
 
+@declared(shows="num_layers alpha", base='"add"', drawn=False)
 class LabelPropagation(Conv):
     """Y' = alpha D^{-1/2} A D^{-1/2} Y + (1 - alpha) Y_0, again and again. Zhu and Ghahramani, "Learning from Labeled
     and Unlabeled Data with Label Propagation", 2002, as Huang et al., ICLR 2021, have it.
@@ -20,12 +22,10 @@ class LabelPropagation(Conv):
     alpha:      the part that comes from the neighbours
     """
 
-    program_name = "label_propagation"
+    num_layers: int
+    alpha: float
 
-    def __init__(self, num_layers: int, alpha: float):
-        super().__init__("add")
-        self.num_layers = num_layers
-        self.alpha = alpha
+    program_name = "label_propagation"
 
     @torch.no_grad()
     def forward(
@@ -70,11 +70,9 @@ class LabelPropagation(Conv):
             y = post_step(self.run(graph, inputs, K=1, low=-math.inf, high=math.inf, **arguments))
         return y
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(num_layers={self.num_layers}, alpha={self.alpha})"
 
-
-class CorrectAndSmooth(nn.Module):
+@declared
+class CorrectAndSmooth(Module):
     """Predictions of another model, corrected by what it got wrong and smoothed. Huang et al., "Combining Label
     Propagation and Simple Models Out-performs Graph Neural Networks", ICLR 2021, sections 2.2 and 2.3.
 
@@ -84,20 +82,16 @@ class CorrectAndSmooth(nn.Module):
     scale:     of errors otherwise
     """
 
-    def __init__(
-        self,
-        num_correction_layers: int,
-        correction_alpha: float,
-        num_smoothing_layers: int,
-        smoothing_alpha: float,
-        autoscale: bool = True,
-        scale: float = 1.0,
-    ):
-        super().__init__()
-        self.autoscale = autoscale
-        self.scale = scale
-        self.prop1 = LabelPropagation(num_correction_layers, correction_alpha)
-        self.prop2 = LabelPropagation(num_smoothing_layers, smoothing_alpha)
+    num_correction_layers: InitVar[int]
+    correction_alpha: InitVar[float]
+    num_smoothing_layers: InitVar[int]
+    smoothing_alpha: InitVar[float]
+    autoscale: bool = True
+    scale: float = 1.0
+
+    def _setup(self) -> None:
+        self.prop1 = LabelPropagation(self.num_correction_layers, self.correction_alpha)
+        self.prop2 = LabelPropagation(self.num_smoothing_layers, self.smoothing_alpha)
 
     def forward(self, y_soft: Tensor, *args: Any) -> Tensor:
         """:meth:`correct`, then :meth:`smooth`."""

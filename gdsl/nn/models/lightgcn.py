@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from gdsl.nn.conv.base import Adjacency
 from gdsl.nn.conv.spectral import LGConv
+from gdsl.nn.declared import words
 from gdsl.runtime.graph import Graph
 
 
@@ -121,8 +122,7 @@ class LightGCN(nn.Module):
         loss: Tensor = BPRLoss(lambda_reg, **kwargs)(pos_edge_rank, neg_edge_rank, known)
         return loss
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.num_nodes}, {self.embedding_dim}, num_layers={self.num_layers})"
+    __repr__ = words("{self.num_nodes}, {self.embedding_dim}, num_layers={self.num_layers}")
 
 
 class BPRLoss(nn.modules.loss._Loss):

@@ -7,6 +7,7 @@ import math
 from torch import Tensor, nn
 
 from gdsl.nn.conv.base import Adjacency, Conv, edge_weights, parameter
+from gdsl.nn.declared import InitVar, Module, declared
 from gdsl.nn.inits import kaiming_uniform, uniform
 from gdsl.nn.models.mlp import MLP
 
@@ -42,7 +43,8 @@ class SparseLinear(Conv):
         return y if self.bias is None else y + self.bias
 
 
-class LINKX(nn.Module):
+@declared
+class LINKX(Module):
     """MLP(relu(W [h_A, h_X] + h_A + h_X)) of perceptrons on the adjacency and the features. Lim et al., "Large Scale
     Learning on Non-Homophilous Graphs", NeurIPS 2021, equation 3.
 
@@ -52,32 +54,25 @@ class LINKX(nn.Module):
     dropout:   of the last, in training
     """
 
-    def __init__(
-        self,
-        num_nodes: int,
-        in_channels: int,
-        hidden_channels: int,
-        out_channels: int,
-        num_layers: int,
-        num_edge_layers: int = 1,
-        num_node_layers: int = 1,
-        dropout: float = 0.0,
-    ):
-        super().__init__()
-        self.num_nodes = num_nodes
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.num_edge_layers = num_edge_layers
-        hidden = hidden_channels
-        self.edge_lin = SparseLinear(num_nodes, hidden)
-        several = num_edge_layers > 1
+    num_nodes: int
+    in_channels: int
+    hidden_channels: InitVar[int]
+    out_channels: int
+    num_layers: InitVar[int]
+    num_edge_layers: int = 1
+    num_node_layers: InitVar[int] = 1
+    dropout: InitVar[float] = 0.0
+
+    def _setup(self) -> None:
+        hidden = self.hidden_channels
+        self.edge_lin = SparseLinear(self.num_nodes, hidden)
+        several = self.num_edge_layers > 1
         self.edge_norm = nn.BatchNorm1d(hidden) if several else None
-        self.edge_mlp = MLP([hidden] * num_edge_layers, dropout=0.0, act_first=True) if several else None
-        self.node_mlp = MLP([in_channels] + [hidden] * num_node_layers, dropout=0.0, act_first=True)
+        self.edge_mlp = MLP([hidden] * self.num_edge_layers, dropout=0.0, act_first=True) if several else None
+        self.node_mlp = MLP([self.in_channels] + [hidden] * self.num_node_layers, dropout=0.0, act_first=True)
         self.cat_lin1 = nn.Linear(hidden, hidden)
         self.cat_lin2 = nn.Linear(hidden, hidden)
-        self.final_mlp = MLP([hidden] * num_layers + [out_channels], dropout=dropout, act_first=True)
-        self.reset_parameters()
+        self.final_mlp = MLP([hidden] * self.num_layers + [self.out_channels], dropout=self.dropout, act_first=True)
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""

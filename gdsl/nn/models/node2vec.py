@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from gdsl.nn.declared import redraw, words
 from gdsl.nn.models.probe import score
 
 EPS = 1e-15
@@ -64,9 +65,7 @@ class Node2Vec(nn.Module):
         self.embedding = nn.Embedding(num_nodes, embedding_dim, sparse=sparse)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw the embeddings anew."""
-        self.embedding.reset_parameters()
+    reset_parameters = redraw
 
     def forward(self, batch: Tensor | None = None) -> Tensor:
         """The embeddings of some nodes, or of all: [N, embedding_dim]."""
@@ -121,8 +120,7 @@ class Node2Vec(nn.Module):
         """The accuracy of a logistic regression on embeddings, by scikit-learn."""
         return score(train_z, train_y, test_z, test_y, solver, *args, **kwargs)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.num_nodes}, {self.embedding_dim})"
+    __repr__ = words("{self.num_nodes}, {self.embedding_dim}")
 
 
 def random_walk(rowptr: Tensor, col: Tensor, start: Tensor, length: int, p: float = 1.0, q: float = 1.0) -> Tensor:

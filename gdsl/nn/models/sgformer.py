@@ -12,6 +12,7 @@ from gdsl.nn.aggr.base import dense
 from gdsl.nn.attention import SGFormerAttention
 from gdsl.nn.conv.base import Adjacency
 from gdsl.nn.conv.gcn import GCNConv
+from gdsl.nn.declared import redraw
 
 
 class _Half(nn.Module):
@@ -132,10 +133,7 @@ class SGFormer(nn.Module):
         """All others."""
         return [*self.graph_conv.parameters(), *self.fc.parameters()]
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        for part in (self.trans_conv, self.graph_conv, self.fc):
-            part.reset_parameters()
+    reset_parameters = redraw
 
     def forward(self, x: Tensor, edge_index: Adjacency, batch: Tensor | None) -> Tensor:
         """[N, in_channels] and the graph of each node [N], or None for one graph, to logarithms of probabilities,

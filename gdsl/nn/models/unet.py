@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from gdsl.nn.activations import activation
 from gdsl.nn.conv.gcn import GCNConv
+from gdsl.nn.declared import InitVar, Module, declared, redraw
 from gdsl.nn.pool import TopKPooling
 from gdsl.nn.sparse import coalesce, product
 
 
-class GraphUNet(nn.Module):
+@declared
+class GraphUNet(Module):
     """Layers :class:`GCNConv` between poolings, and back. Gao and Ji, "Graph U-Nets", ICML 2019, sections 3.3 and 3.4.
 
     in_channels, hidden_channels, out_channels: sizes
@@ -26,41 +28,30 @@ class GraphUNet(nn.Module):
     Raises AssertionError for a depth below 1.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        hidden_channels: int,
-        out_channels: int,
-        depth: int,
-        pool_ratios: float | list[float] = 0.5,
-        sum_res: bool = True,
-        act: str | Callable[[Tensor], Tensor] = "relu",
-    ):
-        super().__init__()
-        assert depth >= 1, f"a U-Net has a depth of at least 1, not {depth}"
-        self.in_channels = in_channels
-        self.hidden_channels = hidden_channels
-        self.out_channels = out_channels
-        self.depth = depth
+    in_channels: int
+    hidden_channels: int
+    out_channels: int
+    depth: int
+    pool_ratios: InitVar[float | list[float]] = 0.5
+    sum_res: bool = True
+    act: InitVar[str | Callable[[Tensor], Tensor]] = "relu"
+
+    reset_parameters = redraw
+
+    def _setup(self) -> None:
+        assert self.depth >= 1, f"a U-Net has a depth of at least 1, not {self.depth}"
         # The last ratio of a list that is too short stands for all others.
-        ratios = [*pool_ratios] if isinstance(pool_ratios, list | tuple) else [pool_ratios]
-        self.pool_ratios = (ratios + ratios[-1:] * depth)[:depth]
-        self.act: Any = activation(act)
-        self.sum_res = sum_res
-        self.down_convs = nn.ModuleList([GCNConv(in_channels, hidden_channels, improved=True)])
+        ratios = [*self.pool_ratios] if isinstance(self.pool_ratios, list | tuple) else [self.pool_ratios]
+        self.pool_ratios = (ratios + ratios[-1:] * self.depth)[: self.depth]
+        self.act: Any = activation(self.act)
+        self.down_convs = nn.ModuleList([GCNConv(self.in_channels, self.hidden_channels, improved=True)])
         self.pools = nn.ModuleList()
         for ratio in self.pool_ratios:
-            self.pools.append(TopKPooling(hidden_channels, ratio))
-            self.down_convs.append(GCNConv(hidden_channels, hidden_channels, improved=True))
-        met = hidden_channels if sum_res else 2 * hidden_channels
-        sizes = [hidden_channels] * (depth - 1) + [out_channels]
+            self.pools.append(TopKPooling(self.hidden_channels, ratio))
+            self.down_convs.append(GCNConv(self.hidden_channels, self.hidden_channels, improved=True))
+        met = self.hidden_channels if self.sum_res else 2 * self.hidden_channels
+        sizes = [self.hidden_channels] * (self.depth - 1) + [self.out_channels]
         self.up_convs = nn.ModuleList(GCNConv(met, size, improved=True) for size in sizes)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        for part in (*self.down_convs, *self.pools, *self.up_convs):
-            part.reset_parameters()
 
     def forward(
         self, x: Tensor, edge_index: Tensor, batch: Tensor | None = None, edge_weight: Tensor | None = None
