@@ -30,7 +30,7 @@ from gdsl.runtime.items import (
     storage_of,
 )
 from gdsl.runtime.results import Results
-from gdsl.runtime.steps import NativeSteps, Together, is_native, is_slight
+from gdsl.runtime.steps import NativeSteps, Together, is_arithmetic, is_native, is_slight
 
 # Backend -> the module whose ``bind`` compiles the kernels of a plan.
 BACKENDS = {"cpp": "gdsl.runtime.cpp", "triton": "gdsl.runtime.triton"}
@@ -93,7 +93,7 @@ class KernelPlan:
         def prepared(step: Step | Tile) -> TorchItem | KernelItem | TileItem:
             if isinstance(step, TorchStep):
                 made = _torch_step(step, written)
-                if made.product is not None and step.node.op != "reshape":
+                if is_arithmetic(made) or (made.product is not None and step.node.op != "reshape"):
                     written.add(step.node)
                 return made
             if isinstance(step, Kernel):

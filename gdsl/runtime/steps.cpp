@@ -11,7 +11,10 @@ constexpr int64_t ALIGNMENT = 64;
 // What takes no more than this lies on the stack, which is given for nothing.
 constexpr int64_t SMALL = 1 << 16;
 
-enum { KERNEL, PRODUCTS, OVER_ROWS, DEGREE, ARITHMETIC };
+enum { KERNEL, PRODUCTS, OVER_ROWS, DEGREE, ARITHMETIC, ARRANGE };
+
+// An operand of arithmetic: a number of the program, one for all places, one for each.
+enum { FIXED, ONE, ALL };
 
 struct EdgeOrder {
     const void *rowptr, *index, *edge, *blocks;
@@ -150,20 +153,48 @@ template <class T> struct Machine {
         multiply("N", "T", depth, width, rows, left, depth, right, width, 0, to);
     }
 
-    // A constant of the program, or what lies in memory.
-    T number() {
-        if (!next()) return *(const T*)slot();
+    T fixed() {
         const int64_t bits = next();
         double value;
         memcpy(&value, &bits, sizeof value);
         return (T)value;
     }
 
+    struct Operand {
+        T own;
+        const T* at;
+        int64_t step;
+        T operator[](int64_t k) const { return at ? at[k * step] : own; }
+    };
+
+    Operand operand() {
+        const int64_t kind = next();
+        if (kind == FIXED) return {fixed(), nullptr, 0};
+        return {0, (const T*)slot(), kind == ALL};
+    }
+
     void arithmetic() {
         T* const to = (T*)slot();
-        const int64_t op = next();
-        const T left = number(), right = number();
-        *to = op == 0 ? left + right : op == 1 ? left - right : op == 2 ? left * right : left / right;
+        const int64_t op = next(), count = next();
+        const Operand left = operand(), right = operand();
+        for (int64_t k = 0; k < count; ++k) {
+            const T a = left[k], b = right[k];
+            to[k] = op == 0 ? a + b : op == 1 ? a - b : op == 2 ? a * b : a / b;
+        }
+    }
+
+    void arrange() {
+        T* const to = (T*)slot();
+        const T otherwise = fixed();
+        const int64_t parts = next();
+        const int64_t* const from = program;
+        program += parts;
+        const int64_t count = next();
+        for (int64_t k = 0; k < count; ++k) {
+            const int64_t place = program[k];
+            to[k] = place < 0 ? otherwise : ((const T*)slots[from[place >> 32]])[place & 0xffffffff];
+        }
+        program += count;
     }
 
     template <class I> void degree() {
@@ -191,6 +222,7 @@ template <class T, class I> void run(const int64_t* program, const Call* with) {
             case OVER_ROWS: machine.over_rows(); break;
             case DEGREE: machine.template degree<I>(); break;
             case ARITHMETIC: machine.arithmetic(); break;
+            case ARRANGE: machine.arrange(); break;
         }
     }
 }

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gdsl.codegen.schedule import LEAST_GROUPS, MOST_BYTES, SMALL
 from gdsl.ir.node import Node
+from gdsl.ir.ops import of
 from gdsl.ir.types import Domain, Kind
 from gdsl.runtime import prepare, reference
 from gdsl.runtime.cpp import CppLaunch
@@ -28,11 +29,15 @@ from gdsl.runtime.items import Item, KernelItem, Storage, TorchItem, as_stored
 
 # As in steps.cpp.
 MOST_POINTERS = 48
-KERNEL, PRODUCTS, OVER_ROWS, DEGREE, ARITHMETIC = range(5)
+KERNEL, PRODUCTS, OVER_ROWS, DEGREE, ARITHMETIC, ARRANGE = range(6)
 _ALIGNMENT = 64
 
-# What is done with single numbers: of these, every way to compute gives the same bits.
+# What is done with numbers that are the same for all rows: of these, every way to compute gives the same bits.
 _ARITHMETIC = {"add": 0, "sub": 1, "mul": 2, "div": 3}
+
+# Parts of parameters, and what is put together of parts, of up to so many numbers: the places of all are written down.
+_ARRANGING = frozenset({"slice", "transpose", "cat"})
+MOST_PLACES = 1 << 13
 
 # Where a call says how many rows there are of a global value, of targets, sources, edges and graphs.
 _ROWS = {Domain.GLOBAL: 0, Domain.NODE: 1, Domain.TARGET: 1, Domain.SOURCE: 2, Domain.EDGE: 3, Domain.GRAPH: 4}
@@ -59,7 +64,7 @@ def is_native(item: Item, storage: Storage) -> bool:
         sums = all(w.dtype is storage.dtype for w in item.writes if w.domain is None)
         of_nodes = isinstance(item.launch, CppLaunch) and item.launch.kernel.rows is not Domain.EDGE
         return of_nodes and pointers <= MOST_POINTERS and sums
-    if _is_arithmetic(item):
+    if is_arithmetic(item) or _is_arranging(item):
         return True
     if not isinstance(item, TorchItem) or not item.whole:
         return False
@@ -75,19 +80,60 @@ def is_native(item: Item, storage: Storage) -> bool:
 
 def is_slight(item: Item) -> bool:
     """Whether it is too little for a native call of its own."""
-    return _is_arithmetic(item) or (isinstance(item, TorchItem) and isinstance(item.product, View))
+    of_numbers = is_arithmetic(item) or _is_arranging(item)
+    return of_numbers or (isinstance(item, TorchItem) and isinstance(item.product, View))
 
 
-def _is_arithmetic(item: Item) -> bool:
-    """Whether it computes a number from numbers."""
+def is_arithmetic(item: Item) -> bool:
+    """Whether it computes with numbers that are the same for all rows, place by place."""
     if not isinstance(item, TorchItem) or item.step.node.op not in _ARITHMETIC or item.step.absorbed:
         return False
-    return all(_is_number(n) for n in (item.step.node, *item.reads))
+    node = item.step.node
+    return _is_number(node) and all(_is_number(n) and (not n.dims or n.dims == node.dims) for n in item.reads)
+
+
+def _is_arranging(item: Item) -> bool:
+    """Whether it only says where numbers stand that are the same for all rows."""
+    if not isinstance(item, TorchItem) or item.step.node.op not in _ARRANGING or item.step.absorbed:
+        return False
+    node = item.step.node
+    few = 0 < node.type.numel <= MOST_PLACES and all(n.type.numel < _PART for n in item.reads)
+    return few and all(map(_is_number, (node, *item.reads))) and len({_constant(n) for n in item.reads} - {None}) <= 1
+
+
+def _constant(node: Node) -> float | None:
+    return float(node.attrs.value) if node.op == "const" else None
+
+
+def _bits(value: float) -> int:
+    return int(*struct.unpack("q", struct.pack("d", value)))
 
 
 def _is_number(node: Node) -> bool:
-    """Whether it is one number, the same for all rows."""
-    return node.domain is Domain.GLOBAL and node.kind is Kind.FLOAT and not node.dims
+    """Whether it is the same for all rows."""
+    return node.domain is Domain.GLOBAL and node.kind is Kind.FLOAT
+
+
+# What a reference form asks for the rows of a value: the same for all have none.
+_ANYWHERE: Any = None
+
+# An operand of arithmetic: a number of the program, one for all places, one for each.
+_FIXED, _ONE, _ALL = range(3)
+
+# A place is that of a number in an operand, and this many times the place of the operand.
+_PART = 1 << 32
+
+
+def _places(node: Node) -> list[int]:
+    """For each number of a node, the operand and the place in it where it stands; -1 for a constant."""
+    parts = [
+        torch.full(n.type.shape, -1) if n.op == "const" else torch.arange(n.type.numel).view(n.type.shape) + k * _PART
+        for k, n in enumerate(node.inputs)
+    ]
+    form = of(node).value
+    assert form is not None
+    found: Tensor = form(node, parts, _ANYWHERE)
+    return found.flatten().tolist()
 
 
 class Together:
@@ -293,6 +339,9 @@ class _StepWriter:
             self.given[node] = dtype
         return node
 
+    def _inside(self, node: Node) -> None:
+        self.written[node] = None
+
     def _kernel(self, item: KernelItem) -> None:
         launch = item.launch
         assert isinstance(launch, CppLaunch)
@@ -316,19 +365,20 @@ class _StepWriter:
             self.roots[node] = self._read(operand, self.storage.of(operand))
             self.views.append((node, operand, product))
             return
-        if _is_arithmetic(item):
-            # A constant stands in the program, by the bits that it has as a double.
-            about = [
-                word
-                for n in item.reads
-                for word in (
-                    (1, *struct.unpack("q", struct.pack("d", n.attrs.value)))
-                    if n.op == "const"
-                    else (0, self._read(n, dtype))
-                )
-            ]
-            self._step(ARITHMETIC, node, _ARITHMETIC[node.op], *about)
-            self.written[node] = None
+        if is_arithmetic(item):
+            about: list[int | Node] = []
+            for n in item.reads:
+                fixed = n.op == "const"
+                about += (_FIXED, _bits(n.attrs.value)) if fixed else (_ALL if n.dims else _ONE, self._read(n, dtype))
+            self._step(ARITHMETIC, node, _ARITHMETIC[node.op], node.type.numel, *about)
+            self._inside(node)
+            return
+        if _is_arranging(item):
+            otherwise = next((value for n in item.reads if (value := _constant(n)) is not None), 0.0)
+            sources = [node if n.op == "const" else self._read(n, dtype) for n in item.reads]
+            places = _places(node)
+            self._step(ARRANGE, node, _bits(otherwise), len(sources), *sources, len(places), *places)
+            self._inside(node)
             return
         reads = [self._read(n, dtype) for n in item.reads]
         if isinstance(product, SumOfProducts):

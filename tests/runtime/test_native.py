@@ -415,6 +415,65 @@ CONVS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+# Further classes whose calls are repeated: how they are made, and what they are called with besides the graph.
+MORE: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "Graph": (lambda: gnn.GraphConv(6, 6), "x"),
+    "Graph, weighted": (lambda: gnn.GraphConv(6, 6), "x w"),
+    "LE": (lambda: gnn.LEConv(6, 6), "x"),
+    "Simple": (lambda: gnn.SimpleConv("mean", combine_root="sum"), "x"),
+    "GatedGraph": (lambda: gnn.GatedGraphConv(6, 2), "x"),
+    "GINE": (lambda: gnn.GINEConv(nn.Linear(6, 6), edge_dim=3), "x e"),
+    "Edge": (lambda: gnn.EdgeConv(nn.Sequential(nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 6))), "x"),
+    "CG": (lambda: gnn.CGConv(6, dim=3), "x e"),
+    "ResGated": (lambda: gnn.ResGatedGraphConv(6, 6), "x"),
+    "GEN": (lambda: gnn.GENConv(6, 6), "x"),
+    "GATv2": (lambda: gnn.GATv2Conv(6, 3, heads=2), "x"),
+    "AGNN": (lambda: gnn.AGNNConv(), "x"),
+    "Transformer": (lambda: gnn.TransformerConv(6, 3, heads=2, edge_dim=3), "x e"),
+    "FA": (lambda: gnn.FAConv(6), "x x"),
+    "FeaSt": (lambda: gnn.FeaStConv(6, 6, heads=2), "x"),
+    "General": (lambda: gnn.GeneralConv(6, 6), "x"),
+    "SG": (lambda: gnn.SGConv(6, 6, K=2), "x"),
+    "TAG": (lambda: gnn.TAGConv(6, 6, K=2), "x w"),
+    "APPNP": (lambda: gnn.APPNP(2, 0.1, dropout=0.3), "x"),
+    "LG": (lambda: gnn.LGConv(), "x"),
+    "ARMA": (lambda: gnn.ARMAConv(6, 6, num_stacks=2, dropout=0.2), "x"),
+    "MixHop": (lambda: gnn.MixHopConv(6, 6), "x"),
+    "PointNet": (lambda: gnn.PointNetConv(nn.Linear(9, 6)), "x p"),
+    "PointGNN": (lambda: gnn.PointGNNConv(nn.Linear(6, 3), nn.Linear(9, 6), nn.Linear(6, 6)), "x p"),
+    "GMM": (lambda: gnn.GMMConv(6, 6, dim=3, kernel_size=2), "x e"),
+    "EG": (lambda: gnn.EGConv(6, 6, aggregators=["sum", "mean", "max"], num_heads=2, num_bases=2), "x"),
+    "PNA": (lambda: gnn.PNAConv(6, 6, ["mean", "std"], ["identity", "amplification"], torch.tensor([2, 9, 9, 4])), "x"),
+}
+
+
+def given(kinds: str, nodes: int, edges: int, seed: int) -> tuple[Any, ...]:
+    random = torch.Generator().manual_seed(seed)
+    sizes = {"x": (nodes, 6), "p": (nodes, 3), "w": (edges,), "e": (edges, 3)}
+    tensors = {k: torch.rand(sizes[k], generator=random).requires_grad_() for k in kinds.split()}
+    edge_index = torch.randint(nodes, (2, edges), generator=random)
+    first, *rest = kinds.split()
+    at_nodes = [tensors[k] for k in rest if k in "xp"]
+    return tensors[first], *at_nodes, edge_index, *(tensors[k] for k in rest if k in "we")
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_more_layers_of_the_library(name: str) -> None:
+    torch.manual_seed(0)
+    make, kinds = MORE[name]
+    layer, natively = make(), 0
+    for seed in range(12):
+        args = given(kinds, 20 + seed % 5, 50 + seed % 3, seed)
+        if seed > 3:
+            same(layer, args)
+        natively += is_native(by(layer, args))
+    assert (natively > 0) == (name not in BY_PYTHON)
+
+
+# Between their kernels torch puts values of nodes together, or a module runs.
+BY_PYTHON = {"ARMA", "GEN", "MixHop", "PNA"}
+
+
 def conv(name: str) -> nn.Module:
     torch.manual_seed(0)
     return warm(CONVS[name](), (torch.randn(30, 6, requires_grad=True), torch.randint(30, (2, 60))))

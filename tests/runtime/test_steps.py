@@ -34,6 +34,9 @@ TEXTS = {
     "between torch's own steps": """
         layer D(d, o) { param w[2*d, o] ~ glorot param k ~ normal node x[d]
                         aggregate m = max(x[j]) update y = cat(x, m) @ w * tanh(k) return y, m }""",
+    "parts of parameters, and numbers for all rows": """
+        layer H(d, o) { param w[2*d, o] ~ glorot param g[o] ~ normal param k[o] ~ normal node x[d]
+                        aggregate a = max(relu(cat(x[i], x[j]) @ w)) update y = a * (1 + g) / (2 + k * k) }""",
     "out-edges and degrees": """
         layer E(d) { node x[d] aggregate a = sum((x / (1 + degree(j)))[j]) update y = a * degree(i) }""",
 }

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gdsl.errors import GraphError
+from gdsl.module.repeated import repeatable
 from gdsl.nn.conv.base import (
     Adjacency,
     Channels,
@@ -69,6 +70,7 @@ class GATv2Conv(Summed, program="gatv2", aggr=None, fixed="node_dim=0", shows="h
     def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
         return {"lin_edge": self.edge_dim is not None, "res": self.residual}
 
+    @repeatable
     def forward(
         self,
         x: Features,
@@ -109,6 +111,7 @@ class AGNNConv(Summed, program="agnn"):
     requires_grad: bool = True
     add_self_loops: bool = True
 
+    @repeatable
     def forward(self, x: Tensor, edge_index: Adjacency) -> Tensor:
         """[N, channels] to [N, channels]."""
         graph, _ = self.square(x, edge_index)
@@ -146,6 +149,7 @@ class TransformerConv(Summed, program="transformer", fixed="node_dim=0", shows="
     def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
         return {"lin_edge": self.edge_dim is not None, "lin_beta": self.beta}
 
+    @repeatable
     def forward(
         self,
         x: Features,
@@ -317,6 +321,7 @@ class FAConv(Weighted, program="fa", shows="eps"):
     add_self_loops: bool = True
     normalize: bool = True
 
+    @repeatable
     def forward(  # type: ignore[override]
         self,
         x: Tensor,
@@ -362,6 +367,7 @@ class FeaStConv(Summed, program="feast", aggr="mean", shows="heads"):
     add_self_loops: bool = True
     bias: InitVar[bool] = True
 
+    @repeatable
     def forward(self, x: Features, edge_index: Adjacency) -> Tensor:
         """[N, in_channels], or a pair of sources and targets, to [N, out_channels]."""
         return self._applied(x, edge_index)
@@ -427,6 +433,7 @@ class GeneralConv(Declared, program="general", fixed="node_dim=0", parts=False):
         if not self.directed_msg:
             self.lin_msg_i.reset_parameters()
 
+    @repeatable
     def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None, size: Size = None) -> Tensor:
         """[N, in_channels], or a pair of sources and targets, to [N, out_channels].
 

@@ -76,6 +76,7 @@ class GINEConv(Summed, program="gine", shows="nn"):
         learned, lin = given.get("train_eps", False), given.get("edge_dim") is not None
         return {"learned": learned, "lin": lin, "channels": _inputs_of(self.nn) if lin else 0}
 
+    @repeatable
     def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None, size: Size = None) -> Tensor:
         """[N, channels], or a pair of sources and targets (or None), and [E, edge_dim], to [N, out].
 
@@ -114,6 +115,7 @@ class EdgeConv(Declared, program="edge", shows="nn"):
     nn: nn.Module
     aggr: Any = "max"
 
+    @repeatable
     def forward(self, x: Features, edge_index: Adjacency) -> Tensor:
         """[N, channels], or a pair of sources and targets, to [N, out]."""
         if hasattr(self.nn, "see"):
@@ -181,6 +183,7 @@ class NNConv(Declared, program="nnconv", shows="aggr nn"):
     def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
         return {"lin": True} if self.root_weight else {}
 
+    @repeatable
     def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None, size: Size = None) -> Tensor:
         """[N, in_channels], or a pair of sources and targets (or None), and [E, edge_dim], to [N, out_channels]."""
         width = (x if isinstance(x, Tensor) else x[0]).shape[-1]
@@ -213,6 +216,7 @@ class CGConv(Declared, program="cg", shows="dim"):
         self.lin_s = nn.Linear(sources + targets + self.dim, targets, bias=self.bias)
         self.bn = nn.BatchNorm1d(targets) if self.batch_norm else None
 
+    @repeatable
     def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None) -> Tensor:
         """[N, channels], or a pair of sources and targets, and [E, dim], to [N, channels]."""
         bipartite = not isinstance(x, Tensor)
@@ -249,6 +253,7 @@ class ResGatedGraphConv(Summed, program="res_gated"):
     def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
         return {"edge_dim": self.edge_dim or 0, "lin_skip": self.root_weight}
 
+    @repeatable
     def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None) -> Tensor:
         """[N, in_channels], or a pair of sources and targets, and [E, edge_dim], to [N, out_channels].
 
@@ -349,6 +354,7 @@ class GENConv(Declared, program="gen", parts=False, drawn=False, shows="aggr"):
         for name in ("mlp", "msg_norm", "lin_src", "lin_edge", "lin_aggr_out", "lin_dst"):
             reset(self._modules.get(name))
 
+    @repeatable
     def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None, size: Size = None) -> Tensor:
         """[N, in_channels], or a pair of sources and targets (or None), and [E, edge_dim], to [N, out_channels].
 

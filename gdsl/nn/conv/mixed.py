@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from gdsl.module.repeated import repeatable
 from gdsl.nn.activations import activation
 from gdsl.nn.aggr import DegreeScalerAggregation
 from gdsl.nn.aggr.base import dense
@@ -75,6 +76,7 @@ class PNAConv(Declared, program="pna", fixed="node_dim=0", shows="towers edge_di
             parts += [activation(self.act, **(self.act_kwargs or {})), Linear(to, to)]
         return nn.Sequential(*parts)
 
+    @repeatable
     def forward(self, x: Tensor, edge_index: Adjacency, edge_attr: Tensor | None = None) -> Tensor:
         """[N, in_channels] and [E, edge_dim] to [N, out_channels]."""
         graph, values = self.square(x, edge_index)
@@ -137,6 +139,7 @@ class EGConv(Weighted, program="eg", aggr=None, fixed="node_dim=0", shows="aggre
         width, count = self.out_channels // self.num_heads, len(self.aggregators)
         return {"heads": self.num_heads, "bases": self.num_bases, "width": width, "count": count}
 
+    @repeatable
     def forward(self, x: Tensor, edge_index: Adjacency) -> Tensor:  # type: ignore[override]
         """[N, in_channels] to [N, out_channels]."""
         assert self.aggregators is not None

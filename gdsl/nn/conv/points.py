@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from gdsl.module.repeated import repeatable
 from gdsl.nn.conv.base import (
     Adjacency,
     Channels,
@@ -40,6 +41,7 @@ class PointNetConv(Summed, program="pointnet", aggr="max", shows="local_nn globa
     global_nn: nn.Module | None = None
     add_self_loops: bool = True
 
+    @repeatable
     def forward(self, x: Tensor | tuple[Tensor | None, Any] | None, pos: Points, edge_index: Adjacency) -> Tensor:
         """Features [N, channels] of the sources, or None, and positions [N, d], or a pair of them, to [M, out]."""
         features = x[0] if isinstance(x, tuple) else x
@@ -57,6 +59,7 @@ class PPFConv(PointNetConv, program="ppf"):
     Arguments as in :class:`PointNetConv`.
     """
 
+    @repeatable
     def forward(  # type: ignore[override]
         self,
         x: Tensor | tuple[Tensor | None, Any] | None,
@@ -95,6 +98,7 @@ class PointTransformerConv(Summed, program="point_transformer"):
         if attn_nn is not None:  # behind `pos_nn` among the modules
             self.attn_nn = attn_nn
 
+    @repeatable
     def forward(self, x: Features, pos: Points, edge_index: Adjacency) -> Tensor:
         """[N, in_channels] and positions [N, d], or pairs of them, to [M, out_channels]."""
         source, target = (x, x) if isinstance(x, Tensor) else x
@@ -117,6 +121,7 @@ class PointGNNConv(Summed, program="point_gnn", aggr="max"):
     mlp_f: nn.Module
     mlp_g: nn.Module
 
+    @repeatable
     def forward(self, x: Tensor, pos: Tensor, edge_index: Adjacency) -> Tensor:
         """[N, channels] and positions [N, d] to [N, channels]."""
         graph, _ = self.square(x, edge_index)
@@ -156,6 +161,7 @@ class GMMConv(Declared, program="gmm", shows="dim"):
     def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
         return {"root": self.root_weight}
 
+    @repeatable
     def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None, size: Size = None) -> Tensor:
         """[N, in_channels], or a pair of sources and targets (or None), and [E, dim], to [N, out_channels]."""
         return self._applied(x, edge_index, size, edge_attr=edge_attr)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from gdsl.module import compiled
+from gdsl.module.repeated import repeatable
 from gdsl.nn.blueprint import Blueprint
 from gdsl.nn.conv.base import (
     Adjacency,
@@ -261,6 +262,7 @@ class Weighted(Summed):
         loops = fill if norm and "add_self_loops" in has and own["add_self_loops"] else 0.0
         return self.weighted(x, edge_index, edge_weight, keep=norm and "cached" in has and own["cached"], loops=loops)
 
+    @repeatable
     def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """[N, in_channels] and weights [E] to [N, out_channels]."""
         graph, weight = self._weights(x, edge_index, edge_weight)

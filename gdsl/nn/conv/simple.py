@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdsl.module.repeated import repeatable
 from gdsl.nn.activations import activation
 from gdsl.nn.conv.base import (
     Adjacency,
@@ -45,6 +46,7 @@ class GraphConv(Declared, program="graph_conv"):
     aggr: Any = "add"
     bias: InitVar[bool] = True
 
+    @repeatable
     def forward(
         self, x: Features, edge_index: Adjacency, edge_weight: Tensor | None = None, size: Size = None
     ) -> Tensor:
@@ -64,6 +66,7 @@ class LEConv(Summed, program="le"):
     out_channels: int
     bias: InitVar[bool] = True
 
+    @repeatable
     def forward(self, x: Features, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """[N, in_channels], or a pair of sources and targets, and weights [E], to [N, out_channels]."""
         return self._applied(x, edge_index, edge_weight=edge_weight)
@@ -86,6 +89,7 @@ class SimpleConv(Declared, program="simple"):
         if self.combine_root not in ("sum", "cat", "self_loop", None):
             raise ValueError(f"Received invalid value for 'combine_root' (got '{self.combine_root}')")
 
+    @repeatable
     def forward(
         self, x: Features, edge_index: Adjacency, edge_weight: Tensor | None = None, size: Size = None
     ) -> Tensor:
@@ -155,6 +159,7 @@ class GatedGraphConv(Declared, program="gated_graph", shows="num_layers"):
     def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
         return {"channels": self.out_channels}
 
+    @repeatable
     def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """[N, at most out_channels] and weights [E] to [N, out_channels].
 
@@ -186,6 +191,7 @@ class MFConv(Summed, program="mf"):
     max_degree: int = 10
     bias: InitVar[bool] = True
 
+    @repeatable
     def forward(self, x: Features, edge_index: Adjacency, size: Size = None) -> Tensor:
         """[N, in_channels], or a pair of sources and targets (or None), to [N, out_channels]."""
         return self._applied(x, edge_index, size)
@@ -387,6 +393,7 @@ class WLConvContinuous(Declared, program="wl_continuous", aggr=None, fixed='"add
     **kwargs: of :class:`Conv`
     """
 
+    @repeatable
     def forward(
         self, x: Features, edge_index: Adjacency, edge_weight: Tensor | None = None, size: Size = None
     ) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdsl.module.repeated import repeatable
 from gdsl.nn.conv.base import Adjacency, like_features, real_features, strided
 from gdsl.nn.conv.programmed import InitVar, Weighted
 from gdsl.nn.linear import Linear
@@ -323,6 +324,7 @@ class MixHopConv(Weighted, program="mixhop", shows="powers"):
     def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
         return {"count": len(given["powers"])}
 
+    @repeatable
     def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """[N, in_channels] and weights [E] to [N, len(powers) * out_channels]."""
         assert self.powers is not None
