@@ -326,7 +326,10 @@ layer PNAConv(in_channels, hidden, out_channels, delta) {
     node x[in_channels]
 
     message m = cat(x[i], x[j]) @ pre + pb
-    all = cat(mean(m), max(m), min(m), std(m))
+    v = var(m)
+    # As torch_geometric has it: messages that are as good as equal have no deviation, and no gradient of it.
+    s = where(v > 0.00001, sqrt(max(v, 0.00001)), 0)
+    all = cat(mean(m), max(m), min(m), s)
     d = log(max(degree(i), 1) + 1) / delta
     update y = (cat(x, cat(all, all * d, all / d)) @ post + qb) @ lin + bias
 }
