@@ -93,7 +93,8 @@ class KernelPlan:
         def prepared(step: Step | Tile) -> TorchItem | KernelItem | TileItem:
             if isinstance(step, TorchStep):
                 made = _torch_step(step, written)
-                if is_arithmetic(made) or (made.product is not None and step.node.op != "reshape"):
+                together = is_arithmetic(made) or step.node.op == "cat"
+                if together or (made.product is not None and step.node.op != "reshape"):
                     written.add(step.node)
                 return made
             if isinstance(step, Kernel):

@@ -184,15 +184,23 @@ template <class T> struct Machine {
     }
 
     void arrange() {
-        T* const to = (T*)slot();
+        T* to = (T*)slot();
+        const int64_t rows = with.rows[next()];
         const T otherwise = fixed();
         const int64_t parts = next();
-        const int64_t* const from = program;
-        program += parts;
+        const int64_t* const from = program;  // of each part, its slot and how many numbers a row of it has
+        program += 2 * parts;
         const int64_t count = next();
-        for (int64_t k = 0; k < count; ++k) {
-            const int64_t place = program[k];
-            to[k] = place < 0 ? otherwise : ((const T*)slots[from[place >> 32]])[place & 0xffffffff];
+        for (int64_t r = 0; r < rows; ++r) {
+            for (int64_t k = 0; k < count; ++k) {
+                const int64_t place = program[k];
+                if (place < 0) {
+                    *to++ = otherwise;
+                    continue;
+                }
+                const int64_t* const part = from + 2 * (place >> 32);
+                *to++ = ((const T*)slots[part[0]])[r * part[1] + (place & 0xffffffff)];
+            }
         }
         program += count;
     }

@@ -93,12 +93,16 @@ def is_arithmetic(item: Item) -> bool:
 
 
 def _is_arranging(item: Item) -> bool:
-    """Whether it only says where numbers stand that are the same for all rows."""
+    """Whether it only says where numbers stand, in each row the same."""
     if not isinstance(item, TorchItem) or item.step.node.op not in _ARRANGING or item.step.absorbed:
         return False
     node = item.step.node
     few = 0 < node.type.numel <= MOST_PLACES and all(n.type.numel < _PART for n in item.reads)
-    return few and all(map(_is_number, (node, *item.reads))) and len({_constant(n) for n in item.reads} - {None}) <= 1
+    real = node.kind is Kind.FLOAT and all(n.kind is Kind.FLOAT for n in item.reads)
+    rows = {n.domain for n in item.reads} <= {node.domain, Domain.GLOBAL}
+    # What torch makes of values with rows may have fewer of them, or lie otherwise.
+    known = node.domain is Domain.GLOBAL or (item.whole and node.domain in _ROWS)
+    return few and real and rows and known and len({_constant(n) for n in item.reads} - {None}) <= 1
 
 
 def _constant(node: Node) -> float | None:
@@ -114,8 +118,14 @@ def _is_number(node: Node) -> bool:
     return node.domain is Domain.GLOBAL and node.kind is Kind.FLOAT
 
 
-# What a reference form asks for the rows of a value: the same for all have none.
-_ANYWHERE: Any = None
+class _OneRow:
+    """What a reference form asks how many rows there are."""
+
+    def rows(self, domain: Domain) -> int:
+        return 1
+
+
+_ONE_ROW: Any = _OneRow()
 
 # An operand of arithmetic: a number of the program, one for all places, one for each.
 _FIXED, _ONE, _ALL = range(3)
@@ -125,14 +135,14 @@ _PART = 1 << 32
 
 
 def _places(node: Node) -> list[int]:
-    """For each number of a node, the operand and the place in it where it stands; -1 for a constant."""
-    parts = [
-        torch.full(n.type.shape, -1) if n.op == "const" else torch.arange(n.type.numel).view(n.type.shape) + k * _PART
-        for k, n in enumerate(node.inputs)
-    ]
+    """For each number of a row of a node, the operand and the place in its row where it stands; -1 for a constant."""
+    parts = []
+    for k, n in enumerate(node.inputs):
+        shape = n.type.shape if n.domain is Domain.GLOBAL else (1, *n.type.shape)
+        parts.append(torch.full(shape, -1) if n.op == "const" else torch.arange(n.type.numel).view(shape) + k * _PART)
     form = of(node).value
     assert form is not None
-    found: Tensor = form(node, parts, _ANYWHERE)
+    found: Tensor = form(node, parts, _ONE_ROW)
     return found.flatten().tolist()
 
 
@@ -375,9 +385,12 @@ class _StepWriter:
             return
         if _is_arranging(item):
             otherwise = next((value for n in item.reads if (value := _constant(n)) is not None), 0.0)
-            sources = [node if n.op == "const" else self._read(n, dtype) for n in item.reads]
-            places = _places(node)
-            self._step(ARRANGE, node, _bits(otherwise), len(sources), *sources, len(places), *places)
+            sources: list[int | Node] = []
+            for n in item.reads:
+                width = 0 if n.domain is Domain.GLOBAL else n.type.numel
+                sources += (node if n.op == "const" else self._read(n, dtype), width)
+            places, rows = _places(node), _ROWS[node.domain]
+            self._step(ARRANGE, node, rows, _bits(otherwise), len(item.reads), *sources, len(places), *places)
             self._inside(node)
             return
         reads = [self._read(n, dtype) for n in item.reads]
