@@ -49,8 +49,11 @@ def call(
     flat = by_place(text.order, args, kwargs)
     if flat and type(flat[0]) in (tuple, list):
         flat = tuple(spread_pair(text.signature, flat))
+    if tracing := recording():
+        check_tracers()
+    natively = not inside and backend in repeated.BACKENDS
     again = text.repeated.calls
-    if again is not None and flat is not None and not inside and not recording() and not transforming():
+    if again is not None and natively and flat is not None and not tracing and not transforming():
         result = again(owner, flat, _states(text, owner))
         if result is not None:
             if repeated.watching():
@@ -67,7 +70,7 @@ def call(
         names = () if flat is None else text.order[: len(flat)]
         results = _first(text, owner, inside, args, kwargs, backend, facts, names)
     else:
-        if not known.offered and not inside and native.native() is not None:
+        if not known.offered and natively and native.native() is not None:
             known.offered = True
             repeated.offer(text.repeated, known, _states(text, owner), owner.training, flat, backend)
         results = run(known.kind, known.checked_graph(flat, tensors), tensors, backend, owner)

@@ -34,7 +34,13 @@ from gdsl.runtime.transforms import transforming
 # What native code does to the edges for the ``graph`` statements of a program; others are Python's.
 LOOPS = {(): -1, ("remove_self_loops",): 0, ("add_self_loops",): 1, ("add_remaining_self_loops",): 1}
 
+# What a user may have asked for where native code repeats a call.
+BACKENDS = ("auto", "cpp")
+
 _REAL = (torch.float32, torch.float64)
+
+# Tensors of a call that native code tells apart: a bit for each says whether it has a gradient.
+MOST_TENSORS = 40
 
 _NOTHING, _TENSOR, _GRAPH = range(3)
 
@@ -77,6 +83,8 @@ def _can_be_repeated(known: KnownCall) -> bool:
     kind = known.kind
     typed = kind.typed
     if kind.device.type != "cpu" or kind.dtype not in _REAL or kind.options.budget is not None:
+        return False
+    if len(known.inputs) + len(known.state) >= MOST_TENSORS:
         return False
     return not (typed.requires or known.bounded or _loops(kind) is None or _fills(known) is None)
 

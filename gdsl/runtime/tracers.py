@@ -13,7 +13,11 @@ from torch.fx import Proxy
 
 from gdsl.errors import InputError
 
-_PROXY = torch._C._TorchDispatchModeKey.PROXY
+# Modes of torch that record, or whose tensors have no memory.
+_MODES = {
+    torch._C._TorchDispatchModeKey.PROXY: "make_fx",
+    torch._C._TorchDispatchModeKey.FAKE: "FakeTensorMode",
+}
 _SKIP = eval_frame._FrameExecStrategy(eval_frame._FrameAction.SKIP, eval_frame._FrameAction.SKIP)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -50,8 +54,10 @@ def check_tracers(values: Iterable[Any] = ()) -> None:
     """Raises :class:`gdsl.InputError` where a tracer records that cannot follow a call; ``values`` are what it gets."""
     if _get_tracing_state() is not None:
         refuse("torch.jit.trace")
-    if _len_torch_dispatch_stack() and torch._C._get_dispatch_mode(_PROXY) is not None:
-        refuse("make_fx")
+    if _len_torch_dispatch_stack():
+        for key, name in _MODES.items():
+            if torch._C._get_dispatch_mode(key) is not None:
+                refuse(name)
     for value in values:
         check_proxy(value)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import gdsl
@@ -56,12 +57,20 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "MessagePassing": Mean,
 }  # fmt: skip
 
+
+def with_fakes(module: nn.Module) -> Any:
+    """A call whose results have no memory."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return module(X, EDGES)
+
+
 TOOLS: dict[str, Callable[[nn.Module], Any]] = {
     "jit.trace": lambda m: torch.jit.trace(m, (X, EDGES), check_trace=False),
     "jit.script": torch.jit.script,
     "symbolic_trace": torch.fx.symbolic_trace,
     "make_fx": lambda m: make_fx(m)(X, EDGES),
     "make_fx of fakes": lambda m: make_fx(m, tracing_mode="symbolic")(X, EDGES),
+    "FakeTensorMode": with_fakes,
 }
 
 MODES = {"grad": contextlib.nullcontext, "no_grad": torch.no_grad, "inference": torch.inference_mode}
