@@ -29,6 +29,8 @@ from gdsl.runtime.items import Item, KernelItem, Storage, TorchItem, as_stored
 
 # As in steps.cpp.
 MOST_POINTERS = 48
+# As in extension/steps.cpp: tensors that a native call is given, or makes.
+MOST_TENSORS = 64
 KERNEL, PRODUCTS, OVER_ROWS, DEGREE, ARITHMETIC, ARRANGE = range(6)
 _ALIGNMENT = 64
 
@@ -238,6 +240,8 @@ class Together:
         if places.keys() != of_roots.keys() or len(of_roots) != len(set(outputs)):
             return None
         if any(node not in inputs for node, _ in self._given):
+            return None
+        if max(len(self._given), len(self._made)) > MOST_TENSORS:
             return None
         shapes = [of_roots[node].type for node in places]
         words = (

@@ -595,6 +595,48 @@ def test_hooks_on_parts() -> None:
         handle.remove()
 
 
+@pytest.mark.parametrize("where", ["aggregators", "kept"])
+def test_what_is_in_lists_and_dictionaries(where: str) -> None:
+    torch.manual_seed(0)
+    layer: Any = gnn.EGConv(6, 6, aggregators=["sum", "mean"], num_heads=2, num_bases=2)
+    layer.kept = {"aggregators": layer.aggregators}
+    warm(layer, inputs("GCN", 30, 60))
+    if where == "aggregators":
+        layer.aggregators[0] = "max"
+    else:
+        layer.kept["aggregators"] = None
+        assert not is_native(layer(*inputs("GCN", 30, 60)))
+    same(layer, inputs("GCN", 30, 60))
+
+
+def test_more_tensors_than_native_code_tells_apart() -> None:
+    torch.manual_seed(0)
+    names = [f"w{k}" for k in range(45)]
+    declared, added = (form.join(names) for form in ("[d] ~ normal param ", " + "))
+    text = f"layer M(d) {{ node x[d] param {declared}[d] ~ normal aggregate a = sum(x[j]) update y = a + {added} }}"
+    for layer in (gdsl.compile(text, d=6), gnn.GINConv(nn.Sequential(*(nn.Linear(6, 6) for _ in range(25))))):
+        for seed in range(5):
+            same(layer, inputs("GCN", 30, 60, seed))
+
+
+def test_a_backend_that_is_chosen_later() -> None:
+    layer = warm(made("GCN"), inputs("GCN", 30, 60))
+    for backend, natively in (("torch", False), ("cpp", True), ("torch", False), ("auto", True)):
+        layer.backend = backend
+        found = layer(*inputs("GCN", 30, 60))
+        assert is_native(found) == natively
+        assert layer._text.store.last[0].backend == ("cpp" if natively else "torch")
+
+
+def test_training_that_is_no_bool() -> None:
+    args = inputs("dropout", 30, 60)
+    layer = made("dropout").eval()
+    for _ in range(5):
+        by(layer, args)
+    layer.training = 1  # type: ignore[assignment]
+    same(layer, args)
+
+
 def test_copies() -> None:
     layer = conv("GCN")
     x, edge_index = inputs("GCN", 30, 60)

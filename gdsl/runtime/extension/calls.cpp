@@ -20,7 +20,7 @@ struct Watched {
     Owned path;                           // names of the modules on the way
     PyTypeObject* type;                   // lives as long as the parts that are held here
     std::vector<Owned> names, values;     // of its attributes; no value where it does not matter
-    std::vector<Py_ssize_t> sizes;        // of those that are dictionaries, or -1
+    std::vector<Owned> inner;             // what is in those that are lists or dictionaries, in order; else nothing
     std::vector<bool> has;                // of its parameters and buffers, whether they are there
 
     bool is_same(PyObject* owner) const;
@@ -72,6 +72,39 @@ Owned module_at(PyObject* owner, const Owned& path) {
     return module;
 }
 
+// What is in a list or a dictionary, in order; nothing for other things.
+Owned contents(PyObject* value) {
+    if (PyList_Check(value)) return stolen(PyList_AsTuple(value));
+    if (!PyDict_Check(value)) return Owned();
+    Owned found = stolen(PyTuple_New(2 * PyDict_GET_SIZE(value)));
+    PyObject *name, *inner;
+    Py_ssize_t at = 0, k = 0;
+    while (found.object && PyDict_Next(value, &at, &name, &inner)) {
+        for (PyObject* one : {name, inner}) {
+            Py_INCREF(one);
+            PyTuple_SET_ITEM(found.object, k++, one);
+        }
+    }
+    return found;
+}
+
+bool has_same(PyObject* value, PyObject* inner) {
+    const Py_ssize_t count = PyTuple_GET_SIZE(inner);
+    Py_ssize_t at = 0, k = 0;
+    if (PyList_Check(value)) {
+        if (PyList_GET_SIZE(value) != count) return false;
+        while (k < count && PyList_GET_ITEM(value, k) == PyTuple_GET_ITEM(inner, k)) ++k;
+        return k == count;
+    }
+    if (2 * PyDict_GET_SIZE(value) != count) return false;
+    PyObject *name, *one;
+    while (PyDict_Next(value, &at, &name, &one)) {
+        if (PyTuple_GET_ITEM(inner, k) != name || PyTuple_GET_ITEM(inner, k + 1) != one) return false;
+        k += 2;
+    }
+    return true;
+}
+
 bool Watched::is_same(PyObject* owner) const {
     const Owned module = module_at(owner, path);
     if (!module.object || Py_TYPE(module.object) != type) return false;
@@ -82,7 +115,7 @@ bool Watched::is_same(PyObject* owner) const {
     Py_ssize_t at = 0;
     for (size_t k = 0; PyDict_Next(all.object, &at, &name, &value); ++k) {
         if (name != names[k].object || (values[k].object && value != values[k].object)) return false;
-        if (sizes[k] >= 0 && (!PyDict_Check(value) || PyDict_GET_SIZE(value) != sizes[k])) return false;
+        if (inner[k].object && !has_same(value, inner[k].object)) return false;
     }
     size_t count = 0;
     for (PyObject* kind : {name_parameters, name_buffers}) {
@@ -263,6 +296,7 @@ PyObject* calls_call(PyObject* self, PyObject* given, PyObject*) {
     if (c10::InferenceMode::is_enabled() || at::autocast::is_autocast_enabled(at::kCPU)) Py_RETURN_NONE;
     Owned training = stolen(PyObject_GetAttr(owner, name_training));
     if (!training.object) return nullptr;
+    if (!PyBool_Check(training.object)) Py_RETURN_NONE;
     const bool trains = training.object == Py_True;
     PyObject* const* const items = &PyTuple_GET_ITEM(args, 0);
     const auto& all = *((CallsObject*)self)->known;

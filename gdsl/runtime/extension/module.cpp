@@ -102,6 +102,7 @@ int calls_traverse(PyObject* self, visitproc visit, void* arg) {
     for (const auto& known : *((CallsObject*)self)->known) {
         for (const Watched& w : known->watched) {
             for (const Owned& value : w.values) Py_VISIT(value.object);
+            for (const Owned& inner : w.inner) Py_VISIT(inner.object);
         }
     }
     return 0;
@@ -132,7 +133,9 @@ Watched watched_of(PyObject* about) {
     while (PyDict_Next(all.object, &at, &name, &value)) {
         const bool matters = !PySet_Contains(idle, name);
         w.names.emplace_back(name), w.values.emplace_back(matters ? value : nullptr);
-        w.sizes.push_back(matters && PyDict_Check(value) ? PyDict_GET_SIZE(value) : -1);
+        // Each call takes the parameters and buffers that are there then.
+        const bool looks = matters && name != name_parameters && name != name_buffers;
+        w.inner.push_back(looks ? contents(value) : Owned());
     }
     for (PyObject* kind : {name_parameters, name_buffers}) {
         PyObject* const held = PyDict_GetItemWithError(all.object, kind);

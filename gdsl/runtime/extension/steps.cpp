@@ -2,7 +2,7 @@
 
 bool is_plain(const Tensor& t, at::ScalarType dtype) {
     return t.scalar_type() == dtype && t.is_cpu() && t.layout() == at::kStrided && t.is_contiguous() && !t.is_neg() &&
-           !t.is_conj() && !t.is_inference() && !at::isTensorSubclassLike(t) && t.has_storage();
+           !t.is_conj() && !t._is_zerotensor() && !t.is_inference() && !at::isTensorSubclassLike(t) && t.has_storage();
 }
 
 struct Given {
