@@ -20,6 +20,7 @@ from torch._functorch.utils import unwrap_dead_wrappers
 
 from gdsl.ir.node import Node, walk
 from gdsl.ir.ops.adjoint import depends_on
+from gdsl.ir.ops.op import shape_of
 from gdsl.ir.program import Program
 from gdsl.ir.types import Kind
 from gdsl.locks import Lock
@@ -257,6 +258,12 @@ def pull_back(
     owner: Differentiable, frame: Frame, needed: Mask, saved: Sequence[Tensor], grads: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
     """The gradients of a call's tensors from those of its outputs and from what the call saved."""
+    for load, value in zip(owner.loads, saved, strict=True):
+        if value.shape != shape_of(load.type, frame):
+            raise RuntimeError(
+                f"a tensor that the backward pass reads has shape {list(value.shape)} now, and had "
+                f"{list(shape_of(load.type, frame))} in the forward pass"
+            )
     pull = owner.adjoint(tuple([g is not None for g in grads]), needed)
     runner, have = pull.runner, (*saved, *grads)
     given: list[Any] = [have[k] for k in pull.takes]

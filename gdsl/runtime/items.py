@@ -34,6 +34,8 @@ INDEX_TYPES = {torch.int32: "int32_t", torch.int64: "int64_t"}
 def as_stored(value: Tensor, dtype: torch.dtype) -> Tensor:
     """The value as kernels read it; nothing is done where it lies so already. The imaginary part of a conjugate has the
     memory of the number itself, and a mark that says minus."""
+    if value._is_zerotensor():  # has no memory
+        return torch.zeros(value.shape, dtype=dtype, device=value.device)
     if value.dtype is dtype and value.is_contiguous() and not value.is_neg():
         return value
     return value.to(dtype).contiguous().resolve_neg()

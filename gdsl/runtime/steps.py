@@ -239,7 +239,7 @@ class Together:
         of_roots = dict(zip(roots, outputs, strict=True))
         if places.keys() != of_roots.keys() or len(of_roots) != len(set(outputs)):
             return None
-        if any(node not in inputs for node, _ in self._given):
+        if any(node not in inputs or node.domain not in _ROWS for node, _ in self._given):
             return None
         if max(len(self._given), len(self._made)) > MOST_TENSORS:
             return None
@@ -247,7 +247,7 @@ class Together:
         words = (
             _address(prepare.native(wait=True).steps[self.storage.dtype, self.storage.index]),  # type: ignore[union-attr]
             tuple(self._program),
-            tuple((inputs.index(node), dtype) for node, dtype in self._given),
+            tuple((inputs.index(n), dtype, _ROWS[n.domain], n.type.numel) for n, dtype in self._given),
             tuple((_ROWS[t.domain], t.shape, dtype) for t, (*_, dtype) in zip(shapes, self._made, strict=True)),
             self._inner,
             tuple(int(end in self._orders) for end in (0, 1)),
@@ -271,7 +271,7 @@ class NativeSteps(NamedTuple):
     def on(self, places: Sequence[int]) -> tuple[Any, ...]:
         """The words, for inputs that lie at these places among the tensors of a call."""
         function, program, given, *more = self.words
-        return function, program, tuple((places[k], dtype) for k, dtype in given), *more
+        return function, program, tuple((places[k], *about) for k, *about in given), *more
 
 
 def _root(node: Node, lies: Mapping[Node, Node]) -> Node:

@@ -289,6 +289,21 @@ def test_what_torch_says_of_misuse() -> None:
     y.sum().backward()
 
 
+def test_memory_that_is_swapped_before_the_backward_pass() -> None:
+    layer = warm(made("GCN"), inputs("GCN", 30, 60))
+    x, edge_index = inputs("GCN", 30, 60)
+    with in_python(layer) as copied:
+        pass
+    for module in (layer, copied):
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t[:1]):
+            y = module(x, edge_index)
+        assert is_native(y) == (module is layer)
+        with pytest.raises(RuntimeError, match="has shape"):
+            y.sum().backward()
+    zeros = torch._efficientzerotensor((30, 6), requires_grad=True)
+    torch.testing.assert_close(layer(zeros, edge_index), layer(torch.zeros(30, 6), edge_index))
+
+
 @pytest.mark.filterwarnings("ignore:Anomaly")
 def test_hooks_and_surroundings_of_autograd() -> None:
     layer = warm(made("GCN"), inputs("GCN", 30, 60))

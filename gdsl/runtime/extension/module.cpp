@@ -37,10 +37,10 @@ Steps steps_of(PyObject* about) {
     s.function = (void (*)(const int64_t*, const void*))function;
     s.words = numbers(words), s.kept = kept, s.totals = totals, s.alignment = alignment;
     each(given, [&](PyObject* item) {
-        long long place;
+        long long place, rows, width;
         PyObject* dtype;
-        parse(item, "LO", &place, &dtype);
-        s.given.push_back({place, dtype_of(dtype)});
+        parse(item, "LOLL", &place, &dtype, &rows, &width);
+        s.given.push_back({place, dtype_of(dtype), rows, width});
     });
     each(made, [&](PyObject* item) {
         long long rows;

@@ -8,6 +8,7 @@ bool is_plain(const Tensor& t, at::ScalarType dtype) {
 struct Given {
     int64_t place;  // among the tensors of a call
     at::ScalarType dtype;
+    int64_t rows, width;  // which number of the graph counts its rows, and the numbers of each
 };
 
 struct Made {
@@ -47,7 +48,9 @@ struct Steps {
         for (const auto& [place, width] : inner) n.room += n.rows[place] * width;
         if (n.room > limits.most_bytes) return {};
         for (const Given& g : given) {
-            if (!is_plain(tensors[g.place], g.dtype)) return {};
+            const Tensor& t = tensors[g.place];
+            // What is saved for a derivative may have been given other memory since.
+            if (!is_plain(t, g.dtype) || t.numel() != n.rows[g.rows] * g.width) return {};
         }
         return n;
     }
