@@ -64,6 +64,10 @@ _STALE_SECONDS = 3600
 _PATIENCE_SECONDS = 60
 _ERROR_LINES = 12
 
+# Before the words of a command that is to leave the processor to all others.
+_TOOLS = (("chrt", "--idle", "0"), ("nice", "-n", "19"))
+_MODESTLY = tuple(word for tool in _TOOLS if shutil.which(tool[0]) for word in tool)
+
 _loaded: dict[str, ctypes.CDLL] = {}
 _building: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 # Locks on files that this process has: a forked one inherits them, and a lock lasts until all have closed it.
@@ -162,6 +166,8 @@ def begin(source: str, *, name: str, recipe: Recipe | None = None) -> bool:
         temporary, nothing = Path(tempfile.mkdtemp(prefix=".building-", dir=folder)) / library.name, subprocess.DEVNULL
         try:
             line = command.line(text, temporary)
+            if recipe is not None:  # nobody waits for it: it takes what time the threads of torch leave
+                line = [*_MODESTLY, *line]
             _ahead[key] = (
                 subprocess.Popen(line, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True),
                 temporary,

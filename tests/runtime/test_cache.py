@@ -178,6 +178,31 @@ def test_names_cannot_leave_the_folder(folder):
     assert all(len(path.name) < 100 for path in folder.iterdir())
 
 
+def test_what_nobody_waits_for_leaves_the_processor_to_others(monkeypatch, tmp_path):
+    lines = []
+
+    class Started:
+        pid = 0
+
+        def __init__(self, line, **_):
+            lines.append(line)
+
+        def poll(self):
+            return 0
+
+        wait = poll
+
+    monkeypatch.setenv("GDSL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "_cores", lambda: 8)
+    monkeypatch.setattr(cache.subprocess, "Popen", Started)
+    compiler = cache.find_compiler().path
+    assert cache.begin("kernel", name="a")
+    assert cache.begin("extension", name="b", recipe=cache.Recipe(("-O1",), ()))
+    cache._abandon()
+    assert lines[0][0] == compiler
+    assert tuple(lines[1][: len(cache._MODESTLY) + 2]) == (*cache._MODESTLY, compiler, "-O1")
+
+
 def test_key_depends_on_everything(monkeypatch):
     command = cache._command(None)
     words = command.words
