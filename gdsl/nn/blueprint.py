@@ -4,8 +4,6 @@ of the program alone, whose rules are not looked at. So a layer is made in no ti
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +13,7 @@ from torch import nn
 from torch.nn.parameter import Parameter, UninitializedParameter
 
 from gdsl.language import ast
+from gdsl.language.functions import FUNCTIONS, OPERATORS
 from gdsl.nn.inits import reset
 from gdsl.nn.linear import Linear
 from gdsl.runtime import initialise
@@ -62,13 +61,13 @@ class Member:
             return UninitializedParameter() if min(sizes, default=1) < 0 else Parameter(torch.empty(sizes))
         bias = self.bias is None or bool(self.bias(values))
         init = INITIALIZERS.get(self.init)
-        count = 1 if self.count is None else self.count(values)
+        count = 1 if self.count is None else int(self.count(values))
         maps = [Linear(sizes[0], sizes[1], bias, init) for _ in range(count)]
         return maps[0] if self.count is None else nn.ModuleList(maps)
 
     def shape(self, values: Values) -> tuple[int, ...]:
         """The sizes with these arguments."""
-        return tuple([size(values) for size in self.sizes])
+        return tuple([int(size(values)) for size in self.sizes])
 
     def draw(self, value: Any, values: Values) -> None:
         """Draw what was made, or what a user put in its place."""
@@ -146,14 +145,6 @@ def _statements(
             yield s, when
 
 
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "+": operator.add, "-": operator.sub, "*": operator.mul, "**": operator.pow, "==": operator.eq, "!=": operator.ne,
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "and": lambda a, b: a and b,
-    "or": lambda a, b: a or b, "/": lambda a, b: a / b if isinstance(a, float) or a % b else a // b,
-}  # fmt: skip
-_FUNCTIONS: dict[str, Callable[..., Any]] = {"max": max, "min": min, "sqrt": math.sqrt}
-
-
 def _read(e: ast.Tree, known: Mapping[str, list[tuple[When, Expression]]]) -> Expression:
     """The value of an expression from those of the names in it. A name without any is an input: it may be there."""
     if isinstance(e, ast.Name):
@@ -172,10 +163,11 @@ def _read(e: ast.Tree, known: Mapping[str, list[tuple[When, Expression]]]) -> Ex
     if isinstance(e, ast.Unary):
         operand = _read(e.operand, known)
         return (lambda values: not operand(values)) if e.op == "not" else (lambda values: -operand(values))
-    if isinstance(e, ast.Binary) and e.op in _OPERATORS:
-        left, right, apply = _read(e.left, known), _read(e.right, known), _OPERATORS[e.op]
+    if isinstance(e, ast.Binary) and e.op in OPERATORS:
+        left, right, apply = _read(e.left, known), _read(e.right, known), OPERATORS[e.op][1]
         return lambda values: apply(left(values), right(values))
-    if isinstance(e, ast.Call) and e.function in _FUNCTIONS:
-        function, arguments = _FUNCTIONS[e.function], [_read(a, known) for a in e.arguments]
-        return lambda values: function(*[a(values) for a in arguments])
+    number = FUNCTIONS[e.function].number if isinstance(e, ast.Call) and e.function in FUNCTIONS else None
+    if isinstance(e, ast.Call) and number is not None:
+        arguments = [_read(a, known) for a in e.arguments]
+        return lambda values: number(*[a(values) for a in arguments])
     return lambda values: NotImplemented  # of tensors
