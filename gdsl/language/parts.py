@@ -80,14 +80,18 @@ def class_of(module: nn.Module) -> type:
     return bases[1] if len(bases) == 2 and bases[0].__name__ == "AttrProxy" else kind
 
 
+# Hooks on every module of the process, by kinds.
+GLOBAL_HOOKS = (
+    torch_module._global_forward_hooks,
+    torch_module._global_forward_pre_hooks,
+    torch_module._global_backward_hooks,
+    torch_module._global_backward_pre_hooks,
+)
+
+
 def global_hooks() -> bool:
     """Whether there are hooks on every module of the process."""
-    return bool(
-        torch_module._global_forward_hooks
-        or torch_module._global_forward_pre_hooks
-        or torch_module._global_backward_hooks
-        or torch_module._global_backward_pre_hooks
-    )
+    return any(GLOBAL_HOOKS)
 
 
 def changed(part: nn.Module) -> bool:

@@ -52,37 +52,47 @@ def call(
     if tracing := recording():
         check_tracers()
     natively = not inside and backend in repeated.BACKENDS
-    again = text.repeated.calls
+    again, states, result = text.repeated.calls, text.states(owner), None
     if again is not None and natively and flat is not None and not tracing and not transforming():
-        result = again(owner, flat, _states(text, owner))
-        if result is not None:
-            if repeated.watching():
-                repeated.note(text, owner, False, flat, backend, result)
-            return result
-    facts = known = None
-    if flat is not None and not text.signature.builds_graph and not any(map(torch.is_autocast_enabled, AUTOCAST)):
-        what = facts_of(flat, text.places)
-        if what is not None:
-            facts = (owner.training, text.states(owner), what)
-            known = text.known.get(facts)
-    tensors = None if known is None or flat is None else known.tensors(flat, owner, inside)
-    if known is None or tensors is None or flat is None:
-        names = () if flat is None else text.order[: len(flat)]
-        results = _first(text, owner, inside, args, kwargs, backend, facts, names)
-    else:
-        if not known.offered and natively and native.native() is not None:
-            known.offered = True
-            repeated.offer(text.repeated, known, _states(text, owner), owner.training, flat, backend)
-        results = run(known.kind, known.checked_graph(flat, tensors), tensors, backend, owner)
-    result = results[0] if len(results) == 1 else tuple(results)
+        result = again(owner, flat, states)
+    if result is None:
+        results = _in_python(text, owner, inside, args, kwargs, backend, flat, states, natively)
+        result = results[0] if len(results) == 1 else tuple(results)
     if flat is not None and repeated.watching():
         repeated.note(text, owner, bool(inside), flat, backend, result)
     return result
 
 
-def _states(text: Text, owner: nn.Module) -> tuple[Any, ...]:
-    """What native code compares of the module that a program is on, and of the arguments of the program."""
-    return text.states(owner) if text.module_names else tuple(text.arguments.values())
+def _in_python(
+    text: Text,
+    owner: nn.Module,
+    inside: Mapping[str, Tensor],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    backend: str,
+    flat: tuple[Any, ...] | None,
+    states: tuple[Any, ...],
+    natively: bool,
+) -> Sequence[Tensor]:
+    """Check what is not known of calls like this, and run the program.
+
+    flat:     all arguments by place, if they are
+    natively: whether native code may repeat such a call
+    """
+    if flat is None or text.signature.builds_graph or any(map(torch.is_autocast_enabled, AUTOCAST)):
+        return _first(text, owner, inside, args, kwargs, backend)
+    what = facts_of(flat, text.places)
+    if what is None:
+        return _first(text, owner, inside, args, kwargs, backend)
+    facts = owner.training, states, what
+    known = text.known.get(facts)
+    tensors = None if known is None else known.tensors(flat, owner, inside)
+    if known is None or tensors is None:
+        return _first(text, owner, inside, args, kwargs, backend, facts, text.order[: len(flat)])
+    if not known.offered and natively and native.native() is not None:
+        known.offered = True
+        repeated.offer(text.repeated, known, states, owner.training, flat, backend)
+    return run(known.kind, known.checked_graph(flat, tensors), tensors, backend, owner)
 
 
 def _first(
@@ -92,10 +102,13 @@ def _first(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     backend: str,
-    facts: Any,
-    names: Sequence[str],
+    facts: Any = None,
+    names: Sequence[str] = (),
 ) -> Sequence[Tensor]:
-    """Check everything, and remember what a call with tensors like these needs not check again."""
+    """Check everything, and remember by its facts what a call with tensors like these needs not check again.
+
+    names: of the arguments by place
+    """
     kind, graph, tensors, bound, num_graphs = checked(text, owner, inside, args, kwargs)
     if facts is not None and bound.batch is None and bound.num_graphs is None:
         known = remembered(kind, tensors, names, bound.graph)

@@ -61,5 +61,5 @@ class Repeated(Anew):
 
     def add(self, *about: Any) -> None:
         if self.calls is None:
-            self.calls = native.native().Calls()  # type: ignore[union-attr]
+            self.calls = native.loaded().Calls()  # type: ignore[union-attr]
         self.calls.add(*about)

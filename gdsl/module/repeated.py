@@ -47,7 +47,7 @@ _NOTHING, _TENSOR, _GRAPH = range(3)
 
 def offer(repeated: Repeated, known: KnownCall, states: Any, training: bool, args: Sequence[Any], backend: str) -> None:
     """Have native code repeat a call of a text that is known, where it can."""
-    if native.native() is not None and _can_be_repeated(known):
+    if _can_be_repeated(known):
         own = {k: k for k in range(len(args))}
         repeated.add(training, states, *_told(known, args, own, backend, -1 if known.results > 1 else 0))
 
@@ -166,7 +166,7 @@ def repeatable(forward: Forward) -> Forward:
             found = repeated.calls(self, flat, ())
             if found is not None:
                 return found
-        if native.native() is None or flat is None or _seen is not None:
+        if native.loaded() is None or flat is None or _seen is not None:
             return forward(self, *args, **kwargs)
         return _watched(forward, self, repeated, flat, args, kwargs)
 
@@ -269,7 +269,7 @@ class Finder:
         if steps is None:
             return None
         visible = len(runner.program.outputs)
-        return native.native().Function(steps.on(places), steps.outputs, visible, (ready.ran,), None)  # type: ignore[union-attr]
+        return native.loaded().Function(steps.on(places), steps.outputs, visible, (ready.ran,), None)  # type: ignore[union-attr]
 
 
 def _differentiable(kind: CallKind, runner: Runner, places: Sequence[int], wanted: Mask, ran: Ran) -> Any | None:
@@ -300,7 +300,7 @@ def _differentiable(kind: CallKind, runner: Runner, places: Sequence[int], wante
 
     at, reads = [places[k] for k in asking], [places[k] for k in made.reads]
     derivative = at, reads, made.kept, made.constant, adjoints, pull_in_python
-    return native.native().Function(forward.on(places), forward.outputs, made.visible, (ran,), derivative)  # type: ignore[union-attr]
+    return native.loaded().Function(forward.on(places), forward.outputs, made.visible, (ran,), derivative)  # type: ignore[union-attr]
 
 
 def _adjoint(

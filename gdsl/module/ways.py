@@ -268,6 +268,8 @@ class Text:
     def states(self, owner: nn.Module) -> tuple[Any, ...]:
         """What the program depends on that may change between calls: what modules are besides the values of their
         parameters, and arguments."""
+        if not self.module_names:
+            return tuple(self.arguments.values())
         modules = owner._modules
         return (*parts.states([modules.get(name) for name in self.module_names]), *self.arguments.values())
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.modules import module as torch_module
 
 from gdsl.codegen.schedule import BLOCK_WORK, CHUNK_EDGES, HUB_EDGES, LEAST_GROUPS, MAX_BLOCKS, MOST_BYTES, SMALL
 from gdsl.errors import CacheError, CompilerError
+from gdsl.language.parts import GLOBAL_HOOKS
 from gdsl.locks import Lock
 from gdsl.runtime import cache as kernels
 from gdsl.runtime import prepare
@@ -30,20 +30,12 @@ from gdsl.runtime.order import EdgeEnds, Order
 
 NAME = "gdsl_native"
 
-PARTS = ("head", "graph", "steps", "node", "calls", "module")
+PARTS = ("layout", *(f"extension/{part}" for part in ("head", "graph", "steps", "node", "calls", "module")))
 
 # So many calls like one before are worth the compiler's work.
 OFTEN = 1000
 # Calls after which somebody looks whether the compiler is done.
 PAUSE = 64
-
-# Hooks on every module of the process.
-GLOBAL_HOOKS = (
-    torch_module._global_forward_hooks,
-    torch_module._global_forward_pre_hooks,
-    torch_module._global_backward_hooks,
-    torch_module._global_backward_pre_hooks,
-)
 
 _module: Any = None
 _state = "untried"  # then "unbuilt", "begun", and "there" or "missing"
@@ -51,8 +43,14 @@ _calls = 0
 _lock = Lock()
 
 
+def loaded() -> Any | None:
+    """The extension, if it is there."""
+    return _module
+
+
 def native(*, wait: bool = False) -> Any | None:
-    """The extension, or None where it cannot be had, or with ``wait=False`` not yet."""
+    """The extension for a call like one before, which counts; None where it cannot be had, or with ``wait=False`` not
+    yet."""
     global _calls
     if _module is not None or _state == "missing":
         return _module
@@ -109,7 +107,7 @@ def _recipe() -> kernels.Recipe:
 @cache
 def _source() -> str:
     # One after the other, as one text: torch's headers are read once.
-    folder = Path(__file__).with_name("extension")
+    folder = Path(__file__).parent
     return "".join((folder / f"{part}.cpp").read_text() for part in PARTS)
 
 
@@ -132,7 +130,7 @@ def small(edges: EdgeEnds, sizes: tuple[int, int], orders: Mapping[int, Order]) 
 
     orders: those that are known, by end
     """
-    code, (listed, facts, drop, added) = native(), edges
+    code, (listed, facts, drop, added) = _module, edges
     if code is None or listed.dtype is not torch.int32 or not listed.is_cpu:
         return None
     if max(listed.shape[1], edges.num_edges) > HUB_EDGES:

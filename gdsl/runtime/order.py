@@ -113,7 +113,7 @@ class Order:
 
     @cached_property
     def addresses(self) -> tuple[int, ...]:
-        """What native code is told of the order: ``EdgeOrder`` in steps.cpp."""
+        """What native code is told of the order: ``EdgeOrder`` in layout.cpp."""
         found = (self.rowptr, self.index, self.edge, self.blocks)
         return (*(t.data_ptr() for t in found), self.num_blocks, self.max_degree)
 

@@ -126,7 +126,7 @@ def _load() -> None:
 @cache
 def _source() -> str:
     # One library, since each is another start of the compiler.
-    return "".join(Path(__file__).with_name(name).read_text() for name in ("prepare.cpp", "steps.cpp"))
+    return "".join(Path(__file__).with_name(name).read_text() for name in ("layout.cpp", "prepare.cpp", "steps.cpp"))
 
 
 def _after_fork() -> None:

@@ -16,19 +16,6 @@ enum { KERNEL, PRODUCTS, OVER_ROWS, DEGREE, ARITHMETIC, ARRANGE };
 // An operand of arithmetic: a number of the program, one for all places, one for each.
 enum { FIXED, ONE, ALL };
 
-struct EdgeOrder {
-    const void *rowptr, *index, *edge, *blocks;
-    int64_t num_blocks, max_degree;
-};
-
-struct Call {
-    int64_t rows[5];  // of a global value, targets, sources, edges, graphs
-    int64_t threads;
-    EdgeOrder orders[2];  // by source, by target
-    char* arena;  // or null, where little is needed
-    void* given[];
-};
-
 // -- a function with so many pointers --------------------------------------------------------------
 
 template <int... I> struct Places {};

@@ -353,9 +353,6 @@ class _StepWriter:
             self.given[node] = dtype
         return node
 
-    def _inside(self, node: Node) -> None:
-        self.written[node] = None
-
     def _kernel(self, item: KernelItem) -> None:
         launch = item.launch
         assert isinstance(launch, CppLaunch)
@@ -385,7 +382,7 @@ class _StepWriter:
                 fixed = n.op == "const"
                 about += (_FIXED, _bits(n.attrs.value)) if fixed else (_ALL if n.dims else _ONE, self._read(n, dtype))
             self._step(ARITHMETIC, node, _ARITHMETIC[node.op], node.type.numel, *about)
-            self._inside(node)
+            self.written[node] = None
             return
         if _is_arranging(item):
             otherwise = next((value for n in item.reads if (value := _constant(n)) is not None), 0.0)
@@ -395,7 +392,7 @@ class _StepWriter:
                 sources += (node if n.op == "const" else self._read(n, dtype), width)
             places, rows = _places(node), _ROWS[node.domain]
             self._step(ARRANGE, node, rows, _bits(otherwise), len(item.reads), *sources, len(places), *places)
-            self._inside(node)
+            self.written[node] = None
             return
         reads = [self._read(n, dtype) for n in item.reads]
         if isinstance(product, SumOfProducts):

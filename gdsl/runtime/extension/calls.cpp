@@ -2,6 +2,9 @@
 
 enum { NOTHING, TENSOR, GRAPH };
 
+// As MOST_TENSORS in gdsl/module/repeated.py: a bit for each in the key of a function.
+constexpr size_t MOST_INPUTS = 40;
+
 struct Argument {
     int64_t kind, rows;  // which size of the graph counts its rows; -1 where it has none
     at::ScalarType dtype;

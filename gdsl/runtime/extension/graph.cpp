@@ -1,10 +1,5 @@
 // A small graph, whose orders are made when they are read, and the graphs of the last few tensors.
 
-struct EdgeOrder {  // as in steps.cpp
-    const void *rowptr, *index, *edge, *blocks;
-    int64_t num_blocks, max_degree;
-};
-
 struct Order {
     EdgeOrder at;
     std::vector<Tensor> memory;

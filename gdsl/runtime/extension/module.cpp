@@ -176,7 +176,7 @@ PyObject* calls_add(PyObject* self, PyObject* given) {
         const auto pair = numbers(item);
         known->inputs.push_back({pair.at(0), pair.at(1)});
     });
-    TORCH_CHECK(known->inputs.size() < 40, "too many tensors");
+    TORCH_CHECK(known->inputs.size() < MOST_INPUTS, "too many tensors");
     known->real = numbers(real);
     const auto at = numbers(places);
     known->graph = at.at(0), known->sources = at.at(1), known->targets = at.at(2), known->loops = at.at(3);

@@ -17,8 +17,7 @@ struct Made {
     at::ScalarType dtype;
 };
 
-// Numbers of a call before the addresses of tensors: see Call in steps.cpp.
-constexpr size_t FIXED = 19, MOST_TENSORS = 64;
+constexpr size_t MOST_TENSORS = 64;
 
 struct Steps {
     void (*function)(const int64_t*, const void*);
@@ -57,12 +56,14 @@ struct Steps {
 
     // What the steps make.
     std::vector<Tensor> run(const Need& n, Small& graph, const std::vector<Tensor>& tensors) const {
-        int64_t call[FIXED + 2 * MOST_TENSORS] = {n.rows[0], n.rows[1], n.rows[2], n.rows[3], n.rows[4], n.threads};
+        alignas(Call) char space[sizeof(Call) + 2 * MOST_TENSORS * sizeof(void*)];
+        Call& call = *new (space) Call();
+        std::copy(n.rows, n.rows + 5, call.rows), call.threads = n.threads;
         for (int end = 0; end < 2; ++end) {
-            if (orders[end]) memcpy(call + 6 + 6 * end, &graph.order(end), sizeof(EdgeOrder));
+            if (orders[end]) call.orders[end] = graph.order(end);
         }
-        size_t at = FIXED;
-        for (const Given& g : given) call[at++] = (int64_t)tensors[g.place].const_data_ptr();
+        void** at = call.given;
+        for (const Given& g : given) *at++ = (void*)tensors[g.place].const_data_ptr();
         std::vector<Tensor> results;
         results.reserve(made.size());
         for (const Made& m : made) {
@@ -70,14 +71,14 @@ struct Steps {
             if (m.rows) shape.push_back(n.rows[m.rows]);
             shape.append(m.shape.begin(), m.shape.end());
             results.push_back(at::detail::empty_cpu(shape, m.dtype));
-            call[at++] = (int64_t)results.back().mutable_data_ptr();
+            *at++ = results.back().mutable_data_ptr();
         }
         Tensor arena;
         if (n.room > limits.small) {
             arena = at::detail::empty_cpu({n.room}, at::kByte);
-            call[FIXED - 1] = (int64_t)arena.mutable_data_ptr();
+            call.arena = (char*)arena.mutable_data_ptr();
         }
-        function(words.data(), call);
+        function(words.data(), &call);
         return results;
     }
 };
