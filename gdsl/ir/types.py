@@ -104,6 +104,7 @@ class Type:
 # ``j`` is the first edge of a pair, kj, and ``i`` the second, ji.
 ENDS = ("i", "j", "g")
 PAIR_ENDS = {"i": "ji", "j": "kj"}
+EDGES_OF_PAIRS = {edge: end for end, edge in PAIR_ENDS.items()}
 
 
 def element_domain(end: str, rows: Domain) -> Domain:

@@ -10,7 +10,7 @@ from gdsl.ir import build
 from gdsl.ir.build import IRError
 from gdsl.ir.library import op
 from gdsl.ir.node import Node
-from gdsl.ir.types import ENDS, PAIR_ENDS, Domain, Kind
+from gdsl.ir.types import EDGES_OF_PAIRS, ENDS, PAIR_ENDS, Domain, Kind
 from gdsl.language import ast, dims, format
 from gdsl.language.errors import Diagnostic, Mistake, UnknownName, did_you_mean
 from gdsl.language.functions import OPERATORS, PRODUCTS
@@ -25,9 +25,6 @@ MAX_SIZE = 2**40
 # A product of sums is written out up to this many terms; beyond, it is a name of its own.
 MAX_TERMS = 64
 
-
-# The edges of a pair k -> j -> i, and the end that each is.
-EDGES_OF_PAIRS = {name: end for end, name in PAIR_ENDS.items()}
 
 # What `==` compares as a word: a string, none, or an input that is not there.
 _WORDS = (str, type(None), Absent)

@@ -9,10 +9,9 @@ from typing import Any
 from gdsl.ir import build, library
 from gdsl.ir.build import IRError
 from gdsl.ir.node import Node, walk
-from gdsl.ir.types import ENDS, Dim, Domain, Kind, Type, element_domain
+from gdsl.ir.types import EDGES_OF_PAIRS, ENDS, Dim, Domain, Kind, Type, element_domain
 from gdsl.language import ast, format
 from gdsl.language.errors import Mistake, did_you_mean
-from gdsl.language.expressions import EDGES_OF_PAIRS
 from gdsl.language.functions import (
     DIM_REDUCERS,
     FUNCTIONS,

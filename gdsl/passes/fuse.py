@@ -18,16 +18,13 @@ from itertools import count, permutations
 from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import end_of, of
 from gdsl.ir.program import Program
-from gdsl.ir.types import PAIR_ENDS, Domain, Kind
+from gdsl.ir.types import EDGES_OF_PAIRS, Domain, Kind
 from gdsl.passes.dense import is_dense, is_sum_of_products
 from gdsl.passes.plan import Kernel, Phase, Plan, TorchStep
 from gdsl.passes.slots import MAX_ACCUMULATOR, WALKS, Slots, is_costly
 
 # Edge values this wide or narrower are kept for the row's next phase; wider ones are computed again.
 MAX_KEPT = 64
-
-# The end of a kernel that walks pairs: its rows are edges.
-EDGES_OF_PAIRS = {name: end for end, name in PAIR_ENDS.items()}
 
 
 def why_torch(node: Node) -> str:

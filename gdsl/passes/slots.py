@@ -14,7 +14,7 @@ from __future__ import annotations
 from gdsl.ir.node import Node, users, walk, walk_below
 from gdsl.ir.ops import ELEMENTWISE, end_of, of
 from gdsl.ir.program import Program
-from gdsl.ir.types import Domain, Kind, shown_end
+from gdsl.ir.types import PAIR_ENDS, Domain, Kind, shown_end
 from gdsl.passes.dense import DENSE_INTENSITY, ROWS, absorbed, is_dense, iteration_space
 
 TOTALS = ("total", "row_total")
@@ -32,7 +32,7 @@ MOST_READ = 2
 Slot = tuple[int, str | None]
 
 # The ends at which the rows that have such elements are walked.
-WALKS = {Domain.EDGE: ("i", "j"), Domain.PAIR: ("ji", "kj")}
+WALKS = {Domain.EDGE: tuple(PAIR_ENDS), Domain.PAIR: tuple(PAIR_ENDS.values())}
 
 
 def _is_plain_total(node: Node) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gdsl.codegen.notation import power_of_two
 from gdsl.codegen.schedule import (
     BLOCK_WORK,
     CHUNK_EDGES,
@@ -339,15 +340,19 @@ def _hubs(degree: Tensor) -> tuple[Tensor, Tensor]:
 def _degrees(rowptr: Tensor, edges: int) -> Degrees:
     degree = rowptr.diff()
     longest, by_degree = torch.sort(degree, descending=True, stable=True)
-    mean = -(-edges // max(1, degree.numel()))
+    mean = mean_degree(edges, degree.numel())
     is_hub = longest > max(GPU_HUB_EDGES, GPU_HUB_MEANS * mean)
     counts = torch.where(is_hub, (longest.long() + GPU_CHUNK_EDGES - 1) // GPU_CHUNK_EDGES, 0)
     num_hubs, chunks = torch.stack([is_hub.sum(), counts.sum()]).tolist()  # the one wait
     hubs, counts = by_degree[:num_hubs], counts[:num_hubs]
     first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     owner = torch.repeat_interleave(torch.arange(num_hubs, device=rowptr.device), counts, output_size=chunks)
-    typical = 1 << max(0, mean - 1).bit_length()
-    return Degrees(by_degree[num_hubs:].to(rowptr.dtype), hubs.to(rowptr.dtype), first, owner, typical)
+    return Degrees(by_degree[num_hubs:].to(rowptr.dtype), hubs.to(rowptr.dtype), first, owner, power_of_two(mean))
+
+
+def mean_degree(edges: int, rows: int) -> int:
+    """Edges a row, rounded up."""
+    return -(-edges // max(1, rows))
 
 
 def blocks(rowptr: Tensor) -> Tensor:
@@ -356,11 +361,14 @@ def blocks(rowptr: Tensor) -> Tensor:
     A row is never split, and a hub is no work here: where a row has more of it than a block's share, there are fewer
     blocks.
     """
-    rows = rowptr.numel() - 1
     degree = rowptr.diff()
-    work = torch.arange(rows + 1, device=rowptr.device)
-    work[1:] += torch.where(degree > HUB_EDGES, 0, degree).long().cumsum(0)
-    total = int(work[-1])
-    count = max(1, min(MAX_BLOCKS, total // BLOCK_WORK, rows))
-    shares = torch.arange(count + 1, device=rowptr.device) * total // count
-    return torch.searchsorted(work, shares).unique_consecutive()
+    return shared_out(torch.where(degree > HUB_EDGES, 0, degree).long() + 1)
+
+
+def shared_out(work: Tensor) -> Tensor:
+    """[B + 1] row boundaries of blocks that share out the work [rows] int64, of which no row has none."""
+    upto = torch.cat([work.new_zeros(1), work.cumsum(0)])
+    total = int(upto[-1])
+    count = max(1, min(MAX_BLOCKS, total // BLOCK_WORK, len(work)))
+    shares = torch.arange(count + 1, device=work.device) * total // count
+    return torch.searchsorted(upto, shares).unique_consecutive()

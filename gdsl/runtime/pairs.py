@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gdsl.codegen.schedule import BLOCK_WORK, MAX_BLOCKS
-from gdsl.runtime.order import Order
+from gdsl.codegen.notation import power_of_two
+from gdsl.runtime.order import Order, mean_degree, shared_out
 
 
 class PairOrder:
@@ -47,11 +47,7 @@ class PairOrder:
     @cached_property
     def blocks(self) -> Tensor:
         """[B + 1] int64: places in ``rows`` that share them out in B blocks of about equal work."""
-        work = torch.cat([self.degree.new_zeros(1), (self.degree + 1).long().cumsum(0)])
-        total = int(work[-1])
-        count = max(1, min(MAX_BLOCKS, total // BLOCK_WORK, len(self.rows)))
-        shares = torch.arange(count + 1, device=work.device) * total // count
-        return torch.searchsorted(work, shares).unique_consecutive() if len(self.rows) else work.new_zeros(1)
+        return shared_out(self.degree.long() + 1)
 
     @property
     def num_blocks(self) -> int:
@@ -65,8 +61,7 @@ class PairOrder:
     @cached_property
     def typical(self) -> int:
         """Pairs a row, about: the mean, rounded up to a power of two."""
-        mean = -(-int(self.degree.sum()) // max(1, len(self.rows)))
-        return 1 << max(0, mean - 1).bit_length()
+        return power_of_two(mean_degree(int(self.degree.sum()), len(self.rows)))
 
 
 class PairEnds(NamedTuple):
