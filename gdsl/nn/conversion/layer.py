@@ -264,7 +264,7 @@ def _has_state(module: nn.Module) -> bool:
 
 def _keep_cached(new: Any, old: Any) -> None:
     """What a layer with ``cached=True`` has seen: features, or a graph with normalised weights."""
-    names = ("_cached_x", "_cached_h")  # SSGConv has another name than SGConv, which ours derives from
+    names = ("_cached_x", "_cached_h")  # of SGConv and of SSGConv
     features = next((value for name in names if (value := getattr(old, name, None)) is not None), None)
     edges, matrix = getattr(old, "_cached_edge_index", None), getattr(old, "_cached_adj_t", None)
     if features is not None:
