@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
+from typing import NamedTuple
 
 from gdsl.ir import build
 from gdsl.ir.node import Node
@@ -12,7 +13,7 @@ from gdsl.ir.ops import ELEMENTWISE, torch_function
 from gdsl.ir.ops.edges import is_sum
 from gdsl.ir.ops.indexing import slice_place
 from gdsl.ir.ops.tables import numbers_of, table, written_out
-from gdsl.ir.types import Domain, Kind
+from gdsl.ir.types import Dim, Domain, Kind
 from gdsl.passes.rewrite import Rule
 
 
@@ -199,6 +200,54 @@ def nested_cat(node: Node) -> Node | None:
     return _like(node, build.cat(nodes, dims, node.type.dim(node.attrs.new)))
 
 
+def sum_of_parts(node: Node) -> Node | None:
+    """cat(x, 0) + cat(0, y) --> cat(x, y): the derivatives by the parts of a value are put side by side, once"""
+    if node.op != "add" or any(i.op != "cat" or i.type.names != node.type.names for i in node.inputs):
+        return None
+    one, other = node.inputs
+    new = one.attrs.new
+    if other.attrs.new != new:
+        return None
+    parts: list[tuple[Node, str]] = []
+    left, right = _parts(one), _parts(other)
+    at, size = 0, node.type.dim(new).size
+    while at < size:
+        a, b = (next(p for p in side if p.end > at) for side in (left, right))
+        if a.node is None and b.node is None:
+            end = min(a.end, b.end)
+            parts.append((build.const(0.0, [Dim("zeros", end - at)]), "zeros"))
+        else:
+            part, zeros = (a, b) if b.node is None else (b, a)
+            if zeros.node is not None or part.node is None or part.start != at or zeros.end < part.end:
+                return None
+            end = part.end
+            parts.append((part.node, part.dim))
+        at = end
+    nodes, dims = zip(*parts, strict=True)
+    return _like(node, build.cat(nodes, dims, node.type.dim(new)))
+
+
+class _Part(NamedTuple):
+    """A part of a ``cat``, without a node where it is zero, its dim that is joined, and its places."""
+
+    node: Node | None
+    dim: str
+    start: int
+    end: int
+
+
+def _parts(cat: Node) -> list[_Part]:
+    found: list[_Part] = []
+    at = 0
+    for operand, dim in zip(cat.inputs, cat.attrs.dims, strict=True):
+        start, at = at, at + operand.type.dim(dim).size
+        node = None if constant_value(operand) == 0.0 else operand
+        if node is None and found and found[-1].node is None:
+            start = found.pop().start
+        found.append(_Part(node, dim, start, at))
+    return found
+
+
 def count_edges(node: Node) -> Node | None:
     """sum(c), c a constant --> c * degree"""
     if not is_sum(node):
@@ -259,6 +308,7 @@ RULES: list[Rule] = [
     compose_views,
     whole_slice,
     nested_cat,
+    sum_of_parts,
     reshape_last,
     count_edges,
     spread_is_broadcast,

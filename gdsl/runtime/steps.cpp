@@ -11,7 +11,7 @@ constexpr int64_t ALIGNMENT = 64;
 // What takes no more than this lies on the stack, which is given for nothing.
 constexpr int64_t SMALL = 1 << 16;
 
-enum { KERNEL, PRODUCTS, OVER_ROWS, DEGREE, ARITHMETIC, ARRANGE };
+enum { KERNEL, PRODUCTS, OVER_ROWS, DEGREE, ARITHMETIC, ARRANGE, PART };
 
 // An operand of arithmetic: a number of the program, one for all places, one for each.
 enum { FIXED, ONE, ALL };
@@ -179,17 +179,28 @@ template <class T> struct Machine {
         program += 2 * parts;
         const int64_t count = next();
         for (int64_t r = 0; r < rows; ++r) {
-            for (int64_t k = 0; k < count; ++k) {
-                const int64_t place = program[k];
-                if (place < 0) {
-                    *to++ = otherwise;
-                    continue;
+            const int64_t* run = program;  // operand, start, how far apart, how many
+            for (int64_t k = 0; k < count; ++k, run += 4) {
+                const int64_t apart = run[2], many = run[3];
+                if (run[0] < 0) {
+                    for (int64_t n = 0; n < many; ++n) to[n] = otherwise;
+                } else {
+                    const int64_t* const part = from + 2 * run[0];
+                    const T* const first = (const T*)slots[part[0]] + r * part[1] + run[1];
+                    if (apart == 1) memcpy(to, first, many * sizeof(T));
+                    else for (int64_t n = 0; n < many; ++n) to[n] = first[n * apart];
                 }
-                const int64_t* const part = from + 2 * (place >> 32);
-                *to++ = ((const T*)slots[part[0]])[r * part[1] + (place & 0xffffffff)];
+                to += many;
             }
         }
-        program += count;
+        program += 4 * count;
+    }
+
+    // A stretch of the numbers of another value, which lies there.
+    void part() {
+        void*& at = slots[next()];
+        const T* const whole = (const T*)slot();
+        at = (void*)(whole + next());
     }
 
     template <class I> void degree() {
@@ -218,6 +229,7 @@ template <class T, class I> void run(const int64_t* program, const Call* with) {
             case DEGREE: machine.template degree<I>(); break;
             case ARITHMETIC: machine.arithmetic(); break;
             case ARRANGE: machine.arrange(); break;
+            case PART: machine.part(); break;
         }
     }
 }

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,15 +32,16 @@ from gdsl.runtime.items import Item, KernelItem, Storage, TorchItem, as_stored
 MOST_POINTERS = 48
 # As in extension/steps.cpp: tensors that a native call is given, or makes.
 MOST_TENSORS = 64
-KERNEL, PRODUCTS, OVER_ROWS, DEGREE, ARITHMETIC, ARRANGE = range(6)
+KERNEL, PRODUCTS, OVER_ROWS, DEGREE, ARITHMETIC, ARRANGE, PART = range(7)
 _ALIGNMENT = 64
 
 # What is done with numbers that are the same for all rows: of these, every way to compute gives the same bits.
 _ARITHMETIC = {"add": 0, "sub": 1, "mul": 2, "div": 3}
 
-# Parts of parameters, and what is put together of parts, of up to so many numbers: the places of all are written down.
+# Parts of parameters, and what is put together of parts, of up to so many runs of numbers that lie equally far apart.
 _ARRANGING = frozenset({"slice", "transpose", "cat"})
-MOST_PLACES = 1 << 13
+MOST_RUNS = 1 << 11
+MOST_PLACES = 1 << 20
 
 # Where a call says how many rows there are of a global value, of targets, sources, edges and graphs.
 _ROWS = {Domain.GLOBAL: 0, Domain.NODE: 1, Domain.TARGET: 1, Domain.SOURCE: 2, Domain.EDGE: 3, Domain.GRAPH: 4}
@@ -99,12 +101,18 @@ def _is_arranging(item: Item) -> bool:
     if not isinstance(item, TorchItem) or item.step.node.op not in _ARRANGING or item.step.absorbed:
         return False
     node = item.step.node
-    few = 0 < node.type.numel <= MOST_PLACES and all(n.type.numel < _PART for n in item.reads)
+    few = node.type.numel > 0 and all(n.type.numel <= MOST_PLACES for n in (node, *item.reads))
     real = node.kind is Kind.FLOAT and all(n.kind is Kind.FLOAT for n in item.reads)
     rows = {n.domain for n in item.reads} <= {node.domain, Domain.GLOBAL}
     # What torch makes of values with rows may have fewer of them, or lie otherwise.
     known = node.domain is Domain.GLOBAL or (item.whole and node.domain in _ROWS)
-    return few and real and rows and known and len({_constant(n) for n in item.reads} - {None}) <= 1
+    one = len({_constant(n) for n in item.reads} - {None}) <= 1
+    return few and real and rows and known and one and len(_runs(node)) <= MOST_RUNS
+
+
+def _is_part(runs: Sequence[Run]) -> bool:
+    """Whether the numbers are a stretch of one operand."""
+    return len(runs) == 1 and runs[0].operand >= 0 and runs[0].apart in (0, 1)
 
 
 def _constant(node: Node) -> float | None:
@@ -136,16 +144,40 @@ _FIXED, _ONE, _ALL = range(3)
 _PART = 1 << 32
 
 
-def _places(node: Node) -> list[int]:
-    """For each number of a row of a node, the operand and the place in its row where it stands; -1 for a constant."""
+class Run(NamedTuple):
+    """Numbers of an operand that follow each other in a result: the operand, -1 for a constant, the place of the first
+    in its row, how far they lie apart, and how many they are."""
+
+    operand: int
+    start: int
+    apart: int
+    length: int
+
+
+@lru_cache(64)
+def _runs(node: Node) -> tuple[Run, ...]:
+    """Where the numbers of a row of a node stand; more than ``MOST_RUNS`` of them are too many to be written down."""
     parts = []
     for k, n in enumerate(node.inputs):
         shape = n.type.shape if n.domain is Domain.GLOBAL else (1, *n.type.shape)
         parts.append(torch.full(shape, -1) if n.op == "const" else torch.arange(n.type.numel).view(shape) + k * _PART)
     form = of(node).value
     assert form is not None
-    found: Tensor = form(node, parts, _ONE_ROW)
-    return found.flatten().tolist()
+    found: Tensor = form(node, parts, _ONE_ROW).flatten()
+    apart, places = found.diff(), found.tolist()
+    turns = ((apart[1:] != apart[:-1]).nonzero().flatten() + 1).tolist()
+    runs: list[Run] = []
+    at = 0
+    while at < len(places) and len(runs) <= MOST_RUNS:
+        turn = bisect_right(turns, at)
+        end = turns[turn] + 1 if turn < len(turns) else len(places)
+        operand, start = divmod(places[at], _PART)
+        if places[end - 1] // _PART != operand:
+            end = at + 1
+        fixed = operand < 0 or end == at + 1
+        runs.append(Run(operand, 0 if operand < 0 else start, 0 if fixed else places[at + 1] - places[at], end - at))
+        at = end
+    return tuple(runs)
 
 
 class Together:
@@ -163,7 +195,7 @@ class Together:
         later: Collection[Node],
     ):
         self.items, self.releases, self.storage = items, releases, storage
-        writer = _StepWriter(storage)
+        writer = _StepWriter(storage, _needed(items, later))
         for item in items:
             writer.add(item)
         needed = {writer.root(node) for node in later if node in writer.roots or node in writer.written}
@@ -172,7 +204,10 @@ class Together:
         self._views = _needed_views(writer.views, later)
         self._given = tuple(writer.given.items())
         self._made = tuple((node, _ROWS[node.domain], node.type.shape, storage.of(node)) for node in made)
-        self._inner = tuple((_ROWS[node.domain], node.type.numel * storage.of(node).itemsize) for node in inner)
+        self._inner = tuple(
+            (_ROWS[node.domain], 0 if node in writer.parts else node.type.numel * storage.of(node).itemsize)
+            for node in inner
+        )
         self._orders = tuple(end for end in (0, 1) if writer.orders[end])
         self._kept, self._totals = writer.kept, writer.totals
         self._alignment = _ALIGNMENT * (len(inner) + MOST_POINTERS)
@@ -288,6 +323,15 @@ def _given(node: Node, memory: dict[Node, Tensor], frame: Frame) -> Tensor:
     return value if value.is_contiguous() else reference.full(value, node.type, frame)
 
 
+def _needed(items: Sequence[Item], later: Collection[Node]) -> frozenset[Node]:
+    """What is read later, and of what those are views."""
+    wanted = set(later)
+    for item in reversed(items):
+        if isinstance(item, TorchItem) and isinstance(item.product, View) and item.step.node in wanted:
+            wanted.update(item.reads)
+    return frozenset(wanted)
+
+
 def _needed_views(
     views: Sequence[tuple[Node, Node, View]], later: Collection[Node]
 ) -> tuple[tuple[Node, Node, View], ...]:
@@ -303,6 +347,8 @@ def _needed_views(
 class _StepWriter:
     """Writes the program of steps, in which nodes stand for the memory where their values lie.
 
+    needed:  what must lie where no other value lies
+    parts:   values that lie in others
     given:   what is read, in order, and as which dtype
     written: what is made, in order
     roots:   for each view, where it lies
@@ -312,12 +358,13 @@ class _StepWriter:
     totals:  bytes of a partial sum of all totals of a kernel, the most of all kernels
     """
 
-    def __init__(self, storage: Storage):
-        self.storage = storage
+    def __init__(self, storage: Storage, needed: Collection[Node]):
+        self.storage, self.needed = storage, needed
         self.words: list[int | Node] = []
         self.steps = 0
         self.given: dict[Node, torch.dtype] = {}
         self.written: dict[Node, None] = {}
+        self.parts: set[Node] = set()
         self.roots: dict[Node, Node] = {}
         self.views: list[tuple[Node, Node, View]] = []
         self.orders = [False, False]
@@ -390,8 +437,14 @@ class _StepWriter:
             for n in item.reads:
                 width = 0 if n.domain is Domain.GLOBAL else n.type.numel
                 sources += (node if n.op == "const" else self._read(n, dtype), width)
-            places, rows = _places(node), _ROWS[node.domain]
-            self._step(ARRANGE, node, rows, _bits(otherwise), len(item.reads), *sources, len(places), *places)
+            runs = _runs(node)
+            if node.domain is Domain.GLOBAL and node not in self.needed and _is_part(runs):
+                self._step(PART, node, sources[2 * runs[0].operand], runs[0].start)
+                self.parts.add(node)
+            else:
+                about = [number for run in runs for number in run]
+                fill = _bits(otherwise)
+                self._step(ARRANGE, node, _ROWS[node.domain], fill, len(item.reads), *sources, len(runs), *about)
             self.written[node] = None
             return
         reads = [self._read(n, dtype) for n in item.reads]

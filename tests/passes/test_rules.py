@@ -61,6 +61,14 @@ def joined(first: Node, second: Node) -> Node:
     return b.cat([first, second], ["a", "a"], AA)
 
 
+def beside(*parts: Node | int) -> Node:
+    """Values with a dim `a`, and so many zeros, side by side."""
+    nodes = [b.const(0.0, [Dim("zeros", part)]) if isinstance(part, int) else part for part in parts]
+    dims = ["zeros" if isinstance(part, int) else "a" for part in parts]
+    size = sum(n.type.dim(d).size for n, d in zip(nodes, dims, strict=True))
+    return b.cat(nodes, dims, Dim("q", size))
+
+
 def _sum(value: Node, end: str = "i") -> Node:
     return b.segment(value, end, "sum", N)
 
@@ -210,6 +218,17 @@ CASES: dict[str, list[tuple[Node, str, str]]] = {
          "cat(cat(y, y; aa), y; aaa)", "cat(y, y, y; aaa)"),
         (b.cat([b.cat([y, y], ["a", "a"], AA), b.cat([y, y], ["a", "a"], AA)], ["b", "b"], Dim("bb", 2 * B.size)),
          "cat(cat(y, y; aa), cat(y, y; aa); bb)", "cat(cat(y, y; aa), cat(y, y; aa); bb)"),
+    ],
+    "sum_of_parts": [
+        (beside(y, 4) + beside(4, y), "cat(y, 0; q) + cat(0, y; q)", "cat(y, y; q)"),
+        (beside(x, 8) + (beside(4, z, 4) + beside(8, x)), "cat(x, 0; q) + (cat(0, z, 0; q) + cat(0, x; q))",
+         "cat(x, z, x; q)"),
+        (beside(w, 5) + beside(2, 3, w), "cat(w, 0; q) + cat(0, 0, w; q)", "cat(w, 0, w; q)"),
+        (beside(x, 6) + beside(5, z, 1), "cat(x, 0; q) + cat(0, z, 0; q)", "cat(x, 0, z, 0; q)"),
+        # What lies upon each other stays a sum.
+        (beside(x, 4) + beside(2, z, 2), "cat(x, 0; q) + cat(0, z, 0; q)", "cat(x, 0; q) + cat(0, z, 0; q)"),
+        (beside(x, z) + beside(z, x), "cat(x, z; q) + cat(z, x; q)", "cat(x, z; q) + cat(z, x; q)"),
+        (beside(4, z) + beside(3, z, 1), "cat(0, z; q) + cat(0, z, 0; q)", "cat(0, z; q) + cat(0, z, 0; q)"),
     ],
     "reshape_last": [
         (b.merge(y, ["a", "b"], "ab") + c, "reshape(y; ab) + c", "reshape(y + c; ab)"),

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 import gdsl
+from gdsl.ir import build as ops
+from gdsl.ir.ops import of
+from gdsl.ir.types import Dim, Domain, Type
 from gdsl.passes.options import Options
 from gdsl.runtime import order, prepare, steps
 from gdsl.runtime.cache import find_compiler
@@ -37,6 +40,9 @@ TEXTS = {
     "parts of parameters, and numbers for all rows": """
         layer H(d, o) { param w[2*d, o] ~ glorot param g[o] ~ normal param k[o] ~ normal node x[d]
                         aggregate a = max(relu(cat(x[i], x[j]) @ w)) update y = a * (1 + g) / (2 + k * k) }""",
+    "a matrix in many parts": """
+        layer I(d, o) { param w[4*d, 4*o] ~ glorot node x[d]
+                        all = cat(sum(x[j]), max(x[j]), x) update y = cat(x * x, all) @ w }""",
     "out-edges and degrees": """
         layer E(d) { node x[d] aggregate a = sum((x / (1 + degree(j)))[j]) update y = a * degree(i) }""",
 }
@@ -123,6 +129,37 @@ def test_by_what_the_reference_gives(calls: list[bool]) -> None:
         layer.backend = "torch"
         torch.testing.assert_close(found, all_of(layer, 30, graph_of(30, 60)))
     assert all(calls)
+
+
+PIECES = [
+    lambda x: ops.slice_dim(x, "a", 2, Dim("p", 3)),
+    lambda x: ops.slice_dim(x, "b", 1, Dim("p", 2)),
+    lambda x: ops.slice_dim(x, "c", 1, Dim("p", 1)),
+    lambda x: ops.transpose(x, ["b", "c", "a"]),
+    lambda x: ops.transpose(x, ["c", "a", "b"]),
+    lambda x: ops.cat([x, ops.const(0.5, [Dim("z", 2)]), x], ["a", "z", "a"], Dim("p", 12)),
+    lambda x: ops.cat([ops.const(0.5, [Dim("z", 1)]), x], ["z", "b"], Dim("p", 5)),
+    lambda x: ops.cat([x, x], ["c", "c"], Dim("p", 4)),
+]
+
+
+@pytest.mark.parametrize("domain", [Domain.GLOBAL, Domain.NODE], ids=str)
+@pytest.mark.parametrize("piece", range(len(PIECES)))
+def test_runs_are_where_the_numbers_stand(piece: int, domain: Domain) -> None:
+    x = ops.load("x", Type(domain, (Dim("a", 5), Dim("b", 4), Dim("c", 2))), "input")
+    node = PIECES[piece](x)
+    row = torch.randn(x.type.numel)
+    found = [
+        0.5 if run.operand < 0 else float(row[run.start + k * run.apart])
+        for run in steps._runs(node)
+        for k in range(run.length)
+    ]
+    parts = [torch.tensor(0.5).expand(n.type.shape) if n.op == "const" else row.view(n.type.shape) for n in node.inputs]
+    if domain is Domain.NODE:
+        parts = [part if n.op == "const" else part[None] for part, n in zip(parts, node.inputs, strict=True)]
+    expected = of(node).value(node, parts, steps._ONE_ROW)  # type: ignore[misc]
+    assert found == expected.flatten().tolist()
+    assert len(steps._runs(node)) <= node.type.numel // (1 if piece in (2, 7) else 2)
 
 
 def test_views_of_views(calls: list[bool]) -> None:
