@@ -158,7 +158,8 @@ class CppWriter(Nests):
         if node.op in ("contract", "reduce", "table_product") or node in kept or node in self.long:
             return True
         readers = self.readers(node)
-        wider = any(set(self.space(u)) > set(as_read.type.names) for as_read, u in readers)
+        # A part of a ``cat`` would be computed at every place of the whole.
+        wider = any(u.op == "cat" or set(self.space(u)) > set(as_read.type.names) for as_read, u in readers)
         if of(node).heavy:
             return wider or len(self.users.get(node, ())) > 1
         if node.op not in ELEMENTWISE:

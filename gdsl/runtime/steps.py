@@ -29,9 +29,9 @@ from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import Item, KernelItem, Storage, TorchItem, as_stored
 
 # As in steps.cpp.
-MOST_POINTERS = 48
+MOST_POINTERS = 80
 # As in extension/steps.cpp: tensors that a native call is given, or makes.
-MOST_TENSORS = 64
+MOST_TENSORS = 128
 KERNEL, PRODUCTS, OVER_ROWS, DEGREE, ARITHMETIC, ARRANGE, PART = range(7)
 _ALIGNMENT = 64
 

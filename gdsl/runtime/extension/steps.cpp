@@ -17,7 +17,7 @@ struct Made {
     at::ScalarType dtype;
 };
 
-constexpr size_t MOST_TENSORS = 64;
+constexpr size_t MOST_TENSORS = 128;
 
 struct Steps {
     void (*function)(const int64_t*, const void*);
