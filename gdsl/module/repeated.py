@@ -20,14 +20,11 @@ from gdsl.ir.types import Domain, Kind
 from gdsl.module.arguments import by_place
 from gdsl.module.kept import Repeated
 from gdsl.module.known import KnownCall, facts_of
-from gdsl.module.run import frame_of
-from gdsl.module.ways import CallKind, Ran, Text
+from gdsl.module.ways import CallKind, Text
 from gdsl.passes.options import GraphShape
 from gdsl.runtime import native
-from gdsl.runtime.autograd import Differentiable, Mask, Pullback, Runner, pull_back
-from gdsl.runtime.execute import KernelPlan
+from gdsl.runtime.functions import function_of
 from gdsl.runtime.graph import Graph, is_recent
-from gdsl.runtime.order import EdgeEnds, Facts
 from gdsl.runtime.tracers import recording, run_as_it_is
 from gdsl.runtime.transforms import transforming
 
@@ -258,67 +255,8 @@ class Finder:
         if ready is None or ready.numbers or len(ready.stages) != 1:
             return None
         stage, runner, names = ready.stages[0]
-        if stage.module is not None or runner.backend != "cpp" or any(name not in self.places for name in names):
+        if stage.module is not None or any(name not in self.places for name in names):
             return None
         places = [self.places[name] for name in names]
         wanted = tuple(bool(mask >> place & 1) for place in places)
-        if True in wanted:
-            return _differentiable(self.kind, runner, places, wanted, ready.ran)
-        plan = runner.made(wanted)
-        steps = plan.native(runner.inputs) if isinstance(plan, KernelPlan) else None
-        if steps is None:
-            return None
-        visible = len(runner.program.outputs)
-        return native.loaded().Function(steps.on(places), steps.outputs, visible, (ready.ran,), None)  # type: ignore[union-attr]
-
-
-def _differentiable(kind: CallKind, runner: Runner, places: Sequence[int], wanted: Mask, ran: Ran) -> Any | None:
-    made = runner.made(wanted)
-    if not isinstance(made, Differentiable) or not isinstance(made.forward, KernelPlan):
-        return None
-    forward = made.forward.native(runner.inputs)
-    asking = [k for k, wants in enumerate(wanted) if wants]
-    outputs = len(made.program.outputs)
-    # Of the outputs, native code has the gradients of those that have any.
-    real = [k for k in range(outputs) if k not in made.constant]
-    pulls = [(p, pull) for p, pull in made.adjoints_for(wanted) if pull.runner.made((False,)) is not None]
-    adjoints = [a for p, pull in pulls if (a := _adjoint(made, p, pull, real, asking)) is not None]
-    # Before the first derivative there is none to repeat; one that is not native is Python's, with its forward pass.
-    if forward is None or (pulls and not adjoints):
-        return None
-
-    def pull_in_python(edges: Any, needed: Mask, saved: Sequence[Tensor], grads: Sequence[Tensor | None]) -> Any:
-        frame = frame_of(_graph(edges), kind.dtype, kind.device)
-        mask = [False] * len(wanted)
-        every: list[Tensor | None] = [None] * outputs
-        for k, needs in zip(asking, needed, strict=True):
-            mask[k] = needs
-        for k, grad in zip(real, grads, strict=True):
-            every[k] = grad
-        found = pull_back(made, frame, tuple(mask), saved, every)
-        return tuple(found[k] for k in asking)
-
-    at, reads = [places[k] for k in asking], [places[k] for k in made.reads]
-    derivative = at, reads, made.kept, made.constant, adjoints, pull_in_python
-    return native.loaded().Function(forward.on(places), forward.outputs, made.visible, (ran,), derivative)  # type: ignore[union-attr]
-
-
-def _adjoint(
-    made: Differentiable, present: Mask, pull: Pullback, real: Sequence[int], asking: Sequence[int]
-) -> tuple[Any, ...] | None:
-    """An adjoint as native calls take it, if it has been compiled and is one native call."""
-    plan = pull.runner.made((False,))
-    steps = plan.native(pull.runner.inputs) if isinstance(plan, KernelPlan) else None
-    if steps is None:
-        return None
-    saved = len(made.loads)
-    bits = sum(1 << place for place, k in enumerate(real) if present[k])
-    takes = [k if k < saved else saved + real.index(k - saved) for k in pull.takes]
-    gives = [-1 if k is None else steps.outputs[k] for k in (pull.gives[a] for a in asking)]
-    return bits, steps.words, takes, gives
-
-
-def _graph(edges: Any) -> Graph:
-    listed, loops, by_source, by_target, drop, added, sources, targets = edges.parts()
-    facts = Facts(loops, bool(by_source), bool(by_target))
-    return Graph._of(EdgeEnds(listed, facts, bool(drop), added), (sources, targets))
+        return function_of(runner, wanted, places, (ready.ran,))

@@ -18,7 +18,7 @@ from gdsl.module.kept import Kept
 from gdsl.module.shared import tensors_of
 from gdsl.module.ways import CallKind, Ran, Ready
 from gdsl.passes.stages import Stage
-from gdsl.runtime import reference
+from gdsl.runtime import functions, reference
 from gdsl.runtime.autograd import Runner
 from gdsl.runtime.backend import backend_for
 from gdsl.runtime.frame import Frame
@@ -57,7 +57,7 @@ def run(
         tensors |= tensors_of(ready.numbers, frame)
     results: Sequence[Tensor] = ()
     for stage, runner, names in ready.stages:
-        results = runner([tensors[name] for name in names], frame)
+        results = functions.run(runner, [tensors[name] for name in names], frame)
         if stage.module is not None:
             module = parts.module_of(owner, stage.module)
             own = {place for place, _ in stage.kept} if stage.kept and not _only_reads(module) else ()

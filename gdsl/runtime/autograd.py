@@ -48,6 +48,9 @@ class Runner:
         self.inputs = program.inputs
         self.names = [n.attrs.name for n in self.inputs]
         self._real = [n.kind is Kind.FLOAT for n in self.inputs]
+        self._none = (False,) * len(self._real)
+        # What native code has of it, and how often it was asked for: see functions.py.
+        self.functions: dict[Mask, tuple[Any, int]] = {}
         self._lock = Lock()
         self._begun: tuple[Plan, str] | None = None
         self._plain: KernelPlan | ReferencePlan | None = None
@@ -59,11 +62,16 @@ class Runner:
             check_tracers()
         if transforming():
             return self._transformed(tensors, frame)
-        if torch.is_grad_enabled():
-            mask = tuple([real and t.requires_grad for real, t in zip(self._real, tensors, strict=True)])
-            if True in mask:
-                return self.differentiable(mask)(tensors, frame)
+        mask = self.mask(tensors)
+        if True in mask:
+            return self.differentiable(mask)(tensors, frame)
         return tuple(self.plain.run(dict(zip(self.inputs, tensors, strict=True)), frame))
+
+    def mask(self, tensors: Sequence[Tensor]) -> Mask:
+        """Which of the tensors of a call ask for gradients."""
+        if not torch.is_grad_enabled():
+            return self._none
+        return tuple([real and t.requires_grad for real, t in zip(self._real, tensors, strict=True)])
 
     def _transformed(self, tensors: Sequence[Tensor], frame: Frame) -> tuple[Tensor, ...]:
         """The call where a transform of torch.func or a forward-mode derivative may look at the tensors."""

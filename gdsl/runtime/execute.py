@@ -113,12 +113,24 @@ class KernelPlan:
             self.steps, self.releases = _together(steps, items, releases, plan.program.nodes, self.storage)
         first = self.steps[0] if len(self.steps) == 1 else None
         self.whole = first if isinstance(first, Together) else None
+        self._items = items
 
     def native(self, inputs: Sequence[Node]) -> NativeSteps | None:
-        """The plan as native calls take it; None where it is not all one native call that makes its outputs."""
-        if self.whole is None or self.storage.stored is not self.storage.dtype or not self.results.are_own:
+        """The plan as native calls take it; None where a step is none of theirs."""
+        storage, outputs = self.storage, self.plan.program.nodes
+        items: list[Item] = []
+        most: list[tuple[Domain, int]] = []
+        for item in self._items:
+            if isinstance(item, TileItem):
+                items += (item.call, *item.products)
+                most.append(_tile_of(item))
+            else:
+                items.append(item)
+        if storage.stored is not storage.dtype or not all(is_native(item, storage) for item in items):
             return None
-        return self.whole.native(inputs, [o for o, _ in self.outputs])
+        # What runs at once releases nothing on the way.
+        whole = Together(items, [()] * len(items), storage, outputs, [o for o in outputs if o.op == "load"])
+        return whole.native(inputs, outputs, most)
 
     def run(self, values: Mapping[Node, Tensor], frame: Frame) -> list[Tensor]:
         """The program's outputs. ``values`` has a tensor for each load."""
@@ -263,9 +275,15 @@ def _launch(call: KernelItem, memory: dict[Node, Tensor], frame: Frame) -> None:
 TILE_BYTES = 1 << 22
 
 
-def _run_tile(tile: TileItem, memory: dict[Node, Tensor], frame: Frame) -> None:
+def _tile_of(tile: TileItem) -> tuple[Domain, int]:
+    """What the inner values are values of, and how many rows of them a tile has."""
     width = sum(w.node.type.numel * w.dtype.itemsize for w in tile.call.writes if w.node in tile.inner)
-    count, rows = frame.rows(next(iter(tile.inner)).domain), max(1, TILE_BYTES // width)
+    return next(iter(tile.inner)).domain, max(1, TILE_BYTES // width)
+
+
+def _run_tile(tile: TileItem, memory: dict[Node, Tensor], frame: Frame) -> None:
+    domain, rows = _tile_of(tile)
+    count = frame.rows(domain)
     if rows < count:
         _run_in_turns(tile, memory, frame, rows, count)
         return

@@ -13,6 +13,9 @@ constexpr int64_t SMALL = 1 << 16;
 
 enum { KERNEL, PRODUCTS, OVER_ROWS, DEGREE, ARITHMETIC, ARRANGE, PART };
 
+// What arithmetic does, by place in _ARITHMETIC of steps.py.
+enum { ADD, SUB, MUL, DIV, NEG, LEAKY_RELU, WHERE, EQ, NE, LT, LE, GT, GE };
+
 // An operand of arithmetic: a number of the program, one for all places, one for each.
 enum { FIXED, ONE, ALL };
 
@@ -147,26 +150,47 @@ template <class T> struct Machine {
         return (T)value;
     }
 
-    struct Operand {
-        T own;
-        const T* at;
+    template <class V> struct Operand {
+        V own;
+        const V* at;
         int64_t step;
-        T operator[](int64_t k) const { return at ? at[k * step] : own; }
+        V operator[](int64_t k) const { return at ? at[k * step] : own; }
     };
 
-    Operand operand() {
+    template <class V> Operand<V> operand() {
         const int64_t kind = next();
-        if (kind == FIXED) return {fixed(), nullptr, 0};
-        return {0, (const T*)slot(), kind == ALL};
+        if (kind == FIXED) return {(V)fixed(), nullptr, 0};
+        return {0, (const V*)slot(), kind == ALL};
     }
 
+    // Where a number is 0 or 1, it is a bool.
     void arithmetic() {
-        T* const to = (T*)slot();
+        void* const to = slot();
         const int64_t op = next(), count = next();
-        const Operand left = operand(), right = operand();
+        if (op == WHERE) {
+            const auto chosen = operand<bool>();
+            const auto left = operand<T>(), right = operand<T>();
+            for (int64_t k = 0; k < count; ++k) ((T*)to)[k] = chosen[k] ? left[k] : right[k];
+            return;
+        }
+        const auto left = operand<T>();
+        const auto right = op == NEG ? left : operand<T>();
         for (int64_t k = 0; k < count; ++k) {
             const T a = left[k], b = right[k];
-            to[k] = op == 0 ? a + b : op == 1 ? a - b : op == 2 ? a * b : a / b;
+            switch (op) {
+                case ADD: ((T*)to)[k] = a + b; break;
+                case SUB: ((T*)to)[k] = a - b; break;
+                case MUL: ((T*)to)[k] = a * b; break;
+                case DIV: ((T*)to)[k] = a / b; break;
+                case NEG: ((T*)to)[k] = -a; break;
+                case LEAKY_RELU: ((T*)to)[k] = a > 0 ? a : a * b; break;
+                case EQ: ((bool*)to)[k] = a == b; break;
+                case NE: ((bool*)to)[k] = a != b; break;
+                case LT: ((bool*)to)[k] = a < b; break;
+                case LE: ((bool*)to)[k] = a <= b; break;
+                case GT: ((bool*)to)[k] = a > b; break;
+                case GE: ((bool*)to)[k] = a >= b; break;
+            }
         }
     }
 

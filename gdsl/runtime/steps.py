@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from gdsl.codegen.schedule import LEAST_GROUPS, MOST_BYTES, SMALL
+from gdsl.ir import build
 from gdsl.ir.node import Node
 from gdsl.ir.ops import of
 from gdsl.ir.types import Domain, Kind
 from gdsl.runtime import prepare, reference
 from gdsl.runtime.cpp import CppLaunch
-from gdsl.runtime.dense import SumOfProducts, SumOverRows, View
+from gdsl.runtime.dense import Pair, SumOfProducts, SumOverRows, View
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import Item, KernelItem, Storage, TorchItem, as_stored
 
@@ -35,8 +36,10 @@ MOST_TENSORS = 128
 KERNEL, PRODUCTS, OVER_ROWS, DEGREE, ARITHMETIC, ARRANGE, PART = range(7)
 _ALIGNMENT = 64
 
-# What is done with numbers that are the same for all rows: of these, every way to compute gives the same bits.
-_ARITHMETIC = {"add": 0, "sub": 1, "mul": 2, "div": 3}
+# What is done with numbers that are the same for all rows, as in steps.cpp: of these, every way to compute gives the
+# same bits.
+_BOOL = ("eq", "ne", "lt", "le", "gt", "ge")
+_ARITHMETIC = {op: k for k, op in enumerate(("add", "sub", "mul", "div", "neg", "leaky_relu", "where", *_BOOL))}
 
 # Parts of parameters, and what is put together of parts, of up to so many runs of numbers that lie equally far apart.
 _ARRANGING = frozenset({"slice", "transpose", "cat"})
@@ -78,8 +81,9 @@ def is_native(item: Item, storage: Storage) -> bool:
     if storage.dtype not in _blas() or any(n.kind is not Kind.FLOAT for n in item.reads):
         return False
     if isinstance(product, SumOfProducts):
-        return all(pair.lies is not None for pair in product.pairs)
-    return isinstance(product, SumOverRows) and product.turn == tuple(range(len(product.turn)))
+        turned = [_turned(item.reads[p.matrix], p) for p in product.pairs if p.lies is None]
+        return all(_is_short(n) for n in turned)
+    return isinstance(product, SumOverRows) and (_is_straight(product) or _is_short(_back(item)[1]))
 
 
 def is_slight(item: Item) -> bool:
@@ -93,7 +97,11 @@ def is_arithmetic(item: Item) -> bool:
     if not isinstance(item, TorchItem) or item.step.node.op not in _ARITHMETIC or item.step.absorbed:
         return False
     node = item.step.node
-    return _is_number(node) and all(_is_number(n) and (not n.dims or n.dims == node.dims) for n in item.reads)
+    reads = item.reads[1:] if node.op == "where" else item.reads
+    chosen = [n.kind for n in item.reads[: len(item.reads) - len(reads)]] in ([], [Kind.BOOL])
+    real = all(n.kind is Kind.FLOAT for n in reads) and node.kind is (Kind.BOOL if node.op in _BOOL else Kind.FLOAT)
+    alike = all(n.domain is Domain.GLOBAL and (not n.dims or n.dims == node.dims) for n in item.reads)
+    return node.domain is Domain.GLOBAL and chosen and real and alike
 
 
 def _is_arranging(item: Item) -> bool:
@@ -101,13 +109,35 @@ def _is_arranging(item: Item) -> bool:
     if not isinstance(item, TorchItem) or item.step.node.op not in _ARRANGING or item.step.absorbed:
         return False
     node = item.step.node
-    few = node.type.numel > 0 and all(n.type.numel <= MOST_PLACES for n in (node, *item.reads))
     real = node.kind is Kind.FLOAT and all(n.kind is Kind.FLOAT for n in item.reads)
     rows = {n.domain for n in item.reads} <= {node.domain, Domain.GLOBAL}
     # What torch makes of values with rows may have fewer of them, or lie otherwise.
     known = node.domain is Domain.GLOBAL or (item.whole and node.domain in _ROWS)
     one = len({_constant(n) for n in item.reads} - {None}) <= 1
-    return few and real and rows and known and one and len(_runs(node)) <= MOST_RUNS
+    return node.type.numel > 0 and real and rows and known and one and _is_short(node)
+
+
+def _turned(matrix: Node, pair: Pair) -> Node:
+    """The matrix of a product as [depth, width]."""
+    return build.transpose(matrix, [matrix.type.names[k] for k in pair.turn])
+
+
+def _is_straight(product: SumOverRows) -> bool:
+    """Whether a sum over rows is the product of matrices as it is."""
+    return product.turn == tuple(range(len(product.turn)))
+
+
+def _back(item: TorchItem) -> tuple[Node, Node]:
+    """What a sum over rows has before it is turned, and how it is turned."""
+    node, product = item.step.node, item.product
+    assert isinstance(product, SumOverRows)
+    made = build.transpose(node, [node.type.names[product.turn.index(k)] for k in range(len(product.turn))])
+    return made, build.transpose(made, node.type.names)
+
+
+def _is_short(node: Node) -> bool:
+    """Whether it is written down in short where the numbers of a row stand."""
+    return all(n.type.numel <= MOST_PLACES for n in (node, *node.inputs)) and len(_runs(node)) <= MOST_RUNS
 
 
 def _is_part(runs: Sequence[Run]) -> bool:
@@ -121,11 +151,6 @@ def _constant(node: Node) -> float | None:
 
 def _bits(value: float) -> int:
     return int(*struct.unpack("q", struct.pack("d", value)))
-
-
-def _is_number(node: Node) -> bool:
-    """Whether it is the same for all rows."""
-    return node.domain is Domain.GLOBAL and node.kind is Kind.FLOAT
 
 
 class _OneRow:
@@ -185,6 +210,7 @@ class Together:
 
     items:    the same steps, for other graphs
     releases: after each of them, the values that no later step reads
+    passed:   inputs that are results as they are
     """
 
     def __init__(
@@ -193,11 +219,14 @@ class Together:
         releases: Sequence[tuple[Node, ...]],
         storage: Storage,
         later: Collection[Node],
+        passed: Sequence[Node] = (),
     ):
         self.items, self.releases, self.storage = items, releases, storage
         writer = _StepWriter(storage, _needed(items, later))
         for item in items:
             writer.add(item)
+        for node in passed:
+            writer.read(node, storage.of(node))
         needed = {writer.root(node) for node in later if node in writer.roots or node in writer.written}
         made = [node for node in writer.written if node in needed]
         inner = [node for node in writer.written if node not in needed]
@@ -265,43 +294,55 @@ class Together:
             memory[node] = view([_given(operand, memory, frame)])
         return True
 
-    def native(self, inputs: Sequence[Node], outputs: Sequence[Node]) -> NativeSteps | None:
-        """The steps as native calls take them; None where they need more than these inputs, or where an output is not
-        all that lies where it lies."""
+    def native(
+        self, inputs: Sequence[Node], outputs: Sequence[Node], most: Sequence[tuple[Domain, int]]
+    ) -> NativeSteps | None:
+        """The steps as native calls take them; None where they need more than these inputs, or where an output is no
+        view of what they make or are given.
+
+        most: how many rows values of a domain may have
+        """
         lies = {node: operand for node, operand, _ in self._views}
-        places = {node: k for k, (node, *_) in enumerate(self._made)}
         roots = [_root(o, lies) for o in outputs]
-        of_roots = dict(zip(roots, outputs, strict=True))
-        if places.keys() != of_roots.keys() or len(of_roots) != len(set(outputs)):
+        # The first output that lies somewhere is all that lies there.
+        first = dict(reversed(list(zip(roots, outputs, strict=True))))
+        places = {node: k for k, (node, *_) in enumerate(self._made)}
+        places |= {node: -1 - k for k, (node, _) in enumerate(self._given)}
+        if any(root not in places for root in roots):
             return None
         if any(node not in inputs or node.domain not in _ROWS for node, _ in self._given):
             return None
         if max(len(self._given), len(self._made)) > MOST_TENSORS:
             return None
-        shapes = [of_roots[node].type for node in places]
-        words = (
-            _address(prepare.native(wait=True).steps[self.storage.dtype, self.storage.index]),  # type: ignore[union-attr]
-            tuple(self._program),
-            tuple((inputs.index(n), dtype, _ROWS[n.domain], n.type.numel) for n, dtype in self._given),
-            tuple((_ROWS[t.domain], t.shape, dtype) for t, (*_, dtype) in zip(shapes, self._made, strict=True)),
-            self._inner,
-            tuple(int(end in self._orders) for end in (0, 1)),
-            self._kept,
-            self._totals,
-            self._alignment,
+
+        def like(node: Node) -> tuple[Any, ...]:
+            return _ROWS[node.domain], node.type.shape, self.storage.of(node)
+
+        results = tuple(
+            (places[root], places[root] < 0 or root in roots[:k], like(output))
+            for k, (root, output) in enumerate(zip(roots, outputs, strict=True))
         )
-        return NativeSteps(words, tuple(places[root] for root in roots))
+        return NativeSteps(
+            (
+                _address(prepare.native(wait=True).steps[self.storage.dtype, self.storage.index]),  # type: ignore[union-attr]
+                tuple(self._program),
+                tuple((inputs.index(n), dtype, _ROWS[n.domain], n.type.numel) for n, dtype in self._given),
+                tuple(like(first[node]) for node, *_ in self._made),
+                results,
+                tuple((_ROWS[domain], rows) for domain, rows in most),
+                self._inner,
+                tuple(int(end in self._orders) for end in (0, 1)),
+                self._kept,
+                self._totals,
+                self._alignment,
+            )
+        )
 
 
 class NativeSteps(NamedTuple):
-    """Steps as native calls take them.
-
-    words:   what ``Steps`` in extension/steps.cpp is made of
-    outputs: of each output, its place among what the steps make
-    """
+    """Steps as native calls take them: what ``Steps`` in extension/steps.cpp is made of."""
 
     words: tuple[Any, ...]
-    outputs: tuple[int, ...]
 
     def on(self, places: Sequence[int]) -> tuple[Any, ...]:
         """The words, for inputs that lie at these places among the tensors of a call."""
@@ -386,7 +427,7 @@ class _StepWriter:
         self.words += (kind, *words)
         self.steps += 1
 
-    def _read(self, node: Node, dtype: torch.dtype) -> Node:
+    def read(self, node: Node, dtype: torch.dtype) -> Node:
         node = self.root(node)
         if node in self.written or node in self.given:
             return node
@@ -403,7 +444,7 @@ class _StepWriter:
     def _kernel(self, item: KernelItem) -> None:
         launch = item.launch
         assert isinstance(launch, CppLaunch)
-        reads = [self._read(node, dtype) for node, dtype in item.reads]
+        reads = [self.read(node, dtype) for node, dtype in item.reads]
         self.written |= dict.fromkeys(w.node for w in item.writes)
         order, size = int(not launch.over_out_edges), self.storage.dtype.itemsize
         self.orders[order] = True
@@ -420,43 +461,62 @@ class _StepWriter:
         node, product, dtype = item.step.node, item.product, self.storage.dtype
         if isinstance(product, View):
             (operand,) = item.reads
-            self.roots[node] = self._read(operand, self.storage.of(operand))
+            self.roots[node] = self.read(operand, self.storage.of(operand))
             self.views.append((node, operand, product))
             return
         if is_arithmetic(item):
             about: list[int | Node] = []
             for n in item.reads:
-                fixed = n.op == "const"
-                about += (_FIXED, _bits(n.attrs.value)) if fixed else (_ALL if n.dims else _ONE, self._read(n, dtype))
+                if n.op == "const":
+                    about += (_FIXED, _bits(float(n.attrs.value)))
+                else:
+                    about += (_ALL if n.dims else _ONE, self.read(n, self.storage.of(n)))
             self._step(ARITHMETIC, node, _ARITHMETIC[node.op], node.type.numel, *about)
             self.written[node] = None
             return
         if _is_arranging(item):
-            otherwise = next((value for n in item.reads if (value := _constant(n)) is not None), 0.0)
-            sources: list[int | Node] = []
-            for n in item.reads:
-                width = 0 if n.domain is Domain.GLOBAL else n.type.numel
-                sources += (node if n.op == "const" else self._read(n, dtype), width)
-            runs = _runs(node)
-            if node.domain is Domain.GLOBAL and node not in self.needed and _is_part(runs):
-                self._step(PART, node, sources[2 * runs[0].operand], runs[0].start)
-                self.parts.add(node)
-            else:
-                about = [number for run in runs for number in run]
-                fill = _bits(otherwise)
-                self._step(ARRANGE, node, _ROWS[node.domain], fill, len(item.reads), *sources, len(runs), *about)
-            self.written[node] = None
+            self._arrange(node, node)
             return
-        reads = [self._read(n, dtype) for n in item.reads]
+        reads = [self.read(n, dtype) for n in item.reads]
         if isinstance(product, SumOfProducts):
             biases = [reads[k] for k in product.biases]
-            pairs = [
-                word for p in product.pairs for word in (reads[p.rows], reads[p.matrix], p.depth, int(bool(p.lies)))
-            ]
+            pairs: list[int | Node] = []
+            for p in product.pairs:
+                matrix = reads[p.matrix]
+                if p.lies is None:
+                    turned = _turned(item.reads[p.matrix], p)
+                    if turned not in self.written:
+                        self._arrange(turned, turned)
+                    matrix = turned
+                pairs += (reads[p.rows], matrix, p.depth, int(bool(p.lies)))
             rows, width = _ROWS[node.domain], node.type.numel
             self._step(PRODUCTS, node, rows, width, len(biases), *biases, len(product.pairs), *pairs)
         else:
             assert isinstance(product, SumOverRows)
             left, right, (depth, width) = reads[product.left], reads[1 - product.left], product.widths
-            self._step(OVER_ROWS, node, _ROWS[item.reads[0].domain], left, depth, right, width)
+            rows = _ROWS[item.reads[0].domain]
+            if not _is_straight(product):
+                made, turned = _back(item)
+                self._step(OVER_ROWS, made, rows, left, depth, right, width)
+                self.written[made] = None
+                self._arrange(node, turned)
+                return
+            self._step(OVER_ROWS, node, rows, left, depth, right, width)
+        self.written[node] = None
+
+    def _arrange(self, node: Node, as_in: Node) -> None:
+        """Numbers of what another node reads, put where that has them."""
+        otherwise = next((value for n in as_in.inputs if (value := _constant(n)) is not None), 0.0)
+        sources: list[int | Node] = []
+        for n in as_in.inputs:
+            width = 0 if n.domain is Domain.GLOBAL else n.type.numel
+            sources += (node if n.op == "const" else self.read(n, self.storage.dtype), width)
+        runs = _runs(as_in)
+        if node.domain is Domain.GLOBAL and node not in self.needed and _is_part(runs):
+            self._step(PART, node, sources[2 * runs[0].operand], runs[0].start)
+            self.parts.add(node)
+        else:
+            about = [number for run in runs for number in run]
+            fill = _bits(otherwise)
+            self._step(ARRANGE, node, _ROWS[node.domain], fill, len(as_in.inputs), *sources, len(runs), *about)
         self.written[node] = None

@@ -35,7 +35,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "dna": {"heads": 2, "size": 2, "groups": 2, "width": 2},
     "eg": {"width": 2},
     "gat": {"lin": True},
-    "han": {"stage": "edges", "size": 2},
+    "han": {"size": 2},
     "hgt": {"size": 2},
     "rgat": {"kind": "full", "parts": 1, "block_in": 1, "block_out": 1, "additive": True, "within": False,
              "change": "none"},

@@ -43,6 +43,14 @@ TEXTS = {
     "a matrix in many parts": """
         layer I(d, o) { param w[4*d, 4*o] ~ glorot node x[d]
                         all = cat(sum(x[j]), max(x[j]), x) update y = cat(x * x, all) @ w }""",
+    "products whose matrix and result are turned": """
+        layer J(d, o, h = 8, k = 4) { param v[d, h*k] ~ glorot param w[k, h, 4*o] ~ glorot node x[d]
+                                      aggregate a = max((x @ v)[j])
+                                      update y = sum[k, h](split(a, h*k, h, k) * w) }""",
+    "choices among numbers for all rows": """
+        layer K(d, o) { param w[d, o] ~ glorot param k ~ normal param l[o] ~ normal node x[d]
+                        c = where(k < 0.3, where(l >= 0, -l, leaky_relu(l, 0.1)), l / (1 + k * k))
+                        aggregate a = sum((x @ w)[j]) update y = a * c }""",
     "out-edges and degrees": """
         layer E(d) { node x[d] aggregate a = sum((x / (1 + degree(j)))[j]) update y = a * degree(i) }""",
 }
@@ -52,7 +60,7 @@ ARGUMENTS = {"d": 6, "o": 5, "h": 2}
 def made(text: str, dtype: torch.dtype = torch.float32) -> gdsl.Layer:
     torch.manual_seed(0)
     names = TEXTS[text].partition("(")[2].partition(")")[0].split(", ")
-    return gdsl.compile(TEXTS[text], **{name: ARGUMENTS[name] for name in names}, backend="cpp").to(dtype)
+    return gdsl.compile(TEXTS[text], **{name: ARGUMENTS[name] for name in names if "=" not in name}, backend="cpp").to(dtype)
 
 
 def graph_of(nodes: int, edges: int, seed: int = 0) -> Tensor:
@@ -215,3 +223,15 @@ def test_kernels_of_any_number_of_pointers(calls: list[bool], monkeypatch: pytes
         found = layer(x, edges)
         expected = x * sum(p for _, p in layer.named_parameters())
         torch.testing.assert_close(found, expected)
+
+
+def test_what_is_turned_is_turned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test of bits would say nothing if no matrix and no result were turned."""
+    written: list[object] = []
+    arrange = steps._StepWriter._arrange
+    monkeypatch.setattr(steps._StepWriter, "_arrange", lambda *args: (written.append(args[1:]), arrange(*args)))
+    # Sizes that no other test has: what is compiled is kept.
+    text = TEXTS["products whose matrix and result are turned"]
+    all_of(gdsl.compile(text, d=6, o=4, backend="cpp"), 30, graph_of(30, 60))
+    assert any(node is as_in for node, as_in in written)  # type: ignore[misc]
+    assert any(node is not as_in for node, as_in in written)  # type: ignore[misc]

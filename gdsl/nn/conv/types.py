@@ -437,8 +437,8 @@ class HEATConv(Summed, program="heat", fixed="node_dim=0", parts=False, shows="h
 class HANConv(Declared, program="han", aggr=None, fixed='aggr="add", node_dim=0', parts=False):
     """Attention over the edges of each type, then over the types. Wang et al., WWW 2019, equations 1 to 9.
 
-    The linear maps of the types of nodes run in torch; one program is applied to each type of edges, and then to each
-    type of nodes.
+    The linear maps of the types of nodes, and the attention over types of edges (equations 7 to 9), of which there are
+    a few, run in torch; one program is applied to each type of edges.
 
     in_channels:    size of the inputs, or a dict with one for each type of node; -1 takes it from the first call
     out_channels:   size of the outputs
@@ -500,28 +500,26 @@ class HANConv(Declared, program="han", aggr=None, fixed='aggr="add", node_dim=0'
                     graph,
                     {"x": x, "z": z},
                     **sizes,
-                    stage="edges",
                     slope=float(self.negative_slope),
                     p=float(self.dropout),
                 )
             )
-        together = {kind: self._weighed(parts, sizes) for kind, parts in found.items()}
+        together = {kind: self._weighed(parts) for kind, parts in found.items()}
         results = {kind: y for kind, (y, _) in together.items()}
         if return_semantic_attention_weights:
             return results, {kind: weights for kind, (_, weights) in together.items()}
         return results
 
-    def _weighed(self, parts: list[Tensor], sizes: dict[str, Any]) -> tuple[Tensor | None, Tensor | None]:
+    def _weighed(self, parts: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
         """The weighted sum of what edges of each type gave, and the weights."""
         if not parts:
             return None, None
-        nodes = len(parts[0])
-        if not nodes:
+        if not len(parts[0]):
             return parts[0], None
-        edges = torch.zeros(2, 0, dtype=torch.long, device=parts[0].device)
-        graph, _ = self.graph(edges, nodes, nodes)  # also while torch.compile traces
-        y, weights = self.run(graph, {"found": torch.stack(parts, dim=1)}, **sizes, stage="types")
-        return y, weights[0]
+        found = torch.stack(parts)
+        keys = torch.tanh(self.k_lin(found)).mean(dim=1)
+        weights = torch.softmax(keys @ self.q[0], dim=0)
+        return torch.tensordot(weights, found, dims=1), weights
 
     __repr__ = words("{self.out_channels}, heads={self.heads}")
 

@@ -285,10 +285,7 @@ PyObject* call(Known& known, PyObject* owner, PyObject* const* args) {
     const std::vector<Tensor> results = run(function, *need, graph, tensors);
     if (PyObject_SetAttr(known.store.object, name_last, function->ran.object) < 0) return nullptr;
     if (known.returns >= 0) return THPVariable_Wrap(results.at(known.returns));
-    Owned all = stolen(PyTuple_New(results.size()));
-    for (size_t k = 0; k < results.size(); ++k) PyTuple_SET_ITEM(all.object, k, THPVariable_Wrap(results[k]));
-    Py_INCREF(all.object);
-    return all.object;
+    return wrapped(results);
 }
 
 // (owner, arguments, states) -> results or None

@@ -28,12 +28,20 @@ at::ScalarType dtype_of(PyObject* dtype) {
     return ((THPDtype*)dtype)->scalar_type;
 }
 
-// (function, words, given, made, inner, orders, kept, totals, alignment)
+Made made_of(PyObject* about) {
+    long long rows;
+    PyObject *shape, *dtype;
+    parse(about, "LOO", &rows, &shape, &dtype);
+    return {rows, numbers(shape), dtype_of(dtype)};
+}
+
+// (function, words, given, made, outputs, most, inner, orders, kept, totals, alignment)
 Steps steps_of(PyObject* about) {
     Steps s;
     long long function, kept, totals, alignment;
-    PyObject *words, *given, *made, *inner, *orders;
-    parse(about, "LOOOOOLLL", &function, &words, &given, &made, &inner, &orders, &kept, &totals, &alignment);
+    PyObject *words, *given, *made, *outputs, *most, *inner, *orders;
+    parse(about, "LOOOOOOOLLL", &function, &words, &given, &made, &outputs, &most, &inner, &orders, &kept, &totals,
+          &alignment);
     s.function = (void (*)(const int64_t*, const void*))function;
     s.words = numbers(words), s.kept = kept, s.totals = totals, s.alignment = alignment;
     each(given, [&](PyObject* item) {
@@ -42,31 +50,36 @@ Steps steps_of(PyObject* about) {
         parse(item, "LOLL", &place, &dtype, &rows, &width);
         s.given.push_back({place, dtype_of(dtype), rows, width});
     });
-    each(made, [&](PyObject* item) {
-        long long rows;
-        PyObject *shape, *dtype;
-        parse(item, "LOO", &rows, &shape, &dtype);
-        s.made.push_back({rows, numbers(shape), dtype_of(dtype)});
+    each(made, [&](PyObject* item) { s.made.push_back(made_of(item)); });
+    each(outputs, [&](PyObject* item) {
+        long long place;
+        int copied;
+        PyObject* like;
+        parse(item, "LpO", &place, &copied, &like);
+        s.outputs.push_back({place, (bool)copied, made_of(like)});
     });
     TORCH_CHECK(s.given.size() <= MOST_TENSORS && s.made.size() <= MOST_TENSORS, "too many tensors");
-    each(inner, [&](PyObject* item) {
-        const auto pair = numbers(item);
-        s.inner.push_back({pair.at(0), pair.at(1)});
-    });
+    const auto pairs = [](PyObject* sequence, auto& found) {
+        each(sequence, [&](PyObject* item) {
+            const auto pair = numbers(item);
+            found.push_back({pair.at(0), pair.at(1)});
+        });
+    };
+    pairs(most, s.most), pairs(inner, s.inner);
     const auto used = numbers(orders);
     s.orders[0] = used.at(0), s.orders[1] = used.at(1);
     return s;
 }
 
-// Function(forward, outputs, visible, ran, differentiable): differentiable is None or (wanted, reads, kept, constant,
+// Function(forward, visible, ran, differentiable): differentiable is None or (wanted, reads, kept, constant,
 // adjoints, pull), an adjoint (present, steps, takes, gives)
 PyObject* function_new(PyTypeObject* type, PyObject* given, PyObject*) {
     HANDLE_TH_ERRORS
-    PyObject *forward, *outputs, *ran, *derivative;
+    PyObject *forward, *ran, *derivative;
     long long visible;
-    parse(given, "OOLOO", &forward, &outputs, &visible, &ran, &derivative);
+    parse(given, "OLOO", &forward, &visible, &ran, &derivative);
     auto f = std::make_shared<Function>();
-    f->forward = steps_of(forward), f->outputs = numbers(outputs), f->visible = visible, f->ran = Owned(ran);
+    f->forward = steps_of(forward), f->visible = visible, f->ran = Owned(ran);
     f->differentiable = derivative != Py_None;
     if (f->differentiable) {
         PyObject *wanted, *reads, *kept, *constant, *adjoints, *pull;
@@ -84,6 +97,31 @@ PyObject* function_new(PyTypeObject* type, PyObject* given, PyObject*) {
     if (self) self->function = new std::shared_ptr<Function>(f);
     return (PyObject*)self;
     END_HANDLE_TH_ERRORS
+}
+
+// (graph, tensors) -> results or None: not asked whether they are those of a program
+PyObject* function_call(PyObject* self, PyObject* given, PyObject*) {
+    HANDLE_TH_ERRORS
+    PyObject *edges, *list;
+    if (!PyArg_ParseTuple(given, "O!O!", &SmallType, &edges, &PyList_Type, &list)) return nullptr;
+    if (c10::InferenceMode::is_enabled()) Py_RETURN_NONE;
+    const std::shared_ptr<Function> function = *((FunctionObject*)self)->function;
+    if (function->missed >= MOST_MISSED) Py_RETURN_NONE;
+    std::vector<Tensor> tensors;
+    for (Py_ssize_t k = 0; k < PyList_GET_SIZE(list); ++k) {
+        const Tensor* const t = plain_tensor(PyList_GET_ITEM(list, k));
+        if (!t) Py_RETURN_NONE;
+        tensors.push_back(*t);
+    }
+    const std::shared_ptr<Small> graph = *((SmallObject*)edges)->graph;
+    const auto need = function->forward.need(*graph, tensors);
+    if (!need) Py_RETURN_NONE;
+    return wrapped(run(function, *need, graph, tensors));
+    END_HANDLE_TH_ERRORS
+}
+
+PyObject* function_missed(PyObject* self, void*) {
+    return PyBool_FromLong((*((FunctionObject*)self)->function)->missed >= MOST_MISSED);
 }
 
 void function_free(PyObject* self) {
@@ -243,6 +281,8 @@ PyObject* small_parts(PyObject* self, PyObject*) {
     END_HANDLE_TH_ERRORS
 }
 
+PyGetSetDef function_parts[] = {{"missed", function_missed, nullptr, nullptr, nullptr},
+                                {nullptr, nullptr, nullptr, nullptr, nullptr}};
 PyMethodDef calls_methods[] = {{"add", calls_add, METH_VARARGS, nullptr}, {nullptr, nullptr, 0, nullptr}};
 PyMethodDef small_methods[] = {{"set", small_set, METH_VARARGS, nullptr},
                                {"parts", small_parts, METH_NOARGS, nullptr},
@@ -261,7 +301,7 @@ PyTypeObject CallsType =
 PyTypeObject SmallType =
     type_of("gdsl.native.Small", sizeof(SmallObject), small_new, small_free, small_methods, nullptr);
 PyTypeObject FunctionType =
-    type_of("gdsl.native.Function", sizeof(FunctionObject), function_new, function_free, nullptr, nullptr);
+    type_of("gdsl.native.Function", sizeof(FunctionObject), function_new, function_free, nullptr, function_call);
 
 // setup(limits, (take of int64, take of int32, order), dictionaries of hooks)
 PyObject* setup(PyObject*, PyObject* given) {
@@ -302,6 +342,7 @@ PyMODINIT_FUNC PyInit_gdsl_native() {
     PyObject* const made = PyModule_Create(&module);
     struct { const char* name; PyTypeObject* type; } types[] = {
         {"Calls", &CallsType}, {"Small", &SmallType}, {"Function", &FunctionType}};
+    FunctionType.tp_getset = function_parts;
     CallsType.tp_flags |= Py_TPFLAGS_HAVE_GC;
     CallsType.tp_traverse = calls_traverse, CallsType.tp_clear = calls_clear, CallsType.tp_free = PyObject_GC_Del;
     for (const auto& [name, type] : types) {

@@ -5,6 +5,19 @@ PyObject* wrapped(const Tensor& t) {
     return THPVariable_Wrap(t);
 }
 
+// A tuple, or null with Python's error set.
+PyObject* wrapped(const std::vector<Tensor>& tensors) {
+    Owned all = stolen(PyTuple_New(tensors.size()));
+    if (!all.object) return nullptr;
+    for (size_t k = 0; k < tensors.size(); ++k) {
+        PyObject* const value = THPVariable_Wrap(tensors[k]);
+        if (!value) return nullptr;
+        PyTuple_SET_ITEM(all.object, k, value);
+    }
+    Py_INCREF(all.object);
+    return all.object;
+}
+
 PyObject* small_object(const std::shared_ptr<Small>& graph);
 
 // A node of autograd is counted by itself from some version of torch on, and by a shared_ptr before.
@@ -112,14 +125,14 @@ constexpr int64_t MANY_ROWS = 512;
 std::vector<Tensor> run(const std::shared_ptr<Function>& function, const Steps::Need& need,
                         const std::shared_ptr<Small>& graph, const std::vector<Tensor>& tensors) {
     const Function& f = *function;
-    std::vector<Tensor> made, results;
+    std::vector<Tensor> made;
     {
         // A few rows take no longer than another thread needs to notice that it may run.
         std::optional<pybind11::gil_scoped_release> free;
         if (graph->targets + graph->edges() > MANY_ROWS) free.emplace();
         made = f.forward.run(need, *graph, tensors);
     }
-    for (int64_t k = 0; k < f.visible; ++k) results.push_back(made[f.outputs[k]]);  // shares what autograd is told
+    std::vector<Tensor> results(made.begin(), made.begin() + f.visible);  // share what autograd is told
     if (!f.differentiable) return results;
     auto node = new_node<GdslBackward>();
     torch::autograd::edge_list edges;
@@ -127,15 +140,12 @@ std::vector<Tensor> run(const std::shared_ptr<Function>& function, const Steps::
     node->set_next_edges(std::move(edges));
     node->function = function, node->graph = graph;
     // What is saved of the outputs, too: a derivative of the derivative goes through it.
-    for (int64_t k = 0; k < (int64_t)f.outputs.size(); ++k) {
+    for (int64_t k = 0; k < (int64_t)made.size(); ++k) {
         if (std::find(f.constant.begin(), f.constant.end(), k) == f.constant.end()) {
-            torch::autograd::set_history(made[f.outputs[k]], node);
+            torch::autograd::set_history(made[k], node);
         }
     }
     for (int64_t k : f.reads) node->saved.emplace_back(tensors[k], false);
-    for (int64_t k : f.kept) {
-        const Tensor& value = made[f.outputs[k]];
-        node->saved.emplace_back(value, value.requires_grad());
-    }
+    for (int64_t k : f.kept) node->saved.emplace_back(made[k], made[k].requires_grad());
     return results;
 }

@@ -17,6 +17,14 @@ struct Made {
     at::ScalarType dtype;
 };
 
+// A result: what is made at a place, or, below 0, the tensor that was given at -1 - place. What has been a result before,
+// or is somebody's tensor, is copied.
+struct Result {
+    int64_t place;
+    bool copied;
+    Made like;
+};
+
 constexpr size_t MOST_TENSORS = 128;
 
 struct Steps {
@@ -24,6 +32,8 @@ struct Steps {
     std::vector<int64_t> words;
     std::vector<Given> given;
     std::vector<Made> made;
+    std::vector<Result> outputs;
+    std::vector<std::pair<int64_t, int64_t>> most;   // rows, how many there may be
     std::vector<std::pair<int64_t, int64_t>> inner;  // rows, bytes of each
     int64_t orders[2], kept, totals, alignment;
 
@@ -35,6 +45,9 @@ struct Steps {
     // Nothing where the steps must run one by one, for graphs that are large and tensors that are no plain ones.
     std::optional<Need> need(Small& graph, const std::vector<Tensor>& tensors) const {
         Need n = {{1, graph.targets, graph.sources, graph.edges(), 1}, at::get_num_threads(), 0};
+        for (const auto& [place, rows] : most) {
+            if (n.rows[place] > rows) return {};
+        }
         int64_t groups = 0, longest = 0;
         for (int end = 0; end < 2; ++end) {
             if (!orders[end]) continue;
@@ -54,7 +67,14 @@ struct Steps {
         return n;
     }
 
-    // What the steps make.
+    static Tensor empty(const Made& m, const Need& n) {
+        c10::SmallVector<int64_t, 5> shape;
+        if (m.rows) shape.push_back(n.rows[m.rows]);
+        shape.append(m.shape.begin(), m.shape.end());
+        return at::detail::empty_cpu(shape, m.dtype);
+    }
+
+    // The results of the steps.
     std::vector<Tensor> run(const Need& n, Small& graph, const std::vector<Tensor>& tensors) const {
         alignas(Call) char space[sizeof(Call) + 2 * MOST_TENSORS * sizeof(void*)];
         Call& call = *new (space) Call();
@@ -64,14 +84,11 @@ struct Steps {
         }
         void** at = call.given;
         for (const Given& g : given) *at++ = (void*)tensors[g.place].const_data_ptr();
-        std::vector<Tensor> results;
-        results.reserve(made.size());
+        std::vector<Tensor> makes, results;
+        makes.reserve(made.size()), results.reserve(outputs.size());
         for (const Made& m : made) {
-            c10::SmallVector<int64_t, 5> shape;
-            if (m.rows) shape.push_back(n.rows[m.rows]);
-            shape.append(m.shape.begin(), m.shape.end());
-            results.push_back(at::detail::empty_cpu(shape, m.dtype));
-            *at++ = results.back().mutable_data_ptr();
+            makes.push_back(empty(m, n));
+            *at++ = makes.back().mutable_data_ptr();
         }
         Tensor arena;
         if (n.room > limits.small) {
@@ -79,6 +96,11 @@ struct Steps {
             call.arena = (char*)arena.mutable_data_ptr();
         }
         function(words.data(), &call);
+        for (const Result& r : outputs) {
+            const Tensor& from = r.place < 0 ? tensors[given[-1 - r.place].place] : makes[r.place];
+            results.push_back(r.copied ? empty(r.like, n) : from);
+            if (r.copied && from.nbytes()) memcpy(results.back().mutable_data_ptr(), from.const_data_ptr(), from.nbytes());
+        }
         return results;
     }
 };
@@ -87,13 +109,12 @@ struct Adjoint {
     int64_t present;  // a bit for each output whose gradient it takes
     Steps steps;
     std::vector<int64_t> takes;  // of each input, its place among what is saved and the gradients
-    std::vector<int64_t> gives;  // of each wanted input, the place of its gradient, or -1
+    std::vector<int64_t> gives;  // of each wanted input, the place of its gradient among the results, or -1
 };
 
 // A program, by itself or with its adjoints.
 struct Function {
     Steps forward;
-    std::vector<int64_t> outputs;  // of each output, its place among what is made
     int64_t visible;
     bool differentiable;
     std::vector<int64_t> wanted, reads, kept, constant;
