@@ -60,7 +60,8 @@ ARGUMENTS = {"d": 6, "o": 5, "h": 2}
 def made(text: str, dtype: torch.dtype = torch.float32) -> gdsl.Layer:
     torch.manual_seed(0)
     names = TEXTS[text].partition("(")[2].partition(")")[0].split(", ")
-    return gdsl.compile(TEXTS[text], **{name: ARGUMENTS[name] for name in names if "=" not in name}, backend="cpp").to(dtype)
+    given = {name: ARGUMENTS[name] for name in names if "=" not in name}
+    return gdsl.compile(TEXTS[text], **given, backend="cpp").to(dtype)
 
 
 def graph_of(nodes: int, edges: int, seed: int = 0) -> Tensor:
