@@ -2,6 +2,7 @@
 
     gdsl check FILE... --strict              every mistake in the programs, and what they say to no effect
     gdsl show FILE --stage fused             one stage of a layer's way to machine code
+    gdsl explore FILE                        all stages in the browser, as the text is typed
     gdsl fmt FILE...                         format in place
     gdsl info                                versions, backends, compiler, cache
 
@@ -111,16 +112,19 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("--layer", metavar="NAME", help="which layer, when the file has several")
     shown.add_argument("--backward", action="store_true", help="of the gradients instead of the layer")
     _add_settings(shown, "arguments of the layer")
-    shown.add_argument(
-        "--with",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="INPUT",
-        dest="inputs",
-        help="optional inputs that are passed",
-    )
+    _add_inputs(shown)
     shown.set_defaults(run=_show)
+
+    explore = commands.add_parser("explore", help="look at all stages in the browser, as the text is typed")
+    explore.add_argument("file", nargs="?", metavar="FILE", help="a program, or - for stdin; without one, an example")
+    explore.add_argument("--layer", metavar="NAME", help="which layer first, when the file has several")
+    explore.add_argument("--html", metavar="OUT", help="write one file that opens without a server, and end")
+    explore.add_argument("--port", type=int, default=0, help="default: any that is free")
+    explore.add_argument("--host", default="127.0.0.1", help="default: %(default)s, which only this machine reaches")
+    explore.add_argument("--no-browser", action="store_true", help="only print the address")
+    _add_settings(explore, "arguments of the layer")
+    _add_inputs(explore)
+    explore.set_defaults(run=_explore)
 
     fmt = commands.add_parser("fmt", help="format programs in place")
     fmt.add_argument("files", nargs="+", metavar="FILE", help="a program, or - for stdin to stdout")
@@ -134,6 +138,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_settings(parser: argparse.ArgumentParser, purpose: str) -> None:
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help=purpose)
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--with",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="INPUT",
+        dest="inputs",
+        help="optional inputs that are passed",
+    )
 
 
 def _each(files: Sequence[str], work: Callable[[str], int]) -> int:
@@ -282,6 +298,21 @@ def _pick(program: ast.Program, name: str | None) -> ast.Layer:
     if name is not None and name not in layers:
         raise CommandError(f"the file has no layer `{name}`; it has {', '.join(layers)}")
     return layers[name] if name is not None else program.layers[0]
+
+
+# --------------------------------------------------------------------------------------- explore
+
+
+def _explore(options: argparse.Namespace) -> int:
+    from gdsl.explore import command
+
+    text, name = _read(options.file) if options.file else (command.EXAMPLE, "an example")
+    start = command.beginning(text, name, options.layer, options.set, options.inputs)
+    if options.html:
+        command.write(start, options.html)
+    else:
+        command.serve(start, options.host, options.port, not options.no_browser)
+    return OK
 
 
 # ------------------------------------------------------------------------------------------ info

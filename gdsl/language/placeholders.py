@@ -88,7 +88,7 @@ def _check(layer: ast.Layer, signature: Signature, fixed: Values, present: froze
                     tried.append((dict(changed), error.diagnostics))
                 if not any(optional for _, optional in signature.modules):
                     break
-            change = _asked_for(tried[-1][1], changed, fixed)
+            change = asked_for(tried[-1][1], changed, fixed)
             if change is None:
                 break
             changed.update([change])
@@ -111,7 +111,7 @@ def _stand_ins(layer: ast.Layer, signature: Signature, fixed: Values) -> Iterato
         yield {**defaults, **values, **fixed}
 
 
-def _asked_for(found: Sequence[Diagnostic], values: Values, fixed: Values) -> tuple[str, int] | None:
+def asked_for(found: Sequence[Diagnostic], values: Values, fixed: Values) -> tuple[str, int] | None:
     """A stand-in with the size with which one of the mistakes would be none."""
     for name, size in (pair for d in found for pair in d.sizes):
         factors = name.replace("'", "").split("*")

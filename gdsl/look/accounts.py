@@ -97,7 +97,7 @@ class _Ledger:
         for f in log:
             names = {**self.found.typed.names, **_constants(f)}
             key = (f.rule, _short(expression(f.before, names)), _short(expression(f.after, names)))
-            saved = work([f.before], self.shape) - work([f.after], self.shape)
+            saved = saved_by(f, self.shape)
             count, total = counts.get(key, (0, Work()))
             counts[key] = (count + 1, total + saved)
         for (rule, before, after), (count, saved) in counts.items():
@@ -166,6 +166,11 @@ class _Ledger:
                 if _is_sparse_product(kernel):
                     yield "        a plain weighted sum; the vendor's sparse product was slower in every run on a CPU,"
                     yield '        and is the choice sums="vendor"'
+
+
+def saved_by(fired: Fired, shape: GraphShape) -> Work:
+    """What one application of a rule saves on a graph."""
+    return work([fired.before], shape) - work([fired.after], shape)
 
 
 def traffic(found: Inspection, graph: Graph, dtype: torch.dtype) -> dict[str, tuple[float, float]]:

@@ -123,12 +123,19 @@ class Inspection:
         return found
 
     @cached_property
+    def kept(self) -> list[Program]:
+        """The programs with what the backward keeps among their outputs."""
+        found = []
+        for program, adjoint in zip(self.programs, self.adjoints, strict=True):
+            extra = tuple((load.attrs.name, node) for node, load in adjoint.saved)
+            found.append(Program(program.name, program.outputs + extra, program.names))
+        return found
+
+    @cached_property
     def plans(self) -> list[tuple[str, Plan]]:
         """Forward plans, with what the backward keeps among their outputs, and backward plans."""
         forward, backward = [], []
-        for program, adjoint in zip(self.programs, self.adjoints, strict=True):
-            extra = tuple((load.attrs.name, node) for node, load in adjoint.saved)
-            kept = Program(program.name, program.outputs + extra, program.names)
+        for kept, adjoint in zip(self.kept, self.adjoints, strict=True):
             forward.append(("forward", lower(kept, self.options, self.last_log)))
             if adjoint.program.outputs:
                 backward.append(("backward", lower(adjoint.program, self.options, self.last_log)))
@@ -228,13 +235,9 @@ def describe_plan(plan: Plan) -> str:
 
 
 def _describe_kernel(kernel: Kernel, names: dict, inner: set[Node]) -> list[str]:
-    over = {"i": "in-edges of each node", "j": "out-edges of each node"}.get(kernel.end or "", "rows")
-    if kernel.rows is Domain.EDGE:
-        of_pairs = {"i": "pairs that end in each edge", "j": "pairs that begin with each edge"}
-        over = of_pairs.get(kernel.end or "", "edges")
-    lines = [f"    kernel {kernel.name}: over the {over}"]
+    lines = [f"    kernel {kernel.name}: over the {over(kernel)}"]
     for number, phase in enumerate(kernel.phases):
-        for kind, nodes in _phase_parts(phase):
+        for kind, nodes in phase_parts(phase):
             for node in nodes:
                 lines.append(f"        walk {number + 1}: {kind} {expression(node, names)}   # {node.type}")
     for node in kernel.stores:
@@ -247,7 +250,16 @@ def _describe_kernel(kernel: Kernel, names: dict, inner: set[Node]) -> list[str]
     return lines
 
 
-def _phase_parts(phase: Phase) -> list[tuple[str, tuple]]:
+def over(kernel: Kernel) -> str:
+    """What a kernel walks, in words."""
+    if kernel.rows is Domain.EDGE:
+        of_pairs = {"i": "pairs that end in each edge", "j": "pairs that begin with each edge"}
+        return of_pairs.get(kernel.end or "", "edges")
+    return {"i": "in-edges of each node", "j": "out-edges of each node"}.get(kernel.end or "", "rows")
+
+
+def phase_parts(phase: Phase) -> list[tuple[str, tuple]]:
+    """What a walk does, in a word, and to which values."""
     return [
         ("reduce", phase.accumulators),
         ("total", phase.totals),

@@ -35,11 +35,11 @@ def show(
         if backward:
             raise CommandError("the syntax tree has no backward: choose another stage")
         return "\n".join(_outline(layer))
-    stand_ins = _stand_ins(layer, signature, given)
-    if stand_ins:
-        shown = " ".join(f"{name}={value}" for name, value in stand_ins.items())
+    others = stand_ins(layer, signature, given)
+    if others:
+        shown = " ".join(f"{name}={value}" for name, value in others.items())
         print(f"gdsl: stand-ins for what --set does not give: {shown}", file=sys.stderr)
-    values = {**stand_ins, **given}
+    values = {**others, **given}
     try:
         return _stage(layer, signature, values, present, stage, backward)
     except LanguageError as error:
@@ -109,7 +109,7 @@ def _optional_inputs(names: Sequence[str], signature: Signature) -> frozenset[st
     return frozenset(names)
 
 
-def _stand_ins(layer: ast.Layer, signature: Signature, given: Mapping[str, Constant]) -> dict[str, Constant]:
+def stand_ins(layer: ast.Layer, signature: Signature, given: Mapping[str, Constant]) -> dict[str, Constant]:
     """Values for what has neither a default nor a setting.
 
     Sizes are 16, 32, ..., each another one; the ends of loops are 2, 3, ..., since each turn is written out;

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from gdsl.errors import InputError
+from gdsl.ir.node import Node
 from gdsl.ir.types import Domain, Kind, Type
 from gdsl.language.program import Declaration
 from gdsl.look.node import check_shown, named_values, story
@@ -20,6 +22,23 @@ from gdsl.runtime.backend import backend_for
 from gdsl.runtime.execute import HALF
 from gdsl.runtime.graph import Graph
 
+if TYPE_CHECKING:
+    from gdsl.module.layer import Layer
+
+
+@dataclass(frozen=True)
+class Values:
+    """The values of a program that have names, on a graph: a tensor for each, by the reference and by a backend.
+
+    kernels: None where the layer runs on torch, which is the reference itself
+    backend: the layer's own
+    """
+
+    named: Sequence[tuple[str, Node]]
+    plain: Sequence[Tensor]
+    kernels: Sequence[Tensor] | None
+    backend: str
+
 
 def explain_node(owner: nn.Module, ran: Ran, graph: Graph, node: int, inputs: Sequence[Tensor] | None) -> str:
     """The messages, weights and results of a node, from the reference and from the layer's own backend, dtype and
@@ -27,6 +46,25 @@ def explain_node(owner: nn.Module, ran: Ran, graph: Graph, node: int, inputs: Se
 
     Raises :class:`gdsl.InputError` for a node that the graph does not have, or a wrong number of inputs.
     """
+    found = named_tensors(owner, ran, graph, node, inputs)
+    note = "the reference's numbers: the layer runs on torch, which is the reference"
+    if found.kernels is not None:
+        note = f"the reference's numbers, and after | those of {found.backend} where they are others"
+    if inputs is None:
+        note += "\ninputs drawn at random, seed 0"
+    return story(ran.compiled.typed, found.named, graph, node, found.plain, found.kernels, note)
+
+
+def plain_call(layer: Layer, inputs: Collection[str]) -> Ran:
+    """What a call with these optional inputs would run, in evaluation mode, float32 and on torch."""
+    text = layer._text
+    way = replace(text.way(layer, tuple(inputs), layer.free_sizes), training=False)
+    kind = text.store.kind(way, text.typed_for(layer, way), text.options, torch.float32, torch.device("cpu"))
+    return Ran(kind, text.options, torch.int32, "torch")
+
+
+def named_tensors(owner: nn.Module, ran: Ran, graph: Graph, node: int, inputs: Sequence[Tensor] | None) -> Values:
+    """The values that :func:`explain_node` tells of, which raises what it does."""
     typed = ran.compiled.typed
     check_shown(typed, graph, node)
     dtype = torch.float32 if ran.kind.dtype in HALF else ran.kind.dtype
@@ -55,12 +93,7 @@ def explain_node(owner: nn.Module, ran: Ran, graph: Graph, node: int, inputs: Se
 
     plain = values("torch", Options(optimise=False))
     kernels = None if backend == "torch" else values(backend, ran.kind.options)
-    note = "the reference's numbers: the layer runs on torch, which is the reference"
-    if kernels is not None:
-        note = f"the reference's numbers, and after | those of {backend} where they are others"
-    if inputs is None:
-        note += "\ninputs drawn at random, seed 0"
-    return story(typed, named, graph, node, plain, kernels, note)
+    return Values(named, plain, kernels, backend)
 
 
 def _drawn(d: Declaration, graph: Graph, dtype: torch.dtype, random: torch.Generator) -> Tensor:

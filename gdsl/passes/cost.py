@@ -25,7 +25,8 @@ from gdsl.passes.plan import Kernel
 if TYPE_CHECKING:
     import sympy
 
-_ROWS = {
+# How the number of rows of a domain is written in a formula.
+ROWS = {
     Domain.NODE: "N",
     Domain.SOURCE: "N_src",
     Domain.TARGET: "N_dst",
@@ -58,7 +59,7 @@ class Formulas:
     """Sizes as formulas: ``heads*out_channels`` is a product of symbols."""
 
     def rows(self, domain: Domain) -> Any:
-        return 1 if domain is Domain.GLOBAL else _symbol(_ROWS[domain])
+        return 1 if domain is Domain.GLOBAL else _symbol(ROWS[domain])
 
     def numel(self, dims: tuple[Dim, ...]) -> Any:
         return math.prod(_size(d) for d in dims)

@@ -246,10 +246,11 @@ def _file(name: str, key: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9_]+', '_', name)[:40]}-{key[:32]}"
 
 
-def assembly(source: str) -> str:
-    """The assembler text of the C++ ``source`` for this machine. Raises ``CompilerError`` as ``load``
-    does."""
-    command = [*_command(None).words, "-S", "-fno-asynchronous-unwind-tables", "-x", "c++", "-", "-o", "-"]
+def assembly(source: str, places: bool = False) -> str:
+    """The assembler text of the C++ ``source`` for this machine, with ``places`` in the source as ``.loc``. Raises
+    ``CompilerError`` as ``load`` does."""
+    told = ["-g1"] if places else []
+    command = [*_command(None).words, *told, "-S", "-fno-asynchronous-unwind-tables", "-x", "c++", "-", "-o", "-"]
     done = _run(command, source)
     if done.returncode:
         raise CompilerError(_failure(done, None))

@@ -1,0 +1,61 @@
+"""All that a program's page is made from: the stages, what was rewritten, and where each value comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+
+from gdsl.explore.one_node import Run, call
+from gdsl.explore.origins import Origins
+from gdsl.explore.reading import Reading
+from gdsl.ir.program import Program
+from gdsl.look.kernels import Inspection
+from gdsl.passes.options import Options
+from gdsl.passes.pipeline import optimise
+from gdsl.passes.rewrite import Fired
+from gdsl.passes.stages import cut
+
+
+@dataclass
+class Making:
+    """A checked program compiled for float32, in evaluation mode. ``reading`` has no mistakes."""
+
+    reading: Reading
+    log: list[Fired] = field(default_factory=list)
+    runs: dict[str, Run] = field(default_factory=dict)
+
+    def run(self, profile: str) -> Run:
+        """The program called on a small graph of a profile: see :func:`gdsl.explore.one_node.call`."""
+        if profile not in self.runs:
+            self.runs[profile] = call(self.reading, profile)
+        return self.runs[profile]
+
+    @property
+    def options(self) -> Options:
+        return Options(shape=self.reading.settings.shape)
+
+    @cached_property
+    def plain(self) -> Program:
+        """The program as it was written."""
+        typed = self.reading.typed
+        assert typed is not None
+        return Program(typed.name, typed.outputs, typed.names)
+
+    @cached_property
+    def optimised(self) -> Program:
+        return optimise(self.plain, self.options, self.log)
+
+    @cached_property
+    def inspection(self) -> Inspection:
+        typed = self.reading.typed
+        assert typed is not None
+        programs = [s.program for s in cut(self.optimised)]
+        return Inspection(typed, programs, torch.float32, torch.int32, self.options)
+
+    @cached_property
+    def origins(self) -> Origins:
+        typed, layer = self.reading.typed, self.reading.layer
+        assert typed is not None and layer is not None
+        return Origins(typed, layer, self.options)

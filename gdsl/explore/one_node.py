@@ -1,0 +1,123 @@
+"""The values of one node and its edges, rule by rule, on a small graph: by the reference, on inputs drawn at random."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gdsl.errors import InputError
+from gdsl.explore.reading import Reading
+from gdsl.ir.printer import expression
+from gdsl.ir.types import Domain
+from gdsl.language.program import TypedProgram
+from gdsl.module.api import compile
+from gdsl.module.node import Values, named_tensors, plain_call
+from gdsl.runtime.graph import Graph, rewire_edge_value
+from gdsl.runtime.rewire import rewirings
+
+NODES = 12
+PROFILES = ("even", "skewed")
+# What is shown of a node with many edges, and of a value with many features; and the most numbers of a layer's own.
+EDGES, FEATURES, MOST_NUMBERS = 12, 16, 4_000_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """A call of a layer on a small graph: the values that have names."""
+
+    typed: TypedProgram
+    graph: Graph
+    values: Values
+
+
+def one_node(run: Run, node: int) -> dict[str, Any]:
+    """The values of a node: ``steps``, each with a row of numbers for each edge into it, or one.
+
+    Raises :class:`gdsl.InputError` for a node that the graph does not have.
+    """
+    if not 0 <= node < NODES:
+        raise InputError(f"a node is one of 0 to {NODES - 1}")
+    found = zip(run.values.named, run.values.plain, strict=True)
+    return {
+        "node": node,
+        "nodes": NODES,
+        "edges": run.graph.edge_index.t().tolist(),
+        "steps": [_step(run.typed, name, value, tensor, run.graph, node) for (name, value), tensor in found],
+    }
+
+
+def call(reading: Reading, profile: str = "even") -> Run:
+    """Make a layer that has no mistakes, and call it.
+
+    profile: "even", where all nodes have as many edges, or "skewed", where node 0 has most of them
+
+    Raises :class:`gdsl.InputError` for a layer that cannot be made from its text alone, or is too large.
+    """
+    typed = reading.typed
+    assert typed is not None and reading.layer is not None and reading.signature is not None
+    if profile not in PROFILES:
+        raise InputError(f"a profile is one of {', '.join(PROFILES)}")
+    if sum(math.prod(d.type.shape) for d in typed.declarations if d.type is not None) > MOST_NUMBERS:
+        raise InputError("the layer has too many parameters to be tried on a node: take smaller sizes")
+    modules = {name for name, optional in reading.signature.modules if name not in reading.signature.parts}
+    values = {n: v for n, v in reading.values.items() if n not in modules}
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        layer = compile(reading.text, layer=reading.layer.name, backend="torch", **values)
+    ran = plain_call(layer, reading.settings.inputs)
+    graph = sample_graph(ran.compiled.typed, profile)
+    return Run(ran.compiled.typed, graph, named_tensors(layer, ran, graph, 0, None))
+
+
+def sample_graph(typed: TypedProgram, profile: str) -> Graph:
+    """A graph of a dozen nodes of the same profile of degrees, with what the program requires of its edges."""
+    ahead = next((r.value for r in typed.requires if r.kind == "degree"), 0)
+    if ahead:
+        pairs = [((i + k + 1) % NODES, i) for i in range(NODES) for k in range(min(ahead, NODES - 1))]
+    elif profile == "even":
+        pairs = [((i + k) % NODES, i) for i in range(NODES) for k in (-2, -1, 1, 2)]
+    else:
+        spokes = [(i, 0) for i in range(1, NODES)]
+        ring = [(i, i % (NODES - 1) + 1) for i in range(1, NODES)]
+        pairs = [*spokes, *((b, a) for a, b in spokes), *ring, *((b, a) for a, b in ring)]
+    return Graph(torch.tensor(pairs).t().contiguous(), (NODES, NODES))
+
+
+def _step(typed: TypedProgram, name: str, value: Any, tensor: Tensor, graph: Graph, node: int) -> dict[str, Any]:
+    rules = {rule.node: rule for rule in typed.rules}
+    rule = rules.get(value)
+    others = {k: v for k, v in typed.names.items() if k is not value}
+    on_edges = value.domain is Domain.EDGE
+    rows = list(_edges(typed, graph, node, tensor) if on_edges else [("", tensor[node])])
+    return {
+        "name": name,
+        "text": rule.text if rule else f"{name} = {expression(value, others)}",
+        "line": rule.span.line if rule else None,
+        "type": str(value.type),
+        "edges": on_edges,
+        "rows": [[label, _numbers(row), row.numel()] for label, row in rows[:EDGES]],
+        "left_out": max(0, len(rows) - EDGES),
+    }
+
+
+def _edges(typed: TypedProgram, graph: Graph, node: int, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """The edges into a node as the rules see them, each with where it comes from."""
+    made = [m for m, _ in rewirings(typed, graph)]
+    seen = made[-1].graph if made else graph
+    origin = torch.arange(graph.num_edges)
+    for m in made:
+        origin = rewire_edge_value(m, origin, -1)
+    order = seen.in_edges
+    for edge in order.edge[int(order.rowptr[node]) : int(order.rowptr[node + 1])].tolist():
+        source = int(seen.edge_index[0, edge])
+        yield ("its own loop" if int(origin[edge]) < 0 else f"from {source}"), tensor[edge]
+
+
+def _numbers(row: Tensor) -> list[float | None]:
+    """The first numbers of a row; what is not finite has no form in JSON."""
+    return [round(v, 6) if math.isfinite(v) else None for v in row.flatten()[:FEATURES].tolist()]

@@ -1,0 +1,270 @@
+"""A text and what was chosen beside it, to a checked program or its mistakes. Nothing here needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gdsl.errors import InputError
+from gdsl.ir.types import Type
+from gdsl.language import ast
+from gdsl.language.check import check
+from gdsl.language.errors import Diagnostic, LanguageError
+from gdsl.language.format import default_value
+from gdsl.language.lint import lint
+from gdsl.language.parse import MAX_TEXT, parse
+from gdsl.language.placeholders import asked_for, check_any, size_names
+from gdsl.language.program import Constant, TypedProgram
+from gdsl.language.signature import Signature, signature_of
+from gdsl.look.show import constant_of, stand_ins
+from gdsl.passes.options import GraphShape
+
+DEVICES = ("cpu", "cuda")
+# Sizes that a page may ask for. A program is compiled for them, and a graph of this many nodes is never made.
+MOST_NODES, MOST_DEGREE = 10**9, 10**5
+# No stand-in is larger than this.
+MOST_SIZE = 4096
+# How often sizes that nobody gave are changed to what the program asks for.
+_CHANGES = 12
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is chosen beside the text.
+
+    layer:  which layer of the text; None is the first
+    values: arguments and sizes of dims by name; names that the layer has not are passed over, as a text that is being
+            edited loses and gets back its names
+    inputs: the optional inputs that are passed
+    nodes, degree, device: the graph that the cost model has in mind, and where it lies, "cpu" or "cuda"
+    """
+
+    layer: str | None = None
+    values: tuple[tuple[str, Constant], ...] = ()
+    inputs: frozenset[str] = frozenset()
+    nodes: int = 100_000
+    degree: float = 16.0
+    device: str = "cpu"
+
+    @property
+    def shape(self) -> GraphShape:
+        """The graph as the cost model counts it."""
+        return GraphShape.of(self.nodes, self.nodes, round(self.nodes * self.degree), self.device)
+
+
+def settings_of(data: Any) -> Settings:
+    """Settings from JSON. Raises :class:`gdsl.InputError` for what is none."""
+    if not isinstance(data, dict):
+        raise InputError("settings are an object")
+    values, inputs = data.get("values", {}), data.get("inputs", [])
+    if not isinstance(values, dict) or not all(isinstance(v, str) for v in (*values, *values.values())):
+        raise InputError("values are texts by name")
+    if not isinstance(inputs, list) or not all(isinstance(i, str) for i in inputs):
+        raise InputError("inputs are a list of names")
+    layer, device = data.get("layer"), data.get("device", "cpu")
+    if not (layer is None or isinstance(layer, str)) or device not in DEVICES:
+        raise InputError(f"a layer is a name, and a device one of {', '.join(DEVICES)}")
+    return Settings(
+        layer,
+        tuple((name, constant_of(text)) for name, text in values.items()),
+        frozenset(inputs),
+        round(_number(data, "nodes", Settings.nodes, 1, MOST_NODES)),
+        _number(data, "degree", Settings.degree, 0, MOST_DEGREE),
+        device,
+    )
+
+
+def _number(data: Mapping[str, Any], name: str, default: float, least: float, most: float) -> float:
+    value = data.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise InputError(f"{name} is a number from {least:g} to {most:g}")
+    return value
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a text says.
+
+    typed:  the checked program; None where there are mistakes
+    values: arguments and sizes of dims, those that were chosen and stand-ins
+    given:  the names of those that were chosen
+    """
+
+    text: str
+    settings: Settings
+    diagnostics: tuple[Diagnostic, ...]
+    layers: tuple[str, ...] = ()
+    layer: ast.Layer | None = None
+    signature: Signature | None = None
+    values: Mapping[str, Constant] = field(default_factory=dict)
+    given: frozenset[str] = frozenset()
+    typed: TypedProgram | None = None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number behind each name that a formula may have."""
+        assert self.typed is not None
+        numbers = {n: v for n, v in self.typed.arguments if isinstance(v, int) and not isinstance(v, bool)}
+        numbers |= {n: v for n, v in self.values.items() if isinstance(v, int) and not isinstance(v, bool)}
+        for type in (*(r.type for r in self.typed.rules), *(d.type for d in self.typed.declarations if d.type)):
+            numbers |= {d.name: d.size for d in type.dims}
+        return numbers
+
+
+def read(text: str, settings: Settings = Settings()) -> Reading:
+    """Parse and check a text of at most ``MAX_TEXT`` characters. Mistakes are part of what is given back."""
+    try:
+        program = parse(text)
+    except LanguageError as error:
+        return Reading(text[:MAX_TEXT], settings, error.diagnostics)
+    layers = {layer.name: layer for layer in program.layers}
+    layer = layers.get(settings.layer or "", program.layers[0])
+    signature = signature_of(layer)
+    modules = {n for n, _ in signature.modules} - set(signature.parts)
+    known = {*(p.name for p in signature.arguments), *signature.free_dims} - modules
+    given = {n: v for n, v in settings.values if n in known}
+    present = settings.inputs & {i.name for i in signature.inputs if i.optional}
+    found = [d for one in program.layers for d in (*lint(one), *_mistakes(one))]
+    typed, values, wrong = _fitting(layer, signature, given, present)
+    if not any(d.severity == "error" for d in found):
+        found += wrong
+    found.sort(key=lambda d: (d.severity != "error", d.span.start))
+    broken = any(d.severity == "error" for d in found)
+    return Reading(
+        text,
+        settings,
+        tuple(found),
+        tuple(layers),
+        layer,
+        signature,
+        values,
+        frozenset(given),
+        None if broken else typed,
+    )
+
+
+def _mistakes(layer: ast.Layer) -> Sequence[Diagnostic]:
+    """What is wrong whatever the arguments are."""
+    try:
+        check_any(layer)
+    except LanguageError as error:
+        return error.diagnostics
+    return ()
+
+
+def _fitting(
+    layer: ast.Layer, signature: Signature, given: Mapping[str, Constant], present: frozenset[str]
+) -> tuple[TypedProgram | None, dict[str, Constant], list[Diagnostic]]:
+    """The program for the values that are given, with stand-ins for the others that fit; else what does not."""
+    modules = {name for name, _ in signature.modules} - set(signature.parts)
+    first: tuple[dict[str, Constant], Sequence[Diagnostic]] | None = None
+    for others in _candidates(layer, signature, given):
+        values = {**others, **given}
+        for _ in range(_CHANGES):
+            free = {n: v for n in signature.free_dims if isinstance(v := values[n], int)}
+            arguments = {n: v for n, v in values.items() if n not in free and n not in modules}
+            try:
+                return check(layer, arguments, present=present, free_dims=free), values, []
+            except LanguageError as error:
+                first = first or (dict(values), error.diagnostics)
+                change = asked_for(error.diagnostics, values, given)
+            if change is None or change[1] > MOST_SIZE:
+                break
+            values.update([change])
+    assert first is not None
+    shown = ", ".join(f"{n} = {default_value(v)}" for n, v in first[0].items())
+    return None, first[0], [_with(d, shown) for d in first[1]]
+
+
+def _candidates(layer: ast.Layer, signature: Signature, given: Mapping[str, Constant]) -> Iterator[dict[str, Constant]]:
+    """Values to try for what is not given: sizes that differ, the optional parts there, sizes that are all alike."""
+    values: dict[str, Constant] = {p.name: p.default for p in signature.arguments if not p.required}
+    missing = stand_ins(layer, signature, given)
+    values |= missing
+    yield values
+    yield {**values, **{name: True for name in signature.parts if values.get(name) is None}}
+    for size in (2, 12):
+        yield {n: size if isinstance(v, int) and n in missing else v for n, v in values.items()}
+
+
+def _with(d: Diagnostic, values: str) -> Diagnostic:
+    detail = f"{d.detail}; " if d.detail else ""
+    return Diagnostic(d.message, d.span, f"{detail}with {values}", d.expected, d.hint, d.severity)
+
+
+# ---------------------------------------------------------------------------------------------- as JSON
+
+
+def as_json(reading: Reading) -> dict[str, Any]:
+    """What a page shows of a reading: mistakes, arguments, inputs, and the type of each value with a name."""
+    return {
+        "text": reading.text,
+        "diagnostics": [_diagnostic(d, reading.text) for d in reading.diagnostics],
+        "layers": list(reading.layers),
+        "layer": reading.layer.name if reading.layer else None,
+        "arguments": list(_arguments(reading)),
+        "inputs": [
+            {"name": i.name, "on": i.name in reading.settings.inputs}
+            for i in (reading.signature.inputs if reading.signature else ())
+            if i.optional
+        ],
+        "values": list(_values(reading)),
+    }
+
+
+def _diagnostic(d: Diagnostic, text: str) -> dict[str, Any]:
+    return {
+        "severity": d.severity,
+        "message": d.message,
+        "line": d.span.line,
+        "column": d.span.column,
+        "start": _units(text, d.span.start),
+        "end": _units(text, max(d.span.end, d.span.start + 1)),
+        "detail": d.detail,
+        "expected": list(d.expected),
+        "hint": d.hint,
+    }
+
+
+def _units(text: str, offset: int) -> int:
+    """An offset as JavaScript counts: characters beyond the first 65,536 are two."""
+    return len(text[:offset].encode("utf-16-le", "surrogatepass")) // 2
+
+
+def _arguments(reading: Reading) -> Iterator[dict[str, Any]]:
+    if reading.signature is None or reading.layer is None:
+        return
+    s = reading.signature
+    defaults = {p.name: p.default for p in s.arguments}
+    sizes = size_names(reading.layer) | set(s.free_dims)
+    modules = {name for name, _ in s.modules} - set(s.parts)
+    for name, value in reading.values.items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        kind = "flag" if isinstance(defaults.get(name), bool) else "size" if name in sizes and whole else "constant"
+        if name not in modules and name not in s.tables:
+            yield {"name": name, "value": default_value(value), "kind": kind, "given": name in reading.given}
+
+
+def _values(reading: Reading) -> Iterator[dict[str, Any]]:
+    typed = reading.typed
+    if typed is None:
+        return
+    for d in typed.declarations:
+        if d.type is not None and d.present and d.span is not ast.NOWHERE:
+            yield {**_value(d.name, d.role, d.type, d.span, reading.text), "rule": None}
+    for rule in typed.rules:
+        yield {**_value(rule.name, rule.kind, rule.type, rule.span, reading.text), "rule": rule.text}
+
+
+def _value(name: str, kind: str, type: Type, span: ast.Span, text: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "kind": kind,
+        "type": str(type),
+        "domain": type.domain.value,
+        "number": type.kind.value,
+        "dims": [[d.name, d.size] for d in type.dims],
+        "line": span.line,
+        "last": span.line + text.count("\n", span.start, span.end),
+    }
