@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +23,24 @@ POLICY = (
 def served(start: dict[str, Any]) -> str:
     """The page that asks a server; ``start`` is what it begins with."""
     styles = "".join(f'<link rel="stylesheet" href="/page/{name}">' for name in STYLES)
-    scripts = "".join(f'<script src="/page/{name}" defer></script>' for name in SCRIPTS)
-    return _page(styles + scripts, start)
+    scripts = "".join(f'<script src="/page/{name}"></script>' for name in SCRIPTS)
+    return _page(styles, scripts, start)
 
 
 def single(start: dict[str, Any]) -> str:
     """The page with its files and a whole view inside, which opens without a server and may load nothing."""
     style = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in STYLES)
     script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    # A script in the head runs before there is a body.
-    script = f'document.addEventListener("DOMContentLoaded", () => {{\n{script}\n}});'
     policy = f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:"
     meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-    return _page(f"{meta}<style>{style}</style><script>{script}</script>", start)
+    return _page(f"{meta}<style>{style}</style>", f"<script>{script}</script>", start)
 
 
-def _page(head: str, start: dict[str, Any]) -> str:
+def _page(head: str, scripts: str, start: dict[str, Any]) -> str:
     html = (FOLDER / "index.html").read_text(encoding="utf-8")
     data = json.dumps(start, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
-    return html.replace("<!--head-->", head, 1).replace("<!--start-->", data, 1)
+    before, between, after = re.split("<!--head-->|<!--start-->", html.replace("<!--scripts-->", scripts, 1), maxsplit=2)
+    return "".join([before, head, between, data, after])
 
 
 def _hash(text: str) -> str:

@@ -222,13 +222,16 @@ async function post(url, data) {
 
 // ------------------------------------------------------------------------------------- the page's parts
 
+show(byId("tabs"), Object.entries(TABS).map(([name, [title]]) =>
+  h("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": "pane", onclick: () => app.change({ tab: name }) }, title)));
+
 function drawTabs() {
-  const focused = document.activeElement && document.activeElement.getAttribute("role") === "tab";
-  show(byId("tabs"), Object.entries(TABS).map(([name, [title]]) =>
-    h("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-selected": String(app.tab === name), "aria-controls": "pane",
-      tabindex: app.tab === name ? 0 : -1, onclick: () => app.change({ tab: name }) }, title)));
+  for (const tab of byId("tabs").children) {
+    const chosen = tab.id === `tab-${app.tab}`;
+    tab.setAttribute("aria-selected", String(chosen));
+    tab.tabIndex = chosen ? 0 : -1;
+  }
   byId("pane").setAttribute("aria-labelledby", `tab-${app.tab}`);
-  if (focused) byId(`tab-${app.tab}`).focus();
 }
 
 byId("tabs").addEventListener("keydown", (event) => {
@@ -237,6 +240,7 @@ byId("tabs").addEventListener("keydown", (event) => {
   if (to === undefined) return;
   event.preventDefault();
   app.change({ tab: names[(to + names.length) % names.length] });
+  byId(`tab-${app.tab}`).focus();
 });
 
 function drawMistakes(view) {
@@ -254,42 +258,74 @@ function drawMistakes(view) {
   }));
 }
 
+// Made anew where a program has other arguments; else what is there gets its value, unless a hand is on it.
 function drawControls() {
   const form = byId("controls"), view = app.view, set = app.settings;
-  const focus = form.contains(document.activeElement) ? document.activeElement.id : null;
-  if (focus && document.activeElement.type === "text") return; // a number that is being typed
-  const given = (name, text) => app.choose({ values: { ...set.values, [name]: text } });
-  const args = view ? view.arguments : [];
-  show(form,
-    view && view.layers.length > 1 ? choice("layer", Object.fromEntries(view.layers.map((n) => [n, n])), view.layer, (layer) => app.choose({ layer }), "layer") : null,
-    args.filter((a) => a.kind === "size").map((a) => slider(a.name, Number(set.values[a.name] ?? a.value), 1, 1024, (v) => given(a.name, String(v)), { whole: true })),
-    args.filter((a) => a.kind === "constant").map((a) => h("label", { class: "choice" }, h("span", {}, a.name),
-      h("input", { type: "text", id: `arg-${a.name}`, value: set.values[a.name] ?? a.value, disabled: !app.server, onchange: (event) => given(a.name, event.target.value) }))),
-    h("div", { class: "flags" },
-      args.filter((a) => a.kind === "flag").map((a) => flag(a.name, (set.values[a.name] ?? a.value) === "true", (on) => given(a.name, String(on)))),
-      (view ? view.inputs : []).map((i) => flag(`with ${i.name}`, set.inputs.includes(i.name), (on) => app.choose({ inputs: on ? [...set.inputs, i.name] : set.inputs.filter((n) => n !== i.name) })))),
-    h("div", { class: "graph" },
-      slider("nodes", set.nodes, 100, 1e8, (v) => app.choose({ nodes: v }), { whole: true }),
-      slider("degree", set.degree, 1, 1024, (v) => app.choose({ degree: v }), { whole: true }),
-      choice("degrees", PROFILES, set.profile, (profile) => app.choose({ profile }), "profile"),
-      app.machines.length ? choice("machine", Object.fromEntries(app.machines.map((m, k) => [k, m.name])), String(set.machine), (k) => app.choose({ machine: Number(k) }), "device") : null));
-  if (focus && byId(focus)) byId(focus).focus();
+  const args = view ? view.arguments : [], inputs = view ? view.inputs : [], layers = view ? view.layers : [];
+  const now = (a) => set.values[a.name] ?? a.value;
+  const shape = JSON.stringify([args.map((a) => [a.name, a.kind]), inputs.map((i) => i.name), layers, app.machines.length]);
+  if (form.dataset.shape !== shape) {
+    const focus = form.contains(document.activeElement) ? document.activeElement.id : null;
+    form.dataset.shape = shape;
+    show(form, controls(args, inputs, layers, set, now));
+    if (focus && byId(focus)) byId(focus).focus();
+    return;
+  }
+  const put = (id, value, property = "value") => {
+    const element = byId(id);
+    if (element && element !== document.activeElement) element[property] = value;
+  };
+  const putSize = (name, value) => {
+    put(`size-${name}-number`, value);
+    const range = byId(`size-${name}`);
+    put(`size-${name}`, places(value, Number(range.dataset.low), Number(range.dataset.high)));
+  };
+  for (const a of args) {
+    if (a.kind === "size") putSize(a.name, Number(now(a)));
+    else put(`${a.kind === "flag" ? "flag" : "arg"}-${a.name}`, a.kind === "flag" ? now(a) === "true" : now(a), a.kind === "flag" ? "checked" : "value");
+  }
+  for (const i of inputs) put(`flag-with ${i.name}`, set.inputs.includes(i.name), "checked");
+  putSize("nodes", set.nodes);
+  putSize("degree", set.degree);
+  put("layer", view ? view.layer : "");
 }
 
+function controls(args, inputs, layers, set, now) {
+  const given = (name, text) => app.choose({ values: { ...app.settings.values, [name]: text } });
+  const passed = (name, on) => app.choose({ inputs: on ? [...app.settings.inputs, name] : app.settings.inputs.filter((n) => n !== name) });
+  return [
+    layers.length > 1 ? choice("layer", Object.fromEntries(layers.map((n) => [n, n])), app.view.layer, (layer) => app.choose({ layer }), "layer") : null,
+    args.filter((a) => a.kind === "size").map((a) => slider(a.name, Number(now(a)), 1, 1024, (v) => given(a.name, String(v)))),
+    args.filter((a) => a.kind === "constant").map((a) => h("label", { class: "choice" }, h("span", {}, a.name),
+      h("input", { type: "text", id: `arg-${a.name}`, value: now(a), disabled: !app.server, onchange: (event) => given(a.name, event.target.value) }))),
+    h("div", { class: "flags" },
+      args.filter((a) => a.kind === "flag").map((a) => flag(a.name, now(a) === "true", (on) => given(a.name, String(on)))),
+      inputs.map((i) => flag(`with ${i.name}`, set.inputs.includes(i.name), (on) => passed(i.name, on)))),
+    h("div", { class: "graph" },
+      slider("nodes", set.nodes, 100, 1e8, (v) => app.choose({ nodes: v })),
+      slider("degree", set.degree, 1, 1024, (v) => app.choose({ degree: v })),
+      choice("degrees", PROFILES, set.profile, (profile) => app.choose({ profile }), "profile"),
+      app.machines.length ? choice("machine", Object.fromEntries(app.machines.map((m, k) => [k, m.name])), String(set.machine), (k) => app.choose({ machine: Number(k) }), "device") : null),
+  ];
+}
+
+// Where a slider of powers stands for a number.
+const places = (v, low, high) => Math.max(0, Math.min(1000, (1000 * Math.log(Math.max(v, low) / low)) / Math.log(high / low)));
+
 // A slider of powers with a number beside it.
-function slider(name, at, low, high, onchange, { whole }) {
-  const scale = (v) => (1000 * Math.log(v / low)) / Math.log(high / low);
-  const back = (p) => { const v = low * (high / low) ** (p / 1000); return whole ? round(v) : v; };
+function slider(name, at, low, high, onchange) {
   const id = `size-${name}`;
   return h("label", { class: "slider" }, h("span", {}, name),
-    h("input", { type: "range", id, min: 0, max: 1000, step: 5, value: Math.max(0, Math.min(1000, scale(Math.max(at, low)))), oninput: (event) => {
-      const v = back(Number(event.target.value));
-      event.target.parentElement.querySelector("input[type=text]").value = v;
+    h("input", { type: "range", id, "data-low": low, "data-high": high, min: 0, max: 1000, step: 5, value: places(at, low, high), oninput: (event) => {
+      const v = round(low * (high / low) ** (Number(event.target.value) / 1000));
+      byId(`${id}-number`).value = v;
       onchange(v);
     } }),
     h("input", { type: "text", inputmode: "numeric", "aria-label": `${name}, as a number`, id: `${id}-number`, value: at, onchange: (event) => {
       const v = Number(event.target.value);
-      if (Number.isFinite(v) && v >= 1) { event.target.blur(); onchange(Math.round(v)); } else event.target.value = at;
+      if (!Number.isFinite(v) || v < 1) return;
+      byId(id).value = places(v, low, high);
+      onchange(Math.round(v));
     } }));
 }
 
