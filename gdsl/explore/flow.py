@@ -27,6 +27,8 @@ def flow(making: Making) -> dict[str, Any]:
 
     ``steps``: a kernel or a step of torch, with its walks, results, formulas and lines of the text.
     ``links``: a value that one step makes and another reads. ``saved``: what the backward keeps of the forward pass.
+    ``memory``: the tensors that are made in each direction, and how long they live. ``modules``: those that run as they
+    are between steps. ``sizes``: the numbers behind the names in formulas.
     """
     writer = _Writer(making)
     for direction, plan in making.inspection.plans:
@@ -37,6 +39,7 @@ def flow(making: Making) -> dict[str, Any]:
         "saved": writer.saved,
         "memory": writer.memory,
         "sizes": writer.sizes.sizes,
+        "modules": list(dict.fromkeys(s.module for s in making.stages if s.module)),
     }
 
 

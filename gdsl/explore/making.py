@@ -15,7 +15,7 @@ from gdsl.look.kernels import Inspection
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
 from gdsl.passes.rewrite import Fired
-from gdsl.passes.stages import cut
+from gdsl.passes.stages import Stage, cut
 
 
 @dataclass
@@ -48,10 +48,15 @@ class Making:
         return optimise(self.plain, self.options, self.log)
 
     @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The optimised program, cut at the modules that run as they are."""
+        return cut(self.optimised)
+
+    @cached_property
     def inspection(self) -> Inspection:
         typed = self.reading.typed
         assert typed is not None
-        programs = [s.program for s in cut(self.optimised)]
+        programs = [s.program for s in self.stages]
         return Inspection(typed, programs, torch.float32, torch.int32, self.options)
 
     @cached_property

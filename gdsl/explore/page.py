@@ -39,7 +39,9 @@ def single(start: dict[str, Any]) -> str:
 def _page(head: str, scripts: str, start: dict[str, Any]) -> str:
     html = (FOLDER / "index.html").read_text(encoding="utf-8")
     data = json.dumps(start, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
-    before, between, after = re.split("<!--head-->|<!--start-->", html.replace("<!--scripts-->", scripts, 1), maxsplit=2)
+    before, between, after = re.split(
+        "<!--head-->|<!--start-->", html.replace("<!--scripts-->", scripts, 1), maxsplit=2
+    )
     return "".join([before, head, between, data, after])
 
 

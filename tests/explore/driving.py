@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from selenium.webdriver import Chrome, ChromeOptions
@@ -16,6 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 PATIENCE = 20.0
+LOOKING = Path(__file__).with_name("looking.js").read_text(encoding="utf-8")
 
 
 def missing() -> str | None:
@@ -32,6 +34,10 @@ class Page:
 
     def run(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
+
+    def look(self, expression: str) -> Any:
+        """What an expression gives, with the functions of ``looking.js``."""
+        return self.run(f"{LOOKING}\nreturn {expression}")
 
     def find(self, css: str) -> WebElement:
         """The first element of a selector, when it is there."""

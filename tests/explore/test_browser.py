@@ -76,15 +76,9 @@ def test_a_mistake_shows_as_it_is_typed_with_its_hint_and_goes_when_it_is_mended
 
 def test_every_letter_is_where_the_colours_are(page: Page) -> None:
     page.write("# ünï 𝒢 \t x\nlayer A(d) {\n\tnode x[d]\n    update y = x\n}")
-    same = "return byId('text').value === [...byId('under').children].map(r => r.textContent.slice(0, -1)).join('\\n')"
-    assert page.run(same)
-    fonts = (
-        "const f = e => { const c = getComputedStyle(e); return [c.font, c.padding, c.tabSize, c.whiteSpace].join() };"
-    )
-    assert page.run(fonts + "return f(byId('text')) === f(byId('under'))")
-    assert page.run(
-        "return Math.abs(byId('text').scrollHeight - byId('under').offsetHeight) <= byId('text').clientHeight"
-    )
+    assert page.look("colouredText() === byId('text').value")
+    assert page.look("set('text')") == page.look("set('under')")
+    assert page.run("return byId('text').scrollHeight - byId('text').clientHeight") <= 0
 
 
 def test_a_text_is_only_ever_text(page: Page) -> None:
@@ -122,12 +116,10 @@ def test_a_line_that_is_pointed_at_lights_its_assembly_and_the_other_way_round(p
     page.find("#compile").click()
     page.wait(lambda: len(page.all("#machine .row")) > 50, "assembly")
     page.hover(line(page, 8))
-    lit = page.wait(lambda: page.run("return [...document.querySelectorAll('#machine .lit')].map(r => r.textContent)"))
+    lit = page.wait(lambda: page.look("texts('#machine .lit')"))
     assert len(lit) > 3 and len(lit) < len(page.all("#machine .row"))
-    assert "score" in page.run("return [...document.querySelectorAll('#source .lit')].map(r => r.textContent).join('')")
-    # Scrolled to where it can be seen.
-    seen = "const f = byId('machine'); return [...f.querySelectorAll('.lit')].some(r => r.offsetTop + r.offsetHeight > f.scrollTop && r.offsetTop < f.scrollTop + f.clientHeight)"
-    page.wait(lambda: page.run(seen), "what is lit in sight")
+    assert "score" in "".join(page.look("texts('#source .lit')"))
+    page.wait(lambda: page.look("litInSight('machine')"), "what is lit in sight")
     row = page.wait(
         lambda: next(
             r for r in page.all("#machine .row.placed") if r.is_displayed() and r.get_attribute("data-line") == "8"
@@ -181,10 +173,8 @@ def test_boxes_and_arrows_of_both_directions(page: Page) -> None:
     page.wait(lambda: page.all(".box.lit"), "the kernel of the line")
 
 
-def points(page: Page) -> list[tuple[str, str]]:
-    return page.run(
-        "return [...document.querySelectorAll('#roofline .point')].map(p => [p.getAttribute('cx'), p.getAttribute('cy')])"
-    )
+def points(page: Page) -> list[list[str]]:
+    return page.look("points()")
 
 
 def test_sizes_degrees_and_machines_move_the_roofline(page: Page) -> None:
@@ -321,29 +311,18 @@ def test_the_keyboard_alone(page: Page) -> None:
     assert page.run("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
-CONTRAST = """
-const shade = (text) => { const c = text.match(/[\\d.]+/g).map(Number); return c.length > 3 && c[3] === 0 ? null : c.slice(0, 3); };
-const behind = (e) => { for (; e; e = e.parentElement) { const c = shade(getComputedStyle(e).backgroundColor); if (c) return c; } return [255, 255, 255]; };
-const light = (c) => { const [r, g, b] = c.map((v) => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-const own = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim().replace('\\u200b', ''));
-return [...document.querySelectorAll('body *')].filter((e) => own(e) && e.offsetParent && e.id !== 'text' && !e.disabled && !e.closest('svg'))
-  .map((e) => { const a = light(shade(getComputedStyle(e).color)), b = light(behind(e)); return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.className, e.textContent.slice(0, 30)]; })
-  .filter(([ratio]) => ratio < 4.5);
-"""
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_what_is_written_can_be_read(page: Page, scheme: str) -> None:
     colours(page, scheme)
     page.write(EXAMPLE.replace("relu(a)", "rel(a)").replace("0.2)", '0.2) # "x"'))
-    assert page.run(CONTRAST) == []
+    assert page.look("pale()") == []
     page.write(EXAMPLE)
     for name in ("line", "rewrites", "kernels", "code", "cost", "node"):
         page.tab(name)
         page.wait(lambda: page.run("return !byId('pane').textContent.includes('Computing')"))
         if name == "rewrites":
             page.find("#next").click()
-        assert page.run(CONTRAST) == [], name
+        assert page.look("pale()") == [], name
 
 
 # ---------------------------------------------------------------------------------------------- time
@@ -379,9 +358,7 @@ def edit(page: Page, path: Path) -> float:
     page.write(text)
     page.tab("kernels")
     page.settled()
-    page.run(
-        "delete document.body.dataset.shownMs; const t = byId('text'); t.focus(); t.setSelectionRange(t.value.length, t.value.length)"
-    )
+    page.look("toTheEnd()")
     page.keys(" ")
     return float(page.wait(lambda: page.run("return document.body.dataset.shownMs"), "a measurement"))
 

@@ -85,7 +85,7 @@ const app = {
   hover(line) {
     if (line === this.hovered) return;
     this.hovered = line;
-    this.light(line || this.line, false);
+    this.light(line || this.line, line !== null);
     if (line) ["source", "machine"].forEach((id) => revealSoon(id, ".lit"));
   },
 
@@ -106,7 +106,7 @@ const app = {
     const waiting = () => [note(view.loading ? "The compiler is starting …" : "Computing …")];
     let found;
     if (view.problem) found = [h("p", { class: "problem" }, view.problem)];
-    else if (broken && this.tab !== "line") found = [note("The program has mistakes: they are under the text.")];
+    else if (broken && !(this.tab === "line" && view.values.length)) found = [note("The program has mistakes: they are under the text.")];
     else if (TABS[this.tab][2].some((part) => !view.parts[part]) && this.tab !== "line") found = waiting();
     else found = TABS[this.tab][1](place_) || waiting();
     const tops = keepScroll();

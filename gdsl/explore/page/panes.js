@@ -126,9 +126,13 @@ function kernelsPane({ view, sizes, machine, picked }) {
   return [
     h("h2", {}, "Kernels and what flows between them"),
     note("A box is a fused kernel, or a step of torch (dashed). Arrows are tensors; orange ones are kept from forward to backward."),
+    modulesNote(flow),
     h("div", { class: "flow", id: "flow" }, column("forward"), column("backward"), s("svg", { class: "arrows", "aria-hidden": "true" })),
   ];
 }
+
+const modulesNote = (flow) =>
+  flow.modules.length ? note(`Beside these, the modules of torch that the layer has run as they are, and are not counted: ${flow.modules.join(", ")}.`) : null;
 
 const titleOf = (step) => (step.kind === "torch" ? `torch: ${step.name}` : step.name);
 
@@ -143,7 +147,7 @@ function box(step, flow, sizes, machine, picked) {
     h("button", { type: "button", class: "boxhead", "aria-expanded": String(open), onclick: () => app.change({ picked: open ? null : step.id }) },
       h("b", {}, titleOf(step)), h("small", {}, step.over ? `over the ${step.over}` : "")),
     h("ul", {}, shown.map(([what, v]) => h("li", {}, h("span", { class: "what" }, what), h("code", {}, coloured(open || v.text.length < 90 ? v.text : v.text.slice(0, 88) + "…")), h("span", { class: "type" }, v.type)))),
-    h("footer", {}, `${bytes(moved)} · ${scaled(flops, "flop")}`, machine ? ` · ${seconds(timeOf(moved, flops, machine))} at best` : ""),
+    h("footer", {}, moved || flops ? `${bytes(moved)} · ${scaled(flops, "flop")}` : "a view, which costs nothing", machine && (moved || flops) ? ` · ${seconds(timeOf(moved, flops, machine))} at best` : ""),
     open ? h("div", { class: "more" },
       h("dl", {}, h("dt", {}, "bytes"), h("dd", {}, formula(step.bytes)), h("dt", {}, "flops"), h("dd", {}, formula(step.flops)),
         links.length ? [h("dt", {}, "reads"), h("dd", {}, links.map((l) => h("div", {}, `${l.name}: ${l.type}, ${bytes(value(l.bytes, sizes))}, from ${titleOf(flow.steps[l.from])}`)))] : null,
@@ -216,6 +220,7 @@ function costPane({ view, sizes, machine, settings, picked }) {
   return [
     h("h2", {}, `Cost on ${machine.name}`),
     h("div", { class: "totals", id: "totals" }, totals),
+    modulesNote(flow),
     roofline(points, machine),
     note("Points are steps at the most that their operations a byte allow; area is the share of the time. ● forward ○ backward. Bytes are counted as if no cache held a gathered row."),
     section("Steps", h("div", { class: "scroll" }, h("table", { class: "steps" },
