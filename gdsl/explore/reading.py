@@ -165,7 +165,8 @@ def _fitting(
             free = {n: v for n in signature.free_dims if isinstance(v := values[n], int)}
             arguments = {n: v for n, v in values.items() if n not in free and n not in modules}
             try:
-                return check(layer, arguments, present=present, free_dims=free), values, []
+                found = check(layer, arguments, present=present, free_dims=free, signature=signature)
+                return found, values, []
             except LanguageError as error:
                 first = first or (dict(values), error.diagnostics)
                 change = asked_for(error.diagnostics, values, given)

@@ -36,18 +36,27 @@ _TYPES = {"css": "text/css", "js": "text/javascript"}
 
 
 class Compiler:
-    """What needs torch: imported in a thread of its own while the page is drawn, and used by one request at a time."""
+    """What needs torch: imported in a thread of its own, and used by one request at a time.
+
+    The import would hold up the page: it begins with the first question of one, or when none has come for a while.
+    """
 
     def __init__(self) -> None:
         self.turn = threading.Lock()
         self.ready = threading.Event()
         self.machines: list[dict[str, Any]] = []
+        self.begun = False
 
-    def start(self) -> None:
-        threading.Thread(target=self._load, daemon=True).start()
+    def start(self, after: float = 0.0) -> None:
+        timer = threading.Timer(after, self._load)
+        timer.daemon = True
+        timer.start()
 
     def _load(self) -> None:
         with self.turn:
+            if self.begun:
+                return
+            self.begun = True
             view = importlib.import_module("gdsl.explore.view")
             view.view(_WARM)  # the first program takes longer than those after it
             self.ready.set()
@@ -58,6 +67,8 @@ class Compiler:
             return getattr(importlib.import_module("gdsl.explore.view"), name)(*arguments)
 
 
+# Seconds until the compiler is imported though nobody has asked.
+_PATIENCE = 1.0
 _WARM = "layer Warm(d) { node x[d] aggregate a = sum(x[j]) update y = relu(a) }"
 
 
@@ -109,7 +120,9 @@ def app(start: dict[str, Any], allowed: Callable[[str], bool]) -> Starlette:
             raise InputError("parts are a list of names")
         if not compiler.ready.is_set():
             # Mistakes and types at once; the page asks again for what needs torch.
-            return {**as_json(read(data["text"], settings)), "parts": {}, "problem": None, "loading": True}
+            found = as_json(read(data["text"], settings))
+            compiler.start()
+            return {**found, "parts": {}, "problem": None, "loading": True}
         found = compiler.call("view", data["text"], settings, tuple(parts))
         return {**found, "machines": compiler.machines}
 
@@ -137,7 +150,7 @@ def app(start: dict[str, Any], allowed: Callable[[str], bool]) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        compiler.start()
+        compiler.start(after=_PATIENCE)
         yield
 
     routes = [

@@ -26,6 +26,7 @@ from gdsl.language.program import (
     table_of,
     without_numbers,
 )
+from gdsl.language.signature import Signature
 from gdsl.language.transforms import Transforms
 from gdsl.language.values import POISON, Poisoned, UserFunction, UserReducer, is_constant
 
@@ -49,6 +50,7 @@ def check(
     training: bool = False,
     present: Collection[str] | None = None,
     free_dims: Mapping[str, int] | None = None,
+    signature: Signature | None = None,
 ) -> TypedProgram:
     """The typed program of a layer. Raises :class:`LanguageError` with every mistake found.
 
@@ -58,8 +60,9 @@ def check(
     training:  whether dropout is active
     present:   the optional inputs that are passed; by default none is
     free_dims: sizes of the dims of inputs that are no arguments
+    signature: of the layer, where it is known already
     """
-    checker = Checker(layer, modules or {}, training, frozenset(present or ()), free_dims or {})
+    checker = Checker(layer, modules or {}, training, frozenset(present or ()), free_dims or {}, signature)
     return checker.run(arguments)
 
 

@@ -10,7 +10,7 @@ from gdsl.language import ast
 from gdsl.language.errors import Diagnostic, Mistake
 from gdsl.language.forms import Forms
 from gdsl.language.program import Constant, Declaration, GraphTransform, Rule
-from gdsl.language.signature import signature_of
+from gdsl.language.signature import Signature, signature_of
 from gdsl.language.values import Scope, Value, is_constant
 
 
@@ -24,11 +24,12 @@ class Elaboration:
         training: bool,
         present: frozenset[str],
         free_dims: Mapping[str, int],
+        signature: Signature | None = None,
     ):
         self.layer = layer
         self.modules = modules
         self.present = present
-        self.signature = signature_of(layer)
+        self.signature = signature or signature_of(layer)
         self._arguments = frozenset(p.name for p in layer.parameters)
         # What an argument of its name leaves out or names.
         self.own = frozenset((*self.signature.parts, *self.signature.choices, *self.signature.tables))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 
 from gdsl.language import ast
@@ -44,10 +44,11 @@ def check_any(layer: ast.Layer, given: Values | None = None) -> tuple[TypedProgr
     optional = frozenset(i.name for i in signature.inputs if i.optional)
     programs: list[TypedProgram] = []
     mistakes: dict[tuple[str, int], Diagnostic] = {}
+    sizes = size_names(layer) | set(signature.free_dims)
     ways = list(itertools.product(_variants(layer, given), dict.fromkeys([frozenset[str](), optional])))
     for flags, present in ways:
         try:
-            programs.append(_check(layer, signature, {**flags, **given}, present))
+            programs.append(_check(layer, signature, sizes, {**flags, **given}, present))
         except LanguageError as error:
             for d in error.diagnostics:
                 mistakes.setdefault((d.message, d.span.start), d)
@@ -73,17 +74,27 @@ def _variants(layer: ast.Layer, given: Values) -> Iterator[dict[str, Constant]]:
             yield {p.name: 2 + len(layer.parameters)}
 
 
-def _check(layer: ast.Layer, signature: Signature, fixed: Values, present: frozenset[str]) -> TypedProgram:
+def _check(
+    layer: ast.Layer, signature: Signature, sizes: Set[str], fixed: Values, present: frozenset[str]
+) -> TypedProgram:
     """The program with the stand-ins that make fewest mistakes: with none as soon as there are such."""
     tried: list[tuple[Values, Sequence[Diagnostic]]] = []
-    for values in _stand_ins(layer, signature, fixed):
+    for values in _stand_ins(signature, sizes, fixed):
         changed = dict(values)
         for _ in range(_CHANGES):
             for modules in ({}, {name: UNKNOWN for name, optional in signature.modules if optional}):
                 arguments = {name: v for name, v in changed.items() if name not in signature.free_dims}
                 free = {name: int(changed[name]) for name in signature.free_dims}  # type: ignore[arg-type]
                 try:
-                    return check(layer, arguments, modules=modules, present=present, free_dims=free, training=True)
+                    return check(
+                        layer,
+                        arguments,
+                        modules=modules,
+                        present=present,
+                        free_dims=free,
+                        training=True,
+                        signature=signature,
+                    )
                 except LanguageError as error:
                     tried.append((dict(changed), error.diagnostics))
                 if not any(optional for _, optional in signature.modules):
@@ -95,13 +106,12 @@ def _check(layer: ast.Layer, signature: Signature, fixed: Values, present: froze
     raise LanguageError(_blamed(tried, fixed), layer.source, layer.name)
 
 
-def _stand_ins(layer: ast.Layer, signature: Signature, fixed: Values) -> Iterator[Values]:
+def _stand_ins(signature: Signature, sizes: Set[str], fixed: Values) -> Iterator[Values]:
     """Values for what has neither a default nor a fixed value.
 
     What is used as a size is a small whole number, each another one, and the rest is 0.5, a rate or a slope; then one
     number for all.
     """
-    sizes = size_names(layer) | set(signature.free_dims)
     names = [p.name for p in signature.arguments if p.required] + list(signature.free_dims)
     numbers = itertools.count(2)
     differing: Values = {name: next(numbers) if name in sizes else 0.5 for name in names}

@@ -23,7 +23,7 @@ if missing():
     pytest.skip(missing() or "", allow_module_level=True)
 
 PROGRAMS = sorted((Path(__file__).parents[2] / "gdsl/nn/programs").glob("*.gdsl"))
-SOME = [p for p in PROGRAMS if p.stem in ("gcn", "gat", "pna", "transformer", "rgat", "hgt")]
+SOME = [p for p in PROGRAMS if p.stem in ("gcn", "gat", "transformer")]
 
 
 @pytest.fixture(scope="module")
