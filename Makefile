@@ -3,6 +3,7 @@
 # make nightly   20,000 random programs; GDSL_PROGRAMS=n and GDSL_SEED=k for others
 # make sanitize  generated C++ under the compiler's sanitizers
 # make gpu       on a machine with one, in ten minutes and installing nothing: a smoke test, the tests, the benchmark
+# make pictures  the pictures of docs/explore.md, with Debian's chromium and chromium-driver
 # make fuzz      programs, then operators of exported models, that a fuzzer makes, for ten minutes each
 # make gpu-sanitize  Triton's kernels under compute-sanitizer
 #
@@ -20,7 +21,7 @@ GPU_ARGS    ?=
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install cora test nightly sanitize gpu gpu-sanitize fuzz lint types check clean
+.PHONY: help install cora test nightly sanitize gpu gpu-sanitize fuzz pictures lint types check clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -50,6 +51,9 @@ sanitize: $(STAMP)
 
 gpu-sanitize: $(STAMP)
 	compute-sanitizer --error-exitcode 1 $(VENV)/bin/python -m pytest -m gpu tests/triton/test_gpu.py
+
+pictures: $(STAMP)
+	$(VENV)/bin/python -m tests.explore.screenshots
 
 fuzz: $(STAMP)
 	$(VENV)/bin/python -m pip install --quiet atheris

@@ -57,4 +57,12 @@ const set = (id) => {
   return [style.font, style.padding, style.tabSize, style.whiteSpace].join("; ");
 };
 
+// Where the first letter of a line is beside the edge of the text that is typed in.
+function indentOf(line) {
+  const row = document.querySelector(`#under .row[data-line="${line}"]`);
+  const range = document.createRange();
+  range.selectNodeContents(row);
+  return range.getClientRects()[0].left - document.getElementById("text").getBoundingClientRect().left;
+}
+
 const colouredText = () => [...document.getElementById("under").children].map((row) => row.textContent.slice(0, -1)).join("\n");

@@ -79,6 +79,7 @@ def test_every_letter_is_where_the_colours_are(page: Page) -> None:
     assert page.look("colouredText() === byId('text').value")
     assert page.look("set('text')") == page.look("set('under')")
     assert page.run("return byId('text').scrollHeight - byId('text').clientHeight") <= 0
+    assert page.look("indentOf(2)") == page.run("return parseFloat(getComputedStyle(byId('text')).paddingLeft)")
 
 
 def test_a_text_is_only_ever_text(page: Page) -> None:
@@ -116,6 +117,7 @@ def test_a_line_that_is_pointed_at_lights_its_assembly_and_the_other_way_round(p
     page.find("#compile").click()
     page.wait(lambda: len(page.all("#machine .row")) > 50, "assembly")
     page.hover(line(page, 8))
+    page.wait(lambda: page.run("return app.hovered") == 8)
     lit = page.wait(lambda: page.look("texts('#machine .lit')"))
     assert len(lit) > 3 and len(lit) < len(page.all("#machine .row"))
     assert "score" in "".join(page.look("texts('#source .lit')"))

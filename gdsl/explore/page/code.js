@@ -19,7 +19,7 @@ function codePane({ view, code, machineView, server }) {
   const bar = h("div", { class: "bar" },
     choice("in", LANGUAGES, code.language, (language) => choose({ language, kernel: null }), "language"),
     choice("kernel", names, kernel.name, (name) => choose({ kernel: name }), "kernel"),
-    choice("machine code", stages, stage, (name) => choose({ stage: name, open: true }), "stage"),
+    choice("to", stages, stage, (name) => choose({ stage: name, open: true }), "stage"),
     h("button", { type: "button", id: "compile", "aria-pressed": String(code.open), onclick: () => choose({ open: !code.open }) }, code.open ? "Hide machine code" : "Show machine code"));
   const wanted = `${code.language}/${kernel.name}/${stage}`;
   const found = machineView && machineView.key === wanted ? machineView : null;

@@ -46,8 +46,8 @@ class Editor {
   }
 
   lineAt(y) {
-    const height = this.under.firstChild ? this.under.firstChild.getBoundingClientRect().height : 20;
-    const line = Math.floor((y - this.under.getBoundingClientRect().top) / height) + 1;
+    const first = this.under.firstChild.getBoundingClientRect();
+    const line = Math.floor((y - first.top) / first.height) + 1;
     return line >= 1 && line <= this.under.childElementCount ? line : null;
   }
 
