@@ -20,6 +20,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"look"}),
     frozenset({"module"}),
     frozenset({"nn", "data"}),
+    frozenset({"distributed"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )

@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from gdsl.runtime.order import EdgeEnds, Order, index_dtype
 from gdsl.runtime.pairs import Pairs
 from gdsl.runtime.tracers import run_as_it_is
 from gdsl.runtime.transforms import concrete, ordinary
+
+if TYPE_CHECKING:
+    from gdsl.runtime.halo import Halo
 
 T = TypeVar("T")
 Size = int | tuple[int, int] | None
@@ -116,9 +119,12 @@ class Graph(_Parts):
     num_sources, num_targets, num_edges, device
     index_dtype  int32 when every count fits in it, else int64: the dtype of ``Order`` and ``position``
     edge_weight  [E, ...] the values of the sparse matrix that the graph was made from, or None
+    halo         of the part of a distributed graph, which rows of other processes its edges read; else None
 
     Raises ``GraphError`` for a wrong dtype or shape and for indices out of range, with the first bad edge.
     """
+
+    halo: Halo | None = None
 
     def __init__(self, edge_index: Tensor, num_nodes: Size = None):
         self._read(edge_index, _check_sizes(num_nodes))
@@ -147,6 +153,7 @@ class Graph(_Parts):
     def _setup(self, edges: EdgeEnds, sizes: tuple[int, int], weight: Tensor | None = None) -> None:
         self._edges, self._sizes = edges, sizes
         self.num_sources, self.num_targets = sizes
+        self.num_readable = self.num_sources
         self.num_edges: int = edges.num_edges
         self.device: torch.device = edges.listed.device
         self.index_dtype = index_dtype(*sizes, self.num_edges)
@@ -166,7 +173,7 @@ class Graph(_Parts):
         Raises ``GraphError`` for what no graph can be made from, or whose size is not ``num_nodes``.
         """
         if isinstance(obj, Graph):
-            _agreed(obj._sizes, _check_sizes(num_nodes))
+            _agreed((obj.num_sources, obj.num_targets), _check_sizes(num_nodes))
             return obj
         edges = edge_list(obj)
         graph = cls._from(edges.edge_index, _agreed(edges.sizes, _check_sizes(num_nodes)))
@@ -335,12 +342,16 @@ class Graph(_Parts):
     def _rewire(self, loops: bool, remaining: bool = False) -> Rewired:
         listed, facts, _, _ = self._list
         edges = EdgeEnds(listed, facts, True, min(self._sizes) if loops else 0)
-        graph = Graph._of(edges, self._sizes)
+        graph = self._between(edges)
         graph._backtracking = self._backtracking
         if not facts.loops and index_dtype(*self._sizes, edges.num_edges) is self.index_dtype:
             # The orders themselves, not this graph: a cycle would keep both until the garbage collector looks for it.
             graph._without_loops = {n: self.__dict__[n] for n in ("in_edges", "out_edges") if n in self.__dict__}
         return Rewired(graph, remaining)
+
+    def _between(self, edges: EdgeEnds) -> Graph:
+        """The graph of other edges between the same nodes."""
+        return Graph._of(edges, self._sizes)
 
     def reverse(self) -> Graph:
         """The graph with every edge turned round, in the same order. Turning it twice gives the first one back."""

@@ -1,0 +1,119 @@
+"""The part of a graph that one process of several has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from gdsl.errors import GraphError
+from gdsl.runtime import prepare
+from gdsl.runtime.formats import plain_tensor
+from gdsl.runtime.graph import Graph, Rewired, _check_edge_index
+from gdsl.runtime.halo import Halo
+from gdsl.runtime.order import EdgeEnds
+from gdsl.runtime.transforms import concrete, ordinary
+
+
+class LocalGraph(Graph):
+    """The edges of a distributed graph whose targets are owned by this process, and the nodes that it owns.
+
+    Layers take it as any other graph: they get the rows of own nodes, and give those. What their edges read of nodes of
+    other processes is exchanged, so that every process must make the same calls in the same order.
+
+    local_edge_index  [2, E] int64: sources are own rows [0, own), then rows of the halo; targets are own rows
+    halo              which rows of others are read here, and which of ours by others
+    num_sources, num_targets, num_nodes  of this process
+
+    edge_index:  what ``local_edge_index`` shall be
+    num_targets: of a bipartite graph; None where sources and targets are the same nodes
+
+    Raises ``GraphError`` as ``Graph(...)`` does, for indices beyond the own rows and the halo, and where something is
+    asked that one part of a graph cannot tell, such as ``edge_index``.
+    """
+
+    halo: Halo
+
+    def __init__(self, edge_index: Tensor, halo: Halo, num_targets: int | None = None):
+        _check_edge_index(edge_index)
+        plain = plain_tensor(concrete(edge_index, "edge_index"))
+        targets = halo.own if num_targets is None else num_targets
+        edges, sizes = ordinary(prepare.take, plain, (halo.own + halo.rows, targets))
+        if halo.edge_ids is not None and len(halo.edge_ids) != edges.num_edges:
+            raise GraphError(f"`edge_ids` has {len(halo.edge_ids)} entries, and there are {edges.num_edges} edges")
+        self._setup_local(edges, sizes, halo, num_targets is not None)
+
+    def _setup_local(
+        self, edges: EdgeEnds, sizes: tuple[int, int], halo: Halo, bipartite: bool, weight: Tensor | None = None
+    ) -> None:
+        self._setup(edges, sizes, weight)
+        self.halo, self._two_sets = halo, bipartite
+        self.num_sources, self.num_readable = halo.own, sizes[0]
+
+    @property
+    def is_bipartite(self) -> bool:
+        """Whether sources and targets are different nodes, also where there are as many."""
+        return self._two_sets
+
+    @property
+    def local_edge_index(self) -> Tensor:
+        return self._make("_local_edge_index", lambda graph: graph._list.listed.long(), self)
+
+    @property
+    def edge_index(self) -> Tensor:
+        self._refuse("edge_index", "; its own edges, with the halo's rows after the own ones, are `local_edge_index`")
+
+    def _refuse(self, what: str, remedy: str = "; run this layer on the whole graph, in one process") -> NoReturn:
+        raise GraphError(f"`{what}` asks for all nodes and edges, and this graph is the part of one process{remedy}")
+
+    @property
+    def pairs(self) -> Any:
+        self._refuse("pairs")
+
+    @property
+    def reversed_edges(self) -> Tensor:
+        self._refuse("reversed_edges")
+
+    @property
+    def out_degree(self) -> Tensor:
+        self._refuse("out_degree")
+
+    def non_backtracking(self) -> Rewired:
+        self._refuse("non_backtracking")
+
+    def with_edges(self, edge_index: Tensor) -> Graph:
+        self._refuse("with_edges")
+
+    def reverse(self) -> Graph:
+        self._refuse("reverse")
+
+    def repeat(self, times: int) -> Graph:
+        self._refuse("repeat")
+
+    def _between(self, edges: EdgeEnds) -> LocalGraph:
+        graph = LocalGraph.__new__(LocalGraph)
+        graph._setup_local(edges, self._sizes, replace(self.halo, edge_ids=None), self._two_sets)
+        return graph
+
+    def to(self, device: torch.device | str | int) -> LocalGraph:
+        """The same graph on another device; itself if it is there."""
+        moved = self._edges.listed.to(device)
+        if moved is self._edges.listed:
+            return self
+        weight = None if self.edge_weight is None else self.edge_weight.to(device)
+        graph = LocalGraph.__new__(LocalGraph)
+        edges = self._edges._replace(listed=moved)
+        graph._setup_local(edges, self._sizes, self.halo.to(device), self._two_sets, weight)
+        return graph
+
+    def __reduce__(self) -> Any:
+        raise GraphError("a part of a distributed graph belongs to its process, and cannot be pickled")
+
+    def __repr__(self) -> str:
+        sizes = f"num_nodes={self.num_targets}"
+        if self.is_bipartite:
+            sizes = f"num_sources={self.num_sources}, num_targets={self.num_targets}"
+        halo = f"halo={self.halo.rows}, processes={self.halo.world}"
+        return f"LocalGraph({sizes}, num_edges={self.num_edges}, {halo})"
