@@ -16,6 +16,8 @@ class Domain(enum.Enum):
     EDGE = "edge"
     PAIR = "pair"
     GRAPH = "graph"
+    # Of a distributed bipartite graph: the sources that a process owns. Those that its edges read are its "source".
+    OWN = "own source"
 
     def __repr__(self) -> str:
         return self.value

@@ -113,6 +113,8 @@ def symbolic_graph(given: Any, sources: Any, targets: Any) -> SymbolicGraph:
     """
     if isinstance(given, SymbolicGraph):
         return given
+    if isinstance(given, Graph) and given.halo is not None:
+        raise InputError("a part of a distributed graph runs without torch.compile: its exchanges are not recorded")
     if isinstance(given, Graph):
         # Without what makes its parts once: a tracer cannot follow locks.
         edges = given._edges

@@ -25,6 +25,7 @@ from gdsl.look.kernels import Inspection
 from gdsl.module.arguments import parameters, plain
 from gdsl.module.kept import Kept, Repeated
 from gdsl.module.shared import Numbers, Shared
+from gdsl.passes.exchanges import exchanged
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
 from gdsl.passes.stages import Stage, cut
@@ -190,8 +191,10 @@ class Compilations:
 
 
 def stages_of(program: Program, options: Options) -> tuple[Stage, ...]:
-    """A program, optimised and cut at the modules that run as they are."""
-    return cut(optimise(program, options) if options.optimise else program)
+    """A program, optimised, with what it exchanges on a distributed graph, and cut at the modules that run as they
+    are."""
+    best = optimise(program, options) if options.optimise else program
+    return cut(exchanged(best) if options.shape.processes else best)
 
 
 # ----------------------------------------------------------------------------------- programs of texts

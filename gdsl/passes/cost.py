@@ -33,6 +33,7 @@ ROWS = {
     Domain.EDGE: "E",
     Domain.PAIR: "P",
     Domain.GRAPH: "B",
+    Domain.OWN: "N_own",
 }
 
 # Indices are 32 bit up to 2^31 edges.

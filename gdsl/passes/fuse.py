@@ -34,6 +34,7 @@ def why_torch(node: Node) -> str:
         (node.op == "sparse_product", "by the choice `sums`, plain weighted sums are the vendor's sparse products"),
         (node.op == "grouped_product", "sums of outer products by kind are a product of matrices a kind for the BLAS"),
         (of(node).whole, f"only the torch backend has `{node.op}`"),
+        (node.domain is Domain.OWN, "own sources are no rows of a walk over edges"),
         (node.domain is Domain.GRAPH or end_of(node) == "g", "pooling over a batch of graphs runs in torch"),
         (node.op == "contract" and is_dense(node), "a product of matrices is left to the BLAS"),
         (is_sum_of_products(node), "the BLAS adds up products, and a bias to them, as it makes them"),
@@ -126,8 +127,12 @@ def _rows(slots: Slots, node: Node, end: str) -> Domain:
         return Domain.EDGE
     if slots.lowering[node] == "row_total":
         return next(i.domain for i in node.inputs if i.domain is not Domain.GLOBAL)
-    bipartite = any(n.domain in (Domain.SOURCE, Domain.TARGET) for n in slots.order)
-    return (Domain.TARGET if end == "i" else Domain.SOURCE) if bipartite else Domain.NODE
+    domains = {n.domain for n in slots.order}
+    if end == "j" and Domain.SOURCE in domains:
+        return Domain.SOURCE
+    # Of a distributed graph, the targets are the own nodes.
+    two_sets = Domain.NODE not in domains and not domains.isdisjoint((Domain.SOURCE, Domain.TARGET))
+    return (Domain.TARGET if end == "i" else Domain.SOURCE) if two_sets else Domain.NODE
 
 
 # ------------------------------------------------------------------------ dependencies and order

@@ -13,12 +13,14 @@ class GraphShape:
 
     sources, targets, edges: how many
     device:                  the type of the device that it lies on
+    processes:               of how many it is distributed over, these are the sizes of one; 0 for a graph that is whole
     """
 
     sources: int
     targets: int
     edges: int
     device: str = "cpu"
+    processes: int = 0
 
     @classmethod
     def of(cls, sources: int, targets: int, edges: int, device: str = "cpu") -> GraphShape:

@@ -203,8 +203,11 @@ def worth_saving(node: Node, forward: Collection[Node], choice: str = "auto", pa
     Edge values are never kept, but for what is summed up or multiplied once an edge where there are ``pairs``, to which
     edges are what nodes are to edges; elementwise node values are cheaper to compute again than to hold. The winners of
     a maximum are kept although the forward result does not need them: finding them takes the same walk. By choice "all"
-    node values are kept, or "nothing" but the winners, which only the forward pass can tell.
+    node values are kept, or "nothing" but the winners, which only the forward pass can tell. What has come from other
+    processes is kept, since it is slower to send again than to read.
     """
+    if of(node).travels:
+        return choice != "nothing" and node in forward
     if node.domain in (Domain.PAIR, Domain.GLOBAL) or of(node).leaf:
         return False
     if node.domain is Domain.EDGE and not (pairs and (of(node).aggregates or node.op == "contract")):

@@ -99,7 +99,7 @@ class Slots:
         | row_total | scan (written an edge)."""
         if of(node).leaf:
             return "leaf"
-        if of(node).whole or node.domain is Domain.GRAPH or end_of(node) == "g":
+        if of(node).whole or node.domain in (Domain.GRAPH, Domain.OWN) or end_of(node) == "g":
             return "torch"
         if node.op == "scan":
             fits = node.type.numel <= MAX_ACCUMULATOR

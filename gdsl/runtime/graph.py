@@ -229,6 +229,11 @@ class Graph(_Parts):
     def edge_index(self) -> Tensor:
         return self._list.listed.long()
 
+    @property
+    def local_edge_index(self) -> Tensor:
+        """The edges that this process has; of a graph that is whole, all."""
+        return self.edge_index
+
     @_part
     def _list(self) -> EdgeEnds:
         """The edges with nothing to leave out or to add."""

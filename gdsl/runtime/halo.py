@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from gdsl.errors import GraphError
 
@@ -75,3 +76,72 @@ class Halo:
         """The same halo on another device."""
         found = {name: getattr(self, name) for name in _TENSORS}
         return replace(self, **{name: value.to(device) for name, value in found.items() if value is not None})
+
+
+_REDUCE = {"sum": "SUM", "max": "MAX", "min": "MIN"}
+
+
+def exchange(halo: Halo, value: Tensor) -> Tensor:
+    """[own + halo, ...] from [own, ...]: each row of the halo from its owner. All processes call it together."""
+    found = value.new_empty((halo.own + halo.rows, *value.shape[1:]))
+    found[: halo.own] = value
+    if halo.world > 1:
+        _swap(found[halo.own :], value.index_select(0, halo.send), halo.receive_counts, halo.send_counts, halo)
+    return found
+
+
+def collect(halo: Halo, value: Tensor, reducer: str) -> Tensor:
+    """[own, ...] from [own + halo, ...]: partial results for rows of the halo go to their owners, which add them up, or
+    take the largest or smallest, process by process in the order of ranks. All processes call it together."""
+    found = value[: halo.own].clone()
+    if halo.world == 1:
+        return found
+    partial = value.new_empty((len(halo.send), *value.shape[1:]))
+    _swap(partial, value[halo.own :].contiguous(), halo.send_counts, halo.receive_counts, halo)
+    # No process sends two results for a row, so that nothing is added atomically, and each run gives the same bits.
+    parts = zip(halo.send.split(halo.send_counts), partial.split(halo.send_counts), strict=True)
+    for rows, part in ((r, p) for r, p in parts if len(r)):
+        if reducer == "sum":
+            found.index_add_(0, rows, part)
+        else:
+            best = torch.maximum if reducer == "max" else torch.minimum
+            found.index_copy_(0, rows, best(found.index_select(0, rows), part))
+    return found
+
+
+def _swap(found: Tensor, given: Tensor, receive: tuple[int, ...], send: tuple[int, ...], halo: Halo) -> None:
+    """Rows to and from all processes."""
+    if found.dtype is torch.bool:
+        found, given = found.view(torch.uint8), given.view(torch.uint8)
+    distributed.all_to_all_single(found, given, list(receive), list(send), group=halo.group)
+
+
+def all_reduce(halo: Halo, value: Tensor, reducer: str) -> Tensor:
+    """The sum, the largest or the smallest of a value over all processes, which call it together."""
+    found = value.clone(memory_format=torch.contiguous_format)
+    if halo.world > 1:
+        distributed.all_reduce(found, getattr(distributed.ReduceOp, _REDUCE[reducer]), group=halo.group)
+    return found
+
+
+def agreed(halo: Halo, bipartite: bool, counts: tuple[int, ...]) -> tuple[int, ...]:
+    """The largest of each count over all processes, which call it together.
+
+    Raises ``GraphError``, on every process alike, where their parts are not of one graph.
+    """
+    if halo.world == 1:
+        return counts
+    known = [halo.world, bipartite, *counts, *halo.send_counts, *halo.receive_counts]
+    own = torch.tensor(known, device=halo.send.device)
+    found = [torch.empty_like(own) for _ in range(halo.world)]
+    distributed.all_gather(found, own, group=halo.group)
+    rows = [part.tolist() for part in found]
+    first = 2 + len(counts)
+    for a, b in product(range(halo.world), repeat=2):
+        sent, expected = rows[a][first + b], rows[b][first + halo.world + a]
+        if rows[a][:2] != rows[b][:2] or sent != expected:
+            raise GraphError(
+                f"the parts of processes {a} and {b} are not of one graph: the one sends {sent} rows, "
+                f"and the other expects {expected}"
+            )
+    return tuple(max(row[2 + k] for row in rows) for k in range(len(counts)))

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from gdsl.errors import GraphError
+from gdsl.passes.options import GraphShape
 from gdsl.runtime import prepare
 from gdsl.runtime.formats import plain_tensor
 from gdsl.runtime.graph import Graph, Rewired, _check_edge_index
-from gdsl.runtime.halo import Halo
+from gdsl.runtime.halo import Halo, agreed
 from gdsl.runtime.order import EdgeEnds
 from gdsl.runtime.transforms import concrete, ordinary
 
@@ -53,6 +54,22 @@ class LocalGraph(Graph):
         self.num_sources, self.num_readable = halo.own, sizes[0]
 
     @property
+    def shape(self) -> GraphShape:
+        """The sizes that the cost model sees, the same on all processes: the largest of each.
+
+        All processes ask for it together the first time. Raises ``GraphError``, on every process alike, where their
+        parts are not of one graph.
+        """
+        found: GraphShape = self._make("_shape", self._agreed_shape)
+        return found
+
+    def _agreed_shape(self) -> GraphShape:
+        counts = (self.num_readable, self.num_targets, self.num_edges)
+        sources, targets, edges = agreed(self.halo, self._two_sets, counts)
+        shape = GraphShape.of(sources, targets, edges, self.device.type)
+        return replace(shape, processes=self.halo.world)
+
+    @property
     def is_bipartite(self) -> bool:
         """Whether sources and targets are different nodes, also where there are as many."""
         return self._two_sets
@@ -91,6 +108,14 @@ class LocalGraph(Graph):
 
     def repeat(self, times: int) -> Graph:
         self._refuse("repeat")
+
+    def _rewire(self, loops: bool, remaining: bool = False) -> Rewired:
+        if self.is_bipartite:
+            raise GraphError(
+                "a loop of a bipartite graph joins a source and a target of one number, which one process of several "
+                "does not know; add them before the graph is cut into parts, and pass add_self_loops=False"
+            )
+        return super()._rewire(loops, remaining)
 
     def _between(self, edges: EdgeEnds) -> LocalGraph:
         graph = LocalGraph.__new__(LocalGraph)

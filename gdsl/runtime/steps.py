@@ -66,6 +66,8 @@ def _address(function: Any) -> int:
 
 def is_native(item: Item, storage: Storage) -> bool:
     """Whether a step can be one of a native call."""
+    if isinstance(item, TorchItem) and any(n.domain is Domain.OWN for n in (item.step.node, *item.reads)):
+        return False
     if isinstance(item, KernelItem):
         pointers = len(item.reads) + len(item.writes) + 4
         sums = all(w.dtype is storage.dtype for w in item.writes if w.domain is None)
@@ -266,7 +268,7 @@ class Together:
                 by_target = order.addresses
             else:
                 by_source = order.addresses
-        rows = (1, graph.num_targets, graph.num_sources, graph.num_edges, frame.num_graphs)
+        rows = (1, graph.num_targets, graph.num_readable, graph.num_edges, frame.num_graphs)
         threads = torch.get_num_threads()
         room = self._totals * groups + self._alignment
         if self._kept:

@@ -281,4 +281,28 @@ def test_work_is_counted_in_numbers_and_in_formulas(name: str) -> None:
 
 
 # What only reads, and what torch computes as a whole and nobody compares.
-NOTHING = {"stop_gradient", "index", "reverse", "order_rank", "bspline", "bspline_index"}
+NOTHING = {"stop_gradient", "index", "reverse", "order_rank", "bspline", "bspline_index", "collect", "all_reduce"}
+
+
+@with_trait(lambda op: op.travels)
+def test_what_travels_is_the_value_itself_where_there_is_one_process(name: str) -> None:
+    """And nothing else asks for other processes: `tests/distributed` has what it is where there are several."""
+    node = NODES[name]
+    args = operands(node)
+    assert torch.equal(value(node, args), args[0])
+
+
+def test_nothing_else_travels() -> None:
+    class Alone:
+        """A run without other processes."""
+
+        graph, dtype, device, rows, ends = FRAME.graph, FRAME.dtype, FRAME.device, FRAME.rows, FRAME.ends
+
+    for node in NODES.values():
+        form = of(node).value
+        if form is not None and node.domain is not Domain.PAIR:
+            if of(node).travels:
+                with pytest.raises(AttributeError):
+                    form(node, operands(node), Alone())
+            elif node.op not in ("load", "random"):
+                form(node, operands(node), Alone())

@@ -73,6 +73,11 @@ def pairs(value: Node, end: str = "i", reducer: str = "sum") -> Node:
 
 
 CASES: dict[str, Node] = {
+    "exchange": b.exchange(at(x)) * load("s", S, A),
+    "collect": b.collect(at(load("s", S, A)), "sum", N) * x,
+    "largest of processes": b.collect(at(load("s", S, A)), "max", N, b.const(2.0) + 0.0 * load("s", S, A)) * x,
+    "all_reduce": b.all_reduce(at(p), "sum") * x,
+    "smallest of processes": b.all_reduce(at(p), "min", b.const(2.0) + 0.0 * p) * x,
     "elementwise that broadcasts": at(x) * q,
     "elementwise of rows and a global": at(p) * x,
     "contract": b.matmul(at(x), w),

@@ -27,6 +27,7 @@ class Run(Protocol):
 
     rows: how many rows a value of a domain has
     ends: for each edge its node at an end; of pairs, for each pair its edge; for ``g``, for each node its graph
+    exchanged, collected, reduced: what the processes of a distributed graph have together; of another, the value itself
     """
 
     @property
@@ -37,6 +38,9 @@ class Run(Protocol):
     def device(self) -> torch.device: ...
     def rows(self, domain: Domain) -> int: ...
     def ends(self, end: str, elements: Domain = ...) -> Tensor: ...
+    def exchanged(self, value: Tensor) -> Tensor: ...
+    def collected(self, value: Tensor, reducer: str) -> Tensor: ...
+    def reduced(self, value: Tensor, reducer: str) -> Tensor: ...
 
 
 class Sizes(Protocol):
@@ -107,6 +111,7 @@ class Op:
     singular:  where the value or a derivative may be infinite or NaN though all operands are finite: "" nowhere,
                "at zero" only where its last operand is 0 or has the wrong sign, "somewhere" at others too
     whole:     torch runs it on whole tensors: no kernel has it
+    travels:   it takes what other processes of a distributed graph have, which all of them give together
     no_file:   why no program in a file has it; "" where it may
     """
 
@@ -137,6 +142,7 @@ class Op:
     computes: bool = False
     singular: str = ""
     whole: bool = False
+    travels: bool = False
     no_file: str = ""
 
     @functools.cached_property

@@ -490,9 +490,10 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
         return make(starts, place, alpha, shape, check_invariants=False), alpha
 
     def seen_edges(self, graph: Graph, loops: bool) -> Tensor:
-        """The edges that a program sees, with self-loops or without, the way round that the user has them: [2, E']."""
+        """The edges that a program sees, with self-loops or without, the way round that the user has them: [2, E'].
+        Of a part of a distributed graph those that it has."""
         loops = loops and not (self._normalised is not None and self._is_normalised(graph))
-        edges = (graph.add_self_loops().graph if loops else graph).edge_index
+        edges = (graph.add_self_loops().graph if loops else graph).local_edge_index
         return edges.flip(0) if self.flow == "target_to_source" else edges
 
     # -- the look inside -----------------------------------------------------------------------

@@ -251,7 +251,7 @@ class ClusterGCNConv(Weighted, program="cluster_gcn", shows="diag_lambda"):
     def forward(self, x: Tensor, edge_index: Adjacency) -> Tensor:  # type: ignore[override]
         """[N, in_channels] to [N, out_channels]."""
         graph, _ = self.square(x, edge_index)
-        source, target = graph.edge_index
+        source, target = graph.local_edge_index
         return self._compute(graph, {"x": x, "loop": (source == target).to(x.dtype)})
 
 

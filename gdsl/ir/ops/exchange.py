@@ -1,0 +1,128 @@
+"""Values between the processes that share a graph: rows that edges read, and partial results.
+
+Of a distributed graph a ``node`` value, or an ``own source`` value of a bipartite one, has the rows that a process
+owns, and a ``source`` value the rows that its edges read: the own ones, then those of its halo. On a graph that is
+whole both are all nodes, and these ops change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from gdsl.ir.attributes import Attrs, IRError, need, one_of
+from gdsl.ir.node import Node, make
+from gdsl.ir.ops.elementwise import elementwise
+from gdsl.ir.ops.op import ATOM, Gradients, Op, Run, define, full
+from gdsl.ir.types import Domain, Kind, Type
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# How partial results become one.
+COMBINED = ("sum", "max", "min")
+
+WHOLE = (Domain.GLOBAL, Domain.GRAPH)
+OWNED = (Domain.NODE, Domain.OWN)
+
+
+class Combine(Attrs):
+    reducer: Annotated[str, one_of(COMBINED)]
+
+
+# -------------------------------------------------------------------------------------- exchange
+
+
+def exchange(x: Node) -> Node:
+    """Rows of all nodes that edges of this process read, from the rows of its own nodes."""
+    if x.domain not in OWNED:
+        raise IRError(f"only values of own nodes are exchanged, not {x.type}")
+    return make("exchange", (x,), Type(Domain.SOURCE, x.dims, x.kind, x.type.bound))
+
+
+define(Op(
+    name="exchange", operands=(1, 1), rule=lambda n: exchange(n.inputs[0]),
+    value=lambda node, args, run: run.exchanged(full(args[0], node.inputs[0].type, run)),
+    pull=lambda n, g, ties: [collect(g, "sum", n.inputs[0].domain)], look=True, exact=True, pointwise=True, heavy=True,
+    whole=True, travels=True,
+))  # fmt: skip
+
+# --------------------------------------------------------------------------------------- collect
+
+
+def collect(x: Node, reducer: str, rows: Domain, count: Node | None = None) -> Node:
+    """For each node of this process what all processes have for it: their sum, maximum or minimum.
+
+    rows:  those of own nodes
+    count: of how many equal ones each maximum is, among which its gradient is shared out
+    """
+    if x.domain is not Domain.SOURCE or x.kind is not Kind.FLOAT:
+        raise IRError(f"only floats of the rows that edges read are collected, not {x.type}")
+    need(rows in OWNED, f"they are collected for own nodes, not for each {rows.value}")
+    return make("collect", _with_count(x, reducer, count), Type(rows, x.dims), Combine(reducer))
+
+
+def _with_count(x: Node, reducer: str, count: Node | None) -> tuple[Node, ...]:
+    if reducer == "sum" or count is None:
+        need((reducer == "sum") == (count is None), "a maximum or minimum has a count, and a sum has none")
+        return (x,)
+    need(count.type == x.type, f"its count has the type of the value, {x.type}")
+    return (x, count)
+
+
+def _won(node: Node, best: Node) -> Node:
+    """How many of a process's numbers are the largest, or smallest, of all."""
+    x, count = node.inputs
+    return elementwise("where", elementwise("eq", x, best), count, 0.0)
+
+
+def _collect_pull(node: Node, g: Node, ties: str) -> Gradients:
+    if node.attrs.reducer == "sum":
+        return [exchange(g)]
+    won = _won(node, exchange(node))
+    return [won * exchange(g / elementwise("maximum", collect(won, "sum", node.domain), 1.0)), None]
+
+
+define(Op(
+    name="collect", operands=(1, 2), attrs=Combine,
+    rule=lambda n: collect(n.inputs[0], n.attrs.reducer, n.domain, *n.inputs[1:]),
+    value=lambda node, args, run: run.collected(full(args[0], node.inputs[0].type, run), node.attrs.reducer),
+    pull=_collect_pull, text=lambda n, args: (f"collect({args[0]}, {n.attrs.reducer})", ATOM),
+    exact=True, pointwise=True, heavy=True, whole=True, travels=True,
+))  # fmt: skip
+
+# ------------------------------------------------------------------------------------ all_reduce
+
+
+def all_reduce(x: Node, reducer: str, count: Node | None = None) -> Node:
+    """A value that is the same for all rows, or has a row for each graph: what all processes have for it together.
+
+    count: as in :func:`collect`
+    """
+    if x.domain not in WHOLE or x.kind is not Kind.FLOAT:
+        raise IRError(f"only floats without rows, or of graphs, are reduced over all processes, not {x.type}")
+    return make("all_reduce", _with_count(x, reducer, count), x.type, Combine(reducer))
+
+
+def _all_reduce_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
+    return run.reduced(full(args[0], node.type, run), node.attrs.reducer)
+
+
+def _all_reduce_pull(node: Node, g: Node, ties: str) -> Gradients:
+    total = all_reduce(g, "sum")
+    if node.attrs.reducer == "sum":
+        return [total]
+    won = _won(node, node)
+    return [won * total / elementwise("maximum", all_reduce(won, "sum"), 1.0), None]
+
+
+def _all_reduce_rule(node: Node) -> Node:
+    need(node.type == node.inputs[0].type, f"it has the type of its operand, {node.inputs[0].type}")
+    return all_reduce(node.inputs[0], node.attrs.reducer, *node.inputs[1:])
+
+
+define(Op(
+    name="all_reduce", operands=(1, 2), attrs=Combine, rule=_all_reduce_rule, value=_all_reduce_value,
+    pull=_all_reduce_pull, text=lambda n, args: (f"all_reduce({args[0]}, {n.attrs.reducer})", ATOM),
+    exact=True, pointwise=True, heavy=True, whole=True, travels=True,
+))  # fmt: skip
