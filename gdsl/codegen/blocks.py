@@ -341,8 +341,10 @@ class Blocks(Pull[Value, Frame]):
     def compute_random(self, node: Node, index: Index, where: str, frame: Frame) -> Value:
         rank, numel = len(frame), node.type.numel
         seed = self.value(node.inputs[0], {}, GLOBAL, ())
-        row = print_place(NUMBER_OF[where], rank)
-        count = f"{row}.to(tl.int64) * {numel} + {print_sum(linear(node.dims, index), rank)}"
+        row = Value(print_place(NUMBER_OF[where], rank), self.level(where))
+        if len(node.inputs) == 2:
+            row = self.value(node.inputs[1], {}, where, frame)
+        count = f"{atom(row.text)}.to(tl.int64) * {numel} + {print_sum(linear(node.dims, index), rank)}"
         level = self.level(where)
         text = f"gdsl_uniform({seed.text}, {node.attrs.salt:d}, {count})"
         return Value(text if self.number == "tl.float32" else f"{text}.to({self.number})", level)

@@ -230,10 +230,12 @@ class Values(Pull[Written, Nest]):
         return element(nest.memo[key][0], place), place.depth
 
     def compute_random(self, node: Node, index: Index, where: str, nest: Nest) -> Written:
-        place = linear(node.dims, index, self.number_of(where))
         seed = self.value(node.inputs[0], {}, GLOBAL, nest)[0]
-        text = f"T(gdsl_uniform((uint64_t){seed}, {node.attrs.salt:d}u, (uint64_t)({print_sum(place)})))"
-        return text, place.depth
+        place = linear(node.dims, index, None if len(node.inputs) == 2 else self.number_of(where))
+        number = print_sum(place)
+        if len(node.inputs) == 2:
+            number = f"{self.atom(node.inputs[1], {}, where, nest)} * {node.type.numel} + {number}"
+        return f"T(gdsl_uniform((uint64_t){seed}, {node.attrs.salt:d}u, (uint64_t)({number})))", place.depth
 
 
 def print_place(place: Place) -> str:

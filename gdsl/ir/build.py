@@ -12,7 +12,7 @@ from gdsl.ir.ops.exchange import all_reduce, collect, exchange
 from gdsl.ir.ops.folds import order_rank, scan, scan_step
 from gdsl.ir.ops.functions import to_int
 from gdsl.ir.ops.indexing import cat, index, reduce, scatter, select, slice_dim
-from gdsl.ir.ops.leaves import const, element_id, graph_value, iota, is_const, load, random
+from gdsl.ir.ops.leaves import const, element_id, graph_value, iota, is_const, load, random, row_ids
 from gdsl.ir.ops.libraries import call, grouped_product, sparse_product
 from gdsl.ir.ops.products import contract, matmul, spread, sum_dims, total
 from gdsl.ir.ops.reversal import reverse

@@ -46,15 +46,20 @@ static inline float gdsl_uniform(uint64_t seed, uint32_t salt, uint64_t n) {
 
 
 def uniform(
-    seed: int | Tensor, salt: int, shape: Sequence[int], device: torch.device | str, dtype: torch.dtype
+    seed: int | Tensor,
+    salt: int,
+    shape: Sequence[int],
+    device: torch.device | str,
+    dtype: torch.dtype,
+    rows: Tensor | None = None,
 ) -> Tensor:
     """Numbers in [0, 1) of the given shape, multiples of 2^-24: the element of row-major index n is the n-th
     of the stream (seed, salt). ``seed`` is an int or a 0-dim int64 tensor, of which 64 bits count; of
-    ``salt`` 32.
+    ``salt`` 32. With ``rows``, int64 of as many rows, the numbers of row k are those of row ``rows[k]``.
 
     In a ``dtype`` narrower than float32 a number may round up to 1.
     """
-    count = math.prod(shape)
+    count, width = math.prod(shape), math.prod(shape[1:])
     out = torch.empty(count, device=device, dtype=dtype)
     if isinstance(seed, Tensor):
         seed = seed.to(out.device)
@@ -62,6 +67,8 @@ def uniform(
     chunk = CPU_CHUNK if out.is_cpu else GPU_CHUNK
     for start in range(0, count, chunk):
         n = torch.arange(start, min(start + chunk, count), device=device)
+        if rows is not None:
+            n = rows[n // width] * width + n % width
         word = philox((n & MASK, n >> 32, torch.full_like(n, salt & MASK), torch.zeros_like(n)), key)[0]
         out[start : start + chunk] = (word >> 8).to(torch.float32) * 2.0**-24
     return out.view(*shape)

@@ -23,6 +23,7 @@ from gdsl.runtime.autograd import Runner
 from gdsl.runtime.backend import backend_for
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.graph import Graph
+from gdsl.runtime.halo import broadcast
 from gdsl.runtime.neighbors import knn_graph
 from gdsl.runtime.rewire import rewire
 from gdsl.runtime.tracers import run_as_it_is
@@ -53,6 +54,8 @@ def run(
     frame = frame_of(graph, kind.dtype, kind.device, batch, num_graphs)
     ready = ready_for(kind, graph, backend)
     kind.store.last = (ready.ran,)
+    if graph.halo is not None:
+        tensors |= _ids(ready, graph)
     if ready.numbers:
         tensors |= tensors_of(ready.numbers, frame)
     results: Sequence[Tensor] = ()
@@ -65,6 +68,12 @@ def run(
             tensors[stage.result] = apply(module, stage, operands, frame)
             tensors |= {name: results[place] for place, name in stage.kept}
     return results
+
+
+def _ids(ready: Ready, graph: Graph) -> dict[str, Tensor]:
+    """The numbers of rows among those of all processes, as far as a program draws by them."""
+    loads = {n for _, runner, _ in ready.stages for n in runner.inputs if n.attrs.role == "ids"}
+    return {n.attrs.name: graph.row_ids(n.domain) for n in sorted(loads, key=lambda n: n.attrs.name)}
 
 
 def _only_reads(module: nn.Module) -> bool:
@@ -83,7 +92,8 @@ def as_rules_see(kind: CallKind, graph: Graph, tensors: dict[str, Tensor]) -> tu
     if typed.requires:
         check_requirements(typed.name, [(need.end, need.value) for need in typed.requires], graph)
     if typed.uses_seed and "seed" not in tensors:
-        tensors["seed"] = seed_for(kind.device)
+        seed = seed_for(kind.device)
+        tensors["seed"] = seed if graph.halo is None else broadcast(graph.halo, seed)
     return graph, tensors
 
 

@@ -58,8 +58,6 @@ def _why_not(node: Node) -> str:
         return "reads the edge that goes the other way"
     if node.op == "graph_value" and node.attrs.what == "node_id":
         return "asks for the numbers of nodes"
-    if node.op == "random" and node.domain is not Domain.GLOBAL:
-        return "draws random numbers"
     if of(node).aggregates and end_of(node) == "j" and not _is_partial(node):
         return "aggregates at the sources of edges"
     if of(node).aggregates and end_of(node) == "g" and not _is_partial(node):
@@ -110,7 +108,7 @@ class _Local:
             return _collected(node, inputs)
         if of(node).aggregates and end_of(node) == "g":
             return _pooled(node, inputs)
-        made = make(node.op, inputs, replace(node.type, domain=own), node.attrs)
+        made = _with_rows(node, inputs, own)
         if node.domain is Domain.GLOBAL and _is_total(node) and any(i.domain is not Domain.GLOBAL for i in inputs):
             return build.all_reduce(made, "sum")
         return made
@@ -129,12 +127,18 @@ class _Local:
         if not _has_rows(node):
             return self.home(node)
         if node not in self.sent:
-            type = replace(node.type, domain=Domain.SOURCE)
-            return make(node.op, tuple(self._read[i] for i in node.inputs), type, node.attrs)
+            return _with_rows(node, tuple(self._read[i] for i in node.inputs), Domain.SOURCE)
         made = build.exchange(self.home(node))
         if self.log is not None:
             self.log.append(Fired("exchange", node, made))
         return made
+
+
+def _with_rows(node: Node, inputs: tuple[Node, ...], rows: Domain) -> Node:
+    """The same operation on other rows. What it draws is that of the rows of one process with all of them."""
+    drawn = node.op == "random" and rows in (Domain.NODE, Domain.SOURCE, Domain.OWN, Domain.TARGET, Domain.EDGE)
+    ids = (build.row_ids(rows),) if drawn else ()
+    return make(node.op, inputs + ids, replace(node.type, domain=rows), node.attrs)
 
 
 def _has_rows(node: Node) -> bool:
@@ -204,7 +208,7 @@ class _One:
 
 def _can_follow(node: Node) -> bool:
     """Whether a row of a value is made of that row of its operands alone, wherever these lie."""
-    return of(node).rowwise or node.op in ("stop_gradient", "spread")
+    return of(node).rowwise or node.op in ("stop_gradient", "spread", "random")
 
 
 def _to_send(node: Node) -> float:
@@ -231,10 +235,7 @@ def cut(order: Sequence[Node]) -> frozenset[Node]:
     for node in walk_below(read, lambda n: [i for i in n.inputs if _has_rows(i)] if _can_follow(n) else ()):
         flow.edge((node, 0), (node, 1), _to_send(node))
         inner = [i for i in node.inputs if _has_rows(i)]
-        if not _can_follow(node):
-            flow.edge("home", (node, 0), FEW)
-        elif inner:
-            flow.edge("home", (node, 0), _to_compute(node))
+        flow.edge("home", (node, 0), _to_compute(node) if _can_follow(node) else FEW)
         for operand in inner if _can_follow(node) else ():
             flow.edge((operand, 1), (node, 0), FEW)
         if node in read:

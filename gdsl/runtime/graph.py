@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gdsl.errors import GraphError
+from gdsl.ir.types import Domain
 from gdsl.passes.options import GraphShape
 from gdsl.runtime import native, prepare
 from gdsl.runtime.formats import Sizes, edge_list, plain_tensor, sizes_of
@@ -233,6 +234,11 @@ class Graph(_Parts):
     def local_edge_index(self) -> Tensor:
         """The edges that this process has; of a graph that is whole, all."""
         return self.edge_index
+
+    def row_ids(self, domain: Domain) -> Tensor:
+        """The number of each row of a domain among those of all processes, int64."""
+        counts = {Domain.SOURCE: self.num_sources, Domain.EDGE: self.num_edges}
+        return torch.arange(counts.get(domain, self.num_targets), device=self.device)
 
     @_part
     def _list(self) -> EdgeEnds:

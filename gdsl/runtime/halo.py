@@ -124,6 +124,27 @@ def all_reduce(halo: Halo, value: Tensor, reducer: str) -> Tensor:
     return found
 
 
+def broadcast(halo: Halo, value: Tensor) -> Tensor:
+    """The value of the first process."""
+    if halo.world > 1:
+        distributed.broadcast(value, group=halo.group, group_src=0)
+    return value
+
+
+def gather(halo: Halo, value: Tensor) -> Tensor:
+    """The rows of all processes, one after the other, which call it together."""
+    if halo.world == 1:
+        return value
+    counts = [value.new_empty((), dtype=torch.int64) for _ in range(halo.world)]
+    distributed.all_gather(counts, torch.tensor(len(value), device=value.device), group=halo.group)
+    rows = [int(c) for c in counts]
+    padded = value.new_zeros((max(rows), *value.shape[1:]))
+    padded[: len(value)] = value
+    found = [torch.empty_like(padded) for _ in rows]
+    distributed.all_gather(found, padded, group=halo.group)
+    return torch.cat([part[:count] for part, count in zip(found, rows, strict=True)])
+
+
 def agreed(halo: Halo, bipartite: bool, counts: tuple[int, ...]) -> tuple[int, ...]:
     """The largest of each count over all processes, which call it together.
 

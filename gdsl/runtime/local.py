@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from gdsl.errors import GraphError
+from gdsl.ir.types import Domain
 from gdsl.passes.options import GraphShape
 from gdsl.runtime import prepare
 from gdsl.runtime.formats import plain_tensor
 from gdsl.runtime.graph import Graph, Rewired, _check_edge_index
-from gdsl.runtime.halo import Halo, agreed
+from gdsl.runtime.halo import Halo, agreed, all_reduce, gather
 from gdsl.runtime.order import EdgeEnds
 from gdsl.runtime.transforms import concrete, ordinary
 
@@ -52,6 +53,8 @@ class LocalGraph(Graph):
         self._setup(edges, sizes, weight)
         self.halo, self._two_sets = halo, bipartite
         self.num_sources, self.num_readable = halo.own, sizes[0]
+        # What it was made from by other loops: that graph, which of its edges were kept, and whether loops were added.
+        self._before: tuple[LocalGraph, Tensor | None, bool] | None = None
 
     @property
     def shape(self) -> GraphShape:
@@ -115,12 +118,42 @@ class LocalGraph(Graph):
                 "a loop of a bipartite graph joins a source and a target of one number, which one process of several "
                 "does not know; add them before the graph is cut into parts, and pass add_self_loops=False"
             )
-        return super()._rewire(loops, remaining)
+        rewired = super()._rewire(loops, remaining)
+        assert isinstance(rewired.graph, LocalGraph)
+        rewired.graph._before = (self, rewired.kept, loops)
+        return rewired
 
     def _between(self, edges: EdgeEnds) -> LocalGraph:
         graph = LocalGraph.__new__(LocalGraph)
         graph._setup_local(edges, self._sizes, replace(self.halo, edge_ids=None), self._two_sets)
         return graph
+
+    def row_ids(self, domain: Domain) -> Tensor:
+        """The number of each row of a domain among those of all processes, int64. All ask for those of edges together.
+
+        Raises ``GraphError`` for edges where the parts do not tell.
+        """
+        halo = self.halo
+        if domain is Domain.EDGE:
+            found: Tensor = self._make("_edge_ids", self._edge_ids)
+            return found
+        if domain is Domain.SOURCE:
+            return torch.cat([halo.own_ids, halo.halo_ids])
+        return halo.target_ids if domain is Domain.TARGET and halo.target_ids is not None else halo.own_ids
+
+    def _edge_ids(self) -> Tensor:
+        """Of a graph with other loops, those of the edges that were kept, in order, then of the loops, node by node."""
+        if self.halo.edge_ids is not None:
+            return self.halo.edge_ids
+        if self._before is None:
+            raise GraphError("random numbers are drawn for edges, whose numbers the parts of the graph do not tell")
+        graph, kept, loops = self._before
+        ids = graph.row_ids(Domain.EDGE)
+        (total,) = all_reduce(self.halo, torch.tensor([len(ids)], device=ids.device), "sum").tolist()
+        left = ids if kept is None else ids[kept]
+        gone = gather(self.halo, ids[~torch.isin(ids, left)]).sort().values
+        found = left - torch.searchsorted(gone, left)
+        return torch.cat([found, total - len(gone) + self.halo.own_ids]) if loops else found
 
     def to(self, device: torch.device | str | int) -> LocalGraph:
         """The same graph on another device; itself if it is there."""

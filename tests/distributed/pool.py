@@ -12,23 +12,27 @@ from typing import Any
 
 WORLD = 4
 # A case that hangs is a failure, not a wait.
-SECONDS = 60
+SECONDS = 20
 
 
 class Pool:
     """So many processes with gloo. Each has one thread: the machine has few cores."""
 
     def __init__(self, world: int = WORLD):
+        self.world = world
         # The server imports torch once, and is forked for each process.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["torch.distributed", "gdsl.nn", "tests.distributed.parts"])
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["torch.distributed", "gdsl.nn", "tests.distributed.work"])
+        self._start()
+
+    def _start(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self.pipes: list[Connection] = []
         self.processes = []
-        for rank in range(world):
-            here, there = context.Pipe()
-            about = (rank, world, f"{self._folder.name}/store", there)
-            process = context.Process(target=_work, args=about, daemon=True)
+        for rank in range(self.world):
+            here, there = self._context.Pipe()
+            about = (rank, self.world, f"{self._folder.name}/store", there)
+            process = self._context.Process(target=_work, args=about, daemon=True)
             process.start()
             there.close()
             self.pipes.append(here)
@@ -37,27 +41,37 @@ class Pool:
     def run(self, world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         """What ``function(rank, world, group, *args)`` gives on each of the first ``world`` processes.
 
-        Raises the first process's error, or AssertionError where processes do not agree on one.
+        Raises AssertionError with the errors of all processes that had one.
         """
         for pipe in self.pipes:
             pipe.send((world, function, args))
         found = []
         for rank, pipe in enumerate(self.pipes):
             if not pipe.poll(SECONDS + 30):
+                self._restart()
                 raise AssertionError(f"process {rank} of {world} does not answer")
             found.append(pipe.recv())
-        errors = [(rank, text) for rank, (text, _) in enumerate(found[:world]) if text]
+        errors = {rank: text for rank, (text, _) in enumerate(found[:world]) if text}
         if errors:
-            raise AssertionError("\n".join(f"process {rank} of {world}:\n{text}" for rank, text in errors))
+            # Where some wait for others, their group is of no use any more.
+            alike = len(errors) == world and len({text.splitlines()[-1] for text in errors.values()}) == 1
+            if not alike:
+                self._restart()
+            raise AssertionError("\n".join(f"process {rank} of {world}: {text}" for rank, text in errors.items()))
         return [result for _, result in found[:world]]
+
+    def _restart(self) -> None:
+        self.close()
+        self._start()
 
     def close(self) -> None:
         for pipe in self.pipes:
             pipe.close()
         for process in self.processes:
-            process.join(5)
+            process.join(1)
             if process.is_alive():
                 process.kill()
+                process.join()
         self._folder.cleanup()
 
 
@@ -79,6 +93,6 @@ def _work(rank: int, world: int, store: str, pipe: Connection) -> None:
             try:
                 result = function(rank, size, groups[size], *args)
             except Exception:
-                text = traceback.format_exc()
+                text = "".join(traceback.format_exc().splitlines(keepends=True)[-6:])
         pipe.send((text, result))
     distributed.destroy_process_group()

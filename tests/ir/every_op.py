@@ -25,7 +25,7 @@ STRUCTURAL: dict[str, list[Node]] = {
     "load": [x * 1.0, b.to_float(rel), b.load("saved0_1", e.type, "saved") + e],
     "graph_value": [b.graph_value("in_degree", N) * x, b.to_float(b.graph_value("position", E))],
     "iota": [b.to_float(b.iota(A)) * x],
-    "random": [b.random(seed, 3, E, [A]) * e],
+    "random": [b.random(seed, 3, E, [A]) * e, b.random(seed, 3, N, [A], b.row_ids(N)) * x],
     "contract": [b.matmul(x, w), b.contract([x, x, w], ["a"]), b.total(y), b.contract([x, y], ["b"], total=True)],
     "reduce": [b.reduce(y, "max", "a"), b.to_float(b.reduce(y, "argmin", "b"))],
     "gather": [

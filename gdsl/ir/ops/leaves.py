@@ -65,8 +65,8 @@ define(Op(
 # ------------------------------------------------------------------------------------------ load
 
 # "grad": of an output; "saved", "product": kept by the forward pass, a statistic or a product of matrices; "buffer": of
-# a module, no parameter.
-ROLES = ("input", "param", "buffer", "grad", "saved", "product", "seed")
+# a module, no parameter; "ids": the numbers of rows among those of all processes.
+ROLES = ("input", "param", "buffer", "grad", "saved", "product", "seed", "ids")
 
 
 class Load(Attrs):
@@ -174,22 +174,32 @@ class Random(Attrs):
     salt: Annotated[int, number(0, 2**32 - 1)]
 
 
-def random(seed: Node, salt: int, domain: Domain, dims: Sequence[Dim]) -> Node:
-    """Uniform numbers in [0, 1), a function of seed, salt, row and place only (Philox4x32-10)."""
-    return make("random", (seed,), Type(domain, tuple(dims)), Random(salt))
+def random(seed: Node, salt: int, domain: Domain, dims: Sequence[Dim], ids: Node | None = None) -> Node:
+    """Uniform numbers in [0, 1), a function of seed, salt, row and place only (Philox4x32-10).
+
+    ids: the numbers of the rows, where they are not 0, 1, 2, ...
+    """
+    return make("random", (seed,) if ids is None else (seed, ids), Type(domain, tuple(dims)), Random(salt))
+
+
+def row_ids(domain: Domain) -> Node:
+    """The number of each row of a distributed graph among those of all processes."""
+    return load(f"ids_of_{domain.value.replace(' ', '_')}", Type(domain, (), Kind.INT), "ids")
 
 
 def _random_rule(node: Node) -> Node:
-    seed = node.inputs[0]
+    seed, *ids = node.inputs
+    for i in ids:
+        need(i.type == Type(node.domain, (), Kind.INT), f"its ids are an int a {node.domain.value}, not {i.type}")
     need(node.domain is not Domain.PAIR, "no number is drawn for each pair of edges")
     need(seed.type == Type(Domain.GLOBAL, (), Kind.INT), f"its seed is one int without a bound, not {seed.type}")
-    return random(seed, node.attrs.salt, node.domain, node.dims)
+    return random(seed, node.attrs.salt, node.domain, node.dims, *ids)
 
 
 def _random_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
     from gdsl.ir import philox
 
-    return philox.uniform(args[0], node.attrs.salt, shape_of(node.type, run), run.device, run.dtype)
+    return philox.uniform(args[0], node.attrs.salt, shape_of(node.type, run), run.device, run.dtype, *args[1:])
 
 
 def _random_work(node: Node, sizes: Sizes) -> object:
@@ -197,7 +207,7 @@ def _random_work(node: Node, sizes: Sizes) -> object:
 
 
 define(Op(
-    name="random", operands=(1, 1), attrs=Random, rule=_random_rule, value=_random_value, pull=no_gradient,
+    name="random", operands=(1, 2), attrs=Random, rule=_random_rule, value=_random_value, pull=no_gradient,
     text=lambda n, args: (f"uniform({args[0]}, {n.attrs.salt})", ATOM), work=_random_work, cost=PHILOX_COST,
     exact=True, heavy=True,
 ))  # fmt: skip
