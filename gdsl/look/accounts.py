@@ -13,6 +13,7 @@ from gdsl.ir.ops import of
 from gdsl.ir.printer import expression, name_nodes
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
+from gdsl.look.exchanged import exchanges
 from gdsl.look.kernels import Inspection
 from gdsl.passes import cost, fuse
 from gdsl.passes.estimate import Work, work
@@ -25,6 +26,7 @@ from gdsl.passes.vendor import sparse_product
 from gdsl.runtime.cpp import partial_sums
 from gdsl.runtime.execute import TILE_BYTES
 from gdsl.runtime.graph import Graph
+from gdsl.runtime.halo import Halo
 from gdsl.runtime.order import Order
 
 WIDTH = 150
@@ -39,10 +41,11 @@ class _Ledger:
     def __init__(self, found: Inspection, graph: Graph, dtype: torch.dtype):
         self.found, self.graph = found, graph
         self.width, self.index_width = dtype.itemsize, graph.index_dtype.itemsize
-        self.shape = GraphShape(graph.num_sources, graph.num_targets, graph.num_edges, graph.device.type)
+        self.shape = GraphShape(graph.num_readable, graph.num_targets, graph.num_edges, graph.device.type)
         self.rows = {
             Domain.NODE: graph.num_targets,
-            Domain.SOURCE: graph.num_sources,
+            Domain.SOURCE: graph.num_readable,
+            Domain.OWN: graph.num_sources,
             Domain.TARGET: graph.num_targets,
             Domain.EDGE: graph.num_edges,
         }
@@ -57,6 +60,9 @@ class _Ledger:
         yield from self.rules()
         yield "\n== not fused, and why =="
         yield from self.refusals()
+        if self.graph.halo is not None:
+            yield "\n== between processes =="
+            yield from self.between(self.graph.halo)
         yield "\n== memory, before anything runs =="
         yield from self.memory()
         yield "\n== kernels on this graph =="
@@ -117,6 +123,17 @@ class _Ledger:
             for node, maker, reader, why in fuse.boundaries(plan):
                 yield f"    {direction}: {maker} and {reader} are two kernels: {_short(expression(node, names))}"
                 yield f"        {why}"
+
+    def between(self, halo: Halo) -> Iterator[str]:
+        read, sent = f"{halo.rows:,}", f"{len(halo.send):,}"
+        yield f"    {halo.world} processes: this one reads {read} rows of others, and sends {sent} rows"
+        total = 0
+        for direction, plan in self.found.plans:
+            for line, count, why in exchanges(direction, plan, halo, self.width):
+                yield f"    {_bytes(count):>10}  {_short(line)}"
+                yield f"                {why}"
+                total += count
+        yield f"sent by this process in a step: {_bytes(total)}"
 
     # -- memory --------------------------------------------------------------------------------
 

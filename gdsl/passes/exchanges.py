@@ -206,7 +206,7 @@ class _One:
         return found
 
 
-def _can_follow(node: Node) -> bool:
+def can_follow(node: Node) -> bool:
     """Whether a row of a value is made of that row of its operands alone, wherever these lie."""
     return of(node).rowwise or node.op in ("stop_gradient", "spread", "random")
 
@@ -232,11 +232,11 @@ def cut(order: Sequence[Node]) -> frozenset[Node]:
     if not read:
         return frozenset()
     flow = _Flow()
-    for node in walk_below(read, lambda n: [i for i in n.inputs if _has_rows(i)] if _can_follow(n) else ()):
+    for node in walk_below(read, lambda n: [i for i in n.inputs if _has_rows(i)] if can_follow(n) else ()):
         flow.edge((node, 0), (node, 1), _to_send(node))
         inner = [i for i in node.inputs if _has_rows(i)]
-        flow.edge("home", (node, 0), _to_compute(node) if _can_follow(node) else FEW)
-        for operand in inner if _can_follow(node) else ():
+        flow.edge("home", (node, 0), _to_compute(node) if can_follow(node) else FEW)
+        for operand in inner if can_follow(node) else ():
             flow.edge((operand, 1), (node, 0), FEW)
         if node in read:
             flow.edge((node, 1), "there", FEW)

@@ -33,6 +33,7 @@ def why_torch(node: Node) -> str:
         (of(node).view, "a view of what lies in memory costs nothing"),
         (node.op == "sparse_product", "by the choice `sums`, plain weighted sums are the vendor's sparse products"),
         (node.op == "grouped_product", "sums of outer products by kind are a product of matrices a kind for the BLAS"),
+        (of(node).travels, "it goes from process to process, between kernels"),
         (of(node).whole, f"only the torch backend has `{node.op}`"),
         (node.domain is Domain.OWN, "own sources are no rows of a walk over edges"),
         (node.domain is Domain.GRAPH or end_of(node) == "g", "pooling over a batch of graphs runs in torch"),

@@ -1,0 +1,151 @@
+"""Where the exchange stands, and what it sends: counted, and as the ledger says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import distributed, nn
+
+import gdsl
+import gdsl.nn as gnn
+from gdsl.ir import build as b
+from gdsl.ir.node import Node, walk
+from gdsl.ir.printer import expression
+from gdsl.ir.types import Dim
+from gdsl.passes.exchanges import exchanged
+from gdsl.passes.pipeline import optimise
+from tests.distributed.parts import local
+from tests.distributed.pool import Pool
+from tests.ir.drive import A, E, G, N, S, T, load, program
+
+WIDE, NARROW = Dim("wide", 500), Dim("narrow", 16)
+x, thin = load("x", N, WIDE), load("thin", N, NARROW)
+weight, spread = load("weight", G, WIDE, NARROW), load("spread", G, NARROW, WIDE)
+
+
+def sent(*outputs: Node) -> list[str]:
+    """What a program exchanges."""
+    placed = exchanged(optimise(program(*outputs)))
+    return [expression(n.inputs[0], {}) for n in walk(placed.nodes) if n.op == "exchange"]
+
+
+def summed(value: Node) -> Node:
+    return b.segment(value, "i", "sum", N)
+
+
+def both(value: Node) -> Node:
+    """Something on edges that is made of both ends, so that no rule brings it to one of them."""
+    return b.elementwise("tanh", b.gather(value, "j") + b.gather(value, "i"))
+
+
+CASES: dict[str, tuple[Node, list[str]]] = {
+    "after a product that makes it narrow": (
+        b.segment(b.elementwise("tanh", b.gather(b.matmul(x, weight), "j")), "i", "sum", N),
+        ["tanh(sum[wide](x * weight))"],
+    ),
+    "before one that makes it wide": (
+        b.segment(b.elementwise("tanh", b.gather(b.matmul(thin, spread), "j")), "i", "max", N),
+        ["thin"],
+    ),
+    "one value for several that are made of it": (
+        summed(both(thin) * b.gather(b.sum_dims(thin * thin, ["narrow"]), "j")),
+        ["thin"],
+    ),
+    "two where their readers share nothing": (summed(both(thin) * b.gather(load("d", N), "j")), ["thin", "d"]),
+    "nothing that is read at the targets alone": (summed(b.gather(thin, "i") * load("e", E)), []),
+    "nothing that is the same for all": (summed(b.gather(b.spread(weight, N), "j") * load("e", E)), []),
+    "what is random is drawn again": (
+        summed(both(thin) * b.gather(thin * b.random(b.load("seed", b.const(1).type, "seed"), 1, N, [NARROW]), "j")),
+        ["thin"],
+    ),
+    "of each round what it reads": (
+        summed(b.gather(b.elementwise("tanh", summed(b.gather(thin, "j"))), "j")),
+        ["thin", "tanh(sum@i(exchange(thin)[j]))"],
+    ),
+    "own sources of a bipartite graph": (
+        b.segment(b.gather(load("s", S, A), "j") * b.gather(load("t", T, A), "i"), "i", "sum", T),
+        ["s"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_exchanged(name: str) -> None:
+    value, wanted = CASES[name]
+    assert sent(value) == wanted
+
+
+def test_sums_at_sources_go_back_to_the_owners() -> None:
+    placed = exchanged(program(b.segment(load("e", E, A), "j", "sum", N)))
+    assert [n.op for n in walk(placed.nodes) if n.inputs] == ["segment", "collect"]
+
+
+def test_sums_over_all_rows_are_sums_over_all_processes() -> None:
+    placed = exchanged(program(b.total(thin) * thin))
+    assert [n.op for n in walk(placed.nodes) if n.inputs] == ["contract", "all_reduce", "mul"]
+
+
+REFUSED: dict[str, tuple[Callable[[], Node], str]] = {
+    "a product at sources": (lambda: b.segment(load("e", E), "j", "mul", N), "aggregates at the sources of edges"),
+    "pairs": (lambda: b.segment(b.gather(load("e", E), "j"), "i", "sum", E), "edges that follow each other"),
+    "the other way": (lambda: b.reverse(load("e", E)), "the edge that goes the other way"),
+    "the numbers of nodes": (lambda: b.to_float(b.element_id("g")), "numbers of nodes"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_distributed_is_refused(name: str) -> None:
+    make, message = REFUSED[name]
+    with pytest.raises(gdsl.GraphError, match=message):
+        exchanged(program(make()))
+
+
+# ------------------------------------------------------------------------------------------ bytes
+
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    "GATConv": lambda: gnn.GATConv(50, 4, heads=4),
+    "GCNConv": lambda: gnn.GCNConv(50, 16),
+    "SAGEConv": lambda: gnn.SAGEConv(8, 40),
+}
+
+
+def count(rank: int, world: int, group: Any, layer: nn.Module, edges: torch.Tensor, owner: torch.Tensor) -> Any:
+    graph, _ = local(edges, owner, rank, world, group)
+    x = torch.randn(graph.num_nodes, layer.in_channels, requires_grad=True)
+    layer(x, graph).sum().backward()
+    found, before = [], distributed.all_to_all_single
+
+    def counted(output: Any, given: torch.Tensor, *args: Any, **options: Any) -> Any:
+        found.append(given.nbytes)
+        return before(output, given, *args, **options)
+
+    distributed.all_to_all_single = counted
+    try:
+        layer(x, graph).sum().backward()
+    finally:
+        distributed.all_to_all_single = before
+    text = layer.explain(graph).partition("== between processes ==")[2].partition("==")[0]
+    return sum(found), len(graph.halo.send), graph.halo.rows, text
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_ledger_tells_the_bytes_that_are_sent(pool: Pool, name: str) -> None:
+    draw = torch.Generator().manual_seed(0)
+    edges, owner = torch.randint(60, (2, 400), generator=draw), torch.randint(2, (60,), generator=draw)
+    layer = LAYERS[name]()
+    layer.backend = "torch"
+    for bytes_sent, rows, halo, text in pool.run(2, count, layer, edges, owner):
+        lines = [line.split("  ") for line in text.splitlines() if "exchange(" in line or "collect(" in line]
+        width = {"GATConv": 16, "GCNConv": 16, "SAGEConv": 8}[name]
+        told = sum(_number(parts) for parts in lines)
+        assert abs(told - bytes_sent) <= 0.06e3 * len(lines), text
+        # The narrowest rows: there, and their gradients back. GCN sends degrees, too, once each way.
+        assert bytes_sent <= 4 * (rows + halo) * (width + (name == "GCNConv"))
+
+
+def _number(parts: list[str]) -> float:
+    number, unit = next(p for p in parts if p.strip().endswith("B") or "B " in p).split()[:2]
+    return float(number.replace(",", "")) * {"B": 1.0, "kB": 1e3, "MB": 1e6}[unit]
