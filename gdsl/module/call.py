@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl.errors import GraphError
+from gdsl.errors import GdslError, GraphError
 from gdsl.language import parts
 from gdsl.language.program import TypedProgram
 from gdsl.module import repeated
 from gdsl.module.arguments import Bound, bind, by_place, count_graphs, free_sizes, spread_pair
 from gdsl.module.checks import check_rows, check_tensors, node_counts
 from gdsl.module.known import facts_of, remembered
+from gdsl.module.meeting import excuse, shared_among
 from gdsl.module.run import nearest, run
 from gdsl.module.ways import CallKind, Text
 from gdsl.runtime import native
@@ -109,7 +110,13 @@ def _first(
 
     names: of the arguments by place
     """
-    kind, graph, tensors, bound, num_graphs = checked(text, owner, inside, args, kwargs)
+    try:
+        kind, graph, tensors, bound, num_graphs = checked(text, owner, inside, args, kwargs)
+    except GdslError as error:
+        halo = shared_among((*args, *kwargs.values()))
+        if halo is not None:
+            excuse(halo, error)
+        raise
     if facts is not None and bound.batch is None and bound.num_graphs is None:
         known = remembered(kind, tensors, names, bound.graph)
         if known is not None:

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl.errors import InputError
+from gdsl.errors import GdslError, InputError
 from gdsl.ir.node import Node, walk
 from gdsl.ir.program import Program
 from gdsl.language import parts
 from gdsl.language.program import GraphTransform
 from gdsl.module.checks import check_requirements
 from gdsl.module.kept import Kept
+from gdsl.module.meeting import excuse, meet
 from gdsl.module.shared import tensors_of
 from gdsl.module.ways import CallKind, Ran, Ready
 from gdsl.passes.stages import Stage
@@ -23,7 +24,7 @@ from gdsl.runtime.autograd import Runner
 from gdsl.runtime.backend import backend_for
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.graph import Graph
-from gdsl.runtime.halo import broadcast
+from gdsl.runtime.halo import all_reduce, broadcast
 from gdsl.runtime.neighbors import knn_graph
 from gdsl.runtime.rewire import rewire
 from gdsl.runtime.tracers import run_as_it_is
@@ -50,6 +51,8 @@ def run(
 
     Raises :class:`gdsl.GraphError` where nodes have other degrees than the rules need, or an edge no reverse.
     """
+    if graph.halo is not None:
+        num_graphs = _together(kind, graph, tensors, batch, num_graphs)
     graph, tensors = as_rules_see(kind, graph, tensors)
     frame = frame_of(graph, kind.dtype, kind.device, batch, num_graphs)
     ready = ready_for(kind, graph, backend)
@@ -70,6 +73,26 @@ def run(
     return results
 
 
+def _together(
+    kind: CallKind, graph: Graph, tensors: dict[str, Tensor], batch: Tensor | None, num_graphs: int
+) -> int:
+    """Before a call on a part of a distributed graph: whether all processes can make it. Gives how many graphs there
+    are in the batch of all.
+
+    Raises :class:`gdsl.GraphError` on all processes where one cannot.
+    """
+    assert graph.halo is not None
+    try:
+        _rewired(kind, graph, tensors)
+    except GdslError as error:
+        excuse(graph.halo, error)
+        raise
+    meet(graph, kind)
+    if batch is None:
+        return num_graphs
+    return int(all_reduce(graph.halo, torch.tensor(num_graphs, device=batch.device), "max"))
+
+
 def _ids(ready: Ready, graph: Graph) -> dict[str, Tensor]:
     """The numbers of rows among those of all processes, as far as a program draws by them."""
     loads = {n for _, runner, _ in ready.stages for n in runner.inputs if n.attrs.role == "ids"}
@@ -86,14 +109,20 @@ def as_rules_see(kind: CallKind, graph: Graph, tensors: dict[str, Tensor]) -> tu
 
     Raises :class:`gdsl.GraphError` where nodes have other degrees than the rules need.
     """
+    graph, tensors = _rewired(kind, graph, tensors)
+    typed = kind.typed
+    if typed.uses_seed and "seed" not in tensors:
+        seed = seed_for(kind.device)
+        tensors["seed"] = seed if graph.halo is None else broadcast(graph.halo, seed)
+    return graph, tensors
+
+
+def _rewired(kind: CallKind, graph: Graph, tensors: dict[str, Tensor]) -> tuple[Graph, dict[str, Tensor]]:
     typed = kind.typed
     if typed.transforms:
         graph, tensors = rewire(typed, graph, tensors)
     if typed.requires:
         check_requirements(typed.name, [(need.end, need.value) for need in typed.requires], graph)
-    if typed.uses_seed and "seed" not in tensors:
-        seed = seed_for(kind.device)
-        tensors["seed"] = seed if graph.halo is None else broadcast(graph.halo, seed)
     return graph, tensors
 
 

@@ -47,10 +47,13 @@ class Pool:
             pipe.send((world, function, args))
         found = []
         for rank, pipe in enumerate(self.pipes):
-            if not pipe.poll(SECONDS + 30):
+            try:
+                found.append(pipe.recv() if pipe.poll(SECONDS + 30) else None)
+            except EOFError:
+                found.append(None)
+            if found[-1] is None:
                 self._restart()
                 raise AssertionError(f"process {rank} of {world} does not answer")
-            found.append(pipe.recv())
         errors = {rank: text for rank, (text, _) in enumerate(found[:world]) if text}
         if errors:
             # Where some wait for others, their group is of no use any more.
@@ -86,7 +89,7 @@ def _work(rank: int, world: int, store: str, pipe: Connection) -> None:
     while True:
         try:
             size, function, args = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             break
         text, result = "", None
         if rank < size:
