@@ -1,54 +1,30 @@
-"""A packed data set in one file: raw arrays, and a description of them in JSON. Nothing of it is ever executed.
-
-    bytes 0 to 7      GDSLPACK
-    bytes 8 to 31     where the description begins, its length, its CRC-32; int64, little-endian like all numbers
-    from byte 64 on   the arrays, each at a multiple of 64 bytes
-    then              the description, with which the file ends
-"""
+"""A packed data set in one file: see :mod:`gdsl.data.container`."""
 
 from __future__ import annotations
 
 import json
-import os
 import struct
-import sys
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gdsl.data import mapped, topology
+from gdsl.data import container, mapped, topology
 from gdsl.data.batch import Type
 from gdsl.data.columns import Column
+from gdsl.data.container import DTYPES
 from gdsl.data.packing import Key, Read
 from gdsl.data.topology import Edges, Ends
 from gdsl.errors import InputError
-from gdsl.runtime.dtypes import CPU
-from gdsl.store import replacing
+from gdsl.runtime.dtypes import CPU, short
 
 MAGIC = b"GDSLPACK"
 VERSION = 3
-ALIGNMENT = 64
-_PLACE = struct.Struct("<qqq")
-
-# Numbers that are read or written at a time.
-CHUNK = 1 << 24
-
-DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (
-        torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
-        torch.float32, torch.float64, torch.complex64, torch.complex128,
-    )
-}  # fmt: skip
 
 
 def write(read: Read, path: Path) -> None:
     """See :meth:`gdsl.data.Packed.save`."""
-    _check_order()
     lists = [[_plain(type), name, values] for (type, name), values in read.lists.items()]
     try:
         json.dumps(lists, allow_nan=False)
@@ -56,72 +32,40 @@ def write(read: Read, path: Path) -> None:
         raise InputError(
             f"an attribute is neither tensors nor text, numbers or lists of them, and cannot be stored: {error}"
         ) from None
-    with replacing(path) as temporary, open(temporary, "wb") as out:
-        out.write(bytes(ALIGNMENT))
-        arrays: list[dict[str, Any]] = []
-
-        def put(values: Tensor, dtype: torch.dtype | None = None) -> int:
-            dtype = dtype or values.dtype
-            start = out.tell() + -out.tell() % ALIGNMENT
-            out.write(bytes(start - out.tell()))
-            check = 0
-            for part in _bytes_of(values, dtype):
-                check = zlib.crc32(part, check)
-                out.write(part)
-            arrays.append({"dtype": _name(dtype), "count": values.numel(), "start": start, "crc": check})
-            return len(arrays) - 1
+    with container.writing(path, MAGIC) as out:
 
         def put_edges(edges: Edges) -> dict[str, Any]:
             dtype = topology.width(edges.ends, read.offsets)
             return {
                 "ends": list(edges.ends),
-                "listed": put(edges.listed.values, dtype),
-                "parts": {name: put(part.values, dtype) for name, part in edges.parts.items()},
+                "listed": out.put(edges.listed.values, dtype),
+                "parts": {name: out.put(part.values, dtype) for name, part in edges.parts.items()},
                 "sorted": [edges.by_source, edges.by_target],
-                "index": _name(edges.index),
+                "index": short(edges.index),
             }
 
-        description = {
+        out.about = {
             "version": VERSION,
-            "offsets": [put(offsets) for offsets in read.offsets],
+            "offsets": [out.put(offsets) for offsets in read.offsets],
             "columns": [
-                [_plain(type), name, _about(column, put(column.values))]
+                [_plain(type), name, _about(column, out.put(column.values))]
                 for (type, name), column in read.columns.items()
             ],
             "nodes": [[type, k] for type, k in read.nodes.items()],
             "edges": [[_plain(type), put_edges(edges)] for type, edges in read.edges.items()],
             "lists": lists,
-            "arrays": arrays,
         }
-        text = json.dumps(description, allow_nan=False).encode()
-        start = out.tell()
-        out.write(text)
-        out.seek(0)
-        out.write(MAGIC + _PLACE.pack(start, len(text), zlib.crc32(text)))
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)
 
 
 def _about(column: Column, array: int) -> dict[str, Any]:
     return {
         "array": array, "length": column.length, "shape": list(column.shape), "shifts": list(column.shifts),
-        "dtype": _name(column.dtype), "whole": column.whole,
+        "dtype": short(column.dtype), "whole": column.whole,
     }  # fmt: skip
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _bytes_of(values: Tensor, dtype: torch.dtype) -> Iterator[Any]:
-    for part in values.contiguous().split(CHUNK):
-        yield part.to(dtype).view(torch.uint8).numpy().data
 
 
 def read(path: Path, check: bool) -> Read:
     """See :meth:`gdsl.data.Packed.load`."""
-    _check_order()
     memory = mapped.map_file(path)
     try:
         found = _read(memory, check)
@@ -136,19 +80,7 @@ def read(path: Path, check: bool) -> Read:
 
 
 def _read(memory: Any, check: bool) -> Read:
-    if len(memory) < ALIGNMENT or memory[: len(MAGIC)] != MAGIC:
-        raise InputError("this is no packed data set, or its beginning is missing")
-    start, length, crc = _PLACE.unpack(memory[len(MAGIC) : len(MAGIC) + _PLACE.size])
-    if not (ALIGNMENT <= start <= len(memory) and start + length == len(memory)):
-        raise InputError(f"the file is cut short or damaged: it has {len(memory)} bytes, not {start + length}")
-    text = memory[start:]
-    if zlib.crc32(text) != crc:
-        raise InputError("the description of the packed set is damaged: its checksum is another")
-    about = json.loads(text)
-    if about["version"] != VERSION:
-        raise InputError(f"this is version {about['version']} of the format, and {VERSION} is read: pack the set anew")
-
-    arrays = [_array(memory, start, array, check) for array in about["arrays"]]
+    about, arrays = container.read(memory, MAGIC, VERSION, "packed data set", check)
     offsets = [_expect(arrays[k], torch.int64) for k in about["offsets"]]
     _check_offsets(offsets)
     columns: dict[Key, Column] = {}
@@ -192,20 +124,6 @@ def _read(memory: Any, check: bool) -> Read:
     if any(type not in types for type, _ in (*columns, *lists)) or any(len(t) != 3 for t in edges if t != ""):
         raise InputError("the packed set has attributes of a type that it does not have")
     return Read(offsets, columns, edges, nodes, lists)
-
-
-def _array(memory: Any, limit: int, about: dict[str, Any], check: bool) -> Tensor:
-    dtype, count, start = DTYPES[about["dtype"]], about["count"], about["start"]
-    if count < 0 or start < ALIGNMENT or start % ALIGNMENT or start + count * dtype.itemsize > limit:
-        raise InputError("an array of the packed set lies outside of the file: it is cut short or damaged")
-    found = mapped.view(memory, dtype, start, count)
-    if check:
-        crc = 0
-        for part in _bytes_of(found, dtype):
-            crc = zlib.crc32(part, crc)
-        if crc != about["crc"]:
-            raise InputError("the packed set is damaged: the checksum of an array is another")
-    return found
 
 
 def _check_offsets(offsets: list[Tensor]) -> None:
@@ -255,8 +173,3 @@ def _plain(type: Type) -> Any:
 
 def _type(found: Any) -> Type:
     return tuple(map(str, found)) if isinstance(found, list) else str(found)  # type: ignore[return-value]
-
-
-def _check_order() -> None:
-    if sys.byteorder != "little":
-        raise InputError("packed sets are files of little-endian numbers, and this machine is not little-endian")

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdsl.data import Loader, Packed, file, pack, packing
+from gdsl.data import Loader, Packed, container, pack, packing
 from gdsl.errors import InputError
 
 from . import graphs as made
@@ -94,22 +94,22 @@ def test_any_changed_byte_is_noticed_or_changes_nothing(saved, tmp_path_factory,
 def _rewritten(path: Path, change) -> None:
     """Change the description or the arrays of a file, with all checksums right."""
     raw = bytearray(path.read_bytes())
-    start, _, _ = file._PLACE.unpack(raw[8:32])
+    start, _, _ = container.PLACE.unpack(raw[8:32])
     about = json.loads(raw[start:])
     change(about, raw)
     for array in about["arrays"]:
-        size = array["count"] * file.DTYPES.get(array["dtype"], torch.uint8).itemsize
+        size = array["count"] * container.DTYPES.get(array["dtype"], torch.uint8).itemsize
         array["crc"] = zlib.crc32(raw[array["start"] : array["start"] + size])
     text = json.dumps(about).encode()
     raw[start:] = text
-    raw[8:32] = file._PLACE.pack(start, len(text), zlib.crc32(text))
+    raw[8:32] = container.PLACE.pack(start, len(text), zlib.crc32(text))
     path.write_bytes(raw)
 
 
 def _numbers(about, raw, array: int) -> torch.Tensor:
     """The integers of an array of the file, which can be written to."""
     found = about["arrays"][array]
-    return torch.frombuffer(raw, dtype=file.DTYPES[found["dtype"]], count=found["count"], offset=found["start"])
+    return torch.frombuffer(raw, dtype=container.DTYPES[found["dtype"]], count=found["count"], offset=found["start"])
 
 
 def _set_listed(about, raw):
