@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gdsl.errors import CacheError, CompilerError, GdslError, GraphError, InputError
+    from gdsl.errors import CacheError, CompilerError, DistributedError, GdslError, GraphError, InputError
     from gdsl.language.errors import LanguageError, LanguageWarning
     from gdsl.module.api import compile, define
     from gdsl.module.layer import Layer
@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "CacheError": "gdsl.errors",
     "CompilerError": "gdsl.errors",
+    "DistributedError": "gdsl.errors",
     "GdslError": "gdsl.errors",
     "Graph": "gdsl.runtime.graph",
     "GraphError": "gdsl.errors",
@@ -33,6 +34,7 @@ _HOMES = {
 __all__ = [
     "CacheError",
     "CompilerError",
+    "DistributedError",
     "GdslError",
     "Graph",
     "GraphError",

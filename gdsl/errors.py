@@ -13,6 +13,10 @@ class InputError(GdslError, ValueError):
     """A layer called with arguments that do not fit its program."""
 
 
+class DistributedError(GdslError, RuntimeError):
+    """Another process of a run that has failed, or that does not answer."""
+
+
 class CompilerError(GdslError, RuntimeError):
     """No C++ compiler, or one that rejected a generated kernel."""
 

@@ -161,19 +161,36 @@ def metis(graph: Graph, parts: int, recursive: bool = False) -> Tensor:
 
     Raises ``InputError`` where ``pymetis`` is not installed.
     """
-    nodes = graph.num_targets
+    return divided(graph.edge_index, graph.num_targets, parts, "the part of each node as cluster=", recursive)
+
+
+def divided(
+    ends: Tensor, nodes: int, parts: int, instead: str, recursive: bool = False, weights: Tensor | None = None
+) -> Tensor:
+    """[N] int64 the part of each node by METIS, from edges [2, E] between ``nodes`` nodes.
+
+    instead: what a user may give where METIS is not there
+    weights: [N] of which each part gets about as much; None for as many nodes
+
+    Raises ``InputError`` where ``pymetis`` is not installed.
+    """
     if parts == 1 or not nodes:
         return torch.zeros(nodes, dtype=torch.int64, device=CPU)
     try:
         import pymetis
     except ImportError:
         raise InputError(
-            "METIS is the package pymetis, which is not installed: pip install 'gdsl[metis]', or give the part of each "
-            "node as cluster="
+            f"METIS is the package pymetis, which is not installed: pip install 'gdsl[metis]', or give {instead}"
         ) from None
-    source, target = graph.edge_index[:, graph.edge_index[0] != graph.edge_index[1]]
+    source, target = ends[:, ends[0] != ends[1]]
     both = torch.cat([source * nodes + target, target * nodes + source]).unique()
     starts = torch.searchsorted(both, torch.arange(nodes + 1, device=CPU) * nodes)
     adjacency = pymetis.CSRAdjacency(starts.numpy(), (both % nodes).numpy())
-    found = pymetis.part_graph(parts, adjacency, recursive=bool(recursive), options=pymetis.Options(seed=0))
+    found = pymetis.part_graph(
+        parts,
+        adjacency,
+        recursive=bool(recursive),
+        options=pymetis.Options(seed=0),
+        vweights=None if weights is None else weights.numpy(),
+    )
     return torch.as_tensor(found.vertex_part, device=CPU).long()

@@ -1,0 +1,248 @@
+"""The processes of one run: how they begin, agree, and end when one of them does not answer."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch.distributed import ProcessGroup
+
+from gdsl.data import given
+from gdsl.errors import DistributedError, GdslError, InputError
+
+# What torchrun tells each process.
+ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+# Seconds that a process waits to hear which of the others still live, when one of them does not.
+GRACE = 3.0
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those of its run; left as a context, it tells the others when it fails.
+
+    rank, size   its number, from 0 on, and how many there are
+    local_rank   its number on this machine
+    device       where it computes
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the processes' group. Raises ``DistributedError`` in place of what torch raises where another process
+        has failed."""
+        try:
+            if error is not None:
+                _report(error, None)
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+
+    def __repr__(self) -> str:
+        return f"World(rank={self.rank}, size={self.size}, device='{self.device}')"
+
+
+def init(backend: str | None = None, timeout: float = 300.0) -> World:
+    """Join the processes of ``torchrun``; a script that was started without it is a run of one process.
+
+        with gdsl.distributed.init() as world:
+            ...
+
+    backend: "gloo", "nccl", or None: nccl beside gloo where each process of this machine has a GPU of its own
+    timeout: seconds that a process waits for the others; then ``DistributedError``, and so in every other process
+
+    Raises ``InputError`` where torchrun's variables are incomplete or no numbers, where the backend is missing, and
+    where the processes were joined before; ``DistributedError`` where the others do not come.
+    """
+    if not dist.is_available():
+        raise InputError("this build of torch has no torch.distributed")
+    if dist.is_initialized():
+        raise InputError("the processes are joined already: call init() once")
+    seconds = given.positive("timeout", timeout)
+    rank, size, local = _environment()
+    name, device = _backend(backend, local)
+    options: dict[str, Any] = {"backend": name, "timeout": timedelta(seconds=seconds), "rank": rank, "world_size": size}
+    if size == 1 and "MASTER_ADDR" not in os.environ:
+        options["store"] = dist.HashStore()
+    try:
+        dist.init_process_group(**options)
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise DistributedError(
+            f"process {rank} of {size} could not join the others at {where} within {seconds:g} s: {_line(error)}"
+        ) from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return World(rank, size, local, device)
+
+
+def _environment() -> tuple[int, int, int]:
+    missing = [name for name in ENVIRONMENT if name not in os.environ]
+    if "RANK" in missing and "WORLD_SIZE" in missing:
+        return 0, 1, 0
+    if missing:
+        raise InputError(f"{', '.join(missing)} not set: start the script by `torchrun --nproc-per-node=2 script.py`")
+    numbers = []
+    for name in ENVIRONMENT[:3]:
+        try:
+            numbers.append(int(os.environ[name]))
+        except ValueError:
+            raise InputError(f"{name} must be a number, not {os.environ[name]!r}: torchrun sets it") from None
+    rank, size, local = numbers
+    if not 0 <= rank < size:
+        raise InputError(f"RANK is {rank}, and WORLD_SIZE says that there are {size} processes")
+    return rank, size, local
+
+
+def _backend(asked: str | None, local: int) -> tuple[str, torch.device]:
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() and dist.is_nccl_available() else 0
+    if asked not in (None, "gloo", "nccl"):
+        raise InputError(f"backend is 'gloo', 'nccl' or None, not {asked!r}")
+    if asked == "nccl" and local >= gpus:
+        raise InputError(f"nccl needs a GPU for each process, and process {local} of this machine finds {gpus}")
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", local + 1))
+    if asked == "nccl" or (asked is None and here <= gpus):
+        return "cpu:gloo,cuda:nccl", torch.device("cuda", local)
+    return "gloo", torch.device("cpu")
+
+
+def place(group: ProcessGroup | None) -> tuple[int, int]:
+    """The number of this process in a group, and how many there are; (0, 1) where none were joined."""
+    if group is None and not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(group), dist.get_world_size(group)
+
+
+# -- agreement --------------------------------------------------------------------------------------
+
+
+def agree(what: str, group: ProcessGroup | None, value: Any = None, error: GdslError | None = None) -> list[Any]:
+    """What each process has to say before all of them begin; every process must call it.
+
+    value: which must be the same everywhere, where ``what`` is a name for it
+    error: what is wrong here; None where nothing is
+
+    Raises the error here, and ``InputError`` that tells it on all others; ``InputError`` on all where values differ.
+    """
+    size = place(group)[1]
+    said: list[Any] = [(value, None if error is None else str(error))]
+    if size > 1:
+        said = [None] * size
+        with answered(group):
+            dist.all_gather_object(said, (value, None if error is None else str(error)), group=group)
+    if error is not None:
+        raise error
+    wrong = [(k, text) for k, (_, text) in enumerate(said) if text is not None]
+    if wrong:
+        raise InputError(f"process {wrong[0][0]}: {wrong[0][1]}")
+    values = [found for found, _ in said]
+    other = next((k for k, found in enumerate(values) if found != values[0]), None)
+    if other is not None:
+        raise InputError(f"{what} must be the same on all processes: process 0 has {values[0]}, process {other} "
+                         f"{values[other]}")  # fmt: skip
+    return values
+
+
+@contextmanager
+def agreeing(what: str, group: ProcessGroup | None) -> Iterator[dict[str, Any]]:
+    """A block that makes something alone, after which all agree: an error of one process is raised on every process.
+
+    The block puts what must be the same everywhere under "value".
+    """
+    found: dict[str, Any] = {}
+    try:
+        yield found
+    except GdslError as error:
+        agree(what, group, error=error)
+        raise
+    agree(what, group, found.get("value"))
+
+
+# -- processes that do not answer -------------------------------------------------------------------
+
+
+@contextmanager
+def answered(group: ProcessGroup | None = None) -> Iterator[None]:
+    """A block in which processes speak: where one of them does not answer any more, ``DistributedError`` says which."""
+    try:
+        yield
+    except GdslError:
+        raise
+    except RuntimeError as error:
+        _report(error, group)
+        raise
+
+
+def _report(error: BaseException, group: ProcessGroup | None) -> None:
+    """Tell the others what has failed here; where it is that they do not answer, raise an error that says why."""
+    rank, size = place(None)
+    if size == 1:
+        return
+    if not _is_silence(error):
+        _tell(rank, f"{type(error).__name__}: {_line(error)}")
+        return
+    why = _why(rank, size)
+    raise DistributedError(
+        f"process {rank}: {why}; start again from the last checkpoint. torch says: {_line(error)}"
+    ) from error
+
+
+# What torch's backends say when another process is gone or slow. They are RuntimeErrors without a type of their own.
+_SILENCE = (
+    "connection closed by peer", "connection reset", "timed out", "timeout", "broken pipe", "socket",
+    "connection refused", "connectfullmesh", "peer closed", "nccl",
+)  # fmt: skip
+
+
+def _is_silence(error: BaseException) -> bool:
+    if isinstance(error, GdslError) or not isinstance(error, RuntimeError):
+        return False
+    backends = (dist.DistBackendError, dist.DistNetworkError)
+    return isinstance(error, backends) or any(word in str(error).lower() for word in _SILENCE)
+
+
+def _tell(rank: int, what: str) -> None:
+    with suppress(RuntimeError):  # of a store that is gone as well
+        dist.distributed_c10d._get_default_store().set(f"gdsl/failed/{rank}", what)
+
+
+def _why(rank: int, size: int) -> str:
+    """Which process has failed: each that lives says so, and those that do not within some seconds are dead."""
+    others = [k for k in range(size) if k != rank]
+    try:
+        store = dist.distributed_c10d._get_default_store()
+        store.set(f"gdsl/alive/{rank}", "")
+        limit = time.monotonic() + GRACE
+        while True:
+            told = [k for k in others if store.check([f"gdsl/failed/{k}"])]
+            if told:
+                return f"process {told[0]} has failed ({store.get(f'gdsl/failed/{told[0]}').decode()})"
+            silent = [k for k in others if not store.check([f"gdsl/alive/{k}"])]
+            if not silent:
+                return "some process was too slow, for all of them live"
+            if time.monotonic() > limit:
+                names = " and ".join(map(str, silent))
+                return f"process {names} does not answer: it died, hangs, or is slower than the timeout"
+            time.sleep(0.05)
+    except RuntimeError:
+        return "the process that holds the store of the run, mostly process 0, has died"
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,122 @@
+"""Processes of gloo that run cases: forked from one that has torch imported, and kept for the tests of a module.
+
+A case is a function of a module, called as ``case(group, *args)`` on each process of the group; its results come back
+by rank. Processes compute on one thread.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from typing import Any
+
+# Imported once, by the process that the others are forked from.
+PRELOADED = ["torch", "torch.distributed", "pytest", "gdsl.nn", "gdsl.data", "gdsl.distributed"]
+
+
+class CaseError(Exception):
+    """What a case raised: of each rank the type's name and the message, or None."""
+
+    def __init__(self, errors: list[tuple[str, str] | None], text: str):
+        super().__init__(text)
+        self.errors = errors
+
+
+class Processes:
+    """Processes that wait for cases. ``run(case, *args, world=2)`` is for the first two of them."""
+
+    def __init__(self, count: int = 4, timeout: float = 60.0):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        self._folder = tempfile.TemporaryDirectory()  # of the store
+        self.timeout, self.connections, self.children = timeout, list[Connection](), list[Any]()
+        threads = os.environ.get("OMP_NUM_THREADS")
+        os.environ["OMP_NUM_THREADS"] = "1"
+        try:
+            for rank in range(count):
+                here, there = context.Pipe()
+                child = context.Process(
+                    target=_serve, args=(there, rank, count, f"{self._folder.name}/store", timeout), daemon=True
+                )
+                child.start()
+                there.close()
+                self.connections.append(here)
+                self.children.append(child)
+        finally:
+            if threads is None:
+                del os.environ["OMP_NUM_THREADS"]
+            else:
+                os.environ["OMP_NUM_THREADS"] = threads
+
+    def run(self, case: Callable[..., Any], *args: Any, world: int | None = None) -> list[Any]:
+        """What the case gives on each process. Raises ``CaseError`` where it raises on any."""
+        used = self.connections[: world or len(self.connections)]
+        for connection in used:
+            connection.send((case, args, len(used)))
+        answers = [self._answer(connection) for connection in used]
+        errors = [None if ok else (found[0], found[1]) for ok, found in answers]
+        if any(errors):
+            texts = [f"process {k}:\n{found[2]}" for k, (ok, found) in enumerate(answers) if not ok]
+            raise CaseError(errors, "\n".join(texts))
+        return [found for _, found in answers]
+
+    def _answer(self, connection: Connection) -> tuple[bool, Any]:
+        try:
+            if connection.poll(2 * self.timeout):
+                return connection.recv()  # type: ignore[no-any-return]
+        except EOFError:
+            return False, ("EOFError", "the process has died", "it has died")
+        return False, ("TimeoutError", "the process does not answer", "it does not answer")
+
+    def close(self) -> None:
+        for child, connection in zip(self.children, self.connections, strict=True):
+            connection.close()
+            child.kill()
+        for child in self.children:
+            child.join()
+        self._folder.cleanup()
+
+
+@contextmanager
+def processes(count: int = 4, timeout: float = 60.0) -> Iterator[Processes]:
+    """``Processes`` that end with the block."""
+    made = Processes(count, timeout)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def _serve(connection: Connection, rank: int, count: int, store: str, timeout: float) -> None:
+    import torch
+    import torch.distributed as dist
+
+    from gdsl.runtime import cache, native
+
+    torch.set_num_threads(1)
+    cache._cores = lambda: 1  # as tests/conftest.py has it
+    native._state = "missing"
+    dist.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=count, timeout=timedelta(seconds=timeout)
+    )
+    groups = {n: dist.new_group(range(n)) for n in range(1, count + 1)}
+    while True:
+        try:
+            case, args, world = connection.recv()
+        except EOFError:
+            return
+        try:
+            torch.manual_seed(0)
+            answer: tuple[bool, Any] = True, case(groups[world], *args)
+        except Exception as error:
+            answer = False, (type(error).__name__, str(error), traceback.format_exc())
+        try:
+            connection.send(answer)
+        except OSError:
+            return
