@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gdsl.data import given
 from gdsl.data.geometric import transformed
+from gdsl.errors import InputError
 from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.transforms import ordinary
 
@@ -27,6 +28,10 @@ class Epochs:
 
     batch_size, drop_last  how many items are in a batch, and whether a last one that is smaller is left out
     shuffle, seed  another order in each epoch; the seed is drawn from torch's generator where it is None
+    rank, world  which of several processes this is, and how many there are: each has every ``world``-th of the batches
+                 that one process has, to the bit. Some have one more than others, which ``torch.distributed``'s
+                 ``Join`` is for, unless ``drop_last`` leaves out those that not all have. The seed is 0 where it is
+                 None, as torch's ``DistributedSampler`` has it
     num_workers  threads that make batches ahead; 0 makes each when it is asked for
     prefetch  batches that are made ahead, at least one a thread
     pin_memory  puts batches where a GPU reads them by itself, if there is one
@@ -42,6 +47,8 @@ class Epochs:
         batch_size: int | None = 1,
         shuffle: bool = False,
         seed: int | None = None,
+        rank: int = 0,
+        world: int = 1,
         drop_last: bool = False,
         num_workers: int = 1,
         prefetch: int = 2,
@@ -54,6 +61,11 @@ class Epochs:
         self.prefetch = given.count("prefetch", prefetch, 1)
         self.shuffle, self.drop_last = given.flag("shuffle", shuffle), given.flag("drop_last", drop_last)
         self.pin_memory = given.flag("pin_memory", pin_memory) and torch.cuda.is_available()
+        self.world, self.rank = given.count("world", world, 1), given.count("rank", rank, 0)
+        if self.rank >= self.world:
+            raise InputError(f"rank {self.rank} is not among {self.world} processes, which are numbered from 0")
+        if seed is None and self.world > 1:
+            seed = 0
         if seed is None:
             seed = int(torch.empty((), dtype=torch.int64, device=CPU).random_())
         self.seed = given.integer("seed", seed)
@@ -62,9 +74,12 @@ class Epochs:
         self._batches: tuple[int, list[Tensor]] | None = None
 
     def batches(self) -> list[Tensor]:
-        """The numbers of the items of each batch of the coming epoch."""
+        """The numbers of the items of each batch of the coming epoch, on this process."""
         if self._batches is None or self._batches[0] != self.epoch:
-            self._batches = self.epoch, self._divided()
+            found = self._divided()
+            if self.drop_last:
+                found = found[: len(found) - len(found) % self.world]
+            self._batches = self.epoch, found[self.rank :: self.world]
         return self._batches[1]
 
     @property
@@ -109,7 +124,8 @@ class Epochs:
         self.epoch += 1
 
         def make(number: int) -> Any:
-            batch = ordinary(self._make, parts[number], mixed(self.seed, epoch, number + 1))
+            among_all = self.rank + number * self.world
+            batch = ordinary(self._make, parts[number], mixed(self.seed, epoch, among_all + 1))
             batch = self.transformed(batch)
             return batch.pin_memory() if self.pin_memory and hasattr(batch, "pin_memory") else batch
 
