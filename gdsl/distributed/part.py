@@ -51,7 +51,7 @@ class GraphPart:
     """One process's part of a graph: some nodes, and all edges into them. Made by ``partition`` or ``load_part``.
 
     rank, parts  its number, and how many there are
-    fingerprint  of the whole graph and its parts
+    fingerprint  of the whole graph, before the colon, and of how it is divided
     counts       of each type of nodes, "" where there is one, how many each process owns
     own          of each type of nodes [n] int64 the numbers in the whole graph of those owned here, rising
     edges        of each type of edges, "" where there is one
@@ -128,8 +128,8 @@ class GraphPart:
     def gather(self, y: Tensor, type: str | None = None) -> Tensor:
         """[N, ...] on every process, from the rows [n, ...] of own nodes on each.
 
-        It is differentiable where every process makes the same of it: as DDP has it, the gradient is the sum over all
-        processes, of which DDP takes the mean.
+        It is differentiable where every process makes the same of it: gradients are summed over all processes, which
+        ``average_gradients`` and DDP then divide.
 
         Raises ``InputError`` on every process for rows of another number, or that are not alike everywhere.
         """
@@ -147,7 +147,7 @@ class GraphPart:
 
     def mean(self, rows: Tensor) -> Tensor:
         """The mean of rows [n, ...] over all processes, such as the losses of nodes: what one process with all of them
-        computes, with its gradients where DDP takes the mean of those of processes. 0 / 0 where no process has any."""
+        computes. Differentiable as ``gather`` is; 0 / 0 where no process has any."""
         return self.total(rows.sum(dim=0)) / self.total(torch.tensor(float(len(rows)), dtype=rows.dtype))
 
     def _scattered(self, x: Any, ids: Tensor, counts: tuple[int, ...], what: str, type: Type) -> Tensor:

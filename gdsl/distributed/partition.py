@@ -50,11 +50,9 @@ class Division:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells this graph in these parts from others."""
-        found = hashlib.sha256(f"{self.parts} {self.source.num_nodes} {self.source.edge_types}".encode())
-        for tensor in (*(graph.edge_index for graph in self.source.graphs.values()), *self.owner.values()):
-            found.update(tensor.contiguous().numpy().data)
-        return found.hexdigest()
+        """What tells this graph, before the colon, and its parts from others."""
+        graph = digest(self.source.num_nodes, {t: g.edge_index for t, g in self.source.graphs.items()})
+        return f"{graph}:{digest(self.parts, self.owner)}"
 
     @cached_property
     def reads(self) -> dict[Type, Reads]:
@@ -218,11 +216,13 @@ def partition(
             raise InputError(f"there are {size} processes, and {asked} parts are asked for: each has one part")
         source = _source(graph, num_nodes)
         owner = None if isinstance(how, str) and rank else assigned(source, size, how)
-        given_so = how if isinstance(how, str) or owner is None else _digest(owner.values())
+        given_so = how if isinstance(how, str) or owner is None else digest(size, owner)
         found["value"] = (
-            source.num_nodes, {type: g.num_edges for type, g in source.graphs.items()},
-            _digest(g.edge_index for g in source.graphs.values()), given_so,
-        )  # fmt: skip
+            source.num_nodes,
+            {type: g.num_edges for type, g in source.graphs.items()},
+            digest(source.num_nodes, {type: g.edge_index for type, g in source.graphs.items()}),
+            given_so,
+        )
     if owner is None or isinstance(how, str):
         empty = torch.empty(0, dtype=torch.int64, device=CPU)
         owner = {
@@ -232,8 +232,10 @@ def partition(
     return Division(source, owner, size).part(rank, group)
 
 
-def _digest(tensors: Any) -> str:
-    found = hashlib.sha256()
-    for tensor in tensors:
+def digest(about: Any, tensors: Mapping[Any, Tensor]) -> str:
+    """What tells tensors from others."""
+    found = hashlib.sha256(repr(about).encode())
+    for name, tensor in tensors.items():
+        found.update(repr(name).encode())
         found.update(tensor.contiguous().numpy().data)
     return found.hexdigest()[:16]

@@ -127,7 +127,7 @@ def load_part(folder: str | Path, group: ProcessGroup | None = None, check: bool
     rank, size = place(group)
     with agreeing("the parts of a graph", group) as found:
         part = read(given.path(folder), rank, size, check, group)
-        found["value"] = f"a graph {part.fingerprint[:16]}"
+        found["value"] = f"the graph {part.fingerprint}"
     return part
 
 

@@ -1,0 +1,61 @@
+"""Gradients of parameters that all processes share, after a backward pass over one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+
+from gdsl.distributed.processes import answered, place
+from gdsl.errors import InputError
+
+
+def average_gradients(model: nn.Module, rows: Collection[str] = (), group: ProcessGroup | None = None) -> None:
+    """Make the gradients of a model's parameters those of the whole graph; all processes call it after ``backward``.
+
+    rows: names of parameters of which each process has rows of its own
+
+    What ``GraphPart.mean``, ``total`` and ``gather`` give is the same on all processes, and differentiated on each, so
+    that gradients count as often as there are processes: shared ones are averaged, as DDP does, and rows are divided. A
+    parameter without a gradient on some processes counts as zero there.
+
+    Raises ``InputError`` for names that the model does not have.
+    """
+    size = place(group)[1]
+    known = dict(model.named_parameters())
+    unknown = [name for name in rows if name not in known]
+    if unknown:
+        raise InputError(f"the model has no parameter {unknown[0]!r}, of which rows= speaks")
+    if size == 1:
+        return
+    shared: dict[tuple[torch.dtype, torch.device], list[nn.Parameter]] = {}
+    for name, parameter in known.items():
+        if name in rows:
+            if parameter.grad is not None:
+                parameter.grad /= size
+        elif parameter.requires_grad:
+            shared.setdefault((parameter.dtype, parameter.device), []).append(parameter)
+    for found in shared.values():
+        _average(found, size, group)
+
+
+def _average(parameters: list[nn.Parameter], size: int, group: ProcessGroup | None) -> None:
+    """One all-reduce of all of them, and of who has a gradient at all."""
+    first = parameters[0]
+    has = torch.tensor([p.grad is not None for p in parameters], dtype=first.dtype, device=first.device)
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([has, *(g.detach().reshape(-1) for g in grads)])
+    with answered(group):
+        dist.all_reduce(flat, group=group)
+    sizes = [len(parameters), *(p.numel() for p in parameters)]
+    counts, *sums = flat.split(sizes)
+    for parameter, count, found in zip(parameters, counts.tolist(), sums, strict=True):
+        if count:
+            mean: Tensor = found.view_as(parameter) / size
+            if parameter.grad is None:
+                parameter.grad = mean.clone()
+            else:
+                parameter.grad.copy_(mean)
