@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import socket
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,7 +18,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 # Imported once, by the process that the others are forked from.
-PRELOADED = ["torch", "torch.distributed", "pytest", "gdsl.nn", "gdsl.data", "gdsl.distributed"]
+PRELOADED = [
+    "torch", "torch._dynamo", "torch.distributed.tensor", "torch.distributed.checkpoint.state_dict", "pytest",
+    "torch_geometric.data", "gdsl.nn", "gdsl.data", "gdsl.distributed.checkpoint",
+]  # fmt: skip
 
 
 class CaseError(Exception):
@@ -29,21 +33,23 @@ class CaseError(Exception):
 
 
 class Processes:
-    """Processes that wait for cases. ``run(case, *args, world=2)`` is for the first two of them."""
+    """Processes that wait for cases. ``run(case, *args, world=2)`` is for the first two of them.
 
-    def __init__(self, count: int = 4, timeout: float = 60.0):
+    joined: they are a group already; else each has torchrun's variables, and cases get None for a group
+    """
+
+    def __init__(self, count: int = 4, timeout: float = 60.0, joined: bool = True):
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         self._folder = tempfile.TemporaryDirectory()  # of the store
         self.timeout, self.connections, self.children = timeout, list[Connection](), list[Any]()
+        store = f"{self._folder.name}/store" if joined else _free_port()
         threads = os.environ.get("OMP_NUM_THREADS")
         os.environ["OMP_NUM_THREADS"] = "1"
         try:
             for rank in range(count):
                 here, there = context.Pipe()
-                child = context.Process(
-                    target=_serve, args=(there, rank, count, f"{self._folder.name}/store", timeout), daemon=True
-                )
+                child = context.Process(target=_serve, args=(there, rank, count, store, timeout), daemon=True)
                 child.start()
                 there.close()
                 self.connections.append(here)
@@ -59,14 +65,15 @@ class Processes:
         used = self.connections[: world or len(self.connections)]
         for connection in used:
             connection.send((case, args, len(used)))
-        answers = [self._answer(connection) for connection in used]
+        answers = [self.answer(connection) for connection in used]
         errors = [None if ok else (found[0], found[1]) for ok, found in answers]
         if any(errors):
             texts = [f"process {k}:\n{found[2]}" for k, (ok, found) in enumerate(answers) if not ok]
             raise CaseError(errors, "\n".join(texts))
         return [found for _, found in answers]
 
-    def _answer(self, connection: Connection) -> tuple[bool, Any]:
+    def answer(self, connection: Connection) -> tuple[bool, Any]:
+        """Whether a process has done its case, and what it gives, or its error's type, message and text."""
         try:
             if connection.poll(2 * self.timeout):
                 return connection.recv()  # type: ignore[no-any-return]
@@ -84,16 +91,22 @@ class Processes:
 
 
 @contextmanager
-def processes(count: int = 4, timeout: float = 60.0) -> Iterator[Processes]:
+def processes(count: int = 4, timeout: float = 60.0, joined: bool = True) -> Iterator[Processes]:
     """``Processes`` that end with the block."""
-    made = Processes(count, timeout)
+    made = Processes(count, timeout, joined)
     try:
         yield made
     finally:
         made.close()
 
 
-def _serve(connection: Connection, rank: int, count: int, store: str, timeout: float) -> None:
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]  # type: ignore[no-any-return]
+
+
+def _serve(connection: Connection, rank: int, count: int, store: str | int, timeout: float) -> None:
     import torch
     import torch.distributed as dist
 
@@ -102,10 +115,15 @@ def _serve(connection: Connection, rank: int, count: int, store: str, timeout: f
     torch.set_num_threads(1)
     cache._cores = lambda: 1  # as tests/conftest.py has it
     native._state = "missing"
-    dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=count, timeout=timedelta(seconds=timeout)
-    )
-    groups = {n: dist.new_group(range(n)) for n in range(1, count + 1)}
+    groups: dict[int, Any] = {}
+    if isinstance(store, int):
+        os.environ |= {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{count}"}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{store}"}
+    else:
+        dist.init_process_group(
+            "gloo", init_method=f"file://{store}", rank=rank, world_size=count, timeout=timedelta(seconds=timeout)
+        )
+        groups = {n: dist.new_group(range(n)) for n in range(1, count + 1)}
     while True:
         try:
             case, args, world = connection.recv()
@@ -113,7 +131,7 @@ def _serve(connection: Connection, rank: int, count: int, store: str, timeout: f
             return
         try:
             torch.manual_seed(0)
-            answer: tuple[bool, Any] = True, case(groups[world], *args)
+            answer: tuple[bool, Any] = True, case(groups.get(world), *args)
         except Exception as error:
             answer = False, (type(error).__name__, str(error), traceback.format_exc())
         try:

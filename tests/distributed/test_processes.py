@@ -1,0 +1,205 @@
+"""Processes join, agree, and end with a clear error when one of them fails, dies or hangs; training is resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+
+from gdsl.distributed import agree, answered, init, load_checkpoint, save_checkpoint
+from gdsl.distributed import processes as ours
+from gdsl.errors import DistributedError, InputError
+from tests.distributed.processes import CaseError, Processes, processes
+from tests.distributed.test_checkpoint import Run, equal
+
+ENVIRONMENT = (*ours.ENVIRONMENT, "LOCAL_WORLD_SIZE")
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """No variable of torchrun's is set."""
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+# -- joining ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_script_without_torchrun_is_a_run_of_one() -> None:
+    with init() as world:
+        assert (world.rank, world.size, world.local_rank) == (0, 1, 0)
+        assert dist.get_world_size() == 1
+        assert agree("a number", None, 3) == [3]
+        with pytest.raises(InputError, match="joined already"):
+            init()
+    assert not dist.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments", "match"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2"}, {}, "LOCAL_RANK, MASTER_ADDR, MASTER_PORT not set: start the script by"),
+        ({"WORLD_SIZE": "2"}, {}, "RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT not set"),
+        ({"RANK": "first"}, {}, "RANK must be a number, not 'first'"),
+        ({"RANK": "2"}, {}, "RANK is 2, and WORLD_SIZE says that there are 2 processes"),
+        ({}, {"backend": "mpi"}, "backend is 'gloo', 'nccl' or None, not 'mpi'"),
+        ({}, {"timeout": 0}, "timeout must be above zero"),
+    ],
+)  # fmt: skip
+def test_variables_that_are_wrong(bare: Any, variables: Any, arguments: Any, match: str) -> None:
+    if not arguments and len(variables) == 1 and "RANK" in variables:
+        variables = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"} | variables
+    for name, value in variables.items():
+        bare.setenv(name, value)
+    with pytest.raises(InputError, match=match):
+        init(**arguments)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.usefixtures("bare")
+def test_nccl_needs_a_gpu() -> None:
+    with pytest.raises(InputError, match="nccl needs a GPU for each process"):
+        init("nccl")
+
+
+def test_others_that_do_not_come(bare: Any) -> None:
+    from tests.distributed.processes import _free_port
+
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{_free_port()}"}
+    for name, value in ({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"} | address).items():
+        bare.setenv(name, value)
+    with pytest.raises(DistributedError, match=r"process 0 of 2 could not join the others at .*:\d+ within 0.5 s"):
+        init("gloo", timeout=0.5)
+
+
+# -- processes that fail, die or hang ---------------------------------------------------------------
+
+STEPS = 5
+
+
+def works(group: Any, folder: str, how: str, timeout: float) -> Any:
+    """Training with a checkpoint after every second step, until the last process is in trouble in the fifth."""
+    with init("gloo", timeout=timeout) as world:
+        run = Run(None, folder)
+        for step in range(1, STEPS + 1):
+            in_trouble = world.rank == world.size - 1 and step == STEPS
+            if in_trouble and how == "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if in_trouble and how == "fails":
+                raise ValueError("no such luck")
+            if in_trouble and how == "dies while it writes":
+                dcp.FileSystemWriter.write_data = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore
+            run.steps(1)
+            if step % 2 == 0 or how == "dies while it writes":
+                save_checkpoint(folder, step, run.training, keep=1)
+        return None
+
+
+def goes_on(group: Any, folder: str) -> Any:
+    with init("gloo", timeout=30):
+        run = Run(None, folder)
+        found = load_checkpoint(folder, run.training)
+        assert found is not None
+        run.steps(7 - found.step)
+        return found.step, run.state()
+
+
+@pytest.fixture(scope="module")
+def expected() -> Any:
+    run = Run(None, "")
+    run.steps(7)
+    return run.state()
+
+
+@pytest.mark.parametrize("how", ["dies", "dies while it writes"])
+def test_training_is_resumed_after_a_process_died(tmp_path: Path, expected: Any, how: str) -> None:
+    with processes(3, joined=False) as first, pytest.raises(CaseError) as caught:
+        first.run(works, str(tmp_path), how, 10.0)
+    *others, dead = caught.value.errors
+    assert dead is not None and dead[1] == "the process has died"
+    for error in others:
+        assert error is not None and error[0] == "DistributedError", str(caught.value)
+        assert "process 2 does not answer" in error[1] and "start again from the last checkpoint" in error[1]
+    assert not (tmp_path / "step-5").exists()
+    with processes(2, joined=False) as second:
+        for step, state in second.run(goes_on, str(tmp_path)):
+            assert step == 4
+            equal(expected, state)
+
+
+def test_the_others_say_why_a_process_failed(tmp_path: Path) -> None:
+    with processes(2, joined=False) as made, pytest.raises(CaseError) as caught:
+        made.run(works, str(tmp_path), "fails", 30.0)
+    (first, message), failed = caught.value.errors[0] or ("", ""), caught.value.errors[1]
+    assert failed == ("ValueError", "no such luck")
+    assert first == "DistributedError" and "process 1 has failed (ValueError: no such luck)" in message
+
+
+def alone(group: Any, which: int, signal_: int | None) -> Any:
+    with init("gloo", timeout=3.0) as world:
+        agree("a number", None, 1)
+        if world.rank == which:
+            if signal_ is not None:
+                os.kill(os.getpid(), signal_)
+            time.sleep(3600)
+        try:
+            agree("a number", None, 1)
+        except DistributedError as error:
+            return str(error)
+
+
+@pytest.mark.parametrize(
+    ("which", "signal_", "words"),
+    [
+        (1, None, "process 1 does not answer: it died, hangs, or is slower than the timeout"),
+        (0, signal.SIGKILL, "the process that holds the store of the run, mostly process 0, has died"),
+    ],
+)
+def test_what_is_wrong_is_told_within_the_timeout(which: int, signal_: int | None, words: str) -> None:
+    with processes(2, timeout=15.0, joined=False) as made:
+        for connection in made.connections:
+            connection.send((alone, (which, signal_), 2))
+        found, message = made.answer(made.connections[1 - which])
+    assert found and words in message
+
+
+# -- agreement --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Processes]:
+    with processes(3) as made:
+        yield made
+
+
+def agreement(group: Any, wrong: int, kind: str) -> Any:
+    mine = group.rank() == wrong
+    if kind == "error":
+        agree("a number", group, 1, InputError("so not") if mine else None)
+    return agree("a number", group, 2 if mine else 1)
+
+
+@pytest.mark.parametrize("wrong", [0, 2])
+def test_all_processes_say_what_is_wrong_on_one(pool: Processes, wrong: int) -> None:
+    for kind, match in (("error", "so not"), ("value", "a number must be the same on all processes: process 0 has")):
+        with pytest.raises(CaseError) as caught:
+            pool.run(agreement, wrong, kind)
+        for rank, error in enumerate(caught.value.errors):
+            assert error is not None and error[0] == "InputError" and match in error[1]
+            assert kind == "value" or rank == wrong or error[1] == f"process {wrong}: so not"
+    assert pool.run(agreement, 7, "value") == [[1, 1, 1]] * 3
+
+
+def test_errors_of_other_kinds_are_left_alone() -> None:
+    with pytest.raises(RuntimeError, match="of a user's"), answered():
+        raise RuntimeError("an error of a user's")
