@@ -1,0 +1,114 @@
+"""Sampled training under DDP: processes share the batches of one, whose numbers may be uneven."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributed.algorithms.join import Join
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch_geometric.data import Data
+
+from gdsl.data import NeighborLoader
+from gdsl.distributed import average_gradients
+from gdsl.errors import InputError
+from gdsl.nn import SAGEConv
+from tests.distributed.processes import Processes, processes
+
+NODES, BATCH = 40, 6  # seven batches, of which the last has four seeds
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Processes]:
+    with processes(3) as made:
+        yield made
+
+
+def loader(**more: Any) -> NeighborLoader:
+    random = torch.Generator().manual_seed(0)
+    x, y = torch.randn(NODES, 5, generator=random, dtype=torch.float64), torch.arange(NODES) % 3
+    data = Data(x=x, y=y, edge_index=torch.randint(NODES, (2, 200), generator=random))
+    return NeighborLoader(data, [4, 3], batch_size=BATCH, shuffle=True, seed=3, **more)
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.second = SAGEConv(5, 8).double(), SAGEConv(8, 3).double()
+
+    def forward(self, x: Tensor, graph: Any) -> Tensor:
+        return self.second(self.first(x, graph).relu(), graph)  # type: ignore[no-any-return]
+
+
+def loss_of(model: nn.Module, batch: Any) -> Tensor:
+    return F.cross_entropy(model(batch.x, batch.graph)[: batch.batch_size], batch.y[: batch.batch_size])
+
+
+def by_ddp(group: Any, workers: int) -> list[Tensor]:
+    model = DistributedDataParallel(Network(), process_group=group)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    share = loader(rank=group.rank(), world=group.size(), num_workers=workers)
+    for _ in range(2):
+        with Join([model]):
+            for batch in share:
+                optimizer.zero_grad()
+                loss_of(model, batch).backward()
+                optimizer.step()
+    return [p.detach() for p in model.module.parameters()]
+
+
+def by_one(world: int) -> list[Tensor]:
+    """The mean of the gradients of so many batches makes a step."""
+    model = Network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    batches = loader()
+    for _ in range(2):
+        found = list(batches)
+        for first in range(0, len(found), world):
+            optimizer.zero_grad()
+            for batch in found[first : first + world]:
+                (loss_of(model, batch) / world).backward()
+            optimizer.step()
+    return [p.detach() for p in model.parameters()]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_train_as_one_does(pool: Processes, world: int) -> None:
+    expected = by_one(world)
+    for workers in (0, 2):
+        for found in pool.run(by_ddp, workers, world=world):
+            torch.testing.assert_close(found[: len(expected)], expected, rtol=1e-10, atol=1e-12)
+
+
+# -- gradients without DDP --------------------------------------------------------------------------
+
+
+def averaged(group: Any) -> Any:
+    model = nn.ModuleDict({"a": nn.Linear(2, 1), "b": nn.Linear(1, 1), "c": nn.Linear(1, 1)})
+    rank = group.rank()
+    for p in model["a"].parameters():
+        p.grad = torch.full_like(p, float(rank))
+    if rank:  # the others have none
+        model["b"].weight.grad = torch.full((1, 1), 4.0)
+    model["c"].weight.requires_grad_(False)
+    model["c"].bias.grad = torch.ones(1)
+    average_gradients(model, ["c.bias"], group)
+    return {name: None if p.grad is None else p.grad.flatten().tolist() for name, p in model.named_parameters()}
+
+
+def test_gradients_are_averaged(pool: Processes) -> None:
+    for found in pool.run(averaged, world=2):
+        assert found == {
+            "a.weight": [0.5, 0.5], "a.bias": [0.5], "b.weight": [2.0], "b.bias": None,
+            "c.weight": None, "c.bias": [0.5],
+        }  # fmt: skip
+
+
+def test_rows_of_unknown_parameters_are_refused() -> None:
+    with pytest.raises(InputError, match="no parameter 'rows'"):
+        average_gradients(nn.Linear(1, 1), ["rows"])
