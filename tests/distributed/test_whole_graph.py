@@ -1,0 +1,90 @@
+"""Training on a whole graph in parts: the same parameters as one process has, whoever owns the nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import gdsl
+from gdsl.distributed import average_gradients, partition
+from gdsl.nn import GATConv, GCNConv, SAGEConv
+from tests.distributed.processes import Processes, processes
+
+NODES = 30
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Processes]:
+    with processes(3) as made:
+        yield made
+
+
+def data() -> tuple[gdsl.Graph, Tensor, Tensor, Tensor]:
+    random = torch.Generator().manual_seed(0)
+    edges = torch.randint(NODES, (2, 140), generator=random)
+    x = torch.randn(NODES, 6, generator=random, dtype=torch.float64)
+    return gdsl.Graph(edges, NODES), x, torch.arange(NODES) % 3, torch.rand(NODES, generator=random) < 0.6
+
+
+LAYERS: dict[str, list[Any]] = {
+    "GCN": [lambda: GCNConv(6, 8), lambda: GCNConv(8, 3)],
+    "GAT": [lambda: GATConv(6, 4, heads=2), lambda: GATConv(8, 3)],
+    "SAGE": [lambda: SAGEConv(6, 8), lambda: SAGEConv(8, 3, aggr="max")],
+}
+
+
+class Network(nn.Module):
+    def __init__(self, kind: str):
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.second = (make().double() for make in LAYERS[kind])
+
+    def forward(self, x: Tensor, graph: Any) -> Tensor:
+        return self.second(self.first(x, graph).relu(), graph)  # type: ignore[no-any-return]
+
+
+def trained(group: Any, kind: str, how: Any) -> Any:
+    graph, x, y, train = data()
+    part = partition(graph, how=how, group=group)
+    local = part.local()
+    x, y, train = part.scatter(x), part.scatter(y), part.scatter(train)
+    model = Network(kind)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    losses = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss = part.mean(F.cross_entropy(model(x, local)[train], y[train], reduction="none"))
+        loss.backward()
+        average_gradients(model, group=group)
+        optimizer.step()
+        losses.append(loss.item())
+    with torch.no_grad():
+        return losses, part.gather(model(x, local))
+
+
+def by_one(kind: str) -> Any:
+    graph, x, y, train = data()
+    model = Network(kind)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    losses = []
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x, graph)[train], y[train])
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    with torch.no_grad():
+        return losses, model(x, graph)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_processes_train_as_one_does(pool: Processes, kind: str) -> None:
+    expected = by_one(kind)
+    for world, how in ((1, "hash"), (2, "hash"), (3, torch.arange(NODES) % 2 * 2)):  # the last with an empty part
+        for found in pool.run(trained, kind, how, world=world):
+            torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
