@@ -3,11 +3,12 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gdsl.distributed.gradients import average_gradients
+from gdsl.distributed.gradients import average_gradients, total
 from gdsl.distributed.part import GraphPart
 from gdsl.distributed.partition import Division, divide, partition
 from gdsl.distributed.processes import World, agree, answered, init
 from gdsl.distributed.saved import load_part, save_parts
+from gdsl.distributed.traffic import Traffic
 from gdsl.runtime.halo import Halo
 from gdsl.runtime.local import LocalGraph
 
@@ -23,6 +24,7 @@ __all__ = [
     "GraphPart",
     "Halo",
     "LocalGraph",
+    "Traffic",
     "Training",
     "World",
     "agree",
@@ -35,6 +37,7 @@ __all__ = [
     "partition",
     "save_checkpoint",
     "save_parts",
+    "total",
 ]
 
 

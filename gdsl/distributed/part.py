@@ -17,6 +17,7 @@ from torch.distributed import ProcessGroup
 from gdsl.data import given
 from gdsl.data.batch import Type
 from gdsl.distributed import wire
+from gdsl.distributed.gradients import total
 from gdsl.distributed.processes import agreeing, answered, place
 from gdsl.errors import InputError
 from gdsl.runtime.graph import Graph
@@ -143,7 +144,7 @@ class GraphPart:
 
     def total(self, value: Tensor) -> Tensor:
         """The sum of a tensor over all processes, on each of them; differentiable as ``gather`` is."""
-        return value if place(self.group)[1] == 1 else _Sum.apply(value, self.group)
+        return total(value, self.group)
 
     def mean(self, rows: Tensor) -> Tensor:
         """The mean of rows [n, ...] over all processes, such as the losses of nodes: what one process with all of them
@@ -244,28 +245,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return part_sum(grad, ctx.part.group).index_select(0, ctx.ids.to(grad.device)), None, None, None
-
-
-class _Sum(torch.autograd.Function):
-    """A sum over processes, whose derivative is one as well."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, group: ProcessGroup | None) -> Tensor:
-        ctx.group = group
-        found = value.detach().clone(memory_format=torch.contiguous_format)
-        with answered(group):
-            dist.all_reduce(found, group=group)
-        return found
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        return part_sum(grad, ctx.group), None
-
-
-def part_sum(value: Tensor, group: ProcessGroup | None) -> Tensor:
-    """A tensor's sum over processes; differentiable."""
-    return value if place(group)[1] == 1 else _Sum.apply(value, group)
+        return total(grad, ctx.part.group).index_select(0, ctx.ids.to(grad.device)), None, None, None
 
 
 def _said(value: Any, group: ProcessGroup | None) -> list[Any]:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
 import gdsl
-from gdsl.distributed import Division, GraphPart, divide, load_part, partition, save_parts
+from gdsl.distributed import Division, GraphPart, Traffic, divide, load_part, partition, save_parts, wire
 from gdsl.errors import GraphError, InputError
 from tests.distributed.processes import CaseError, Processes, processes
 
@@ -218,6 +219,21 @@ def test_gradients_are_those_of_ddp(pool: Processes) -> None:
         torch.testing.assert_close(by_gather / 3, one[ids])
         torch.testing.assert_close(by_mean / 3, two[ids])
         assert mean == pytest.approx(float(x[:, 0].mean()))
+
+
+def sent(group: Any) -> Any:
+    part = partition(hub(17), how=torch.arange(17) % 2, group=group)
+    before = dist.all_reduce
+    with Traffic() as found:
+        wire.exchange_rows(torch.randn(3, 3), [1, 2], [2, 2] if part.rank else [1, 1], group)
+        part.total(torch.ones(4))
+    assert dist.all_reduce is before
+    return found.rows, found.reduced, found.calls
+
+
+def test_bytes_that_are_sent_are_counted(pool: Processes) -> None:
+    # Rows of three float32: two to the other process from the first one, one from the second. A sum goes round a ring.
+    assert pool.run(sent, world=2) == [(24, 16.0, 2), (12, 16.0, 2)]
 
 
 # -- files ------------------------------------------------------------------------------------------
