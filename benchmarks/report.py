@@ -300,6 +300,37 @@ def _instructions(found: Mapping[str, Any]) -> str:
     return head + "\n\n" + table(columns, rows)
 
 
+def _cluster(found: Mapping[str, Any]) -> str:
+    one = next((r for r in found["results"] if r["processes"] == 1), None)
+    columns = ["processes", "by", "MB sent", "× floor", "simulated MB", "ms", "simulated ms", "MiB a process"]
+    rows = []
+    for r in found["results"]:
+        floor = f"{r['sent'] / r['floor']:.3f}" if r["floor"] else ""
+        memory = _number(r["memory"]) + (f" ({r['memory'] / one['memory']:.2f})" if one and r is not one else "")
+        sent, ms = f"{r['sent'] / 1e6:.3f}", _number(1e3 * r["seconds"])
+        bytes_ = f"{r['simulated_sent'] / 1e6:.3f}" if "simulated_sent" in r else ""
+        times = _number(1e3 * r["simulated_seconds"]) if "simulated_seconds" in r else ""
+        rows.append([str(r["processes"]), r["implementation"], sent, floor, bytes_, ms, times, memory])
+    size = found["graph"]
+    head = (
+        f"GAT with 500 features in and 4 × 16 out on the {size['name']} graph, cut by {found['how']}: one step of "
+        "training. MB are those of all processes, in brackets a process's memory by that of one process."
+    )
+    columns_of_large = ["graph", "GPUs", "halo by own", "GB sent a GPU", "plain exchange", "s", "plain exchange"]
+    far = [
+        [
+            r["graph"], f"{r['processes']:,}", f"{r['halo']:.1f}", f"{r['sent'] / 1e9:.2f}",
+            f"{r['peer_sent'] / 1e9:.2f}", _number(r["seconds"]), _number(r["peer_seconds"]),
+        ]
+        for r in found["large"]
+    ]  # fmt: skip
+    text = (
+        "Simulated: the same layers on H100s with 400 Gbit/s each, nodes owned by chance, which is the worst that a "
+        "cut can be."
+    )
+    return "\n\n".join([head, table(columns, rows), text, table(columns_of_large, far)])
+
+
 _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "layers": _layers,
     "library": _library,
@@ -311,6 +342,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "gpu": _gpu,
     "shares": _shares,
     "instructions": _instructions,
+    "cluster": _cluster,
 }
 
 

@@ -21,11 +21,13 @@ class Traffic:
 
     rows     bytes of rows that went to other processes
     reduced  bytes of sums over all processes, 2 (p - 1) / p of a tensor for p processes, as a ring sends them
-    calls    how often processes waited for each other
+    calls    of each time that processes waited for each other, how many rows this one sent, and the bytes of one; of a
+             sum, none and the bytes of the tensor
     """
 
     def __init__(self) -> None:
-        self.rows, self.reduced, self.calls = 0, 0.0, 0
+        self.rows, self.reduced = 0, 0.0
+        self.calls: list[tuple[int, int]] = []
         self._before: dict[str, Callable[..., Any]] = {}
 
     @property
@@ -44,7 +46,6 @@ class Traffic:
 
     def _watching(self, function: Callable[..., Any], seen: Callable[..., None]) -> Callable[..., Any]:
         def called(*args: Any, **options: Any) -> Any:
-            self.calls += 1
             seen(*args, **options)
             return function(*args, **options)
 
@@ -56,11 +57,14 @@ class Traffic:
     ) -> None:  # fmt: skip
         rank, size = place(group)
         kept = input_split_sizes[rank] if input_split_sizes else len(input) // size
-        self.rows += input.nbytes - kept * input[:1].nbytes
+        width = input.nbytes // max(len(input), 1)
+        self.rows += (len(input) - kept) * width
+        self.calls.append((len(input) - kept, width))
 
     def _seen_sum(self, tensor: Tensor, op: Any = None, group: Any = None, async_op: bool = False) -> None:
         size = place(group)[1]
         self.reduced += 2 * (size - 1) / size * tensor.nbytes
+        self.calls.append((0, tensor.nbytes))
 
     def __repr__(self) -> str:
-        return f"Traffic({self.rows:,} bytes of rows, {self.reduced:,.0f} of sums, {self.calls} calls)"
+        return f"Traffic({self.rows:,} bytes of rows, {self.reduced:,.0f} of sums, {len(self.calls)} calls)"

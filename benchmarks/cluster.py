@@ -1,0 +1,302 @@
+"""Attention over one graph on several processes of this machine: bytes, time, memory, and what they would be on many.
+
+    python benchmarks/cluster.py --json cluster.json --markdown
+    python benchmarks/cluster.py --graph github --data FOLDER --processes 1,2,4
+
+Two layers of GAT, 500 features in and 4 × 16 out, forward, backward and a step. gdsl's compiler chooses what crosses
+between processes; the peer is a plain exchange of the rows that a layer is given, around the same layers, as one writes
+it by hand (``PlainExchange`` below). The floor is that of the narrowest values that the layers make of a row.
+
+The simulator (simulate.py) is told the widths that a run on two small parts has sent, so that its bytes for other cuts
+can be compared with what is measured, and its times with those of this machine: a second is that of one process on the
+whole graph and on half of its edges, a byte's that of an exchange of 16 MB. Then tables for large graphs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import graphs
+import machine
+import report
+import simulate
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import gdsl
+import gdsl.distributed as many
+import gdsl.nn
+
+FEATURES, HEADS, HIDDEN, CLASSES = 500, 4, 16, 16
+STEPS = 7
+
+# Values that the layers make of a row before edges read it: forward, and their gradients on the way back.
+NARROWEST = 4 * 2 * (HEADS * HIDDEN + CLASSES)
+
+LARGE = (
+    (simulate.Sizes("ogbn-papers100M, both ways", 111_059_956, 2 * 1_615_685_872), 128, 172),
+    (simulate.Sizes("MAG240M's citations, both ways", 121_751_666, 2 * 1_297_748_926), 768, 153),
+)
+COUNTS = (8, 64, 256, 1024)
+# An H100 with a network card of 400 Gbit/s: bytes a second to other machines, seconds a message.
+NETWORK, LATENCY, MEMORY_RATE = 50e9, 5e-6, 3.35e12
+
+
+class Swap(torch.autograd.Function):
+    """Rows of the halo from their owners; gradients go back and are added up."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, halo: many.Halo) -> Tensor:
+        ctx.halo, ctx.rows = halo, len(x)
+        found = x.new_empty((halo.rows, *x.shape[1:]))
+        counts = list(halo.receive_counts), list(halo.send_counts)
+        dist.all_to_all_single(found, x.index_select(0, halo.send), *counts, group=halo.group)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        halo = ctx.halo
+        found = grad.new_empty((len(halo.send), *grad.shape[1:]))
+        counts = list(halo.send_counts), list(halo.receive_counts)
+        dist.all_to_all_single(found, grad.contiguous(), *counts, group=halo.group)
+        return grad.new_zeros((ctx.rows, *grad.shape[1:])).index_add(0, halo.send, found), None
+
+
+class PlainExchange(nn.Module):
+    """A layer around which rows are exchanged by hand: it reads own rows and the halo's, and gives own ones."""
+
+    def __init__(self, layer: nn.Module, graph: many.LocalGraph) -> None:
+        super().__init__()
+        self.layer, self.halo = layer, graph.halo
+        self.edges = gdsl.Graph(graph.local_edge_index, (self.halo.own + self.halo.rows, self.halo.own))
+
+    def forward(self, x: Tensor, graph: Any) -> Tensor:
+        return self.layer((torch.cat([x, Swap.apply(x, self.halo)]), x), self.edges)  # type: ignore[no-any-return]
+
+
+class Network(nn.Module):
+    def __init__(self, wrap: Callable[[nn.Module], nn.Module], features: int, classes: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        layers = gdsl.nn.GATConv(features, HIDDEN, heads=HEADS), gdsl.nn.GATConv(HEADS * HIDDEN, classes)
+        self.first, self.second = map(wrap, layers)
+
+    def forward(self, x: Tensor, graph: Any) -> Tensor:
+        return self.second(self.first(x, graph).relu(), graph)  # type: ignore[no-any-return]
+
+
+# -- one process ------------------------------------------------------------------------------------
+
+
+def work(request: dict[str, Any]) -> dict[str, Any]:
+    """What one of several processes measures."""
+    torch.set_num_threads(1)
+    with many.init("gloo", timeout=600) as world:
+        edge_index, nodes = _graph(request)
+        part = many.partition(gdsl.Graph(edge_index, nodes), how=request["how"])
+        del edge_index
+        graph = part.local()
+        rows = len(part.node_ids())
+        draw = torch.Generator().manual_seed(world.rank)
+        x = torch.randn(rows, request["features"], generator=draw)
+        y = torch.randint(request["classes"], (rows,), generator=draw)
+        wrap = (lambda layer: PlainExchange(layer, graph)) if request["peer"] else (lambda layer: layer)
+        model = Network(wrap, request["features"], request["classes"])
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            part.mean(F.cross_entropy(model(x, graph), y, reduction="none")).backward()
+            many.average_gradients(model)
+            optimizer.step()
+
+        before = _now()
+        step()
+        with many.Traffic() as sent:
+            step()
+        seconds = []
+        for _ in range(request["steps"]):
+            dist.barrier()
+            start = time.perf_counter()
+            step()
+            dist.barrier()
+            seconds.append(time.perf_counter() - start)
+        halo = graph.halo
+        found = {
+            "seconds": statistics.median(seconds), "sent": sent.rows, "reduced": sent.reduced, "calls": sent.calls,
+            "memory": _most() - before, "edges": graph.num_edges, "rows": rows, "received": halo.rows,
+            "sends": len(halo.send), "peers": sum(n > 0 for n in halo.receive_counts), "wire": _wire(world.size),
+            "peer_sends": [list(halo.send_counts), list(halo.receive_counts)],
+        }  # fmt: skip
+        said: list[Any] = [None] * world.size
+        dist.all_gather_object(said, found)
+    return {"processes": said}
+
+
+def _graph(request: dict[str, Any]) -> tuple[Tensor, int]:
+    edge_index, nodes = getattr(graphs, request["graph"])(request["nodes"], request["edges"], request["data"])
+    return (edge_index[:, ::2] if request["half"] else edge_index), nodes
+
+
+def _wire(size: int) -> list[float]:
+    """Bytes a second of an exchange of 16 MB, and seconds of one of nothing much."""
+    if size == 1:
+        return [float("inf"), 0.0]
+    found = []
+    for numbers in (1 << 22, 64):
+        value, out = torch.ones(numbers), torch.empty(numbers)
+        found.append(machine.best(lambda v=value, o=out: dist.all_to_all_single(o, v), tries=5))
+    large, small = found
+    return [4 * (1 << 22) * (size - 1) / size / max(large - small, 1e-9), small / (size - 1)]
+
+
+def _now() -> float:
+    """MiB that this process has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def _most() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+# -- all of them ------------------------------------------------------------------------------------
+
+
+def run(processes: int, **request: Any) -> list[dict[str, Any]]:
+    """What so many processes measure, each on one thread."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    children = [
+        subprocess.Popen(
+            [sys.executable, __file__, "--work", json.dumps(request)],
+            env={
+                **os.environ, "RANK": f"{k}", "LOCAL_RANK": f"{k}", "WORLD_SIZE": f"{processes}",
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}", "OMP_NUM_THREADS": "1",
+            },
+            stdout=subprocess.PIPE, text=True,
+        )
+        for k in range(processes)
+    ]  # fmt: skip
+    outputs = [child.communicate()[0] for child in children]
+    if any(child.returncode for child in children):
+        raise SystemExit(f"a process of {processes} failed")
+    return json.loads(outputs[0].splitlines()[-1])["processes"]  # type: ignore[no-any-return]
+
+
+def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of all processes: the slowest, the largest, and the bytes of all."""
+    return {
+        "processes": len(found),
+        "seconds": max(p["seconds"] for p in found),
+        "memory": max(p["memory"] for p in found),
+        "sent": sum(p["sent"] for p in found),
+        "floor": NARROWEST * sum(p["received"] for p in found),
+        "halo": sum(p["received"] for p in found) / max(sum(p["rows"] for p in found), 1),
+    }
+
+
+def cut_of(found: list[dict[str, Any]]) -> simulate.Cut:
+    names = ("edges", "rows", "received", "sends", "peers")
+    return simulate.Cut(*([p[name] for p in found] for name in names))
+
+
+def plan_of(found: list[dict[str, Any]]) -> simulate.Plan:
+    """The widths of what two processes sent, and the bytes of sums."""
+    calls = max((p["calls"] for p in found), key=lambda c: sum(rows for rows, _ in c))
+    return simulate.Plan([width for rows, width in calls if rows], sum(width for rows, width in calls if not rows))
+
+
+def here(whole: list[dict[str, Any]], half: list[dict[str, Any]], many_: list[dict[str, Any]]) -> simulate.Machine:
+    """This machine, from one process on a graph and on half of its edges."""
+    (one,), (other,) = whole, half
+    edge = max(one["seconds"] - other["seconds"], 0.0) / (one["edges"] - other["edges"])
+    row = max(one["seconds"] - edge * one["edges"], 0.0) / one["rows"]
+    bandwidth, latency = min(p["wire"][0] for p in many_), max(p["wire"][1] for p in many_)
+    return simulate.Machine("here", bandwidth, latency, edge, row, max(1.0, len(many_) / machine.cores()))
+
+
+def large(small: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the table of large graphs: GAT of the same widths on a share of H100s, nodes owned by chance."""
+    rows = []
+    for sizes, features, classes in LARGE:
+        request = small | {"features": features, "classes": classes}
+        plans = {peer: plan_of(run(2, **request, peer=peer)) for peer in (False, True)}
+        # Each edge reads a row of the widths that the layers aggregate, forward, and twice on the way back.
+        edge = 3 * 4 * (HEADS * HIDDEN + classes) / MEMORY_RATE
+        row = 3 * 4 * (features + 2 * HEADS * HIDDEN + classes) / MEMORY_RATE
+        for count in COUNTS:
+            cut = simulate.by_hash(sizes, count)
+            h100 = simulate.Machine("H100", NETWORK, LATENCY, edge, row)
+            ours, theirs = plans[False], plans[True]
+            rows.append({
+                "graph": sizes.name, "processes": count, "halo": cut.received[0] / cut.rows[0],
+                "sent": simulate.sent(ours, cut) / count, "peer_sent": simulate.sent(theirs, cut) / count,
+                "seconds": simulate.seconds(ours, cut, h100), "peer_seconds": simulate.seconds(theirs, cut, h100),
+            })  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--graph", default="power_law", choices=["power_law", "github"])
+    parser.add_argument("--data", help="the folder of musae/git.npz; else $GDSL_DATA")
+    parser.add_argument("--nodes", type=int, default=20_000)
+    parser.add_argument("--edges", type=int, default=300_000)
+    parser.add_argument("--processes", default="1,2,4")
+    parser.add_argument("--how", default="metis", help="metis or hash")
+    report.add_options(parser)
+    args = parser.parse_args()
+    if args.work:
+        print(json.dumps(work(json.loads(args.work))))
+        return
+    request = {
+        "graph": args.graph, "data": args.data, "nodes": args.nodes, "edges": args.edges, "how": args.how,
+        "half": False, "steps": 2 if args.tiny else STEPS, "features": FEATURES, "classes": CLASSES,
+    }  # fmt: skip
+    small = request | {"graph": "power_law", "nodes": 200, "edges": 800, "how": "hash", "steps": 1}
+    plan = plan_of(run(2, **small, peer=False))
+    whole, half = run(1, **request, peer=False), run(1, **request | {"half": True}, peer=False)
+    results = []
+    for count in map(int, args.processes.split(",")):
+        for peer in (False, True) if count > 1 else (False,):
+            found = run(count, **request, peer=peer) if count > 1 else whole
+            row = summary(found) | {"implementation": "plain exchange" if peer else "gdsl"}
+            if not peer and count > 1:
+                cut = cut_of(found)
+                row["simulated_sent"] = simulate.sent(plan, cut)
+                row["simulated_seconds"] = simulate.seconds(plan, cut, here(whole, half, found))
+            results.append(row)
+            print(row, flush=True)
+    found_all = {
+        "kind": "cluster",
+        "machine": machine.describe(1, tiny=args.tiny),
+        "graph": {"name": args.graph.replace("_", "-"), "nodes": args.nodes, "edges": args.edges},
+        "how": args.how,
+        "plan": asdict(plan),
+        "results": results,
+        "large": large(small),
+    }
+    report.write(found_all, args.json)
+    if args.markdown:
+        print(report.render(found_all))
+
+
+if __name__ == "__main__":
+    main()
