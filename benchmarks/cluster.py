@@ -8,8 +8,9 @@ between processes; the peer is a plain exchange of the rows that a layer is give
 it by hand (``PlainExchange`` below). The floor is that of the narrowest values that the layers make of a row.
 
 The simulator (simulate.py) is told the widths that a run on two small parts has sent, so that its bytes for other cuts
-can be compared with what is measured, and its times with those of this machine: a second is that of one process on the
-whole graph and on half of its edges, a byte's that of an exchange of 16 MB. Then tables for large graphs.
+can be compared with what is measured, and its times with those of this machine: an edge's and a row's are those of one
+process on the whole graph and on half of its edges, in seconds of the processor, which others on the machine change
+least, and a byte's that of an exchange of 16 MB. Then tables for large graphs.
 """
 
 from __future__ import annotations
@@ -128,19 +129,20 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
         step()
         with many.Traffic() as sent:
             step()
-        seconds = []
+        seconds, processor = [], []
         for _ in range(request["steps"]):
             dist.barrier()
-            start = time.perf_counter()
+            start, busy = time.perf_counter(), time.process_time()
             step()
+            processor.append(time.process_time() - busy)
             dist.barrier()
             seconds.append(time.perf_counter() - start)
         halo = graph.halo
         found = {
-            "seconds": statistics.median(seconds), "sent": sent.rows, "reduced": sent.reduced, "calls": sent.calls,
+            "seconds": statistics.median(seconds), "processor": statistics.median(processor),
+            "sent": sent.rows, "reduced": sent.reduced, "calls": sent.calls,
             "memory": _most() - before, "edges": graph.num_edges, "rows": rows, "received": halo.rows,
             "sends": len(halo.send), "peers": sum(n > 0 for n in halo.receive_counts), "wire": _wire(world.size),
-            "peer_sends": [list(halo.send_counts), list(halo.receive_counts)],
         }  # fmt: skip
         said: list[Any] = [None] * world.size
         dist.all_gather_object(said, found)
@@ -204,6 +206,7 @@ def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "processes": len(found),
         "seconds": max(p["seconds"] for p in found),
+        "processor": max(p["processor"] for p in found),
         "memory": max(p["memory"] for p in found),
         "sent": sum(p["sent"] for p in found),
         "floor": NARROWEST * sum(p["received"] for p in found),
@@ -225,8 +228,8 @@ def plan_of(found: list[dict[str, Any]]) -> simulate.Plan:
 def here(whole: list[dict[str, Any]], half: list[dict[str, Any]], many_: list[dict[str, Any]]) -> simulate.Machine:
     """This machine, from one process on a graph and on half of its edges."""
     (one,), (other,) = whole, half
-    edge = max(one["seconds"] - other["seconds"], 0.0) / (one["edges"] - other["edges"])
-    row = max(one["seconds"] - edge * one["edges"], 0.0) / one["rows"]
+    edge = max(one["processor"] - other["processor"], 0.0) / (one["edges"] - other["edges"])
+    row = max(one["processor"] - edge * one["edges"], 0.0) / one["rows"]
     bandwidth, latency = min(p["wire"][0] for p in many_), max(p["wire"][1] for p in many_)
     return simulate.Machine("here", bandwidth, latency, edge, row, max(1.0, len(many_) / machine.cores()))
 
@@ -281,7 +284,9 @@ def main() -> None:
             if not peer and count > 1:
                 cut = cut_of(found)
                 row["simulated_sent"] = simulate.sent(plan, cut)
-                row["simulated_seconds"] = simulate.seconds(plan, cut, here(whole, half, found))
+                machine_ = here(whole, half, found)
+                row["simulated_seconds"] = simulate.seconds(plan, cut, machine_)
+                row["simulated_processor"] = simulate.computing(cut, machine_)
             results.append(row)
             print(row, flush=True)
     found_all = {

@@ -302,15 +302,18 @@ def _instructions(found: Mapping[str, Any]) -> str:
 
 def _cluster(found: Mapping[str, Any]) -> str:
     one = next((r for r in found["results"] if r["processes"] == 1), None)
-    columns = ["processes", "by", "MB sent", "× floor", "simulated MB", "ms", "simulated ms", "MiB a process"]
+    columns = ["processes", "by", "MB sent", "× floor", "simulated", "processor ms", "simulated", "ms", "simulated"]
+    columns.append("MiB a process")
     rows = []
     for r in found["results"]:
         floor = f"{r['sent'] / r['floor']:.3f}" if r["floor"] else ""
         memory = _number(r["memory"]) + (f" ({r['memory'] / one['memory']:.2f})" if one and r is not one else "")
-        sent, ms = f"{r['sent'] / 1e6:.3f}", _number(1e3 * r["seconds"])
         bytes_ = f"{r['simulated_sent'] / 1e6:.3f}" if "simulated_sent" in r else ""
-        times = _number(1e3 * r["simulated_seconds"]) if "simulated_seconds" in r else ""
-        rows.append([str(r["processes"]), r["implementation"], sent, floor, bytes_, ms, times, memory])
+        times = []
+        for name in ("processor", "seconds"):
+            simulated = f"simulated_{name}"
+            times += [_number(1e3 * r[name]), _number(1e3 * r[simulated]) if simulated in r else ""]
+        rows.append([str(r["processes"]), r["implementation"], f"{r['sent'] / 1e6:.3f}", floor, bytes_, *times, memory])
     size = found["graph"]
     head = (
         f"GAT with 500 features in and 4 × 16 out on the {size['name']} graph, cut by {found['how']}: one step of "

@@ -57,15 +57,19 @@ def sent(plan: Plan, cut: Cut) -> float:
     return sum(plan.widths) * float(sum(cut.received))
 
 
+def computing(cut: Cut, machine: Machine) -> float:
+    """Seconds that the busiest process computes in a step."""
+    return max(machine.edge * e + machine.row * r for e, r in zip(cut.edges, cut.rows, strict=True))
+
+
 def seconds(plan: Plan, cut: Cut, machine: Machine) -> float:
     """Of a step: processes wait for the slowest, and compute nothing while they speak."""
-    compute = max(machine.edge * e + machine.row * r for e, r in zip(cut.edges, cut.rows, strict=True))
     most = max(max(a, b) for a, b in zip(cut.received, cut.sent, strict=True))
     messages = len(plan.widths) * max(cut.peers) * machine.latency
     processes = len(cut.edges)
     ring = 2 * (processes - 1) / processes * plan.reduced / machine.bandwidth + 2 * (processes - 1) * machine.latency
     spoken = most * sum(plan.widths) / machine.bandwidth + messages + (ring if processes > 1 else 0.0)
-    return compute * machine.sharing + spoken
+    return computing(cut, machine) * machine.sharing + spoken
 
 
 @dataclass(frozen=True)
