@@ -149,7 +149,7 @@ class GraphPart:
     def mean(self, rows: Tensor) -> Tensor:
         """The mean of rows [n, ...] over all processes, such as the losses of nodes: what one process with all of them
         computes. Differentiable as ``gather`` is; 0 / 0 where no process has any."""
-        return self.total(rows.sum(dim=0)) / self.total(torch.tensor(float(len(rows)), dtype=rows.dtype))
+        return self.total(rows.sum(dim=0)) / self.total(rows.new_tensor(len(rows)))
 
     def _scattered(self, x: Any, ids: Tensor, counts: tuple[int, ...], what: str, type: Type) -> Tensor:
         of, size = _of(type), sum(counts)

@@ -132,7 +132,7 @@ def place(group: ProcessGroup | None) -> tuple[int, int]:
 # -- agreement --------------------------------------------------------------------------------------
 
 
-def agree(what: str, group: ProcessGroup | None, value: Any = None, error: GdslError | None = None) -> list[Any]:
+def agree(what: str, group: ProcessGroup | None, value: Any = None, error: Exception | None = None) -> list[Any]:
     """What each process has to say before all of them begin; every process must call it.
 
     value: which must be the same everywhere, where ``what`` is a name for it
@@ -141,14 +141,15 @@ def agree(what: str, group: ProcessGroup | None, value: Any = None, error: GdslE
     Raises the error here, and ``InputError`` that tells it on all others; ``InputError`` on all where values differ.
     """
     size = place(group)[1]
-    said: list[Any] = [(value, None if error is None else str(error))]
+    text = None if error is None else f"{'' if isinstance(error, GdslError) else f'{type(error).__name__}: '}{error}"
+    said: list[Any] = [(value, text)]
     if size > 1:
         said = [None] * size
         with answered(group):
-            dist.all_gather_object(said, (value, None if error is None else str(error)), group=group)
+            dist.all_gather_object(said, (value, text), group=group)
     if error is not None:
         raise error
-    wrong = [(k, text) for k, (_, text) in enumerate(said) if text is not None]
+    wrong = [(k, what) for k, (_, what) in enumerate(said) if what is not None]
     if wrong:
         raise InputError(f"process {wrong[0][0]}: {wrong[0][1]}")
     values = [found for found, _ in said]
@@ -168,7 +169,7 @@ def agreeing(what: str, group: ProcessGroup | None) -> Iterator[dict[str, Any]]:
     found: dict[str, Any] = {}
     try:
         yield found
-    except GdslError as error:
+    except Exception as error:
         agree(what, group, error=error)
         raise
     agree(what, group, found.get("value"))

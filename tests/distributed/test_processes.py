@@ -186,6 +186,9 @@ def agreement(group: Any, wrong: int, kind: str) -> Any:
     mine = group.rank() == wrong
     if kind == "error":
         agree("a number", group, 1, InputError("so not") if mine else None)
+    if kind == "of a user's":
+        with ours.agreeing("a number", group):
+            raise ZeroDivisionError("so not") if mine else InputError("nor so")
     return agree("a number", group, 2 if mine else 1)
 
 
