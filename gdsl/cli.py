@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.metadata
 import os
-import platform
 import stat
 import sys
 import tempfile
@@ -26,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from gdsl import __version__
-from gdsl.errors import CacheError, CommandError, GdslError
+from gdsl.errors import CommandError, GdslError
 from gdsl.language import ast
 from gdsl.language.errors import Diagnostic, LanguageError
 from gdsl.language.format import format_program
@@ -131,7 +129,8 @@ def _parser() -> argparse.ArgumentParser:
     fmt.add_argument("--check", action="store_true", help="change nothing; list the files that would change")
     fmt.set_defaults(run=lambda o: _each(o.files, _list_file if o.check else _format_file))
 
-    info = commands.add_parser("info", help="versions, backends, compiler, cache")
+    info = commands.add_parser("info", help="versions, backends, compiler, cache: what a bug report needs")
+    info.add_argument("--paths", action="store_true", help="with the folders of this machine, and values that may be")
     info.set_defaults(run=_info)
     return parser
 
@@ -319,48 +318,12 @@ def _explore(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    import torch
+    from gdsl.look.environment import facts
 
-    from gdsl.runtime import cache
-
-    compiler = cache.find_compiler()
-    triton = ""
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        triton = importlib.metadata.version("triton")
-    rows = [
-        ("gdsl", __version__),
-        ("python", platform.python_version()),
-        ("torch", torch.__version__),
-        ("backends", ", ".join([*(["cpp"] if compiler else []), *(["triton"] if triton else []), "torch"])),
-        ("triton", triton or "none: layers on a GPU run on the slow torch backend"),
-        ("gpu", torch.cuda.get_device_name() if torch.cuda.is_available() else "none"),
-        ("compiler", f"{compiler.version} ({compiler.path})" if compiler else f"none: {cache.INSTALL}"),
-        ("cache", _cache_line(cache.cache_folder)),
-        ("threads", str(torch.get_num_threads())),
-    ]
+    rows = facts(options.paths)
     width = max(len(name) for name, _ in rows)
     print("\n".join(f"{name.ljust(width)}  {value}" for name, value in rows))
     return OK
-
-
-def _cache_line(folder_of: Callable[[], Path]) -> str:
-    """The folder of compiled kernels and what it holds, or why it cannot be used."""
-    try:
-        folder = folder_of()
-        files = [(f.name, f.stat().st_size) for f in os.scandir(folder) if f.is_file(follow_symlinks=False)]
-    except (CacheError, OSError) as error:
-        return f"unusable: {error}"
-    kernels = sum(name.endswith(".so") for name, _ in files)
-    total = sum(size for _, size in files)
-    return f"{folder}: {kernels} compiled programs, {_human(total)}; $GDSL_CACHE puts it elsewhere"
-
-
-def _human(count: float) -> str:
-    for unit in ("bytes", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
 
 
 if __name__ == "__main__":

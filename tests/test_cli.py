@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from gdsl import __version__, cli
 from gdsl.cli import main
@@ -403,27 +404,64 @@ def test_version(capsys: Capture) -> None:
     assert capsys.readouterr().out == f"gdsl {__version__}\n"
 
 
+ROWS = [
+    "gdsl", "python", "system", "torch", "triton", "other packages", "extras", "backends", "gpu", "processor",
+    "threads", "compiler", "flags", "native calls", "cache", "settings",
+]  # fmt: skip
+
+
+def info(capsys: Capture, *more: str) -> dict[str, str]:
+    assert main(["info", *more]) == 0
+    rows = [re.split(r"  +", line, maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert [name for name, _ in rows] == ROWS
+    return dict(rows)
+
+
 def test_info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     folder = tmp_path / "kernels"
     folder.mkdir(mode=0o700)
     (folder / "a.so").write_bytes(b"x" * 1500)
     (folder / "a.cpp").write_bytes(b"x" * 36)
     monkeypatch.setenv("GDSL_CACHE", str(folder))
-    assert main(["info"]) == 0
-    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert list(rows) == ["gdsl", "python", "torch", "backends", "triton", "gpu", "compiler", "cache", "threads"]
-    assert rows["cache"] == f"{folder}: 1 compiled programs, 1.5 KiB; $GDSL_CACHE puts it elsewhere"
-    assert "torch" in rows["backends"]
+    monkeypatch.setenv("GDSL_TUNE", "0")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    rows = info(capsys)
+    assert rows["cache"] == "1 compiled programs, 1.5 KiB; $GDSL_CACHE puts it elsewhere"
+    assert rows["backends"].endswith("torch")
+    assert rows["torch"].startswith(torch.__version__)
+    assert f"{torch.get_num_threads()} of torch" in rows["threads"]
+    assert "lark " in rows["other packages"] and "numpy " in rows["other packages"]
+    assert "GDSL_TUNE=0" in rows["settings"]
+    if cache.find_compiler() is not None:
+        assert "-O3 -march=native" in rows["flags"]
+
+
+def test_info_shows_paths_only_if_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir(mode=0o700)
+    monkeypatch.setenv("GDSL_CACHE", str(secret))
+    monkeypatch.setenv("GDSL_DATA", str(secret / "data"))
+    without = info(capsys)
+    assert not [row for row in without.values() if "secret" in row or str(Path.home()) in row]
+    assert "GDSL_CACHE is set, GDSL_DATA is set" in without["settings"]
+    rows = info(capsys, "--paths")
+    assert rows["cache"].startswith(f"{secret}: 0 compiled programs")
+    assert f"GDSL_DATA={secret / 'data'}" in rows["settings"]
+    compiler = cache.find_compiler()
+    assert compiler is None or compiler.path in rows["compiler"]
 
 
 def test_info_without_compiler_or_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(cache, "find_compiler", lambda: None)
-    monkeypatch.setenv("GDSL_CACHE", write(tmp_path, "file", ""))
-    assert main(["info"]) == 0
-    out = capsys.readouterr().out
-    assert "compiler  none: install a C++ compiler" in out
-    assert "cache     unusable: " in out
-    assert re.search(r"backends  (triton, )?torch\n", out)
+    file = write(tmp_path, "file", "")
+    monkeypatch.setenv("GDSL_CACHE", file)
+    rows = info(capsys)
+    assert rows["compiler"].startswith("none: install a C++ compiler")
+    assert rows["cache"].startswith("unusable: ")
+    assert file not in rows["cache"] and file in info(capsys, "--paths")["cache"]
+    assert rows["flags"] == "none"
+    assert rows["native calls"].startswith("none")
+    assert re.fullmatch(r"(triton, )?torch", rows["backends"])
 
 
 # ------------------------------------------------------------------------------- what goes wrong

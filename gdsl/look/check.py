@@ -197,7 +197,7 @@ def _compare(subject: _Subject) -> Iterator[CheckRow]:
     for title, backend, optimise in [*ways, ("optimised as unoptimised", "torch", False)]:
         found = _measure(subject, backend, optimise)
         for name, value in expected.items():
-            error = _error(found[name], value)
+            error = error_of(found[name], value)
             yield CheckRow(f"{title}: {name}", error <= SAME, error, SAME)
 
 
@@ -209,7 +209,7 @@ def _own_dtype(subject: _Subject) -> Iterator[CheckRow]:
     tolerance = ROUNDED[subject.dtype.itemsize] * torch.finfo(subject.dtype).eps
     pairs = [[r for r in subject.call(b, values, True) if r.is_floating_point()] for b in ("torch", subject.backend)]
     for name, expected, found in zip(subject.output_names, *pairs, strict=True):
-        error = _error(found.double(), expected.double())
+        error = error_of(found.double(), expected.double())
         title = f"{subject.backend} as torch in {str(subject.dtype).removeprefix('torch.')}: result {name}"
         yield CheckRow(title, error <= tolerance, error, tolerance)
 
@@ -227,7 +227,7 @@ def _measure(subject: _Subject, backend: str, optimise: bool = True) -> dict[str
     return found
 
 
-def _error(found: Tensor, expected: Tensor) -> float:
+def error_of(found: Tensor, expected: Tensor) -> float:
     """The largest difference, absolute for numbers below one and relative to the largest number above."""
     if found.shape != expected.shape:
         return math.inf

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gdsl.look.check import CheckReport, check
+from gdsl.module.copies import copy_of
 from gdsl.runtime import cache
 from gdsl.runtime.backend import backend_for
 
@@ -59,7 +60,7 @@ def other_backends(asked: str, device: torch.device) -> tuple[str, ...]:
 
 def _copy(module: Inspected) -> Inspected:
     """A copy in evaluation mode, with parameters of its own."""
-    return copy.deepcopy(module).eval().requires_grad_(True)
+    return copy_of(module).eval().requires_grad_(True)
 
 
 def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:

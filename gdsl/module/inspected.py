@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from gdsl.codegen.targets import DEFAULT_TARGET, TARGETS
 from gdsl.errors import InputError
+from gdsl.language import ast
 from gdsl.language.program import TypedProgram
 from gdsl.look.kernels import LANGUAGES, KernelInfo
 from gdsl.module.ways import Ran
@@ -34,6 +36,10 @@ class Inspected(nn.Module):
     def _ran(self) -> tuple[Ran, ...]:
         """What the last call ran, program by program. Raises :class:`gdsl.InputError` where none can be told."""
         raise NotImplementedError
+
+    def _definition(self) -> ast.Layer | None:
+        """The text of the layer, if it has one."""
+        return None
 
     def _seen(self, graph: Graph) -> Graph:
         """A graph of the user's as the rules see it."""
@@ -96,6 +102,30 @@ class Inspected(nn.Module):
         from gdsl.module.checked import check_module
 
         return check_module(self, args, kwargs)
+
+    def reproduce(self, *args: Any, path: str | Path | None = None, values: bool = False, **kwargs: Any) -> str:
+        """A Python file that runs a call of the layer anywhere, and compares it with the reference: for a bug report.
+
+        args, kwargs: of a call, which is made on a copy of the layer; the file has its program, options and graph, and
+                      of its tensors sizes, dtypes, strides and flags. Without them it has what is known of the last
+                      call: its program and options, on made-up tensors and a made-up graph of about its size
+        path:         where to write the file, too
+        values:       write the numbers of all tensors; without, there are random ones in their place
+
+        A graph of more than 256 edges is a random one in the file. Raises what the call raises where it comes to no
+        program, and :class:`gdsl.InputError` where there is none.
+        """
+        from gdsl.look.environment import brief
+        from gdsl.look.reproduce import written
+        from gdsl.module.recorded import recorded_call, recorded_kind
+
+        if values and not (args or kwargs):
+            raise InputError("reproduce(values=True) writes the numbers of a call: pass its arguments, too")
+        calls = recorded_call(self, args, kwargs) if args or kwargs else recorded_kind(self)
+        text = written(calls, self._get_name(), brief(), values)
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        return text
 
     def choose(self, *, memory: int | str | None = None, **choices: str) -> Any:
         """Take choices out of the cost model's hands: ``layer.choose(aggregate="first", memory="64MB")``.

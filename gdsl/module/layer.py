@@ -178,6 +178,9 @@ class Layer(NotScriptable, Inspected, Compilable):
 
     # -- the look inside -----------------------------------------------------------------------
 
+    def _definition(self) -> ast.Layer:
+        return self.definition
+
     @property
     def options(self) -> Options:
         """What was chosen about the passes: see :meth:`choose`."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,6 +36,34 @@ from gdsl.runtime.tracers import run_as_it_is
 NOBODY = nn.Module()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Running:
+    """What a program was run on: see :func:`run`."""
+
+    kind: CallKind
+    graph: Graph
+    tensors: Mapping[str, Tensor]
+    backend: str
+    owner: nn.Module
+    batch: Tensor | None
+    num_graphs: int
+
+
+# For each thread that wants to know which programs it runs, those that it has.
+_runs: dict[int, list[Running]] = {}
+
+
+@contextmanager
+def recording_runs() -> Iterator[list[Running]]:
+    """The programs that this thread runs in Python's calls, also those that fail."""
+    thread = threading.get_ident()
+    found = _runs[thread] = []
+    try:
+        yield found
+    finally:
+        del _runs[thread]
+
+
 @run_as_it_is
 def run(
     kind: CallKind,
@@ -53,6 +84,8 @@ def run(
     """
     if graph.halo is not None:
         num_graphs = _together(kind, graph, tensors, batch, num_graphs)
+    if _runs and (seen := _runs.get(threading.get_ident())) is not None:
+        seen.append(Running(kind, graph, dict(tensors), backend, owner, batch, num_graphs))
     graph, tensors = as_rules_see(kind, graph, tensors)
     frame = frame_of(graph, kind.dtype, kind.device, batch, num_graphs)
     ready = ready_for(kind, graph, backend)

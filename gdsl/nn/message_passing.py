@@ -200,6 +200,9 @@ class MessagePassing(Conv):
         finally:
             self.__dict__["_calling"] = False
 
+    def _definition(self) -> None:
+        """The text is Python's."""
+
     def _ran(self) -> tuple[Ran, ...]:
         if not self._store.last and self._how.startswith(AS_IT_IS):
             raise InputError(f"the last call of {type(self).__name__} ran no program: {self._how}")

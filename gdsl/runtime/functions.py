@@ -25,7 +25,8 @@ _CPU = torch.device("cpu")
 
 def run(runner: Runner, tensors: list[Tensor], frame: Frame) -> Sequence[Tensor]:
     """The results of a runner: on small graphs, and once it was called that way, from native code."""
-    if native.loaded() is not None and runner.backend == "cpp" and frame.batch is None and frame.num_graphs == 1:
+    alone = frame.batch is None and frame.num_graphs == 1 and frame.graph.halo is None
+    if native.loaded() is not None and runner.backend == "cpp" and alone:
         graph = frame.graph._small
         if graph is not None and not recording() and not transforming():
             function = _function(runner, runner.mask(tensors))

@@ -48,6 +48,17 @@ def loaded() -> Any | None:
     return _module
 
 
+def status() -> str:
+    """Whether the extension is there, in words. Raises as :func:`gdsl.runtime.cache.load` does."""
+    if _module is not None:
+        return "built and loaded"
+    if not _can_be_built():
+        return "none: the headers of Python or torch are missing, or this is no Linux"
+    if kernels.is_built(_source(), name=NAME, recipe=_recipe()):
+        return "built"
+    return f"not built yet: after {OFTEN} calls like one before"
+
+
 def native(*, wait: bool = False) -> Any | None:
     """The extension for a call like one before, which counts; None where it cannot be had, or with ``wait=False`` not
     yet."""

@@ -498,6 +498,9 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
 
     # -- the look inside -----------------------------------------------------------------------
 
+    def _definition(self) -> ast.Layer | None:
+        return program_of(self.program_name) if self.program_name else None
+
     def _ran(self) -> tuple[Ran, ...]:
         # Some layers leave all to a part of theirs.
         inner = (part._store.last for part in self._children() if isinstance(part, Programmed))
