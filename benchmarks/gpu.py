@@ -29,13 +29,13 @@ from torch import Tensor
 
 import gdsl
 from gdsl.look.accounts import traffic
+from gdsl.look.measure import peak_on_gpu
 
 # Compilers take a minute for what the others take seconds for: their rows come last.
 PASSES = (("gdsl", "pyg", "torch.sparse"), ("pyg-compile",))
 PEERS = tuple(peer for peers in PASSES for peer in peers)
 # By worth, since time may run out.
 WORTH = ("GCN", "GAT", "GATv2", "Transformer", "SAGE", "GIN", "EdgeConv", "PNA", "RGCN", "NNConv")
-MEGA = 1e6
 WARM = 2
 TOLERANCE = 1e-3
 
@@ -180,15 +180,7 @@ def _times(call: Callable[[], None], calls: int, device: torch.device) -> list[f
 
 
 def _peak(call: Callable[[], None], device: torch.device) -> float | None:
-    """What a call adds to the allocated memory at its worst moment."""
-    if device.type != "cuda":
-        return None
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    call()
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before) / MEGA
+    return peak_on_gpu(call) if device.type == "cuda" else None
 
 
 def _share(

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gdsl.look import measure
+
 SEED = 0
 MOLECULES = 1000
 MAX_VALENCE = 4
@@ -18,12 +20,7 @@ MAX_VALENCE = 4
 
 def power_law(nodes: int, edges: int, data: str | None = None) -> tuple[Tensor, int]:
     """Sources drawn with a probability that falls as rank ** -0.8, targets drawn evenly."""
-    random = torch.Generator().manual_seed(SEED)
-    weight = (torch.arange(nodes) + 1.0) ** -0.8
-    rank = torch.multinomial(weight, edges, replacement=True, generator=random)
-    source = torch.randperm(nodes, generator=random)[rank]
-    target = torch.randint(nodes, (edges,), generator=random)
-    return torch.stack([source, target]), nodes
+    return measure.power_law(nodes, edges, SEED), nodes
 
 
 def github(nodes: int, edges: int, data: str | None = None) -> tuple[Tensor, int]:

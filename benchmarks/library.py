@@ -5,8 +5,8 @@
 
 "fresh" is forward + backward on a graph never seen: the same edges in new memory, to be prepared by both. The two take
 turns in one process, and ratios are taken within a turn; peak memory is measured in another one, as
-worker.py does. Outputs and gradients are compared first. Layers that torch_geometric runs only with another package
-(SplineConv, XConv, GravNetConv, DynamicEdgeConv, PANConv) are left out.
+gdsl.look.measure does. Outputs and gradients are compared first. Layers that torch_geometric runs only with another
+package (SplineConv, XConv, GravNetConv, DynamicEdgeConv, PANConv) are left out.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ import graphs
 import machine
 import report
 import torch
-import worker
 from calls import CALLS, draw, graphs_for
 from graphs import GRAPHS, SEED
 from layers import TOLERANCE, difference
 from torch import Tensor, nn
+
+from gdsl.look import measure
 
 LIBRARIES = {"gdsl": "gdsl.nn", "pyg": "torch_geometric.nn"}
 MODES = ("forward", "both")
@@ -121,7 +122,7 @@ class _Run:
 
     def both(self) -> list[Tensor]:
         """Gradients of the features and of every parameter."""
-        worker.clear(self.leaves)
+        measure.clear(self.leaves)
         outputs = self()
         if not self.grads:
             random = torch.Generator().manual_seed(SEED)
@@ -161,7 +162,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     runs = {key: _Run(namespace, name, edge_index, nodes) for key, namespace in LIBRARIES.items()}
     runs["gdsl"].layer.load_state_dict(runs["pyg"].layer.state_dict())
     if args.measure == "memory":
-        return {key: {m: worker.peak(getattr(run, m), run.leaves)["mb"] for m in MODES} for key, run in runs.items()}
+        return {key: {m: measure.peak(getattr(run, m), run.leaves)["mb"] for m in MODES} for key, run in runs.items()}
     start = time.perf_counter()
     ours = runs["gdsl"].results()
     found: dict[str, Any] = {"first_call_s": time.perf_counter() - start}
@@ -176,14 +177,14 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def _turns(calls: dict[str, Callable[[], object]]) -> dict[str, Any]:
     """Medians of the milliseconds of each, and of the ratio in a turn. One call of each is not counted."""
-    warm = sum(worker.seconds(call) for call in calls.values())
+    warm = sum(measure.seconds(call) for call in calls.values())
     count = max(FEWEST, min(MOST, int(BUDGET_S / warm / 2)))
     rounds: dict[str, list[float]] = {key: [] for key in calls}
     gc.collect()
     for _ in range(count):
         for key, call in calls.items():
             call()  # the other one may have emptied the caches
-            rounds[key].append(worker.seconds(call) * 1e3)
+            rounds[key].append(measure.seconds(call) * 1e3)
     ratios = [b / a for a, b in zip(rounds["gdsl"], rounds["pyg"], strict=True)]
     return {**{key: statistics.median(ms) for key, ms in rounds.items()}, "ratio": statistics.median(ratios)}
 

@@ -13,7 +13,6 @@ and what comes back is what the methods of ``Worker`` return.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -21,7 +20,6 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TextIO
 
@@ -29,7 +27,7 @@ import torch
 from peers import BUILDERS, LIBRARIES, Built, Case, Unsupported
 from programs import ALL
 
-MEGA = 1e6
+from gdsl.look.measure import MEGA, clear, peak, seconds
 
 
 class Worker:
@@ -109,70 +107,9 @@ class Worker:
         return {"ms": found}
 
     def memory(self, request: dict[str, Any]) -> dict[str, Any]:
-        """MB that a call adds to the process at its peak, beyond its output and the gradients that it leaves.
-
-        This counts resident pages, whoever asked for them: torch's tensors, a library's buffers, a kernel's
-        own scratch space. The system's high-water mark of resident memory is reset before the call, and the
-        parent has set malloc to give every block above 64 kB back when it is freed, so that nothing is hidden
-        in a heap that grew earlier. Inputs, parameters and the prepared graph are resident before. The error
-        is a few hundred kB: the system counts pages in batches, and smaller blocks may come from the heap.
-        """
+        """MB that a call adds to the process at its peak: see :func:`gdsl.look.measure.peak`."""
         call = {"forward": self.forward, "both": self.both}[request["mode"]]
         return peak(call, self.leaves())
-
-
-def clear(leaves: Iterable[torch.Tensor]) -> None:
-    """Drop the gradients of tensors."""
-    for tensor in leaves:
-        tensor.grad = None
-
-
-def peak(call: Callable[[], Any], leaves: Sequence[torch.Tensor]) -> dict[str, Any]:
-    """MB that a call adds at its peak, as ``Worker.memory`` says.
-
-    leaves  the tensors whose gradients a call leaves; those and what it returns are not counted
-    """
-    call()
-    clear(leaves)
-    gc.collect()
-    _trim()
-    if not _reset_peak():
-        return {"mb": None}
-    before = _status("VmRSS")
-    y = call()
-    most = _status("VmHWM") - before
-    results = [*(y if isinstance(y, list) else [y]), *(t.grad for t in leaves if t.grad is not None)]
-    size = sum(t.numel() * t.element_size() for t in results)
-    # A peak before the last gradient exists can be less than all the results together.
-    return {"mb": max(0.0, (most - size) / MEGA), "with_results_mb": most / MEGA}
-
-
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def _status(name: str) -> int:
-    """A size in bytes from the kernel's view of this process."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name + ":"))
-
-
-def _reset_peak() -> bool:
-    try:
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")
-    except OSError:
-        return False
-    return True
-
-
-def _trim() -> None:
-    """Give what malloc holds and nobody uses back to the system."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _serve(requests: TextIO, replies: TextIO) -> None:

@@ -4,6 +4,7 @@
     gdsl show FILE --stage fused             one stage of a layer's way to machine code
     gdsl explore FILE                        all stages in the browser, as the text is typed
     gdsl fmt FILE...                         format in place
+    gdsl bench FILE --set d=64 --nodes 10000 time and memory against the torch backend
     gdsl info                                versions, backends, compiler, cache
 
 The exit code is 0 when all is well, 1 when a program has mistakes (or, with ``--strict``, warnings) or ``fmt --check``
@@ -129,10 +130,33 @@ def _parser() -> argparse.ArgumentParser:
     fmt.add_argument("--check", action="store_true", help="change nothing; list the files that would change")
     fmt.set_defaults(run=lambda o: _each(o.files, _list_file if o.check else _format_file))
 
+    _add_bench(commands.add_parser("bench", help="time a layer against the torch backend, on a made-up graph"))
+
     info = commands.add_parser("info", help="versions, backends, compiler, cache: what a bug report needs")
     info.add_argument("--paths", action="store_true", help="with the folders of this machine, and values that may be")
     info.set_defaults(run=_info)
     return parser
+
+
+def _add_bench(timed: argparse.ArgumentParser) -> None:
+    timed.add_argument("file", metavar="FILE", help="a program, or - for stdin")
+    timed.add_argument("--layer", metavar="NAME", help="which layer, when the file has several")
+    _add_settings(timed, "arguments and sizes of the layer")
+    timed.add_argument("--with", nargs="+", action="extend", default=[], metavar="INPUT", dest="present",
+                       help="optional inputs that are passed")  # fmt: skip
+    timed.add_argument("--nodes", type=int, default=10_000, help="or targets (default: %(default)s)")
+    timed.add_argument("--sources", type=int, help="of a layer with source and target nodes (default: as many)")
+    timed.add_argument("--edges", type=int, help="(default: --degree times the nodes)")
+    timed.add_argument("--degree", type=int, default=16, help="edges at a node, on average (default: %(default)s)")
+    timed.add_argument("--profile", choices=("random", "regular", "power-law"), default="random",
+                       help="how degrees are spread (default: %(default)s)")  # fmt: skip
+    timed.add_argument("--dtype", choices=("float32", "float64", "float16", "bfloat16"), default="float32")
+    timed.add_argument("--backend", choices=("auto", "cpp", "triton", "torch"), default="auto")
+    timed.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    timed.add_argument("--mode", choices=("forward", "both"), help="forward, or forward + backward (default: each)")
+    timed.add_argument("--seconds", type=float, default=2.0, help="to spend on each (default: %(default)s)")
+    timed.add_argument("--plot", metavar="PICTURE", help="also as a picture, such as out.png; needs matplotlib")
+    timed.set_defaults(run=_bench)
 
 
 def _add_settings(parser: argparse.ArgumentParser, purpose: str) -> None:
@@ -311,6 +335,27 @@ def _explore(options: argparse.Namespace) -> int:
         command.write(start, options.html)
     else:
         command.serve(start, options.host, options.port, not options.no_browser)
+    return OK
+
+
+# ----------------------------------------------------------------------------------------- bench
+
+
+def _bench(options: argparse.Namespace) -> int:
+    layer = _pick(_parse(options.file), options.layer)
+    given = values_of(options.set, [layer])
+
+    from gdsl.module.bench import MODES, Setting, bench, plot
+
+    names = ("nodes", "sources", "edges", "degree", "profile", "dtype", "backend", "device", "seconds", "present")
+    setting = Setting(
+        **{name: getattr(options, name) for name in names}, modes=(options.mode,) if options.mode else MODES
+    )
+    found = bench(layer, given, setting)
+    print(found.table())
+    if options.plot is not None:
+        plot(found, Path(options.plot))
+        print(f"a picture is in {options.plot}")
     return OK
 
 

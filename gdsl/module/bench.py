@@ -1,0 +1,325 @@
+"""``gdsl bench``: a layer's program on its own backend against the torch backend, on a made-up graph."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gdsl.errors import CommandError
+from gdsl.ir.types import Domain, Kind
+from gdsl.language import ast
+from gdsl.language.errors import did_you_mean
+from gdsl.language.program import Declaration, TypedProgram
+from gdsl.language.signature import Signature, signature_of
+from gdsl.look import measure
+from gdsl.look.check import error_of
+from gdsl.module.layer import Layer
+from gdsl.module.rerun import random_edges
+from gdsl.runtime.backend import backend_for
+from gdsl.runtime.graph import Graph
+
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+PROFILES = ("random", "regular", "power-law")
+MODES = ("forward", "both")
+_TITLES = {"forward": "forward", "both": "forward + backward"}
+_SEED = 0
+# Turns are at least and at most so many.
+FEWEST, MOST = 3, 200
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a layer is measured on.
+
+    edges:   None for ``degree`` edges at each target
+    profile: "random": both ends drawn evenly; "regular": as many edges at each target; "power-law": few sources have
+             most edges
+    modes:   of :data:`MODES`
+    seconds: about how long the turns of a mode take in all
+    present: the optional inputs that are passed
+    """
+
+    nodes: int = 10_000
+    sources: int | None = None
+    edges: int | None = None
+    degree: int = 16
+    profile: str = "random"
+    dtype: str = "float32"
+    backend: str = "auto"
+    device: str = "cpu"
+    modes: Sequence[str] = MODES
+    seconds: float = 2.0
+    present: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Medians of a mode: milliseconds, and megabytes at the peak besides the results, or None where nobody tells.
+
+    ratio: how many times as long torch takes: the median of the ratios in each turn
+    """
+
+    ms: float
+    torch_ms: float
+    ratio: float
+    mb: float | None
+    torch_mb: float | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came out, and what it was measured on.
+
+    error: the largest difference of results and gradients between the two
+    """
+
+    title: str
+    backend: str
+    modes: Mapping[str, Timed]
+    first_s: float
+    error: float
+    notes: Sequence[str] = field(default=())
+
+    def table(self) -> str:
+        """As text: a row for each mode."""
+        head: tuple[str, ...] = (
+            "",
+            f"{self.backend} ms",
+            "torch ms",
+            "times",
+            f"{self.backend} MB",
+            "torch MB",
+            "times",
+        )
+        rows: list[tuple[str, ...]] = [head]
+        for mode, t in self.modes.items():
+            more = t.torch_mb / t.mb if t.mb and t.torch_mb is not None else None
+            rows.append((_TITLES[mode], *map(_number, (t.ms, t.torch_ms, t.ratio, t.mb, t.torch_mb, more))))
+        widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
+        lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+                 for row in rows]  # fmt: skip
+        last = f"first call {self.first_s:.2g} s, compiling included; largest difference {self.error:.1e}"
+        return "\n".join([self.title, *self.notes, "", *lines, "", last])
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def bench(layer: ast.Layer, given: Mapping[str, Any], on: Setting) -> Measured:
+    """Measure a layer with these arguments and sizes.
+
+    Raises :class:`gdsl.CommandError` where something is missing or does not fit, and what the layer itself raises.
+    """
+    signature = signature_of(layer)
+    _check_given(signature, given, on)
+    dtype, device = getattr(torch, on.dtype), torch.device(on.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise CommandError("--device cuda: torch finds no GPU here")
+    torch.manual_seed(_SEED)
+    made = Layer(layer, **given).to(device, dtype)
+    sizes = {name: int(given[name]) for name in signature.free_dims}
+    typed = made._text.typed_for(made, made._text.way(made, tuple(on.present), sizes))
+    graph, notes = _graph(typed, on)
+    graph = graph.to(device)
+    random = torch.Generator().manual_seed(_SEED)
+    inputs = {d.name: _drawn(d, graph, dtype, random).to(device) for d in typed.of_role("input") if d.present}
+    arguments = {**inputs, **({} if signature.builds_graph else {"graph": graph})}
+    made.backend = on.backend
+    own = backend_for(on.backend, dtype, device)
+    ways = {own: made, "torch": _on_torch(made)}
+    runs = {name: _Runs(way, arguments, inputs) for name, way in ways.items()}
+    first = measure.seconds(runs[own].both if "both" in on.modes else runs[own].forward)
+    error = _difference(runs, on.modes)
+    if own == "torch":
+        notes.append("the layer runs on torch here, so that both are the same")
+    times = {mode: _turns({n: getattr(r, mode) for n, r in runs.items()}, on.seconds, device) for mode in on.modes}
+    memory = {mode: {n: _peak(getattr(r, mode), r.leaves, device) for n, r in runs.items()} for mode in on.modes}
+    found = {mode: Timed(*times[mode], memory[mode][own], memory[mode]["torch"]) for mode in on.modes}
+    between = f"{graph.num_sources:,} sources, {graph.num_targets:,} targets" if graph.is_bipartite else (
+        f"{graph.num_targets:,} nodes")  # fmt: skip
+    where = f"{torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    words = " ".join(f"{name}={value}" for name, value in given.items())
+    title = f"{made._get_name()}({words}) on {between}, {graph.num_edges:,} edges, {on.dtype}, {where}"
+    return Measured(title, own, found, first, error, notes)
+
+
+def _check_given(signature: Signature, given: Mapping[str, Any], on: Setting) -> None:
+    needed = [f"the torch module `{name}`" for name, optional in signature.modules if not optional]
+    needed += [
+        f"the table of numbers `{p.name}`" for p in signature.arguments if p.required and p.name in signature.tables
+    ]
+    if needed:
+        raise CommandError(f"{signature.name} needs {' and '.join(needed)}, which a command cannot give")
+    missing = [p.name for p in signature.arguments if p.required and p.name not in given]
+    missing += [name for name in signature.free_dims if name not in given]
+    if missing:
+        wanted = " ".join(f"{name}=16" for name in missing)
+        raise CommandError(f"{signature.name} can only be timed with a value of {', '.join(missing)}: --set {wanted}")
+    optional = [i.name for i in signature.inputs if i.optional]
+    for name in on.present:
+        if name not in optional:
+            listed = f"it has {', '.join(optional)}" if optional else "it has none"
+            hint = did_you_mean(name, optional, listed)
+            raise CommandError(f"{signature.name} has no optional input `{name}`: {hint}")
+    if on.nodes < 1 or (on.sources is not None and on.sources < 1) or (on.edges is not None and on.edges < 0):
+        raise CommandError("a graph to measure on has at least one node")
+
+
+def _on_torch(layer: Layer) -> Layer:
+    """The same layer, on the same parameters, on the torch backend."""
+    twin = Layer._of(layer._text.again(layer.options), {})
+    twin.__dict__.update({key: value for key, value in layer.__dict__.items() if key not in ("_text", "backend")})
+    twin.backend = "torch"
+    return twin
+
+
+# --------------------------------------------------------------------------------- graph and inputs
+
+
+def _graph(typed: TypedProgram, on: Setting) -> tuple[Graph, list[str]]:
+    """The graph, and what to say of it."""
+    sources = on.nodes if on.sources is None else on.sources
+    if sources != on.nodes and not typed.bipartite:
+        raise CommandError(f"{typed.name} has one set of nodes: --sources is of layers with source and target nodes")
+    edges = on.degree * on.nodes if on.edges is None else on.edges
+    degrees = {need.end: need.value for need in typed.requires if need.kind != "reverse"}
+    if degrees:
+        end, each = next(iter(degrees.items()))
+        if len(degrees) > 1 or sources != on.nodes:
+            raise CommandError(f"{typed.name} asks for degrees at both ends, which no made-up graph has")
+        found = random_edges(on.nodes, on.nodes, 0, each=each)
+        return (found if end == "i" else found.reverse()), [f"degrees: {each} each, as the program asks"]
+    if any(need.kind == "reverse" for need in typed.requires):
+        return random_edges(sources, on.nodes, edges, both_ways=True), ["edges: both ways, as the program asks"]
+    if on.profile == "regular":
+        each = max(1, edges // on.nodes)
+        return random_edges(sources, on.nodes, 0, each=each), [f"degrees: {each} at each target"]
+    if on.profile == "power-law":
+        listed = measure.power_law(max(sources, on.nodes), edges, _SEED)
+        listed = torch.stack([listed[0] % sources, listed[1] % on.nodes])
+        found = Graph(listed, (sources, on.nodes))
+    else:
+        found = random_edges(sources, on.nodes, edges)
+    most = f"{int(found.in_degree.max())} at the busiest target, {int(found.out_degree.max())} at the busiest source"
+    return found, [f"degrees: {on.profile}, {most}"]
+
+
+def _drawn(d: Declaration, graph: Graph, dtype: torch.dtype, random: torch.Generator) -> Tensor:
+    """Numbers for an input."""
+    assert d.type is not None
+    rows = {Domain.EDGE: graph.num_edges, Domain.SOURCE: graph.num_sources, Domain.GRAPH: 1}
+    first = () if d.type.domain is Domain.GLOBAL else (rows.get(d.type.domain, graph.num_targets),)
+    if d.type.kind is Kind.FLOAT:
+        return torch.randn(*first, *d.type.shape, generator=random).to(dtype)
+    return torch.randint(d.type.bound or 2, (*first, *d.type.shape), generator=random)
+
+
+# ------------------------------------------------------------------------------------ measurements
+
+
+class _Runs:
+    """A layer on its inputs."""
+
+    def __init__(self, layer: Layer, arguments: Mapping[str, Any], inputs: Mapping[str, Tensor]):
+        self.layer = layer
+        own = {n: v.detach().requires_grad_(v.is_floating_point()) for n, v in inputs.items()}
+        self.arguments = {**arguments, **own}
+        self.leaves = [v for v in (*own.values(), *layer.parameters()) if v.requires_grad]
+
+    def forward(self) -> Any:
+        with torch.no_grad():
+            return self.layer(**self.arguments)
+
+    def both(self) -> Any:
+        """Gradients of all inputs and parameters, of ones."""
+        measure.clear(self.leaves)
+        results = self.layer(**self.arguments)
+        many = results if isinstance(results, tuple) else (results,)
+        real = [r for r in many if r.requires_grad]
+        torch.autograd.backward(real, [torch.ones_like(r) for r in real])
+        return results
+
+
+def _difference(runs: Mapping[str, _Runs], modes: Sequence[str]) -> float:
+    """The largest difference between the results, and between the gradients, of the ways."""
+    found = []
+    for run in runs.values():
+        torch.manual_seed(_SEED)  # for what draws
+        results = run.both() if "both" in modes else run.forward()
+        many = results if isinstance(results, tuple) else (results,)
+        values = [*many, *(leaf.grad for leaf in run.leaves if "both" in modes and leaf.grad is not None)]
+        found.append([value.detach().double() for value in values])
+        measure.clear(run.leaves)
+    first, last = found[0], found[-1]
+    return max((error_of(a, b) for a, b in zip(first, last, strict=True)), default=0.0)
+
+
+def _turns(calls: Mapping[str, Callable[[], Any]], budget: float, device: torch.device) -> tuple[float, float, float]:
+    """Median milliseconds of each, in turns, and the median of their ratios."""
+
+    def timed(call: Callable[[], Any]) -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+        def done() -> None:
+            call()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+
+        return measure.seconds(done)
+
+    warm = sum(timed(call) for call in calls.values())
+    rounds = [[timed(call) for call in calls.values()] for _ in range(max(FEWEST, min(MOST, int(budget / warm))))]
+    own, reference = ([turn[k] * 1e3 for turn in rounds] for k in (0, -1))
+    ratios = [b / a for a, b in zip(own, reference, strict=True)]
+    return statistics.median(own), statistics.median(reference), statistics.median(ratios)
+
+
+def _peak(call: Callable[[], Any], leaves: Sequence[Tensor], device: torch.device) -> float | None:
+    if device.type == "cuda":
+        return measure.peak_on_gpu(call)
+    measure.give_back()
+    found: float | None = measure.peak(call, leaves)["mb"]
+    return found
+
+
+# -------------------------------------------------------------------------------------------- plot
+
+
+def plot(found: Measured, path: Path) -> None:
+    """Bars of times and memory as a picture, of the kind that the name of the file says.
+
+    Raises :class:`gdsl.CommandError` without matplotlib, and for a kind that it does not write.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise CommandError("--plot needs matplotlib: pip install 'gdsl[plot]'") from error
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    names = [_TITLES[mode] for mode in found.modes]
+    for axes, unit, pairs in (
+        (left, "ms", [(t.ms, t.torch_ms) for t in found.modes.values()]),
+        (right, "MB at the peak", [(t.mb or 0.0, t.torch_mb or 0.0) for t in found.modes.values()]),
+    ):
+        for k, name in enumerate((found.backend, "torch")):
+            bars = axes.barh([i + (k - 0.5) * 0.4 for i in range(len(pairs))], [p[k] for p in pairs], 0.38, label=name)
+            axes.bar_label(bars, [_number(p[k]) for p in pairs], padding=3)
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set_xlabel(unit)
+        axes.margins(x=0.2)
+        axes.spines[["top", "right"]].set_visible(False)
+    left.legend(frameon=False)
+    figure.suptitle(found.title, fontsize="small")
+    try:
+        figure.savefig(path)
+    except ValueError as error:  # a format that it does not know
+        raise CommandError(f"--plot {path.name}: {str(error).splitlines()[0]}") from error
