@@ -24,7 +24,7 @@ OF_MODULES = frozenset(
     named_modules named_parameters options parameters program register_backward_hook register_buffer
     register_forward_hook register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook
     register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module register_parameter
-    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ reset_parameters set_extra_state
+    register_state_dict_post_hook register_state_dict_pre_hook reproduce requires_grad_ reset_parameters set_extra_state
     set_submodule share_memory signature source state_dict to to_empty train training type xpu zero_grad
     """.split()
 )

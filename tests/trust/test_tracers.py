@@ -99,6 +99,49 @@ def test_the_core_refuses_too() -> None:
         torch.jit.trace(lambda x: made.forward(x, EDGES), (X,), check_trace=False)
 
 
+GROUPS = torch.tensor([0, 0, 1, 1, 1, 2])
+
+AGGREGATIONS: dict[str, Callable[[], Any]] = {
+    "sum": gdsl.nn.SumAggregation,
+    "softmax": lambda: gdsl.nn.SoftmaxAggregation(learn=True),
+    "several": lambda: gdsl.nn.MultiAggregation(["mean", "std"]),
+    "attention": lambda: gdsl.nn.AttentionalAggregation(nn.Linear(4, 1)),
+    "a part that runs": lambda: gdsl.nn.AttentionalAggregation(nn.Sequential(nn.Linear(4, 1), nn.Dropout(0.5))),
+    "global_add_pool": lambda: gdsl.nn.global_add_pool,
+    "global_max_pool": lambda: gdsl.nn.global_max_pool,
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", AGGREGATIONS)
+def test_aggregations_are_refused_with_what_to_do(name: str) -> None:
+    """Called by themselves: alone, inside a model, and as functions."""
+    made = AGGREGATIONS[name]()
+    made(X, GROUPS)
+    tools: list[Callable[[], Any]] = [
+        lambda: torch.jit.trace(made, (X, GROUPS), check_trace=False),
+        lambda: torch.jit.trace(lambda x: made(x, GROUPS), (X,), check_trace=False),
+        lambda: make_fx(lambda x: made(x, GROUPS))(X),
+        lambda: make_fx(lambda x: made(x, GROUPS), tracing_mode="fake")(X),
+    ]
+    if isinstance(made, nn.Module):
+        tools += [lambda: torch.jit.trace(Model(made), (X, GROUPS), check_trace=False), lambda: torch.jit.script(made)]
+        tools += [lambda: torch.jit.script(Model(made)), lambda: torch.fx.Tracer().trace(made)]
+    for tool in tools:
+        with pytest.raises(gdsl.InputError, match=r"use torch\.export\.export"):
+            tool()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_aggregation_of_a_users_own_in_torch_is_traced() -> None:
+    class Own(gdsl.nn.Aggregation):
+        def forward(self, x: Tensor, index: Tensor) -> Tensor:  # type: ignore[override]
+            return x.new_zeros(3, x.shape[1]).index_add(0, index, x)
+
+    for traced in (torch.jit.trace(Own(), (X, GROUPS)), torch.jit.script(Own())):
+        torch.testing.assert_close(traced(X + 1, GROUPS.flip(0)), Own()(X + 1, GROUPS.flip(0)))
+
+
 @pytest.mark.parametrize("called", [False, True])
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_member_can_be_looked_at(name: str, called: bool) -> None:

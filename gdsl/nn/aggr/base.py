@@ -21,6 +21,7 @@ from gdsl.nn.declared import Module, words
 from gdsl.nn.host import stands_for
 from gdsl.runtime.dtypes import short
 from gdsl.runtime.graph import grouped
+from gdsl.runtime.tracers import check_tracers, refuse
 
 PROGRAM = """
 layer Aggregation {
@@ -46,6 +47,12 @@ class Aggregation(_HostsAggregation):
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script`` asks for first: only a ``forward`` of the class's own can be compiled there."""
+        if type(self).forward is Aggregation.forward:
+            refuse("torch.jit.script")
+        return self
 
     def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
         """The aggregate of an edge value in the IR.
@@ -86,8 +93,10 @@ class Aggregation(_HostsAggregation):
         dim_size: the number of groups; without it the largest index plus one
 
         Raises ValueError for a ``dim`` that x does not have, for a ``dim_size`` that is too small, and for complex
-        numbers where they have no meaning.
+        numbers where they have no meaning; :class:`gdsl.InputError` under a tracer that would not see the kernels.
         """
+        if not torch.compiler.is_compiling():
+            check_tracers((x, index))
         check_dim(x, dim)
         index, size = groups_of(x.size(dim), x.device, index, ptr, dim_size)
         x = x if x.layout is torch.strided else x.to_dense()
