@@ -5,6 +5,7 @@
 # make gpu       on a machine with one, in ten minutes and installing nothing: a smoke test, the tests, the benchmark
 # make pictures  the pictures of docs/explore.md, with Debian's chromium and chromium-driver
 # make fuzz      programs, then operators of exported models, that a fuzzer makes, for ten minutes each
+# make docs      the documentation as a site, in build/docs/index.html
 # make gpu-sanitize  Triton's kernels under compute-sanitizer
 #
 # A second call installs nothing, unless pyproject.toml or constraints.txt changed.
@@ -21,7 +22,7 @@ GPU_ARGS    ?=
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help install cora test nightly sanitize gpu gpu-sanitize fuzz pictures lint types check clean
+.PHONY: help install cora test nightly sanitize gpu gpu-sanitize fuzz pictures lint types check clean docs
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -33,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gdsl needs Python 3.11 or newer; set PYTHON=... (found %s)" % sys.version.split()[0])'
 	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt torch
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[test,examples,trainer,metis,explore]'
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[test,examples,trainer,metis,explore,docs]'
 	@touch $@
 
 cora: $(STAMP)
@@ -69,7 +70,11 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(VENV)/bin/python -m mypy
 
-check: test lint types
+check: test lint types docs
+
+# Warnings are errors: a link or an anchor to nothing, a page that no other leads to, a docstring that cannot be set.
+docs: $(STAMP)
+	$(VENV)/bin/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/docs
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

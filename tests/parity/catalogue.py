@@ -18,7 +18,7 @@ import sympy
 import torch
 
 import gdsl.nn
-from gdsl.nn.conv.base import Programmed, program_text
+from gdsl.nn.conv.base import Programmed
 from tests.parity import drop_in, test_nn_static
 from tests.parity.drop_in import Case
 
@@ -188,12 +188,12 @@ DIFFERENT = [
 
 HEAD = """# Layers
 
-Made by `python -m tests.parity.catalogue`; a test compares. Each layer takes torch_geometric's arguments and has its
-state: change one import, `from gdsl.nn import GATConv`. "Compared" says which calls and options run against
-torch_geometric 2.8: outputs and gradients by every input and parameter to 1e-9 in float64 (1e-6 where torch_geometric
-itself computes in float32), `state_dict` both ways, and `repr`; each also on the generated C++, in Triton's interpreter
-(`pytest --slow`) and in bfloat16. Costs are those of the kernels that a plain call generates, in N nodes, E edges and
-the dims of the program.
+Made by `python -m tests.parity.catalogue > docs/layers.md`; a test compares. Each layer takes torch_geometric's
+arguments and has its state: change one import, `from gdsl.nn import GATConv`. Outputs, gradients by every input and
+parameter,
+`state_dict` both ways and `repr` are compared with torch_geometric 2.8, to 1e-9 in float64 (1e-6 where torch_geometric
+itself computes in float32): `pytest tests/parity`. On the site (`make docs`) each layer has a page with its equation,
+program, costs, what is compared, and measured ratios.
 """
 
 CONVERT = """## A model that is there already
@@ -219,24 +219,22 @@ model = gdsl.nn.convert(model, sample=(x, edge_index))  # prints: replaced: 1 GA
 - What is replaced is printed, and what is not and why (`verbose=False`: nothing); `gdsl.nn.convertible(model)` tells it
   before. A layer's arguments are read back from it, and torch_geometric's class is made with them again: where that one
   is not the same in all that it keeps, the layer stays. So do layers with hooks on messages or a mask on edges; layers
-  of your own, which [`gdsl.nn.MessagePassing`](../README.md) is for; classes derived from torch_geometric's; scripted
+  of your own, which `gdsl.nn.MessagePassing` is for; classes derived from torch_geometric's; scripted
   ones. Functions such as `global_mean_pool` are no modules, and stay.
 - A model of sharded parameters, or that `torch.compile` has compiled by `model.compile()`, is converted before that.
 """
 
 # Words of a docstring's paragraph that says what is no program.
 NO_PROGRAM = ("in torch", "torch's", "outside the program", "made of")
+PROGRAMS = "../gdsl/nn/programs"
 
 
 def text() -> str:
     """The whole page."""
     parts = [HEAD, CONVERT]
     for title, modules in FAMILIES.items():
-        parts.append(f"## {title}\n")
-        tests = [import_module(f"tests.parity.{name}") for name in modules]
-        cases = [case for test in tests for case in getattr(test, "CASES", [])]
-        names = list(dict.fromkeys([*(c.layer for c in cases), *_others(modules)]))
-        parts += [entry(name, [c for c in (*cases, *test_nn_static.CASES) if c.layer == name]) for name in names]
+        rows = [row(name) for name, _ in layers_of(modules)]
+        parts.append(f"## {title}\n\n| layer | computes | program |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n")
     rows = [" | ".join(["", *row, ""]).strip() for row in DIFFERENT]
     parts.append(
         "\n".join(["## What differs\n", "| call | here | torch_geometric |", "| --- | --- | --- |", *rows, ""])
@@ -293,24 +291,29 @@ def _others(modules: tuple[str, ...]) -> Iterator[str]:
             yield name
 
 
-def entry(name: str, cases: list[Case]) -> str:
+def layers_of(modules: tuple[str, ...]) -> Iterator[tuple[str, list[Case]]]:
+    """The layers of a family, each with the cases in which it is compared."""
+    tests = [import_module(f"tests.parity.{name}") for name in modules]
+    cases = [case for test in tests for case in getattr(test, "CASES", [])]
+    for name in dict.fromkeys([*(c.layer for c in cases), *_others(modules)]):
+        yield name, [c for c in (*cases, *test_nn_static.CASES) if c.layer == name]
+
+
+def row(name: str) -> str:
     """One layer."""
     kind = getattr(gdsl.nn, name)
     if kind.__name__ != name:
-        return f"### {name}\n\nAnother name of {kind.__name__}.\n"
+        return f"| {name} | another name of {kind.__name__} | |"
+    said = " ".join(said_of(kind).split("\n\n")[0].split()).replace("|", "&#124;")
+    there = issubclass(kind, Programmed)
+    return f"| {name} | {said} | {f'[text]({PROGRAMS}/{kind.program_name}.gdsl)' if there else 'of other layers'} |"
+
+
+def said_of(kind: type) -> str:
+    """Formula and paper of a layer, and what of it is no program."""
     doc = inspect.cleandoc(kind.__doc__ or "").split("\n\n")
-    said = " ".join(doc[0].split())
-    lines = [f"### {name}", "", _escaped(said), ""]
-    for paragraph in doc[1:]:
-        if any(words in paragraph for words in NO_PROGRAM):
-            lines += [_escaped(" ".join(paragraph.split())), ""]
-    if issubclass(kind, Programmed):
-        lines += ["```", program_text(kind.program_name).strip(), "```", ""]
-    costs = cost(cases[0]) if cases and issubclass(kind, Programmed) else ""
-    if costs:
-        lines += [costs, ""]
-    lines += [f"Compared: {compared(cases)}", ""]
-    return "\n".join(lines)
+    more = [p for p in doc[1:] if any(words in p for words in NO_PROGRAM)]
+    return "\n\n".join(_escaped(" ".join(p.split())) for p in (doc[0], *more))
 
 
 def _escaped(line: str) -> str:
@@ -318,20 +321,32 @@ def _escaped(line: str) -> str:
     return line.replace("*", r"\*").replace("<", r"\<")
 
 
-def cost(case: Case) -> str:
-    """Bytes and operations of the kernels of a plain call."""
+def called(case: Case) -> Any:
+    """A layer after a plain call."""
     layer: Any = drop_in.build(case, gdsl.nn, {}).float()
     drop_in.set_backend(layer, "torch")
     first, graph, values = drop_in.draw(case, 1)
     single = [_single(v) for v in first]
     layer(*single, *(() if graph is None else (graph,)), **{k: _single(v) for k, v in values.items()})
+    return layer
+
+
+def costs(layer: Any) -> list[tuple[str, ...]]:
+    """A row for each direction: kernels, then bytes and operations, of an edge and of a node."""
     rows = []
     for direction in ("forward", "backward"):
         kernels = [k for k in layer.kernels_for("cpp") if k.direction == direction]
         if kernels:
-            total = [sympy.expand(sum(getattr(k, what) for k in kernels)) for what in ("bytes", "flops")]
-            rows.append(f"{direction} {len(kernels)} kernels, `{total[0]}` bytes, `{total[1]}` operations")
-    return "Costs: " + "; ".join(rows) + "." if rows else ""
+            totals = [sympy.expand(sum(getattr(k, what) for k in kernels)) for what in ("bytes", "flops")]
+            each = [_each(total, rows_of) for total in totals for rows_of in "EN"]
+            rows.append((direction, str(len(kernels)), *each))
+    return rows
+
+
+def _each(total: Any, rows: str) -> str:
+    """What a formula has for each edge, E, or each node, N."""
+    count = next((s for s in sympy.sympify(total).free_symbols if s.name == rows), None)
+    return f"`{total.coeff(count) if count is not None else 0}`"
 
 
 def _single(value: Any) -> Any:

@@ -1,0 +1,53 @@
+"""Pages of the public names, by module: signatures and docstrings, which Sphinx reads from the code."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+
+import gdsl
+import gdsl.nn
+from tests.parity import catalogue
+
+OF_NN = ("aggr", "attention", "dense", "encoding", "functional", "kge", "models", "norm", "pool", "unpool")
+
+
+def pages() -> dict[str, str]:
+    texts = {
+        "api/gdsl.md": _page("gdsl", "What is imported as `gdsl`.", _public(gdsl)),
+        "api/data.md": _page(
+            "gdsl.data", "Data sets, loaders and samplers: see [the guide](../../data.md).", _of("data")
+        ),
+    }
+    for name in OF_NN:
+        here = [(f"gdsl.nn.{n}", getattr(gdsl.nn, n)) for n in catalogue.names_of(name) if n in gdsl.nn._HOMES]
+        if here:
+            texts[f"api/nn-{name}.md"] = _page(f"gdsl.nn.{name}", "Each is torch_geometric's of the same name.", here)
+    own = [(f"gdsl.nn.{n}", getattr(gdsl.nn, n)) for n in ("MessagePassing", "convert", "convertible")]
+    texts["api/nn.md"] = _page("gdsl.nn", "Layers have [pages of their own](../../layers.md).", own)
+    listed = "\n".join(f"{name.removeprefix('api/').removesuffix('.md')}" for name in sorted(texts))
+    texts["api/index.md"] = f"# API\n\nSignatures and docstrings.\n\n```{{toctree}}\n{listed}\n```\n"
+    return texts
+
+
+def _public(module: object) -> list[tuple[str, object]]:
+    name = module.__name__  # type: ignore[attr-defined]
+    return [(f"{name}.{n}", getattr(module, n)) for n in module.__all__]  # type: ignore[attr-defined]
+
+
+def _of(name: str) -> list[tuple[str, object]]:
+    return _public(import_module(f"gdsl.{name}"))
+
+
+def _page(title: str, said: str, names: list[tuple[str, object]]) -> str:
+    parts = [f"# {title}\n\n{said}\n"]
+    parts += [f"## {name.rpartition('.')[2]}\n\n{entry(name, value)}" for name, value in names]
+    return "\n".join(parts)
+
+
+def entry(name: str, value: object) -> str:
+    """A class with its own public methods, or a function."""
+    if not inspect.isclass(value):
+        return f"```{{eval-rst}}\n.. autofunction:: {name}\n```\n"
+    members = "" if issubclass(value, Exception) else "   :members:\n   :inherited-members: Module\n"
+    return f"```{{eval-rst}}\n.. autoclass:: {name}\n{members}```\n"

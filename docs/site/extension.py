@@ -1,0 +1,56 @@
+"""What Sphinx does not bring: equations as MathML, docstrings as written here, and pages made from the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+from pygments.lexers import find_lexer_class_by_name
+from pygments.lexers.special import TextLexer
+from pygments.util import ClassNotFound
+from sphinx.application import Sphinx
+
+from docs.site import docstrings, made
+
+MATH = "mathml"
+
+
+def _inline(writer: Any, node: nodes.math) -> None:
+    writer.body.append(tex2mathml(node.astext(), as_block=False))
+    raise nodes.SkipNode
+
+
+def _block(writer: Any, node: nodes.math_block) -> None:
+    writer.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
+def _docstring(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    lines[:] = docstrings.to_rest(lines)
+
+
+def _make_pages(app: Sphinx) -> None:
+    made.write(Path(app.srcdir) / "made")
+
+
+def _link_pages(app: Sphinx, docname: str, source: list[str]) -> None:
+    """The layers of the catalogue, which is a page without a site too, become links to their pages."""
+    if docname == "layers":
+        there = {path.stem for path in (Path(app.srcdir) / made.LAYERS).glob("*.md")} - {"index"}
+        names = "|".join(sorted(there))
+        source[0] = re.sub(rf"^\| ({names}) \|", rf"| [\1]({made.LAYERS}/\1.md) |", source[0], flags=re.MULTILINE)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_html_math_renderer(MATH, (_inline, None), (_block, None))
+    app.connect("builder-inited", _make_pages)
+    app.connect("autodoc-process-docstring", _docstring)
+    app.connect("source-read", _link_pages)
+    try:
+        find_lexer_class_by_name("gdsl")
+    except ClassNotFound:
+        app.add_lexer("gdsl", TextLexer)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,86 @@
+"""The code on the pages is right: Python runs as it is printed, and programs are right, warned about, or refused.
+
+The Python of a page runs from top to bottom, as one script. A block of ``text`` that follows it is what it prints,
+where ``...`` stands for whatever there is. Programs are blocks of ``gdsl``, ``gdsl refused`` and ``gdsl warned``;
+``text`` below a refused one is the error, as ``gdsl check`` prints it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from gdsl.language.errors import LanguageError
+from gdsl.language.lint import lint
+from gdsl.language.parse import parse
+from gdsl.language.placeholders import check_any
+from tests.docs.pages import Block, blocks, name, pages
+
+PAGES = {name(page): list(blocks(page)) for page in pages()}
+# What a page prints and does not show.
+PRINTED = {
+    "README.md": ["== plan =="],
+    "docs/data.md": ["Packed(300 graphs", "300 ['edge_index', 'x', 'y']", "\n5 ["],
+}
+
+
+def with_shown(page: str, language: str) -> list[tuple[Block, str | None]]:
+    """The blocks of a language, each with the text that is shown under it."""
+    found = PAGES[page]
+    after = dict(itertools.pairwise(found))
+    shown = {b: after[b].text if b in after and after[b].info == "text" else None for b in found}
+    return [(block, text) for block, text in shown.items() if block.info == language]
+
+
+def pattern(shown: str) -> str:
+    """Text in which ``...`` stands for anything, and the number of spaces counts for nothing."""
+    words = [r"\s+".join(map(re.escape, part.split())) for part in shown.split("...")]
+    return r"(?s:.*?)".join(rf"{word}\s*" for word in words)
+
+
+@pytest.mark.parametrize("page", [p for p, found in PAGES.items() if any(b.info == "python" for b in found)])
+def test_python(page: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code = with_shown(page, "python")
+    if any("torch_geometric" in block.text for block, _ in code):
+        pytest.importorskip("torch_geometric")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    names: dict[str, object] = {"__name__": "__page__"}
+    everything = ""
+    for block, shown in code:
+        exec(compile("\n" * (block.line - 1) + block.text, page, "exec"), names)
+        printed = capsys.readouterr().out
+        everything += printed
+        if shown is not None:
+            assert re.search(pattern(shown), printed), f"{page}:{block.line} prints\n{printed}"
+    for mark in PRINTED.get(page, ()):
+        assert mark in everything
+
+
+def programs() -> list[tuple[str, str, Block, str | None]]:
+    kinds = ("gdsl", "gdsl refused", "gdsl warned")
+    return [(page, kind, block, shown) for page in PAGES for kind in kinds for block, shown in with_shown(page, kind)]
+
+
+def test_there_are_programs_of_each_kind() -> None:
+    assert {kind for _, kind, _, _ in programs()} == {"gdsl", "gdsl refused", "gdsl warned"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "block", "shown"),
+    [pytest.param(kind, block, shown, id=f"{page}:{block.line}") for page, kind, block, shown in programs()],
+)
+def test_program(kind: str, block: Block, shown: str | None) -> None:
+    if kind == "gdsl refused":
+        with pytest.raises(LanguageError) as raised:
+            check_any(parse(block.text).layer())
+        if shown is not None:
+            assert re.fullmatch(pattern(shown), raised.value.render().strip() + "\n"), raised.value.render()
+        return
+    layer = parse(block.text).layer()
+    assert check_any(layer)
+    assert bool(lint(layer)) == (kind == "gdsl warned")
