@@ -1,8 +1,9 @@
-"""The tables of docs/performance.md, from the JSON that the benchmarks write.
+"""The tables of docs/performance.md and of the README, from the JSON that the benchmarks write.
 
-    python benchmarks/report.py layers.json startup.json small.json
+    python benchmarks/report.py benchmarks/results/layers.json benchmarks/results/startup.json
 
-replaces what stands between the page's markers, such as `<!-- begin layers -->` and `<!-- end layers -->`.
+replaces what stands between the page's markers, such as `<!-- begin layers -->` and `<!-- end layers -->`. A table
+shows what a reader compares; every number is in the file of the run, which the line below the table names.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any
 
 import machine
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+REPOSITORY = Path(__file__).resolve().parent.parent
+PAGE, README = REPOSITORY / "docs" / "performance.md", REPOSITORY / "README.md"
 
 Cells = Sequence[str]
 
@@ -23,10 +25,20 @@ Cells = Sequence[str]
 _USUAL_GRAPH = {"library": "molecules"}
 
 
-def render(found: Mapping[str, Any]) -> str:
-    """A result as Markdown."""
-    about = "  \n".join(machine.lines(found["machine"]))
-    return f"{_TABLES[found['kind']](found)}\n\n{about}"
+def render(found: Mapping[str, Any], file: str | None = None) -> str:
+    """A result as Markdown; ``file`` is where all of its numbers are."""
+    return f"{_TABLES[found['kind']](found)}\n\n{_about(found['machine'], file)}"
+
+
+def _about(about: Mapping[str, Any], file: str | None) -> str:
+    if file is None:
+        return "  \n".join(machine.lines(dict(about)))
+    versions = {name: about["versions"][name] for name in ("torch", "torch_geometric") if name in about["versions"]}
+    shown = ", ".join(f"{name} {version}" for name, version in versions.items())
+    cores = f"{about['cpu']}, {about['threads']} of {about['cores']} cores"
+    return (
+        f"{about['date']}, commit {about['commit'] or 'unknown'}, {cores}, {shown}; command and all numbers: `{file}`"
+    )
 
 
 def section(found: Mapping[str, Any]) -> str:
@@ -51,9 +63,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def write(found: Mapping[str, Any], path: str | None) -> None:
-    """Write a result as JSON, if there is a path for it."""
+    """Write a result as JSON, a row a line, if there is a path for it."""
     if path:
-        Path(path).write_text(json.dumps(found, indent=1) + "\n")
+        head = json.dumps({key: value for key, value in found.items() if key != "results"}, indent=1)
+        rows = ",\n".join("  " + json.dumps(row) for row in found["results"])
+        Path(path).write_text(f'{head[:-2]},\n "results": [\n{rows}\n ]\n}}\n')
 
 
 # -- layers ----------------------------------------------------------------------------------------
@@ -64,41 +78,45 @@ def _layers(found: Mapping[str, Any]) -> str:
     head = (
         f"{graph['name']} graph, {graph['nodes']:,} nodes, {graph['edges']:,} edges, "
         f"{found['features']} features, float32; {found['repeats']} rounds of {found['calls']} calls: "
-        "median [quartiles]."
+        "medians. Forward / forward + backward; × is how many times as long as gdsl takes, MB the peak with backward."
     )
-    times = [cell for mode in ("fwd", "fwd+bwd") for cell in (f"{mode} ms", "× gdsl", "fresh ms", "× gdsl")]
-    header = ["layer", "by", *times, "peak MB fwd", "fwd+bwd", "graph MB", "sort ms", "first s"]
-    rows = [_layer_cells(row) for row in found["results"] if "first_call" in row]
+    by: dict[str, dict[str, Any]] = {}
+    for row in found["results"]:
+        if "first_call" in row:
+            by.setdefault(row["layer"], {})[row["implementation"]] = row
+    peers = list(dict.fromkeys(name for rows in by.values() for name in rows if name != "gdsl"))
+    fresh = any("fresh" in row["both"] for rows in by.values() for row in rows.values())
+    header = ["layer", "gdsl ms", *(f"× {peer}" for peer in peers), *(f"{name} MB" for name in _held(peers))]
+    header += ["fresh ms", *(f"fresh × {peer}" for peer in peers)] if fresh else []
+    cells = [[layer, *_layer_cells(rows, ["gdsl", *peers], fresh)] for layer, rows in by.items()]
     missing = [f"{row['layer']} by {row['implementation']}" for row in found["results"] if "failed" in row]
     note = f"\n\nFailed: {', '.join(missing)}." if missing else ""
-    return f"{head}\n\n{table(header, rows)}{note}"
+    return f"{head}\n\n{table(header, cells)}{note}"
 
 
-def _layer_cells(row: Mapping[str, Any]) -> Cells:
-    memory = row["memory"]
-    name = row["layer"] if row["implementation"] == "gdsl" else ""
-    times = []
-    for mode in ("forward", "both"):
-        fresh = row[mode]["fresh"]
-        times += [_spread(row[mode]), _times(row[mode]), _number(fresh["ms"]), _times(fresh)]
-    return [
-        name,
-        row["implementation"],
-        *times,
-        _number(memory["forward"]["mb"]),
-        _number(memory["both"]["mb"]),
-        _number(row["graph_mb"]),
-        _number(row["prepare_s"] * 1e3),
-        f"{sum(row['first_call'].values()):.2f}",
-    ]
+def _layer_cells(rows: Mapping[str, Any], names: Sequence[str], fresh: bool) -> list[str]:
+    """Of gdsl and its peers: times or ratios, forward / forward + backward; peak memory; times on new graphs."""
+
+    def times(get: Callable[[Mapping[str, Any]], Mapping[str, Any]], name: str) -> str:
+        show = _ms if name == "gdsl" else _times
+        return " / ".join(show(get(rows[name][mode])) for mode in ("forward", "both")) if name in rows else ""
+
+    memory = [_number(rows[name]["memory"]["both"]["mb"]) if name in rows else "" for name in _held(names[1:])]
+    anew = [times(lambda found: found["fresh"], name) for name in names] if fresh else []
+    return [*(times(lambda found: found, name) for name in names), *memory, *anew]
 
 
-def _spread(found: Mapping[str, Any]) -> str:
-    return f"{_number(found['ms'])} [{_number(found['q1'])}, {_number(found['q3'])}]"
+def _held(peers: Sequence[str]) -> list[str]:
+    """Whose memory is shown: torch-scatter's kernels hold what torch's do."""
+    return ["gdsl", *(peer for peer in peers if peer != "pyg-scatter")]
+
+
+def _ms(found: Mapping[str, Any]) -> str:
+    return _number(found["ms"])
 
 
 def _times(found: Mapping[str, Any]) -> str:
-    return f"{found['over_gdsl']:.2f}" if "over_gdsl" in found else ""
+    return _number(found["over_gdsl"]) if "over_gdsl" in found else ""
 
 
 def _number(value: float | None) -> str:
@@ -123,26 +141,32 @@ def progress(row: Mapping[str, Any]) -> str:
 
 def _library(found: Mapping[str, Any]) -> str:
     graph = found["graph"]
-    head = (
-        f"{graph['name']} graph, {graph['nodes']:,} nodes, {graph['edges']:,} edges, float32; medians of turns. "
-        "× is how many times as long torch_geometric takes, MB the peak memory of gdsl / of torch_geometric."
-    )
-    timed = [
+    modes = [
         mode for mode in ("forward", "both", "fresh") if all(mode in r for r in found["results"] if "failed" not in r)
     ]
-    names = {"forward": "fwd ms", "both": "fwd+bwd ms", "fresh": "fresh graph ms"}
-    header = ["layer", *(cell for mode in timed for cell in (names[mode], "×")), "fwd MB", "fwd+bwd MB", "first s"]
-    rows = []
-    for row in (r for r in found["results"] if "failed" not in r):
-        cells = [row["layer"]]
-        for mode in timed:
-            cells += [_number(row[mode]["gdsl"]), f"{row[mode]['ratio']:.2f}"]
-        for mode in ("forward", "both"):
-            cells.append(" / ".join(_number(row["memory"][key][mode]) for key in ("gdsl", "pyg")))
-        rows.append([*cells, f"{row['first_call_s']:.2f}"])
+    named = {"forward": "forward", "both": "forward + backward", "fresh": "forward + backward on a new graph"}
+    head = (
+        f"{graph['name']} graph, {graph['nodes']:,} nodes, {graph['edges']:,} edges, float32; medians of turns. "
+        f"How many times as long torch_geometric takes: {' / '.join(named[mode] for mode in modes)}."
+    )
+    cells = [
+        [row["layer"], " / ".join(f"{row[mode]['ratio']:.2f}" for mode in modes)]
+        for row in found["results"]
+        if "failed" not in row
+    ]
     missing = [row["layer"] for row in found["results"] if "failed" in row]
     note = f"\n\nFailed: {', '.join(missing)}." if missing else ""
-    return f"{head}\n\n{table(header, rows)}{note}"
+    return f"{head}\n\n{table(['layer', '×'] * 3, _side_by_side(cells, 3))}{note}"
+
+
+def _side_by_side(cells: Sequence[Cells], count: int) -> list[list[str]]:
+    """Rows of several columns of rows, filled from the top of each."""
+    height = -(-len(cells) // count)
+    empty = [""] * len(cells[0]) if cells else []
+    return [
+        [cell for k in range(count) for cell in (cells[k * height + i] if k * height + i < len(cells) else empty)]
+        for i in range(height)
+    ]
 
 
 # -- start-up and small graphs ---------------------------------------------------------------------
@@ -182,22 +206,20 @@ def _ratio(found: Mapping[str, Any]) -> str:
 
 def _streams(found: Mapping[str, Any]) -> str:
     head = (
-        f"{found['features']} features, float32, every graph new; medians of {found['rounds']} rounds. × is how many "
-        "times as long torch_geometric takes, with torch-scatter or without it, whichever is faster."
+        f"{found['features']} features, float32, every graph new; medians of {found['rounds']} rounds, forward / "
+        "forward + backward. × is how many times as long torch_geometric takes, with torch-scatter or without, "
+        "whichever is faster."
     )
     by: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in found["results"]:
         by.setdefault((row["nodes"], row["edges"], row["layer"]), {})[row["implementation"]] = row
-    header = ["nodes, edges", "layer"]
-    for label in ("fwd", "fwd+bwd"):
-        header += [f"gdsl.nn {label} ms", "×", "text ms", "×", "torch_geometric ms"]
+    header = ["nodes, edges", "layer", "gdsl.nn ms", "×", "text ms", "×"]
     rows = []
     for (nodes, edges, layer), ways in by.items():
         cells = [f"{nodes:,}, {edges:,}", layer]
-        for mode in ("forward", "both"):
-            for way in ("gdsl.nn", "gdsl"):
-                cells += [_number(ways[way][mode]["ms"]), f"{ways[way][mode]['ratio']:.2f}"]
-            cells.append(_number(min(row[mode]["ms"] for name, row in ways.items() if not name.startswith("gdsl"))))
+        for way in ("gdsl.nn", "gdsl"):
+            cells.append(" / ".join(_number(ways[way][mode]["ms"]) for mode in ("forward", "both")))
+            cells.append(" / ".join(f"{ways[way][mode]['ratio']:.2f}" for mode in ("forward", "both")))
         rows.append(cells)
     return f"{head}\n\n{table(header, rows)}"
 
@@ -214,35 +236,27 @@ def _epochs(found: Mapping[str, Any]) -> str:
         f"of {copy['graphs']:,}, {copy['batch_us']:.0f} µs and {copy['copy_us']:.0f} µs" for copy in found["copies"]
     )
     head = (
-        f"float32, whole epochs, each batch new; medians [quartiles] of {found['epochs']} epochs, {found['clock']} "
+        f"float32, whole epochs, each batch new; medians of {found['epochs']} epochs, {found['clock']} "
         "time. × is how many times as long as with gdsl's loader and layers. A batch of molecules by gdsl's loader, "
         f"and a copy of its tensors, wall time: {copies}."
     )
     rows = []
     for r in found["results"]:
         for k, way in enumerate(r["ways"]):
-            seconds, ratio = ([f"{n:.3g}" for n in way[what]] for what in ("seconds", "ratio"))
-            alone = [f"{r[what][way['loader']][0]:.3g}" if r[what] else "" for what in ("loading", "sampling")]
             task = [f"{r['task']}: {r['about']}", r["model"]] if not k else ["", ""]
-            times = [f"{s[0]} [{s[1]}, {s[2]}]" for s in (seconds, ratio)]
-            rows.append([*task, way["loader"], way["layers"], *times, *alone])
-    header = ["task", "model", "loader", "layers", "epoch s", "×", "batches alone s", "sampling alone s"]
-    return f"{head}\n\n{table(header, rows)}"
+            rows.append(
+                [*task, way["loader"], way["layers"], *(f"{way[what][0]:.3g}" for what in ("seconds", "ratio"))]
+            )
+    return f"{head}\n\n{table(['task', 'model', 'loader', 'layers', 'epoch s', '×'], rows)}"
 
 
 def _shares(found: Mapping[str, Any]) -> str:
-    header = [
-        "layer",
-        *(f"{mode} {what}" for mode in ("fwd", "fwd+bwd") for what in ("GB", "Gflop", "of copy", "of peak")),
+    header = ["layer", *(f"{mode} {what}" for mode in ("fwd", "fwd+bwd") for what in ("of copy", "of peak"))]
+    rows = [
+        [r["layer"], *(f"{100 * r[mode][what]:.0f}%" for mode in ("forward", "both") for what in ("bandwidth", "peak"))]
+        for r in found["results"]
     ]
-    cells = []
-    for r in found["results"]:
-        row = [r["layer"]]
-        for mode in ("forward", "both"):
-            m = r[mode]
-            row += [_number(m["gb"]), _number(m["gflop"]), f"{100 * m['bandwidth']:.0f}%", f"{100 * m['peak']:.0f}%"]
-        cells.append(row)
-    return table(header, cells)
+    return table(header, rows)
 
 
 def _scaling(found: Mapping[str, Any]) -> str:
@@ -381,7 +395,22 @@ def plot(found: Mapping[str, Any], path: str) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
-# -- the page --------------------------------------------------------------------------------------
+# -- the README and the page --------------------------------------------------------------------------------------
+
+
+def short(found: Mapping[str, Any]) -> str:
+    """The table of the README: some layers, forward + backward."""
+    rows = {(row["layer"], row["implementation"]): row for row in found["results"] if "both" in row}
+    peers = {"pyg": "torch_geometric", "dgl": "DGL", "torch.sparse": "MKL's sparse product"}
+    cells = []
+    for layer in _SHORT:
+        ratios = [f"{rows[layer, peer]['both']['over_gdsl']:.1f}" if (layer, peer) in rows else "" for peer in peers]
+        memory = [_number(rows[layer, by]["memory"]["both"]["mb"]) for by in ("gdsl", "pyg")]
+        cells.append([layer, *ratios, f"{memory[0]} / {memory[1]}"])
+    return table(["layer", *peers.values(), "memory, MB: gdsl / torch_geometric"], cells)
+
+
+_SHORT = ("GCN", "SAGE", "GIN", "GAT", "GATv2", "Transformer", "EdgeConv", "PNA", "RGCN")
 
 
 def fill(page: str, name: str, text: str) -> str:
@@ -409,7 +438,11 @@ def main() -> None:
     page = path.read_text()
     for name in args.results:
         found = json.loads(Path(name).read_text())
-        page = fill(page, section(found), render(found))
+        file = Path(name).resolve()
+        shown = str(file.relative_to(REPOSITORY)) if file.is_relative_to(REPOSITORY) else file.name
+        page = fill(page, section(found), render(found, shown))
+        if path == PAGE and section(found) == "layers":
+            README.write_text(fill(README.read_text(), "readme", short(found)))
     path.write_text(page)
 
 
