@@ -37,11 +37,15 @@ def _make_pages(app: Sphinx) -> None:
 
 
 def _link_pages(app: Sphinx, docname: str, source: list[str]) -> None:
-    """The layers of the catalogue, which is a page without a site too, become links to their pages."""
+    """Links that are right without a site lead to the pages that are made for it."""
+    up = "../" * docname.count("/")
     if docname == "layers":
         there = {path.stem for path in (Path(app.srcdir) / made.LAYERS).glob("*.md")} - {"index"}
         names = "|".join(sorted(there))
         source[0] = re.sub(rf"^\| ({names}) \|", rf"| [\1]({made.LAYERS}/\1.md) |", source[0], flags=re.MULTILINE)
+    if not docname.startswith("made/"):
+        for page, instead in made.INSTEAD.items():
+            source[0] = source[0].replace(f"]({up}../{page}", f"]({up}made/{instead}")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

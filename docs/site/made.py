@@ -9,12 +9,14 @@ from docs.site import api, findings, layers
 
 LAYERS = "made/layers"
 REPOSITORY = Path(__file__).resolve().parents[2]
+# Pages of the repository, and those that are made of them.
+INSTEAD = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "findings/README.md": "findings.md"}
 
 
 def write(folder: Path) -> None:
     """Write all pages below a folder, and remove what is there from builds before."""
     pages = {**api.pages(), **layers.pages(), **findings.pages()}
-    pages |= {f"{name.lower()}.md": _of_repository(f"{name}.md") for name in ("CHANGELOG", "CONTRIBUTING")}
+    pages |= {made: _of_repository(name) for name, made in INSTEAD.items() if made not in pages}
     for old in folder.rglob("*.md"):
         if str(old.relative_to(folder)) not in pages:
             old.unlink()
