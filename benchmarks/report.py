@@ -256,7 +256,12 @@ def _shares(found: Mapping[str, Any]) -> str:
         [r["layer"], *(f"{100 * r[mode][what]:.0f}%" for mode in ("forward", "both") for what in ("bandwidth", "peak"))]
         for r in found["results"]
     ]
-    return table(header, rows)
+    tops = found["machine"]["ceilings"]
+    head = (
+        f"A copy runs at {tops['copy_gb_s']:.3g} GB/s (read + written), a product of float32 matrices at "
+        f"{tops['matmul_gflop_s']:.3g} GFLOP/s."
+    )
+    return f"{head}\n\n{table(header, rows)}"
 
 
 def _scaling(found: Mapping[str, Any]) -> str:

@@ -214,7 +214,7 @@ def traffic(found: Inspection, graph: Graph, dtype: torch.dtype) -> dict[str, tu
 
 
 # Additions a byte at which memory and arithmetic take equally long, on the processors that this was measured on: see
-# docs/performance.md.
+# the ceilings in docs/performance.md.
 _BALANCE = 6.0
 
 
