@@ -36,6 +36,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_class_signature = "mixed"
 
+toc_object_entries = False  # of two thousand methods
+
 html_theme = "furo"
 html_title = f"gdsl {release}"
 html_static_path = ["_static"]

@@ -45,9 +45,12 @@ def _page(title: str, said: str, names: list[tuple[str, object]]) -> str:
     return "\n".join(parts)
 
 
-def entry(name: str, value: object) -> str:
-    """A class with its own public methods, or a function."""
+def entry(name: str, value: object, members: str | None = None) -> str:
+    """A function, or a class with its public methods, or those that are named. What modules of gdsl.nn have from bases
+    that all of them have is told once, of gdsl.Layer."""
     if not inspect.isclass(value):
         return f"```{{eval-rst}}\n.. autofunction:: {name}\n```\n"
-    members = "" if issubclass(value, Exception) else "   :members:\n   :inherited-members: Module\n"
+    if members is None:
+        inherited = "" if name.startswith("gdsl.nn.") else "   :inherited-members: Module\n"
+        members = "" if issubclass(value, Exception) else f"   :members:\n{inherited}"
     return f"```{{eval-rst}}\n.. autoclass:: {name}\n{members}```\n"

@@ -44,7 +44,8 @@ def page(name: str, cases: list[Case]) -> str:
         parts += _costs(ran)
     parts.append(_measured(name))
     parts.append(f"## Compared\n\nWith torch_geometric's {name}: {catalogue.compared(cases)}\n")
-    parts.append(f"## Class\n\n{api.entry(f'gdsl.nn.{name}', kind)}")
+    members = "   :members: forward\n"
+    parts.append(f"## Class\n\n{api.entry(f'gdsl.nn.{name}', kind, members)}")
     return "\n".join(part for part in parts if part)
 
 
