@@ -21,6 +21,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"module"}),
     frozenset({"nn", "data"}),
     frozenset({"distributed"}),
+    frozenset({"explore"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )

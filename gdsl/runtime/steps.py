@@ -142,7 +142,7 @@ def _is_short(node: Node) -> bool:
     return all(n.type.numel <= MOST_PLACES for n in (node, *node.inputs)) and len(_runs(node)) <= MOST_RUNS
 
 
-def _is_part(runs: Sequence[Run]) -> bool:
+def _is_part(runs: Sequence[Stretch]) -> bool:
     """Whether the numbers are a stretch of one operand."""
     return len(runs) == 1 and runs[0].operand >= 0 and runs[0].apart in (0, 1)
 
@@ -171,7 +171,7 @@ _FIXED, _ONE, _ALL = range(3)
 _PART = 1 << 32
 
 
-class Run(NamedTuple):
+class Stretch(NamedTuple):
     """Numbers of an operand that follow each other in a result: the operand, -1 for a constant, the place of the first
     in its row, how far they lie apart, and how many they are."""
 
@@ -182,7 +182,7 @@ class Run(NamedTuple):
 
 
 @lru_cache(64)
-def _runs(node: Node) -> tuple[Run, ...]:
+def _runs(node: Node) -> tuple[Stretch, ...]:
     """Where the numbers of a row of a node stand; more than ``MOST_RUNS`` of them are too many to be written down."""
     parts = []
     for k, n in enumerate(node.inputs):
@@ -193,7 +193,7 @@ def _runs(node: Node) -> tuple[Run, ...]:
     found: Tensor = form(node, parts, _ONE_ROW).flatten()
     apart, places = found.diff(), found.tolist()
     turns = ((apart[1:] != apart[:-1]).nonzero().flatten() + 1).tolist()
-    runs: list[Run] = []
+    runs: list[Stretch] = []
     at = 0
     while at < len(places) and len(runs) <= MOST_RUNS:
         turn = bisect_right(turns, at)
@@ -202,7 +202,7 @@ def _runs(node: Node) -> tuple[Run, ...]:
         if places[end - 1] // _PART != operand:
             end = at + 1
         fixed = operand < 0 or end == at + 1
-        runs.append(Run(operand, 0 if operand < 0 else start, 0 if fixed else places[at + 1] - places[at], end - at))
+        runs.append(Stretch(operand, 0 if operand < 0 else start, 0 if fixed else places[at + 1] - places[at], end - at))
         at = end
     return tuple(runs)
 
