@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gdsl.errors import InputError
+from gdsl.errors import GdslError, InputError
 from gdsl.explore.reading import Reading
 from gdsl.ir.printer import expression
 from gdsl.ir.types import Domain
@@ -62,16 +64,30 @@ def call(reading: Reading, profile: str = "even") -> Run:
     assert typed is not None and reading.layer is not None and reading.signature is not None
     if profile not in PROFILES:
         raise InputError(f"a profile is one of {', '.join(PROFILES)}")
-    if sum(math.prod(d.type.shape) for d in typed.declarations if d.type is not None) > MOST_NUMBERS:
-        raise InputError("the layer has too many parameters to be tried on a node: take smaller sizes")
+    if _numbers_of(typed) > MOST_NUMBERS:
+        raise InputError("the layer is too large to be tried on a node: take smaller sizes")
     modules = {name for name, optional in reading.signature.modules if name not in reading.signature.parts}
     values = {n: v for n, v in reading.values.items() if n not in modules}
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
-        layer = compile(reading.text, layer=reading.layer.name, backend="torch", **values)
-    ran = plain_call(layer, reading.settings.inputs)
-    graph = sample_graph(ran.compiled.typed, profile)
-    return Run(ran.compiled.typed, graph, named_tensors(layer, ran, graph, 0, None))
+    try:
+        with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the page has those of the text
+            torch.manual_seed(0)
+            layer = compile(reading.text, layer=reading.layer.name, backend="torch", **values)
+        ran = plain_call(layer, reading.settings.inputs)
+        graph = sample_graph(ran.compiled.typed, profile)
+        return Run(ran.compiled.typed, graph, named_tensors(layer, ran, graph, 0, None))
+    except GdslError:
+        raise
+    except RuntimeError as problem:  # what torch cannot do with these sizes
+        raise InputError(f"torch cannot run it: {problem}") from problem
+
+
+def _numbers_of(typed: TypedProgram) -> int:
+    """How many numbers a layer has, and its values on the small graph."""
+    declared = sum(d.type.numel for d in typed.declarations if d.type is not None)
+    chains = [(d.part.sizes, d.part.count or 1) for d in typed.declarations if d.part is not None]
+    linear = sum(count * a.size * b.size for sizes, count in chains for a, b in itertools.pairwise(sizes))
+    return declared + linear + 4 * NODES * sum(rule.type.numel for rule in typed.rules)
 
 
 def sample_graph(typed: TypedProgram, profile: str) -> Graph:

@@ -126,11 +126,11 @@ def read(text: str, settings: Settings = Settings()) -> Reading:
     given = {n: v for n, v in settings.values if n in known}
     present = settings.inputs & {i.name for i in signature.inputs if i.optional}
     found = [d for one in program.layers for d in (*lint(one), *_mistakes(one))]
-    typed, values, wrong = _fitting(layer, signature, given, present)
+    typed, values = None, {**next(_candidates(layer, signature, given)), **given}
     if not any(d.severity == "error" for d in found):
+        typed, values, wrong = _fitting(layer, signature, given, present)
         found += wrong
     found.sort(key=lambda d: (d.severity != "error", d.span.start))
-    broken = any(d.severity == "error" for d in found)
     return Reading(
         text,
         settings,
@@ -140,7 +140,7 @@ def read(text: str, settings: Settings = Settings()) -> Reading:
         signature,
         values,
         frozenset(given),
-        None if broken else typed,
+        typed,
     )
 
 
