@@ -8,14 +8,18 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from gdsl.codegen.targets import DEFAULT_TARGET, TARGETS
 from gdsl.errors import InputError
 from gdsl.explore.making import Making
 from gdsl.explore.origins import lines_of_code
 from gdsl.look.kernels import LANGUAGES, KernelInfo
 from gdsl.runtime import cache
+from gdsl.runtime.offline import sass
 
 # The stages of a language that there are on the way from its source to the machine.
-STAGES: Mapping[str, tuple[str, ...]] = {"cpp": ("asm",), "triton": ("ttir", "ttgir", "llir", "ptx", "sass")}
+STAGES: Mapping[str, tuple[str, ...]] = {"cpp": ("asm",), "triton": ("ttir", "ttgir", "llir", "ptx", "sass", "amdgcn")}
+# Those that one vendor's GPUs have.
+_LAST = ("ptx", "sass", "amdgcn")
 # Machine code that is shown.
 MOST_LINES = 4000
 
@@ -41,15 +45,21 @@ def sources(making: Making) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def machine_code(making: Making, language: str, kernel: str, stage: str) -> dict[str, Any]:
+def machine_code(
+    making: Making, language: str, kernel: str, stage: str, target: str = DEFAULT_TARGET
+) -> dict[str, Any]:
     """A stage of a kernel on its way to the machine, compiled now: ``lines``, and of which line of its source, from 0.
 
-    Raises :class:`gdsl.InputError` for a kernel or a stage that there is not, and :class:`gdsl.CompilerError` where a
-    compiler fails.
+    target: the GPU that Triton compiles for
+
+    Raises :class:`gdsl.InputError` for a kernel, a stage or a target that there is not, and
+    :class:`gdsl.CompilerError` where a compiler fails.
     """
-    if language not in STAGES or stage not in STAGES[language]:
-        raise InputError(f"there is no stage {stage!r} of {language!r}")
-    found = next((k for k in making.inspection.kernels(language) if k.name == kernel), None)
+    if language not in STAGES or stage not in STAGES[language] or target not in TARGETS:
+        raise InputError(f"there is no stage {stage!r} of {language!r} for {target!r}")
+    if language == "triton" and (stage == "amdgcn") != (TARGETS[target][0] == "hip") and stage in _LAST:
+        raise InputError(f"{target} has no stage {stage!r}")
+    found = next((k for k in making.inspection.kernels(language, target) if k.name == kernel), None)
     if found is None:
         raise InputError(f"there is no kernel {kernel!r}")
     first = found.unit.count("\n", 0, found.unit.index(found.source.rstrip("\n"))) + 1
@@ -95,6 +105,13 @@ def _ptx(kernel: KernelInfo) -> Iterator[Placed]:
     start = next(k for k, line in enumerate(lines) if ".entry" in line)
     end = next((k for k in range(start, len(lines)) if lines[k].startswith("}")), len(lines) - 1)
     yield from _instructions(lines[start : end + 1])
+
+
+def _amdgcn(kernel: KernelInfo) -> Iterator[Placed]:
+    lines = kernel.asm("amdgcn").splitlines()
+    start = next(k for k, line in enumerate(lines) if line.startswith(f"{kernel.name}:"))
+    end = next((k for k in range(start, len(lines)) if lines[k].startswith(".Lfunc_end")), len(lines))
+    yield from _instructions([line.split(";")[0] for line in lines[start:end]])
 
 
 def _instructions(lines: list[str]) -> Iterator[Placed]:
@@ -162,13 +179,22 @@ def _llir(kernel: KernelInfo) -> Iterator[Placed]:
             yield text.rstrip(), place(used.group(1)) if used else None
 
 
+_SASS_PLACE = re.compile(r'"<gdsl[^"]*", line (\d+)')
+
+
 def _sass(kernel: KernelInfo) -> Iterator[Placed]:
-    """Instructions alone: the words in which they are encoded are left out."""
-    for line in kernel.asm("sass").splitlines():
-        found = re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(.*?;)", line)
-        label = re.match(r"\s*(\.L_x_\d+:)", line)
-        if found or label:
-            yield (f"    {found.group(1)}" if found else label.group(1) if label else ""), None
+    """Instructions and labels. Of a function that was inlined, the last place that is told is where it was called."""
+    place: int | None = None
+    for line in sass(kernel.binary.asm["cubin"], places=True).splitlines():
+        instruction = re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(.*?;)", line)
+        label = re.match(r"(\.L_\w+:)", line)
+        if "//##" in line:
+            told = _SASS_PLACE.findall(line)
+            place = int(told[-1]) if told else place
+        elif instruction is not None:
+            yield f"    {instruction.group(1)}", place
+        elif label is not None:
+            yield label.group(1), place
 
 
 _BY_STAGE: Mapping[str, Callable[[KernelInfo], Iterator[Placed]]] = {
@@ -177,5 +203,6 @@ _BY_STAGE: Mapping[str, Callable[[KernelInfo], Iterator[Placed]]] = {
     "ttgir": functools.partial(_mlir, "ttgir"),
     "llir": _llir,
     "ptx": _ptx,
+    "amdgcn": _amdgcn,
     "sass": _sass,
 }

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
-# Name, where it is compiled for, bytes a second from memory, float32 operations a second: of the vendors' data sheets.
+from gdsl.codegen.targets import DEFAULT_TARGET
+
+# Name, what is compiled for it, bytes a second from memory, float32 operations a second: of the vendors' data sheets.
 KNOWN: tuple[tuple[str, str, float, float], ...] = (
-    ("NVIDIA A100 80 GB", "cuda", 2.039e12, 19.5e12),
-    ("NVIDIA H100 SXM", "cuda", 3.35e12, 67e12),
-    ("NVIDIA RTX 4090", "cuda", 1.008e12, 82.6e12),
-    ("AMD MI300X", "cuda", 5.3e12, 163.4e12),
+    ("NVIDIA A100 80 GB", "sm_80", 2.039e12, 19.5e12),
+    ("NVIDIA H100 SXM", "sm_90", 3.35e12, 67e12),
+    ("NVIDIA RTX 4090", "sm_89", 1.008e12, 82.6e12),
+    ("AMD MI300X", "gfx942", 5.3e12, 163.4e12),
 )
 
 # Beyond what caches hold, and few enough that a measurement is over in half a second.
@@ -22,8 +24,11 @@ _COPIED, _SIDE, _TRIES = 1 << 26, 768, 3
 
 def machines() -> list[dict[str, Any]]:
     """This machine as it was measured, then those that are known."""
-    found = [("this machine", "cpu", *measured()), *KNOWN]
-    return [{"name": n, "device": device, "bandwidth": b, "flops": f} for n, device, b, f in found]
+    bandwidth, flops = measured()
+    # Its processor; a GPU's code is looked at for the usual one.
+    own = {"name": "this machine", "device": "cpu", "target": DEFAULT_TARGET, "bandwidth": bandwidth, "flops": flops}
+    known = ({"name": n, "device": "cuda", "target": t, "bandwidth": b, "flops": f} for n, t, b, f in KNOWN)
+    return [own, *known]
 
 
 @functools.cache

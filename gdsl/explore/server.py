@@ -127,9 +127,9 @@ def app(start: dict[str, Any], allowed: Callable[[str], bool]) -> Starlette:
         return {**found, "machines": compiler.machines}
 
     def machine(data: dict[str, Any]) -> dict[str, Any]:
-        asked = [data.get(name) for name in ("language", "kernel", "stage")]
+        asked = [data.get(name) for name in ("language", "kernel", "stage", "target")]
         if not all(isinstance(a, str) for a in asked):
-            raise InputError("a language, a kernel and a stage are names")
+            raise InputError("a language, a kernel, a stage and a target are names")
         return compiler.call("code_of", data["text"], settings_of(data.get("settings", {})), *asked)
 
     def node(data: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from gdsl.codegen.targets import DEFAULT_TARGET
 from gdsl.errors import GdslError, InputError
 from gdsl.explore.code import machine_code, sources
 from gdsl.explore.flow import flow
@@ -68,9 +69,11 @@ def view(text: str, settings: Settings = Settings(), parts: Collection[str] = tu
     return found
 
 
-def code_of(text: str, settings: Settings, language: str, kernel: str, stage: str) -> dict[str, Any]:
+def code_of(
+    text: str, settings: Settings, language: str, kernel: str, stage: str, target: str = DEFAULT_TARGET
+) -> dict[str, Any]:
     """Machine code of one kernel: see :func:`gdsl.explore.code.machine_code`."""
-    return machine_code(_checked(text, settings), language, kernel, stage)
+    return machine_code(_checked(text, settings), language, kernel, stage, target)
 
 
 def node_of(text: str, settings: Settings, node: int, profile: str) -> dict[str, Any]:

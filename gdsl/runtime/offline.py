@@ -167,11 +167,12 @@ def _nvidia_resources(cubin: bytes, ptx: str) -> tuple[int, int]:
     return registers, _number(r"(\d+) bytes spill stores", log)
 
 
-def sass(cubin: str) -> str:
-    """The machine code of an NVIDIA GPU as text."""
+def sass(cubin: str, places: bool = False) -> str:
+    """The machine code of an NVIDIA GPU as text; with ``places``, ``//## File`` lines say what follows is for."""
     from triton import knobs
 
-    return _of_cubin(base64.b64decode(cubin), [knobs.nvidia.cuobjdump.path, "-sass"])
+    tool, *options = (knobs.nvidia.nvdisasm, "-gi", "-c") if places else (knobs.nvidia.cuobjdump, "-sass")
+    return _of_cubin(base64.b64decode(cubin), [tool.path, *options])
 
 
 def _of_cubin(cubin: bytes, command: list[str]) -> str:

@@ -71,7 +71,9 @@ def test_machine_code_and_one_node(served: Served) -> None:
     asked = {"text": TEXT, "settings": {}}
     _, found = served.post("/api/view", {**asked, "parts": ["code"]})
     kernel = found["parts"]["code"]["cpp"][0]["name"]
-    status, found = served.post("/api/machine", {**asked, "language": "cpp", "kernel": kernel, "stage": "asm"})
+    status, found = served.post(
+        "/api/machine", {**asked, "language": "cpp", "kernel": kernel, "stage": "asm", "target": "sm_90"}
+    )
     assert status == 200 and len(found["lines"]) > 10
     status, found = served.post("/api/node", {**asked, "node": 3, "profile": "skewed"})
     assert status == 200 and found["node"] == 3
@@ -142,8 +144,11 @@ def test_methods(served: Served) -> None:
         ("/api/view", {"text": TEXT, "settings": []}),
         ("/api/view", {"text": TEXT, "settings": {"nodes": -1}}),
         ("/api/machine", {"text": TEXT, "language": "cpp"}),
-        ("/api/machine", {"text": TEXT, "language": "cpp", "kernel": "A_0", "stage": "../asm"}),
-        ("/api/machine", {"text": "layer", "language": "cpp", "kernel": "A_0", "stage": "asm"}),
+        ("/api/machine", {"text": TEXT, "language": "cpp", "kernel": "A_0", "stage": "../asm", "target": "sm_90"}),
+        ("/api/machine", {"text": TEXT, "language": "triton", "kernel": "A_0", "stage": "ptx", "target": "sm_1"}),
+        ("/api/machine", {"text": TEXT, "language": "triton", "kernel": "A_0", "stage": "ptx", "target": "gfx942"}),
+        ("/api/machine", {"text": TEXT, "language": "triton", "kernel": "A_0", "stage": "amdgcn", "target": "sm_90"}),
+        ("/api/machine", {"text": "layer", "language": "cpp", "kernel": "A_0", "stage": "asm", "target": "sm_90"}),
         ("/api/node", {"text": TEXT, "node": "0"}),
         ("/api/node", {"text": TEXT, "node": True}),
         ("/api/node", {"text": TEXT, "node": 99}),

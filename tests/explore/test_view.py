@@ -79,6 +79,12 @@ def test_a_text_that_is_half_typed_has_mistakes_and_no_more(text: str) -> None:
     json.dumps(found)
 
 
+def test_every_beginning_of_a_program_has_a_view() -> None:
+    for length in range(0, len(GAT), 7):
+        found = view(GAT[:length], parts=["flow"])
+        assert found["diagnostics"] or found["parts"], GAT[:length]
+
+
 def test_a_text_that_is_too_long() -> None:
     (found,) = mistakes("#" * (MAX_TEXT + 1))
     assert str(MAX_TEXT) in found["message"]
@@ -306,9 +312,19 @@ def test_ptx_is_of_lines_of_the_kernel(gat: Making) -> None:
         "fma" in line or "mul" in line for line, n in zip(found["lines"], found["of"], strict=True) if n == product
     )
     assert found["registers"] > 0
-    for stage in ("ttir", "ttgir", "llir"):
+    for stage in ("ttir", "ttgir", "llir", "sass"):
         more = machine_code(gat, "triton", "Attention_0", stage)
-        assert product in more["of"]
+        assert product in more["of"], stage
+
+
+@pytest.mark.slow
+def test_code_for_a_gpu_of_another_vendor(gat: Making) -> None:
+    kernel = next(k for k in sources(gat)["triton"] if k["name"] == "Attention_0")
+    product = next(k for k, line in enumerate(kernel["lines"]) if "tl.sum" in line)
+    amd = machine_code(gat, "triton", "Attention_0", "amdgcn", "gfx942")
+    assert product in amd["of"] and any(
+        "v_fma" in line or "v_pk_fma" in line or "v_mul" in line for line in amd["lines"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -353,6 +369,9 @@ def test_a_node_of_a_graph_with_as_many_edges_as_the_layer_asks_for() -> None:
 def test_a_node_of_a_layer_that_is_too_large_or_that_there_is_not() -> None:
     with pytest.raises(InputError, match="too large"):
         call(read(GAT, Settings(values=(("in_channels", 100_000), ("out_channels", 100_000)))))
+    wide = "layer A(d, k) { mlp lin(d -> k -> d, relu) node x[d] aggregate a = sum(lin(x)[j]) update y = a }"
+    with pytest.raises(InputError, match="too large"):
+        call(read(wide, Settings(values=(("d", 10), ("k", 10**9)))))
     with pytest.raises(InputError):
         one_node(call(read(GAT)), 99)
     with pytest.raises(GdslError):

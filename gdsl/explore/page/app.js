@@ -181,14 +181,11 @@ const app = {
   async askMachine() {
     const kernels = this.view.parts.code && this.view.parts.code[this.code.language];
     if (!kernels || !kernels.length) return;
-    const kernel = (kernels.find((k) => k.name === this.code.kernel) || kernels[0]).name;
-    const stages = (this.server ? STAGES : SINGLE_STAGES)[this.code.language];
-    const stage = stages[this.code.stage] ? this.code.stage : Object.keys(stages)[0];
-    const key = `${this.code.language}/${kernel}/${stage}`;
+    const { kernel, stage, target, key } = wantedCode(this);
     if (this.machineView && this.machineView.key === key) return;
     const asked = (this.machineAsked = `${key} ${this.key()} ${this.view.text}`);
     const found = this.server
-      ? await post("/api/machine", { text: this.view.text, settings: this.sent(), language: this.code.language, kernel, stage })
+      ? await post("/api/machine", { text: this.view.text, settings: this.sent(), language: this.code.language, kernel: kernel.name, stage, target })
       : start.view.machine[key];
     if (asked === this.machineAsked) { this.machineView = { ...found, key }; if (this.tab === "code") this.drawPane(); }
   },
