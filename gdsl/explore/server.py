@@ -264,7 +264,9 @@ def serve(start: dict[str, Any], host: str, port: int, opened: Callable[[str], N
         name, number = bound.getsockname()[:2]
         shown = f"[{name}]" if ":" in name else name
         made = app(start, hosts_for(host))
-        config = uvicorn.Config(made, log_level="warning", access_log=False, lifespan="on", ws="none")
+        config = uvicorn.Config(
+            made, log_level="warning", access_log=False, lifespan="on", ws="none", timeout_graceful_shutdown=2
+        )
         bound.listen(128)
         opened(f"http://{shown}:{number}/")
         asyncio.run(uvicorn.Server(config).serve(sockets=[bound]))

@@ -240,7 +240,8 @@ function memory(flow, direction, sizes) {
   if (!tensors.length) return null;
   const first = Math.min(...tensors.map((t) => t.first)), last = Math.max(...tensors.map((t) => t.last));
   const alive = Array.from({ length: last - first + 1 }, (_, k) => sum(tensors.filter((t) => t.first <= first + k && first + k <= t.last).map((t) => t.size)));
-  return section(`Memory, ${direction}: ${bytes(Math.max(...alive))} at the peak`, lifetimes(tensors, first, last));
+  return section(`Memory, ${direction}: ${bytes(Math.max(...alive))} at the peak`, lifetimes(tensors, first, last),
+    note(direction === "forward" ? "By step; orange is what the layer gives and what the backward pass reads." : "By step; orange are the gradients."));
 }
 
 function histogram(settings) {
