@@ -46,6 +46,7 @@ def _link_pages(app: Sphinx, docname: str, source: list[str]) -> None:
     if not docname.startswith("made/"):
         for page, instead in made.INSTEAD.items():
             source[0] = source[0].replace(f"]({up}../{page}", f"]({up}made/{instead}")
+        source[0] = source[0].replace(f"]({up}../README.md", f"]({up}index.md")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

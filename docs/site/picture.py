@@ -69,7 +69,9 @@ def bars(x: int, y: int, title: str, unit: str, values: list[tuple[str, float]],
         color = OURS if who == "gdsl" else THEIRS
         parts.append(f'<rect x="{x}" y="{top}" width="{long:.1f}" height="14" fill="{color}"/>')
         place = f'x="{x + long + 5:.1f}" y="{top + 11}"'
-        parts.append(f'<text class="small" {place}>{escape(who)} {value:,.0f} {unit}</text>')
+        parts.append(
+            f'<text class="small" {place}>{escape(who)} {value:{",.0f" if value >= 10 else ".1f"}} {unit}</text>'
+        )
     return "".join(parts)
 
 

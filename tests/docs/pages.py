@@ -22,7 +22,8 @@ class Block:
 
 def pages() -> list[Path]:
     found = [p for p in (REPOSITORY / "docs").rglob("*.md") if "made" not in p.parts]
-    return sorted([*found, *REPOSITORY.glob("*.md"), REPOSITORY / "findings" / "README.md"])
+    others = [*REPOSITORY.glob("*.md"), *(REPOSITORY / ".github").rglob("*.md"), REPOSITORY / "findings" / "README.md"]
+    return sorted([*found, *others])
 
 
 def name(page: Path) -> str:
