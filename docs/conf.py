@@ -25,7 +25,6 @@ language = "en"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "docs.site.extension"]
 exclude_patterns = ["site", "_build"]
-suppress_warnings = ["toc.empty_glob"]  # pages that may be there
 nitpicky = False  # types of signatures are torch's, whose pages are on another site
 html_math_renderer = extension.MATH  # MathML, which browsers set without a script
 default_role = "code"  # `name` in a docstring

@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from gdsl.distributed import processes
 from gdsl.language.errors import LanguageError
 from gdsl.language.lint import lint
 from gdsl.language.parse import parse
@@ -25,6 +26,11 @@ PAGES = {name(page): list(blocks(page)) for page in pages()}
 # What a page prints and does not show.
 PRINTED = {
     "README.md": ["== plan =="],
+    "docs/distributed.md": [
+        "GraphPart(0 of 1, 1,000 own nodes, 8,000 edges, halo 0) World(rank=0, size=1, device='cpu')",
+        "Division(1 parts",
+        "100 {'epoch': 3}",
+    ],
     "docs/data.md": ["Packed(300 graphs", "300 ['edge_index', 'x', 'y']", "\n5 ["],
 }
 
@@ -47,8 +53,10 @@ def pattern(shown: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _one_process() -> Iterator[None]:
-    """A page that starts torch's processes leaves them for itself alone."""
+def _one_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A page that joins torch's processes is alone in them, and leaves them."""
+    for variable in processes.ENVIRONMENT:
+        monkeypatch.delenv(variable, raising=False)
     yield
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
