@@ -36,13 +36,17 @@ def _make_pages(app: Sphinx) -> None:
     made.write(Path(app.srcdir) / "made")
 
 
-def _link_pages(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Links that are right without a site lead to the pages that are made for it."""
+def _for_the_site(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Links that are right without a site lead to the pages that are made for it, and blocks show what they are."""
     up = "../" * docname.count("/")
     if docname == "layers":
         there = {path.stem for path in (Path(app.srcdir) / made.LAYERS).glob("*.md")} - {"index"}
         names = "|".join(sorted(there))
         source[0] = re.sub(rf"^\| ({names}) \|", rf"| [\1]({made.LAYERS}/\1.md) |", source[0], flags=re.MULTILINE)
+    # What stands behind the language of a block is a class of it, so that a style can show it.
+    source[0] = re.sub(
+        r"^```gdsl (refused|warned)\n", r"```{code-block} gdsl\n:class: \1\n\n", source[0], flags=re.MULTILINE
+    )
     if not docname.startswith("made/"):
         for page, instead in made.INSTEAD.items():
             source[0] = source[0].replace(f"]({up}../{page}", f"]({up}made/{instead}")
@@ -53,7 +57,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_math_renderer(MATH, (_inline, None), (_block, None))
     app.connect("builder-inited", _make_pages)
     app.connect("autodoc-process-docstring", _docstring)
-    app.connect("source-read", _link_pages)
+    app.connect("source-read", _for_the_site)
     try:
         find_lexer_class_by_name("gdsl")
     except ClassNotFound:

@@ -175,6 +175,12 @@ def signature(name: str) -> str:
     return f"{name}({', '.join([*parts, '...'] if function.variadic else parts)})"
 
 
+def _example(name: str) -> str:
+    """Of a function, where it says more than the signature."""
+    example = OF_VALUES[name][0]
+    return "" if example == signature(name) else f"`{example}`"
+
+
 def of_no_edges(name: str) -> str:
     """What a node without edges gets, by trying."""
     if name == "stack":  # its nodes have K edges each
@@ -186,7 +192,7 @@ def of_no_edges(name: str) -> str:
 
 
 def text() -> str:
-    values = "\n".join(f"| `{signature(n)}` | `{OF_VALUES[n][0]}` | {OF_VALUES[n][1]} |" for n in FUNCTIONS)
+    values = "\n".join(f"| `{signature(n)}` | {_example(n)} | {OF_VALUES[n][1]} |" for n in FUNCTIONS)
     reducers = [*SEGMENT_REDUCERS, *ORDERED_REDUCERS]
     edges = "\n".join(f"| `{n}` | `{OF_EDGES[n][0]}` | {OF_EDGES[n][1]} | {of_no_edges(n)} |" for n in reducers)
     starts = "\n".join(f"| `{n}` | {_count(INITS[n])} | {STARTS[n]} |" for n in INITS)
