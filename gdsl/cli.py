@@ -5,6 +5,7 @@
     gdsl explore FILE                        all stages in the browser, as the text is typed
     gdsl fmt FILE...                         format in place
     gdsl bench FILE --set d=64 --nodes 10000 time and memory against the torch backend
+    gdsl lsp                                 a language server, for editors
     gdsl info                                versions, backends, compiler, cache
 
 The exit code is 0 when all is well, 1 when a program has mistakes (or, with ``--strict``, warnings) or ``fmt --check``
@@ -131,6 +132,10 @@ def _parser() -> argparse.ArgumentParser:
     fmt.set_defaults(run=lambda o: _each(o.files, _list_file if o.check else _format_file))
 
     _add_bench(commands.add_parser("bench", help="time a layer against the torch backend, on a made-up graph"))
+
+    lsp = commands.add_parser("lsp", help="a language server over stdin and stdout, for editors")
+    lsp.add_argument("--stdio", action="store_true", help="as editors say it; there is no other way")
+    lsp.set_defaults(run=_lsp)
 
     info = commands.add_parser("info", help="versions, backends, compiler, cache: what a bug report needs")
     info.add_argument("--paths", action="store_true", help="with the folders of this machine, and values that may be")
@@ -356,6 +361,20 @@ def _bench(options: argparse.Namespace) -> int:
     if options.plot is not None:
         plot(found, Path(options.plot))
         print(f"a picture is in {options.plot}")
+    return OK
+
+
+# ------------------------------------------------------------------------------------------- lsp
+
+
+def _lsp(options: argparse.Namespace) -> int:
+    try:
+        from gdsl.editor.server import server
+    except ModuleNotFoundError as error:
+        raise CommandError(f"gdsl lsp needs {error.name}: pip install 'gdsl[lsp]'") from error
+    # The server closes what it writes to; and what anything else would print is no message of the protocol.
+    with open(os.dup(sys.stdout.fileno()), "wb") as out, contextlib.redirect_stdout(sys.stderr):
+        server.start_io(sys.stdin.buffer, out)
     return OK
 
 

@@ -16,6 +16,7 @@ from gdsl.ir.node import Node, walk
 from gdsl.ir.types import Domain
 from gdsl.language import ast, format
 from gdsl.language.errors import Diagnostic, LanguageError, Mistake, did_you_mean
+from gdsl.language.expressions import Watch
 from gdsl.language.owned import Owns
 from gdsl.language.program import (
     Constant,
@@ -51,6 +52,7 @@ def check(
     present: Collection[str] | None = None,
     free_dims: Mapping[str, int] | None = None,
     signature: Signature | None = None,
+    watch: Watch | None = None,
 ) -> TypedProgram:
     """The typed program of a layer. Raises :class:`LanguageError` with every mistake found.
 
@@ -61,8 +63,10 @@ def check(
     present:   the optional inputs that are passed; by default none is
     free_dims: sizes of the dims of inputs that are no arguments
     signature: of the layer, where it is known already
+    watch:     is told what each expression stands for, also in a program with mistakes
     """
     checker = Checker(layer, modules or {}, training, frozenset(present or ()), free_dims or {}, signature)
+    checker.forms.watch = watch
     return checker.run(arguments)
 
 

@@ -63,6 +63,8 @@ class Elaboration:
         if name in self._arguments and name not in self.own and not is_constant(value):
             raise Mistake(f"`{name}` is an argument of the layer and cannot be another value", span)
         self.scope.names[name] = value
+        if self.forms.watch is not None:
+            self.forms.watch(span, value)
 
     def declare(self, name: str, span: ast.Span) -> None:
         if name in self.declared or (name in self._arguments and name not in self.own):

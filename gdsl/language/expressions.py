@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from gdsl.ir import build
 from gdsl.ir.build import IRError
@@ -25,6 +25,8 @@ MAX_SIZE = 2**40
 # A product of sums is written out up to this many terms; beyond, it is a name of its own.
 MAX_TERMS = 64
 
+
+Watch: TypeAlias = Callable[[ast.Span, Value], None]
 
 # What `==` compares as a word: a string, none, or an input that is not there.
 _WORDS = (str, type(None), Absent)
@@ -52,6 +54,8 @@ class Expressions:
         self.pairs = False
         # Keeps a mistake besides the one that is raised.
         self.note: Callable[[Diagnostic], None] = lambda mistake: None
+        # Is told what each expression, and each name that is given, stands for.
+        self.watch: Watch | None = None
 
     # ------------------------------------------------------------------------------- reading
 
@@ -61,9 +65,12 @@ class Expressions:
         if self.steps > MAX_STEPS:
             raise Mistake("the program is too large once loops and functions are written out", e.span)
         try:
-            return self._READ[type(e)](self, e)
+            value = self._READ[type(e)](self, e)
         except IRError as error:
             raise Mistake(error.message, e.span, hint=error.hint) from None
+        if self.watch is not None:
+            self.watch(e.span, value)
+        return value
 
     def node(self, e: ast.Tree) -> Node:
         """A value of the program: an IR node. A number becomes one that is the same everywhere."""

@@ -16,6 +16,7 @@ from dataclasses import replace
 from gdsl.language import ast
 from gdsl.language.check import check
 from gdsl.language.errors import Diagnostic, LanguageError
+from gdsl.language.expressions import Watch
 from gdsl.language.format import default_value
 from gdsl.language.program import Constant, TypedProgram
 from gdsl.language.signature import Signature, signature_of
@@ -32,10 +33,13 @@ _CHANGES = 12
 Values = Mapping[str, Constant]
 
 
-def check_any(layer: ast.Layer, given: Values | None = None) -> tuple[TypedProgram, ...]:
+def check_any(
+    layer: ast.Layer, given: Values | None = None, watch: Watch | None = None
+) -> tuple[TypedProgram, ...]:
     """Check a layer in every way that its flags and optional inputs allow, one at a time.
 
     given: values of arguments, and sizes of dims that a call gives
+    watch: is told what each expression stands for, in each of these ways
 
     Raises :class:`LanguageError` with what is wrong in any of them.
     """
@@ -48,7 +52,7 @@ def check_any(layer: ast.Layer, given: Values | None = None) -> tuple[TypedProgr
     ways = list(itertools.product(_variants(layer, given), dict.fromkeys([frozenset[str](), optional])))
     for flags, present in ways:
         try:
-            programs.append(_check(layer, signature, sizes, {**flags, **given}, present))
+            programs.append(_check(layer, signature, sizes, {**flags, **given}, present, watch))
         except LanguageError as error:
             for d in error.diagnostics:
                 mistakes.setdefault((d.message, d.span.start), d)
@@ -75,7 +79,12 @@ def _variants(layer: ast.Layer, given: Values) -> Iterator[dict[str, Constant]]:
 
 
 def _check(
-    layer: ast.Layer, signature: Signature, sizes: Set[str], fixed: Values, present: frozenset[str]
+    layer: ast.Layer,
+    signature: Signature,
+    sizes: Set[str],
+    fixed: Values,
+    present: frozenset[str],
+    watch: Watch | None,
 ) -> TypedProgram:
     """The program with the stand-ins that make fewest mistakes: with none as soon as there are such."""
     tried: list[tuple[Values, Sequence[Diagnostic]]] = []
@@ -94,6 +103,7 @@ def _check(
                         free_dims=free,
                         training=True,
                         signature=signature,
+                        watch=watch,
                     )
                 except LanguageError as error:
                     tried.append((dict(changed), error.diagnostics))
