@@ -28,6 +28,11 @@ class Program:
     def __repr__(self) -> str:
         return f"<Program {self.name}: {_few([name for name, _ in self.outputs])}>"
 
+    def _repr_html_(self) -> str:
+        from gdsl.look import html
+
+        return html.ir_program(self)
+
     @property
     def nodes(self) -> tuple[Node, ...]:
         return tuple(node for _, node in self.outputs)

@@ -229,6 +229,11 @@ class TypedProgram:
         results = ", ".join(f"{name}: {node.type}" for name, node in self.outputs[:4])
         return f"<TypedProgram {self.name}: {len(self.rules)} rules, returns {results}>"
 
+    def _repr_html_(self) -> str:
+        from gdsl.look import html
+
+        return html.typed_program(self)
+
     def __str__(self) -> str:
         """The rules as they read after loops were unrolled, each with its type."""
         arguments = ", ".join(f"{name} = {value}" for name, value in self.arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeGuard
@@ -49,6 +50,11 @@ class Signature:
     free_places: tuple[tuple[str, int, str], ...]
     builds_graph: bool
     batched: bool
+
+    def __repr__(self) -> str:
+        arguments = ", ".join([*(p.name for p in self.arguments), *(name for name, _ in self.modules)])
+        inputs = ", ".join(f"{i.domain} {i.name}" for i in (*self.before_graph, *self.after_graph))
+        return textwrap.shorten(f"<Signature {self.name}({arguments}), called with {inputs}>", 300, placeholder=" ...>")
 
     def only(self, declared: Iterable[Declaration]) -> Signature:
         """Without the inputs that a layer with certain arguments does not declare."""

@@ -89,6 +89,11 @@ class CheckReport:
     def __repr__(self) -> str:
         return f"<CheckReport {self.layer}: {self._verdict}>"
 
+    def _repr_html_(self) -> str:
+        from gdsl.look import html
+
+        return html.report(self)
+
     @property
     def _verdict(self) -> str:
         count, bad = len(self.rows), len(self.failures)

@@ -17,6 +17,8 @@ from gdsl.ir.printer import expression, name_nodes, print_program
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
 from gdsl.language.program import TypedProgram
+from gdsl.look import html
+from gdsl.look.short import rows
 from gdsl.passes import cost
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower
@@ -92,6 +94,19 @@ class KernelInfo:
             stages = [s for s in found if s != "cubin"] + (["sass"] if "cubin" in found else [])
             raise InputError(f"{self.target} has the stages {', '.join(stages)}, not {stage!r}")
         return found[stage]
+
+    def _repr_html_(self) -> str:
+        return html.kernel(self)
+
+
+class Kernels(list[KernelInfo]):
+    """The kernels of a layer. A prompt shows one a line, a notebook lets their sources unfold."""
+
+    def __repr__(self) -> str:
+        return rows(self)
+
+    def _repr_html_(self) -> str:
+        return html.kernels(self)
 
 
 class Inspection:

@@ -14,7 +14,8 @@ from gdsl.codegen.targets import DEFAULT_TARGET, TARGETS
 from gdsl.errors import InputError
 from gdsl.language import ast
 from gdsl.language.program import TypedProgram
-from gdsl.look.kernels import LANGUAGES, KernelInfo
+from gdsl.look.kernels import LANGUAGES, Kernels
+from gdsl.look.short import Explanation
 from gdsl.module.ways import Ran
 from gdsl.passes.options import CHOICES, Options
 from gdsl.passes.stages import Stage
@@ -56,12 +57,12 @@ class Inspected(nn.Module):
         return self._ran()[-1].compiled.typed
 
     @property
-    def kernels(self) -> list[KernelInfo]:
+    def kernels(self) -> Kernels:
         """The kernels of the last call, forward then backward: name, direction, language, source, bytes, flops."""
         on_gpu = any(ran.backend == "triton" for ran in self._ran())
         return self.kernels_for("triton" if on_gpu else "cpp")
 
-    def kernels_for(self, language: str, target: str = DEFAULT_TARGET) -> list[KernelInfo]:
+    def kernels_for(self, language: str, target: str = DEFAULT_TARGET) -> Kernels:
         """The kernels in "cpp" or "triton", whatever the layer runs on. No GPU need be there.
 
         target: "sm_80", "sm_90", "gfx942"...: what ``kernel.asm("ptx")`` and ``kernel.binary`` are for
@@ -73,9 +74,12 @@ class Inspected(nn.Module):
         if target not in TARGETS:
             raise InputError(f"there is no target {target!r}; there are {', '.join(TARGETS)}")
         device = "cuda" if language == "triton" else "cpu"
-        return [k for ran in self._ran() for k in ran.on_device(device).inspection.kernels(language, target)]
+        of_all = (ran.on_device(device).inspection.kernels(language, target) for ran in self._ran())
+        return Kernels(k for found in of_all for k in found)
 
-    def explain(self, graph: Any = None, *, node: int | None = None, inputs: Sequence[Tensor] | None = None) -> str:
+    def explain(
+        self, graph: Any = None, *, node: int | None = None, inputs: Sequence[Tensor] | None = None
+    ) -> Explanation:
         """How the layer is compiled, as text: program, optimised IR, kernels with their costs, what the backward keeps.
 
         graph:  a graph or ``edge_index``: adds the ledger of a compilation for it. Each rule that fired, what it saved,
@@ -94,8 +98,22 @@ class Inspected(nn.Module):
                 raise InputError("explain(graph, node=...) needs the graph")
             from gdsl.module.node import explain_node
 
-            return "\n\n".join(explain_node(self, ran.on(found), found, node, inputs) for ran in self._ran())
-        return "\n\n".join(_explained(ran if found is None else ran.on(found), found) for ran in self._ran())
+            return Explanation(
+                "\n\n".join(explain_node(self, ran.on(found), found, node, inputs) for ran in self._ran())
+            )
+        return Explanation(
+            "\n\n".join(_explained(ran if found is None else ran.on(found), found) for ran in self._ran())
+        )
+
+    def _repr_html_(self) -> str:
+        from gdsl.look import html
+
+        source = getattr(self, "source", None) if "source" in dir(self) else None
+        try:
+            program = self.program if "program" in dir(self) else None
+        except InputError:
+            program = None
+        return html.layer(self, source, program)
 
     def check(self, *args: Any, **kwargs: Any) -> Any:
         """Test the layer's derivatives and kernels on your own data: see :mod:`gdsl.look.check`."""

@@ -18,6 +18,7 @@ from gdsl.language.names import PROPERTIES
 from gdsl.language.parts import module_of
 from gdsl.language.program import Declaration, Part
 from gdsl.language.signature import Signature, is_optional_part, signature_of
+from gdsl.look.short import short
 from gdsl.module import compiled, owned
 from gdsl.module.arguments import bind, constructor_arguments
 from gdsl.module.call import call
@@ -217,6 +218,9 @@ class Layer(NotScriptable, Inspected, Compilable):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{k}={v!r}" for k, v in self.arguments.items())
+
+    def __repr__(self) -> str:
+        return short(super().__repr__())
 
     def __dir__(self) -> list[str]:
         """Without what cannot be told before a call, for tools that look at all that a module has."""

@@ -413,6 +413,11 @@ class Graph(_Parts):
         device = "" if self.device.type == "cpu" else f", device='{self.device}'"
         return f"Graph({size}, num_edges={self.num_edges}{device})"
 
+    def _repr_html_(self) -> str:
+        from gdsl.look import html
+
+        return html.graph(self)
+
 
 def _restore(parts: dict[str, Any]) -> Graph:
     graph = Graph.__new__(Graph)

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gdsl.look.short import short
+
 
 @dataclass(frozen=True)
 class Left:
@@ -31,6 +33,9 @@ class Conversion:
     left: Mapping[str, Left]
 
     def __repr__(self) -> str:
+        return short(str(self))
+
+    def __str__(self) -> str:
         kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(self.replaced.values()).items())
         lines = [f"replaced: {kinds or 'nothing'}"]
         lines += [f"  {name or '(the model)'}: {kind}" for name, kind in self.replaced.items()]
