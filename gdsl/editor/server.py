@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
 
 from gdsl import __version__
-from gdsl.editor import complete, names
+from gdsl.editor import complete, fixes, names
 from gdsl.editor.analysis import Analysis, analyse
 from gdsl.editor.hover import hover
 from gdsl.editor.tokens import Lines, edited
@@ -48,6 +49,22 @@ _SYMBOLS = {
 }
 
 
+@dataclass(frozen=True)
+class View:
+    """A text at one moment, and what is known of it."""
+
+    uri: str
+    text: str
+    lines: Lines
+    known: Analysis
+
+    def offset(self, position: types.Position) -> int:
+        return self.lines.offset(position.line, position.character)
+
+    def range(self, start: int, end: int) -> types.Range:
+        return types.Range(types.Position(*self.lines.place(start)), types.Position(*self.lines.place(end)))
+
+
 class Server(LanguageServer):
     """A language server with the texts that are open.
 
@@ -59,6 +76,7 @@ class Server(LanguageServer):
         self.texts: dict[str, str] = {}
         self.versions: dict[str, int | None] = {}
         self.looks: dict[str, asyncio.Task[None]] = {}
+        self.analyses: dict[str, asyncio.Task[Analysis]] = {}
 
     @property
     def encoding(self) -> str:
@@ -66,18 +84,13 @@ class Server(LanguageServer):
         chosen = self.server_capabilities.position_encoding or types.PositionEncodingKind.Utf16
         return str(chosen.value) if isinstance(chosen, enum.Enum) else str(chosen)
 
-    def lines(self, uri: str) -> Lines:
-        return Lines.of(self.texts.get(uri, ""), self.encoding)
-
-    def known(self, uri: str) -> Analysis:
-        return analyse(self.texts.get(uri, ""))
-
-    def offset(self, uri: str, position: types.Position) -> int:
-        return self.lines(uri).offset(position.line, position.character)
-
-    def range(self, uri: str, start: int, end: int) -> types.Range:
-        lines = self.lines(uri)
-        return types.Range(types.Position(*lines.place(start)), types.Position(*lines.place(end)))
+    async def view(self, uri: str) -> View:
+        """The text as it is now. It is looked at in another thread, and once, however many ask."""
+        text = self.texts.get(uri, "")
+        if text not in self.analyses:
+            self.analyses[text] = asyncio.create_task(asyncio.to_thread(analyse, text))
+            self.analyses[text].add_done_callback(lambda task: self.analyses.pop(text, None))
+        return View(uri, text, Lines.of(text, self.encoding), await asyncio.shield(self.analyses[text]))
 
     def look(self, uri: str, pause: float) -> None:
         """Send the mistakes of a text, after a pause in which another edit may come."""
@@ -87,21 +100,21 @@ class Server(LanguageServer):
 
     async def _look(self, uri: str, pause: float) -> None:
         await asyncio.sleep(pause)
-        text, version = self.texts[uri], self.versions[uri]
-        found = await asyncio.to_thread(analyse, text)
-        if self.texts.get(uri) == text:
-            shown = [self.diagnostic(uri, d) for d in found.diagnostics]
+        version = self.versions[uri]
+        view = await self.view(uri)
+        if self.versions.get(uri) == version:
+            shown = [diagnostic(view, d) for d in view.known.diagnostics]
             self.text_document_publish_diagnostics(types.PublishDiagnosticsParams(uri, shown, version))
 
-    def diagnostic(self, uri: str, d: Diagnostic) -> types.Diagnostic:
-        warns = d.severity == "warning"
-        return types.Diagnostic(
-            self.range(uri, d.span.start, max(d.span.end, d.span.start + 1)),
-            message(d),
-            _SEVERITIES[d.severity],
-            source="gdsl",
-            tags=[types.DiagnosticTag.Unnecessary] if warns else None,
-        )
+
+def diagnostic(view: View, d: Diagnostic) -> types.Diagnostic:
+    return types.Diagnostic(
+        view.range(d.span.start, max(d.span.end, d.span.start + 1)),
+        message(d),
+        _SEVERITIES[d.severity],
+        source="gdsl",
+        tags=[types.DiagnosticTag.Unnecessary] if d.severity == "warning" else None,
+    )
 
 
 def message(d: Diagnostic) -> str:
@@ -152,19 +165,19 @@ def _closed(ls: Server, params: types.DidCloseTextDocumentParams) -> None:
 
 
 @server.feature(types.TEXT_DOCUMENT_HOVER)
-def _hover(ls: Server, params: types.HoverParams) -> types.Hover | None:
-    uri = params.text_document.uri
-    found = hover(ls.known(uri), ls.offset(uri, params.position))
+async def _hover(ls: Server, params: types.HoverParams) -> types.Hover | None:
+    view = await ls.view(params.text_document.uri)
+    found = hover(view.known, view.offset(params.position))
     if found is None:
         return None
     content = types.MarkupContent(types.MarkupKind.Markdown, found.markdown())
-    return types.Hover(content, ls.range(uri, found.start, found.end))
+    return types.Hover(content, view.range(found.start, found.end))
 
 
 @server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions(trigger_characters=["[", "~"]))
-def _completion(ls: Server, params: types.CompletionParams) -> types.CompletionList:
-    uri = params.text_document.uri
-    found = complete.completions(ls.known(uri), ls.offset(uri, params.position))
+async def _completion(ls: Server, params: types.CompletionParams) -> types.CompletionList:
+    view = await ls.view(params.text_document.uri)
+    found = complete.completions(view.known, view.offset(params.position))
     items = [
         types.CompletionItem(
             c.word, kind=_COMPLETIONS[c.kind], detail=c.code or None, documentation=c.says, sort_text=f"{k:03}"
@@ -174,65 +187,103 @@ def _completion(ls: Server, params: types.CompletionParams) -> types.CompletionL
     return types.CompletionList(is_incomplete=False, items=items)
 
 
+@server.feature(types.TEXT_DOCUMENT_SIGNATURE_HELP, types.SignatureHelpOptions(trigger_characters=["(", ","]))
+async def _signature_help(ls: Server, params: types.SignatureHelpParams) -> types.SignatureHelp | None:
+    view = await ls.view(params.text_document.uri)
+    found, argument = fixes.forms(view.known, view.offset(params.position))
+    if not found:
+        return None
+    shown = [
+        types.SignatureInformation(f.form, f.says, [types.ParameterInformation(a) for a in f.arguments]) for f in found
+    ]
+    # The first form that takes so many arguments.
+    fitting = next((k for k, f in enumerate(found) if len(f.arguments) > argument or "..." in f.arguments), 0)
+    return types.SignatureHelp(shown, fitting, min(argument, len(found[fitting].arguments) - 1))
+
+
+@server.feature(
+    types.TEXT_DOCUMENT_CODE_ACTION, types.CodeActionOptions(code_action_kinds=[types.CodeActionKind.QuickFix])
+)
+async def _code_action(ls: Server, params: types.CodeActionParams) -> Sequence[types.CodeAction]:
+    view = await ls.view(params.text_document.uri)
+    found = fixes.fixes(view.known, view.offset(params.range.start), view.offset(params.range.end))
+    return [
+        types.CodeAction(
+            f"write `{fix.text}`",
+            types.CodeActionKind.QuickFix,
+            [diagnostic(view, fix.mistake)],
+            is_preferred=True,
+            edit=types.WorkspaceEdit({view.uri: [types.TextEdit(view.range(fix.start, fix.end), fix.text)]}),
+        )
+        for fix in found
+    ]
+
+
 @server.feature(types.TEXT_DOCUMENT_DEFINITION)
-def _definition(ls: Server, params: types.DefinitionParams) -> types.Location | None:
-    uri = params.text_document.uri
-    found = names.definition(ls.known(uri), ls.offset(uri, params.position))
-    return types.Location(uri, ls.range(uri, found.start, found.end)) if found is not None else None
+async def _definition(ls: Server, params: types.DefinitionParams) -> types.Location | None:
+    view = await ls.view(params.text_document.uri)
+    found = names.definition(view.known, view.offset(params.position))
+    return types.Location(view.uri, view.range(found.start, found.end)) if found is not None else None
 
 
 @server.feature(types.TEXT_DOCUMENT_REFERENCES)
-def _references(ls: Server, params: types.ReferenceParams) -> Sequence[types.Location]:
-    uri = params.text_document.uri
-    found = names.references(ls.known(uri), ls.offset(uri, params.position))
-    return [types.Location(uri, ls.range(uri, p.start, p.end)) for p in found]
+async def _references(ls: Server, params: types.ReferenceParams) -> Sequence[types.Location]:
+    view = await ls.view(params.text_document.uri)
+    found = names.references(view.known, view.offset(params.position))
+    return [types.Location(view.uri, view.range(p.start, p.end)) for p in found]
+
+
+@server.feature(types.TEXT_DOCUMENT_DOCUMENT_HIGHLIGHT)
+async def _highlight(ls: Server, params: types.DocumentHighlightParams) -> Sequence[types.DocumentHighlight]:
+    view = await ls.view(params.text_document.uri)
+    found = names.references(view.known, view.offset(params.position))
+    return [types.DocumentHighlight(view.range(p.start, p.end)) for p in found]
 
 
 @server.feature(types.TEXT_DOCUMENT_PREPARE_RENAME)
-def _prepare_rename(ls: Server, params: types.PrepareRenameParams) -> types.Range | None:
-    uri = params.text_document.uri
+async def _prepare_rename(ls: Server, params: types.PrepareRenameParams) -> types.Range | None:
+    view = await ls.view(params.text_document.uri)
     try:
-        found = names.renamable(ls.known(uri), ls.offset(uri, params.position))
+        found = names.renamable(view.known, view.offset(params.position))
     except names.RenameError:
         return None
-    return ls.range(uri, found.start, found.end)
+    return view.range(found.start, found.end)
 
 
 @server.feature(types.TEXT_DOCUMENT_RENAME, types.RenameOptions(prepare_provider=True))
-def _rename(ls: Server, params: types.RenameParams) -> types.WorkspaceEdit:
-    uri = params.text_document.uri
+async def _rename(ls: Server, params: types.RenameParams) -> types.WorkspaceEdit:
+    view = await ls.view(params.text_document.uri)
     try:
-        found = names.rename(ls.known(uri), ls.offset(uri, params.position), params.new_name)
+        found = await asyncio.to_thread(names.rename, view.known, view.offset(params.position), params.new_name)
     except names.RenameError as error:
         raise JsonRpcException(str(error), types.LSPErrorCodes.RequestFailed) from None
-    edits = [types.TextEdit(ls.range(uri, p.start, p.end), params.new_name) for p in found]
-    return types.WorkspaceEdit(changes={uri: edits})
+    edits = [types.TextEdit(view.range(p.start, p.end), params.new_name) for p in found]
+    return types.WorkspaceEdit(changes={view.uri: edits})
 
 
 @server.feature(types.TEXT_DOCUMENT_FORMATTING)
-def _format(ls: Server, params: types.DocumentFormattingParams) -> Sequence[types.TextEdit] | None:
+async def _format(ls: Server, params: types.DocumentFormattingParams) -> Sequence[types.TextEdit] | None:
     """The text as the formatter writes it; a text that does not parse is left as it is."""
-    uri = params.text_document.uri
-    text = ls.texts.get(uri, "")
+    view = await ls.view(params.text_document.uri)
     try:
-        after = format_text(text)
+        after = format_text(view.text)
     except GdslError:
         return None
-    return [types.TextEdit(ls.range(uri, 0, len(text)), after)] if after != text else []
+    return [types.TextEdit(view.range(0, len(view.text)), after)] if after != view.text else []
 
 
 @server.feature(types.TEXT_DOCUMENT_DOCUMENT_SYMBOL)
-def _outline(ls: Server, params: types.DocumentSymbolParams) -> Sequence[types.DocumentSymbol]:
-    uri = params.text_document.uri
+async def _outline(ls: Server, params: types.DocumentSymbolParams) -> Sequence[types.DocumentSymbol]:
+    view = await ls.view(params.text_document.uri)
 
     def symbol(entry: names.Entry) -> types.DocumentSymbol:
         return types.DocumentSymbol(
             entry.name,
             _SYMBOLS.get(entry.kind, types.SymbolKind.Variable),
-            ls.range(uri, entry.whole.start, entry.whole.end),
-            ls.range(uri, entry.name_at.start, entry.name_at.end),
+            view.range(entry.whole.start, entry.whole.end),
+            view.range(entry.name_at.start, entry.name_at.end),
             detail=entry.kind,
             children=[symbol(e) for e in entry.inside],
         )
 
-    return [symbol(entry) for entry in names.outline(ls.known(uri))]
+    return [symbol(entry) for entry in names.outline(view.known)]

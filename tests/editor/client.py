@@ -107,6 +107,23 @@ class Client:
         found = await self.client.text_document_prepare_rename_async(self._at(lsp.PrepareRenameParams, place))
         return found is not None
 
+    async def fixes(self, start: tuple[int, int], end: tuple[int, int]) -> list[lsp.CodeAction]:
+        document, place = lsp.TextDocumentIdentifier(URI), lsp.Range(lsp.Position(*start), lsp.Position(*end))
+        params = lsp.CodeActionParams(document, place, lsp.CodeActionContext(diagnostics=[]))
+        return list(await self.client.text_document_code_action_async(params))
+
+    async def signature(self, *place: int) -> tuple[str, str] | None:
+        """The form that is meant, and the argument that is written."""
+        found = await self.client.text_document_signature_help_async(self._at(lsp.SignatureHelpParams, place))
+        if found is None:
+            return None
+        form = found.signatures[found.active_signature or 0]
+        return form.label, form.parameters[found.active_parameter or 0].label
+
+    async def highlights(self, *place: int) -> int:
+        found = await self.client.text_document_document_highlight_async(self._at(lsp.DocumentHighlightParams, place))
+        return len(found)
+
     async def format(self) -> list[lsp.TextEdit] | None:
         options = lsp.FormattingOptions(tab_size=4, insert_spaces=True)
         document = lsp.TextDocumentIdentifier(URI)

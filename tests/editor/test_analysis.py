@@ -9,6 +9,7 @@ import pytest
 from gdsl.editor import names
 from gdsl.editor.analysis import analyse
 from gdsl.editor.complete import completions
+from gdsl.editor.fixes import fixes, forms
 from gdsl.editor.hover import hover
 from gdsl.errors import GdslError
 from gdsl.language.errors import LanguageError
@@ -324,3 +325,55 @@ def test_rename_and_the_parameters_of_a_function() -> None:
     with pytest.raises(names.RenameError, match="`s` is taken already, in line 3"):
         names.rename(analysis, text.index("a)"), "s")
     assert len(names.rename(analysis, text.index("b)"), "y")) == 2
+
+
+# ------------------------------------------------------------------------------ fixes and signatures
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("message m = x", "message m = x[j]"),
+        ("message m = 2 * x", "message m = 2 * x[j]"),
+        ("m = wight * x[j]", "m = weight * x[j]"),
+        ("m = realu(x)", "m = relu(x)"),
+        ("mesage m = x[j]", "message m = x[j]"),
+        ("graph add_self_loop", "graph add_self_loops"),
+        ("param p[d] ~ glorrot", "param p[d] ~ glorot"),
+        ("m = leaky_relu(x, slop = 0.2)", "m = leaky_relu(x, slope = 0.2)"),
+        ("m = x + nothing_like_it", None),
+    ],
+)
+def test_fixes(wrong: str, right: str | None) -> None:
+    text = f"layer A(d) {{\n    node x[d]\n    edge weight\n    {wrong}\n    update y = x\n}}\n"
+    found = fixes(analyse(text), 0, len(text))
+    texts = [text[: f.start] + f.text + text[f.end :] for f in found]
+    assert texts == ([text.replace(wrong, right)] if right else [])
+    for after in texts:
+        assert not [d for d in analyse(after).diagnostics if d.severity == "error"]
+    for f in found:
+        assert not fixes(analyse(text), 0, 5)
+        assert fixes(analyse(text), f.start, f.start) == (f,)
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "argument"),
+    [
+        ("y = leaky_relu(|", "leaky_relu(x, slope = 0.01)", 0),
+        ("y = leaky_relu(x, |", "leaky_relu(x, slope = 0.01)", 1),
+        ("y = where(x > max(x, 0), |", "where(c, a, b)", 1),
+        ("y = sum(m|)", "sum(m)", 0),
+        ("def f(one, two) = one * two\n y = f(x, |", "f(one, two)", 1),
+        ("y = nothing(|", None, 0),
+        ("y = lin(|", None, 0),
+        ("y = x[|", None, 0),
+        ("y = x|", None, 0),
+    ],
+)
+def test_forms_of_a_call(text: str, form: str | None, argument: int) -> None:
+    whole = START + text
+    found, place = forms(analyse(whole.replace("|", "")), whole.index("|"))
+    assert [f.form for f in found][:1] == ([form] if form else [])
+    if form:
+        assert place == argument
+        assert len(found[0].arguments) > argument

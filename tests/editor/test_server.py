@@ -41,7 +41,9 @@ def test_a_session() -> None:
         assert await client.hover(1, 8) is None
         assert await client.definition(5, 22) == (4, 12)
         assert await client.definition(5, 18) is None  # `sum` is the language's
-        assert await client.references(4, 20) == 2
+        assert await client.references(4, 20) == await client.highlights(4, 20) == 2
+        assert await client.signature(5, 22) == ("sum(m)", "m")
+        assert await client.signature(2, 11) is None
         assert {"x", "lin", "sum"} <= set(await client.words(4, 16))
         assert (await client.words(2, 11))[0] == "d"
         assert await client.can_rename(4, 20)
@@ -70,6 +72,10 @@ def test_mistakes_as_they_are_typed() -> None:
         assert mistake.message.startswith("`message` gives an edge value, and this is node[k]\nhint: ")
         assert (mistake.severity, mistake.source) == (lsp.DiagnosticSeverity.Error, "gdsl")
         assert (mistake.range.start, mistake.range.end) == (lsp.Position(4, 16), lsp.Position(4, 22))
+        (fix,) = await client.fixes((4, 0), (4, 30))
+        assert (fix.title, fix.kind) == ("write `x[j]`", lsp.CodeActionKind.QuickFix)
+        (edit,) = fix.edit.changes["file:///layer.gdsl"]
+        assert (edit.range.start, edit.range.end) == (lsp.Position(4, 20), lsp.Position(4, 21))
         client.edit((4, 21), (4, 21), "[j]")
         client.edit((5, 18), (5, 21), "")  # not looked at by itself: another edit comes at once
         client.edit((5, 18), (5, 18), "su")
