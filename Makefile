@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gdsl needs Python 3.11 or newer; set PYTHON=... (found %s)" % sys.version.split()[0])'
 	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt torch
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[test,examples,trainer,metis,explore,docs]'
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[test,examples,trainer,metis,explore,lsp,notebook,docs]'
 	@touch $@
 
 cora: $(STAMP)

@@ -8,12 +8,10 @@ from typing import Any
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
-from pygments.lexers import find_lexer_class_by_name
-from pygments.lexers.special import TextLexer
-from pygments.util import ClassNotFound
 from sphinx.application import Sphinx
 
 from docs.site import docstrings, made
+from gdsl.editor.colours import GdslLexer
 
 MATH = "mathml"
 
@@ -58,8 +56,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", _make_pages)
     app.connect("autodoc-process-docstring", _docstring)
     app.connect("source-read", _for_the_site)
-    try:
-        find_lexer_class_by_name("gdsl")
-    except ClassNotFound:
-        app.add_lexer("gdsl", TextLexer)
+    app.add_lexer("gdsl", GdslLexer)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -18,6 +18,7 @@ from gdsl.editor.colours import GdslLexer
 from gdsl.language import meanings
 from gdsl.language.program import ACTIVATIONS
 from gdsl.language.recover import KEYWORDS, OWNED
+from tests.docs.pages import blocks, pages
 
 
 def kinds(text: str) -> list[tuple[object, str]]:
@@ -91,3 +92,11 @@ def test_pygments_finds_it(repository: Path) -> None:
     html = highlight("layer A {\n    node x[3]\n    update y = x\n}\n", lexer(), HtmlFormatter())
     assert html.count("\n") > 3
     assert '<span class="kd">layer</span>' in html
+
+
+def test_no_error_in_the_documentation() -> None:
+    """Sphinx refuses a block that a lexer does not know, also one that shows a mistake."""
+    found = [b for page in pages() for b in blocks(page) if b.info.split()[:1] == ["gdsl"]]
+    assert len(found) > 20
+    for block in found:
+        assert not [words for kind, words in kinds(block.text) if kind is Error], block
