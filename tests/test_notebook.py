@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import gdsl
 from gdsl.errors import InputError
-from gdsl.notebook import Defined, run
+from gdsl.notebook import Defined, load_ipython_extension, run
 from tests.screen import fits, visible
 
 TEXT = """
@@ -34,11 +35,19 @@ layer B(d, word = "add") {
 """
 
 
+@pytest.fixture(scope="module")
+def started() -> Any:
+    return InteractiveShell()
+
+
 @pytest.fixture
-def shell() -> Any:
-    made = InteractiveShell()
-    made.run_line_magic("load_ext", "gdsl.notebook")
-    return made
+def shell(started: Any) -> Iterator[Any]:
+    """A shell with the extension, and no names of another test."""
+    known = set(started.user_ns)
+    load_ipython_extension(started)
+    yield started
+    for name in set(started.user_ns) - known:
+        del started.user_ns[name]
 
 
 def test_classes(shell: Any) -> None:
@@ -128,10 +137,10 @@ def test_neither_the_text_nor_a_value_is_run(shell: Any, monkeypatch: pytest.Mon
 
 
 def test_what_many_layers_show() -> None:
-    text = "".join(f"layer L{k}(d, a = {k}) {{ node x[d] update y = a * x }}\n" for k in range(100))
+    text = "".join(f"layer L{k}(d, a = {k}) {{ node x[d] update y = a * x }}\n" for k in range(30))
     names: dict[str, Any] = {}
     shown = run("", text, names)
-    assert len(names) == 100
+    assert len(names) == 30
     assert isinstance(shown, Defined)
     assert fits(repr(shown))
     with pytest.raises(InputError, match="a word of Python"):
@@ -139,7 +148,8 @@ def test_what_many_layers_show() -> None:
 
 
 def test_loading_twice_and_unloading(shell: Any) -> None:
-    shell.run_line_magic("reload_ext", "gdsl.notebook")
+    shell.run_line_magic("load_ext", "gdsl.notebook")
+    shell.run_line_magic("load_ext", "gdsl.notebook")
     assert shell.run_cell("%%gdsl" + TEXT).success
     shell.run_line_magic("unload_ext", "gdsl.notebook")
     assert shell.find_cell_magic("gdsl") is None
