@@ -240,6 +240,13 @@ def test_no_program_is_an_error() -> None:
         nn_layer("GCNConv", 3, 4).reproduce()
 
 
+def test_a_part_of_a_distributed_graph_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gdsl.Graph, "halo", object())
+    monkeypatch.setattr("gdsl.module.run._together", lambda *_: 1)
+    with pytest.raises(InputError, match="needs its other parts"):
+        nn_layer("GCNConv", 3, 4).reproduce(x(), edges())
+
+
 def test_a_file_finds_what_is_wrong(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     own, space = rerun.run, {"__name__": "read"}
     exec((folder / "library.py").read_text(), space)

@@ -56,6 +56,8 @@ def recorded_kind(module: Inspected) -> list[Recorded]:
 def _of_run(run: Running) -> Recorded:
     kind = run.kind
     typed, graph, tensors = kind.typed, run.graph, run.tensors
+    if graph.halo is not None:
+        raise InputError("a call on a part of a distributed graph needs its other parts: reproduce it on a whole graph")
     source, text = _source(run.owner, typed, kind.key)
     if source is None:
         graph, tensors = as_rules_see(kind, graph, dict(tensors))

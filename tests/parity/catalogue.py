@@ -119,6 +119,12 @@ DIFFERENT = [
         "NotImplementedError for CSC; no self-loops",
     ),
     (
+        "edge weights of another floating-point dtype than the features",
+        "an error that says which to convert; in a class on `gdsl.nn.MessagePassing`, promoted as by torch",
+        "promoted where no linear map follows (GCNConv, ARMAConv, LEConv, LGConv, APPNP), and torch's error where one "
+        "does",
+    ),
+    (
         "means and deviations of truth values; means of complex numbers",
         "as of zeros and ones; as of their parts",
         "sums that are truth values again; NotImplementedError",

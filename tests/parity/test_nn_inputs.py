@@ -490,6 +490,30 @@ def test_other_numbers_in_layers_that_are_linear(name: str, args: Any, dtype: to
     assert torch.allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", NUMBERS, ids=str)
+@pytest.mark.parametrize("flow", ["source_to_target", "target_to_source"])
+def test_whole_numbers_are_summed_as_such(flow: str, dtype: torch.dtype) -> None:
+    """Also those that float32 has not: nothing is multiplied here."""
+    ours, theirs = (library.LGConv(normalize=False, flow=flow) for library in LIBRARIES)
+    edges = sorted_edges()
+    x = torch.randint(0, 5, (NODES, 3)).to(dtype)
+    x = x + 2**40 if dtype is torch.int64 else x
+    found, expected = ours(x, edges), theirs(x, edges)
+    assert found.dtype == expected.dtype
+    assert torch.equal(found, expected)
+    weight = torch.rand(edges.shape[1])
+    if dtype is not torch.int64:
+        assert torch.allclose(ours(x, edges, weight), theirs(x, edges, weight), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["GCNConv", "ChebConv", "GraphConv", "LGConv", "GatedGraphConv"])
+def test_weights_of_another_dtype_are_refused_by_name(name: str) -> None:
+    args = {"LGConv": (), "ChebConv": (3, 3, 2), "GatedGraphConv": (3, 2)}.get(name, (3, 3))
+    edges = sorted_edges()
+    with pytest.raises(ValueError, match=r"`edge_weight` is float64 and `\w+` is float32: convert one with .to\(torch"):
+        getattr(gdsl.nn, name)(*args)(torch.randn(NODES, 3), edges, torch.rand(edges.shape[1], dtype=torch.float64))
+
+
 @pytest.mark.parametrize("dtype", NUMBERS[1:], ids=str)
 def test_other_numbers_of_whole_graphs(dtype: torch.dtype) -> None:
     x, batch = whole(dtype, 2), GROUPS

@@ -132,9 +132,23 @@ class LGConv(_Real, program="lgc"):
 
     normalize: whether to divide by the degrees
     **kwargs:  of :class:`Conv`
+
+    Whole numbers and truth values that nothing is multiplied with are summed as such, as torch sums them.
     """
 
     normalize: bool = True
+
+    def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
+        """[N, channels] and weights [E] to [N, channels]."""
+        if isinstance(x, Tensor) and not (self.normalize or x.is_floating_point() or x.is_complex()):
+            graph, values = self.square(x, edge_index)
+            if values is None and edge_weight is None:
+                self.check_unwatched("adds up whole numbers")
+                source, target = graph.edge_index
+                messages = strided(x).index_select(self.node_dim, source)
+                y: Tensor = self.aggr_module(messages, target, dim_size=graph.num_targets, dim=self.node_dim)
+                return y
+        return super().forward(x, edge_index, edge_weight)
 
 
 class ChebConv(Weighted, program="cheb"):
@@ -191,13 +205,13 @@ class ChebConv(Weighted, program="cheb"):
         source, target = source[kept], target[kept]
         values = x.new_ones(len(kept)) if weight is None else weight[kept]
         first = target if self.flow == "target_to_source" else source
-        degree = x.new_zeros(nodes).index_add(0, first, values)
+        degree = values.new_zeros(nodes).index_add(0, first, values)
         if self.normalization is None:
             entries, diagonal = values, degree
         else:
             power = -0.5 if self.normalization == "sym" else -1.0
             inverse = degree.pow(power).masked_fill(degree == 0, 0.0)
-            entries, diagonal = values * inverse[first], x.new_ones(nodes)
+            entries, diagonal = values * inverse[first], values.new_ones(nodes)
             if self.normalization == "sym":
                 entries = entries * inverse[source if first is target else target]
         return torch.cat([-entries, diagonal]).max()
