@@ -10,7 +10,7 @@ it by hand (``PlainExchange`` below). The floor is that of the narrowest values 
 The simulator (simulate.py) is told the widths that a run on two small parts has sent, so that its bytes for other cuts
 can be compared with what is measured, and its times with those of this machine: an edge's and a row's are those of one
 process on the whole graph and on half of its edges, in seconds of the processor, which others on the machine change
-least, and a byte's that of an exchange of 16 MB. Then tables for large graphs.
+least, and a byte's those of an exchange of 16 MB. Then tables for large graphs.
 """
 
 from __future__ import annotations
@@ -154,16 +154,23 @@ def _graph(request: dict[str, Any]) -> tuple[Tensor, int]:
     return (edge_index[:, ::2] if request["half"] else edge_index), nodes
 
 
-def _wire(size: int) -> list[float]:
-    """Bytes a second of an exchange of 16 MB, and seconds of one of nothing much."""
+def _wire(size: int) -> dict[str, float]:
+    """Of an exchange of 16 MB and of one of nothing much: bytes a second, seconds a message, and what the processor
+    spends on a byte and on an exchange."""
     if size == 1:
-        return [float("inf"), 0.0]
+        return {"bandwidth": float("inf"), "latency": 0.0, "copy": 0.0, "call": 0.0}
     found = []
     for numbers in (1 << 22, 64):
         value, out = torch.ones(numbers), torch.empty(numbers)
-        found.append(machine.best(lambda v=value, o=out: dist.all_to_all_single(o, v), tries=5))
-    large, small = found
-    return [4 * (1 << 22) * (size - 1) / size / max(large - small, 1e-9), small / (size - 1)]
+        busy = time.process_time()
+        wall = machine.best(lambda v=value, o=out: dist.all_to_all_single(o, v), tries=5)
+        found.append((wall, (time.process_time() - busy) / 5))
+    (large, large_busy), (small, small_busy) = found
+    sent = 4 * (1 << 22) * (size - 1) / size
+    return {
+        "bandwidth": sent / max(large - small, 1e-9), "latency": small / (size - 1),
+        "copy": max(large_busy - small_busy, 0.0) / sent, "call": small_busy,
+    }  # fmt: skip
 
 
 def _now() -> float:
@@ -230,8 +237,9 @@ def here(whole: list[dict[str, Any]], half: list[dict[str, Any]], many_: list[di
     (one,), (other,) = whole, half
     edge = max(one["processor"] - other["processor"], 0.0) / (one["edges"] - other["edges"])
     row = max(one["processor"] - edge * one["edges"], 0.0) / one["rows"]
-    bandwidth, latency = min(p["wire"][0] for p in many_), max(p["wire"][1] for p in many_)
-    return simulate.Machine("here", bandwidth, latency, edge, row, max(1.0, len(many_) / machine.cores()))
+    wire = {name: statistics.median(p["wire"][name] for p in many_) for name in many_[0]["wire"]}
+    sharing = max(1.0, len(many_) / machine.cores())
+    return simulate.Machine("here", wire["bandwidth"], wire["latency"], edge, row, sharing, wire["copy"], wire["call"])
 
 
 def large(small: dict[str, Any]) -> list[dict[str, Any]]:
@@ -286,7 +294,7 @@ def main() -> None:
                 row["simulated_sent"] = simulate.sent(plan, cut)
                 machine_ = here(whole, half, found)
                 row["simulated_seconds"] = simulate.seconds(plan, cut, machine_)
-                row["simulated_processor"] = simulate.computing(cut, machine_)
+                row["simulated_processor"] = simulate.computing(plan, cut, machine_)
             results.append(row)
             print(row, flush=True)
     found_all = {

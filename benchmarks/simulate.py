@@ -18,6 +18,7 @@ class Machine:
     latency    seconds a message takes besides
     edge, row  seconds to compute a step for an edge, and for an own node
     sharing    how many processes share what computes
+    copy, call seconds of the processor for a byte that is sent, and for an exchange; none where a card sends by itself
     """
 
     name: str
@@ -26,6 +27,8 @@ class Machine:
     edge: float
     row: float
     sharing: float = 1.0
+    copy: float = 0.0
+    call: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,14 @@ def sent(plan: Plan, cut: Cut) -> float:
     return sum(plan.widths) * float(sum(cut.received))
 
 
-def computing(cut: Cut, machine: Machine) -> float:
-    """Seconds that the busiest process computes in a step."""
-    return max(machine.edge * e + machine.row * r for e, r in zip(cut.edges, cut.rows, strict=True))
+def computing(plan: Plan, cut: Cut, machine: Machine) -> float:
+    """Seconds of its processor that the busiest process takes for a step."""
+    copied = machine.copy * sum(plan.widths)
+    compute = max(
+        machine.edge * edges + machine.row * rows + copied * max(received, sent_)
+        for edges, rows, received, sent_ in zip(cut.edges, cut.rows, cut.received, cut.sent, strict=True)
+    )
+    return compute + (machine.call * len(plan.widths) if len(cut.edges) > 1 else 0.0)
 
 
 def seconds(plan: Plan, cut: Cut, machine: Machine) -> float:
@@ -69,7 +77,7 @@ def seconds(plan: Plan, cut: Cut, machine: Machine) -> float:
     processes = len(cut.edges)
     ring = 2 * (processes - 1) / processes * plan.reduced / machine.bandwidth + 2 * (processes - 1) * machine.latency
     spoken = most * sum(plan.widths) / machine.bandwidth + messages + (ring if processes > 1 else 0.0)
-    return computing(cut, machine) * machine.sharing + spoken
+    return computing(plan, cut, machine) * machine.sharing + spoken
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ def test_bytes_and_seconds_by_hand(simulate: Any) -> None:
     machine = simulate.Machine("", bandwidth=6.0, latency=0.5, edge=1.0, row=0.25)
     # 20 + 1 to compute, 2 rows of 12 bytes, two messages, and a ring of 100 bytes in two steps.
     assert simulate.seconds(plan, cut, machine) == pytest.approx(21 + 24 / 6 + 2 * 0.5 + 100 / 6 + 2 * 0.5)
+    busy = simulate.Machine("", 6.0, 0.5, edge=1.0, row=0.25, copy=0.1, call=3.0)
+    assert simulate.computing(plan, cut, busy) == pytest.approx(21 + 2 * 12 * 0.1 + 2 * 3)
     alone = simulate.Cut([10], [3], [0], [0], [0])
     assert simulate.seconds(plan, alone, machine) == 10.75
 
