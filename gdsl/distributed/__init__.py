@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 from gdsl.distributed.gradients import average_gradients, total
 from gdsl.distributed.part import GraphPart
 from gdsl.distributed.partition import Division, divide, partition
-from gdsl.distributed.processes import World, agree, answered, init
+from gdsl.distributed.processes import World, agree, init
 from gdsl.distributed.saved import load_part, save_parts
 from gdsl.distributed.traffic import Traffic
+from gdsl.runtime.answers import answered
 from gdsl.runtime.halo import Halo
 from gdsl.runtime.local import LocalGraph
 

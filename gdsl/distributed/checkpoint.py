@@ -30,9 +30,10 @@ from torch.distributed.checkpoint.state_dict import (
 
 from gdsl.data import given
 from gdsl.distributed.part import GraphPart
-from gdsl.distributed.processes import agreeing, answered, place
+from gdsl.distributed.processes import agreeing
 from gdsl.distributed.ranges import Ranges, ranges_of
 from gdsl.errors import InputError
+from gdsl.runtime.answers import answered, place
 
 VERSION = 1
 MARKER = "gdsl.json"
@@ -305,7 +306,7 @@ def _as_text(extra: Any) -> str:
 def _stored(what: str, group: ProcessGroup | None) -> Iterator[None]:
     """torch's own errors about a checkpoint, which it raises on every process, as ``InputError``."""
     try:
-        with answered(group), warnings.catch_warnings():
+        with answered(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own old ways
             yield
     except dcp.api.CheckpointException as error:

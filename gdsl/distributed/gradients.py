@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
-from gdsl.distributed.processes import answered, place
 from gdsl.errors import InputError
+from gdsl.runtime.answers import answered, place
 
 
 class _Sum(torch.autograd.Function):
@@ -21,7 +21,7 @@ class _Sum(torch.autograd.Function):
     def forward(ctx: Any, value: Tensor, group: ProcessGroup | None) -> Tensor:
         ctx.group = group
         found = value.detach().clone(memory_format=torch.contiguous_format)
-        with answered(group):
+        with answered():
             dist.all_reduce(found, group=group)
         return found
 
@@ -74,7 +74,7 @@ def _average(parameters: list[nn.Parameter], size: int, group: ProcessGroup | No
     has = torch.tensor([p.grad is not None for p in parameters], dtype=first.dtype, device=first.device)
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     flat = torch.cat([has, *(g.detach().reshape(-1) for g in grads)])
-    with answered(group):
+    with answered():
         dist.all_reduce(flat, group=group)
     sizes = [len(parameters), *(p.numel() for p in parameters)]
     counts, *sums = flat.split(sizes)

@@ -18,8 +18,9 @@ from gdsl.data import given
 from gdsl.data.batch import Type
 from gdsl.distributed import wire
 from gdsl.distributed.gradients import total
-from gdsl.distributed.processes import agreeing, answered, place
+from gdsl.distributed.processes import agreeing
 from gdsl.errors import InputError
+from gdsl.runtime.answers import answered, place
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.halo import Halo
 from gdsl.runtime.local import LocalGraph
@@ -254,7 +255,7 @@ def _said(value: Any, group: ProcessGroup | None) -> list[Any]:
     if size == 1:
         return [value]
     said = [None] * size
-    with answered(group):
+    with answered():
         dist.all_gather_object(said, value, group=group)
     return said
 

@@ -17,9 +17,10 @@ from gdsl.data.batch import Type
 from gdsl.data.source import Source, source_of
 from gdsl.distributed.assignment import assigned
 from gdsl.distributed.part import GraphPart, PartEdges
-from gdsl.distributed.processes import agreeing, place
+from gdsl.distributed.processes import agreeing
 from gdsl.distributed.wire import broadcast_rows
 from gdsl.errors import InputError
+from gdsl.runtime.answers import place
 from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.graph import Graph, Size
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
@@ -17,12 +16,10 @@ from torch.distributed import ProcessGroup
 
 from gdsl.data import given
 from gdsl.errors import DistributedError, GdslError, InputError
+from gdsl.runtime.answers import answered, line, place, report
 
 # What torchrun tells each process.
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-
-# Seconds that a process waits to hear which of the others still live, when one of them does not.
-GRACE = 3.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class World:
         has failed."""
         try:
             if error is not None:
-                _report(error, None)
+                report(error)
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()
@@ -85,7 +82,7 @@ def init(backend: str | None = None, timeout: float = 300.0) -> World:
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise DistributedError(
-            f"process {rank} of {size} could not join the others at {where} within {seconds:g} s: {_line(error)}"
+            f"process {rank} of {size} could not join the others at {where} within {seconds:g} s: {line(error)}"
         ) from error
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -122,13 +119,6 @@ def _backend(asked: str | None, local: int) -> tuple[str, torch.device]:
     return "gloo", torch.device("cpu")
 
 
-def place(group: ProcessGroup | None) -> tuple[int, int]:
-    """The number of this process in a group, and how many there are; (0, 1) where none were joined."""
-    if group is None and not (dist.is_available() and dist.is_initialized()):
-        return 0, 1
-    return dist.get_rank(group), dist.get_world_size(group)
-
-
 # -- agreement --------------------------------------------------------------------------------------
 
 
@@ -145,7 +135,7 @@ def agree(what: str, group: ProcessGroup | None, value: Any = None, error: Excep
     said: list[Any] = [(value, text)]
     if size > 1:
         said = [None] * size
-        with answered(group):
+        with answered():
             dist.all_gather_object(said, (value, text), group=group)
     if error is not None:
         raise error
@@ -173,77 +163,3 @@ def agreeing(what: str, group: ProcessGroup | None) -> Iterator[dict[str, Any]]:
         agree(what, group, error=error)
         raise
     agree(what, group, found.get("value"))
-
-
-# -- processes that do not answer -------------------------------------------------------------------
-
-
-@contextmanager
-def answered(group: ProcessGroup | None = None) -> Iterator[None]:
-    """A block in which processes speak: where one of them does not answer any more, ``DistributedError`` says which."""
-    try:
-        yield
-    except GdslError:
-        raise
-    except RuntimeError as error:
-        _report(error, group)
-        raise
-
-
-def _report(error: BaseException, group: ProcessGroup | None) -> None:
-    """Tell the others what has failed here; where it is that they do not answer, raise an error that says why."""
-    rank, size = place(None)
-    if size == 1:
-        return
-    if not _is_silence(error):
-        _tell(rank, f"{type(error).__name__}: {_line(error)}")
-        return
-    why = _why(rank, size)
-    raise DistributedError(
-        f"process {rank}: {why}; start again from the last checkpoint. torch says: {_line(error)}"
-    ) from error
-
-
-# What torch's backends say when another process is gone or slow. They are RuntimeErrors without a type of their own.
-_SILENCE = (
-    "connection closed by peer", "connection reset", "timed out", "timeout", "broken pipe", "socket",
-    "connection refused", "connectfullmesh", "peer closed", "nccl",
-)  # fmt: skip
-
-
-def _is_silence(error: BaseException) -> bool:
-    if isinstance(error, GdslError) or not isinstance(error, RuntimeError):
-        return False
-    backends = (dist.DistBackendError, dist.DistNetworkError)
-    return isinstance(error, backends) or any(word in str(error).lower() for word in _SILENCE)
-
-
-def _tell(rank: int, what: str) -> None:
-    with suppress(RuntimeError):  # of a store that is gone as well
-        dist.distributed_c10d._get_default_store().set(f"gdsl/failed/{rank}", what)
-
-
-def _why(rank: int, size: int) -> str:
-    """Which process has failed: each that lives says so, and those that do not within some seconds are dead."""
-    others = [k for k in range(size) if k != rank]
-    try:
-        store = dist.distributed_c10d._get_default_store()
-        store.set(f"gdsl/alive/{rank}", "")
-        limit = time.monotonic() + GRACE
-        while True:
-            told = [k for k in others if store.check([f"gdsl/failed/{k}"])]
-            if told:
-                return f"process {told[0]} has failed ({store.get(f'gdsl/failed/{told[0]}').decode()})"
-            silent = [k for k in others if not store.check([f"gdsl/alive/{k}"])]
-            if not silent:
-                return "some process was too slow, for all of them live"
-            if time.monotonic() > limit:
-                names = " and ".join(map(str, silent))
-                return f"process {names} does not answer: it died, hangs, or is slower than the timeout"
-            time.sleep(0.05)
-    except RuntimeError:
-        return "the process that holds the store of the run, mostly process 0, has died"
-
-
-def _line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from gdsl.distributed.processes import place
 from gdsl.distributed.wire import exchange_counts, exchange_rows
+from gdsl.runtime.answers import place
 
 
 @dataclass(frozen=True, eq=False)

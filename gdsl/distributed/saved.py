@@ -15,8 +15,9 @@ from gdsl.data import container, given, mapped
 from gdsl.data.batch import Type
 from gdsl.distributed.part import GraphPart, PartEdges, _array, _of
 from gdsl.distributed.partition import Division
-from gdsl.distributed.processes import agreeing, place
+from gdsl.distributed.processes import agreeing
 from gdsl.errors import GdslError, InputError
+from gdsl.runtime.answers import place
 from gdsl.runtime.order import INT32_MAX
 
 MAGIC = b"GDSLPART"

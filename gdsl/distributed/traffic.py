@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch.distributed as dist
 from torch import Tensor
 
-from gdsl.distributed.processes import place
+from gdsl.runtime.answers import place
 
 
 class Traffic:

@@ -14,6 +14,7 @@ from gdsl.ir.printer import print_program
 from gdsl.ir.program import Program
 from gdsl.module.kept import Kept
 from gdsl.module.ways import CallKind
+from gdsl.runtime.answers import answered, tell
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.halo import Halo
 
@@ -38,7 +39,7 @@ def meet(graph: Graph, kind: CallKind) -> None:
     inputs = ", ".join(f"{n.attrs.name} {list(n.type.shape)}" for n in program.inputs)
     text = f"{kind.typed.name}, {str(kind.dtype).removeprefix('torch.')}, with {inputs}"
     rules = f"{[t.name for t in kind.typed.transforms]}\n{print_program(program)}"
-    found = _told(graph.halo, _READY, zlib.crc32(f"{text}\n{rules}".encode()))
+    found = _told(graph.halo, _READY, zlib.crc32(f"{text}\n{rules}".encode()), text)
     if any(state == _FAILED for state, _ in found):
         _raise_first(_texts(graph.halo, ""))
     if len({digest for _, digest in found}) > 1:
@@ -53,20 +54,24 @@ def meet(graph: Graph, kind: CallKind) -> None:
 
 def excuse(halo: Halo, error: Exception) -> None:
     """Tell the others that this process's call has failed, so that they do not wait for it."""
-    _told(halo, _FAILED, 0)
+    _told(halo, _FAILED, 0, str(error))
     _texts(halo, str(error))
 
 
-def _told(halo: Halo, state: int, digest: int) -> list[tuple[int, int]]:
-    """What each process tells."""
+def _told(halo: Halo, state: int, digest: int, text: str) -> list[tuple[int, int]]:
+    """What each process tells. ``text`` is what others hear that run something else, for want of an answer."""
     if halo.world == 1:
         return [(state, digest)]
+    tell("waits", text)
     own = torch.tensor([state, digest], device=halo.send.device)
     found = [torch.empty_like(own) for _ in range(halo.world)]
-    distributed.all_gather(found, own, group=halo.group)
+    with answered():
+        distributed.all_gather(found, own, group=halo.group)
+    tell("waits", "")
     return [(int(a), int(b)) for a, b in map(Tensor.tolist, found)]
 
 
+@answered()
 def _texts(halo: Halo, text: str) -> list[str]:
     found: list[Any] = [text] * halo.world
     if halo.world > 1:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, distributed
 
 from gdsl.errors import GraphError
+from gdsl.runtime.answers import answered
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -109,6 +110,7 @@ def collect(halo: Halo, value: Tensor, reducer: str) -> Tensor:
     return found
 
 
+@answered()
 def _swap(found: Tensor, given: Tensor, receive: tuple[int, ...], send: tuple[int, ...], halo: Halo) -> None:
     """Rows to and from all processes."""
     if found.dtype is torch.bool:
@@ -116,6 +118,7 @@ def _swap(found: Tensor, given: Tensor, receive: tuple[int, ...], send: tuple[in
     distributed.all_to_all_single(found, given, list(receive), list(send), group=halo.group)
 
 
+@answered()
 def all_reduce(halo: Halo, value: Tensor, reducer: str) -> Tensor:
     """The sum, the largest or the smallest of a value over all processes, which call it together."""
     found = value.clone(memory_format=torch.contiguous_format)
@@ -124,6 +127,7 @@ def all_reduce(halo: Halo, value: Tensor, reducer: str) -> Tensor:
     return found
 
 
+@answered()
 def broadcast(halo: Halo, value: Tensor) -> Tensor:
     """The value of the first process."""
     if halo.world > 1:
@@ -131,6 +135,7 @@ def broadcast(halo: Halo, value: Tensor) -> Tensor:
     return value
 
 
+@answered()
 def gather(halo: Halo, value: Tensor) -> Tensor:
     """The rows of all processes, one after the other, which call it together."""
     if halo.world == 1:
@@ -145,6 +150,7 @@ def gather(halo: Halo, value: Tensor) -> Tensor:
     return torch.cat([part[:count] for part, count in zip(found, rows, strict=True)])
 
 
+@answered()
 def agreed(halo: Halo, bipartite: bool, counts: tuple[int, ...]) -> tuple[int, ...]:
     """The largest of each count over all processes, which call it together.
 

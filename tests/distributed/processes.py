@@ -120,10 +120,9 @@ def _serve(connection: Connection, rank: int, count: int, store: str | int, time
         os.environ |= {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{count}"}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{store}"}
     else:
-        dist.init_process_group(
-            "gloo", init_method=f"file://{store}", rank=rank, world_size=count, timeout=timedelta(seconds=timeout)
-        )
-        groups = {n: dist.new_group(range(n)) for n in range(1, count + 1)}
+        limit = timedelta(seconds=timeout)
+        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count, timeout=limit)
+        groups = {n: dist.new_group(range(n), timeout=limit) for n in range(1, count + 1)}
     while True:
         try:
             case, args, world = connection.recv()

@@ -14,9 +14,10 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 
-from gdsl.distributed import agree, answered, init, load_checkpoint, save_checkpoint
+from gdsl.distributed import agree, answered, divide, init, load_checkpoint, partition, save_checkpoint
 from gdsl.distributed import processes as ours
 from gdsl.errors import DistributedError, InputError
+from gdsl.nn import SimpleConv
 from tests.distributed.processes import CaseError, Processes, processes
 from tests.distributed.test_checkpoint import Run, equal
 
@@ -171,6 +172,33 @@ def test_what_is_wrong_is_told_within_the_timeout(which: int, signal_: int | Non
             connection.send((alone, (which, signal_), 2))
         found, message = made.answer(made.connections[1 - which])
     assert found and words in message
+
+
+def changed(group: Any, kind: str) -> None:
+    """A first call that is the same everywhere, and a second one that is another on the last process."""
+    ring = torch.arange(8)
+    part = partition(torch.stack([ring, (ring + 1) % 8]), how=ring % 2, group=group)
+    graph, conv, x = part.local(), SimpleConv(), torch.randn(4, 3)
+    conv(x, graph)
+    if group.rank() == 1 and kind == "graph":
+        graph = divide(torch.stack([ring, (ring + 3) % 8]), 2, ring % 2).part(1, group).local()
+    if group.rank() == 1 and kind == "features":
+        x = torch.randn(4, 5)
+    conv(x, graph)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("graph", "process 1 waits for the others with a call of its own (SimpleConv, float32, with x [3])"),
+        ("features", "process 1 waits for the others with a call of its own (SimpleConv, float32, with x [5])"),
+    ],
+)
+def test_a_call_that_changes_on_one_process_is_told_within_the_timeout(kind: str, words: str) -> None:
+    with processes(2, timeout=4.0) as made, pytest.raises(CaseError) as caught:
+        made.run(changed, kind)
+    assert all(error is not None and error[0] == "DistributedError" for error in caught.value.errors), caught.value
+    assert words in str(caught.value.errors)
 
 
 # -- agreement --------------------------------------------------------------------------------------

@@ -1,0 +1,101 @@
+"""Other processes of ``torch.distributed`` that do not answer: which of them has failed, and why.
+
+A process says in the store of the run what it fails with and what it waits for, so that the others can tell it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch.distributed as dist
+
+from gdsl.errors import DistributedError, GdslError
+
+# Seconds that a process waits to hear which of the others still live, when one of them does not answer.
+GRACE = 3.0
+
+# What torch's backends say when another process is gone or slow. They are RuntimeErrors without a type of their own.
+_SILENCE = (
+    "connection closed by peer", "connection reset", "timed out", "timeout", "broken pipe", "socket",
+    "connection refused", "connectfullmesh", "peer closed", "nccl",
+)  # fmt: skip
+
+
+def place(group: Any) -> tuple[int, int]:
+    """The number of this process in a group, and how many there are; (0, 1) where none were joined."""
+    if group is None and not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(group), dist.get_world_size(group)
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """A block in which processes speak: where one of them does not answer any more, ``DistributedError`` says which."""
+    try:
+        yield
+    except GdslError:
+        raise
+    except RuntimeError as error:
+        report(error)
+        raise
+
+
+def report(error: BaseException) -> None:
+    """Tell the others what has failed here; where it is that they do not answer, raise an error that says why."""
+    rank, size = place(None)
+    if size == 1:
+        return
+    if not _is_silence(error):
+        tell("failed", f"{type(error).__name__}: {line(error)}")
+        return
+    why = _why(rank, size)
+    raise DistributedError(
+        f"process {rank}: {why}; start again from the last checkpoint. torch says: {line(error)}"
+    ) from error
+
+
+def tell(what: str, text: str) -> None:
+    """Say in the store what has "failed" here, or what this process "waits" for; nothing is an empty text."""
+    with suppress(RuntimeError):  # of a store that is gone
+        dist.distributed_c10d._get_default_store().set(f"gdsl/{what}/{dist.get_rank()}", text)
+
+
+def line(error: BaseException) -> str:
+    """The first line of a message."""
+    return str(error).strip().partition("\n")[0]
+
+
+def _is_silence(error: BaseException) -> bool:
+    if isinstance(error, GdslError) or not isinstance(error, RuntimeError):
+        return False
+    backends = (dist.DistBackendError, dist.DistNetworkError)
+    return isinstance(error, backends) or any(word in str(error).lower() for word in _SILENCE)
+
+
+def _why(rank: int, size: int) -> str:
+    """Which process has failed: each that lives says so, and those that do not within some seconds are dead."""
+    try:
+        store = dist.distributed_c10d._get_default_store()
+
+        def said(what: str, k: int) -> str:
+            return store.get(f"gdsl/{what}/{k}").decode() if store.check([f"gdsl/{what}/{k}"]) else ""
+
+        store.set(f"gdsl/alive/{rank}", "yes")
+        limit = time.monotonic() + GRACE
+        while True:
+            for what, words in (("failed", "has failed"), ("waits", "waits for the others with a call of its own")):
+                told = next((k for k in range(size) if said(what, k)), None)
+                if told is not None:
+                    return f"process {told} {words} ({said(what, told)})"
+            silent = [k for k in range(size) if not said("alive", k)]
+            if not silent:
+                return "some process was too slow, for all of them live"
+            if time.monotonic() > limit:
+                names = " and ".join(map(str, silent))
+                return f"process {names} does not answer: it died, hangs, or is slower than the timeout"
+            time.sleep(0.05)
+    except RuntimeError:
+        return "the process that holds the store of the run, mostly process 0, has died"
