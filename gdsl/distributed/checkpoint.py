@@ -203,8 +203,19 @@ def load_checkpoint(folder: str | Path, training: Training) -> Checkpoint | None
 
 def newest(folder: Path) -> Path | None:
     """The checkpoint of a folder after the most steps, of those that are whole."""
-    found = [(int(m[1]), p) for p in folder.glob("step-*") if (m := re.fullmatch(r"step-(\d+)", p.name))]
-    return max(found)[1] if found else None
+    # One that was put aside counts where the process died that was to put another in its place.
+    found = [(step, whole, p) for p in _folders(folder) for step, whole in [_step(p)] if step is not None]
+    return max(found)[2] if found else None
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _step(path: Path) -> tuple[int | None, bool]:
+    """After how many steps a checkpoint was written, and whether it has its name still; None of other folders."""
+    found = re.fullmatch(r"step-(\d+)|\.step-(\d+)\.old", path.name)
+    return (int(found[1] or found[2]), bool(found[1])) if found else (None, False)
 
 
 # -- rows -------------------------------------------------------------------------------------------
@@ -243,8 +254,9 @@ def _from_range(training: Training, name: str, before: Any, value: Any) -> Any:
 
 def _make(temporary: Path) -> None:
     try:
-        if temporary.exists():  # of a run that died
-            shutil.rmtree(temporary)
+        for left in _folders(temporary.parent):
+            if re.fullmatch(r"\.step-\d+\.partial", left.name):  # by a run that died
+                shutil.rmtree(left)
         temporary.mkdir(parents=True)
     except OSError as error:
         raise InputError(f"{temporary} cannot be made, where a checkpoint is to be written: {error}") from None
@@ -262,19 +274,19 @@ def _finish(temporary: Path, final: Path, about: dict[str, Any], keep: int | Non
             old = final.with_name(f".{final.name}.old")
             shutil.rmtree(old, ignore_errors=True)
             final.replace(old)
-            temporary.replace(final)
-            shutil.rmtree(old)
-        else:
-            temporary.replace(final)
+        temporary.replace(final)
+        for path in _superseded(final, keep):
+            shutil.rmtree(path)
     except OSError as error:
         raise InputError(f"{final} cannot be written: {error}") from None
-    while keep is not None and len(found := sorted(final.parent.glob("step-*"), key=_number)) > keep:
-        shutil.rmtree(found[0], ignore_errors=False)
 
 
-def _number(path: Path) -> int:
-    last = path.name.rpartition("-")[2]
-    return int(last) if last.isdecimal() else -1
+def _superseded(final: Path, keep: int | None) -> list[Path]:
+    """What a new checkpoint makes needless: itself never, though it be of fewer steps than others."""
+    others = [(*_step(path), path) for path in _folders(final.parent) if path != final]
+    aside = [path for step, whole, path in others if step is not None and not whole]
+    older = [path for _, path in sorted((step, path) for step, whole, path in others if step is not None and whole)]
+    return aside if keep is None else aside + older[: max(len(older) + 1 - keep, 0)]
 
 
 def _marker(path: Path) -> dict[str, Any]:

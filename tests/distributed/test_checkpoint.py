@@ -140,6 +140,14 @@ def test_old_ones_go_and_half_written_ones_do_not_count(tmp_path: Path) -> None:
     equal(before, run.state())
     save_checkpoint(tmp_path, 10, run.training, keep=None)  # the same again
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-10", "step-2"]
+    # As a process leaves it that dies before the new one has its name.
+    (tmp_path / "step-10").rename(tmp_path / ".step-10.old")
+    found = newest(tmp_path)
+    assert found is not None and found.name == ".step-10.old"
+    save_checkpoint(tmp_path, 3, run.training)  # of a run that began anew
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-2", "step-3"]
+    save_checkpoint(tmp_path, 1, run.training, keep=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-1"]
 
 
 # -- what does not fit -----------------------------------------------------------------------------
