@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch_geometric.data import HeteroData
 
 import gdsl
 from gdsl.distributed import average_gradients, partition
-from gdsl.nn import GATConv, GCNConv, SAGEConv
+from gdsl.nn import GATConv, GCNConv, HeteroConv, SAGEConv
 from tests.distributed.processes import Processes, processes
 
 NODES = 30
@@ -88,3 +89,42 @@ def test_processes_train_as_one_does(pool: Processes, kind: str) -> None:
     for world, how in ((1, "hash"), (2, "hash"), (3, torch.arange(NODES) % 2 * 2)):  # the last with an empty part
         for found in pool.run(trained, kind, how, world=world):
             torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+# -- several types ----------------------------------------------------------------------------------
+
+
+def papers() -> tuple[HeteroData, dict[str, Tensor]]:
+    random = torch.Generator().manual_seed(3)
+
+    def edges(sources: int, targets: int, count: int) -> Tensor:
+        return torch.stack([torch.randint(n, (count,), generator=random) for n in (sources, targets)])
+
+    data = HeteroData()
+    data["paper"].num_nodes, data["author"].num_nodes = 20, 13
+    data["author", "writes", "paper"].edge_index = edges(13, 20, 50)
+    data["paper", "by", "author"].edge_index = edges(20, 13, 50)
+    data["paper", "cites", "paper"].edge_index = edges(20, 20, 40)
+    x = {t: torch.randn(data[t].num_nodes, 4, generator=random, dtype=torch.float64) for t in data.node_types}
+    return data, x
+
+
+def of_types(graphs: dict[Any, Any], x: dict[str, Tensor]) -> dict[str, Tensor]:
+    torch.manual_seed(5)
+    convs = HeteroConv({type: SAGEConv((4, 4), 3) for type in graphs}).double()
+    return convs(x, graphs)  # type: ignore[no-any-return]
+
+
+def on_parts_of_types(group: Any) -> dict[str, Tensor]:
+    data, x = papers()
+    part = partition(data, how="hash", group=group)
+    found = of_types(part.local(), {type: part.scatter(value, type) for type, value in x.items()})
+    return {type: part.gather(value, type).detach() for type, value in found.items()}
+
+
+def test_several_types_of_nodes_and_edges(pool: Processes) -> None:
+    data, x = papers()
+    graphs = {t: gdsl.Graph(data[t].edge_index, (len(x[t[0]]), len(x[t[2]]))) for t in data.edge_types}
+    expected = {type: value.detach() for type, value in of_types(graphs, x).items()}
+    for found in pool.run(on_parts_of_types, world=3):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
