@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 # From the lowest. Rooms of one floor do not import each other.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "locks"}),
+    frozenset({"errors", "html", "locks"}),
     frozenset({"store"}),
     frozenset({"ir"}),
     frozenset({"language", "passes"}),
@@ -21,7 +21,8 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"module"}),
     frozenset({"nn", "data"}),
     frozenset({"distributed"}),
-    frozenset({"explore"}),
+    frozenset({"editor"}),
+    frozenset({"explore", "notebook"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )

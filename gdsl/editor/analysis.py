@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gdsl.editor.recovery import layers_of
-from gdsl.editor.symbols import Names, names_of
+from gdsl.editor.symbols import NameTable, names_of
 from gdsl.editor.tokens import Token, tokens
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
@@ -38,7 +38,7 @@ class Section:
     layer: ast.Layer | None
     diagnostics: tuple[Diagnostic, ...]
     values: Mapping[tuple[int, int], Value]
-    names: Names
+    names: NameTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def _twice(text: str, sections: Sequence[Section], starts: Sequence[int]) -> lis
 
 
 def _empty(text: str) -> Section:
-    return Section(text, (), None, (), {}, Names())
+    return Section(text, (), None, (), {}, NameTable())
 
 
 @functools.lru_cache(maxsize=256)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gdsl.editor.analysis import Analysis, Section
-from gdsl.editor.symbols import MADE, Mention, Symbol
+from gdsl.editor.symbols import MADE, Identifier, Mention
 from gdsl.editor.tokens import Token
 from gdsl.ir.node import Node
 from gdsl.language import ast, format, meanings
@@ -163,7 +163,7 @@ def _value_around(section: Section, token: Token) -> str | None:
     return type_of(min(nodes, key=lambda pair: pair[0])[1]) if nodes else None
 
 
-def _free_dim(section: Section, symbol: Symbol) -> str | None:
+def _free_dim(section: Section, symbol: Identifier) -> str | None:
     """A dim that no argument gives: the inputs that have it."""
     inputs = _inputs_with(section.layer, symbol.name) if section.layer is not None else []
     if inputs:

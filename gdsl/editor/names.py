@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gdsl.editor.analysis import Analysis, Section, analyse, mistakes_of
-from gdsl.editor.symbols import CALLED, LAYER, MADE, Mention, Names, Symbol
+from gdsl.editor.symbols import CALLED, LAYER, MADE, Identifier, Mention, NameTable
 from gdsl.editor.tokens import tokens
 from gdsl.errors import GdslError
 from gdsl.language import meanings
@@ -80,7 +80,7 @@ def renamable(analysis: Analysis, offset: int) -> Piece:
     return _piece(mention, start)
 
 
-def _is_dim(symbol: Symbol) -> bool:
+def _is_dim(symbol: Identifier) -> bool:
     """A name that nothing gives is that of a dim, or of the language."""
     tables = (meanings.FUNCTIONS, meanings.ENDS, meanings.CONSTANTS, meanings.NORMS)
     return not symbol.name.isdigit() and not any(symbol.name in table for table in tables)
@@ -111,7 +111,7 @@ def rename(analysis: Analysis, offset: int, new: str) -> tuple[Piece, ...]:
     return pieces
 
 
-def _taken(symbol: Symbol, names: Names, new: str) -> Mention | None:
+def _taken(symbol: Identifier, names: NameTable, new: str) -> Mention | None:
     """Where the new name is another one's in the same scope, or one of a layer and one of a `def` would meet in it."""
     for m in names.mentions:
         if m.symbol.name != new:

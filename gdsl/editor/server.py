@@ -18,7 +18,7 @@ from gdsl import __version__
 from gdsl.editor import complete, fixes, names
 from gdsl.editor.analysis import Analysis, analyse
 from gdsl.editor.hover import hover
-from gdsl.editor.tokens import Lines, edited
+from gdsl.editor.tokens import TextLines, edited
 from gdsl.errors import GdslError
 from gdsl.language.errors import Diagnostic, either
 from gdsl.language.format import format_text
@@ -50,12 +50,12 @@ _SYMBOLS = {
 
 
 @dataclass(frozen=True)
-class View:
+class OpenText:
     """A text at one moment, and what is known of it."""
 
     uri: str
     text: str
-    lines: Lines
+    lines: TextLines
     known: Analysis
 
     def offset(self, position: types.Position) -> int:
@@ -84,13 +84,13 @@ class Server(LanguageServer):
         chosen = self.server_capabilities.position_encoding or types.PositionEncodingKind.Utf16
         return str(chosen.value) if isinstance(chosen, enum.Enum) else str(chosen)
 
-    async def view(self, uri: str) -> View:
+    async def view(self, uri: str) -> OpenText:
         """The text as it is now. It is looked at in another thread, and once, however many ask."""
         text = self.texts.get(uri, "")
         if text not in self.analyses:
             self.analyses[text] = asyncio.create_task(asyncio.to_thread(analyse, text))
             self.analyses[text].add_done_callback(lambda task: self.analyses.pop(text, None))
-        return View(uri, text, Lines.of(text, self.encoding), await asyncio.shield(self.analyses[text]))
+        return OpenText(uri, text, TextLines.of(text, self.encoding), await asyncio.shield(self.analyses[text]))
 
     def look(self, uri: str, pause: float) -> None:
         """Send the mistakes of a text, after a pause in which another edit may come."""
@@ -107,7 +107,7 @@ class Server(LanguageServer):
             self.text_document_publish_diagnostics(types.PublishDiagnosticsParams(uri, shown, version))
 
 
-def diagnostic(view: View, d: Diagnostic) -> types.Diagnostic:
+def diagnostic(view: OpenText, d: Diagnostic) -> types.Diagnostic:
     return types.Diagnostic(
         view.range(d.span.start, max(d.span.end, d.span.start + 1)),
         message(d),

@@ -25,7 +25,7 @@ CALLED = frozenset({"def", "reduce", "module", "linear", "mlp"})
 
 
 @dataclass(frozen=True, slots=True)
-class Symbol:
+class Identifier:
     """A name of a layer: ``scope`` is the start of the ``def`` that it is a parameter of, or LAYER."""
 
     name: str
@@ -41,7 +41,7 @@ class Mention:
     """
 
     token: Token
-    symbol: Symbol
+    symbol: Identifier
     gives: str | None = None
     statement: ast.Tree | None = field(default=None, compare=False)
 
@@ -52,7 +52,7 @@ class Mention:
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class NameTable:
     """The mentions of a layer's names, in the order of the text."""
 
     mentions: tuple[Mention, ...] = ()
@@ -62,10 +62,10 @@ class Names:
         k = bisect.bisect_right(self.mentions, offset, key=lambda m: m.token.start) - 1
         return self.mentions[k] if k >= 0 and offset <= self.mentions[k].token.end else None
 
-    def of(self, symbol: Symbol) -> tuple[Mention, ...]:
+    def of(self, symbol: Identifier) -> tuple[Mention, ...]:
         return tuple(m for m in self.mentions if m.symbol == symbol)
 
-    def given(self, symbol: Symbol) -> tuple[Mention, ...]:
+    def given(self, symbol: Identifier) -> tuple[Mention, ...]:
         """Where a name gets its meaning."""
         return tuple(m for m in self.of(symbol) if m.gives)
 
@@ -93,14 +93,14 @@ class Names:
         return found
 
 
-def names_of(layers: Sequence[ast.Layer], tokens: Sequence[Token]) -> Names:
+def names_of(layers: Sequence[ast.Layer], tokens: Sequence[Token]) -> NameTable:
     """The names of a text's layers, whose trees may lack statements that did not parse."""
     named = [t for t in tokens if t.kind in NAMES]
     found: dict[int, Mention] = {}
     for layer in layers:
         for mention in _Reader(layer, named).run():
             found.setdefault(mention.token.start, mention)
-    return Names(tuple(found[start] for start in sorted(found)))
+    return NameTable(tuple(found[start] for start in sorted(found)))
 
 
 class _Reader:
@@ -119,7 +119,7 @@ class _Reader:
         return self.named[bisect.bisect_left(self.starts, start) + after]
 
     def run(self) -> Iterator[Mention]:
-        yield Mention(self.token(self.layer.span.start), Symbol(self.layer.name), "layer", self.layer)
+        yield Mention(self.token(self.layer.span.start), Identifier(self.layer.name), "layer", self.layer)
         for p in self.layer.parameters:
             yield self.given(p, "argument")
         for s in self.layer.body:
@@ -127,14 +127,14 @@ class _Reader:
 
     def given(self, s: ast.Tree, kind: str, span: ast.Span | None = None) -> Mention:
         token = self.token((span or s.span).start)
-        return Mention(token, Symbol(token.text.rstrip("'")), kind, s)
+        return Mention(token, Identifier(token.text.rstrip("'")), kind, s)
 
     def name(self, start: int, local: ast.Function | ast.Reducer | None) -> Mention:
         """A name that is read, inside a `def` or not."""
         token = self.token(start)
         inside = local is not None and token.text in local.parameters
         scope = local.span.start if local is not None and inside else LAYER
-        return Mention(token, Symbol(token.text.rstrip("'"), scope))
+        return Mention(token, Identifier(token.text.rstrip("'"), scope))
 
     def read(self, tree: ast.Tree, local: ast.Function | ast.Reducer | None) -> Iterator[Mention]:
         """The names in a tree; those of initial values, of functions in them and of a call's parameters are not the
@@ -156,19 +156,19 @@ class _Reader:
             elif isinstance(tree, ast.Transform):
                 yield from (self.name(a.span.start, None) for a in tree.arguments if isinstance(a, ast.Named))
                 if tree.name == "symmetric_norm" and not tree.arguments:
-                    yield Mention(self.token(tree.name_span.start), Symbol("norm"), MADE, tree)
+                    yield Mention(self.token(tree.name_span.start), Identifier("norm"), MADE, tree)
             elif isinstance(tree, ast.Function | ast.Reducer):
                 kind = "def" if isinstance(tree, ast.Function) else "reduce"
                 yield self.given(tree, kind)
                 for k in range(len(tree.parameters)):
                     token = self.token(tree.span.start, k + 1)
-                    yield Mention(token, Symbol(token.text.rstrip("'"), tree.span.start), "parameter", tree)
+                    yield Mention(token, Identifier(token.text.rstrip("'"), tree.span.start), "parameter", tree)
                 local = tree
             elif isinstance(tree, ast.Module):
                 yield self.given(tree, "module")
                 if tree.function in self.functions:
                     token = self.token(tree.span.start, 1)
-                    yield Mention(token, Symbol(token.text))
+                    yield Mention(token, Identifier(token.text))
             elif isinstance(tree, ast.Declaration | ast.Owned):
                 yield self.given(tree, tree.role if isinstance(tree, ast.Declaration) else tree.kind, tree.name_span)
                 skipped = (tree.init,) if not isinstance(tree.init, ast.Values) else ()

@@ -67,7 +67,7 @@ def _comments(text: str, start: int, end: int) -> Iterator[Token]:
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
+class TextLines:
     """Offsets in a text as lines and columns from 0, and back. Columns count the units of an encoding: a character
     beyond the first 65,536 is one of utf-32, two of utf-16 and four of utf-8."""
 
@@ -76,7 +76,7 @@ class Lines:
     encoding: str = "utf-16"
 
     @staticmethod
-    def of(text: str, encoding: str = "utf-16") -> Lines:
+    def of(text: str, encoding: str = "utf-16") -> TextLines:
         return _lines(text, encoding)
 
     def place(self, offset: int) -> tuple[int, int]:
@@ -99,7 +99,7 @@ class Lines:
 
 def edited(text: str, start: tuple[int, int], end: tuple[int, int], new: str, encoding: str = "utf-16") -> str:
     """A text with a piece of it, between two places, replaced."""
-    lines = Lines.of(text, encoding)
+    lines = TextLines.of(text, encoding)
     return text[: lines.offset(*start)] + new + text[lines.offset(*end) :]
 
 
@@ -113,6 +113,6 @@ def units(text: str, encoding: str) -> int:
 
 
 @functools.lru_cache(maxsize=4)
-def _lines(text: str, encoding: str) -> Lines:
+def _lines(text: str, encoding: str) -> TextLines:
     """Lines end as in the protocol: with a line feed, a carriage return, or both."""
-    return Lines(text, (0, *(m.end() for m in re.finditer(r"\r\n|\r|\n", text))), encoding)
+    return TextLines(text, (0, *(m.end() for m in re.finditer(r"\r\n|\r|\n", text))), encoding)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gdsl.explore.formulas import Polynomial, Sizes, Terms
+from gdsl.explore.formulas import Polynomial, SizeFormulas, Terms
 from gdsl.explore.making import Making
 from gdsl.explore.origins import lines_of_nodes
 from gdsl.ir.node import Node, walk
@@ -48,7 +48,7 @@ class _Writer:
         self.making, self.lines = making, making.origins.lines
         programs = [making.plain, *(plan.program for _, plan in making.inspection.plans)]
         dims = {d for p in programs for n in walk(p.nodes) for d in n.dims}
-        self.sizes = Sizes(making.reading.sizes, dims)
+        self.sizes = SizeFormulas(making.reading.sizes, dims)
         self.steps: list[dict[str, Any]] = []
         self.links: list[dict[str, Any]] = []
         self.memory: dict[str, list[dict[str, Any]]] = {"forward": [], "backward": []}
@@ -146,19 +146,19 @@ class _Writer:
             "bytes": self.terms(lambda sizes: _size(node, sizes)),
         }
 
-    def terms(self, count: Callable[[Sizes], Any]) -> Terms:
+    def terms(self, count: Callable[[SizeFormulas], Any]) -> Terms:
         return Polynomial.of(count(self.sizes)).as_json()
 
 
-def _size(node: Node, sizes: Sizes) -> Polynomial:
+def _size(node: Node, sizes: SizeFormulas) -> Polynomial:
     return sizes.rows(node.domain) * sizes.numel(node.dims) * WIDTHS[node.kind]
 
 
-def _work(step: TorchStep, sizes: Sizes) -> Polynomial:
+def _work(step: TorchStep, sizes: SizeFormulas) -> Polynomial:
     return sum((of(n).work(n, sizes) for n in step.computed), Polynomial.of(0))
 
 
-def _moved(step: TorchStep, sizes: Sizes) -> Polynomial | int:
+def _moved(step: TorchStep, sizes: SizeFormulas) -> Polynomial | int:
     """Each tensor once; a view moves none."""
     if not _work(step, sizes).terms:
         return 0

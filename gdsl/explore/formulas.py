@@ -69,7 +69,7 @@ def _times(a: _Powers, b: _Powers) -> _Powers:
     return tuple(sorted(powers.items()))
 
 
-class Sizes:
+class SizeFormulas:
     """Sizes as polynomials, where each name has one size; what else a dim is called, its size stands for it.
 
     sizes: the names that a formula may have, with their sizes here

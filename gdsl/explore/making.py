@@ -7,7 +7,7 @@ from functools import cached_property
 
 import torch
 
-from gdsl.explore.one_node import Run, call
+from gdsl.explore.one_node import NodeRun, call
 from gdsl.explore.origins import Origins
 from gdsl.explore.reading import Reading
 from gdsl.ir.program import Program
@@ -24,9 +24,9 @@ class Making:
 
     reading: Reading
     log: list[Fired] = field(default_factory=list)
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, NodeRun] = field(default_factory=dict)
 
-    def run(self, profile: str) -> Run:
+    def run(self, profile: str) -> NodeRun:
         """The program called on a small graph of a profile: see :func:`gdsl.explore.one_node.call`."""
         if profile not in self.runs:
             self.runs[profile] = call(self.reading, profile)

@@ -18,7 +18,7 @@ from gdsl.ir.printer import expression
 from gdsl.ir.types import Domain
 from gdsl.language.program import TypedProgram
 from gdsl.module.api import compile
-from gdsl.module.node import Values, named_tensors, plain_call
+from gdsl.module.node import NodeValues, named_tensors, plain_call
 from gdsl.runtime.graph import Graph, rewire_edge_value
 from gdsl.runtime.rewire import rewirings
 
@@ -29,15 +29,15 @@ EDGES, FEATURES, MOST_NUMBERS = 12, 16, 4_000_000
 
 
 @dataclass(frozen=True)
-class Run:
+class NodeRun:
     """A call of a layer on a small graph: the values that have names."""
 
     typed: TypedProgram
     graph: Graph
-    values: Values
+    values: NodeValues
 
 
-def one_node(run: Run, node: int) -> dict[str, Any]:
+def one_node(run: NodeRun, node: int) -> dict[str, Any]:
     """The values of a node: ``steps``, each with a row of numbers for each edge into it, or one.
 
     Raises :class:`gdsl.InputError` for a node that the graph does not have.
@@ -53,7 +53,7 @@ def one_node(run: Run, node: int) -> dict[str, Any]:
     }
 
 
-def call(reading: Reading, profile: str = "even") -> Run:
+def call(reading: Reading, profile: str = "even") -> NodeRun:
     """Make a layer that has no mistakes, and call it.
 
     profile: "even", where all nodes have as many edges, or "skewed", where node 0 has most of them
@@ -75,7 +75,7 @@ def call(reading: Reading, profile: str = "even") -> Run:
             layer = compile(reading.text, layer=reading.layer.name, backend="torch", **values)
         ran = plain_call(layer, reading.settings.inputs)
         graph = sample_graph(ran.compiled.typed, profile)
-        return Run(ran.compiled.typed, graph, named_tensors(layer, ran, graph, 0, None))
+        return NodeRun(ran.compiled.typed, graph, named_tensors(layer, ran, graph, 0, None))
     except GdslError:
         raise
     except RuntimeError as problem:  # what torch cannot do with these sizes

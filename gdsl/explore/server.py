@@ -35,7 +35,7 @@ MOST_BYTES = 8 * MAX_TEXT
 _TYPES = {"css": "text/css", "js": "text/javascript"}
 
 
-class Compiler:
+class CompilerThread:
     """What needs torch: imported in a thread of its own, and used by one request at a time.
 
     The import would hold up the page: it begins with the first question of one, or when none has come for a while.
@@ -112,7 +112,7 @@ def _answers(work: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Requ
 
 def app(start: dict[str, Any], allowed: Callable[[str], bool]) -> Starlette:
     """The server of a page that begins with ``start``. ``allowed`` says which hosts a request may name."""
-    compiler = Compiler()
+    compiler = CompilerThread()
 
     def view(data: dict[str, Any]) -> dict[str, Any]:
         settings, parts = settings_of(data.get("settings", {})), data.get("parts", [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gdsl.html import page, table
 from gdsl.ir.node import Node, walk
 
 
@@ -29,9 +30,9 @@ class Program:
         return f"<Program {self.name}: {_few([name for name, _ in self.outputs])}>"
 
     def _repr_html_(self) -> str:
-        from gdsl.look import html
-
-        return html.ir_program(self)
+        ends = [("input", node.attrs.name, node.type) for node in self.inputs]
+        ends += [("output", name, node.type) for name, node in self.outputs]
+        return page(f"program {self.name}", table(("", "name", "type"), ends))
 
     @property
     def nodes(self) -> tuple[Node, ...]:

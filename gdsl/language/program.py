@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gdsl import html
 from gdsl.ir.node import Node
 from gdsl.ir.types import Dim, Type
 from gdsl.language import ast
@@ -230,9 +231,14 @@ class TypedProgram:
         return f"<TypedProgram {self.name}: {len(self.rules)} rules, returns {results}>"
 
     def _repr_html_(self) -> str:
-        from gdsl.look import html
+        results = ", ".join(f"{name}: {node.type}" for name, node in self.outputs)
+        return html.page(
+            f"program {self.name}", html.line(f"{len(self.rules)} rules, returns {results}"), self.table_of_rules()
+        )
 
-        return html.typed_program(self)
+    def table_of_rules(self) -> str:
+        """The rules with their types, as a table of a page."""
+        return html.table(("rule", "type"), ((r.text, r.type) for r in self.rules))
 
     def __str__(self) -> str:
         """The rules as they read after loops were unrolled, each with its type."""

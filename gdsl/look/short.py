@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gdsl.html import folded, page, text
+
 LINES, COLUMNS = 24, 100
 
 
-def short(text: str, lines: int = LINES, columns: int = COLUMNS) -> str:
+def short(words: str, lines: int = LINES, columns: int = COLUMNS) -> str:
     """A text with its middle left out where it has more lines, and the ends of lines that are longer."""
-    found = text.splitlines()
+    found = words.splitlines()
     if len(found) > lines:
         head = lines * 2 // 3
         tail = lines - head - 1
@@ -28,9 +30,9 @@ class Explanation(str):
         return short(str(self).strip()) + "\n(print it to see all)"
 
     def _repr_html_(self) -> str:
-        from gdsl.look import html
-
-        return html.explanation(self)
+        before = "".join(text(words) for title, words in self.parts if not title)
+        parts = [folded(title, text(words)) for title, words in self.parts if title]
+        return page("explanation", before, *parts)
 
     @property
     def parts(self) -> tuple[tuple[str, str], ...]:

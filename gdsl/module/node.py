@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Values:
+class NodeValues:
     """The values of a program that have names, on a graph: a tensor for each, by the reference and by a backend.
 
     kernels: None where the layer runs on torch, which is the reference itself
@@ -63,7 +63,7 @@ def plain_call(layer: Layer, inputs: Collection[str]) -> Ran:
     return Ran(kind, text.options, torch.int32, "torch")
 
 
-def named_tensors(owner: nn.Module, ran: Ran, graph: Graph, node: int, inputs: Sequence[Tensor] | None) -> Values:
+def named_tensors(owner: nn.Module, ran: Ran, graph: Graph, node: int, inputs: Sequence[Tensor] | None) -> NodeValues:
     """The values that :func:`explain_node` tells of, which raises what it does."""
     typed = ran.compiled.typed
     check_shown(typed, graph, node)
@@ -93,7 +93,7 @@ def named_tensors(owner: nn.Module, ran: Ran, graph: Graph, node: int, inputs: S
 
     plain = values("torch", Options(optimise=False))
     kernels = None if backend == "torch" else values(backend, ran.kind.options)
-    return Values(named, plain, kernels, backend)
+    return NodeValues(named, plain, kernels, backend)
 
 
 def _drawn(d: Declaration, graph: Graph, dtype: torch.dtype, random: torch.Generator) -> Tensor:

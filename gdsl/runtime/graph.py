@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gdsl.errors import GraphError
+from gdsl.html import page, table
 from gdsl.ir.types import Domain
 from gdsl.passes.options import GraphShape
 from gdsl.runtime import native, prepare
@@ -414,9 +415,10 @@ class Graph(_Parts):
         return f"Graph({size}, num_edges={self.num_edges}{device})"
 
     def _repr_html_(self) -> str:
-        from gdsl.look import html
-
-        return html.graph(self)
+        ends = [("sources", self.num_sources), ("targets", self.num_targets)]
+        counts = [*(ends if self.is_bipartite else [("nodes", self.num_targets)]), ("edges", self.num_edges)]
+        rows = [*((name, f"{count:,}") for name, count in counts), ("device", str(self.device))]
+        return page("graph", table(("", ""), rows))
 
 
 def _restore(parts: dict[str, Any]) -> Graph:

@@ -201,8 +201,8 @@ def _runs(node: Node) -> tuple[Stretch, ...]:
         operand, start = divmod(places[at], _PART)
         if places[end - 1] // _PART != operand:
             end = at + 1
-        fixed = operand < 0 or end == at + 1
-        runs.append(Stretch(operand, 0 if operand < 0 else start, 0 if fixed else places[at + 1] - places[at], end - at))
+        step = 0 if operand < 0 or end == at + 1 else places[at + 1] - places[at]
+        runs.append(Stretch(operand, 0 if operand < 0 else start, step, end - at))
         at = end
     return tuple(runs)
 

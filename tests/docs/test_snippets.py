@@ -32,7 +32,6 @@ PRINTED = {
         "100 {'epoch': 3}",
     ],
     "docs/data.md": ["Packed(300 graphs", "300 ['edge_index', 'x', 'y']", "\n5 ["],
-    "docs/distributed.md": ["1,000 own nodes, 8,000 edges, halo 0) World(rank=0, size=1", "100 {'epoch': 3}"],
 }
 
 

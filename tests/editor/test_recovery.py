@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdsl.editor.recovery import expected, layers_of
-from gdsl.editor.tokens import UNKNOWN, Lines, edited, tokens, units, with_comments
+from gdsl.editor.tokens import UNKNOWN, TextLines, edited, tokens, units, with_comments
 from gdsl.language.parse import parse
 
 HEAD = "layer A(d) {\n    node x[d]\n    edge w\n"
@@ -110,7 +110,7 @@ def test_tokens_cover_the_text(repository: Path) -> None:
 
 @given(st.text(alphabet="a𝛼∑é\n\r\u2028", max_size=30), st.sampled_from(["utf-8", "utf-16", "utf-32"]))
 def test_places(text: str, encoding: str) -> None:
-    lines = Lines.of(text, encoding)
+    lines = TextLines.of(text, encoding)
     for offset in range(len(text) + 1):
         line, column = lines.place(offset)
         assert lines.starts[line] <= offset

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gdsl.editor.names import Piece, renamed
-from gdsl.editor.tokens import Lines
+from gdsl.editor.tokens import TextLines
 from gdsl.language.format import format_text
 from gdsl.language.parse import MAX_TEXT
 from tests.editor.client import Client, JsonRpcException, lsp, run
@@ -26,7 +26,7 @@ TEXT = """layer A(d, k) {
 
 
 def applied(text: str, edits: list[lsp.TextEdit]) -> str:
-    lines = Lines.of(text)
+    lines = TextLines.of(text)
     places = [(e.range.start, e.range.end) for e in edits]
     pieces = [Piece(lines.offset(a.line, a.character), lines.offset(b.line, b.character)) for a, b in places]
     (new,) = {e.new_text for e in edits}

@@ -13,7 +13,7 @@ from gdsl.errors import GdslError, InputError
 from gdsl.explore import page
 from gdsl.explore.code import machine_code, sources
 from gdsl.explore.flow import flow
-from gdsl.explore.formulas import Polynomial, Sizes, evaluate
+from gdsl.explore.formulas import Polynomial, SizeFormulas, evaluate
 from gdsl.explore.making import Making
 from gdsl.explore.one_node import call, one_node
 from gdsl.explore.origins import lines_of_code
@@ -203,7 +203,7 @@ def test_every_rule_has_an_equation() -> None:
 def test_formulas_give_what_the_cost_model_counts(name: str) -> None:
     making = Making(read((LIBRARY[0].parent / f"{name}.gdsl").read_text()))
     found = flow(making)
-    rows = {"N": 1000, "N_src": 900, "N_dst": 1000, "E": 16000, "P": 100_000, "B": 10}
+    rows = {"N": 1000, "N_src": 900, "N_dst": 1000, "E": 16000, "P": 100_000, "B": 10, "N_own": 1000}
     counts = {domain: rows[letter] for domain, letter in cost.ROWS.items()}
     sizes = {**found["sizes"], **rows}
     kernels = [k for _, plan in making.inspection.plans for k in plan.kernels]
@@ -214,7 +214,7 @@ def test_formulas_give_what_the_cost_model_counts(name: str) -> None:
 
 
 def test_a_dim_of_two_sizes_is_a_number_in_formulas() -> None:
-    sizes = Sizes({"n": 3}, [Dim("n", 3), Dim("n", 5), Dim("m", 4), Dim("m*k", 8), Dim("2*m", 8), Dim("m", 4)])
+    sizes = SizeFormulas({"n": 3}, [Dim("n", 3), Dim("n", 5), Dim("m", 4), Dim("m*k", 8), Dim("2*m", 8), Dim("m", 4)])
     assert sizes.sizes == {"m": 4}
     assert sizes.size(Dim("m", 4)).as_json() == [(1, {"m": 1})]
     assert sizes.size(Dim("2*m", 8)).as_json() == [(2, {"m": 1})]
