@@ -68,18 +68,19 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     graphs.add_options(parser, "molecules")
-    parser.add_argument("--layers", type=_names, default=list(CALLS), help="separated by semicolons")
+    parser.add_argument("--layers", type=names, default=list(CALLS), help="separated by semicolons")
     parser.add_argument("--measure", choices=("time", "memory"), help=argparse.SUPPRESS)
     report.add_options(parser)
     return parser.parse_args()
 
 
-def _names(text: str) -> list[str]:
-    names = [n.strip() for n in text.split(";")]
-    for name in names:
+def names(text: str) -> list[str]:
+    """Those of the calls that a text names, separated by semicolons."""
+    found = [n.strip() for n in text.split(";")]
+    for name in found:
         if name not in CALLS:
             raise argparse.ArgumentTypeError(f"there is no {name!r}; there are {'; '.join(CALLS)}")
-    return names
+    return found
 
 
 def _child(args: argparse.Namespace, name: str, what: str, folder: str) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def _child(args: argparse.Namespace, name: str, what: str, folder: str) -> dict[
     return json.loads(done.stdout.splitlines()[-1])
 
 
-class _Run:
+class Run:
     """The call of a layer, by one of the two."""
 
     def __init__(self, namespace: str, name: str, edge_index: Tensor, nodes: int):
@@ -159,7 +160,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
     edge_index, nodes = GRAPHS[args.graph](args.nodes, args.edges, args.data)
     (name,) = args.layers
-    runs = {key: _Run(namespace, name, edge_index, nodes) for key, namespace in LIBRARIES.items()}
+    runs = {key: Run(namespace, name, edge_index, nodes) for key, namespace in LIBRARIES.items()}
     runs["gdsl"].layer.load_state_dict(runs["pyg"].layer.state_dict())
     if args.measure == "memory":
         return {key: {m: measure.peak(getattr(run, m), run.leaves)["mb"] for m in MODES} for key, run in runs.items()}

@@ -159,6 +159,26 @@ def _library(found: Mapping[str, Any]) -> str:
     return f"{head}\n\n{table(['layer', '×'] * 3, _side_by_side(cells, 3))}{note}"
 
 
+def fresh_progress(row: Mapping[str, Any]) -> str:
+    """A line of :mod:`fresh`."""
+    size, us = f"{row['nodes']}x{row['edges']}", row["us"]
+    return f"{size:9} {row['layer']:26} {us['gdsl']:9.0f} us, torch_geometric {us['pyg']:9.0f}: x{row['ratio']:.2f}"
+
+
+def _fresh(found: Mapping[str, Any]) -> str:
+    sizes = list(dict.fromkeys((row["nodes"], row["edges"]) for row in found["results"]))
+    shown = " / ".join(f"{nodes:,} nodes, {edges:,} edges" for nodes, edges in sizes)
+    head = (
+        f"Processor time, the best of {found['rounds']} rounds. How many times as long torch_geometric takes for "
+        f"forward + backward on a new graph: {shown}."
+    )
+    ratios: dict[str, list[str]] = {}
+    for row in found["results"]:
+        ratios.setdefault(row["layer"], []).append(f"{row['ratio']:.2f}")
+    cells = [[layer, " / ".join(numbers)] for layer, numbers in ratios.items()]
+    return f"{head}\n\n{table(['layer', '×'] * 3, _side_by_side(cells, 3))}"
+
+
 def _side_by_side(cells: Sequence[Cells], count: int) -> list[list[str]]:
     """Rows of several columns of rows, filled from the top of each."""
     height = -(-len(cells) // count)
@@ -356,6 +376,7 @@ def _cluster(found: Mapping[str, Any]) -> str:
 _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "layers": _layers,
     "library": _library,
+    "fresh": _fresh,
     "startup": _startup,
     "small": _small,
     "streams": _streams,

@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 
 MACHINE = {"date", "command", "commit", "versions", "cpu", "cores", "threads", "ceilings"}
-PLACES = ("layers", "startup", "small", "scaling", "gpu", "instructions", "streams", "epochs", "library-power-law")
+PLACES = (
+    *("layers", "startup", "small", "scaling", "gpu", "instructions", "streams", "epochs", "fresh"),
+    "library-power-law",
+)
 MARKERS = "".join(f"<!-- begin {n} -->\nold\n<!-- end {n} -->\n" for n in PLACES)
 
 
@@ -98,6 +101,15 @@ def test_every_layer_of_the_library_agrees_with_its_peer(repository: Path, tmp_p
     found = _found(repository, tmp_path, "library.py", "--graph", "power-law", "--nodes", "200", "--edges", "1500")
     assert len(found["results"]) > 60
     assert not [r for r in found["results"] if "failed" in r]
+
+
+def test_fresh(repository: Path, tmp_path: Path) -> None:
+    arguments = ("--sizes", "30x60,40x50", "--rounds", "1", "--layers", "GCNConv; HANConv")
+    found = _found(repository, tmp_path, "fresh.py", *arguments)
+    assert [(r["layer"], r["nodes"]) for r in found["results"]] == [
+        ("GCNConv", 30), ("HANConv", 30), ("GCNConv", 40), ("HANConv", 40)
+    ]  # fmt: skip
+    assert all(r["us"].keys() == {"gdsl", "pyg"} and r["difference"] < 1e-3 for r in found["results"])
 
 
 def test_the_plot(repository: Path, tmp_path: Path) -> None:
