@@ -29,7 +29,7 @@ from gdsl.runtime.tracers import recording, run_as_it_is
 from gdsl.runtime.transforms import transforming
 
 # What native code does to the edges for the ``graph`` statements of a program; others are Python's.
-LOOPS = {(): -1, ("remove_self_loops",): 0, ("add_self_loops",): 1, ("add_remaining_self_loops",): 1}
+LOOPS = {(): -1, ("remove_self_loops",): 0, ("add_self_loops",): 1, ("add_remaining_self_loops",): 2}
 
 # What a user may have asked for where native code repeats a call.
 BACKENDS = ("auto", "cpp")
@@ -94,7 +94,7 @@ def _fills(known: KnownCall) -> dict[str, float] | None:
         return {}
     told = dict(typed.transforms[0].keywords)
     fills = {d.name: told.get(d.name, d.default) for d in by_edge}
-    if _loops(known.kind) != 1 or any(type(fill) not in (int, float) for fill in fills.values()):
+    if _loops(known.kind) not in (1, 2) or any(type(fill) not in (int, float) for fill in fills.values()):
         return None
     return {name: float(fill) for name, fill in fills.items()}  # type: ignore[arg-type]
 

@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ import gdsl
 import gdsl.nn as gnn
 from gdsl.module import repeated
 from gdsl.passes.options import GraphShape
-from gdsl.runtime import native
+from gdsl.runtime import functions, native
 
 pytestmark = pytest.mark.usefixtures("native_code")
 
@@ -97,7 +98,15 @@ def warm(layer: nn.Module, args: tuple[Any, ...]) -> nn.Module:
     for _ in range(4):
         by(layer, args)
     assert is_native(layer(*args))
+    assert is_whole(layer, args)
     return layer
+
+
+def is_whole(layer: nn.Module, args: tuple[Any, ...]) -> bool:
+    """Whether native code repeats a call from its arguments on, and not stages of it."""
+    with mock.patch.object(functions, "run", side_effect=functions.run) as stages:
+        layer(*args)
+    return not stages.called
 
 
 def same(layer: nn.Module, args: tuple[Any, ...]) -> None:
@@ -578,6 +587,31 @@ def test_a_layer_that_keeps_its_graph() -> None:
     first = layer(x, edge_index)
     for seed in range(5):
         assert torch.equal(layer(x, inputs("GCN", 30, 60, seed)[1]), first)
+
+
+@pytest.mark.parametrize("remain", [False, True])
+def test_loops_with_values(remain: bool) -> None:
+    """Old loops remain, the last of a node's, or all loops that are added get the same value."""
+    torch.manual_seed(0)
+    how = f"graph add_{'remaining_' if remain else ''}self_loops(w = 0.5)"
+    text = f"""layer L(d) {{ node x[d] edge w edge v[d] = 1.5 {how}
+                            message m = w * v * x[j] aggregate a = sum(m) update y = a }}"""
+    layer, reference = gdsl.compile(text, d=6), gdsl.compile(text, d=6, backend="torch")
+
+    def args(seed: int) -> tuple[Any, ...]:
+        x, edge_index = inputs("GCN", 12, 60, seed)
+        edge_index = torch.cat([edge_index, torch.tensor([[3, 3, 5], [3, 3, 5]]), edge_index[:, :4]], dim=1)
+        count, random = edge_index.shape[1], torch.Generator().manual_seed(seed)
+        more = [torch.randn(count, *dims, generator=random).requires_grad_() for dims in ((), (6,))]
+        return x, edge_index, *more
+
+    warm(layer, args(0))
+    for seed in range(6):
+        given = args(seed)
+        for _ in range(3):  # other shapes are compiled for first
+            same(layer, given)
+        assert is_whole(layer, given)
+        torch.testing.assert_close(by(layer, given), by(reference, given))
 
 
 def test_a_layer_that_gets_a_bias() -> None:

@@ -40,7 +40,8 @@ struct Known {
     std::vector<State> state;
     std::vector<std::pair<int64_t, int64_t>> inputs;  // of each tensor of the program: argument or state, and its place
     std::vector<int64_t> real;                        // whether it may have a gradient
-    int64_t graph, sources, targets, loops;           // loops: -1 as they are, 0 without, 1 with one a node
+    int64_t graph, sources, targets;
+    int64_t loops;                                    // -1 as they are, 0 without, 1 a new one a node, 2 old ones remain
     int64_t returns;                                  // which result is the call's, or -1 for all
     std::vector<std::pair<int64_t, double>> fills;    // values of edges, and those of the loops that are added
     bool bipartite, seed;
@@ -225,11 +226,24 @@ bool matches(const Known& known, PyObject* const* args, size_t count) {
 
 constexpr int MOST_MISSED = 3, MOST_ASKED = 16;
 
-// The values of edges, and the same one at all loops that are added to a graph without any.
-Tensor with_loops(const Tensor& values, double fill, const Small& graph) {
+// The values of edges, of which loops are left out, and those of the loops that are added: the same one at all, or, where
+// that is what remains, that of a node's own loop, of several the last.
+Tensor with_loops(const Tensor& values, double fill, const Small& graph, bool remaining) {
     auto shape = values.sizes().vec();
-    shape[0] = graph.added;
-    return at::cat({values, at::full(shape, fill, values.options())});
+    const int64_t count = graph.listed();
+    shape[0] = graph.loops ? 1 : graph.added;
+    const Tensor all = at::cat({values, at::full(shape, fill, values.options())});
+    if (!graph.loops) return all;
+    const Tensor from = at::detail::empty_cpu({graph.edges()}, at::kLong);
+    int64_t* to = from.mutable_data_ptr<int64_t>();
+    int64_t* const added = to + graph.kept();
+    std::fill_n(added, graph.added, count);
+    const int32_t *const sources = graph.ends.const_data_ptr<int32_t>(), *const targets = sources + count;
+    for (int64_t k = 0; k < count; ++k) {
+        if (sources[k] != targets[k]) *to++ = k;
+        else if (remaining && sources[k] < graph.added) added[sources[k]] = k;
+    }
+    return all.index_select(0, from);
 }
 
 // None where Python has to do the call.
@@ -259,7 +273,6 @@ PyObject* call(Known& known, PyObject* owner, PyObject* const* args) {
         const int64_t rows = known.arguments[k].rows;
         if (rows >= 0 && THPVariable_Unpack(args[k]).size(0) != sizes[rows]) Py_RETURN_NONE;
     }
-    if (!known.fills.empty() && graph->loops) Py_RETURN_NONE;
     if (known.loops >= 0) graph = graph->with_loops(known.loops);
     if (!graph || graph->edges() > limits.hub_edges) Py_RETURN_NONE;
     const int64_t key = mask << 20 | shape_key(graph->sources, graph->targets, graph->edges());
@@ -276,7 +289,9 @@ PyObject* call(Known& known, PyObject* owner, PyObject* const* args) {
         if (!kept.function) Py_RETURN_NONE;
     }
     const std::shared_ptr<Function> function = kept.function;
-    for (const auto& [place, fill] : known.fills) tensors[place] = with_loops(tensors[place], fill, *graph);
+    for (const auto& [place, fill] : known.fills) {
+        tensors[place] = with_loops(tensors[place], fill, *graph, known.loops == 2);
+    }
     const Tensor seed = known.seed ? at::empty({}, at::kLong) : Tensor();  // drawn once nothing is in the way
     if (known.seed) tensors.push_back(seed);
     const auto need = function->forward.need(*graph, tensors);
