@@ -174,7 +174,7 @@ def test_what_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert "own: Mine: a layer of your own: derive it from gdsl.nn.MessagePassing" in said
     assert "scaled: Scaled: a class of your own, derived from GCNConv" in said
     ours.convert(net())
-    assert capsys.readouterr().out == said + "\n"
+    assert capsys.readouterr().out == str(report) + "\n"
     convert(net())
     assert capsys.readouterr().out == ""
     assert repr(ours.convertible(nn.Linear(2, 2))) == "replaced: nothing"
