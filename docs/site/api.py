@@ -5,38 +5,35 @@ from __future__ import annotations
 import inspect
 from importlib import import_module
 
-import gdsl
 import gdsl.nn
 from tests.parity import catalogue
 
-OF_NN = ("aggr", "attention", "dense", "encoding", "functional", "kge", "models", "norm", "pool", "unpool")
+# Modules with names of their own, and the pages that tell what they are for.
+GUIDES = {
+    "gdsl": "What is imported as `gdsl`: see [A layer from paper to trained model](../../learn/first-layer.md).",
+    "gdsl.data": "Data sets, loaders and samplers: see [the guide](../../data.md).",
+    "gdsl.distributed": "One graph on several processes: see [the guide](../../distributed.md).",
+}
 
 
 def pages() -> dict[str, str]:
-    texts = {
-        "api/gdsl.md": _page("gdsl", "What is imported as `gdsl`.", _public(gdsl)),
-        "api/data.md": _page(
-            "gdsl.data", "Data sets, loaders and samplers: see [the guide](../../data.md).", _of("data")
-        ),
-    }
-    for name in OF_NN:
+    texts = {f"api/{name}.md": _page(name, said, _public(import_module(name))) for name, said in GUIDES.items()}
+    for name in catalogue.PARTS:
         here = [(f"gdsl.nn.{n}", getattr(gdsl.nn, n)) for n in catalogue.names_of(name) if n in gdsl.nn._HOMES]
         if here:
-            texts[f"api/nn-{name}.md"] = _page(f"gdsl.nn.{name}", "Each is torch_geometric's of the same name.", here)
+            texts[f"api/gdsl.nn.{name}.md"] = _page(
+                f"gdsl.nn.{name}", "Each is torch_geometric's of the same name.", here
+            )
     own = [(f"gdsl.nn.{n}", getattr(gdsl.nn, n)) for n in ("MessagePassing", "convert", "convertible")]
-    texts["api/nn.md"] = _page("gdsl.nn", "Layers have [pages of their own](../../layers.md).", own)
+    texts["api/gdsl.nn.md"] = _page("gdsl.nn", "Layers have [pages of their own](../../layers.md).", own)
     listed = "\n".join(f"{name.removeprefix('api/').removesuffix('.md')}" for name in sorted(texts))
     texts["api/index.md"] = f"# API\n\nSignatures and docstrings.\n\n```{{toctree}}\n{listed}\n```\n"
     return texts
 
 
 def _public(module: object) -> list[tuple[str, object]]:
-    name = module.__name__  # type: ignore[attr-defined]
-    return [(f"{name}.{n}", getattr(module, n)) for n in module.__all__]  # type: ignore[attr-defined]
-
-
-def _of(name: str) -> list[tuple[str, object]]:
-    return _public(import_module(f"gdsl.{name}"))
+    name = module.__name__
+    return [(f"{name}.{n}", getattr(module, n)) for n in module.__all__]
 
 
 def _page(title: str, said: str, names: list[tuple[str, object]]) -> str:

@@ -140,7 +140,7 @@ def _plain(name: str) -> str:
 
 def _symbol(name: str) -> str:
     """A letter as it is, a Greek one by its name, and a word upright; a number at its end, and primes, as such."""
-    stem, number, primes = re.fullmatch(r"(.*?)(\d*)('*)", name).groups()  # type: ignore[union-attr]
+    stem, number, primes = re.fullmatch(r"(.*?)(\d*)('*)", name).groups()
     if stem in GREEK:
         base = "\\" + {"eps": "varepsilon"}.get(stem, stem)
     else:
