@@ -36,6 +36,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_class_signature = "mixed"
 
+highlight_language = "none"  # of a block that says nothing
 toc_object_entries = False  # of two thousand methods
 
 html_theme = "furo"

@@ -205,8 +205,8 @@ program, costs, what is compared, and measured ratios.
 CONVERT = """## A model that is there already
 
 `gdsl.nn.convert(model)` gives a model with torch_geometric's layers, aggregations, norms, poolings and models replaced
-by those below. They are on the same parameters and buffers, so that an optimizer made before goes on to work, and have
-the mode, hooks, ties, parametrizations and what `cached=True` has kept.
+by those of this page. They are on the same parameters and buffers, so that an optimizer made before goes on to work,
+and have the mode, hooks, ties, parametrizations and what `cached=True` has kept.
 
 ```python
 import torch
@@ -237,10 +237,11 @@ PROGRAMS = "../gdsl/nn/programs"
 
 def text() -> str:
     """The whole page."""
-    parts = [HEAD, CONVERT]
+    parts = [HEAD]
     for title, modules in FAMILIES.items():
         rows = [row(name) for name, _ in layers_of(modules)]
         parts.append(f"## {title}\n\n| layer | computes | program |\n| --- | --- | --- |\n" + "\n".join(rows) + "\n")
+    parts.append(CONVERT)
     rows = [" | ".join(["", *row, ""]).strip() for row in DIFFERENT]
     parts.append(
         "\n".join(["## What differs\n", "| call | here | torch_geometric |", "| --- | --- | --- |", *rows, ""])
