@@ -62,3 +62,32 @@ def test_a_long_program_is_no_equation() -> None:
 )
 def test_docstrings(docstring: str, rest: str) -> None:
     assert "\n".join(docstrings.to_rest(docstring.splitlines())).strip() == rest
+
+
+def test_the_page_of_a_layer() -> None:
+    pytest.importorskip("torch_geometric")
+    from docs.site import layers
+    from tests.parity import test_nn_basic
+
+    page = layers.page("SAGEConv", [case for case in test_nn_basic.CASES if case.layer == "SAGEConv"])
+    assert r"a_{i} &= \operatorname{mean}_{j \to i}\left(m_{ji}\right)" in page
+    assert "- forward, 2 kernels: an edge moves `4*lin_l.out + 4` bytes" in page
+    assert "| SAGEConv, max | " in page and "options aggr, normalize" in page
+    assert ".. autoclass:: gdsl.nn.SAGEConv" in page
+
+
+def test_every_public_name_is_on_a_page() -> None:
+    pytest.importorskip("torch_geometric")
+    from docs.site import api
+
+    texts = "\n".join(api.pages().values())
+    for name in gdsl.__all__:
+        assert f":: gdsl.{name}\n" in texts
+
+
+def test_the_page_of_findings() -> None:
+    from docs.site import findings
+
+    (page,) = findings.pages().values()
+    for path in findings.scripts():
+        assert f"({path.stem})=" in page
