@@ -44,6 +44,7 @@ def test_all_that_a_long_layer_gives(layer: Any) -> None:
     assert len(layer.kernels) > 12
     (ran,) = layer._ran()
     found = [layer, layer.program, layer.kernels, layer.kernels[0], explained, graph, *ran.inspection.programs]
+    found.append(layer.reproduce())
     for value in found:
         assert fits(repr(value)), type(value)
         page = value._repr_html_()

@@ -21,13 +21,23 @@ def short(words: str, lines: int = LINES, columns: int = COLUMNS) -> str:
     return "\n".join(line if len(line) <= columns else line[: columns - 3] + "..." for line in found)
 
 
-class Explanation(str):
-    """What ``explain`` gives: a text, of which a prompt shows the start and a notebook parts that unfold."""
+class LongText(str):
+    """A text of which a prompt shows the start and the end, and a notebook lets the rest unfold."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
         return short(str(self).strip()) + "\n(print it to see all)"
+
+    def _repr_html_(self) -> str:
+        lines = self.splitlines()
+        return page(f"{len(lines)} lines", folded(short("".join(lines[:1])), text(self)))
+
+
+class Explanation(LongText):
+    """What ``explain`` gives. A notebook shows its parts."""
+
+    __slots__ = ()
 
     def _repr_html_(self) -> str:
         before = "".join(text(words) for title, words in self.parts if not title)

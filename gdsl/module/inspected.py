@@ -15,7 +15,7 @@ from gdsl.errors import InputError
 from gdsl.language import ast
 from gdsl.language.program import TypedProgram
 from gdsl.look.kernels import LANGUAGES, Kernels
-from gdsl.look.short import Explanation
+from gdsl.look.short import Explanation, LongText
 from gdsl.module.ways import Ran
 from gdsl.passes.options import CHOICES, Options
 from gdsl.passes.stages import Stage
@@ -121,7 +121,7 @@ class Inspected(nn.Module):
 
         return check_module(self, args, kwargs)
 
-    def reproduce(self, *args: Any, path: str | Path | None = None, values: bool = False, **kwargs: Any) -> str:
+    def reproduce(self, *args: Any, path: str | Path | None = None, values: bool = False, **kwargs: Any) -> LongText:
         """A Python file that runs a call of the layer anywhere, and compares it with the reference: for a bug report.
 
         args, kwargs: of a call, which is made on a copy of the layer; the file has its program, options and graph, and
@@ -140,7 +140,7 @@ class Inspected(nn.Module):
         if values and not (args or kwargs):
             raise InputError("reproduce(values=True) writes the numbers of a call: pass its arguments, too")
         calls = recorded_call(self, args, kwargs) if args or kwargs else recorded_kind(self)
-        text = written(calls, self._get_name(), brief(), values)
+        text = LongText(written(calls, self._get_name(), brief(), values))
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
         return text
