@@ -184,3 +184,14 @@ def test_without_pygls(tmp_path: Path) -> None:
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == "gdsl: gdsl lsp needs pygls: pip install 'gdsl[lsp]'\n"
+
+
+def test_the_server_ends_with_its_editor() -> None:
+    """An editor that dies closes the pipe, and says nothing."""
+    body = b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"processId":null,"capabilities":{}}}'
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gdsl", "lsp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, err = process.communicate(b"Content-Length: %d\r\n\r\n%s" % (len(body), body), timeout=120)
+    assert b'"capabilities"' in out
+    assert b"Traceback" not in err
