@@ -29,80 +29,80 @@ def _table(text: str) -> dict[str, tuple[Meaning, ...]]:
 # Functions and reductions. A word that is several has a line for each.
 FUNCTIONS = _table("""
     exp | exp(x) | e to the power x
-    expm1 | expm1(x) | e to the power x, less 1, also where x is small
+    expm1 | expm1(x) | e to the power x, less 1, exact near 0
     log | log(x) | the natural logarithm
-    log1p | log1p(x) | the logarithm of 1 + x, also where x is small
+    log1p | log1p(x) | the logarithm of 1 + x, exact near 0
     sqrt | sqrt(x) | the square root
     rsqrt | rsqrt(x) | one over the square root
-    abs | abs(x) | the absolute value
-    sign | sign(x) | -1, 0 or 1
-    floor | floor(x) | the greatest whole number that is not above x
+    abs | abs(x) | the absolute value; its gradient at 0 is 0
+    sign | sign(x) | -1, 0 or 1; no gradient
+    floor | floor(x) | x rounded down to a whole number; no gradient
     sin | sin(x) | the sine
     cos | cos(x) | the cosine
     acos | acos(x) | the angle, from 0 to pi, whose cosine is x
     tanh | tanh(x) | the hyperbolic tangent
     sigmoid | sigmoid(x) | 1 / (1 + exp(-x))
     erf | erf(x) | the error function
-    relu | relu(x) | x where it is positive, else 0
+    relu | relu(x) | x where it is positive, else 0; its gradient at 0 is 0
     pow | pow(a, b) | a to the power b, as a ** b
-    mod | mod(a, b) | the remainder of a / b, with the sign of b
+    mod | mod(a, b) | the remainder of a / b with the sign of b, as Python's %
     atan2 | atan2(a, b) | the angle of the point (b, a), from -pi to pi
-    max | max(a, b, ...) | the largest of some values, place by place
-    max | max(m) | the largest over the edges into each node; in a pool, over the nodes of each graph
-    max | max[d](x) | the largest along a dim
-    min | min(a, b, ...) | the smallest of some values, place by place
-    min | min(m) | the smallest over the edges into each node; in a pool, over the nodes of each graph
-    min | min[d](x) | the smallest along a dim
+    max | max(a, b, ...) | the largest of two or more values; equal ones share the gradient
+    max | max(m) | the largest over the edges into each node; equal ones share the gradient
+    max | max[d](x) | the largest along a dim; equal ones share the gradient
+    min | min(a, b, ...) | the smallest of two or more values; equal ones share the gradient
+    min | min(m) | the smallest over the edges into each node; equal ones share the gradient
+    min | min[d](x) | the smallest along a dim; equal ones share the gradient
     leaky_relu | leaky_relu(x, slope = 0.01) | x where it is positive, else slope * x
     elu | elu(x, alpha = 1.0) | x where it is positive, else alpha * (exp(x) - 1)
-    selu | selu(x) | the scaled elu of self-normalising networks
-    gelu | gelu(x) | x times the normal distribution function of x
+    selu | selu(x) | a scaled elu, Klambauer et al. 2017
+    gelu | gelu(x) | x times the normal distribution function of x, by erf
     silu | silu(x) | x * sigmoid(x)
     softplus | softplus(x) | log(1 + exp(x))
     log_sigmoid | log_sigmoid(x) | log(sigmoid(x))
-    clamp | clamp(x, low, high) | x, held between low and high
-    where | where(c, a, b) | a where c holds, else b
+    clamp | clamp(x, low, high) | x held between low and high; its gradient is 1 between and at them
+    where | where(c, a, b) | a where c holds, else b; the other one's gradient is 0
     roll | roll(x, shift) | the places of the last dim moved on by shift, round the end
-    dot | dot(a, b) | the sum of a * b over the last dim of a
+    dot | dot(a, b) | the sum of a * b over the last dim of a, which b has too
     cdist | cdist(a, b) | the Euclidean distance over the last dim
     cross | cross(a, b) | the cross product over the last dim, of size 3
-    sum | sum(m) | the sum over the edges into each node; in a pool, over the nodes of each graph
+    sum | sum(m) | the sum over the edges into each node
     sum | sum[d](x) | the sum along a dim
-    mean | mean(m) | the mean over the edges into each node; in a pool, over the nodes of each graph
+    mean | mean(m) | the mean over the edges into each node
     mean | mean[d](x) | the mean along a dim
-    mul | mul(m) | the product over the edges into each node; in a pool, over the nodes of each graph
+    mul | mul(m) | the product over the edges into each node
     mul | mul[d](x) | the product along a dim
-    var | var(m) | the variance, by the count, over the edges into each node; in a pool, over the nodes of each graph
-    var | var[d](x) | the variance along a dim, by its size
-    std | std(m) | the root of the variance over the edges into each node; in a pool, over the nodes of each graph
-    std | std[d](x) | the root of the variance along a dim
-    logsumexp | logsumexp(m) | the logarithm of the sum of exp(m) over the edges into each node, or of a graph's nodes
-    logsumexp | logsumexp[d](x) | the logarithm of the sum of exp(x) along a dim
-    median | median(m) | the median over the edges into each node: of two middle values the lower
-    quantile | quantile(m, q) | the q-quantile over the edges into each node, linear between two values
+    var | var(m) | the mean of (m - mean(m))² over the edges into each node, in two walks, so that no digits are lost
+    var | var[d](x) | the mean of (x - mean(x))² along a dim
+    std | std(m) | the root of the variance over the edges into each node; its gradient is 0 where all are equal
+    std | std[d](x) | the root of the variance along a dim; its gradient is 0 where all are equal
+    logsumexp | logsumexp(m) | the logarithm of the sum of exponentials over the edges into each node
+    logsumexp | logsumexp[d](x) | the logarithm of the sum of exponentials along a dim
+    median | median(m) | the median over the edges into each node: of two middle values the lower, as torch.median
+    quantile | quantile(m, q) | the q-quantile over the edges into each node, linear between two, as torch.quantile
     stack | stack(m, K) | the values on the K edges into each node side by side, in a first dim K
-    softmax | softmax(e) | exp(e) over its sum, over the edges into each node: the weights of an attention
-    softmax | softmax[d](x) | exp(x) over its sum along a dim
-    log_softmax | log_softmax(e) | the logarithm of the softmax over the edges into each node
-    log_softmax | log_softmax[d](x) | the logarithm of the softmax along a dim
-    norm | norm(x) | the Euclidean norm over the last dim
-    norm | norm[d](x) | the Euclidean norm along a dim
-    int | int(x, bound) | a number as an integer in [0, bound), so that it can pick a place
-    degree | degree(i) | how many edges each node has: degree(i) into it, degree(j) out of it
-    degree | degree(w) | the sum of an edge weight over the edges into each node
-    reverse | reverse(m, default) | an edge value at the edge that goes the other way, or default where there is none
+    softmax | softmax(e) | exp(e) over its sum over the edges into each node: an attention; 0 where all are -inf
+    softmax | softmax[d](x) | exp(x) over its sum along a dim, which stays; 0 where all are -inf
+    log_softmax | log_softmax(e) | the logarithm of the softmax over the edges, as torch's
+    log_softmax | log_softmax[d](x) | the logarithm of the softmax along a dim, which stays; as torch's
+    norm | norm(x) | the Euclidean norm over the last dim; its gradient at 0 is 0
+    norm | norm[d](x) | the Euclidean norm along a dim; its gradient at 0 is 0
+    int | int(x, bound) | x rounded down to an integer of 0 to bound - 1, which can pick a place; no gradient
+    degree | degree(i) | how many edges lead into each node; degree(j) out of it
+    degree | degree(w) | the sum of an edge value over the edges into each node
+    reverse | reverse(e, default) | an edge value at the edge that goes the other way, or default where there is none
     dropout | dropout(x, p) | in training, 0 with probability p, else x / (1 - p); x otherwise
     one_hot | one_hot(index; dim) | 1 at the place of an integer with a bound, else 0
     bspline | bspline(pseudo, kernel_size, degree; dim) | the weights of the B-splines that are not 0 at a point
-    bspline_index | bspline_index(pseudo, kernel_size, degree; dim) | which B-splines those of `bspline` are
-    present | present(name) | whether an optional input is passed
+    bspline_index | bspline_index(pseudo, kernel_size, degree; dim) | which B-splines those of bspline are
+    present | present(name) | whether an optional input is passed, known when a call is compiled
     cat | cat(a, b, ...; dim) | values joined along their last dims, or along the dim that is named
     merge | merge(x, a, b) | some dims as one, the last of them fastest
     split | split(x, whole, a, b) | one dim as several, the last of them fastest
-    transpose | transpose(x, a, b) | the same value with its dims in this order
-    rename | rename(x, old -> new) | the same value with a dim of another name
+    transpose | transpose(x, a, b) | the dims in this order; only what is joined or stored sees it
+    rename | rename(x, old -> new) | a dim under another name, of the same size
     outer | outer(a, b) | the product, with a number for every pair of places
-    outer | outer(a + b) | the operation inside, with a number for every pair of places
+    outer | outer(a + b) | the sum, with a number for every pair of places
 """)
 
 # Words of the grammar.
@@ -124,7 +124,7 @@ WORDS = _table("""
     message | message m = x[j] | a value of each edge
     aggregate | aggregate a = sum(m) | a value of each node, from its edges
     update | update y = a + x | a value of each node; without `return` the last one is the result
-    pool | pool r = mean(x) | a value of each graph, from its nodes
+    pool | pool r = mean(x) | a value of each graph: reductions in it are over the nodes of each graph
     def | def f(a, b) = a * b | a function: its body is written out where it is called
     reduce | reduce f(acc, m) = acc + m init 0 | a reduction of the writer's own, one edge after the other
     for | for k in 1..K { ... } | statements for each k, both ends too: written out when the layer is made
@@ -145,11 +145,11 @@ WORDS = _table("""
 
 # What the graph can be asked to be.
 TRANSFORMS = _table("""
-    add_self_loops | graph add_self_loops(w = 1) | a new edge from each node to itself; w is what the input w is there
-    add_remaining_self_loops | graph add_remaining_self_loops(w = 1) | a new edge to itself for each node without one
-    remove_self_loops | graph remove_self_loops | without the edges from a node to itself
-    non_backtracking | graph non_backtracking | pairs of edges k -> j -> i without those that go back, k = i
-    knn | graph knn(x, k, loop = false) | edges from the k nearest nodes to each node, by the distance of x
+    add_self_loops | graph add_self_loops(w = 1) | a loop at every node, on which the input w is 1
+    add_remaining_self_loops | graph add_remaining_self_loops(w = 1) | a loop at every node that has none
+    remove_self_loops | graph remove_self_loops | no loops
+    non_backtracking | graph non_backtracking | of pairs of edges k -> j -> i those that do not go back, k = i
+    knn | graph knn(x, k, loop = false) | another graph: an edge from each of the k nearest nodes by the value x
     symmetric_norm | graph symmetric_norm(w) | 1 / sqrt(degree(i) * degree(j)) as `norm`, or w times that
 """)
 
@@ -158,14 +158,14 @@ INITS = _table("""
     zeros | ~ zeros | 0 everywhere
     ones | ~ ones | 1 everywhere
     constant | ~ constant(c) | one number everywhere
-    glorot | ~ glorot | uniform, with the bound of Glorot and Bengio
-    glorot_normal | ~ glorot_normal | normal, with the deviation of Glorot and Bengio
-    kaiming_uniform | ~ kaiming_uniform | uniform, with the bound of He et al.
-    kaiming_normal | ~ kaiming_normal | normal, with the deviation of He et al.
-    linear | ~ linear | as torch.nn.Linear starts
+    glorot | ~ glorot | uniform, Glorot and Bengio 2010; glorot(gain)
+    glorot_normal | ~ glorot_normal | normal, Glorot and Bengio 2010; glorot_normal(gain)
+    kaiming_uniform | ~ kaiming_uniform | uniform, He et al. 2015; kaiming_uniform(fan, slope of a leaky relu)
+    kaiming_normal | ~ kaiming_normal | normal, He et al. 2015; kaiming_normal(fan, slope of a leaky relu)
+    linear | ~ linear | as torch.nn.Linear starts; linear(fan)
     uniform | ~ uniform(a, b) | uniform from a to b; uniform(b) is from -b to b, and without numbers from 0 to 1
     normal | ~ normal(mean, std) | normal; normal(std) has mean 0, and without numbers deviation 1
-    orthogonal | ~ orthogonal | an orthogonal matrix
+    orthogonal | ~ orthogonal | an orthogonal matrix; orthogonal(gain)
     eye | ~ eye | the identity in the last two dims
     linspace | ~ linspace(a, b) | from a to b along the last dim
     arange | ~ arange(start, step) | start, start + step, ... along the last dim; 0, 1, 2, ... without numbers

@@ -310,7 +310,10 @@ def test_a_completion_says_what_it_is() -> None:
     found = {c.word: c for c in completions(A, place("sum(|m)"))}
     assert (found["m"].kind, found["m"].says) == ("value", "edge[k]")
     assert (found["lin"].kind, found["lin"].says) == ("function", "d -> k")
-    assert (found["relu"].code, found["relu"].says) == ("relu(x)", "x where it is positive, else 0")
+    assert (found["relu"].code, found["relu"].says) == (
+        "relu(x)",
+        "x where it is positive, else 0; its gradient at 0 is 0",
+    )
 
 
 def test_rename_and_the_parameters_of_a_function() -> None:
