@@ -40,8 +40,9 @@ def folded(title: str, inside: str, opened: bool = False) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table whose first rows are shown. A cell that is a str is escaped."""
-    lines = ["".join(f'<td style="text-align: left">{escape(str(cell))}</td>' for cell in row) for row in rows]
-    titles = "".join(f'<th style="text-align: left">{escape(title)}</th>' for title in head)
+    left = 'style="text-align: left; padding-right: 2em"'
+    lines = ["".join(f"<td {left}>{escape(str(cell))}</td>" for cell in row) for row in rows]
+    titles = "".join(f"<th {left}>{escape(title)}</th>" for title in head)
 
     def made(some: Sequence[str]) -> str:
         body = "".join(f"<tr>{cells}</tr>" for cells in some)

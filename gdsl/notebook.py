@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from gdsl.editor.analysis import analyse
+from gdsl.editor.complete import completions
 from gdsl.errors import GdslError, InputError
 from gdsl.language import ast
 from gdsl.language.errors import LanguageWarning
@@ -31,15 +33,22 @@ from gdsl.look.show import constant_of
 from gdsl.module.api import compile, define, find_layer
 from gdsl.module.layer import Layer
 
+_COMPLETER = "gdsl.notebook"
+
 
 def load_ipython_extension(shell: Any) -> None:
     """``%load_ext gdsl.notebook``"""
+    unload_ipython_extension(shell)
     shell.register_magic_function(_magic(shell), "cell", "gdsl")
+    shell.Completer.custom_matchers.append(_completer())
 
 
 def unload_ipython_extension(shell: Any) -> None:
     """``%unload_ext gdsl.notebook``"""
     shell.magics_manager.magics["cell"].pop("gdsl", None)
+    ours = [m for m in shell.Completer.custom_matchers if getattr(m, "matcher_identifier", None) == _COMPLETER]
+    for matcher in ours:
+        shell.Completer.custom_matchers.remove(matcher)
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,25 @@ def _magic(shell: Any) -> Any:
             raise
 
     return gdsl
+
+
+def _completer() -> Any:
+    """What Tab offers in a text, as in an editor."""
+    from IPython.core.completer import SimpleCompletion, context_matcher
+
+    @context_matcher(identifier=_COMPLETER)
+    def matcher(context: Any) -> dict[str, Any]:
+        head, _, text = context.full_text.partition("\n")
+        if not head.startswith("%%gdsl") or context.cursor_line == 0:
+            return {"completions": []}
+        lines = text.splitlines(keepends=True)
+        offset = sum(map(len, lines[: context.cursor_line - 1])) + context.cursor_position
+        word = context.token if context.token.isidentifier() else ""
+        found = [c for c in completions(analyse(text), offset) if c.word.startswith(word)]
+        offered = [SimpleCompletion(text=c.word, type=c.kind) for c in found]
+        return {"completions": offered, "suppress": True, "matched_fragment": word, "ordered": True}
+
+    return matcher
 
 
 def run(line: str, text: str, names: dict[str, Any]) -> Defined | Layer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from string import ascii_lowercase
 from typing import Any
 
 import pytest
@@ -136,6 +137,29 @@ def test_neither_the_text_nor_a_value_is_run(shell: Any, monkeypatch: pytest.Mon
     assert ran == []
 
 
+@pytest.mark.parametrize(
+    ("cell", "some", "none"),
+    [
+        ("%%gdsl\nlayer A(d) {\n    node x[d]\n    mes|\n}", ["message"], ["x", "memoryview"]),
+        ("%%gdsl\nlayer A(d) {\n    node features[d]\n    y = 2 * fea|", ["features"], ["relu"]),
+        ("%%gdsl conv d=3\nlayer A(d) {\n    node x[d]\n    graph |", ["add_self_loops"], ["print"]),
+        ("mes = 1\nme|", ["memoryview"], ["message"]),
+        ("%%time\nme|", ["memoryview"], ["message"]),
+    ],
+)
+def test_completion(cell: str, some: list[str], none: list[str], shell: Any) -> None:
+    from IPython.core.completer import provisionalcompleter
+
+    at = cell.index("|")
+    text = cell.replace("|", "")
+    with provisionalcompleter():
+        offered = list(shell.Completer.completions(text, at))
+    assert set(some) <= {c.text for c in offered}
+    assert not set(none) & {c.text for c in offered}
+    for c in offered:
+        assert text[: c.start] + text[c.end :] == text[:at].rstrip(ascii_lowercase) + text[at:]
+
+
 def test_what_many_layers_show() -> None:
     text = "".join(f"layer L{k}(d, a = {k}) {{ node x[d] update y = a * x }}\n" for k in range(30))
     names: dict[str, Any] = {}
@@ -153,4 +177,5 @@ def test_loading_twice_and_unloading(shell: Any) -> None:
     assert shell.run_cell("%%gdsl" + TEXT).success
     shell.run_line_magic("unload_ext", "gdsl.notebook")
     assert shell.find_cell_magic("gdsl") is None
+    assert not [m for m in shell.Completer.custom_matchers if "gdsl" in str(getattr(m, "matcher_identifier", ""))]
     assert "IPython" in sys.modules

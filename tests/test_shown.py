@@ -71,7 +71,7 @@ def test_layers_of_the_library(called: bool) -> None:
 
 def test_a_layer_whose_sizes_come_with_a_call() -> None:
     conv = ours.GCNConv(-1, 4)
-    assert "4 parameters in 1 tensors" in "".join(Page(conv._repr_html_()).shown)
+    assert "4 parameters in 1 tensor," in "".join(Page(conv._repr_html_()).shown)
     open_ended = gdsl.compile("layer A { node x[d] update y = 2 * x }")
     assert "update" in "".join(Page(open_ended._repr_html_()).words)
     assert "types" not in "".join(Page(open_ended._repr_html_()).shown)

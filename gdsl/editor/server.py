@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
@@ -22,6 +24,8 @@ from gdsl.editor.tokens import TextLines, edited
 from gdsl.errors import GdslError
 from gdsl.language.errors import Diagnostic, either
 from gdsl.language.format import format_text
+
+Result = TypeVar("Result")
 
 # Seconds without a keystroke after which a text is looked at.
 _PAUSE = 0.1
@@ -76,7 +80,9 @@ class Server(LanguageServer):
         self.texts: dict[str, str] = {}
         self.versions: dict[str, int | None] = {}
         self.looks: dict[str, asyncio.Task[None]] = {}
-        self.analyses: dict[str, asyncio.Task[Analysis]] = {}
+        self.analyses: dict[str, asyncio.Future[Analysis]] = {}
+        # One thing at a time: lark's lexer and parser are not documented to be safe with threads.
+        self.worker = ThreadPoolExecutor(max_workers=1)
 
     @property
     def encoding(self) -> str:
@@ -88,9 +94,13 @@ class Server(LanguageServer):
         """The text as it is now. It is looked at in another thread, and once, however many ask."""
         text = self.texts.get(uri, "")
         if text not in self.analyses:
-            self.analyses[text] = asyncio.create_task(asyncio.to_thread(analyse, text))
+            self.analyses[text] = asyncio.ensure_future(self.work(analyse, text))
             self.analyses[text].add_done_callback(lambda task: self.analyses.pop(text, None))
         return OpenText(uri, text, TextLines.of(text, self.encoding), await asyncio.shield(self.analyses[text]))
+
+    async def work(self, function: Callable[..., Result], *args: object) -> Result:
+        """What a function gives that reads texts, in the thread for that."""
+        return await asyncio.get_running_loop().run_in_executor(self.worker, function, *args)
 
     def look(self, uri: str, pause: float) -> None:
         """Send the mistakes of a text, after a pause in which another edit may come."""
@@ -177,7 +187,7 @@ async def _hover(ls: Server, params: types.HoverParams) -> types.Hover | None:
 @server.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions(trigger_characters=["[", "~"]))
 async def _completion(ls: Server, params: types.CompletionParams) -> types.CompletionList:
     view = await ls.view(params.text_document.uri)
-    found = complete.completions(view.known, view.offset(params.position))
+    found = await ls.work(complete.completions, view.known, view.offset(params.position))
     items = [
         types.CompletionItem(
             c.word, kind=_COMPLETIONS[c.kind], detail=c.code or None, documentation=c.says, sort_text=f"{k:03}"
@@ -254,7 +264,7 @@ async def _prepare_rename(ls: Server, params: types.PrepareRenameParams) -> type
 async def _rename(ls: Server, params: types.RenameParams) -> types.WorkspaceEdit:
     view = await ls.view(params.text_document.uri)
     try:
-        found = await asyncio.to_thread(names.rename, view.known, view.offset(params.position), params.new_name)
+        found = await ls.work(names.rename, view.known, view.offset(params.position), params.new_name)
     except names.RenameError as error:
         raise JsonRpcException(str(error), types.LSPErrorCodes.RequestFailed) from None
     edits = [types.TextEdit(view.range(p.start, p.end), params.new_name) for p in found]
@@ -266,7 +276,7 @@ async def _format(ls: Server, params: types.DocumentFormattingParams) -> Sequenc
     """The text as the formatter writes it; a text that does not parse is left as it is."""
     view = await ls.view(params.text_document.uri)
     try:
-        after = format_text(view.text)
+        after = await ls.work(format_text, view.text)
     except GdslError:
         return None
     return [types.TextEdit(view.range(0, len(view.text)), after)] if after != view.text else []

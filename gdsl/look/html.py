@@ -27,7 +27,8 @@ def layer(module: nn.Module, source: str | None, program: TypedProgram | None) -
     if head.endswith("("):  # of a module with others in it
         head = f"{head}{short(module.extra_repr(), 1)})"
     backend = getattr(module, "backend", "")
-    parts = [line(f"{numbers:,} parameters in {len(shapes)} tensors, backend {backend}")]
+    tensors = "1 tensor" if len(shapes) == 1 else f"{len(shapes)} tensors"
+    parts = [line(f"{numbers:,} parameters in {tensors}, backend {backend}")]
     if source is not None:
         parts.append(folded("program", text(source, "gdsl")))
     if program is not None:
@@ -77,5 +78,9 @@ def report(found: CheckReport) -> str:
         return table(head, ((r.name, f"{r.value:.1e}", f"{r.tolerance:.0e}", r.note) for r in rows))
 
     failed = made(found.failures) if found.failures else ""
-    verdict = f"{len(found.failures)} of {len(found.rows)} checks failed" if failed else f"all {len(found.rows)} passed"
+    verdict = (
+        f"{len(found.failures)} of {len(found.rows)} checks failed"
+        if failed
+        else f"all {len(found.rows)} checks passed"
+    )
     return page(f"check of {found.layer}", line(verdict), failed, folded("all checks", made(found.rows)))
