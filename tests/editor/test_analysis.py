@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gdsl.editor import names
 from gdsl.editor.analysis import analyse
@@ -380,3 +384,32 @@ def test_forms_of_a_call(text: str, form: str | None, argument: int) -> None:
     if form:
         assert place == argument
         assert len(found[0].arguments) > argument
+
+
+# ---------------------------------------------------------------------------- texts with any mistakes
+
+
+@settings(max_examples=8)
+@given(st.randoms(use_true_random=False))
+def test_every_question_of_a_broken_text_has_an_answer(draw: random.Random) -> None:
+    text = TEXT
+    for _ in range(draw.randrange(1, 5)):
+        at = draw.randrange(len(text))
+        piece = draw.choice(["", "(", "]", "}", "=", " x ", "\n", '"', "$", "layer", "message", "sum", "for", "𝛼"])
+        text = text[:at] + piece + text[at + draw.choice([0, 1, 1, 5]) :]
+    analysis = analyse(text)
+    for d in analysis.diagnostics:
+        assert 0 <= d.span.start <= d.span.end <= len(text)
+    names.outline(analysis)
+    for f in fixes(analysis, 0, len(text)):
+        assert 0 <= f.start <= f.end <= len(text)
+    for _ in range(10):
+        at = draw.randrange(len(text) + 1)
+        said = hover(analysis, at)
+        assert said is None or (said.start <= at <= said.end and said.markdown())
+        completions(analysis, at)
+        forms(analysis, at)
+        goes, places = names.definition(analysis, at), names.references(analysis, at)
+        assert goes is None or goes in places
+        with contextlib.suppress(names.RenameError):
+            names.rename(analysis, at, draw.choice(["fresh", "x", "h", "relu", "d"]))
