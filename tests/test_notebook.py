@@ -13,6 +13,7 @@ import torch
 pytest.importorskip("IPython", reason="IPython is not installed")
 
 from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
 import gdsl
 from gdsl.errors import InputError
@@ -37,8 +38,10 @@ layer B(d, word = "add") {
 
 
 @pytest.fixture(scope="module")
-def started() -> Any:
-    return InteractiveShell()
+def started(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A shell without the user's settings and history."""
+    config = Config({"HistoryManager": {"enabled": False}})
+    return InteractiveShell(config=config, ipython_dir=str(tmp_path_factory.mktemp("ipython")))
 
 
 @pytest.fixture

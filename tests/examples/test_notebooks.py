@@ -35,17 +35,18 @@ def kinds(cell: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebook(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stored = nbformat.read(path, as_version=4)
     nbformat.validate(stored)
     before = nbformat.from_dict(stored)
     # The kernel is a process of its own, which imports this gdsl.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FOLDER.parent), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     client = nbclient.NotebookClient(nbformat.from_dict(stored), timeout=300, kernel_name="python3")
     ran = client.execute(cwd=str(FOLDER))  # raises where a cell does that is not meant to
     if os.environ.get("GDSL_UPDATE"):
         write(ran, path)
-        return
+        before = ran
     for old, new in zip(code(before), code(ran), strict=True):
         meant = "raises-exception" in old.metadata.get("tags", ())
         assert ("error" in kinds(new)) == meant, new.source
