@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gdsl.nn.aggr.base import group_of_each
+from gdsl.nn.aggr.grouped import group_of_each
 from gdsl.nn.lazy import Symbol
 from gdsl.nn.reach import contents, names_in
 

@@ -306,3 +306,61 @@ def test_a_number_that_changes() -> None:
         )
         < 1e-12
     )
+
+
+def of_a_user(library: Any, how: str) -> nn.Module:
+    """An aggregation in torch, with what the base has for those."""
+
+    class Own(library.Aggregation):  # type: ignore[misc, name-defined]
+        def forward(
+            self, x: Tensor, index: Any = None, ptr: Any = None, dim_size: Any = None, dim: int = -2
+        ) -> Tensor:
+            if how != "dense":
+                return self.reduce(x, index, ptr, dim_size, dim, reduce=how)  # type: ignore[no-any-return]
+            block, mask = self.to_dense_batch(x, index, ptr, dim_size, dim, fill_value=0.5, max_num_elements=3)
+            return (block * mask.unsqueeze(-1)).sum(1) + block.amax(1)  # type: ignore[no-any-return]
+
+    return Own()
+
+
+@pytest.mark.parametrize("how", ["sum", "add", "mean", "max", "min", "mul", "dense"])
+def test_what_an_aggregation_of_a_users_own_asks_for(how: str) -> None:
+    """By itself, along another dimension, by ranges of rows, and inside a layer."""
+    own, their = of_a_user(ours, how), of_a_user(import_module("torch_geometric.nn.aggr"), how)
+    index = torch.arange(ROWS) // 5
+    x = torch.randn(ROWS, CHANNELS, dtype=torch.float64)
+    found, expected = (x.clone().requires_grad_() for _ in range(2))
+    for aggregation, leaf in ((own, found), (their, expected)):
+        aggregation(leaf, index, dim_size=GROUPS).square().sum().backward()
+    assert torch.allclose(own(x, index, dim_size=GROUPS), their(x, index, dim_size=GROUPS))
+    assert torch.allclose(found.grad, expected.grad)  # type: ignore[arg-type]
+    if how != "dense":
+        assert torch.allclose(own(x, index.flip(0)), their(x, index.flip(0)))
+        ranges = torch.tensor([0, 4, 4, 9, ROWS])
+        turned = x.t().contiguous()
+        assert torch.allclose(own(turned, ptr=ranges, dim=1), own(x, ptr=ranges).t())
+        assert torch.allclose(own(turned, index, dim=1), their(turned, index, dim=1))
+    edges = harness.random_edges(GROUPS, ROWS, seed=0)
+    edges = edges[:, edges[1].argsort(stable=True)]
+    nodes = torch.randn(GROUPS, CHANNELS)
+    theirs = import_module("torch_geometric.nn").SAGEConv(CHANNELS, 3, aggr=their)
+    layer = SAGEConv(CHANNELS, 3, aggr=own)
+    layer.load_state_dict(theirs.state_dict())
+    assert torch.allclose(layer(nodes, edges), theirs(nodes, edges), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        (lambda a: a.reduce(torch.ones(3, 2)), RuntimeError, "requires 'index'"),
+        (lambda a: a.reduce(torch.ones(3, 2), torch.zeros(3).long(), reduce="most"), ValueError, "invalid `reduce`"),
+        (lambda a: a.to_dense_batch(torch.ones(3, 2)), NotImplementedError, "requires 'index'"),
+        (lambda a: a.to_dense_batch(torch.ones(3, 2), torch.tensor([1, 0, 1])), ValueError, "not sorted"),
+        (lambda a: a.to_dense_batch(torch.ones(3), torch.zeros(3).long()), ValueError, "two-dimensional"),
+        (lambda a: a.to_dense_batch(torch.ones(3, 2), torch.zeros(3).long(), dim=1), ValueError, "first dimension"),
+    ],
+)
+def test_mistakes_of_an_aggregation_of_a_users_own(call: Any, error: type[Exception], says: str) -> None:
+    for library in (ours, import_module("torch_geometric.nn.aggr")):
+        with pytest.raises(error, match=says):
+            call(library.Aggregation())

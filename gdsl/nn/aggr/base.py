@@ -17,6 +17,7 @@ from gdsl.module.api import find_layer
 from gdsl.module.kept import Kept
 from gdsl.module.layer import Layer
 from gdsl.module.ways import Text, text_for
+from gdsl.nn.aggr.grouped import reduced
 from gdsl.nn.declared import Module, words
 from gdsl.nn.host import stands_for
 from gdsl.runtime.dtypes import short
@@ -53,6 +54,69 @@ class Aggregation(_HostsAggregation):
         if type(self).forward is Aggregation.forward:
             refuse("torch.jit.script")
         return self
+
+    # What a `forward` of a user's own may ask for, as of torch_geometric's base.
+
+    def assert_index_present(self, index: Tensor | None) -> None:
+        """Raises NotImplementedError where there is no index."""
+        if index is None:
+            raise NotImplementedError("Aggregation requires 'index' to be specified")
+
+    def assert_sorted_index(self, index: Tensor | None) -> None:
+        """Raises ValueError for rows that are not sorted by group."""
+        if index is not None and bool((index[:-1] > index[1:]).any()):
+            raise ValueError("Can not perform aggregation since the 'index' tensor is not sorted")
+
+    def assert_two_dimensional_input(self, x: Tensor, dim: int) -> None:
+        """Raises ValueError for what is no [E, channels] with its rows first."""
+        if x.dim() != 2:
+            raise ValueError(f"Aggregation requires two-dimensional inputs (got '{x.dim()}')")
+        if dim not in (-2, 0):
+            raise ValueError(f"Aggregation needs to perform aggregation in first dimension (got '{dim}')")
+
+    def reduce(
+        self,
+        x: Tensor,
+        index: Tensor | None = None,
+        ptr: Tensor | None = None,
+        dim_size: int | None = None,
+        dim: int = -2,
+        reduce: str = "sum",
+    ) -> Tensor:
+        """Rows in groups, as in :meth:`forward`, by "sum", "mean", "max", "min", "mul" or "any", in torch.
+
+        Raises RuntimeError where neither ``index`` nor ``ptr`` says the groups, and what :meth:`forward` raises.
+        """
+        if index is None and ptr is None:
+            raise RuntimeError("Aggregation requires 'index' to be specified")
+        check_dim(x, dim)
+        index, size = groups_of(x.size(dim), x.device, index, ptr, dim_size)
+        return reduced(x, index, size, dim, reduce)
+
+    def to_dense_batch(
+        self,
+        x: Tensor,
+        index: Tensor | None = None,
+        ptr: Tensor | None = None,
+        dim_size: int | None = None,
+        dim: int = -2,
+        fill_value: float = 0.0,
+        max_num_elements: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Rows [E, channels], sorted by group, as a block for each group: [groups, most, channels], padded with
+        ``fill_value``, and the mask [groups, most] of the rows that are there.
+
+        max_num_elements: rows of a group that are kept; without it, those of the largest group
+
+        Raises NotImplementedError without an index, and ValueError for other shapes and for rows that are not sorted.
+        """
+        self.assert_index_present(index)
+        self.assert_sorted_index(index)
+        self.assert_two_dimensional_input(x, dim)
+        index, size = groups_of(len(x), x.device, index, None, dim_size)
+        block = dense(x, index, size, fill_value, max_num_elements)
+        count = torch.bincount(index, minlength=size)
+        return block, torch.arange(block.shape[1], device=x.device) < count.unsqueeze(1)
 
     def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
         """The aggregate of an edge value in the IR.
@@ -163,14 +227,6 @@ def groups_of(
     if dim_size is not None and dim_size < needed:
         raise ValueError(f"Encountered invalid 'dim_size' (got '{dim_size}' but expected >= '{needed}')")
     return index, needed if dim_size is None else dim_size
-
-
-def group_of_each(x: Tensor, index: Tensor, dim: int = 0) -> Tensor:
-    """For each number of x the group of its row, [E] to the shape of x. It is int64: torch 2.13 takes an expanded int32
-    index for another one (findings/expanded-int32-index-of-gather.sh).
-    """
-    dim = dim + x.dim() if dim < 0 else dim
-    return index.long().reshape([-1 if k == dim else 1 for k in range(x.dim())]).expand_as(x)
 
 
 def dense(x: Tensor, index: Tensor, size: int, fill: float = 0.0, most: int | None = None) -> Tensor:

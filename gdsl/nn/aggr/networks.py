@@ -11,7 +11,8 @@ from gdsl.ir import build, library
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.language.modules import Reader, Unreadable, read
-from gdsl.nn.aggr.base import Aggregation, dense, group_of_each, groups_of
+from gdsl.nn.aggr.base import Aggregation, dense, groups_of
+from gdsl.nn.aggr.grouped import group_of_each
 from gdsl.nn.inits import reset
 
 
