@@ -25,6 +25,7 @@ PAIR = "layer Pair(d) { source x[d]\n target z[d]\n update y = sum(x[j]) + z }"
 STACK = "layer Stack(d, K) { param w[K, d] ~ glorot\n node x[d]\n update y = sum[K](w * stack(x[j], K)) }"
 BACK = "layer Back(d) { edge e[d]\n node x[d]\n update y = x + sum(e + e[reverse]) }"
 KINDS = "layer Kinds(d, R) { param t[R, d] ~ glorot\n node x[d]\n edge r: int(R)\n update y = max(t[r] * x[j]) }"
+NEAR = "layer Near(d, K) { node x[d]\n node p[3]\n graph knn(p, K)\n update y = max(x[j] - x[i]) }"
 OWN = "layer Own { module nn\n node x[d]\n update y = sum(nn(x[j])) }"
 TABLE = "layer Table(d) { const t[d]\n node x[d]\n update y = sum(t * x[j]) }"
 
@@ -95,6 +96,7 @@ def test_what_is_asked_for_is_measured(tmp_path: Path, capsys: Capture) -> None:
         (BACK, {"d": 2}, {}, "edges: both ways, as the program asks"),
         (KINDS, {"d": 2, "R": 3}, {}, "degrees: random, "),
         (SUM, {"d": 2}, {"edges": 0}, "30 nodes, 0 edges"),
+        (NEAR, {"d": 2, "K": 3}, {}, "30 nodes, float32"),
     ],
 )
 def test_graphs_fit_the_program(text: str, given: dict[str, Any], more: dict[str, Any], says: str) -> None:
@@ -113,6 +115,7 @@ def test_graphs_fit_the_program(text: str, given: dict[str, Any], more: dict[str
         (SUM, ("--set", "d=3", "--with", "v"), "no optional input `v`: it has w"),
         (SUM, ("--set", "d=3", "--sources", "4"), "--sources is of layers with source and target nodes"),
         (SUM, ("--set", "d=3", "--nodes", "0"), "at least one node"),
+        (NEAR, ("--set", "d=3", "K=2", "--edges", "9"), "Near makes its own edges"),
         (SUM, ("--set", "d=3", "--plot", "picture.unknown"), "Format 'unknown' is not supported"),
         (SUM, ("--set", "d=3", "--plot", "nowhere/picture.png"), "no such file or directory"),
         (SUM, ("--set", "d=3", "--backend", "triton", "--dtype", "float64", "--device", "cuda"), "finds no GPU"),

@@ -142,11 +142,14 @@ def bench(layer: ast.Layer, given: Mapping[str, Any], on: Setting) -> Measured:
     times = {mode: _turns({n: getattr(r, mode) for n, r in runs.items()}, on.seconds, device) for mode in on.modes}
     memory = {mode: {n: _peak(getattr(r, mode), r.leaves, device) for n, r in runs.items()} for mode in on.modes}
     found = {mode: Timed(*times[mode], memory[mode][own], memory[mode]["torch"]) for mode in on.modes}
-    between = f"{graph.num_sources:,} sources, {graph.num_targets:,} targets" if graph.is_bipartite else (
-        f"{graph.num_targets:,} nodes")  # fmt: skip
+    size = f"{graph.num_targets:,} nodes"
+    if graph.is_bipartite:
+        size = f"{graph.num_sources:,} sources, {graph.num_targets:,} targets"
+    if not signature.builds_graph:
+        size += f", {graph.num_edges:,} edges"
     where = f"{torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
     words = " ".join(f"{name}={value}" for name, value in given.items())
-    title = f"{made._get_name()}({words}) on {between}, {graph.num_edges:,} edges, {on.dtype}, {where}"
+    title = f"{made._get_name()}({words}) on {size}, {on.dtype}, {where}"
     return Measured(title, own, found, first, error, notes)
 
 
@@ -185,6 +188,10 @@ def _on_torch(layer: Layer) -> Layer:
 
 def _graph(typed: TypedProgram, on: Setting) -> tuple[Graph, list[str]]:
     """The graph, and what to say of it."""
+    if any(t.name == "knn" for t in typed.transforms):
+        if on.edges is not None or on.sources is not None:
+            raise CommandError(f"{typed.name} makes its own edges: --edges and --sources say nothing to it")
+        return random_edges(on.nodes, on.nodes, 0), ["edges: those that the program makes"]
     sources = on.nodes if on.sources is None else on.sources
     if sources != on.nodes and not typed.bipartite:
         raise CommandError(f"{typed.name} has one set of nodes: --sources is of layers with source and target nodes")
