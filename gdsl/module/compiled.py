@@ -123,14 +123,14 @@ def symbolic_graph(given: Any, sources: Any, targets: Any) -> SymbolicGraph:
     if not isinstance(given, Tensor) or given.layout is not torch.strided:
         raise InputError("under torch.compile and torch.export the graph is edge_index [2, E] or a gdsl.Graph")
     if sources is None and targets is None:
-        sources = targets = _above(given)
+        sources = targets = above(given)
     elif sources is None or targets is None:
-        sources = _above(given[0]) if sources is None else sources
-        targets = _above(given[1]) if targets is None else targets
+        sources = above(given[0]) if sources is None else sources
+        targets = above(given[1]) if targets is None else targets
     return SymbolicGraph(given, sources, targets)
 
 
-def _above(numbers: Tensor) -> Any:
+def above(numbers: Tensor) -> Any:
     """One more than the largest of some numbers from 0."""
     return torch.ops.gdsl.above(numbers).shape[0]
 
@@ -392,7 +392,7 @@ def _graphs(owner: Owner, key: Key, batch: Any, count: Any, rows: Any) -> Any:
     """How many graphs there are, as the user or the rows of an input tell. What the tracer takes for a variable stays
     one."""
     if count is None:
-        return 1 if batch is None else _above(batch) if rows is None else rows
+        return 1 if batch is None else above(batch) if rows is None else rows
     if isinstance(count, bool) or not isinstance(count, int | torch.SymInt) or count < 0:
         return owner._known("count", key, count)
     return count

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gdsl.ir import build
-from gdsl.ir.node import Node
+from gdsl.ir.node import Node, substitute, walk
 from gdsl.ir.types import Dim, Domain, Type
 from gdsl.language.modules import Reader, Unreadable, no_dropout
 from gdsl.language.parts import Itself, states
+from gdsl.language.program import Declaration, TypedProgram
+from gdsl.module import compiled
 from gdsl.module.api import find_layer
 from gdsl.module.kept import Kept
 from gdsl.module.layer import Layer
@@ -20,9 +23,13 @@ from gdsl.module.ways import Text, text_for
 from gdsl.nn.aggr.grouped import reduced
 from gdsl.nn.declared import Module, words
 from gdsl.nn.host import stands_for
+from gdsl.passes.options import Options
 from gdsl.runtime.dtypes import short
 from gdsl.runtime.graph import grouped
 from gdsl.runtime.tracers import check_tracers, refuse
+
+# A name for an aggregation in the names of its own parameters.
+_ITSELF = "itself"
 
 PROGRAM = """
 layer Aggregation {
@@ -173,12 +180,7 @@ class Aggregation(_HostsAggregation):
                 raise ValueError(f"{type(self).__name__} is of real numbers, and `x` is {short(x.dtype)}")
             rows = rows.to(torch.get_default_dtype())
         flat = rows.reshape(rows.shape[0], -1) if rows.dim() != 2 else rows
-        program = self._program(flat.shape[1])
-        result: Any
-        if program is None:
-            result = self.run_parts(flat, index, size)
-        else:
-            result = program.forward(graph=grouped(index, size), x=flat)
+        result: Any = (self._compiled if torch.compiler.is_compiling() else self._run)(flat, index, size)
         if rows.dim() == 1 and result.shape[1] == 1:
             return result.squeeze(1)
         width = 0 if not flat.shape[1] else result.shape[1] // flat.shape[1]
@@ -186,6 +188,52 @@ class Aggregation(_HostsAggregation):
             last = result.shape[1] // max(math.prod(rows.shape[1:-1]), 1)
             return result.reshape(size, *rows.shape[1:-1], last).movedim(0, dim)
         raise ValueError(f"{type(self).__name__} takes rows of one dimension, not of shape {list(rows.shape[1:])}")
+
+    def _run(self, x: Tensor, index: Tensor, size: int) -> Any:
+        program = self._program(x.shape[1])
+        if program is None:
+            return self.run_parts(x, index, size)
+        return program.forward(graph=grouped(index, size), x=x)
+
+    def _compiled(self, x: Tensor, index: Tensor, size: int) -> Any:
+        """As an operator that torch.compile and torch.export record."""
+        key = operator.index(x.shape[1]), compiled.state_of([self], self._fields())
+        if not self._is_read(key):
+            return self.run_parts(x, index, size)
+        graph = compiled.SymbolicGraph(torch.stack([index, index]), size, size)
+        return compiled.run(self, key, {"x": x}, graph, None, None)
+
+    @compiled.constant_for_tracer
+    def _fields(self) -> tuple[tuple[str, ...], ...]:
+        return compiled.fields_of([self])
+
+    @compiled.constant_for_tracer
+    def _is_read(self, key: Any) -> bool:
+        return self._staged(key) is not None
+
+    @compiled.constant_for_tracer
+    def _known(self, what: str, key: Any, *given: Any) -> Any:
+        return compiled.known(lambda: self._staged(key), what, given, lambda error: error)  # type: ignore[arg-type, return-value]
+
+    def _staged(self, key: Any) -> compiled.Staged | None:
+        """The program on parameters of this module by their names; None where a part has to run."""
+
+        def make() -> compiled.Staged | Unreadable:
+            m = build.load("x", Type(Domain.EDGE, (Dim("channels", key[0]),)), "input")
+            try:
+                out = self.read_aggregation(Reader(_ITSELF, no_dropout), _ITSELF, m, "i", Domain.NODE)
+            except Unreadable as reason:
+                return reason
+            loads = [n for n in walk([out]) if n.op == "load" and n is not m]
+            own = {n: build.load(n.attrs.name.removeprefix(f"{_ITSELF}."), n.type, "param") for n in loads}
+            params = [Declaration(n.attrs.name, "param", n.type) for n in own.values()]
+            declared = (Declaration("x", "input", m.type), *params)
+            outputs = (("y", substitute([out], own)[out] if own else out),)
+            typed = TypedProgram(type(self).__name__, (), declared, (), (), outputs, {m: "x"})
+            return compiled.Staged.of(typed, Options(), "auto")
+
+        found = self._programs.once((key, states([self])), make)
+        return found if isinstance(found, compiled.Staged) else None
 
     def _program(self, channels: int) -> Layer | None:
         """The program of this aggregation; None where a part has to run."""
@@ -220,9 +268,12 @@ def groups_of(
         groups = ptr.numel() - 1
         if dim_size not in (None, groups):
             raise ValueError(f"Encountered invalid 'dim_size' (got '{dim_size}' but expected '{groups}')")
-        return torch.arange(groups, device=device).repeat_interleave(ptr.diff()), groups
+        told = rows if torch.compiler.is_compiling() else None  # no number is known there
+        return torch.arange(groups, device=device).repeat_interleave(ptr.diff(), output_size=told), groups
     if index is None:
         return torch.zeros(rows, dtype=torch.long, device=device), 1 if dim_size is None else dim_size
+    if torch.compiler.is_compiling():
+        return index, compiled.above(index) if dim_size is None else dim_size
     needed = int(index.max()) + 1 if index.numel() else 0
     if dim_size is not None and dim_size < needed:
         raise ValueError(f"Encountered invalid 'dim_size' (got '{dim_size}' but expected >= '{needed}')")
