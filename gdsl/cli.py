@@ -338,8 +338,9 @@ def _explore(options: argparse.Namespace) -> int:
     start = command.beginning(text, name, options.layer, options.set, options.inputs)
     if options.html:
         command.write(start, options.html)
-    else:
-        command.serve(start, options.host, options.port, not options.no_browser)
+        return OK
+    again = (lambda: _read(options.file)[0]) if options.file not in (None, "-") else None
+    command.serve(start, again, options.host, options.port, not options.no_browser)
     return OK
 
 

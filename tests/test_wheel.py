@@ -107,7 +107,8 @@ def test_holds_grammar_programs_and_metadata(wheel: Path, repository: Path) -> N
     assert packed == (repository / "grammar" / "gdsl.lark").read_bytes()
     sources = {path.relative_to(repository).as_posix() for path in (repository / "gdsl").rglob("*.py")}
     programs = {path.relative_to(repository).as_posix() for path in (repository / "gdsl").rglob("*.gdsl")}
-    assert sources | programs | {"gdsl/py.typed", "gdsl-0.1.0.dist-info/licenses/LICENSE"} <= names
+    page = {path.relative_to(repository).as_posix() for path in (repository / "gdsl/explore/page").iterdir()}
+    assert sources | programs | page | {"gdsl/py.typed", "gdsl-0.1.0.dist-info/licenses/LICENSE"} <= names
     assert {name.split("/")[0] for name in names} == {"gdsl", "gdsl-0.1.0.dist-info"}
     for line in ("Requires-Dist: torch>=2.11", "License-Expression: MIT", "Author: The gdsl authors"):
         assert line in metadata

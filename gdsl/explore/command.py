@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,7 @@ def beginning(
     text: str, name: str, layer: str | None, settings: Sequence[str], inputs: Sequence[str]
 ) -> dict[str, Any]:
     """What a page begins with. Settings and inputs are checked where the text can be read."""
-    # As a browser has it.
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = as_in_a_browser(text)
     found = read(text)
     values: dict[str, str] = {}
     if settings and found.layers:
@@ -47,6 +46,11 @@ def beginning(
         raise CommandError(f"the file has no layer `{layer}`; it has {', '.join(found.layers)}")
     chosen = {"layer": layer, "values": values, "inputs": list(inputs)}
     return {"text": text, "name": name, "settings": chosen, "server": True}
+
+
+def as_in_a_browser(text: str) -> str:
+    """With the line ends that a browser gives what is typed into it."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def write(start: dict[str, Any], file: str) -> None:
@@ -61,8 +65,11 @@ def write(start: dict[str, Any], file: str) -> None:
     print(f"{file}: {len(text) / 1e6:.1f} MB, opens without a server")
 
 
-def serve(start: dict[str, Any], host: str, port: int, browser: bool) -> None:
-    """Serve the page until the process is stopped. Raises :class:`CommandError` without the extra that it needs."""
+def serve(start: dict[str, Any], again: Callable[[], str] | None, host: str, port: int, browser: bool) -> None:
+    """Serve the page until the process is stopped. Raises :class:`CommandError` without the extra that it needs.
+
+    again: reads the file that was given once more, so that the page follows another editor
+    """
     try:
         from gdsl.explore import server
     except ModuleNotFoundError as error:
@@ -77,4 +84,5 @@ def serve(start: dict[str, Any], host: str, port: int, browser: bool) -> None:
         if browser and (sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             webbrowser.open(address)
 
-    server.serve(start, host, port, opened)
+    read_again = None if again is None else lambda: as_in_a_browser(again())
+    server.serve({**start, "watched": again is not None}, read_again, host, port, opened)

@@ -1,8 +1,8 @@
 """The page and its views over HTTP, for one person on one machine.
 
 Nothing of a request is run or opened: a text is compiled and its kernels are printed, and the only files that are read
-are the page's own. Requests must name this server as their host, so that no other site's name can be made to point
-here, and those that bring a text must come from the page itself.
+are the page's own and the one that was given. Requests must name this server as their host, so that no other site's
+name can be made to point here, and those that bring a text must come from the page itself.
 """
 
 from __future__ import annotations
@@ -110,8 +110,9 @@ def _answers(work: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Requ
     return handler
 
 
-def app(start: dict[str, Any], allowed: Callable[[str], bool]) -> Starlette:
-    """The server of a page that begins with ``start``. ``allowed`` says which hosts a request may name."""
+def app(start: dict[str, Any], again: Callable[[], str] | None, allowed: Callable[[str], bool]) -> Starlette:
+    """The server of a page that begins with ``start``. ``allowed`` says which hosts a request may name, and ``again``
+    reads the file that the page shows, if there is one."""
     compiler = CompilerThread()
 
     def view(data: dict[str, Any]) -> dict[str, Any]:
@@ -138,6 +139,12 @@ def app(start: dict[str, Any], allowed: Callable[[str], bool]) -> Starlette:
             raise InputError("a node is a number, and a profile a name")
         return compiler.call("node_of", data["text"], settings_of(data.get("settings", {})), number, profile)
 
+    async def given(request: Request) -> Response:
+        try:
+            return _json({"text": await run_in_threadpool(again) if again else None})
+        except GdslError:  # saved at this moment, or gone
+            return _json({"text": None})
+
     async def index(request: Request) -> Response:
         return HTMLResponse(page.served(start))
 
@@ -156,6 +163,7 @@ def app(start: dict[str, Any], allowed: Callable[[str], bool]) -> Starlette:
     routes = [
         Route("/", index),
         Route("/page/{name}", file),
+        Route("/api/file", given),
         Route("/api/view", _answers(view), methods=["POST"]),
         Route("/api/machine", _answers(machine), methods=["POST"]),
         Route("/api/node", _answers(node), methods=["POST"]),
@@ -258,12 +266,14 @@ def listen(host: str, port: int) -> socket.socket:
     return found
 
 
-def serve(start: dict[str, Any], host: str, port: int, opened: Callable[[str], None]) -> None:
+def serve(
+    start: dict[str, Any], again: Callable[[], str] | None, host: str, port: int, opened: Callable[[str], None]
+) -> None:
     """Answer until the process is told to stop. ``opened`` gets the address when the server listens."""
     with listen(host, port) as bound:
         name, number = bound.getsockname()[:2]
         shown = f"[{name}]" if ":" in name else name
-        made = app(start, hosts_for(host))
+        made = app(start, again, hosts_for(host))
         config = uvicorn.Config(
             made, log_level="warning", access_log=False, lifespan="on", ws="none", timeout_graceful_shutdown=2
         )

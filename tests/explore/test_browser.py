@@ -246,6 +246,23 @@ def test_a_link_is_the_text_itself(page: Page, served: Served) -> None:
     assert served.url in link
 
 
+def test_a_file_that_is_saved_elsewhere_is_followed_until_one_types_here(browser: Page, tmp_path: Path) -> None:
+    path = tmp_path / "a.gdsl"
+    path.write_text(EXAMPLE)
+    resize(browser, 1440)
+    with serving(str(path)) as own:
+        browser.open(own.url)
+        path.write_text(EXAMPLE.replace("relu(a)", "tanh(a)"))
+        browser.wait(lambda: "tanh(a)" in browser.run("return app.view.text"))
+        mine = EXAMPLE.replace("relu(a)", "sigmoid(a)")
+        browser.write(mine)
+        path.write_text(EXAMPLE.replace("relu(a)", "exp(a)"))
+        browser.wait(lambda: "the file has changed" in browser.text("#status"))
+        assert browser.run("return app.editor.text") == mine
+        browser.driver.get("about:blank")
+        assert browser.complaints() == []
+
+
 def test_a_file_that_opens_without_a_server(
     browser: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

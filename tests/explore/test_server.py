@@ -125,6 +125,19 @@ def test_no_file_but_the_pages_own(served: Served, path: str) -> None:
     assert served.ask("GET", path)[0] == 404
 
 
+def test_the_file_that_was_given_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.gdsl"
+    path.write_text(TEXT)
+    with serving(str(path)) as found:
+        path.write_text(TEXT.replace("relu", "tanh").replace("\n", "\r\n"))
+        assert json.loads(found.ask("GET", "/api/file")[2]) == {"text": TEXT.replace("relu", "tanh")}
+        path.unlink()
+        assert json.loads(found.ask("GET", "/api/file")[2]) == {"text": None}
+        assert found.ask("GET", "/api/file", Host="evil.example")[0] == 403
+    with serving() as found:
+        assert json.loads(found.ask("GET", "/api/file")[2]) == {"text": None}
+
+
 def test_methods(served: Served) -> None:
     assert served.ask("GET", "/api/view")[0] == 405
     assert served.ask("DELETE", "/")[0] == 405

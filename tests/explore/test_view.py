@@ -203,7 +203,7 @@ def test_every_rule_has_an_equation() -> None:
 def test_formulas_give_what_the_cost_model_counts(name: str) -> None:
     making = Making(read((LIBRARY[0].parent / f"{name}.gdsl").read_text()))
     found = flow(making)
-    rows = {"N": 1000, "N_src": 900, "N_dst": 1000, "E": 16000, "P": 100_000, "B": 10, "N_own": 1000}
+    rows = dict.fromkeys(cost.ROWS.values(), 900) | {"N": 1000, "N_dst": 1000, "E": 16000, "P": 100_000, "B": 10}
     counts = {domain: rows[letter] for domain, letter in cost.ROWS.items()}
     sizes = {**found["sizes"], **rows}
     kernels = [k for _, plan in making.inspection.plans for k in plan.kernels]

@@ -23,7 +23,7 @@ const app = {
   code: { language: "cpp", stage: "asm", kernel: null, open: false },
   node: { node: 0, profile: "even", at: 0 },
   nodeView: null, machineView: null,
-  asked: 0, timer: null,
+  asking: false, pending: null, timer: null,
 
   // ---------------------------------------------------------------------------------- changes
 
@@ -140,21 +140,34 @@ const app = {
     if (this.tab === "node") this.askNode();
   },
 
+  // One question at a time: what changes meanwhile is asked for once, when the answer is there.
   async ask(parts) {
-    const number = (this.asked += 1);
-    const text = this.editor.text;
-    const kept = this.view && this.view.text === text && this.view.asked === this.key() ? this.view.parts : {};
-    const key = this.key();
+    this.pending = parts;
+    if (this.asking) return;
+    this.asking = true;
+    while (this.pending) {
+      const wanted = this.pending;
+      this.pending = null;
+      await this.askOnce(wanted);
+    }
+    this.asking = false;
+  },
+
+  async askOnce(parts) {
+    const text = this.editor.text, key = this.key();
+    const kept = this.view && this.view.text === text && this.view.asked === key ? this.view.parts : {};
+    let found;
     try {
-      const found = await post("/api/view", { text, settings: this.sent(), parts });
-      if (number !== this.asked) return;
-      if (found.problem && !found.diagnostics) { byId("status").textContent = found.problem; this.began = null; return; }
-      if (found.machines && found.machines.length) this.machines = found.machines;
-      this.take({ ...found, parts: { ...kept, ...found.parts }, asked: key });
-      if (found.loading || !this.machines.length) setTimeout(() => this.ask(TABS[this.tab][2]), 200);
+      found = await post("/api/view", { text, settings: this.sent(), parts });
     } catch (error) {
       byId("status").textContent = "the server does not answer";
+      return;
     }
+    if (this.pending) return;
+    if (found.problem && !found.diagnostics) { byId("status").textContent = found.problem; this.began = null; return; }
+    if (found.machines && found.machines.length) this.machines = found.machines;
+    this.take({ ...found, parts: { ...kept, ...found.parts }, asked: key });
+    if (found.loading || !this.machines.length) setTimeout(() => this.ask(TABS[this.tab][2]), 200);
   },
 
   // Show a view. What was computed for another text or other sizes is forgotten.
@@ -387,6 +400,26 @@ byId("theme").addEventListener("click", () => {
 
 window.addEventListener("resize", () => { if (app.tab === "kernels" && app.view) drawArrows(app.view.parts.flow); });
 
+// ------------------------------------------------------------------------------------------- the file
+
+// Follow the file that was given, for those who type elsewhere; what was typed here is never taken away.
+let inFile = start.text;
+
+async function follow() {
+  if (document.visibilityState !== "visible") return;
+  try {
+    const { text } = await (await fetch("/api/file")).json();
+    if (text === null || text === inFile) return;
+    const own = app.editor.text !== inFile && app.editor.text !== text;
+    inFile = text;
+    if (own) { byId("status").textContent = "the file has changed: reload the page to see it"; return; }
+    app.editor.text = text;
+    app.later();
+  } catch (error) {
+    byId("status").textContent = "the server does not answer";
+  }
+}
+
 // --------------------------------------------------------------------------------------------- start
 
 app.editor = new Editor(() => app.later(), (line) => app.lineChanged(line), (line) => app.hover(line));
@@ -396,6 +429,7 @@ app.editor.text = app.server && fromLink ? fromLink.text : start.text;
 if (app.server) {
   app.draw();
   app.ask(TABS[app.tab][2]);
+  if (start.watched) setInterval(follow, 1000);
 } else {
   byId("text").readOnly = true;
   byId("share").hidden = true;

@@ -52,7 +52,7 @@ function sizesOf(settings, sizes) {
   const mean = sum(found) / PLACES;
   const squares = sum(found.map((d) => d * d)) / PLACES;
   const N = settings.nodes;
-  const own = { N, N_src: N, N_dst: N, E: N * settings.degree, B: Math.max(1, Math.round(N / 32)) };
+  const own = { N, N_src: N, N_dst: N, N_own: N, E: N * settings.degree, B: Math.max(1, Math.round(N / 32)) };
   own.P = mean ? (own.E * squares) / mean : 0;
   const chosen = Object.entries(settings.values).filter(([name, v]) => name in sizes && /^\d+$/.test(v));
   return { ...sizes, ...Object.fromEntries(chosen.map(([name, v]) => [name, Number(v)])), ...own };
