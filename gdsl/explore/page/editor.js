@@ -12,7 +12,7 @@ class Editor {
     for (const event of ["keyup", "click", "focus", "input"]) {
       this.area.addEventListener(event, () => this.moved(onLine));
     }
-    this.area.addEventListener("keydown", (event) => this.indent(event, onText));
+    this.area.addEventListener("keydown", (event) => this.indent(event));
     this.area.addEventListener("mousemove", (event) => onHover(this.lineAt(event.clientY)));
     this.area.addEventListener("mouseleave", () => onHover(null));
   }
@@ -34,15 +34,14 @@ class Editor {
   }
 
   // Enter keeps the indent. Tab leaves the text, as it does everywhere else on a page.
-  indent(event, onText) {
+  indent(event) {
     if (event.key !== "Enter" || event.ctrlKey || event.metaKey || event.isComposing) return;
     const before = this.text.slice(0, this.area.selectionStart).split("\n").pop();
     const spaces = before.match(/^ */)[0] + (/\{\s*$/.test(before) ? "    " : "");
     if (!spaces) return;
     event.preventDefault();
-    this.area.setRangeText("\n" + spaces, this.area.selectionStart, this.area.selectionEnd, "end");
-    this.draw();
-    onText();
+    // As if it were typed, so that it can be undone; the event of that draws it.
+    document.execCommand("insertText", false, "\n" + spaces);
   }
 
   lineAt(y) {
