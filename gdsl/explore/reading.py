@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -114,10 +115,9 @@ class Reading:
 
 def read(text: str, settings: Settings = Settings()) -> Reading:
     """Parse and check a text of at most ``MAX_TEXT`` characters. Mistakes are part of what is given back."""
-    try:
-        program = parse(text)
-    except LanguageError as error:
-        return Reading(text[:MAX_TEXT], settings, error.diagnostics)
+    program, said = _parsed(text)
+    if program is None:
+        return Reading(text[:MAX_TEXT], settings, said)
     layers = {layer.name: layer for layer in program.layers}
     layer = layers.get(settings.layer or "", program.layers[0])
     signature = signature_of(layer)
@@ -125,7 +125,7 @@ def read(text: str, settings: Settings = Settings()) -> Reading:
     known = {*(p.name for p in signature.arguments), *signature.free_dims} - modules
     given = {n: v for n, v in settings.values if n in known}
     present = settings.inputs & {i.name for i in signature.inputs if i.optional}
-    found = [d for one in program.layers for d in (*lint(one), *_mistakes(one))]
+    found = list(said)
     typed, values = None, {**next(_candidates(layer, signature, given)), **given}
     if not any(d.severity == "error" for d in found):
         typed, values, wrong = _fitting(layer, signature, given, present)
@@ -142,6 +142,16 @@ def read(text: str, settings: Settings = Settings()) -> Reading:
         frozenset(given),
         typed,
     )
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(text: str) -> tuple[ast.Program | None, tuple[Diagnostic, ...]]:
+    """A text, and what is wrong with it whatever the settings are: these change while it stays."""
+    try:
+        program = parse(text)
+    except LanguageError as error:
+        return None, error.diagnostics
+    return program, tuple(d for layer in program.layers for d in (*lint(layer), *_mistakes(layer)))
 
 
 def _mistakes(layer: ast.Layer) -> Sequence[Diagnostic]:

@@ -202,7 +202,7 @@ class _Guard:
         """Why a request is not answered."""
         host = headers.get("host", "")
         if not self.allowed(_name(host)):
-            return "this is another host"
+            return "this is another host: use the address that gdsl explore printed"
         origin = headers.get("origin")
         if origin is not None and origin != f"http://{host}":
             return "this comes from another site"

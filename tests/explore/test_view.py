@@ -103,6 +103,19 @@ def test_warnings_leave_the_program_as_it_is() -> None:
     assert found.typed is not None
 
 
+def test_one_layer_of_several() -> None:
+    other = "layer Other(k) { node z[k] update out = tanh(z) }"
+    first, second = view(GAT + other), view(GAT + other, Settings(layer="Other"))
+    assert first["layers"] == second["layers"] == ["Attention", "Other"]
+    assert (first["layer"], second["layer"]) == ("Attention", "Other")
+    assert [v["name"] for v in second["values"]] == ["z", "out"]
+    # A mistake in any of them is said whichever is shown.
+    broken = view(GAT + other.replace("tanh", "tan_h"))
+    assert [d["line"] for d in broken["diagnostics"]] == [12] and broken["parts"] == {}
+    gone = view(GAT, Settings(layer="Other"))
+    assert gone["layer"] == "Attention"
+
+
 def test_settings_of_names_that_the_text_has_no_more_are_passed_over() -> None:
     found = read(GAT, Settings(values=(("in_channels", 8), ("gone", 3)), inputs=frozenset({"gone"})))
     assert found.values == {"in_channels": 8, "out_channels": 16}
