@@ -78,15 +78,12 @@ class _Writer:
                 if node in made:
                     self.makers[name] = made[node]
                 self.saved.append(self.value(node, names))
-        self.steps[first:] = [{**s, "why": self.apart(s, plan)} for s in self.steps[first:]]
+        why: dict[str, dict[str, None]] = {}
+        for _, above, reader, reason in fuse.boundaries(plan):
+            why.setdefault(reader, {})[f"apart from {above}: {reason}"] = None
+        for box in self.steps[first:]:
+            box["why"] = [box["why"]] if box["kind"] == "torch" else list(why.get(box["name"], ()))
         self.held(direction, plan, names, first)
-
-    def apart(self, step: Mapping[str, Any], plan: Plan) -> list[str]:
-        """Why a step is not one with those before it."""
-        if step["kind"] == "torch":
-            return [step["why"]]
-        found = fuse.boundaries(plan)
-        return list(dict.fromkeys(f"apart from {a}: {why}" for _, a, b, why in found if b == step["name"]))
 
     def held(self, direction: str, plan: Plan, names: Mapping[Node, str], first: int) -> None:
         """The tensors that a plan makes, and from which step to which they live."""

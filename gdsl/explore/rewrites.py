@@ -20,8 +20,9 @@ from gdsl.passes.options import GraphShape
 from gdsl.passes.rewrite import Fired
 
 _PASSES: tuple[types.ModuleType, ...] = (algebra, distribute, hoist, layout, picks, reassociate, simplify, vendor)
-# Steps that are shown in whole: a program of very many operations fires more rules than anyone reads.
-MOST_STEPS = 200
+# Steps that are shown, and values in all of their states together: a program of very many operations fires more rules
+# than anyone reads.
+MOST_STEPS, MOST_VALUES = 200, 20_000
 # The step after the last one that is shown by itself.
 REST = "and more"
 
@@ -74,7 +75,8 @@ class _Replay:
         self.steps: list[dict[str, Any]] = []
 
     def all(self, log: Sequence[Fired], end: Sequence[Node]) -> None:
-        for fired in log[:MOST_STEPS]:
+        values = len(list(walk(self.program.nodes)))
+        for fired in log[: min(MOST_STEPS, MOST_VALUES // max(values, 1))]:
             # The engine rewrites in rounds: a rule may have been applied by an earlier step here already.
             if fired.before in set(walk(self.program.nodes)):
                 self.step(fired)

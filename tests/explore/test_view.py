@@ -198,6 +198,14 @@ def test_what_fired_leads_from_the_program_to_what_is_compiled(name: str) -> Non
     assert lines == [text for text, _, _ in equations_of(making.optimised, making.origins.lines)]
 
 
+def test_a_long_program_shows_its_first_rewrites_and_says_that_there_are_more() -> None:
+    rules = "aggregate a = sum(x[j] * w[k] + 0) x = relu(a) * 1 + x"
+    text = f"layer A(d) {{ node x[d] param w[40, d] ~ ones for k in 0..39 {{ {rules} }} update y = x }}"
+    forward = view(text, parts=["rewrites"])["parts"]["rewrites"][0]
+    assert 20 < len(forward["steps"]) <= 201
+    assert forward["steps"][-1]["rule"] == REST
+
+
 def test_every_rule_has_an_equation() -> None:
     from gdsl.passes import layout, pipeline, vendor
     from gdsl.passes.options import Options

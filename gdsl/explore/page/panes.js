@@ -29,23 +29,26 @@ function choice(label, names, chosen, onchange, id) {
 
 // ------------------------------------------------------------------------------------------ the line
 
+const MOST_CARDS = 100;
+
 function valuePane({ view, line, sizes }) {
   const { stages, flow } = view.parts;
   const here = view.values.filter((v) => v.line <= line && line <= v.last);
   const all = here.length ? here : view.values;
   const first = here.length ? here[0].line : null;
   const heading = here.length ? `Line ${line}` : "All values";
-  const cards = all.map((v) =>
+  const cards = all.slice(0, MOST_CARDS).map((v) =>
     place(v.line, "card",
       h("div", { class: "cardhead" }, h("b", {}, v.name), h("span", { class: "kind" }, v.kind === "define" ? "value" : v.kind),
         h("span", { class: "type" }, v.type), here.length ? null : lineLink(v.line)),
       here.length && v.rule ? h("code", { class: "rule" }, coloured(v.rule)) : null,
       here.length ? dims(v, sizes) : null));
-  if (!here.length || !stages) return [h("h2", {}, heading), h("div", { class: "cards" }, cards)];
+  const more = all.length > MOST_CARDS ? note(`and ${all.length - MOST_CARDS} more, as loops are written out`) : null;
+  if (!here.length || !stages) return [h("h2", {}, heading), h("div", { class: "cards" }, cards), more];
   const of = (name) => stages[name].filter(([, , l]) => l === first);
   const steps = flow ? flow.steps.filter((step) => step.lines.includes(first)) : [];
   return h("div", { class: "own" },
-    h("h2", {}, heading), h("div", { class: "cards" }, cards),
+    h("h2", {}, heading), h("div", { class: "cards" }, cards), more,
     section("As it is written", of("written").map(equation)),
     section("After the rules", of("optimised").length ? of("optimised").map(equation) : note("Nothing is left of it by itself: it is part of other lines' values.")),
     section("In the gradients", of("backward").length ? of("backward").map(equation) : note("No gradient is computed for it by itself.")),
