@@ -12,6 +12,7 @@ from gdsl.distributed.traffic import Traffic
 from gdsl.runtime.answers import answered
 from gdsl.runtime.halo import Halo
 from gdsl.runtime.local import LocalGraph
+from gdsl.runtime.together import together
 
 if TYPE_CHECKING:
     from gdsl.distributed.checkpoint import Checkpoint, Training, load_checkpoint, save_checkpoint
@@ -38,6 +39,7 @@ __all__ = [
     "partition",
     "save_checkpoint",
     "save_parts",
+    "together",
     "total",
 ]
 

@@ -30,6 +30,7 @@ from gdsl.runtime.graph import Graph
 from gdsl.runtime.halo import all_reduce, broadcast
 from gdsl.runtime.neighbors import knn_graph
 from gdsl.runtime.rewire import rewire
+from gdsl.runtime.together import norms_over_all, together
 from gdsl.runtime.tracers import run_as_it_is
 
 # No module: programs that call none are not on any.
@@ -210,8 +211,11 @@ def apply(module: nn.Module, stage: Stage, inputs: Sequence[Tensor], frame: Fram
         sorted_values = [v.index_select(0, order.edge.long()) for v in inputs]
         index = frame.ends(stage.end).index_select(0, order.edge.long())
         result = parts.aggregate(module, sorted_values, index, rows)
-    else:
+    elif frame.graph.halo is None:
         result = parts.on_rows(module, inputs)
+    else:
+        with together(frame.graph), norms_over_all(module):
+            result = parts.on_rows(module, inputs)
     shape = (frame.rows(stage.type.domain), *stage.type.shape)
     if not isinstance(result, Tensor) or tuple(result.shape) != shape:
         got = list(result.shape) if isinstance(result, Tensor) else type(result).__name__

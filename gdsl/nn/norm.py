@@ -10,19 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.nn.declared import InitVar, Module, declared, redraw, words
+from gdsl.runtime.together import batch_norm, counts, is_shared, means, most
 
 
 def _graphs(x: Tensor, batch: Tensor | None, batch_size: int | None) -> tuple[Tensor, int]:
     """The graph of each node, and how many graphs there are."""
     if batch is None:
         return torch.zeros(len(x), dtype=torch.long, device=x.device), 1
-    return batch, int(batch.max()) + 1 if batch_size is None else batch_size
-
-
-def _mean(x: Tensor, batch: Tensor, size: int) -> Tensor:
-    """Means over the nodes of each graph, [N, C] to [graphs, C]; 0 for none."""
-    count = torch.bincount(batch, minlength=size).clamp(min=1).to(x.dtype).unsqueeze(1)
-    return x.new_zeros(size, x.shape[1]).index_add(0, batch, x) / count
+    if batch_size is not None:
+        return batch, batch_size
+    known = int(batch.max()) + 1 if batch.numel() or not is_shared() else 0
+    return batch, most(known, x.device)
 
 
 class BatchNorm(nn.Module):
@@ -63,6 +61,8 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_channels] to the same."""
         m = self.module
+        if is_shared():
+            return batch_norm(m, x)
         if self.allow_single_element and x.size(0) <= 1:
             return nn.functional.batch_norm(x, m.running_mean, m.running_var, m.weight, m.bias, False, 0.0, m.eps)
         y: Tensor = m(x)
@@ -98,11 +98,11 @@ class InstanceNorm(nn.modules.instancenorm._InstanceNorm):
         """[N, in_channels], and the graph of each node, to [N, in_channels]."""
         of_graph, size = _graphs(x, batch, batch_size)
         if self.training or not self.track_running_stats:
-            mean = _mean(x, of_graph, size)
+            mean = means(x, of_graph, size)
             x = x - mean[of_graph]
-            var = _mean(x * x, of_graph, size)
+            var = means(x * x, of_graph, size)
             if self.running_mean is not None and self.running_var is not None:
-                count = torch.bincount(of_graph, minlength=size).to(x.dtype).unsqueeze(1)
+                count = counts(x, of_graph, size).unsqueeze(1)
                 unbiased = var * count / (count - 1).clamp(min=1)
                 for kept, new in ((self.running_mean, mean), (self.running_var, unbiased)):
                     kept.lerp_(new.detach().mean(0), self.momentum or 0.0)
@@ -151,8 +151,8 @@ class LayerNorm(Module):
         if self.mode != "graph":
             raise ValueError(f"Unknownn normalization mode: {self.mode}")
         of_graph, size = _graphs(x, batch, batch_size)
-        x = x - _mean(x, of_graph, size).mean(1, keepdim=True)[of_graph]
-        var = _mean(x * x, of_graph, size).mean(1, keepdim=True)
+        x = x - means(x, of_graph, size).mean(1, keepdim=True)[of_graph]
+        var = means(x * x, of_graph, size).mean(1, keepdim=True)
         deviation = var.sqrt() + self.eps if batch is None else (var + self.eps).sqrt()
         y = x / deviation[of_graph]
         return y if self.weight is None or self.bias is None else y * self.weight + self.bias
@@ -183,8 +183,8 @@ class GraphNorm(nn.Module):
     def forward(self, x: Tensor, batch: Tensor | None = None, batch_size: int | None = None) -> Tensor:
         """[N, in_channels], and the graph of each node, to [N, in_channels]."""
         of_graph, size = _graphs(x, batch, batch_size)
-        x = x - _mean(x, of_graph, size)[of_graph] * self.mean_scale
-        deviation = (_mean(x * x, of_graph, size) + self.eps).sqrt()
+        x = x - means(x, of_graph, size)[of_graph] * self.mean_scale
+        deviation = (means(x * x, of_graph, size) + self.eps).sqrt()
         return self.weight * x / deviation[of_graph] + self.bias
 
     __repr__ = words("{self.in_channels}")
@@ -207,10 +207,10 @@ class PairNorm(nn.Module):
     def forward(self, x: Tensor, batch: Tensor | None = None, batch_size: int | None = None) -> Tensor:
         """[N, C], and the graph of each node, to [N, C]."""
         of_graph, size = _graphs(x, batch, batch_size)
-        x = x - _mean(x, of_graph, size)[of_graph]
+        x = x - means(x, of_graph, size)[of_graph]
         if self.scale_individually:
             return self.scale * x / (self.eps + x.norm(2, -1, keepdim=True))
-        square = _mean(x.square().sum(-1, keepdim=True), of_graph, size)
+        square = means(x.square().sum(-1, keepdim=True), of_graph, size)
         return self.scale * x / (self.eps + square).sqrt()[of_graph]
 
     __repr__ = words("")
@@ -222,7 +222,7 @@ class GraphSizeNorm(nn.Module):
     def forward(self, x: Tensor, batch: Tensor | None = None, batch_size: int | None = None) -> Tensor:
         """[N, C], and the graph of each node, to [N, C]."""
         of_graph, size = _graphs(x, batch, batch_size)
-        return x * torch.bincount(of_graph, minlength=size).to(x.dtype).rsqrt()[of_graph].unsqueeze(1)
+        return x * counts(x, of_graph, size).rsqrt()[of_graph].unsqueeze(1)
 
     __repr__ = words("")
 
@@ -233,7 +233,7 @@ class MeanSubtractionNorm(nn.Module):
     def forward(self, x: Tensor, batch: Tensor | None = None, dim_size: int | None = None) -> Tensor:
         """[N, C], and the graph of each node, to [N, C]."""
         of_graph, size = _graphs(x, batch, dim_size)
-        return x - _mean(x, of_graph, size)[of_graph]
+        return x - means(x, of_graph, size)[of_graph]
 
     __repr__ = words("")
 
@@ -389,10 +389,10 @@ class HeteroBatchNorm(_ByType):
             mean, var = self.running_mean, self.running_var
         else:
             with torch.no_grad():
-                mean = _mean(x, type_vec, self.num_types)
-                var = _mean((x - mean[type_vec]).square(), type_vec, self.num_types)
+                mean = means(x, type_vec, self.num_types)
+                var = means((x - mean[type_vec]).square(), type_vec, self.num_types)
                 if self.track_running_stats:
-                    self._keep(mean, var, torch.unique(type_vec))
+                    self._keep(mean, var, counts(x, type_vec, self.num_types).nonzero().flatten())
         return self.scaled((x - mean[type_vec]) / var.clamp(self.eps).sqrt()[type_vec], type_vec)
 
     def _keep(self, mean: Tensor, var: Tensor, types: Tensor) -> None:

@@ -19,6 +19,7 @@ from gdsl.nn.softmax import softmax
 from gdsl.nn.sparse import coalesce, product
 from gdsl.runtime.formats import edge_list
 from gdsl.runtime.graph import Graph, rewire_edge_value
+from gdsl.runtime.together import is_shared, largest, most, summed
 
 Pooled = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor]
 
@@ -28,8 +29,28 @@ _SUM, _MEAN, _MAX = SumAggregation(), MeanAggregation(), MaxAggregation()
 def _readout(aggr: nn.Module, x: Tensor, batch: Tensor | None, size: int | None) -> Tensor:
     if x.dim() == 1:
         return _readout(aggr, x.unsqueeze(1), batch, size).squeeze(1)
+    if is_shared():
+        return _readout_together(aggr, x, batch, size)
     result: Tensor = aggr(x, batch, dim_size=size)
     return result
+
+
+def _readout_together(aggr: nn.Module, x: Tensor, batch: Tensor | None, size: int | None) -> Tensor:
+    """Of the nodes of all processes. Equal maxima share the gradient, wherever they are."""
+    batch = torch.zeros(len(x), dtype=torch.long, device=x.device) if batch is None else batch
+    size = most(int(batch.max()) + 1 if batch.numel() else 0, x.device) if size is None else size
+    count = summed(torch.bincount(batch, minlength=size)).to(x.dtype).clamp(min=1).unsqueeze(1)
+    zeros = x.new_zeros(size, *x.shape[1:])
+    if aggr is not _MAX:
+        total = summed(zeros.index_add(0, batch, x))
+        return total / count if aggr is _MEAN else total
+    index = batch.unsqueeze(1).expand_as(x)
+    best = largest((zeros - torch.inf).scatter_reduce(0, index, x.detach(), "amax"))
+    won = (x == best[batch]).to(x.dtype)
+    ties = summed(zeros.index_add(0, batch, won)).clamp(min=1)
+    # Nothing but the gradients of the winners.
+    share = summed(zeros.index_add(0, batch, won * (x - x.detach()) / ties[batch]))
+    return torch.where(best == -torch.inf, 0.0, best) + share
 
 
 def global_add_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -> Tensor:

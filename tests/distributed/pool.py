@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import tempfile
 import traceback
@@ -94,7 +95,8 @@ def _work(rank: int, world: int, store: str, pipe: Connection) -> None:
         text, result = "", None
         if rank < size:
             try:
-                result = function(rank, size, groups[size], *args)
+                # Tensors come in memory that all processes share.
+                result = function(rank, size, groups[size], *copy.deepcopy(args))
             except Exception:
                 text = "".join(traceback.format_exc().splitlines(keepends=True)[-6:])
         pipe.send((text, result))

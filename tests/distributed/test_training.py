@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import gdsl.nn as gnn
+from gdsl.distributed import together
 from tests.distributed.parts import local, owned, whole
 from tests.distributed.pool import Pool
 from tests.distributed.work import set_backend
@@ -53,6 +54,33 @@ class Rounds(nn.Module):
         return self.second(torch.relu(self.first(x, graph)), graph)
 
 
+class Normed(nn.Module):
+    """Norms of nodes between layers, which are not given the graph."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = gnn.GCNConv(IN, 6), norm, gnn.GCNConv(6, 4)
+
+    def forward(self, x: Tensor, graph: Any) -> Tensor:
+        with together(graph):
+            x = self.norm(self.first(x, graph))
+        return self.second(torch.relu(x), graph)
+
+
+class Pooled(nn.Module):
+    """What is pooled over all nodes, put beside each."""
+
+    def __init__(self, pool: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.conv, self.pool = gnn.GCNConv(IN, 4), pool
+
+    def forward(self, x: Tensor, graph: Any) -> Tensor:
+        x = torch.relu(self.conv(x, graph))
+        batch = torch.zeros(len(x), dtype=torch.long)
+        with together(graph):
+            return x * self.pool(x, batch)[batch]
+
+
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     "GATConv, edges": lambda: gnn.GATConv(IN, 4, dropout=0.5),
     "GATConv without loops": lambda: gnn.GATConv(IN, 4, dropout=0.5, add_self_loops=False),
@@ -62,23 +90,39 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "message": Weighed,
     "largest": Largest,
     "GCN": lambda: gnn.GCN(IN, 6, 2, 4),
+    "GCN, batch norm": lambda: gnn.GCN(IN, 6, 2, 4, norm="batch_norm"),
+    "GIN, batch norm in its networks": lambda: gnn.GIN(IN, 6, 2, 4, norm="batch_norm"),
+    "GCN, graph norm": lambda: gnn.GCN(IN, 6, 2, 4, norm="graph_norm"),
+    "batch norm": lambda: Normed(gnn.BatchNorm(6)),
+    "layer norm": lambda: Normed(gnn.LayerNorm(6)),
+    "instance norm": lambda: Normed(gnn.InstanceNorm(6, track_running_stats=True)),
+    "pair norm": lambda: Normed(gnn.PairNorm()),
+    "sizes": lambda: Normed(gnn.GraphSizeNorm()),
+    "mean taken away": lambda: Normed(gnn.MeanSubtractionNorm()),
+    "sums": lambda: Pooled(gnn.global_add_pool),
+    "means": lambda: Pooled(gnn.global_mean_pool),
+    "maxima, among zeros": lambda: Pooled(gnn.global_max_pool),
+    "a module of torch on rows": lambda: gnn.GINConv(
+        nn.Sequential(nn.Linear(IN, 6), nn.BatchNorm1d(6), nn.Linear(6, 4))
+    ),
     "sorted": lambda: gnn.SAGEConv(IN, 4, aggr="median"),
 }
 
 
-def outcome(layer: nn.Module, x: Tensor, graph: Any, weights: Tensor) -> list[Tensor]:
-    """The output, the gradient of x, and those of parameters."""
+def outcome(layer: nn.Module, x: Tensor, graph: Any, weights: Tensor) -> tuple[list[Tensor], ...]:
+    """The output and the gradient of x; the gradients of parameters; the buffers."""
     torch.manual_seed(SEED)
     x = x.clone().requires_grad_()
     y = layer(x, graph)
     given = [x, *layer.parameters()]
     grads = torch.autograd.grad((weights * y).sum(), given, allow_unused=True)
-    return [y.detach(), *(torch.zeros_like(p) if g is None else g for g, p in zip(grads, given, strict=True))]
+    zeros = [torch.zeros_like(p) if g is None else g for g, p in zip(grads, given, strict=True)]
+    return [y.detach(), zeros[0]], zeros[1:], [b.clone() for b in layer.buffers() if b.is_floating_point()]
 
 
 def on_part(
     rank: int, world: int, group: Any, layer: nn.Module, x: Tensor, edges: Tensor, weights: Tensor, owner: Tensor
-) -> list[Tensor]:
+) -> tuple[list[Tensor], ...]:
     graph, _ = local(edges, owner, rank, world, group)
     own = owned(owner, rank)
     torch.rand(rank)  # generators that are not in step
@@ -91,13 +135,20 @@ def compare(pool: Pool, layer: nn.Module, world: int) -> None:
     x = torch.randn(NODES, IN, generator=draw, dtype=torch.float64)
     owner = torch.randint(world, (NODES,), generator=draw)
     weights = torch.rand(NODES, 4, generator=draw, dtype=torch.float64)
-    wanted = outcome(layer, x, edges, weights)
     got = pool.run(world, on_part, layer, x, edges, weights, owner)
+    rows, parameters, buffers = outcome(layer, x, edges, weights)
     ids = [owned(owner, r) for r in range(world)]
-    found = [whole([g[k] for g in got], ids) for k in (0, 1)]
-    found += [torch.stack([g[k] for g in got]).sum(0) for k in range(2, len(wanted))]
-    for k, (a, b) in enumerate(zip(found, wanted, strict=True)):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10, msg=lambda text, k=k: f"result {k}: {text}")
+    for k, wanted in enumerate(rows):
+        near(whole([g[0][k] for g in got], ids), wanted, f"rows {k}")
+    for k, wanted in enumerate(parameters):
+        near(torch.stack([g[1][k] for g in got]).sum(0), wanted, f"gradient of parameter {k}")
+    for k, wanted in enumerate(buffers):
+        for g in got:
+            near(g[2][k], wanted, f"buffer {k}")
+
+
+def near(found: Tensor, wanted: Tensor, what: str) -> None:
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10, msg=lambda text: f"{what}: {text}")
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -22,6 +22,7 @@ from gdsl.nn.models.jumping import JumpingKnowledge
 from gdsl.nn.models.mlp import MLP
 from gdsl.nn.norm import norm_resolver, takes_batch
 from gdsl.runtime.graph import Graph
+from gdsl.runtime.together import is_shared, together
 
 
 class BasicGNN(nn.Module):
@@ -122,6 +123,9 @@ class BasicGNN(nn.Module):
         Raises NotImplementedError for sampled neighbours with both weights and features of edges, and ValueError
         where the number of nodes or of edges is missing, or the graph is none of edges [2, E].
         """
+        if isinstance(edge_index, Graph) and edge_index.halo is not None and not is_shared():
+            with together(edge_index):  # norms take the nodes of all processes
+                return self.forward(x, edge_index, edge_weight, edge_attr, batch, batch_size)
         # Instances are asked for, since tracers pass something that is never None.
         trimmed = num_sampled_nodes_per_hop is not None
         if trimmed and isinstance(edge_weight, Tensor) and isinstance(edge_attr, Tensor):

@@ -1,0 +1,119 @@
+"""What is computed of rows alone, without a graph, over the rows of all processes: norms and pools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gdsl.errors import InputError
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.halo import Halo, all_reduce
+
+# Of the process, the last one counts. A list, since a tracer can look at one.
+_within: list[Halo] = []
+
+
+@contextmanager
+def together(graph: Any) -> Iterator[None]:
+    """Within it, norms and pools of ``gdsl.nn`` take the rows of all processes for one set of nodes.
+
+    graph: the ``LocalGraph`` whose own nodes the rows are; with a graph that is whole, nothing is done
+    """
+    halo = graph.halo if isinstance(graph, Graph) else None
+    if halo is None:
+        yield
+        return
+    _within.append(halo)
+    try:
+        yield
+    finally:
+        _within.pop()
+
+
+def is_shared() -> bool:
+    """Whether other processes have rows, too."""
+    return bool(_within)
+
+
+def summed(value: Tensor) -> Tensor:
+    """The sum over all processes, differentiable any number of times: the derivative is such a sum as well."""
+    found: Tensor = _Sum.apply(value, _within[-1]) if _within else value
+    return found
+
+
+def most(count: int, device: torch.device) -> int:
+    """The largest number over all processes."""
+    return int(all_reduce(_within[-1], torch.tensor(count, device=device), "max")) if _within else count
+
+
+def largest(value: Tensor) -> Tensor:
+    """The largest over all processes, without a gradient."""
+    return all_reduce(_within[-1], value.detach(), "max") if _within else value.detach()
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, halo: Halo) -> Tensor:
+        ctx.halo = halo
+        return all_reduce(halo, value, "sum")
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return _Sum.apply(grad, ctx.halo), None
+
+
+def counts(x: Tensor, batch: Tensor, size: int) -> Tensor:
+    """How many nodes each graph has, in the dtype of x."""
+    return summed(torch.bincount(batch, minlength=size)).to(x.dtype)
+
+
+def means(x: Tensor, batch: Tensor, size: int) -> Tensor:
+    """Means over the nodes of each graph, [N, C] to [graphs, C]; 0 for none."""
+    total = summed(x.new_zeros(size, x.shape[1]).index_add(0, batch, x))
+    return total / counts(x, batch, size).clamp(min=1).unsqueeze(1)
+
+
+def batch_norm(m: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
+    """What torch's batch norm gives for [N, C], by mean and variance of the rows of all processes."""
+    if not m.training and m.running_mean is not None:
+        y: Tensor = type(m).forward(m, x)
+        return y
+    of_graph = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    count, mean = counts(x, of_graph, 1), means(x, of_graph, 1)
+    var = means((x - mean).square(), of_graph, 1)
+    if m.training and m.running_mean is not None and m.running_var is not None and m.num_batches_tracked is not None:
+        m.num_batches_tracked.add_(1)
+        part = 1.0 / float(m.num_batches_tracked) if m.momentum is None else m.momentum
+        unbiased = var * count / (count - 1).clamp(min=1)
+        for kept, new in ((m.running_mean, mean), (m.running_var, unbiased)):
+            kept.lerp_(new.detach().squeeze(0), part)
+    y = (x - mean) / (var + m.eps).sqrt()
+    return y if m.weight is None else y * m.weight + m.bias
+
+
+@contextmanager
+def norms_over_all(module: nn.Module) -> Iterator[None]:
+    """Within it, the batch norms of torch in a module take the rows of all processes.
+
+    Raises ``InputError`` for a norm of torch's that would take those of this process alone.
+    """
+    inside = [part for part in module.modules() if type(part).__module__.startswith("torch.nn.")]
+    norms = [part for part in inside if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    other = next((part for part in inside if isinstance(part, nn.modules.instancenorm._InstanceNorm)), None)
+    if other is not None:
+        raise InputError(
+            f"`{type(other).__name__}` in `{type(module).__name__}` would norm the rows of each process by themselves: "
+            "gdsl.nn.InstanceNorm beside the layer is over all processes"
+        )
+    for norm in norms:
+        norm.__dict__["forward"] = partial(batch_norm, norm)
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.__dict__["forward"]
