@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from gdsl.ir.node import Node, walk
 from gdsl.ir.types import Domain
 from gdsl.runtime import halo
 from gdsl.runtime.graph import Graph
+from gdsl.runtime.local import LocalGraph
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,37 @@ class Frame:
             return second if end == "i" else first
         return self.graph.local_edge_index[1 if end == "i" else 0]
 
-    def exchanged(self, value: Tensor) -> Tensor:
+    def exchanged(self, node: Node, value: Tensor) -> Tensor:
         """The rows that edges here read, from those of the own nodes."""
-        return value if self.graph.halo is None else halo.exchange(self.graph.halo, value)
+        return self._together(node, value, halo.exchange)
 
-    def collected(self, value: Tensor, reducer: str) -> Tensor:
+    def collected(self, node: Node, value: Tensor) -> Tensor:
         """For each own node what all processes have for it together."""
-        return value if self.graph.halo is None else halo.collect(self.graph.halo, value, reducer)
+        return self._together(node, value, halo.collect, node.attrs.reducer)
 
-    def reduced(self, value: Tensor, reducer: str) -> Tensor:
+    def reduced(self, node: Node, value: Tensor) -> Tensor:
         """What all processes have for a value together."""
-        return value if self.graph.halo is None else halo.all_reduce(self.graph.halo, value, reducer)
+        return self._together(node, value, halo.all_reduce, node.attrs.reducer)
+
+    def _together(self, node: Node, value: Tensor, function: Callable[..., Tensor], *how: str) -> Tensor:
+        """What a graph alone decides, such as its degrees, is sent once, and kept with it."""
+        graph = self.graph
+        if not isinstance(graph, LocalGraph):
+            return value
+        if not _is_of_graph(node):
+            return function(graph.halo, value, *how)
+        key = (node, value.dtype)
+        if key not in graph.constants:
+            graph.constants[key] = function(graph.halo, value, *how)
+        return graph.constants[key]
+
+
+_of_graph: weakref.WeakKeyDictionary[Node, bool] = weakref.WeakKeyDictionary()
+
+
+def _is_of_graph(node: Node) -> bool:
+    """Whether a value depends on nothing that a call gives."""
+    found = _of_graph.get(node)
+    if found is None:
+        found = _of_graph[node] = not any(n.op in ("load", "call") for n in walk([node]))
+    return found

@@ -53,6 +53,8 @@ class LocalGraph(Graph):
         self._setup(edges, sizes, weight)
         self.halo, self._two_sets = halo, bipartite
         self.num_sources, self.num_readable = halo.own, sizes[0]
+        # What was exchanged of the graph alone, by the nodes of programs and dtypes.
+        self.constants: dict[Any, Tensor] = {}
         # What it was made from by other loops: that graph, which of its edges were kept, and whether loops were added.
         self._before: tuple[LocalGraph, Tensor | None, bool] | None = None
 

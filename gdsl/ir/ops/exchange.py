@@ -42,7 +42,7 @@ def exchange(x: Node) -> Node:
 
 define(Op(
     name="exchange", operands=(1, 1), rule=lambda n: exchange(n.inputs[0]),
-    value=lambda node, args, run: run.exchanged(full(args[0], node.inputs[0].type, run)),
+    value=lambda node, args, run: run.exchanged(node, full(args[0], node.inputs[0].type, run)),
     pull=lambda n, g, ties: [collect(g, "sum", n.inputs[0].domain)], look=True, exact=True, pointwise=True, heavy=True,
     whole=True, travels=True,
 ))  # fmt: skip
@@ -86,7 +86,7 @@ def _collect_pull(node: Node, g: Node, ties: str) -> Gradients:
 define(Op(
     name="collect", operands=(1, 2), attrs=Combine,
     rule=lambda n: collect(n.inputs[0], n.attrs.reducer, n.domain, *n.inputs[1:]),
-    value=lambda node, args, run: run.collected(full(args[0], node.inputs[0].type, run), node.attrs.reducer),
+    value=lambda node, args, run: run.collected(node, full(args[0], node.inputs[0].type, run)),
     pull=_collect_pull, text=lambda n, args: (f"collect({args[0]}, {n.attrs.reducer})", ATOM),
     exact=True, pointwise=True, heavy=True, whole=True, travels=True,
 ))  # fmt: skip
@@ -105,7 +105,7 @@ def all_reduce(x: Node, reducer: str, count: Node | None = None) -> Node:
 
 
 def _all_reduce_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
-    return run.reduced(full(args[0], node.type, run), node.attrs.reducer)
+    return run.reduced(node, full(args[0], node.type, run))
 
 
 def _all_reduce_pull(node: Node, g: Node, ties: str) -> Gradients:
