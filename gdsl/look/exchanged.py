@@ -10,6 +10,7 @@ from gdsl.ir.printer import expression, name_nodes
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.exchanges import can_follow
 from gdsl.passes.plan import Plan
+from gdsl.runtime.frame import is_of_graph
 from gdsl.runtime.halo import Halo
 
 
@@ -28,8 +29,10 @@ def exchanges(direction: str, plan: Plan, halo: Halo, width: int) -> Iterator[tu
     for step in plan.steps:
         for node in (n for n in step.outputs if of(n).travels):
             value = node.inputs[0]
-            count = sent_bytes(node, halo, 1, width)
-            yield f"{direction}: {expression(node, names)}   # {value.type}", count, _why(node, value, read_by[node])
+            once = is_of_graph(node)
+            why = "the graph alone decides it: it was sent once" if once else _why(node, value, read_by[node])
+            count = 0 if once else sent_bytes(node, halo, 1, width)
+            yield f"{direction}: {expression(node, names)}   # {value.type}", count, why
 
 
 def _why(node: Node, value: Node, readers: list[Node]) -> str:

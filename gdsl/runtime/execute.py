@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from gdsl.ir.node import Node
+from gdsl.ir.ops import of
 from gdsl.ir.types import Domain
 from gdsl.passes.plan import Kernel, Plan, Step, TorchStep
 from gdsl.passes.tiles import Tile, tiled
 from gdsl.runtime import cache, reference
 from gdsl.runtime.dense import matrix_product, sum_of_products, view
 from gdsl.runtime.frame import Frame
+from gdsl.runtime.halo import Begun
 from gdsl.runtime.items import (
     HALF,
     Item,
@@ -111,6 +113,8 @@ class KernelPlan:
         self.releases = releases
         if by_rows:
             self.steps, self.releases = _together(steps, items, releases, plan.program.nodes, self.storage)
+        # Whether some steps begin what takes a while: the others go on until it is read.
+        self.travels = any(of(n).travels for step in plan.steps for n in step.outputs)
         first = self.steps[0] if len(self.steps) == 1 else None
         self.whole = first if isinstance(first, Together) else None
         self._items = items
@@ -158,10 +162,18 @@ class KernelPlan:
     ) -> None:
         storage = self.storage
         half = storage.stored is not storage.dtype
+        begun: dict[Node, Begun] = {}
         for step, dead in zip(steps, releases, strict=True):
+            if begun:
+                for node in _reads(step).intersection(begun):
+                    memory[node] = begun.pop(node)()
             if isinstance(step, Together):
                 if not step.run(memory, frame):
                     self._walk(step.items, step.releases, memory, frame)
+            elif isinstance(step, TorchItem) and self.travels and of(step.step.node).travels:
+                node = step.step.node
+                value = reference.full(_fetch(step.reads[0], memory, frame), step.reads[0].type, frame)
+                begun[node] = frame.begin(node, value)
             elif isinstance(step, TorchItem):
                 args = [_fetch(i, memory, frame) for i in step.reads]
                 if half:
@@ -175,6 +187,18 @@ class KernelPlan:
                 _launch(step, memory, frame)
             for node in dead:
                 memory.pop(node, None)
+        memory |= {node: wait() for node, wait in begun.items()}
+
+
+def _reads(step: Item | Together) -> set[Node]:
+    """What a step reads from memory."""
+    if isinstance(step, TorchItem):
+        return set(step.reads)
+    if isinstance(step, KernelItem):
+        return {node for node, _ in step.reads}
+    if isinstance(step, TileItem):
+        return {node for node, _ in step.call.reads}.union(*(p.reads for p in step.products))
+    return set().union(*map(_reads, step.items))
 
 
 def _of_parameters_first(steps: Sequence[Step | Tile]) -> list[Step | Tile]:

@@ -51,33 +51,47 @@ class Frame:
 
     def exchanged(self, node: Node, value: Tensor) -> Tensor:
         """The rows that edges here read, from those of the own nodes."""
-        return self._together(node, value, halo.exchange)
+        return self.begin(node, value)()
 
     def collected(self, node: Node, value: Tensor) -> Tensor:
         """For each own node what all processes have for it together."""
-        return self._together(node, value, halo.collect, node.attrs.reducer)
+        return self.begin(node, value)()
 
     def reduced(self, node: Node, value: Tensor) -> Tensor:
         """What all processes have for a value together."""
-        return self._together(node, value, halo.all_reduce, node.attrs.reducer)
+        return self.begin(node, value)()
 
-    def _together(self, node: Node, value: Tensor, function: Callable[..., Tensor], *how: str) -> Tensor:
-        """What a graph alone decides, such as its degrees, is sent once, and kept with it."""
+    def begin(self, node: Node, value: Tensor) -> halo.Begun:
+        """Begin what takes values of other processes.
+
+        What a graph alone decides, such as its degrees, is sent once, and kept with it.
+        """
         graph = self.graph
         if not isinstance(graph, LocalGraph):
-            return value
-        if not _is_of_graph(node):
-            return function(graph.halo, value, *how)
+            return lambda: value
+        if not is_of_graph(node):
+            return _BEGIN[node.op](graph.halo, value, node)
         key = (node, value.dtype)
         if key not in graph.constants:
-            graph.constants[key] = function(graph.halo, value, *how)
-        return graph.constants[key]
+            graph.constants[key] = _BEGIN[node.op](graph.halo, value, node)()
+        return lambda: graph.constants[key]
 
+
+def _reduced(shared: halo.Halo, value: Tensor, node: Node) -> halo.Begun:
+    found = halo.all_reduce(shared, value, node.attrs.reducer)
+    return lambda: found
+
+
+_BEGIN: dict[str, Callable[[halo.Halo, Tensor, Node], halo.Begun]] = {
+    "exchange": lambda shared, value, node: halo.exchange(shared, value),
+    "collect": lambda shared, value, node: halo.collect(shared, value, node.attrs.reducer),
+    "all_reduce": _reduced,
+}
 
 _of_graph: weakref.WeakKeyDictionary[Node, bool] = weakref.WeakKeyDictionary()
 
 
-def _is_of_graph(node: Node) -> bool:
+def is_of_graph(node: Node) -> bool:
     """Whether a value depends on nothing that a call gives."""
     found = _of_graph.get(node)
     if found is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
@@ -82,40 +83,64 @@ class Halo:
 _REDUCE = {"sum": "SUM", "max": "MAX", "min": "MIN"}
 
 
-def exchange(halo: Halo, value: Tensor) -> Tensor:
-    """[own + halo, ...] from [own, ...]: each row of the halo from its owner. All processes call it together."""
+# What is on its way: called, it waits for it.
+Begun = Callable[[], Tensor]
+
+
+def exchange(halo: Halo, value: Tensor) -> Begun:
+    """[own + halo, ...] from [own, ...]: each row of the halo from its owner. All processes begin it together."""
     found = value.new_empty((halo.own + halo.rows, *value.shape[1:]))
     found[: halo.own] = value
-    if halo.world > 1:
-        _swap(found[halo.own :], value.index_select(0, halo.send), halo.receive_counts, halo.send_counts, halo)
-    return found
-
-
-def collect(halo: Halo, value: Tensor, reducer: str) -> Tensor:
-    """[own, ...] from [own + halo, ...]: partial results for rows of the halo go to their owners, which add them up, or
-    take the largest or smallest, process by process in the order of ranks. All processes call it together."""
-    found = value[: halo.own].clone()
     if halo.world == 1:
+        return lambda: found
+    wait = _swap(found[halo.own :], value.index_select(0, halo.send), halo.receive_counts, halo.send_counts, halo)
+
+    def finish() -> Tensor:
+        wait()
         return found
+
+    return finish
+
+
+def collect(halo: Halo, value: Tensor, reducer: str) -> Begun:
+    """[own, ...] from [own + halo, ...]: partial results for rows of the halo go to their owners, which add them up, or
+    take the largest or smallest, process by process in the order of ranks. All processes begin it together."""
+    if halo.world == 1:
+        return value[: halo.own].clone
     partial = value.new_empty((len(halo.send), *value.shape[1:]))
-    _swap(partial, value[halo.own :].contiguous(), halo.send_counts, halo.receive_counts, halo)
-    # No process sends two results for a row, so that nothing is added atomically, and each run gives the same bits.
-    parts = zip(halo.send.split(halo.send_counts), partial.split(halo.send_counts), strict=True)
-    for rows, part in ((r, p) for r, p in parts if len(r)):
-        if reducer == "sum":
-            found.index_add_(0, rows, part)
-        else:
-            best = torch.maximum if reducer == "max" else torch.minimum
-            found.index_copy_(0, rows, best(found.index_select(0, rows), part))
-    return found
+    wait = _swap(partial, value[halo.own :].contiguous(), halo.send_counts, halo.receive_counts, halo)
+
+    def finish() -> Tensor:
+        found = value[: halo.own].clone()
+        wait()
+        # No process sends two results for a row: nothing is added atomically, and each run gives the same bits.
+        parts = zip(halo.send.split(halo.send_counts), partial.split(halo.send_counts), strict=True)
+        for rows, part in ((r, p) for r, p in parts if len(r)):
+            if reducer == "sum":
+                found.index_add_(0, rows, part)
+            else:
+                best = torch.maximum if reducer == "max" else torch.minimum
+                found.index_copy_(0, rows, best(found.index_select(0, rows), part))
+        return found
+
+    return finish
 
 
 @answered()
-def _swap(found: Tensor, given: Tensor, receive: tuple[int, ...], send: tuple[int, ...], halo: Halo) -> None:
-    """Rows to and from all processes."""
+def _swap(
+    found: Tensor, given: Tensor, receive: tuple[int, ...], send: tuple[int, ...], halo: Halo
+) -> Callable[[], None]:
+    """Send rows to all processes, and get theirs: begun, and what waits for it."""
     if found.dtype is torch.bool:
         found, given = found.view(torch.uint8), given.view(torch.uint8)
-    distributed.all_to_all_single(found, given, list(receive), list(send), group=halo.group)
+    work = distributed.all_to_all_single(found, given, list(receive), list(send), group=halo.group, async_op=True)
+
+    @answered()
+    def wait() -> None:
+        work.wait()
+        given.shape  # noqa: B018 - what is sent lives until it is
+
+    return wait
 
 
 @answered()

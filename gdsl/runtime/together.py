@@ -42,7 +42,7 @@ def is_shared() -> bool:
 
 def summed(value: Tensor) -> Tensor:
     """The sum over all processes, differentiable any number of times: the derivative is such a sum as well."""
-    found: Tensor = _Sum.apply(value, _within[-1]) if _within else value
+    found: Tensor = _SumOfAll.apply(value, _within[-1]) if _within else value
     return found
 
 
@@ -56,7 +56,7 @@ def largest(value: Tensor) -> Tensor:
     return all_reduce(_within[-1], value.detach(), "max") if _within else value.detach()
 
 
-class _Sum(torch.autograd.Function):
+class _SumOfAll(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, halo: Halo) -> Tensor:
         ctx.halo = halo
@@ -64,7 +64,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return _Sum.apply(grad, ctx.halo), None
+        return _SumOfAll.apply(grad, ctx.halo), None
 
 
 def counts(x: Tensor, batch: Tensor, size: int) -> Tensor:
