@@ -63,6 +63,7 @@ class Attrs:
         total: bool  # whether a sum is over all rows, too
         value: bool | int | float
         what: str  # a value that a graph has
+        wire: str  # as what numbers go to other processes
 
     def __init_subclass__(cls) -> None:
         cls.fields = tuple(cls.__annotations__)

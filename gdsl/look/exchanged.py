@@ -16,7 +16,9 @@ from gdsl.runtime.halo import Halo
 
 def sent_bytes(node: Node, halo: Halo, graphs: int, width: int) -> int:
     """What this process sends of a value that travels; of a sum over all processes, what a ring of them sends."""
-    size = node.type.numel * (width if node.kind is Kind.FLOAT else 1 if node.kind is Kind.BOOL else 8)
+    rounded = node.op != "all_reduce" and node.attrs.wire != "exact"
+    floats = 2 if rounded else width
+    size = node.type.numel * (floats if node.kind is Kind.FLOAT else 1 if node.kind is Kind.BOOL else 8)
     if node.op == "all_reduce":
         rows = graphs if node.domain is Domain.GRAPH else 1
         return 2 * (halo.world - 1) * rows * size // halo.world

@@ -194,7 +194,8 @@ def stages_of(program: Program, options: Options) -> tuple[Stage, ...]:
     """A program, optimised, with what it exchanges on a distributed graph, and cut at the modules that run as they
     are."""
     best = optimise(program, options) if options.optimise else program
-    return cut(exchanged(best) if options.shape.processes else best)
+    wire = "bfloat16" if options.choice("wire") == "bfloat16" else "exact"
+    return cut(exchanged(best, wire) if options.shape.processes else best)
 
 
 # ----------------------------------------------------------------------------------- programs of texts

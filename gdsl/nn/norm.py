@@ -295,7 +295,9 @@ class DiffGroupNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_channels] to the same."""
         parts = self.lin(x).softmax(dim=-1).unsqueeze(-1) * x.unsqueeze(-2)
-        normed: Tensor = self.norm(parts.flatten(1)).view_as(parts).sum(dim=-2)
+        flat = parts.flatten(1)
+        normed: Tensor = batch_norm(self.norm, flat) if is_shared() else self.norm(flat)
+        normed = normed.view_as(parts).sum(dim=-2)
         return x + self.lamda * normed
 
     @staticmethod

@@ -20,7 +20,6 @@ from gdsl.ir.ops import end_of, of
 from gdsl.ir.ops.text import expression
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Kind
-from gdsl.passes.rewrite import Fired
 
 # A number that is sent takes the time of so many operations: 4 bytes over a link of 10 to 100 Gbit a second.
 SENT = 256
@@ -28,15 +27,17 @@ SENT = 256
 FEW = float("inf")
 
 
-def exchanged(program: Program, log: list[Fired] | None = None) -> Program:
+def exchanged(program: Program, wire: str = "exact") -> Program:
     """The program for one process of a distributed graph: ``node`` values are those of its own nodes.
+
+    wire: as what floats go to other processes; partial results always go as they are, but for gradients
 
     Raises ``GraphError`` for what reads other processes' nodes or edges in a way that no exchange gives.
     """
     order = list(walk(program.nodes))
     for node in order:
         _check(node, program)
-    local = _Local(cut(order), log)
+    local = _Local(cut(order), wire)
     mapping = {node: local.home(node) for node in order}
     return program.with_outputs([mapping[n] for n in program.nodes], mapping)
 
@@ -85,8 +86,8 @@ def _is_total(node: Node) -> bool:
 class _Local:
     """The values of a program as one process has them, of its own nodes and of those that its edges read."""
 
-    def __init__(self, sent: frozenset[Node], log: list[Fired] | None):
-        self.sent, self.log = sent, log
+    def __init__(self, sent: frozenset[Node], wire: str):
+        self.sent, self.wire = sent, wire
         self._home: dict[Node, Node] = {}
         self._read: dict[Node, Node] = {}
 
@@ -128,10 +129,7 @@ class _Local:
             return self.home(node)
         if node not in self.sent:
             return _with_rows(node, tuple(self._read[i] for i in node.inputs), Domain.SOURCE)
-        made = build.exchange(self.home(node))
-        if self.log is not None:
-            self.log.append(Fired("exchange", node, made))
-        return made
+        return build.exchange(self.home(node), self.wire)
 
 
 def _with_rows(node: Node, inputs: tuple[Node, ...], rows: Domain) -> Node:

@@ -59,6 +59,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "save": ("auto", "all", "nothing"),
     "sums": ("auto", "kernel", "vendor"),
     "ties": ("auto", "split", "first"),
+    "wire": ("auto", "bfloat16"),
 }
 
 

@@ -82,9 +82,12 @@ def _reduced(shared: halo.Halo, value: Tensor, node: Node) -> halo.Begun:
     return lambda: found
 
 
+_WIRES = {"bfloat16": torch.bfloat16}
 _BEGIN: dict[str, Callable[[halo.Halo, Tensor, Node], halo.Begun]] = {
-    "exchange": lambda shared, value, node: halo.exchange(shared, value),
-    "collect": lambda shared, value, node: halo.collect(shared, value, node.attrs.reducer),
+    "exchange": lambda shared, value, node: halo.exchange(shared, value, _WIRES.get(node.attrs.wire)),
+    "collect": lambda shared, value, node: halo.collect(
+        shared, value, node.attrs.reducer, _WIRES.get(node.attrs.wire)
+    ),
     "all_reduce": _reduced,
 }
 

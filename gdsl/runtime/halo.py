@@ -87,34 +87,44 @@ _REDUCE = {"sum": "SUM", "max": "MAX", "min": "MIN"}
 Begun = Callable[[], Tensor]
 
 
-def exchange(halo: Halo, value: Tensor) -> Begun:
-    """[own + halo, ...] from [own, ...]: each row of the halo from its owner. All processes begin it together."""
+def exchange(halo: Halo, value: Tensor, wire: torch.dtype | None = None) -> Begun:
+    """[own + halo, ...] from [own, ...]: each row of the halo from its owner. All processes begin it together.
+
+    wire: as what the rows are sent; None for as they are
+    """
     found = value.new_empty((halo.own + halo.rows, *value.shape[1:]))
     found[: halo.own] = value
     if halo.world == 1:
         return lambda: found
-    wait = _swap(found[halo.own :], value.index_select(0, halo.send), halo.receive_counts, halo.send_counts, halo)
+    far, given = found[halo.own :], value.index_select(0, halo.send)
+    got = far if wire is None else torch.empty_like(far, dtype=wire)
+    wait = _swap(got, given if wire is None else given.to(wire), halo.receive_counts, halo.send_counts, halo)
 
     def finish() -> Tensor:
         wait()
+        if got is not far:
+            far.copy_(got)
         return found
 
     return finish
 
 
-def collect(halo: Halo, value: Tensor, reducer: str) -> Begun:
+def collect(halo: Halo, value: Tensor, reducer: str, wire: torch.dtype | None = None) -> Begun:
     """[own, ...] from [own + halo, ...]: partial results for rows of the halo go to their owners, which add them up, or
     take the largest or smallest, process by process in the order of ranks. All processes begin it together."""
     if halo.world == 1:
         return value[: halo.own].clone
-    partial = value.new_empty((len(halo.send), *value.shape[1:]))
-    wait = _swap(partial, value[halo.own :].contiguous(), halo.send_counts, halo.receive_counts, halo)
+    given = value[halo.own :].contiguous()
+    given = given if wire is None else given.to(wire)
+    partial = given.new_empty((len(halo.send), *value.shape[1:]))
+    wait = _swap(partial, given, halo.send_counts, halo.receive_counts, halo)
 
     def finish() -> Tensor:
         found = value[: halo.own].clone()
         wait()
         # No process sends two results for a row: nothing is added atomically, and each run gives the same bits.
-        parts = zip(halo.send.split(halo.send_counts), partial.split(halo.send_counts), strict=True)
+        sums = partial.to(value.dtype).split(halo.send_counts)
+        parts = zip(halo.send.split(halo.send_counts), sums, strict=True)
         for rows, part in ((r, p) for r, p in parts if len(r)):
             if reducer == "sum":
                 found.index_add_(0, rows, part)

@@ -177,3 +177,9 @@ class LocalGraph(Graph):
             sizes = f"num_sources={self.num_sources}, num_targets={self.num_targets}"
         halo = f"halo={self.halo.rows}, processes={self.halo.world}"
         return f"LocalGraph({sizes}, num_edges={self.num_edges}, {halo})"
+
+
+def need_whole(graph: Any, what: str) -> None:
+    """Raise ``GraphError`` for a part of a distributed graph, of whose nodes ``what`` needs all in one process."""
+    if isinstance(graph, LocalGraph):
+        raise GraphError(f"{what} needs all nodes, and this graph is the part of one process: use the whole graph")

@@ -131,8 +131,12 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def count(rank: int, world: int, group: Any, layer: nn.Module, edges: torch.Tensor, owner: torch.Tensor) -> Any:
+def count(
+    rank: int, world: int, group: Any, layer: Any, edges: torch.Tensor, owner: torch.Tensor, choices: dict[str, str]
+) -> Any:
+    layer.choose(**choices)
     graph, _ = local(edges, owner, rank, world, group)
+    torch.manual_seed(rank)
     x = torch.randn(graph.num_nodes, layer.in_channels, requires_grad=True)
     layer(x, graph).sum().backward()
     found, before = [], distributed.all_to_all_single
@@ -147,7 +151,9 @@ def count(rank: int, world: int, group: Any, layer: nn.Module, edges: torch.Tens
     finally:
         distributed.all_to_all_single = before
     text = layer.explain(graph).partition("== between processes ==")[2].partition("==")[0]
-    return sum(found), len(graph.halo.send), graph.halo.rows, text
+    y = layer(x, graph)
+    (near,) = torch.autograd.grad(y.sum(), x)
+    return sum(found), len(graph.halo.send), graph.halo.rows, text, [y.detach(), near]
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -156,13 +162,38 @@ def test_the_ledger_tells_the_bytes_that_are_sent(pool: Pool, name: str) -> None
     edges, owner = torch.randint(60, (2, 400), generator=draw), torch.randint(2, (60,), generator=draw)
     layer = LAYERS[name]()
     layer.backend = "torch"
-    for bytes_sent, rows, halo, text in pool.run(2, count, layer, edges, owner):
+    for bytes_sent, rows, halo, text, _ in pool.run(2, count, layer, edges, owner, {}):
         lines = [line.split("  ") for line in text.splitlines() if "exchange(" in line or "collect(" in line]
         width = {"GATConv": 16, "GCNConv": 16, "SAGEConv": 8}[name]
         told = sum(_number(parts) for parts in lines)
         assert abs(told - bytes_sent) <= 0.06e3 * len(lines), text
         # The narrowest rows there, and their gradients back. Degrees, which GCN needs, were sent in the first step.
         assert bytes_sent == 4 * (rows + halo) * width
+
+
+def test_half_the_bytes_by_choice(pool: Pool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    edges, owner = torch.randint(60, (2, 400), generator=draw), torch.randint(2, (60,), generator=draw)
+    layer = gnn.SAGEConv(8, 40)
+    whole, half = (pool.run(2, count, layer, edges, owner, c) for c in ({}, {"wire": "bfloat16"}))
+    for (bytes_sent, *_, exact), (fewer, _, _, text, rounded) in zip(whole, half, strict=True):
+        assert 2 * fewer == bytes_sent
+        assert "bfloat16" in text
+        for a, e in zip(rounded, exact, strict=True):
+            assert not torch.equal(a, e)
+            torch.testing.assert_close(a, e, rtol=2e-2, atol=2e-2)
+
+
+def test_rows_are_sent_again_where_nothing_is_kept(pool: Pool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    edges, owner = torch.randint(60, (2, 400), generator=draw), torch.randint(2, (60,), generator=draw)
+    layer = gnn.GATConv(8, 4)
+    layer.backend = "torch"
+    kept, again = (pool.run(2, count, layer, edges, owner, c) for c in ({}, {"save": "nothing"}))
+    for (bytes_sent, rows, *_, exact), (more, *_, computed) in zip(kept, again, strict=True):
+        assert more == bytes_sent + 4 * 4 * rows
+        for a, e in zip(computed, exact, strict=True):
+            torch.testing.assert_close(a, e)
 
 
 def _number(parts: list[str]) -> float:

@@ -97,6 +97,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "layer norm": lambda: Normed(gnn.LayerNorm(6)),
     "instance norm": lambda: Normed(gnn.InstanceNorm(6, track_running_stats=True)),
     "pair norm": lambda: Normed(gnn.PairNorm()),
+    "groups": lambda: Normed(gnn.DiffGroupNorm(6, 3)),
     "sizes": lambda: Normed(gnn.GraphSizeNorm()),
     "mean taken away": lambda: Normed(gnn.MeanSubtractionNorm()),
     "sums": lambda: Pooled(gnn.global_add_pool),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from gdsl.ir.attributes import Attrs, IRError, need, one_of
 from gdsl.ir.node import Node, make
 from gdsl.ir.ops.elementwise import elementwise
-from gdsl.ir.ops.op import ATOM, Gradients, Op, Run, define, full
+from gdsl.ir.ops.op import ATOM, Gradients, Op, Run, Text, define, full
 from gdsl.ir.types import Domain, Kind, Type
 
 if TYPE_CHECKING:
@@ -26,6 +26,19 @@ WHOLE = (Domain.GLOBAL, Domain.GRAPH)
 OWNED = (Domain.NODE, Domain.OWN)
 
 
+# As what floats go to other processes: as they are, or rounded.
+WIRES = ("exact", "bfloat16")
+
+
+class Exchange(Attrs):
+    wire: Annotated[str, one_of(WIRES)]
+
+
+class Collect(Attrs):
+    reducer: Annotated[str, one_of(COMBINED)]
+    wire: Annotated[str, one_of(WIRES)]
+
+
 class Combine(Attrs):
     reducer: Annotated[str, one_of(COMBINED)]
 
@@ -33,33 +46,46 @@ class Combine(Attrs):
 # -------------------------------------------------------------------------------------- exchange
 
 
-def exchange(x: Node) -> Node:
-    """Rows of all nodes that edges of this process read, from the rows of its own nodes."""
+def _rounded(node: Node) -> str:
+    return "" if node.attrs.wire == "exact" else f", {node.attrs.wire}"
+
+
+def _exchange_text(node: Node, args: list[str]) -> Text:
+    return f"exchange({args[0]}{_rounded(node)})", ATOM
+
+
+def exchange(x: Node, wire: str = "exact") -> Node:
+    """Rows of all nodes that edges of this process read, from the rows of its own nodes.
+
+    wire: one of ``WIRES``, for floats; the own rows stay as they are
+    """
     if x.domain not in OWNED:
         raise IRError(f"only values of own nodes are exchanged, not {x.type}")
-    return make("exchange", (x,), Type(Domain.SOURCE, x.dims, x.kind, x.type.bound))
+    attrs = Exchange(wire if x.kind is Kind.FLOAT else "exact")
+    return make("exchange", (x,), Type(Domain.SOURCE, x.dims, x.kind, x.type.bound), attrs)
 
 
 define(Op(
-    name="exchange", operands=(1, 1), rule=lambda n: exchange(n.inputs[0]),
+    name="exchange", operands=(1, 1), attrs=Exchange, rule=lambda n: exchange(n.inputs[0], n.attrs.wire),
     value=lambda node, args, run: run.exchanged(node, full(args[0], node.inputs[0].type, run)),
-    pull=lambda n, g, ties: [collect(g, "sum", n.inputs[0].domain)], look=True, exact=True, pointwise=True, heavy=True,
-    whole=True, travels=True,
+    pull=lambda n, g, ties: [collect(g, "sum", n.inputs[0].domain, wire=n.attrs.wire)], text=_exchange_text,
+    exact=True, pointwise=True, heavy=True, whole=True, travels=True,
 ))  # fmt: skip
 
 # --------------------------------------------------------------------------------------- collect
 
 
-def collect(x: Node, reducer: str, rows: Domain, count: Node | None = None) -> Node:
+def collect(x: Node, reducer: str, rows: Domain, count: Node | None = None, wire: str = "exact") -> Node:
     """For each node of this process what all processes have for it: their sum, maximum or minimum.
 
     rows:  those of own nodes
     count: of how many equal ones each maximum is, among which its gradient is shared out
+    wire:  as for :func:`exchange`, of partial sums
     """
     if x.domain is not Domain.SOURCE or x.kind is not Kind.FLOAT:
         raise IRError(f"only floats of the rows that edges read are collected, not {x.type}")
     need(rows in OWNED, f"they are collected for own nodes, not for each {rows.value}")
-    return make("collect", _with_count(x, reducer, count), Type(rows, x.dims), Combine(reducer))
+    return make("collect", _with_count(x, reducer, count), Type(rows, x.dims), Collect(reducer, wire))
 
 
 def _with_count(x: Node, reducer: str, count: Node | None) -> tuple[Node, ...]:
@@ -76,18 +102,22 @@ def _won(node: Node, best: Node) -> Node:
     return elementwise("where", elementwise("eq", x, best), count, 0.0)
 
 
+def _collect_text(node: Node, args: list[str]) -> Text:
+    return f"collect({args[0]}, {node.attrs.reducer}{_rounded(node)})", ATOM
+
+
 def _collect_pull(node: Node, g: Node, ties: str) -> Gradients:
     if node.attrs.reducer == "sum":
-        return [exchange(g)]
+        return [exchange(g, node.attrs.wire)]
     won = _won(node, exchange(node))
     return [won * exchange(g / elementwise("maximum", collect(won, "sum", node.domain), 1.0)), None]
 
 
 define(Op(
-    name="collect", operands=(1, 2), attrs=Combine,
-    rule=lambda n: collect(n.inputs[0], n.attrs.reducer, n.domain, *n.inputs[1:]),
+    name="collect", operands=(1, 2), attrs=Collect,
+    rule=lambda n: collect(n.inputs[0], n.attrs.reducer, n.domain, n.inputs[1] if n.inputs[1:] else None, n.attrs.wire),
     value=lambda node, args, run: run.collected(node, full(args[0], node.inputs[0].type, run)),
-    pull=_collect_pull, text=lambda n, args: (f"collect({args[0]}, {n.attrs.reducer})", ATOM),
+    pull=_collect_pull, text=_collect_text,
     exact=True, pointwise=True, heavy=True, whole=True, travels=True,
 ))  # fmt: skip
 

@@ -19,6 +19,7 @@ from gdsl.nn.declared import Module, declared, words
 from gdsl.nn.inits import glorot, reset, zeros
 from gdsl.nn.linear import Linear
 from gdsl.nn.norm import norm_resolver, takes_batch
+from gdsl.runtime.local import need_whole
 
 
 class PNAConv(Declared, program="pna", fixed="node_dim=0", shows="towers edge_dim"):
@@ -255,6 +256,7 @@ class GPSConv(Module):
         batch:    [N] the graph of each node, in order
         **kwargs: of the layer on the edges
         """
+        need_whole(edge_index, "attention between all nodes")
         of_graph = x.new_zeros(len(x), dtype=torch.long) if batch is None else batch
         parts = []
         if self.conv is not None:

@@ -29,6 +29,7 @@ from gdsl.nn.declared import Module, declared, words
 from gdsl.nn.inits import zeros
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
+from gdsl.runtime.local import need_whole
 from gdsl.runtime.tracers import check_proxy
 
 
@@ -366,6 +367,7 @@ class WLConv(nn.Module):
             assert bool((x.sum(dim=-1) == 1).all()), "colours are whole numbers [N], or one-hot rows"
             x = x.argmax(dim=-1)
         assert x.dtype == torch.long, f"colours are of type torch.int64, not {x.dtype}"
+        need_whole(edge_index, "the list of colours")
         graph = Graph.from_any(edge_index, len(x))
         order = graph.in_edges
         neighbours = x[order.index.long()].split(graph.in_degree.tolist())

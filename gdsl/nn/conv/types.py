@@ -17,6 +17,7 @@ from gdsl.nn.dense.hetero import HeteroDictLinear, HeteroLinear
 from gdsl.nn.inits import constant, glorot, ones, reset, zeros
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
+from gdsl.runtime.together import is_shared, summed, together
 
 NodeType: TypeAlias = str
 EdgeType: TypeAlias = tuple[str, str, str]
@@ -490,10 +491,12 @@ class HANConv(Declared, program="han", aggr=None, fixed='aggr="add", node_dim=0'
         sizes = {"out_channels": self.out_channels, "heads": self.heads, "size": self.out_channels // self.heads}
         features = {kind: self.proj[kind](x) for kind, x in x_dict.items()}
         found: dict[NodeType, list[Tensor]] = {kind: [] for kind in x_dict}
+        last: Graph | None = None
         for edge_type, edge_index in edge_index_dict.items():
             name = "__".join(edge_type)
             x, z = features[edge_type[0]], features[edge_type[-1]]
             graph, _ = self.graph(edge_index, len(x), len(z))
+            last = graph
             found[edge_type[-1]].append(
                 self.run_with(
                     {"att_src": self.lin_src[name], "att_dst": self.lin_dst[name]},
@@ -504,20 +507,22 @@ class HANConv(Declared, program="han", aggr=None, fixed='aggr="add", node_dim=0'
                     p=float(self.dropout),
                 )
             )
-        together = {kind: self._weighed(parts) for kind, parts in found.items()}
-        results = {kind: y for kind, (y, _) in together.items()}
+        with together(last):
+            both = {kind: self._weighed(parts) for kind, parts in found.items()}
+        results = {kind: y for kind, (y, _) in both.items()}
         if return_semantic_attention_weights:
-            return results, {kind: weights for kind, (_, weights) in together.items()}
+            return results, {kind: weights for kind, (_, weights) in both.items()}
         return results
 
     def _weighed(self, parts: list[Tensor]) -> tuple[Tensor | None, Tensor | None]:
         """The weighted sum of what edges of each type gave, and the weights."""
         if not parts:
             return None, None
-        if not len(parts[0]):
+        if not len(parts[0]) and not is_shared():
             return parts[0], None
         found = torch.stack(parts)
-        keys = torch.tanh(self.k_lin(found)).mean(dim=1)
+        rows = torch.tanh(self.k_lin(found))
+        keys = summed(rows.sum(dim=1)) / summed(rows.new_tensor(len(parts[0]))) if is_shared() else rows.mean(dim=1)
         weights = torch.softmax(keys @ self.q[0], dim=0)
         return torch.tensordot(weights, found, dims=1), weights
 

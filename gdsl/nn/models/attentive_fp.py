@@ -13,6 +13,7 @@ from gdsl.nn.conv.gat import GATConv
 from gdsl.nn.declared import declared
 from gdsl.nn.inits import glorot, zeros
 from gdsl.nn.pool import global_add_pool
+from gdsl.runtime.local import need_whole
 
 
 class GATEConv(Conv):
@@ -100,6 +101,7 @@ class AttentiveFP(nn.Module):
 
     def forward(self, x: Tensor, edge_index: Adjacency, edge_attr: Tensor, batch: Tensor) -> Tensor:
         """Atoms [N, in_channels], bonds [E, edge_dim] and the molecule of each atom [N], to [M, out_channels]."""
+        need_whole(edge_index, "the readout of molecules")
         x = functional.leaky_relu(self.lin1(x))
         x = self._step(self.gate_conv(x, edge_index, edge_attr), self.gru, x)
         for conv, gru in zip(self.atom_convs, self.atom_grus, strict=True):

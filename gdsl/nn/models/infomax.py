@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gdsl.nn.declared import declared, words
 from gdsl.nn.inits import reset, uniform
 from gdsl.nn.models.probe import score
+from gdsl.runtime.local import need_whole
 
 EPS = 1e-15
 
@@ -42,6 +43,8 @@ class DeepGraphInfomax(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Embeddings of the graph and of a corrupted one, and the summary of the first."""
+        for given in (*args, *kwargs.values()):
+            need_whole(given, "a summary of the graph")
         found = self.encoder(*args, **kwargs)
         other = self.corruption(*args, **kwargs)
         other = other if isinstance(other, tuple) else (other,)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gdsl.nn.conv.base import Adjacency, Conv
 from gdsl.nn.declared import InitVar, Module, declared
+from gdsl.runtime.local import need_whole
 
 
 @declared(shows="num_layers alpha", base='"add"', drawn=False)
@@ -108,6 +109,7 @@ class CorrectAndSmooth(Module):
 
         Raises AssertionError where there are not so many labels as known nodes.
         """
+        need_whole(edge_index if self.autoscale else None, "the scale of the errors")
         y_true = _known(y_soft, y_true, mask)
         error = torch.zeros_like(y_soft).index_put((mask,), y_true - y_soft[mask])
         with torch.no_grad():

@@ -10,6 +10,7 @@ from gdsl.nn.conv.base import Adjacency, Conv, edge_weights, parameter
 from gdsl.nn.declared import InitVar, Module, declared
 from gdsl.nn.inits import kaiming_uniform, uniform
 from gdsl.nn.models.mlp import MLP
+from gdsl.runtime.local import need_whole
 
 
 class SparseLinear(Conv):
@@ -37,6 +38,7 @@ class SparseLinear(Conv):
 
     def forward(self, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """A graph of in_channels nodes and weights [E] to [in_channels, out_channels]."""
+        need_whole(edge_index, "a weight for each node")
         graph, values = self.graph(edge_index, self.in_channels, self.in_channels)
         inputs = {"x": self.weight, "w": edge_weights(edge_weight, values, self.weight)}
         y: Tensor = self.run(graph, inputs, normalize=False)

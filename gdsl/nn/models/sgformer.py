@@ -13,6 +13,7 @@ from gdsl.nn.attention import SGFormerAttention
 from gdsl.nn.conv.base import Adjacency
 from gdsl.nn.conv.gcn import GCNConv
 from gdsl.nn.declared import redraw
+from gdsl.runtime.local import need_whole
 
 
 class _Half(nn.Module):
@@ -50,6 +51,7 @@ class GraphModule(_Half):
 
     def forward(self, x: Tensor, edge_index: Adjacency) -> Tensor:
         """[N, in_channels] to [N, hidden_channels]."""
+        need_whole(edge_index, "the norm of the model")
         x = first = self.finish(0, self.fcs[0](x))
         for k, conv in enumerate(self.convs):
             x = self.finish(k + 1, conv(x, edge_index)) + first
@@ -139,6 +141,7 @@ class SGFormer(nn.Module):
         """[N, in_channels] and the graph of each node [N], or None for one graph, to logarithms of probabilities,
         [N, out_channels].
         """
+        need_whole(edge_index, "attention between all nodes")
         batch = x.new_zeros(len(x), dtype=torch.long) if batch is None else batch
         whole, near = self.trans_conv(x, batch), self.graph_conv(x, edge_index)
         if self.aggregate == "add":
