@@ -113,9 +113,9 @@ def _first(
     try:
         kind, graph, tensors, bound, num_graphs = checked(text, owner, inside, args, kwargs)
     except GdslError as error:
-        halo = shared_among((*args, *kwargs.values()))
-        if halo is not None:
-            excuse(halo, error)
+        shared = shared_among((*args, *kwargs.values()))
+        if shared is not None:
+            excuse(shared, text.store, error)
         raise
     if facts is not None and bound.batch is None and bound.num_graphs is None:
         known = remembered(kind, tensors, names, bound.graph)

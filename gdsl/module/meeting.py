@@ -13,17 +13,17 @@ from gdsl.errors import GraphError
 from gdsl.ir.printer import print_program
 from gdsl.ir.program import Program
 from gdsl.module.kept import Kept
-from gdsl.module.ways import CallKind
-from gdsl.runtime.answers import answered, tell
+from gdsl.module.ways import CallKind, Compilations
+from gdsl.runtime.answers import answered, line, tell
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.halo import Halo
 
 _READY, _FAILED = 0, 1
 
 
-def shared_among(values: Iterable[Any]) -> Halo | None:
-    """The halo of the graph among the arguments of a call, if it is a part of a distributed one."""
-    return next((v.halo for v in values if isinstance(v, Graph) and v.halo is not None), None)
+def shared_among(values: Iterable[Any]) -> Graph | None:
+    """The graph among the arguments of a call, if it is a part of a distributed one."""
+    return next((v for v in values if isinstance(v, Graph) and v.halo is not None), None)
 
 
 def meet(graph: Graph, kind: CallKind) -> None:
@@ -52,10 +52,19 @@ def meet(graph: Graph, kind: CallKind) -> None:
     met.keep(kind, True)
 
 
-def excuse(halo: Halo, error: Exception) -> None:
-    """Tell the others that this process's call has failed, so that they do not wait for it."""
-    _told(halo, _FAILED, 0, str(error))
-    _texts(halo, str(error))
+def excuse(graph: Graph, store: Compilations, error: Exception) -> None:
+    """Tell the others that this process's call of a program has failed, so that they do not wait for it.
+
+    Where the program has run on the graph before they do not meet any more: they hear of it when they wait in vain.
+    """
+    assert graph.halo is not None
+    met: Kept = graph._make("_met", Kept)
+    if any(kind.store is store for kind in met):
+        if graph.halo.world > 1:
+            tell("failed", f"{type(error).__name__}: {line(error)}")
+        return
+    _told(graph.halo, _FAILED, 0, str(error))
+    _texts(graph.halo, str(error))
 
 
 def _told(halo: Halo, state: int, digest: int, text: str) -> list[tuple[int, int]]:

@@ -83,11 +83,12 @@ def run(
 
     Raises :class:`gdsl.GraphError` where nodes have other degrees than the rules need, or an edge no reverse.
     """
-    if graph.halo is not None:
-        num_graphs = _together(kind, graph, tensors, batch, num_graphs)
     if _runs and (seen := _runs.get(threading.get_ident())) is not None:
         seen.append(Running(kind, graph, dict(tensors), backend, owner, batch, num_graphs))
-    graph, tensors = as_rules_see(kind, graph, tensors)
+    if graph.halo is None:
+        graph, tensors = as_rules_see(kind, graph, tensors)
+    else:
+        graph, tensors, num_graphs = _together(kind, graph, tensors, batch, num_graphs)
     frame = frame_of(graph, kind.dtype, kind.device, batch, num_graphs)
     ready = ready_for(kind, graph, backend)
     kind.store.last = (ready.ran,)
@@ -109,22 +110,22 @@ def run(
 
 def _together(
     kind: CallKind, graph: Graph, tensors: dict[str, Tensor], batch: Tensor | None, num_graphs: int
-) -> int:
-    """Before a call on a part of a distributed graph: whether all processes can make it. Gives how many graphs there
-    are in the batch of all.
+) -> tuple[Graph, dict[str, Tensor], int]:
+    """As :func:`as_rules_see` on a part of a distributed graph, once all processes can make the call; and how many
+    graphs there are in the batch of all.
 
     Raises :class:`gdsl.GraphError` on all processes where one cannot.
     """
     assert graph.halo is not None
     try:
-        _rewired(kind, graph, tensors)
+        found = _rewired(kind, graph, tensors)
     except GdslError as error:
-        excuse(graph.halo, error)
+        excuse(graph, kind.store, error)
         raise
     meet(graph, kind)
-    if batch is None:
-        return num_graphs
-    return int(all_reduce(graph.halo, torch.tensor(num_graphs, device=batch.device), "max"))
+    if batch is not None:
+        num_graphs = int(all_reduce(graph.halo, torch.tensor(num_graphs, device=batch.device), "max"))
+    return *_with_seed(kind, *found), num_graphs
 
 
 def _ids(ready: Ready, graph: Graph) -> dict[str, Tensor]:
@@ -143,7 +144,10 @@ def as_rules_see(kind: CallKind, graph: Graph, tensors: dict[str, Tensor]) -> tu
 
     Raises :class:`gdsl.GraphError` where nodes have other degrees than the rules need.
     """
-    graph, tensors = _rewired(kind, graph, tensors)
+    return _with_seed(kind, *_rewired(kind, graph, tensors))
+
+
+def _with_seed(kind: CallKind, graph: Graph, tensors: dict[str, Tensor]) -> tuple[Graph, dict[str, Tensor]]:
     typed = kind.typed
     if typed.uses_seed and "seed" not in tensors:
         seed = seed_for(kind.device)

@@ -77,6 +77,27 @@ def test_a_mistake_on_one_process_is_an_error_on_all(pool: Pool, mistake: Callab
     assert all(f"process {rank} of 2:" in str(error.value) for rank in range(2))
 
 
+def a_later_call(rank: int, world: int, group: Any) -> str:
+    """The others have begun with what this process refuses: it does not wait for them."""
+    graph, x = setting(rank, world, group)
+    layer = gdsl.compile(TEXT, backend="torch")
+    layer(x, graph)
+    if rank == 0:
+        return "`x` has 7 rows"
+    try:
+        layer(torch.ones(7, 4), graph)
+    except gdsl.InputError as error:
+        return str(error)
+    return ""
+
+
+def test_a_mistake_in_a_later_call_is_an_error_at_once(pool: Pool) -> None:
+    try:
+        assert all("`x` has 7 rows" in text for text in pool.run(2, a_later_call))
+    finally:
+        pool._restart()  # the store says that a process has failed
+
+
 def what_a_part_cannot_tell(rank: int, world: int, group: Any) -> list[str]:
     graph, _ = setting(rank, world, group)
     asked: list[Callable[[], Any]] = [
