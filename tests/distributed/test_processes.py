@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,6 +146,48 @@ def test_the_others_say_why_a_process_failed(tmp_path: Path) -> None:
     (first, message), failed = caught.value.errors[0] or ("", ""), caught.value.errors[1]
     assert failed == ("ValueError", "no such luck")
     assert first == "DistributedError" and "process 1 has failed (ValueError: no such luck)" in message
+
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+
+import torch
+from gdsl.distributed import init, load_checkpoint, save_checkpoint
+from tests.distributed.test_checkpoint import Run
+
+folder = Path(sys.argv[1])
+with init("gloo", timeout=60) as world:
+    run = Run(None, str(folder / "checkpoints"))
+    found = load_checkpoint(folder / "checkpoints", run.training)
+    for step in range(found.step + 1 if found else 1, 8):
+        if step == 6 and world.rank == 1 and not (folder / "died").exists():
+            (folder / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        run.steps(1)
+        if step % 2 == 0:
+            save_checkpoint(folder / "checkpoints", step, run.training)
+    torch.save((found and found.step, run.state()), folder / f"state-{world.rank}")
+"""
+
+
+@pytest.mark.slow
+def test_torchrun_starts_again_from_the_last_checkpoint(tmp_path: Path, expected: Any, repository: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1",
+            str(tmp_path / "script.py"), str(tmp_path),
+        ],
+        env={**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "died").exists()
+    for rank in range(2):
+        step, state = torch.load(tmp_path / f"state-{rank}")
+        assert step == 4
+        equal(expected, state)
 
 
 def alone(group: Any, which: int, signal_: int | None) -> Any:
