@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torch_geometric.data import HeteroData
 
 import gdsl
@@ -49,19 +50,21 @@ class Network(nn.Module):
         return self.second(self.first(x, graph).relu(), graph)  # type: ignore[no-any-return]
 
 
-def trained(group: Any, kind: str, how: Any) -> Any:
+def trained(group: Any, kind: str, how: Any, ddp: bool) -> Any:
     graph, x, y, train = data()
     part = partition(graph, how=how, group=group)
     local = part.local()
     x, y, train = part.scatter(x), part.scatter(y), part.scatter(train)
-    model = Network(kind)
+    model: nn.Module = Network(kind)
+    model = DistributedDataParallel(model, process_group=group) if ddp else model
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     losses = []
     for _ in range(4):
         optimizer.zero_grad()
         loss = part.mean(F.cross_entropy(model(x, local)[train], y[train], reduction="none"))
         loss.backward()
-        average_gradients(model, group=group)
+        if not ddp:
+            average_gradients(model, group=group)
         optimizer.step()
         losses.append(loss.item())
     with torch.no_grad():
@@ -86,8 +89,9 @@ def by_one(kind: str) -> Any:
 @pytest.mark.parametrize("kind", LAYERS)
 def test_processes_train_as_one_does(pool: Processes, kind: str) -> None:
     expected = by_one(kind)
-    for world, how in ((1, "hash"), (2, "hash"), (3, torch.arange(NODES) % 2 * 2)):  # the last with an empty part
-        for found in pool.run(trained, kind, how, world=world):
+    empty = torch.arange(NODES) % 2 * 2  # a part is
+    for world, how, ddp in ((1, "hash", False), (2, "hash", False), (3, empty, False), (3, empty, True)):
+        for found in pool.run(trained, kind, how, ddp, world=world):
             torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
