@@ -38,7 +38,7 @@ class Reads(NamedTuple):
 class Division:
     """A graph of which each node has an owner; an edge belongs to the owner of its target. Made by :func:`divide`.
 
-    source  the graph
+    source  the graph, and ``graph`` what tells it from others
     owner   of each type of nodes, "" where there is one, [N] int64
     parts   how many there are
 
@@ -48,23 +48,26 @@ class Division:
     source: Source
     owner: Mapping[str, Tensor]
     parts: int
+    graph: str
 
     @cached_property
     def fingerprint(self) -> str:
         """What tells this graph, before the colon, and its parts from others."""
-        graph = digest(self.source.num_nodes, {t: g.edge_index for t, g in self.source.graphs.items()})
-        return f"{graph}:{digest(self.parts, self.owner)}"
+        return f"{self.graph}:{digest(self.parts, self.owner)}"
 
     @cached_property
     def reads(self) -> dict[Type, Reads]:
         """Of each type of edges."""
         return {type: self._reads(type) for type in self.source.graphs}
 
-    def _reads(self, type: Type) -> Reads:
+    def _reads(self, type: Type, rank: int | None = None) -> Reads:
+        """Those of all processes, or those that one of them has a share in."""
         sources, targets = (self.owner[end] for end in self.source.ends(type))
         source, target = self.source.graphs[type].edge_index
-        reader, nodes = targets[target], max(len(sources), 1)
-        cut = reader != sources[source]
+        reader, owner, nodes = targets[target], sources[source], max(len(sources), 1)
+        cut = reader != owner
+        if rank is not None:
+            cut &= (reader == rank) | (owner == rank)
         pairs = (reader[cut] * nodes + source[cut]).unique()
         reader, node = pairs // nodes, pairs % nodes
         owner = sources[node]
@@ -126,7 +129,8 @@ class Division:
 
     def _edges(self, type: Type, rank: int, own: Mapping[str, Tensor]) -> PartEdges:
         source_type, target_type = self.source.ends(type)
-        graph, reads = self.source.graphs[type], self.reads[type]
+        graph = self.source.graphs[type]
+        reads = self.reads[type] if "reads" in self.__dict__ else self._reads(type, rank)
         ids = (self.owner[target_type][graph.edge_index[1]] == rank).nonzero().squeeze(1)
         read, sent = reads.reader == rank, reads.owner == rank
         halo, mine = reads.node[read], own[source_type]
@@ -172,7 +176,7 @@ def divide(graph: Any, parts: int, how: Any = "metis", num_nodes: Size = None) -
     """
     count = given.count("parts", parts, 1)
     source = _source(graph, num_nodes)
-    return Division(source, assigned(source, count, how), count)
+    return Division(source, assigned(source, count, how), count, graph_digest(source))
 
 
 def _source(graph: Any, num_nodes: Size) -> Source:
@@ -218,19 +222,21 @@ def partition(
         source = _source(graph, num_nodes)
         owner = None if isinstance(how, str) and rank else assigned(source, size, how)
         given_so = how if isinstance(how, str) or owner is None else digest(size, owner)
-        found["value"] = (
-            source.num_nodes,
-            {type: g.num_edges for type, g in source.graphs.items()},
-            digest(source.num_nodes, {type: g.edge_index for type, g in source.graphs.items()}),
-            given_so,
-        )
+        own = graph_digest(source)
+        edges = {type: g.num_edges for type, g in source.graphs.items()}
+        found["value"] = (source.num_nodes, edges, own, given_so)
     if owner is None or isinstance(how, str):
         empty = torch.empty(0, dtype=torch.int64, device=CPU)
         owner = {
             type: broadcast_rows(empty if owner is None else owner[type], 0, count, group)
             for type, count in source.num_nodes.items()
         }
-    return Division(source, owner, size).part(rank, group)
+    return Division(source, owner, size, own).part(rank, group)
+
+
+def graph_digest(source: Source) -> str:
+    """What tells a graph from others."""
+    return digest(source.num_nodes, {type: graph.edge_index for type, graph in source.graphs.items()})
 
 
 def digest(about: Any, tensors: Mapping[Any, Tensor]) -> str:

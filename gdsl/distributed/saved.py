@@ -49,6 +49,7 @@ def save_parts(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made, where parts are to be kept: {error}") from None
+    _ = division.reads  # once for all parts
     for rank in range(division.parts):
         _write(division.part(rank), file_of(folder, rank, division.parts), of_nodes, of_edges)
 

@@ -64,6 +64,11 @@ def papers() -> HeteroData:
 def check_parts(made: Division) -> None:
     """The parts have all edges, once, and what one sends is what the other receives."""
     parts = [made.part(k) for k in range(made.parts)]
+    assert "reads" not in made.__dict__
+    _ = made.reads  # of which parts are then taken
+    for one, other in zip(parts, (made.part(k) for k in range(made.parts)), strict=True):
+        for type, found in one.edges.items():
+            assert all(torch.equal(getattr(found, n), getattr(other.edges[type], n)) for n in ("halo_ids", "send"))
     for type, count in made.source.num_nodes.items():
         assert torch.cat([p.own[type] for p in parts]).sort().values.tolist() == list(range(count))
         assert all(p.num_nodes(type) == count for p in parts)
