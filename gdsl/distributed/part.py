@@ -150,7 +150,8 @@ class GraphPart:
     def mean(self, rows: Tensor) -> Tensor:
         """The mean of rows [n, ...] over all processes, such as the losses of nodes: what one process with all of them
         computes. Differentiable as ``gather`` is; 0 / 0 where no process has any."""
-        return self.total(rows.sum(dim=0)) / self.total(rows.new_tensor(len(rows)))
+        # An integer, for float16 counts to 65,504.
+        return self.total(rows.sum(dim=0)) / self.total(torch.tensor(len(rows), device=rows.device))
 
     def _scattered(self, x: Any, ids: Tensor, counts: tuple[int, ...], what: str, type: Type) -> Tensor:
         of, size = _of(type), sum(counts)

@@ -46,7 +46,7 @@ def answered() -> Iterator[None]:
 def report(error: BaseException) -> None:
     """Tell the others what has failed here; where it is that they do not answer, raise an error that says why."""
     rank, size = place(None)
-    if size == 1:
+    if size == 1 or isinstance(error, DistributedError):  # of which the others know
         return
     if not _is_silence(error):
         tell("failed", f"{type(error).__name__}: {line(error)}")
