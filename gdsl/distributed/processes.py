@@ -16,7 +16,7 @@ from torch.distributed import ProcessGroup
 
 from gdsl.data import given
 from gdsl.errors import DistributedError, GdslError, InputError
-from gdsl.runtime.answers import answered, line, place, report
+from gdsl.runtime.answers import answered, known_to_others, line, place, report
 
 # What torchrun tells each process.
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -49,7 +49,8 @@ class World:
                 report(error)
         finally:
             if dist.is_initialized():
-                dist.destroy_process_group()
+                with known_to_others(error):
+                    dist.destroy_process_group()
 
     def __repr__(self) -> str:
         return f"World(rank={self.rank}, size={self.size}, device='{self.device}')"

@@ -5,6 +5,7 @@ A process says in the store of the run what it fails with and what it waits for,
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -52,6 +53,7 @@ def report(error: BaseException) -> None:
         tell("failed", f"{type(error).__name__}: {line(error)}")
         return
     why = _why(rank, size)
+    tell("knows", why)
     raise DistributedError(
         f"process {rank}: {why}; start again from the last checkpoint. torch says: {line(error)}"
     ) from error
@@ -61,6 +63,22 @@ def tell(what: str, text: str) -> None:
     """Say in the store what has "failed" here, or what this process "waits" for; nothing is an empty text."""
     with suppress(RuntimeError):  # of a store that is gone
         dist.distributed_c10d._get_default_store().set(f"gdsl/{what}/{dist.get_rank()}", text)
+
+
+@contextmanager
+def known_to_others(error: BaseException | None) -> Iterator[None]:
+    """A block that ends the processes' group: where that is for an error, a process that holds the store of the run
+    stays for some seconds, so that the others can read there what has failed."""
+    rank, size = place(None)
+    # Of torchrun the store is its own.
+    holds = error is not None and rank == 0 < size - 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    store = dist.distributed_c10d._get_default_store() if holds else None
+    yield
+    limit = time.monotonic() + GRACE
+    while store is not None and time.monotonic() < limit:
+        if store.check([f"gdsl/knows/{k}" for k in range(1, size)]):
+            return
+        time.sleep(0.05)
 
 
 def line(error: BaseException) -> str:

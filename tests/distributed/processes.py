@@ -75,7 +75,7 @@ class Processes:
     def answer(self, connection: Connection) -> tuple[bool, Any]:
         """Whether a process has done its case, and what it gives, or its error's type, message and text."""
         try:
-            if connection.poll(2 * self.timeout):
+            if connection.poll(self.timeout + 30):
                 return connection.recv()  # type: ignore[no-any-return]
         except EOFError:
             return False, ("EOFError", "the process has died", "it has died")

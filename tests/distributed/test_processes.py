@@ -132,7 +132,9 @@ def test_training_is_resumed_after_a_process_died(tmp_path: Path, expected: Any,
     assert dead is not None and dead[1] == "the process has died"
     for error in others:
         assert error is not None and error[0] == "DistributedError", str(caught.value)
-        assert "process 2 does not answer" in error[1] and "start again from the last checkpoint" in error[1]
+        # On a busy machine process 0, which holds the store, may be gone before process 1 is told.
+        assert "process 2 does not answer" in error[1] or "has died" in error[1]
+        assert "start again from the last checkpoint" in error[1]
     assert not (tmp_path / "step-5").exists()
     with processes(2, joined=False) as second:
         for step, state in second.run(goes_on, str(tmp_path)):
