@@ -127,7 +127,7 @@ def expected() -> Any:
 @pytest.mark.parametrize("how", ["dies", "dies while it writes"])
 def test_training_is_resumed_after_a_process_died(tmp_path: Path, expected: Any, how: str) -> None:
     with processes(3, joined=False) as first, pytest.raises(CaseError) as caught:
-        first.run(works, str(tmp_path), how, 10.0)
+        first.run(works, str(tmp_path), how, 30.0)
     *others, dead = caught.value.errors
     assert dead is not None and dead[1] == "the process has died"
     for error in others:
@@ -193,7 +193,7 @@ def test_torchrun_starts_again_from_the_last_checkpoint(tmp_path: Path, expected
 
 
 def alone(group: Any, which: int, signal_: int | None) -> Any:
-    with init("gloo", timeout=3.0) as world:
+    with init("gloo", timeout=6.0) as world:
         agree("a number", None, 1)
         if world.rank == which:
             if signal_ is not None:
@@ -241,7 +241,7 @@ def changed(group: Any, kind: str) -> None:
     ],
 )
 def test_a_call_that_changes_on_one_process_is_told_within_the_timeout(kind: str, words: str) -> None:
-    with processes(2, timeout=4.0) as made, pytest.raises(CaseError) as caught:
+    with processes(2, timeout=6.0) as made, pytest.raises(CaseError) as caught:
         made.run(changed, kind)
     assert all(error is not None and error[0] == "DistributedError" for error in caught.value.errors), caught.value
     assert words in str(caught.value.errors)
