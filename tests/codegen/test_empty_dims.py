@@ -43,6 +43,25 @@ def test_reductions(backend: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpp"])
+@pytest.mark.parametrize("inputs", [0, 2])
+def test_relations_of_nodes_without_features(backend: str, inputs: int) -> None:
+    """Sums by relation, and products that are grouped by it."""
+    by = "aggregate a = sum(x[j]) by rel update y = a[0] + a[1]"
+    layer = gdsl.compile(f"layer L(d) {{ node x[d] edge rel: int(2) {by} }}", d=inputs, backend=backend)
+    rel = torch.tensor([0, 1, 1, 0])
+    x = torch.ones(3, inputs, requires_grad=True)
+    y = layer(x, EDGES, rel)
+    y.sum().backward()
+    torch.testing.assert_close(y, torch.tensor([[1.0], [1.0], [2.0]]).expand(3, inputs))
+    assert x.grad is not None and x.grad.shape == (3, inputs)
+    conv = G.RGCNConv(3, inputs, 2)  # as many outputs as the text has inputs
+    conv.backend = backend
+    y = conv(torch.ones(3, 3), EDGES, rel)
+    y.sum().backward()
+    assert y.shape == (3, inputs) and all(p.grad is not None for p in conv.parameters() if p.numel())
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpp"])
 def test_layers_without_outputs(backend: str) -> None:
     layer = G.GATConv(3, 0, heads=2)
     layer.backend = backend

@@ -151,7 +151,7 @@ def _segment_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
     if len(args) == 2:
         places, by = node.dims[0].size, node.inputs[1].type
         turned = Type(node.inputs[0].domain, (*by.dims, *node.dims[1:]))
-        value = align(value, node.inputs[0].type, turned).reshape(-1, *node.type.shape[1:])
+        value = align(value, node.inputs[0].type, turned).flatten(0, len(by.dims))
         ends = (ends.reshape(-1, *(1,) * len(by.dims)) * places + args[1]).flatten()
     shape, reducer = (rows * places, *value.shape[1:]), node.attrs.reducer
     if reducer.startswith("arg"):

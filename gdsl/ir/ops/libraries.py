@@ -134,7 +134,11 @@ def _grouped_product_value(node: Node, args: Sequence[Tensor], run: Run) -> Tens
     kinds = full(args[2], idx.type, run).flatten()
     lead = Type(idx.domain, idx.dims)
     weights = full(align(args[3], node.inputs[3].type, lead), lead, run).reshape(-1, 1) if len(args) == 4 else None
-    sides = [full(a, i.type, run).reshape(-1, i.type.numel) for a, i in zip(args[:2], node.inputs[:2], strict=True)]
+    # Not -1 for the rows: rows without a number could be any number of them.
+    sides = [
+        full(a, i.type, run).reshape(run.rows(i.domain), i.type.numel)
+        for a, i in zip(args[:2], node.inputs[:2], strict=True)
+    ]
     ends = [None if end is None else run.ends(end) for end in node.attrs.ends]
 
     def add(kind: int, at: Tensor, factor: Tensor | None) -> None:
