@@ -58,6 +58,10 @@ class LocalGraph(Graph):
         # What it was made from by other loops: that graph, which of its edges were kept, and whether loops were added.
         self._before: tuple[LocalGraph, Tensor | None, bool] | None = None
 
+    @classmethod
+    def _of(cls, edges: EdgeEnds, sizes: tuple[int, int], weight: Tensor | None = None) -> NoReturn:
+        raise GraphError("a part of a distributed graph is made by LocalGraph(edge_index, halo)")
+
     @property
     def shape(self) -> GraphShape:
         """The sizes that the cost model sees, the same on all processes: the largest of each.
