@@ -160,11 +160,23 @@ def fields_of(modules: Iterable[Any]) -> tuple[tuple[str, ...], ...]:
     """
     found = [part for module in modules for part in module.modules()]
     return tuple(
-        tuple(k for k, v in p.__dict__.items() if isinstance(v, bool | int | float | str))
+        tuple(k for k, v in p.__dict__.items() if _is_plain(v) or (v is None and not k.startswith("_")))
         if parts.can_be_read(p)
         else ()
         for p in found
     )
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a number or a name, or a list of them."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | str)
+
+
+def _field(value: Any) -> Any:
+    """What a tracer looks at of an attribute."""
+    return tuple([_field(v) for v in value]) if isinstance(value, list | tuple) else constant(value)
 
 
 def state_of(modules: Iterable[Any], fields: Iterable[Sequence[str]]) -> tuple[Any, ...]:
@@ -172,7 +184,7 @@ def state_of(modules: Iterable[Any], fields: Iterable[Sequence[str]]) -> tuple[A
     every = [part for module in modules for part in module.modules()]
     found: list[Any] = []
     for part, names in zip(every, fields, strict=True):
-        found += [type(part).__name__, *((name, constant(getattr(part, name))) for name in names)]
+        found += [type(part).__name__, *((name, _field(getattr(part, name))) for name in names)]
     return tuple(found)
 
 

@@ -73,6 +73,33 @@ def test_what_decides_the_program_is_looked_at() -> None:
         torch.testing.assert_close(compiled(x.abs(), index), made(x.abs(), index))
 
 
+def scaled(scaler: str) -> nn.Module:
+    return gnn.DegreeScalerAggregation("mean", [scaler], torch.tensor([0, 3, 4]))
+
+
+ALIKE: dict[str, list[Callable[[], nn.Module]]] = {
+    "lists of names": [lambda: scaled("identity"), lambda: scaled("amplification")],
+    "nothing and a number": [
+        lambda: gnn.PowerMeanAggregation(2.0, clamp_min=None, clamp_max=None),
+        lambda: gnn.PowerMeanAggregation(2.0, clamp_min=None, clamp_max=0.5),
+    ],
+    "parts": [lambda a=a: gnn.DeepSetsAggregation(nn.Sequential(a)) for a in (nn.ReLU(), nn.Tanh(), nn.ELU(0.7))],
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_modules_of_one_class_that_differ(name: str) -> None:
+    """The tracer takes the trace of another module of the class where it sees no difference. Also in layers."""
+    x, index = rows(SIZES[0])
+    x = x.abs()
+    edges = torch.stack([torch.arange(len(index)), index])
+    for make in ALIKE[name]:
+        made, layer = make(), gnn.SAGEConv(CHANNELS, 2, aggr=make())
+        torch.testing.assert_close(torch.compile(made, backend="eager", fullgraph=True)(x, index), made(x, index))
+        compiled = torch.compile(layer, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x, edges), layer(x, edges))
+
+
 def test_other_shapes() -> None:
     """Another dimension, ranges of rows, one number a row, no groups."""
     x, index = rows(SIZES[0])
