@@ -6,6 +6,7 @@ by rank. Processes compute on one thread.
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 import socket
@@ -20,11 +21,11 @@ from typing import Any
 # Imported once, by the process that the others are forked from.
 PRELOADED = [
     "torch", "torch._dynamo", "torch.distributed.tensor", "torch.distributed.checkpoint.state_dict", "pytest",
-    "torch_geometric.data", "gdsl.nn", "gdsl.data", "gdsl.distributed.checkpoint",
+    "torch_geometric.data", "gdsl.nn", "gdsl.data", "gdsl.distributed.checkpoint", "tests.distributed.work",
 ]  # fmt: skip
 
 
-class CaseError(Exception):
+class CaseError(AssertionError):
     """What a case raised: of each rank the type's name and the message, or None."""
 
     def __init__(self, errors: list[tuple[str, str] | None], text: str):
@@ -39,17 +40,22 @@ class Processes:
     """
 
     def __init__(self, count: int = 4, timeout: float = 60.0, joined: bool = True):
+        self.count, self.timeout, self.joined = count, timeout, joined
+        self._start()
+
+    def _start(self) -> None:
+        count, joined = self.count, self.joined
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         self._folder = tempfile.TemporaryDirectory()  # of the store
-        self.timeout, self.connections, self.children = timeout, list[Connection](), list[Any]()
+        self.connections, self.children = list[Connection](), list[Any]()
         store = f"{self._folder.name}/store" if joined else _free_port()
         threads = os.environ.get("OMP_NUM_THREADS")
         os.environ["OMP_NUM_THREADS"] = "1"
         try:
             for rank in range(count):
                 here, there = context.Pipe()
-                child = context.Process(target=_serve, args=(there, rank, count, store, timeout), daemon=True)
+                child = context.Process(target=_serve, args=(there, rank, count, store, self.timeout), daemon=True)
                 child.start()
                 there.close()
                 self.connections.append(here)
@@ -68,7 +74,7 @@ class Processes:
         answers = [self.answer(connection) for connection in used]
         errors = [None if ok else (found[0], found[1]) for ok, found in answers]
         if any(errors):
-            texts = [f"process {k}:\n{found[2]}" for k, (ok, found) in enumerate(answers) if not ok]
+            texts = [f"process {k} of {len(used)}:\n{found[2]}" for k, (ok, found) in enumerate(answers) if not ok]
             raise CaseError(errors, "\n".join(texts))
         return [found for _, found in answers]
 
@@ -80,6 +86,11 @@ class Processes:
         except EOFError:
             return False, ("EOFError", "the process has died", "it has died")
         return False, ("TimeoutError", "the process does not answer", "it does not answer")
+
+    def restart(self) -> None:
+        """Others in their place, where some wait for each other."""
+        self.close()
+        self._start()
 
     def close(self) -> None:
         for child, connection in zip(self.children, self.connections, strict=True):
@@ -130,7 +141,8 @@ def _serve(connection: Connection, rank: int, count: int, store: str | int, time
             return
         try:
             torch.manual_seed(0)
-            answer: tuple[bool, Any] = True, case(groups.get(world), *args)
+            # Tensors come in memory that all processes share.
+            answer: tuple[bool, Any] = True, case(groups.get(world), *copy.deepcopy(args))
         except Exception as error:
             answer = False, (type(error).__name__, str(error), traceback.format_exc())
         try:

@@ -95,7 +95,7 @@ def test_a_mistake_in_a_later_call_is_an_error_at_once(pool: Pool) -> None:
     try:
         assert all("`x` has 7 rows" in text for text in pool.run(2, a_later_call))
     finally:
-        pool._restart()  # the store says that a process has failed
+        pool.restart()  # the store says that a process has failed
 
 
 def what_a_part_cannot_tell(rank: int, world: int, group: Any) -> list[str]:
