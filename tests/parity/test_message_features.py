@@ -612,3 +612,12 @@ def test_hooks_that_replace_what_is_given() -> None:
         layer.register_aggregate_forward_pre_hook(lambda m, given: {**given[0], "index": given[0]["index"].flip(0)})
         found.append(layer(X, SQUARE))
     assert same(*found)
+
+
+def test_a_method_that_gives_its_first_argument_another_name() -> None:
+    class Named(MessagePassing):
+        def forward(this, x: Tensor, edge_index: Tensor) -> Tensor:
+            return this.propagate(edge_index, x=x)
+
+    x, edge_index = torch.randn(4, 2), torch.tensor([[0, 1, 2], [1, 2, 3]])
+    assert torch.equal(Named()(x, edge_index)[1:], x[:-1])

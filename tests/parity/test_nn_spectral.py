@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from gdsl.nn import APPNP, ARMAConv, ChebConv, GCNConv, SGConv, TAGConv
+from gdsl.nn import APPNP, ARMAConv, ChebConv, ClusterGCNConv, GCNConv, SGConv, TAGConv
 from tests.parity.drop_in import NODES, Case, graph_of, make_tests
 
 W = {"edge_weight": "w"}
@@ -88,3 +88,13 @@ def test_edges_are_dropped_in_training() -> None:
     x = torch.ones(NODES, 2)
     assert not torch.equal(layer(x, graph), layer(x, graph))
     assert torch.equal(layer.eval()(x, graph), layer(x, graph))
+
+
+def test_a_double_cluster_layer_divides_by_double_degrees() -> None:
+    """findings/degrees-of-another-precision.sh"""
+    layer = ClusterGCNConv(1, 1, diag_lambda=0.0, bias=False).double()
+    with torch.no_grad():
+        layer.lin_out.weight.fill_(1.0)
+        layer.lin_root.weight.fill_(0.0)
+        y = layer(torch.tensor([[1.0], [2.0], [4.0]], dtype=torch.float64), torch.tensor([[1, 2], [0, 0]]))
+    assert abs(float(y[0]) - 7 / 3) < 1e-15
