@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,12 +49,16 @@ class World:
             if error is not None:
                 report(error)
         finally:
-            if dist.is_initialized():
-                with known_to_others(error):
-                    dist.destroy_process_group()
+            with known_to_others(error):
+                _end()
 
     def __repr__(self) -> str:
         return f"World(rank={self.rank}, size={self.size}, device='{self.device}')"
+
+
+def _end() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def init(backend: str | None = None, timeout: float = 300.0) -> World:
@@ -61,6 +66,8 @@ def init(backend: str | None = None, timeout: float = 300.0) -> World:
 
         with gdsl.distributed.init() as world:
             ...
+
+    Their group ends with the block, and where there is none with the script.
 
     backend: "gloo", "nccl", or None: nccl beside gloo where each process of this machine has a GPU of its own
     timeout: seconds that a process waits for the others; then ``DistributedError``, and so in every other process
@@ -85,6 +92,8 @@ def init(backend: str | None = None, timeout: float = 300.0) -> World:
         raise DistributedError(
             f"process {rank} of {size} could not join the others at {where} within {seconds:g} s: {line(error)}"
         ) from error
+    # A group that is still there when Python ends aborts one process in some: gloo's threads outlive what they use.
+    atexit.register(_end)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return World(rank, size, local, device)

@@ -154,7 +154,8 @@ class Checker(Owns, Transforms):
             self.statements += 1
             if self.statements > MAX_STATEMENTS:
                 message = f"the program has more than {MAX_STATEMENTS} statements once its loops are written out"
-                self.note(Diagnostic(message, statement.span))
+                if self.statements == MAX_STATEMENTS + 1:
+                    self.note(Diagnostic(message, statement.span))
                 return
             self.statement(statement)
 

@@ -113,7 +113,7 @@ class Shapes(Expressions):
 
 
 def _which_dims(x: Node) -> str | None:
-    return "name one dim for each value after the `;`" if x.dims else "leave out the dims after the `;`"
+    return "after the `;` stands the dim of each value that is joined; `rename` names the result's" if x.dims else "leave out the dims after the `;`"
 
 
 SHAPES: dict[str, Callable[[Shapes, ast.Call], Value]] = {

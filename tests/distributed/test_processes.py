@@ -85,6 +85,31 @@ def test_others_that_do_not_come(bare: Any) -> None:
         init("gloo", timeout=0.5)
 
 
+AT_THE_END = """
+import atexit, sys
+import torch.distributed as dist
+from gdsl.distributed import init
+
+atexit.register(lambda: print(dist.is_initialized()))  # runs after what is registered later
+init()
+print(dist.is_initialized())
+if "again" in sys.argv:
+    dist.destroy_process_group()
+    init()
+if "fails" in sys.argv:
+    raise ValueError
+"""
+
+
+@pytest.mark.parametrize("how", ["returns", "again", "fails"])
+@pytest.mark.usefixtures("bare")
+def test_a_script_without_a_block_ends_the_group(how: str) -> None:
+    # Where it does not, some process in ten aborts when Python ends, and torchrun says that the run has failed.
+    done = subprocess.run([sys.executable, "-c", AT_THE_END, how], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["True", "False"], done.stderr
+    assert done.returncode == (how == "fails")
+
+
 # -- processes that fail, die or hang ---------------------------------------------------------------
 
 STEPS = 5
