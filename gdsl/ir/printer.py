@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from gdsl.ir.node import Node, users, walk
 from gdsl.ir.ops import of
-from gdsl.ir.ops.text import MAX_PARTS, expression
+from gdsl.ir.ops.text import MAX_DEPTH, expression
 from gdsl.ir.program import Program
 
 
@@ -68,7 +68,7 @@ def name_nodes(program: Program) -> dict[Node, str]:
         trivial = of(node).leaf and node.op != "load"
         wanted = node.op == "load" or node in program.names or node in outputs or len(uses[node]) > 1
         parts[node] = 1 + sum(parts[i] for i in node.inputs)
-        if (wanted or parts[node] > MAX_PARTS // 2) and not trivial:
+        if (wanted or parts[node] >= MAX_DEPTH) and not trivial:
             found[node] = names[node]
             parts[node] = 1
     return found

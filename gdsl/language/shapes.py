@@ -112,8 +112,10 @@ class Shapes(Expressions):
         return self.size(e)[1]
 
 
-def _which_dims(x: Node) -> str | None:
-    return "after the `;` stands the dim of each value that is joined; `rename` names the result's" if x.dims else "leave out the dims after the `;`"
+def _which_dims(x: Node) -> str:
+    if not x.dims:
+        return "leave out the dims after the `;`"
+    return "after the `;` stands the dim of each value that is joined; `rename` names the result's"
 
 
 SHAPES: dict[str, Callable[[Shapes, ast.Call], Value]] = {

@@ -51,6 +51,21 @@ REFUSED = {
 }
 
 
+DEEP = {
+    "a cat of many": f"update y = cat({', '.join(['x'] * 400)})",
+    "a cat of many on edges": f"update y = sum(cat({', '.join(['tanh(x[j])'] * 400)}))",
+    "a long chain": "h = x for k in 1..400 { h = sin(k * h) + x } update y = sum(h[j])",
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_deep_values_are_written_as_code(name: str) -> None:
+    made = gdsl.compile(f"{HEAD}{DEEP[name]} }}", backend="cpp")
+    assert made.kernels
+    assert all(k.source for k in made.kernels)
+    assert str(made.explain(EDGES))
+
+
 @pytest.mark.parametrize("name", GROWING)
 def test_growing_programs_run(name: str) -> None:
     """Optimised, differentiated and run; a walk that is exponential would not end, a recursion would fail."""
