@@ -49,8 +49,9 @@ class World:
             if error is not None:
                 report(error)
         finally:
-            with known_to_others(error):
-                _end()
+            if dist.is_initialized():
+                with known_to_others(error):
+                    _end()
 
     def __repr__(self) -> str:
         return f"World(rank={self.rank}, size={self.size}, device='{self.device}')"

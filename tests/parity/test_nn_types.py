@@ -414,3 +414,25 @@ def test_bad_calls() -> None:
         gdsl.nn.RGATConv(4, 4, 3)(x, graph, rel + 1)
     with pytest.raises(ValueError, match="bipartite"):
         gdsl.nn.HEATConv(4, 4, 2, 3, 2, 3, 2)((x, x), graph, rel, rel, attr)
+
+
+@pytest.mark.parametrize("name", ["HGTConv", "HANConv"])
+@pytest.mark.parametrize("grads", [True, False])
+def test_results_can_be_written_to(name: str, grads: bool) -> None:
+    """As torch_geometric's: the result of one type changes no other, and has its gradients."""
+    metadata = (["a", "b"], [("a", "t", "b"), ("b", "t", "a")])
+    x = {"a": torch.randn(4, 8), "b": torch.randn(3, 8)}
+    edges = {("a", "t", "b"): torch.tensor([[0, 1], [0, 2]]), ("b", "t", "a"): torch.tensor([[0, 1], [0, 2]])}
+    mine = getattr(gdsl.nn, name)(8, 8, metadata, heads=2)
+    theirs = getattr(pyg, name)(8, 8, metadata, heads=2)
+    mine.load_state_dict(theirs.state_dict())
+    found = []
+    for layer in (mine, theirs):
+        with torch.set_grad_enabled(grads):
+            results = layer(x, edges)
+            results["a"].mul_(2)
+        if grads:
+            sum(y.sin().sum() for y in results.values()).backward()
+        found.append([*results.values(), *(p.grad for p in layer.parameters() if p.grad is not None)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

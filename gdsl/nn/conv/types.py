@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
@@ -301,7 +302,9 @@ class HGTConv(Declared, program="hgt", aggr=None, fixed='aggr="add", node_dim=0'
             mixes="all" if all(mixed) else "some" if any(mixed) else "none",
             maps=maps,
         )
-        found = dict(zip(targets, y.split(counts), strict=True))
+        # Not `split`, to whose results torch lets nobody write.
+        starts = itertools.accumulate(counts, initial=0)
+        found = {kind: y.narrow(0, at, n) for kind, at, n in zip(targets, starts, counts, strict=False)}
         return found if maps else self._mapped(found, x_dict)
 
     def _mapped(self, found: dict[NodeType, Tensor], x_dict: Mapping[NodeType, Tensor]) -> dict[NodeType, Tensor]:
