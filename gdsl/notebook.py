@@ -30,7 +30,8 @@ from gdsl.language.placeholders import check_any
 from gdsl.language.signature import signature_of
 from gdsl.look.short import short
 from gdsl.look.show import constant_of
-from gdsl.module.api import compile, define, find_layer
+from gdsl.module import api
+from gdsl.module.api import define, find_layer
 from gdsl.module.layer import Layer
 
 _COMPLETER = "gdsl.notebook"
@@ -124,7 +125,7 @@ def run(line: str, text: str, names: dict[str, Any]) -> Defined | Layer:
         else:
             _check_name(target)
             definition = find_layer(text, wanted)
-            value = names[target] = compile(text, layer=definition.name, **_values(definition, given, names))
+            value = names[target] = api.compile(text, layer=definition.name, **_values(definition, given, names))
             definitions = (definition,)
     for definition in definitions:
         for warning in lint(definition):

@@ -29,6 +29,7 @@ from gdsl.errors import CommandError, GdslError, InputError
 from gdsl.explore import page
 from gdsl.explore.reading import as_json, read, settings_of
 from gdsl.language.parse import MAX_TEXT
+from gdsl.locks import Lock
 
 # A text in UTF-8 and escaped, with its settings.
 MOST_BYTES = 8 * MAX_TEXT
@@ -42,7 +43,7 @@ class CompilerThread:
     """
 
     def __init__(self) -> None:
-        self.turn = threading.Lock()
+        self.turn = Lock()
         self.ready = threading.Event()
         self.machines: list[dict[str, Any]] = []
         self.begun = False

@@ -384,7 +384,7 @@ NEEDED = {
     ("gdsl/runtime/cache.py", "ctypes.CDLL"),  # the same in C++, in a file of the user's own
     ("gdsl/runtime/native.py", "loader.exec_module"),  # an extension of torch, likewise
     ("gdsl/runtime/steps.py", "ctypes.CDLL"),  # torch's own library, for its products of matrices
-    ("benchmarks/worker.py", "ctypes.CDLL"),  # libc
+    ("gdsl/look/measure.py", "ctypes.CDLL"),  # libc
 }
 
 
