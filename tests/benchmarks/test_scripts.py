@@ -37,7 +37,7 @@ def _found(repository: Path, folder: Path, script: str, *arguments: str) -> dict
     path, page = folder / "found.json", folder / "page.md"
     _run(
         repository, script, *arguments, "--tiny", "--threads", "1", "--json", str(path),
-        GDSL_CACHE=str(folder / "cache"),
+        GDSL_CACHE=str(folder.parent / "cache"),
     )  # fmt: skip
     found = json.loads(path.read_text())
     assert found["machine"].keys() - {"gpu"} == MACHINE

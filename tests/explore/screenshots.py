@@ -53,7 +53,7 @@ def main() -> None:
 
         colours(page, "light")
         page.tab("cost")
-        page.run("app.choose({machine: 2})")
+        page.find("#device option[value='2']").click()
         page.settled()
         shoot(page, "explore-cost")
 
