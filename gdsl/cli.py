@@ -314,8 +314,14 @@ def _replace(path: Path, text: str) -> None:
 def _show(options: argparse.Namespace) -> int:
     layer = _pick(_parse(options.file), options.layer)
     where = _STDIN if options.file == "-" else options.file
-    print(show(layer, options.stage, options.set, options.inputs, where, options.backward))
+    print(show(layer, options.stage, options.set, options.inputs, where, _checked, options.backward))
     return OK
+
+
+def _checked(*arguments: Any, **way: Any) -> Any:
+    from gdsl.module.rerun import with_own_parts
+
+    return with_own_parts(*arguments, **way)
 
 
 def _pick(program: ast.Program, name: str | None) -> ast.Layer:

@@ -202,6 +202,14 @@ def test_stand_ins_fit_their_use(tmp_path: Path, capsys: Capture) -> None:
     assert capsys.readouterr().err.endswith(": a=16 K=2 rate=0.5 b=32 free=48\n")
 
 
+def test_show_reads_linear_maps_of_the_layer(tmp_path: Path, capsys: Capture) -> None:
+    """As `compile` does: what runs is one program, not one before the map and one behind it."""
+    source = "layer L(d) { linear W(d -> d, bias = false) node x[d] update y = relu(sum(W(x)[j])) }"
+    assert main(["show", write(tmp_path, "l.gdsl", source), "--stage", "ir"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("program ") == 1 and "W.weight = param" in shown
+
+
 def test_show_one_of_several_layers(tmp_path: Path, capsys: Capture) -> None:
     source = "layer A { node x[d] update y = x }\nlayer B { node x[d] update y = -x }"
     file = write(tmp_path, "two.gdsl", source)

@@ -10,7 +10,7 @@ from gdsl.ir.ops.tables import MOST_NUMBERS, MOST_TERMS, table
 from gdsl.ir.types import Dim, Domain, Kind, Type
 from gdsl.language import ast, format
 from gdsl.language.elaboration import Elaboration
-from gdsl.language.errors import Mistake, UnknownName, did_you_mean
+from gdsl.language.errors import ELSEWHERE, Mistake, UnknownName, did_you_mean
 from gdsl.language.expressions import MAX_SIZE
 from gdsl.language.functions import FUNCTIONS, SEGMENT_REDUCERS
 from gdsl.language.program import INITS, ConstantTable, Declaration, Init
@@ -158,7 +158,7 @@ class Declares(Elaboration):
     def _init(self, e: ast.Expression, type: Type) -> Init:
         name, arguments = (e.function, e.arguments) if isinstance(e, ast.Call) else (getattr(e, "id", ""), ())
         if name not in INITS:
-            hint = did_you_mean(name, INITS, f"there are {', '.join(INITS)}, and [1, 2, 3]")
+            hint = ELSEWHERE.get(name) or did_you_mean(name, INITS, f"there are {', '.join(INITS)}, and [1, 2, 3]")
             raise Mistake(f"unknown initial value `{format.expression(e)}`", e.span, hint=hint)
         least, greatest = INITS[name]
         if not least <= len(arguments) <= greatest:

@@ -127,6 +127,20 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
+# What other libraries call what is said otherwise here.
+ELSEWHERE = {
+    **dict.fromkeys(("add", "scatter", "scatter_add", "scatter_sum", "segment_sum", "propagate"), "write sum(x[j])"),
+    **dict.fromkeys(("src", "dst", "row", "col"), "[j] reads a value at the source of an edge, [i] at its target"),
+    **dict.fromkeys(
+        ("layer_norm", "LayerNorm", "batch_norm", "BatchNorm", "BatchNorm1d"),
+        "declare `module nn`, call it as nn(x), and pass a torch module: gdsl.compile(text, nn=...)",
+    ),
+    "cumsum": "multiply by a triangle of ones: `p @ tri`, with `const tri[k, k']`",
+    **dict.fromkeys(("xavier_uniform", "xavier_uniform_"), "write `glorot`"),
+    **dict.fromkeys(("kaiming_uniform_",), "write `kaiming_uniform`"),
+}
+
+
 def did_you_mean(name: str, known: Iterable[str], otherwise: str | None = None) -> str | None:
     found = closest(name, known)
     return f"did you mean `{found}`?" if found else otherwise

@@ -12,7 +12,7 @@ from gdsl.ir.library import op
 from gdsl.ir.node import Node
 from gdsl.ir.types import EDGES_OF_PAIRS, ENDS, PAIR_ENDS, Domain, Kind
 from gdsl.language import ast, dims, format
-from gdsl.language.errors import Diagnostic, Mistake, UnknownName, did_you_mean
+from gdsl.language.errors import ELSEWHERE, Diagnostic, Mistake, UnknownName, did_you_mean
 from gdsl.language.functions import OPERATORS, PRODUCTS
 from gdsl.language.program import Constant
 from gdsl.language.sizes import Size
@@ -154,7 +154,10 @@ class Expressions:
         elif self.is_function(e.id):
             hint = f"`{e.id}` is a function: call it, {e.id}(...)"
         else:
-            hint = did_you_mean(e.id, [*self.scope.names, *self.scope.local, *self.free])
+            known = [*self.scope.names, *self.scope.local, *self.free]
+            name, _, end = e.id.rpartition("_")
+            read = end in ("i", "j") and name in known
+            hint = f"write {name}[{end}]" if read else ELSEWHERE.get(e.id) or did_you_mean(e.id, known)
         raise UnknownName(f"unknown name `{e.id}`", e.span, hint=hint)
 
     def is_function(self, name: str) -> bool:

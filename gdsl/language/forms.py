@@ -11,7 +11,7 @@ from gdsl.ir.build import IRError
 from gdsl.ir.node import Node, walk
 from gdsl.ir.types import EDGES_OF_PAIRS, ENDS, Dim, Domain, Kind, Type, element_domain
 from gdsl.language import ast, format
-from gdsl.language.errors import Mistake, did_you_mean
+from gdsl.language.errors import ELSEWHERE, Mistake, did_you_mean
 from gdsl.language.functions import (
     DIM_REDUCERS,
     FUNCTIONS,
@@ -110,7 +110,8 @@ class Forms(ModuleCalls):
             hint = "write * for a product, and [i] or [j] to read a node value at an end of an edge"
             raise Mistake(f"`{e.function}` is a value and cannot be called", e.name_span, hint=hint)
         known = [*FUNCTIONS, *SPECIAL, *SEGMENT_REDUCERS, *ORDERED_REDUCERS, *self.scope.names]
-        raise Mistake(f"unknown function `{e.function}`", e.name_span, hint=did_you_mean(e.function, known))
+        meant = ELSEWHERE.get(e.function) or did_you_mean(e.function, known)
+        raise Mistake(f"unknown function `{e.function}`", e.name_span, hint=meant)
 
     def _plain(self, f: Function, e: ast.Call) -> Value:
         arguments = self.bind(e, f.parameters, f.variadic)

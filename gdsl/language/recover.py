@@ -71,7 +71,7 @@ _FOREIGN = {
     "%": "write `mod(a, b)` for a remainder",
     "'": "strings have double quotes",
     '"': "a string ends on the line where it starts",
-    ".": "a range is written `1..K`",
+    ".": "a range is written `1..K`, and a function `relu(x)`",
 }
 
 # What a token in the wrong place was probably meant for.

@@ -6,14 +6,14 @@ import contextlib
 import dataclasses
 import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gdsl.errors import CommandError, GdslError
 from gdsl.language import ast
 from gdsl.language.errors import LanguageError, did_you_mean
 from gdsl.language.format import default_value
 from gdsl.language.placeholders import check_any, size_names
-from gdsl.language.program import Constant
+from gdsl.language.program import Constant, TypedProgram
 from gdsl.language.signature import Signature, signature_of
 from gdsl.language.values import is_whole
 
@@ -21,12 +21,19 @@ STAGES = ("ast", "ir", "optimised", "fused", "cpp", "asm", "triton", "ttir", "tt
 
 
 def show(
-    layer: ast.Layer, stage: str, settings: Sequence[str], inputs: Sequence[str], where: str, backward: bool = False
+    layer: ast.Layer,
+    stage: str,
+    settings: Sequence[str],
+    inputs: Sequence[str],
+    where: str,
+    checked: Callable[..., TypedProgram],
+    backward: bool = False,
 ) -> str:
     """A stage of a layer. Raises :class:`LanguageError`, placed in the file ``where``, or :class:`CommandError`.
 
     settings: ``name=value`` for arguments and free dims; what has neither a default nor a setting gets a stand-in
     inputs:   the optional inputs that are passed
+    checked:  gives the typed program of a layer, with what it reads of parts of its own: takes what ``check`` takes
     """
     signature = signature_of(layer)
     given = values_of(settings, [layer])
@@ -41,7 +48,7 @@ def show(
         print(f"gdsl: stand-ins for what --set does not give: {shown}", file=sys.stderr)
     values = {**others, **given}
     try:
-        return _stage(layer, signature, values, present, stage, backward)
+        return _stage(layer, signature, values, present, stage, checked, backward)
     except LanguageError as error:
         raise _blame(error, layer, values, where) from error
 
@@ -130,13 +137,13 @@ def _stage(
     values: Mapping[str, Constant],
     present: frozenset[str],
     stage: str,
+    checked: Callable[..., TypedProgram],
     backward: bool,
 ) -> str:
     """A stage after the syntax tree, as text: for float32, in evaluation mode."""
     import torch
 
     from gdsl.ir.program import Program
-    from gdsl.language.check import check
     from gdsl.look.kernels import Inspection
     from gdsl.passes.options import Options
     from gdsl.passes.pipeline import optimise
@@ -144,7 +151,7 @@ def _stage(
 
     free = {name: int(values[name]) for name in signature.free_dims}  # type: ignore[arg-type]
     arguments = {name: value for name, value in values.items() if name not in free}
-    typed = check(layer, arguments, present=present, free_dims=free)
+    typed = checked(layer, arguments, present=present, free_dims=free)
     program = Program(typed.name, typed.outputs, typed.names)
     options = Options(optimise=stage != "ir")
     if options.optimise:

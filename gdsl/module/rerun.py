@@ -23,6 +23,7 @@ from torch import Tensor
 
 from gdsl.ir.program import Program
 from gdsl.ir.serialise import from_data as program_of
+from gdsl.language import ast
 from gdsl.language.check import check
 from gdsl.language.parse import parse
 from gdsl.language.program import Declaration, TypedProgram
@@ -60,7 +61,11 @@ def from_text(
     """
     (layer,) = parse(text).layers
     values = {name: plain(value) for name, value in arguments.items()}
-    way: Any = {"training": training, "present": frozenset(present), "free_dims": dict(sizes or {})}
+    return with_own_parts(layer, values, training=training, present=frozenset(present), free_dims=dict(sizes or {}))
+
+
+def with_own_parts(layer: ast.Layer, values: Mapping[str, Any], **way: Any) -> TypedProgram:
+    """What ``check`` gives of a layer that has its linear maps and aggregations, which are read."""
     parts = [d for d in check(layer, values, **way).of_role("module") if d.part is not None]
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # their own parameters are of no interest
         modules = {d.name: owned.make(d.part) for d in parts if d.part is not None}

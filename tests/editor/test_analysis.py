@@ -130,7 +130,7 @@ def test_no_program_of_the_repository_has_a_mistake(repository: Path) -> None:
         ("x |@ w", "node[d']", ""),
         ("e[|c]", "c", "a dim of `e`"),
         ("~ |glorot", "~ glorot", "Glorot"),
-        ("graph |symmetric_norm", "graph symmetric_norm", "degree"),
+        ("graph |symmetric_norm", "graph symmetric_norm", "edges into"),
         ("|aggregate", "aggregate a = sum(m)", "each node"),
         ("layer |A", "layer A(d, k, K = 2", ""),
     ],
