@@ -210,6 +210,15 @@ def test_show_reads_linear_maps_of_the_layer(tmp_path: Path, capsys: Capture) ->
     assert shown.count("program ") == 1 and "W.weight = param" in shown
 
 
+def test_show_reads_linear_maps_in_evaluation_mode_and_of_any_size(tmp_path: Path, capsys: Capture) -> None:
+    mlp = "mlp m(d -> k -> d, relu, norm = batch_norm, dropout = 0.5)"
+    source = f"layer L(d, k) {{ {mlp} node x[d] update y = sum(m(x)[j]) }}"
+    size = 3 * 10**6  # far beyond what memory holds
+    assert main(["show", write(tmp_path, "l.gdsl", source), "--stage", "ir", "--set", f"d={size}", f"k={size}"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("program ") == 1 and "m.1.running_mean" in shown and "seed" not in shown
+
+
 def test_show_one_of_several_layers(tmp_path: Path, capsys: Capture) -> None:
     source = "layer A { node x[d] update y = x }\nlayer B { node x[d] update y = -x }"
     file = write(tmp_path, "two.gdsl", source)

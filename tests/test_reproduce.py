@@ -193,6 +193,16 @@ def test_what_is_written_is_what_was_called() -> None:
     assert 'backend="torch"' in layer.reproduce(x().double(), few)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_a_text_has_the_program_of_its_layer(training: bool) -> None:
+    """What its own maps do in training and in evaluation mode is part of it."""
+    text = "layer A(d) { mlp m(d -> 2*d -> d, relu, dropout = 0.5) node x[d] update y = sum(m(x)[j]) }"
+    layer = gdsl.compile(text, d=4).train(training)
+    layer(torch.ones(3, 4), torch.tensor([[0, 1], [1, 2]]))
+    assert rerun.from_text(text, {"d": 4}, training=training).outputs == layer.program.outputs
+    assert "from_text(TEXT" in layer.reproduce()
+
+
 def test_the_same_call_gives_the_same_text_and_a_file(tmp_path: Path) -> None:
     layer, given = nn_layer("GATConv", 3, 4), (x(), edges())
     path = tmp_path / "call.py"

@@ -11,7 +11,9 @@ from gdsl.explore.one_node import NodeRun, call
 from gdsl.explore.origins import Origins
 from gdsl.explore.reading import Reading
 from gdsl.ir.program import Program
+from gdsl.language.program import TypedProgram
 from gdsl.look.kernels import Inspection
+from gdsl.module.rerun import with_own_parts
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
 from gdsl.passes.rewrite import Fired
@@ -37,11 +39,16 @@ class Making:
         return Options(shape=self.reading.settings.shape)
 
     @cached_property
+    def typed(self) -> TypedProgram:
+        """The checked program, and what it reads of linear maps of its own."""
+        assert self.reading.layer is not None
+        arguments, others = self.reading.way
+        return with_own_parts(self.reading.layer, arguments, **others)
+
+    @cached_property
     def plain(self) -> Program:
         """The program as it was written."""
-        typed = self.reading.typed
-        assert typed is not None
-        return Program(typed.name, typed.outputs, typed.names)
+        return Program(self.typed.name, self.typed.outputs, self.typed.names)
 
     @cached_property
     def optimised(self) -> Program:
@@ -54,13 +61,10 @@ class Making:
 
     @cached_property
     def inspection(self) -> Inspection:
-        typed = self.reading.typed
-        assert typed is not None
         programs = [s.program for s in self.stages]
-        return Inspection(typed, programs, torch.float32, torch.int32, self.options)
+        return Inspection(self.typed, programs, torch.float32, torch.int32, self.options)
 
     @cached_property
     def origins(self) -> Origins:
-        typed, layer = self.reading.typed, self.reading.layer
-        assert typed is not None and layer is not None
-        return Origins(typed, layer, self.options)
+        assert self.reading.layer is not None
+        return Origins(self.typed, self.reading.layer, self.options)

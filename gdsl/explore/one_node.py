@@ -61,18 +61,16 @@ def call(reading: Reading, profile: str = "even") -> NodeRun:
     Raises :class:`gdsl.InputError` for a layer that cannot be made from its text alone, or is too large.
     """
     typed = reading.typed
-    assert typed is not None and reading.layer is not None and reading.signature is not None
+    assert typed is not None and reading.layer is not None
     if profile not in PROFILES:
         raise InputError(f"a profile is one of {', '.join(PROFILES)}")
     if _numbers_of(typed) > MOST_NUMBERS:
         raise InputError("the layer is too large to be tried on a node: take smaller sizes")
-    modules = {name for name, optional in reading.signature.modules if name not in reading.signature.parts}
-    values = {n: v for n, v in reading.values.items() if n not in modules}
     try:
         with torch.random.fork_rng(devices=()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the page has those of the text
             torch.manual_seed(0)
-            layer = api.compile(reading.text, layer=reading.layer.name, backend="torch", **values)
+            layer = api.compile(reading.text, layer=reading.layer.name, backend="torch", **reading.values).eval()
         ran = plain_call(layer, reading.settings.inputs)
         graph = sample_graph(ran.compiled.typed, profile)
         return NodeRun(ran.compiled.typed, graph, named_tensors(layer, ran, graph, 0, None))

@@ -45,6 +45,7 @@ def _line_in(text: str) -> int | None:
 def lines_of_values(typed: TypedProgram, layer: ast.Layer) -> dict[Node, int]:
     """The line of the statement that first says each value."""
     declared = {d.name: d.span.line for d in typed.declarations if d.span is not ast.NOWHERE}
+    declared |= {d.name: declared[d.module] for d in typed.declarations if d.module in declared}
     statements = [(rule.node, rule.span.line) for rule in typed.rules]
     results = next((s.span.line for s in layer.body if isinstance(s, ast.Return)), layer.span.line)
     found: dict[Node, int] = {}

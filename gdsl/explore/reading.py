@@ -103,11 +103,17 @@ class Reading:
     typed: TypedProgram | None = None
 
     @property
+    def way(self) -> tuple[dict[str, Constant], dict[str, Any]]:
+        """What the layer is checked with: its arguments, and all else by name."""
+        assert self.signature is not None
+        return _way(self.signature, self.values, self.settings.inputs)
+
+    @property
     def sizes(self) -> dict[str, int]:
         """The number behind each name that a formula may have."""
         assert self.typed is not None
-        numbers = {n: v for n, v in self.typed.arguments if isinstance(v, int) and not isinstance(v, bool)}
-        numbers |= {n: v for n, v in self.values.items() if isinstance(v, int) and not isinstance(v, bool)}
+        known = {**dict(self.typed.arguments), **self.values}
+        numbers = {n: v for n, v in known.items() if isinstance(v, int) and not isinstance(v, bool)}
         for type in (*(r.type for r in self.typed.rules), *(d.type for d in self.typed.declarations if d.type)):
             numbers |= {d.name: d.size for d in type.dims}
         return numbers
@@ -121,14 +127,12 @@ def read(text: str, settings: Settings = Settings()) -> Reading:
     layers = {layer.name: layer for layer in program.layers}
     layer = layers.get(settings.layer or "", program.layers[0])
     signature = signature_of(layer)
-    modules = {n for n, _ in signature.modules} - set(signature.parts)
-    known = {*(p.name for p in signature.arguments), *signature.free_dims} - modules
+    known = {*(p.name for p in _arguments_of(signature)), *signature.free_dims}
     given = {n: v for n, v in settings.values if n in known}
-    present = settings.inputs & {i.name for i in signature.inputs if i.optional}
     found = list(said)
     typed, values = None, {**next(_candidates(layer, signature, given)), **given}
     if not any(d.severity == "error" for d in found):
-        typed, values, wrong = _fitting(layer, signature, given, present)
+        typed, values, wrong = _fitting(layer, signature, given, settings.inputs)
         found += wrong
     found.sort(key=lambda d: (d.severity != "error", d.span.start))
     return Reading(
@@ -164,19 +168,16 @@ def _mistakes(layer: ast.Layer) -> Sequence[Diagnostic]:
 
 
 def _fitting(
-    layer: ast.Layer, signature: Signature, given: Mapping[str, Constant], present: frozenset[str]
+    layer: ast.Layer, signature: Signature, given: Mapping[str, Constant], inputs: frozenset[str]
 ) -> tuple[TypedProgram | None, dict[str, Constant], list[Diagnostic]]:
     """The program for the values that are given, with stand-ins for the others that fit; else what does not."""
-    modules = {name for name, _ in signature.modules} - set(signature.parts)
     first: tuple[dict[str, Constant], Sequence[Diagnostic]] | None = None
     for others in _candidates(layer, signature, given):
         values = {**others, **given}
         for _ in range(_CHANGES):
-            free = {n: v for n in signature.free_dims if isinstance(v := values[n], int)}
-            arguments = {n: v for n, v in values.items() if n not in free and n not in modules}
+            arguments, other = _way(signature, values, inputs)
             try:
-                found = check(layer, arguments, present=present, free_dims=free, signature=signature)
-                return found, values, []
+                return check(layer, arguments, **other), values, []
             except LanguageError as error:
                 first = first or (dict(values), error.diagnostics)
                 change = asked_for(error.diagnostics, values, given)
@@ -188,9 +189,24 @@ def _fitting(
     return None, first[0], [_with(d, shown) for d in first[1]]
 
 
+def _way(
+    signature: Signature, values: Mapping[str, Constant], inputs: frozenset[str]
+) -> tuple[dict[str, Constant], dict[str, Any]]:
+    free = {n: v for n in signature.free_dims if isinstance(v := values[n], int)}
+    present = inputs & {i.name for i in signature.inputs if i.optional}
+    arguments = {n: v for n, v in values.items() if n not in free}
+    return arguments, {"present": present, "free_dims": free, "signature": signature}
+
+
+def _arguments_of(signature: Signature) -> list[ast.Parameter]:
+    """Without torch modules, which no text gives."""
+    modules = {name for name, _ in signature.modules} - set(signature.parts)
+    return [p for p in signature.arguments if p.name not in modules]
+
+
 def _candidates(layer: ast.Layer, signature: Signature, given: Mapping[str, Constant]) -> Iterator[dict[str, Constant]]:
     """Values to try for what is not given: sizes that differ, the optional parts there, sizes that are all alike."""
-    values: dict[str, Constant] = {p.name: p.default for p in signature.arguments if not p.required}
+    values: dict[str, Constant] = {p.name: p.default for p in _arguments_of(signature) if not p.required}
     missing = stand_ins(layer, signature, given)
     values |= missing
     yield values
@@ -249,11 +265,10 @@ def _arguments(reading: Reading) -> Iterator[dict[str, Any]]:
     s = reading.signature
     defaults = {p.name: p.default for p in s.arguments}
     sizes = size_names(reading.layer) | set(s.free_dims)
-    modules = {name for name, _ in s.modules} - set(s.parts)
     for name, value in reading.values.items():
         whole = isinstance(value, int) and not isinstance(value, bool)
         kind = "flag" if isinstance(defaults.get(name), bool) else "size" if name in sizes and whole else "constant"
-        if name not in modules and name not in s.tables:
+        if name not in s.tables:
             yield {"name": name, "value": default_value(value), "kind": kind, "given": name in reading.given}
 
 

@@ -27,20 +27,20 @@ assert set(_ACTIVATIONS) == set(ACTIVATIONS)
 _NORMS: dict[str, Callable[[int], nn.Module]] = {"layer_norm": nn.LayerNorm, "batch_norm": nn.BatchNorm1d}
 
 
-def make(part: Part) -> nn.Module:
+def make(part: Part, device: str = "cpu") -> nn.Module:
     """``nn.Linear``, ``nn.Sequential`` for an mlp, or a list of them: maps that are yet to be drawn."""
     if part.count is not None:
-        return nn.ModuleList(_one(part) for _ in range(part.count))
-    return _one(part)
+        return nn.ModuleList(_one(part, device) for _ in range(part.count))
+    return _one(part, device)
 
 
-def _one(part: Part) -> nn.Module:
+def _one(part: Part, device: str) -> nn.Module:
     pairs = list(itertools.pairwise(dim.size for dim in part.sizes))
     if not part.mlp:
-        return _map(part, *pairs[0])
+        return _map(part, *pairs[0], device)
     layers: list[nn.Module] = []
     for k, sizes in enumerate(pairs):
-        layers.append(_map(part, *sizes))
+        layers.append(_map(part, *sizes, device))
         if k < len(pairs) - 1:
             layers += [_NORMS[part.norm](sizes[1])] if part.norm else []
             layers += [_ACTIVATIONS[part.activation.name](*part.activation.arguments)] if part.activation else []
@@ -48,8 +48,8 @@ def _one(part: Part) -> nn.Module:
     return nn.Sequential(*layers)
 
 
-def _map(part: Part, inside: int, outside: int) -> nn.Module:
-    made: nn.Module = nn.utils.skip_init(nn.Linear, inside, outside, bias=part.bias is not False)
+def _map(part: Part, inside: int, outside: int, device: str) -> nn.Module:
+    made: nn.Module = nn.utils.skip_init(nn.Linear, inside, outside, bias=part.bias is not False, device=device)
     return made
 
 

@@ -64,12 +64,15 @@ def from_text(
     return with_own_parts(layer, values, training=training, present=frozenset(present), free_dims=dict(sizes or {}))
 
 
-def with_own_parts(layer: ast.Layer, values: Mapping[str, Any], **way: Any) -> TypedProgram:
+def with_own_parts(
+    layer: ast.Layer, values: Mapping[str, Any], *, training: bool = False, **way: Any
+) -> TypedProgram:
     """What ``check`` gives of a layer that has its linear maps and aggregations, which are read."""
-    parts = [d for d in check(layer, values, **way).of_role("module") if d.part is not None]
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # their own parameters are of no interest
-        modules = {d.name: owned.make(d.part) for d in parts if d.part is not None}
-    return check(layer, values, modules=modules, **way)
+    typed = check(layer, values, training=training, **way)
+    parts = [d for d in typed.of_role("module") if d.part is not None]
+    with torch.device("meta"):  # sizes are read and numbers are not, so that no size is too large to be looked at
+        modules = {d.name: owned.make(d.part, "meta").train(training) for d in parts if d.part is not None}
+    return check(layer, values, modules=modules, training=training, **way) if modules else typed
 
 
 def from_data(text: str) -> TypedProgram:

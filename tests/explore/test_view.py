@@ -182,6 +182,26 @@ def test_each_equation_is_for_the_line_that_says_it(gat: Making) -> None:
     assert {6, 7, 8, 9, 10} <= set(backward)
 
 
+def test_linear_maps_of_the_layer_are_part_of_the_program() -> None:
+    """As in a call of the layer: nothing is cut at them, and their tensors are for the line that declares them."""
+    text = """layer A(d, k) {
+    linear lin(d -> k)
+    mlp m(k -> k -> d, relu, norm = batch_norm, dropout = 0.5)
+    node x[d]
+    h = lin(x)
+    aggregate a = sum(m(h)[j])
+    update y = a
+}"""
+    for values in ((), (("d", 10**7), ("k", 10**7))):
+        making = Making(read(text, Settings(values=values)))
+        found = flow(making)
+        assert len(making.stages) == 1 and found["modules"] == []
+        lines = {n.attrs.name: line for n, line in making.origins.lines.items() if n.op == "load"}
+        assert lines["lin.weight"] == lines["lin.bias"] == 2
+        assert lines["m.0.weight"] == lines["m.1.running_mean"] == 3
+    assert Making(read(text)).typed.outputs == call(read(text)).typed.outputs
+
+
 @pytest.mark.parametrize("name", ["gat", "gatv2", "pna", "gmm", "rgcn", "spline", "edge_pool", "transformer"])
 def test_what_fired_leads_from_the_program_to_what_is_compiled(name: str) -> None:
     making = Making(read((LIBRARY[0].parent / f"{name}.gdsl").read_text()))
