@@ -147,8 +147,7 @@ def _add_bench(timed: argparse.ArgumentParser) -> None:
     timed.add_argument("file", metavar="FILE", help="a program, or - for stdin")
     timed.add_argument("--layer", metavar="NAME", help="which layer, when the file has several")
     _add_settings(timed, "arguments and sizes of the layer")
-    timed.add_argument("--with", nargs="+", action="extend", default=[], metavar="INPUT", dest="present",
-                       help="optional inputs that are passed")  # fmt: skip
+    _add_inputs(timed)
     timed.add_argument("--nodes", type=int, default=10_000, help="or targets (default: %(default)s)")
     timed.add_argument("--sources", type=int, help="of a layer with source and target nodes (default: as many)")
     timed.add_argument("--edges", type=int, help="(default: --degree times the nodes)")
@@ -359,9 +358,11 @@ def _bench(options: argparse.Namespace) -> int:
 
     from gdsl.module.bench import MODES, Setting, bench, plot
 
-    names = ("nodes", "sources", "edges", "degree", "profile", "dtype", "backend", "device", "seconds", "present")
+    names = ("nodes", "sources", "edges", "degree", "profile", "dtype", "backend", "device", "seconds")
     setting = Setting(
-        **{name: getattr(options, name) for name in names}, modes=(options.mode,) if options.mode else MODES
+        **{name: getattr(options, name) for name in names},
+        present=options.inputs,
+        modes=(options.mode,) if options.mode else MODES,
     )
     found = bench(layer, given, setting)
     print(found.table())

@@ -20,6 +20,7 @@ from gdsl.language.errors import Diagnostic, LanguageError
 from gdsl.language.lint import lint
 from gdsl.language.parse import MAX_TEXT, parse
 from gdsl.language.placeholders import check_any
+from gdsl.language.recover import span_at
 from gdsl.language.values import Absent, Poison, Value
 
 
@@ -71,9 +72,7 @@ def analyse(text: str) -> Analysis:
 
 def _moved(d: Diagnostic, text: str, by: int) -> Diagnostic:
     """A diagnostic of a section as one of the text."""
-    start = d.span.start + by
-    line, column = text.count("\n", 0, start) + 1, start - text.rfind("\n", 0, start)
-    return replace(d, span=ast.Span(start, d.span.end + by, line, column))
+    return replace(d, span=span_at(text, d.span.start + by, d.span.end - d.span.start))
 
 
 def _twice(text: str, sections: Sequence[Section], starts: Sequence[int]) -> list[Diagnostic]:

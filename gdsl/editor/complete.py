@@ -9,7 +9,7 @@ from gdsl.editor.analysis import Analysis, Section
 from gdsl.editor.hover import type_of
 from gdsl.editor.recovery import expected
 from gdsl.editor.symbols import CALLED
-from gdsl.editor.tokens import Token, with_comments
+from gdsl.editor.tokens import Token, open_bracket, with_comments
 from gdsl.ir.node import Node
 from gdsl.language import ast, meanings
 from gdsl.language.functions import DIM_REDUCERS
@@ -82,7 +82,7 @@ class _Completing:
             yield from self.known()
 
     def of_expressions(self) -> Iterator[Completion]:
-        place = _open_bracket(self.before)
+        place, _ = open_bracket(self.before)
         bracket = self.before[place].text if place is not None else ""
         *_, role, owner = [None, None, *self.before[:place]] if place is not None else [None, None]
         if bracket == "[" and owner is not None:
@@ -130,7 +130,7 @@ class _Completing:
         yield from (Completion(name, "dim", "a dim") for name in found)
 
     def in_brackets(self) -> bool:
-        place = _open_bracket(self.before)
+        place, _ = open_bracket(self.before)
         return place is not None and self.before[place].text == "["
 
     def parameters(self, callee: str) -> Iterator[Completion]:
@@ -159,16 +159,3 @@ def _of_table(table: Mapping[str, tuple[Meaning, ...]], kind: str) -> Iterator[C
 def _says(found: Iterable[Meaning]) -> tuple[str, str]:
     first = next(iter(found), None)
     return (first.says, first.form) if first is not None else ("", "")
-
-
-def _open_bracket(before: Sequence[Token]) -> int | None:
-    """The place of the innermost parenthesis or bracket that is open at the end."""
-    depth = 0
-    for k in range(len(before) - 1, -1, -1):
-        if before[k].text in (")", "]", "}"):
-            depth += 1
-        elif before[k].text in ("(", "[", "{"):
-            if depth == 0:
-                return k if before[k].text != "{" else None
-            depth -= 1
-    return None

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from gdsl.editor.analysis import Analysis
+from gdsl.editor.tokens import open_bracket
 from gdsl.language import ast, meanings
 from gdsl.language.errors import Diagnostic
 
@@ -61,20 +62,11 @@ def forms(analysis: Analysis, offset: int) -> tuple[tuple[Form, ...], int]:
     """The forms of the function in whose parentheses a place is, and the argument that is written there, from 0."""
     section, start = analysis.at(offset)
     before = [t for t in section.tokens if t.end <= offset - start]
-    depth, argument = 0, 0
-    for k in range(len(before) - 1, 0, -1):
-        text = before[k].text
-        if text in (")", "]", "}"):
-            depth += 1
-        elif text in ("(", "[", "{"):
-            if depth == 0:
-                callee = before[k - 1] if text == "(" else None
-                named = callee is not None and callee.kind == "NAME"
-                return (_forms_of(callee.text, section.layer) if named and callee is not None else (), argument)
-            depth -= 1
-        elif text == "," and depth == 0:
-            argument += 1
-    return (), 0
+    place, argument = open_bracket(before)
+    callee = before[place - 1] if place and before[place].text == "(" else None
+    if callee is None or callee.kind != "NAME":
+        return (), argument
+    return _forms_of(callee.text, section.layer), argument
 
 
 def _forms_of(name: str, layer: ast.Layer | None) -> tuple[Form, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import lark
@@ -61,6 +61,22 @@ def _comments(text: str, start: int, end: int) -> Iterator[Token]:
         stop = end if stop < 0 else stop
         yield Token("COMMENT", text[start:stop], start)
         start = stop
+
+
+def open_bracket(before: Sequence[Token]) -> tuple[int | None, int]:
+    """The place of the innermost parenthesis or bracket that is open at the end, and how many commas stand in it."""
+    depth, commas = 0, 0
+    for k in range(len(before) - 1, -1, -1):
+        text = before[k].text
+        if text in (")", "]", "}"):
+            depth += 1
+        elif text in ("(", "[", "{"):
+            if depth == 0:
+                return (k, commas) if text != "{" else (None, 0)
+            depth -= 1
+        elif text == "," and depth == 0:
+            commas += 1
+    return None, 0
 
 
 # -------------------------------------------------------------------------------------- places

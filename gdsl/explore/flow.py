@@ -13,6 +13,7 @@ from gdsl.ir.ops import of
 from gdsl.ir.printer import expression, name_nodes
 from gdsl.ir.types import Kind
 from gdsl.look.kernels import over, phase_parts
+from gdsl.look.short import short
 from gdsl.passes import cost, fuse
 from gdsl.passes.forecast import forecast
 from gdsl.passes.plan import Kernel, Plan, TorchStep
@@ -136,8 +137,8 @@ class _Writer:
         text = names.get(node, "")
         whole = expression(node, names) if node.op != "load" else ""
         return {
-            "name": text or _short(whole, 40),
-            "text": _short(whole, MOST_TEXT),
+            "name": text or short(whole, 1, 40),
+            "text": short(whole, 1, MOST_TEXT),
             "type": str(node.type),
             "line": self.lines.get(node),
             "bytes": self.terms(lambda sizes: _size(node, sizes)),
@@ -160,7 +161,3 @@ def _moved(step: TorchStep, sizes: SizeFormulas) -> Polynomial | int:
     if not _work(step, sizes).terms:
         return 0
     return sum((_size(n, sizes) for n in (*step.buffers, *step.outputs)), Polynomial.of(0))
-
-
-def _short(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 3] + "..."

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import time
 from typing import Any
 
 import torch
 
 from gdsl.codegen.targets import DEFAULT_TARGET
+from gdsl.look.measure import seconds
 
 # Name, what is compiled for it, bytes a second from memory, float32 operations a second: of the vendors' data sheets.
 KNOWN: tuple[tuple[str, str, float, float], ...] = (
@@ -37,12 +37,6 @@ def measured() -> tuple[float, float]:
     source = torch.zeros(_COPIED // 4)
     target = torch.empty_like(source)
     square = torch.ones(_SIDE, _SIDE)
-    copy = min(_seconds(lambda: target.copy_(source)) for _ in range(_TRIES))
-    product = min(_seconds(lambda: square @ square) for _ in range(_TRIES))
+    copy = min(seconds(lambda: target.copy_(source)) for _ in range(_TRIES))
+    product = min(seconds(lambda: square @ square) for _ in range(_TRIES))
     return 2 * _COPIED / copy, 2 * _SIDE**3 / product
-
-
-def _seconds(work: Any) -> float:
-    start = time.perf_counter()
-    work()
-    return max(time.perf_counter() - start, 1e-9)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gdsl.editor.tokens import units
 from gdsl.errors import InputError
 from gdsl.ir.types import Type
 from gdsl.language import ast
@@ -186,7 +187,8 @@ def _fitting(
             values.update([change])
     assert first is not None
     shown = ", ".join(f"{n} = {default_value(v)}" for n, v in first[0].items())
-    return None, first[0], [_with(d, shown) for d in first[1]]
+    with_values = [replace(d, detail="; ".join(filter(None, [d.detail, f"with {shown}"]))) for d in first[1]]
+    return None, first[0], with_values
 
 
 def _way(
@@ -215,11 +217,6 @@ def _candidates(layer: ast.Layer, signature: Signature, given: Mapping[str, Cons
         yield {n: size if isinstance(v, int) and n in missing else v for n, v in values.items()}
 
 
-def _with(d: Diagnostic, values: str) -> Diagnostic:
-    detail = f"{d.detail}; " if d.detail else ""
-    return Diagnostic(d.message, d.span, f"{detail}with {values}", d.expected, d.hint, d.severity)
-
-
 # ---------------------------------------------------------------------------------------------- as JSON
 
 
@@ -246,17 +243,12 @@ def _diagnostic(d: Diagnostic, text: str) -> dict[str, Any]:
         "message": d.message,
         "line": d.span.line,
         "column": d.span.column,
-        "start": _units(text, d.span.start),
-        "end": _units(text, max(d.span.end, d.span.start + 1)),
+        "start": units(text[: d.span.start], "utf-16"),  # as JavaScript counts
+        "end": units(text[: max(d.span.end, d.span.start + 1)], "utf-16"),
         "detail": d.detail,
         "expected": list(d.expected),
         "hint": d.hint,
     }
-
-
-def _units(text: str, offset: int) -> int:
-    """An offset as JavaScript counts: characters beyond the first 65,536 are two."""
-    return len(text[:offset].encode("utf-16-le", "surrogatepass")) // 2
 
 
 def _arguments(reading: Reading) -> Iterator[dict[str, Any]]:

@@ -64,9 +64,7 @@ def from_text(
     return with_own_parts(layer, values, training=training, present=frozenset(present), free_dims=dict(sizes or {}))
 
 
-def with_own_parts(
-    layer: ast.Layer, values: Mapping[str, Any], *, training: bool = False, **way: Any
-) -> TypedProgram:
+def with_own_parts(layer: ast.Layer, values: Mapping[str, Any], *, training: bool = False, **way: Any) -> TypedProgram:
     """What ``check`` gives of a layer that has its linear maps and aggregations, which are read."""
     typed = check(layer, values, training=training, **way)
     parts = [d for d in typed.of_role("module") if d.part is not None]
