@@ -19,7 +19,8 @@ from gdsl.ir.node import Node, make, walk, walk_below
 from gdsl.ir.ops import end_of, of
 from gdsl.ir.ops.text import expression
 from gdsl.ir.program import Program
-from gdsl.ir.types import Dim, Domain, Kind
+from gdsl.ir.types import Domain, Kind
+from gdsl.passes.cost import Numbers
 
 # A number that is sent takes the time of so many operations: 4 bytes over a link of 10 to 100 Gbit a second.
 SENT = 256
@@ -191,17 +192,7 @@ def _or_zero(count: Node, best: Node) -> Node:
 # ------------------------------------------------------------------------------------------ placement
 
 
-class _One:
-    """Sizes of one row."""
-
-    def rows(self, domain: Domain) -> int:
-        return 1
-
-    def numel(self, dims: tuple[Dim, ...]) -> int:
-        found = 1
-        for d in dims:
-            found *= d.size
-        return found
+_ONE_ROW = Numbers({})
 
 
 def can_follow(node: Node) -> bool:
@@ -216,7 +207,7 @@ def _to_send(node: Node) -> float:
 
 def _to_compute(node: Node) -> float:
     """What a row of a value costs to compute."""
-    return float(of(node).work(node, _One()) * of(node).cost)
+    return float(of(node).work(node, _ONE_ROW) * of(node).cost)
 
 
 def cut(order: Sequence[Node]) -> frozenset[Node]:
