@@ -49,16 +49,8 @@ class Frame:
             return second if end == "i" else first
         return self.graph.local_edge_index[1 if end == "i" else 0]
 
-    def exchanged(self, node: Node, value: Tensor) -> Tensor:
-        """The rows that edges here read, from those of the own nodes."""
-        return self.begin(node, value)()
-
-    def collected(self, node: Node, value: Tensor) -> Tensor:
-        """For each own node what all processes have for it together."""
-        return self.begin(node, value)()
-
-    def reduced(self, node: Node, value: Tensor) -> Tensor:
-        """What all processes have for a value together."""
+    def travelled(self, node: Node, value: Tensor) -> Tensor:
+        """What all processes have together for a node, from the value of its operand."""
         return self.begin(node, value)()
 
     def begin(self, node: Node, value: Tensor) -> halo.Begun:

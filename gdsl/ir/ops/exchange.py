@@ -43,6 +43,10 @@ class Combine(Attrs):
     reducer: Annotated[str, one_of(COMBINED)]
 
 
+def _value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
+    return run.travelled(node, full(args[0], node.inputs[0].type, run))
+
+
 # -------------------------------------------------------------------------------------- exchange
 
 
@@ -66,8 +70,7 @@ def exchange(x: Node, wire: str = "exact") -> Node:
 
 
 define(Op(
-    name="exchange", operands=(1, 1), attrs=Exchange, rule=lambda n: exchange(n.inputs[0], n.attrs.wire),
-    value=lambda node, args, run: run.exchanged(node, full(args[0], node.inputs[0].type, run)),
+    name="exchange", operands=(1, 1), attrs=Exchange, rule=lambda n: exchange(n.inputs[0], n.attrs.wire), value=_value,
     pull=lambda n, g, ties: [collect(g, "sum", n.inputs[0].domain, wire=n.attrs.wire)], text=_exchange_text,
     exact=True, pointwise=True, heavy=True, whole=True, travels=True,
 ))  # fmt: skip
@@ -116,8 +119,7 @@ def _collect_pull(node: Node, g: Node, ties: str) -> Gradients:
 define(Op(
     name="collect", operands=(1, 2), attrs=Collect,
     rule=lambda n: collect(n.inputs[0], n.attrs.reducer, n.domain, n.inputs[1] if n.inputs[1:] else None, n.attrs.wire),
-    value=lambda node, args, run: run.collected(node, full(args[0], node.inputs[0].type, run)),
-    pull=_collect_pull, text=_collect_text,
+    value=_value, pull=_collect_pull, text=_collect_text,
     exact=True, pointwise=True, heavy=True, whole=True, travels=True,
 ))  # fmt: skip
 
@@ -134,10 +136,6 @@ def all_reduce(x: Node, reducer: str, count: Node | None = None) -> Node:
     return make("all_reduce", _with_count(x, reducer, count), x.type, Combine(reducer))
 
 
-def _all_reduce_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
-    return run.reduced(node, full(args[0], node.type, run))
-
-
 def _all_reduce_pull(node: Node, g: Node, ties: str) -> Gradients:
     total = all_reduce(g, "sum")
     if node.attrs.reducer == "sum":
@@ -152,7 +150,7 @@ def _all_reduce_rule(node: Node) -> Node:
 
 
 define(Op(
-    name="all_reduce", operands=(1, 2), attrs=Combine, rule=_all_reduce_rule, value=_all_reduce_value,
+    name="all_reduce", operands=(1, 2), attrs=Combine, rule=_all_reduce_rule, value=_value,
     pull=_all_reduce_pull, text=lambda n, args: (f"all_reduce({args[0]}, {n.attrs.reducer})", ATOM),
     exact=True, pointwise=True, heavy=True, whole=True, travels=True,
 ))  # fmt: skip
