@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gdsl.distributed.gradients import average_gradients, total
+from gdsl.distributed.gradients import average_gradients
 from gdsl.distributed.part import GraphPart
 from gdsl.distributed.partition import Division, divide, partition
 from gdsl.distributed.processes import World, agree, init
@@ -12,7 +12,7 @@ from gdsl.distributed.traffic import Traffic
 from gdsl.runtime.answers import answered
 from gdsl.runtime.halo import Halo
 from gdsl.runtime.local import LocalGraph
-from gdsl.runtime.together import together
+from gdsl.runtime.together import together, total
 
 if TYPE_CHECKING:
     from gdsl.distributed.checkpoint import Checkpoint, Training, load_checkpoint, save_checkpoint

@@ -1,9 +1,8 @@
-"""Sums over processes, their derivatives, and the gradients of parameters that all processes share."""
+"""The gradients of parameters that all processes share."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,31 +11,6 @@ from torch.distributed import ProcessGroup
 
 from gdsl.errors import InputError
 from gdsl.runtime.answers import answered, place
-
-
-class _Sum(torch.autograd.Function):
-    """A sum over processes, whose derivative is one as well."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, group: ProcessGroup | None) -> Tensor:
-        ctx.group = group
-        found = value.detach().clone(memory_format=torch.contiguous_format)
-        with answered():
-            dist.all_reduce(found, group=group)
-        return found
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        return total(grad, ctx.group), None
-
-
-def total(value: Tensor, group: ProcessGroup | None = None) -> Tensor:
-    """The sum of a tensor over all processes, on each of them, which must all ask for it.
-
-    It is differentiable where every process makes the same of it: gradients are summed over all processes as well,
-    which :func:`average_gradients` and DDP then divide.
-    """
-    return value if place(group)[1] == 1 else _Sum.apply(value, group)
 
 
 def average_gradients(model: nn.Module, rows: Collection[str] = (), group: ProcessGroup | None = None) -> None:

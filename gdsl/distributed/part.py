@@ -17,13 +17,13 @@ from torch.distributed import ProcessGroup
 from gdsl.data import given
 from gdsl.data.batch import Type
 from gdsl.distributed import wire
-from gdsl.distributed.gradients import total
 from gdsl.distributed.processes import agreeing
 from gdsl.errors import InputError
 from gdsl.runtime.answers import answered, place
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.halo import Halo
 from gdsl.runtime.local import LocalGraph
+from gdsl.runtime.together import total
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from gdsl.nn.softmax import softmax
 from gdsl.nn.sparse import coalesce, product
 from gdsl.runtime.formats import edge_list
 from gdsl.runtime.graph import Graph, rewire_edge_value
-from gdsl.runtime.together import is_shared, largest, most, summed
+from gdsl.runtime.together import counts, is_shared, largest, most, summed
 
 Pooled = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor]
 
@@ -39,7 +39,7 @@ def _readout_together(aggr: nn.Module, x: Tensor, batch: Tensor | None, size: in
     """Of the nodes of all processes. Equal maxima share the gradient, wherever they are."""
     batch = torch.zeros(len(x), dtype=torch.long, device=x.device) if batch is None else batch
     size = most(int(batch.max()) + 1 if batch.numel() else 0, x.device) if size is None else size
-    count = summed(torch.bincount(batch, minlength=size)).to(x.dtype).clamp(min=1).unsqueeze(1)
+    count = counts(x, batch, size).clamp(min=1).unsqueeze(1)
     zeros = x.new_zeros(size, *x.shape[1:])
     if aggr is not _MAX:
         total = summed(zeros.index_add(0, batch, x))

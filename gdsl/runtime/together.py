@@ -5,14 +5,44 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from gdsl.errors import InputError
+from gdsl.runtime.answers import answered, place
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.halo import Halo, all_reduce
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+class _Sum(torch.autograd.Function):
+    """A sum over processes, whose derivative is one as well."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, group: ProcessGroup | None) -> Tensor:
+        ctx.group = group
+        found = value.detach().clone(memory_format=torch.contiguous_format)
+        with answered():
+            distributed.all_reduce(found, group=group)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return total(grad, ctx.group), None
+
+
+def total(value: Tensor, group: ProcessGroup | None = None) -> Tensor:
+    """The sum of a tensor over all processes, on each of them, which must all ask for it.
+
+    It is differentiable where every process makes the same of it: gradients are summed over all processes as well,
+    which ``average_gradients`` and DDP then divide.
+    """
+    return value if place(group)[1] == 1 else _Sum.apply(value, group)
+
 
 # Of the process, the last one counts. A list, since a tracer can look at one.
 _within: list[Halo] = []
@@ -41,9 +71,8 @@ def is_shared() -> bool:
 
 
 def summed(value: Tensor) -> Tensor:
-    """The sum over all processes, differentiable any number of times: the derivative is such a sum as well."""
-    found: Tensor = _SumOfAll.apply(value, _within[-1]) if _within else value
-    return found
+    """The sum over all processes, as :func:`total` gives it."""
+    return total(value, _within[-1].group) if _within and _within[-1].world > 1 else value
 
 
 def most(count: int, device: torch.device) -> int:
@@ -56,17 +85,6 @@ def largest(value: Tensor) -> Tensor:
     return all_reduce(_within[-1], value.detach(), "max") if _within else value.detach()
 
 
-class _SumOfAll(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, halo: Halo) -> Tensor:
-        ctx.halo = halo
-        return all_reduce(halo, value, "sum")
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        return _SumOfAll.apply(grad, ctx.halo), None
-
-
 def counts(x: Tensor, batch: Tensor, size: int) -> Tensor:
     """How many nodes each graph has, in the dtype of x."""
     return summed(torch.bincount(batch, minlength=size)).to(x.dtype)
@@ -74,8 +92,8 @@ def counts(x: Tensor, batch: Tensor, size: int) -> Tensor:
 
 def means(x: Tensor, batch: Tensor, size: int) -> Tensor:
     """Means over the nodes of each graph, [N, C] to [graphs, C]; 0 for none."""
-    total = summed(x.new_zeros(size, x.shape[1]).index_add(0, batch, x))
-    return total / counts(x, batch, size).clamp(min=1).unsqueeze(1)
+    sums = summed(x.new_zeros(size, x.shape[1]).index_add(0, batch, x))
+    return sums / counts(x, batch, size).clamp(min=1).unsqueeze(1)
 
 
 def batch_norm(m: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
