@@ -63,3 +63,7 @@ def summed(value: Tensor, group: Any) -> Tensor:
     total = value.clone()
     distributed.all_reduce(total, group=group)
     return total
+
+
+def near(found: Tensor, wanted: Tensor, what: str) -> None:
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10, msg=lambda text: f"{what}: {text}")

@@ -6,9 +6,9 @@ from importlib import import_module
 
 import pytest
 import torch
-from torch import Tensor
 
 import gdsl.nn
+from tests.distributed.parts import near
 from tests.distributed.pool import Pool
 from tests.distributed.work import NODES, TARGETS, ShapeCut, layer_of_library, layer_outcome, set_backend
 from tests.parity import drop_in
@@ -72,10 +72,6 @@ def compare(pool: Pool, case: Case, world: int, seed: int, backend: str, empty: 
         near(cut.whole([g[0][k] for g in got], value), value, f"result {k}")
     for k, value in enumerate(of_parameters):
         near(torch.stack([g[1][k] for g in got]).sum(0), value, f"gradient of parameter {k}")
-
-
-def near(found: Tensor, wanted: Tensor, what: str) -> None:
-    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10, msg=lambda text: f"{what}: {text}")
 
 
 @pytest.mark.parametrize(

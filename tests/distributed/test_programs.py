@@ -20,6 +20,7 @@ from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
 from gdsl.runtime.autograd import Runner
 from gdsl.runtime.frame import Frame
+from tests.distributed.parts import near
 from tests.distributed.pool import Pool
 from tests.distributed.work import SHARED, Cut, derivatives, layer_on, layer_on_part, outputs_of, program_on_part
 from tests.programs import harness, random_programs
@@ -41,10 +42,6 @@ def edges_of(kind: str, seed: int) -> tuple[int, Tensor]:
 
 def weights(like: Tensor, pitch: float) -> Tensor:
     return harness._weights(like, pitch)
-
-
-def near(found: Tensor, wanted: Tensor, what: str) -> None:
-    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10, msg=lambda text: f"{what}: {text}")
 
 
 # ------------------------------------------------------------------------------------------ random programs

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import gdsl.nn as gnn
 from gdsl.distributed import together
-from tests.distributed.parts import local, owned, whole
+from tests.distributed.parts import local, near, owned, whole
 from tests.distributed.pool import Pool
 from tests.distributed.work import set_backend
 
@@ -146,10 +146,6 @@ def compare(pool: Pool, layer: nn.Module, world: int) -> None:
     for k, wanted in enumerate(buffers):
         for g in got:
             near(g[2][k], wanted, f"buffer {k}")
-
-
-def near(found: Tensor, wanted: Tensor, what: str) -> None:
-    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10, msg=lambda text: f"{what}: {text}")
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import gdsl
 import gdsl.nn as gnn
-from tests.distributed.parts import local, owned, whole
+from tests.distributed.parts import local, near, owned, whole
 from tests.distributed.pool import Pool
 from tests.distributed.work import set_backend
 
@@ -73,10 +73,6 @@ def test_types_on_three_processes(pool: Pool, name: str) -> None:
             near(whole([g[place][kind] for g in got], ids), value, f"{place} of {kind}")
     for k, value in enumerate(parameters):
         near(torch.stack([g[2][k] for g in got]).sum(0), value, f"gradient of parameter {k}")
-
-
-def near(found: Tensor, wanted: Tensor, what: str) -> None:
-    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10, msg=lambda text: f"{what}: {text}")
 
 
 WHOLE: dict[str, Callable[[], tuple[nn.Module, tuple[Any, ...]]]] = {
