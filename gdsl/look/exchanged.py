@@ -14,14 +14,14 @@ from gdsl.runtime.frame import is_of_graph
 from gdsl.runtime.halo import Halo
 
 
-def sent_bytes(node: Node, halo: Halo, graphs: int, width: int) -> int:
-    """What this process sends of a value that travels; of a sum over all processes, what a ring of them sends."""
+def _sent_bytes(node: Node, halo: Halo, width: int) -> int:
+    """What this process sends of a value that travels, with one graph in the batch; of a sum over all processes, what a
+    ring of them sends."""
     rounded = node.op != "all_reduce" and node.attrs.wire != "exact"
     floats = 2 if rounded else width
     size = node.type.numel * (floats if node.kind is Kind.FLOAT else 1 if node.kind is Kind.BOOL else 8)
     if node.op == "all_reduce":
-        rows = graphs if node.domain is Domain.GRAPH else 1
-        return 2 * (halo.world - 1) * rows * size // halo.world
+        return 2 * (halo.world - 1) * size // halo.world
     return (len(halo.send) if node.op == "exchange" else halo.rows) * size
 
 
@@ -33,7 +33,7 @@ def exchanges(direction: str, plan: Plan, halo: Halo, width: int) -> Iterator[tu
             value = node.inputs[0]
             once = is_of_graph(node)
             why = "the graph alone decides it: it was sent once" if once else _why(node, value, read_by[node])
-            count = 0 if once else sent_bytes(node, halo, 1, width)
+            count = 0 if once else _sent_bytes(node, halo, width)
             yield f"{direction}: {expression(node, names)}   # {value.type}", count, why
 
 
