@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from gdsl.data import mapped
+from gdsl.data.batch import Type
 from gdsl.errors import InputError
 from gdsl.runtime.dtypes import short
 from gdsl.store import replacing
@@ -120,6 +121,16 @@ def _array(memory: Any, limit: int, about: dict[str, Any], what: str, check: boo
 def _bytes_of(values: Tensor, dtype: torch.dtype) -> Iterator[Any]:
     for part in values.contiguous().split(CHUNK):
         yield part.to(dtype).view(torch.uint8).numpy().data
+
+
+def plain(type: Type) -> Any:
+    """A type of nodes or edges in a description."""
+    return list(type) if isinstance(type, tuple) else type
+
+
+def as_type(found: Any) -> Type:
+    """What :func:`plain` was given."""
+    return tuple(map(str, found)) if isinstance(found, list) else str(found)  # type: ignore[return-value]
 
 
 def _check_order() -> None:

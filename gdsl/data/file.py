@@ -13,7 +13,7 @@ from torch import Tensor
 from gdsl.data import container, mapped, topology
 from gdsl.data.batch import Type
 from gdsl.data.columns import Column
-from gdsl.data.container import DTYPES
+from gdsl.data.container import DTYPES, as_type, plain
 from gdsl.data.packing import Key, Read
 from gdsl.data.topology import Edges, Ends
 from gdsl.errors import InputError
@@ -25,7 +25,7 @@ VERSION = 3
 
 def write(read: Read, path: Path) -> None:
     """See :meth:`gdsl.data.Packed.save`."""
-    lists = [[_plain(type), name, values] for (type, name), values in read.lists.items()]
+    lists = [[plain(type), name, values] for (type, name), values in read.lists.items()]
     try:
         json.dumps(lists, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -48,11 +48,11 @@ def write(read: Read, path: Path) -> None:
             "version": VERSION,
             "offsets": [out.put(offsets) for offsets in read.offsets],
             "columns": [
-                [_plain(type), name, _about(column, out.put(column.values))]
+                [plain(type), name, _about(column, out.put(column.values))]
                 for (type, name), column in read.columns.items()
             ],
             "nodes": [[type, k] for type, k in read.nodes.items()],
-            "edges": [[_plain(type), put_edges(edges)] for type, edges in read.edges.items()],
+            "edges": [[plain(type), put_edges(edges)] for type, edges in read.edges.items()],
             "lists": lists,
         }
 
@@ -94,7 +94,7 @@ def _read(memory: Any, check: bool) -> Read:
             whole=bool(found["whole"]),
         )
         _check_column(column, offsets, name)
-        columns[_type(type), str(name)] = column
+        columns[as_type(type), str(name)] = column
     nodes = {str(type): _in(k, offsets) for type, k in about["nodes"]}
     edges: dict[Type, Edges] = {}
     for type, found in about["edges"]:
@@ -113,11 +113,11 @@ def _read(memory: Any, check: bool) -> Read:
         made = topology.edges_of(ends, listed, values, by_source, by_target, index)
         for column in made.columns:
             _check_column(column, offsets, "edge_index")
-        edges[_type(type)] = made
+        edges[as_type(type)] = made
         source, target = (type[0], type[2]) if isinstance(type, list) else (type, type)
         if (nodes[source], nodes[target]) != (ends.source, ends.target):
             raise InputError("the edges are between other nodes than their type says")
-    lists = {(_type(type), str(name)): list(values) for type, name, values in about["lists"]}
+    lists = {(as_type(type), str(name)): list(values) for type, name, values in about["lists"]}
     if any(len(values) != len(offsets[0]) - 1 for values in lists.values()):
         raise InputError("an attribute is not of as many graphs as there are")
     types = {"", *nodes, *edges}
@@ -165,11 +165,3 @@ def _expect(found: Tensor, dtype: torch.dtype) -> Tensor:
     if found.dtype != dtype:
         raise InputError(f"an array of the packed set is of {found.dtype}, not {dtype}")
     return found
-
-
-def _plain(type: Type) -> Any:
-    return list(type) if isinstance(type, tuple) else type
-
-
-def _type(found: Any) -> Type:
-    return tuple(map(str, found)) if isinstance(found, list) else str(found)  # type: ignore[return-value]

@@ -121,9 +121,7 @@ class Division:
         if not 0 <= found < self.parts:
             raise InputError(f"there is no part {found}: there are {self.parts}, numbered from 0")
         own = {type: (owner == found).nonzero().squeeze(1) for type, owner in self.owner.items()}
-        counts = {
-            type: tuple(torch.bincount(owner, minlength=self.parts).tolist()) for type, owner in self.owner.items()
-        }
+        counts = {type: _counts(owner, self.parts) for type, owner in self.owner.items()}
         edges = {type: self._edges(type, found, own) for type in self.source.graphs}
         return GraphPart(found, self.parts, self.fingerprint, counts, own, edges, group)
 

@@ -13,7 +13,7 @@ from torch.distributed import ProcessGroup
 
 from gdsl.data import container, given, mapped
 from gdsl.data.batch import Type
-from gdsl.distributed.part import GraphPart, PartEdges, _array, _of
+from gdsl.distributed.part import GraphPart, PartEdges, _array, _of, _rows
 from gdsl.distributed.partition import Division
 from gdsl.distributed.processes import agreeing
 from gdsl.errors import GdslError, InputError
@@ -82,7 +82,7 @@ def _write(part: GraphPart, path: Path, nodes: list[tuple[str, Any, Any]], edges
             return out.put(ids, torch.int32 if narrow else torch.int64)
 
         def put_rows(values: Any, ids: Tensor) -> dict[str, Any]:
-            rows = values[ids] if isinstance(values, Tensor) else torch.from_numpy(values[ids.numpy()])
+            rows = _rows(values, ids)
             return {"array": out.put(rows.reshape(-1)), "shape": list(rows.shape)}
 
         out.about = {
@@ -93,7 +93,7 @@ def _write(part: GraphPart, path: Path, nodes: list[tuple[str, Any, Any]], edges
             "own": [[type, list(part.counts[type]), put(ids)] for type, ids in part.own.items()],
             "edges": [
                 {
-                    "type": list(type) if isinstance(type, tuple) else type,
+                    "type": container.plain(type),
                     "ends": [found.source, found.target],
                     "total": found.total,
                     "edge_index": put(found.edge_index.reshape(-1)),
@@ -107,11 +107,7 @@ def _write(part: GraphPart, path: Path, nodes: list[tuple[str, Any, Any]], edges
             ],
             "nodes": [[name, type, put_rows(values, part.own[type])] for name, type, values in nodes],
             "edge_values": [
-                [
-                    name,
-                    list(type) if isinstance(type, tuple) else type,
-                    put_rows(values, part.edges[type].edge_ids),
-                ]
+                [name, container.plain(type), put_rows(values, part.edges[type].edge_ids)]
                 for name, type, values in edges
             ],
         }
@@ -187,11 +183,11 @@ def _part(about: dict[str, Any], arrays: list[Tensor], group: ProcessGroup | Non
     def by_name(listed: list[Any]) -> dict[str, Any]:
         found: dict[str, dict[Type, Tensor]] = {}
         for name, type, values in listed:
-            found.setdefault(str(name), {})[_type(type)] = rows(values)
+            found.setdefault(str(name), {})[container.as_type(type)] = rows(values)
         return {name: next(iter(v.values())) if len(v) == 1 and "" in v else v for name, v in found.items()}
 
     edges = {
-        _type(found["type"]): PartEdges(
+        container.as_type(found["type"]): PartEdges(
             str(found["ends"][0]),
             str(found["ends"][1]),
             given.integer("the number of edges", found["total"]),
@@ -238,7 +234,3 @@ def _rising(ids: Tensor, total: int) -> bool:
     if not len(ids):
         return True
     return int(ids[0]) >= 0 and int(ids[-1]) < total and bool((ids.diff() > 0).all())
-
-
-def _type(found: Any) -> Type:
-    return tuple(map(str, found)) if isinstance(found, list) else str(found)  # type: ignore[return-value]
