@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
@@ -19,7 +18,7 @@ from gdsl.data.batch import Type
 from gdsl.distributed import wire
 from gdsl.distributed.processes import agreeing
 from gdsl.errors import InputError
-from gdsl.runtime.answers import answered, place
+from gdsl.runtime.answers import from_all
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.halo import Halo
 from gdsl.runtime.local import LocalGraph
@@ -165,7 +164,7 @@ class GraphPart:
                         f"values of {what}{of} must have {size} rows, and their shape is {list(given_so.shape)}"
                     )
                 about = (tuple(given_so.shape[1:]), str(given_so.dtype))
-        said = _said(about, self.group)
+        said = from_all(about, self.group)
         have = [k for k, found in enumerate(said) if found is not None]
         if not have:
             raise InputError(f"no process gives values of {what}{of}: one of them must, or all")
@@ -211,7 +210,7 @@ class GraphPart:
 
     @cached_property
     def _edge_counts(self) -> dict[Type, tuple[int, ...]]:
-        said = _said({type: len(edges.edge_ids) for type, edges in self.edges.items()}, self.group)
+        said = from_all({type: len(edges.edge_ids) for type, edges in self.edges.items()}, self.group)
         return {type: tuple(found[type] for found in said) for type in self.edges}
 
     def _of_all(self, rows: Tensor, counts: tuple[int, ...]) -> Tensor:
@@ -248,17 +247,6 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         return total(grad, ctx.part.group).index_select(0, ctx.ids.to(grad.device)), None, None, None
-
-
-def _said(value: Any, group: ProcessGroup | None) -> list[Any]:
-    """What each process says."""
-    size = place(group)[1]
-    if size == 1:
-        return [value]
-    said = [None] * size
-    with answered():
-        dist.all_gather_object(said, value, group=group)
-    return said
 
 
 def _array(x: Any, what: str) -> Any:

@@ -17,7 +17,7 @@ from torch.distributed import ProcessGroup
 
 from gdsl.data import given
 from gdsl.errors import DistributedError, GdslError, InputError
-from gdsl.runtime.answers import answered, known_to_others, line, place, report
+from gdsl.runtime.answers import from_all, known_to_others, line, report
 
 # What torchrun tells each process.
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -141,13 +141,8 @@ def agree(what: str, group: ProcessGroup | None, value: Any = None, error: Excep
 
     Raises the error here, and ``InputError`` that tells it on all others; ``InputError`` on all where values differ.
     """
-    size = place(group)[1]
     text = None if error is None else f"{'' if isinstance(error, GdslError) else f'{type(error).__name__}: '}{error}"
-    said: list[Any] = [(value, text)]
-    if size > 1:
-        said = [None] * size
-        with answered():
-            dist.all_gather_object(said, (value, text), group=group)
+    said = from_all((value, text), group)
     if error is not None:
         raise error
     wrong = [(k, what) for k, (_, what) in enumerate(said) if what is not None]

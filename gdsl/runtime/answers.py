@@ -44,6 +44,17 @@ def answered() -> Iterator[None]:
         raise
 
 
+def from_all(value: Any, group: Any) -> list[Any]:
+    """What each process of a group says, by rank; all of them call it."""
+    size = place(group)[1]
+    if size == 1:
+        return [value]
+    found = [None] * size
+    with answered():
+        dist.all_gather_object(found, value, group=group)
+    return found
+
+
 def report(error: BaseException) -> None:
     """Tell the others what has failed here; where it is that they do not answer, raise an error that says why."""
     rank, size = place(None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
@@ -175,9 +175,7 @@ def gather(halo: Halo, value: Tensor) -> Tensor:
     """The rows of all processes, one after the other, which call it together."""
     if halo.world == 1:
         return value
-    counts = [value.new_empty((), dtype=torch.int64) for _ in range(halo.world)]
-    distributed.all_gather(counts, torch.tensor(len(value), device=value.device), group=halo.group)
-    rows = [int(c) for c in counts]
+    rows = [count for (count,) in numbers(halo, [len(value)])]
     padded = value.new_zeros((max(rows), *value.shape[1:]))
     padded[: len(value)] = value
     found = [torch.empty_like(padded) for _ in rows]
@@ -186,6 +184,14 @@ def gather(halo: Halo, value: Tensor) -> Tensor:
 
 
 @answered()
+def numbers(halo: Halo, own: Sequence[int]) -> list[list[int]]:
+    """Some numbers of each process, as many on all, which call it together."""
+    given = torch.tensor(own, device=halo.send.device)
+    found = [torch.empty_like(given) for _ in range(halo.world)]
+    distributed.all_gather(found, given, group=halo.group)
+    return [part.tolist() for part in found]
+
+
 def agreed(halo: Halo, bipartite: bool, counts: tuple[int, ...]) -> tuple[int, ...]:
     """The largest of each count over all processes, which call it together.
 
@@ -193,11 +199,7 @@ def agreed(halo: Halo, bipartite: bool, counts: tuple[int, ...]) -> tuple[int, .
     """
     if halo.world == 1:
         return counts
-    known = [halo.world, bipartite, *counts, *halo.send_counts, *halo.receive_counts]
-    own = torch.tensor(known, device=halo.send.device)
-    found = [torch.empty_like(own) for _ in range(halo.world)]
-    distributed.all_gather(found, own, group=halo.group)
-    rows = [part.tolist() for part in found]
+    rows = numbers(halo, [halo.world, bipartite, *counts, *halo.send_counts, *halo.receive_counts])
     first = 2 + len(counts)
     for a, b in product(range(halo.world), repeat=2):
         sent, expected = rows[a][first + b], rows[b][first + halo.world + a]
