@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from gdsl.errors import CommandError
-from gdsl.ir.types import Domain, Kind
 from gdsl.language import ast
 from gdsl.language.errors import did_you_mean
-from gdsl.language.program import Declaration, TypedProgram
+from gdsl.language.program import TypedProgram
 from gdsl.language.signature import Signature, signature_of
 from gdsl.look import measure
 from gdsl.look.check import error_of
 from gdsl.module.layer import Layer
+from gdsl.module.node import drawn
 from gdsl.module.rerun import random_edges
 from gdsl.runtime.backend import backend_for
 from gdsl.runtime.graph import Graph
@@ -84,7 +84,7 @@ class Measured:
     modes: Mapping[str, Timed]
     first_s: float
     error: float
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
 
     def table(self) -> str:
         """As text: a row for each mode."""
@@ -129,7 +129,7 @@ def bench(layer: ast.Layer, given: Mapping[str, Any], on: Setting) -> Measured:
     graph, notes = _graph(typed, on)
     graph = graph.to(device)
     random = torch.Generator().manual_seed(_SEED)
-    inputs = {d.name: _drawn(d, graph, dtype, random).to(device) for d in typed.of_role("input") if d.present}
+    inputs = {d.name: drawn(d, graph, dtype, random) for d in typed.of_role("input") if d.present}
     arguments = {**inputs, **({} if signature.builds_graph else {"graph": graph})}
     made.backend = on.backend
     own = backend_for(on.backend, dtype, device)
@@ -183,7 +183,7 @@ def _on_torch(layer: Layer) -> Layer:
     return twin
 
 
-# --------------------------------------------------------------------------------- graph and inputs
+# ------------------------------------------------------------------------------------------- graph
 
 
 def _graph(typed: TypedProgram, on: Setting) -> tuple[Graph, list[str]]:
@@ -216,16 +216,6 @@ def _graph(typed: TypedProgram, on: Setting) -> tuple[Graph, list[str]]:
         found = random_edges(sources, on.nodes, edges)
     most = f"{int(found.in_degree.max())} at the busiest target, {int(found.out_degree.max())} at the busiest source"
     return found, [f"degrees: {on.profile}, {most}"]
-
-
-def _drawn(d: Declaration, graph: Graph, dtype: torch.dtype, random: torch.Generator) -> Tensor:
-    """Numbers for an input."""
-    assert d.type is not None
-    rows = {Domain.EDGE: graph.num_edges, Domain.SOURCE: graph.num_sources, Domain.GRAPH: 1}
-    first = () if d.type.domain is Domain.GLOBAL else (rows.get(d.type.domain, graph.num_targets),)
-    if d.type.kind is Kind.FLOAT:
-        return torch.randn(*first, *d.type.shape, generator=random).to(dtype)
-    return torch.randint(d.type.bound or 2, (*first, *d.type.shape), generator=random)
 
 
 # ------------------------------------------------------------------------------------ measurements

@@ -73,7 +73,7 @@ def named_tensors(owner: nn.Module, ran: Ran, graph: Graph, node: int, inputs: S
     declared = [d for d in typed.of_role("input") if d.present]
     if inputs is None:
         random = torch.Generator().manual_seed(0)
-        given = [_drawn(d, graph, dtype, random) for d in declared]
+        given = [drawn(d, graph, dtype, random) for d in declared]
     elif len(inputs) != len(declared):
         wanted = ", ".join(d.name for d in declared)
         raise InputError(f"inputs are {len(declared)} tensors, {wanted}, and there are {len(inputs)}")
@@ -96,8 +96,8 @@ def named_tensors(owner: nn.Module, ran: Ran, graph: Graph, node: int, inputs: S
     return NodeValues(named, plain, kernels, backend)
 
 
-def _drawn(d: Declaration, graph: Graph, dtype: torch.dtype, random: torch.Generator) -> Tensor:
-    """Numbers for an input."""
+def drawn(d: Declaration, graph: Graph, dtype: torch.dtype, random: torch.Generator) -> Tensor:
+    """Numbers for an input, on the device of the graph."""
     assert d.type is not None
     shape = _shape(d.type, graph)
     if d.type.kind is Kind.FLOAT:
