@@ -59,7 +59,7 @@ def _nothing_beside(pytestconfig: pytest.Config) -> None:
     """All cores have tests to run: nothing is compiled ahead of its use. Calls are Python's but for `native_code`."""
     from gdsl.runtime import cache, native
 
-    cache._cores = lambda: 1
+    cache.cores = lambda: 1
     if not pytestconfig.getoption("--native"):
         native._state = "missing"
     elif native.native(wait=True) is None:

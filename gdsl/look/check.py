@@ -25,7 +25,7 @@ from gdsl.errors import GdslError
 # Two ways to compute the same number in float64 differ by the order of their sums.
 SAME = 1e-9
 # In fewer digits they differ by some of the last ones: by how many units of those, by the bytes of a number.
-ROUNDED = {2: 16, 4: 512}
+_ROUNDED = {2: 16, 4: 512}
 # A central difference with this step has an error of about 1e-10 of the values at hand.
 STEP = 1e-6
 DIFFERENCE = 1e-5
@@ -211,7 +211,7 @@ def _own_dtype(subject: _Subject) -> Iterator[CheckRow]:
     if subject.dtype is torch.float64 or subject.backend == "torch":
         return
     values = [v.detach().to(subject.dtype) for v in subject.values]
-    tolerance = ROUNDED[subject.dtype.itemsize] * torch.finfo(subject.dtype).eps
+    tolerance = rounding(subject.dtype)
     pairs = [[r for r in subject.call(b, values, True) if r.is_floating_point()] for b in ("torch", subject.backend)]
     for name, expected, found in zip(subject.output_names, *pairs, strict=True):
         error = error_of(found.double(), expected.double())
@@ -230,6 +230,11 @@ def _measure(subject: _Subject, backend: str, optimise: bool = True) -> dict[str
         parts = flat.split([v.numel() for v in subject.values])
         found |= {f"gradient of {n}": g for n, g in zip(subject.names, parts, strict=True)}
     return found
+
+
+def rounding(dtype: torch.dtype) -> float:
+    """By how much two ways to compute a number in a dtype may differ, as :func:`error_of` measures it."""
+    return _ROUNDED[dtype.itemsize] * torch.finfo(dtype).eps if dtype.itemsize in _ROUNDED else SAME
 
 
 def error_of(found: Tensor, expected: Tensor) -> float:

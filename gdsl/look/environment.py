@@ -107,7 +107,7 @@ def _processor() -> str:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
         lines = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in text.splitlines())}
     name = lines.get("model name") or platform.processor() or platform.machine()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = cache.cores()
     features = [f for f in (lines.get("flags") or lines.get("Features") or "").split() if _FEATURES.match(f)]
     known = f": {' '.join(sorted(features))}" if features else ""
     return f"{name}, {cores} {'core' if cores == 1 else 'cores'}, {torch.backends.cpu.get_cpu_capability()}{known}"

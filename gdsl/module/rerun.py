@@ -27,7 +27,7 @@ from gdsl.language import ast
 from gdsl.language.check import check
 from gdsl.language.parse import parse
 from gdsl.language.program import Declaration, TypedProgram
-from gdsl.look.check import ROUNDED, SAME, error_of
+from gdsl.look.check import error_of, rounding
 from gdsl.module import owned
 from gdsl.module.arguments import plain
 from gdsl.module.run import run
@@ -246,7 +246,7 @@ class Replay:
 
         found = measured(backend_for(asked, own, device), own)
         expected, exact = measured("torch", own), measured("torch", torch.float64)
-        tolerance = ROUNDED[own.itemsize] * torch.finfo(own).eps if own.itemsize in ROUNDED else SAME
+        tolerance = rounding(own)
 
         def error(name: str, other: Mapping[str, Tensor]) -> float:
             # A gradient that only one of them has is no small difference.

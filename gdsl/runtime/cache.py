@@ -187,7 +187,7 @@ def is_over(source: str, *, recipe: Recipe | None = None) -> bool:
 
 def has_free_core() -> bool:
     """Whether there is a core besides this process's own that no compiler works on."""
-    return sum(process.poll() is None for process, _ in list(_ahead.values())) + 1 < _cores()
+    return sum(process.poll() is None for process, _ in list(_ahead.values())) + 1 < cores()
 
 
 def _collect(key: str, file: str) -> None:
@@ -222,7 +222,8 @@ def _end(process: subprocess.Popen[bytes], temporary: Path) -> None:
 
 
 @functools.cache
-def _cores() -> int:
+def cores() -> int:
+    """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -124,7 +124,7 @@ def _serve(connection: Connection, rank: int, count: int, store: str | int, time
     from gdsl.runtime import cache, native
 
     torch.set_num_threads(1)
-    cache._cores = lambda: 1  # as tests/conftest.py has it
+    cache.cores = lambda: 1  # as tests/conftest.py has it
     native._state = "missing"
     groups: dict[int, Any] = {}
     if isinstance(store, int):

@@ -94,7 +94,7 @@ def test_no_compiler(monkeypatch, tmp_path):
 
 @pytest.fixture
 def two_cores(monkeypatch):
-    monkeypatch.setattr(cache, "_cores", lambda: 2)
+    monkeypatch.setattr(cache, "cores", lambda: 2)
     monkeypatch.setattr(cache, "_ahead", {})
 
 
@@ -121,10 +121,10 @@ def test_what_was_begun_and_fails_is_told_by_load(folder):
 
 def test_nothing_is_begun_on_a_core_that_is_taken(monkeypatch):
     monkeypatch.setattr(cache, "_ahead", {})
-    monkeypatch.setattr(cache, "_cores", lambda: 1)
+    monkeypatch.setattr(cache, "cores", lambda: 1)
     cache.begin(constant(1), name="one")
     assert not cache._ahead
-    monkeypatch.setattr(cache, "_cores", lambda: 2)
+    monkeypatch.setattr(cache, "cores", lambda: 2)
     for k in range(3):
         cache.begin("#include <stdio.h>\n" * 2000 + constant(k), name="many")
     assert len(cache._ahead) == 1
@@ -193,7 +193,7 @@ def test_what_nobody_waits_for_leaves_the_processor_to_others(monkeypatch, tmp_p
         wait = poll
 
     monkeypatch.setenv("GDSL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "_cores", lambda: 8)
+    monkeypatch.setattr(cache, "cores", lambda: 8)
     monkeypatch.setattr(cache.subprocess, "Popen", Started)
     compiler = cache.find_compiler().path
     assert cache.begin("kernel", name="a")

@@ -180,7 +180,7 @@ def test_interrupted_by_the_keyboard(folder: Path) -> None:
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background ignores it
         # A compiler beside the process, whose start is interrupted, may leave a folder, which is swept an hour later.
         "from gdsl.runtime import cache\n"
-        "cache._cores = lambda: 1\n"
+        "cache.cores = lambda: 1\n"
         "train(99)\n"
         "stopped = threading.Event()\n"
         "def interrupt():\n"  # again and again: Python drops an interrupt that hits a destructor

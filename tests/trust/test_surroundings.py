@@ -161,7 +161,7 @@ def test_a_process_that_ends_leaves_nothing_behind(tmp_path: Path) -> None:
     script = """
         import torch, gdsl.nn as ours
         from gdsl.runtime import cache
-        cache._cores = lambda: 2
+        cache.cores = lambda: 2
         layer = ours.GATConv(8, 5)
         layer(torch.randn(30, 8, requires_grad=True), torch.randint(30, (2, 90)))
         assert cache._ahead
@@ -176,7 +176,7 @@ def test_a_process_that_ends_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_compiler_whose_end_nobody_saw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where children are waited for elsewhere, one that failed looks as if it had not: its empty file is no kernel."""
     monkeypatch.setenv("GDSL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache, "_cores", lambda: 2)
+    monkeypatch.setattr(cache, "cores", lambda: 2)
     monkeypatch.setattr(subprocess.Popen, "wait", lambda *_, **__: 0)
     cache.begin("this is no C++", name="bad")
     while cache._ahead and any(process.poll() is None for process, _ in cache._ahead.values()):
