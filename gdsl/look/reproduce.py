@@ -193,12 +193,19 @@ def _graph(call: Recorded) -> str:
     needs = {need.kind: need for need in call.typed.requires}
     each = next((n.value for kind, n in needs.items() if kind != "reverse" and n.end == "i"), 0)
     more = (f", each={each}" if each else "") + (", both_ways=True" if "reverse" in needs else "")
+    sources, targets, edges = _sizes(graph)
+    if isinstance(graph, Graph):
+        if edges <= FEW_EDGES:
+            return f"edges({graph.edge_index.tolist()}, {sources}, {targets})"
+        more = f", busiest={int(graph.in_degree.max())}{more}"
+    return f"random_edges({sources}, {targets}, {edges}{more})"
+
+
+def _sizes(graph: Graph | GraphShape) -> tuple[int, int, int]:
+    """How many sources, targets and edges."""
     if isinstance(graph, GraphShape):
-        return f"random_edges({graph.sources}, {graph.targets}, {graph.edges}{more})"
-    if graph.num_edges <= FEW_EDGES:
-        return f"edges({graph.edge_index.tolist()}, {graph.num_sources}, {graph.num_targets})"
-    busiest = int(graph.in_degree.max())
-    return f"random_edges({graph.num_sources}, {graph.num_targets}, {graph.num_edges}, busiest={busiest}{more})"
+        return graph.sources, graph.targets, graph.edges
+    return graph.num_sources, graph.num_targets, graph.num_edges
 
 
 # ----------------------------------------------------------------------------------------- tensors
@@ -257,11 +264,7 @@ def _statistics(tensor: Tensor) -> dict[str, Any]:
 
 def _of_type(type: Type, call: Recorded) -> str:
     """A tensor of which only its type is known, or the rows of what a module gives."""
-    graph = call.graph
-    edges = graph.edges if isinstance(graph, GraphShape) else graph.num_edges
-    sources, targets = (
-        (graph.sources, graph.targets) if isinstance(graph, GraphShape) else (graph.num_sources, graph.num_targets)
-    )
+    sources, targets, edges = _sizes(call.graph)
     rows = {Domain.EDGE: edges, Domain.SOURCE: sources, Domain.GRAPH: call.num_graphs}.get(type.domain, targets)
     shape = [*([] if type.domain is Domain.GLOBAL else [rows]), *type.shape]
     if type.kind is Kind.FLOAT:
