@@ -19,7 +19,7 @@ from gdsl.nn.softmax import softmax
 from gdsl.nn.sparse import coalesce, product
 from gdsl.runtime.formats import edge_list
 from gdsl.runtime.graph import Graph, rewire_edge_value
-from gdsl.runtime.together import counts, is_shared, largest, most, summed
+from gdsl.runtime.together import is_shared, largest, means, most, summed
 
 Pooled = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor]
 
@@ -39,11 +39,11 @@ def _readout_together(aggr: nn.Module, x: Tensor, batch: Tensor | None, size: in
     """Of the nodes of all processes. Equal maxima share the gradient, wherever they are."""
     batch = torch.zeros(len(x), dtype=torch.long, device=x.device) if batch is None else batch
     size = most(int(batch.max()) + 1 if batch.numel() else 0, x.device) if size is None else size
-    count = counts(x, batch, size).clamp(min=1).unsqueeze(1)
+    if aggr is _MEAN:
+        return means(x, batch, size)
     zeros = x.new_zeros(size, *x.shape[1:])
-    if aggr is not _MAX:
-        total = summed(zeros.index_add(0, batch, x))
-        return total / count if aggr is _MEAN else total
+    if aggr is _SUM:
+        return summed(zeros.index_add(0, batch, x))
     index = batch.unsqueeze(1).expand_as(x)
     best = largest((zeros - torch.inf).scatter_reduce(0, index, x.detach(), "amax"))
     won = (x == best[batch]).to(x.dtype)
