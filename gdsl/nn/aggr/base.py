@@ -71,13 +71,12 @@ class Aggregation(_HostsAggregation):
 
     def assert_sorted_index(self, index: Tensor | None) -> None:
         """Raises ValueError for rows that are not sorted by group."""
-        if index is not None and bool((index[:-1] > index[1:]).any()):
-            raise ValueError("Can not perform aggregation since the 'index' tensor is not sorted")
+        if index is not None:
+            _check_sorted(index)
 
     def assert_two_dimensional_input(self, x: Tensor, dim: int) -> None:
         """Raises ValueError for what is no [E, channels] with its rows first."""
-        if x.dim() != 2:
-            raise ValueError(f"Aggregation requires two-dimensional inputs (got '{x.dim()}')")
+        _check_rows(x)
         if dim not in (-2, 0):
             raise ValueError(f"Aggregation needs to perform aggregation in first dimension (got '{dim}')")
 
@@ -118,7 +117,6 @@ class Aggregation(_HostsAggregation):
         Raises NotImplementedError without an index, and ValueError for other shapes and for rows that are not sorted.
         """
         self.assert_index_present(index)
-        self.assert_sorted_index(index)
         self.assert_two_dimensional_input(x, dim)
         index, size = groups_of(len(x), x.device, index, None, dim_size)
         block = dense(x, index, size, fill_value, max_num_elements)
@@ -287,13 +285,21 @@ def dense(x: Tensor, index: Tensor, size: int, fill: float = 0.0, most: int | No
 
     Raises ValueError where the rows are not sorted by group, or are no rows of numbers.
     """
-    if x.dim() != 2:
-        raise ValueError(f"Aggregation requires two-dimensional inputs (got '{x.dim()}')")
-    if bool((index[:-1] > index[1:]).any()):
-        raise ValueError("Can not perform aggregation since the 'index' tensor is not sorted")
+    _check_rows(x)
+    _check_sorted(index)
     count = torch.bincount(index, minlength=size)
     width = (int(count.max()) if size else 0) if most is None else most
     place = torch.arange(len(index), device=x.device) - (count.cumsum(0) - count)[index]
     kept = place < width
     block = x.new_full((size, width, x.shape[1]), fill)
     return block.index_put((index[kept], place[kept]), x[kept])
+
+
+def _check_rows(x: Tensor) -> None:
+    if x.dim() != 2:
+        raise ValueError(f"Aggregation requires two-dimensional inputs (got '{x.dim()}')")
+
+
+def _check_sorted(index: Tensor) -> None:
+    if bool((index[:-1] > index[1:]).any()):
+        raise ValueError("Can not perform aggregation since the 'index' tensor is not sorted")
