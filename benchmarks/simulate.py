@@ -6,6 +6,7 @@ Nothing is run here. Bytes are counted; times are those of moving them, between 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -99,7 +100,8 @@ def by_hash(graph: Sizes, parts: int, samples: int = 4096) -> Cut:
     """
     mean = graph.edges / graph.nodes
     middle = math.log(mean) - graph.spread**2 / 2
-    degrees = [math.exp(middle + graph.spread * _quantile((k + 0.5) / samples)) for k in range(samples)]
+    law = statistics.NormalDist(middle, graph.spread)
+    degrees = [math.exp(law.inv_cdf((k + 0.5) / samples)) for k in range(samples)]
     met = sum(-math.expm1(d * math.log1p(-1 / parts)) for d in degrees) / samples if parts > 1 else 0.0
     rows = graph.nodes / parts
     halo = graph.nodes * (1 - 1 / parts) * met
@@ -109,12 +111,3 @@ def by_hash(graph: Sizes, parts: int, samples: int = 4096) -> Cut:
 def shrunk(cut: Cut, factor: float) -> Cut:
     """The same with fewer rows between processes, as a better cut has."""
     return replace(cut, received=[factor * n for n in cut.received], sent=[factor * n for n in cut.sent])
-
-
-def _quantile(p: float) -> float:
-    """Of the normal distribution, by bisection of the error function."""
-    low, high = -10.0, 10.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if math.erf(middle / math.sqrt(2)) < 2 * p - 1 else (low, middle)
-    return (low + high) / 2
