@@ -22,7 +22,7 @@ import machine
 import report
 import torch
 from calls import CALLS
-from graphs import SEED
+from graphs import SEED, sizes
 from layers import TOLERANCE, difference
 
 from gdsl.runtime import native
@@ -54,16 +54,12 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--sizes", type=_sizes, default=[(30, 60), (700, 1500)], help="nodes x edges, as 30x60,70x150")
+    parser.add_argument("--sizes", type=sizes, default="30x60,700x1500", help="nodes x edges, separated by commas")
     parser.add_argument("--layers", type=library.names, default=list(CALLS), help="separated by semicolons")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     report.add_options(parser)
     parser.set_defaults(threads=1)
     return parser.parse_args()
-
-
-def _sizes(text: str) -> list[tuple[int, int]]:
-    return [(int(nodes), int(edges)) for nodes, _, edges in (size.partition("x") for size in text.split(","))]
 
 
 def _measured(name: str, edge_index: torch.Tensor, nodes: int, rounds: int) -> dict[str, Any]:

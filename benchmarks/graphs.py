@@ -106,6 +106,14 @@ def add_options(parser: argparse.ArgumentParser, usual: str) -> None:
     parser.add_argument("--data", help="folder with musae/git.npz, for --graph github (default: $GDSL_DATA)")
 
 
+def sizes(text: str) -> list[tuple[int, int]]:
+    """Numbers of nodes and edges that an argument lists."""
+    pairs = [size.partition("x") for size in text.split(",")]
+    if not all(nodes.isdigit() and edges.isdigit() for nodes, _, edges in pairs):
+        raise argparse.ArgumentTypeError(f"sizes are like 30x60,700x1500, not {text!r}")
+    return [(int(nodes), int(edges)) for nodes, _, edges in pairs]
+
+
 GRAPHS: dict[str, Callable[[int, int, str | None], tuple[Tensor, int]]] = {
     "power-law": power_law,
     "github": github,

@@ -25,7 +25,7 @@ import report
 import torch
 import torch_geometric.typing as pyg_settings
 from cases import make_case
-from graphs import SEED
+from graphs import SEED, sizes
 from peers import Case, streamed
 from programs import ALL, Layer
 from torch import Tensor
@@ -65,7 +65,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--layers", type=_layers, default=",".join(NAMES), help=",".join(ALL))
-    parser.add_argument("--sizes", type=_sizes, default=",".join(SIZES), help="nodes x edges, separated by commas")
+    parser.add_argument("--sizes", type=sizes, default=",".join(SIZES), help="nodes x edges, separated by commas")
     parser.add_argument("--features", type=int, default=64, help="a multiple of 4, the number of heads")
     parser.add_argument("--rounds", type=int, default=15)
     report.add_options(parser)
@@ -78,13 +78,6 @@ def _layers(text: str) -> list[str]:
         if name not in ALL or ALL[name](4).extras:
             raise argparse.ArgumentTypeError(f"there is no {name!r} without edge inputs; there are {', '.join(NAMES)}")
     return names
-
-
-def _sizes(text: str) -> list[tuple[int, int]]:
-    pairs = [size.partition("x") for size in text.split(",")]
-    if not all(nodes.isdigit() and edges.isdigit() for nodes, _, edges in pairs):
-        raise argparse.ArgumentTypeError(f"sizes are like 30x60,700x1500, not {text!r}")
-    return [(int(nodes), int(edges)) for nodes, _, edges in pairs]
 
 
 # -- one layer on graphs of one size ---------------------------------------------------------------
