@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gdsl.look.measure import MMAP_THRESHOLD
+
 FOLDER = Path(__file__).resolve().parent
 REPOSITORY = FOLDER.parent
 
@@ -80,5 +82,5 @@ def environment(threads: int, cache: str, *, exact_memory: bool = False) -> dict
     if exact_memory:
         # Each block above this size is mapped on its own and unmapped when it is freed; setting it also stops
         # malloc from raising the limit by itself.
-        more["MALLOC_MMAP_THRESHOLD_"] = "65536"
+        more["MALLOC_MMAP_THRESHOLD_"] = str(MMAP_THRESHOLD)
     return {**os.environ, **more}

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import socket
 import statistics
 import subprocess
@@ -26,7 +25,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import graphs
@@ -41,6 +39,7 @@ from torch.nn import functional as F
 import gdsl
 import gdsl.distributed as many
 import gdsl.nn
+from gdsl.look.measure import status
 
 FEATURES, HEADS, HIDDEN, CLASSES = 500, 4, 16, 16
 STEPS = 7
@@ -125,7 +124,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
             many.average_gradients(model)
             optimizer.step()
 
-        before = _now()
+        before = status("VmRSS")
         step()
         with many.Traffic() as sent:
             step()
@@ -141,7 +140,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
         found = {
             "seconds": statistics.median(seconds), "processor": statistics.median(processor),
             "sent": sent.rows, "reduced": sent.reduced, "calls": sent.calls,
-            "memory": _most() - before, "edges": graph.num_edges, "rows": rows, "received": halo.rows,
+            "memory": (status("VmHWM") - before) / 2**20, "edges": graph.num_edges, "rows": rows, "received": halo.rows,
             "sends": len(halo.send), "peers": sum(n > 0 for n in halo.receive_counts), "wire": _wire(world.size),
         }  # fmt: skip
         said: list[Any] = [None] * world.size
@@ -171,16 +170,6 @@ def _wire(size: int) -> dict[str, float]:
         "bandwidth": sent / max(large - small, 1e-9), "latency": small / (size - 1),
         "copy": max(large_busy - small_busy, 0.0) / sent, "call": small_busy,
     }  # fmt: skip
-
-
-def _now() -> float:
-    """MiB that this process has."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
-
-
-def _most() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 # -- all of them ------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 import gdsl
+from gdsl.look.measure import status
 from gdsl.nn.models.waves import bessel_roots, spherical_bessel
 
 ATOMS, RADIUS, LEAST, CUTOFF = 20, 3.2, 1.0, 5.0
@@ -245,15 +246,9 @@ def _print_memory(args: argparse.Namespace) -> None:
     step = getattr(case, args.memory)(args.layers[0])
     step()  # compiled
     Path("/proc/self/clear_refs").write_text("5")  # the peak is what is held now
-    before = _held("VmRSS")
+    before = status("VmRSS")
     step()
-    print(_held("VmHWM") - before)
-
-
-def _held(what: str) -> float:
-    """MB that this process holds, or has held at its peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what))
+    print((status("VmHWM") - before) / 2**20)
 
 
 if __name__ == "__main__":

@@ -47,9 +47,9 @@ def peak(call: Callable[[], Any], leaves: Sequence[Tensor]) -> dict[str, Any]:
     _trim()
     if not _reset_peak():
         return {"mb": None}
-    before = _status("VmRSS")
+    before = status("VmRSS")
     y = call()
-    most = _status("VmHWM") - before
+    most = status("VmHWM") - before
     results = [*(y if isinstance(y, list | tuple) else [y]), *(t.grad for t in leaves if t.grad is not None)]
     size = sum(t.numel() * t.element_size() for t in results)
     # A peak before the last gradient exists can be less than all the results together.
@@ -83,8 +83,8 @@ def power_law(nodes: int, edges: int, seed: int = 0) -> Tensor:
     return torch.stack([source, target])
 
 
-def _status(name: str) -> int:
-    """A size in bytes from the kernel's view of this process."""
+def status(name: str) -> int:
+    """A size in bytes from the system's view of this process: "VmRSS" now, "VmHWM" at the peak."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name + ":"))
 
