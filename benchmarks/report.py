@@ -9,6 +9,7 @@ shows what a reader compares; every number is in the file of the run, which the 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -156,7 +157,7 @@ def _library(found: Mapping[str, Any]) -> str:
     ]
     missing = [row["layer"] for row in found["results"] if "failed" in row]
     note = f"\n\nFailed: {', '.join(missing)}." if missing else ""
-    return f"{head}\n\n{table(['layer', '×'] * 3, _side_by_side(cells, 3))}{note}"
+    return f"{head}\n\n{_side_by_side(cells)}{note}"
 
 
 def fresh_progress(row: Mapping[str, Any]) -> str:
@@ -176,17 +177,15 @@ def _fresh(found: Mapping[str, Any]) -> str:
     for row in found["results"]:
         ratios.setdefault(row["layer"], []).append(f"{row['ratio']:.2f}")
     cells = [[layer, " / ".join(numbers)] for layer, numbers in ratios.items()]
-    return f"{head}\n\n{table(['layer', '×'] * 3, _side_by_side(cells, 3))}"
+    return f"{head}\n\n{_side_by_side(cells)}"
 
 
-def _side_by_side(cells: Sequence[Cells], count: int) -> list[list[str]]:
-    """Rows of several columns of rows, filled from the top of each."""
-    height = -(-len(cells) // count)
-    empty = [""] * len(cells[0]) if cells else []
-    return [
-        [cell for k in range(count) for cell in (cells[k * height + i] if k * height + i < len(cells) else empty)]
-        for i in range(height)
-    ]
+def _side_by_side(cells: Sequence[Cells]) -> str:
+    """Layers and their ratios as a table three times as wide, filled from the top of each column."""
+    height = -(-len(cells) // 3)
+    columns = (cells[k * height : (k + 1) * height] for k in range(3))
+    rows = itertools.zip_longest(*columns, fillvalue=("", ""))
+    return table(["layer", "×"] * 3, map(itertools.chain.from_iterable, rows))
 
 
 # -- start-up and small graphs ---------------------------------------------------------------------
