@@ -58,10 +58,10 @@ def _of_run(run: Running) -> Recorded:
     typed, graph, tensors = kind.typed, run.graph, run.tensors
     if graph.halo is not None:
         raise InputError("a call on a part of a distributed graph needs its other parts: reproduce it on a whole graph")
-    source, text = _source(run.owner, typed, kind.key)
+    parts, dropped = _parts(typed)
+    source, text = _source(run.owner, typed, kind.key, dropped)
     if source is None:
         graph, tensors = as_rules_see(kind, graph, dict(tensors))
-    parts, dropped = _parts(typed)
     return Recorded(
         typed, source, text, parts, tensors, graph, kind.options, kind.dtype, kind.device,
         backend_for(run.backend, kind.dtype, kind.device), run.batch, run.num_graphs, dropped,
@@ -70,8 +70,8 @@ def _of_run(run: Running) -> Recorded:
 
 def _of_kind(module: Inspected, ran: Ran) -> Recorded:
     kind = ran.kind
-    source, text = _source(module, kind.typed, kind.key)
     parts, dropped = _parts(kind.typed)
+    source, text = _source(module, kind.typed, kind.key, dropped)
     tensors: dict[str, Tensor | Type] = {d.name: d.type for d in kind.typed.of_role("input") if d.present and d.type}
     for d in kind.typed.of_role("param", "buffer"):
         try:
@@ -86,7 +86,9 @@ def _of_kind(module: Inspected, ran: Ran) -> Recorded:
     )  # fmt: skip
 
 
-def _source(owner: nn.Module, typed: TypedProgram, key: Any) -> tuple[Written | None, str | None]:
+def _source(
+    owner: nn.Module, typed: TypedProgram, key: Any, dropped: Sequence[str]
+) -> tuple[Written | None, str | None]:
     """The text of a program with what makes the program of it, if that is all; and the text in any case."""
     found = getattr(owner, "_definition", None)
     definition: ast.Layer | None = found() if found is not None else None
@@ -102,7 +104,7 @@ def _source(owner: nn.Module, typed: TypedProgram, key: Any) -> tuple[Written | 
     except GdslError:  # modules that were passed decide what it means
         return None, text
     same = again.outputs == typed.outputs and again.transforms == typed.transforms
-    return (source if same and not _parts(typed)[1] else None), text
+    return (source if same and not dropped else None), text
 
 
 def _parts(typed: TypedProgram) -> tuple[tuple[Program, ...], tuple[str, ...]]:
