@@ -237,17 +237,29 @@ def _segment_pull(node: Node, g: Node, ties: str) -> Gradients:
     elif ties == "first":
         part = choose(first(), on_edges(g), zero)
     else:
-        losers = loses(e, on_edges(node), reducer)
+        count = to_float(segment(e, end, "count" + reducer, node.domain, by, dim))
         if compared_rows(e) is not None:
-            count = to_float(segment(e, end, "count" + reducer, node.domain, by, dim))
+            losers = loses(e, on_edges(node), reducer)
         else:
-            # What is computed on edges may be rounded otherwise when it is computed again: the winner that the forward
-            # pass has seen is one in any case, and those are counted that the gradient is given to.
+            # What is computed on edges is rounded otherwise by each kernel that computes it again, which adds up in
+            # another order. So the forward pass tells how many winners a row has, and which is the first. Where there
+            # are several, what comes near the best is one.
+            losers = loses(e, on_edges(_bar(node, count, reducer)), reducer)
             losers = elementwise("and", losers, elementwise("not", first()))
-            count = segment(choose(losers, zero, const(1.0)), end, "sum", node.domain, by, dim)
         share = g / elementwise("maximum", count, 1.0)
         part = choose(losers, zero, on_edges(transpose(share, g.type.names)))
     return [sum_to(part, e.type), *rest]
+
+
+# More than what rounding makes of a message in float32.
+NEAR = 2.0**-15
+
+
+def _bar(best: Node, winners: Node, reducer: str) -> Node:
+    """What edges lose to, but for the first of the winners: nearly the best where there are several, else all do."""
+    least, none = ("minimum", float("inf")) if reducer == "max" else ("maximum", float("-inf"))
+    near = elementwise(least, best * (1 - NEAR), best * (1 + NEAR))  # infinity stays
+    return choose(winners > 1.5, near, none)
 
 
 def _mul_pull(e: Node, end: str, node: Node, back: Node, by: Node | None, dim: Dim | None) -> Node:

@@ -223,9 +223,35 @@ def Pairs_2_hubs(
 
 
 # Pairs_backward_0: row by row
-#   dot = sum[b](d_y * w)
+#   chosen = where(to_float(countmax_product) > 1.5, minimum(most_2 * 0.999969482421875, most_2 * 1.000030517578125), inf)
 @triton.jit(do_not_specialize=["num_rows"])
 def Pairs_backward_0(
+    num_rows,
+    countmax_product, most_2,
+    chosen,
+    BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
+    INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
+):
+    a = tl.arange(0, 4)
+    block = tl.program_id(0)
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
+    live = row < num_rows
+    i = row.to(INDEX)
+    countmax_product_2 = tl.load(countmax_product + i[:, :, None] * 4 + a, mask=live[:, :, None], other=0)
+    v = countmax_product_2.to(tl.float32)
+    v_2 = v > 1.5
+    most_2_2 = tl.load(most_2 + i[:, :, None] * 4 + a, mask=live[:, :, None], other=0)
+    v_3 = most_2_2 * 0.999969482421875
+    v_4 = most_2_2 * 1.000030517578125
+    v_5 = tl.minimum(v_3, v_4, propagate_nan=tl.PropagateNan.ALL)
+    v_6 = tl.where(v_2, v_5, float("inf"))
+    tl.store(chosen + i[:, :, None] * 4 + a, v_6, mask=live[:, :, None])
+
+
+# Pairs_backward_1: row by row
+#   dot = sum[b](d_y * w)
+@triton.jit(do_not_specialize=["num_rows"])
+def Pairs_backward_1(
     num_rows,
     d_y, w,
     dot,
@@ -246,59 +272,15 @@ def Pairs_backward_0(
     tl.store(dot + i[:, :, None] * 4 + a, dot_2, mask=live[:, :, None])
 
 
-# Pairs_backward_1: walks the pairs of edge i; j is the edge behind it
-#   sum_chosen = sum@j(where(e_2[i] * sum_gather[j] < most_2[j] and not(argmax_product[j] == node_id[i]), 0, 1))
-#   maximum = maximum(sum_chosen, 1)
-@triton.jit(do_not_specialize=["num_rows"])
-def Pairs_backward_1(
-    rows, num_rows, gdsl_node, gdsl_far, rowptr, gdsl_near, edge,
-    e_2, sum_gather, most_2, argmax_product,
-    maximum,
-    BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
-    INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
-):
-    lane = tl.arange(0, BLOCK_EDGES)[:, None]
-    a = tl.arange(0, 4)
-    block = tl.program_id(0)
-    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
-    live = row < num_rows
-    i = tl.load(rows + row, mask=live, other=0).to(INDEX)
-    gdsl_shared = tl.load(gdsl_node + i, mask=live, other=0)
-    gdsl_back = tl.load(gdsl_far + i, mask=live, other=0)
-    begin = tl.load(rowptr + gdsl_shared, mask=live, other=0)
-    end = tl.load(rowptr + gdsl_shared + 1, mask=live, other=0)
-    most = tl.max(end - begin)
-    acc_sum_chosen = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
-    sum_gather_i = tl.load(sum_gather + i[:, :, None] * 4 + a, mask=live[:, :, None], other=0)
-    most_2_i = tl.load(most_2 + i[:, :, None] * 4 + a, mask=live[:, :, None], other=0)
-    argmax_product_i = tl.load(argmax_product + i[:, :, None] * 4 + a, mask=live[:, :, None], other=0)
-    for at in range(0, most, BLOCK_EDGES):
-        e = begin + at + lane
-        on = e < end
-        on = on & (tl.load(gdsl_near + e, mask=on, other=0) != gdsl_back)
-        id = tl.load(edge + e, mask=on, other=0).to(INDEX)
-        j = id
-        e_2_j = tl.load(e_2 + j[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
-        v = e_2_j * sum_gather_i
-        v_2 = v < most_2_i
-        v_3 = argmax_product_i == j[:, :, None]
-        v_4 = ~v_3
-        v_5 = v_2 & v_4
-        v_6 = tl.where(v_5, 0.0, 1.0)
-        acc_sum_chosen += tl.sum(tl.where(on[:, :, None], v_6, 0.0), axis=0, keep_dims=True)
-    v_7 = tl.maximum(acc_sum_chosen, 1.0, propagate_nan=tl.PropagateNan.ALL)
-    tl.store(maximum + i[:, :, None] * 4 + a, v_7, mask=live[:, :, None])
-
-
 # Pairs_backward_2: walks the in-edges of node i; j is the source
-#   ratio = d_most / maximum
+#   ratio = d_most / maximum(to_float(countmax_product), 1)
 #   chosen = where(in_degree > 0, sum[a](d_heard * (-heard / where(in_degree > 0, sum_exp, 1))), 0)
 #   product = d_heard * (1 / where(in_degree > 0, sum_exp, 1))
 #   gather = d_y[i]
 @triton.jit(do_not_specialize=["num_rows"])
 def Pairs_backward_2(
     rows, num_rows, rowptr, other, edge,
-    most_2, d_y, dot, sum_product, in_degree, sum_exp, maximum, d_y1,
+    countmax_product, most_2, d_y, dot, sum_product, in_degree, sum_exp, d_y1,
     ratio, chosen, product, gather,
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
@@ -329,23 +311,25 @@ def Pairs_backward_2(
         v_2 = tl.where(v, sum_exp_e, 1.0)
         heard = sum_product_e / v_2
         d_most = dot_i * heard
-        maximum_e = tl.load(maximum + id[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
-        v_3 = d_most / maximum_e
-        tl.store(ratio + id[:, :, None] * 4 + a, v_3, mask=on[:, :, None])
+        countmax_product_e = tl.load(countmax_product + id[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
+        v_3 = countmax_product_e.to(tl.float32)
+        v_4 = tl.maximum(v_3, 1.0, propagate_nan=tl.PropagateNan.ALL)
+        v_5 = d_most / v_4
+        tl.store(ratio + id[:, :, None] * 4 + a, v_5, mask=on[:, :, None])
         in_degree_e_2 = tl.load(in_degree + id, mask=on, other=0)
-        v_4 = in_degree_e_2 > 0.0
+        v_6 = in_degree_e_2 > 0.0
         d_y1_e = tl.load(d_y1 + id[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
         most_2_e = tl.load(most_2 + id[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
-        v_5 = dot_i * most_2_e
-        d_heard = d_y1_e + v_5
-        v_6 = -heard
-        v_7 = v_6 / v_2
-        dot_2 = tl.sum(d_heard * v_7, axis=2)
-        v_8 = tl.where(v_4, dot_2, 0.0)
-        tl.store(chosen + id, v_8, mask=on)
-        v_9 = 1.0 / v_2
-        v_10 = d_heard * v_9
-        tl.store(product + id[:, :, None] * 4 + a, v_10, mask=on[:, :, None])
+        v_7 = dot_i * most_2_e
+        d_heard = d_y1_e + v_7
+        v_8 = -heard
+        v_9 = v_8 / v_2
+        dot_2 = tl.sum(d_heard * v_9, axis=2)
+        v_10 = tl.where(v_6, dot_2, 0.0)
+        tl.store(chosen + id, v_10, mask=on)
+        v_11 = 1.0 / v_2
+        v_12 = d_heard * v_11
+        tl.store(product + id[:, :, None] * 4 + a, v_12, mask=on[:, :, None])
         mask = on[:, :, None] & in_b
         tl.store(gather + id[:, :, None] * 3 + b, d_y_i, mask=mask)
 
@@ -354,7 +338,7 @@ def Pairs_backward_2(
 @triton.jit
 def Pairs_backward_2_chunk0(
     hubs, first_chunk, owner, rowptr, other, edge,
-    most_2, d_y, dot, sum_product, in_degree, sum_exp, maximum, d_y1,
+    countmax_product, most_2, d_y, dot, sum_product, in_degree, sum_exp, d_y1,
     ratio, chosen, product, gather,
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
@@ -389,23 +373,25 @@ def Pairs_backward_2_chunk0(
         v_2 = tl.where(v, sum_exp_e, 1.0)
         heard = sum_product_e / v_2
         d_most = dot_i * heard
-        maximum_e = tl.load(maximum + id[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
-        v_3 = d_most / maximum_e
-        tl.store(ratio + id[:, :, None] * 4 + a, v_3, mask=on[:, :, None])
+        countmax_product_e = tl.load(countmax_product + id[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
+        v_3 = countmax_product_e.to(tl.float32)
+        v_4 = tl.maximum(v_3, 1.0, propagate_nan=tl.PropagateNan.ALL)
+        v_5 = d_most / v_4
+        tl.store(ratio + id[:, :, None] * 4 + a, v_5, mask=on[:, :, None])
         in_degree_e_2 = tl.load(in_degree + id, mask=on, other=0)
-        v_4 = in_degree_e_2 > 0.0
+        v_6 = in_degree_e_2 > 0.0
         d_y1_e = tl.load(d_y1 + id[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
         most_2_e = tl.load(most_2 + id[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
-        v_5 = dot_i * most_2_e
-        d_heard = d_y1_e + v_5
-        v_6 = -heard
-        v_7 = v_6 / v_2
-        dot_2 = tl.sum(d_heard * v_7, axis=2)
-        v_8 = tl.where(v_4, dot_2, 0.0)
-        tl.store(chosen + id, v_8, mask=on)
-        v_9 = 1.0 / v_2
-        v_10 = d_heard * v_9
-        tl.store(product + id[:, :, None] * 4 + a, v_10, mask=on[:, :, None])
+        v_7 = dot_i * most_2_e
+        d_heard = d_y1_e + v_7
+        v_8 = -heard
+        v_9 = v_8 / v_2
+        dot_2 = tl.sum(d_heard * v_9, axis=2)
+        v_10 = tl.where(v_6, dot_2, 0.0)
+        tl.store(chosen + id, v_10, mask=on)
+        v_11 = 1.0 / v_2
+        v_12 = d_heard * v_11
+        tl.store(product + id[:, :, None] * 4 + a, v_12, mask=on[:, :, None])
         mask = on[:, :, None] & in_b
         tl.store(gather + id[:, :, None] * 3 + b, d_y_i, mask=mask)
 
@@ -414,7 +400,7 @@ def Pairs_backward_2_chunk0(
 @triton.jit
 def Pairs_backward_2_hubs(
     hubs, first_chunk, owner, rowptr, other, edge,
-    most_2, d_y, dot, sum_product, in_degree, sum_exp, maximum, d_y1,
+    countmax_product, most_2, d_y, dot, sum_product, in_degree, sum_exp, d_y1,
     ratio, chosen, product, gather,
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
@@ -430,11 +416,11 @@ def Pairs_backward_2_hubs(
 
 
 # Pairs_backward_3: walks the pairs of edge i; j is the edge before it
-#   sum_plus = sum@i(where(e_2[i] * sum_gather[j] < most_2[j] and not(argmax_product[j] == node_id[i]), 0, ratio[j]) * sum_gather[j] + d_score * e_2[j])
+#   sum_plus = sum@i(where(e_2[i] * sum_gather[j] < chosen[j] and not(argmax_product[j] == node_id[i]), 0, ratio[j]) * sum_gather[j] + d_score * e_2[j])
 @triton.jit(do_not_specialize=["num_rows"])
 def Pairs_backward_3(
     rows, num_rows, gdsl_node, gdsl_far, rowptr, gdsl_near, edge,
-    e_2, sum_gather, most_2, argmax_product, ratio, chosen, product, max_score,
+    e_2, sum_gather, chosen, argmax_product, ratio, chosen_2, product, max_score,
     sum_plus,
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
@@ -452,7 +438,7 @@ def Pairs_backward_3(
     most = tl.max(end - begin)
     acc_sum_plus = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
     e_2_i = tl.load(e_2 + i[:, :, None] * 4 + a, mask=live[:, :, None], other=0)
-    chosen_i = tl.load(chosen + i[:, :, None], mask=live[:, :, None], other=0)
+    chosen_2_i = tl.load(chosen_2 + i[:, :, None], mask=live[:, :, None], other=0)
     product_i = tl.load(product + i[:, :, None] * 4 + a, mask=live[:, :, None], other=0)
     max_score_i = tl.load(max_score + i, mask=live, other=0)
     for at in range(0, most, BLOCK_EDGES):
@@ -463,8 +449,8 @@ def Pairs_backward_3(
         j = id
         sum_gather_j = tl.load(sum_gather + j[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
         v = e_2_i * sum_gather_j
-        most_2_j = tl.load(most_2 + j[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
-        v_2 = v < most_2_j
+        chosen_j = tl.load(chosen + j[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
+        v_2 = v < chosen_j
         argmax_product_j = tl.load(argmax_product + j[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
         v_3 = argmax_product_j == i[:, :, None]
         v_4 = ~v_3
@@ -474,7 +460,7 @@ def Pairs_backward_3(
         v_7 = v_6 * sum_gather_j
         e_2_j = tl.load(e_2 + j[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
         dot = tl.sum(product_i * e_2_j, axis=2)
-        v_8 = chosen_i + dot[:, :, None]
+        v_8 = chosen_2_i + dot[:, :, None]
         score = tl.sum(e_2_j * e_2_i, axis=2)
         v_9 = score - max_score_i
         v_10 = tl.exp(v_9)
@@ -486,11 +472,11 @@ def Pairs_backward_3(
 
 
 # Pairs_backward_4: walks the pairs of edge i; j is the edge behind it
-#   sum_product = sum@j(where(e_2[i] * sum_gather[j] < most_2[j] and not(argmax_product[j] == node_id[i]), 0, ratio[j]) * e_2[i])
+#   sum_product = sum@j(where(e_2[i] * sum_gather[j] < chosen[j] and not(argmax_product[j] == node_id[i]), 0, ratio[j]) * e_2[i])
 @triton.jit(do_not_specialize=["num_rows"])
 def Pairs_backward_4(
     rows, num_rows, gdsl_node, gdsl_far, rowptr, gdsl_near, edge,
-    e_2, sum_gather, most_2, argmax_product, ratio,
+    e_2, sum_gather, chosen, argmax_product, ratio,
     sum_product,
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
@@ -508,7 +494,7 @@ def Pairs_backward_4(
     most = tl.max(end - begin)
     acc_sum_product = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
     sum_gather_i = tl.load(sum_gather + i[:, :, None] * 4 + a, mask=live[:, :, None], other=0)
-    most_2_i = tl.load(most_2 + i[:, :, None] * 4 + a, mask=live[:, :, None], other=0)
+    chosen_i = tl.load(chosen + i[:, :, None] * 4 + a, mask=live[:, :, None], other=0)
     argmax_product_i = tl.load(argmax_product + i[:, :, None] * 4 + a, mask=live[:, :, None], other=0)
     ratio_i = tl.load(ratio + i[:, :, None] * 4 + a, mask=live[:, :, None], other=0)
     for at in range(0, most, BLOCK_EDGES):
@@ -519,7 +505,7 @@ def Pairs_backward_4(
         j = id
         e_2_j = tl.load(e_2 + j[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
         v = e_2_j * sum_gather_i
-        v_2 = v < most_2_i
+        v_2 = v < chosen_i
         v_3 = argmax_product_i == j[:, :, None]
         v_4 = ~v_3
         v_5 = v_2 & v_4
