@@ -455,8 +455,9 @@ def rewire_edge_value(rewired: Rewired, value: Tensor, fill: float | Tensor | st
         incoming = value if edges is None else kept
         loops = _reduce(incoming, target, rewired.graph.num_targets, fill)[: rewired.added.numel()]
     else:
-        fill = torch.as_tensor(fill, dtype=value.dtype, device=value.device)
-        loops = fill.expand(rewired.added.numel(), *value.shape[1:])
+        # A number is filled in on the device: a copy from the host would end the capture of a CUDA graph.
+        one = fill.to(value) if isinstance(fill, Tensor) else value.new_full((), fill)
+        loops = one.expand(rewired.added.numel(), *value.shape[1:])
     if rewired.loop_edge is not None and num_edges:
         existing = value.index_select(0, rewired.loop_edge.clamp(min=0))
         missing = (rewired.loop_edge < 0).view(-1, *[1] * (value.dim() - 1))

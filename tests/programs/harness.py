@@ -134,7 +134,9 @@ def _derivatives(outputs: list[Tensor], leaves: list[Tensor]) -> Results:
 
 def _weights(like: Tensor, pitch: float) -> Tensor:
     """Different for every element, so that no mistake cancels in the sum."""
-    return torch.cos(pitch * torch.arange(like.numel(), dtype=like.dtype) + pitch).reshape(like.shape)
+    return torch.cos(pitch * torch.arange(like.numel(), dtype=like.dtype, device=like.device) + pitch).reshape(
+        like.shape
+    )
 
 
 def _dense(found: Any, leaves: list[Tensor]) -> list[Tensor]:
