@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from importlib import import_module
 from itertools import groupby
 
@@ -55,7 +54,7 @@ class ReferencePlan:
         if frame.dtype not in HALF:
             return self.results.own(reference.run(self.outputs, values, frame), values.values())
         wide = {node: value.float() if value.dtype in HALF else value for node, value in values.items()}
-        found = reference.run(self.outputs, wide, replace(frame, dtype=torch.float32))
+        found = reference.run(self.outputs, wide, frame._replace(dtype=torch.float32))
         seen = self.visible
         found[:seen] = [v.to(frame.dtype) if v.is_floating_point() else v for v in found[:seen]]
         return self.results.own(found, values.values())
@@ -142,7 +141,7 @@ class KernelPlan:
         storage = self.storage
         half = storage.stored is not storage.dtype
         if half:
-            frame = replace(frame, dtype=storage.dtype)
+            frame = frame._replace(dtype=storage.dtype)
         if self.whole is None or not self.whole.run(memory, frame):
             self._walk(self.steps, self.releases, memory, frame)
         found = [
@@ -287,11 +286,11 @@ def _launch(call: KernelItem, memory: dict[Node, Tensor], frame: Frame) -> None:
     groups = call.launch.groups(frame)
     # The list keeps converted inputs alive until the kernel has run.
     reads = [as_stored(_fetch(node, memory, frame), dtype) for node, dtype in call.reads]
-    writes = [torch.empty(_shape(w, groups, frame), dtype=w.dtype, device=frame.device) for w in call.writes]
+    writes = [_room(w, groups, frame) for w in call.writes]
     more = call.launch(reads, writes, groups, frame)
     for w, value in zip(call.writes, writes, strict=True):
         memory[w.node] = value if w.domain is not None or groups == 1 else value.sum(0)
-        if w.node in more:
+        if more and w.node in more:
             memory[w.node] += more[w.node]
 
 
@@ -345,6 +344,15 @@ def _collect(memory: dict[Node, Tensor], node: Node, made: Tensor, rows: slice, 
     if node not in memory:
         memory[node] = made.new_empty((count, *made.shape[1:]))
     memory[node][rows] = made
+
+
+def _room(write: Write, groups: int, frame: Frame) -> Tensor:
+    """Memory for what a kernel writes."""
+    if write.domain is None:
+        return torch.empty(_shape(write, groups, frame), dtype=write.dtype, device=frame.device)
+    # What torch.empty gives, in half the time.
+    shape = (frame.rows(write.domain), *write.shape)
+    return torch.empty_strided(shape, write.strides, dtype=write.dtype, device=frame.device)
 
 
 def _shape(write: Write, groups: int, frame: Frame) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +16,7 @@ from gdsl.runtime.graph import Graph
 from gdsl.runtime.local import LocalGraph
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """What a run knows besides the tensors: the graph, the compute dtype and the batch vector of a batch of graphs."""
 
     graph: Graph

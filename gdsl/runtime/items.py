@@ -3,8 +3,10 @@ write."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -111,6 +113,11 @@ class Write:
     domain: Domain | None
     shape: tuple[int, ...]
     dtype: torch.dtype
+
+    @cached_property
+    def strides(self) -> tuple[int, ...]:
+        """Of rows behind each other, and of the dims."""
+        return tuple(math.prod(self.shape[k:]) for k in range(len(self.shape) + 1))
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,25 @@ class Degrees:
         """All rows, most edges first."""
         return torch.cat([self.hubs, self.rows])
 
+    @cached_property
+    def num_hubs(self) -> int:
+        return len(self.hubs)
+
+    @cached_property
+    def num_chunks(self) -> int:
+        return len(self.owner)
+
+
+class Tables(NamedTuple):
+    """What a kernel of a GPU is passed of a graph: tensors and numbers, and as ``numbers`` the addresses of tensors."""
+
+    values: tuple[Tensor | int, ...]
+    numbers: tuple[int, ...]
+
+
+def tables(*values: Tensor | int) -> Tables:
+    return Tables(values, tuple([v if isinstance(v, int) else v.data_ptr() for v in values]))
+
 
 class Schedule(NamedTuple):
     """How the threads of a CPU share the rows of an order: see :class:`Order`."""
@@ -131,6 +150,22 @@ class Order:
     @cached_property
     def degrees(self) -> Degrees:
         return _degrees(self.rowptr, len(self.edge))
+
+    @cached_property
+    def short_rows(self) -> Tables:
+        """All rows but hubs, how many, and the edges."""
+        return tables(self.degrees.rows, len(self.degrees.rows), *self.walk)
+
+    @cached_property
+    def all_rows(self) -> Tables:
+        """All rows, how many, and the edges."""
+        return tables(self.degrees.all, len(self.degrees.all), *self.walk)
+
+    @cached_property
+    def hub_rows(self) -> Tables:
+        """The hubs, their chunks, and the edges."""
+        degrees = self.degrees
+        return tables(degrees.hubs, degrees.first_chunk, degrees.owner, *self.walk)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Order, (self.rowptr, self.index, self.edge, self.__dict__.get("schedule"))

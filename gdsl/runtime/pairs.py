@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gdsl.codegen.notation import power_of_two
-from gdsl.runtime.order import Order, mean_degree, shared_out
+from gdsl.runtime.order import Order, Tables, mean_degree, shared_out, tables
 
 
 class PairOrder:
@@ -57,6 +57,11 @@ class PairOrder:
     def by_degree(self) -> Tensor:
         """[E] the rows, most edges first: what runs together on a GPU has about as many."""
         return self.rows[torch.sort(self.degree, descending=True, stable=True).indices]
+
+    @cached_property
+    def all_rows(self) -> Tables:
+        """What kernels of a GPU are passed: the rows, how many, and what to walk."""
+        return tables(self.by_degree, len(self.rows), *self.walk[1:])
 
     @cached_property
     def typical(self) -> int:

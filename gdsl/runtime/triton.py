@@ -7,7 +7,7 @@ On CPU tensors they run in Triton's interpreter, which must have been asked for 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton import knobs
 from triton.compiler import CompiledKernel
 
 from gdsl.codegen import triton as codegen
@@ -31,7 +32,7 @@ from gdsl.runtime import tune
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import Storage
 from gdsl.runtime.offline import argument_types
-from gdsl.runtime.order import Degrees, Order
+from gdsl.runtime.order import Order, Tables, tables
 from gdsl.runtime.source import interpreted, load
 
 INT32_MAX = 2**31 - 1
@@ -52,7 +53,10 @@ class TritonLaunch:
         self.compiled = [module[f.name] for f in functions]
         self.over_out_edges = kernel.end == "j" or kernel.rows is Domain.SOURCE
         self.totals, self.ordered = set(kernel.all_totals), kernel.ordered
-        self.dots = any(f.dots for f in functions)
+        self.dots, self.exact = any(f.dots for f in functions), exact()
+        by_chunk = [t for p in kernel.phases for t in p.totals]
+        self.sums = [(t, storage.of(t), t in by_chunk) for t in dict.fromkeys((*kernel.totals, *by_chunk))]
+        self.parts = [(node.type.shape, storage.of_part(node, best)) for node, best in partials(kernel)]
         self._prepared: set[tuple[Any, ...]] = set()
         self._ready: dict[tuple[Any, ...], ReadyLaunch] = {}
 
@@ -63,62 +67,74 @@ class TritonLaunch:
         """How many rows the kernel itself takes."""
         if not self.kernel.end or self.kernel.of_pairs:
             return frame.rows(self.kernel.rows)
-        return self.rows(self.order(frame).degrees).shape[0]
+        return self.rows(self.order(frame)).numbers[1]
 
-    def rows(self, degrees: Degrees) -> Tensor:
+    def rows(self, order: Order) -> Tables:
         """The rows that the kernel itself takes: where the order of edges counts, no row is cut into chunks."""
-        return degrees.all if self.ordered else degrees.rows
+        return order.all_rows if self.ordered else order.short_rows
 
     def groups(self, frame: Frame) -> int:
         # The same for all block sizes: partial sums are allocated before these are chosen.
         return min(self.count(frame), GPU_GROUPS) if self.totals else 0
 
     def __call__(self, reads: list[Tensor], writes: list[Tensor], groups: int, frame: Frame) -> Mapping[Node, Tensor]:
-        device, aligned = frame.device, is_aligned(reads)
-        types = (index_type(reads, writes), *precision(self.dots))
-        with on(device):
-            if not self.kernel.end:
-                count = frame.rows(self.kernel.rows)
-                self.launch(0, count, [count, *reads, *writes], (types, 1, device.index), aligned)
-                return {}
-            if self.kernel.of_pairs:
-                pairs = frame.graph.pairs.order(self.kernel.end)
-                key, count = (types, pairs.typical, device.index), frame.rows(self.kernel.rows)
-                self.prepare(key, device, aligned, False)
-                self.launch(0, count, [pairs.by_degree, count, *pairs.walk[1:], *reads, *writes], key, aligned)
-                return {}
-            order = self.order(frame)
-            degrees, walk = order.degrees, [order.rowptr, order.index, order.edge]
-            key, hubs = (types, degrees.typical, device.index), 0 if self.ordered else degrees.hubs.shape[0]
-            self.prepare(key, device, aligned, bool(hubs))
-            rows = self.rows(degrees)
-            count = rows.shape[0]
-            self.launch(0, count, [rows, count, *walk, *reads, *writes], key, aligned)
-            return self.run_hubs(degrees, walk, reads, writes, key, aligned) if hubs else {}
+        # Triton launches on the current device.
+        if is_elsewhere(frame.device):
+            with torch.cuda.device(frame.device):
+                return self.run(reads, writes, frame)
+        return self.run(reads, writes, frame)
 
-    def launch(self, number: int, rows: int, arguments: list[Any], key: Key, aligned: bool) -> None:
-        """Launch a function on so many rows, hubs or chunks."""
+    def run(self, reads: list[Tensor], writes: list[Tensor], frame: Frame) -> Mapping[Node, Tensor]:
+        kernel, given = self.kernel, Given(reads, writes)
+        types = (given.index, *precision()) if self.dots else (given.index, *self.exact)
+        if not kernel.end:
+            count = frame.rows(kernel.rows)
+            self.launch(0, count, tables(count), given, (types, 1, frame.device.index))
+            return {}
+        if kernel.of_pairs:
+            pairs = frame.graph.pairs.order(kernel.end)
+            key = (types, pairs.typical, frame.device.index)
+            self.launch(0, len(pairs.rows), pairs.all_rows, given, key)
+            return {}
+        order = self.order(frame)
+        degrees = order.degrees
+        key, rows = (types, degrees.typical, frame.device.index), self.rows(order)
+        hubs = bool(degrees.num_hubs) and not self.ordered
+        self.launch(0, rows.numbers[1], rows, given, key, hubs)
+        return self.run_hubs(order, given, key) if hubs else {}
+
+    def launch(self, number: int, rows: int, about: Tables, given: Given, key: Key, hubs: bool = False) -> None:
+        """Launch a function on so many rows, hubs or chunks.
+
+        about: what it is passed of the graph
+        hubs:  whether the other functions are launched, too
+        """
         if not rows:
             return
-        ready = self._ready.get((number, *key)) if aligned and rows <= INT32_MAX else None
-        if ready is None:
-            # Nothing can be measured while a CUDA graph is captured.
-            capturing = key[2] is not None and torch.cuda.is_current_stream_capturing()
-            found = self.candidates(number, key)
-            config = found[0] if capturing else self.fastest(found, number, rows, arguments, key)
-            grid = (self.programs(number, rows, config),)
-            kernel = self.compiled[number][grid](*arguments, **self.constants(number, config, key))
-            if aligned and rows <= INT32_MAX and not capturing and isinstance(kernel, CompiledKernel):
-                self._ready[number, *key] = ReadyLaunch(kernel, config, (*config.blocks.values(), *key[0]))
-        else:
-            ready.kernel[self.programs(number, rows, ready.config), 1, 1](*arguments, *ready.constants)
+        usual = given.aligned and rows <= INT32_MAX
+        ready = self._ready.get((number, *key)) if usual else None
+        if ready is not None:
+            ready(self.programs(number, rows, ready.config), key[2], about, given)
+            return
+        if usual and self.kernel.end:
+            self.prepare(key, hubs)
+        # Nothing can be measured while a CUDA graph is captured.
+        capturing = key[2] is not None and torch.cuda.is_current_stream_capturing()
+        found, arguments = self.candidates(number, key), [*about.values, *given.tensors]
+        config = found[0] if capturing else self.fastest(found, number, rows, arguments, key)
+        grid, constants = (self.programs(number, rows, config),), self.constants(number, config, key)
+        kernel = self.compiled[number][grid](*arguments, **constants)
+        if usual and not capturing and isinstance(kernel, CompiledKernel):
+            types = (constants[name] for name in TYPES)
+            self._ready[number, *key] = ReadyLaunch.of(kernel, config, (*config.blocks.values(), *types))
 
     def programs(self, number: int, rows: int, config: Config) -> int:
         return min(rows, GPU_GROUPS) if self.totals and number == 0 else -(-rows // config.rows)
 
     def constants(self, number: int, config: Config, key: Key) -> dict[str, Any]:
         """What a function is compiled for."""
-        types = dict(zip(("INDEX", "PRECISION", "SUM_PRECISION"), key[0], strict=True))
+        types: dict[str, Any] = dict(zip(TYPES, key[0], strict=True))
+        types["INDEX"] = getattr(tl, key[0][0])
         return {**config.blocks, **types, **config.compiler, **self.functions[number].compiler}
 
     def fastest(self, found: list[Config], number: int, rows: int, arguments: list[Any], key: Key) -> Config:
@@ -144,16 +160,16 @@ class TritonLaunch:
             return [chosen] if chosen else found
         return [configure(function, degree, warp())]
 
-    def prepare(self, key: Key, device: torch.device, aligned: bool, hubs: bool) -> None:
+    def prepare(self, key: Key, hubs: bool) -> None:
         """Compile all that a graph like this needs at once, on all cores, the first time there is one."""
-        if (hubs, *key) in self._prepared or interpreted() or not aligned:
+        if (hubs, *key) in self._prepared or interpreted():
             return
         self._prepared.add((hubs, *key))
 
         def compile_for(number: int, config: Config) -> None:
             types = argument_types(self.functions[number], self.kernel, self.storage)
             # A candidate that does not compile is left out when it is its turn.
-            with on(device), contextlib.suppress(triton.compiler.errors.CompilationError):
+            with on(key[2]), contextlib.suppress(triton.compiler.errors.CompilationError):
                 arguments = (1 if t is None else t for t in types)
                 self.compiled[number].warmup(*arguments, grid=(1,), **self.constants(number, config, key))
 
@@ -162,48 +178,97 @@ class TritonLaunch:
                 for config in self.candidates(number, key):
                     pool.submit(compile_for, number, config)
 
-    def run_hubs(
-        self, degrees: Degrees, walk: list[Tensor], reads: list[Tensor], writes: list[Tensor], key: Key, aligned: bool
-    ) -> dict[Node, Tensor]:
+    def run_hubs(self, order: Order, given: Given, key: Key) -> dict[Node, Tensor]:
         """Walk the chunks of the hubs, each walk when the one before is done; what they add to the totals."""
-        chunks, hubs, device = degrees.owner.shape[0], degrees.hubs.shape[0], walk[0].device
-        rows = dict.fromkeys(self.kernel.totals, hubs)
-        rows |= {t: chunks for p in self.kernel.phases for t in p.totals}
-        more = {t: torch.zeros((n, *t.type.shape), dtype=self.storage.of(t), device=device) for t, n in rows.items()}
-        results = [more.get(o, t) for o, t in zip(self.kernel.outputs, writes, strict=True)]
-        parts = []
-        for node, best in partials(self.kernel):
-            parts.append(torch.empty((chunks, *node.type.shape), dtype=self.storage.of_part(node, best), device=device))
-        tables = [degrees.hubs, degrees.first_chunk, degrees.owner]
-        for number in range(1, len(self.functions)):
-            programs = hubs if self.functions[number].part == "hubs" else chunks
-            self.launch(number, programs, [*tables, *walk, *reads, *results, *parts], key, aligned)
+        degrees, device = order.degrees, order.edge.device
+        chunks, hubs = degrees.num_chunks, degrees.num_hubs
+        more = {
+            t: torch.zeros((chunks if by_chunk else hubs, *t.type.shape), dtype=dtype, device=device)
+            for t, dtype, by_chunk in self.sums
+        }
+        results = [more.get(o, t) for o, t in zip(self.kernel.outputs, given.writes, strict=True)]
+        parts = [torch.empty((chunks, *shape), dtype=dtype, device=device) for shape, dtype in self.parts]
+        made = Given(given.reads, [*results, *parts])
+        for number, function in enumerate(self.functions[1:], 1):
+            self.launch(number, hubs if function.part == "hubs" else chunks, order.hub_rows, made, key, True)
         return {node: value.sum(0) for node, value in more.items()}
 
 
-# What functions are compiled for besides their block sizes: INDEX, PRECISION and SUM_PRECISION; the graph's typical
-# degree; the number of the GPU.
-Key = tuple[tuple[Any, str, str], int, int | None]
+# What functions are compiled for besides their block sizes.
+TYPES = ("INDEX", "PRECISION", "SUM_PRECISION")
+
+# These, of INDEX its name; the graph's typical degree; the number of the GPU.
+Key = tuple[tuple[str, str, str], int, int | None]
 
 
-@dataclass(frozen=True)
+class Given:
+    """The tensors of a launch, and where they lie.
+
+    aligned: whether what is read lies on 16 bytes, as what torch allocates does; what a user gives may be part of that
+    index:   what places in memory are counted in
+    """
+
+    __slots__ = ("aligned", "index", "places", "reads", "writes")
+
+    def __init__(self, reads: list[Tensor], writes: list[Tensor]):
+        self.reads, self.writes = reads, writes
+        places, bits, most = [], 0, 0
+        for t in reads:
+            place, numbers = t.data_ptr(), t.numel()
+            places.append(place)
+            bits |= place
+            if numbers > most:
+                most = numbers
+        for t in writes:
+            places.append(t.data_ptr())
+            if t.numel() > most:
+                most = t.numel()
+        self.places, self.aligned, self.index = places, not bits & 15, index_type(most)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [*self.reads, *self.writes]
+
+
+@dataclass(frozen=True, slots=True)
 class ReadyLaunch:
-    """A compiled function with its block sizes, which is launched without asking Triton what it is called with."""
+    """A compiled function with its block sizes, which is launched without asking Triton what it is called with.
+
+    launcher, function, about: what the kernel calls itself, and how; addresses may stand for tensors
+    stream:                    the current one of a GPU
+    """
 
     kernel: CompiledKernel
     config: Config
     constants: tuple[Any, ...]
+    launcher: Callable[..., None]
+    function: Any
+    about: Any
+    stream: Callable[[Any], int]
+
+    @classmethod
+    def of(cls, kernel: CompiledKernel, config: Config, constants: tuple[Any, ...]) -> ReadyLaunch:
+        """Of a kernel that was launched before."""
+        stream = triton.runtime.driver.active.get_current_stream
+        return cls(kernel, config, constants, kernel.run, kernel.function, kernel.packed_metadata, stream)
+
+    def __call__(self, programs: int, gpu: int | None, about: Tables, given: Given) -> None:
+        numbers = (*about.numbers, *given.places, *self.constants)
+        if hooked():
+            self.kernel[programs, 1, 1](*numbers)
+        else:
+            self.launcher(programs, 1, 1, self.stream(gpu), self.function, self.about, None, None, None, *numbers)
 
 
-def index_type(reads: list[Tensor], writes: list[Tensor]) -> Any:
-    """What places in memory are counted in."""
-    most = max([t.numel() for t in (*reads, *writes)], default=0)
-    return tl.int64 if most > INT32_MAX else tl.int32
+def index_type(most: int) -> str:
+    """What places in memory are counted in, where a tensor has so many numbers at most."""
+    return "int64" if most > INT32_MAX else "int32"
 
 
-def is_aligned(reads: list[Tensor]) -> bool:
-    """Whether all tensors lie on 16 bytes, as what torch allocates does; what a user gives may be a part of one."""
-    return not any(t.data_ptr() & 15 for t in reads)
+def hooked() -> bool:
+    """Whether somebody, such as a profiler, has Triton tell of each launch."""
+    enter, leave = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+    return bool(getattr(enter, "calls", enter) or getattr(leave, "calls", leave))
 
 
 def warp() -> int:
@@ -211,17 +276,21 @@ def warp() -> int:
     return TARGETS["gfx942" if torch.version.hip else DEFAULT_TARGET][2]
 
 
-def on(device: torch.device) -> Any:
-    """Triton launches on the current device."""
-    if device.type != "cuda" or device.index == torch.cuda.current_device():
-        return contextlib.nullcontext()
-    return torch.cuda.device(device)
+def is_elsewhere(device: torch.device) -> bool:
+    """Whether a device is another GPU than the current one."""
+    return device.type == "cuda" and device.index != torch.cuda.current_device()
 
 
-def precision(dots: bool) -> tuple[str, str]:
-    """How `tl.dot` multiplies float32, one by one and summed: with few bits only where torch may, too."""
-    if torch.version.hip is not None:
-        return PRECISE["hip"], SUM_PRECISE
-    if dots and torch.backends.cuda.matmul.allow_tf32:
-        return "tf32", "tf32"
-    return PRECISE["cuda"], SUM_PRECISE
+def on(gpu: int | None) -> Any:
+    """With a GPU as the current one."""
+    return contextlib.nullcontext() if gpu is None else torch.cuda.device(gpu)
+
+
+def exact() -> tuple[str, str]:
+    """How `tl.dot` multiplies float32 without fewer bits, one by one and summed."""
+    return PRECISE["cuda" if torch.version.hip is None else "hip"], SUM_PRECISE
+
+
+def precision() -> tuple[str, str]:
+    """The same as torch may: with few bits where its own products may have few, too."""
+    return ("tf32", "tf32") if torch.version.hip is None and torch.backends.cuda.matmul.allow_tf32 else exact()

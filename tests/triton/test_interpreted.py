@@ -245,9 +245,9 @@ def test_places_counted_in_64_bits(name: str, small_hubs: None, monkeypatch: pyt
     narrow = harness.run(made, values)
     widths = []
 
-    def index_type(*tensors: object) -> object:
+    def index_type(most: int) -> str:
         widths.append(64)
-        return runtime.tl.int64
+        return "int64"
 
     monkeypatch.setattr(runtime, "index_type", index_type)
     wide = harness.run(made, values)
@@ -258,8 +258,8 @@ def test_places_counted_in_64_bits(name: str, small_hubs: None, monkeypatch: pyt
 def test_large_tensors_are_counted_in_64_bits() -> None:
     """Tensors without memory, with just below and above 2^31 numbers."""
     below, above = (torch.empty(rows, 64, device="meta") for rows in (2**25 - 1, 2**25))
-    assert runtime.index_type([below], []) is runtime.tl.int32
-    assert runtime.index_type([below], [above]) is runtime.tl.int64
+    assert runtime.Given([below], []).index == "int32"
+    assert runtime.Given([below], [above]).index == runtime.Given([above], []).index == "int64"
 
 
 def test_the_cpu_needs_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
