@@ -64,9 +64,9 @@ MOST_HELD = 256
 _RESERVED = frozenset(
     """False None True and as assert async await break class continue def del elif else except finally for from global
     if import in is lambda nonlocal not or pass raise return try while with yield abs all any bool float int len max min
-    print range sum tl triton libdevice rows num_rows rowptr other edge hubs owner first_chunk row live i j id at begin
-    e end first last most lane on chunk hub block part take better more now old number value BLOCK_ROWS BLOCK_EDGES
-    INDEX PRECISION SUM_PRECISION""".split()
+    print range sum tl triton libdevice rows num_rows rowptr other edge hubs owner first_chunk num_chunks row live i j
+    id at begin e end first last most lane on chunk hub block part some take better more now old number value
+    BLOCK_ROWS BLOCK_EDGES INDEX PRECISION SUM_PRECISION""".split()
 )
 _FOREIGN = re.compile(r"_|gdsl")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gdsl.codegen.blocks import LEAST_SIDE
 from gdsl.codegen.notation import power_of_two
+from gdsl.codegen.schedule import GPU_CHUNK_EDGES
 from gdsl.codegen.triton import TritonFunction
 
 # What a block is cut for: so many threads, if its numbers are as many as they should be. More are used where an edge
@@ -62,17 +63,16 @@ class Config:
 
 
 def configure(function: TritonFunction, degree: int = TYPICAL_DEGREE, warp: int = WARP) -> Config:
-    """A few edges of each row at a time, and as many rows as fill a block. ``warp`` is the GPU's."""
+    """A few edges of each row or chunk at a time, and as many of these as fill a block. ``warp`` is the GPU's."""
     lanes = floor_power(min(MOST_LANES, THREADS * _share(function) // function.widest))
     if function.ordered:
         return Config(lanes, 1, _warps(function, lanes, 1, warp))
     if function.dots:
         lanes = max(lanes, LEAST_SIDE)
-    rows = 1 if function.part is not None else lanes
-    edges = lanes if function.walks and function.part is not None else 1
-    if function.walks and function.part is None:
+    rows, edges = 1 if function.part == "hubs" else lanes, 1
+    if function.walks:
         most = DOT_EDGES if function.dots else _share(function) // VECTOR
-        edges = min(lanes, most, degree)
+        edges = min(lanes, most, degree if function.part is None else GPU_CHUNK_EDGES)
         rows = min(lanes // edges, floor_power(HELD_NUMBERS // max(1, function.held_rows)))
         edges = max(edges, LEAST_SIDE // rows) if function.dots else edges
     if function.row_dots and function.walks:
@@ -105,7 +105,7 @@ def candidates(function: TritonFunction, degree: int, warp: int = WARP) -> list[
     found = []
     for rows, edges, warps in AROUND:
         r, e, w = int(first.rows * rows), int(first.edges * edges), int(first.warps * warps)
-        fits = r and e and 1 <= w <= most and (function.part is None or r == 1) and (function.walks or e == 1)
+        fits = r and e and 1 <= w <= most and (function.walks or e == 1)
         fits = fits and not (function.ordered and e > 1)
         dots = not function.dots or r * e >= LEAST_SIDE
         if fits and dots and not (function.row_dots and e < LEAST_SIDE):

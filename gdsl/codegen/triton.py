@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gdsl.codegen.indices import Index, linear
-from gdsl.codegen.notation import EDGES, KERNEL, ROWS, Level, Value, print_sum
+from gdsl.codegen.notation import EDGES, KERNEL, ROWS, STARTS, Level, Value, lifted, print_sum
 from gdsl.codegen.pairs import PAIRS_WALKED, readable
 from gdsl.codegen.pull import EDGE, GLOBAL, ROW
 from gdsl.codegen.reductions import Reductions
@@ -179,7 +179,7 @@ class TritonWriter(Reductions):
         arguments = self.arguments()
         self.values = self.values or self.levels[ROWS].blocks
         lines = [f"# {line}" for line in self.rules(kernel)] if self.part is None else [self._about()]
-        lines.append('@triton.jit(do_not_specialize=["num_rows"])' if self.part is None else "@triton.jit")
+        lines.append(f'@triton.jit(do_not_specialize=["{"num_rows" if self.part is None else "num_chunks"}"])')
         lines.append(f"def {name}(")
         lines += [f"{_INDENT}{group}," for group in self.groups(arguments) if group]
         lines.append(f"{_INDENT}BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,")
@@ -201,11 +201,11 @@ class TritonWriter(Reductions):
     def _about(self) -> str:
         if self.part == "hubs":
             return f"# {self.kernel.name}, the rows that are hubs: adds up what their chunks wrote down"
-        return f"# {self.kernel.name}, walk {self.part} over the hubs, one chunk of {GPU_CHUNK_EDGES} edges a program"
+        return f"# {self.kernel.name}, walk {self.part} over the hubs, in chunks of {GPU_CHUNK_EDGES} edges"
 
     def arguments(self) -> tuple[str, ...]:
         if self.part is not None:
-            return ("hubs", "first_chunk", "owner", "rowptr", "other", "edge")
+            return ("hubs", "first_chunk", "owner", "num_chunks", "rowptr", "other", "edge")
         return ("rows", "num_rows", "rowptr", "other", "edge") if self.kernel.end else ("num_rows",)
 
     def groups(self, arguments: tuple[str, ...]) -> list[str]:
@@ -249,22 +249,24 @@ class TritonWriter(Reductions):
         out.add("end = tl.load(rowptr + i + 1, mask=live, other=0)")
 
     def hub(self) -> None:
-        """One chunk of a hub in one walk, or the end of all."""
+        """Chunks of hubs in one walk, or the end of all."""
         out, phases, part = self.levels[ROWS], self.kernel.phases, self.part
         if isinstance(part, int):
-            out.add("chunk = tl.program_id(0)", "hub = tl.load(owner + chunk)")
+            chunks = f"tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS){self.along_lead(1 - self.edge_axis)}"
+            out.add(
+                f"chunk = {chunks}", "live = chunk < num_chunks", "hub = tl.load(owner + chunk, mask=live, other=0)"
+            )
         else:
-            out.add("hub = tl.program_id(0)")
-        out.add("i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)")
-        out.add("live = i >= 0")
+            out.add("hub = tl.program_id(0) + tl.zeros([1, 1], tl.int32)", "live = hub >= 0")
+        out.add("i = tl.load(hubs + hub).to(INDEX)")
         out.add("first = tl.load(first_chunk + hub)", "last = tl.load(first_chunk + hub + 1)")
         out.add("begin = tl.load(rowptr + i)", "end = tl.load(rowptr + i + 1)")
         for phase in phases[: part if isinstance(part, int) else None]:
             self.gathered(phase)
         if isinstance(part, int):
             out.add(f"begin = begin + (chunk - first) * {GPU_CHUNK_EDGES}")
-            out.add(f"end = tl.minimum(begin + {GPU_CHUNK_EDGES}, end)")
-            out.add(f"most = {GPU_CHUNK_EDGES}")
+            out.add(f"end = tl.where(live, tl.minimum(begin + {GPU_CHUNK_EDGES}, end), begin)")
+            out.add("most = tl.max(end - begin)")
             self.declare_totals([phases[part]], ())
             self.walk(phases[part])
             for node in phases[part].accumulators:
@@ -317,21 +319,20 @@ class TritonWriter(Reductions):
 
     # -- hubs ----------------------------------------------------------------------------------
 
-    def part_place(self, node: Node, winner: bool, row: str, index: Index) -> tuple[str, str]:
-        """Where a chunk's part of an accumulator lies, and the mask of its places."""
-        frame = self.frame(node.dims)
-        inner = print_sum(linear(node.dims, index), len(frame)) + ("" if frame else " + tl.zeros([1, 1], tl.int32)")
-        return f"{self.written[(node, winner)]} + {row} * {node.type.numel} + {inner}", self.rule(frame, GLOBAL)
+    def part_place(self, node: Node, winner: bool, row: str, index: Index) -> str:
+        """Where chunks' parts of an accumulator lie."""
+        rank = len(self.frame(node.dims))
+        inner = linear(node.dims, index)
+        more = f" + {print_sum(inner, rank)}" if inner.terms else ""
+        return f"{self.written[(node, winner)]} + {lifted(row, rank)} * {node.type.numel}{more}"
 
     def write_down(self, node: Node, index: Index) -> None:
-        """What one chunk has added up."""
-        cell, frame = self.cell(node, index), self.frame(node.dims)
-        shape = f"[{self.shape(frame)[2:]}]" if frame else "[1, 1]"
+        """What chunks have added up."""
+        cell, rule = self.cell(node, index), self.rule(self.frame(node.dims), ROW)
         for winner in (False, True):
             if (node, winner) in self.written:
-                place, mask = self.part_place(node, winner, "chunk", index)
                 name = self.best[cell] if winner else self.held[cell].text
-                self.levels[ROWS].add(f"tl.store({place}, tl.reshape({name}, {shape}){mask})")
+                self.levels[ROWS].add(f"tl.store({self.part_place(node, winner, 'chunk', index)}, {name}{rule})")
 
     def gathered(self, phase: Phase) -> None:
         """The accumulators of an earlier walk, from the parts of all chunks, in their order."""
@@ -341,23 +342,29 @@ class TritonWriter(Reductions):
         for (node, places), (name, index) in names.items():
             if node in self.winners:
                 continue
-            reducer = node.attrs.reducer
-            place, mask = self.part_place(node, False, "part", index)
-            shape = f"[1, 1{self.shape(self.frame(node.dims))}]"
-            load = f"tl.reshape(tl.load({place}{mask}), {shape})"
+            reducer, frame = node.attrs.reducer, self.frame(node.dims)
+            inside = self.mask(frame, frozenset(range(len(frame))), GLOBAL)
+            mask = lifted("some", len(frame)) + (f" & {inside.text}" if inside else "")
+
+            def load(winner: bool, other: str, mask: str = mask, node: Node = node, index: Index = index) -> str:
+                return f"tl.load({self.part_place(node, winner, 'part', index)}, mask={mask}, other={other})"
+
             if finds_winners(node):
-                at, rule = self.part_place(node, True, "part", index)
                 first, held = reducer.startswith("arg"), self.best[node, places]
-                body.append(f"number = {load}")
+                body.append(f"number = {load(False, '-1' if first else '0')}")
                 if first:
                     body.append(f"number = tl.where(number < 0, {self.most}, number)")
-                body.append(f"value = tl.reshape(tl.load({at}{rule}), {shape})")
+                body.append(f"value = {load(True, STARTS[reducer[-3:]])}")
                 taken = self.winner if first else self.tallied
                 body += taken(name, held, "value", "number", reducer[-3:])
             else:
-                body += self.combined(name, load, reducer)
+                body += self.combined(name, load(False, STARTS[reducer]), reducer)
         if body:
-            out.add("for part in range(first, last):")
+            out.add(
+                "for at in range(0, tl.max(last - first)):",
+                f"{_INDENT}part = first + at",
+                f"{_INDENT}some = part < last",
+            )
             out.add(*(_INDENT + line for line in body))
         for cell, (name, index) in names.items():
             self.held[cell] = Value(name, ROWS)

@@ -77,7 +77,7 @@ def job(function: TritonFunction, kernel: Kernel, source: str, storage: Storage,
 
 def argument_types(function: TritonFunction, kernel: Kernel, storage: Storage) -> list[torch.dtype | None]:
     """The dtypes of the tensors that a function takes; None is a number."""
-    others = {"num_rows": None, "first_chunk": torch.int64, "owner": torch.int64}
+    others = {"num_rows": None, "num_chunks": None, "first_chunk": torch.int64, "owner": torch.int64}
     types = [others.get(name, storage.index) for name in function.arguments]
     types += [storage.of(node) for node in (*kernel.buffers, *kernel.outputs)]
     if function.part is not None:

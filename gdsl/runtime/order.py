@@ -163,9 +163,9 @@ class Order:
 
     @cached_property
     def hub_rows(self) -> Tables:
-        """The hubs, their chunks, and the edges."""
+        """The hubs, their chunks, how many, and the edges."""
         degrees = self.degrees
-        return tables(degrees.hubs, degrees.first_chunk, degrees.owner, *self.walk)
+        return tables(degrees.hubs, degrees.first_chunk, degrees.owner, degrees.num_chunks, *self.walk)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Order, (self.rowptr, self.index, self.edge, self.__dict__.get("schedule"))

@@ -109,10 +109,10 @@ def GAT_1(
     tl.store(ratio + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], v_8, mask=mask_2)
 
 
-# GAT_1, walk 0 over the hubs, one chunk of 512 edges a program
-@triton.jit
+# GAT_1, walk 0 over the hubs, in chunks of 512 edges
+@triton.jit(do_not_specialize=["num_chunks"])
 def GAT_1_chunk0(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     h, left, right, in_degree,
     ratio,
     part_max_score, part_sum_product, part_sum_exp,
@@ -121,17 +121,17 @@ def GAT_1_chunk0(
 ):
     lane = tl.arange(0, BLOCK_EDGES)[:, None]
     heads = tl.arange(0, 2)
-    chunk = tl.program_id(0)
-    hub = tl.load(owner + chunk)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    chunk = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
+    live = chunk < num_chunks
+    hub = tl.load(owner + chunk, mask=live, other=0)
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     begin = begin + (chunk - first) * 512
-    end = tl.minimum(begin + 512, end)
-    most = 512
+    end = tl.where(live, tl.minimum(begin + 512, end), begin)
+    most = tl.max(end - begin)
     acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
     right_i = tl.load(right + i[:, :, None] * 2 + heads, mask=live[:, :, None], other=0)
     for at in range(0, most, BLOCK_EDGES):
@@ -144,13 +144,13 @@ def GAT_1_chunk0(
         score = tl.where(v > 0, v, v * 0.2)
         more = gdsl_max(tl.where(on[:, :, None], score, float("-inf")), 0, True)
         acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
-    tl.store(part_max_score + chunk * 2 + heads, tl.reshape(acc_max_score, [2]))
+    tl.store(part_max_score + chunk[:, :, None] * 2 + heads, acc_max_score, mask=live[:, :, None])
 
 
-# GAT_1, walk 1 over the hubs, one chunk of 512 edges a program
-@triton.jit
+# GAT_1, walk 1 over the hubs, in chunks of 512 edges
+@triton.jit(do_not_specialize=["num_chunks"])
 def GAT_1_chunk1(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     h, left, right, in_degree,
     ratio,
     part_max_score, part_sum_product, part_sum_exp,
@@ -161,22 +161,24 @@ def GAT_1_chunk1(
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
     in_b = b < 3
-    chunk = tl.program_id(0)
-    hub = tl.load(owner + chunk)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    chunk = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
+    live = chunk < num_chunks
+    hub = tl.load(owner + chunk, mask=live, other=0)
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
-    for part in range(first, last):
-        more = tl.reshape(tl.load(part_max_score + part * 2 + heads), [1, 1, 2])
+    for at in range(0, tl.max(last - first)):
+        part = first + at
+        some = part < last
+        more = tl.load(part_max_score + part[:, :, None] * 2 + heads, mask=some[:, :, None], other=float("-inf"))
         acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
     acc_max_score = tl.where((end > begin)[:, :, None], acc_max_score, 0.0)
     begin = begin + (chunk - first) * 512
-    end = tl.minimum(begin + 512, end)
-    most = 512
+    end = tl.where(live, tl.minimum(begin + 512, end), begin)
+    most = tl.max(end - begin)
     acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
     acc_sum_exp = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
     right_i = tl.load(right + i[:, :, None] * 2 + heads, mask=live[:, :, None], other=0)
@@ -195,15 +197,16 @@ def GAT_1_chunk1(
         v_4 = v_3[:, :, :, None] * h_j
         acc_sum_product += tl.sum(tl.where(on[:, :, None, None], v_4, 0.0), axis=0, keep_dims=True)
         acc_sum_exp += tl.sum(tl.where(on[:, :, None], v_3, 0.0), axis=0, keep_dims=True)
-    tl.store(part_sum_product + chunk * 6 + heads[:, None] * 3 + b[None, :], tl.reshape(acc_sum_product, [2, 4]),
-        mask=in_b[None, :])
-    tl.store(part_sum_exp + chunk * 2 + heads, tl.reshape(acc_sum_exp, [2]))
+    mask_2 = live[:, :, None, None] & in_b[None, :]
+    tl.store(part_sum_product + chunk[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], acc_sum_product,
+        mask=mask_2)
+    tl.store(part_sum_exp + chunk[:, :, None] * 2 + heads, acc_sum_exp, mask=live[:, :, None])
 
 
 # GAT_1, the rows that are hubs: adds up what their chunks wrote down
-@triton.jit
+@triton.jit(do_not_specialize=["num_chunks"])
 def GAT_1_hubs(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     h, left, right, in_degree,
     ratio,
     part_max_score, part_sum_product, part_sum_exp,
@@ -214,24 +217,28 @@ def GAT_1_hubs(
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
     in_b = b < 3
-    hub = tl.program_id(0)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    hub = tl.program_id(0) + tl.zeros([1, 1], tl.int32)
+    live = hub >= 0
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
-    for part in range(first, last):
-        more = tl.reshape(tl.load(part_max_score + part * 2 + heads), [1, 1, 2])
+    for at in range(0, tl.max(last - first)):
+        part = first + at
+        some = part < last
+        more = tl.load(part_max_score + part[:, :, None] * 2 + heads, mask=some[:, :, None], other=float("-inf"))
         acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
     acc_max_score = tl.where((end > begin)[:, :, None], acc_max_score, 0.0)
     acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
     acc_sum_exp = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
-    for part in range(first, last):
-        acc_sum_product += tl.reshape(tl.load(part_sum_product + part * 6 + heads[:, None] * 3 + b[None, :],
-            mask=in_b[None, :]), [1, 1, 2, 4])
-        acc_sum_exp += tl.reshape(tl.load(part_sum_exp + part * 2 + heads), [1, 1, 2])
+    for at in range(0, tl.max(last - first)):
+        part = first + at
+        some = part < last
+        acc_sum_product += tl.load(part_sum_product + part[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :],
+            mask=some[:, :, None, None] & in_b[None, :], other=0.0)
+        acc_sum_exp += tl.load(part_sum_exp + part[:, :, None] * 2 + heads, mask=some[:, :, None], other=0.0)
     mask = live[:, :, None, None] & in_b[None, :]
     in_degree_i = tl.load(in_degree + i[:, :, None, None], mask=live[:, :, None, None], other=0)
     v = in_degree_i > 0.0
@@ -352,10 +359,10 @@ def GAT_backward_1(
     tl.store(d_att_src + tl.program_id(0) * 6 + heads[:, None] * 3 + b[None, :], total_d_att_src, mask=in_b[None, :])
 
 
-# GAT_backward_1, walk 0 over the hubs, one chunk of 512 edges a program
-@triton.jit
+# GAT_backward_1, walk 0 over the hubs, in chunks of 512 edges
+@triton.jit(do_not_specialize=["num_chunks"])
 def GAT_backward_1_chunk0(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     product, h, left, right, max_score, chosen,
     sum_product, d_left, d_att_src,
     part_sum_product, part_d_left,
@@ -366,17 +373,17 @@ def GAT_backward_1_chunk0(
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
     in_b = b < 3
-    chunk = tl.program_id(0)
-    hub = tl.load(owner + chunk)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    chunk = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
+    live = chunk < num_chunks
+    hub = tl.load(owner + chunk, mask=live, other=0)
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     begin = begin + (chunk - first) * 512
-    end = tl.minimum(begin + 512, end)
-    most = 512
+    end = tl.where(live, tl.minimum(begin + 512, end), begin)
+    most = tl.max(end - begin)
     acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
     acc_d_left = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
     left_i = tl.load(left + i[:, :, None] * 2 + heads, mask=live[:, :, None], other=0)
@@ -405,15 +412,15 @@ def GAT_backward_1_chunk0(
         v_7 = tl.where(v_6, 1.0, 0.2)
         v_8 = d_score * v_7
         acc_d_left += tl.sum(tl.where(on[:, :, None], v_8, 0.0), axis=0, keep_dims=True)
-    tl.store(part_sum_product + chunk * 6 + heads[:, None] * 3 + b[None, :], tl.reshape(acc_sum_product, [2, 4]),
-        mask=in_b[None, :])
-    tl.store(part_d_left + chunk * 2 + heads, tl.reshape(acc_d_left, [2]))
+    tl.store(part_sum_product + chunk[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], acc_sum_product,
+        mask=mask_2)
+    tl.store(part_d_left + chunk[:, :, None] * 2 + heads, acc_d_left, mask=live[:, :, None])
 
 
 # GAT_backward_1, the rows that are hubs: adds up what their chunks wrote down
-@triton.jit
+@triton.jit(do_not_specialize=["num_chunks"])
 def GAT_backward_1_hubs(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     product, h, left, right, max_score, chosen,
     sum_product, d_left, d_att_src,
     part_sum_product, part_d_left,
@@ -425,19 +432,21 @@ def GAT_backward_1_hubs(
     b = tl.arange(0, 4)
     in_b = b < 3
     total_d_att_src = tl.full([2, 4], 0.0, tl.float32)
-    hub = tl.program_id(0)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    hub = tl.program_id(0) + tl.zeros([1, 1], tl.int32)
+    live = hub >= 0
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
     acc_d_left = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
-    for part in range(first, last):
-        acc_sum_product += tl.reshape(tl.load(part_sum_product + part * 6 + heads[:, None] * 3 + b[None, :],
-            mask=in_b[None, :]), [1, 1, 2, 4])
-        acc_d_left += tl.reshape(tl.load(part_d_left + part * 2 + heads), [1, 1, 2])
+    for at in range(0, tl.max(last - first)):
+        part = first + at
+        some = part < last
+        acc_sum_product += tl.load(part_sum_product + part[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :],
+            mask=some[:, :, None, None] & in_b[None, :], other=0.0)
+        acc_d_left += tl.load(part_d_left + part[:, :, None] * 2 + heads, mask=some[:, :, None], other=0.0)
     mask = live[:, :, None, None] & in_b[None, :]
     tl.store(sum_product + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], acc_sum_product, mask=mask)
     tl.store(d_left + i[:, :, None] * 2 + heads, acc_d_left, mask=live[:, :, None])
@@ -502,10 +511,10 @@ def GAT_backward_2(
     tl.store(d_att_dst + tl.program_id(0) * 6 + heads[:, None] * 3 + b[None, :], total_d_att_dst, mask=in_b[None, :])
 
 
-# GAT_backward_2, walk 0 over the hubs, one chunk of 512 edges a program
-@triton.jit
+# GAT_backward_2, walk 0 over the hubs, in chunks of 512 edges
+@triton.jit(do_not_specialize=["num_chunks"])
 def GAT_backward_2_chunk0(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     product, h, left, right, max_score, chosen,
     d_right, d_att_dst,
     part_d_right,
@@ -516,17 +525,17 @@ def GAT_backward_2_chunk0(
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
     in_b = b < 3
-    chunk = tl.program_id(0)
-    hub = tl.load(owner + chunk)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    chunk = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
+    live = chunk < num_chunks
+    hub = tl.load(owner + chunk, mask=live, other=0)
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     begin = begin + (chunk - first) * 512
-    end = tl.minimum(begin + 512, end)
-    most = 512
+    end = tl.where(live, tl.minimum(begin + 512, end), begin)
+    most = tl.max(end - begin)
     acc_d_right = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
     chosen_i = tl.load(chosen + i[:, :, None] * 2 + heads, mask=live[:, :, None], other=0)
     mask = live[:, :, None, None] & in_b[None, :]
@@ -552,13 +561,13 @@ def GAT_backward_2_chunk0(
         v_6 = tl.where(v_5, 1.0, 0.2)
         v_7 = d_score * v_6
         acc_d_right += tl.sum(tl.where(on[:, :, None], v_7, 0.0), axis=0, keep_dims=True)
-    tl.store(part_d_right + chunk * 2 + heads, tl.reshape(acc_d_right, [2]))
+    tl.store(part_d_right + chunk[:, :, None] * 2 + heads, acc_d_right, mask=live[:, :, None])
 
 
 # GAT_backward_2, the rows that are hubs: adds up what their chunks wrote down
-@triton.jit
+@triton.jit(do_not_specialize=["num_chunks"])
 def GAT_backward_2_hubs(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     product, h, left, right, max_score, chosen,
     d_right, d_att_dst,
     part_d_right,
@@ -570,16 +579,18 @@ def GAT_backward_2_hubs(
     b = tl.arange(0, 4)
     total_d_att_dst = tl.full([2, 4], 0.0, tl.float32)
     in_b = b < 3
-    hub = tl.program_id(0)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    hub = tl.program_id(0) + tl.zeros([1, 1], tl.int32)
+    live = hub >= 0
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     acc_d_right = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
-    for part in range(first, last):
-        acc_d_right += tl.reshape(tl.load(part_d_right + part * 2 + heads), [1, 1, 2])
+    for at in range(0, tl.max(last - first)):
+        part = first + at
+        some = part < last
+        acc_d_right += tl.load(part_d_right + part[:, :, None] * 2 + heads, mask=some[:, :, None], other=0.0)
     tl.store(d_right + i[:, :, None] * 2 + heads, acc_d_right, mask=live[:, :, None])
     mask = live[:, :, None, None] & in_b[None, :]
     h_i = tl.load(h + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask, other=0)

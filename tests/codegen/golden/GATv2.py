@@ -109,10 +109,10 @@ def GATv2_1(
     tl.store(ratio + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], v_8, mask=mask_2)
 
 
-# GATv2_1, walk 0 over the hubs, one chunk of 512 edges a program
-@triton.jit
+# GATv2_1, walk 0 over the hubs, in chunks of 512 edges
+@triton.jit(do_not_specialize=["num_chunks"])
 def GATv2_1_chunk0(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     left, right, att, in_degree,
     ratio,
     part_max_score, part_sum_product, part_sum_exp,
@@ -124,17 +124,17 @@ def GATv2_1_chunk0(
     b = tl.arange(0, 4)
     in_b = b < 3
     att_2 = tl.load(att + heads[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
-    chunk = tl.program_id(0)
-    hub = tl.load(owner + chunk)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    chunk = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
+    live = chunk < num_chunks
+    hub = tl.load(owner + chunk, mask=live, other=0)
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     begin = begin + (chunk - first) * 512
-    end = tl.minimum(begin + 512, end)
-    most = 512
+    end = tl.where(live, tl.minimum(begin + 512, end), begin)
+    most = tl.max(end - begin)
     acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
     mask_2 = live[:, :, None, None] & in_b[None, :]
     right_i = tl.load(right + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask_2, other=0)
@@ -150,13 +150,13 @@ def GATv2_1_chunk0(
         score = tl.sum(tl.where(in_b[None, :], z * att_2, 0.0), axis=3)
         more = gdsl_max(tl.where(on[:, :, None], score, float("-inf")), 0, True)
         acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
-    tl.store(part_max_score + chunk * 2 + heads, tl.reshape(acc_max_score, [2]))
+    tl.store(part_max_score + chunk[:, :, None] * 2 + heads, acc_max_score, mask=live[:, :, None])
 
 
-# GATv2_1, walk 1 over the hubs, one chunk of 512 edges a program
-@triton.jit
+# GATv2_1, walk 1 over the hubs, in chunks of 512 edges
+@triton.jit(do_not_specialize=["num_chunks"])
 def GATv2_1_chunk1(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     left, right, att, in_degree,
     ratio,
     part_max_score, part_sum_product, part_sum_exp,
@@ -168,22 +168,24 @@ def GATv2_1_chunk1(
     b = tl.arange(0, 4)
     in_b = b < 3
     att_2 = tl.load(att + heads[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
-    chunk = tl.program_id(0)
-    hub = tl.load(owner + chunk)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    chunk = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
+    live = chunk < num_chunks
+    hub = tl.load(owner + chunk, mask=live, other=0)
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
-    for part in range(first, last):
-        more = tl.reshape(tl.load(part_max_score + part * 2 + heads), [1, 1, 2])
+    for at in range(0, tl.max(last - first)):
+        part = first + at
+        some = part < last
+        more = tl.load(part_max_score + part[:, :, None] * 2 + heads, mask=some[:, :, None], other=float("-inf"))
         acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
     acc_max_score = tl.where((end > begin)[:, :, None], acc_max_score, 0.0)
     begin = begin + (chunk - first) * 512
-    end = tl.minimum(begin + 512, end)
-    most = 512
+    end = tl.where(live, tl.minimum(begin + 512, end), begin)
+    most = tl.max(end - begin)
     acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
     acc_sum_exp = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
     mask_2 = live[:, :, None, None] & in_b[None, :]
@@ -203,15 +205,15 @@ def GATv2_1_chunk1(
         v_4 = v_3[:, :, :, None] * left_j
         acc_sum_product += tl.sum(tl.where(on[:, :, None, None], v_4, 0.0), axis=0, keep_dims=True)
         acc_sum_exp += tl.sum(tl.where(on[:, :, None], v_3, 0.0), axis=0, keep_dims=True)
-    tl.store(part_sum_product + chunk * 6 + heads[:, None] * 3 + b[None, :], tl.reshape(acc_sum_product, [2, 4]),
-        mask=in_b[None, :])
-    tl.store(part_sum_exp + chunk * 2 + heads, tl.reshape(acc_sum_exp, [2]))
+    tl.store(part_sum_product + chunk[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], acc_sum_product,
+        mask=mask_2)
+    tl.store(part_sum_exp + chunk[:, :, None] * 2 + heads, acc_sum_exp, mask=live[:, :, None])
 
 
 # GATv2_1, the rows that are hubs: adds up what their chunks wrote down
-@triton.jit
+@triton.jit(do_not_specialize=["num_chunks"])
 def GATv2_1_hubs(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     left, right, att, in_degree,
     ratio,
     part_max_score, part_sum_product, part_sum_exp,
@@ -222,24 +224,28 @@ def GATv2_1_hubs(
     heads = tl.arange(0, 2)
     b = tl.arange(0, 4)
     in_b = b < 3
-    hub = tl.program_id(0)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    hub = tl.program_id(0) + tl.zeros([1, 1], tl.int32)
+    live = hub >= 0
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
-    for part in range(first, last):
-        more = tl.reshape(tl.load(part_max_score + part * 2 + heads), [1, 1, 2])
+    for at in range(0, tl.max(last - first)):
+        part = first + at
+        some = part < last
+        more = tl.load(part_max_score + part[:, :, None] * 2 + heads, mask=some[:, :, None], other=float("-inf"))
         acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
     acc_max_score = tl.where((end > begin)[:, :, None], acc_max_score, 0.0)
     acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
     acc_sum_exp = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
-    for part in range(first, last):
-        acc_sum_product += tl.reshape(tl.load(part_sum_product + part * 6 + heads[:, None] * 3 + b[None, :],
-            mask=in_b[None, :]), [1, 1, 2, 4])
-        acc_sum_exp += tl.reshape(tl.load(part_sum_exp + part * 2 + heads), [1, 1, 2])
+    for at in range(0, tl.max(last - first)):
+        part = first + at
+        some = part < last
+        acc_sum_product += tl.load(part_sum_product + part[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :],
+            mask=some[:, :, None, None] & in_b[None, :], other=0.0)
+        acc_sum_exp += tl.load(part_sum_exp + part[:, :, None] * 2 + heads, mask=some[:, :, None], other=0.0)
     mask = live[:, :, None, None] & in_b[None, :]
     in_degree_i = tl.load(in_degree + i[:, :, None, None], mask=live[:, :, None, None], other=0)
     v = in_degree_i > 0.0
@@ -364,10 +370,10 @@ def GATv2_backward_1(
         total_d_weight_l, mask=in_b[None, None, :])
 
 
-# GATv2_backward_1, walk 0 over the hubs, one chunk of 512 edges a program
-@triton.jit
+# GATv2_backward_1, walk 0 over the hubs, in chunks of 512 edges
+@triton.jit(do_not_specialize=["num_chunks"])
 def GATv2_backward_1_chunk0(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     chosen, product, x, weight_l, left, right, att, max_score,
     dot, d_weight_l,
     part_d_left,
@@ -379,17 +385,17 @@ def GATv2_backward_1_chunk0(
     b = tl.arange(0, 4)
     in_b = b < 3
     att_2 = tl.load(att + heads[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
-    chunk = tl.program_id(0)
-    hub = tl.load(owner + chunk)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    chunk = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
+    live = chunk < num_chunks
+    hub = tl.load(owner + chunk, mask=live, other=0)
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     begin = begin + (chunk - first) * 512
-    end = tl.minimum(begin + 512, end)
-    most = 512
+    end = tl.where(live, tl.minimum(begin + 512, end), begin)
+    most = tl.max(end - begin)
     acc_d_left = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
     mask_2 = live[:, :, None, None] & in_b[None, :]
     left_i = tl.load(left + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask_2, other=0)
@@ -418,14 +424,13 @@ def GATv2_backward_1_chunk0(
         v_8 = d_z * v_7
         v_9 = v_4 + v_8
         acc_d_left += tl.sum(tl.where(on[:, :, None, None], v_9, 0.0), axis=0, keep_dims=True)
-    tl.store(part_d_left + chunk * 6 + heads[:, None] * 3 + b[None, :], tl.reshape(acc_d_left, [2, 4]), mask=in_b[None,
-        :])
+    tl.store(part_d_left + chunk[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], acc_d_left, mask=mask_2)
 
 
 # GATv2_backward_1, the rows that are hubs: adds up what their chunks wrote down
-@triton.jit
+@triton.jit(do_not_specialize=["num_chunks"])
 def GATv2_backward_1_hubs(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     chosen, product, x, weight_l, left, right, att, max_score,
     dot, d_weight_l,
     part_d_left,
@@ -440,17 +445,19 @@ def GATv2_backward_1_hubs(
     total_d_weight_l = tl.full([4, 2, 4], 0.0, tl.float32)
     weight_l_2 = tl.load(weight_l + a[:, None, None] * 6 + heads[None, :, None] * 3 + b[None, None, :], mask=in_b[None,
         None, :], other=0)
-    hub = tl.program_id(0)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    hub = tl.program_id(0) + tl.zeros([1, 1], tl.int32)
+    live = hub >= 0
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     acc_d_left = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
-    for part in range(first, last):
-        acc_d_left += tl.reshape(tl.load(part_d_left + part * 6 + heads[:, None] * 3 + b[None, :], mask=in_b[None, :]),
-            [1, 1, 2, 4])
+    for at in range(0, tl.max(last - first)):
+        part = first + at
+        some = part < last
+        acc_d_left += tl.load(part_d_left + part[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=some[:,
+            :, None, None] & in_b[None, :], other=0.0)
     dot_2 = tl.sum(tl.sum(tl.where(in_b[None, None, :], acc_d_left[:, :, None, :, :] * weight_l_2, 0.0), axis=4),
         axis=3)
     tl.store(dot + i[:, :, None] * 4 + a, dot_2, mask=live[:, :, None])
@@ -530,10 +537,10 @@ def GATv2_backward_2(
         total_d_weight_r, mask=in_b[None, None, :])
 
 
-# GATv2_backward_2, walk 0 over the hubs, one chunk of 512 edges a program
-@triton.jit
+# GATv2_backward_2, walk 0 over the hubs, in chunks of 512 edges
+@triton.jit(do_not_specialize=["num_chunks"])
 def GATv2_backward_2_chunk0(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     chosen, product, x, left, weight_r, right, att, max_score,
     dot, d_weight_r, d_att,
     part_d_right,
@@ -546,17 +553,17 @@ def GATv2_backward_2_chunk0(
     total_d_att = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
     in_b = b < 3
     att_2 = tl.load(att + heads[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
-    chunk = tl.program_id(0)
-    hub = tl.load(owner + chunk)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    chunk = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
+    live = chunk < num_chunks
+    hub = tl.load(owner + chunk, mask=live, other=0)
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     begin = begin + (chunk - first) * 512
-    end = tl.minimum(begin + 512, end)
-    most = 512
+    end = tl.where(live, tl.minimum(begin + 512, end), begin)
+    most = tl.max(end - begin)
     acc_d_right = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
     chosen_i = tl.load(chosen + i[:, :, None, None] * 2 + heads[:, None], mask=live[:, :, None, None], other=0)
     mask = live[:, :, None, None] & in_b[None, :]
@@ -584,16 +591,15 @@ def GATv2_backward_2_chunk0(
         v_7 = d_z * v_6
         acc_d_right += tl.sum(tl.where(on[:, :, None, None], v_7, 0.0), axis=0, keep_dims=True)
         total_d_att += tl.sum(tl.where(on[:, :, None, None], d_score * z, 0.0), axis=0, keep_dims=True)
-    tl.store(part_d_right + chunk * 6 + heads[:, None] * 3 + b[None, :], tl.reshape(acc_d_right, [2, 4]),
-        mask=in_b[None, :])
+    tl.store(part_d_right + chunk[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], acc_d_right, mask=mask)
     tl.store(d_att + tl.program_id(0) * 6 + heads[:, None] * 3 + b[None, :], tl.sum(tl.sum(total_d_att, axis=1),
         axis=0), mask=in_b[None, :])
 
 
 # GATv2_backward_2, the rows that are hubs: adds up what their chunks wrote down
-@triton.jit
+@triton.jit(do_not_specialize=["num_chunks"])
 def GATv2_backward_2_hubs(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     chosen, product, x, left, weight_r, right, att, max_score,
     dot, d_weight_r, d_att,
     part_d_right,
@@ -608,17 +614,19 @@ def GATv2_backward_2_hubs(
     total_d_weight_r = tl.full([4, 2, 4], 0.0, tl.float32)
     weight_r_2 = tl.load(weight_r + a[:, None, None] * 6 + heads[None, :, None] * 3 + b[None, None, :], mask=in_b[None,
         None, :], other=0)
-    hub = tl.program_id(0)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    hub = tl.program_id(0) + tl.zeros([1, 1], tl.int32)
+    live = hub >= 0
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     acc_d_right = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
-    for part in range(first, last):
-        acc_d_right += tl.reshape(tl.load(part_d_right + part * 6 + heads[:, None] * 3 + b[None, :], mask=in_b[None,
-            :]), [1, 1, 2, 4])
+    for at in range(0, tl.max(last - first)):
+        part = first + at
+        some = part < last
+        acc_d_right += tl.load(part_d_right + part[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :],
+            mask=some[:, :, None, None] & in_b[None, :], other=0.0)
     dot_2 = tl.sum(tl.sum(tl.where(in_b[None, None, :], acc_d_right[:, :, None, :, :] * weight_r_2, 0.0), axis=4),
         axis=3)
     tl.store(dot + i[:, :, None] * 4 + a, dot_2, mask=live[:, :, None])

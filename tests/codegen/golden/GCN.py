@@ -37,10 +37,10 @@ def GCN_0(
     tl.store(chosen + i, v_4, mask=live)
 
 
-# GCN_0, walk 0 over the hubs, one chunk of 512 edges a program
-@triton.jit
+# GCN_0, walk 0 over the hubs, in chunks of 512 edges
+@triton.jit(do_not_specialize=["num_chunks"])
 def GCN_0_chunk0(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     w,
     chosen,
     part_sum_load,
@@ -48,17 +48,17 @@ def GCN_0_chunk0(
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
     lane = tl.arange(0, BLOCK_EDGES)[:, None]
-    chunk = tl.program_id(0)
-    hub = tl.load(owner + chunk)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    chunk = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
+    live = chunk < num_chunks
+    hub = tl.load(owner + chunk, mask=live, other=0)
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     begin = begin + (chunk - first) * 512
-    end = tl.minimum(begin + 512, end)
-    most = 512
+    end = tl.where(live, tl.minimum(begin + 512, end), begin)
+    most = tl.max(end - begin)
     acc_sum_load = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
@@ -67,13 +67,13 @@ def GCN_0_chunk0(
         id = tl.load(edge + e, mask=on, other=0).to(INDEX)
         w_e = tl.load(w + id, mask=on, other=0)
         acc_sum_load += tl.sum(w_e, axis=0, keep_dims=True)
-    tl.store(part_sum_load + chunk * 1 + 0 + tl.zeros([1, 1], tl.int32), tl.reshape(acc_sum_load, [1, 1]))
+    tl.store(part_sum_load + chunk * 1, acc_sum_load, mask=live)
 
 
 # GCN_0, the rows that are hubs: adds up what their chunks wrote down
-@triton.jit
+@triton.jit(do_not_specialize=["num_chunks"])
 def GCN_0_hubs(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     w,
     chosen,
     part_sum_load,
@@ -81,16 +81,18 @@ def GCN_0_hubs(
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
     lane = tl.arange(0, BLOCK_EDGES)[:, None]
-    hub = tl.program_id(0)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    hub = tl.program_id(0) + tl.zeros([1, 1], tl.int32)
+    live = hub >= 0
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     acc_sum_load = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
-    for part in range(first, last):
-        acc_sum_load += tl.reshape(tl.load(part_sum_load + part * 1 + 0 + tl.zeros([1, 1], tl.int32)), [1, 1])
+    for at in range(0, tl.max(last - first)):
+        part = first + at
+        some = part < last
+        acc_sum_load += tl.load(part_sum_load + part * 1, mask=some, other=0.0)
     v = acc_sum_load != 0.0
     v_2 = tl.where(v, acc_sum_load, 1.0)
     v_3 = libdevice.rsqrt(v_2)
@@ -164,10 +166,10 @@ def GCN_2(
     tl.store(plus + i[:, :, None] * 3 + b, v_2, mask=mask_2)
 
 
-# GCN_2, walk 0 over the hubs, one chunk of 512 edges a program
-@triton.jit
+# GCN_2, walk 0 over the hubs, in chunks of 512 edges
+@triton.jit(do_not_specialize=["num_chunks"])
 def GCN_2_chunk0(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     w, chosen, h, bias,
     plus,
     part_sum_m,
@@ -177,17 +179,17 @@ def GCN_2_chunk0(
     lane = tl.arange(0, BLOCK_EDGES)[:, None]
     b = tl.arange(0, 4)
     in_b = b < 3
-    chunk = tl.program_id(0)
-    hub = tl.load(owner + chunk)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    chunk = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
+    live = chunk < num_chunks
+    hub = tl.load(owner + chunk, mask=live, other=0)
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     begin = begin + (chunk - first) * 512
-    end = tl.minimum(begin + 512, end)
-    most = 512
+    end = tl.where(live, tl.minimum(begin + 512, end), begin)
+    most = tl.max(end - begin)
     acc_sum_m = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
     chosen_i = tl.load(chosen + i[:, :, None], mask=live[:, :, None], other=0)
     for at in range(0, most, BLOCK_EDGES):
@@ -203,13 +205,14 @@ def GCN_2_chunk0(
         h_j = tl.load(h + j[:, :, None] * 3 + b, mask=mask, other=0)
         m = norm * h_j
         acc_sum_m += tl.sum(tl.where(on[:, :, None], m, 0.0), axis=0, keep_dims=True)
-    tl.store(part_sum_m + chunk * 3 + b, tl.reshape(acc_sum_m, [4]), mask=in_b)
+    mask_2 = live[:, :, None] & in_b
+    tl.store(part_sum_m + chunk[:, :, None] * 3 + b, acc_sum_m, mask=mask_2)
 
 
 # GCN_2, the rows that are hubs: adds up what their chunks wrote down
-@triton.jit
+@triton.jit(do_not_specialize=["num_chunks"])
 def GCN_2_hubs(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     w, chosen, h, bias,
     plus,
     part_sum_m,
@@ -220,16 +223,18 @@ def GCN_2_hubs(
     b = tl.arange(0, 4)
     in_b = b < 3
     bias_2 = tl.load(bias + b, mask=in_b, other=0)
-    hub = tl.program_id(0)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    hub = tl.program_id(0) + tl.zeros([1, 1], tl.int32)
+    live = hub >= 0
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     acc_sum_m = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
-    for part in range(first, last):
-        acc_sum_m += tl.reshape(tl.load(part_sum_m + part * 3 + b, mask=in_b), [1, 1, 4])
+    for at in range(0, tl.max(last - first)):
+        part = first + at
+        some = part < last
+        acc_sum_m += tl.load(part_sum_m + part[:, :, None] * 3 + b, mask=some[:, :, None] & in_b, other=0.0)
     mask = live[:, :, None] & in_b
     v = acc_sum_m + bias_2
     tl.store(plus + i[:, :, None] * 3 + b, v, mask=mask)
@@ -310,10 +315,10 @@ def GCN_backward_1(
     tl.store(sum_product + i, acc_sum_product, mask=live)
 
 
-# GCN_backward_1, walk 0 over the hubs, one chunk of 512 edges a program
-@triton.jit
+# GCN_backward_1, walk 0 over the hubs, in chunks of 512 edges
+@triton.jit(do_not_specialize=["num_chunks"])
 def GCN_backward_1_chunk0(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     d_y, h, chosen, w,
     sum_product,
     part_sum_product,
@@ -323,17 +328,17 @@ def GCN_backward_1_chunk0(
     lane = tl.arange(0, BLOCK_EDGES)[:, None]
     b = tl.arange(0, 4)
     in_b = b < 3
-    chunk = tl.program_id(0)
-    hub = tl.load(owner + chunk)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    chunk = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
+    live = chunk < num_chunks
+    hub = tl.load(owner + chunk, mask=live, other=0)
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     begin = begin + (chunk - first) * 512
-    end = tl.minimum(begin + 512, end)
-    most = 512
+    end = tl.where(live, tl.minimum(begin + 512, end), begin)
+    most = tl.max(end - begin)
     acc_sum_product = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
     mask = live[:, :, None] & in_b
     d_y_i = tl.load(d_y + i[:, :, None] * 3 + b, mask=mask, other=0)
@@ -350,13 +355,13 @@ def GCN_backward_1_chunk0(
         w_e = tl.load(w + id, mask=on, other=0)
         v_2 = v * w_e
         acc_sum_product += tl.sum(tl.where(on, v_2, 0.0), axis=0, keep_dims=True)
-    tl.store(part_sum_product + chunk * 1 + 0 + tl.zeros([1, 1], tl.int32), tl.reshape(acc_sum_product, [1, 1]))
+    tl.store(part_sum_product + chunk * 1, acc_sum_product, mask=live)
 
 
 # GCN_backward_1, the rows that are hubs: adds up what their chunks wrote down
-@triton.jit
+@triton.jit(do_not_specialize=["num_chunks"])
 def GCN_backward_1_hubs(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     d_y, h, chosen, w,
     sum_product,
     part_sum_product,
@@ -364,16 +369,18 @@ def GCN_backward_1_hubs(
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
     lane = tl.arange(0, BLOCK_EDGES)[:, None]
-    hub = tl.program_id(0)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    hub = tl.program_id(0) + tl.zeros([1, 1], tl.int32)
+    live = hub >= 0
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     acc_sum_product = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
-    for part in range(first, last):
-        acc_sum_product += tl.reshape(tl.load(part_sum_product + part * 1 + 0 + tl.zeros([1, 1], tl.int32)), [1, 1])
+    for at in range(0, tl.max(last - first)):
+        part = first + at
+        some = part < last
+        acc_sum_product += tl.load(part_sum_product + part * 1, mask=some, other=0.0)
     tl.store(sum_product + i, acc_sum_product, mask=live)
 
 
@@ -436,10 +443,10 @@ def GCN_backward_2(
     tl.store(d_weight + tl.program_id(0) * 12 + a[:, None] * 3 + b[None, :], total_d_weight, mask=in_b[None, :])
 
 
-# GCN_backward_2, walk 0 over the hubs, one chunk of 512 edges a program
-@triton.jit
+# GCN_backward_2, walk 0 over the hubs, in chunks of 512 edges
+@triton.jit(do_not_specialize=["num_chunks"])
 def GCN_backward_2_chunk0(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     d_y, x, weight, h, chosen, w,
     sum_product, d_x, d_weight,
     part_sum_product, part_d_h,
@@ -449,17 +456,17 @@ def GCN_backward_2_chunk0(
     lane = tl.arange(0, BLOCK_EDGES)[:, None]
     b = tl.arange(0, 4)
     in_b = b < 3
-    chunk = tl.program_id(0)
-    hub = tl.load(owner + chunk)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    chunk = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
+    live = chunk < num_chunks
+    hub = tl.load(owner + chunk, mask=live, other=0)
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     begin = begin + (chunk - first) * 512
-    end = tl.minimum(begin + 512, end)
-    most = 512
+    end = tl.where(live, tl.minimum(begin + 512, end), begin)
+    most = tl.max(end - begin)
     acc_sum_product = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
     acc_d_h = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
     mask_2 = live[:, :, None] & in_b
@@ -484,14 +491,14 @@ def GCN_backward_2_chunk0(
         norm = v_3 * chosen_i
         v_4 = d_y_j * norm
         acc_d_h += tl.sum(tl.where(on[:, :, None], v_4, 0.0), axis=0, keep_dims=True)
-    tl.store(part_sum_product + chunk * 1 + 0 + tl.zeros([1, 1], tl.int32), tl.reshape(acc_sum_product, [1, 1]))
-    tl.store(part_d_h + chunk * 3 + b, tl.reshape(acc_d_h, [4]), mask=in_b)
+    tl.store(part_sum_product + chunk * 1, acc_sum_product, mask=live)
+    tl.store(part_d_h + chunk[:, :, None] * 3 + b, acc_d_h, mask=mask_2)
 
 
 # GCN_backward_2, the rows that are hubs: adds up what their chunks wrote down
-@triton.jit
+@triton.jit(do_not_specialize=["num_chunks"])
 def GCN_backward_2_hubs(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     d_y, x, weight, h, chosen, w,
     sum_product, d_x, d_weight,
     part_sum_product, part_d_h,
@@ -504,18 +511,20 @@ def GCN_backward_2_hubs(
     a = tl.arange(0, 4)
     total_d_weight = tl.full([4, 4], 0.0, tl.float32)
     weight_2 = tl.load(weight + a[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
-    hub = tl.program_id(0)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    hub = tl.program_id(0) + tl.zeros([1, 1], tl.int32)
+    live = hub >= 0
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     acc_sum_product = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
     acc_d_h = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
-    for part in range(first, last):
-        acc_sum_product += tl.reshape(tl.load(part_sum_product + part * 1 + 0 + tl.zeros([1, 1], tl.int32)), [1, 1])
-        acc_d_h += tl.reshape(tl.load(part_d_h + part * 3 + b, mask=in_b), [1, 1, 4])
+    for at in range(0, tl.max(last - first)):
+        part = first + at
+        some = part < last
+        acc_sum_product += tl.load(part_sum_product + part * 1, mask=some, other=0.0)
+        acc_d_h += tl.load(part_d_h + part[:, :, None] * 3 + b, mask=some[:, :, None] & in_b, other=0.0)
     tl.store(sum_product + i, acc_sum_product, mask=live)
     d_x_2 = tl.sum(tl.where(in_b[None, :], acc_d_h[:, :, None, :] * weight_2, 0.0), axis=3)
     tl.store(d_x + i[:, :, None] * 4 + a, d_x_2, mask=live[:, :, None])
@@ -593,10 +602,10 @@ def GCN_backward_4(
         tl.store(d_w + id, d_w_2, mask=on)
 
 
-# GCN_backward_4, walk 0 over the hubs, one chunk of 512 edges a program
-@triton.jit
+# GCN_backward_4, walk 0 over the hubs, in chunks of 512 edges
+@triton.jit(do_not_specialize=["num_chunks"])
 def GCN_backward_4_chunk0(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     d_y, h, chosen, chosen_2,
     d_w,
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
@@ -605,17 +614,17 @@ def GCN_backward_4_chunk0(
     lane = tl.arange(0, BLOCK_EDGES)[:, None]
     b = tl.arange(0, 4)
     in_b = b < 3
-    chunk = tl.program_id(0)
-    hub = tl.load(owner + chunk)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    chunk = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
+    live = chunk < num_chunks
+    hub = tl.load(owner + chunk, mask=live, other=0)
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     begin = begin + (chunk - first) * 512
-    end = tl.minimum(begin + 512, end)
-    most = 512
+    end = tl.where(live, tl.minimum(begin + 512, end), begin)
+    most = tl.max(end - begin)
     mask = live[:, :, None] & in_b
     d_y_i = tl.load(d_y + i[:, :, None] * 3 + b, mask=mask, other=0)
     chosen_i = tl.load(chosen + i, mask=live, other=0)
@@ -636,18 +645,18 @@ def GCN_backward_4_chunk0(
 
 
 # GCN_backward_4, the rows that are hubs: adds up what their chunks wrote down
-@triton.jit
+@triton.jit(do_not_specialize=["num_chunks"])
 def GCN_backward_4_hubs(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     d_y, h, chosen, chosen_2,
     d_w,
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
     lane = tl.arange(0, BLOCK_EDGES)[:, None]
-    hub = tl.program_id(0)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    hub = tl.program_id(0) + tl.zeros([1, 1], tl.int32)
+    live = hub >= 0
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)

@@ -159,10 +159,10 @@ def Pairs_2(
     tl.store(sum_dot + i[:, :, None] * 3 + b, acc_sum_dot, mask=mask_2)
 
 
-# Pairs_2, walk 0 over the hubs, one chunk of 512 edges a program
-@triton.jit
+# Pairs_2, walk 0 over the hubs, in chunks of 512 edges
+@triton.jit(do_not_specialize=["num_chunks"])
 def Pairs_2_chunk0(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     dot,
     sum_dot,
     part_sum_dot,
@@ -172,17 +172,17 @@ def Pairs_2_chunk0(
     lane = tl.arange(0, BLOCK_EDGES)[:, None]
     b = tl.arange(0, 4)
     in_b = b < 3
-    chunk = tl.program_id(0)
-    hub = tl.load(owner + chunk)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    chunk = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
+    live = chunk < num_chunks
+    hub = tl.load(owner + chunk, mask=live, other=0)
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     begin = begin + (chunk - first) * 512
-    end = tl.minimum(begin + 512, end)
-    most = 512
+    end = tl.where(live, tl.minimum(begin + 512, end), begin)
+    most = tl.max(end - begin)
     acc_sum_dot = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
@@ -192,13 +192,14 @@ def Pairs_2_chunk0(
         mask = on[:, :, None] & in_b
         dot_e = tl.load(dot + id[:, :, None] * 3 + b, mask=mask, other=0)
         acc_sum_dot += tl.sum(dot_e, axis=0, keep_dims=True)
-    tl.store(part_sum_dot + chunk * 3 + b, tl.reshape(acc_sum_dot, [4]), mask=in_b)
+    mask_2 = live[:, :, None] & in_b
+    tl.store(part_sum_dot + chunk[:, :, None] * 3 + b, acc_sum_dot, mask=mask_2)
 
 
 # Pairs_2, the rows that are hubs: adds up what their chunks wrote down
-@triton.jit
+@triton.jit(do_not_specialize=["num_chunks"])
 def Pairs_2_hubs(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     dot,
     sum_dot,
     part_sum_dot,
@@ -208,16 +209,18 @@ def Pairs_2_hubs(
     lane = tl.arange(0, BLOCK_EDGES)[:, None]
     b = tl.arange(0, 4)
     in_b = b < 3
-    hub = tl.program_id(0)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    hub = tl.program_id(0) + tl.zeros([1, 1], tl.int32)
+    live = hub >= 0
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     acc_sum_dot = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
-    for part in range(first, last):
-        acc_sum_dot += tl.reshape(tl.load(part_sum_dot + part * 3 + b, mask=in_b), [1, 1, 4])
+    for at in range(0, tl.max(last - first)):
+        part = first + at
+        some = part < last
+        acc_sum_dot += tl.load(part_sum_dot + part[:, :, None] * 3 + b, mask=some[:, :, None] & in_b, other=0.0)
     mask = live[:, :, None] & in_b
     tl.store(sum_dot + i[:, :, None] * 3 + b, acc_sum_dot, mask=mask)
 
@@ -334,10 +337,10 @@ def Pairs_backward_2(
         tl.store(gather + id[:, :, None] * 3 + b, d_y_i, mask=mask)
 
 
-# Pairs_backward_2, walk 0 over the hubs, one chunk of 512 edges a program
-@triton.jit
+# Pairs_backward_2, walk 0 over the hubs, in chunks of 512 edges
+@triton.jit(do_not_specialize=["num_chunks"])
 def Pairs_backward_2_chunk0(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     countmax_product, most_2, d_y, dot, sum_product, in_degree, sum_exp, d_y1,
     ratio, chosen, product, gather,
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
@@ -347,17 +350,17 @@ def Pairs_backward_2_chunk0(
     a = tl.arange(0, 4)
     b = tl.arange(0, 4)
     in_b = b < 3
-    chunk = tl.program_id(0)
-    hub = tl.load(owner + chunk)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    chunk = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
+    live = chunk < num_chunks
+    hub = tl.load(owner + chunk, mask=live, other=0)
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     begin = begin + (chunk - first) * 512
-    end = tl.minimum(begin + 512, end)
-    most = 512
+    end = tl.where(live, tl.minimum(begin + 512, end), begin)
+    most = tl.max(end - begin)
     dot_i = tl.load(dot + i[:, :, None] * 4 + a, mask=live[:, :, None], other=0)
     mask_2 = live[:, :, None] & in_b
     d_y_i = tl.load(d_y + i[:, :, None] * 3 + b, mask=mask_2, other=0)
@@ -397,18 +400,18 @@ def Pairs_backward_2_chunk0(
 
 
 # Pairs_backward_2, the rows that are hubs: adds up what their chunks wrote down
-@triton.jit
+@triton.jit(do_not_specialize=["num_chunks"])
 def Pairs_backward_2_hubs(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     countmax_product, most_2, d_y, dot, sum_product, in_degree, sum_exp, d_y1,
     ratio, chosen, product, gather,
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):
     lane = tl.arange(0, BLOCK_EDGES)[:, None]
-    hub = tl.program_id(0)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    hub = tl.program_id(0) + tl.zeros([1, 1], tl.int32)
+    live = hub >= 0
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)

@@ -55,10 +55,10 @@ def SAGE_max_0(
     tl.store(plus + i[:, :, None] * 3 + b, v, mask=mask)
 
 
-# SAGE_max_0, walk 0 over the hubs, one chunk of 512 edges a program
-@triton.jit
+# SAGE_max_0, walk 0 over the hubs, in chunks of 512 edges
+@triton.jit(do_not_specialize=["num_chunks"])
 def SAGE_max_0_chunk0(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     x, weight_l, weight_r,
     plus,
     part_a,
@@ -67,17 +67,17 @@ def SAGE_max_0_chunk0(
 ):
     lane = tl.arange(0, BLOCK_EDGES)[:, None]
     a_2 = tl.arange(0, 4)
-    chunk = tl.program_id(0)
-    hub = tl.load(owner + chunk)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    chunk = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
+    live = chunk < num_chunks
+    hub = tl.load(owner + chunk, mask=live, other=0)
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     begin = begin + (chunk - first) * 512
-    end = tl.minimum(begin + 512, end)
-    most = 512
+    end = tl.where(live, tl.minimum(begin + 512, end), begin)
+    most = tl.max(end - begin)
     acc_a = tl.full([1, BLOCK_ROWS, 4], float("-inf"), tl.float32)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
@@ -87,13 +87,13 @@ def SAGE_max_0_chunk0(
         x_j = tl.load(x + j[:, :, None] * 4 + a_2, mask=on[:, :, None], other=0)
         more = gdsl_max(tl.where(on[:, :, None], x_j, float("-inf")), 0, True)
         acc_a = tl.where((acc_a != acc_a) | (acc_a > more), acc_a, more)
-    tl.store(part_a + chunk * 4 + a_2, tl.reshape(acc_a, [4]))
+    tl.store(part_a + chunk[:, :, None] * 4 + a_2, acc_a, mask=live[:, :, None])
 
 
 # SAGE_max_0, the rows that are hubs: adds up what their chunks wrote down
-@triton.jit
+@triton.jit(do_not_specialize=["num_chunks"])
 def SAGE_max_0_hubs(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     x, weight_l, weight_r,
     plus,
     part_a,
@@ -106,16 +106,18 @@ def SAGE_max_0_hubs(
     in_b = b < 3
     weight_l_2 = tl.load(weight_l + a_2[None, :] * 3 + b[:, None], mask=in_b[:, None], other=0)
     weight_r_2 = tl.load(weight_r + a_2[None, :] * 3 + b[:, None], mask=in_b[:, None], other=0)
-    hub = tl.program_id(0)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    hub = tl.program_id(0) + tl.zeros([1, 1], tl.int32)
+    live = hub >= 0
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     acc_a = tl.full([1, BLOCK_ROWS, 4], float("-inf"), tl.float32)
-    for part in range(first, last):
-        more = tl.reshape(tl.load(part_a + part * 4 + a_2), [1, 1, 4])
+    for at in range(0, tl.max(last - first)):
+        part = first + at
+        some = part < last
+        more = tl.load(part_a + part[:, :, None] * 4 + a_2, mask=some[:, :, None], other=float("-inf"))
         acc_a = tl.where((acc_a != acc_a) | (acc_a > more), acc_a, more)
     acc_a = tl.where((end > begin)[:, :, None], acc_a, 0.0)
     mask = live[:, :, None] & in_b
@@ -206,10 +208,10 @@ def SAGE_max_backward_1(
     tl.store(d_x + i[:, :, None] * 4 + a_2, d_x_2, mask=live[:, :, None])
 
 
-# SAGE_max_backward_1, walk 0 over the hubs, one chunk of 512 edges a program
-@triton.jit
+# SAGE_max_backward_1, walk 0 over the hubs, in chunks of 512 edges
+@triton.jit(do_not_specialize=["num_chunks"])
 def SAGE_max_backward_1_chunk0(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     d_y, weight_r, x, a, ratio,
     d_x,
     part_sum_chosen,
@@ -218,17 +220,17 @@ def SAGE_max_backward_1_chunk0(
 ):
     lane = tl.arange(0, BLOCK_EDGES)[:, None]
     a_2 = tl.arange(0, 4)
-    chunk = tl.program_id(0)
-    hub = tl.load(owner + chunk)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    chunk = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
+    live = chunk < num_chunks
+    hub = tl.load(owner + chunk, mask=live, other=0)
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     begin = begin + (chunk - first) * 512
-    end = tl.minimum(begin + 512, end)
-    most = 512
+    end = tl.where(live, tl.minimum(begin + 512, end), begin)
+    most = tl.max(end - begin)
     acc_sum_chosen = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
     x_i = tl.load(x + i[:, :, None] * 4 + a_2, mask=live[:, :, None], other=0)
     for at in range(0, most, BLOCK_EDGES):
@@ -241,13 +243,13 @@ def SAGE_max_backward_1_chunk0(
         ratio_j = tl.load(ratio + j[:, :, None] * 4 + a_2, mask=on[:, :, None], other=0)
         v_2 = tl.where(v, 0.0, ratio_j)
         acc_sum_chosen += tl.sum(tl.where(on[:, :, None], v_2, 0.0), axis=0, keep_dims=True)
-    tl.store(part_sum_chosen + chunk * 4 + a_2, tl.reshape(acc_sum_chosen, [4]))
+    tl.store(part_sum_chosen + chunk[:, :, None] * 4 + a_2, acc_sum_chosen, mask=live[:, :, None])
 
 
 # SAGE_max_backward_1, the rows that are hubs: adds up what their chunks wrote down
-@triton.jit
+@triton.jit(do_not_specialize=["num_chunks"])
 def SAGE_max_backward_1_hubs(
-    hubs, first_chunk, owner, rowptr, other, edge,
+    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     d_y, weight_r, x, a, ratio,
     d_x,
     part_sum_chosen,
@@ -259,16 +261,18 @@ def SAGE_max_backward_1_hubs(
     b = tl.arange(0, 4)
     in_b = b < 3
     weight_r_2 = tl.load(weight_r + a_2[:, None] * 3 + b[None, :], mask=in_b[None, :], other=0)
-    hub = tl.program_id(0)
-    i = tl.load(hubs + hub + tl.zeros([1, 1], tl.int32)).to(INDEX)
-    live = i >= 0
+    hub = tl.program_id(0) + tl.zeros([1, 1], tl.int32)
+    live = hub >= 0
+    i = tl.load(hubs + hub).to(INDEX)
     first = tl.load(first_chunk + hub)
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     acc_sum_chosen = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
-    for part in range(first, last):
-        acc_sum_chosen += tl.reshape(tl.load(part_sum_chosen + part * 4 + a_2), [1, 1, 4])
+    for at in range(0, tl.max(last - first)):
+        part = first + at
+        some = part < last
+        acc_sum_chosen += tl.load(part_sum_chosen + part[:, :, None] * 4 + a_2, mask=some[:, :, None], other=0.0)
     mask = live[:, :, None, None] & in_b[None, :]
     d_y_i = tl.load(d_y + i[:, :, None, None] * 3 + b[None, :], mask=mask, other=0)
     dot = tl.sum(tl.where(in_b[None, :], d_y_i * weight_r_2, 0.0), axis=3)
