@@ -52,13 +52,12 @@ def _pieces(v: Tensor, degree: int, order: int) -> Tensor:
 
 def places(x: Tensor, kernel_size: int, degree: int) -> Tensor:
     """The control points of :func:`values`: integers below ``kernel_size^d``."""
-    first = (x * (kernel_size - degree)).floor().long()
-    strides = kernel_size ** torch.arange(x.shape[-1], device=x.device)
-    columns = [
-        (((first + torch.tensor(choice, device=x.device)) % kernel_size) * strides).sum(-1)
-        for choice in _choices(x.shape[-1], degree)
-    ]
-    return torch.stack(columns, -1)
+    first = (x * (kernel_size - degree)).floor().long().unsqueeze(-2)
+    coordinate = torch.arange(x.shape[-1], device=x.device)
+    # As _choices has them, but made where x is: what a CPU makes a GPU waits for.
+    product = torch.arange((degree + 1) ** x.shape[-1], device=x.device).unsqueeze(-1)
+    choices = product // (degree + 1) ** coordinate % (degree + 1)
+    return ((first + choices) % kernel_size * kernel_size**coordinate).sum(-1)
 
 
 def _choices(width: int, degree: int) -> list[tuple[int, ...]]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gdsl.errors import InputError
 from gdsl.language.signature import Signature
 from gdsl.runtime.dtypes import short
+from gdsl.runtime.extremes import extremes
 from gdsl.runtime.transforms import concrete
 
 
@@ -108,7 +109,7 @@ def count_graphs(bound: Bound, device: torch.device | None = None) -> int:
         raise InputError(f"`batch` is on {batch.device}, and the inputs are on {device}: move one with .to()")
     if not batch.numel():
         return count or 0
-    low, high = (int(v) for v in batch.aminmax())
+    low, high = extremes(batch)
     count = high + 1 if count is None else count
     if low < 0 or high >= count:
         bad = int(((batch < 0) | (batch >= count)).flatten().nonzero()[0])

@@ -12,6 +12,7 @@ from gdsl.errors import GraphError, InputError
 from gdsl.ir.types import Domain, Kind, Type
 from gdsl.language.program import Declaration, TypedProgram
 from gdsl.runtime.dtypes import FLOATS, short
+from gdsl.runtime.extremes import extremes
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.transforms import concrete
 
@@ -83,8 +84,8 @@ def check_bound(name: str, type: Type, value: Tensor) -> None:
     value = concrete(value, name)
     if bound is None or not value.numel() or (value.is_cuda and torch.cuda.is_current_stream_capturing()):
         return
-    low, high = value.aminmax()
-    if int(low) < 0 or int(high) >= bound:
+    low, high = extremes(value)
+    if low < 0 or high >= bound:
         bad = int(((value < 0) | (value >= bound)).flatten().nonzero()[0])
         row = f"{type.domain.value} {bad // type.numel}"
         number = int(value.flatten()[bad])
@@ -183,14 +184,20 @@ def check_requirements(program: str, requires: Iterable[tuple[str, int]], graph:
     """What the rules of a program require of every node: an end of edges, and how many there are at it. Or of every
     edge, "reverse": that there is one the other way."""
     for end, count in requires:
-        if end == "reverse":
-            _check_reverse(program, graph)
-            continue
-        degree = graph.in_degree if end == "i" else graph.out_degree
-        wrong = (degree != count).nonzero()
-        if len(wrong):
-            node = int(wrong[0])
-            kind = "in-edges" if end == "i" else "out-edges"
-            raise GraphError(
-                f"{program} needs exactly {count} {kind} for each node, and node {node} has {int(degree[node])}"
-            )
+        # Once a graph: a GPU would be waited for in each call.
+        graph._make(f"_has {end} {count}", _check_need, program, end, count, graph)
+
+
+def _check_need(program: str, end: str, count: int, graph: Graph) -> bool:
+    if end == "reverse":
+        _check_reverse(program, graph)
+        return True
+    degree = graph.in_degree if end == "i" else graph.out_degree
+    wrong = (degree != count).nonzero()
+    if len(wrong):
+        node = int(wrong[0])
+        kind = "in-edges" if end == "i" else "out-edges"
+        raise GraphError(
+            f"{program} needs exactly {count} {kind} for each node, and node {node} has {int(degree[node])}"
+        )
+    return True

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +34,7 @@ from gdsl.runtime.items import (
 )
 from gdsl.runtime.results import Results
 from gdsl.runtime.steps import NativeSteps, Together, is_arithmetic, is_native, is_slight
+from gdsl.runtime.transforms import ordinary
 
 # Backend -> the module whose ``bind`` compiles the kernels of a plan.
 BACKENDS = {"cpp": "gdsl.runtime.cpp", "triton": "gdsl.runtime.triton"}
@@ -269,8 +272,19 @@ def _fetch(node: Node, memory: dict[Node, Tensor], frame: Frame) -> Tensor:
     """The tensor of a node; constants and what the graph holds are made on first use."""
     value = memory.get(node)
     if value is None:
-        value = memory[node] = reference.evaluate(node, [], frame)
+        value = memory[node] = _table(node, frame) if node.op == "table" else reference.evaluate(node, [], frame)
     return value
+
+
+# Kept, since a GPU is waited for when numbers are copied to it.
+_tables: weakref.WeakKeyDictionary[Node, dict[Any, Tensor]] = weakref.WeakKeyDictionary()
+
+
+def _table(node: Node, frame: Frame) -> Tensor:
+    made, at = _tables.setdefault(node, {}), (frame.device, frame.dtype)
+    if at not in made:
+        made[at] = ordinary(reference.evaluate, node, [], frame)
+    return made[at]
 
 
 def _last_uses(steps: Sequence[Step | Tile], outputs: Sequence[Node]) -> list[tuple[Node, ...]]:

@@ -471,7 +471,8 @@ def _reduce(value: Tensor, target: Tensor, rows: int, how: str) -> Tensor:
     if how in ("sum", "add"):
         return value.new_zeros(shape).index_add(0, target, value)
     if how == "mean":
-        count = torch.bincount(target, minlength=rows).clamp(min=1).to(value.dtype)
+        # Not bincount: a GPU's waits for the largest number.
+        count = target.new_zeros(rows).index_add(0, target, torch.ones_like(target)).clamp(min=1).to(value.dtype)
         return value.new_zeros(shape).index_add(0, target, value) / count.view(-1, *[1] * (value.dim() - 1))
     index = target.view(-1, *[1] * (value.dim() - 1)).expand_as(value)
     if how in ("max", "min"):

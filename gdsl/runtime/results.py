@@ -24,8 +24,8 @@ class Results:
         roots = [_root(node, made) for node in nodes[:visible]]
         self._visible = range(visible)
         self._doubtful = tuple(k for k, root in enumerate(roots) if root not in made or roots.count(root) > 1)
-        # A graph holds on to what it makes.
-        self._held = frozenset(k for k, root in enumerate(roots) if root.op == "graph_value")
+        # A graph holds on to what it makes, and a table's numbers are kept.
+        self._held = frozenset(k for k, root in enumerate(roots) if root.op in ("graph_value", "table"))
         self._twice = tuple(k for k in range(visible, len(nodes)) if nodes[k] in nodes[:visible])
 
     @property

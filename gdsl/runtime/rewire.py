@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import torch
 from torch import Tensor
 
 from gdsl.errors import InputError
@@ -48,6 +47,4 @@ def edge_values(
             f"edge input `{name}` has no value on the self-loops that the layer adds: say which, as in "
             f'`graph add_self_loops({name} = 1)` or `({name} = "mean")`'
         )
-    if not value.is_floating_point() and not isinstance(fill, str):
-        fill = torch.as_tensor(0 if fill is None else fill, dtype=value.dtype, device=value.device)
     return rewire_edge_value(rewired, value, fill if fill is not None else 0.0)  # type: ignore[arg-type]

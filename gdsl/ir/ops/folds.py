@@ -216,7 +216,8 @@ def _order_rank_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
 
     value = full(args[0], node.inputs[0].type, run).reshape(run.rows(node.inputs[0].domain), node.type.numel)
     rows, ends = run.rows(node.domain), run.ends(node.attrs.end)
-    degree = torch.bincount(ends, minlength=rows)
+    # Not bincount: a GPU's waits for the largest number.
+    degree = ends.new_zeros(rows).index_add_(0, ends, torch.ones_like(ends))
     first = degree.cumsum(0) - degree
     place = (degree - 1).clamp(min=0).double() * node.attrs.q
     place = place.floor() if node.attrs.side == "lower" else place.ceil()
