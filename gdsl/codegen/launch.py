@@ -35,6 +35,8 @@ THREAD_HELD = (80, 20)
 
 # What is worth trying: times the rows, the edges and the warps of the choice made without trying, which is the first.
 AROUND = ((1, 1, 1), (1, 2, 1), (1, 0.5, 1), (2, 1, 2), (0.5, 1, 0.5))
+# The same where there are matrix products: of 64 edges, units of Hopper's size take them, for half of the instructions.
+AROUND_DOTS = ((1, 1, 1), (1, 2, 1), (2, 2, 1), (1, 4, 1), (2, 1, 2))
 
 # Threads of a warp, of NVIDIA's GPUs; AMD's have twice as many.
 WARP = 32
@@ -103,9 +105,9 @@ def candidates(function: TritonFunction, degree: int, warp: int = WARP) -> list[
     """The block sizes worth trying, the ones that are taken without trying first."""
     first, most = configure(function, degree, warp), MOST_THREADS // warp
     found = []
-    for rows, edges, warps in AROUND:
+    for rows, edges, warps in AROUND_DOTS if function.dots else AROUND:
         r, e, w = int(first.rows * rows), int(first.edges * edges), int(first.warps * warps)
-        fits = r and e and 1 <= w <= most and (function.walks or e == 1)
+        fits = r and e and 1 <= w <= most and (function.part != "hubs" or r == 1) and (function.walks or e == 1)
         fits = fits and not (function.ordered and e > 1)
         dots = not function.dots or r * e >= LEAST_SIDE
         if fits and dots and not (function.row_dots and e < LEAST_SIDE):

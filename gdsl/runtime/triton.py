@@ -154,8 +154,11 @@ class TritonLaunch:
     def candidates(self, number: int, key: Key) -> list[Config]:
         """The block sizes that are worth trying: several of what takes most of the time, on a GPU that can tell."""
         function, (_, degree, device) = self.functions[number], key
-        if function.part is None and function.walks and device is not None and tune.enabled():
+        if function.walks and device is not None and tune.enabled():
             found = candidates(function, degree, warp())
+            if self.totals and number:
+                # Each program of a walk over chunks writes its own part of a sum: none may be left of another choice.
+                found = [config for config in found if config.rows == found[0].rows]
             chosen = tune.known(self.tuned(number, key), found)
             return [chosen] if chosen else found
         return [configure(function, degree, warp())]

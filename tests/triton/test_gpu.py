@@ -5,6 +5,8 @@ What matters most comes first, since time on a card may run out. With --rehearse
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -79,6 +81,19 @@ def test_in_a_cuda_graph(name: str) -> None:
         capture.replay()
     torch.cuda.synchronize()
     assert torch.equal(found, expected)
+
+
+@needs_card
+@pytest.mark.parametrize("name", ["EdgeConv", "GAT"])
+def test_measured_block_sizes(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The call that measures gives what the next ones give, also where chunks of hubs are measured."""
+    monkeypatch.setenv("GDSL_TUNE", "1")
+    monkeypatch.setenv("GDSL_CACHE", str(tmp_path))
+    made = harness.layer(name, "triton").to(DEVICE)
+    values = moved(harness.inputs(made, large(seed=5), NODES), DEVICE, torch.float64)
+    first, again = harness.run(made, values), harness.run(made, values)
+    for x, y in zip(first, again, strict=True):
+        assert harness.difference(x, y) < 1e-12
 
 
 @pytest.mark.parametrize("name", LISTED)
