@@ -237,10 +237,7 @@ def no_hubs() -> tuple[Tensor, Tensor]:
 
 
 class Facts(NamedTuple):
-    """What a look at a list of edges finds out: edges j -> j, and whether it is sorted by source and by target.
-
-    On other devices than a CPU a sorted list is not recognised.
-    """
+    """What a look at a list of edges finds out: edges j -> j, and whether it is sorted by source and by target."""
 
     loops: int
     by_source: bool
@@ -315,13 +312,18 @@ def listed(edges: EdgeEnds) -> Tensor:
 
 def sort(edges: EdgeEnds, end: int, rows: int, dtype: torch.dtype) -> Order:
     """The edges by source (``end=0``) or by target (``end=1``)."""
-    ends = listed(edges)
-    row, permutation = torch.sort(ends[end].to(dtype), stable=True)
+    ends = listed(edges).to(dtype)
+    row, index = ends[end], ends[1 - end]
+    if not edges.added and (edges.facts.by_target if end else edges.facts.by_source):
+        edge = torch.arange(len(row), device=row.device, dtype=dtype)
+        # Kernels of a GPU take it that all of an order lies on 16 bytes, which one end of a list need not.
+        index = index.clone() if index.data_ptr() & 15 else index
+    else:
+        row, permutation = torch.sort(row, stable=True)
+        index, edge = index.index_select(0, permutation), permutation.to(dtype)
     bounds = torch.arange(rows + 1, device=row.device, dtype=dtype)
     # Searched, not counted: bincount waits for the largest row.
-    rowptr = torch.searchsorted(row, bounds, out_int32=dtype == torch.int32)
-    index = ends[1 - end].to(dtype).index_select(0, permutation)
-    return Order(rowptr, index, permutation.to(dtype))
+    return Order(torch.searchsorted(row, bounds, out_int32=dtype == torch.int32), index, edge)
 
 
 def looped(rowptr: Tensor, index: Tensor, edge: Tensor, added: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -376,13 +378,28 @@ def _degrees(rowptr: Tensor, edges: int) -> Degrees:
     degree = rowptr.diff()
     longest, by_degree = torch.sort(degree, descending=True, stable=True)
     mean = mean_degree(edges, degree.numel())
-    is_hub = longest > max(GPU_HUB_EDGES, GPU_HUB_MEANS * mean)
-    counts = torch.where(is_hub, (longest.long() + GPU_CHUNK_EDGES - 1) // GPU_CHUNK_EDGES, 0)
-    num_hubs, chunks = torch.stack([is_hub.sum(), counts.sum()]).tolist()  # the one wait
-    hubs, counts = by_degree[:num_hubs], counts[:num_hubs]
+    least = max(GPU_HUB_EDGES, GPU_HUB_MEANS * mean) + 1
+    # More rows cannot be hubs. Where some can, this is the one wait; the host goes on with what is not many.
+    most = longest[: edges // least].cpu()
+    counts = (most[most >= least].long() + GPU_CHUNK_EDGES - 1) // GPU_CHUNK_EDGES
+    hubs = len(counts)
+    rows = by_degree[hubs:].to(rowptr.dtype, copy=True)
+    if not hubs:
+        return Degrees(rows, rows[:0], *_no_chunks(rowptr.device), power_of_two(mean))
     first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    owner = torch.repeat_interleave(torch.arange(num_hubs, device=rowptr.device), counts, output_size=chunks)
-    return Degrees(by_degree[num_hubs:].to(rowptr.dtype), hubs.to(rowptr.dtype), first, owner, power_of_two(mean))
+    owner = torch.arange(hubs, device=CPU).repeat_interleave(counts)
+    # Moved together, both on 16 bytes.
+    gap = first.new_zeros(len(first) % 2)
+    moved = torch.cat([first, gap, owner]).to(rowptr.device)
+    first, owner = moved[: len(first)], moved[len(first) + len(gap) :]
+    return Degrees(rows, by_degree[:hubs].to(rowptr.dtype, copy=True), first, owner, power_of_two(mean))
+
+
+@cache
+def _no_chunks(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Shared by all orders without hubs."""
+    none = ordinary(lambda: torch.zeros(1, dtype=torch.int64, device=device))
+    return none, none[:0]
 
 
 def mean_degree(edges: int, rows: int) -> int:

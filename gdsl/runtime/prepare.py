@@ -190,18 +190,25 @@ def _copied(code: Native, edge_index: Tensor, sizes: Sizes, dtype: torch.dtype) 
 
 
 def _take_by_torch(edge_index: Tensor, told: ToldSizes | None) -> tuple[EdgeEnds, Sizes]:
-    copy = edge_index.to(torch.int64, copy=True, memory_format=torch.contiguous_format)
-    if copy.shape[1] == 0:
-        return EdgeEnds(copy, Facts(0, False, False)), _completed(told, -1, -1)
-    extremes = [extreme for row in copy for extreme in torch.aminmax(row)]
-    found = torch.stack([*extremes, (copy[0] == copy[1]).sum()]).tolist()  # the one wait
-    low_source, high_source, low_target, high_target, loops = found
-    num_sources, num_targets = _completed(told, high_source, high_target)
-    if low_source < 0 or low_target < 0 or high_source >= num_sources or high_target >= num_targets:
-        limit = torch.tensor([num_sources, num_targets], device=copy.device).unsqueeze(1)
-        bad = ((copy < 0) | (copy >= limit)).any(dim=0)
-        raise GraphError(bad_edge(copy, int(bad.nonzero()[0]), (num_sources, num_targets)))
-    return EdgeEnds(copy, Facts(loops, False, False)), (num_sources, num_targets)
+    count = edge_index.shape[1]
+    if edge_index.dtype is not torch.int64:
+        edge_index = edge_index.long()
+    if count:
+        least, most = torch.aminmax(edge_index, dim=1)
+        rise = edge_index.diff(dim=1).amin(1) if count > 1 else most - most
+        loops = (edge_index[0] == edge_index[1]).sum().view(1)
+        found = torch.cat([least, most, rise, loops]).tolist()  # the one wait
+    else:
+        found = [0, 0, -1, -1, 0, 0, 0]
+    low_source, low_target, high_source, high_target, by_source, by_target, num_loops = found
+    sizes = _completed(told, high_source, high_target)
+    if low_source < 0 or low_target < 0 or high_source >= sizes[0] or high_target >= sizes[1]:
+        limit = torch.tensor(sizes, device=edge_index.device).unsqueeze(1)
+        bad = ((edge_index < 0) | (edge_index >= limit)).any(dim=0)
+        raise GraphError(bad_edge(edge_index, int(bad.nonzero()[0]), sizes))
+    dtype = index_dtype(*sizes, count)
+    copy = edge_index.to(dtype, copy=True, memory_format=torch.contiguous_format)
+    return EdgeEnds(copy, Facts(num_loops, by_source >= 0, by_target >= 0)), sizes
 
 
 def take_sorted(rowptr: Tensor, index: Tensor, end: int, sizes: Sizes | None) -> tuple[EdgeEnds, Sizes]:
@@ -216,11 +223,17 @@ def take_sorted(rowptr: Tensor, index: Tensor, end: int, sizes: Sizes | None) ->
     if sizes[end] != rows:
         raise GraphError(f"there are {rows} rows, one less than row pointers, and {sizes[end]} {_NODES[end]} nodes")
     dtype = index_dtype(*sizes, count)
-    low, high = torch.stack(torch.aminmax(index)).tolist() if count else (0, -1)
+    looked = torch.stack([rowptr[0], rowptr[-1], (rowptr[1:] < rowptr[:-1]).any()]).long()
+    extremes = torch.stack(torch.aminmax(index)).long() if count else looked.new_tensor((0, -1))
+    first, last, falls, low, high = torch.cat([looked, extremes]).tolist()  # one wait
     if low < 0 or high >= sizes[1 - end]:
         edge = int(((index < 0) | (index >= sizes[1 - end])).nonzero()[0])
         raise GraphError(_bad_node(edge, 1 - end, int(index[edge]), sizes))
-    _check_rows(rowptr, count)
+    if falls:
+        row = int((rowptr[1:] < rowptr[:-1]).nonzero()[0])
+        raise GraphError(f"row {row} ends at edge {int(rowptr[row + 1])}, before it begins at {int(rowptr[row])}")
+    if first != 0 or last != count:
+        raise GraphError(f"the rows must go from edge 0 to {count}, and they go from {first} to {last}")
     ends = torch.empty((2, count), dtype=dtype, device=index.device)
     ends[1 - end].copy_(index)
     code = native(another=True) if index.is_cpu else None
@@ -235,15 +248,6 @@ def take_sorted(rowptr: Tensor, index: Tensor, end: int, sizes: Sizes | None) ->
 
 
 _NODES = ("source", "target")
-
-
-def _check_rows(rowptr: Tensor, edges: int) -> None:
-    first, last, falls = torch.stack([rowptr[0], rowptr[-1], (rowptr[1:] < rowptr[:-1]).any()]).tolist()
-    if falls:
-        row = int((rowptr[1:] < rowptr[:-1]).nonzero()[0])
-        raise GraphError(f"row {row} ends at edge {int(rowptr[row + 1])}, before it begins at {int(rowptr[row])}")
-    if first != 0 or last != edges:
-        raise GraphError(f"the rows must go from edge 0 to {edges}, and they go from {first} to {last}")
 
 
 def bad_edge(edge_index: Tensor, edge: int, sizes: Sizes) -> str:

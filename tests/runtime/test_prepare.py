@@ -21,7 +21,7 @@ from gdsl.codegen.schedule import BLOCK_WORK, HUB_EDGES
 from gdsl.errors import GraphError
 from gdsl.runtime import cache, prepare
 from gdsl.runtime.graph import Graph, Rewired
-from gdsl.runtime.order import Order
+from gdsl.runtime.order import Order, PackedOrder
 
 DTYPES = [torch.int64, torch.int32, torch.int16]
 REWIRINGS = ["remove_self_loops", "add_self_loops", "add_remaining_self_loops"]
@@ -100,8 +100,7 @@ def both(make: Callable[[], Graph], use: Callable[[Graph, Graph], None]) -> None
                 getattr(rewired.graph, order)
             for part in ("kept", "added", "loop_edge", "target"):
                 getattr(rewired, part)
-            if expected.num_edges:
-                assert expected._edges.listed.dtype == torch.int64
+            assert type(rewired.graph.in_edges) is Order  # torch's
     use(found, expected)
 
 
@@ -277,6 +276,40 @@ def test_sorted_edges_are_not_moved() -> None:
     assert torch.equal(graph.in_edges.edge, torch.arange(50, dtype=torch.int32))
 
 
+@pytest.mark.parametrize("count", [0, 1, 49])
+def test_torch_does_not_sort_what_is_sorted(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor has it an order begin where a GPU cannot read 16 bytes at once."""
+    for end, name in ((1, "in_edges"), (0, "out_edges")):
+        edges = edges_of(count, 9, 9, sort=("source", "target")[end])
+        expected = getattr(Graph(edges, 9), name)
+        with only_torch(), monkeypatch.context() as patch:
+            patch.setattr(torch, "sort", None)
+            found = getattr(Graph(edges, 9), name)
+            assert all(t.data_ptr() % 16 == 0 for t in found.walk)
+            assert_same_order(found, expected)
+
+
+@pytest.mark.parametrize("hubs", [(), (257,), (300, 1025, 256), (600, 600)])
+def test_rows_as_a_gpu_takes_them(hubs: tuple[int, ...]) -> None:
+    """All rows but those with many edges, most edges first; the chunks of these, all on 16 bytes."""
+    edges = edges_of(900, 500, 500)
+    for row, count in enumerate(hubs):
+        edges[1][edges[1] == row] = 499
+        edges = torch.cat([edges, torch.tensor([[3], [row]]).expand(2, count)], dim=1)
+    order = Graph(edges, 500).in_edges
+    degree, found = order.rowptr.diff().tolist(), order.degrees
+    by_degree = sorted(range(500), key=lambda row: -degree[row])
+    many = [row for row in by_degree if degree[row] > 256]
+    assert many == [row for row in by_degree if row < len(hubs) and hubs[row] > 256]
+    assert (found.hubs.tolist(), found.rows.tolist()) == (many, by_degree[len(many) :])
+    chunks = [-(-degree[row] // 512) for row in many]
+    assert found.first_chunk.tolist() == [sum(chunks[:k]) for k in range(len(many) + 1)]
+    assert found.owner.tolist() == [hub for hub, count in enumerate(chunks) for _ in range(count)]
+    assert (found.num_hubs, found.num_chunks) == (len(many), sum(chunks))
+    assert all(t.data_ptr() % 16 == 0 for t in (found.rows, found.hubs, found.first_chunk, found.owner))
+    assert found.hubs.dtype == found.rows.dtype == order.rowptr.dtype
+
+
 # -- sorted edges ----------------------------------------------------------------------------------
 
 
@@ -384,13 +417,13 @@ def test_torch_serves_while_the_native_code_is_built(monkeypatch: pytest.MonkeyP
     assert prepare._state == "unbuilt"  # one graph is no reason
     _ = Graph(edges_of(50, 9, 9), 9)
     assert prepare._state == "building"
-    assert graph._edges.listed.dtype == torch.int64  # torch's copy
+    assert type(graph.in_edges) is Order  # torch's
     go.set()
     for thread in threading.enumerate():
         if thread.name == "gdsl-prepare":
             thread.join(20)
     again = Graph(edges_of(50, 9, 9), 9)
-    assert again._edges.listed.dtype == torch.int32
+    assert type(again.in_edges) is PackedOrder  # native code's
     assert_same(again, graph)
     assert_same_order(graph.in_edges, again.in_edges)
 
@@ -400,7 +433,7 @@ def test_torch_serves_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("CXX", "/nowhere/c++")
     graph = Graph(edges_of(50, 9, 9), 9)
     assert prepare.native(wait=True) is None
-    assert graph._edges.listed.dtype == torch.int64
+    assert type(graph.in_edges) is Order
     assert graph.in_edges.num_blocks == 1
 
 
