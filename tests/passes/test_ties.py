@@ -11,6 +11,8 @@ from torch import Tensor
 import gdsl
 from gdsl.codegen.schedule import HUB_EDGES
 from gdsl.runtime.triton import interpreted
+from tests.programs import harness
+from tests.triton.orders import other_orders
 
 BACKENDS = ["torch", "cpp", *(["triton"] if interpreted() else [])]
 NODES = 7
@@ -111,6 +113,35 @@ def test_the_whole_gradient_arrives(dtype: torch.dtype, backend: str) -> None:
     arrived = torch.zeros(50, 5).index_add(0, edges[1], g.float())
     filled = torch.bincount(edges[1], minlength=50) > 0
     torch.testing.assert_close(arrived, filled.float()[:, None].expand(50, 5), rtol=1e-2, atol=1e-2)
+
+
+COMPUTED = {
+    "a network": "max(relu(x[j] @ w - x[i] @ v) @ u)",
+    "the least": "min(tanh((x[j] - x[i]) @ w) @ u)",
+    "by a kind": "sum[2](max(sin(x[j] @ w) @ u) by r)",
+    "a network, then its mean": "mean(max(tanh(x[j] @ w + x[i] @ v) @ u)[j])",
+}
+
+
+@pytest.mark.skipif(not interpreted(), reason="Triton was imported for a GPU, not to interpret")
+@pytest.mark.parametrize("messages", COMPUTED)
+def test_messages_that_each_kernel_rounds_otherwise(messages: str) -> None:
+    """Parallel edges tie, and which do is asked by kernels that add up in other orders, as on a GPU."""
+    kind = "edge r: int(2)" if " by r" in COMPUTED[messages] else ""
+    text = f"""layer M(d = 9, h = 7, o = 3) {{
+        param w[d, h] ~ glorot  param v[d, h] ~ glorot  param u[h, o] ~ glorot
+        node x[d] {kind}
+        return {COMPUTED[messages]}
+    }}"""
+    made = gdsl.compile(text, backend="triton").double()
+    edges = torch.randint(0, NODES, (2, 60))
+    given = [gdsl.Graph(edges, NODES), *([torch.randint(0, 2, (60,))] if kind else [])]
+    x = torch.randn(NODES, 9, dtype=torch.float64, requires_grad=True)
+    plain = harness.twin(made, "torch")
+    with other_orders():
+        found = derivatives(made(x, *given), x)
+    wanted = derivatives(plain(x, *given), x)
+    assert_same(found, wanted)
 
 
 LOST: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
