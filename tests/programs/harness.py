@@ -133,10 +133,10 @@ def _derivatives(outputs: list[Tensor], leaves: list[Tensor]) -> Results:
 
 
 def _weights(like: Tensor, pitch: float) -> Tensor:
-    """Different for every element, so that no mistake cancels in the sum."""
-    return torch.cos(pitch * torch.arange(like.numel(), dtype=like.dtype, device=like.device) + pitch).reshape(
-        like.shape
-    )
+    """Different for every element, so that no mistake cancels in the sum; the same numbers in each precision, where an
+    angle of a thousand in float32 would be off by more than results are."""
+    angles = pitch * torch.arange(like.numel(), dtype=torch.float64, device=like.device) + pitch
+    return torch.cos(angles).to(like.dtype).reshape(like.shape)
 
 
 def _dense(found: Any, leaves: list[Tensor]) -> list[Tensor]:
