@@ -1,7 +1,7 @@
 # make cora      install into .venv and train the Cora example, which prints a compiled kernel on the way
 # make test      install into .venv and run the tests
 # make nightly   20,000 random programs; GDSL_PROGRAMS=n and GDSL_SEED=k for others
-# make sanitize  generated C++ under the compiler's sanitizers
+# make sanitize  generated C++ under the compiler's sanitizers, Triton's kernels under one of ours
 # make gpu       on a machine with one, in ten minutes and installing nothing: a smoke test, the tests, the benchmark
 # make pictures  the pictures of docs/explore.md, with Debian's chromium and chromium-driver
 # make fuzz      programs, then operators of exported models, that a fuzzer makes, for ten minutes each
@@ -49,6 +49,7 @@ nightly: $(STAMP)
 
 sanitize: $(STAMP)
 	$(VENV)/bin/python -m tests.sanitize
+	$(VENV)/bin/python -m tests.triton.sanitize
 
 gpu-sanitize: $(STAMP)
 	compute-sanitizer --error-exitcode 1 $(VENV)/bin/python -m pytest -m gpu tests/triton/test_gpu.py
