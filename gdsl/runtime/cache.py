@@ -141,7 +141,7 @@ def load(
     with _building[key]:
         library = _loaded.get(key)
         if library is None:
-            _collect(key, _file(name, key))
+            _collect(key)
             library = _loaded[key] = _load(source, _file(name, key), command, open_library)
     return library
 
@@ -190,7 +190,7 @@ def has_free_core() -> bool:
     return sum(process.poll() is None for process, _ in list(_ahead.values())) + 1 < cores()
 
 
-def _collect(key: str, file: str) -> None:
+def _collect(key: str) -> None:
     """Wait for what was begun. What failed is left to ``load``, which says why."""
     if key not in _ahead:
         return
@@ -199,7 +199,7 @@ def _collect(key: str, file: str) -> None:
         # Where the process has children waited for elsewhere, 0 is also said of one that failed.
         if process.wait() == 0 and temporary.stat().st_size:
             seal(temporary)
-            os.replace(temporary, temporary.parents[1] / f"{file}.so")
+            os.replace(temporary, temporary.parents[1] / temporary.name)
     except OSError:
         pass
     finally:  # after an interrupt, too
@@ -228,7 +228,10 @@ def cores() -> int:
 
 
 def _abandon() -> None:
-    """Nobody waits for these any more."""
+    """Nobody waits for these any more. What is ready is kept: the next process would begin it again."""
+    for key, (process, _) in list(_ahead.items()):
+        if process.poll() is not None:
+            _collect(key)
     while _ahead:
         _, (process, temporary) = _ahead.popitem()
         _end(process, temporary)

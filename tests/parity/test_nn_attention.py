@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import gdsl.nn
+from gdsl.module.run import recording_runs
 from tests.parity import drop_in
 from tests.parity.drop_in import Case, make_tests, pyg
 from tests.programs import harness
@@ -326,3 +327,22 @@ def test_bad_calls() -> None:
         gdsl.nn.AGNNConv()((x, x), graph)
     with pytest.raises(TypeError, match="flow"):
         gdsl.nn.HypergraphConv(5, 4, flow="target_to_source")
+
+
+@pytest.mark.parametrize(
+    ("layer", "more"),
+    [
+        (lambda: gdsl.nn.GATConv(5, 4, heads=2), {}),
+        (lambda: gdsl.nn.GATv2Conv(5, 4, heads=2), {}),
+        (lambda: gdsl.nn.TransformerConv(5, 4, heads=2), {}),
+        (lambda: gdsl.nn.FAConv(5), {"x_0": torch.ones(4, 5)}),
+        (lambda: gdsl.nn.RGATConv(5, 4, 2), {"edge_type": torch.tensor([0, 1, 0])}),
+    ],
+)
+def test_weights_are_written_if_they_are_asked_for(layer: Any, more: dict[str, Any]) -> None:
+    conv, edges = layer(), torch.tensor([[0, 1, 3], [1, 2, 2]])
+    x = torch.ones(4, 5, requires_grad=True)
+    for asked, results in ((None, 1), (True, 2)):
+        with recording_runs() as runs:
+            conv(x, edge_index=edges, return_attention_weights=asked, **more)
+        assert [len(run.kind.typed.outputs) for run in runs] == [results]

@@ -119,6 +119,19 @@ def test_what_was_begun_and_fails_is_told_by_load(folder):
     assert not list(folder.glob(".building-*"))
 
 
+@pytest.mark.usefixtures("two_cores")
+@pytest.mark.parametrize(("source", "kept"), [(constant(7), True), ("this is no C++", False)])
+def test_what_nobody_came_for_is_kept_if_it_is_ready(folder, source, kept):
+    cache.begin(source, name="late")
+    ((process, _),) = cache._ahead.values()
+    process.wait()
+    cache._abandon()
+    assert not cache._ahead and not list(folder.glob(".building-*"))
+    assert cache.is_built(source, name="late") is kept
+    assert cache.begin(source, name="late") is not kept
+    cache._abandon()
+
+
 def test_nothing_is_begun_on_a_core_that_is_taken(monkeypatch):
     monkeypatch.setattr(cache, "_ahead", {})
     monkeypatch.setattr(cache, "cores", lambda: 1)

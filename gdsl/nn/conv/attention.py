@@ -96,8 +96,12 @@ class GATv2Conv(Summed, program="gatv2", aggr=None, fixed="node_dim=0", shows="h
             edge_attr = edge_features(None, values, edge_index)
         assert edge_attr is None or self.lin_edge is not None, "edge features need 'edge_dim'"
         inputs = {"x": source, "z": target, "e": edge_attr}
-        y, alpha = self._compute(graph, inputs, bipartite=not isinstance(x, Tensor))
-        return (y, self.attended(edge_index, graph, alpha, self.add_self_loops)) if return_attention_weights else y
+        asked = bool(return_attention_weights)
+        found = self._compute(graph, inputs, bipartite=not isinstance(x, Tensor), attended=asked)
+        if not asked:
+            return found
+        y, alpha = found
+        return y, self.attended(edge_index, graph, alpha, self.add_self_loops)
 
 
 class AGNNConv(Summed, program="agnn"):
@@ -169,9 +173,11 @@ class TransformerConv(Summed, program="transformer", fixed="node_dim=0", shows="
         edge_attr = edge_features(edge_attr, None if self.lin_edge is None else values, edge_index)
         assert (edge_attr is None) == (self.lin_edge is None), "'edge_dim' and edge features need each other"
         inputs = {"x": source, "z": target, "e": edge_attr}
-        y, alpha = self._compute(graph, inputs, bipartite=not isinstance(x, Tensor))
-        if not isinstance(return_attention_weights, bool):
-            return y
+        asked = isinstance(return_attention_weights, bool)
+        found = self._compute(graph, inputs, bipartite=not isinstance(x, Tensor), attended=asked)
+        if not asked:
+            return found
+        y, alpha = found
         # torch_geometric's layer gives one of torch's matrices back as it is.
         whole = isinstance(edge_index, Tensor) and edge_index.layout is not torch.strided
         return y, (edge_index, alpha) if whole else self.attended(edge_index, graph, alpha)
@@ -342,9 +348,11 @@ class FAConv(Weighted, program="fa", shows="eps"):
         assert edge_weight is None or not self.normalize, "a layer that normalises takes no edge weights"
         graph, weight = self._weights(x, edge_index, edge_weight)
         assert weight is not None or self.normalize, "a layer that does not normalise needs edge weights"
-        y, alpha = self._compute(graph, {"x": x, "x_0": x_0, "w": weight})
-        if not isinstance(return_attention_weights, bool):
-            return y
+        asked = isinstance(return_attention_weights, bool)
+        found = self._compute(graph, {"x": x, "x_0": x_0, "w": weight}, attended=asked)
+        if not asked:
+            return found
+        y, alpha = found
         return y, self.attended(edge_index, graph, alpha, self.add_self_loops and self.normalize)
 
 

@@ -69,7 +69,9 @@ class GATConv(Summed, program="gat", fixed="node_dim=0", shows="heads"):
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
         edge_attr = None if self.edge_dim is None else edge_features(edge_attr, values, edge_index)
         inputs = {"x": source, "z": target, "e": edge_attr}
-        y, alpha = self._compute(graph, inputs, bipartite=not isinstance(x, Tensor))
-        if return_attention_weights is None:
-            return y
+        asked = return_attention_weights is not None
+        found = self._compute(graph, inputs, bipartite=not isinstance(x, Tensor), attended=asked)
+        if not asked:
+            return found
+        y, alpha = found
         return y, self.attended(edge_index, graph, alpha, self.add_self_loops)

@@ -169,7 +169,8 @@ class RGATConv(Summed, program="rgat", fixed="node_dim=0", parts=False, shows="h
         edge_attr = edge_features(edge_attr)
         kind = "bases" if self.num_bases is not None else "blocks" if self.num_blocks is not None else "full"
         parts = self.num_bases or self.num_blocks or 1
-        y, alpha = self._compute(
+        asked = isinstance(return_attention_weights, bool)
+        found = self._compute(
             graph,
             {"x": source, "z": target, "rel": edge_type, "f": edge_attr},
             kind=kind,
@@ -180,9 +181,12 @@ class RGATConv(Summed, program="rgat", fixed="node_dim=0", parts=False, shows="h
             additive=self.attention_mode == MODES[0],
             within=self.attention_mechanism == MECHANISMS[0],
             change=self.mod if self.mod in CHANGES else "none",
+            attended=asked,
         )
-        asked = isinstance(return_attention_weights, bool)
-        return (y, self.attended(edge_index, graph, alpha)) if asked else y
+        if not asked:
+            return found
+        y, alpha = found
+        return y, self.attended(edge_index, graph, alpha)
 
 
 class Maps(HeteroLinear):
