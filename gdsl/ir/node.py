@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from gdsl.ir.attributes import NONE, Attrs
@@ -121,9 +122,13 @@ def make(op: str, inputs: Iterable[Node], type: Type, attrs: Attrs = NONE) -> No
     return node
 
 
+# On a stack above what all operands of have been seen.
+_READY = object()
+
+
 def walk(outputs: Iterable[Node]) -> Iterator[Node]:
     """Every node that the outputs need, each once, inputs before users, in a stable order."""
-    return walk_below(outputs, lambda node: node.inputs)
+    return walk_below(outputs, attrgetter("inputs"))
 
 
 def walk_below(starts: Iterable[Item], below: Callable[[Item], Sequence[Item]]) -> Iterator[Item]:
@@ -133,15 +138,17 @@ def walk_below(starts: Iterable[Item], below: Callable[[Item], Sequence[Item]]) 
     """
     seen: set[Item] = set()
     for start in starts:
-        stack: list[tuple[Item, bool]] = [(start, False)]
+        stack: list[Any] = [start]
         while stack:
-            item, ready = stack.pop()
-            if ready:
-                yield item
+            item = stack.pop()
+            if item is _READY:
+                yield stack.pop()
             elif item not in seen:
                 seen.add(item)
-                stack.append((item, True))
-                stack.extend((i, False) for i in reversed(below(item)) if i not in seen)
+                if inner := below(item):
+                    stack += (item, _READY, *reversed(inner))
+                else:
+                    yield item
 
 
 def users(outputs: Iterable[Node]) -> dict[Node, list[Node]]:
@@ -171,18 +178,11 @@ def substitute(
     """
     result: dict[Node, Node] = {}
     if isinstance(replace, Mapping):
-        swap = replace
-
-        def keep(node: Node) -> Node | None:
-            return None
-
-        change: Callable[[Node], Node | None] = keep
-    else:
-        swap, change = {}, replace
+        for node in walk(outputs):
+            swapped = replace.get(node)
+            result[node] = rebuild(node, tuple([result[i] for i in node.inputs])) if swapped is None else swapped
+        return result
     for node in walk(outputs):
-        if node in swap:
-            result[node] = swap[node]
-            continue
-        new = rebuild(node, tuple(result[i] for i in node.inputs))
-        result[node] = change(new) or new
+        new = rebuild(node, tuple([result[i] for i in node.inputs]))
+        result[node] = replace(new) or new
     return result

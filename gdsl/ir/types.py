@@ -19,6 +19,9 @@ class Domain(enum.Enum):
     # Of a distributed bipartite graph: the sources that a process owns. Those that its edges read are its "source".
     OWN = "own source"
 
+    # Of what there is once, as Python has it of any object: an enum's own is computed by Python in each look-up.
+    __hash__ = object.__hash__
+
     def __repr__(self) -> str:
         return self.value
 
@@ -33,6 +36,8 @@ class Kind(enum.Enum):
     FLOAT = "float"
     INT = "int"
     BOOL = "bool"
+
+    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         return self.value

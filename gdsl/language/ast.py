@@ -6,9 +6,10 @@ the same, wherever they stand: ``parse(format(p)) == p``.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,14 +307,22 @@ class Program(Tree):
         raise LookupError(f"the program has no layer {name}, it has: {names}")
 
 
-def children(tree: Tree) -> Iterator[Tree]:
+def children(tree: Tree) -> list[Tree]:
     """The syntax nodes directly inside one."""
-    for f in fields(tree):
-        value = getattr(tree, f.name)
+    kind: Any = type(tree)
+    found: list[Tree] = []
+    for name in _field_names(kind):
+        value = getattr(tree, name)
         if isinstance(value, Tree):
-            yield value
+            found.append(value)
         elif isinstance(value, tuple):
-            yield from (v for v in value if isinstance(v, Tree))
+            found += [v for v in value if isinstance(v, Tree)]
+    return found
+
+
+@functools.cache
+def _field_names(kind: type[Tree]) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(kind))
 
 
 def walk(tree: Tree) -> Iterator[Tree]:
@@ -322,4 +331,4 @@ def walk(tree: Tree) -> Iterator[Tree]:
     while stack:
         node = stack.pop()
         yield node
-        stack.extend(reversed(list(children(node))))
+        stack.extend(reversed(children(node)))

@@ -233,7 +233,7 @@ class Text:
         store: Compilations | None = None,
     ):
         self.definition = definition
-        self.signature = signature_of(definition)
+        self._written = self.signature = signature_of(definition)
         self.arguments = {name: plain(value) for name, value in arguments.items()}
         self.free_sizes = dict(free_sizes)
         self.module_names = tuple(name for name, _ in self.signature.modules)
@@ -297,7 +297,7 @@ class Text:
             free = {**dict.fromkeys(self.signature.free_dims, size), **(sizes or {}), **self.free_sizes}
             for modules in (seen, unseen) if unseen and self.signature.free_dims else (seen,):
                 try:
-                    return check(self.definition, self.arguments, modules=modules, present=present, free_dims=free)
+                    return self._check(modules=modules, present=present, free_dims=free)
                 except LanguageError as error:
                     first = first or error
         assert first is not None
@@ -312,15 +312,16 @@ class Text:
         """The typed program for a way of calling it."""
         return self.typed.once(
             way,
-            lambda: check(
-                self.definition,
-                self.arguments,
+            lambda: self._check(
                 modules=self.modules_of(owner),
                 training=way.training,
                 present=way.present,
                 free_dims=dict(way.sizes),
             ),
         )
+
+    def _check(self, **about: Any) -> TypedProgram:
+        return check(self.definition, self.arguments, signature=self._written, **about)
 
 
 def _again(

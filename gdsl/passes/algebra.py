@@ -15,7 +15,7 @@ from gdsl.ir.node import Node, substitute
 from gdsl.ir.ops import of
 from gdsl.ir.program import Program
 from gdsl.ir.types import Kind, Type
-from gdsl.passes.rewrite import Fired, Rule
+from gdsl.passes.rewrite import Fired, Rule, on
 from gdsl.passes.simplify import constant_value
 
 # Factors beyond these are not multiplied with each other: the product of two could be 0 or infinite in float32.
@@ -25,9 +25,10 @@ _SMALLEST, _LARGEST = 2.0**-60, 2.0**60
 MAX_PARTS = 64
 
 
+@on("add", "sub", "neg", "mul")
 def like_terms(node: Node) -> Node | None:
     """x + x + x --> x * 3;  (x * 2) * 3 --> x * 6;  x * 3 - (y + x) --> x * 2 - y"""
-    if node.op not in ("add", "sub", "neg", "mul") or node.kind is not Kind.FLOAT:
+    if node.kind is not Kind.FLOAT:
         return None
     terms, count = _terms(node, _read_counts(node))
     if terms.keys() == {node} or not all(_SMALLEST <= abs(factor) <= _LARGEST for factor in terms.values()):
@@ -105,9 +106,10 @@ def _rebuilt(terms: dict[Node, float]) -> Node:
     return value
 
 
+@on("div")
 def divided_twice(node: Node) -> Node | None:
     """x / 2 / 3 --> x / 6"""
-    if node.op != "div" or node.inputs[0].op != "div":
+    if node.inputs[0].op != "div":
         return None
     (x, first), second = node.inputs[0].inputs, node.inputs[1]
     divisors = [v for v in map(constant_value, (first, second)) if v is not None]

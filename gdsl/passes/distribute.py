@@ -11,7 +11,7 @@ from gdsl.ir import build
 from gdsl.ir.node import Node, walk_below
 from gdsl.ir.types import ELEMENTS, Dim, Domain, Kind
 from gdsl.passes.algebra import MAX_PARTS
-from gdsl.passes.rewrite import Rule
+from gdsl.passes.rewrite import Rule, on
 
 
 def _is_one_ended(node: Node) -> bool:
@@ -27,7 +27,7 @@ def _is_one_ended(node: Node) -> bool:
 
 def _matrix_product(node: Node, edges: bool = True) -> tuple[Node, tuple[Node, ...]] | None:
     """The edge value of a contraction of one edge value with global ones, and the others; or the node value."""
-    if node.op != "contract" or node.attrs.total or len(node.inputs) < 2:
+    if node.attrs.total or len(node.inputs) < 2:
         return None
     if (node.domain in ELEMENTS) != edges or node.domain in (Domain.GLOBAL, Domain.GRAPH):
         return None
@@ -37,6 +37,7 @@ def _matrix_product(node: Node, edges: bool = True) -> tuple[Node, tuple[Node, .
     return rows[0], tuple(i for i in node.inputs if i is not rows[0])
 
 
+@on("contract")
 def split_cat(node: Node) -> Node | None:
     """cat(x[i], e) @ W --> x[i] @ W[first rows] + e @ W[other rows], where a part belongs to one end"""
     found = _matrix_product(node)
@@ -45,6 +46,7 @@ def split_cat(node: Node) -> Node | None:
     return _split(node, *found)
 
 
+@on("contract")
 def split_wide_cat(node: Node) -> Node | None:
     """cat(a, b) @ W --> a @ W[first rows] + b @ W[other rows] on nodes, where the sums move less than `cat` would"""
     found = _matrix_product(node, edges=False)
@@ -83,6 +85,7 @@ def _renamed(part: Node, old: str, new: str) -> Node:
     return build.rename(part, {old: new})
 
 
+@on("contract")
 def split_sum(node: Node) -> Node | None:
     """(x[j] - x[i]) @ W --> x[j] @ W - x[i] @ W"""
     found = _matrix_product(node)
@@ -93,6 +96,7 @@ def split_sum(node: Node) -> Node | None:
     return build.transpose(a + b if terms.op == "add" else a - b, node.type.names)
 
 
+@on("contract")
 def negation_last(node: Node) -> Node | None:
     """(-a) @ W --> -(a @ W)"""
     found = _matrix_product(node)
@@ -101,6 +105,7 @@ def negation_last(node: Node) -> Node | None:
     return -build.contract([found[0].inputs[0], *found[1]], node.attrs.reduce, order=node.type.names)
 
 
+@on("contract")
 def factor_out_of_product(node: Node) -> Node | None:
     """(c * (x[j] - x[i])) @ W --> c * ((x[j] - x[i]) @ W), where c has none of the summed dims; on nodes (c * x) @ W"""
     on_edges = node.domain in ELEMENTS
@@ -122,9 +127,10 @@ def factor_out_of_product(node: Node) -> Node | None:
     return None
 
 
+@on("add", "sub")
 def terms_by_end(node: Node) -> Node | None:
     """x[i] + (y[j] - z[i]) --> (x - z)[i] + y[j]: the terms of one end are added per node"""
-    if node.op not in ("add", "sub") or node.domain not in ELEMENTS or node.kind is not Kind.FLOAT:
+    if node.domain not in ELEMENTS or node.kind is not Kind.FLOAT:
         return None
     terms = _signed_terms(node, node.dims)
     groups: dict[tuple[str, Domain] | None, list[tuple[Node, bool]]] = {}

@@ -8,7 +8,7 @@ from gdsl.ir.ops import of
 from gdsl.ir.ops.edges import is_sum
 from gdsl.ir.types import ELEMENTS, Domain, Kind, Type
 from gdsl.passes import simplify
-from gdsl.passes.rewrite import Rule
+from gdsl.passes.rewrite import Rule, on
 
 # A node without an edge has no say in the result, yet 0 times the infinite derivative of an op that is singular at the
 # node's value (see ``gdsl.ir.ops``) would be a NaN in its gradient: there the op is given a harmless argument.
@@ -84,6 +84,7 @@ def _is_guarded(argument: Node) -> bool:
     return bool(simplify.constant_value(argument))
 
 
+@on("segment")
 def sum_of_own(node: Node) -> Node | None:
     """sum(v[i]) --> v * in_degree"""
     if not is_sum(node):
@@ -104,6 +105,7 @@ def _row_factor(node: Node, end: str, rows: Domain) -> Node | None:
     return None
 
 
+@on("segment")
 def factor_out_of_sum(node: Node) -> Node | None:
     """sum(c[i] * m) --> c * sum(m);  sum(m / c[i]) --> sum(m) / c, 0 where there is no edge"""
     if not is_sum(node) or node.inputs[0].op not in ("mul", "div"):
@@ -133,6 +135,7 @@ def _product(node: Node, row: Node, inner: Node) -> Node:
     return inner * _where_edges(node.attrs.end, row, 0.0)
 
 
+@on("segment")
 def one_hot_by(node: Node) -> Node | None:
     """sum(where(k == 0...n, v, 0)) --> sum(v, by k): what a place is chosen for is added there alone"""
     if not is_sum(node):
@@ -154,9 +157,10 @@ def one_hot_by(node: Node) -> Node | None:
     return build.transpose(found, node.type.names) if set(found.dims) == set(node.dims) else None
 
 
+@on("mul")
 def quotient_last(node: Node) -> Node | None:
     """(a / b[i]) * c --> (a * c) / b[i]: a softmax's denominator then leaves the sum"""
-    if node.op != "mul" or node.domain not in ELEMENTS:
+    if node.domain not in ELEMENTS:
         return None
     for quotient, other in (node.inputs, node.inputs[::-1]):
         if quotient.op == "div" and quotient.inputs[1].op == "gather" and other.domain is not Domain.GLOBAL:
@@ -165,12 +169,13 @@ def quotient_last(node: Node) -> Node | None:
     return None
 
 
+@on("where")
 def masked_quotient(node: Node) -> Node | None:
     """where(random < p, 0, a / b[i]) --> where(random < p, 0, a) / b[i]: dropout on a softmax stays one pass
 
     Only for a random condition: one that the user wrote may be there to keep a / b[i] from being 0 / 0.
     """
-    if node.op != "where" or node.domain not in ELEMENTS:
+    if node.domain not in ELEMENTS:
         return None
     condition, dropped, value = node.inputs
     if condition.op != "lt" or condition.inputs[0].op != "random" or simplify.constant_value(dropped) != 0.0:
@@ -181,9 +186,10 @@ def masked_quotient(node: Node) -> Node | None:
     return build.transpose(masked / value.inputs[1], node.type.names)
 
 
+@on("div", "mul")
 def scaled_quotient(node: Node) -> Node | None:
     """(a / b[i]) / c, (a / b[i]) * c with c constant --> (a / c) / b[i], (a * c) / b[i]"""
-    if node.op not in ("div", "mul") or node.domain not in ELEMENTS:
+    if node.domain not in ELEMENTS:
         return None
     quotient, c = node.inputs
     if quotient.op != "div" or c.domain is not Domain.GLOBAL or quotient.inputs[1].op != "gather":

@@ -14,7 +14,7 @@ from gdsl.ir.ops.edges import is_sum
 from gdsl.ir.ops.indexing import slice_place
 from gdsl.ir.ops.tables import numbers_of, table, written_out
 from gdsl.ir.types import Dim, Domain, Kind
-from gdsl.passes.rewrite import Rule
+from gdsl.passes.rewrite import Rule, on
 
 
 def constant_value(node: Node) -> float | None:
@@ -27,9 +27,10 @@ def _like(node: Node, value: Node) -> Node | None:
     return value if value.type == node.type else None
 
 
+@on(*ELEMENTWISE)
 def fold_constants(node: Node) -> Node | None:
     """2 * 3 --> 6"""
-    if node.op not in ELEMENTWISE or node.kind is not Kind.FLOAT or node.op == "to_int":
+    if node.kind is not Kind.FLOAT or node.op == "to_int":
         return None
     values = [v for v in map(constant_value, node.inputs) if v is not None]
     if len(values) < len(node.inputs):
@@ -40,11 +41,10 @@ def fold_constants(node: Node) -> Node | None:
     return build.const(float(torch_function(node.op, None, torch.float64)(*numbers)), node.dims)
 
 
+@on("add", "sub", "mul", "div", "pow")
 def neutral_element(node: Node) -> Node | None:
     """x + 0 --> x;  x - 0 --> x;  x * 1 --> x;  x / 1 --> x;  x ** 1 --> x"""
-    neutral = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0, "pow": 1.0}.get(node.op)
-    if neutral is None:
-        return None
+    neutral = 0.0 if node.op in ("add", "sub") else 1.0
     a, b = node.inputs
     if constant_value(b) == neutral:
         return _like(node, a)
@@ -53,6 +53,7 @@ def neutral_element(node: Node) -> Node | None:
     return None
 
 
+@on("sub", "mul")
 def zero_minus(node: Node) -> Node | None:
     """0 - x --> -x;  x * -1 --> -x"""
     if node.op == "sub" and constant_value(node.inputs[0]) == 0.0:
@@ -64,6 +65,7 @@ def zero_minus(node: Node) -> Node | None:
     return None
 
 
+@on("neg", "add", "sub")
 def double_negation(node: Node) -> Node | None:
     """-(-x) --> x;  x + (-y) --> x - y;  x - (-y) --> x + y"""
     if node.op == "neg" and node.inputs[0].op == "neg":
@@ -77,10 +79,9 @@ def double_negation(node: Node) -> Node | None:
     return None
 
 
+@on("where")
 def known_condition(node: Node) -> Node | None:
     """where(c, x, x) --> x;  where(c, where(c, x, y), z) --> where(c, x, z)"""
-    if node.op != "where":
-        return None
     c, a, b = node.inputs
     if a is b:
         return _like(node, a)
@@ -91,10 +92,9 @@ def known_condition(node: Node) -> Node | None:
     return None
 
 
+@on("pow")
 def square(node: Node) -> Node | None:
     """x ** 2 --> x * x;  x ** 0.5 --> sqrt(x);  x ** -1 --> 1 / x;  x ** -0.5 --> rsqrt(x)"""
-    if node.op != "pow":
-        return None
     x, exponent = node.inputs
     power = constant_value(exponent)
     forms = {2.0: lambda: x * x, 0.5: lambda: build.elementwise("sqrt", x), -1.0: lambda: 1.0 / x,
@@ -102,25 +102,28 @@ def square(node: Node) -> Node | None:
     return _like(node, forms[power]()) if power in forms else None
 
 
+@on("contract")
 def trivial_contraction(node: Node) -> Node | None:
     """sum(x) over nothing --> x;  sum(x * y) over nothing --> x * y"""
-    if node.op != "contract" or node.attrs.reduce or node.attrs.total:
+    if node.attrs.reduce or node.attrs.total:
         return None
     return build.transpose(functools.reduce(operator.mul, node.inputs), node.type.names)
 
 
+@on("contract")
 def flatten_contraction(node: Node) -> Node | None:
     """sum[d](a * b) --> a contraction of a and b over d, with no product stored"""
-    if node.op != "contract" or len(node.inputs) != 1 or node.inputs[0].op != "mul":
+    if len(node.inputs) != 1 or node.inputs[0].op != "mul":
         return None
     if any(i.kind is not Kind.FLOAT for i in node.inputs[0].inputs):
         return None
     return build.contract(node.inputs[0].inputs, node.attrs.reduce, total=node.attrs.total, order=node.type.names)
 
 
+@on("contract")
 def nested_contraction(node: Node) -> Node | None:
     """sum[c](sum[a](x * w)) --> sum[a, c](x * w)"""
-    if node.op != "contract" or len(node.inputs) != 1 or node.inputs[0].op != "contract":
+    if len(node.inputs) != 1 or node.inputs[0].op != "contract":
         return None
     inner = node.inputs[0]
     if inner.attrs.total or not node.attrs.reduce:
@@ -129,9 +132,10 @@ def nested_contraction(node: Node) -> Node | None:
     return build.contract(inner.inputs, reduce, total=node.attrs.total, order=node.type.names)
 
 
+@on("reshape", "transpose", "slice")
 def table_of_numbers(node: Node) -> Node | None:
     """a reshaped, transposed or sliced table --> a table"""
-    if node.op not in ("reshape", "transpose", "slice") or node.inputs[0].op != "table":
+    if node.inputs[0].op != "table":
         return None
     x = node.inputs[0]
     if node.op == "reshape":
@@ -148,16 +152,18 @@ def table_of_numbers(node: Node) -> Node | None:
     return table([numbers[tuple(at[k] for k in order)] for at in inner], node.dims)
 
 
+@on("contract")
 def sparse_contraction(node: Node) -> Node | None:
     """sum[a](table * x) --> a term for each number of the table that is not 0"""
-    if node.op != "contract" or len(node.inputs) < 2:
+    if len(node.inputs) < 2:
         return None
     return written_out(node.inputs, node.attrs.reduce, total=node.attrs.total, order=node.type.names)
 
 
+@on("contract")
 def repeated_factor(node: Node) -> Node | None:
     """sum[a]((x * 1[b]) * w[a, b]) --> sum[a](x * w[a, b]): a factor need not be repeated along a dim of another"""
-    if node.op != "contract" or len(node.inputs) < 2:
+    if len(node.inputs) < 2:
         return None
     for k, operand in enumerate(node.inputs):
         inner = operand.inputs[0] if operand.op == "transpose" else operand
@@ -171,25 +177,26 @@ def repeated_factor(node: Node) -> Node | None:
     return None
 
 
+@on("reshape", "transpose")
 def compose_views(node: Node) -> Node | None:
     """reshape(reshape(x)) --> reshape(x);  transpose(transpose(x)) --> transpose(x)"""
-    if node.op not in ("reshape", "transpose") or node.inputs[0].op != node.op:
+    if node.inputs[0].op != node.op:
         return None
     x = node.inputs[0].inputs[0]
     return build.reshape_like(x, node.type) if node.op == "reshape" else build.transpose(x, node.type.names)
 
 
+@on("slice")
 def whole_slice(node: Node) -> Node | None:
     """slice(x; 1 from 0 as one) --> reshape(x; one): all places of a dim are the dim under another name"""
-    if node.op != "slice" or node.type.numel != node.inputs[0].type.numel:
+    if node.type.numel != node.inputs[0].type.numel:
         return None
     return build.reshape_like(node.inputs[0], node.type)
 
 
+@on("cat")
 def nested_cat(node: Node) -> Node | None:
     """cat(cat(x, y), z) --> cat(x, y, z): each part is seen by the rules that split a product"""
-    if node.op != "cat":
-        return None
     parts: list[tuple[Node, str]] = []
     for part, dim in zip(node.inputs, node.attrs.dims, strict=True):
         joined = part.op == "cat" and part.attrs.new == dim
@@ -200,9 +207,10 @@ def nested_cat(node: Node) -> Node | None:
     return _like(node, build.cat(nodes, dims, node.type.dim(node.attrs.new)))
 
 
+@on("add")
 def sum_of_parts(node: Node) -> Node | None:
     """cat(x, 0) + cat(0, y) --> cat(x, y): the derivatives by the parts of a value are put side by side, once"""
-    if node.op != "add" or any(i.op != "cat" or i.type.names != node.type.names for i in node.inputs):
+    if any(i.op != "cat" or i.type.names != node.type.names for i in node.inputs):
         return None
     one, other = node.inputs
     new = one.attrs.new
@@ -248,6 +256,7 @@ def _parts(cat: Node) -> list[_Part]:
     return found
 
 
+@on("segment")
 def count_edges(node: Node) -> Node | None:
     """sum(c), c a constant --> c * degree"""
     if not is_sum(node):
@@ -259,9 +268,10 @@ def count_edges(node: Node) -> Node | None:
     return _like(node, build.graph_value(what, node.domain) * e.inputs[0])
 
 
+@on(*ELEMENTWISE)
 def spread_is_broadcast(node: Node) -> Node | None:
     """an elementwise op of spread(c) and an edge value --> the op of c itself: rows broadcast"""
-    if node.op not in ELEMENTWISE or not any(i.op == "spread" for i in node.inputs):
+    if not any(i.op == "spread" for i in node.inputs):
         return None
     inputs = [i.inputs[0] if i.op == "spread" else i for i in node.inputs]
     if all(i.domain is Domain.GLOBAL for i in inputs):
@@ -269,9 +279,10 @@ def spread_is_broadcast(node: Node) -> Node | None:
     return _like(node, build.elementwise(node.op, *inputs)) if node.op != "to_int" else None
 
 
+@on(*ELEMENTWISE)
 def reshape_last(node: Node) -> Node | None:
     """reshape(x) + c --> reshape(x + reshape(c)): a view at the end is free, inside a kernel it is index arithmetic"""
-    if node.op not in ELEMENTWISE or node.domain is Domain.GLOBAL or node.kind is not Kind.FLOAT:
+    if node.domain is Domain.GLOBAL or node.kind is not Kind.FLOAT:
         return None
     views = [i for i in node.inputs if i.op == "reshape"]
     inner = {v.inputs[0].dims for v in views}
@@ -315,6 +326,7 @@ RULES: list[Rule] = [
 ]
 
 
+@on("stop_gradient")
 def drop_stop_gradient(node: Node) -> Node | None:
     """stop_gradient(x) --> x, once nothing more is differentiated"""
-    return node.inputs[0] if node.op == "stop_gradient" else None
+    return node.inputs[0]

@@ -13,12 +13,12 @@ from gdsl.ir import build as b
 from gdsl.ir.node import Node, walk
 from gdsl.ir.ops.tables import table
 from gdsl.ir.printer import expression
-from gdsl.ir.types import Dim
+from gdsl.ir.types import Dim, Domain, Type
 from gdsl.passes import hoist, pipeline, simplify
 from gdsl.passes.algebra import one_order
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import LAST_RULES
-from gdsl.passes.rewrite import Rule, rewrite
+from gdsl.passes.rewrite import Rule, on, rewrite
 from gdsl.runtime import reference
 from tests.ir.drive import (
     GRAPHS,
@@ -310,6 +310,19 @@ def test_every_rule_has_a_case_that_fires() -> None:
     firing = {rule.__name__ for rule, node, _, _ in ALL if apply(rule, node) is not node}
     assert firing == {rule.__name__ for rule in RULES}
     assert set(CASES) == firing
+
+
+def test_a_rule_on_ops_is_asked_for_no_other() -> None:
+    seen: list[str] = []
+
+    @on("mul", "exp")
+    def rule(node: Node) -> Node | None:
+        seen.append(node.op)
+        return None
+
+    node = b.elementwise("exp", b.load("x", Type(Domain.NODE), "input")) * 2.0 + 1.0
+    assert rule(node) is None and rewrite(program(node), [rule]).nodes == (node,)
+    assert seen == ["exp", "mul"]
 
 
 def test_every_rule_says_what_it_does() -> None:
