@@ -49,11 +49,11 @@ class MeshCNNConv(Conv):
 
         Raises ValueError for other targets.
         """
-        targets = torch.arange(x.shape[-2], device=x.device).repeat_interleave(4)
         graph, _ = self.graph(edge_index, self.rows(x), self.rows(x))
-        if not torch.equal(graph.edge_index[1].long(), targets):
+        places = torch.arange(graph.num_edges, device=x.device)
+        if graph.num_edges != 4 * x.shape[-2] or not torch.equal(graph.edge_index[1].long(), places >> 2):
             raise ValueError(
                 "MeshCNNConv needs four edges into each node, in order: edge_index[1] is 0, 0, 0, 0, 1, ..."
             )
-        y: Tensor = self.run(graph, {"x": x}, in_channels=self.in_channels, out_channels=self.out_channels)
+        y: Tensor = self.run(graph, {"x": x, "k": places & 3}, in_channels=self.in_channels, out_channels=self.out_channels)
         return y
