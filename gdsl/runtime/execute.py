@@ -165,7 +165,12 @@ class KernelPlan:
         storage = self.storage
         half = storage.stored is not storage.dtype
         begun: dict[Node, Begun] = {}
+        # What goes to other processes next, together.
+        going: dict[Node, Tensor] = {}
         for step, dead in zip(steps, releases, strict=True):
+            op = step.step.node.op if isinstance(step, TorchItem) else None
+            if going and (op != next(iter(going)).op or not _reads(step).isdisjoint(going)):
+                begun |= _begin(going, frame)
             if begun:
                 for node in _reads(step).intersection(begun):
                     memory[node] = begun.pop(node)()
@@ -174,8 +179,7 @@ class KernelPlan:
                     self._walk(step.items, step.releases, memory, frame)
             elif isinstance(step, TorchItem) and self.travels and of(step.step.node).travels:
                 node = step.step.node
-                value = reference.full(_fetch(step.reads[0], memory, frame), step.reads[0].type, frame)
-                begun[node] = frame.begin(node, value)
+                going[node] = reference.full(_fetch(step.reads[0], memory, frame), step.reads[0].type, frame)
             elif isinstance(step, TorchItem):
                 args = [_fetch(i, memory, frame) for i in step.reads]
                 if half:
@@ -189,7 +193,15 @@ class KernelPlan:
                 _launch(step, memory, frame)
             for node in dead:
                 memory.pop(node, None)
+        begun |= _begin(going, frame)
         memory |= {node: wait() for node, wait in begun.items()}
+
+
+def _begin(going: dict[Node, Tensor], frame: Frame) -> dict[Node, Begun]:
+    """What goes to other processes, begun; nothing is left to go."""
+    nodes, values = list(going), list(going.values())
+    going.clear()
+    return dict(zip(nodes, frame.begin(nodes, values), strict=True)) if nodes else {}
 
 
 def _reads(step: Item | Together) -> set[Node]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -50,37 +51,52 @@ class Frame(NamedTuple):
 
     def travelled(self, node: Node, value: Tensor) -> Tensor:
         """What all processes have together for a node, from the value of its operand."""
-        return self.begin(node, value)()
+        return self.begin([node], [value])[0]()
 
-    def begin(self, node: Node, value: Tensor) -> halo.Begun:
-        """Begin what takes values of other processes.
+    def begin(self, nodes: Sequence[Node], values: Sequence[Tensor]) -> list[halo.Begun]:
+        """Begin what takes values of other processes: nodes of one op, in one message.
 
         What a graph alone decides, such as its degrees, is sent once, and kept with it.
         """
         graph = self.graph
         if not isinstance(graph, LocalGraph):
-            return lambda: value
-        if not is_of_graph(node):
-            return _BEGIN[node.op](graph.halo, value, node)
-        key = (node, value.dtype)
-        if key not in graph.constants:
-            graph.constants[key] = _BEGIN[node.op](graph.halo, value, node)()
-        return lambda: graph.constants[key]
+            return [partial(_itself, value) for value in values]
+        known = graph.constants
+        keys = [(n, v.dtype) if is_of_graph(n) else None for n, v in zip(nodes, values, strict=True)]
+        new = [k for k, key in enumerate(keys) if key not in known]
+        begin = _BEGIN[nodes[0].op]
+        begun = dict(zip(new, begin(graph.halo, [nodes[k] for k in new], [values[k] for k in new]), strict=True))
+        for k in new:
+            if (key := keys[k]) is not None:
+                known[key] = begun[k]()
+        return [begun[k] if key is None else partial(known.__getitem__, key) for k, key in enumerate(keys)]
 
 
-def _reduced(shared: halo.Halo, value: Tensor, node: Node) -> halo.Begun:
-    found = halo.all_reduce(shared, value, node.attrs.reducer)
-    return lambda: found
+def _itself(value: Tensor) -> Tensor:
+    return value
 
 
-_WIRES = {"bfloat16": torch.bfloat16}
-_BEGIN: dict[str, Callable[[halo.Halo, Tensor, Node], halo.Begun]] = {
-    "exchange": lambda shared, value, node: halo.exchange(shared, value, _WIRES.get(node.attrs.wire)),
-    "collect": lambda shared, value, node: halo.collect(
-        shared, value, node.attrs.reducer, _WIRES.get(node.attrs.wire)
-    ),
-    "all_reduce": _reduced,
-}
+def wire_of(node: Node) -> torch.dtype | None:
+    """As what the rows of a node travel; None for as they are."""
+    return torch.bfloat16 if node.attrs.wire == "bfloat16" else None
+
+
+def _exchange(shared: halo.Halo, nodes: Sequence[Node], values: Sequence[Tensor]) -> list[halo.Begun]:
+    return halo.exchange(shared, values, [wire_of(n) for n in nodes]) if nodes else []
+
+
+def _collect(shared: halo.Halo, nodes: Sequence[Node], values: Sequence[Tensor]) -> list[halo.Begun]:
+    reducers, wires = [n.attrs.reducer for n in nodes], [wire_of(n) for n in nodes]
+    return halo.collect(shared, values, reducers, wires) if nodes else []
+
+
+def _all_reduce(shared: halo.Halo, nodes: Sequence[Node], values: Sequence[Tensor]) -> list[halo.Begun]:
+    found = [halo.all_reduce(shared, v, n.attrs.reducer) for n, v in zip(nodes, values, strict=True)]
+    return [partial(_itself, value) for value in found]
+
+
+_Begin = Callable[[halo.Halo, Sequence[Node], Sequence[Tensor]], list[halo.Begun]]
+_BEGIN: dict[str, _Begin] = {"exchange": _exchange, "collect": _collect, "all_reduce": _all_reduce}
 
 _of_graph: weakref.WeakKeyDictionary[Node, bool] = weakref.WeakKeyDictionary()
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed
@@ -17,6 +18,20 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 _TENSORS = ("send", "own_ids", "halo_ids", "edge_ids", "target_ids")
+
+
+class HaloRows(NamedTuple):
+    """Some rows of a halo, which follow each other.
+
+    start, rows: the first of them, and how many
+    send, send_counts, receive_counts: as in :class:`Halo`, of these alone
+    """
+
+    start: int
+    rows: int
+    send: Tensor
+    send_counts: tuple[int, ...]
+    receive_counts: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +89,10 @@ class Halo:
         """How many processes there are."""
         return len(self.send_counts)
 
+    @property
+    def all_rows(self) -> HaloRows:
+        return HaloRows(0, self.rows, self.send, self.send_counts, self.receive_counts)
+
     def to(self, device: torch.device | str | int) -> Halo:
         """The same halo on another device."""
         found = {name: getattr(self, name) for name in _TENSORS}
@@ -87,70 +106,130 @@ _REDUCE = {"sum": "SUM", "max": "MAX", "min": "MIN"}
 Begun = Callable[[], Tensor]
 
 
-def exchange(halo: Halo, value: Tensor, wire: torch.dtype | None = None) -> Begun:
-    """[own + halo, ...] from [own, ...]: each row of the halo from its owner. All processes begin it together.
+def exchange(halo: Halo, values: Sequence[Tensor], wires: Sequence[torch.dtype | None]) -> list[Begun]:
+    """[own + halo, ...] from [own, ...]: each row of the halo from its owner, of several values in one message. All
+    processes begin it together.
 
-    wire: as what the rows are sent; None for as they are
+    wires: as what the rows of each value are sent; None for as they are
     """
-    found = value.new_empty((halo.own + halo.rows, *value.shape[1:]))
-    found[: halo.own] = value
+    found = [v.new_empty((halo.own + halo.rows, *v.shape[1:])) for v in values]
+    for whole, value in zip(found, values, strict=True):
+        whole[: halo.own] = value
     if halo.world == 1:
-        return lambda: found
-    far, given = found[halo.own :], value.index_select(0, halo.send)
-    got = far if wire is None else torch.empty_like(far, dtype=wire)
-    wait = _swap(got, given if wire is None else given.to(wire), halo.receive_counts, halo.send_counts, halo)
+        return [partial(_same, whole) for whole in found]
+    wait = _fetch(halo, halo.all_rows, [whole[halo.own :] for whole in found], values, wires)
+    return [partial(_after, wait, whole) for whole in found]
 
-    def finish() -> Tensor:
+
+def _fetch(
+    halo: Halo,
+    some: HaloRows,
+    found: Sequence[Tensor],
+    values: Sequence[Tensor],
+    wires: Sequence[torch.dtype | None],
+) -> Callable[[], None]:
+    got = [f if w is None else torch.empty_like(f, dtype=w) for f, w in zip(found, wires, strict=True)]
+    given = [v.index_select(0, some.send).to(g.dtype) for v, g in zip(values, got, strict=True)]
+    wait = _swap(got, given, some.receive_counts, some.send_counts, halo)
+
+    def finish() -> None:
         wait()
-        if got is not far:
-            far.copy_(got)
-        return found
+        for whole, part in zip(found, got, strict=True):
+            if part is not whole:
+                whole.copy_(part)
 
     return finish
 
 
-def collect(halo: Halo, value: Tensor, reducer: str, wire: torch.dtype | None = None) -> Begun:
+def _same(value: Tensor) -> Tensor:
+    return value
+
+
+def _after(wait: Callable[[], None], value: Any) -> Any:
+    wait()
+    return value
+
+
+def collect(
+    halo: Halo, values: Sequence[Tensor], reducers: Sequence[str], wires: Sequence[torch.dtype | None]
+) -> list[Begun]:
     """[own, ...] from [own + halo, ...]: partial results for rows of the halo go to their owners, which add them up, or
     take the largest or smallest, process by process in the order of ranks. All processes begin it together."""
+    found = [v[: halo.own] for v in values]
     if halo.world == 1:
-        return value[: halo.own].clone
-    given = value[halo.own :].contiguous()
-    given = given if wire is None else given.to(wire)
-    partial = given.new_empty((len(halo.send), *value.shape[1:]))
-    wait = _swap(partial, given, halo.send_counts, halo.receive_counts, halo)
+        return [f.clone for f in found]
+    finish = give_back(halo, halo.all_rows, [v[halo.own :] for v in values], reducers, wires)
 
-    def finish() -> Tensor:
-        found = value[: halo.own].clone()
+    def one(k: int) -> Tensor:
+        result = found[k].clone()
+        finish[k](result)
+        return result
+
+    return [partial(one, k) for k in range(len(values))]
+
+
+def give_back(
+    halo: Halo,
+    some: HaloRows,
+    values: Sequence[Tensor],
+    reducers: Sequence[str],
+    wires: Sequence[torch.dtype | None],
+) -> list[Callable[[Tensor], None]]:
+    """Partial results for those rows of the halo go to their owners, of several values in one message: begun, and for
+    each value what adds those that come from others to that of own nodes."""
+    given = [v.contiguous() if w is None else v.to(w) for v, w in zip(values, wires, strict=True)]
+    got = [g.new_empty((len(some.send), *g.shape[1:])) for g in given]
+    wait = _swap(got, given, some.send_counts, some.receive_counts, halo)
+
+    def add(result: Tensor, part: Tensor, reducer: str) -> None:
         wait()
         # No process sends two results for a row: nothing is added atomically, and each run gives the same bits.
-        sums = partial.to(value.dtype).split(halo.send_counts)
-        parts = zip(halo.send.split(halo.send_counts), sums, strict=True)
-        for rows, part in ((r, p) for r, p in parts if len(r)):
+        parts = part.to(result.dtype).split(some.send_counts)
+        for own, new in ((o, n) for o, n in zip(some.send.split(some.send_counts), parts, strict=True) if len(o)):
             if reducer == "sum":
-                found.index_add_(0, rows, part)
+                result.index_add_(0, own, new)
             else:
                 best = torch.maximum if reducer == "max" else torch.minimum
-                found.index_copy_(0, rows, best(found.index_select(0, rows), part))
-        return found
+                result.index_copy_(0, own, best(result.index_select(0, own), new))
 
-    return finish
+    return [partial(add, part=part, reducer=reducer) for part, reducer in zip(got, reducers, strict=True)]
 
 
 @answered()
 def _swap(
-    found: Tensor, given: Tensor, receive: tuple[int, ...], send: tuple[int, ...], halo: Halo
+    found: Sequence[Tensor], given: Sequence[Tensor], receive: Sequence[int], send: Sequence[int], halo: Halo
 ) -> Callable[[], None]:
-    """Send rows to all processes, and get theirs: begun, and what waits for it."""
-    if found.dtype is torch.bool:
-        found, given = found.view(torch.uint8), given.view(torch.uint8)
-    work = distributed.all_to_all_single(found, given, list(receive), list(send), group=halo.group, async_op=True)
+    """Send rows of several values to all processes, and get theirs, in one message: begun, and what waits for it. It
+    may be called again."""
+    if len(found) == 1:
+        out, mine = _plain(found[0]), _plain(given[0])
+    else:
+        mine = torch.cat([_bytes(value) for value in given], 1)
+        out = mine.new_empty((len(found[0]), mine.shape[1]))
+    work = distributed.all_to_all_single(out, mine, list(receive), list(send), group=halo.group, async_op=True)
+    # What is sent lives until it is, and no longer.
+    begun = [(work, mine)]
 
     @answered()
     def wait() -> None:
-        work.wait()
-        given.shape  # noqa: B018 - what is sent lives until it is
+        if not begun:
+            return
+        begun.pop()[0].wait()
+        if len(found) > 1:
+            widths = [_bytes(value).shape[1] for value in found]
+            for value, part in zip(found, out.split(widths, 1), strict=True):
+                _bytes(value).copy_(part)
 
     return wait
+
+
+def _plain(value: Tensor) -> Tensor:
+    return value.view(torch.uint8) if value.dtype is torch.bool else value
+
+
+def _bytes(value: Tensor) -> Tensor:
+    """[rows, bytes], in the same memory."""
+    return value.view(len(value), value.shape[1:].numel()).view(torch.uint8)
 
 
 @answered()

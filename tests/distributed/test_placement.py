@@ -11,6 +11,7 @@ from torch import distributed, nn
 
 import gdsl
 import gdsl.nn as gnn
+from gdsl.distributed import Traffic
 from gdsl.ir import build as b
 from gdsl.ir import library
 from gdsl.ir.node import Node, walk
@@ -20,6 +21,7 @@ from gdsl.passes.exchanges import exchanged
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import differentiate, lower, optimise
 from gdsl.passes.plan import Step, TorchStep
+from gdsl.runtime.halo import _bytes
 from tests.distributed.parts import local
 from tests.distributed.pool import Pool
 from tests.ir.drive import A, E, G, N, S, T, load, program
@@ -194,6 +196,48 @@ def test_rows_are_sent_again_where_nothing_is_kept(pool: Pool) -> None:
         assert more == bytes_sent + 4 * 4 * rows
         for a, e in zip(computed, exact, strict=True):
             torch.testing.assert_close(a, e)
+
+
+TWO = """
+layer Two(channels) {
+    node x[channels]
+    node d
+    aggregate y = sum(tanh(x[j] + x[i]) * d[j])
+    return y
+}
+"""
+
+
+def messages(rank: int, world: int, group: Any, edges: torch.Tensor, owner: torch.Tensor) -> Any:
+    graph, _ = local(edges, owner, rank, world, group)
+    layer = gdsl.compile(TWO, channels=8, backend="cpp")
+    x, d = torch.ones(graph.num_nodes, 8, requires_grad=True), torch.ones(graph.num_nodes, requires_grad=True)
+    layer(x, d, graph)
+    with Traffic() as sent:
+        layer(x, d, graph).sum().backward()
+    return sent.calls, len(graph.halo.send), graph.halo.rows
+
+
+def test_several_values_go_in_one_message() -> None:
+    """Of one type or several, with and without rounding, whatever their shapes."""
+    values = [torch.randn(5, 3), torch.rand(5, 2, 2) > 0.5, torch.randn(5, dtype=torch.float64), torch.arange(5)]
+    for given in (values, values[1:2], [v[:0] for v in values]):
+        wires = [torch.bfloat16 if v.dtype is torch.float32 else None for v in given]
+        sent = [v if w is None else v.to(w) for v, w in zip(given, wires, strict=True)]
+        packed = torch.cat([_bytes(v) for v in sent], 1)
+        assert packed.shape == (len(given[0]), sum(v.shape[1:].numel() * v.itemsize for v in sent))
+        found = [torch.empty_like(v) for v in sent]
+        for value, part in zip(found, packed.split([_bytes(v).shape[1] for v in found], 1), strict=True):
+            _bytes(value).copy_(part)
+        assert all(map(torch.equal, found, sent))
+
+
+def test_what_goes_at_one_time_is_one_message(pool: Pool) -> None:
+    """The two values that edges read, and on the way back their gradients."""
+    draw = torch.Generator().manual_seed(0)
+    edges, owner = torch.randint(60, (2, 400), generator=draw), torch.randint(2, (60,), generator=draw)
+    for calls, sends, receives in pool.run(2, messages, edges, owner):
+        assert calls == [(sends, 4 * 9), (receives, 4 * 9)]
 
 
 def _number(parts: list[str]) -> float:
