@@ -109,7 +109,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
         edge_index, nodes = _graph(request)
         part = many.partition(gdsl.Graph(edge_index, nodes), how=request["how"])
         del edge_index
-        graph = part.local()
+        graph = part.local(chunk=request["chunk"])
         rows = len(part.node_ids())
         draw = torch.Generator().manual_seed(world.rank)
         x = torch.randn(rows, request["features"], generator=draw)
@@ -268,7 +268,7 @@ def main() -> None:
         return
     request = {
         "graph": args.graph, "data": args.data, "nodes": args.nodes, "edges": args.edges, "how": args.how,
-        "half": False, "steps": 2 if args.tiny else STEPS, "features": FEATURES, "classes": CLASSES,
+        "half": False, "chunk": None, "steps": 2 if args.tiny else STEPS, "features": FEATURES, "classes": CLASSES,
     }  # fmt: skip
     small = request | {"graph": "power_law", "nodes": 200, "edges": 800, "how": "hash", "steps": 1}
     plan = plan_of(run(2, **small, peer=False))

@@ -72,22 +72,31 @@ class GraphPart:
     nodes: Mapping[str, Any] = field(default_factory=dict)
     edge_values: Mapping[str, Any] = field(default_factory=dict)
 
-    def local(self) -> Any:
-        """The ``LocalGraph`` that layers take; of several types of edges a dictionary of them."""
-        return self._graphs if len(self._graphs) > 1 else next(iter(self._graphs.values()))
+    def local(self, chunk: int | None = None) -> Any:
+        """The ``LocalGraph`` that layers take; of several types of edges a dictionary of them.
+
+        chunk: how many rows of one other process are here at a time, the same on all processes: fewer take less memory,
+               and more messages; None for all rows of all others at once
+
+        Raises ``GraphError`` for a chunk without a row.
+        """
+        graphs = self._graphs
+        if chunk not in graphs:
+            graphs[chunk] = {type: self._graph(edges, chunk) for type, edges in self.edges.items()}
+        return graphs[chunk] if len(self.edges) > 1 else next(iter(graphs[chunk].values()))
 
     @cached_property
-    def _graphs(self) -> dict[Type, Graph]:
-        return {type: self._graph(edges) for type, edges in self.edges.items()}
+    def _graphs(self) -> dict[int | None, dict[Type, Graph]]:
+        return {}
 
-    def _graph(self, edges: PartEdges) -> Graph:
+    def _graph(self, edges: PartEdges, chunk: int | None) -> Graph:
         own, targets = self.own[edges.source], self.own[edges.target]
         two = edges.source != edges.target
         halo = Halo(
             len(own), edges.send, edges.send_counts, edges.receive_counts, own, edges.halo_ids, self.group,
             edges.edge_ids, targets if two else None,
         )  # fmt: skip
-        return LocalGraph(edges.edge_index, halo, len(targets) if two else None)
+        return LocalGraph(edges.edge_index, halo, len(targets) if two else None, chunk)
 
     # -- numbers ---------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from gdsl.ir.ops import of
 from gdsl.ir.printer import expression, name_nodes
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
-from gdsl.look.exchanged import exchanges
+from gdsl.look.exchanged import exchanges, exchanges_in_turns
 from gdsl.look.kernels import Inspection
 from gdsl.passes import cost, fuse
 from gdsl.passes.estimate import Work, work
@@ -27,6 +27,7 @@ from gdsl.runtime.cpp import partial_sums
 from gdsl.runtime.execute import TILE_BYTES
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.halo import Halo
+from gdsl.runtime.local import LocalGraph
 from gdsl.runtime.order import Order
 
 WIDTH = 150
@@ -128,20 +129,27 @@ class _Ledger:
         read, sent = f"{halo.rows:,}", f"{len(halo.send):,}"
         yield f"    {halo.world} processes: this one reads {read} rows of others, and sends {sent} rows"
         total = 0
-        for direction, plan in self.found.plans:
-            for line, count, why in exchanges(direction, plan, halo, self.width):
+        for p in self.found.planned:
+            found = [*exchanges(p.direction, p.plan, halo, self.width)]
+            if p.piece is not None and p.whole is not None and isinstance(self.graph, LocalGraph):
+                found += exchanges_in_turns(p.direction, p.piece, p.whole, self.graph, self.width)
+            for line, count, why in found:
                 yield f"    {_bytes(count):>10}  {_short(line)}"
                 yield f"                {why}"
                 total += count
+        for direction, why in self.found.at_once:
+            yield f"    {direction}: all rows of others at once, and not in turns: {_short(why)}"
         yield f"sent by this process in a step: {_bytes(total)}"
 
     # -- memory --------------------------------------------------------------------------------
 
     def memory(self) -> Iterator[str]:
         saved = [n for a in self.found.adjoints for n, _ in a.saved]
-        for direction, plan in self.found.plans:
+        for p in self.found.planned:
+            direction, plan = p.direction, p.plan
             names = name_nodes(plan.program)
-            f = self.forecast(plan)
+            in_turns = p.piece is not None and p.piece.turns
+            f = self.forecast(plan, self.rows | self.part_rows() if in_turns else self.rows)
             yield f"{direction}: {_bytes(f.peak)} at the peak, inputs and parameters not counted"
             for t in f.tensors:
                 if not t.bytes:
@@ -155,12 +163,18 @@ class _Ledger:
         total = sum(size(n, self.rows, self.width, self.index_width) for n in saved)
         yield f"saved between forward and backward: {_bytes(total)} in {len(saved)} tensors"
 
-    def forecast(self, plan: Plan) -> Forecast:
+    def part_rows(self) -> dict[Domain, int]:
+        """The most edges, and rows that they read, of one turn."""
+        parts = self.graph.parts if isinstance(self.graph, LocalGraph) else ()
+        rows, edges = max(p.stop - p.start for p in parts), max(p.graph.num_edges for p in parts)
+        return {Domain.SOURCE: rows, Domain.EDGE: edges}
+
+    def forecast(self, plan: Plan, rows: dict[Domain, int]) -> Forecast:
         order = self.graph.in_edges
         widest = max((t.type.numel for k in plan.kernels for t in k.all_totals), default=0)
         return forecast(
             plan,
-            self.rows,
+            rows,
             torch.get_num_threads(),
             min(order.max_degree, HUB_EDGES) + 1,
             partial_sums(order.blocks.numel() - 1, widest),

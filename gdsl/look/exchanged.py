@@ -6,23 +6,28 @@ from collections.abc import Iterator
 
 from gdsl.ir.node import Node, users
 from gdsl.ir.ops import of
+from gdsl.ir.ops.exchange import is_of_graph
 from gdsl.ir.printer import expression, name_nodes
+from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.exchanges import can_follow
 from gdsl.passes.plan import Plan
-from gdsl.runtime.frame import is_of_graph
+from gdsl.passes.turns import Piece
 from gdsl.runtime.halo import Halo
+from gdsl.runtime.local import LocalGraph
+
+
+def _row_bytes(value: Node, wire: str, width: int) -> int:
+    floats = 2 if wire == "bfloat16" else width
+    return value.type.numel * (floats if value.kind is Kind.FLOAT else 1 if value.kind is Kind.BOOL else 8)
 
 
 def _sent_bytes(node: Node, halo: Halo, width: int) -> int:
     """What this process sends of a value that travels, with one graph in the batch; of a sum over all processes, what a
     ring of them sends."""
-    rounded = node.op != "all_reduce" and node.attrs.wire != "exact"
-    floats = 2 if rounded else width
-    size = node.type.numel * (floats if node.kind is Kind.FLOAT else 1 if node.kind is Kind.BOOL else 8)
     if node.op == "all_reduce":
-        return 2 * (halo.world - 1) * size // halo.world
-    return (len(halo.send) if node.op == "exchange" else halo.rows) * size
+        return 2 * (halo.world - 1) * _row_bytes(node, "exact", width) // halo.world
+    return (len(halo.send) if node.op == "exchange" else halo.rows) * _row_bytes(node, node.attrs.wire, width)
 
 
 def exchanges(direction: str, plan: Plan, halo: Halo, width: int) -> Iterator[tuple[str, int, str]]:
@@ -35,6 +40,21 @@ def exchanges(direction: str, plan: Plan, halo: Halo, width: int) -> Iterator[tu
             why = "the graph alone decides it: it was sent once" if once else _why(node, value, read_by[node])
             count = 0 if once else _sent_bytes(node, halo, width)
             yield f"{direction}: {expression(node, names)}   # {value.type}", count, why
+
+
+def exchanges_in_turns(
+    direction: str, piece: Piece, program: Program, graph: LocalGraph, width: int
+) -> Iterator[tuple[str, int, str]]:
+    """As :func:`exchanges`, of what a piece of a program sends in turns."""
+    names, halo, turns = name_nodes(program), graph.halo, len(graph.parts)
+    most = max((part.stop - part.start for part in graph.parts if part.rows is not None), default=0)
+    for _, value, wire in piece.sends:
+        why = f"edges read it in {turns} turns, first of own rows, then at most {most:,} rows of others in each"
+        count = len(halo.send) * _row_bytes(value, wire, width)
+        yield f"{direction}: exchange({expression(value, names)})   # {value.type}", count, why
+    for value in (n for n in piece.gives if n.op == "collect"):
+        why = f"its owners get partial results of {turns} turns, each of at most {most:,} rows of others"
+        yield f"{direction}: {expression(value, names)}   # {value.type}", _sent_bytes(value, halo, width), why
 
 
 def _why(node: Node, value: Node, readers: list[Node]) -> str:

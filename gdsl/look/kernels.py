@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -25,15 +25,33 @@ from gdsl.passes.pipeline import Adjoint, differentiate, lower
 from gdsl.passes.plan import Kernel, Phase, Plan, TorchStep
 from gdsl.passes.rewrite import Fired
 from gdsl.passes.tiles import Tile, tiled
+from gdsl.passes.turns import Piece, why_not
 from gdsl.runtime import cache
 from gdsl.runtime.items import C_TYPES, Storage, storage_of
 from gdsl.runtime.offline import Binary, Job, compile_all, job, sass
+from gdsl.runtime.turns import pieces_for
 
 if TYPE_CHECKING:
     import sympy
 
 
 LANGUAGES = ("cpp", "triton")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan that runs, of a program or of a piece of one.
+
+    direction: "forward" or "backward"
+    visible:   how many of its outputs a user sees
+    piece:     what it is of a program that goes through the edges in turns, and that program
+    """
+
+    direction: str
+    plan: Plan
+    visible: int
+    piece: Piece | None = None
+    whole: Program | None = None
 
 
 @dataclass(frozen=True)
@@ -147,14 +165,34 @@ class Inspection:
         return found
 
     @cached_property
-    def plans(self) -> list[tuple[str, Plan]]:
-        """Forward plans, with what the backward keeps among their outputs, and backward plans."""
-        forward, backward = [], []
-        for kept, adjoint in zip(self.kept, self.adjoints, strict=True):
-            forward.append(("forward", lower(kept, self.options, self.last_log)))
+    def planned(self) -> list[Planned]:
+        """What runs, in order: forward, with what the backward keeps among the outputs, then backward."""
+        forward, backward = list[Planned](), list[Planned]()
+        for program, kept, adjoint in zip(self.programs, self.kept, self.adjoints, strict=True):
+            forward += self._planned("forward", kept, len(program.outputs))
             if adjoint.program.outputs:
-                backward.append(("backward", lower(adjoint.program, self.options, self.last_log)))
+                backward += self._planned("backward", adjoint.program, len(adjoint.program.outputs))
         return forward + backward
+
+    def _planned(self, direction: str, program: Program, visible: int) -> Iterator[Planned]:
+        last, pieces = pieces_for(program, self.options, self.dtype, self.index)
+        if not pieces:
+            yield Planned(direction, lower(program, self.options, self.last_log), visible)
+        for piece in pieces:
+            yield Planned(direction, lower(piece.program, self.options, self.last_log), 0, piece, last)
+
+    @property
+    def at_once(self) -> list[tuple[str, str]]:
+        """What would go through the edges in turns, and cannot: in which direction, and why."""
+        if not self.options.in_turns:
+            return []
+        programs = [("forward", p) for p in self.kept] + [("backward", a.program) for a in self.adjoints]
+        return [(direction, why) for direction, p in programs if (why := why_not(p))]
+
+    @property
+    def plans(self) -> list[tuple[str, Plan]]:
+        """The plans, and the direction of each."""
+        return [(p.direction, p.plan) for p in self.planned]
 
     def kernels(self, language: str = "cpp", target: str = DEFAULT_TARGET) -> list[KernelInfo]:
         """The kernels in a language; those of Triton for a GPU. They are the same ones each time."""
@@ -162,11 +200,9 @@ class Inspection:
         if known is not None:
             return list(known)
         found = []
-        visible = [len(program.outputs) for program in self.programs]
         write = {"cpp": _cpp_kernels, "triton": _triton_kernels}[language]
-        for k, (direction, plan) in enumerate(self.plans):
-            seen = visible[k] if direction == "forward" else len(plan.program.outputs)
-            found += write(plan, direction, storage_of(plan, self.dtype, self.index, seen), target)
+        for p in self.planned:
+            found += write(p.plan, p.direction, storage_of(p.plan, self.dtype, self.index, p.visible), target)
         self._kernels[language, target] = found
         return list(found)
 

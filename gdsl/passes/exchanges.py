@@ -9,7 +9,7 @@ and sums over all rows are added up over the processes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -217,15 +217,27 @@ def cut(order: Sequence[Node]) -> frozenset[Node]:
     Of each value v there are two points, ``(v, 0)`` and ``(v, 1)``. Through the first come its operands, and between
     them lies what it costs to send. What stays on the far side of the cut is computed there.
     """
-    read = {n.inputs[0] for n in order if n.op == "gather" and n.attrs.end == "j" and _has_rows(n.inputs[0])}
+    read = [n.inputs[0] for n in order if n.op == "gather" and n.attrs.end == "j" and _has_rows(n.inputs[0])]
+    return least_cut(read, can_follow)
+
+
+def least_cut(read: Iterable[Node], follows: Callable[[Node], bool]) -> frozenset[Node]:
+    """Of values, or of what they are made of, those that cost least to send for all of them to be had.
+
+    follows: whether a value may be made of its operands where it is read
+    """
+    read = set(read)
     if not read:
         return frozenset()
+
+    def inner(node: Node) -> list[Node]:
+        return [i for i in node.inputs if i.domain is not Domain.GLOBAL] if follows(node) else []
+
     flow = _Flow()
-    for node in walk_below(read, lambda n: [i for i in n.inputs if _has_rows(i)] if can_follow(n) else ()):
+    for node in walk_below(read, inner):
         flow.edge((node, 0), (node, 1), _to_send(node))
-        inner = [i for i in node.inputs if _has_rows(i)]
-        flow.edge("home", (node, 0), _to_compute(node) if can_follow(node) else FEW)
-        for operand in inner if can_follow(node) else ():
+        flow.edge("home", (node, 0), _to_compute(node) if follows(node) else FEW)
+        for operand in inner(node):
             flow.edge((operand, 1), (node, 0), FEW)
         if node in read:
             flow.edge((node, 1), "there", FEW)

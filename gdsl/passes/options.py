@@ -14,6 +14,7 @@ class GraphShape:
     sources, targets, edges: how many
     device:                  the type of the device that it lies on
     processes:               of how many it is distributed over, these are the sizes of one; 0 for a graph that is whole
+    chunks:                  whether the rows of other processes come in chunks
     """
 
     sources: int
@@ -21,6 +22,7 @@ class GraphShape:
     edges: int
     device: str = "cpu"
     processes: int = 0
+    chunks: bool = False
 
     @classmethod
     def of(cls, sources: int, targets: int, edges: int, device: str = "cpu") -> GraphShape:
@@ -60,6 +62,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sums": ("auto", "kernel", "vendor"),
     "ties": ("auto", "split", "first"),
     "wire": ("auto", "bfloat16"),
+    "halo": ("auto", "whole", "turns"),
 }
 
 
@@ -79,6 +82,12 @@ class Options:
     shape: GraphShape = TYPICAL
     choices: tuple[tuple[str, str], ...] = ()
     budget: int | None = None
+
+    @property
+    def in_turns(self) -> bool:
+        """Whether edges between own nodes are walked before those that read rows of others, and these in chunks."""
+        wanted = self.choice("halo")
+        return self.shape.processes > 1 and (wanted == "turns" or (wanted == "auto" and self.shape.chunks))
 
     def choice(self, name: str, default: str = "auto") -> str:
         """What the user wants of a choice."""

@@ -10,6 +10,7 @@ from gdsl.ir.node import Node, substitute, users, walk
 from gdsl.ir.ops import ELEMENTWISE, of
 from gdsl.ir.ops.adjoint import gradients
 from gdsl.ir.ops.edges import held_by_ties
+from gdsl.ir.ops.exchange import is_of_graph
 from gdsl.ir.printer import describe
 from gdsl.ir.program import Program
 from gdsl.ir.types import ELEMENTS, Domain, Kind
@@ -19,6 +20,7 @@ from gdsl.passes.plan import Plan
 from gdsl.passes.reassociate import reassociate
 from gdsl.passes.rewrite import Fired, rewrite
 from gdsl.passes.tiles import streamed
+from gdsl.passes.turns import Piece, pieces_of, why_not
 
 # What always helps, and what a program that is differentiated no more needs not keep.
 RULES = [*simplify.RULES, *algebra.RULES, *distribute.RULES, *hoist.RULES]
@@ -43,6 +45,14 @@ def lower(program: Program, options: Options, log: list[Fired] | None = None) ->
     if not options.optimise:
         return fuse.fuse(rewrite(program, [simplify.drop_stop_gradient]))
     return fuse.fuse(rewrite(finish(program, log), [*layout.rules(options), *vendor.rules(options)], log))
+
+
+def in_pieces(program: Program, options: Options) -> tuple[Program, tuple[Piece, ...]]:
+    """A program after the last rewrites, and its pieces: none where it goes through the edges in no turns."""
+    if not options.in_turns:
+        return program, ()
+    last = finish(program) if options.optimise else rewrite(program, [simplify.drop_stop_gradient])
+    return last, () if why_not(last) else pieces_of(last)
 
 
 @dataclass(frozen=True)
@@ -181,6 +191,7 @@ def _forward_values(
     found: dict[Node, None] = {}
     tied = frozenset() if options.choice("ties") == "first" else held_by_ties(raw)
     pairs = any(n.domain is Domain.PAIR for n in forward)
+    chunked = options.in_turns and options.shape.chunks
     seen: set[Node] = set()
     stack = list(reversed(raw))
     while stack:
@@ -188,7 +199,9 @@ def _forward_values(
         if node in seen:
             continue
         seen.add(node)
-        choice = options.choice("save")
+        # Rows that come in chunks are not there any more.
+        gone = chunked and node.domain is Domain.SOURCE and node.kind is Kind.FLOAT and not is_of_graph(node)
+        choice = "nothing" if gone else options.choice("save")
         free = node in stored and choice != "nothing"
         if node in keep if keep is not None else free or node in tied or worth_saving(node, forward, choice, pairs):
             found.setdefault(node)

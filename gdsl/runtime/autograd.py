@@ -27,11 +27,13 @@ from gdsl.locks import Lock
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower, may_read, saved_name
 from gdsl.passes.plan import Plan
+from gdsl.passes.turns import Piece
 from gdsl.runtime.execute import KernelPlan, ReferencePlan, begin, can_begin
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import HALF
 from gdsl.runtime.tracers import check_tracers, recording, run_as_it_is
 from gdsl.runtime.transforms import by_row, is_old_batch, transforming, watched
+from gdsl.runtime.turns import TurnsPlan, pieces_for
 
 Mask = tuple[bool, ...]
 
@@ -53,7 +55,7 @@ class Runner:
         self.functions: dict[Mask, tuple[Any, int]] = {}
         self._lock = Lock()
         self._begun: tuple[Plan, str] | None = None
-        self._plain: KernelPlan | ReferencePlan | None = None
+        self._plain: KernelPlan | ReferencePlan | TurnsPlan | None = None
         self._differentiable: dict[Mask, Differentiable] = {}
 
     @run_as_it_is
@@ -84,7 +86,7 @@ class Runner:
         return results[: len(self.program.outputs)]
 
     @property
-    def plain(self) -> KernelPlan | ReferencePlan:
+    def plain(self) -> KernelPlan | ReferencePlan | TurnsPlan:
         """The program alone, with nothing saved."""
         if self._plain is not None:
             return self._plain
@@ -93,7 +95,7 @@ class Runner:
                 self._plain = self.compile(self.program, len(self.program.outputs))
             return self._plain
 
-    def made(self, mask: Mask) -> KernelPlan | ReferencePlan | Differentiable | None:
+    def made(self, mask: Mask) -> KernelPlan | ReferencePlan | TurnsPlan | Differentiable | None:
         """What runs for tensors of which some ask for gradients, if it has been called for before."""
         return self._differentiable.get(mask) if True in mask else self._plain
 
@@ -108,13 +110,20 @@ class Runner:
 
     def begin(self) -> None:
         """Start to compile the program alone: it will soon be called."""
-        if can_begin(self.backend):
+        if can_begin(self.backend) and not self._pieces(self.program)[1]:
             plan = lower(self.program, self.options)
             at = (self.backend, self.dtype, self.index_dtype, len(self.program.outputs))
             self._begun = plan, begin(plan, *at)
 
-    def compile(self, program: Program, visible: int) -> KernelPlan | ReferencePlan:
+    def compile(self, program: Program, visible: int) -> KernelPlan | ReferencePlan | TurnsPlan:
         """A plan; the first ``visible`` outputs are the program's own, others what the backward reads."""
+        last, pieces = self._pieces(program)
+        return TurnsPlan(last, pieces, visible, self._compile) if pieces else self._compile(program, visible)
+
+    def _pieces(self, program: Program) -> tuple[Program, Sequence[Piece]]:
+        return pieces_for(program, self.options, self.dtype, self.index_dtype)
+
+    def _compile(self, program: Program, visible: int = 0) -> KernelPlan | ReferencePlan:
         if self.backend == "torch":
             return ReferencePlan(program.nodes, visible)
         at = (self.backend, self.dtype, self.index_dtype, visible)

@@ -168,8 +168,7 @@ class KernelPlan:
         # What goes to other processes next, together.
         going: dict[Node, Tensor] = {}
         for step, dead in zip(steps, releases, strict=True):
-            op = step.step.node.op if isinstance(step, TorchItem) else None
-            if going and (op != next(iter(going)).op or not _reads(step).isdisjoint(going)):
+            if going and not _goes_along(step, going):
                 begun |= _begin(going, frame)
             if begun:
                 for node in _reads(step).intersection(begun):
@@ -195,6 +194,12 @@ class KernelPlan:
                 memory.pop(node, None)
         begun |= _begin(going, frame)
         memory |= {node: wait() for node, wait in begun.items()}
+
+
+def _goes_along(step: Item | Together, going: Collection[Node]) -> bool:
+    """Whether a step sends something in the message of what is about to go."""
+    alike = isinstance(step, TorchItem) and step.step.node.op == next(iter(going)).op
+    return alike and _reads(step).isdisjoint(going)
 
 
 def _begin(going: dict[Node, Tensor], frame: Frame) -> dict[Node, Begun]:

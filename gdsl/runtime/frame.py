@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -10,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gdsl.ir.node import Node, walk
+from gdsl.ir.node import Node
+from gdsl.ir.ops.exchange import is_of_graph
 from gdsl.ir.types import Domain
 from gdsl.runtime import halo
 from gdsl.runtime.graph import Graph
@@ -76,17 +76,16 @@ def _itself(value: Tensor) -> Tensor:
     return value
 
 
-def wire_of(node: Node) -> torch.dtype | None:
-    """As what the rows of a node travel; None for as they are."""
-    return torch.bfloat16 if node.attrs.wire == "bfloat16" else None
+# As what rows travel; None for as they are.
+WIRES: dict[str, torch.dtype | None] = {"exact": None, "bfloat16": torch.bfloat16}
 
 
 def _exchange(shared: halo.Halo, nodes: Sequence[Node], values: Sequence[Tensor]) -> list[halo.Begun]:
-    return halo.exchange(shared, values, [wire_of(n) for n in nodes]) if nodes else []
+    return halo.exchange(shared, values, [WIRES[n.attrs.wire] for n in nodes]) if nodes else []
 
 
 def _collect(shared: halo.Halo, nodes: Sequence[Node], values: Sequence[Tensor]) -> list[halo.Begun]:
-    reducers, wires = [n.attrs.reducer for n in nodes], [wire_of(n) for n in nodes]
+    reducers, wires = [n.attrs.reducer for n in nodes], [WIRES[n.attrs.wire] for n in nodes]
     return halo.collect(shared, values, reducers, wires) if nodes else []
 
 
@@ -97,13 +96,3 @@ def _all_reduce(shared: halo.Halo, nodes: Sequence[Node], values: Sequence[Tenso
 
 _Begin = Callable[[halo.Halo, Sequence[Node], Sequence[Tensor]], list[halo.Begun]]
 _BEGIN: dict[str, _Begin] = {"exchange": _exchange, "collect": _collect, "all_reduce": _all_reduce}
-
-_of_graph: weakref.WeakKeyDictionary[Node, bool] = weakref.WeakKeyDictionary()
-
-
-def is_of_graph(node: Node) -> bool:
-    """Whether a value depends on nothing that a call gives."""
-    found = _of_graph.get(node)
-    if found is None:
-        found = _of_graph[node] = not any(n.op in ("load", "call") for n in walk([node]))
-    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributed
 
 from gdsl.errors import GraphError
-from gdsl.runtime.answers import answered
+from gdsl.runtime.answers import answered, place
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -93,10 +93,27 @@ class Halo:
     def all_rows(self) -> HaloRows:
         return HaloRows(0, self.rows, self.send, self.send_counts, self.receive_counts)
 
+    def chunks(self, pieces: int) -> Iterator[HaloRows]:
+        """All rows in turns: of one other process after the other, so that all send at once, in so many pieces."""
+        rank, world = place(self.group)[0], self.world
+        for shift, piece in product(range(1, world), range(pieces)):
+            giver, taker = (rank + shift) % world, (rank - shift) % world
+            first, last = _piece(self.receive_counts, giver, piece, pieces)
+            begin, end = _piece(self.send_counts, taker, piece, pieces)
+            sent = tuple(end - begin if k == taker else 0 for k in range(world))
+            received = tuple(last - first if k == giver else 0 for k in range(world))
+            yield HaloRows(first, last - first, self.send[begin:end], sent, received)
+
     def to(self, device: torch.device | str | int) -> Halo:
         """The same halo on another device."""
         found = {name: getattr(self, name) for name in _TENSORS}
         return replace(self, **{name: value.to(device) for name, value in found.items() if value is not None})
+
+
+def _piece(counts: Sequence[int], rank: int, piece: int, pieces: int) -> tuple[int, int]:
+    """The first row of a piece of those of a process, and the row after its last."""
+    start, count = sum(counts[:rank]), counts[rank]
+    return start + count * piece // pieces, start + count * (piece + 1) // pieces
 
 
 _REDUCE = {"sum": "SUM", "max": "MAX", "min": "MIN"}
@@ -119,6 +136,15 @@ def exchange(halo: Halo, values: Sequence[Tensor], wires: Sequence[torch.dtype |
         return [partial(_same, whole) for whole in found]
     wait = _fetch(halo, halo.all_rows, [whole[halo.own :] for whole in found], values, wires)
     return [partial(_after, wait, whole) for whole in found]
+
+
+def fetch(
+    halo: Halo, some: HaloRows, values: Sequence[Tensor], wires: Sequence[torch.dtype | None]
+) -> Callable[[], list[Tensor]]:
+    """Those rows of the halo alone, of several values: begun. All processes begin it together."""
+    found = [v.new_empty((some.rows, *v.shape[1:])) for v in values]
+    wait = _fetch(halo, some, found, values, wires)
+    return partial(_after, wait, found)
 
 
 def _fetch(

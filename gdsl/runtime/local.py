@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -14,9 +14,24 @@ from gdsl.passes.options import GraphShape
 from gdsl.runtime import prepare
 from gdsl.runtime.formats import plain_tensor
 from gdsl.runtime.graph import Graph, Rewired, _check_edge_index
-from gdsl.runtime.halo import Halo, agreed, all_reduce, gather
+from gdsl.runtime.halo import Halo, HaloRows, agreed, all_reduce, gather
 from gdsl.runtime.order import EdgeEnds
 from gdsl.runtime.transforms import concrete, ordinary
+
+
+class Part(NamedTuple):
+    """Some edges of a part of a graph: those that read the rows ``start`` to ``stop``.
+
+    graph: they alone, from these rows to all targets
+    edges: their numbers among those of the process
+    rows:  of others' rows, which of the halo they are; None for the own ones
+    """
+
+    graph: Graph
+    start: int
+    stop: int
+    edges: Tensor
+    rows: HaloRows | None
 
 
 class LocalGraph(Graph):
@@ -31,6 +46,7 @@ class LocalGraph(Graph):
 
     edge_index:  what ``local_edge_index`` shall be
     num_targets: of a bipartite graph; None where sources and targets are the same nodes
+    chunk:       how many rows of one other process are here at a time, on their way or read; None for all
 
     Raises ``GraphError`` as ``Graph(...)`` does, for indices beyond the own rows and the halo, and where something is
     asked that one part of a graph cannot tell, such as ``edge_index``.
@@ -38,19 +54,30 @@ class LocalGraph(Graph):
 
     halo: Halo
 
-    def __init__(self, edge_index: Tensor, halo: Halo, num_targets: int | None = None):
+    def __init__(
+        self, edge_index: Tensor, halo: Halo, num_targets: int | None = None, chunk: int | None = None
+    ):
+        if chunk is not None and chunk < 1:
+            raise GraphError(f"a chunk has at least one row, and not {chunk}")
         _check_edge_index(edge_index)
         plain = plain_tensor(concrete(edge_index, "edge_index"))
         targets = halo.own if num_targets is None else num_targets
         edges, sizes = ordinary(prepare.take, plain, (halo.own + halo.rows, targets))
         if halo.edge_ids is not None and len(halo.edge_ids) != edges.num_edges:
             raise GraphError(f"`edge_ids` has {len(halo.edge_ids)} entries, and there are {edges.num_edges} edges")
-        self._setup_local(edges, sizes, halo, num_targets is not None)
+        self._setup_local(edges, sizes, halo, num_targets is not None, chunk)
 
     def _setup_local(
-        self, edges: EdgeEnds, sizes: tuple[int, int], halo: Halo, bipartite: bool, weight: Tensor | None = None
+        self,
+        edges: EdgeEnds,
+        sizes: tuple[int, int],
+        halo: Halo,
+        bipartite: bool,
+        chunk: int | None,
+        weight: Tensor | None = None,
     ) -> None:
         self._setup(edges, sizes, weight)
+        self.chunk = chunk
         self.halo, self._two_sets = halo, bipartite
         self.num_sources, self.num_readable = halo.own, sizes[0]
         # What was exchanged of the graph alone, by the nodes of programs and dtypes.
@@ -73,10 +100,39 @@ class LocalGraph(Graph):
         return found
 
     def _agreed_shape(self) -> GraphShape:
-        counts = (self.num_readable, self.num_targets, self.num_edges)
-        sources, targets, edges = agreed(self.halo, self._two_sets, counts)
+        most = max(self.halo.receive_counts, default=0)
+        pieces = 0 if self.chunk is None else max(1, -(-most // self.chunk))
+        counts = (self.num_readable, self.num_targets, self.num_edges, pieces)
+        sources, targets, edges, self._pieces = agreed(self.halo, self._two_sets, counts)
         shape = GraphShape.of(sources, targets, edges, self.device.type)
-        return replace(shape, processes=self.halo.world)
+        return replace(shape, processes=self.halo.world, chunks=self._pieces > 0)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The edges between own nodes, then those that read rows of others: all, or some after the other where these
+        come in chunks."""
+        found: tuple[Part, ...] = self._make("_parts", self._cut)
+        return found
+
+    def _cut(self) -> tuple[Part, ...]:
+        halo, own = self.halo, self.halo.own
+        chunked = self.shape.chunks
+        rows = list(halo.chunks(self._pieces)) if chunked else [halo.all_rows]
+        spans = [(0, own), *((own + some.start, own + some.start + some.rows) for some in rows)]
+        listed = self._list.listed
+        # The part of each row, then of each edge.
+        of_row = torch.empty(self.num_readable, dtype=torch.int32, device=self.device)
+        for k, (start, stop) in enumerate(spans):
+            of_row[start:stop] = k
+        of_edge = of_row.index_select(0, listed[0])
+        counts = torch.bincount(of_edge, minlength=len(spans)).tolist()
+        numbers = of_edge.argsort(stable=True).to(self.index_dtype).split(counts)
+        found = []
+        for (start, stop), edges, some in zip(spans, numbers, [None, *rows], strict=True):
+            ends = listed.index_select(1, edges)
+            ends[0] -= start
+            found.append(Part(_alone(ends, (stop - start, self.num_targets)), start, stop, edges, some))
+        return tuple(found)
 
     @property
     def is_bipartite(self) -> bool:
@@ -131,7 +187,7 @@ class LocalGraph(Graph):
 
     def _between(self, edges: EdgeEnds) -> LocalGraph:
         graph = LocalGraph.__new__(LocalGraph)
-        graph._setup_local(edges, self._sizes, replace(self.halo, edge_ids=None), self._two_sets)
+        graph._setup_local(edges, self._sizes, replace(self.halo, edge_ids=None), self._two_sets, self.chunk)
         return graph
 
     def row_ids(self, domain: Domain) -> Tensor:
@@ -169,7 +225,7 @@ class LocalGraph(Graph):
         weight = None if self.edge_weight is None else self.edge_weight.to(device)
         graph = LocalGraph.__new__(LocalGraph)
         edges = self._edges._replace(listed=moved)
-        graph._setup_local(edges, self._sizes, self.halo.to(device), self._two_sets, weight)
+        graph._setup_local(edges, self._sizes, self.halo.to(device), self._two_sets, self.chunk, weight)
         return graph
 
     def __reduce__(self) -> Any:
@@ -181,6 +237,10 @@ class LocalGraph(Graph):
             sizes = f"num_sources={self.num_sources}, num_targets={self.num_targets}"
         halo = f"halo={self.halo.rows}, processes={self.halo.world}"
         return f"LocalGraph({sizes}, num_edges={self.num_edges}, {halo})"
+
+
+def _alone(ends: Tensor, sizes: tuple[int, int]) -> Graph:
+    return Graph._of(*ordinary(prepare.take, ends, sizes))
 
 
 def need_whole(graph: Any, what: str) -> None:

@@ -16,10 +16,16 @@ def owned(owner: Tensor, rank: int) -> Tensor:
 
 
 def local(
-    edge_index: Tensor, owner: Tensor, rank: int, world: int, group: Any, target_owner: Tensor | None = None
+    edge_index: Tensor,
+    owner: Tensor,
+    rank: int,
+    world: int,
+    group: Any,
+    target_owner: Tensor | None = None,
+    chunk: int | None = None,
 ) -> tuple[LocalGraph, Tensor]:
     """The part of a process, and which of the edges it has. ``owner`` says the process of each source; of a bipartite
-    graph ``target_owner`` that of each target."""
+    graph ``target_owner`` that of each target. ``chunk`` rows of one other process are here at a time."""
     source, target = edge_index
     at = owner if target_owner is None else target_owner
     needs = [_needs(source, at[target] == r, owner, r) for r in range(world)]
@@ -44,7 +50,7 @@ def local(
         target_ids=None if target_owner is None else targets,
     )
     edges = torch.stack([row[source[mine]], target_row[target[mine]]])
-    return LocalGraph(edges, halo, None if target_owner is None else len(targets)), mine
+    return LocalGraph(edges, halo, None if target_owner is None else len(targets), chunk), mine
 
 
 def _needs(source: Tensor, here: Tensor, owner: Tensor, rank: int) -> Tensor:
@@ -67,3 +73,9 @@ def summed(value: Tensor, group: Any) -> Tensor:
 
 def near(found: Tensor, wanted: Tensor, what: str) -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10, msg=lambda text: f"{what}: {text}")
+
+
+def number(parts: Sequence[str]) -> float:
+    """The bytes that a line of the ledger tells, cut at double spaces."""
+    count, unit = next(p for p in parts if p.strip().endswith("B") or "B " in p).split()[:2]
+    return float(count.replace(",", "")) * {"B": 1.0, "kB": 1e3, "MB": 1e6}[unit]

@@ -55,7 +55,9 @@ assert (NODES, TARGETS) == (drop_in.NODES, drop_in.TARGETS)
 assert {case.id for case in CASES} >= SAMPLE | COMPILED
 
 
-def compare(pool: Pool, case: Case, world: int, seed: int, backend: str, empty: bool = False) -> None:
+def compare(
+    pool: Pool, case: Case, world: int, seed: int, backend: str, empty: bool = False, chunk: int | None = None
+) -> None:
     """One process against several. Where one is ``empty`` it owns no node."""
     layer = drop_in.build(case, gdsl.nn, {})
     set_backend(layer, backend)
@@ -66,7 +68,7 @@ def compare(pool: Pool, case: Case, world: int, seed: int, backend: str, empty: 
     targets = torch.randint(world - empty, (TARGETS,), generator=draw) if "pair" in case.id else None
     weights = torch.rand(TARGETS if targets is not None else NODES, 1, generator=draw, dtype=torch.float64)
     wanted, of_parameters = layer_outcome(layer, first, edge_index, values, weights)
-    cut = ShapeCut(edge_index, owner, targets)
+    cut = ShapeCut(edge_index, owner, targets, chunk)
     got = pool.run(world, layer_of_library, layer, drawn, weights, cut)
     for k, value in enumerate(wanted):
         near(cut.whole([g[0][k] for g in got], value), value, f"result {k}")
@@ -93,6 +95,15 @@ def test_a_layer_on_three_processes(pool: Pool, case: Case) -> None:
 def test_generated_code_on_two_processes(pool: Pool, case: Case) -> None:
     if case.id not in REFUSED:
         compare(pool, case, 2, 2, "cpp")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, id=c.id, marks=[] if c.id in SAMPLE else pytest.mark.slow) for c in CASES]
+)
+def test_a_layer_that_reads_others_in_chunks(pool: Pool, case: Case) -> None:
+    """On four processes, one of which owns nothing."""
+    if case.id not in REFUSED:
+        compare(pool, case, 4, 4, "cpp" if case.id in COMPILED else "torch", empty=True, chunk=1)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from gdsl.passes.options import Options
 from gdsl.passes.pipeline import differentiate, lower, optimise
 from gdsl.passes.plan import Step, TorchStep
 from gdsl.runtime.halo import _bytes
-from tests.distributed.parts import local
+from tests.distributed.parts import local, number
 from tests.distributed.pool import Pool
 from tests.ir.drive import A, E, G, N, S, T, load, program
 
@@ -167,7 +167,7 @@ def test_the_ledger_tells_the_bytes_that_are_sent(pool: Pool, name: str) -> None
     for bytes_sent, rows, halo, text, _ in pool.run(2, count, layer, edges, owner, {}):
         lines = [line.split("  ") for line in text.splitlines() if "exchange(" in line or "collect(" in line]
         width = {"GATConv": 16, "GCNConv": 16, "SAGEConv": 8}[name]
-        told = sum(_number(parts) for parts in lines)
+        told = sum(number(parts) for parts in lines)
         assert abs(told - bytes_sent) <= 0.06e3 * len(lines), text
         # The narrowest rows there, and their gradients back. Degrees, which GCN needs, were sent in the first step.
         assert bytes_sent == 4 * (rows + halo) * width
@@ -238,8 +238,3 @@ def test_what_goes_at_one_time_is_one_message(pool: Pool) -> None:
     edges, owner = torch.randint(60, (2, 400), generator=draw), torch.randint(2, (60,), generator=draw)
     for calls, sends, receives in pool.run(2, messages, edges, owner):
         assert calls == [(sends, 4 * 9), (receives, 4 * 9)]
-
-
-def _number(parts: list[str]) -> float:
-    number, unit = next(p for p in parts if p.strip().endswith("B") or "B " in p).split()[:2]
-    return float(number.replace(",", "")) * {"B": 1.0, "kB": 1e3, "MB": 1e6}[unit]

@@ -47,7 +47,7 @@ def weights(like: Tensor, pitch: float) -> Tensor:
 # ------------------------------------------------------------------------------------------ random programs
 
 
-def check(pool: Pool, program: Program, seed: int, world: int, backend: str) -> None:
+def check(pool: Pool, program: Program, seed: int, world: int, backend: str, chunk: int | None = None) -> None:
     kind = list(GRAPHS)[seed % len(GRAPHS)]
     nodes, edge_index = edges_of(kind, seed)
     draw = torch.Generator().manual_seed(seed)
@@ -74,7 +74,7 @@ def check(pool: Pool, program: Program, seed: int, world: int, backend: str) -> 
     outputs = whole([by_name[n.attrs.name] for n in whole.inputs], frame)
     wanted = derivatives(outputs, leaves, {"first": first, "second": second})
     owner = torch.randint(world, (nodes,), generator=draw)
-    cut = Cut(edge_index, owner)
+    cut = Cut(edge_index, owner, chunk=chunk)
     domains = [n.domain for n in program.nodes], [n.domain for n in real]
     given = {
         "first": list(zip(first, domains[0], strict=True)),
@@ -90,14 +90,15 @@ def check(pool: Pool, program: Program, seed: int, world: int, backend: str) -> 
 
 
 @pytest.mark.parametrize("seed", range(COUNT))
-def test_random_program(pool: Pool, seed: int) -> None:
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_random_program(pool: Pool, seed: int, chunk: int | None) -> None:
     program = random_programs.write(seed, 4 + seed % 12)
     try:
         exchanged(optimise(program))
     except gdsl.GraphError as error:
         assert "at the sources of edges" in str(error)  # noqa: PT017 - only products over them are not distributed
         pytest.skip("a product at the sources of edges is refused")
-    check(pool, program, seed, 2 + seed % 3, "cpp" if seed % 8 == 5 else "torch")
+    check(pool, program, seed, 2 + seed % 3, "cpp" if seed % 8 == 5 else "torch", chunk)
 
 
 # ------------------------------------------------------------------------------------- the collection
@@ -111,7 +112,8 @@ BY_THEMSELVES = ("SAGE_module", "EdgeConv_knn")  # a module of the test's own; n
     "name",
     [pytest.param(n, marks=[] if n in SAMPLE else pytest.mark.slow) for n in PROGRAMS if n not in BY_THEMSELVES],
 )
-def test_program(pool: Pool, name: str) -> None:
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_program(pool: Pool, name: str, chunk: int | None) -> None:
     nodes, edge_index = 9, harness.random_edges(9, 30, 4)
     layer = harness.layer(name, "torch")
     if layer.signature.builds_graph:
@@ -136,7 +138,7 @@ def test_program(pool: Pool, name: str) -> None:
     draw = torch.Generator().manual_seed(2)
     owner = torch.randint(3, (nodes,), generator=draw)
     targets = torch.randint(3, (nodes,), generator=draw) if typed.bipartite else None
-    cut = Cut(edge_index, owner, targets)
+    cut = Cut(edge_index, owner, targets, chunk)
     weighed = {
         "first": list(zip(first, of_outputs, strict=True)),
         "second": list(zip(second, of_leaves, strict=True)),

@@ -24,10 +24,12 @@ SHARED = (Domain.GLOBAL, Domain.GRAPH)
 
 
 class Cut:
-    """Whose nodes and edges are whose."""
+    """Whose nodes and edges are whose, and how many rows of another process are read at a time."""
 
-    def __init__(self, edge_index: Tensor, owner: Tensor, targets: Tensor | None = None):
-        self.edge_index, self.owner, self.targets = edge_index, owner, targets
+    def __init__(
+        self, edge_index: Tensor, owner: Tensor, targets: Tensor | None = None, chunk: int | None = None
+    ):
+        self.edge_index, self.owner, self.targets, self.chunk = edge_index, owner, targets, chunk
 
     def rows(self, domain: Domain, rank: int) -> Tensor:
         at = self.owner if self.targets is None else self.targets
@@ -65,7 +67,8 @@ def derivatives(outputs: Sequence[Tensor], leaves: Sequence[Tensor], given: Mapp
 
 def program_on(program: Program, backend: str, graph: Any, tensors: Sequence[Tensor], given: Any) -> Any:
     frame = Frame(graph, torch.float64, torch.device("cpu"))
-    runner = Runner(program, backend, torch.float64, torch.int32, Options())
+    options = Options(shape=graph.shape) if graph.halo is not None else Options()
+    runner = Runner(program, backend, torch.float64, torch.int32, options)
     leaves = [t.requires_grad_() for t in tensors if t.is_floating_point()]
     return derivatives(runner(tensors, frame), leaves, given)
 
@@ -80,7 +83,7 @@ def program_on_part(
     tensors: Mapping[str, Tensor],
     given: Mapping[str, Sequence[tuple[Tensor, Domain]]],
 ) -> Any:
-    graph, _ = local(cut.edge_index, cut.owner, rank, world, group)
+    graph, _ = local(cut.edge_index, cut.owner, rank, world, group, chunk=cut.chunk)
     own = [cut.part(tensors[n.attrs.name], n.domain, rank).clone() for n in program.inputs]
     mine = {order: [cut.part(w, d, rank) for w, d in pairs] for order, pairs in given.items()}
     return program_on(program, backend, graph, own, mine)
@@ -111,7 +114,7 @@ def layer_on_part(
     shown: Sequence[int],
     weighed: Mapping[str, Sequence[tuple[Tensor, Domain]]],
 ) -> Any:
-    graph, _ = local(cut.edge_index, cut.owner, rank, world, group, cut.targets)
+    graph, _ = local(cut.edge_index, cut.owner, rank, world, group, cut.targets, cut.chunk)
     own = {k: cut.part(v, domains[k], rank) for k, v in given.items() if k in domains}
     if "batch" in given:
         own |= {"batch": cut.part(given["batch"], Domain.NODE, rank), "num_graphs": given["num_graphs"]}
@@ -147,10 +150,10 @@ def leaves(value: Any) -> Any:
 
 
 class ShapeCut:
-    """Whose nodes and edges are whose, and what belongs to them. Their numbers differ, so that shapes tell."""
+    """As :class:`Cut`, and what belongs to whom. There are as many nodes as targets or edges nowhere: shapes tell."""
 
-    def __init__(self, edge_index: Tensor, owner: Tensor, targets: Tensor | None):
-        self.edge_index, self.owner, self.targets = edge_index, owner, targets
+    def __init__(self, edge_index: Tensor, owner: Tensor, targets: Tensor | None, chunk: int | None = None):
+        self.edge_index, self.owner, self.targets, self.chunk = edge_index, owner, targets, chunk
 
     def rows(self, value: Tensor, rank: int) -> tuple[int, Tensor] | None:
         """The axis of a value's rows and those that a process has; None of what all have."""
@@ -198,6 +201,6 @@ def layer_of_library(
     rank: int, world: int, group: Any, layer: nn.Module, drawn: Any, weights: Tensor, cut: ShapeCut
 ) -> Any:
     first, edge_index, values = drawn
-    graph, _ = local(edge_index, cut.owner, rank, world, group, cut.targets)
+    graph, _ = local(edge_index, cut.owner, rank, world, group, cut.targets, cut.chunk)
     values = {k: cut.part(v, rank) for k, v in values.items()}
     return layer_outcome(layer, cut.part(first, rank), graph, values, cut.part(weights, rank))

@@ -7,11 +7,12 @@ whole both are all nodes, and these ops change nothing.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from gdsl.ir.attributes import Attrs, IRError, need, one_of
-from gdsl.ir.node import Node, make
+from gdsl.ir.node import Node, make, walk
 from gdsl.ir.ops.elementwise import elementwise
 from gdsl.ir.ops.op import ATOM, Gradients, Op, Run, Text, define, full
 from gdsl.ir.types import Domain, Kind, Type
@@ -154,3 +155,15 @@ define(Op(
     pull=_all_reduce_pull, text=lambda n, args: (f"all_reduce({args[0]}, {n.attrs.reducer})", ATOM),
     exact=True, pointwise=True, heavy=True, whole=True, travels=True,
 ))  # fmt: skip
+
+# ------------------------------------------------------------------------------------ once for all
+
+_of_graph: weakref.WeakKeyDictionary[Node, bool] = weakref.WeakKeyDictionary()
+
+
+def is_of_graph(node: Node) -> bool:
+    """Whether a value depends on nothing that a call gives."""
+    found = _of_graph.get(node)
+    if found is None:
+        found = _of_graph[node] = not any(n.op in ("load", "call") for n in walk([node]))
+    return found

@@ -1,0 +1,185 @@
+"""Running a program that goes through the edges in turns: see :mod:`gdsl.passes.turns`.
+
+While one part of the edges is walked, the rows that the next one reads are on their way, and what the last one gives
+for rows of other processes. A process has the rows of two parts at most, besides its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from gdsl.ir.node import Node
+from gdsl.ir.program import Program
+from gdsl.ir.types import Domain
+from gdsl.passes.options import Options
+from gdsl.passes.pipeline import in_pieces
+from gdsl.passes.turns import Piece
+from gdsl.runtime import halo
+from gdsl.runtime.execute import KernelPlan, ReferencePlan
+from gdsl.runtime.frame import WIRES, Frame
+from gdsl.runtime.items import HALF
+from gdsl.runtime.local import LocalGraph, Part
+from gdsl.runtime.results import Results
+
+# What is no larger than any number, or no smaller, or changes no sum.
+_NOTHING = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
+
+
+def pieces_for(
+    program: Program, options: Options, dtype: torch.dtype, index_dtype: torch.dtype
+) -> tuple[Program, tuple[Piece, ...]]:
+    """As :func:`gdsl.passes.pipeline.in_pieces`; none of programs on numbers of 16 bits, whose sums are in float32, and
+    of graphs with very many edges, whose parts would have other indices."""
+    able = dtype not in HALF and index_dtype is torch.int32
+    return in_pieces(program, options) if able else (program, ())
+
+
+class TurnsPlan:
+    """The pieces of a program, compiled, and how what they give becomes its outputs.
+
+    visible: how many of the outputs a user sees
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        pieces: Sequence[Piece],
+        visible: int,
+        compile: Callable[[Program], KernelPlan | ReferencePlan],
+    ):
+        self.outputs = program.nodes
+        self.pieces = [(piece, compile(piece.program)) for piece in pieces]
+        together = [value for piece in pieces if piece.turns for value in piece.gives]
+        self.results = Results(self.outputs, visible, frozenset(together))
+        self.releases = _last_uses(pieces, self.outputs)
+
+    def run(self, values: Mapping[Node, Tensor], frame: Frame) -> list[Tensor]:
+        """The program's outputs. ``values`` has a tensor for each load."""
+        memory: dict[Node, Tensor] = dict(values)
+        for (piece, plan), dead in zip(self.pieces, self.releases, strict=True):
+            given = {n: memory[n] for n in piece.program.inputs if n in memory}
+            given |= {load: memory[value] for load, value in piece.takes}
+            if piece.turns:
+                memory |= _Turn(piece, plan, given, frame).run([memory[value] for _, value, _ in piece.sends])
+            else:
+                memory |= zip(piece.gives, plan.run(given, frame), strict=True)
+            for node in dead:
+                memory.pop(node, None)
+        return self.results.own([memory[o] for o in self.outputs], values.values())
+
+
+def _last_uses(pieces: Sequence[Piece], outputs: Sequence[Node]) -> list[tuple[Node, ...]]:
+    """After each piece, the values that no later one reads."""
+    last: dict[Node, int] = {}
+    for k, piece in enumerate(pieces):
+        read = [value for _, value in piece.takes] + [value for _, value, _ in piece.sends]
+        last |= dict.fromkeys([*piece.program.inputs, *read, *piece.gives], k)
+    return [tuple(n for n, at in last.items() if at == k and n not in outputs) for k in range(len(pieces))]
+
+
+class _Turn:
+    """One turn through all parts of the edges.
+
+    given: a tensor for each load but for those that are fetched
+    found: what the parts so far have given together
+    """
+
+    def __init__(
+        self, piece: Piece, plan: KernelPlan | ReferencePlan, given: Mapping[Node, Tensor], frame: Frame
+    ):
+        assert isinstance(frame.graph, LocalGraph)
+        self.piece, self.plan, self.given, self.frame, self.graph = piece, plan, given, frame, frame.graph
+        self.wires = [WIRES[wire] for *_, wire in piece.sends]
+        self.found: dict[Node, Tensor] = {}
+
+    def run(self, sent: Sequence[Tensor]) -> dict[Node, Tensor]:
+        """What all parts give together. ``sent`` are the values of own nodes that edges of others read."""
+        own, *others = self.graph.parts
+        # The own rows are there while the first of others are on their way; where none come, the last go meanwhile.
+        parts = [own, *others] if sent else [*others, own]
+        coming: Callable[[], list[Tensor]] | None = None
+        going: list[Callable[[], None]] = []
+        for part, following in zip(parts, [*parts[1:], None], strict=True):
+            fetched = [value[: self.graph.num_sources] for value in sent] if coming is None else coming()
+            coming = self._fetch(following, sent) if sent and following is not None else None
+            given = {n: _rows(v, n.domain, part) for n, v in self.given.items()}
+            given |= zip((load for load, *_ in self.piece.sends), fetched, strict=True)
+            values = self.plan.run(given, self.frame._replace(graph=part.graph))
+            for key, value in zip(self.piece.gives, values, strict=True):
+                self._put(key, value, part)
+            del given, fetched
+            sending = self._give_back(values, part)
+            for finish in going:
+                finish()
+            going = sending
+        for finish in going:
+            finish()
+        for key in self.found:
+            if key.op == "segment" and key.domain is not Domain.SOURCE and key.attrs.reducer != "sum":
+                _fill(self.found[key], sum(part.graph.in_degree for part in parts) == 0, 0.0)  # type: ignore[arg-type]
+        return self.found
+
+    def _fetch(self, part: Part, sent: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+        assert part.rows is not None
+        return halo.fetch(self.graph.halo, part.rows, sent, self.wires)
+
+    def _give_back(self, values: Sequence[Tensor], part: Part) -> list[Callable[[], None]]:
+        """What a part gives for rows of other processes, on its way to them; and what adds theirs to own rows."""
+        keys = [(k, key) for k, key in enumerate(self.piece.gives) if key.op == "collect"]
+        if part.rows is None or not keys:
+            return []
+        reducers = [key.attrs.reducer for _, key in keys]
+        wires = [WIRES[key.attrs.wire] for _, key in keys]
+        shared = self.graph.halo
+        add = halo.give_back(shared, part.rows, [values[k] for k, _ in keys], reducers, wires)
+        results = [self._result(key, values[k], shared.own) for k, key in keys]
+        return [_bound(one, result) for one, result in zip(add, results, strict=True)]
+
+    def _result(self, key: Node, like: Tensor, rows: int) -> Tensor:
+        """Where what parts give is put together, with as many rows."""
+        if key not in self.found:
+            nothing = _NOTHING[key.attrs.reducer] if key.op == "collect" else 0.0
+            self.found[key] = like.new_full((rows, *like.shape[1:]), nothing)
+        return self.found[key]
+
+    def _put(self, key: Node, value: Tensor, part: Part) -> None:
+        if key.op == "collect":
+            if part.rows is None:
+                _combine(self._result(key, value, self.graph.halo.own), value, key.attrs.reducer)
+        elif key.domain is Domain.EDGE:
+            self._result(key, value, self.graph.num_edges).index_copy_(0, part.edges.long(), value)
+        elif key.domain is Domain.SOURCE:
+            self._result(key, value, self.graph.num_readable)[part.start : part.stop] = value
+        else:
+            reducer = key.attrs.reducer if key.op == "segment" else "sum"
+            if reducer != "sum":
+                _fill(value, part.graph.in_degree == 0, _NOTHING[reducer])
+            if key in self.found:
+                _combine(self.found[key], value, reducer)
+            else:
+                self.found[key] = value
+
+
+def _bound(add: Callable[[Tensor], None], result: Tensor) -> Callable[[], None]:
+    return lambda: add(result)
+
+
+def _rows(value: Tensor, domain: Domain, part: Part) -> Tensor:
+    """What a part has of a value."""
+    if domain is Domain.SOURCE:
+        return value[part.start : part.stop]
+    return value.index_select(0, part.edges) if domain is Domain.EDGE else value
+
+
+def _combine(result: Tensor, value: Tensor, reducer: str) -> None:
+    if reducer == "sum":
+        result.add_(value)
+    else:
+        (torch.maximum if reducer == "max" else torch.minimum)(result, value, out=result)
+
+
+def _fill(value: Tensor, rows: Tensor, number: float) -> None:
+    value.masked_fill_(rows.view(-1, *[1] * (value.dim() - 1)), number)
