@@ -32,11 +32,11 @@ PLACES = [slice(n * n, (n + 1) ** 2) for n in range(DEGREES)]
 
 
 def harmonics(points: Tensor) -> Tensor:
-    """The real spherical harmonics of degrees 0 to 2, of points [..., 3] on the unit sphere, with mean square 1."""
+    """The real spherical harmonics of degrees 0 to 2, of points [..., 3] on the unit sphere, as the text has them."""
     x, y, z = points.unbind(-1)
     s, q = math.sqrt(3), math.sqrt(15)
-    second = [q * x * y, q * y * z, s * q / 6 * (3 * z**2 - 1), q * x * z, q / 2 * (x**2 - y**2)]
-    return torch.stack([torch.ones_like(x), s * y, s * z, s * x, *second], -1)
+    second = [q * x * z, q * x * y, s * q / 6 * (3 * y**2 - 1), q * y * z, q / 2 * (z**2 - x**2)]
+    return torch.stack([torch.ones_like(x), s * x, s * y, s * z, *second], -1)
 
 
 def rotation(generator: torch.Generator) -> Tensor:

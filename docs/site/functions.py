@@ -30,6 +30,7 @@ SETTING = """layer Example(d, k, heads = 2, width = 3, bins = 4) {{
     node p[3]
     node q[3]
     node u[2]
+    node turn[3, 3']
     node on: bool
     edge w
     edge e[d]
@@ -76,6 +77,9 @@ OF_VALUES = {
     "dot": "dot(x, z)",
     "cdist": "cdist(p, q)",
     "cross": "cross(p, q)",
+    "det": "det(turn)",
+    "inverse": "q @ inverse(turn)",
+    "solve": "solve(turn, p)",
 }
 OF_DIMS = {
     "sum": "sum[d](x)",
@@ -120,6 +124,7 @@ OF_SHAPES = {
     "one_hot": "sum(one_hot(rel))",
     "bspline": "sum[b](bspline(u, 5, 1; b))",
     "bspline_index": "sum[b](bspline(u, 5, 1; b) * one_hot(bspline_index(u, 5, 1; b))[0])",
+    "harmonics": "sum[9](harmonics(p, 2))",
     "present": "where(present(extra), x, z)",
 }
 GRAPH = {

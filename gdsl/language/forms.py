@@ -8,6 +8,7 @@ from typing import Any
 
 from gdsl.ir import build, library
 from gdsl.ir.build import IRError
+from gdsl.ir.harmonics import harmonics
 from gdsl.ir.node import Node, walk
 from gdsl.ir.types import EDGES_OF_PAIRS, ENDS, Dim, Domain, Kind, Type, element_domain
 from gdsl.language import ast, format
@@ -439,6 +440,22 @@ class Forms(ModuleCalls):
             self.counts[result] = str(base.opaque("**", power))
         return result
 
+    def _harmonics(self, e: ast.Call) -> Value:
+        parameters = [("v", REQUIRED), ("degree", REQUIRED), ("normalize", True)]
+        text, highest, of_direction = self.bind(replace(e, dims=()), parameters)
+        v, degree = self.node(text), self.integer(highest, "the degree")
+        normalize = self.value(of_direction) if isinstance(of_direction, ast.Tree) else of_direction
+        if not isinstance(normalize, bool):
+            raise Mistake("`normalize` is true or false", of_direction.span)
+        places = (degree + 1) ** 2
+        if not e.dims:
+            return harmonics(v, degree, str(self.remember(Size.number(places))), normalize)
+        name, known = self.dim_name(e.dims[0]), self._known_size(e.dims[0])
+        if known not in (None, places):
+            message = f"`harmonics` of degree {degree} are {places}, and `{name}` has size {known}"
+            raise Mistake(message, e.dims[0].span, sizes=((name, places),))
+        return harmonics(v, degree, name, normalize)
+
     def _present(self, e: ast.Call) -> Value:
         (text,) = self.only(e, "name")
         if not isinstance(text, ast.Name) or not self.is_optional(text.id):
@@ -474,5 +491,6 @@ SPECIAL: dict[str, Callable[[Forms, ast.Call], Value]] = {
     "one_hot": Forms._one_hot,
     "bspline": Forms._spline,
     "bspline_index": Forms._spline,
+    "harmonics": Forms._harmonics,
     "present": Forms._present,
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gdsl.ir import build, library
+from gdsl.ir import build, library, matrices
 from gdsl.ir.library import op
 from gdsl.ir.node import Node
 from gdsl.ir.ops import roll
@@ -95,6 +95,9 @@ FUNCTIONS: dict[str, Function] = {
     "dot": Function((("a", REQUIRED), ("b", REQUIRED)), library.dot),
     "cdist": Function((("a", REQUIRED), ("b", REQUIRED)), library.cdist),
     "cross": Function((("a", REQUIRED), ("b", REQUIRED)), library.cross),
+    "det": Function((("a", REQUIRED),), matrices.det),
+    "inverse": Function((("a", REQUIRED),), matrices.inverse),
+    "solve": Function((("a", REQUIRED), ("b", REQUIRED)), matrices.solve),
 }
 
 # Operators between values: IR op, and what it does to numbers. `@` and `**` are in expressions.py.
@@ -115,7 +118,7 @@ OPERATORS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
 }
 
 # Products, and what is made of one: dims that only one of two operands has stand side by side in the result.
-PRODUCTS = frozenset({"*", "/", "**", "pow", "dot", "cdist", "cross"})
+PRODUCTS = frozenset({"*", "/", "**", "pow", "dot", "cdist", "cross", "solve"})
 
 # name[d](x): over feature dims.
 DIM_REDUCERS: dict[str, Callable[[Node, Sequence[str]], Node]] = {

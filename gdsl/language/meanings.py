@@ -66,6 +66,9 @@ FUNCTIONS = _table("""
     dot | dot(a, b) | the sum of a * b over the last dim of a, which b has too
     cdist | cdist(a, b) | the Euclidean distance over the last dim
     cross | cross(a, b) | the cross product over the last dim, of size 3
+    det | det(a) | the determinant of the last two dims, of one size up to 4
+    inverse | inverse(a) | the inverse of the last two dims [d, k], of one size up to 4, as [k, d]
+    solve | solve(a, b) | x such that a[d, k] times x[k] is b[d]; a is up to 4 by 4
     sum | sum(m) | the sum over the edges into each node
     sum | sum[d](x) | the sum along a dim
     mean | mean(m) | the mean over the edges into each node
@@ -95,6 +98,7 @@ FUNCTIONS = _table("""
     one_hot | one_hot(index; dim) | 1 at the place of an integer with a bound, else 0
     bspline | bspline(pseudo, kernel_size, degree; dim) | the weights of the B-splines that are not 0 at a point
     bspline_index | bspline_index(pseudo, kernel_size, degree; dim) | which B-splines those of bspline are
+    harmonics | harmonics(v, degree, normalize = true; dim) | spherical harmonics of a vector, degrees 0 to degree
     present | present(name) | whether an optional input is passed, known when a call is compiled
     cat | cat(a, b, ...; dim) | values joined along their last dims, or along the dim that is named
     merge | merge(x, a, b) | some dims as one, the last of them fastest

@@ -33,6 +33,7 @@ RESULTS = {
     "HGT": ["node[in_channels]"],
     "Statistics": ["node[channels]", "graph[channels]"],
     "NBFNet": ["node[channels]", "edge"],
+    "Geometry": ["node[channels]"],
     "Tables": ["node[c, channels]", "edge[channels]"],
 }
 

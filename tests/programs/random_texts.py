@@ -245,6 +245,7 @@ class Writer:
                 self.place,
                 self.call,
                 self.spline,
+                self.geometry,
                 self.over_pairs,
             )
         )
@@ -474,6 +475,30 @@ class Writer:
         surface = self.param(["9", *(d for d in self.some_dims(1) if d != "b")])
         at = f"(sigmoid({x.text} + 0.17), 3, 1; s)"
         return Value(f"sum[s](bspline{at} * {surface.text}[bspline_index{at}])", x.domain, surface.dims - {"9"})
+
+    def geometry(self, domain: str, depth: int) -> Value:
+        """Harmonics of vectors that are not near 0, or of a matrix that is not far from the identity."""
+        x = self.expression(domain, depth)
+        if "a" in x.dims and "9" not in x.dims and self.chance(50):
+            degree, places = self.pick(((1, "4"), (2, "9")))
+            self.sizes[places] = Size.number(int(places)), int(places)
+            call = self.pick(("harmonics({} + 1.7, {})", "harmonics(tanh({}), {}, normalize = false)"))
+            text = call.format(self.last(x, "a"), degree)
+            return self.tame(Value(text, x.domain, x.dims - {"a"} | {places}))
+        d = next((d for d in ("b", "a") if d in x.dims and f"{d}'" not in x.dims), None)
+        if d is None:
+            return self.pair(domain, depth)
+        matrix_dims = [d, f"{d}'"]
+        eye, turn = self.name("eye"), self.param(matrix_dims)
+        self.head.append(f"buffer {eye}{_brackets(matrix_dims)} ~ eye")
+        changed = Value(f"({eye} + 0.2 * tanh({turn.text} * tanh({x.text})))", x.domain, x.dims | turn.dims)
+        matrix = f"transpose({changed.text}, {', '.join([*sorted(x.dims - {d}), *matrix_dims])})"
+        kind = self.pick(("det", "inverse", "solve"))
+        if kind == "det":
+            return Value(f"det({matrix})", x.domain, x.dims - {d})
+        if kind == "inverse":
+            return self.tame(Value(f"inverse({matrix})", x.domain, changed.dims))
+        return Value(f"solve({matrix}, {x.text})", x.domain, x.dims - {d} | {matrix_dims[1]})
 
     def call(self, domain: str, depth: int) -> Value:
         """A softmax over edges, or a function or module of the user's."""

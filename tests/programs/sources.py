@@ -1018,6 +1018,25 @@ layer NBFNet(channels, num_relations, bins = 4) {
     num_relations=3,
 )
 
+_add(
+    "Geometry",
+    """
+# Harmonics of edges, and what a matrix of them solves.
+layer Geometry(channels) {
+    node p[3]
+    node x[channels]
+    edge e[2]
+    param w[4, channels] ~ normal
+    buffer eye[2, 2'] ~ eye
+
+    message m = sum[4](harmonics(p[j] - 2 * p[i] - 0.3, 1) * w) * x[j]
+    message near = sum[2'](solve(eye + outer(e, rename(e, 2 -> 2')), e))
+    update y = sum(m) + sum(near)
+}
+""",
+    channels=5,
+)
+
 FREE_DIMS = {"channels": 5, "edge_dim": 3}
 
 
