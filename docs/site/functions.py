@@ -93,6 +93,8 @@ OF_DIMS = {
     "softmax": "softmax[d](x)",
     "log_softmax": "log_softmax[d](x)",
     "logsumexp": "logsumexp[d](x)",
+    "sparsemax": "sparsemax[d](x)",
+    "topk": "where(topk[d](x, 2), x, 0)",
 }
 OF_EDGES = {
     "sum": "sum(w * x[j])",
@@ -116,6 +118,9 @@ OF_SHAPES = {
     "outer": "sum[d](outer(x, x @ m))",
     "softmax": "sum(softmax(w) * x[j])",
     "log_softmax": "sum(log_softmax(w))",
+    "sparsemax": "sum(sparsemax(w) * x[j])",
+    "topk": "sum(where(topk(w, 4), x[j], 0))",
+    "argmax": "argmax(x[j], w)",
     "int": "sum(one_hot(int(4 * w, bins)))",
     "norm": "norm(p)",
     "degree": "x / max(degree(i), 1)",

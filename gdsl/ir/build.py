@@ -17,4 +17,5 @@ from gdsl.ir.ops.libraries import call, grouped_product, sparse_product
 from gdsl.ir.ops.products import contract, matmul, spread, sum_dims, total
 from gdsl.ir.ops.reversal import reverse
 from gdsl.ir.ops.splines import bspline, bspline_index
+from gdsl.ir.ops.supports import support
 from gdsl.ir.ops.views import merge, rename, reshape, reshape_like, split, stop_gradient, transpose

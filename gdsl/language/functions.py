@@ -6,11 +6,11 @@ Functions that take names or dims as well (``cat``, ``degree``, ``dropout`` ...)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gdsl.ir import build, library, matrices
+from gdsl.ir import build, library, matrices, selection
 from gdsl.ir.library import op
 from gdsl.ir.node import Node
 from gdsl.ir.ops import roll
@@ -121,7 +121,7 @@ OPERATORS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
 PRODUCTS = frozenset({"*", "/", "**", "pow", "dot", "cdist", "cross", "solve"})
 
 # name[d](x): over feature dims.
-DIM_REDUCERS: dict[str, Callable[[Node, Sequence[str]], Node]] = {
+DIM_REDUCERS: dict[str, Callable[..., Node]] = {
     "sum": sum_over,
     "mean": library.dim_mean,
     "max": lambda x, dims: library.dim_extreme(x, "max", dims),
@@ -133,6 +133,8 @@ DIM_REDUCERS: dict[str, Callable[[Node, Sequence[str]], Node]] = {
     "softmax": lambda x, dims: library.dim_softmax(x, dims, masked=True),
     "log_softmax": library.dim_log_softmax,
     "logsumexp": library.dim_logsumexp,
+    "sparsemax": selection.dim_sparsemax,
+    "topk": selection.dim_topk,
 }
 
 SegmentReducer = Callable[[Node, str, Domain, Node | None, Dim | None], Node]

@@ -88,6 +88,11 @@ FUNCTIONS = _table("""
     softmax | softmax[d](x) | exp(x) over its sum along a dim, which stays; 0 where all are -inf
     log_softmax | log_softmax(e) | the logarithm of the softmax over the edges, as torch's
     log_softmax | log_softmax[d](x) | the logarithm of the softmax along a dim, which stays; as torch's
+    sparsemax | sparsemax(e) | the nearest to e that is at least 0 and 1 in sum over the edges into each node
+    sparsemax | sparsemax[d](x) | the nearest to x that is at least 0 and 1 in sum along a dim, which stays
+    topk | topk(e, k) | whether an edge is among the k into its node with the largest e: never where that is -inf
+    topk | topk[d](x, k) | whether a place is among the k largest along a dim, which stays: never where x is -inf
+    argmax | argmax(e, key) | the e of the edge into each node on which the key is largest: of the newest, say
     norm | norm(x) | the Euclidean norm over the last dim; its gradient at 0 is 0
     norm | norm[d](x) | the Euclidean norm along a dim; its gradient at 0 is 0
     int | int(x, bound) | x rounded down to an integer of 0 to bound - 1, which can pick a place; no gradient

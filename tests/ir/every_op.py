@@ -51,6 +51,7 @@ STRUCTURAL: dict[str, list[Node]] = {
     "sparse_product": [b.sparse_product(x, "i", N), b.sparse_product(t, "j", S, one)],
     "spread": [b.spread(w, E) * 2.0],
     "order_rank": [b.order_rank(e, "i", 0.5, "lower", N)],
+    "support": [b.support(e, "i"), b.support(x, "g")],
     "scan": [
         b.scan([e], "i", b.elementwise("where", acc > 0.0, acc * first, first), 0.5, row_domain=N),
         b.scan([e, one], "j", acc + first * load("1", G), 1.0, reverse=True),

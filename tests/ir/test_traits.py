@@ -283,6 +283,7 @@ def test_work_is_counted_in_numbers_and_in_formulas(name: str) -> None:
 # What only reads, and what torch computes as a whole and nobody compares.
 NOTHING = {
     "stop_gradient", "index", "reverse", "order_rank", "bspline", "bspline_index", "exchange", "collect", "all_reduce",
+    "support",
 }  # fmt: skip
 
 

@@ -34,6 +34,7 @@ RESULTS = {
     "Statistics": ["node[channels]", "graph[channels]"],
     "NBFNet": ["node[channels]", "edge"],
     "Geometry": ["node[channels]"],
+    "Selection": ["node[channels]"],
     "Tables": ["node[c, channels]", "edge[channels]"],
 }
 

@@ -511,6 +511,12 @@ class Writer:
             by = f" by {keys[0].text}" if keys and function == "softmax" and "R" not in x.dims else ""
             by = by if self.chance(40) and len(x.dims) < MAX_DIMS else ""
             options = [lambda: Value(f"{function}({x.text}){by or at}", "edge", x.dims)]
+            # No two weights are 1 apart, where one would begin to be 0.
+            options.append(lambda: Value(f"sparsemax(0.73 * tanh({x.text})){at}", "edge", x.dims))
+            weights = [v.text for v in self.values if v.domain == "edge" and re.fullmatch(r"w\d+", v.text)]
+            if weights:
+                kept = f"where(topk({weights[0]}, {self.pick((1, 2))}){at}, {x.text}, 0.3)"
+                options.append(lambda: Value(kept, "edge", x.dims))
             if not self.bipartite:
                 options.append(lambda: Value(f"reverse({x.text}, {self.pick(('0', '0.3'))})", "edge", x.dims))
         if self.functions:
@@ -570,7 +576,7 @@ class Writer:
         if kind == "ordered" and domain != "graph":
             return self.reduced(self.pick(ORDERED), x, at, domain)
         if kind == "std" and domain != "graph" and scalars:
-            return self.reduced("std({} + " + scalars[0].text + ")", x, at, domain)
+            return self.reduced(self.pick(("std({} + ", "argmax({}, ")) + scalars[0].text + ")", x, at, domain)
         if kind == "by" and domain != "graph" and indices and "R" not in x.dims and len(x.dims) < MAX_DIMS:
             template = self.pick(REDUCERS[:-1])
             found = self.reduced(template, x, f"{at} by {indices[0].text}", domain)

@@ -1037,6 +1037,28 @@ layer Geometry(channels) {
     channels=5,
 )
 
+_add(
+    "Selection",
+    """
+# A node hears what it finds most like itself, its newest edge, and of each relation one.
+layer Selection(channels, num_relations, k = 2) {
+    node x[channels]
+    edge age
+    edge rel: int(num_relations)
+    linear lin(channels -> channels)
+
+    score = dot(x[i], lin(x)[j])
+    near = softmax(where(topk(score, k), score, -inf)) + sparsemax(2 * score)
+    newest = argmax(lin(x)[j] * age, -age)
+    of_each = mean[num_relations](argmax(x[j], score) by rel)
+    gate = sparsemax[channels](x) + where(topk[channels](x, 2), x, 0)
+    update y = sum(near * x[j]) + newest + of_each * gate + sum(sparsemax(age) at j)
+}
+""",
+    channels=5,
+    num_relations=3,
+)
+
 FREE_DIMS = {"channels": 5, "edge_dim": 3}
 
 
