@@ -12,7 +12,7 @@ from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes.exchanges import can_follow
 from gdsl.passes.plan import Plan
-from gdsl.passes.turns import Piece
+from gdsl.passes.turns import ProgramPiece
 from gdsl.runtime.halo import Halo
 from gdsl.runtime.local import LocalGraph
 
@@ -43,7 +43,7 @@ def exchanges(direction: str, plan: Plan, halo: Halo, width: int) -> Iterator[tu
 
 
 def exchanges_in_turns(
-    direction: str, piece: Piece, program: Program, graph: LocalGraph, width: int
+    direction: str, piece: ProgramPiece, program: Program, graph: LocalGraph, width: int
 ) -> Iterator[tuple[str, int, str]]:
     """As :func:`exchanges`, of what a piece of a program sends in turns."""
     names, halo, turns = name_nodes(program), graph.halo, len(graph.parts)

@@ -25,7 +25,7 @@ from gdsl.passes.pipeline import Adjoint, differentiate, lower
 from gdsl.passes.plan import Kernel, Phase, Plan, TorchStep
 from gdsl.passes.rewrite import Fired
 from gdsl.passes.tiles import Tile, tiled
-from gdsl.passes.turns import Piece, why_not
+from gdsl.passes.turns import ProgramPiece, why_not
 from gdsl.runtime import cache
 from gdsl.runtime.items import C_TYPES, Storage, storage_of
 from gdsl.runtime.offline import Binary, Job, compile_all, job, sass
@@ -50,7 +50,7 @@ class Planned:
     direction: str
     plan: Plan
     visible: int
-    piece: Piece | None = None
+    piece: ProgramPiece | None = None
     whole: Program | None = None
 
 

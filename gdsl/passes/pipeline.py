@@ -20,7 +20,7 @@ from gdsl.passes.plan import Plan
 from gdsl.passes.reassociate import reassociate
 from gdsl.passes.rewrite import Fired, rewrite
 from gdsl.passes.tiles import streamed
-from gdsl.passes.turns import Piece, pieces_of, why_not
+from gdsl.passes.turns import ProgramPiece, pieces_of, why_not
 
 # What always helps, and what a program that is differentiated no more needs not keep.
 RULES = [*simplify.RULES, *algebra.RULES, *distribute.RULES, *hoist.RULES]
@@ -47,7 +47,7 @@ def lower(program: Program, options: Options, log: list[Fired] | None = None) ->
     return fuse.fuse(rewrite(finish(program, log), [*layout.rules(options), *vendor.rules(options)], log))
 
 
-def in_pieces(program: Program, options: Options) -> tuple[Program, tuple[Piece, ...]]:
+def in_pieces(program: Program, options: Options) -> tuple[Program, tuple[ProgramPiece, ...]]:
     """A program after the last rewrites, and its pieces: none where it goes through the edges in no turns."""
     if not options.in_turns:
         return program, ()

@@ -33,7 +33,7 @@ _BY_ITSELF = frozenset({"load", "const", "iota", "gather", "spread", "random", "
 
 
 @dataclass(frozen=True)
-class Piece:
+class ProgramPiece:
     """A part of a program that runs at once, on all rows or, in turns, on one part of the edges after the other.
 
     program: its loads stand for values of the program that was cut
@@ -92,7 +92,7 @@ def _is_kept(node: Node) -> bool:
     return of(node).travels and is_of_graph(node)
 
 
-def pieces_of(program: Program) -> tuple[Piece, ...]:
+def pieces_of(program: Program) -> tuple[ProgramPiece, ...]:
     """The pieces of a program that can be cut, in the order in which they run; none where no edge reads of others."""
     return _Cut(program).pieces()
 
@@ -127,9 +127,9 @@ class _Cut:
     def _turn(self, result: Node) -> int:
         return self.level[result] + (result not in self.together)
 
-    def pieces(self) -> tuple[Piece, ...]:
+    def pieces(self) -> tuple[ProgramPiece, ...]:
         """Made from the last one to the first: each says what it takes of those before."""
-        found: list[Piece] = []
+        found: list[ProgramPiece] = []
         wanted = [n for n in self.program.nodes if n not in self.results]
         for level in range(max(map(self._turn, self.results), default=0), -1, -1):
             here = [n for n in dict.fromkeys(wanted) if self.level[n] == level and n.op != "load"]
@@ -142,12 +142,12 @@ class _Cut:
                 wanted += self._taken(found[-1])
         return tuple(reversed(found)) if self.results else ()
 
-    def _taken(self, piece: Piece) -> list[Node]:
+    def _taken(self, piece: ProgramPiece) -> list[Node]:
         values = [value for _, value in piece.takes] + [value for _, value, _ in piece.sends]
         self._add_levels(walk(values))
         return [value for value in values if value not in self.results]
 
-    def _whole(self, outputs: Sequence[Node], level: int) -> Piece:
+    def _whole(self, outputs: Sequence[Node], level: int) -> ProgramPiece:
         """What can be had of own nodes after so many turns."""
 
         def is_taken(node: Node) -> bool:
@@ -156,7 +156,7 @@ class _Cut:
         taken = self._border(outputs, is_taken)
         return self._piece(f"after_{level}", outputs, outputs, {n: self._load(n) for n in taken})
 
-    def _of_parts(self, results: Sequence[Node]) -> Piece:
+    def _of_parts(self, results: Sequence[Node]) -> ProgramPiece:
         """What one turn gives."""
         outputs = [n.inputs[0] if n.op == "collect" else n for n in results]
 
@@ -186,14 +186,14 @@ class _Cut:
             self.loads[key] = build.load(f"between.{len(self.loads)}", replace(node.type, domain=key[1]), "input")
         return self.loads[key]
 
-    def _piece(self, name: str, outputs: Sequence[Node], gives: Sequence[Node], swap: Mapping[Node, Node]) -> Piece:
+    def _piece(self, name: str, outputs: Sequence[Node], gives: Sequence[Node], swap: Mapping[Node, Node]) -> ProgramPiece:
         mapping = substitute(outputs, swap)
         made = tuple((f"{name}.{k}", mapping[n]) for k, n in enumerate(outputs))
         names = {mapping[n]: text for n, text in self.program.names.items() if n in mapping}
         program = Program(f"{self.program.name}_{name}", made, names)
         read = set(program.inputs)
         takes = tuple((load, value) for value, load in swap.items() if load in read and load is not value)
-        return Piece(program, takes, tuple(gives))
+        return ProgramPiece(program, takes, tuple(gives))
 
     def _sent(self, inside: Sequence[Node], results: Sequence[Node]) -> dict[Node, tuple[Node, Node, str]]:
         """For each value of the rows that edges read which is fetched: its load, the value of own nodes, and the wire.

@@ -27,7 +27,7 @@ from gdsl.locks import Lock
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower, may_read, saved_name
 from gdsl.passes.plan import Plan
-from gdsl.passes.turns import Piece
+from gdsl.passes.turns import ProgramPiece
 from gdsl.runtime.execute import KernelPlan, ReferencePlan, begin, can_begin
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import HALF
@@ -120,7 +120,7 @@ class Runner:
         last, pieces = self._pieces(program)
         return TurnsPlan(last, pieces, visible, self._compile) if pieces else self._compile(program, visible)
 
-    def _pieces(self, program: Program) -> tuple[Program, Sequence[Piece]]:
+    def _pieces(self, program: Program) -> tuple[Program, Sequence[ProgramPiece]]:
         return pieces_for(program, self.options, self.dtype, self.index_dtype)
 
     def _compile(self, program: Program, visible: int = 0) -> KernelPlan | ReferencePlan:

@@ -16,12 +16,12 @@ from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import in_pieces
-from gdsl.passes.turns import Piece
+from gdsl.passes.turns import ProgramPiece
 from gdsl.runtime import halo
 from gdsl.runtime.execute import KernelPlan, ReferencePlan
 from gdsl.runtime.frame import WIRES, Frame
 from gdsl.runtime.items import HALF
-from gdsl.runtime.local import LocalGraph, Part
+from gdsl.runtime.local import LocalGraph, Turn
 from gdsl.runtime.results import Results
 
 # What is no larger than any number, or no smaller, or changes no sum.
@@ -30,7 +30,7 @@ _NOTHING = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
 
 def pieces_for(
     program: Program, options: Options, dtype: torch.dtype, index_dtype: torch.dtype
-) -> tuple[Program, tuple[Piece, ...]]:
+) -> tuple[Program, tuple[ProgramPiece, ...]]:
     """As :func:`gdsl.passes.pipeline.in_pieces`; none of programs on numbers of 16 bits, whose sums are in float32, and
     of graphs with very many edges, whose parts would have other indices."""
     able = dtype not in HALF and index_dtype is torch.int32
@@ -46,7 +46,7 @@ class TurnsPlan:
     def __init__(
         self,
         program: Program,
-        pieces: Sequence[Piece],
+        pieces: Sequence[ProgramPiece],
         visible: int,
         compile: Callable[[Program], KernelPlan | ReferencePlan],
     ):
@@ -71,7 +71,7 @@ class TurnsPlan:
         return self.results.own([memory[o] for o in self.outputs], values.values())
 
 
-def _last_uses(pieces: Sequence[Piece], outputs: Sequence[Node]) -> list[tuple[Node, ...]]:
+def _last_uses(pieces: Sequence[ProgramPiece], outputs: Sequence[Node]) -> list[tuple[Node, ...]]:
     """After each piece, the values that no later one reads."""
     last: dict[Node, int] = {}
     for k, piece in enumerate(pieces):
@@ -88,7 +88,7 @@ class _Turn:
     """
 
     def __init__(
-        self, piece: Piece, plan: KernelPlan | ReferencePlan, given: Mapping[Node, Tensor], frame: Frame
+        self, piece: ProgramPiece, plan: KernelPlan | ReferencePlan, given: Mapping[Node, Tensor], frame: Frame
     ):
         assert isinstance(frame.graph, LocalGraph)
         self.piece, self.plan, self.given, self.frame, self.graph = piece, plan, given, frame, frame.graph
@@ -122,11 +122,11 @@ class _Turn:
                 _fill(self.found[key], sum(part.graph.in_degree for part in parts) == 0, 0.0)  # type: ignore[arg-type]
         return self.found
 
-    def _fetch(self, part: Part, sent: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+    def _fetch(self, part: Turn, sent: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
         assert part.rows is not None
         return halo.fetch(self.graph.halo, part.rows, sent, self.wires)
 
-    def _give_back(self, values: Sequence[Tensor], part: Part) -> list[Callable[[], None]]:
+    def _give_back(self, values: Sequence[Tensor], part: Turn) -> list[Callable[[], None]]:
         """What a part gives for rows of other processes, on its way to them; and what adds theirs to own rows."""
         keys = [(k, key) for k, key in enumerate(self.piece.gives) if key.op == "collect"]
         if part.rows is None or not keys:
@@ -145,7 +145,7 @@ class _Turn:
             self.found[key] = like.new_full((rows, *like.shape[1:]), nothing)
         return self.found[key]
 
-    def _put(self, key: Node, value: Tensor, part: Part) -> None:
+    def _put(self, key: Node, value: Tensor, part: Turn) -> None:
         if key.op == "collect":
             if part.rows is None:
                 _combine(self._result(key, value, self.graph.halo.own), value, key.attrs.reducer)
@@ -167,7 +167,7 @@ def _bound(add: Callable[[Tensor], None], result: Tensor) -> Callable[[], None]:
     return lambda: add(result)
 
 
-def _rows(value: Tensor, domain: Domain, part: Part) -> Tensor:
+def _rows(value: Tensor, domain: Domain, part: Turn) -> Tensor:
     """What a part has of a value."""
     if domain is Domain.SOURCE:
         return value[part.start : part.stop]

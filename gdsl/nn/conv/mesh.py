@@ -55,5 +55,6 @@ class MeshCNNConv(Conv):
             raise ValueError(
                 "MeshCNNConv needs four edges into each node, in order: edge_index[1] is 0, 0, 0, 0, 1, ..."
             )
-        y: Tensor = self.run(graph, {"x": x, "k": places & 3}, in_channels=self.in_channels, out_channels=self.out_channels)
+        sizes = {"in_channels": self.in_channels, "out_channels": self.out_channels}
+        y: Tensor = self.run(graph, {"x": x, "k": places & 3}, **sizes)
         return y
