@@ -186,7 +186,9 @@ class _Cut:
             self.loads[key] = build.load(f"between.{len(self.loads)}", replace(node.type, domain=key[1]), "input")
         return self.loads[key]
 
-    def _piece(self, name: str, outputs: Sequence[Node], gives: Sequence[Node], swap: Mapping[Node, Node]) -> ProgramPiece:
+    def _piece(
+        self, name: str, outputs: Sequence[Node], gives: Sequence[Node], swap: Mapping[Node, Node]
+    ) -> ProgramPiece:
         mapping = substitute(outputs, swap)
         made = tuple((f"{name}.{k}", mapping[n]) for k, n in enumerate(outputs))
         names = {mapping[n]: text for n, text in self.program.names.items() if n in mapping}
