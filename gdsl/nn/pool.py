@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import gdsl.nn
+from gdsl.ir.ops.rows import add_at
 from gdsl.nn.activations import activation
 from gdsl.nn.aggr import MaxAggregation, MeanAggregation, SortAggregation, SumAggregation
 from gdsl.nn.conv.base import Programmed
@@ -43,13 +44,13 @@ def _readout_together(aggr: nn.Module, x: Tensor, batch: Tensor | None, size: in
         return means(x, batch, size)
     zeros = x.new_zeros(size, *x.shape[1:])
     if aggr is _SUM:
-        return summed(zeros.index_add(0, batch, x))
+        return summed(add_at(x, batch, size))
     index = batch.unsqueeze(1).expand_as(x)
     best = largest((zeros - torch.inf).scatter_reduce(0, index, x.detach(), "amax"))
     won = (x == best[batch]).to(x.dtype)
     ties = summed(zeros.index_add(0, batch, won)).clamp(min=1)
     # Nothing but the gradients of the winners.
-    share = summed(zeros.index_add(0, batch, won * (x - x.detach()) / ties[batch]))
+    share = summed(add_at(won * (x - x.detach()) / ties[batch], batch, size))
     return torch.where(best == -torch.inf, 0.0, best) + share
 
 
@@ -281,7 +282,7 @@ class PANPooling(Module):
         edge_index, _, weight = edge_list(M)
         assert weight is not None
         batch = edge_index.new_zeros(x.size(0)) if batch is None else batch
-        reached = x.new_zeros(x.size(0)).index_add(0, edge_index[0], weight)
+        reached = add_at(weight, edge_index[0], x.size(0))
         nodes, score = self.select(self.beta[0] * (x * self.p).sum(dim=-1) + self.beta[1] * reached, batch)
         kept = x[nodes] * score.view(-1, 1)
         edges, weights = filter_adj(edge_index, weight, nodes, x.size(0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gdsl.ir.ops.rows import add_at
 from gdsl.nn.conv.simple import SimpleConv
 from gdsl.nn.neighbors import knn
 
@@ -34,6 +35,6 @@ def knn_interpolate(
     with torch.no_grad():
         to, of = knn(pos_x, pos_y, k, batch_x, batch_y)
         weight = (pos_x[of] - pos_y[to]).square().sum(dim=-1).clamp(min=1e-16).reciprocal()
-        total = weight.new_zeros(len(pos_y)).index_add(0, to, weight)
+        total = add_at(weight, to, len(pos_y))
     found: Tensor = SUM((x, None), torch.stack([of, to]), weight.to(x.dtype), size=(len(pos_x), len(pos_y)))
     return found / total.to(x.dtype).unsqueeze(1)

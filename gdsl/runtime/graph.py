@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gdsl.errors import GraphError
 from gdsl.html import page, table
+from gdsl.ir.ops.rows import add_at
 from gdsl.ir.types import Domain
 from gdsl.passes.options import GraphShape
 from gdsl.runtime import native, prepare
@@ -469,11 +470,11 @@ def _reduce(value: Tensor, target: Tensor, rows: int, how: str) -> Tensor:
     """[rows, ...] from [E, ...]"""
     shape = (rows, *value.shape[1:])
     if how in ("sum", "add"):
-        return value.new_zeros(shape).index_add(0, target, value)
+        return add_at(value, target, rows)
     if how == "mean":
         # Not bincount: a GPU's waits for the largest number.
         count = target.new_zeros(rows).index_add(0, target, torch.ones_like(target)).clamp(min=1).to(value.dtype)
-        return value.new_zeros(shape).index_add(0, target, value) / count.view(-1, *[1] * (value.dim() - 1))
+        return add_at(value, target, rows) / count.view(-1, *[1] * (value.dim() - 1))
     index = target.view(-1, *[1] * (value.dim() - 1)).expand_as(value)
     if how in ("max", "min"):
         return value.new_zeros(shape).scatter_reduce(0, index, value, "a" + how, include_self=False)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from gdsl.errors import InputError
+from gdsl.ir.ops.rows import add_at
 from gdsl.runtime.answers import answered, place
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.halo import Halo, all_reduce
@@ -92,7 +93,7 @@ def counts(x: Tensor, batch: Tensor, size: int) -> Tensor:
 
 def means(x: Tensor, batch: Tensor, size: int) -> Tensor:
     """Means over the nodes of each graph, [N, C] to [graphs, C]; 0 for none."""
-    sums = summed(x.new_zeros(size, x.shape[1]).index_add(0, batch, x))
+    sums = summed(add_at(x, batch, size))
     return sums / counts(x, batch, size).clamp(min=1).unsqueeze(1)
 
 

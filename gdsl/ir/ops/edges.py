@@ -16,6 +16,7 @@ from gdsl.ir.ops.indexing import added, below, index, loses, wins
 from gdsl.ir.ops.leaves import const, element_id
 from gdsl.ir.ops.op import ATOM, Gradients, NotDifferentiable, Op, Run, Text, align, define, full, of
 from gdsl.ir.ops.products import spread, sum_to
+from gdsl.ir.ops.rows import add_at
 from gdsl.ir.ops.views import transpose
 from gdsl.ir.types import ENDS, Dim, Domain, Kind, Type, element_domain, row_domains, shown_end
 
@@ -162,7 +163,7 @@ def _segment_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
 
 def _sum(value: Tensor, ends: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Added up in double precision: one after the other in float32, a million numbers lose three digits."""
-    return value.double().new_zeros(shape).index_add(0, ends, value.double()).to(value.dtype)
+    return add_at(value.double(), ends, shape[0]).to(value.dtype)
 
 
 def _scatter(value: Tensor, ends: Tensor, shape: tuple[int, ...], how: str, start: float) -> Tensor:

@@ -11,6 +11,7 @@ from gdsl.ir.ops.elementwise import broadcast, choose, elementwise, join_dims, j
 from gdsl.ir.ops.leaves import const, iota
 from gdsl.ir.ops.op import ATOM, Gradients, Op, Run, Sizes, Text, align, check_dims, define, dim_of, full, row_axes
 from gdsl.ir.ops.products import space, sum_dims, sum_to
+from gdsl.ir.ops.rows import add_at
 from gdsl.ir.ops.views import rename, reshape, transpose
 from gdsl.ir.types import Dim, Domain, Kind, Type
 
@@ -122,7 +123,7 @@ def _scatter_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
     dim = node.type.dim(node.attrs.dim)
     rest = lead.names[len(idx.dims) :]
     flat = value.reshape(where.numel(), *(lead.dim(n).size for n in rest))
-    out = flat.new_zeros(dim.size, *flat.shape[1:]).index_add(0, where.reshape(-1), flat)
+    out = add_at(flat, where.reshape(-1), dim.size)
     have = (dim.name, *rest)
     return out.permute([have.index(n) for n in node.type.names])
 
