@@ -20,9 +20,8 @@ from torch._functorch.utils import unwrap_dead_wrappers
 
 from gdsl.ir.node import Node, walk
 from gdsl.ir.ops.adjoint import depends_on
-from gdsl.ir.ops.op import shape_of
 from gdsl.ir.program import Program
-from gdsl.ir.types import Kind
+from gdsl.ir.types import Domain, Kind
 from gdsl.locks import Lock
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower, may_read, saved_name
@@ -176,6 +175,7 @@ class Differentiable:
         self.kept = tuple(places[node] for node in self.saved)
         self.constant = self.constant_by(mask)
         self.loads = (*(runner.inputs[k] for k in self.reads), *self.saved)
+        self.shapes = tuple((n.domain, n.type.shape) for n in self.loads)
         # The backward pass is compiled beside the forward pass, which it will soon follow.
         self._adjoints: dict[tuple[Mask, Mask], Pullback] = {}
         if self.first.program.outputs:
@@ -275,11 +275,12 @@ def pull_back(
     owner: Differentiable, frame: Frame, needed: Mask, saved: Sequence[Tensor], grads: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
     """The gradients of a call's tensors from those of its outputs and from what the call saved."""
-    for load, value in zip(owner.loads, saved, strict=True):
-        if value.shape != shape_of(load.type, frame):
+    for (domain, dims), value in zip(owner.shapes, saved, strict=True):
+        shape = dims if domain is Domain.GLOBAL else (frame.rows(domain), *dims)
+        if value.shape != shape:
             raise RuntimeError(
                 f"a tensor that the backward pass reads has shape {list(value.shape)} now, and had "
-                f"{list(shape_of(load.type, frame))} in the forward pass"
+                f"{list(shape)} in the forward pass"
             )
     pull = owner.adjoint(tuple([g is not None for g in grads]), needed)
     runner, have = pull.runner, (*saved, *grads)

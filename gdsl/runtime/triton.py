@@ -52,7 +52,7 @@ class TritonLaunch:
         self.kernel, self.storage, self.functions = kernel, storage, functions
         self.compiled = [module[f.name] for f in functions]
         self.over_out_edges = kernel.end == "j" or kernel.rows is Domain.SOURCE
-        self.totals, self.ordered = set(kernel.all_totals), kernel.ordered
+        self.totals, self.ordered, self.of_pairs = set(kernel.all_totals), kernel.ordered, kernel.of_pairs
         self.dots, self.exact = any(f.dots for f in functions), exact()
         by_chunk = [t for p in kernel.phases for t in p.totals]
         self.sums = [(t, storage.of(t), t in by_chunk) for t in dict.fromkeys((*kernel.totals, *by_chunk))]
@@ -65,7 +65,7 @@ class TritonLaunch:
 
     def count(self, frame: Frame) -> int:
         """How many rows the kernel itself takes."""
-        if not self.kernel.end or self.kernel.of_pairs:
+        if not self.kernel.end or self.of_pairs:
             return frame.rows(self.kernel.rows)
         return self.rows(self.order(frame)).numbers[1]
 
@@ -91,7 +91,7 @@ class TritonLaunch:
             count = frame.rows(kernel.rows)
             self.launch(0, count, tables(count), given, (types, 1, frame.device.index))
             return {}
-        if kernel.of_pairs:
+        if self.of_pairs:
             pairs = frame.graph.pairs.order(kernel.end)
             key = (types, pairs.typical, frame.device.index)
             self.launch(0, len(pairs.rows), pairs.all_rows, given, key)
