@@ -90,7 +90,7 @@ def _in_python(
     tensors = None if known is None else known.tensors(flat, owner, inside)
     if known is None or tensors is None:
         return _first(text, owner, inside, args, kwargs, backend, facts, text.order[: len(flat)])
-    if not known.offered and natively and native.native() is not None:
+    if not known.offered and natively and known.kind.device.type == "cpu" and native.native() is not None:
         known.offered = True
         repeated.offer(text.repeated, known, states, owner.training, flat, backend)
     return run(known.kind, known.checked_graph(flat, tensors), tensors, backend, owner)

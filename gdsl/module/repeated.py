@@ -163,11 +163,19 @@ def repeatable(forward: Forward) -> Forward:
             found = repeated.calls(self, flat, ())
             if found is not None:
                 return found
-        if native.loaded() is None or flat is None or _seen is not None:
+        if native.loaded() is None or flat is None or _seen is not None or _is_elsewhere(flat):
             return forward(self, *args, **kwargs)
         return _watched(forward, self, repeated, flat, args, kwargs)
 
     return cast(Forward, again)
+
+
+def _is_elsewhere(args: Sequence[Any]) -> bool:
+    """Whether a call is for a GPU, where native code repeats nothing."""
+    first = args[0] if args else None
+    if type(first) in (tuple, list) and first:
+        first = first[0]
+    return isinstance(first, Tensor) and not first.is_cpu
 
 
 @run_as_it_is

@@ -9,6 +9,7 @@ import io
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -20,6 +21,7 @@ from torch.nn.utils import prune
 import gdsl
 import gdsl.nn as gnn
 from gdsl.module import repeated
+from gdsl.module.kept import Repeated
 from gdsl.passes.options import GraphShape
 from gdsl.runtime import functions, native
 
@@ -717,3 +719,46 @@ def test_a_subclass_with_more_to_do() -> None:
         same(layer, inputs("GCN", 30, 60, seed))
     with torch.no_grad():
         assert not torch.equal(layer(x, edge_index), gnn.GCNConv.forward(layer, x, edge_index))
+
+
+class Twice(nn.Module):
+    """What a layer of the library is to native code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._repeated = Repeated()
+
+    @repeated.repeatable
+    def forward(self, x: Any, edge_index: Any = None) -> Any:
+        return x
+
+
+def test_calls_for_a_gpu_are_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched: list[Any] = []
+    monkeypatch.setattr(repeated, "_watched", lambda forward, self, kept, flat, *_: watched.append(flat))
+    layer, here, there = Twice(), torch.zeros(2), torch.zeros(2, device="meta")
+    for x in (here, (here, here)):
+        layer(x)
+    assert len(watched) == 2
+    for x in (there, (there, here), [there]):
+        assert layer(x) is x
+    assert len(watched) == 2
+
+
+def test_native_code_is_not_built_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for by calls of a CPU alone, which it could repeat."""
+    asked: list[bool] = []
+    layer = made("GCN")
+    x, edge_index = inputs("GCN", 7, 30)
+    with torch.no_grad():
+        layer(x, edge_index)
+        (known,) = layer._text.known.values()
+        known.offered = False
+        monkeypatch.setattr(native, "native", lambda: asked.append(True))
+        layer._text.repeated.calls = None
+        layer(x, edge_index)
+        assert asked == [True]
+        known.kind = SimpleNamespace(device=torch.device("cuda"), typed=known.kind.typed)
+        monkeypatch.setattr("gdsl.module.call.run", lambda *_: (x,))
+        assert layer(x, edge_index) is x
+    assert asked == [True]
