@@ -19,6 +19,7 @@ from gdsl.passes.options import Options
 from gdsl.passes.plan import Plan
 from gdsl.passes.reassociate import reassociate
 from gdsl.passes.rewrite import Fired, rewrite
+from gdsl.passes.slots import is_dear
 from gdsl.passes.tiles import streamed
 from gdsl.passes.turns import ProgramPiece, pieces_of, why_not
 
@@ -213,18 +214,19 @@ def _forward_values(
 def worth_saving(node: Node, forward: Collection[Node], choice: str = "auto", pairs: bool = False) -> bool:
     """Whether the forward pass should keep a value: per-node results of a walk over edges or of a dense product.
 
-    Edge values are never kept, but for what is summed up or multiplied once an edge where there are ``pairs``, to which
-    edges are what nodes are to edges; elementwise node values are cheaper to compute again than to hold. The winners of
-    a maximum are kept although the forward result does not need them: finding them takes the same walk. By choice "all"
-    node values are kept, or "nothing" but the winners, which only the forward pass can tell. What has come from other
-    processes is kept, since it is slower to send again than to read.
+    Edge values are not kept, but for those of few numbers and many multiplications, and for what is summed up or
+    multiplied once an edge where there are ``pairs``, to which edges are what nodes are to edges; elementwise node
+    values are cheaper to compute again than to hold. The winners of a maximum are kept although the forward result does
+    not need them: finding them takes the same walk. By choice "all" node values are kept, or "nothing" but the winners,
+    which only the forward pass can tell. What has come from other processes is kept, since it is slower to send again
+    than to read.
     """
     if of(node).travels:
         return choice != "nothing" and node in forward
     if node.domain in (Domain.PAIR, Domain.GLOBAL) or of(node).leaf:
         return False
     if node.domain is Domain.EDGE and not (pairs and (of(node).aggregates or node.op == "contract")):
-        return False
+        return choice != "nothing" and node in forward and is_dear(node)
     if node.op == "segment" and node.kind is Kind.INT:
         return True
     if choice == "nothing" or node not in forward:

@@ -26,6 +26,9 @@ MAX_ACCUMULATOR = 1 << 16
 # at most, and how many it has at least.
 MOST_AGAIN = 512
 LEAST_WRITTEN = 16
+# So is one of at most so many numbers that takes at least so many multiplications for each of them.
+MOST_NARROW = 8
+LEAST_DEAR = 128
 # A node value is computed once an edge while that reads at most this many times its own numbers; else once a node.
 MOST_READ = 2
 
@@ -54,6 +57,17 @@ def _fits_a_kernel(node: Node) -> bool:
 def is_costly(node: Node) -> bool:
     """Whether each number of a value takes many operations."""
     return of(node).reduces or of(node).heavy
+
+
+def is_dear(node: Node) -> bool:
+    """Whether an edge value has few numbers that take many multiplications, of edges alone, as a weight that a network
+    makes of an edge's features: reading it costs less than computing it again."""
+    if node.domain is not Domain.EDGE or node.kind is not Kind.FLOAT or node.type.numel > MOST_NARROW:
+        return False
+    below = walk_below([node], lambda n: n.inputs if n.domain is Domain.EDGE else ())
+    made = [n for n in below if n.domain is Domain.EDGE and not of(n).leaf]
+    products = sum(iteration_space(n) for n in made if n.op == "contract")
+    return products >= LEAST_DEAR * node.type.numel and all(of(n).rowwise for n in made)
 
 
 class Slots:
@@ -201,12 +215,13 @@ class Slots:
             return tuple(i for i in node.inputs if i not in found) if edge else ()
 
         for node, (first, last) in reversed(walks.items()):
-            many = last - first > 1 and node.kind is Kind.FLOAT and of(node).computes
+            if last == first or node.kind is not Kind.FLOAT or not of(node).computes or node.domain is not Domain.EDGE:
+                continue
             # What one value alone reads is a part of that.
-            many = many and node.domain is Domain.EDGE
-            if many and len({walks[u][0] if u in walks else time[u] for u in self.users[node]}) > 1:
+            if len({walks[u][0] if u in walks else time[u] for u in self.users[node]}) > 1:
                 count = sum(self.lowering[n] == "edge" and of(n).computes for n in walk_below([node], computed))
-                if count >= LEAST_WRITTEN and count * (last - first) > MOST_AGAIN:
+                long = last - first > 1 and count >= LEAST_WRITTEN and count * (last - first) > MOST_AGAIN
+                if long or is_dear(node):
                     found.add(node)
         return found
 

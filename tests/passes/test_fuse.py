@@ -11,7 +11,7 @@ from gdsl.ir import build as b
 from gdsl.ir import library
 from gdsl.ir.node import walk
 from gdsl.ir.program import Program
-from gdsl.ir.types import Domain, Kind
+from gdsl.ir.types import Dim, Domain, Kind
 from gdsl.passes.dense import MAX_TERMS
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower, optimise
@@ -33,6 +33,7 @@ from tests.ir.drive import (
     frame,
     gat,
     gatv2,
+    gradients,
     integer,
     load,
     program,
@@ -296,3 +297,54 @@ def test_a_plan_of_two_outputs_never_has_a_cycle(first, second) -> None:
 @given(node=node_expressions())
 def test_a_plan_is_the_same_each_time(node) -> None:
     assert forward(program(node)) == forward(program(node))
+
+
+# ----------------------------------------------------------------------- narrow values of much work
+
+
+def network_on_edges(hidden: int, out: int = 1, ends: bool = False) -> Program:
+    """A weight, or several, that a network makes of edge features (and of nodes), for two walks of which one needs the
+    other: those that it is divided by, and the messages."""
+    features = Dim("f", 16)
+    first, second = load("w1", G, features, Dim("h", hidden)), load("w2", G, Dim("h", hidden), Dim("o", out))
+    inner = b.contract([load("m", E, features), first], ["f"])
+    if ends:
+        inner = b.elementwise("sqrt", inner + b.gather(load("v", N, Dim("h", hidden)), "j"))
+    weight = b.elementwise("exp", b.contract([b.elementwise("tanh", inner), second], ["h"]) * 0.1)
+    return program(total(weight * xj / b.gather(total(weight, "i"), "j")))
+
+
+def reading(plan: Plan, name: str) -> int:
+    """How many kernels read an input."""
+    return sum(any(n.op == "load" and n.attrs.name == name for n in k.buffers) for k in plan.kernels)
+
+
+def saved_on_edges(p: Program, options: Options = Options()) -> list[str]:  # noqa: B008
+    wrt = [n for n in p.inputs if n.kind is Kind.FLOAT]
+    found = differentiate(optimise(p), wrt, range(len(p.outputs)), None, options)
+    return [str(node.type) for node, _ in found.saved if node.domain is Domain.EDGE]
+
+
+def test_a_narrow_value_of_much_work_is_computed_once_a_pass() -> None:
+    p = network_on_edges(hidden=8)
+    assert reading(forward(p), "m") == 1 and edge_outputs(forward(p)) != []
+    assert saved_on_edges(p) == ["edge[o]"]
+    assert reading(backward(p), "m") == 1  # the derivatives by the network's weights need what lies on the way
+    assert saved_on_edges(p, Options().with_choice("save", "nothing")) == []
+
+
+@pytest.mark.parametrize("p", [network_on_edges(7), network_on_edges(64, out=9), network_on_edges(64, ends=True)])
+def test_another_edge_value_is_computed_again(p: Program) -> None:
+    """One of less work, of more numbers, of what nodes have."""
+    assert reading(forward(p), "m") == 2 and edge_outputs(forward(p)) == []
+    assert saved_on_edges(p) == []
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("hidden", [7, 8])
+def test_a_value_that_is_read_is_that_which_is_computed(hidden: int, graph: str) -> None:
+    p, f = network_on_edges(hidden), frame(GRAPHS[graph])
+    values = tensors(p, f)
+    found, wanted = runner(p, "cpp")(values, f), expected(p, values, f)
+    assert_same(found, wanted)
+    assert_same(gradients(found, values), gradients(wanted, values))
