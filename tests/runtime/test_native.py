@@ -468,6 +468,7 @@ MORE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "PointNet": (lambda: gnn.PointNetConv(nn.Linear(9, 6)), "x p"),
     "PointGNN": (lambda: gnn.PointGNNConv(nn.Linear(6, 3), nn.Linear(9, 6), nn.Linear(6, 6)), "x p"),
     "GMM": (lambda: gnn.GMMConv(6, 6, dim=3, kernel_size=2), "x e"),
+    "PDN": (lambda: gnn.PDNConv(6, 6, edge_dim=3, hidden_channels=64), "x e"),
     "EG": (lambda: gnn.EGConv(6, 6, aggregators=["sum", "mean", "max"], num_heads=2, num_bases=2), "x"),
     "PNA": (lambda: gnn.PNAConv(6, 6, ["mean", "std"], ["identity", "amplification"], torch.tensor([2, 9, 9, 4])), "x"),
 }
@@ -492,6 +493,17 @@ def test_more_layers_of_the_library(name: str) -> None:
         args = given(kinds, 20 + seed % 5, 50 + seed % 3, seed)
         if seed > 3:
             same(layer, args)
+        natively += is_native(by(layer, args))
+    assert natively
+
+
+def test_a_layer_of_a_mesh() -> None:
+    torch.manual_seed(0)
+    layer, natively = gnn.MeshCNNConv(6, 4), 0
+    for nodes in range(10, 22):
+        x, targets = torch.randn(nodes, 6, requires_grad=True), torch.arange(nodes).repeat_interleave(4)
+        args = x, torch.stack([torch.randint(nodes, (4 * nodes,)), targets])
+        same(layer, args)
         natively += is_native(by(layer, args))
     assert natively
 
