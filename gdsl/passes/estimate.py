@@ -8,10 +8,10 @@ one node.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
-from gdsl.ir.node import Node, users, walk
+from gdsl.ir.node import Node, users
 from gdsl.ir.ops import of
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
@@ -67,10 +67,10 @@ def work(outputs: Sequence[Node], shape: GraphShape) -> Work:
     return Work(sum(p.operations for p in parts), sum(p.time for p in parts), sum(p.bytes for p in parts))
 
 
-def _walks(outputs: Sequence[Node], read: Mapping[Node, Sequence[Node]]) -> dict[Node, set[str]]:
+def _walks(outputs: Sequence[Node], read: dict[Node, list[Node]]) -> dict[Node, set[str]]:
     """The ends whose edges are walked to compute a value on edges."""
     found: dict[Node, set[str]] = {n: {"i"} for n in outputs if n.domain is Domain.EDGE}
-    for node in reversed(list(walk(outputs))):
+    for node in reversed(read):
         for operand in (o for o in node.inputs if o.domain is Domain.EDGE):
             over = {node.attrs.end} if of(node).aggregates else {"i"}
             found.setdefault(operand, set()).update(found[node] if node.domain is Domain.EDGE else over)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from gdsl.ir.node import Node, walk_below
 from gdsl.ir.program import Program
@@ -110,7 +111,7 @@ class TorchStep:
     node: Node
     absorbed: frozenset[Node] = frozenset()
 
-    @property
+    @cached_property
     def buffers(self) -> tuple[Node, ...]:
         """What it reads, each once."""
         inner = self.absorbed | {self.node}
