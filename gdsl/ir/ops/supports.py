@@ -38,25 +38,28 @@ def _rule(node: Node) -> Node:
 def _value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
     import torch
 
-    value = full(args[0], node.inputs[0].type, run).reshape(run.rows(node.domain), node.type.numel).double()
-    ends = run.ends(node.attrs.end)
+    dims = node.type.numel
+    value = full(args[0], node.inputs[0].type, run).reshape(-1, dims)
     if not value.numel():
         return torch.zeros(len(value), *node.type.shape, dtype=torch.bool, device=run.device)
-    degree = torch.bincount(ends)
-    owner = ends[:, None].expand_as(value)
-    top = value.new_zeros(len(degree), value.shape[1]).scatter_reduce(0, owner, value, "amax", include_self=False)
-    # What is 1 below the first or more is not in the support: so sums are of small numbers.
-    below = (value - top[ends]).clamp(min=-1)
-    order = below.sort(dim=0, descending=True, stable=True).indices
-    order = order.gather(0, ends[order].sort(dim=0, stable=True).indices)
-    row = torch.repeat_interleave(degree)
-    first = (degree.cumsum(0) - degree)[row]
-    falling = below.gather(0, order).nan_to_num(0.0)
-    before = torch.cat([falling.new_zeros(1, value.shape[1]), falling.cumsum(0)])
+    ends = run.ends(node.attrs.end)
+    top = value.new_zeros(int(ends.max()) + 1, dims)
+    top = top.scatter_reduce(0, ends[:, None].expand_as(value), value, "amax", include_self=False)
+    below = (value - top[ends]).double()
+    # What is 1 below the first or more is not in the support, so that few are sorted, and sums are of small numbers.
+    (near,) = (below > -1).flatten().nonzero(as_tuple=True)
+    row, falling = ends[near // dims] * dims + near % dims, below.flatten()[near]
+    order = falling.sort(descending=True, stable=True).indices
+    order = order[row[order].sort(stable=True).indices]
+    row, falling = row[order], falling[order]
+    count = torch.bincount(row, minlength=1)
+    first = (count.cumsum(0) - count)[row]
+    before = torch.cat([falling.new_zeros(1), falling.cumsum(0)])
     place = torch.arange(1, len(row) + 1, device=run.device)
-    excess = before[1:] - before[first] - (place - first)[:, None] * falling
-    inside = torch.empty_like(value, dtype=torch.bool).scatter_(0, order, excess < 1)
-    return ((inside | below.isnan()) & (value > -torch.inf) | value.isnan()).reshape(-1, *node.type.shape)
+    excess = before[1:] - before[first] - (place - first) * falling
+    # Where the first is NaN or inf, all are, or it is: NaN comes of them.
+    inside = (below.isnan() & (value > -torch.inf) | value.isnan()).flatten()
+    return inside.index_fill(0, near[order[excess < 1]], True).reshape(-1, *node.type.shape)
 
 
 define(Op(
