@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import gdsl
+from gdsl.ir.ops import supports
 
 # Node 3 has no edge in, node 4 none out.
 EDGES = torch.tensor([[0, 1, 2, 3, 5, 0, 2, 1, 3, 3, 0], [1, 2, 0, 0, 5, 5, 2, 0, 0, 1, 4]])
@@ -64,6 +65,13 @@ def test_sparsemax(backend: str, end: str, scale: float) -> None:
     found = call(f"a = sparsemax(s) at {end} return a", s, backend)
     expected = of_each(EDGES[1 if end == "i" else 0], s, sparsemax)
     same(derivatives(found, s), derivatives(expected, s))
+
+
+def test_sparsemax_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which sorts all values: those far below the first, too, and those of nodes that are masked."""
+    monkeypatch.setattr(supports, "_near", lambda below: torch.arange(len(below)))
+    test_sparsemax("torch", "i", 1.0)
+    test_what_is_masked_has_no_weight("torch", "sparsemax(s)")
 
 
 @BACKENDS

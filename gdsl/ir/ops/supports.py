@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+ROWS = {"i": Domain.TARGET, "j": Domain.SOURCE, "g": Domain.GRAPH}
+
+
 class Support(Attrs):
     end: Annotated[str, END]
 
@@ -38,28 +41,33 @@ def _rule(node: Node) -> Node:
 def _value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
     import torch
 
-    dims = node.type.numel
-    value = full(args[0], node.inputs[0].type, run).reshape(-1, dims)
-    if not value.numel():
-        return torch.zeros(len(value), *node.type.shape, dtype=torch.bool, device=run.device)
-    ends = run.ends(node.attrs.end)
-    top = value.new_zeros(int(ends.max()) + 1, dims)
+    end, dims = node.attrs.end, node.type.numel
+    ends, rows = run.ends(end), run.rows(ROWS[end])
+    value = full(args[0], node.inputs[0].type, run).reshape(len(ends), dims)
+    top = value.new_zeros(rows, dims)
     top = top.scatter_reduce(0, ends[:, None].expand_as(value), value, "amax", include_self=False)
-    below = (value - top[ends]).double()
-    # What is 1 below the first or more is not in the support, so that few are sorted, and sums are of small numbers.
-    (near,) = (below > -1).flatten().nonzero(as_tuple=True)
-    row, falling = ends[near // dims] * dims + near % dims, below.flatten()[near]
+    below = (value - top[ends]).double()  # sums of small numbers
+    near = _near(below.flatten())
+    row, falling = ends[near // max(dims, 1)] * dims + near % max(dims, 1), below.flatten()[near]
+    falling = falling.clamp(min=-1).nan_to_num(0.0)
     order = falling.sort(descending=True, stable=True).indices
     order = order[row[order].sort(stable=True).indices]
     row, falling = row[order], falling[order]
-    count = torch.bincount(row, minlength=1)
+    count = row.new_zeros(rows * dims).index_add(0, row, torch.ones_like(row))
     first = (count.cumsum(0) - count)[row]
     before = torch.cat([falling.new_zeros(1), falling.cumsum(0)])
     place = torch.arange(1, len(row) + 1, device=run.device)
     excess = before[1:] - before[first] - (place - first) * falling
-    # Where the first is NaN or inf, all are, or it is: NaN comes of them.
-    inside = (below.isnan() & (value > -torch.inf) | value.isnan()).flatten()
-    return inside.index_fill(0, near[order[excess < 1]], True).reshape(-1, *node.type.shape)
+    found = torch.zeros(value.numel(), dtype=torch.bool, device=run.device).index_copy(0, near[order], excess < 1)
+    # A first that is NaN or inf makes NaN of all, or of itself.
+    return ((found.view_as(below) | below.isnan()) & (value != -torch.inf)).reshape(-1, *node.type.shape)
+
+
+def _near(below: Tensor) -> Tensor:
+    """What may be in the support: less than 1 below the first. A GPU takes all, since it would wait to count them."""
+    import torch
+
+    return torch.arange(len(below), device=below.device) if below.is_cuda else (below > -1).nonzero().squeeze(1)
 
 
 define(Op(
