@@ -59,7 +59,7 @@ def apply(
     try:
         if len(inputs) == 1 and inputs[0].dims:
             return read(reader, module, real[0]), reader.params
-        if len(inputs) == 2:
+        if len(inputs) in (2, 3):
             return read_cell(reader, module, *real), reader.params
     except Unreadable:
         pass
@@ -161,8 +161,10 @@ def read(reader: Reader, module: Any, x: Node) -> Node:
     return x
 
 
-def read_cell(reader: Reader, cell: Any, x: Node, h: Node) -> Node:
-    """``cell(x, h)``, a step of a recurrence, in the IR. Raises :class:`Unreadable` for any other module."""
+def read_cell(reader: Reader, cell: Any, x: Node, *states: Node) -> Node:
+    """``cell(x, h)``, a step of a recurrence, or ``cell(x, h, c)``, of an LSTM, in the IR. Raises :class:`Unreadable`
+    for any other module.
+    """
     from torch import nn
 
     from gdsl.language.parts import has_plain_options, must_run, read_as
@@ -170,13 +172,16 @@ def read_cell(reader: Reader, cell: Any, x: Node, h: Node) -> Node:
     steps = _cells()
     if not isinstance(cell, nn.Module) or must_run(cell) or read_as(cell) not in steps or not has_plain_options(cell):
         raise Unreadable
-    if len(x.dims) != 1 or len(h.dims) != 1:
+    count, step = steps[read_as(cell)]
+    if len(states) != count or any(len(value.dims) != 1 for value in (x, *states)):
         raise Unreadable
-    for value, size, what in ((x, cell.input_size, "features"), (h, cell.hidden_size, "numbers of the state")):
+    taken = [(x, cell.input_size, "features"), *((h, cell.hidden_size, "numbers of the state") for h in states)]
+    for value, size, what in taken:
         if value.dims[0].size != size:
             message = f"module `{reader.name}` takes {size} {what}, and dim `{value.dims[0].name}` has"
             raise IRError(f"{message} {value.dims[0].size}")
-    return steps[read_as(cell)](reader, cell, x, h)
+    out = f"{reader.name}.out"
+    return step(reader, cell, x, *(build.rename(h, {h.dims[0].name: out}) for h in states))
 
 
 def _gates(reader: Reader, cell: Any, x: Node, kind: str, count: int) -> list[Node]:
@@ -196,8 +201,18 @@ def _gru_cell(reader: Reader, cell: Any, x: Node, h: Node) -> Node:
     own, back = _gates(reader, cell, x, "ih", 3), _gates(reader, cell, h, "hh", 3)
     reset, update = (op("sigmoid", own[k] + back[k]) for k in (0, 1))
     new = op("tanh", own[2] + reset * back[2])
-    before = build.rename(h, {h.dims[0].name: f"{reader.name}.out"})
-    return (1.0 - update) * new + update * before
+    return (1.0 - update) * new + update * h
+
+
+def _lstm_cell(reader: Reader, cell: Any, x: Node, h: Node, c: Node) -> Node:
+    """Hochreiter and Schmidhuber, 1997, with a forget gate: the state and the cell, in a first dim of two places."""
+    own, back = _gates(reader, cell, x, "ih", 4), _gates(reader, cell, h, "hh", 4)
+    keep_new, keep_old, new, shown = (a + b for a, b in zip(own, back, strict=True))
+    c = op("sigmoid", keep_old) * c + op("sigmoid", keep_new) * op("tanh", new)
+    both = [op("sigmoid", shown) * op("tanh", c), c]
+    one = Dim("1", 1)
+    parts = [build.reshape_like(part, part.type.with_dims((one, *part.dims))) for part in both]
+    return build.cat(parts, [one.name] * 2, Dim(f"{reader.name}.states", 2))
 
 
 def _rnn_cell(reader: Reader, cell: Any, x: Node, h: Node) -> Node:
@@ -299,11 +314,11 @@ def _table() -> dict[type, Callable[..., Node]]:
     }
 
 
-def _cells() -> dict[type, Callable[..., Node]]:
-    """The steps of recurrences that can be read, by their exact class."""
+def _cells() -> dict[type, tuple[int, Callable[..., Node]]]:
+    """The steps of recurrences that can be read, by their exact class, with how many values a state is."""
     from torch import nn
 
-    return {nn.GRUCell: _gru_cell, nn.RNNCell: _rnn_cell}
+    return {nn.GRUCell: (1, _gru_cell), nn.LSTMCell: (2, _lstm_cell), nn.RNNCell: (1, _rnn_cell)}
 
 
 # ------------------------------------------------------------------------------------- calling

@@ -46,6 +46,7 @@ OPTIONS: dict[type, Callable[[nn.Module], tuple[Any, ...]]] = {
         (nn.LeakyReLU, "negative_slope"),
         (nn.ELU, "alpha"),
         (nn.GRUCell, "input_size", "hidden_size"),
+        (nn.LSTMCell, "input_size", "hidden_size"),
         (nn.RNNCell, "input_size", "hidden_size", "nonlinearity"),
     )
 }
@@ -282,7 +283,14 @@ def on_rows(module: nn.Module, values: Sequence[Tensor]) -> Any:
     is kept for the backward pass is not written to.
     """
     writes = any(getattr(part, "inplace", False) for part in module.modules())
-    return module(*([v.clone() for v in values] if writes else values))
+    return _called(module, [v.clone() for v in values] if writes else values)
+
+
+def _called(module: nn.Module, values: Sequence[Tensor]) -> Any:
+    """The state of an LSTM and its cell are two tensors to torch; to a program they are the two places of a dim."""
+    if isinstance(module, nn.LSTMCell) and len(values) == 3:
+        return torch.stack(module(values[0], (values[1], values[2])), 1)
+    return module(*values)
 
 
 def operands(values: Sequence[Tensor]) -> list[Tensor]:
@@ -312,7 +320,7 @@ def try_rows(module: nn.Module, rows: Iterable[tuple[tuple[int, ...], bool]], ag
     reaches = any("forward" in part.__dict__ for part in module.modules())
     kept = [(buffer, buffer.clone()) for buffer in module.buffers()] if reaches else []
     try:
-        return aggregate(made, given, torch.arange(2, device=like.device), 2) if aggregates else made(*given)
+        return aggregate(made, given, torch.arange(2, device=like.device), 2) if aggregates else _called(made, given)
     finally:
         for buffer, before in kept:
             if not torch.equal(buffer, before):

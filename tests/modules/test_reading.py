@@ -465,6 +465,46 @@ def test_steps_of_recurrences_are_read(kind: Any, bias: bool, backend: str) -> N
     assert "call" not in {n.op for n in walk([n for _, n in made.program.outputs])}
 
 
+LSTM = """layer L(d, k) {
+    module cell
+    node x[d]
+    node h[k]
+    node c[k]
+    aggregate a = sum(x[j])
+    s = cell(a, h, c; 2, k)
+    return s[0], s[1]
+}"""
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpp"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("runs", [False, True])
+def test_a_step_of_an_lstm(runs: bool, bias: bool, backend: str) -> None:
+    """Its state and its cell, values and two derivatives; with a hook the module runs."""
+    torch.manual_seed(0)
+    cell = nn.LSTMCell(3, 4, bias=bias)
+    if runs:
+        cell.register_forward_hook(lambda module, args, result: None)
+    made = gdsl.compile(LSTM, d=3, k=4, cell=cell, backend=backend).double()
+    x, h, c = features(3), features(4, seed=1), features(4, seed=2)
+    leaves = [x, h, c, *cell.parameters()]
+    found = []
+    for y in (made(x, h, c, EDGES), cell(torch.zeros_like(x).index_add(0, EDGES[1], x[EDGES[0]]), (h, c))):
+        first = torch.autograd.grad(sum((k + v).sin().sum() for k, v in enumerate(y)), leaves, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
+        found.append([*y, *first, *second])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+    assert ("call" in {n.op for n in walk([n for _, n in made.program.outputs])}) == runs
+
+
+def test_a_step_of_an_lstm_of_other_sizes() -> None:
+    with pytest.raises(gdsl.LanguageError, match="module `cell` takes 5 numbers of the state, and dim `k` has 4"):
+        gdsl.compile(LSTM, d=3, k=4, cell=nn.LSTMCell(3, 5))
+    with pytest.raises(gdsl.LanguageError, match="module `cell` does not take"):
+        gdsl.compile(CELL, d=3, k=4, cell=nn.LSTMCell(3, 4))
+
+
 def test_a_step_that_does_more_than_its_class_says_runs() -> None:
     cell = nn.GRUCell(3, 4)
     made = gdsl.compile(CELL, d=3, k=4, cell=cell).double()
