@@ -306,19 +306,23 @@ def _gpu(found: Mapping[str, Any]) -> str:
     times = ("× gdsl", "of copy", "fresh", "× gdsl")
     columns = ("graph, layer", "by", "fwd ms", *times, "fwd+bwd ms", *times, "peak MB")
     best = {(r["graph"], r["layer"]): r for r in found["results"] if r["implementation"] == "gdsl" and "both" in r}
-    rows = []
+    rows, labels = [], [""]
     for row in found["results"]:
         ours = best.get((row["graph"], row["layer"]))
-        label = f"{row['graph']}, {row['layer']}" if row["implementation"] == "gdsl" else ""
-        cells = [label, row["implementation"]]
+        labels.append(f"{row['graph']}, {row['layer']}")
+        cells = ["" if labels[-1] == labels[-2] else labels[-1], row["implementation"]]
+        if "both" not in row:
+            reason = "failed" if "failed" in row else row["left_out"]
+            # What a peer has no layer for is no result.
+            if "no product" not in reason:
+                rows.append([*cells, reason, *[""] * (len(columns) - 3)])
+            continue
         for mode in ("forward", "both"):
             share = f"{row['share'][mode]:.0%}" if "share" in row else ""
             for kind in ("ms", "fresh_ms"):
-                time = row.get(mode, {}).get(kind)
-                ratio = f"{time / ours[mode][kind]:.2f}" if time and ours and row is not ours else ""
-                cells += [_number(time) if time else "failed" if "failed" in row else row.get("left_out", ""), ratio]
-                cells += [share] if kind == "ms" else []
-        peak = row.get("both", {}).get("peak_mb")
+                ratio = f"{row[mode][kind] / ours[mode][kind]:.2f}" if ours and row is not ours else ""
+                cells += [_number(row[mode][kind]), ratio, *([share] if kind == "ms" else [])]
+        peak = row["both"]["peak_mb"]
         rows.append([*cells, _number(peak) if peak else ""])
     return head + "\n\n" + table(columns, rows)
 
