@@ -43,6 +43,8 @@ def main() -> None:
     for name in NAMES[:1] if args.tiny else NAMES:
         _add(found, args.json, {"layer": name, **_agrees(name, args.device)})
     calls = 2 if args.tiny else 300
+    for name, call in _torchs(args.device):
+        _add(found, args.json, {"layer": f"torch: {name}", **_host_time(call, args.device, calls)})
     _add(found, args.json, {"layer": "host time of a call", **_host_time(_plain(args.device), args.device, 4 * calls)})
     for name, graph in TIMED[:2] if args.tiny else TIMED:
         about = {"layer": f"{name} forward and backward, {graph} graph"}
@@ -85,6 +87,16 @@ def _values(conv: gdsl.Layer, x: Tensor, edges: Tensor) -> list[Tensor]:
 
 def _off(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max().clamp(min=1e-30))
+
+
+def _torchs(device: str) -> list[tuple[str, Callable[[], object]]]:
+    """What torch itself takes for a kernel, and for the way to the thread of its backward pass and back."""
+    x, leaf = torch.zeros(8, device=device), torch.zeros(8, device=device, requires_grad=True)
+    one = torch.ones_like(leaf)
+    return [
+        ("x.add_(1)", lambda: x.add_(1)),
+        ("forward and backward of 2 * x", lambda: torch.autograd.grad(2 * leaf, leaf, one)),
+    ]
 
 
 def _small(device: str) -> tuple[Tensor, int]:

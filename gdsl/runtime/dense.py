@@ -83,7 +83,7 @@ class Pair:
         rows, matrix = args[self.rows], args[self.matrix]
         if len(self.turn) == 2:
             return rows, matrix.t() if self.turn == (1, 0) else matrix
-        return rows.view(len(rows), self.depth), matrix.permute(self.turn).reshape(self.depth, self.width)
+        return rows.view(rows.shape[0], self.depth), matrix.permute(self.turn).reshape(self.depth, self.width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class SumOfProducts:
             made = torch.mm(*pairs[0](args))
         for pair in pairs[1:]:
             made.addmm_(*pair(args))
-        return made if len(self.shape) == 1 else made.view(len(made), *self.shape)
+        return made if len(self.shape) == 1 else made.view(made.shape[0], *self.shape)
 
 
 def view(node: Node) -> View | None:
@@ -155,7 +155,8 @@ def _sum_over_rows(node: Node) -> Product | None:
 
 
 def _by_rows(k: int, widths: tuple[int, int], args: Sequence[Tensor]) -> Tensor:
-    return args[k].view(len(args[k]), widths[0]).t() @ args[1 - k].view(len(args[1 - k]), widths[1])
+    left, right = args[k], args[1 - k]
+    return left.view(left.shape[0], widths[0]).t() @ right.view(right.shape[0], widths[1])
 
 
 def _diagonal_of(

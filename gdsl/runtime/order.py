@@ -53,11 +53,11 @@ class Degrees:
 
     @cached_property
     def num_hubs(self) -> int:
-        return len(self.hubs)
+        return self.hubs.numel()
 
     @cached_property
     def num_chunks(self) -> int:
-        return len(self.owner)
+        return self.owner.numel()
 
 
 class Tables(NamedTuple):
@@ -148,18 +148,25 @@ class Order:
         return self.rowptr, self.index, self.edge
 
     @cached_property
+    def lengths(self) -> Tensor:
+        """[rows] how many edges each row has."""
+        return self.rowptr.diff()
+
+    @cached_property
     def degrees(self) -> Degrees:
-        return _degrees(self.rowptr, len(self.edge))
+        return _degrees(self.lengths, self.edge.numel())
 
     @cached_property
     def short_rows(self) -> Tables:
         """All rows but hubs, how many, and the edges."""
-        return tables(self.degrees.rows, len(self.degrees.rows), *self.walk)
+        rows = self.degrees.rows
+        return tables(rows, rows.numel(), *self.walk)
 
     @cached_property
     def all_rows(self) -> Tables:
         """All rows, how many, and the edges."""
-        return tables(self.degrees.all, len(self.degrees.all), *self.walk)
+        rows = self.degrees.all
+        return tables(rows, rows.numel(), *self.walk)
 
     @cached_property
     def hub_rows(self) -> Tables:
@@ -315,7 +322,7 @@ def sort(edges: EdgeEnds, end: int, rows: int, dtype: torch.dtype) -> Order:
     ends = listed(edges).to(dtype)
     row, index = ends[end], ends[1 - end]
     if not edges.added and (edges.facts.by_target if end else edges.facts.by_source):
-        edge = torch.arange(len(row), device=row.device, dtype=dtype)
+        edge = torch.arange(row.numel(), device=row.device, dtype=dtype)
         # Kernels of a GPU take it that all of an order lies on 16 bytes, which one end of a list need not.
         index = index.clone() if index.data_ptr() & 15 else index
     else:
@@ -338,11 +345,6 @@ def looped(rowptr: Tensor, index: Tensor, edge: Tensor, added: int) -> tuple[Ten
     for found, part, loop in ((new_index, index, own), (new_edge, edge, own + count)):
         found.index_copy_(0, place, part).index_copy_(0, last, loop.to(part.dtype))
     return new_rowptr, new_index, new_edge
-
-
-def degree(rowptr: Tensor, dtype: torch.dtype) -> Tensor:
-    """[rows] how many edges each row has."""
-    return rowptr.diff().to(dtype)
 
 
 def reversed_edges(in_edges: Order) -> Tensor:
@@ -374,25 +376,25 @@ def _hubs(degree: Tensor) -> tuple[Tensor, Tensor]:
     return hubs, torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
-def _degrees(rowptr: Tensor, edges: int) -> Degrees:
-    degree = rowptr.diff()
+def _degrees(degree: Tensor, edges: int) -> Degrees:
     longest, by_degree = torch.sort(degree, descending=True, stable=True)
     mean = mean_degree(edges, degree.numel())
     least = max(GPU_HUB_EDGES, GPU_HUB_MEANS * mean) + 1
-    # More rows cannot be hubs. Where some can, this is the one wait; the host goes on with what is not many.
-    most = longest[: edges // least].cpu()
-    counts = (most[most >= least].long() + GPU_CHUNK_EDGES - 1) // GPU_CHUNK_EDGES
-    hubs = len(counts)
-    rows = by_degree[hubs:].to(rowptr.dtype, copy=True)
+    hubs, most = 0, edges // least  # rows that can be hubs
+    if most:
+        # The one wait, where there is one; the host goes on with what is not many.
+        long = longest[:most].cpu()
+        counts = (long[long >= least].long() + GPU_CHUNK_EDGES - 1) // GPU_CHUNK_EDGES
+        hubs = counts.numel()
+    rows = by_degree[hubs:].to(degree.dtype, copy=True)
     if not hubs:
-        return Degrees(rows, rows[:0], *_no_chunks(rowptr.device), power_of_two(mean))
-    first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        return Degrees(rows, rows[:0], *_no_chunks(degree.device), power_of_two(mean))
     owner = torch.arange(hubs, device=CPU).repeat_interleave(counts)
     # Moved together, both on 16 bytes.
-    gap = first.new_zeros(len(first) % 2)
-    moved = torch.cat([first, gap, owner]).to(rowptr.device)
-    first, owner = moved[: len(first)], moved[len(first) + len(gap) :]
-    return Degrees(rows, by_degree[:hubs].to(rowptr.dtype, copy=True), first, owner, power_of_two(mean))
+    zeros, end = counts.new_zeros(1), hubs + 1
+    moved = torch.cat([zeros, counts.cumsum(0), *[zeros] * (end % 2), owner]).to(degree.device)
+    first, owner = moved[:end], moved[end + end % 2 :]
+    return Degrees(rows, by_degree[:hubs].to(degree.dtype, copy=True), first, owner, power_of_two(mean))
 
 
 @cache

@@ -94,7 +94,7 @@ class TritonLaunch:
         if self.of_pairs:
             pairs = frame.graph.pairs.order(kernel.end)
             key = (types, pairs.typical, frame.device.index)
-            self.launch(0, len(pairs.rows), pairs.all_rows, given, key)
+            self.launch(0, pairs.all_rows.numbers[1], pairs.all_rows, given, key)
             return {}
         order = self.order(frame)
         degrees = order.degrees
