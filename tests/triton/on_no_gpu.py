@@ -75,6 +75,10 @@ def main() -> None:
         found["first"] = during(lambda: conv(aligned, graph))
         found["again"] = during(lambda: conv(aligned, graph))
         found["shifted"] = during(lambda: conv(shifted, graph))
+        told: list[Any] = []
+        triton.knobs.runtime.launch_enter_hook.add(told.append)
+        found["hooked"] = during(lambda: conv(aligned, graph)) | {"told": len(told)}
+        triton.knobs.runtime.launch_enter_hook.remove(told.append)
         stream = 42
         found["stream"] = during(lambda: conv(aligned, graph))
         start = time.perf_counter()

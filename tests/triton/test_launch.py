@@ -60,6 +60,12 @@ def test_what_a_graph_needs_is_compiled_beforehand(report: Report) -> None:
     assert report["shifted"]["compiled"] == ["Sum_0"]
 
 
+def test_a_profiler_is_told_of_launches(report: Report) -> None:
+    assert report["hooked"]["told"] == 1
+    assert arguments(report["hooked"]) == arguments(report["again"])
+    assert report["hooked"]["asked"] == []
+
+
 def test_the_current_stream(report: Report) -> None:
     assert [launch[2] for launch in report["stream"]["launched"]] == [42]
 
