@@ -202,7 +202,7 @@ def test_a_card_s_command_without_one(repository: Path, tmp_path: Path) -> None:
     assert smoke["status"] == 0
     first, *timed = smoke["found"]["results"]
     both = "GCN forward and backward"
-    expected = ["torch: x.add_(1)", "torch: forward and backward of 2 * x"]
+    expected = ["torch: x.add_(1)", "torch: forward and backward of 2 * x", "torch: the same in one thread"]
     expected += ["host time of a call", f"{both}, prepared graph", f"{both}, fresh graph"]
     assert (first["layer"], [row["layer"] for row in timed]) == ("GCN", expected)
     assert first["difference"] < 1e-9
