@@ -50,5 +50,7 @@ def waits(value: Tensor) -> bool:
 
 
 def _extremes(value: Tensor) -> tuple[int, int]:
-    low, high = torch.stack(value.aminmax()).tolist()  # one wait, not two
-    return low, high
+    low, high = value.aminmax()
+    if waits(value):
+        low, high = torch.stack((low, high)).tolist()  # once, not twice
+    return int(low), int(high)
