@@ -212,8 +212,9 @@ def apply(module: nn.Module, stage: Stage, inputs: Sequence[Tensor], frame: Fram
     if stage.kind == "aggregate":
         order = frame.graph.in_edges if stage.end == "i" else frame.graph.out_edges
         rows = frame.rows(stage.type.domain)
-        sorted_values = [v.index_select(0, order.edge.long()) for v in inputs]
-        index = frame.ends(stage.end).index_select(0, order.edge.long())
+        edge = order.edge.long()
+        sorted_values = [v.index_select(0, edge) for v in inputs]
+        index = frame.ends(stage.end).index_select(0, edge)
         result = parts.aggregate(module, sorted_values, index, rows)
     elif frame.graph.halo is None:
         result = parts.on_rows(module, inputs)

@@ -289,10 +289,14 @@ def dense(x: Tensor, index: Tensor, size: int, fill: float = 0.0, most: int | No
     _check_sorted(index)
     count = torch.bincount(index, minlength=size)
     width = (int(count.max()) if size else 0) if most is None else most
-    place = torch.arange(len(index), device=x.device) - (count.cumsum(0) - count)[index]
-    kept = place < width
-    block = x.new_full((size, width, x.shape[1]), fill)
-    return block.index_put((index[kept], place[kept]), x[kept])
+    index = index.long()
+    place = torch.arange(len(index), device=x.device) - (count.cumsum(0) - count).index_select(0, index)
+    row = index * width + place
+    if most is not None:
+        kept = place < width
+        row, x = row[kept], x[kept]
+    block = x.new_full((size * width, x.shape[1]), fill)
+    return block.index_copy(0, row, x).view(size, width, x.shape[1])
 
 
 def _check_rows(x: Tensor) -> None:
