@@ -16,6 +16,7 @@ least, and a byte's those of an exchange of 16 MB. Then tables for large graphs.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import socket
@@ -39,7 +40,7 @@ from torch.nn import functional as F
 import gdsl
 import gdsl.distributed as many
 import gdsl.nn
-from gdsl.look.measure import status
+from gdsl.look.measure import most_of_tensors
 
 FEATURES, HEADS, HIDDEN, CLASSES = 500, 4, 16, 16
 STEPS = 7
@@ -54,6 +55,12 @@ LARGE = (
 COUNTS = (8, 64, 256, 1024)
 # An H100 with a network card of 400 Gbit/s: bytes a second to other machines, seconds a message.
 NETWORK, LATENCY, MEMORY_RATE = 50e9, 5e-6, 3.35e12
+
+# Rows of another process that are read at a time.
+CHUNK = 2000
+WAYS: dict[str, dict[str, Any]] = {
+    "gdsl": {}, f"gdsl, chunks of {CHUNK:,} rows": {"chunk": CHUNK}, "plain exchange": {},
+}  # fmt: skip
 
 
 class Swap(torch.autograd.Function):
@@ -124,8 +131,10 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
             many.average_gradients(model)
             optimizer.step()
 
-        before = status("VmRSS")
+        before = held()
         step()
+        optimizer.zero_grad()
+        prepared = held() - before
         with many.Traffic() as sent:
             step()
         seconds, processor = [], []
@@ -137,15 +146,24 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
             dist.barrier()
             seconds.append(time.perf_counter() - start)
         halo = graph.halo
+        most = most_of_tensors(step)
         found = {
             "seconds": statistics.median(seconds), "processor": statistics.median(processor),
             "sent": sent.rows, "reduced": sent.reduced, "calls": sent.calls,
-            "memory": (status("VmHWM") - before) / 2**20, "edges": graph.num_edges, "rows": rows, "received": halo.rows,
+            "memory": most / 2**20, "graph": prepared / 2**20,
+            "edges": graph.num_edges, "rows": rows, "received": halo.rows,
             "sends": len(halo.send), "peers": sum(n > 0 for n in halo.receive_counts), "wire": _wire(world.size),
         }  # fmt: skip
         said: list[Any] = [None] * world.size
         dist.all_gather_object(said, found)
     return {"processes": said}
+
+
+def held() -> int:
+    """Bytes of all tensors."""
+    gc.collect()
+    tensors = [t for t in gc.get_objects() if issubclass(type(t), Tensor)]
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
 def _graph(request: dict[str, Any]) -> tuple[Tensor, int]:
@@ -204,6 +222,7 @@ def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
         "seconds": max(p["seconds"] for p in found),
         "processor": max(p["processor"] for p in found),
         "memory": max(p["memory"] for p in found),
+        "graph": max(p["graph"] for p in found),
         "sent": sum(p["sent"] for p in found),
         "floor": NARROWEST * sum(p["received"] for p in found),
         "halo": sum(p["received"] for p in found) / max(sum(p["rows"] for p in found), 1),
@@ -275,10 +294,10 @@ def main() -> None:
     whole, half = run(1, **request, peer=False), run(1, **request | {"half": True}, peer=False)
     results = []
     for count in map(int, args.processes.split(",")):
-        for peer in (False, True) if count > 1 else (False,):
-            found = run(count, **request, peer=peer) if count > 1 else whole
-            row = summary(found) | {"implementation": "plain exchange" if peer else "gdsl"}
-            if not peer and count > 1:
+        for name, how in WAYS.items() if count > 1 else [("gdsl", {})]:
+            found = run(count, **request | how, peer=name == "plain exchange") if count > 1 else whole
+            row = summary(found) | {"implementation": name}
+            if name == "gdsl" and count > 1:
                 cut = cut_of(found)
                 row["simulated_sent"] = simulate.sent(plan, cut)
                 machine_ = here(whole, half, found)

@@ -345,7 +345,7 @@ def _instructions(found: Mapping[str, Any]) -> str:
 def _cluster(found: Mapping[str, Any]) -> str:
     one = next((r for r in found["results"] if r["processes"] == 1), None)
     columns = ["processes", "by", "MB sent", "× floor", "simulated", "processor ms", "simulated", "ms", "simulated"]
-    columns.append("MiB a process")
+    columns += ["MiB a step", "MiB of the graph"]
     rows = []
     for r in found["results"]:
         floor = f"{r['sent'] / r['floor']:.3f}" if r["floor"] else ""
@@ -355,11 +355,15 @@ def _cluster(found: Mapping[str, Any]) -> str:
         for name in ("processor", "seconds"):
             simulated = f"simulated_{name}"
             times += [_number(1e3 * r[name]), _number(1e3 * r[simulated]) if simulated in r else ""]
-        rows.append([str(r["processes"]), r["implementation"], f"{r['sent'] / 1e6:.3f}", floor, bytes_, *times, memory])
+        sent = f"{r['sent'] / 1e6:.3f}"
+        rows.append(
+            [str(r["processes"]), r["implementation"], sent, floor, bytes_, *times, memory, _number(r["graph"])]
+        )
     size = found["graph"]
     head = (
         f"GAT with 500 features in and 4 × 16 out on the {size['name']} graph, cut by {found['how']}: one step of "
-        "training. MB are those of all processes, in brackets a process's memory by that of one process."
+        "training. MB are those of all processes, MiB those of the largest, of tensors: at the peak of a step, in "
+        "brackets by that of one process, and of its part of the graph, prepared."
     )
     columns_of_large = ["graph", "GPUs", "halo by own", "GB sent a GPU", "plain exchange", "s", "plain exchange"]
     far = [

@@ -6,10 +6,12 @@ import ctypes
 import gc
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 MEGA = 1e6
 # Blocks of more bytes are given back to the system when they are freed, so that a peak is not hidden in an old heap.
@@ -71,6 +73,19 @@ def peak_on_gpu(call: Callable[[], object]) -> float:
     call()
     torch.cuda.synchronize()
     return (torch.cuda.max_memory_allocated() - before) / MEGA
+
+
+def most_of_tensors(call: Callable[[], object]) -> int:
+    """The most bytes of tensors on a CPU that a call holds at one time, beyond those that were there before.
+
+    What torch's allocator gives is counted, the same in each run: not what libraries allocate by themselves.
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        call()
+    assert seen.profiler is not None
+    events = seen.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    return max(accumulate((change for _, change in changes), initial=0))
 
 
 def power_law(nodes: int, edges: int, seed: int = 0) -> Tensor:

@@ -89,8 +89,9 @@ def check(pool: Pool, program: Program, seed: int, world: int, backend: str, chu
             near(cut.whole(found, value, domain), value, f"derivative {order} of {k} on {text}")
 
 
-@pytest.mark.parametrize("seed", range(COUNT))
-@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize(
+    ("seed", "chunk"), [(k, None) for k in range(COUNT)] + [(k, 2) for k in range(COUNT if COUNT > 8 else 4)]
+)
 def test_random_program(pool: Pool, seed: int, chunk: int | None) -> None:
     program = random_programs.write(seed, 4 + seed % 12)
     try:
@@ -105,14 +106,19 @@ def test_random_program(pool: Pool, seed: int, chunk: int | None) -> None:
 
 # One of each kind: several rounds, backwards, statistics and a readout, relations, a bipartite graph.
 SAMPLE = {"SAGE_bipartite", "Statistics", "RGCN_bases", "TwoRounds", "PNA", "GAT_edge"}
+IN_CHUNKS = {"SAGE_bipartite", "TwoRounds", "GAT_edge"}
 BY_THEMSELVES = ("SAGE_module", "EdgeConv_knn")  # a module of the test's own; no graph is given
 
 
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[] if n in SAMPLE else pytest.mark.slow) for n in PROGRAMS if n not in BY_THEMSELVES],
+    ("name", "chunk"),
+    [
+        pytest.param(n, chunk, marks=[] if n in sample else pytest.mark.slow)
+        for chunk, sample in ((None, SAMPLE), (2, IN_CHUNKS))
+        for n in PROGRAMS
+        if n not in BY_THEMSELVES
+    ],
 )
-@pytest.mark.parametrize("chunk", [None, 2])
 def test_program(pool: Pool, name: str, chunk: int | None) -> None:
     nodes, edge_index = 9, harness.random_edges(9, 30, 4)
     layer = harness.layer(name, "torch")

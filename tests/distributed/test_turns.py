@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 import gdsl
 import gdsl.nn as gnn
@@ -18,6 +17,7 @@ from gdsl.ir import library
 from gdsl.ir.node import Node
 from gdsl.ir.printer import expression
 from gdsl.ir.types import Dim
+from gdsl.look.measure import most_of_tensors
 from gdsl.passes.exchanges import exchanged
 from gdsl.passes.options import TYPICAL, Options
 from gdsl.passes.pipeline import differentiate, finish, optimise
@@ -82,19 +82,6 @@ def test_what_cannot_go_in_turns_says_so() -> None:
 # ------------------------------------------------------------------------------------------ on processes
 
 
-def most_bytes(run: Any) -> int:
-    """The most that torch's allocator holds at a time beyond what it held before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        run()
-    kineto = seen.profiler.kineto_results.events()  # type: ignore[union-attr]
-    changes = sorted((e.start_ns(), e.nbytes()) for e in kineto if e.name() == "[memory]")
-    held = most = 0
-    for _, change in changes:
-        held += change
-        most = max(most, held)
-    return most
-
-
 def a_step(
     rank: int, world: int, group: Any, layer: Any, edges: Tensor, owner: Tensor, chunk: int | None, choices: Any
 ) -> Any:
@@ -114,7 +101,7 @@ def a_step(
     with Traffic() as sent:
         step()
     first = x.grad.clone()
-    most = most_bytes(step)
+    most = most_of_tensors(step)
     text = layer.explain(graph).partition("== between processes ==")[2].partition("== memory")[0]
     return found[0], first, ids, most, sent.rows, text, graph.halo.rows, len(graph.halo.send)
 
