@@ -189,8 +189,8 @@ def test_the_ledger_tells_of_turns(pool: Pool) -> None:
     layer = gnn.GATConv(50, 4, heads=4, add_self_loops=False)
     layer.backend = "torch"
     for *_, sent, _, halo, rows in pool.run(2, a_step, layer, edges, owner, 10, {}):
-        # Logits, rows, and logits for the weights that the layer gives; on the way back rows again and their gradients.
-        assert sent == 8 * (rows * (4 + 16 + 4 + 16) + halo * 16)
+        # Logits, then rows; on the way back rows again and their gradients.
+        assert sent == 8 * (rows * (4 + 16 + 16) + halo * 16)
     layer = gnn.GraphConv(8, 8)
     layer.backend = "torch"
     for *_, sent, text, halo, rows in pool.run(2, a_step, layer, edges, owner, 10, {}):
