@@ -189,6 +189,71 @@ def after_pairs(made: gdsl.Layer, h: Tensor, f: Tensor) -> Found:
     return (residual(residual(h, 1), 2),)
 
 
+def falling(score: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
+    """The edges by node and then by falling score, and the place of each of these in its node, from 0."""
+    order = score.argsort(descending=True, stable=True)
+    order = order[i[order].argsort(stable=True)]
+    count = torch.bincount(i)
+    return order, torch.arange(len(i)) - (count.cumsum(0) - count)[i[order]]
+
+
+def tgn(made: gdsl.Layer, edges: Tensor, h: Tensor, e: Tensor, age: Tensor, **_: Any) -> Found:
+    j, i = edges
+    order, place = falling(-age, i)
+    newest = order[place == 0]
+    m = torch.cat([h[i], h[j], e, torch.cos(age[:, None] * made.frequency + made.phase)], 1)[newest]
+    heard = i[newest]
+    new, old = made.of_message(m).chunk(3, 1), made.of_memory(h[heard]).chunk(3, 1)
+    reset, keep = torch.sigmoid(new[0] + old[0]), torch.sigmoid(new[1] + old[1])
+    after = (1 - keep) * torch.tanh(new[2] + reset * old[2]) + keep * h[heard]
+    return (h.index_copy(0, heard, after),)
+
+
+def gmoe(made: gdsl.Layer, edges: Tensor, h: Tensor, **_: Any) -> Found:
+    j, i = edges
+    q = made.router(h)
+    chosen = q.topk(2, dim=1).indices
+    gates = torch.full_like(q, -torch.inf).scatter(1, chosen, q.gather(1, chosen)).softmax(1)
+    a = summed(h[j], i, len(h)) / torch.bincount(i, minlength=len(h)).clamp(min=1)[:, None]
+    return (h + F.relu(torch.einsum("no,nd,odc->nc", gates, a, made.W)),)
+
+
+def hgp_sl(made: gdsl.Layer, edges: Tensor, h: Tensor, w: Tensor, **_: Any) -> Found:
+    j, i = edges
+    score = F.leaky_relu((h @ made.to1)[i] + (h @ made.from1)[j], 0.2) + w
+    order, place = falling(score, i)
+    values, row = score[order], i[order]
+    # The sum of the first values of a node, up to each: a node's edges stand together.
+    sums = values.cumsum(0)
+    sums = sums - (sums - values)[torch.arange(len(i)) - place]
+    inside = 1 + (place + 1) * values > sums
+    count, total = (summed(torch.where(inside, v, 0.0), row, len(h)) for v in (torch.ones_like(values), values))
+    learned = (score - ((total - 1) / count.clamp(min=1))[i]).clamp(min=0)
+    return F.relu(summed(learned[:, None] * made.lin(h)[j], i, len(h))), learned
+
+
+def sparse_transformer(made: gdsl.Layer, edges: Tensor, h: Tensor, **_: Any) -> Found:
+    j, i = edges
+    q, k, v = (lin(h).view(len(h), 2, 3) for lin in (made.query, made.key, made.value))
+    score = (q[i] * k[j]).sum(2) / 3**0.5
+    kept = torch.empty_like(score, dtype=torch.bool)
+    for head in range(2):
+        order, place = falling(score[:, head], i)
+        kept[order, head] = place < 2
+    raised = torch.where(kept, torch.exp(score), 0.0)
+    a = summed(raised[:, :, None] * v[j], i, len(h)) / summed(raised, i, len(h)).clamp(min=1e-30)[:, :, None]
+    return (h + made.out(a.flatten(1)),)
+
+
+def monet(made: gdsl.Layer, edges: Tensor, h: Tensor, p: Tensor, **_: Any) -> Found:
+    j, i = edges
+    covariance = made.one + made.root @ made.root.transpose(1, 2)
+    u = (p[j] - p[i])[:, None] - made.center
+    weight = torch.exp(-0.5 * (u * torch.linalg.solve(covariance, u[..., None])[..., 0]).sum(2))
+    a = summed(weight[:, :, None] * h[j][:, None], i, len(h))
+    return (torch.einsum("nmd,mdc->nc", a, made.W),)
+
+
 def dimenet(made: gdsl.Layer, edges: Tensor, p: Tensor, f: Tensor, **_: Any) -> Found:
     (j, i), (kj, ji) = edges, pairs(edges)
     length = (p[j] - p[i]).norm(dim=1)

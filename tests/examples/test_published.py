@@ -12,8 +12,11 @@ from torch import Tensor
 
 from gdsl.runtime.triton import interpreted
 
-QUICK = ["CompGCN, mult", "NBFNet", "SGFormer", "DMPNN"]
-HEAVY = ["EGNN", "PaiNN", "GatedGCN", "CompGCN, sub", "TGAT", "GRIT", "GAT", "DimeNet", "DimeNet++", "Exphormer"]
+QUICK = ["CompGCN, mult", "NBFNet", "SGFormer", "DMPNN", "GMoE"]
+HEAVY = [
+    "EGNN", "PaiNN", "GatedGCN", "CompGCN, sub", "TGAT", "GRIT", "GAT", "DimeNet", "DimeNet++", "Exphormer", "TGN",
+    "HGP-SL", "SparseTransformer", "MoNet",
+]  # fmt: skip
 BACKENDS = ["torch", "cpp", *["triton"] * interpreted()]
 WAYS = [
     *(pytest.param(n, b, 2) for n in QUICK for b in BACKENDS),
@@ -33,7 +36,7 @@ def given(example: Any) -> dict[str, Tensor]:
     kept = (inputs["edges"] != 2).all(0).nonzero().flatten()
     back = (inputs["edges"] == inputs["edges"][:, kept[:1]].flip(0)).all(0).nonzero().flatten()
     kept = torch.cat([kept, kept[:1], back])
-    by_edge = {n: v[kept] for n, v in inputs.items() if n in ("e", "f", "age", "rel")}
+    by_edge = {n: v[kept] for n, v in inputs.items() if n in ("e", "f", "age", "w", "rel")}
     return {**inputs, **by_edge, "edges": inputs["edges"][:, kept]}
 
 
