@@ -1052,7 +1052,7 @@ layer Selection(channels, num_relations, k = 2) {
     newest = argmax(lin(x)[j] * age, -age)
     of_each = mean[num_relations](argmax(x[j], score) by rel)
     gate = sparsemax[channels](x) + where(topk[channels](x, 2), x, 0)
-    update y = sum(near * x[j]) + newest + of_each * gate + sum(sparsemax(age) at j)
+    update y = sum(near * x[j]) + newest + of_each * gate + sum(sparsemax(age))
 }
 """,
     channels=5,
