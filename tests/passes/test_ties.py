@@ -10,6 +10,7 @@ from torch import Tensor
 
 import gdsl
 from gdsl.codegen.schedule import HUB_EDGES
+from gdsl.passes.options import Options
 from gdsl.runtime.triton import interpreted
 from tests.programs import harness
 from tests.triton.orders import other_orders
@@ -113,6 +114,37 @@ def test_the_whole_gradient_arrives(dtype: torch.dtype, backend: str) -> None:
     arrived = torch.zeros(50, 5).index_add(0, edges[1], g.float())
     filled = torch.bincount(edges[1], minlength=50) > 0
     torch.testing.assert_close(arrived, filled.float()[:, None].expand(50, 5), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_whole_gradient_arrives_once_where_others_come_near(dtype: torch.dtype, backend: str) -> None:
+    """Beside two edges that tie, some that are within what rounding may do: shares are of those that get one."""
+    text = "layer M(d = 8, o = 5) { node x[d] edge b[o] param w[d, o] ~ glorot return max(tanh(x[j] @ w) + b) }"
+    edges = torch.randint(0, 50, (2, 400))
+    x = torch.ones(50, 8, dtype=dtype)
+    b = (-(2.0 ** torch.randint(-24, -10, (400, 1))) * torch.randint(0, 2, (400, 5))).to(dtype).requires_grad_()
+    y = gdsl.compile(text, backend=backend).to(dtype)(x, gdsl.Graph(edges, 50), b)
+    (g,) = torch.autograd.grad(y.sum(), b)
+    arrived = torch.zeros(50, 5, dtype=dtype).index_add(0, edges[1], g)
+    filled = torch.bincount(edges[1], minlength=50) > 0
+    torch.testing.assert_close(arrived, filled.to(dtype)[:, None].expand(50, 5))
+
+
+def test_the_whole_gradient_arrives_where_a_product_rounds_its_rows_otherwise() -> None:
+    """Parallel edges have equal messages but for that: a BLAS takes the last rows, and others, in another way."""
+    text = """layer M(d = 9, o = 5) {
+        node x[d]  edge b[o]  param w[2*d, o] ~ glorot
+        return max(cat(x[i], x[j]; d) @ w + b)
+    }"""
+    edges = torch.randint(0, 20, (2, 150)).repeat(1, 10)
+    x, b = torch.randn(20, 9), torch.zeros(1500, 5, requires_grad=True)
+    plain = gdsl.compile(text, backend="torch")
+    plain.options = Options(optimise=False, save=False)
+    (g,) = torch.autograd.grad(plain(x, gdsl.Graph(edges, 20), b).sum(), b)
+    filled = torch.bincount(edges[1], minlength=20) > 0
+    arrived = torch.zeros(20, 5).index_add(0, edges[1], g)
+    torch.testing.assert_close(arrived, filled.float()[:, None].expand(20, 5))
 
 
 COMPUTED = {

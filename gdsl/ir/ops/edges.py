@@ -243,17 +243,19 @@ def _segment_pull(node: Node, g: Node, ties: str) -> Gradients:
             losers = loses(e, on_edges(node), reducer)
         else:
             # What is computed on edges is rounded otherwise by each kernel that computes it again, which adds up in
-            # another order. So the forward pass tells how many winners a row has, and which is the first. Where there
-            # are several, what comes near the best is one.
+            # another order. So the forward pass tells which rows have several winners, and which is the first. Where
+            # there are several, what comes near the best is one, and those are counted that the gradient is given to:
+            # they may be more than the forward pass has seen.
             losers = loses(e, on_edges(_bar(node, count, reducer)), reducer)
             losers = elementwise("and", losers, elementwise("not", first()))
+            count = segment(choose(losers, zero, const(1.0)), end, "sum", node.domain, by, dim)
         share = g / elementwise("maximum", count, 1.0)
         part = choose(losers, zero, on_edges(transpose(share, g.type.names)))
     return [sum_to(part, e.type), *rest]
 
 
-# More than what rounding makes of a message in float32.
-NEAR = 2.0**-15
+# More than what rounding makes of a message: 64 units in the last place of float32.
+NEAR = 2.0**-18
 
 
 def _bar(best: Node, winners: Node, reducer: str) -> Node:

@@ -197,7 +197,7 @@ extern "C" void Pairs_2(
 }
 
 // Pairs_backward_0: row by row
-//   chosen = where(to_float(countmax_product) > 1.5, minimum(most * 0.999969482421875, most * 1.000030517578125), inf)
+//   chosen = where(to_float(countmax_product) > 1.5, minimum(most * 0.9999961853027344, most * 1.0000038146972656), inf)
 extern "C" void Pairs_backward_0(
     int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
     const idx_t* __restrict__ countmax_product,
@@ -217,8 +217,8 @@ extern "C" void Pairs_backward_0(
                 for (int64_t a = 0; a < 4; ++a) {
                     const T v = T(countmax_product_i[a]);
                     const bool v_2 = v > T(1.5);
-                    const T v_3 = most_i[a] * T(0.999969482421875);
-                    const T v_4 = most_i[a] * T(1.000030517578125);
+                    const T v_3 = most_i[a] * T(0.9999961853027344);
+                    const T v_4 = most_i[a] * T(1.0000038146972656);
                     const T v_5 = gdsl::minimum(v_3, v_4);
                     chosen[i * 4 + a] = (v_2 ? v_5 : T(__builtin_inf()));
                 }
@@ -261,21 +261,82 @@ extern "C" void Pairs_backward_1(
     }
 }
 
-// Pairs_backward_2: walks the in-edges of node i; j is the source
-//   ratio = d_most / maximum(to_float(countmax_product), 1)
+// Pairs_backward_2: walks the pairs of edge i; j is the edge behind it
+//   sum_chosen = sum@j(where(e_2[i] * sum_gather[j] < chosen[j] and not(argmax_product[j] == node_id[i]), 0, 1))
+//   maximum = maximum(sum_chosen, 1)
+extern "C" void Pairs_backward_2(
+    int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
+    const idx_t* __restrict__ gdsl_rows, const idx_t* __restrict__ gdsl_node, const idx_t* __restrict__ gdsl_far,
+    const idx_t* __restrict__ gdsl_rowptr, const idx_t* __restrict__ gdsl_near, const idx_t* __restrict__ gdsl_edges,
+    const T* __restrict__ e_2,
+    const T* __restrict__ sum_gather,
+    const T* __restrict__ chosen,
+    const idx_t* __restrict__ argmax_product,
+    T* __restrict__ maximum,
+    idx_t* __restrict__ gdsl_room
+) {
+    #pragma omp parallel num_threads(threads)
+    {
+        #pragma omp for schedule(dynamic, 1)
+        for (int64_t group = 0; group < groups; ++group) {
+            const int64_t first = blocks[num_blocks * group / groups];
+            const int64_t last = blocks[num_blocks * (group + 1) / groups];
+            idx_t* const other = gdsl_room + omp_get_thread_num() * (max_degree + 1);
+            const idx_t* const edge = other;
+            for (int64_t gdsl_row = first; gdsl_row < last; ++gdsl_row) {
+                const int64_t i = gdsl_rows[gdsl_row];
+                const idx_t gdsl_shared = gdsl_node[i], gdsl_back = gdsl_far[i];
+                int64_t end = 0;
+                for (int64_t e = gdsl_rowptr[gdsl_shared]; e < gdsl_rowptr[gdsl_shared + 1]; ++e) {
+                    other[end] = gdsl_edges[e];
+                    end += gdsl_near[e] != gdsl_back;
+                }
+                const int64_t begin = 0, stop = end;
+                const idx_t* __restrict__ argmax_product_i = argmax_product + i * 4;
+                const T* __restrict__ chosen_i = chosen + i * 4;
+                const T* __restrict__ sum_gather_i = sum_gather + i * 4;
+                T acc_sum_chosen[4];
+                for (int n = 0; n < 4; ++n) acc_sum_chosen[n] = 0;
+                for (int64_t e = begin; e < end; ++e) {
+                    const int64_t j = other[e];
+                    const T* __restrict__ e_2_j = e_2 + j * 4;
+                    const int64_t ahead = other[e + 8 < stop ? e + 8 : e];
+                    __builtin_prefetch(e_2 + ahead * 4);
+                    #pragma omp simd
+                    for (int64_t a = 0; a < 4; ++a) {
+                        const T v = e_2_j[a] * sum_gather_i[a];
+                        const bool v_2 = v < chosen_i[a];
+                        const bool v_3 = argmax_product_i[a] == j;
+                        const bool v_4 = !v_3;
+                        const bool v_5 = v_2 & v_4;
+                        const T v_6 = (v_5 ? T(0.0) : T(1.0));
+                        acc_sum_chosen[a] += v_6;
+                    }
+                }
+                #pragma omp simd
+                for (int64_t a = 0; a < 4; ++a) {
+                    maximum[i * 4 + a] = gdsl::maximum(acc_sum_chosen[a], T(1.0));
+                }
+            }
+        }
+    }
+}
+
+// Pairs_backward_3: walks the in-edges of node i; j is the source
+//   ratio = d_most / maximum
 //   chosen = where(in_degree > 0, sum[a](d_heard * (-heard / where(in_degree > 0, sum_exp, 1))), 0)
 //   product = d_heard * (1 / where(in_degree > 0, sum_exp, 1))
 //   gather = d_y[i]
-extern "C" void Pairs_backward_2(
+extern "C" void Pairs_backward_3(
     int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
     const idx_t* __restrict__ rowptr, const idx_t* __restrict__ other, const idx_t* __restrict__ edge,
-    const idx_t* __restrict__ countmax_product,
     const T* __restrict__ most,
     const T* __restrict__ d_y,
     const T* __restrict__ dot,
     const T* __restrict__ sum_product,
     const T* __restrict__ in_degree,
     const T* __restrict__ sum_exp,
+    const T* __restrict__ maximum,
     const T* __restrict__ d_y1,
     T* __restrict__ ratio,
     T* __restrict__ chosen,
@@ -291,13 +352,13 @@ extern "C" void Pairs_backward_2(
             const int64_t stop = rowptr[last];
             for (int64_t i = first; i < last; ++i) {
                 const int64_t begin = rowptr[i], end = rowptr[i + 1];
-                if (end - begin > 16384) continue;  // a hub, left to Pairs_backward_2_hubs
+                if (end - begin > 16384) continue;  // a hub, left to Pairs_backward_3_hubs
                 const T* __restrict__ d_y_i = d_y + i * 3;
                 const T* __restrict__ dot_i = dot + i * 4;
                 for (int64_t e = begin; e < end; ++e) {
                     const int64_t j = other[e];
                     const int64_t id = edge[e];
-                    const idx_t* __restrict__ countmax_product_id = countmax_product + id * 4;
+                    const T* __restrict__ maximum_id = maximum + id * 4;
                     const T* __restrict__ sum_product_id = sum_product + id * 4;
                     const T* __restrict__ most_id = most + id * 4;
                     const T* __restrict__ d_y1_id = d_y1 + id * 4;
@@ -307,7 +368,7 @@ extern "C" void Pairs_backward_2(
                     __builtin_prefetch(sum_product + id_ahead * 4);
                     __builtin_prefetch(in_degree + id_ahead);
                     __builtin_prefetch(sum_exp + id_ahead);
-                    __builtin_prefetch(countmax_product + id_ahead * 4);
+                    __builtin_prefetch(maximum + id_ahead * 4);
                     __builtin_prefetch(ratio + id_ahead * 4);
                     __builtin_prefetch(chosen + id_ahead);
                     __builtin_prefetch(product + id_ahead * 4);
@@ -331,20 +392,18 @@ extern "C" void Pairs_backward_2(
                     for (int64_t a = 0; a < 4; ++a) {
                         const T heard_2 = sum_product_id[a] / v_7;
                         const T d_most = dot_i[a] * heard_2;
-                        const T v_8 = T(countmax_product_id[a]);
-                        const T v_9 = gdsl::maximum(v_8, T(1.0));
-                        ratio[id * 4 + a] = d_most / v_9;
+                        ratio[id * 4 + a] = d_most / maximum_id[a];
                     }
-                    const bool v_10 = in_degree[id] > T(0.0);
-                    chosen[id] = (v_10 ? dot_2 : T(0.0));
-                    const bool v_12 = gdsl::holds(in_degree[id] > T(0.0));
-                    const T v_13 = (v_12 ? sum_exp[id] : T(1.0));
-                    const T v_14 = T(1.0) / v_13;
+                    const bool v_8 = in_degree[id] > T(0.0);
+                    chosen[id] = (v_8 ? dot_2 : T(0.0));
+                    const bool v_10 = gdsl::holds(in_degree[id] > T(0.0));
+                    const T v_11 = (v_10 ? sum_exp[id] : T(1.0));
+                    const T v_12 = T(1.0) / v_11;
                     #pragma omp simd
                     for (int64_t a = 0; a < 4; ++a) {
-                        const T v_11 = dot_i[a] * most_id[a];
-                        const T d_heard_2 = d_y1_id[a] + v_11;
-                        product[id * 4 + a] = d_heard_2 * v_14;
+                        const T v_9 = dot_i[a] * most_id[a];
+                        const T d_heard_2 = d_y1_id[a] + v_9;
+                        product[id * 4 + a] = d_heard_2 * v_12;
                     }
                     #pragma omp simd
                     for (int64_t b = 0; b < 3; ++b) {
@@ -356,9 +415,9 @@ extern "C" void Pairs_backward_2(
     }
 }
 
-// Pairs_backward_3: walks the pairs of edge i; j is the edge before it
+// Pairs_backward_4: walks the pairs of edge i; j is the edge before it
 //   sum_plus = sum@i(where(e_2[i] * sum_gather[j] < chosen[j] and not(argmax_product[j] == node_id[i]), 0, ratio[j]) * sum_gather[j] + d_score * e_2[j])
-extern "C" void Pairs_backward_3(
+extern "C" void Pairs_backward_4(
     int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
     const idx_t* __restrict__ gdsl_rows, const idx_t* __restrict__ gdsl_node, const idx_t* __restrict__ gdsl_far,
     const idx_t* __restrict__ gdsl_rowptr, const idx_t* __restrict__ gdsl_near, const idx_t* __restrict__ gdsl_edges,
@@ -446,9 +505,9 @@ extern "C" void Pairs_backward_3(
     }
 }
 
-// Pairs_backward_4: walks the pairs of edge i; j is the edge behind it
+// Pairs_backward_5: walks the pairs of edge i; j is the edge behind it
 //   sum_product = sum@j(where(e_2[i] * sum_gather[j] < chosen[j] and not(argmax_product[j] == node_id[i]), 0, ratio[j]) * e_2[i])
-extern "C" void Pairs_backward_4(
+extern "C" void Pairs_backward_5(
     int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
     const idx_t* __restrict__ gdsl_rows, const idx_t* __restrict__ gdsl_node, const idx_t* __restrict__ gdsl_far,
     const idx_t* __restrict__ gdsl_rowptr, const idx_t* __restrict__ gdsl_near, const idx_t* __restrict__ gdsl_edges,
@@ -509,10 +568,10 @@ extern "C" void Pairs_backward_4(
     }
 }
 
-// Pairs_backward_5: walks the pairs of edge i; j is the edge behind it
+// Pairs_backward_6: walks the pairs of edge i; j is the edge behind it
 //   sum_plus_2 = sum@j(sum_product[i] + product[i] * exp(score - max_score[i]) + d_score * e_2[i])
 //   d_e = sum_plus + sum_plus_2
-extern "C" void Pairs_backward_5(
+extern "C" void Pairs_backward_6(
     int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
     const idx_t* __restrict__ gdsl_rows, const idx_t* __restrict__ gdsl_node, const idx_t* __restrict__ gdsl_far,
     const idx_t* __restrict__ gdsl_rowptr, const idx_t* __restrict__ gdsl_near, const idx_t* __restrict__ gdsl_edges,
@@ -589,9 +648,9 @@ extern "C" void Pairs_backward_5(
     }
 }
 
-// Pairs_backward_6: walks the pairs of edge i; j is the edge before it
+// Pairs_backward_7: walks the pairs of edge i; j is the edge before it
 //   d_w = total(gather * (heard * most))
-extern "C" void Pairs_backward_6(
+extern "C" void Pairs_backward_7(
     int64_t num_blocks, int64_t groups, int threads, int64_t max_degree, const int64_t* blocks,
     const idx_t* __restrict__ gdsl_rows, const idx_t* __restrict__ gdsl_node, const idx_t* __restrict__ gdsl_far,
     const idx_t* __restrict__ gdsl_rowptr, const idx_t* __restrict__ gdsl_near, const idx_t* __restrict__ gdsl_edges,

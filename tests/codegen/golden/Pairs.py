@@ -226,7 +226,7 @@ def Pairs_2_hubs(
 
 
 # Pairs_backward_0: row by row
-#   chosen = where(to_float(countmax_product) > 1.5, minimum(most_2 * 0.999969482421875, most_2 * 1.000030517578125), inf)
+#   chosen = where(to_float(countmax_product) > 1.5, minimum(most_2 * 0.9999961853027344, most_2 * 1.0000038146972656), inf)
 @triton.jit(do_not_specialize=["num_rows"])
 def Pairs_backward_0(
     num_rows,
@@ -244,8 +244,8 @@ def Pairs_backward_0(
     v = countmax_product_2.to(tl.float32)
     v_2 = v > 1.5
     most_2_2 = tl.load(most_2 + i[:, :, None] * 4 + a, mask=live[:, :, None], other=0)
-    v_3 = most_2_2 * 0.999969482421875
-    v_4 = most_2_2 * 1.000030517578125
+    v_3 = most_2_2 * 0.9999961853027344
+    v_4 = most_2_2 * 1.0000038146972656
     v_5 = tl.minimum(v_3, v_4, propagate_nan=tl.PropagateNan.ALL)
     v_6 = tl.where(v_2, v_5, float("inf"))
     tl.store(chosen + i[:, :, None] * 4 + a, v_6, mask=live[:, :, None])
@@ -275,15 +275,59 @@ def Pairs_backward_1(
     tl.store(dot + i[:, :, None] * 4 + a, dot_2, mask=live[:, :, None])
 
 
-# Pairs_backward_2: walks the in-edges of node i; j is the source
-#   ratio = d_most / maximum(to_float(countmax_product), 1)
+# Pairs_backward_2: walks the pairs of edge i; j is the edge behind it
+#   sum_chosen = sum@j(where(e_2[i] * sum_gather[j] < chosen[j] and not(argmax_product[j] == node_id[i]), 0, 1))
+#   maximum = maximum(sum_chosen, 1)
+@triton.jit(do_not_specialize=["num_rows"])
+def Pairs_backward_2(
+    rows, num_rows, gdsl_node, gdsl_far, rowptr, gdsl_near, edge,
+    e_2, sum_gather, chosen, argmax_product,
+    maximum,
+    BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
+    INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
+):
+    lane = tl.arange(0, BLOCK_EDGES)[:, None]
+    a = tl.arange(0, 4)
+    block = tl.program_id(0)
+    row = block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
+    live = row < num_rows
+    i = tl.load(rows + row, mask=live, other=0).to(INDEX)
+    gdsl_shared = tl.load(gdsl_node + i, mask=live, other=0)
+    gdsl_back = tl.load(gdsl_far + i, mask=live, other=0)
+    begin = tl.load(rowptr + gdsl_shared, mask=live, other=0)
+    end = tl.load(rowptr + gdsl_shared + 1, mask=live, other=0)
+    most = tl.max(end - begin)
+    acc_sum_chosen = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
+    sum_gather_i = tl.load(sum_gather + i[:, :, None] * 4 + a, mask=live[:, :, None], other=0)
+    chosen_i = tl.load(chosen + i[:, :, None] * 4 + a, mask=live[:, :, None], other=0)
+    argmax_product_i = tl.load(argmax_product + i[:, :, None] * 4 + a, mask=live[:, :, None], other=0)
+    for at in range(0, most, BLOCK_EDGES):
+        e = begin + at + lane
+        on = e < end
+        on = on & (tl.load(gdsl_near + e, mask=on, other=0) != gdsl_back)
+        id = tl.load(edge + e, mask=on, other=0).to(INDEX)
+        j = id
+        e_2_j = tl.load(e_2 + j[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
+        v = e_2_j * sum_gather_i
+        v_2 = v < chosen_i
+        v_3 = argmax_product_i == j[:, :, None]
+        v_4 = ~v_3
+        v_5 = v_2 & v_4
+        v_6 = tl.where(v_5, 0.0, 1.0)
+        acc_sum_chosen += tl.sum(tl.where(on[:, :, None], v_6, 0.0), axis=0, keep_dims=True)
+    v_7 = tl.maximum(acc_sum_chosen, 1.0, propagate_nan=tl.PropagateNan.ALL)
+    tl.store(maximum + i[:, :, None] * 4 + a, v_7, mask=live[:, :, None])
+
+
+# Pairs_backward_3: walks the in-edges of node i; j is the source
+#   ratio = d_most / maximum
 #   chosen = where(in_degree > 0, sum[a](d_heard * (-heard / where(in_degree > 0, sum_exp, 1))), 0)
 #   product = d_heard * (1 / where(in_degree > 0, sum_exp, 1))
 #   gather = d_y[i]
 @triton.jit(do_not_specialize=["num_rows"])
-def Pairs_backward_2(
+def Pairs_backward_3(
     rows, num_rows, rowptr, other, edge,
-    countmax_product, most_2, d_y, dot, sum_product, in_degree, sum_exp, d_y1,
+    most_2, d_y, dot, sum_product, in_degree, sum_exp, maximum, d_y1,
     ratio, chosen, product, gather,
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
@@ -314,34 +358,32 @@ def Pairs_backward_2(
         v_2 = tl.where(v, sum_exp_e, 1.0)
         heard = sum_product_e / v_2
         d_most = dot_i * heard
-        countmax_product_e = tl.load(countmax_product + id[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
-        v_3 = countmax_product_e.to(tl.float32)
-        v_4 = tl.maximum(v_3, 1.0, propagate_nan=tl.PropagateNan.ALL)
-        v_5 = d_most / v_4
-        tl.store(ratio + id[:, :, None] * 4 + a, v_5, mask=on[:, :, None])
+        maximum_e = tl.load(maximum + id[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
+        v_3 = d_most / maximum_e
+        tl.store(ratio + id[:, :, None] * 4 + a, v_3, mask=on[:, :, None])
         in_degree_e_2 = tl.load(in_degree + id, mask=on, other=0)
-        v_6 = in_degree_e_2 > 0.0
+        v_4 = in_degree_e_2 > 0.0
         d_y1_e = tl.load(d_y1 + id[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
         most_2_e = tl.load(most_2 + id[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
-        v_7 = dot_i * most_2_e
-        d_heard = d_y1_e + v_7
-        v_8 = -heard
-        v_9 = v_8 / v_2
-        dot_2 = tl.sum(d_heard * v_9, axis=2)
-        v_10 = tl.where(v_6, dot_2, 0.0)
-        tl.store(chosen + id, v_10, mask=on)
-        v_11 = 1.0 / v_2
-        v_12 = d_heard * v_11
-        tl.store(product + id[:, :, None] * 4 + a, v_12, mask=on[:, :, None])
+        v_5 = dot_i * most_2_e
+        d_heard = d_y1_e + v_5
+        v_6 = -heard
+        v_7 = v_6 / v_2
+        dot_2 = tl.sum(d_heard * v_7, axis=2)
+        v_8 = tl.where(v_4, dot_2, 0.0)
+        tl.store(chosen + id, v_8, mask=on)
+        v_9 = 1.0 / v_2
+        v_10 = d_heard * v_9
+        tl.store(product + id[:, :, None] * 4 + a, v_10, mask=on[:, :, None])
         mask = on[:, :, None] & in_b
         tl.store(gather + id[:, :, None] * 3 + b, d_y_i, mask=mask)
 
 
-# Pairs_backward_2, walk 0 over the hubs, in chunks of 512 edges
+# Pairs_backward_3, walk 0 over the hubs, in chunks of 512 edges
 @triton.jit(do_not_specialize=["num_chunks"])
-def Pairs_backward_2_chunk0(
+def Pairs_backward_3_chunk0(
     hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
-    countmax_product, most_2, d_y, dot, sum_product, in_degree, sum_exp, d_y1,
+    most_2, d_y, dot, sum_product, in_degree, sum_exp, maximum, d_y1,
     ratio, chosen, product, gather,
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
@@ -376,34 +418,32 @@ def Pairs_backward_2_chunk0(
         v_2 = tl.where(v, sum_exp_e, 1.0)
         heard = sum_product_e / v_2
         d_most = dot_i * heard
-        countmax_product_e = tl.load(countmax_product + id[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
-        v_3 = countmax_product_e.to(tl.float32)
-        v_4 = tl.maximum(v_3, 1.0, propagate_nan=tl.PropagateNan.ALL)
-        v_5 = d_most / v_4
-        tl.store(ratio + id[:, :, None] * 4 + a, v_5, mask=on[:, :, None])
+        maximum_e = tl.load(maximum + id[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
+        v_3 = d_most / maximum_e
+        tl.store(ratio + id[:, :, None] * 4 + a, v_3, mask=on[:, :, None])
         in_degree_e_2 = tl.load(in_degree + id, mask=on, other=0)
-        v_6 = in_degree_e_2 > 0.0
+        v_4 = in_degree_e_2 > 0.0
         d_y1_e = tl.load(d_y1 + id[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
         most_2_e = tl.load(most_2 + id[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
-        v_7 = dot_i * most_2_e
-        d_heard = d_y1_e + v_7
-        v_8 = -heard
-        v_9 = v_8 / v_2
-        dot_2 = tl.sum(d_heard * v_9, axis=2)
-        v_10 = tl.where(v_6, dot_2, 0.0)
-        tl.store(chosen + id, v_10, mask=on)
-        v_11 = 1.0 / v_2
-        v_12 = d_heard * v_11
-        tl.store(product + id[:, :, None] * 4 + a, v_12, mask=on[:, :, None])
+        v_5 = dot_i * most_2_e
+        d_heard = d_y1_e + v_5
+        v_6 = -heard
+        v_7 = v_6 / v_2
+        dot_2 = tl.sum(d_heard * v_7, axis=2)
+        v_8 = tl.where(v_4, dot_2, 0.0)
+        tl.store(chosen + id, v_8, mask=on)
+        v_9 = 1.0 / v_2
+        v_10 = d_heard * v_9
+        tl.store(product + id[:, :, None] * 4 + a, v_10, mask=on[:, :, None])
         mask = on[:, :, None] & in_b
         tl.store(gather + id[:, :, None] * 3 + b, d_y_i, mask=mask)
 
 
-# Pairs_backward_2, the rows that are hubs: adds up what their chunks wrote down
+# Pairs_backward_3, the rows that are hubs: adds up what their chunks wrote down
 @triton.jit(do_not_specialize=["num_chunks"])
-def Pairs_backward_2_hubs(
+def Pairs_backward_3_hubs(
     hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
-    countmax_product, most_2, d_y, dot, sum_product, in_degree, sum_exp, d_y1,
+    most_2, d_y, dot, sum_product, in_degree, sum_exp, maximum, d_y1,
     ratio, chosen, product, gather,
     BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
     INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
@@ -418,10 +458,10 @@ def Pairs_backward_2_hubs(
     end = tl.load(rowptr + i + 1)
 
 
-# Pairs_backward_3: walks the pairs of edge i; j is the edge before it
+# Pairs_backward_4: walks the pairs of edge i; j is the edge before it
 #   sum_plus = sum@i(where(e_2[i] * sum_gather[j] < chosen[j] and not(argmax_product[j] == node_id[i]), 0, ratio[j]) * sum_gather[j] + d_score * e_2[j])
 @triton.jit(do_not_specialize=["num_rows"])
-def Pairs_backward_3(
+def Pairs_backward_4(
     rows, num_rows, gdsl_node, gdsl_far, rowptr, gdsl_near, edge,
     e_2, sum_gather, chosen, argmax_product, ratio, chosen_2, product, max_score,
     sum_plus,
@@ -474,10 +514,10 @@ def Pairs_backward_3(
     tl.store(sum_plus + i[:, :, None] * 4 + a, acc_sum_plus, mask=live[:, :, None])
 
 
-# Pairs_backward_4: walks the pairs of edge i; j is the edge behind it
+# Pairs_backward_5: walks the pairs of edge i; j is the edge behind it
 #   sum_product = sum@j(where(e_2[i] * sum_gather[j] < chosen[j] and not(argmax_product[j] == node_id[i]), 0, ratio[j]) * e_2[i])
 @triton.jit(do_not_specialize=["num_rows"])
-def Pairs_backward_4(
+def Pairs_backward_5(
     rows, num_rows, gdsl_node, gdsl_far, rowptr, gdsl_near, edge,
     e_2, sum_gather, chosen, argmax_product, ratio,
     sum_product,
@@ -518,11 +558,11 @@ def Pairs_backward_4(
     tl.store(sum_product + i[:, :, None] * 4 + a, acc_sum_product, mask=live[:, :, None])
 
 
-# Pairs_backward_5: walks the pairs of edge i; j is the edge behind it
+# Pairs_backward_6: walks the pairs of edge i; j is the edge behind it
 #   sum_plus_2 = sum@j(sum_product[i] + product[i] * exp(score - max_score[i]) + d_score * e_2[i])
 #   d_e = sum_plus + sum_plus_2
 @triton.jit(do_not_specialize=["num_rows"])
-def Pairs_backward_5(
+def Pairs_backward_6(
     rows, num_rows, gdsl_node, gdsl_far, rowptr, gdsl_near, edge,
     e_2, chosen, product, max_score, sum_plus, sum_product,
     d_e,
@@ -569,10 +609,10 @@ def Pairs_backward_5(
     tl.store(d_e + i[:, :, None] * 4 + a, d_e_2, mask=live[:, :, None])
 
 
-# Pairs_backward_6: walks the pairs of edge i; j is the edge before it
+# Pairs_backward_7: walks the pairs of edge i; j is the edge before it
 #   d_w = total(gather * (heard * most_2))
 @triton.jit(do_not_specialize=["num_rows"])
-def Pairs_backward_6(
+def Pairs_backward_7(
     rows, num_rows, gdsl_node, gdsl_far, rowptr, gdsl_near, edge,
     most_2, sum_product, in_degree, sum_exp, gather,
     d_w,
