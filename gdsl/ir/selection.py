@@ -65,9 +65,9 @@ def dim_sparsemax(x: Node, dims: Sequence[str]) -> Node:
     name = _one_dim("sparsemax", dims)
     x = build.to_float(x)
     x = op("rounded", x - softmax_top(build.reduce(x, "max", name), True))
-    other = build.rename(x, {name: f"{name}~"})
-    over = other > x
-    above = build.sum_dims(where(over, other - x, 0.0), [f"{name}~"])
+    others = f"{name}.others"
+    other = build.rename(x, {name: others})
+    above = build.sum_dims(where(other > x, other - x, 0.0), [others])
     inside = op("and", op("not", above >= 1.0), op("ne", x, -math.inf))
     return in_order(_nearest(x, inside, lambda y: build.sum_dims(y, [name])), x)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 
@@ -11,6 +12,9 @@ from torch import Tensor
 
 import gdsl
 from gdsl.ir.ops import supports
+from gdsl.ir.program import Program
+from gdsl.ir.serialise import from_data, to_data
+from tests.programs import harness
 
 # Node 3 has no edge in, node 4 none out.
 EDGES = torch.tensor([[0, 1, 2, 3, 5, 0, 2, 1, 3, 3, 0], [1, 2, 0, 0, 5, 5, 2, 0, 0, 1, 4]])
@@ -182,6 +186,13 @@ def test_argmax(backend: str, where: str) -> None:
         (places,) = (keys == key).nonzero(as_tuple=True)
         expected = expected.index_put((key,), m[places[s[places].argmax()]].sin())
     same(derivatives(found, m), derivatives(expected, m))
+
+
+@pytest.mark.parametrize("name", ["Selection", "Geometry"])
+def test_its_program_can_be_a_file(name: str) -> None:
+    """All names in it are such as a file may have, which torch.compile needs."""
+    program = Program(name, tuple(harness.layer(name, "torch").program.outputs))
+    assert from_data(json.loads(json.dumps(to_data(program)))).nodes == program.nodes
 
 
 def test_attention_to_few_of_a_hub() -> None:
