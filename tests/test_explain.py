@@ -101,10 +101,10 @@ def test_saved_memory_follows_the_choice() -> None:
 
     layer = edge_conv()
     usual = saved(layer)
-    assert usual == "76.8 kB in 4 tensors"
-    assert saved(layer.choose(save="nothing")) == "19.2 kB in 1 tensors"
-    assert saved(layer.choose(save="auto", memory="80kB")) == usual
-    assert saved(layer.choose(memory=50_000)) == "19.2 kB in 1 tensors"
+    assert usual == "96.0 kB in 5 tensors"
+    assert saved(layer.choose(save="nothing")) == "38.4 kB in 2 tensors"
+    assert saved(layer.choose(save="auto", memory="100kB")) == usual
+    assert saved(layer.choose(memory=50_000)) == "38.4 kB in 2 tensors"
 
 
 def test_a_budget_changes_memory_and_no_number() -> None:

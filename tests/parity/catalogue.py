@@ -88,6 +88,11 @@ DIFFERENT = [
     ),
     ('SimpleConv("self_loop") on signals', "a loop at every node", "loops at the first nodes, as many as signals"),
     (
+        "torch_geometric's `to_hetero_with_bases(..., num_bases=1)` of a model with these layers",
+        "set `edge_type_weight` yourself, or take two bases: the function is torch_geometric's",
+        "the same: it draws the weights of the types of edges for two bases or more, and sets them by nothing for one",
+    ),
+    (
         "tensors of a wrong size",
         "an error that is a ValueError and a RuntimeError, and names the tensor or the linear map",
         "torch's RuntimeError",
