@@ -159,8 +159,12 @@ class _Cut:
     def _of_parts(self, results: Sequence[Node]) -> ProgramPiece:
         """What one turn gives."""
         outputs = [n.inputs[0] if n.op == "collect" else n for n in results]
+        # Rows that an earlier turn has fetched, to be kept for the backward pass.
+        there = {n for n in self.results if n.domain is Domain.SOURCE and self._turn(n) < self._turn(results[0])}
 
         def is_taken(node: Node) -> bool:
+            if node in there:
+                return True
             of_all = not self.apart.get(node, False) and not _is_by_itself(node)
             return node not in results and (of_all or not _is_anywhere(node))
 
