@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import pytest
 import torch
@@ -134,7 +133,7 @@ def test_exact_ops_round_nothing(name: str) -> None:
     p = program(shown, shown * 3.0 + 1.0, b.elementwise("tanh", shown))
     given = [numbers(n, zlib.crc32(n.attrs.name.encode())) for n in p.inputs]
     values = [g.float() if g.is_floating_point() else g for g in given]
-    single = replace(FRAME, dtype=torch.float32)
+    single = FRAME._replace(dtype=torch.float32)
     found, wanted = (runner(p, backend, Options(), torch.float32)(values, single) for backend in ("cpp", "torch"))
     assert torch.equal(found[0], wanted[0])
 
