@@ -65,8 +65,8 @@ class Origins:
         program = Program(typed.name, typed.outputs, names)
         programs = [s.program for s in cut(optimise(program, options))]
         self.labelled = Inspection(typed, programs, torch.float32, torch.int32, options)
-        self.labelled.__dict__["plans"] = [
-            (direction, replace(plan, program=_complete(plan.program))) for direction, plan in self.labelled.plans
+        self.labelled.__dict__["planned"] = [
+            replace(p, plan=replace(p.plan, program=_complete(p.plan.program))) for p in self.labelled.planned
         ]
 
     @cached_property

@@ -64,6 +64,10 @@ class Expressions:
         self.steps += 1
         if self.steps > MAX_STEPS:
             raise Mistake("the program is too large once loops and functions are written out", e.span)
+        if isinstance(e, ast.Named):
+            raise Mistake(f"this call has no argument `{e.name}`", e.span, hint="give it by its place")
+        if isinstance(e, ast.Arrow):
+            raise Mistake("`->` belongs to rename, and to the sizes of owned modules", e.span)
         try:
             value = self._READ[type(e)](self, e)
         except IRError as error:

@@ -48,10 +48,10 @@ class TurnsPlan:
         program: Program,
         pieces: Sequence[ProgramPiece],
         visible: int,
-        compile: Callable[[Program], KernelPlan | ReferencePlan],
+        make: Callable[[Program], KernelPlan | ReferencePlan],
     ):
         self.outputs = program.nodes
-        self.pieces = [(piece, compile(piece.program)) for piece in pieces]
+        self.pieces = [(piece, make(piece.program)) for piece in pieces]
         together = [value for piece in pieces if piece.turns for value in piece.gives]
         self.results = Results(self.outputs, visible, frozenset(together))
         self.releases = _last_uses(pieces, self.outputs)
