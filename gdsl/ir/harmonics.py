@@ -13,6 +13,8 @@ from gdsl.ir.types import Dim, Domain
 
 # Kernels write out all their places.
 MOST = 8
+# What is shorter has no direction: near the least number of float32.
+SHORTEST = 1e-37
 ONE = Dim("1", 1)
 
 
@@ -31,11 +33,15 @@ def harmonics(v: Node, degree: int, name: str, normalize: bool = True) -> Node:
     if not 0 <= degree <= MOST:
         raise IRError(f"the degree of `harmonics` is 0 to {MOST}, not {degree}")
     along, domain = v.dims[-1].name, v.domain
-    square: Node = build.contract([v, v], [along])
     if normalize:
-        none = elementwise("eq", square, 0.0)
-        v = v * choose(none, 0.0, elementwise("rsqrt", choose(none, 1.0, square)))
-        square = choose(none, 0.0, build.const(1.0))
+        # The square of a length may be beyond float32 where the length is not; the direction is that of any multiple.
+        most = build.stop_gradient(build.reduce(elementwise("abs", v), "max", along))
+        none = most < SHORTEST
+        v = v / choose(none, 1.0, most)
+        v = v * choose(none, 0.0, elementwise("rsqrt", choose(none, 1.0, build.contract([v, v], [along]))))
+        square: Node = choose(none, 0.0, build.const(1.0))
+    else:
+        square = build.contract([v, v], [along])
     x, y, z = (build.select(v, along, k) for k in range(3))
     # The real and the imaginary part of (z + ix)^m
     powers: list[tuple[Node | float, Node | float]] = [(1.0, 0.0), (z, x)]

@@ -10,10 +10,12 @@ from gdsl.ir.attributes import IRError
 from gdsl.ir.library import in_order, op, segment_sum, softmax_top, spread, where
 from gdsl.ir.node import Node
 from gdsl.ir.ops.edges import number_in_row
-from gdsl.ir.types import Dim, Domain
+from gdsl.ir.types import Dim, Domain, Kind
 
 # Each is a walk over the edges, or over the places of the dim.
 MOST = 32
+# Below it float32 tells all integers apart.
+MOST_EXACT = 2**24
 
 
 def segment_topk(e: Node, end: str, rows: Domain, k: int, by: Node | None = None, dim: Dim | None = None) -> Node:
@@ -37,6 +39,9 @@ def dim_topk(x: Node, dims: Sequence[str], k: int) -> Node:
 def _topk(x: Node, k: int, largest: Callable[[Node], Node]) -> Node:
     if not 1 <= k <= MOST:
         raise IRError(f"`topk` finds 1 to {MOST} values, not {k}")
+    if x.kind is Kind.INT and (x.type.bound or 0) > MOST_EXACT:
+        hint = f"give what is added to a first one, below {MOST_EXACT}, or a float, in a layer of float64"
+        raise IRError(f"integers up to {x.type.bound} are compared as floats, which are not all different", hint)
     x = build.to_float(x)
     found = largest(x)
     for _ in range(k - 1):

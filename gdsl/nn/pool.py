@@ -32,6 +32,8 @@ def _readout(aggr: nn.Module, x: Tensor, batch: Tensor | None, size: int | None)
         return _readout(aggr, x.unsqueeze(1), batch, size).squeeze(1)
     if is_shared():
         return _readout_together(aggr, x, batch, size)
+    if batch is None and aggr is _SUM and size is None and not (x.is_floating_point() or x.is_complex()):
+        return x.sum(0, keepdim=True)  # of small whole numbers in 64 bits
     result: Tensor = aggr(x, batch, dim_size=size)
     return result
 

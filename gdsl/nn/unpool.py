@@ -25,7 +25,7 @@ def knn_interpolate(
     "PointNet++", NeurIPS 2017, equation 2.
 
     x:                [N, channels] the features of the points at ``pos_x`` [N, d]
-    pos_y:            [M, d] the points that have none: the result is [M, channels]
+    pos_y:            [M, d] the points that have none: the result is [M, channels], of the wider dtype of x and pos_x
     batch_x, batch_y: [N] and [M] the group of each point: neighbours are of the same group
     k:                the number of neighbours
     num_workers:      accepted for torch_geometric's sake
@@ -36,5 +36,7 @@ def knn_interpolate(
         to, of = knn(pos_x, pos_y, k, batch_x, batch_y)
         weight = (pos_x[of] - pos_y[to]).square().sum(dim=-1).clamp(min=1e-16).reciprocal()
         total = add_at(weight, to, len(pos_y))
-    found: Tensor = SUM((x, None), torch.stack([of, to]), weight.to(x.dtype), size=(len(pos_x), len(pos_y)))
-    return found / total.to(x.dtype).unsqueeze(1)
+    # Weights of points that coincide are beyond float16, and no whole numbers.
+    wide = torch.promote_types(x.dtype, weight.dtype)
+    found: Tensor = SUM((x.to(wide), None), torch.stack([of, to]), weight.to(wide), size=(len(pos_x), len(pos_y)))
+    return found / total.to(wide).unsqueeze(1)

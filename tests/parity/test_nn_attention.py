@@ -346,3 +346,12 @@ def test_weights_are_written_if_they_are_asked_for(layer: Any, more: dict[str, A
         with recording_runs() as runs:
             conv(x, edge_index=edges, return_attention_weights=asked, **more)
         assert [len(run.kind.typed.outputs) for run in runs] == [results]
+
+
+@pytest.mark.parametrize("asked", [None, False, True])
+@pytest.mark.parametrize("name", ["GATConv", "GATv2Conv", "TransformerConv"])
+def test_what_asks_for_weights(name: str, asked: bool | None) -> None:
+    x, edges = torch.rand(4, 3), torch.tensor([[0, 1, 2], [1, 2, 3]])
+    ours = getattr(gdsl.nn, name)(3, 4)(x, edges, return_attention_weights=asked)
+    theirs = getattr(pyg, name)(3, 4)(x, edges, return_attention_weights=asked)
+    assert isinstance(ours, tuple) == isinstance(theirs, tuple)

@@ -198,3 +198,14 @@ def test_encodings(name: str, arguments: tuple[Any, ...]) -> None:
     if name == "PositionalEncoding":
         with pytest.raises(ValueError, match=r"odd 'out_channels' \(got 3\)"):
             gdsl.nn.PositionalEncoding(3)
+
+
+def test_interpolated_features_of_other_dtypes() -> None:
+    pos, query = torch.tensor([[0.0, 0], [3, 0], [0, 5]]), torch.tensor([[1.0, 1.0], [50.0, 50]])
+    wide = gdsl.nn.unpool.knn_interpolate(torch.tensor([[100.0], [150], [200]]), pos, query, k=3)
+    for dtype in (torch.int64, torch.uint8, torch.float16):
+        found = gdsl.nn.unpool.knn_interpolate(torch.tensor([[100], [150], [200]]).to(dtype), pos, query, k=3)
+        torch.testing.assert_close(found, wide)
+    near = torch.tensor([[0.0, 0], [0.001, 0], [1, 0]])
+    found = gdsl.nn.unpool.knn_interpolate(torch.tensor([[1.0], [2], [3]]).half(), near, near, k=3)
+    torch.testing.assert_close(found, torch.tensor([[1.0], [2], [3]]), atol=1e-2, rtol=0)

@@ -261,3 +261,10 @@ def test_copies(name: str) -> None:
     expected = layer(*arguments)[0]
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert torch.equal(twin(*arguments)[0], expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32, torch.bool])
+def test_a_sum_of_all_nodes_does_not_wrap(dtype: torch.dtype) -> None:
+    x = torch.full((300, 1), 100).to(dtype)
+    found, wanted = pool.global_add_pool(x, None), pyg.global_add_pool(x, None)
+    assert found.dtype == wanted.dtype and torch.equal(found, wanted)

@@ -166,3 +166,16 @@ def test_a_matrix_without_an_inverse(backend: str) -> None:
     assert size.tolist() == [0.0, 1.0]
     assert not found[0].isfinite().any()
     assert found[1].tolist() == [[5.0, -2.0], [-2.0, 1.0]]
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpp"])
+@pytest.mark.parametrize("length", [1e-30, 1e-15, 1e20])
+def test_directions_of_any_length_in_float32(backend: str, length: float) -> None:
+    layer = gdsl.compile("layer L { node p[3] update y = harmonics(p, 2) return y }", backend=backend)
+    edges, p = torch.zeros(2, 0, dtype=torch.long), torch.tensor([[0.3, -0.5, 0.7]])
+    long = (p * length).requires_grad_()
+    unit = p.clone().requires_grad_()
+    torch.testing.assert_close(layer(long, edges), layer(unit, edges))
+    (found,) = torch.autograd.grad(layer(long, edges).square().sum() + layer(long, edges)[:, 2].sum(), long)
+    (wanted,) = torch.autograd.grad(layer(unit, edges).square().sum() + layer(unit, edges)[:, 2].sum(), unit)
+    torch.testing.assert_close(found * length, wanted, atol=1e-4, rtol=1e-4)

@@ -206,3 +206,12 @@ def test_attention_to_few_of_a_hub() -> None:
         own = s[edges[1] == node]
         assert torch.allclose(found[node], own.topk(8).values.sum())
         assert torch.allclose(mean[node], (sparsemax(own) * own).sum())
+
+
+def test_integers_that_floats_do_not_tell_apart() -> None:
+    text = "layer L(d) {{ node x[d] edge t: int({}) return argmax(x[j], t) }}"
+    x, edges = torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[0, 1], [2, 2]])
+    found = gdsl.compile(text.format(2**24), d=1)(x, edges, torch.tensor([2**24 - 2, 2**24 - 1]))
+    assert found[2].item() == 2.0
+    with pytest.raises(gdsl.GdslError, match="not all different"):
+        gdsl.compile(text.format(2**24 + 1), d=1)

@@ -60,8 +60,8 @@ class GATConv(Summed, program="gat", fixed="node_dim=0", shows="heads"):
         """[N, in_channels], or a pair of sources and targets (or None), to [N, heads * out_channels].
 
         edge_attr: [E, edge_dim]
-        return_attention_weights: anything but None asks for ``(result, (edge_index, weights))`` with the weights
-                   [E', heads] on the edges with self-loops
+        return_attention_weights: True asks for ``(result, (edge_index, weights))`` with the weights [E', heads] on the
+                   edges with self-loops
         """
         check_proxy(x)
         source, target = (x, x) if isinstance(x, Tensor) else x
@@ -69,7 +69,7 @@ class GATConv(Summed, program="gat", fixed="node_dim=0", shows="heads"):
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
         edge_attr = None if self.edge_dim is None else edge_features(edge_attr, values, edge_index)
         inputs = {"x": source, "z": target, "e": edge_attr}
-        asked = return_attention_weights is not None
+        asked = bool(return_attention_weights)
         found = self._compute(graph, inputs, bipartite=not isinstance(x, Tensor), attended=asked)
         if not asked:
             return found
