@@ -19,7 +19,7 @@ from gdsl.runtime.order import EdgeEnds
 from gdsl.runtime.transforms import concrete, ordinary
 
 
-class Turn(NamedTuple):
+class WalkedPart(NamedTuple):
     """Some edges of a part of a graph: those that read the rows ``start`` to ``stop``.
 
     graph: they alone, from these rows to all targets
@@ -108,13 +108,13 @@ class LocalGraph(Graph):
         return replace(shape, processes=self.halo.world, chunks=self._pieces > 0)
 
     @property
-    def parts(self) -> tuple[Turn, ...]:
+    def parts(self) -> tuple[WalkedPart, ...]:
         """The edges between own nodes, then those that read rows of others: all, or some after the other where these
         come in chunks."""
-        found: tuple[Turn, ...] = self._make("_parts", self._cut)
+        found: tuple[WalkedPart, ...] = self._make("_parts", self._cut)
         return found
 
-    def _cut(self) -> tuple[Turn, ...]:
+    def _cut(self) -> tuple[WalkedPart, ...]:
         halo, own = self.halo, self.halo.own
         chunked = self.shape.chunks
         rows = list(halo.chunks(self._pieces)) if chunked else [halo.all_rows]
@@ -131,7 +131,7 @@ class LocalGraph(Graph):
         for (start, stop), edges, some in zip(spans, numbers, [None, *rows], strict=True):
             ends = listed.index_select(1, edges)
             ends[0] -= start
-            found.append(Turn(_alone(ends, (stop - start, self.num_targets)), start, stop, edges, some))
+            found.append(WalkedPart(_alone(ends, (stop - start, self.num_targets)), start, stop, edges, some))
         return tuple(found)
 
     @property

@@ -21,7 +21,7 @@ from gdsl.runtime import halo
 from gdsl.runtime.execute import KernelPlan, ReferencePlan
 from gdsl.runtime.frame import WIRES, Frame
 from gdsl.runtime.items import HALF
-from gdsl.runtime.local import LocalGraph, Turn
+from gdsl.runtime.local import LocalGraph, WalkedPart
 from gdsl.runtime.results import Results
 
 # What is no larger than any number, or no smaller, or changes no sum.
@@ -122,11 +122,11 @@ class _Turn:
                 _fill(self.found[key], sum(part.graph.in_degree for part in parts) == 0, 0.0)  # type: ignore[arg-type]
         return self.found
 
-    def _fetch(self, part: Turn, sent: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+    def _fetch(self, part: WalkedPart, sent: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
         assert part.rows is not None
         return halo.fetch(self.graph.halo, part.rows, sent, self.wires)
 
-    def _give_back(self, values: Sequence[Tensor], part: Turn) -> list[Callable[[], None]]:
+    def _give_back(self, values: Sequence[Tensor], part: WalkedPart) -> list[Callable[[], None]]:
         """What a part gives for rows of other processes, on its way to them; and what adds theirs to own rows."""
         keys = [(k, key) for k, key in enumerate(self.piece.gives) if key.op == "collect"]
         if part.rows is None or not keys:
@@ -145,7 +145,7 @@ class _Turn:
             self.found[key] = like.new_full((rows, *like.shape[1:]), nothing)
         return self.found[key]
 
-    def _put(self, key: Node, value: Tensor, part: Turn) -> None:
+    def _put(self, key: Node, value: Tensor, part: WalkedPart) -> None:
         if key.op == "collect":
             if part.rows is None:
                 _combine(self._result(key, value, self.graph.halo.own), value, key.attrs.reducer)
@@ -167,7 +167,7 @@ def _bound(add: Callable[[Tensor], None], result: Tensor) -> Callable[[], None]:
     return lambda: add(result)
 
 
-def _rows(value: Tensor, domain: Domain, part: Turn) -> Tensor:
+def _rows(value: Tensor, domain: Domain, part: WalkedPart) -> Tensor:
     """What a part has of a value."""
     if domain is Domain.SOURCE:
         return value[part.start : part.stop]

@@ -98,10 +98,7 @@ class GATv2Conv(Summed, program="gatv2", aggr=None, fixed="node_dim=0", shows="h
         inputs = {"x": source, "z": target, "e": edge_attr}
         asked = bool(return_attention_weights)
         found = self._compute(graph, inputs, bipartite=not isinstance(x, Tensor), attended=asked)
-        if not asked:
-            return found
-        y, alpha = found
-        return y, self.attended(edge_index, graph, alpha, self.add_self_loops)
+        return self._answer(found, asked, edge_index, graph, self.add_self_loops)
 
 
 class AGNNConv(Summed, program="agnn"):
@@ -350,10 +347,7 @@ class FAConv(Weighted, program="fa", shows="eps"):
         assert weight is not None or self.normalize, "a layer that does not normalise needs edge weights"
         asked = isinstance(return_attention_weights, bool)
         found = self._compute(graph, {"x": x, "x_0": x_0, "w": weight}, attended=asked)
-        if not asked:
-            return found
-        y, alpha = found
-        return y, self.attended(edge_index, graph, alpha, self.add_self_loops and self.normalize)
+        return self._answer(found, asked, edge_index, graph, self.add_self_loops and self.normalize)
 
 
 class FeaStConv(Summed, program="feast", aggr="mean", shows="heads"):

@@ -464,6 +464,13 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
         """Whether a graph has its self-loops and normalised weights already."""
         return any(kept is not None and graph is kept[0] for kept in (self._cached_edge_index, self._cached_adj_t))
 
+    def _answer(self, found: Any, asked: bool, edge_index: Adjacency, graph: Graph, loops: bool = False) -> Any:
+        """What a call gives of what the program gave: the result, and the attention where it was asked for."""
+        if not asked:
+            return found
+        y, alpha = found
+        return y, self.attended(edge_index, graph, alpha, loops)
+
     def attended(self, edge_index: Adjacency, graph: Graph, alpha: Tensor, loops: bool = False) -> Any:
         """What ``return_attention_weights`` adds to the result: the edges that the program sees and their weights.
 

@@ -71,7 +71,4 @@ class GATConv(Summed, program="gat", fixed="node_dim=0", shows="heads"):
         inputs = {"x": source, "z": target, "e": edge_attr}
         asked = bool(return_attention_weights)
         found = self._compute(graph, inputs, bipartite=not isinstance(x, Tensor), attended=asked)
-        if not asked:
-            return found
-        y, alpha = found
-        return y, self.attended(edge_index, graph, alpha, self.add_self_loops)
+        return self._answer(found, asked, edge_index, graph, self.add_self_loops)

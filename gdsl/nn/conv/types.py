@@ -183,10 +183,7 @@ class RGATConv(Summed, program="rgat", fixed="node_dim=0", parts=False, shows="h
             change=self.mod if self.mod in CHANGES else "none",
             attended=asked,
         )
-        if not asked:
-            return found
-        y, alpha = found
-        return y, self.attended(edge_index, graph, alpha)
+        return self._answer(found, asked, edge_index, graph)
 
 
 class Maps(HeteroLinear):
