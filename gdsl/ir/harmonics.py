@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from gdsl.ir import build
 from gdsl.ir.attributes import IRError
+from gdsl.ir.library import side_by_side
 from gdsl.ir.node import Node
 from gdsl.ir.ops.elementwise import choose, elementwise
 from gdsl.ir.types import Dim, Domain
@@ -15,7 +16,6 @@ from gdsl.ir.types import Dim, Domain
 MOST = 8
 # What is shorter has no direction: near the least number of float32.
 SHORTEST = 1e-37
-ONE = Dim("1", 1)
 
 
 def harmonics(v: Node, degree: int, name: str, normalize: bool = True) -> Node:
@@ -56,7 +56,7 @@ def harmonics(v: Node, degree: int, name: str, normalize: bool = True) -> Node:
             for place, power in zip((middle + m, middle - m)[: 1 + (m > 0)], powers[m], strict=False):
                 found[place] = size * polynomial * power
     places = [build.as_node(p) for p in found]
-    whole = build.cat([_one_place(p) for p in places], [ONE.name] * len(places), Dim(name, len(places)))
+    whole = side_by_side(places, Dim(name, len(places)))
     return whole if whole.domain is domain or domain is Domain.GLOBAL else build.spread(whole, domain)
 
 
@@ -70,7 +70,3 @@ def _legendre(y: Node, square: Node, m: int, degree: int) -> Iterator[Node | flo
         if before is not None:
             after = after - (n + m) / (n + 1 - m) * before * square
         before, now = now, after
-
-
-def _one_place(x: Node) -> Node:
-    return build.reshape_like(x, x.type.with_dims((*x.dims, ONE)))

@@ -172,6 +172,13 @@ def unit_dim(x: Node) -> Node:
     return build.reshape_like(x, Type(x.domain, (Dim("1", 1),), x.kind))
 
 
+def side_by_side(parts: Sequence[Node], dim: Dim, first: bool = False) -> Node:
+    """Values of one type as the places of a new dim: their last, or their first."""
+    one = Dim("1", 1)
+    places = [build.reshape_like(p, p.type.with_dims((one, *p.dims) if first else (*p.dims, one))) for p in parts]
+    return build.cat(places, [one.name] * len(places), dim)
+
+
 def dot(a: Node, b: Node) -> Node:
     """The sum over the last dim of a, which b has too."""
     dim = last_dim(a)

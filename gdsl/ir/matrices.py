@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from gdsl.ir import build
 from gdsl.ir.attributes import IRError
+from gdsl.ir.library import side_by_side
 from gdsl.ir.node import Node
 from gdsl.ir.types import Dim
 
@@ -29,7 +30,7 @@ def inverse(a: Node) -> Node:
     adjugate, whole = _adjugate(a, "inverse"), 1.0 / det(a)
     row, column = a.dims[-2:]
     flat = Dim(f"{column.name}*{row.name}", column.size * row.size)
-    places = _side_by_side([part * whole for parts in adjugate for part in parts], flat)
+    places = side_by_side([part * whole for parts in adjugate for part in parts], flat)
     return build.split(places, flat.name, (column, row))
 
 
@@ -44,13 +45,7 @@ def solve(a: Node, b: Node) -> Node:
     solved = [functools.reduce(operator.add, map(operator.mul, parts, right)) * whole for parts in adjugate]
     others = [name for name in a.type.names[:-2] if name not in b.type.names]
     order = [*others, *(column.name if name == row.name else name for name in b.type.names)]
-    return build.transpose(_side_by_side(solved, column), order)
-
-
-def _side_by_side(parts: Sequence[Node], dim: Dim) -> Node:
-    one = Dim("1", 1)
-    places = [build.reshape_like(p, p.type.with_dims((*p.dims, one))) for p in parts]
-    return build.cat(places, [one.name] * len(places), dim)
+    return build.transpose(side_by_side(solved, column), order)
 
 
 def _adjugate(a: Node, function: str) -> list[list[Node]]:

@@ -210,9 +210,7 @@ def _lstm_cell(reader: Reader, cell: Any, x: Node, h: Node, c: Node) -> Node:
     keep_new, keep_old, new, shown = (a + b for a, b in zip(own, back, strict=True))
     c = op("sigmoid", keep_old) * c + op("sigmoid", keep_new) * op("tanh", new)
     both = [op("sigmoid", shown) * op("tanh", c), c]
-    one = Dim("1", 1)
-    parts = [build.reshape_like(part, part.type.with_dims((one, *part.dims))) for part in both]
-    return build.cat(parts, [one.name] * 2, Dim(f"{reader.name}.states", 2))
+    return library.side_by_side(both, Dim(f"{reader.name}.states", 2), first=True)
 
 
 def _rnn_cell(reader: Reader, cell: Any, x: Node, h: Node) -> Node:

@@ -60,7 +60,7 @@ class Frame(NamedTuple):
         """
         graph = self.graph
         if not isinstance(graph, LocalGraph):
-            return [partial(_itself, value) for value in values]
+            return [partial(halo.itself, value) for value in values]
         known = graph.constants
         keys = [(n, v.dtype) if is_of_graph(n) else None for n, v in zip(nodes, values, strict=True)]
         new = [k for k, key in enumerate(keys) if key not in known]
@@ -70,10 +70,6 @@ class Frame(NamedTuple):
             if (key := keys[k]) is not None:
                 known[key] = begun[k]()
         return [begun[k] if key is None else partial(known.__getitem__, key) for k, key in enumerate(keys)]
-
-
-def _itself(value: Tensor) -> Tensor:
-    return value
 
 
 # As what rows travel; None for as they are.
@@ -91,7 +87,7 @@ def _collect(shared: halo.Halo, nodes: Sequence[Node], values: Sequence[Tensor])
 
 def _all_reduce(shared: halo.Halo, nodes: Sequence[Node], values: Sequence[Tensor]) -> list[halo.Begun]:
     found = [halo.all_reduce(shared, v, n.attrs.reducer) for n, v in zip(nodes, values, strict=True)]
-    return [partial(_itself, value) for value in found]
+    return [partial(halo.itself, value) for value in found]
 
 
 _Begin = Callable[[halo.Halo, Sequence[Node], Sequence[Tensor]], list[halo.Begun]]

@@ -133,7 +133,7 @@ def exchange(halo: Halo, values: Sequence[Tensor], wires: Sequence[torch.dtype |
     for whole, value in zip(found, values, strict=True):
         whole[: halo.own] = value
     if halo.world == 1:
-        return [partial(_same, whole) for whole in found]
+        return [partial(itself, whole) for whole in found]
     wait = _fetch(halo, halo.all_rows, [whole[halo.own :] for whole in found], values, wires)
     return [partial(_after, wait, whole) for whole in found]
 
@@ -167,7 +167,7 @@ def _fetch(
     return finish
 
 
-def _same(value: Tensor) -> Tensor:
+def itself(value: Tensor) -> Tensor:
     return value
 
 
