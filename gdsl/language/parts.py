@@ -154,10 +154,13 @@ def has_plain_options(module: nn.Module) -> bool:
 
 def _facts(part: nn.Module) -> tuple[Any, ...]:
     """Class, hooks, plain attributes, and the parameters and buffers that are None."""
-    found: list[Any] = [class_of(part), changed(part)]
+    kind = class_of(part)
+    found: list[Any] = [kind, changed(part)]
+    # What torch's own keep for themselves, such as the names of an LSTM's weights, follows from the rest.
+    hidden = "_" if kind.__module__.startswith("torch.nn.modules.") else "\0"
     for item in part.__dict__.items():
         name, value = item
-        if name not in _TORCHS:
+        if name not in _TORCHS and not name.startswith(hidden):
             if type(value) in _PLAIN:
                 found.append(item)
             elif isinstance(value, _NUMBERS):

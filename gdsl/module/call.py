@@ -60,7 +60,7 @@ def call(
         results = _in_python(text, owner, inside, args, kwargs, backend, flat, states, natively)
         result = results[0] if len(results) == 1 else tuple(results)
     if flat is not None and repeated.watching():
-        repeated.note(text, owner, bool(inside), flat, backend, result)
+        repeated.note(text, owner, bool(inside), flat, states, backend, result)
     return result
 
 

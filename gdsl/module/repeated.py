@@ -136,7 +136,7 @@ _seen: _Seen | None = None
 
 
 def note(*call: Any) -> None:
-    """A text was called: (text, owner, whether with tensors of other modules, arguments, backend, what it gave)."""
+    """A text was called: (text, owner, whether with tensors of other modules, arguments, states, backend, result)."""
     if _seen is not None and _seen.thread == threading.get_ident():
         _seen.calls.append(call)
 
@@ -207,15 +207,18 @@ def _offer_module(
     on: nn.Module,
     inside: bool,
     asked: Sequence[Any],
+    states: tuple[Any, ...],
     backend: str,
     gave: Any,
 ) -> None:
     """Have native code repeat a call of a module that asked a text, where it can."""
     facts = facts_of(asked, text.places)
-    known = None if facts is None else text.known.get((owner.training, text.states(owner), facts))
     # A layer that keeps its first graph reads no other.
     keeps = getattr(owner, "cached", False)
-    if keeps or on is not owner or inside or known is None or (given := (facts, len(args))) in repeated.offered:
+    if keeps or on is not owner or inside or (given := (facts, len(args))) in repeated.offered:
+        return
+    known = None if facts is None else text.known.get((owner.training, states, facts))
+    if known is None:
         return
     repeated.offered.keep(given, True)
     returns = _which(result, gave)

@@ -210,12 +210,15 @@ def apply(module: nn.Module, stage: Stage, inputs: Sequence[Tensor], frame: Fram
     assert stage.type is not None
     inputs = parts.operands(inputs)
     if stage.kind == "aggregate":
-        order = frame.graph.in_edges if stage.end == "i" else frame.graph.out_edges
-        rows = frame.rows(stage.type.domain)
-        edge = order.edge.long()
-        sorted_values = [v.index_select(0, edge) for v in inputs]
-        index = frame.ends(stage.end).index_select(0, edge)
-        result = parts.aggregate(module, sorted_values, index, rows)
+        graph, end = frame.graph, int(stage.end == "i")
+        index = frame.ends(stage.end)
+        if graph.is_sorted(end):
+            index = index.clone()  # the module's own, as are the values
+        else:
+            edge = (graph.in_edges if end else graph.out_edges).edge.long()
+            inputs = [v.index_select(0, edge) for v in inputs]
+            index = index.index_select(0, edge)
+        result = parts.aggregate(module, inputs, index, frame.rows(stage.type.domain))
     elif frame.graph.halo is None:
         result = parts.on_rows(module, inputs)
     else:

@@ -257,6 +257,11 @@ class Graph(_Parts):
         """The edges by source: row j lists the edges out of j."""
         return self._order("out_edges", 0)
 
+    def is_sorted(self, end: int) -> bool:
+        """Whether the edges, as they are numbered, come by source (``end=0``) or by target (``end=1``)."""
+        facts = self._edges.facts
+        return not self._edges.added and (facts.by_target if end else facts.by_source)
+
     @_part
     def _small(self) -> Any | None:
         """What native calls take it for; None where they do not."""

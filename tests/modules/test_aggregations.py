@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.nn.utils import parametrize
 
+import gdsl
 import gdsl.nn as G
 from gdsl.nn import aggr as A
 from tests.modules.gin import by_default
@@ -232,6 +233,41 @@ def test_messages_of_several_dims_reach_an_aggregation_that_runs() -> None:
         made[0].aggr_module.register_forward_hook(lambda m, args, y, seen=seen: seen.append(y.shape[1:]))
         torch.testing.assert_close(made[0](x, EDGES), made[1](x, EDGES))
         assert seen == [(2, 4)]
+
+
+class _Last(nn.Module):
+    """The last row of each group, by rows that it writes to, as it does to their groups."""
+
+    def forward(
+        self, x: Tensor, index: Tensor, ptr: Tensor | None = None, dim_size: int | None = None, dim: int = 0
+    ) -> Tensor:
+        assert bool((index.diff() >= 0).all())
+        last = torch.cat([index.diff() > 0, torch.ones(1, dtype=torch.bool)])
+        groups = index[last].clone()
+        with torch.no_grad():
+            index.zero_()
+        return x.new_zeros(dim_size or 0, x.shape[1]).index_copy(0, groups, x.mul_(2.0)[last])
+
+
+@pytest.mark.parametrize("end", ["i", "j"])
+def test_edges_that_are_sorted_reach_an_aggregation_as_they_are(end: str) -> None:
+    """They are neither sorted again nor lent: what the module writes to is its own."""
+    x = features(6, 2)
+    mixed = EDGES if end == "i" else EDGES.flip(0)
+    row, other = (1, "j") if end == "i" else (0, "i")
+    text = f"layer L {{ module last  node x[d]  message m = 3 * x[{other}]  aggregate y = last(m) at {end}  return y }}"
+    layer = gdsl.compile(text, last=_Last(), d=2, backend="torch")
+    edges = mixed[:, mixed[row].argsort(stable=True)].contiguous()
+    before = edges.clone()
+    graph = gdsl.Graph(edges, 6)
+    assert graph.is_sorted(row) and not gdsl.Graph(mixed, 6).is_sorted(row)
+    for given in (edges, graph):
+        found = layer(x, given)
+        torch.testing.assert_close(found, layer(x, mixed), rtol=0, atol=0)
+        torch.testing.assert_close(edges, before)
+        torch.testing.assert_close(graph.edge_index, before)
+        (slope,) = torch.autograd.grad(found.sum(), x)
+        torch.testing.assert_close(slope, torch.autograd.grad(layer(x, mixed).sum(), x)[0], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", by_default(SUMMED, ("GATConv", "PNAConv", "HEATConv")))

@@ -289,11 +289,11 @@ def dense(x: Tensor, index: Tensor, size: int, fill: float = 0.0, most: int | No
     _check_sorted(index)
     count = torch.bincount(index, minlength=size)
     width = (int(count.max()) if size else 0) if most is None else most
-    index = index.long()
-    place = torch.arange(len(index), device=x.device) - (count.cumsum(0) - count).index_select(0, index)
-    row = index * width + place
+    # What a row of a group is moved by: groups begin at multiples of the width, and not one after the other.
+    shift = torch.arange(size, device=x.device).mul_(width).sub_(count.cumsum(0)).add_(count)
+    row = shift.index_select(0, index).add_(torch.arange(len(index), device=x.device))
     if most is not None:
-        kept = place < width
+        kept = row - index * width < width
         row, x = row[kept], x[kept]
     block = x.new_full((size * width, x.shape[1]), fill)
     return block.index_copy(0, row, x).view(size, width, x.shape[1])
@@ -305,5 +305,5 @@ def _check_rows(x: Tensor) -> None:
 
 
 def _check_sorted(index: Tensor) -> None:
-    if bool((index[:-1] > index[1:]).any()):
+    if len(index) > 1 and int(index.diff().min()) < 0:
         raise ValueError("Can not perform aggregation since the 'index' tensor is not sorted")
