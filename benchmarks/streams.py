@@ -7,6 +7,9 @@ Every call gets a graph of its own, whose numbers of nodes and edges differ by u
 graphs are drawn before any is timed. All run in this process, in turns of a few
 calls; ratios are taken within a round. gdsl runs in two ways: its library, as a drop-in, and the text of the layer.
 Before a size is timed, outputs and gradients are compared with torch_geometric's for the same weights.
+
+"products" is what nobody is spared: each matrix of the layer times a row a node, and the two products of its backward
+pass, by torch. Its ratio bounds what any way can reach whose products are torch's.
 """
 
 from __future__ import annotations
@@ -110,6 +113,30 @@ class Way:
         return y
 
 
+@dataclass(frozen=True)
+class Products:
+    """The products of a layer's matrices with rows of nodes, and nothing else: [N, a] by [a, b]."""
+
+    matrices: Sequence[Tensor]
+    rows: Sequence[tuple[Tensor, Tensor]]
+    scatter: bool = False
+
+    @classmethod
+    def of(cls, layer: Layer, nodes: int) -> Products:
+        matrices = [torch.randn(w.shape).flatten(1) for w in layer.weights.values() if w.linear]
+        rows = [(torch.randn(nodes, m.shape[0]), torch.randn(nodes, m.shape[1])) for m in matrices]
+        return cls(matrices, rows)
+
+    def run(self, mode: str, step: Step) -> None:
+        count = len(step.x)
+        for matrix, (x, grad) in zip(self.matrices, self.rows, strict=True):
+            x, grad = x[:count], grad[:count]
+            torch.mm(x, matrix)
+            if mode == "both":
+                torch.mm(x.t(), grad)
+                torch.mm(grad, matrix.t())
+
+
 def _rows(name: str, nodes: int, edges: int, args: argparse.Namespace) -> list[Row]:
     layer = ALL[name](args.features)
     most = nodes + nodes // SPREAD
@@ -117,20 +144,20 @@ def _rows(name: str, nodes: int, edges: int, args: argparse.Namespace) -> list[R
     steps = _drawn(nodes, edges, case)
     ways = _ways(layer, case)
     _compare(name, ways, next(steps))
-    rows = {way: {"layer": name, "nodes": nodes, "edges": edges, "implementation": way} for way in ways}
+    turns: dict[str, Way | Products] = {**ways, "products": Products.of(layer, most)}
+    rows = {way: {"layer": name, "nodes": nodes, "edges": edges, "implementation": way} for way in turns}
     for mode in MODES:
-        rounds: dict[str, list[float]] = {way: [] for way in ways}
-        calls = {way: _calls(ways[way], mode, [*_extremes(nodes, edges, case), next(steps)]) for way in ways}
+        rounds: dict[str, list[float]] = {way: [] for way in turns}
+        calls = {way: _calls(turns[way], mode, [*_extremes(nodes, edges, case), next(steps)]) for way in turns}
         for _ in range(args.rounds):
-            for way in ways:
-                rounds[way].append(_turn(ways[way], mode, [next(steps) for _ in range(calls[way])]))
+            for way in turns:
+                rounds[way].append(_turn(turns[way], mode, [next(steps) for _ in range(calls[way])]))
         for way, ms in rounds.items():
             median, q1, q3 = machine.summary(ms)
             rows[way][mode] = {"ms": median, "q1": q1, "q3": q3}
-        for way in (w for w in ways if w.startswith("gdsl")):
-            peers = [rounds[w] for w in ways if not w.startswith("gdsl")]
-            # Against the faster of torch_geometric's ways, in each round.
-            best = [min(turns) for turns in zip(*peers, strict=True)]
+        # Against the faster of torch_geometric's ways, in each round.
+        best = [min(took) for took in zip(*(rounds[way] for way in ways if way.startswith("pyg")), strict=True)]
+        for way in (w for w in turns if not w.startswith("pyg")):
             rows[way][mode]["ratio"] = statistics.median(b / g for b, g in zip(best, rounds[way], strict=True))
     print(report.stream_progress(list(rows.values())), flush=True)
     return list(rows.values())
@@ -180,14 +207,14 @@ def _compare(name: str, ways: dict[str, Way], step: Step) -> None:
                 raise SystemExit(f"{name} by {way} is wrong: nothing is timed")
 
 
-def _calls(way: Way, mode: str, steps: Sequence[Step]) -> int:
+def _calls(way: Way | Products, mode: str, steps: Sequence[Step]) -> int:
     """How many calls a turn has, after some that warm up."""
     _turn(way, mode, steps)
     took = _turn(way, mode, steps)
     return max(1, min(MOST_CALLS, int(TURN_S * 1e3 / took)))
 
 
-def _turn(way: Way, mode: str, steps: Sequence[Step]) -> float:
+def _turn(way: Way | Products, mode: str, steps: Sequence[Step]) -> float:
     """Milliseconds of a call."""
     pyg_settings.WITH_TORCH_SCATTER = way.scatter
     gc.collect()
