@@ -1,4 +1,5 @@
-"""Contractions of node values as plain matrix products: what a plan hands to the BLAS, without einsum's parsing."""
+"""Contractions of node values as plain matrix products: what a plan hands to the BLAS, or to our own products, without
+einsum's parsing."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from gdsl.ir.ops.op import row_axes
 from gdsl.ir.types import Domain
 from gdsl.passes.dense import rows_and_matrix
 from gdsl.passes.plan import TorchStep
+from gdsl.runtime import products as own
 
 Product = Callable[[Sequence[Tensor]], Tensor]
 
@@ -79,6 +81,14 @@ class Pair:
             return False
         return True if self.turn == (*range(first, dims), *range(first)) else None
 
+    def as_own(self, args: Sequence[Tensor]) -> tuple[Tensor, Tensor, bool]:
+        """The rows, the matrix, and whether that lies as [width, depth]."""
+        rows, matrix = args[self.rows], args[self.matrix]
+        if self.lies is None:
+            matrix = matrix.permute(self.turn)
+        shape = (self.width, self.depth) if self.lies else (self.depth, self.width)
+        return rows.view(rows.shape[0], self.depth), matrix.reshape(shape), bool(self.lies)
+
     def __call__(self, args: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         rows, matrix = args[self.rows], args[self.matrix]
         if len(self.turn) == 2:
@@ -96,13 +106,18 @@ class SumOfProducts:
 
     def __call__(self, args: Sequence[Tensor]) -> Tensor:
         biases, pairs = self.biases, self.pairs
+        bias = None
         if biases:
-            bias = args[biases[0]] if len(biases) == 1 else torch.stack([args[k] for k in biases]).sum(0)
-            made = torch.addmm(bias.flatten(), *pairs[0](args))
+            bias = (args[biases[0]] if len(biases) == 1 else torch.stack([args[k] for k in biases]).sum(0)).flatten()
+        code = own.code_for(*args)
+        if code is not None:
+            made = code.by_matrix(*pairs[0].as_own(args), pairs[0].width, bias)
+            for pair in pairs[1:]:
+                code.add_by_matrix(made, *pair.as_own(args))
         else:
-            made = torch.mm(*pairs[0](args))
-        for pair in pairs[1:]:
-            made.addmm_(*pair(args))
+            made = torch.mm(*pairs[0](args)) if bias is None else torch.addmm(bias, *pairs[0](args))
+            for pair in pairs[1:]:
+                made.addmm_(*pair(args))
         return made if len(self.shape) == 1 else made.view(made.shape[0], *self.shape)
 
 
@@ -155,8 +170,9 @@ def _sum_over_rows(node: Node) -> Product | None:
 
 
 def _by_rows(k: int, widths: tuple[int, int], args: Sequence[Tensor]) -> Tensor:
-    left, right = args[k], args[1 - k]
-    return left.view(left.shape[0], widths[0]).t() @ right.view(right.shape[0], widths[1])
+    left, right = (args[p].view(args[p].shape[0], widths[p != k]) for p in (k, 1 - k))
+    code = own.code_for(left, right)
+    return left.t() @ right if code is None else code.over_rows(left, right)
 
 
 def _diagonal_of(

@@ -16,7 +16,7 @@ from gdsl.ir.ops import of
 from gdsl.ir.types import Domain
 from gdsl.passes.plan import Kernel, Plan, Step, TorchStep
 from gdsl.passes.tiles import Tile, tiled
-from gdsl.runtime import cache, reference
+from gdsl.runtime import cache, products, reference
 from gdsl.runtime.dense import matrix_product, sum_of_products, view
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.halo import Begun
@@ -87,11 +87,14 @@ class KernelPlan:
         source: str | None = None,
     ):
         self.plan, self.storage = plan, storage_of(plan, dtype, index_dtype, visible)
+        # Halves are turned into whole numbers between steps, all rows at once.
+        by_rows = backend in BY_ROWS and self.storage.stored is self.storage.dtype
+        by_torch = (step for step in plan.steps if isinstance(step, TorchStep))
+        if by_rows and any(n.op == "contract" for step in by_torch for n in step.computed):
+            products.begin(self.storage.dtype)
         begun = () if source is None else (source,)
         launches = import_module(BACKENDS[backend]).bind(plan, self.storage, *begun) if plan.kernels else {}
         written = {o for k in plan.kernels for o in k.outputs}
-        # Halves are turned into whole numbers between steps, all rows at once.
-        by_rows = backend in BY_ROWS and self.storage.stored is self.storage.dtype
         steps: Sequence[Step | Tile] = _of_parameters_first(tiled(plan)) if by_rows else plan.steps
 
         def prepared(step: Step | Tile) -> TorchItem | KernelItem | TileItem:
@@ -103,8 +106,8 @@ class KernelPlan:
                 return made
             if isinstance(step, Kernel):
                 return _call(step, launches[step], self.storage)
-            products = tuple(_torch_step(p, written) for p in step.products)
-            return TileItem(_call(step.kernel, launches[step.kernel], self.storage), products, step.inner)
+            inner = tuple(_torch_step(p, written) for p in step.products)
+            return TileItem(_call(step.kernel, launches[step.kernel], self.storage), inner, step.inner)
 
         items = [prepared(s) for s in steps]
         written |= {p.step.node for s in items if isinstance(s, TileItem) for p in s.products if p.product}

@@ -51,12 +51,19 @@ template <class T>
 using Gemm = void (*)(const char*, const char*, const int64_t*, const int64_t*, const int64_t*, const T*, const T*,
                       const int64_t*, const T*, const int64_t*, const T*, T*, const int64_t*);
 
+// Our own products, where they are faster: products.cpp has them.
+template <class T> struct Own {
+    void (*by_matrix)(int64_t, int64_t, int64_t, const T*, const T*, int, const T*, int, T*, int64_t);
+    void (*over_rows)(int64_t, int64_t, int64_t, const T*, const T*, T*, int64_t);
+};
+
 template <class T> struct Machine {
     const int64_t* program;
     const Call& with;
     void** slots;
     char* room;
     Gemm<T> gemm;
+    Own<T> own;
 
     int64_t next() { return *program++; }
     void* slot() { return slots[next()]; }
@@ -119,17 +126,21 @@ template <class T> struct Machine {
     void products() {
         T* const to = (T*)slot();
         const int64_t rows = with.rows[next()], width = next(), biases = next();
-        for (int64_t k = 0; k < biases; ++k) {
-            const T* const bias = (const T*)slot();
-            for (int64_t i = 0; rows && i < width; ++i) to[i] = k ? to[i] + bias[i] : bias[i];
+        const T* const bias = own.by_matrix && biases == 1 ? (const T*)slot() : nullptr;
+        for (int64_t k = 0; !bias && k < biases; ++k) {
+            const T* const more = (const T*)slot();
+            for (int64_t i = 0; rows && i < width; ++i) to[i] = k ? to[i] + more[i] : more[i];
         }
-        for (int64_t r = 1; biases && r < rows; ++r) memcpy(to + r * width, to, width * sizeof(T));
+        for (int64_t r = 1; !bias && biases && r < rows; ++r) memcpy(to + r * width, to, width * sizeof(T));
         const int64_t pairs = next();
         for (int64_t k = 0; k < pairs; ++k) {
             const void *const left = slot(), *const right = slot();
             const int64_t depth = next(), lies = next();
-            multiply(lies ? "T" : "N", "N", rows, width, depth, left, depth, right, lies ? depth : width,
-                     (T)(biases || k), to);
+            const bool add = k || (biases && !bias);
+            if (own.by_matrix)
+                own.by_matrix(rows, width, depth, (const T*)left, (const T*)right, (int)lies, bias, add, to, with.threads);
+            else
+                multiply(lies ? "T" : "N", "N", rows, width, depth, left, depth, right, lies ? depth : width, (T)add, to);
         }
     }
 
@@ -140,6 +151,8 @@ template <class T> struct Machine {
         const int64_t depth = next();
         const void* const right = slot();
         const int64_t width = next();
+        if (own.over_rows)
+            return own.over_rows(rows, width, depth, (const T*)left, (const T*)right, (T*)to, with.threads);
         multiply("N", "T", depth, width, rows, left, depth, right, width, 0, to);
     }
 
@@ -237,10 +250,12 @@ template <class T> struct Machine {
 
 template <class T, class I> void run(const int64_t* program, const Call* with) {
     alignas(ALIGNMENT) char small[with->arena ? 1 : SMALL];
-    const int64_t given = program[1], made = program[2], steps = program[3];
+    Own<T> own;
+    memcpy(&own, program + 1, sizeof own);
+    const int64_t given = program[3], made = program[4], steps = program[5];
     void* slots[given + made];
     memcpy(slots, with->given, given * sizeof(void*));
-    Machine<T> machine = {program + 4, *with, slots, with->arena ? with->arena : small, (Gemm<T>)program[0]};
+    Machine<T> machine = {program + 6, *with, slots, with->arena ? with->arena : small, (Gemm<T>)program[0], own};
     for (int64_t k = 0; k < made; ++k) {
         const int64_t rows = with->rows[machine.next()];
         slots[given + k] = machine.take(rows * machine.next());

@@ -1,4 +1,5 @@
-"""Steps of a plan that run in one native call: kernels of the C++ backend, and products of matrices by torch's BLAS.
+"""Steps of a plan that run in one native call: kernels of the C++ backend, and products of matrices, by torch's BLAS or
+our own.
 
 Between two steps Python looks up tensors, allocates and calls: some 15 µs, where a kernel or a product takes 2 to 5 on
 a graph of 30 nodes. Here the steps are numbers, written once; a call adds addresses and sizes, and what no later step
@@ -23,7 +24,7 @@ from gdsl.ir import build
 from gdsl.ir.node import Node
 from gdsl.ir.ops import of
 from gdsl.ir.types import Domain, Kind
-from gdsl.runtime import prepare, reference
+from gdsl.runtime import prepare, products, reference
 from gdsl.runtime.cpp import CppLaunch
 from gdsl.runtime.dense import Pair, SumOfProducts, SumOverRows, View
 from gdsl.runtime.frame import Frame
@@ -80,7 +81,8 @@ def is_native(item: Item, storage: Storage) -> bool:
     product = item.product
     if isinstance(product, View):
         return True
-    if storage.dtype not in _blas() or any(n.kind is not Kind.FLOAT for n in item.reads):
+    multiplies = storage.dtype in _blas() or products.code(storage.dtype) is not None
+    if not multiplies or any(n.kind is not Kind.FLOAT for n in item.reads):
         return False
     if isinstance(product, SumOfProducts):
         turned = [_turned(item.reads[p.matrix], p) for p in product.pairs if p.lies is None]
@@ -244,7 +246,9 @@ class Together:
         self._alignment = _ALIGNMENT * (len(inner) + MOST_POINTERS)
         self._pack = struct.Struct(f"{5 + 1 + 6 + 6 + 1 + len(self._given) + len(made)}q").pack
         slots = {node: k for k, node in enumerate((*writer.given, *made, *inner))}
-        head = (_blas().get(storage.dtype, 0), len(self._given) + len(made), len(inner), writer.steps)
+        own = products.code(storage.dtype)
+        multiply = (_blas().get(storage.dtype, 0), *((0, 0) if own is None else own.addresses))
+        head = (*multiply, len(self._given) + len(made), len(inner), writer.steps)
         body = [slots[word] if isinstance(word, Node) else word for word in writer.words]
         words = (*head, *(number for about in self._inner for number in about), *body)
         self._program = (ctypes.c_int64 * len(words))(*words)

@@ -13,7 +13,7 @@ from gdsl.ir import build as ops
 from gdsl.ir.ops import of
 from gdsl.ir.types import Dim, Domain, Type
 from gdsl.passes.options import Options
-from gdsl.runtime import order, prepare, steps
+from gdsl.runtime import order, prepare, products, steps
 from gdsl.runtime.cache import find_compiler
 from gdsl.runtime.items import TorchItem
 from gdsl.runtime.steps import Together
@@ -203,6 +203,7 @@ def test_what_is_too_large_runs_one_by_one(calls: list[bool], monkeypatch: pytes
 def test_without_a_blas_to_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products are then steps of torch."""
     text = "a sum of products with two biases"
+    monkeypatch.setattr(products, "wanted", lambda: False)
     wanted = all_of(made(text), 30, graph_of(30, 60))
     monkeypatch.setattr(steps, "_blas", dict)
     layer = made(text)
