@@ -227,7 +227,7 @@ def _streams(found: Mapping[str, Any]) -> str:
     head = (
         f"{found['features']} features, float32, every graph new; medians of {found['rounds']} rounds, forward / "
         "forward + backward. × is how many times as long torch_geometric takes, with torch-scatter or without, "
-        'whichever is faster; "at most" is the same for the products of the matrices alone, by torch, as both have them.'
+        'whichever is faster; "at most" is the same for the products of the matrices alone, by torch.'
     )
     by: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in found["results"]:
@@ -303,6 +303,21 @@ def _scaling(found: Mapping[str, Any]) -> str:
         f"{found['rounds']} calls. Slope of log time against log edges: {slopes}."
     )
     return f"{head}\n\n{table(header, cells)}"
+
+
+def _products(found: Mapping[str, Any]) -> str:
+    names = ("x @ w", "g @ wT", "xT @ g")
+    header = ["nodes", "matrix", *(f"{dtype}: {name}" for dtype in ("float32", "float64") for name in names)]
+    by: dict[tuple[int, ...], list[str]] = {}
+    for r in found["results"]:
+        key = (r["nodes"], *r["matrix"])
+        by.setdefault(key, []).extend(f"{r[n]['torch'] / 1e9:.0f}, {r[n]['own'] / 1e9:.0f}" for n in names)
+    rows = [[f"{nodes:,}", f"{depth} × {width}", *cells] for (nodes, depth, width), cells in by.items()]
+    head = (
+        f"Billions of operations a second of processor time, the best of {found['rounds']} rounds: by torch, by ours. "
+        f"Layers use {'ours' if found['own'] else 'those of torch'} on this machine."
+    )
+    return f"{head}\n\n{table(header, rows)}"
 
 
 def _gpu(found: Mapping[str, Any]) -> str:
@@ -394,6 +409,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "streams": _streams,
     "epochs": _epochs,
     "scaling": _scaling,
+    "products": _products,
     "gpu": _gpu,
     "shares": _shares,
     "instructions": _instructions,

@@ -423,7 +423,7 @@ def test_version(capsys: Capture) -> None:
 
 ROWS = [
     "gdsl", "python", "system", "torch", "triton", "other packages", "extras", "backends", "gpu", "processor",
-    "threads", "compiler", "flags", "native calls", "cache", "settings",
+    "threads", "compiler", "flags", "native calls", "products", "cache", "settings",
 ]  # fmt: skip
 
 

@@ -18,13 +18,14 @@ import torch
 
 from gdsl import __version__
 from gdsl.errors import CacheError, CompilerError
-from gdsl.runtime import cache, native
+from gdsl.runtime import cache, native, products
 from gdsl.store import cache_folder
 
 # What decides how gdsl, torch, triton, the compiler and OpenMP work. Those whose values are no paths.
 _SETTINGS = (
-    "GDSL_TUNE", "TRITON_INTERPRET", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "MKL_NUM_THREADS",
-    "CUDA_VISIBLE_DEVICES", "CUDA_LAUNCH_BLOCKING", "PYTORCH_CUDA_ALLOC_CONF", "TORCH_DETERMINISTIC", "MALLOC_PERTURB_",
+    "GDSL_PRODUCTS", "GDSL_TUNE", "TRITON_INTERPRET", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OMP_PROC_BIND",
+    "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUDA_LAUNCH_BLOCKING", "PYTORCH_CUDA_ALLOC_CONF", "TORCH_DETERMINISTIC",
+    "MALLOC_PERTURB_",
 )  # fmt: skip
 # Of vectors and of what is computed in half precision.
 _FEATURES = re.compile(r"^(sse4_2|avx\w*|fma|f16c|amx_\w+|asimd\w*|sve\w*|bf16|fphp|i8mm)$")
@@ -178,6 +179,7 @@ _FACTS: dict[str, Callable[[bool], str]] = {
     "compiler": _compiler,
     "flags": lambda _: _flags(),
     "native calls": lambda _: _native(),
+    "products": lambda _: "our own, of many rows by a matrix" if products.wanted() else "those of torch",
     "cache": lambda paths: _cache_line(cache_folder, paths),
     "settings": _settings,
 }

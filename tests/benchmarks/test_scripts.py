@@ -14,7 +14,7 @@ import pytest
 
 MACHINE = {"date", "command", "commit", "versions", "cpu", "cores", "threads", "ceilings"}
 PLACES = (
-    *("layers", "startup", "small", "scaling", "gpu", "instructions", "streams", "epochs", "fresh"),
+    *("layers", "startup", "small", "scaling", "gpu", "instructions", "streams", "epochs", "fresh", "products"),
     "library-power-law",
 )
 MARKERS = "".join(f"<!-- begin {n} -->\nold\n<!-- end {n} -->\n" for n in PLACES)
@@ -131,6 +131,16 @@ def test_shares(repository: Path, tmp_path: Path) -> None:
     text = _run(repository, "shares.py", str(tmp_path / "found.json"), "--markdown")
     row = next(line for line in text.splitlines() if line.startswith("| GCN"))
     assert row.count("%") == 4
+
+
+def test_products(repository: Path, tmp_path: Path) -> None:
+    found = _found(repository, tmp_path, "products.py")
+    assert {(r["dtype"], r["nodes"]) for r in found["results"]} == {
+        (dtype, nodes) for dtype in ("float32", "float64") for nodes in (30, 700)
+    }
+    assert all(
+        r[name][by] > 0 for r in found["results"] for name in ("x @ w", "g @ wT", "xT @ g") for by in ("own", "torch")
+    )
 
 
 def test_scaling(repository: Path, tmp_path: Path) -> None:
