@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.nn.declared import InitVar, Module, declared, redraw, words
+from gdsl.runtime.together import is_shared, key_weights, summed
 
 
 def orthogonal_matrix(rows: int, columns: int) -> Tensor:
@@ -33,11 +34,15 @@ class PerformerProjection(nn.Module):
         self.register_buffer("projection_matrix", orthogonal_matrix(self.num_rows, num_cols))
         self.kernel = kernel
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Three times [..., nodes, num_cols] to [..., nodes, num_cols]."""
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Three times [..., nodes, num_cols] to [..., nodes, num_cols].
+
+        weight: [..., nodes] how often each key counts; without it, once
+        """
         q, k = (self.kernel(x @ self.projection_matrix.t()) + 0.001 for x in (q, k))
-        total = q @ k.sum(dim=-2).unsqueeze(-1)
-        return q @ (k.transpose(-2, -1) @ v) / total
+        keys = k if weight is None else k * weight.unsqueeze(-1)
+        total = q @ summed(keys.sum(dim=-2)).unsqueeze(-1)
+        return q @ summed(k.transpose(-2, -1) @ v) / total
 
 
 @declared
@@ -86,7 +91,10 @@ class PerformerAttention(Module):
         values = split(self.v)
         if mask is not None:
             values = values.masked_fill(~mask[:, None, :, None], 0.0)
-        y = self.fast_attn(split(self.q), split(self.k), values)
+        weight = None
+        if mask is not None and is_shared():
+            weight = key_weights(mask)[0].to(x.dtype).unsqueeze(1)
+        y = self.fast_attn(split(self.q), split(self.k), values, weight)
         result: Tensor = self.dropout(self.attn_out(y.transpose(1, 2).flatten(2)))
         return result
 
@@ -131,15 +139,20 @@ class SGFormerAttention(nn.Module):
 
         mask: [graphs, N] which nodes there are. As in torch_geometric, the others have no values, but keys
         """
-        count = x.size(1)
+        count: int | Tensor = x.size(1)
+        weight = None
+        if is_shared():
+            known = x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+            weight, count = (found.to(x.dtype) for found in key_weights(known))
         q, k, v = (lin(x).unflatten(-1, (self.heads, self.head_channels)) for lin in (self.q, self.k, self.v))
         if mask is not None:
             v = v.masked_fill(~mask[:, :, None, None], 0.0)
         # A direction for what has none.
         q, k = (t.masked_fill(t == 0, 1e-6) for t in (q, k))
         q, k = (t / torch.linalg.vector_norm(t, dim=-1, keepdim=True) for t in (q, k))
-        top = torch.einsum("bnhm,bhmd->bnhd", q, torch.einsum("blhm,blhd->bhmd", k, v)) + count * v
-        bottom = torch.einsum("bnhm,bhm->bnh", q, k.sum(dim=1)) + count
+        top = torch.einsum("bnhm,bhmd->bnhd", q, summed(torch.einsum("blhm,blhd->bhmd", k, v))) + count * v
+        keys = k if weight is None else k * weight[:, :, None, None]
+        bottom = torch.einsum("bnhm,bhm->bnh", q, summed(keys.sum(dim=1))) + count
         return (top / bottom.unsqueeze(-1)).mean(dim=2)
 
     __repr__ = words("heads={self.heads}, head_channels={self.head_channels}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -12,9 +14,10 @@ from gdsl.errors import GraphError
 from gdsl.ir.types import Domain
 from gdsl.passes.options import GraphShape
 from gdsl.runtime import prepare
+from gdsl.runtime.answers import from_all
 from gdsl.runtime.formats import plain_tensor
 from gdsl.runtime.graph import Graph, Rewired, _check_edge_index
-from gdsl.runtime.halo import Halo, HaloRows, agreed, all_reduce, gather
+from gdsl.runtime.halo import Halo, HaloRows, agreed, all_reduce, collect, exchange, gather
 from gdsl.runtime.order import EdgeEnds
 from gdsl.runtime.transforms import concrete, ordinary
 
@@ -84,6 +87,8 @@ class LocalGraph(Graph):
         self.constants: dict[Any, Tensor] = {}
         # What it was made from by other loops: that graph, which of its edges were kept, and whether loops were added.
         self._before: tuple[LocalGraph, Tensor | None, bool] | None = None
+        # Shapes and dtypes of rows that all processes are known to give alike.
+        self._known_rows: set[Any] = set()
 
     @classmethod
     def _of(cls, edges: EdgeEnds, sizes: tuple[int, int], weight: Tensor | None = None) -> NoReturn:
@@ -217,6 +222,14 @@ class LocalGraph(Graph):
         found = left - torch.searchsorted(gone, left)
         return torch.cat([found, total - len(gone) + self.halo.own_ids]) if loops else found
 
+    def need_nodes(self, count: int) -> None:
+        """All processes ask for it together. Raises ``GraphError``, on every process alike, where the graph has not so
+        many nodes."""
+        own = self.halo.own_ids.new_tensor(self.halo.own)
+        total = self._make("_total", lambda: int(all_reduce(self.halo, own, "sum")))
+        if total != count:
+            raise GraphError(f"the graph has {total} nodes on all processes, and {count} are needed")
+
     def to(self, device: torch.device | str | int) -> LocalGraph:
         """The same graph on another device; itself if it is there."""
         moved = self._edges.listed.to(device)
@@ -239,8 +252,102 @@ class LocalGraph(Graph):
         return f"LocalGraph({sizes}, num_edges={self.num_edges}, {halo})"
 
 
+def joined(
+    graphs: Sequence[LocalGraph], kinds: Sequence[int], starts: Sequence[int], rows: Sequence[int], targets: int
+) -> LocalGraph:
+    """Parts of graphs between several types of nodes as the part of one bipartite graph: its sources are the nodes of
+    all types, one type after the other, and its edges those of one graph after the other.
+
+    kinds:   of each graph, the number of the type of its sources
+    starts:  of each graph, its first target among all ``targets``
+    rows:    of each type, how many nodes are owned here
+
+    A row of another process that edges of several graphs read is sent once.
+    """
+    first, device = [0, *accumulate(rows)], graphs[0].device
+    # A number for a node of any type, which all processes know.
+    ids = torch.zeros(first[-1], dtype=torch.int64, device=device)
+    numbers, send, receive = [], [], []
+    for graph, kind in zip(graphs, kinds, strict=True):
+        halo = graph.halo
+        ids[first[kind] : first[kind + 1]] = halo.own_ids * len(rows) + kind
+        numbers.append(halo.halo_ids * len(rows) + kind)
+        send.append((halo.send + first[kind]).split(halo.send_counts))
+        receive.append(numbers[-1].split(halo.receive_counts))
+    sent = [torch.cat(rows_).unique() for rows_ in zip(*send, strict=True)]
+    sent = [own[ids[own].argsort()] for own in sent]
+    received = [torch.cat(numbers_).unique() for numbers_ in zip(*receive, strict=True)]
+    halo_ids, order = torch.cat(received).sort()
+    ends = []
+    for graph, kind, start, ids_ in zip(graphs, kinds, starts, numbers, strict=True):
+        own = torch.arange(first[kind], first[kind + 1], device=device)
+        row = torch.cat([own, first[-1] + order[torch.searchsorted(halo_ids, ids_)]])
+        source, target = graph.local_edge_index
+        ends.append(torch.stack([row[source], target + start]))
+    halo = Halo(
+        first[-1], torch.cat(sent), tuple(map(len, sent)), tuple(map(len, received)), ids, torch.cat(received),
+        graphs[0].halo.group,
+    )  # fmt: skip
+    chunk = next((graph.chunk for graph in graphs if graph.chunk is not None), None)
+    return LocalGraph(torch.cat(ends, dim=1), halo, targets, chunk)
+
+
 def _alone(ends: Tensor, sizes: tuple[int, int]) -> Graph:
     return Graph._of(*ordinary(prepare.take, ends, sizes))
+
+
+class _ReadRows(torch.autograd.Function):
+    """The rows that edges read; gradients go back to the owners."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, halo: Halo) -> Tensor:
+        ctx.halo = halo
+        return exchange(halo, [rows.detach().contiguous()], [None])[0]()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return _GiveRows.apply(grad, ctx.halo), None
+
+
+class _GiveRows(torch.autograd.Function):
+    """What edges have for the rows that they read, added up by the owners: the adjoint of the other."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, halo: Halo) -> Tensor:
+        ctx.halo = halo
+        return collect(halo, [grad.detach()], ["sum"], [None])[0]()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return _ReadRows.apply(grad, ctx.halo), None
+
+
+def read_by_edges(graph: Graph, x: Tensor) -> Tensor:
+    """The rows [num_readable, ...] of values [num_sources, ...] of any dtype that the edges of a graph read, for what
+    runs in torch; all processes call it together.
+
+    Raises ``GraphError``, on every process alike, where they give rows of other shapes or dtypes.
+    """
+    if not isinstance(graph, LocalGraph):
+        return x
+    if len(x) != graph.num_sources:
+        raise GraphError(f"{graph.num_sources} nodes are owned here, and there are {len(x)} rows")
+    about = (tuple(x.shape[1:]), str(x.dtype))
+    if about not in graph._known_rows:
+        said = from_all(about, graph.halo.group)
+        other = next((k for k, found in enumerate(said) if found != said[0]), None)
+        if other is not None:
+            raise GraphError(f"process 0 gives rows of {said[0]}, process {other} of {said[other]}")
+        graph._known_rows.add(about)
+    if x.is_complex():
+        return torch.view_as_complex(_ReadRows.apply(torch.view_as_real(x), graph.halo))
+    return _ReadRows.apply(x, graph.halo)
+
+
+def added_by_owners(graph: Graph, value: Tensor) -> Tensor:
+    """The rows [num_sources, ...] of what edges have for the rows [num_readable, ...] that they read, floats, added up
+    over all processes."""
+    return _GiveRows.apply(value, graph.halo) if isinstance(graph, LocalGraph) else value
 
 
 def need_whole(graph: Any, what: str) -> None:

@@ -14,7 +14,8 @@ from gdsl.errors import InputError
 from gdsl.ir.ops.rows import add_at
 from gdsl.runtime.answers import answered, place
 from gdsl.runtime.graph import Graph
-from gdsl.runtime.halo import Halo, all_reduce
+from gdsl.runtime.halo import Halo, all_reduce, broadcast, numbers
+from gdsl.runtime.halo import gather as rows_of_all
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -66,6 +67,11 @@ def together(graph: Any) -> Iterator[None]:
         _within.pop()
 
 
+def has_others(graph: Any) -> bool:
+    """Whether a graph is a part of a distributed one, and the rows of all processes are not taken yet."""
+    return isinstance(graph, Graph) and graph.halo is not None and not _within
+
+
 def is_shared() -> bool:
     """Whether other processes have rows, too."""
     return bool(_within)
@@ -81,9 +87,65 @@ def most(count: int, device: torch.device) -> int:
     return int(all_reduce(_within[-1], torch.tensor(count, device=device), "max")) if _within else count
 
 
+class _GatherRows(torch.autograd.Function):
+    """The rows of all processes, one after the other."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, halo: Halo) -> Tensor:
+        before = numbers(halo, [len(rows)])[: place(halo.group)[0]]
+        ctx.group, ctx.rows = halo.group, (sum(count for (count,) in before), len(rows))
+        return rows_of_all(halo, rows.detach())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return total(grad, ctx.group).narrow(0, *ctx.rows), None
+
+
+def gathered(rows: Tensor) -> Tensor:
+    """The rows of all processes, on each of them, one process after the other; differentiable as :func:`total` is."""
+    halo = _within[-1] if _within else None
+    return rows if halo is None or halo.world == 1 else _GatherRows.apply(rows, halo)
+
+
+def key_weights(known: Tensor) -> tuple[Tensor, Tensor]:
+    """How much each of the keys [graphs, nodes] of a process counts in sums over those of all, and how many keys each
+    graph has.
+
+    known: which of them are nodes; the others fill up. On one process those fill each graph up to the largest one:
+           those that there are on all processes, one at least, count together as many
+    """
+    here = torch.stack([known.sum(dim=1), (~known).sum(dim=1)]).double()
+    nodes, filling = summed(here)
+    most_nodes = nodes.max()
+    share = (most_nodes - nodes) / filling.clamp(min=1)
+    return torch.where(known, 1.0, share.unsqueeze(1)), most_nodes
+
+
+@contextmanager
+def drawn_alike(device: torch.device) -> Iterator[None]:
+    """Within it, torch draws the same on all processes: for what each of them computes of all rows."""
+    if not _within or _within[-1].world == 1:
+        yield
+        return
+    seed = broadcast(_within[-1], torch.randint(2**62, (), dtype=torch.int64, device=device))
+    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device], device_type=device.type):
+        torch.manual_seed(int(seed))
+        yield
+
+
 def largest(value: Tensor) -> Tensor:
     """The largest over all processes, without a gradient."""
     return all_reduce(_within[-1], value.detach(), "max") if _within else value.detach()
+
+
+def largest_of(numbers: Tensor) -> Tensor:
+    """The largest of the numbers [n] of all processes; equal ones share its gradient."""
+    if not _within:
+        return numbers.max()
+    best = largest(torch.cat([numbers, numbers.new_full((1,), -torch.inf)]).max())
+    won = (numbers == best).to(numbers.dtype)
+    share = won * (numbers - numbers.detach())  # 0, with the gradients of the winners
+    return best + summed(share.sum()) / summed(won.sum())
 
 
 def counts(x: Tensor, batch: Tensor, size: int) -> Tensor:
@@ -122,7 +184,8 @@ def norms_over_all(module: nn.Module) -> Iterator[None]:
     Raises ``InputError`` for a norm of torch's that would take those of this process alone.
     """
     inside = [part for part in module.modules() if type(part).__module__.startswith("torch.nn.")]
-    norms = [part for part in inside if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    # Those of a part of it may be so already.
+    norms = [p for p in inside if isinstance(p, nn.modules.batchnorm._BatchNorm) and "forward" not in p.__dict__]
     other = next((part for part in inside if isinstance(part, nn.modules.instancenorm._InstanceNorm)), None)
     if other is not None:
         raise InputError(

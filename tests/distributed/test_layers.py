@@ -25,8 +25,6 @@ CASES = [
 
 # What a part of a graph cannot tell, and which error says so.
 REFUSED = {
-    "ChebConv edge_weight": "`edge_index` asks for all nodes",
-    "ChebConv": "`edge_index` asks for all nodes",
     "GATConv pair": "a loop of a bipartite graph",
     "GATConv equal pair": "a loop of a bipartite graph",
     "GATv2Conv pair": "a loop of a bipartite graph",
@@ -35,11 +33,6 @@ REFUSED = {
     "PointNetConv x0 pair": "a loop of a bipartite graph",
     "PPFConv x0 pair": "a loop of a bipartite graph",
     "PointTransformerConv pair": "a loop of a bipartite graph",
-    "MeshCNNConv": "`edge_index` asks for all nodes",
-    "MeshCNNConv networks": "`edge_index` asks for all nodes",
-    "RGCNConv numbers edge_type": "`edge_index` asks for all nodes",
-    "RGCNConv number pair edge_type": "`edge_index` asks for all nodes",
-    "RGCNConv none edge_type": "features of 9",
     "SignedConv neg_edge_index": "larger than",
     "SignedConv halves neg_edge_index": "larger than",
 }

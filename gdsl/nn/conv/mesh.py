@@ -51,7 +51,7 @@ class MeshCNNConv(Conv):
         """
         graph, _ = self.graph(edge_index, self.rows(x), self.rows(x))
         places = torch.arange(graph.num_edges, device=x.device)
-        if graph.num_edges != 4 * x.shape[-2] or not torch.equal(graph.edge_index[1].long(), places >> 2):
+        if graph.num_edges != 4 * x.shape[-2] or not torch.equal(graph.local_edge_index[1], places >> 2):
             raise ValueError(
                 "MeshCNNConv needs four edges into each node, in order: edge_index[1] is 0, 0, 0, 0, 1, ..."
             )

@@ -19,7 +19,7 @@ from gdsl.nn.declared import Module, declared, words
 from gdsl.nn.inits import glorot, reset, zeros
 from gdsl.nn.linear import Linear
 from gdsl.nn.norm import norm_resolver, takes_batch
-from gdsl.runtime.local import need_whole
+from gdsl.runtime.together import gathered, has_others, is_shared, most, norms_over_all, together
 
 
 class PNAConv(Declared, program="pna", fixed="node_dim=0", shows="towers edge_dim"):
@@ -255,24 +255,41 @@ class GPSConv(Module):
 
         batch:    [N] the graph of each node, in order
         **kwargs: of the layer on the edges
+
+        Of a distributed graph, each process has keys and values of all nodes for torch's attention, and sums over them
+        alone for that in linear time.
         """
-        need_whole(edge_index, "attention between all nodes")
+        if has_others(edge_index):
+            with together(edge_index), norms_over_all(nn.ModuleList([self.norm1, self.norm2, self.norm3])):
+                return self.forward(x, edge_index, batch, **kwargs)
         of_graph = x.new_zeros(len(x), dtype=torch.long) if batch is None else batch
         parts = []
         if self.conv is not None:
             h = self.conv(x, edge_index, **kwargs)
             parts.append(self._normed(self.norm1, nn.functional.dropout(h, self.dropout, self.training) + x, batch))
-        count = torch.bincount(of_graph)
-        blocks = dense(x, of_graph, len(count))
-        known = torch.arange(blocks.shape[1], device=x.device) < count.unsqueeze(1)
+        blocks, known = self._blocks(x, of_graph)
         if isinstance(self.attn, PerformerAttention):
             h = self.attn(blocks, known)
         else:
-            h, _ = self.attn(blocks, blocks, blocks, key_padding_mask=~known, need_weights=False)
+            keys, there = blocks, known
+            if is_shared():
+                everyone, order = gathered(of_graph).sort(stable=True)
+                keys, there = self._blocks(gathered(x).index_select(0, order), everyone)
+            h, _ = self.attn(blocks, keys, keys, key_padding_mask=~there, need_weights=False)
         h = nn.functional.dropout(h[known], self.dropout, self.training) + x
         parts.append(self._normed(self.norm2, h, batch))
         out = sum(parts[1:], parts[0])
         return self._normed(self.norm3, out + self.mlp(out), batch)
+
+    @staticmethod
+    def _blocks(x: Tensor, of_graph: Tensor) -> tuple[Tensor, Tensor]:
+        """[graphs, nodes, channels] the nodes of each graph, and which of them there are."""
+        count = torch.bincount(of_graph)
+        if is_shared():  # a row that is no node, for those that fill a graph up
+            count = torch.bincount(of_graph, minlength=most(len(count), x.device))
+        blocks = dense(x, of_graph, len(count))
+        blocks = nn.functional.pad(blocks, (0, 0, 0, 1)) if is_shared() else blocks
+        return blocks, torch.arange(blocks.shape[1], device=x.device) < count.unsqueeze(1)
 
     @staticmethod
     def _normed(norm: Any, h: Tensor, batch: Tensor | None) -> Tensor:

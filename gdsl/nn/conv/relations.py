@@ -14,6 +14,7 @@ from gdsl.nn.conv.programmed import Declared, InitVar
 from gdsl.nn.inits import reset
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
+from gdsl.runtime.local import LocalGraph, read_by_edges
 
 # The aggregations that the language has by relation.
 BY_RELATION = {"add": "sum", "sum": "sum", "mean": "mean", "max": "max", "min": "min"}
@@ -100,6 +101,9 @@ class RGCNConv(Declared, program="rgcn", fixed="node_dim=0", shows="num_relation
         source = x[0] if isinstance(x, tuple) else x
         if source is None:
             source = torch.arange(self.in_channels_l, device=self.weight.device)
+            if isinstance(edge_index, LocalGraph):
+                edge_index.need_nodes(self.in_channels_l)
+                source = edge_index.halo.own_ids
         target = x[1] if isinstance(x, tuple) else source
         graph, values = self.graph(edge_index, source.shape[0], target.shape[0])
         relation = values.long() if edge_type is None and values is not None else edge_type
@@ -125,7 +129,7 @@ class RGCNConv(Declared, program="rgcn", fixed="node_dim=0", shows="num_relation
         weight: Tensor = self.weight
         if self.comp is not None:
             weight = torch.einsum("rb,bio->rio", self.comp, weight)
-        messages = weight[relation, source[graph.edge_index[0]]]
+        messages = weight[relation, read_by_edges(graph, source)[graph.local_edge_index[0]]]
         y: Tensor = self.lookup(messages, graph, relation, self.num_relations, self.how)
         if self.root is not None:
             y = y + (target @ self.root if target.is_floating_point() else self.root[target])

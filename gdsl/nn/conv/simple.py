@@ -29,7 +29,8 @@ from gdsl.nn.declared import Module, declared, words
 from gdsl.nn.inits import zeros
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
-from gdsl.runtime.local import need_whole
+from gdsl.runtime.halo import gather
+from gdsl.runtime.local import LocalGraph, read_by_edges
 from gdsl.runtime.tracers import check_proxy
 
 
@@ -120,10 +121,10 @@ class SimpleConv(Declared, program="simple"):
     def _of_other_numbers(self, source: Tensor, target: Tensor | None, graph: Graph, weight: Tensor | None) -> Tensor:
         """On whole or complex numbers, in torch: kernels have real ones."""
         self.check_unwatched("adds up whole or complex numbers")
-        m = source.index_select(self.node_dim, graph.edge_index[0])
+        m = read_by_edges(graph, source).index_select(self.node_dim, graph.local_edge_index[0])
         if weight is not None:
             m = m * weight.view(-1, *[1] * (1 if self.node_dim == -2 else m.dim() - 1))
-        y: Tensor = self.aggr_module(m, graph.edge_index[1], dim_size=graph.num_targets, dim=self.node_dim)
+        y: Tensor = self.aggr_module(m, graph.local_edge_index[1], dim_size=graph.num_targets, dim=self.node_dim)
         if target is None or self.combine_root not in ("sum", "cat"):
             return y
         return y + target if self.combine_root == "sum" else torch.cat([target, y], dim=-1)
@@ -367,15 +368,17 @@ class WLConv(nn.Module):
             assert bool((x.sum(dim=-1) == 1).all()), "colours are whole numbers [N], or one-hot rows"
             x = x.argmax(dim=-1)
         assert x.dtype == torch.long, f"colours are of type torch.int64, not {x.dtype}"
-        need_whole(edge_index, "the list of colours")
         graph = Graph.from_any(edge_index, len(x))
         order = graph.in_edges
-        neighbours = x[order.index.long()].split(graph.in_degree.tolist())
-        found = []
-        for own, others in zip(x.tolist(), neighbours, strict=True):
-            key = hash((own, *others.sort()[0].tolist()))
-            found.append(self.hashmap.setdefault(key, len(self.hashmap)))
-        return torch.tensor(found, device=x.device)
+        neighbours = read_by_edges(graph, x)[order.index.long()].split(graph.in_degree.tolist())
+        pairs = zip(x.tolist(), neighbours, strict=True)
+        keys = [hash((own, *others.sort()[0].tolist())) for own, others in pairs]
+        if isinstance(graph, LocalGraph):  # numbered in the order of all nodes
+            ids, every = gather(graph.halo, torch.stack([graph.halo.own_ids, x.new_tensor(keys)], dim=1)).unbind(1)
+            for key in every[ids.argsort()].tolist():
+                self.hashmap.setdefault(key, len(self.hashmap))
+        found = [self.hashmap.setdefault(key, len(self.hashmap)) for key in keys]
+        return torch.tensor(found, dtype=torch.long, device=x.device)
 
     def histogram(self, x: Tensor, batch: Tensor | None = None, norm: bool = False) -> Tensor:
         """How often each colour is in each graph: [N] to [graphs, colours].

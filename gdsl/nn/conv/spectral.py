@@ -14,6 +14,8 @@ from gdsl.nn.conv.base import Adjacency, like_features, real_features, strided
 from gdsl.nn.conv.programmed import InitVar, Weighted
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
+from gdsl.runtime.local import added_by_owners, read_by_edges
+from gdsl.runtime.together import has_others, largest_of, together
 
 
 class _Smoothed(Weighted):
@@ -144,8 +146,8 @@ class LGConv(_Real, program="lgc"):
             graph, values = self.square(x, edge_index)
             if values is None and edge_weight is None:
                 self.check_unwatched("adds up whole numbers")
-                source, target = graph.edge_index
-                messages = strided(x).index_select(self.node_dim, source)
+                source, target = graph.local_edge_index
+                messages = read_by_edges(graph, strided(x)).index_select(self.node_dim, source)
                 y: Tensor = self.aggr_module(messages, target, dim_size=graph.num_targets, dim=self.node_dim)
                 return y
         return super().forward(x, edge_index, edge_weight)
@@ -200,21 +202,26 @@ class ChebConv(Weighted, program="cheb"):
 
     def _largest(self, graph: Graph, weight: Tensor | None, nodes: int, x: Tensor) -> Tensor:
         """The largest entry of the Laplacian, with its gradient."""
-        source, target = graph.edge_index
+        source, target = graph.local_edge_index
         kept = (source != target).nonzero().squeeze(1)
         source, target = source[kept], target[kept]
         values = x.new_ones(len(kept)) if weight is None else weight[kept]
         first = target if self.flow == "target_to_source" else source
-        degree = values.new_zeros(nodes).index_add(0, first, values)
+        degree = added_by_owners(graph, values.new_zeros(graph.num_readable).index_add(0, first, values))
         if self.normalization is None:
             entries, diagonal = values, degree
         else:
             power = -0.5 if self.normalization == "sym" else -1.0
             inverse = degree.pow(power).masked_fill(degree == 0, 0.0)
-            entries, diagonal = values * inverse[first], values.new_ones(nodes)
+            of_rows = read_by_edges(graph, inverse)
+            entries, diagonal = values * of_rows[first], values.new_ones(nodes)
             if self.normalization == "sym":
-                entries = entries * inverse[source if first is target else target]
-        return torch.cat([-entries, diagonal]).max()
+                entries = entries * of_rows[source if first is target else target]
+        every = torch.cat([-entries, diagonal])
+        if has_others(graph):
+            with together(graph):
+                return largest_of(every)
+        return largest_of(every)
 
     def __repr__(self) -> str:
         return (

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from gdsl.errors import GraphError
 from gdsl.language.parts import must_run
 from gdsl.nn.conv.base import Adjacency, Features, Result, Size, edge_features, parameter, see
 from gdsl.nn.conv.programmed import Declared, InitVar, Summed
@@ -18,6 +19,7 @@ from gdsl.nn.dense.hetero import HeteroDictLinear, HeteroLinear
 from gdsl.nn.inits import constant, glorot, ones, reset, zeros
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
+from gdsl.runtime.local import LocalGraph, joined
 from gdsl.runtime.together import is_shared, summed, together
 
 NodeType: TypeAlias = str
@@ -326,19 +328,29 @@ class HGTConv(Declared, program="hgt", aggr=None, fixed='aggr="add", node_dim=0'
         kept = self._joined  # another thread may put its own there
         if kept is not None and kept[0] == key:
             return kept[1], kept[2]
-        first_source = _starts(counts, counts)
         first_target = _starts(targets, counts)
-        parts = [
-            torch.stack([g.edge_index[0] + first_source[kind[0]], g.edge_index[1] + first_target[kind[-1]]])
-            for kind, g in zip(edges, found, strict=True)
-        ]
+        size = sum(counts[kind] for kind in targets)
         types = [
-            g.edge_index.new_full((g.num_edges,), self.edge_types_map[k]) for k, g in zip(edges, found, strict=True)
+            g.local_edge_index.new_full((g.num_edges,), self.edge_types_map[k])
+            for k, g in zip(edges, found, strict=True)
         ]
-        sizes = (sum(counts.values()), sum(counts[kind] for kind in targets))
-        joined, rel = Graph(torch.cat(parts, dim=1), sizes), torch.cat(types)
-        self._joined = (key, joined, rel)
-        return joined, rel
+        local = [g for g in found if isinstance(g, LocalGraph)]
+        if local:
+            if len(local) < len(found):
+                raise GraphError("all types of edges are parts of a distributed graph, or none is")
+            place = {kind: k for k, kind in enumerate(counts)}
+            ends = [place[kind[0]] for kind in edges], [first_target[kind[-1]] for kind in edges]
+            whole: Graph = joined(local, *ends, list(counts.values()), size)
+        else:
+            first_source = _starts(counts, counts)
+            parts = [
+                torch.stack([g.edge_index[0] + first_source[kind[0]], g.edge_index[1] + first_target[kind[-1]]])
+                for kind, g in zip(edges, found, strict=True)
+            ]
+            whole = Graph(torch.cat(parts, dim=1), (sum(counts.values()), size))
+        rel = torch.cat(types)
+        self._joined = (key, whole, rel)
+        return whole, rel
 
     __repr__ = words("-1, {self.out_channels}, heads={self.heads}")
 

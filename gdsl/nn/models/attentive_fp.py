@@ -13,7 +13,7 @@ from gdsl.nn.conv.gat import GATConv
 from gdsl.nn.declared import declared
 from gdsl.nn.inits import glorot, zeros
 from gdsl.nn.pool import global_add_pool
-from gdsl.runtime.local import need_whole
+from gdsl.runtime.together import drawn_alike, gathered, has_others, is_shared, together
 
 
 class GATEConv(Conv):
@@ -100,13 +100,24 @@ class AttentiveFP(nn.Module):
             part.reset_parameters()
 
     def forward(self, x: Tensor, edge_index: Adjacency, edge_attr: Tensor, batch: Tensor) -> Tensor:
-        """Atoms [N, in_channels], bonds [E, edge_dim] and the molecule of each atom [N], to [M, out_channels]."""
-        need_whole(edge_index, "the readout of molecules")
+        """Atoms [N, in_channels], bonds [E, edge_dim] and the molecule of each atom [N], to [M, out_channels].
+
+        Of a distributed graph, each process has all atoms for the readout, and gives all molecules.
+        """
+        if has_others(edge_index):
+            with together(edge_index):
+                return self.forward(x, edge_index, edge_attr, batch)
         x = functional.leaky_relu(self.lin1(x))
         x = self._step(self.gate_conv(x, edge_index, edge_attr), self.gru, x)
         for conv, gru in zip(self.atom_convs, self.atom_grus, strict=True):
             x = self._step(conv(x, edge_index), gru, x)
         whole = global_add_pool(x, batch).relu()
+        if not is_shared():
+            return self._read_out(x, batch, whole)
+        with drawn_alike(x.device):
+            return self._read_out(gathered(x), gathered(batch), whole)
+
+    def _read_out(self, x: Tensor, batch: Tensor, whole: Tensor) -> Tensor:
         belongs = torch.stack([torch.arange(len(batch), device=batch.device), batch])
         for _ in range(self.num_timesteps):
             whole = self._step(self.mol_conv((x, whole), belongs), self.mol_gru, whole)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gdsl.nn.conv.base import Adjacency, Conv
 from gdsl.nn.declared import InitVar, Module, declared
-from gdsl.runtime.local import need_whole
+from gdsl.runtime.together import has_others, is_shared, summed, together
 
 
 @declared(shows="num_layers alpha", base='"add"', drawn=False)
@@ -109,7 +109,6 @@ class CorrectAndSmooth(Module):
 
         Raises AssertionError where there are not so many labels as known nodes.
         """
-        need_whole(edge_index if self.autoscale else None, "the scale of the errors")
         y_true = _known(y_soft, y_true, mask)
         error = torch.zeros_like(y_soft).index_put((mask,), y_true - y_soft[mask])
         with torch.no_grad():
@@ -121,8 +120,18 @@ class CorrectAndSmooth(Module):
                 smooth = self.prop1.spread(error, edge_index, edge_weight, (0.0, 1.0), fix)
                 return y_soft + self.scale * smooth
             smooth = self.prop1.spread(error, edge_index, edge_weight, (-1.0, 1.0))
-        scale = error[mask].abs().sum() / len(y_true) / smooth.abs().sum(dim=1, keepdim=True)
+        mean = self._mean_error(error[mask], edge_index)
+        scale = mean / smooth.abs().sum(dim=1, keepdim=True)
         return y_soft + scale.masked_fill(scale.isinf() | (scale > 1000), 1.0) * smooth
+
+    def _mean_error(self, error: Tensor, edge_index: Adjacency) -> Tensor:
+        """Of the known nodes, of all processes of a distributed graph."""
+        if has_others(edge_index):
+            with together(edge_index):
+                return self._mean_error(error, edge_index)
+        if is_shared():
+            return summed(error.abs().sum()) / summed(error.new_tensor(len(error)))
+        return error.abs().sum() / len(error)
 
     def smooth(
         self, y_soft: Tensor, y_true: Tensor, mask: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None

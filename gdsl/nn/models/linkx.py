@@ -10,7 +10,8 @@ from gdsl.nn.conv.base import Adjacency, Conv, edge_weights, parameter
 from gdsl.nn.declared import InitVar, Module, declared
 from gdsl.nn.inits import kaiming_uniform, uniform
 from gdsl.nn.models.mlp import MLP
-from gdsl.runtime.local import need_whole
+from gdsl.runtime.local import LocalGraph
+from gdsl.runtime.together import has_others, norms_over_all, together
 
 
 class SparseLinear(Conv):
@@ -37,10 +38,17 @@ class SparseLinear(Conv):
         uniform(self.in_channels, self.bias)
 
     def forward(self, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
-        """A graph of in_channels nodes and weights [E] to [in_channels, out_channels]."""
-        need_whole(edge_index, "a weight for each node")
-        graph, values = self.graph(edge_index, self.in_channels, self.in_channels)
-        inputs = {"x": self.weight, "w": edge_weights(edge_weight, values, self.weight)}
+        """A graph of in_channels nodes and weights [E] to [in_channels, out_channels].
+
+        Of a part of a distributed graph: to the rows of own nodes. Raises ``GraphError`` on every process for a graph
+        of another number of nodes.
+        """
+        weight: Tensor = self.weight
+        if isinstance(edge_index, LocalGraph):
+            edge_index.need_nodes(self.in_channels)
+            weight = weight.index_select(0, edge_index.halo.own_ids)
+        graph, values = self.graph(edge_index, len(weight), len(weight))
+        inputs = {"x": weight, "w": edge_weights(edge_weight, values, weight)}
         y: Tensor = self.run(graph, inputs, normalize=False)
         return y if self.bias is None else y + self.bias
 
@@ -85,6 +93,9 @@ class LINKX(Module):
 
     def forward(self, x: Tensor | None, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """[N, in_channels], or None, and weights [E] to [N, out_channels]."""
+        if has_others(edge_index):
+            with together(edge_index), norms_over_all(self):
+                return self.forward(x, edge_index, edge_weight)
         h = self.edge_lin(edge_index, edge_weight)
         if self.edge_norm is not None and self.edge_mlp is not None:
             h = self.edge_mlp(self.edge_norm(h.relu()))

@@ -13,7 +13,7 @@ from gdsl.nn.attention import SGFormerAttention
 from gdsl.nn.conv.base import Adjacency
 from gdsl.nn.conv.gcn import GCNConv
 from gdsl.nn.declared import redraw
-from gdsl.runtime.local import need_whole
+from gdsl.runtime.together import has_others, is_shared, most, norms_over_all, together
 
 
 class _Half(nn.Module):
@@ -51,7 +51,9 @@ class GraphModule(_Half):
 
     def forward(self, x: Tensor, edge_index: Adjacency) -> Tensor:
         """[N, in_channels] to [N, hidden_channels]."""
-        need_whole(edge_index, "the norm of the model")
+        if has_others(edge_index):
+            with together(edge_index), norms_over_all(self.bns):
+                return self.forward(x, edge_index)
         x = first = self.finish(0, self.fcs[0](x))
         for k, conv in enumerate(self.convs):
             x = self.finish(k + 1, conv(x, edge_index)) + first
@@ -81,7 +83,11 @@ class SGModule(_Half):
         """[N, in_channels] and the graph of each node [N], in any order, to [N, hidden_channels]."""
         batch, order = batch.sort(stable=True)
         count = torch.bincount(batch)
-        x = dense(x[order], batch, len(count))
+        if is_shared():  # graphs may have nodes elsewhere, and each a row that is none, for those that fill it up
+            count = torch.bincount(batch, minlength=most(len(count), x.device))
+            x = nn.functional.pad(dense(x[order], batch, len(count)), (0, 0, 0, 1))
+        else:
+            x = dense(x[order], batch, len(count))
         known = torch.arange(x.size(1), device=x.device) < count.unsqueeze(1)
         x = self.finish(0, self.fcs[0](x))
         for k, attn in enumerate(self.attns):
@@ -141,7 +147,9 @@ class SGFormer(nn.Module):
         """[N, in_channels] and the graph of each node [N], or None for one graph, to logarithms of probabilities,
         [N, out_channels].
         """
-        need_whole(edge_index, "attention between all nodes")
+        if has_others(edge_index):
+            with together(edge_index), norms_over_all(self.graph_conv.bns):
+                return self.forward(x, edge_index, batch)
         batch = x.new_zeros(len(x), dtype=torch.long) if batch is None else batch
         whole, near = self.trans_conv(x, batch), self.graph_conv(x, edge_index)
         if self.aggregate == "add":
