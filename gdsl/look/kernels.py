@@ -175,7 +175,7 @@ class Inspection:
         return forward + backward
 
     def _planned(self, direction: str, program: Program, visible: int) -> Iterator[Planned]:
-        last, pieces = pieces_for(program, self.options, self.dtype, self.index)
+        last, pieces = pieces_for(program, self.options, self.index)
         if not pieces:
             yield Planned(direction, lower(program, self.options, self.last_log), visible)
         for piece in pieces:

@@ -15,18 +15,19 @@ from dataclasses import dataclass, replace
 from gdsl.ir import build
 from gdsl.ir.node import Node, make, substitute, users, walk, walk_below
 from gdsl.ir.ops import end_of, of
+from gdsl.ir.ops.edges import finds_winners
 from gdsl.ir.ops.exchange import is_of_graph
 from gdsl.ir.ops.text import expression
 from gdsl.ir.program import Program
-from gdsl.ir.types import Domain
+from gdsl.ir.types import Domain, Kind
 from gdsl.passes.exchanges import least_cut
 
 # What is computed of parts: values of edges, and of the rows that these read.
 PARTS = (Domain.EDGE, Domain.SOURCE)
-# How what parts give for a node becomes one.
-PUT_TOGETHER = ("sum", "max", "min")
+# How what parts give for a node becomes one; who wins a maximum, or how many, goes by the maximum itself.
+PUT_TOGETHER = ("sum", "max", "min", "mul", "argmax", "argmin", "countmax", "countmin")
 # What all edges of a source give for it, which are in one part.
-AT_SOURCES = (*PUT_TOGETHER, "countmax", "countmin")
+AT_SOURCES = ("sum", "max", "min", "countmax", "countmin")
 
 # Of an edge, or of a row that edges read, these need nothing but it.
 _BY_ITSELF = frozenset({"load", "const", "iota", "gather", "spread", "random", "stop_gradient", "exchange"})
@@ -111,6 +112,9 @@ class _Cut:
         self.apart = _apart(self.order)
         self.users = users(program.nodes)
         self.together = dict.fromkeys(n for n in self.order if self._is_put_together(n))
+        self.together |= {best: None for n in self.together if finds_winners(n) for best in [best_of(n)]}
+        self.order += [n for n in self.together if n not in self.apart]
+        self.apart |= {n: False for n in self.order if n not in self.apart}
         self.results = list(dict.fromkeys([*self.together, *(n for n in program.nodes if self.apart[n])]))
         self.level: dict[Node, int] = {}
         self._add_levels(self.order)
@@ -187,7 +191,8 @@ class _Cut:
         if node.op == "load" and rows is None:
             return node
         if key not in self.loads:
-            self.loads[key] = build.load(f"between.{len(self.loads)}", replace(node.type, domain=key[1]), "input")
+            role = "saved" if _is_statistic(node) else "input"
+            self.loads[key] = build.load(f"between.{len(self.loads)}", replace(node.type, domain=key[1]), role)
         return self.loads[key]
 
     def _piece(
@@ -234,6 +239,19 @@ class _Cut:
         return all(i in at_home or i.domain is Domain.GLOBAL for i in node.inputs) and any(
             i in at_home for i in node.inputs
         )
+
+
+def best_of(node: Node) -> Node:
+    """The maximum or minimum that a value tells the winners of."""
+    return build.segment(node.inputs[0], node.attrs.end, node.attrs.reducer[-3:], node.domain)
+
+
+def _is_statistic(node: Node) -> bool:
+    """Whether a value lies between pieces as kernels compute it, where users have numbers of 16 bits, and numbers of
+    edges as the graph has them: see :mod:`gdsl.codegen.storage`."""
+    if node.kind is Kind.FLOAT:
+        return node.op not in ("load", "contract")
+    return node.op in ("segment", "graph_value")
 
 
 def _is_anywhere(node: Node) -> bool:

@@ -120,7 +120,7 @@ class Runner:
         return TurnsPlan(last, pieces, visible, self._compile) if pieces else self._compile(program, visible)
 
     def _pieces(self, program: Program) -> tuple[Program, Sequence[ProgramPiece]]:
-        return pieces_for(program, self.options, self.dtype, self.index_dtype)
+        return pieces_for(program, self.options, self.index_dtype)
 
     def _compile(self, program: Program, visible: int = 0) -> KernelPlan | ReferencePlan:
         if self.backend == "torch":

@@ -32,7 +32,7 @@ from gdsl.runtime.items import (
     as_stored,
     storage_of,
 )
-from gdsl.runtime.results import Results
+from gdsl.runtime.results import Results, last_uses
 from gdsl.runtime.steps import NativeSteps, Together, is_arithmetic, is_native, is_slight
 from gdsl.runtime.transforms import ordinary
 
@@ -113,7 +113,7 @@ class KernelPlan:
         written |= {p.step.node for s in items if isinstance(s, TileItem) for p in s.products if p.product}
         self.outputs = tuple((o, o in written) for o in plan.program.nodes)
         self.results = Results(plan.program.nodes, visible, written)
-        releases = _last_uses(steps, plan.program.nodes)
+        releases = last_uses([step.buffers for step in steps], plan.program.nodes)
         self.steps: Sequence[Item | Together] = items
         self.releases = releases
         if by_rows:
@@ -305,15 +305,6 @@ def _table(node: Node, frame: Frame) -> Tensor:
     if at not in made:
         made[at] = ordinary(reference.evaluate, node, [], frame)
     return made[at]
-
-
-def _last_uses(steps: Sequence[Step | Tile], outputs: Sequence[Node]) -> list[tuple[Node, ...]]:
-    """After each step, the values that no later step reads."""
-    last: dict[Node, int] = {}
-    for k, step in enumerate(steps):
-        for node in step.buffers:
-            last[node] = k
-    return [tuple(n for n, at in last.items() if at == k and n not in outputs) for k in range(len(steps))]
 
 
 def _launch(call: KernelItem, memory: dict[Node, Tensor], frame: Frame) -> None:

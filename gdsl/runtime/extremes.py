@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gdsl.locks import Lock
 from gdsl.runtime.tracers import run_as_it_is
 
 KEPT = 64
@@ -22,6 +23,7 @@ class _Read(NamedTuple):
 
 
 _read: OrderedDict[int, _Read] = OrderedDict()
+_lock = Lock()
 
 
 @run_as_it_is
@@ -38,10 +40,19 @@ def extremes(value: Tensor) -> tuple[int, int]:
     if known is not None and known.tensor() is value and known.state == state:
         return known.found
     found = _extremes(value)
-    _read[key] = _Read(weakref.ref(value, lambda _: _read.pop(key, None)), state, found)
-    while len(_read) > KEPT:
-        _read.popitem(last=False)
+    with _lock:
+        # A tensor that dies takes its own with it, and not those of another that has its place.
+        _read[key] = _Read(weakref.ref(value, lambda dead: _forget(key, dead)), state, found)
+        while len(_read) > KEPT:
+            _read.popitem(last=False)
     return found
+
+
+def _forget(key: int, dead: weakref.ref[Tensor]) -> None:
+    with _lock:
+        known = _read.get(key)
+        if known is not None and known.tensor is dead:
+            del _read[key]
 
 
 def waits(value: Tensor) -> bool:

@@ -117,6 +117,10 @@ def _piece(counts: Sequence[int], rank: int, piece: int, pieces: int) -> tuple[i
 
 
 _REDUCE = {"sum": "SUM", "max": "MAX", "min": "MIN"}
+# How two partial results become one.
+COMBINED: dict[str, Callable[..., Tensor]] = {
+    "sum": torch.add, "max": torch.maximum, "min": torch.minimum, "mul": torch.mul,
+}  # fmt: skip
 
 
 # What is on its way: called, it waits for it.
@@ -215,8 +219,7 @@ def give_back(
             if reducer == "sum":
                 result.index_add_(0, own, new)
             else:
-                best = torch.maximum if reducer == "max" else torch.minimum
-                result.index_copy_(0, own, best(result.index_select(0, own), new))
+                result.index_copy_(0, own, COMBINED[reducer](result.index_select(0, own), new))
 
     return [partial(add, part=part, reducer=reducer) for part, reducer in zip(got, reducers, strict=True)]
 

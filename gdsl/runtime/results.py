@@ -50,6 +50,18 @@ class Results:
         return found
 
 
+def last_uses(read: Sequence[Iterable[Node]], outputs: Collection[Node]) -> list[tuple[Node, ...]]:
+    """After each of some steps, of the values that they read or make, those that no later one reads."""
+    last: dict[Node, int] = {}
+    for k, nodes in enumerate(read):
+        last |= dict.fromkeys(nodes, k)
+    found: list[list[Node]] = [[] for _ in read]
+    for node, k in last.items():
+        if node not in outputs:
+            found[k].append(node)
+    return [tuple(nodes) for nodes in found]
+
+
 def _root(node: Node, made: Collection[Node]) -> Node:
     """The value in whose memory a node's value may lie."""
     while node not in made and (node.op in _ALIASES or (node.op == "contract" and len(node.inputs) == 1)):

@@ -12,29 +12,31 @@ import torch
 from torch import Tensor
 
 from gdsl.ir.node import Node
+from gdsl.ir.ops.edges import finds_winners, is_extreme
+from gdsl.ir.ops.indexing import wins
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import in_pieces
-from gdsl.passes.turns import ProgramPiece
+from gdsl.passes.turns import ProgramPiece, best_of
 from gdsl.runtime import halo
 from gdsl.runtime.execute import KernelPlan, ReferencePlan
 from gdsl.runtime.frame import WIRES, Frame
+from gdsl.runtime.halo import COMBINED
 from gdsl.runtime.items import HALF
 from gdsl.runtime.local import LocalGraph, WalkedPart
-from gdsl.runtime.results import Results
+from gdsl.runtime.results import Results, last_uses
 
-# What is no larger than any number, or no smaller, or changes no sum.
-_NOTHING = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
+# What is no larger than any number, or no smaller, or changes no sum and no product.
+_NOTHING = {"sum": 0.0, "max": float("-inf"), "min": float("inf"), "mul": 1.0}
 
 
 def pieces_for(
-    program: Program, options: Options, dtype: torch.dtype, index_dtype: torch.dtype
+    program: Program, options: Options, index_dtype: torch.dtype
 ) -> tuple[Program, tuple[ProgramPiece, ...]]:
-    """As :func:`gdsl.passes.pipeline.in_pieces`; none of programs on numbers of 16 bits, whose sums are in float32, and
-    of graphs with very many edges, whose parts would have other indices."""
-    able = dtype not in HALF and index_dtype is torch.int32
-    return in_pieces(program, options) if able else (program, ())
+    """As :func:`gdsl.passes.pipeline.in_pieces`; none on graphs with very many edges, whose parts would have other
+    indices."""
+    return in_pieces(program, options) if index_dtype is torch.int32 else (program, ())
 
 
 class TurnsPlan:
@@ -50,11 +52,11 @@ class TurnsPlan:
         visible: int,
         make: Callable[[Program], KernelPlan | ReferencePlan],
     ):
-        self.outputs = program.nodes
+        self.outputs, self.visible = program.nodes, visible
         self.pieces = [(piece, make(piece.program)) for piece in pieces]
         together = [value for piece in pieces if piece.turns for value in piece.gives]
         self.results = Results(self.outputs, visible, frozenset(together))
-        self.releases = _last_uses(pieces, self.outputs)
+        self.releases = last_uses([_used(piece) for piece in pieces], self.outputs)
 
     def run(self, values: Mapping[Node, Tensor], frame: Frame) -> list[Tensor]:
         """The program's outputs. ``values`` has a tensor for each load."""
@@ -68,16 +70,17 @@ class TurnsPlan:
                 memory |= zip(piece.gives, plan.run(given, frame), strict=True)
             for node in dead:
                 memory.pop(node, None)
-        return self.results.own([memory[o] for o in self.outputs], values.values())
+        found = [memory[o] for o in self.outputs]
+        if frame.dtype in HALF:  # pieces give numbers as they are computed
+            seen = self.visible
+            found[:seen] = [v.to(frame.dtype) if v.is_floating_point() else v for v in found[:seen]]
+        return self.results.own(found, values.values())
 
 
-def _last_uses(pieces: Sequence[ProgramPiece], outputs: Sequence[Node]) -> list[tuple[Node, ...]]:
-    """After each piece, the values that no later one reads."""
-    last: dict[Node, int] = {}
-    for k, piece in enumerate(pieces):
-        read = [value for _, value in piece.takes] + [value for _, value, _ in piece.sends]
-        last |= dict.fromkeys([*piece.program.inputs, *read, *piece.gives], k)
-    return [tuple(n for n, at in last.items() if at == k and n not in outputs) for k in range(len(pieces))]
+def _used(piece: ProgramPiece) -> list[Node]:
+    """The values that a piece reads or makes."""
+    taken = [value for _, value in piece.takes] + [value for _, value, _ in piece.sends]
+    return [*piece.program.inputs, *taken, *piece.gives]
 
 
 class _Turn:
@@ -108,8 +111,7 @@ class _Turn:
             given = {n: _rows(v, n.domain, part) for n, v in self.given.items()}
             given |= zip((load for load, *_ in self.piece.sends), fetched, strict=True)
             values = self.plan.run(given, self.frame._replace(graph=part.graph))
-            for key, value in zip(self.piece.gives, values, strict=True):
-                self._put(key, value, part)
+            self._put_all(dict(zip(self.piece.gives, values, strict=True)), part)
             del given, fetched
             sending = self._give_back(values, part)
             for finish in going:
@@ -117,9 +119,12 @@ class _Turn:
             going = sending
         for finish in going:
             finish()
-        for key in self.found:
-            if key.op == "segment" and key.domain is not Domain.SOURCE and key.attrs.reducer != "sum":
-                _fill(self.found[key], sum(part.graph.in_degree for part in parts) == 0, 0.0)  # type: ignore[arg-type]
+        empty = sum(part.graph.in_degree for part in parts) == 0
+        for key, value in self.found.items():
+            if is_extreme(key) and key.domain is not Domain.SOURCE:
+                _fill(value, empty, 0.0)  # type: ignore[arg-type]
+            elif finds_winners(key) and key.domain is not Domain.SOURCE and key.attrs.reducer[:3] == "arg":
+                self.found[key] = value.masked_fill(value == torch.iinfo(value.dtype).max, -1)
         return self.found
 
     def _fetch(self, part: WalkedPart, sent: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
@@ -145,6 +150,23 @@ class _Turn:
             self.found[key] = like.new_full((rows, *like.shape[1:]), nothing)
         return self.found[key]
 
+    def _put_all(self, values: dict[Node, Tensor], part: WalkedPart) -> None:
+        """What a part gives, with what others have given."""
+        at_targets = [key for key in values if key.op == "segment" and key.domain is not Domain.SOURCE]
+        for key in at_targets:
+            if is_extreme(key):
+                _fill(values[key], part.graph.in_degree == 0, _NOTHING[key.attrs.reducer])
+        winners = [key for key in at_targets if finds_winners(key)]
+        for key in winners:
+            values[key] = self._winners(key, values, part)
+        for key, value in values.items():
+            if key in winners:
+                self.found[key] = value
+            elif key in at_targets:
+                self._combine(key, value, key.attrs.reducer)
+            else:
+                self._put(key, value, part)
+
     def _put(self, key: Node, value: Tensor, part: WalkedPart) -> None:
         if key.op == "collect":
             if part.rows is None:
@@ -154,13 +176,30 @@ class _Turn:
         elif key.domain is Domain.SOURCE:
             self._result(key, value, self.graph.num_readable)[part.start : part.stop] = value
         else:
-            reducer = key.attrs.reducer if key.op == "segment" else "sum"
-            if reducer != "sum":
-                _fill(value, part.graph.in_degree == 0, _NOTHING[reducer])
-            if key in self.found:
-                _combine(self.found[key], value, reducer)
-            else:
-                self.found[key] = value
+            self._combine(key, value, "sum")
+
+    def _combine(self, key: Node, value: Tensor, reducer: str) -> None:
+        if key in self.found:
+            _combine(self.found[key], value, reducer)
+        else:
+            self.found[key] = value
+
+    def _winners(self, key: Node, values: Mapping[Node, Tensor], part: WalkedPart) -> Tensor:
+        """How many of the edges so far win, or which is the first, of the values that a part has and those before."""
+        best, reducer, value = best_of(key), key.attrs.reducer, values[key]
+        none = 0
+        if reducer[:3] == "arg":
+            none = torch.iinfo(value.dtype).max
+            there = value >= 0
+            edges = part.edges.index_select(0, value.clamp(min=0).flatten()) if len(part.edges) else value.flatten()
+            value = edges.view(value.shape).to(value.dtype).masked_fill(~there, none)
+        if key not in self.found:
+            return value
+        before, here = self.found[best], values[best]
+        both = COMBINED[reducer[-3:]](before, here)
+        old = self.found[key].where(wins(before, both), none)
+        new = value.where(wins(here, both), none)
+        return torch.minimum(old, new) if none else old + new
 
 
 def _bound(add: Callable[[Tensor], None], result: Tensor) -> Callable[[], None]:
@@ -175,10 +214,7 @@ def _rows(value: Tensor, domain: Domain, part: WalkedPart) -> Tensor:
 
 
 def _combine(result: Tensor, value: Tensor, reducer: str) -> None:
-    if reducer == "sum":
-        result.add_(value)
-    else:
-        (torch.maximum if reducer == "max" else torch.minimum)(result, value, out=result)
+    COMBINED[reducer](result, value, out=result)
 
 
 def _fill(value: Tensor, rows: Tensor, number: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +27,7 @@ from gdsl.runtime import turns
 from gdsl.runtime.execute import ReferencePlan
 from tests.distributed.parts import local, near, number, whole
 from tests.distributed.pool import Pool
-from tests.ir.drive import A, E, G, N, S, T, load, program
+from tests.ir.drive import A, E, G, N, S, T, integer, load, program
 
 CHUNKS = Options(shape=replace(TYPICAL, processes=2, chunks=True))
 WIDE, HEADS = Dim("wide", 64), Dim("heads", 4)
@@ -73,10 +74,12 @@ def test_nothing_of_chunks_is_kept_for_the_backward_pass() -> None:
 
 
 def test_what_cannot_go_in_turns_says_so() -> None:
-    product = exchanged(program(b.segment(b.gather(h, "j"), "i", "mul", N)))
-    assert why_not(product).endswith("needs all edges, or all rows of others, at once")
-    own = exchanged(program(b.segment(load("e", E), "i", "mul", N), b.segment(b.gather(h, "j"), "i", "sum", N)))
-    assert not why_not(own)  # the product reads nothing of others
+    kind = integer("kind", E, 3)
+    most = exchanged(program(b.segment(b.gather(h, "j"), "i", "max", N, kind, Dim("kinds", 3))))
+    assert why_not(most).endswith("needs all edges, or all rows of others, at once")
+    own = b.segment(load("e", E), "i", "max", N, kind, Dim("kinds", 3))
+    # This one reads nothing of others.
+    assert not why_not(exchanged(program(own, b.segment(b.gather(h, "j"), "i", "sum", N))))
 
 
 # ------------------------------------------------------------------------------------------ on processes
@@ -107,12 +110,13 @@ def a_step(
 
 
 LAYERS = {
+    "maxima": lambda: gnn.SAGEConv(64, 64, aggr="max"),
     "sums": lambda: gnn.GraphConv(64, 64, bias=False),
     "softmax": lambda: gnn.GATConv(64, 16, heads=4, add_self_loops=False),
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param("sums", marks=pytest.mark.slow), "softmax"])
+@pytest.mark.parametrize("name", [n if n == "softmax" else pytest.param(n, marks=pytest.mark.slow) for n in LAYERS])
 def test_the_peak_falls_with_chunks(pool: Pool, name: str) -> None:
     """Each of four processes reads nearly all nodes of the others."""
     draw = torch.Generator().manual_seed(0)
@@ -125,7 +129,7 @@ def test_the_peak_falls_with_chunks(pool: Pool, name: str) -> None:
         for k in (0, 1):
             near(whole(parts[k], parts[2]), whole(whole_[k], whole_[2]), "what a layer gives, and a gradient")
     # What own rows take is the least there is; when messages end, which threads decide, moves the rest a little.
-    assert max(sum(few[3]), sum(some[3])) < {"sums": 1.0, "softmax": 0.85}[name] * sum(whole_[3])
+    assert max(sum(few[3]), sum(some[3])) < {"sums": 1.0, "softmax": 0.85, "maxima": 0.85}[name] * sum(whole_[3])
     if name == "softmax":
         assert sum(few[3]) < 1.1 * sum(some[3])
 
@@ -214,10 +218,100 @@ def test_the_ledger_tells_of_turns(pool: Pool) -> None:
         assert abs(sum(map(number, lines)) - sent) <= 0.06e3 * len(lines), text
         assert "in 4 turns, first of own rows, then at most 9 rows of others in each" in text
         assert "at once" not in text
-    layer = gnn.SAGEConv(8, 8, aggr="max")
+    layer = gnn.SAGEConv(8, 8, aggr="median")
     layer.backend = "torch"
     for *_, text, _, _ in pool.run(2, a_step, layer, edges, owner, 10, {}):
-        assert "forward: all rows of others at once, and not in turns: `countmax@i(" in text
+        assert "forward: all rows of others at once, and not in turns: `" in text
+
+
+# Maxima of rows and of what is computed on edges, their winners, products, and all of them at once.
+EXTREMES = """
+layer Extremes(channels) {
+    node x[channels]
+    aggregate a = max(x[j])
+    aggregate b = min(relu(x[j]) - x[i])
+    aggregate c = mul(0.5 + 0.25 * x[j])
+    update y = a * b + c
+    return y, a
+}
+"""
+
+
+def step_of(graph: Any, layer: Any, ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What a layer gives on features of which many are equal, and one is NaN, and their gradient."""
+    x = (ids[:, None] * torch.tensor([1, 3, 7]) % 4 - 1).to(dtype)
+    x[ids == 7, 1] = torch.nan
+    x.requires_grad_()
+    y, a = layer(x, graph)
+    (gradient,) = torch.autograd.grad((y * (ids % 3 + 1)[:, None]).nansum() + a.nansum(), x)
+    return torch.cat([y, a], 1).detach(), gradient
+
+
+def step_on_part(
+    rank: int, world: int, group: Any, layer: Any, edges: Tensor, owner: Tensor, chunk: int | None, dtype: torch.dtype
+) -> Any:
+    graph, _ = local(edges, owner, rank, world, group, chunk=chunk)
+    ids = graph.halo.own_ids
+    found = step_of(graph, layer, ids, dtype)
+    with Traffic() as sent:
+        step_of(graph, layer, ids, dtype)
+    text = layer.explain(graph).partition("== between processes ==")[2].partition("== memory")[0]
+    return *found, ids, text, len(sent.calls)
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("cpp", marks=pytest.mark.slow)])
+def test_equal_extremes_share_gradients_over_all_turns(pool: Pool, backend: str) -> None:
+    draw = torch.Generator().manual_seed(3)
+    edges, owner = torch.randint(24, (2, 140), generator=draw), torch.randint(3, (25,), generator=draw)
+    edges[1, 100:] = 0  # a hub; and nobody reads or is read by the last node
+    layer = gdsl.compile(EXTREMES, channels=3, backend=backend)
+    wanted = step_of(gdsl.Graph(edges, 25), layer, torch.arange(25), torch.float64)
+    for chunk in (None, 2):
+        found = pool.run(3, step_on_part, layer, edges, owner, chunk, torch.float64)
+        for k in (0, 1):
+            parts = whole([f[k] for f in found], [f[2] for f in found])
+            torch.testing.assert_close(parts, wanted[k], rtol=1e-10, atol=1e-10, equal_nan=True)
+        assert all(("at once" in text) is False for *_, text, _ in found)
+
+
+def half_step(graph: Any, layer: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
+    parameter = next(layer.parameters())
+    x = torch.sin(torch.outer(ids + 1.0, torch.arange(6) + 1.0)).bfloat16().to(parameter.dtype).requires_grad_()
+    y = layer(x, graph)
+    (gradient,) = torch.autograd.grad((y * (ids % 3 + 1)[:, None]).sum(), x)
+    return y.detach(), gradient
+
+
+def half_step_on_part(
+    rank: int, world: int, group: Any, layer: Any, edges: Tensor, owner: Tensor, chunk: int | None
+) -> Any:
+    graph, _ = local(edges, owner, rank, world, group, chunk=chunk)
+    ids = graph.halo.own_ids
+    half_step(graph, layer, ids)
+    with Traffic() as sent:
+        found = half_step(graph, layer, ids)
+    return *found, ids, len(sent.calls), sent.rows
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("cpp", marks=pytest.mark.slow)])
+def test_half_precision_in_turns(pool: Pool, backend: str) -> None:
+    """What pieces give one another is rounded no more than without them; results have the user's dtype."""
+    draw = torch.Generator().manual_seed(4)
+    edges, owner = torch.randint(24, (2, 300), generator=draw), torch.randint(2, (24,), generator=draw)
+    torch.manual_seed(0)
+    layer = gnn.GATConv(6, 4).bfloat16()
+    layer.backend = backend
+    exact = copy.deepcopy(layer).double()
+    wanted = half_step(gdsl.Graph(edges, 24), exact, torch.arange(24))
+    calls = []
+    for chunk in (None, 4):
+        found = pool.run(2, half_step_on_part, layer, edges, owner, chunk)
+        calls.append(found[0][3])
+        for k in (0, 1):
+            parts = whole([f[k] for f in found], [f[2] for f in found])
+            assert parts.dtype is torch.bfloat16
+            torch.testing.assert_close(parts.double(), wanted[k], rtol=0.02, atol=0.02)
+    assert calls[1] > 2 * calls[0]
 
 
 def test_a_chunk_has_rows() -> None:
