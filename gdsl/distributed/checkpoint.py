@@ -318,7 +318,7 @@ def _as_text(extra: Any) -> str:
 def _stored(what: str, group: ProcessGroup | None) -> Iterator[None]:
     """torch's own errors about a checkpoint, which it raises on every process, as ``InputError``."""
     try:
-        with answered(), warnings.catch_warnings():
+        with answered("a checkpoint"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own old ways
             yield
     except dcp.api.CheckpointException as error:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from gdsl.errors import InputError
-from gdsl.runtime.answers import answered, place
+from gdsl.runtime.answers import agree, answered, place
 
 
 def average_gradients(model: nn.Module, rows: Collection[str] = (), group: ProcessGroup | None = None) -> None:
@@ -22,7 +22,8 @@ def average_gradients(model: nn.Module, rows: Collection[str] = (), group: Proce
     that gradients count as often as there are processes: shared ones are averaged, as DDP does, and rows are divided. A
     parameter without a gradient on some processes counts as zero there.
 
-    Raises ``InputError`` for names that the model does not have.
+    Raises ``InputError`` for names that the model does not have; ``GraphError``, on every process alike, where their
+    models differ.
     """
     size = place(group)[1]
     known = dict(model.named_parameters())
@@ -48,9 +49,11 @@ def _average(parameters: list[nn.Parameter], size: int, group: ProcessGroup | No
     has = torch.tensor([p.grad is not None for p in parameters], dtype=first.dtype, device=first.device)
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     flat = torch.cat([has, *(g.detach().reshape(-1) for g in grads)])
-    with answered():
-        dist.all_reduce(flat, group=group)
     sizes = [len(parameters), *(p.numel() for p in parameters)]
+    about = f"average_gradients of {len(parameters)} parameters, {sum(sizes[1:])} numbers of {first.dtype}"
+    agree(about, group, first.device)
+    with answered("average_gradients"):
+        dist.all_reduce(flat, group=group)
     counts, *sums = flat.split(sizes)
     for parameter, count, found in zip(parameters, counts.tolist(), sums, strict=True):
         if count:

@@ -17,7 +17,7 @@ from torch.distributed import ProcessGroup
 
 from gdsl.data import given
 from gdsl.errors import DistributedError, GdslError, InputError
-from gdsl.runtime.answers import from_all, known_to_others, line, report
+from gdsl.runtime.answers import from_all, known_to_others, line, report, tell
 
 # What torchrun tells each process.
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -48,6 +48,8 @@ class World:
         try:
             if error is not None:
                 report(error)
+            elif dist.is_initialized():
+                tell("ended", "yes")
         finally:
             if dist.is_initialized():
                 with known_to_others(error):

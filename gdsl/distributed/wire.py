@@ -19,7 +19,7 @@ def exchange_rows(rows: Tensor, send: Sequence[int], receive: Sequence[int], gro
     shape = (sum(receive), *rows.shape[1:])
     flat, width = _bytes(rows)
     out = torch.empty(shape[0] * width, dtype=torch.uint8, device=rows.device)
-    with answered():
+    with answered("rows of all processes"):
         dist.all_to_all_single(out, flat, [n * width for n in receive], [n * width for n in send], group=group)
     return out.view(rows.dtype).view(shape) if out.numel() else rows.new_empty(shape)
 
@@ -37,7 +37,7 @@ def broadcast_rows(rows: Tensor, source: int, count: int, group: ProcessGroup | 
     width = _width(rows)
     flat = _bytes(rows)[0] if mine else torch.empty(count * width, dtype=torch.uint8, device=rows.device)
     if flat.numel():
-        with answered():
+        with answered("rows of all processes"):
             dist.broadcast(flat, group=group, group_src=source)
     shape = (count, *rows.shape[1:])
     return rows if mine else flat.view(rows.dtype).view(shape) if flat.numel() else rows.new_empty(shape)
@@ -47,7 +47,7 @@ def send_rows(rows: Tensor, to: int, group: ProcessGroup | None) -> None:
     """To one process, which calls ``receive_rows``."""
     flat, _ = _bytes(rows)
     if flat.numel():
-        with answered():
+        with answered("rows of all processes"):
             dist.send(flat, group=group, group_dst=to)
 
 
@@ -58,7 +58,7 @@ def receive_rows(
     found = torch.empty((count, *shape), dtype=dtype)
     flat, _ = _bytes(found)
     if flat.numel():
-        with answered():
+        with answered("rows of all processes"):
             dist.recv(flat, group=group, group_src=source)
     return found
 

@@ -115,7 +115,7 @@ def _first(
     except GdslError as error:
         shared = shared_among((*args, *kwargs.values()))
         if shared is not None:
-            excuse(shared, text.store, error)
+            excuse(shared, error)
         raise
     if facts is not None and bound.batch is None and bound.num_graphs is None:
         known = remembered(kind, tensors, names, bound.graph)

@@ -120,7 +120,7 @@ def _together(
     try:
         found = _rewired(kind, graph, tensors)
     except GdslError as error:
-        excuse(graph, kind.store, error)
+        excuse(graph, error)
         raise
     meet(graph, kind)
     if batch is not None:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
-from gdsl.errors import DistributedError, GdslError
+from gdsl.errors import DistributedError, GdslError, GraphError
 
 # Seconds that a process waits to hear which of the others still live, when one of them does not answer.
 GRACE = 3.0
@@ -33,14 +35,17 @@ def place(group: Any) -> tuple[int, int]:
 
 
 @contextmanager
-def answered() -> Iterator[None]:
-    """A block in which processes speak: where one of them does not answer any more, ``DistributedError`` says which."""
+def answered(doing: str = "") -> Iterator[None]:
+    """A block in which processes speak: where one of them does not answer any more, ``DistributedError`` says which.
+
+    doing: what this process waits with, for others that wait with something else
+    """
     try:
         yield
     except GdslError:
         raise
     except RuntimeError as error:
-        report(error)
+        report(error, doing)
         raise
 
 
@@ -50,12 +55,69 @@ def from_all(value: Any, group: Any) -> list[Any]:
     if size == 1:
         return [value]
     found = [None] * size
-    with answered():
+    with answered("an agreement"):
         dist.all_gather_object(found, value, group=group)
     return found
 
 
-def report(error: BaseException) -> None:
+def numbers_of_all(own: Sequence[int], group: Any, device: torch.device, doing: str) -> list[list[int]]:
+    """Some numbers of each process of a group, as many on all, by rank; all of them call it.
+
+    device: where a process computes
+    doing:  what others hear that wait with something else
+    """
+    given = torch.tensor(own, device=_place_of_numbers(device, group))
+    found = [torch.empty_like(given) for _ in range(place(group)[1])]
+    with answered(doing):
+        dist.all_gather(found, given, group=group)
+    return [part.tolist() for part in found]
+
+
+def _place_of_numbers(device: torch.device, group: Any) -> torch.device:
+    """Not a GPU, which would be waited for, where a group has another place to speak from."""
+    if device.type != "cpu":
+        processes: Any = group or dist.group.WORLD
+        with suppress(RuntimeError):  # it has none
+            processes._get_backend(torch.device("cpu"))
+            return torch.device("cpu")
+    return device
+
+
+def agree(
+    doing: str,
+    group: Any,
+    device: torch.device,
+    digest: int | None = None,
+    tag: int = 0,
+    refused: bool = False,
+) -> None:
+    """All processes of a group call it before what they do together.
+
+    doing:   words for it
+    digest:  a number for it; without one, that of the words
+    tag:     a number for the graph
+    refused: whether this process cannot, for the reason that ``doing`` gives
+
+    Raises ``GraphError``, on every process alike, where they do not do the same.
+    """
+    own = zlib.crc32(doing.encode()) if digest is None else digest
+    said = numbers_of_all([refused, own, tag], group, device, doing)
+    if not any(first for first, *_ in said) and all(one == said[0] for one in said):
+        return
+    texts = from_all(doing, group)
+    failed = next((k for k, one in enumerate(said) if one[0]), None)
+    if failed is not None:
+        raise GraphError(f"process {failed} has refused its call: {texts[failed]}")
+    other = next(k for k, one in enumerate(said) if one != said[0])
+    why = ""
+    if texts[other] == texts[0]:
+        why = "; on parts of two graphs" if said[other][1] == said[0][1] else "; rules, settings or sizes differ"
+    raise GraphError(
+        f"all processes must make the same calls: process 0 is in {texts[0]}; process {other} in {texts[other]}{why}"
+    )
+
+
+def report(error: BaseException, doing: str = "") -> None:
     """Tell the others what has failed here; where it is that they do not answer, raise an error that says why."""
     rank, size = place(None)
     if size == 1 or isinstance(error, DistributedError):  # of which the others know
@@ -63,6 +125,7 @@ def report(error: BaseException) -> None:
     if not _is_silence(error):
         tell("failed", f"{type(error).__name__}: {line(error)}")
         return
+    tell("waits", doing or "something of its own")
     why = _why(rank, size)
     tell("knows", why)
     raise DistributedError(
@@ -71,7 +134,7 @@ def report(error: BaseException) -> None:
 
 
 def tell(what: str, text: str) -> None:
-    """Say in the store what has "failed" here, or what this process "waits" for; nothing is an empty text."""
+    """Say in the store what has "failed" here, that the run has "ended", or what this process "waits" with."""
     with suppress(RuntimeError):  # of a store that is gone
         dist.distributed_c10d._get_default_store().set(f"gdsl/{what}/{dist.get_rank()}", text)
 
@@ -115,16 +178,23 @@ def _why(rank: int, size: int) -> str:
         store.set(f"gdsl/alive/{rank}", "yes")
         limit = time.monotonic() + GRACE
         while True:
-            for what, words in (("failed", "has failed"), ("waits", "waits for the others with a call of its own")):
+            for what, words in (("failed", "has failed ({})"), ("ended", "has ended its run, and the others have not")):
                 told = next((k for k in range(size) if said(what, k)), None)
                 if told is not None:
-                    return f"process {told} {words} ({said(what, told)})"
+                    return f"process {told} {words.format(said(what, told))}"
             silent = [k for k in range(size) if not said("alive", k)]
             if not silent:
-                return "some process was too slow, for all of them live"
+                own = said("waits", rank)
+                other = next((k for k in range(size) if said("waits", k) != own), None)
+                if other is None:
+                    return "some process was too slow, for all of them live"
+                return (
+                    f"processes make different calls: process {rank} waits with {own}, process {other} with "
+                    f"{said('waits', other)}"
+                )
             if time.monotonic() > limit:
                 names = " and ".join(map(str, silent))
                 return f"process {names} does not answer: it died, hangs, or is slower than the timeout"
             time.sleep(0.05)
     except RuntimeError:
-        return "the process that holds the store of the run, mostly process 0, has died"
+        return "the process that holds the store of the run, mostly process 0, has died or has ended its run"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch._functorch.utils import unwrap_dead_wrappers
 
 from gdsl.ir.node import Node, walk
+from gdsl.ir.ops import of
 from gdsl.ir.ops.adjoint import depends_on
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
@@ -29,6 +31,7 @@ from gdsl.passes.plan import Plan
 from gdsl.passes.turns import ProgramPiece
 from gdsl.runtime.execute import KernelPlan, ReferencePlan, begin, can_begin
 from gdsl.runtime.frame import Frame
+from gdsl.runtime.halo import agree_on
 from gdsl.runtime.items import HALF
 from gdsl.runtime.tracers import check_tracers, recording, run_as_it_is
 from gdsl.runtime.transforms import by_row, is_old_batch, transforming, watched
@@ -148,6 +151,13 @@ class Pullback:
     runner: Runner
     takes: tuple[int, ...]
     gives: tuple[int | None, ...]
+
+    @cached_property
+    def sends(self) -> str:
+        """Words for what it sends to other processes, which all of them must."""
+        program = self.adjoint.program
+        sent = [f"{n.op} {n.type}" for n in walk(program.nodes) if of(n).travels]
+        return f"{program.name}, which sends {', '.join(sent) or 'nothing'}"
 
 
 class Differentiable:
@@ -283,6 +293,8 @@ def pull_back(
                 f"{list(shape)} in the forward pass"
             )
     pull = owner.adjoint(tuple([g is not None for g in grads]), needed)
+    if frame.graph.halo is not None:
+        agree_on(frame.graph.halo, pull.sends)
     runner, have = pull.runner, (*saved, *grads)
     given: list[Any] = [have[k] for k in pull.takes]
     batched = True in [is_old_batch(g) for g in grads if g is not None]

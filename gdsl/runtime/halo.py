@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, distributed
 
 from gdsl.errors import GraphError
-from gdsl.runtime.answers import answered, place
+from gdsl.runtime.answers import agree, answered, numbers_of_all, place
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -96,7 +97,7 @@ class Halo:
     def chunks(self, pieces: int) -> Iterator[HaloRows]:
         """All rows in turns: of one other process after the other, so that all send at once, in so many pieces."""
         rank, world = place(self.group)[0], self.world
-        for shift, piece in product(range(1, world), range(pieces)):
+        for shift, piece in itertools.product(range(1, world), range(pieces)):
             giver, taker = (rank + shift) % world, (rank - shift) % world
             first, last = _piece(self.receive_counts, giver, piece, pieces)
             begin, end = _piece(self.send_counts, taker, piece, pieces)
@@ -224,7 +225,7 @@ def give_back(
     return [partial(add, part=part, reducer=reducer) for part, reducer in zip(got, reducers, strict=True)]
 
 
-@answered()
+@answered("rows of others")
 def _swap(
     found: Sequence[Tensor], given: Sequence[Tensor], receive: Sequence[int], send: Sequence[int], halo: Halo
 ) -> Callable[[], None]:
@@ -239,7 +240,7 @@ def _swap(
     # What is sent lives until it is, and no longer.
     begun = [(work, mine)]
 
-    @answered()
+    @answered("rows of others")
     def wait() -> None:
         if not begun:
             return
@@ -261,7 +262,7 @@ def _bytes(value: Tensor) -> Tensor:
     return value.view(len(value), value.shape[1:].numel()).view(torch.uint8)
 
 
-@answered()
+@answered("a sum, or the largest, of all processes")
 def all_reduce(halo: Halo, value: Tensor, reducer: str) -> Tensor:
     """The sum, the largest or the smallest of a value over all processes, which call it together."""
     found = value.clone(memory_format=torch.contiguous_format)
@@ -270,7 +271,7 @@ def all_reduce(halo: Halo, value: Tensor, reducer: str) -> Tensor:
     return found
 
 
-@answered()
+@answered("a number of the first process")
 def broadcast(halo: Halo, value: Tensor) -> Tensor:
     """The value of the first process."""
     if halo.world > 1:
@@ -278,11 +279,16 @@ def broadcast(halo: Halo, value: Tensor) -> Tensor:
     return value
 
 
-@answered()
+@answered("rows of all processes")
 def gather(halo: Halo, value: Tensor) -> Tensor:
-    """The rows of all processes, one after the other, which call it together."""
+    """The rows of all processes, one after the other, which call it together.
+
+    Raises ``GraphError``, on every process alike, for rows of different shapes or dtypes.
+    """
     if halo.world == 1:
         return value
+    about = f"rows of {str(value.dtype).removeprefix('torch.')} {list(value.shape[1:])}"
+    agree_on(halo, about)
     rows = [count for (count,) in numbers(halo, [len(value)])]
     padded = value.new_zeros((max(rows), *value.shape[1:]))
     padded[: len(value)] = value
@@ -291,29 +297,46 @@ def gather(halo: Halo, value: Tensor) -> Tensor:
     return torch.cat([part[:count] for part, count in zip(found, rows, strict=True)])
 
 
-@answered()
 def numbers(halo: Halo, own: Sequence[int]) -> list[list[int]]:
     """Some numbers of each process, as many on all, which call it together."""
-    given = torch.tensor(own, device=halo.send.device)
-    found = [torch.empty_like(given) for _ in range(halo.world)]
-    distributed.all_gather(found, given, group=halo.group)
-    return [part.tolist() for part in found]
+    return numbers_of_all(own, halo.group, halo.send.device, "numbers of its own")
 
 
-def agreed(halo: Halo, bipartite: bool, counts: tuple[int, ...]) -> tuple[int, ...]:
-    """The largest of each count over all processes, which call it together.
+def agree_on(halo: Halo, doing: str) -> None:
+    """All processes call it before what they do together. Raises ``GraphError``, on every process alike, where they do
+    not do the same."""
+    if halo.world > 1:
+        agree(doing, halo.group, halo.send.device)
+
+
+# How many graphs this process has found to be parts of one.
+_agreements = itertools.count(1)
+
+
+def agreed(halo: Halo, kind: int, counts: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    """The largest of each count over all processes, which call it together, and a number for the graph: the same on
+    all of them, and another for each graph that they agree on.
+
+    kind: what else must be the same on all of them
 
     Raises ``GraphError``, on every process alike, where their parts are not of one graph.
     """
     if halo.world == 1:
-        return counts
-    rows = numbers(halo, [halo.world, bipartite, *counts, *halo.send_counts, *halo.receive_counts])
+        return counts, 0
+    agree_on(halo, "the first call on a graph")
+    own = [halo.world, kind, *counts, *halo.send_counts, *halo.receive_counts, next(_agreements)]
+    rows = numbers(halo, own)
     first = 2 + len(counts)
-    for a, b in product(range(halo.world), repeat=2):
+    for a, b in itertools.product(range(halo.world), repeat=2):
         sent, expected = rows[a][first + b], rows[b][first + halo.world + a]
-        if rows[a][:2] != rows[b][:2] or sent != expected:
+        if sent != expected:
             raise GraphError(
                 f"the parts of processes {a} and {b} are not of one graph: the one sends {sent} rows, "
                 f"and the other expects {expected}"
             )
-    return tuple(max(row[2 + k] for row in rows) for k in range(len(counts)))
+        if rows[a][:2] != rows[b][:2]:
+            raise GraphError(
+                f"the parts of processes {a} and {b} are not of one graph: they have other numbers of processes, sets "
+                "of nodes, or self-loops"
+            )
+    return tuple(max(row[2 + k] for row in rows) for k in range(len(counts))), zlib.crc32(f"{rows}".encode())

@@ -14,10 +14,9 @@ from gdsl.errors import GraphError
 from gdsl.ir.types import Domain
 from gdsl.passes.options import GraphShape
 from gdsl.runtime import prepare
-from gdsl.runtime.answers import from_all
 from gdsl.runtime.formats import plain_tensor
 from gdsl.runtime.graph import Graph, Rewired, _check_edge_index
-from gdsl.runtime.halo import Halo, HaloRows, agreed, all_reduce, collect, exchange, gather
+from gdsl.runtime.halo import Halo, HaloRows, agree_on, agreed, all_reduce, collect, exchange, gather
 from gdsl.runtime.order import EdgeEnds
 from gdsl.runtime.transforms import concrete, ordinary
 
@@ -57,9 +56,7 @@ class LocalGraph(Graph):
 
     halo: Halo
 
-    def __init__(
-        self, edge_index: Tensor, halo: Halo, num_targets: int | None = None, chunk: int | None = None
-    ):
+    def __init__(self, edge_index: Tensor, halo: Halo, num_targets: int | None = None, chunk: int | None = None):
         if chunk is not None and chunk < 1:
             raise GraphError(f"a chunk has at least one row, and not {chunk}")
         _check_edge_index(edge_index)
@@ -83,12 +80,12 @@ class LocalGraph(Graph):
         self.chunk = chunk
         self.halo, self._two_sets = halo, bipartite
         self.num_sources, self.num_readable = halo.own, sizes[0]
+        # The number that all processes have for the graph, once they know that their parts are of one.
+        self.tag = 0
         # What was exchanged of the graph alone, by the nodes of programs and dtypes.
         self.constants: dict[Any, Tensor] = {}
         # What it was made from by other loops: that graph, which of its edges were kept, and whether loops were added.
         self._before: tuple[LocalGraph, Tensor | None, bool] | None = None
-        # Shapes and dtypes of rows that all processes are known to give alike.
-        self._known_rows: set[Any] = set()
 
     @classmethod
     def _of(cls, edges: EdgeEnds, sizes: tuple[int, int], weight: Tensor | None = None) -> NoReturn:
@@ -108,7 +105,9 @@ class LocalGraph(Graph):
         most = max(self.halo.receive_counts, default=0)
         pieces = 0 if self.chunk is None else max(1, -(-most // self.chunk))
         counts = (self.num_readable, self.num_targets, self.num_edges, pieces)
-        sources, targets, edges, self._pieces = agreed(self.halo, self._two_sets, counts)
+        # Whether it has sources and targets apart, and whether its loops are others than those of the edges given.
+        kind = self._two_sets + 2 * (0 if self._before is None else 1 + self._before[2])
+        (sources, targets, edges, self._pieces), self.tag = agreed(self.halo, kind, counts)
         shape = GraphShape.of(sources, targets, edges, self.device.type)
         return replace(shape, processes=self.halo.world, chunks=self._pieces > 0)
 
@@ -332,13 +331,7 @@ def read_by_edges(graph: Graph, x: Tensor) -> Tensor:
         return x
     if len(x) != graph.num_sources:
         raise GraphError(f"{graph.num_sources} nodes are owned here, and there are {len(x)} rows")
-    about = (tuple(x.shape[1:]), str(x.dtype))
-    if about not in graph._known_rows:
-        said = from_all(about, graph.halo.group)
-        other = next((k for k, found in enumerate(said) if found != said[0]), None)
-        if other is not None:
-            raise GraphError(f"process 0 gives rows of {said[0]}, process {other} of {said[other]}")
-        graph._known_rows.add(about)
+    agree_on(graph.halo, f"rows of {str(x.dtype).removeprefix('torch.')} {list(x.shape[1:])}")
     if x.is_complex():
         return torch.view_as_complex(_ReadRows.apply(torch.view_as_real(x), graph.halo))
     return _ReadRows.apply(x, graph.halo)

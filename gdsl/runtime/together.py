@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 
 from gdsl.errors import InputError
 from gdsl.ir.ops.rows import add_at
-from gdsl.runtime.answers import answered, place
+from gdsl.runtime.answers import agree, answered, place
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.halo import Halo, all_reduce, broadcast, numbers
 from gdsl.runtime.halo import gather as rows_of_all
@@ -28,13 +28,13 @@ class _Sum(torch.autograd.Function):
     def forward(ctx: Any, value: Tensor, group: ProcessGroup | None) -> Tensor:
         ctx.group = group
         found = value.detach().clone(memory_format=torch.contiguous_format)
-        with answered():
+        with answered("a sum over all processes"):
             distributed.all_reduce(found, group=group)
         return found
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return total(grad, ctx.group), None
+        return _Sum.apply(grad, ctx.group), None
 
 
 def total(value: Tensor, group: ProcessGroup | None = None) -> Tensor:
@@ -42,8 +42,13 @@ def total(value: Tensor, group: ProcessGroup | None = None) -> Tensor:
 
     It is differentiable where every process makes the same of it: gradients are summed over all processes as well,
     which ``average_gradients`` and DDP then divide.
+
+    Raises ``GraphError``, on every process alike, for tensors of different shapes or dtypes.
     """
-    return value if place(group)[1] == 1 else _Sum.apply(value, group)
+    if place(group)[1] == 1:
+        return value
+    agree(f"a sum of {str(value.dtype).removeprefix('torch.')} {list(value.shape)}", group, value.device)
+    return _Sum.apply(value, group)
 
 
 # Of the process, the last one counts. A list, since a tracer can look at one.
@@ -79,7 +84,7 @@ def is_shared() -> bool:
 
 def summed(value: Tensor) -> Tensor:
     """The sum over all processes, as :func:`total` gives it."""
-    return total(value, _within[-1].group) if _within and _within[-1].world > 1 else value
+    return _Sum.apply(value, _within[-1].group) if _within and _within[-1].world > 1 else value
 
 
 def most(count: int, device: torch.device) -> int:
@@ -98,7 +103,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return total(grad, ctx.group).narrow(0, *ctx.rows), None
+        return _Sum.apply(grad, ctx.group).narrow(0, *ctx.rows), None
 
 
 def gathered(rows: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import gdsl
-from gdsl.distributed import LocalGraph
+import gdsl.nn as gnn
+from gdsl.distributed import LocalGraph, average_gradients, total
 from tests.distributed.parts import local
 from tests.distributed.pool import Pool
 
@@ -62,10 +63,10 @@ def other_rows(rank: int, world: int, group: Any) -> Any:
 
 
 CASES: dict[Callable[..., Any], str] = {
-    wide: r"process 0 calls Sum, float32, with x \[4\]; process 1 calls Sum, float32, with x \[5\]",
+    wide: r"process 0 is in a call of Sum, float32, with x \[4\]; process 1 in a call of Sum, float32, with x \[5\]",
     too_many_rows: "`x` has 7 rows",
-    another_dtype: "process 1 calls Sum, float64",
-    another_layer: "sizes, settings or inputs differ",
+    another_dtype: "process 1 in a call of Sum, float64",
+    another_layer: "rules, settings or sizes differ",
     other_rows: "the parts of processes . and . are not of one graph",
 }
 
@@ -77,25 +78,52 @@ def test_a_mistake_on_one_process_is_an_error_on_all(pool: Pool, mistake: Callab
     assert all(f"process {rank} of 2:" in str(error.value) for rank in range(2))
 
 
-def a_later_call(rank: int, world: int, group: Any) -> str:
-    """The others have begun with what this process refuses: it does not wait for them."""
+def later(rank: int, world: int, group: Any, name: str) -> Any:
+    """What has run on all processes, and is then called otherwise by the second one."""
     graph, x = setting(rank, world, group)
-    layer = gdsl.compile(TEXT, backend="torch")
-    layer(x, graph)
-    if rank == 0:
-        return "`x` has 7 rows"
-    try:
-        layer(torch.ones(7, 4), graph)
-    except gdsl.InputError as error:
-        return str(error)
-    return ""
+    layers = {text: gdsl.compile(text, backend="torch") for text in (TEXT, TEXT.replace("sum(m)", "max(m)"))}
+    for layer in layers.values():
+        for width in (4, 5):
+            layer(torch.ones(len(x), width), graph)
+    first, second = layers.values()
+    odd = rank == 1
+    if name == "rows":
+        first(torch.ones(7, 4) if odd else x, graph)
+    elif name == "width":
+        first(torch.ones(len(x), 5) if odd else x, graph)
+    elif name == "layer":
+        (second if odd else first)(x, graph)
+    elif name == "graph":
+        first(x, setting(rank, world, group)[0] if odd else graph)
+    elif name == "gradients":
+        # One asks for gradients of features, too, which have to come back from others.
+        conv = gnn.GraphConv(4, 8, bias=False)
+        conv.backend = "torch"
+        conv(x.requires_grad_(odd), graph).sum().backward()
+    elif name == "model":
+        linear = torch.nn.Linear(4, 3 if odd else 2)
+        average_gradients(linear, group=group)
+    elif name == "sum":
+        total(torch.ones(3 if odd else 2), group)
+    return name
 
 
-def test_a_mistake_in_a_later_call_is_an_error_at_once(pool: Pool) -> None:
-    try:
-        assert all("`x` has 7 rows" in text for text in pool.run(2, a_later_call))
-    finally:
-        pool.restart()  # the store says that a process has failed
+LATER = {
+    "rows": "`x` has 7 rows",
+    "width": r"process 0 is in a call of Sum, float32, with x \[4\]; process 1 in a call of Sum, float32, with x \[5\]",
+    "layer": "rules, settings or sizes differ",
+    "graph": "process 1 in a call of Sum, .*; on parts of two graphs",
+    "gradients": "process 0 is in GraphConv_backward, which sends nothing; process 1 in GraphConv_backward",
+    "model": "process 0 is in average_gradients of 2 parameters, 10 numbers of torch.float32; process 1 in",
+    "sum": r"process 0 is in a sum of float32 \[2\]; process 1 in a sum of float32 \[3\]",
+}
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_a_mistake_in_a_later_call_is_an_error_on_all(pool: Pool, name: str) -> None:
+    with pytest.raises(AssertionError, match=LATER[name]) as error:
+        pool.run(2, later, name)
+    assert all(f"process {rank} of 2:" in str(error.value) for rank in range(2))
 
 
 def what_a_part_cannot_tell(rank: int, world: int, group: Any) -> list[str]:
