@@ -55,7 +55,14 @@ def readable(kernel: Kernel, program: Program, packed: frozenset[Node]) -> Reada
         return tuple(found[n] for n in nodes)
 
     phases = tuple(
-        replace(p, accumulators=each(p.accumulators), totals=each(p.totals), stores=each(p.stores), kept=each(p.kept))
+        replace(
+            p,
+            accumulators=each(p.accumulators),
+            totals=each(p.totals),
+            stores=each(p.stores),
+            kept=each(p.kept),
+            running=tuple(replace(r, total=found[r.total], top=found[r.top]) for r in p.running),
+        )
         for p in kernel.phases
     )
     names = {found[n]: describe(n, program.names) for n in found if n in program.names or n in buffers}

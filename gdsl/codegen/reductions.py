@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gdsl.codegen.blocks import Blocks, Cell, Frame
 from gdsl.codegen.indices import Index, linear
 from gdsl.codegen.notation import (
@@ -12,6 +14,7 @@ from gdsl.codegen.notation import (
     STARTS,
     Value,
     along,
+    atom,
     best_places,
     lifted,
     number_literal,
@@ -22,6 +25,7 @@ from gdsl.codegen.notation import (
 from gdsl.codegen.pull import EDGE, GLOBAL, reduced_dims
 from gdsl.ir import build
 from gdsl.ir.node import Node
+from gdsl.ir.ops import ELEMENTWISE
 from gdsl.ir.ops.edges import finds_winners, is_extreme
 from gdsl.ir.printer import describe
 from gdsl.ir.program import Program
@@ -57,6 +61,10 @@ class Reductions(Blocks):
         self.totals: dict[Cell, Value] = {}
         self.row_totals: set[Cell] = set()
         self.best: dict[Cell, str] = {}
+        self.running = {r.total: r for phase in kernel.phases for r in phase.running}
+        self.tops = {r.top: r.guarded for r in self.running.values()}
+        # By how much what is relative to a maximum so far becomes smaller where that grows.
+        self.shrinks: dict[Cell, Value] = {}
         # A maximum and the edges that win it are found together.
         self.winners = winners(kernel)
 
@@ -110,7 +118,7 @@ class Reductions(Blocks):
             rows, edges = 1 - self.edge_axis, self.edge_axis
             left, right = f"tl.permute({left}, {rows}, 2, {edges})", f"tl.permute({right}, {rows}, {edges}, 2)"
             text = f"tl.dot({left}, {right}, input_precision=SUM_PRECISION)"
-            self.add(f"{name} += tl.reshape({text}, [{self.lead('1')}{self.shape(node.dims)}])")
+            self.add(self.added(node, name, at, f"tl.reshape({text}, [{self.lead('1')}{self.shape(node.dims)}])"))
         else:
             e, by = node.inputs[0], node.inputs[1:]
             own, dims = self.frame(node.dims), by[0].dims if by else ()
@@ -126,7 +134,48 @@ class Reductions(Blocks):
                 if finds_winners(node):
                     self._find_winners(node, name, value, frame, at, only)
                 else:
-                    self._reduce_edges(node, name, value, frame)
+                    self._reduce_edges(node, name, value, frame, at)
+
+    def tops_first(self, accumulators: dict[Cell, tuple[str, Index]]) -> list[tuple[Cell, tuple[str, Index]]]:
+        """Maxima before the sums that are relative to them."""
+        return sorted(accumulators.items(), key=lambda item: item[0][0] not in self.tops)
+
+    def grow(self, node: Node, name: str, at: Index) -> None:
+        """Take a block of edges into a maximum that sums are relative to, before they take it."""
+        cell = self.cell(node, at)
+        self.add("# Sums so far are relative to the largest score so far: where that grows, they shrink.", blocks=0)
+        # None of these has a number for each edge of the block.
+        before, top = self.fresh("before"), name
+        self.add(f"{before} = {name}", blocks=0)
+        self.accumulate(node, name, at)
+        self.add(f"{self.shrink(cell)} = {self.shrunk(before, name)}", blocks=0)
+        if not self.tops[node]:
+            top = self.fresh("top")
+            self.add(f'{top} = tl.where({name} == float("-inf"), 0.0, {name})', blocks=0)
+        self.held[cell] = Value(top, EDGES)
+
+    def shrink(self, cell: Cell) -> str:
+        """A name for by how much sums shrink as a maximum grows."""
+        name = self.fresh("shrink")
+        self.shrinks[cell] = Value(name, self.here)
+        return name
+
+    def shrunk(self, before: str, now: str) -> str:
+        """e^(before - now), of which both may be infinite."""
+        power = ELEMENTWISE["exp"].triton.format(f"{before} - {now}")
+        return f"tl.where({before} == {now}, 1.0, {power})"
+
+    def of_top(self, values: Mapping[Cell, Value], total: Node, at: Index) -> str:
+        """What is known for the maximum that a sum is relative to, as a block of the sum."""
+        top = self.running[total].top
+        index = {d.name: at[d.name] for d in top.dims}
+        return atom(self.align(values[self.cell(top, index)], top, index, self.frame(total.dims)).text)
+
+    def added(self, node: Node, name: str, at: Index, text: str) -> str:
+        """The line that adds to a sum."""
+        if node not in self.running:
+            return f"{name} += {text}"
+        return f"{name} = {name} * {self.of_top(self.shrinks, node, at)} + {text}"
 
     def _fold(self, node: Node, name: str, at: Index) -> None:
         """One step of a scan, of the one edge that a block has of each row; where edges read it, what it has come to
@@ -149,14 +198,14 @@ class Reductions(Blocks):
         assert mask is not None
         return self.define("v", Value(f"tl.where({mask.text} & {only.text}, {value.text}, {none})", EDGES))
 
-    def _reduce_edges(self, node: Node, name: str, value: Value, frame: Frame) -> None:
+    def _reduce_edges(self, node: Node, name: str, value: Value, frame: Frame, at: Index) -> None:
         """A block of values into an accumulator."""
         own, reducer, text = len(self.frame(node.dims)), node.attrs.reducer, value.text
         reduce = {"sum": "tl.sum({}, axis={})"}.get(reducer, f"gdsl_{reducer}({{}}, {{}}, False)")
         for k in reversed(range(own, len(frame))):
             text = reduce.format(text, LEAD + k)
         if reducer == "sum":
-            self.add(f"{name} += {self.over_edges(text)}")
+            self.add(self.added(node, name, at, self.over_edges(text)))
         else:
             self.add(*self.combined(name, f"gdsl_{reducer}({text}, {self.edge_axis}, True)", reducer))
 
@@ -217,9 +266,12 @@ class Reductions(Blocks):
         return "(end > begin)"
 
     def finish(self, node: Node, at: Index) -> None:
-        """An empty segment has maximum and minimum 0."""
+        """An empty segment has maximum and minimum 0. A sum relative to -inf is NaN where that is not guarded."""
+        name = self.held[self.cell(node, at)].text
+        if node in self.running and not self.running[node].guarded:
+            top = self.of_top(self.held, node, at)
+            self.levels[ROWS].add(f'{name} = tl.where({top} == float("-inf"), float("nan"), {name})')
         if is_extreme(node):
-            name = self.held[self.cell(node, at)].text
             some = lifted(self.some(), len(self.frame(node.dims)))
             self.levels[ROWS].add(f"{name} = tl.where({some}, {name}, 0.0)")
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from gdsl.codegen.blocks import Cell
 from gdsl.codegen.indices import Index, linear
 from gdsl.codegen.notation import EDGES, KERNEL, ROWS, STARTS, Level, Value, lifted, print_sum
 from gdsl.codegen.pairs import PAIRS_WALKED, readable
@@ -290,8 +291,10 @@ class TritonWriter(Reductions):
         accumulators = self.declare_accumulators(phase)
         self.levels[EDGES] = Level()
         self.in_walk = True
-        for (node, _), (name, index) in accumulators.items():
-            if node not in self.winners:
+        for (node, _), (name, index) in self.tops_first(accumulators):
+            if node in self.tops:
+                self.grow(node, name, index)
+            elif node not in self.winners:
                 self.accumulate(node, name, index)
         for node in phase.totals:
             self.add_total(node, EDGE)
@@ -305,6 +308,7 @@ class TritonWriter(Reductions):
         out = self.levels[ROWS]
         out.add("for at in range(0, most, BLOCK_EDGES):")
         out.add(*(_INDENT + line for line in [*self.step(phase), *body]))
+        self.shrinks.clear()
         for cell, (name, _) in accumulators.items():
             self.held[cell] = Value(name, ROWS)
 
@@ -339,7 +343,8 @@ class TritonWriter(Reductions):
         out = self.levels[ROWS]
         names = self.declare_accumulators(phase)
         body: list[str] = []
-        for (node, places), (name, index) in names.items():
+        shares: dict[Cell, Value] = {}
+        for (node, places), (name, index) in self.tops_first(names):
             if node in self.winners:
                 continue
             reducer, frame = node.attrs.reducer, self.frame(node.dims)
@@ -357,8 +362,18 @@ class TritonWriter(Reductions):
                 body.append(f"value = {load(True, STARTS[reducer[-3:]])}")
                 taken = self.winner if first else self.tallied
                 body += taken(name, held, "value", "number", reducer[-3:])
+            elif node in self.tops:
+                before, share = self.fresh("before"), self.fresh("share")
+                body += [f"{before} = {name}", *self.combined(name, load(False, STARTS[reducer]), reducer)]
+                shrink = self.shrunk(before, name)
+                body += [f"{self.shrink((node, places))} = {shrink}", f"{share} = {self.shrunk('more', name)}"]
+                shares[node, places] = Value(share, ROWS)
+            elif node in self.running:
+                share = self.of_top(shares, node, index)
+                body.append(self.added(node, name, index, f"{load(False, '0.0')} * {share}"))
             else:
                 body += self.combined(name, load(False, STARTS[reducer]), reducer)
+        self.shrinks.clear()
         if body:
             out.add(
                 "for at in range(0, tl.max(last - first)):",

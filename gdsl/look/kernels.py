@@ -20,6 +20,7 @@ from gdsl.language.program import TypedProgram
 from gdsl.look import html
 from gdsl.look.short import rows
 from gdsl.passes import cost
+from gdsl.passes.one_walk import on_gpu, plan_on_gpu
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower
 from gdsl.passes.plan import Kernel, Phase, Plan, TorchStep
@@ -191,8 +192,9 @@ class Inspection:
 
     @property
     def plans(self) -> list[tuple[str, Plan]]:
-        """The plans, and the direction of each."""
-        return [(p.direction, p.plan) for p in self.planned]
+        """The plans as they run on the device, and the direction of each."""
+        of_device = plan_on_gpu if self.options.shape.device != "cpu" else lambda plan: plan
+        return [(p.direction, of_device(p.plan)) for p in self.planned]
 
     def kernels(self, language: str = "cpp", target: str = DEFAULT_TARGET) -> list[KernelInfo]:
         """The kernels in a language; those of Triton for a GPU. They are the same ones each time."""
@@ -254,7 +256,7 @@ def _cpp_kernels(plan: Plan, direction: str, storage: Storage, target: str) -> l
 
 def _triton_kernels(plan: Plan, direction: str, storage: Storage, target: str) -> list[KernelInfo]:
     found = []
-    for kernel in plan.kernels:
+    for kernel in map(on_gpu, plan.kernels):
         functions = triton.functions(kernel, plan.program, storage.packed, *storage.names, edge_axis())
         unit = triton.unit(functions)
         for f in functions:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gdsl.ir.node import Node
 from gdsl.ir.ops import of
-from gdsl.ir.ops.op import Sizes
+from gdsl.ir.ops.op import OPS, Sizes
 from gdsl.ir.types import Dim, Domain, Kind
 from gdsl.passes.layout import is_sparse
 from gdsl.passes.plan import Kernel
@@ -35,6 +35,9 @@ ROWS = {
     Domain.GRAPH: "B",
     Domain.OWN: "N_own",
 }
+
+# How many edges of a row a GPU takes at a time.
+BLOCK_EDGES = 4
 
 # Indices are 32 bit up to 2^31 edges.
 INDEX_BYTES = 4
@@ -137,12 +140,26 @@ def _asks_which_edge(value: _Value, elements: Domain) -> bool:
 
 def operations(kernel: Kernel, sizes: Sizes) -> Any:
     """Operations of the kernel."""
-    return sum(count for _, count in _operations(kernel, sizes))
+    products, raised = _rescaled(kernel, sizes)
+    return sum(count for _, count in _operations(kernel, sizes)) + products + raised
 
 
 def time(kernel: Kernel, sizes: Sizes) -> Any:
     """Its operations, each as many additions as take the time that it takes."""
-    return sum(of(node).cost * count for node, count in _operations(kernel, sizes))
+    products, raised = _rescaled(kernel, sizes)
+    made = sum(of(node).cost * count for node, count in _operations(kernel, sizes))
+    return made + products + OPS["exp"].cost * raised
+
+
+def _rescaled(kernel: Kernel, sizes: Sizes) -> tuple[Any, Any]:
+    """Where sums are relative to maxima so far: their multiplications, and exp(maximum before - maximum), of each block
+    of edges."""
+    running = [r for phase in kernel.phases for r in phase.running]
+    if not running:
+        return 0, 0
+    each = [sum(sizes.numel(n.dims) for n in nodes) for nodes in ([r.total for r in running], {r.top for r in running})]
+    products, raised = (sizes.rows(kernel.elements) * count * (1 / BLOCK_EDGES) for count in each)
+    return products, raised
 
 
 def _operations(kernel: Kernel, sizes: Sizes) -> Iterator[tuple[Node, Any]]:

@@ -11,6 +11,19 @@ from gdsl.ir.types import Domain
 
 
 @dataclass(frozen=True)
+class Relative:
+    """A sum of what has exp(score - maximum) as a factor, in the walk that finds the maximum: relative to the largest
+    score so far, and made smaller where that grows.
+
+    guarded: whether 0 is subtracted in place of -inf, where all scores are that; otherwise the sum is NaN there
+    """
+
+    total: Node
+    top: Node
+    guarded: bool
+
+
+@dataclass(frozen=True)
 class Phase:
     """One walk over the edges of a row.
 
@@ -19,6 +32,7 @@ class Phase:
     stores:       edge values written out, scans among them
     kept:         edge values that later phases of the same row read again
     reverse:      whether the walk goes from the last edge to the first, as its scans ask for
+    running:      of the accumulators, those that are relative to another of them: see :mod:`gdsl.passes.one_walk`
     """
 
     accumulators: tuple[Node, ...] = ()
@@ -26,6 +40,7 @@ class Phase:
     stores: tuple[Node, ...] = ()
     kept: tuple[Node, ...] = ()
     reverse: bool = False
+    running: tuple[Relative, ...] = ()
 
     @property
     def scans(self) -> tuple[Node, ...]:

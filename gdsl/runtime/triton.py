@@ -27,6 +27,7 @@ from gdsl.codegen.targets import DEFAULT_TARGET, PRECISE, SUM_PRECISE, TARGETS, 
 from gdsl.codegen.triton import TritonFunction
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
+from gdsl.passes.one_walk import on_gpu
 from gdsl.passes.plan import Kernel, Plan
 from gdsl.runtime import tune
 from gdsl.runtime.frame import Frame
@@ -40,7 +41,8 @@ INT32_MAX = 2**31 - 1
 
 def bind(plan: Plan, storage: Storage) -> dict[Kernel, TritonLaunch]:
     """The kernels of a plan as functions that Triton compiles on their first launch."""
-    found = {k: codegen.functions(k, plan.program, storage.packed, *storage.names, edge_axis()) for k in plan.kernels}
+    about = plan.program, storage.packed, *storage.names, edge_axis()
+    found = {k: codegen.functions(on_gpu(k), *about) for k in plan.kernels}
     module = load(codegen.unit([f for functions in found.values() for f in functions]), plan.program.name)
     return {k: TritonLaunch(k, functions, module, storage) for k, functions in found.items()}
 

@@ -11,6 +11,7 @@ import pytest
 
 from gdsl.codegen import cpp, triton
 from gdsl.ir.types import Kind
+from gdsl.passes.one_walk import plan_on_gpu
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import differentiate, lower, optimise
 from tests.ir.drive import LAYERS, pairs
@@ -29,6 +30,7 @@ def kernels(layer: str, language: str = "cpp") -> str:
     wrt = [n for n in p.inputs if n.kind is Kind.FLOAT]
     back = differentiate(p, wrt, range(len(p.outputs)), None, Options()).program
     plans = [lower(p, Options()), lower(back, Options())]
+    plans = plans if language == "cpp" else [plan_on_gpu(plan) for plan in plans]
     if language == "cpp":
         return "\n".join(cpp.kernel_source(k, plan) for plan in plans for k in plan.kernels)
     found = [triton.functions(k, plan.program, frozenset(), "float", "int32_t") for plan in plans for k in plan.kernels]

@@ -240,9 +240,12 @@ def test_every_rule_has_an_equation() -> None:
 # ------------------------------------------------------------------------------------------- costs
 
 
-@pytest.mark.parametrize("name", ["gat", "spline", "rgcn", "cheb", "pna", "dimenet", "hgt"])
-def test_formulas_give_what_the_cost_model_counts(name: str) -> None:
-    making = Making(read((LIBRARY[0].parent / f"{name}.gdsl").read_text()))
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [*((n, "cpu") for n in ("gat", "spline", "rgcn", "cheb", "pna", "dimenet", "hgt")), ("gat", "cuda")],
+)
+def test_formulas_give_what_the_cost_model_counts(name: str, device: str) -> None:
+    making = Making(read((LIBRARY[0].parent / f"{name}.gdsl").read_text(), Settings(device=device)))
     found = flow(making)
     rows = dict.fromkeys(cost.ROWS.values(), 900) | {"N": 1000, "N_dst": 1000, "E": 16000, "P": 100_000, "B": 10}
     counts = {domain: rows[letter] for domain, letter in cost.ROWS.items()}

@@ -7,6 +7,8 @@ What hardware adds, lanes computed in vain and the rest of a cache line, is in n
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -90,6 +92,18 @@ def test_the_forecast_is_what_is_counted(name: str) -> None:
     conv = gdsl.compile(layer.source, **layer.arguments, backend="torch")
     conv.free_sizes.update(dict.fromkeys(conv.signature.free_dims, FEATURES))
     compare(conv._ran()[0].on(graph).inspection, graph)
+
+
+@pytest.mark.parametrize("name", ["GAT", "GATv2", "AGNN", "Transformer"])
+def test_a_softmax_in_one_walk(name: str) -> None:
+    """As plans are on a GPU: forecasts know that walks keep nothing there, and what it costs that maxima grow."""
+    layer, graph = ALL[name](FEATURES), Graph(EDGES, NODES)
+    conv = gdsl.compile(layer.source, **layer.arguments, backend="torch")
+    conv.free_sizes.update(dict.fromkeys(conv.signature.free_dims, FEATURES))
+    found = copy(conv._ran()[0].on(graph).inspection)
+    found.options = replace(found.options, shape=replace(found.options.shape, device="cuda"))
+    assert any(phase.running for _, plan in found.plans for k in plan.kernels for phase in k.phases)
+    compare(found, graph)
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -18,6 +18,7 @@ from gdsl.ir.node import Node, walk
 from gdsl.ir.ops import ELEMENTWISE, of
 from gdsl.ir.ops.op import full
 from gdsl.ir.types import Domain, Kind
+from gdsl.passes.cost import BLOCK_EDGES
 from gdsl.passes.layout import is_sparse
 from gdsl.passes.plan import Kernel, Phase, Plan, TorchStep
 from gdsl.runtime import reference
@@ -117,12 +118,17 @@ class Walked:
         """One walk. What it adds up is a value of the row after it."""
         folded = dict.fromkeys((*phase.accumulators, *phase.scans))
         operands: dict[Node, list[list[Tensor]]] = {n: [] for n in folded}
+        # What sums are relative to is counted before them, and what it is made of an edge is there for them.
+        tops = {r.top: operands.pop(r.top) for r in phase.running if r.top in operands}
+        begun = {edge: self.begun(phase, tops, edge) for edge in edges} if tops else {}
+        self.sums |= {n: full(self.folded(n, found, edges), n.type, OneRow(len(edges))) for n, found in tops.items()}
+        # Maxima grow once a block of edges.
+        sizes = [n.type.numel for n in (*tops, *(r.total for r in phase.running))]
+        self.operations += len(edges) / BLOCK_EDGES * sum(sizes)
         for edge in edges:
             at = Place("edge", edge)
-            self.of_edge = {(n, at, ()): v for n, v in self.kept.get(edge, {}).items()}
-            # Which indices of the edge are read: that of its other end, and its number.
-            self.indices = {"edge"} if phase.stores else set[str]()
-            for node in folded:
+            self.of_edge, self.indices = begun.get(edge) or self.begun(phase, {}, edge)
+            for node in operands:
                 operands[node].append([self.value(i, at) for i in node.inputs])
                 each = operands[node][-1][0].numel()
                 steps = sum(n.op in ELEMENTWISE for n in walk([node.attrs.step])) if node.op == "scan" else 1
@@ -139,6 +145,18 @@ class Walked:
                 self.sums[node] = result
             else:
                 self.made[node][edges] = result
+
+    def begun(
+        self, phase: Phase, tops: Mapping[Node, list[list[Tensor]]], edge: int
+    ) -> tuple[dict[object, Tensor], set[str]]:
+        """What is known of an edge, and which of its indices were read: that of its other end, and its number."""
+        at = Place("edge", edge)
+        self.of_edge = {(n, at, ()): v for n, v in self.kept.get(edge, {}).items()}
+        self.indices = {"edge"} if phase.stores else set[str]()
+        for node, found in tops.items():
+            found.append([self.value(i, at) for i in node.inputs])
+            self.operations += found[-1][0].numel()
+        return self.of_edge, self.indices
 
     def folded(self, node: Node, found: Sequence[Sequence[Tensor]], edges: Sequence[int]) -> Tensor:
         """An accumulator, from its operands at each edge."""

@@ -72,84 +72,45 @@ def GAT_1(
     end = tl.load(rowptr + i + 1, mask=live, other=0)
     most = tl.max(end - begin)
     acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
+    acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
+    acc_sum_exp = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
     right_i = tl.load(right + i[:, :, None] * 2 + heads, mask=live[:, :, None], other=0)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
         on = e < end
         j = tl.load(other + e, mask=on, other=0).to(INDEX)
         id = tl.load(edge + e, mask=on, other=0).to(INDEX)
+        # Sums so far are relative to the largest score so far: where that grows, they shrink.
+        before = acc_max_score
         left_j = tl.load(left + j[:, :, None] * 2 + heads, mask=on[:, :, None], other=0)
         v = left_j + right_i
         score = tl.where(v > 0, v, v * 0.2)
         more = gdsl_max(tl.where(on[:, :, None], score, float("-inf")), 0, True)
         acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
-    acc_max_score = tl.where((end > begin)[:, :, None], acc_max_score, 0.0)
-    acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
-    acc_sum_exp = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
-    for at in range(0, most, BLOCK_EDGES):
-        e = begin + at + lane
-        on = e < end
-        j = tl.load(other + e, mask=on, other=0).to(INDEX)
-        id = tl.load(edge + e, mask=on, other=0).to(INDEX)
-        left_j_2 = tl.load(left + j[:, :, None] * 2 + heads, mask=on[:, :, None], other=0)
-        v_2 = left_j_2 + right_i
-        score_2 = tl.where(v_2 > 0, v_2, v_2 * 0.2)
-        v_3 = score_2 - acc_max_score
-        v_4 = tl.exp(v_3)
+        shrink = tl.where(before == acc_max_score, 1.0, tl.exp(before - acc_max_score))
+        top = tl.where(acc_max_score == float("-inf"), 0.0, acc_max_score)
+        v_2 = score - top
+        v_3 = tl.exp(v_2)
         mask = on[:, :, None, None] & in_b[None, :]
         h_j = tl.load(h + j[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask, other=0)
-        v_5 = v_4[:, :, :, None] * h_j
-        acc_sum_product += tl.sum(tl.where(on[:, :, None, None], v_5, 0.0), axis=0, keep_dims=True)
-        acc_sum_exp += tl.sum(tl.where(on[:, :, None], v_4, 0.0), axis=0, keep_dims=True)
+        v_4 = v_3[:, :, :, None] * h_j
+        acc_sum_product = acc_sum_product * shrink[:, :, :, None] + tl.sum(tl.where(on[:, :, None, None], v_4, 0.0),
+            axis=0, keep_dims=True)
+        acc_sum_exp = acc_sum_exp * shrink + tl.sum(tl.where(on[:, :, None], v_3, 0.0), axis=0, keep_dims=True)
+    acc_max_score = tl.where((end > begin)[:, :, None], acc_max_score, 0.0)
+    acc_sum_product = tl.where(acc_max_score[:, :, :, None] == float("-inf"), float("nan"), acc_sum_product)
+    acc_sum_exp = tl.where(acc_max_score == float("-inf"), float("nan"), acc_sum_exp)
     mask_2 = live[:, :, None, None] & in_b[None, :]
     in_degree_i = tl.load(in_degree + i[:, :, None, None], mask=live[:, :, None, None], other=0)
-    v_6 = in_degree_i > 0.0
-    v_7 = tl.where(v_6, acc_sum_exp[:, :, :, None], 1.0)
-    v_8 = acc_sum_product / v_7
-    tl.store(ratio + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], v_8, mask=mask_2)
+    v_5 = in_degree_i > 0.0
+    v_6 = tl.where(v_5, acc_sum_exp[:, :, :, None], 1.0)
+    v_7 = acc_sum_product / v_6
+    tl.store(ratio + i[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], v_7, mask=mask_2)
 
 
 # GAT_1, walk 0 over the hubs, in chunks of 512 edges
 @triton.jit(do_not_specialize=["num_chunks"])
 def GAT_1_chunk0(
-    hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
-    h, left, right, in_degree,
-    ratio,
-    part_max_score, part_sum_product, part_sum_exp,
-    BLOCK_ROWS: tl.constexpr, BLOCK_EDGES: tl.constexpr,
-    INDEX: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
-):
-    lane = tl.arange(0, BLOCK_EDGES)[:, None]
-    heads = tl.arange(0, 2)
-    chunk = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[None, :]
-    live = chunk < num_chunks
-    hub = tl.load(owner + chunk, mask=live, other=0)
-    i = tl.load(hubs + hub).to(INDEX)
-    first = tl.load(first_chunk + hub)
-    last = tl.load(first_chunk + hub + 1)
-    begin = tl.load(rowptr + i)
-    end = tl.load(rowptr + i + 1)
-    begin = begin + (chunk - first) * 512
-    end = tl.where(live, tl.minimum(begin + 512, end), begin)
-    most = tl.max(end - begin)
-    acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
-    right_i = tl.load(right + i[:, :, None] * 2 + heads, mask=live[:, :, None], other=0)
-    for at in range(0, most, BLOCK_EDGES):
-        e = begin + at + lane
-        on = e < end
-        j = tl.load(other + e, mask=on, other=0).to(INDEX)
-        id = tl.load(edge + e, mask=on, other=0).to(INDEX)
-        left_j = tl.load(left + j[:, :, None] * 2 + heads, mask=on[:, :, None], other=0)
-        v = left_j + right_i
-        score = tl.where(v > 0, v, v * 0.2)
-        more = gdsl_max(tl.where(on[:, :, None], score, float("-inf")), 0, True)
-        acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
-    tl.store(part_max_score + chunk[:, :, None] * 2 + heads, acc_max_score, mask=live[:, :, None])
-
-
-# GAT_1, walk 1 over the hubs, in chunks of 512 edges
-@triton.jit(do_not_specialize=["num_chunks"])
-def GAT_1_chunk1(
     hubs, first_chunk, owner, num_chunks, rowptr, other, edge,
     h, left, right, in_degree,
     ratio,
@@ -169,16 +130,10 @@ def GAT_1_chunk1(
     last = tl.load(first_chunk + hub + 1)
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
-    acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
-    for at in range(0, tl.max(last - first)):
-        part = first + at
-        some = part < last
-        more = tl.load(part_max_score + part[:, :, None] * 2 + heads, mask=some[:, :, None], other=float("-inf"))
-        acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
-    acc_max_score = tl.where((end > begin)[:, :, None], acc_max_score, 0.0)
     begin = begin + (chunk - first) * 512
     end = tl.where(live, tl.minimum(begin + 512, end), begin)
     most = tl.max(end - begin)
+    acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
     acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
     acc_sum_exp = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
     right_i = tl.load(right + i[:, :, None] * 2 + heads, mask=live[:, :, None], other=0)
@@ -187,16 +142,24 @@ def GAT_1_chunk1(
         on = e < end
         j = tl.load(other + e, mask=on, other=0).to(INDEX)
         id = tl.load(edge + e, mask=on, other=0).to(INDEX)
+        # Sums so far are relative to the largest score so far: where that grows, they shrink.
+        before = acc_max_score
         left_j = tl.load(left + j[:, :, None] * 2 + heads, mask=on[:, :, None], other=0)
         v = left_j + right_i
         score = tl.where(v > 0, v, v * 0.2)
-        v_2 = score - acc_max_score
+        more = gdsl_max(tl.where(on[:, :, None], score, float("-inf")), 0, True)
+        acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
+        shrink = tl.where(before == acc_max_score, 1.0, tl.exp(before - acc_max_score))
+        top = tl.where(acc_max_score == float("-inf"), 0.0, acc_max_score)
+        v_2 = score - top
         v_3 = tl.exp(v_2)
         mask = on[:, :, None, None] & in_b[None, :]
         h_j = tl.load(h + j[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], mask=mask, other=0)
         v_4 = v_3[:, :, :, None] * h_j
-        acc_sum_product += tl.sum(tl.where(on[:, :, None, None], v_4, 0.0), axis=0, keep_dims=True)
-        acc_sum_exp += tl.sum(tl.where(on[:, :, None], v_3, 0.0), axis=0, keep_dims=True)
+        acc_sum_product = acc_sum_product * shrink[:, :, :, None] + tl.sum(tl.where(on[:, :, None, None], v_4, 0.0),
+            axis=0, keep_dims=True)
+        acc_sum_exp = acc_sum_exp * shrink + tl.sum(tl.where(on[:, :, None], v_3, 0.0), axis=0, keep_dims=True)
+    tl.store(part_max_score + chunk[:, :, None] * 2 + heads, acc_max_score, mask=live[:, :, None])
     mask_2 = live[:, :, None, None] & in_b[None, :]
     tl.store(part_sum_product + chunk[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :], acc_sum_product,
         mask=mask_2)
@@ -225,20 +188,24 @@ def GAT_1_hubs(
     begin = tl.load(rowptr + i)
     end = tl.load(rowptr + i + 1)
     acc_max_score = tl.full([1, BLOCK_ROWS, 2], float("-inf"), tl.float32)
-    for at in range(0, tl.max(last - first)):
-        part = first + at
-        some = part < last
-        more = tl.load(part_max_score + part[:, :, None] * 2 + heads, mask=some[:, :, None], other=float("-inf"))
-        acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
-    acc_max_score = tl.where((end > begin)[:, :, None], acc_max_score, 0.0)
     acc_sum_product = tl.full([1, BLOCK_ROWS, 2, 4], 0.0, tl.float32)
     acc_sum_exp = tl.full([1, BLOCK_ROWS, 2], 0.0, tl.float32)
     for at in range(0, tl.max(last - first)):
         part = first + at
         some = part < last
-        acc_sum_product += tl.load(part_sum_product + part[:, :, None, None] * 6 + heads[:, None] * 3 + b[None, :],
-            mask=some[:, :, None, None] & in_b[None, :], other=0.0)
-        acc_sum_exp += tl.load(part_sum_exp + part[:, :, None] * 2 + heads, mask=some[:, :, None], other=0.0)
+        before = acc_max_score
+        more = tl.load(part_max_score + part[:, :, None] * 2 + heads, mask=some[:, :, None], other=float("-inf"))
+        acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
+        shrink = tl.where(before == acc_max_score, 1.0, tl.exp(before - acc_max_score))
+        share = tl.where(more == acc_max_score, 1.0, tl.exp(more - acc_max_score))
+        acc_sum_product = acc_sum_product * shrink[:, :, :, None] + tl.load(part_sum_product + part[:, :, None,
+            None] * 6 + heads[:, None] * 3 + b[None, :], mask=some[:, :, None, None] & in_b[None, :],
+            other=0.0) * share[:, :, :, None]
+        acc_sum_exp = acc_sum_exp * shrink + tl.load(part_sum_exp + part[:, :, None] * 2 + heads, mask=some[:, :,
+            None], other=0.0) * share
+    acc_max_score = tl.where((end > begin)[:, :, None], acc_max_score, 0.0)
+    acc_sum_product = tl.where(acc_max_score[:, :, :, None] == float("-inf"), float("nan"), acc_sum_product)
+    acc_sum_exp = tl.where(acc_max_score == float("-inf"), float("nan"), acc_sum_exp)
     mask = live[:, :, None, None] & in_b[None, :]
     in_degree_i = tl.load(in_degree + i[:, :, None, None], mask=live[:, :, None, None], other=0)
     v = in_degree_i > 0.0

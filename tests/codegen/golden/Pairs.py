@@ -41,6 +41,8 @@ def Pairs_0(
     most = tl.max(end - begin)
     acc_max_score = tl.full([1, BLOCK_ROWS], float("-inf"), tl.float32)
     acc_sum_gather = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
+    acc_sum_product = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
+    acc_sum_exp = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
     e_2_i = tl.load(e_2 + i[:, :, None] * 4 + a, mask=live[:, :, None], other=0)
     for at in range(0, most, BLOCK_EDGES):
         e = begin + at + lane
@@ -49,28 +51,24 @@ def Pairs_0(
         id = tl.load(edge + e, mask=on, other=0).to(INDEX)
         j = id
         gdsl_some += tl.sum(on.to(begin.dtype), axis=0, keep_dims=True)
+        # Sums so far are relative to the largest score so far: where that grows, they shrink.
+        before = acc_max_score
         e_2_j = tl.load(e_2 + j[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
         score = tl.sum(e_2_j * e_2_i, axis=2)
         more = gdsl_max(tl.where(on, score, float("-inf")), 0, True)
         acc_max_score = tl.where((acc_max_score != acc_max_score) | (acc_max_score > more), acc_max_score, more)
+        shrink = tl.where(before == acc_max_score, 1.0, tl.exp(before - acc_max_score))
+        top = tl.where(acc_max_score == float("-inf"), 0.0, acc_max_score)
         acc_sum_gather += tl.sum(e_2_j, axis=0, keep_dims=True)
-    acc_max_score = tl.where((gdsl_some > 0), acc_max_score, 0.0)
-    acc_sum_product = tl.full([1, BLOCK_ROWS, 4], 0.0, tl.float32)
-    acc_sum_exp = tl.full([1, BLOCK_ROWS], 0.0, tl.float32)
-    for at in range(0, most, BLOCK_EDGES):
-        e = begin + at + lane
-        on = e < end
-        on = on & (tl.load(gdsl_near + e, mask=on, other=0) != gdsl_back)
-        id = tl.load(edge + e, mask=on, other=0).to(INDEX)
-        j = id
-        gdsl_some += tl.sum(on.to(begin.dtype), axis=0, keep_dims=True)
-        e_2_j_2 = tl.load(e_2 + j[:, :, None] * 4 + a, mask=on[:, :, None], other=0)
-        score_2 = tl.sum(e_2_j_2 * e_2_i, axis=2)
-        v = score_2 - acc_max_score
+        v = score - top
         v_2 = tl.exp(v)
-        v_3 = v_2[:, :, None] * e_2_j_2
-        acc_sum_product += tl.sum(tl.where(on[:, :, None], v_3, 0.0), axis=0, keep_dims=True)
-        acc_sum_exp += tl.sum(tl.where(on, v_2, 0.0), axis=0, keep_dims=True)
+        v_3 = v_2[:, :, None] * e_2_j
+        acc_sum_product = acc_sum_product * shrink[:, :, None] + tl.sum(tl.where(on[:, :, None], v_3, 0.0), axis=0,
+            keep_dims=True)
+        acc_sum_exp = acc_sum_exp * shrink + tl.sum(tl.where(on, v_2, 0.0), axis=0, keep_dims=True)
+    acc_max_score = tl.where((gdsl_some > 0), acc_max_score, 0.0)
+    acc_sum_product = tl.where(acc_max_score[:, :, None] == float("-inf"), float("nan"), acc_sum_product)
+    acc_sum_exp = tl.where(acc_max_score == float("-inf"), float("nan"), acc_sum_exp)
     in_degree_i = tl.load(in_degree + i[:, :, None], mask=live[:, :, None], other=0)
     v_4 = in_degree_i > 0.0
     v_5 = tl.where(v_4, acc_sum_exp[:, :, None], 1.0)
