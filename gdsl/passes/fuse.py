@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, permutations
+from types import MappingProxyType
 
 from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import end_of, of
@@ -65,7 +66,7 @@ def _why_apart(node: Node, maker: Kernel, reader: Kernel) -> str:
     if Domain.EDGE in (maker.rows, reader.rows):
         return "pairs read of an edge, and what is computed once an edge, what lies in memory for it"
     if node.domain is Domain.EDGE:
-        return "each edge's value is written: it takes many operations, or the edges before it, and many walks read it"
+        return "each edge's value is written: many operations, the edges before it, or rows gathered for it alone"
     if maker.end and reader.end and maker.end != reader.end:
         return "one walks in-edges, the other out-edges: a row's value is read at the other end of its edges"
     if reader.end:
@@ -89,9 +90,12 @@ def _made(unit: _Unit) -> Sequence[Node]:
     return unit.outputs if isinstance(unit, TorchStep) else unit.nodes
 
 
-def fuse(program: Program) -> Plan:
-    """Group the program's nodes into kernels and torch steps, in an order that can run."""
-    slots = Slots(program)
+def fuse(program: Program, handed: Mapping[Node, str] = MappingProxyType({})) -> Plan:
+    """Group the program's nodes into kernels and torch steps, in an order that can run.
+
+    handed: values of edges that walks over one end write, each by its end, and walks over the other read
+    """
+    slots = Slots(program, handed)
     torch_steps = [
         TorchStep(n, slots.absorbed.get(n, frozenset())) for n in slots.order if slots.lowering[n] == "torch"
     ]

@@ -14,7 +14,7 @@ from gdsl.ir.ops.exchange import is_of_graph
 from gdsl.ir.printer import describe
 from gdsl.ir.program import Program
 from gdsl.ir.types import ELEMENTS, Domain, Kind
-from gdsl.passes import algebra, dense, distribute, fuse, hoist, layout, simplify, vendor
+from gdsl.passes import algebra, dense, distribute, fuse, handed, hoist, layout, simplify, vendor
 from gdsl.passes.options import Options
 from gdsl.passes.plan import Plan
 from gdsl.passes.reassociate import reassociate
@@ -45,7 +45,8 @@ def lower(program: Program, options: Options, log: list[Fired] | None = None) ->
     """From a program to a plan of kernels and torch steps."""
     if not options.optimise:
         return fuse.fuse(rewrite(program, [simplify.drop_stop_gradient]))
-    return fuse.fuse(rewrite(finish(program, log), [*layout.rules(options), *vendor.rules(options)], log))
+    last = rewrite(finish(program, log), [*layout.rules(options), *vendor.rules(options)], log)
+    return fuse.fuse(last) if options.shape.device == "cpu" else handed.fuse_for_gpu(last, options.shape)
 
 
 def in_pieces(program: Program, options: Options) -> tuple[Program, tuple[ProgramPiece, ...]]:

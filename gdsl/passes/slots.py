@@ -11,6 +11,8 @@ reads nodes, which a walk over edges makes. Pairs are never stored, and so what 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gdsl.ir.node import Node, users, walk, walk_below
 from gdsl.ir.ops import ELEMENTWISE, end_of, of
 from gdsl.ir.program import Program
@@ -76,16 +78,17 @@ class Slots:
     absorbed: what each step of torch computes besides its node
     stored:   what must exist as a tensor
     written:  the values of edges among it that walks read from memory
+    handed:   those among them that a walk over a given end writes while it uses them, for walks over the other
     """
 
-    def __init__(self, program: Program):
-        self.program = program
+    def __init__(self, program: Program, handed: Mapping[Node, str]):
+        self.program, self.handed = program, handed
         self.order = list(walk(program.nodes))
         self.users = users(program.nodes)
         self.outputs = set(program.nodes)
         self.has_pairs = any(n.domain is Domain.PAIR for n in self.order)
         self.lowering = {}
-        self.written: set[Node] = set()
+        self.written: set[Node] = set(handed)
         for node in self.order:
             self.lowering[node] = self._lower(node)
             if self.lowering[node] == "edge" and node.domain is Domain.EDGE and self._is_of_rows(node):
@@ -263,7 +266,7 @@ class Slots:
     def _slot_edge(self, node: Node) -> Slot:
         ranks = {end: self._edge_rank(node, end) for end in WALKS[node.domain]}
         if node in self.written:
-            end = min(ranks, key=lambda e: (ranks[e], e))
+            end = self.handed.get(node) or min(ranks, key=lambda e: (ranks[e], e))
             return (ranks[end], end)
         if node in self.stored:
             return (ranks["i"], "i")
@@ -282,7 +285,7 @@ class Slots:
     def _operand_rank(self, node: Node, operand: Node, end: str) -> int:
         rank, made_by = self.slots[operand]
         if operand in self.written:
-            return rank + 1
+            return rank if operand in self.handed and made_by == end else rank + 1
         if self.lowering[operand] == "edge":
             return self._edge_rank(operand, end)
         if node.op == "gather" and made_by is not None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import gdsl
 from gdsl.codegen import triton as codegen
 from gdsl.codegen import unrolled
+from gdsl.ir.types import Domain
 from gdsl.passes import layout
 from gdsl.passes.options import GraphShape
 from gdsl.runtime import backend as backends
@@ -65,6 +66,18 @@ def gpu_plans(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["RGCN", "RGCN_blocks", "FiLM", "SplineConv"])
 def test_plans_of_a_gpu(name: str, gpu_plans: None) -> None:
     as_on_torch(name)
+
+
+@pytest.mark.parametrize("name", ["GAT", "Transformer"])
+def test_scores_handed_from_walk_to_walk(name: str, gpu_plans: None, small_hubs: None) -> None:
+    """The gradient of a score is written by the walk over one end, and read by the one over the other."""
+    test_hubs_in_chunks(name, None)
+    made = harness.layer(name, "triton")
+    values = harness.inputs(made, harness.random_edges(9, 30, seed=4), 9)
+    made(**values)
+    plans = made._ran()[0].on(values["graph"]).inspection.plans
+    stored = [n for direction, plan in plans for k in plan.kernels for n in k.outputs if n.domain is Domain.EDGE]
+    assert stored
 
 
 def test_sums_by_kind_as_matrix_products(gpu_plans: None) -> None:
