@@ -29,6 +29,7 @@ from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower, may_read, saved_name
 from gdsl.passes.plan import Plan
 from gdsl.passes.turns import ProgramPiece
+from gdsl.runtime.copies import kept_apart
 from gdsl.runtime.execute import KernelPlan, ReferencePlan, begin, can_begin
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.halo import agree_on
@@ -164,8 +165,8 @@ class Differentiable:
     """A program with the inputs by which it is differentiated, and the values that it saves for that.
 
     program: its outputs are the program's own, then the values that are made for the backward alone
-    reads:   places of the inputs that a backward may read: only they are kept until then, so that a user may write to
-             the others, and to results, as to those of torch's own functions
+    reads:   places of the inputs that a backward may read: only they are kept until then, those that torch has computed
+             as lazy copies, so that a user may write to inputs and results
     kept:    places among the outputs of the values that are saved
     constant: places of the outputs that have no derivative by any of the inputs
     """
@@ -196,7 +197,7 @@ class Differentiable:
         self._lock = Lock()
 
     def __call__(self, tensors: Sequence[Tensor], frame: Frame) -> tuple[Tensor, ...]:
-        results: tuple[Tensor, ...] = _Apply.apply(self, frame, *tensors)
+        results: tuple[Tensor, ...] = _Apply.apply(self, frame, *kept_apart(tensors, self.reads))
         return results[: self.visible]
 
     def reads_of(self, mask: Mask) -> tuple[int, ...]:

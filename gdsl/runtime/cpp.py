@@ -20,6 +20,7 @@ from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.passes.plan import Kernel, Plan
 from gdsl.runtime import cache
+from gdsl.runtime.copies import address
 from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import Storage
@@ -91,7 +92,7 @@ class CppLaunch:
     def __call__(self, reads: list[Tensor], writes: list[Tensor], groups: int, frame: Frame) -> Mapping[Node, Tensor]:
         order = self.order(frame)
         if groups:
-            pointers = [t.data_ptr() for t in (*reads, *writes)]
+            pointers = [address(t) for t in (*reads, *writes)]
             self._run(order, order.blocks.data_ptr(), order.num_blocks, groups, pointers)
         if isinstance(order, PairOrder) or not (order.has_hubs and self.kernel.leaves_hubs):
             return NOTHING
@@ -109,7 +110,7 @@ class CppLaunch:
             last = min(first + rows, count)
             parts = min(TILE_BLOCKS, last - first)
             blocks = first + torch.arange(parts + 1, device=CPU) * (last - first) // parts
-            pointers = [t.data_ptr() for t in reads]
+            pointers = [address(t) for t in reads]
             # A kernel writes row i at i times its width: where the room for row 0 would be.
             pointers += [
                 w.data_ptr() - (first * w[0].numel() * w.itemsize if passing else 0)
@@ -141,7 +142,7 @@ class CppLaunch:
             if o in totals
         }
         results = [more.get(o, t) for o, t in zip(self.kernel.outputs, writes, strict=True)]
-        self._run_hubs(order, range(len(order.hubs)), [t.data_ptr() for t in (*reads, *results)])
+        self._run_hubs(order, range(len(order.hubs)), [address(t) for t in (*reads, *results)])
         return {node: value.sum(0) for node, value in more.items()}
 
     def _run_hubs(self, order: Order, hubs: range, pointers: list[int]) -> None:

@@ -70,4 +70,4 @@ def _root(node: Node, made: Collection[Node]) -> Node:
 
 
 def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    return tensor.untyped_storage()._cdata

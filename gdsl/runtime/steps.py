@@ -25,6 +25,7 @@ from gdsl.ir.node import Node
 from gdsl.ir.ops import of
 from gdsl.ir.types import Domain, Kind
 from gdsl.runtime import prepare, products, reference
+from gdsl.runtime.copies import address
 from gdsl.runtime.cpp import CppLaunch
 from gdsl.runtime.dense import Pair, SumOfProducts, SumOverRows, View
 from gdsl.runtime.frame import Frame
@@ -292,7 +293,7 @@ class Together:
             value = memory[node] = torch.empty((rows[place], *shape) if place else shape, dtype=dtype, device=device)
             tensors.append(value)
         arena = torch.empty(room, dtype=torch.uint8, device=device) if room > SMALL else None
-        addresses = [t.data_ptr() for t in tensors]
+        addresses = [address(t) for t in tensors]
         at = 0 if arena is None else arena.data_ptr()
         call = self._pack(*rows, threads, *by_source, *by_target, at, *addresses)
         native.steps[storage.dtype, storage.index](self._at, call)

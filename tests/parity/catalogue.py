@@ -135,11 +135,11 @@ DIFFERENT = [
         "sums that are truth values again; NotImplementedError",
     ),
     (
-        "writing to the input after the call, as `h += conv(h)` does, in EdgeConv, CGConv, GINConv, GINEConv, GENConv, "
-        "PNAConv, MFConv, FeaStConv, GeneralConv, PointNetConv, SimpleConv with max or min, and others whose gradient "
-        "needs the input: no copy of it on the edges is kept",
-        "torch's RuntimeError in the backward pass: write `h = h + conv(h)`",
-        "trains on the copies; the same error where a linear map or weights of edges read the input itself",
+        "writing to the input after the call, as `h += conv(h)` does, where the gradient needs the input",
+        "the gradient of the call, on the CPU: what the backward pass reads takes memory of its own once it is written "
+        "to. On a GPU torch's RuntimeError in the backward pass: write `h = h + conv(h)`",
+        "trains where only copies on the edges are read; the same error where a linear map or weights of edges read "
+        "the input itself",
     ),
     (
         "edge masks (`explain`, as explainers set it) and hooks on messages",

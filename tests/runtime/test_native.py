@@ -300,6 +300,27 @@ def test_what_torch_says_of_misuse() -> None:
     y.sum().backward()
 
 
+def test_inputs_that_are_written_to_before_the_backward_pass() -> None:
+    """A value that torch has computed may be, a view of one, too; a leaf and its views may not."""
+    layer = warm(made("two results"), inputs("two results", 30, 60))
+    x, edge_index = inputs("two results", 30, 60)
+    (expected,) = torch.autograd.grad(layer(x, edge_index)[0].sum(), x)
+    for view in (lambda h: h, lambda h: h[:], lambda h: h.t().t()):
+        base = x * 1.0
+        y = layer(view(base), edge_index)[0]
+        assert is_native(y)
+        base.zero_()
+        (g,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        assert torch.equal(g, expected)
+        assert g.requires_grad
+    for view in (lambda h: h, lambda h: h[:]):
+        y = layer(view(x), edge_index)[0]
+        with torch.no_grad():
+            x.mul_(1.0)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.sum().backward()
+
+
 def test_memory_that_is_swapped_before_the_backward_pass() -> None:
     layer = warm(made("GCN"), inputs("GCN", 30, 60))
     x, edge_index = inputs("GCN", 30, 60)

@@ -121,6 +121,21 @@ struct GdslBackward : torch::autograd::Node {
 
 constexpr int64_t MANY_ROWS = 512;
 
+// What a backward pass reads of an input: see kept_apart in gdsl/runtime/copies.py.
+Tensor kept_apart(const Tensor& t) {
+    if (!t.grad_fn() || (t.is_view() && t._base().is_leaf())) return t;
+    const c10::StorageImpl& storage = *t.storage().unsafeGetStorageImpl();
+    const bool shared = c10::impl::cow::is_cow_data_ptr(storage.data_ptr());
+    if (!shared && !c10::impl::cow::has_simple_data_ptr(storage)) return t;
+    Tensor copy;
+    {
+        at::AutoDispatchBelowADInplaceOrView guard;
+        copy = at::_lazy_clone(t);
+    }
+    torch::autograd::impl::set_gradient_edge(copy, torch::autograd::impl::gradient_edge(t));
+    return copy;
+}
+
 // The results of a call, for which autograd gets a node.
 std::vector<Tensor> run(const std::shared_ptr<Function>& function, const Steps::Need& need,
                         const std::shared_ptr<Small>& graph, const std::vector<Tensor>& tensors) {
@@ -145,7 +160,7 @@ std::vector<Tensor> run(const std::shared_ptr<Function>& function, const Steps::
             torch::autograd::set_history(made[k], node);
         }
     }
-    for (int64_t k : f.reads) node->saved.emplace_back(tensors[k], false);
+    for (int64_t k : f.reads) node->saved.emplace_back(kept_apart(tensors[k]), false);
     for (int64_t k : f.kept) node->saved.emplace_back(made[k], made[k].requires_grad());
     return results;
 }
