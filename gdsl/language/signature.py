@@ -14,13 +14,15 @@ from gdsl.language.tree import CONSTANTS
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A tensor of the call. ``domain``: node, source, target, edge, graph or global; ``rank`` counts dims."""
+    """A tensor of the call. ``domain``: node, source, target, edge, graph or global; ``rank`` counts dims; ``real``: of
+    floating-point numbers."""
 
     name: str
     domain: str
     optional: bool
     default: float | None = None
     rank: int = 0
+    real: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,8 @@ def signature_of(layer: ast.Layer) -> Signature:
     for s in _statements(layer.body):
         if isinstance(s, ast.Declaration) and s.role not in ("param", "buffer"):
             default = s.default.value if isinstance(s.default, ast.Number) else None
-            inputs.setdefault(s.name, Input(s.name, s.role, s.default is not None, default, len(s.dims)))
+            real = s.kind is None or s.kind.name == "float"
+            inputs.setdefault(s.name, Input(s.name, s.role, s.default is not None, default, len(s.dims), real))
             for place, d in enumerate(s.dims):
                 if d.start is None and isinstance(d.size, ast.Name):
                     base = d.size.id.rstrip("'")

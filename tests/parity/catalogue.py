@@ -124,6 +124,12 @@ DIFFERENT = [
         "NotImplementedError for CSC; no self-loops",
     ),
     (
+        "whole numbers and truth values as features or weights of edges",
+        "as real numbers of the other inputs' dtype, or the parameters'",
+        "torch's error where a linear map or a normalisation reads them, and sums of their own dtype, which may wrap "
+        "around, where nothing else does",
+    ),
+    (
         "edge weights of another floating-point dtype than the features",
         "an error that says which to convert; in a class on `gdsl.nn.MessagePassing`, promoted as by torch",
         "promoted where no linear map follows (GCNConv, ARMAConv, LEConv, LGConv, APPNP), and torch's error where one "

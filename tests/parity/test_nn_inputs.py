@@ -506,6 +506,46 @@ def test_whole_numbers_are_summed_as_such(flow: str, dtype: torch.dtype) -> None
         assert torch.allclose(ours(x, edges, weight), theirs(x, edges, weight), atol=1e-4)
 
 
+MULTIPLIED = {
+    "GraphConv": (3, 3), "LEConv": (3, 3), "GatedGraphConv": (3, 2), "SimpleConv": (), "WLConvContinuous": (),
+    "GCNConv": (3, 3), "LGConv": (), "TAGConv": (3, 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int32, torch.int64], ids=str)
+@pytest.mark.parametrize("name", MULTIPLIED)
+def test_weights_that_are_whole_numbers(name: str, dtype: torch.dtype) -> None:
+    """As real ones of the other numbers' dtype; torch_geometric's normalisation refuses them."""
+    ours, theirs = (getattr(library, name)(*MULTIPLIED[name]).double() for library in LIBRARIES)
+    ours.load_state_dict(theirs.state_dict())
+    set_backend(ours, "torch")
+    edges, x = sorted_edges(), torch.randn(NODES, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.randint(1, 2 if dtype is torch.bool else 5, (edges.shape[1],)).to(dtype)
+    found = ours(x, edges, weight)
+    expected = (theirs if name not in ("GCNConv", "LGConv", "TAGConv") else ours)(x, edges, weight.double())
+    assert found.dtype == torch.float64
+    assert torch.allclose(found, expected, atol=1e-12)
+    if name == "GraphConv":
+        torch._dynamo.reset()
+        assert torch.equal(torch.compile(ours, backend="eager", fullgraph=True)(x, edges, weight), found)
+
+
+def test_features_that_are_whole_numbers() -> None:
+    edges = sorted_edges()
+    x, e = torch.randint(0, 5, (NODES, 3)), torch.randint(0, 5, (edges.shape[1], 3))
+    for made, given in (
+        (lambda library: library.GINConv(torch.nn.Linear(3, 3), train_eps=True), (x, edges)),
+        (lambda library: library.GENConv(3, 3, edge_dim=3), (x.double(), edges, e.double())),
+        (lambda library: library.CGConv(3, dim=3), (x, edges, e.double())),
+        (lambda library: library.CGConv(3, dim=3), (x.double(), edges, e)),
+    ):
+        torch.manual_seed(0)
+        ours, theirs = (made(library).double() for library in LIBRARIES)
+        ours.load_state_dict(theirs.state_dict())
+        set_backend(ours, "torch")
+        assert torch.allclose(ours(*given), theirs(*given), atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["GCNConv", "ChebConv", "GraphConv", "LGConv", "GatedGraphConv"])
 def test_weights_of_another_dtype_are_refused_by_name(name: str) -> None:
     args = {"LGConv": (), "ChebConv": (3, 3, 2), "GatedGraphConv": (3, 2)}.get(name, (3, 3))

@@ -45,6 +45,8 @@ Result: TypeAlias = Any
 # What programs call the steps that a normalised graph has behind it.
 _NORMALISING = frozenset(("add_self_loops", "loops", "normalize", "symmetric"))
 
+_WHOLE = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
+
 FLOWS = ("source_to_target", "target_to_source")
 
 
@@ -64,6 +66,12 @@ def program_of(name: str) -> ast.Layer:
 def _ranks_of(name: str) -> tuple[tuple[str, int], ...]:
     """The inputs of a program of the library, and how many dims each has besides the rows."""
     return tuple((i.name, i.rank) for i in signature_of(program_of(name)).inputs)
+
+
+@functools.cache
+def _reals_of(name: str) -> tuple[str, ...]:
+    """The inputs of a program of the library that are real numbers."""
+    return tuple(i.name for i in signature_of(program_of(name)).inputs if i.real)
 
 
 @functools.cache
@@ -207,7 +215,8 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
         """The program with these arguments on the tensors that it declares as inputs, by name.
 
         Node inputs may have more dims, [*, N, ...], or [N, *, ...] with ``node_dim=0``: many signals on one graph. The
-        results have these dims too. Sparse inputs become dense ones.
+        results have these dims too. Sparse inputs become dense ones, and whole numbers real ones where the program
+        reads such.
         """
         return self.run_with({}, graph, inputs, **arguments)
 
@@ -226,8 +235,8 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
             arguments = {name: name not in _NORMALISING and value for name, value in arguments.items()}
         given = {name: value for name, value in inputs.items() if value is not None}
         for value in given.values():
-            if value.layout is not torch.strided:
-                inputs = given = {name: strided(value) for name, value in given.items()}
+            if value.layout is not torch.strided or value.dtype in _WHOLE:
+                inputs = given = self._real(given)
                 break
         signals = self._signals(given)
         if signals:
@@ -297,6 +306,18 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
     @compiled.constant_for_tracer
     def _ranks(self) -> tuple[tuple[str, int], ...]:
         return _ranks_of(self.program_name)
+
+    @compiled.constant_for_tracer
+    def _reals(self) -> tuple[str, ...]:
+        return _reals_of(self.program_name)
+
+    def _real(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rows of numbers for sparse matrices, and for whole numbers and truth values those of the dtype of the others
+        that are given, else of the parameters, where the program reads real ones."""
+        dense, reals = {name: strided(value) for name, value in given.items()}, self._reals()
+        known = [value.dtype for value in (*dense.values(), *self.parameters()) if value.is_floating_point()]
+        dtype = known[0] if known else torch.get_default_dtype()
+        return {n: v.to(dtype) if n in reals and v.dtype in _WHOLE else v for n, v in dense.items()}
 
     def _signals(self, inputs: Mapping[str, Tensor | None]) -> tuple[int, ...]:
         """The dims of the first input besides the nodes and those that the program declares."""
@@ -613,8 +634,7 @@ def _loops_set(graph: Graph, values: Tensor | None, weight: float, dtype: torch.
 
 def _check_edge_index(edge_index: Tensor) -> None:
     """With torch_geometric's words, so that a user who changes the import sees the same."""
-    integers = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-    if edge_index.dtype not in integers:
+    if edge_index.dtype not in _WHOLE - {torch.bool}:
         raise ValueError(f"Expected 'edge_index' to be of integer type (got '{edge_index.dtype}')")
     if edge_index.dim() != 2:
         raise ValueError(f"Expected 'edge_index' to be two-dimensional (got {edge_index.dim()} dimensions)")
@@ -662,12 +682,10 @@ def strided(x: Tensor) -> Tensor:
 
 
 def real_features(x: Tensor) -> Tensor:
-    """Features for a layer that is linear in each of them: whole numbers as real ones, a complex one as two."""
+    """Features for a layer that is linear in each of them: a complex one as two."""
     if not isinstance(x, Tensor):
         return x  # a pair, which :meth:`Conv.square` refuses
-    if x.is_complex():
-        return torch.view_as_real(x.resolve_conj()).flatten(-2)
-    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+    return torch.view_as_real(x.resolve_conj()).flatten(-2) if x.is_complex() else x
 
 
 def like_features(y: Tensor, x: Tensor) -> Tensor:
