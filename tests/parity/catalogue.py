@@ -151,14 +151,19 @@ DIFFERENT = [
         "edge masks (`explain`, as explainers set it) and hooks on messages",
         "with one, a call runs in torch and not fused, as the error says that `kernels` then gives; gone, it is fused "
         "again. A hook before `propagate` or `aggregate` may not give another graph; `message_and_aggregate` is no "
-        "part of a program, and a hook on it an InputError, as is a mask on MeshCNNConv or PANConv, or on several "
-        "signals. `explain` is gdsl's own method as long as nothing is assigned to it",
+        "part of a program, and a hook on it an InputError, as is a mask on PANConv. Of several signals, each is a "
+        "call of its own. `explain` is gdsl's own method as long as nothing is assigned to it",
         "every call has messages in memory; `explain` is a flag",
     ),
     (
         "an edge mask on RGCNConv, FastRGCNConv, FiLMConv with several relations",
         "each message times the mask of its edge",
         "AssertionError, TypeError",
+    ),
+    (
+        "an edge mask on MeshCNNConv",
+        "on the features of the neighbours",
+        "on what the kernels make of sums and differences of them",
     ),
     (
         'an edge mask of ones on GATv2Conv or FAConv with flow="target_to_source"',

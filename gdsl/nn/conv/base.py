@@ -240,7 +240,6 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
                 break
         signals = self._signals(given)
         if signals:
-            self.check_unwatched("has several signals on one graph")
             return self._run_signals(graph, inputs, inside, signals, arguments)
         nested = {name: value for name, value in inside.items() if value is not None} if inside else {}
         compiling = torch.compiler.is_compiling()
@@ -336,7 +335,8 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
         signals: tuple[int, ...],
         arguments: Mapping[str, Any],
     ) -> Any:
-        """The program on a copy of the graph for each signal; inputs without such dims are the same for all."""
+        """The program on a copy of the graph for each signal, and one by one where a mask or a hook looks at its edges.
+        Inputs without such dims are the same for all."""
         flat: dict[str, Tensor | None] = {}
         for name, rank in self._ranks():
             value = inputs.get(name)
@@ -345,13 +345,33 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
                 value = value.movedim(0, own) if self.node_dim == 0 else value
                 value = value.expand(*signals, *value.shape[own:]).flatten(0, len(signals))
             flat[name] = value
-        result = self.run_with(inside, graph.repeat(math.prod(signals)), flat, **arguments)
+        count = math.prod(signals)
+        if self._watched and self._is_watched():
+            result = self._one_by_one(graph, flat, inside, count, arguments)
+        else:
+            result = self.run_with(inside, graph.repeat(count), flat, **arguments)
 
         def apart(flat: Tensor) -> Tensor:
             value = flat.unflatten(0, (*signals, -1))
             return value.movedim(len(signals), 0) if self.node_dim == 0 else value
 
         return tuple(map(apart, result)) if isinstance(result, tuple) else apart(result)
+
+    def _one_by_one(
+        self,
+        graph: Any,
+        flat: Mapping[str, Tensor | None],
+        inside: Mapping[str, Tensor | None],
+        count: int,
+        arguments: Mapping[str, Any],
+    ) -> Any:
+        """The results of so many signals, which lie behind each other, from a call for each."""
+        parts = {name: [None] * count if value is None else value.chunk(count) for name, value in flat.items()}
+        calls = [
+            self.run_with(inside, graph, {name: part[k] for name, part in parts.items()}, **arguments)
+            for k in range(count)
+        ]
+        return tuple(map(torch.cat, zip(*calls, strict=True))) if isinstance(calls[0], tuple) else torch.cat(calls)
 
     def _text(self, given: Mapping[str, Tensor], arguments: Mapping[str, Any]) -> Text:
         """The program with these arguments for these inputs."""

@@ -98,6 +98,7 @@ class RGCNConv(Declared, program="rgcn", fixed="node_dim=0", shows="num_relation
 
         Raises AssertionError without relations, ValueError for blocks of nodes without features.
         """
+        sizes = pair_of(self.in_channels)
         source = x[0] if isinstance(x, tuple) else x
         if source is None:
             source = torch.arange(self.in_channels_l, device=self.weight.device)
@@ -109,21 +110,28 @@ class RGCNConv(Declared, program="rgcn", fixed="node_dim=0", shows="num_relation
         relation = values.long() if edge_type is None and values is not None else edge_type
         assert relation is not None, "the edges need types: 'edge_type', or the values of a sparse matrix"
         if not source.is_floating_point() or not target.is_floating_point():
-            return self._look_up(source, target, graph, relation)
+            if not (self._watched and self._is_watched()):
+                return self._look_up(source, target, graph, relation)
+            source, target = (self._as_features(x, c) for x, c in zip((source, target), sizes, strict=True))
         blocks = self.num_blocks or 1
         return self._compute(
             graph,
             {"x": source, "z": target, "rel": relation},
-            in_target=pair_of(self.in_channels)[1],
+            in_target=sizes[1],
             in_block=self.in_channels_l // blocks,
             out_block=self.out_channels // blocks,
             how=self.how,
             bipartite=isinstance(x, tuple),
         )
 
+    def _as_features(self, numbers: Tensor, size: int) -> Tensor:
+        """The features of which a linear map looks the rows of its weight up."""
+        if numbers.is_floating_point():
+            return numbers
+        return torch.nn.functional.one_hot(numbers, size).to(self.weight.dtype)
+
     def _look_up(self, source: Tensor, target: Tensor, graph: Graph, relation: Tensor) -> Tensor:
         """For nodes that are numbers."""
-        self.check_unwatched("looks rows of weights up, for nodes that are numbers")
         if self.num_blocks is not None:
             raise ValueError("Block-diagonal decomposition not supported for non-continuous input features.")
         weight: Tensor = self.weight

@@ -108,7 +108,7 @@ class SimpleConv(Declared, program="simple"):
         weight = edge_weights(edge_weight, values, source)
         if loops:
             graph, weight = _with_more_loops(graph, weight)
-        if not source.is_floating_point():
+        if source.is_complex() or not (source.is_floating_point() or (self._watched and self._is_watched())):
             return self._of_other_numbers(strided(source), target, graph, weight)
         y: Tensor = self.run(
             graph,
@@ -120,7 +120,7 @@ class SimpleConv(Declared, program="simple"):
 
     def _of_other_numbers(self, source: Tensor, target: Tensor | None, graph: Graph, weight: Tensor | None) -> Tensor:
         """On whole or complex numbers, in torch: kernels have real ones."""
-        self.check_unwatched("adds up whole or complex numbers")
+        self.check_unwatched("adds up complex numbers")
         m = read_by_edges(graph, source).index_select(self.node_dim, graph.local_edge_index[0])
         if weight is not None:
             m = m * weight.view(-1, *[1] * (1 if self.node_dim == -2 else m.dim() - 1))

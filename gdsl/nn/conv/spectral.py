@@ -142,10 +142,10 @@ class LGConv(_Real, program="lgc"):
 
     def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """[N, channels] and weights [E] to [N, channels]."""
-        if isinstance(x, Tensor) and not (self.normalize or x.is_floating_point() or x.is_complex()):
+        whole = isinstance(x, Tensor) and not (self.normalize or x.is_floating_point() or x.is_complex())
+        if whole and not (self._watched and self._is_watched()):
             graph, values = self.square(x, edge_index)
             if values is None and edge_weight is None:
-                self.check_unwatched("adds up whole numbers")
                 source, target = graph.local_edge_index
                 messages = read_by_edges(graph, strided(x)).index_select(self.node_dim, source)
                 y: Tensor = self.aggr_module(messages, target, dim_size=graph.num_targets, dim=self.node_dim)
