@@ -20,6 +20,7 @@ from torch import Tensor
 
 from gdsl.errors import CacheError, CompilerError
 from gdsl.runtime import cache as kernels
+from gdsl.runtime.copies import address
 
 # "own" or "torch": instead of what is faster on this machine.
 SETTING = "GDSL_PRODUCTS"
@@ -39,7 +40,7 @@ class Code(NamedTuple):
     def by_matrix(self, rows: Tensor, matrix: Tensor, turned: bool, width: int, bias: Tensor | None) -> Tensor:
         """[N, depth] @ [depth, width], or, turned, the transpose of [width, depth]; with a bias [width] added."""
         made = rows.new_empty((rows.shape[0], width))
-        self._into(made, rows, matrix, turned, 0 if bias is None else bias.data_ptr(), False)
+        self._into(made, rows, matrix, turned, 0 if bias is None else address(bias), False)
         return made
 
     def add_by_matrix(self, made: Tensor, rows: Tensor, matrix: Tensor, turned: bool) -> None:
@@ -47,7 +48,7 @@ class Code(NamedTuple):
         self._into(made, rows, matrix, turned, 0, True)
 
     def _into(self, made: Tensor, rows: Tensor, matrix: Tensor, turned: bool, bias: int, add: bool) -> None:
-        (count, width), at = made.shape, (rows.data_ptr(), matrix.data_ptr())
+        (count, width), at = made.shape, (address(rows), address(matrix))
         depth = matrix.shape[turned]
         self.by_matrix_of(count, width, depth, *at, turned, bias, add, made.data_ptr(), torch.get_num_threads())
 
@@ -55,7 +56,7 @@ class Code(NamedTuple):
         """The transpose of [N, depth] by [N, width]."""
         (count, depth), width = left.shape, right.shape[1]
         made = left.new_empty((depth, width))
-        at = (left.data_ptr(), right.data_ptr(), made.data_ptr())
+        at = (address(left), address(right), made.data_ptr())
         self.over_rows_of(count, width, depth, *at, torch.get_num_threads())
         return made
 

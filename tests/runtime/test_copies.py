@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import gdsl
 import gdsl.nn
-from gdsl.runtime import copies
+from gdsl.runtime import copies, products
 from gdsl.runtime.copies import address, kept_apart
 
 EDGES = torch.tensor([[0, 1, 2, 0, 3], [1, 2, 0, 2, 3]])
@@ -31,15 +31,23 @@ def test_addresses(where: object) -> None:
     assert torch._C._is_cow_tensor(copy)
 
 
-@pytest.mark.parametrize("backend", ["torch", "cpp"])
-def test_nothing_is_copied_where_nobody_writes(backend: str) -> None:
-    call, x = gdsl.compile(TEXT, d=3, backend=backend).double(), leaf()
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(("backend", "nodes"), [("torch", 4), ("cpp", 4), ("cpp", 30_000)])
+def test_nothing_is_copied_where_nobody_writes(
+    backend: str, nodes: int, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernels ask for no address to write to, nor do the products with the matrix and with its gradient: in one
+    native call, and one by one."""
+    monkeypatch.setattr(products, "wanted", lambda: own)
+    text = "layer L(d) { node x[d] param p[d, d'] ~ normal aggregate a = max(x[j]) update y = a + rename(x @ p, d' -> d) }"
+    call, x = gdsl.compile(text, d=8, backend=backend), torch.rand(nodes, 8, requires_grad=True)
+    edges = torch.randint(nodes, (2, 2 * nodes))
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         h = x * 1.0
         at = address(h)
         kept.clear()
-        y = call(call(h, EDGES) + h, EDGES)
+        y = call(h, edges)
     y.sum().backward()
     assert address(h) == at
     assert at in [address(t) for t in kept]
