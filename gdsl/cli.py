@@ -30,8 +30,9 @@ from gdsl.errors import CommandError, GdslError
 from gdsl.language import ast
 from gdsl.language.errors import Diagnostic, LanguageError
 from gdsl.language.format import format_program
+from gdsl.language.imports import Folder
 from gdsl.language.lint import lint
-from gdsl.language.parse import MAX_TEXT, parse
+from gdsl.language.parse import MAX_TEXT, parse, syntax
 from gdsl.language.placeholders import check_any
 from gdsl.language.signature import signature_of
 from gdsl.look.show import STAGES, show, values_of
@@ -226,7 +227,13 @@ def _reason(error: OSError, name: str | None = None) -> str:
 
 def _parse(file: str) -> ast.Program:
     text, name = _read(file)
-    return parse(text, name)
+    folder = _folder(file)
+    return parse(text, name, None if folder is None else Folder(folder))
+
+
+def _folder(file: str) -> Path | None:
+    """Where the files are that a program uses: beside it, where it is a file."""
+    return None if file == "-" else Path(file).parent
 
 
 # ----------------------------------------------------------------------------------------- check
@@ -261,9 +268,9 @@ def _check_file(file: str, settings: Sequence[str], strict: bool) -> int:
 def _formatted(file: str) -> tuple[str, str]:
     """The text of a file before and after."""
     text, name = _read(file)
-    program = parse(text, name)
+    program = syntax(text, name)
     after = format_program(program)
-    if parse(after) != program:  # about to overwrite someone's work: trust nobody
+    if syntax(after) != program:  # about to overwrite someone's work: trust nobody
         message = "formatting would change the program, so it is left as it is; please report this"
         raise CommandError(f"{name}: {message}")
     return text, after
@@ -340,12 +347,13 @@ def _explore(options: argparse.Namespace) -> int:
     from gdsl.explore import command
 
     text, name = _read(options.file) if options.file else (command.EXAMPLE, "an example")
-    start = command.beginning(text, name, options.layer, options.set, options.inputs)
+    folder = _folder(options.file) if options.file else None
+    start = command.beginning(text, name, options.layer, options.set, options.inputs, folder)
     if options.html:
-        command.write(start, options.html)
+        command.write(start, options.html, folder)
         return OK
     again = (lambda: _read(options.file)[0]) if options.file not in (None, "-") else None
-    command.serve(start, again, options.host, options.port, not options.no_browser)
+    command.serve(start, again, options.host, options.port, not options.no_browser, folder)
     return OK
 
 

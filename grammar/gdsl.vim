@@ -4,7 +4,7 @@ if exists("b:current_syntax")
 endif
 
 syn keyword gdslLayer layer
-syn keyword gdslDeclare param const buffer global graph node source target edge module linear mlp
+syn keyword gdslDeclare param const buffer global graph node source target edge module linear mlp use from
 syn keyword gdslRule message aggregate update pool return
 syn keyword gdslDefine def reduce init
 syn keyword gdslControl for in if else

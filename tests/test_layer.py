@@ -789,7 +789,7 @@ def test_classes_that_nobody_has_are_forgotten() -> None:
     text = PLAIN.replace("Plain", "Forgotten")
     gdsl.compile(text, in_channels=3)
     gc.collect()
-    assert not [name for _, name in api._CLASSES if name == "Forgotten"]
+    assert not [name for _, name, _ in api._CLASSES if name == "Forgotten"]
     kind = gdsl.define(text)
     assert type(gdsl.compile(text, in_channels=3)) is kind is gdsl.define(text)
 

@@ -10,15 +10,16 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gdsl.editor.recovery import layers_of
+from gdsl.editor.recovery import trees_of
 from gdsl.editor.symbols import NameTable, names_of
 from gdsl.editor.tokens import Token, tokens
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.language import ast
 from gdsl.language.errors import Diagnostic, LanguageError
+from gdsl.language.imports import Files, linked
 from gdsl.language.lint import lint
-from gdsl.language.parse import MAX_TEXT, parse
+from gdsl.language.parse import MAX_TEXT, syntax
 from gdsl.language.placeholders import check_any
 from gdsl.language.recover import span_at
 from gdsl.language.values import Absent, Poison, Value
@@ -57,17 +58,58 @@ class Analysis:
         return self.sections[k], self.starts[k]
 
 
+def analyse(text: str, files: Files | None = None) -> Analysis:
+    """All that is known of a text. A text beyond the length that a program may have is not looked at.
+
+    files: where the texts of files are from that it uses, which may change between two looks
+    """
+    return _analysed(text, None) if files is None or "from" not in text else _analysed.__wrapped__(text, files)
+
+
 @functools.lru_cache(maxsize=8)
-def analyse(text: str) -> Analysis:
-    """All that is known of a text. A text beyond the length that a program may have is not looked at."""
+def _analysed(text: str, files: Files | None) -> Analysis:
     if len(text) > MAX_TEXT:
         return Analysis(text, (0,), (_empty(text),), mistakes_of(text))
     heads = [t.start for t in tokens(text) if t.kind == "LAYER"]
     starts = (0, *(start for start in heads if start > 0))
     ends = (*starts[1:], len(text))
-    sections = tuple(_section(text[start:end], bool(heads)) for start, end in zip(starts, ends, strict=True))
+    pieces = [text[start:end] for start, end in zip(starts, ends, strict=True)]
+    linked, mistakes = _linked(text, pieces, files)
+    sections = tuple(_section(piece, bool(heads), *used) for piece, used in zip(pieces, linked, strict=True))
     found = [_moved(d, text, start) for s, start in zip(sections, starts, strict=True) for d in s.diagnostics]
-    return Analysis(text, starts, sections, (*found, *_twice(text, sections, starts)))
+    return Analysis(text, starts, sections, (*found, *mistakes, *_twice(text, sections, starts)))
+
+
+# The layers that a layer calls, by their names, and the texts that they mean something by.
+Used = tuple[tuple[tuple[str, ast.Layer], ...], tuple[str, ...]]
+_NOTHING: Used = ((), ())
+
+
+def _linked(text: str, pieces: Sequence[str], files: Files | None) -> tuple[list[Used], list[Diagnostic]]:
+    """What the layers of the sections of a text call, and what is wrong with what the text uses."""
+    trees = [_trees(piece) for piece in pieces]
+    layers = [next((t for t in found if isinstance(t, ast.Layer)), None) for found in trees]
+    uses = [t for found in trees for t in found if isinstance(t, ast.Use)]
+    named = {layer.name: replace(layer, source=p) for layer, p in zip(layers, pieces, strict=True) if layer is not None}
+    program = ast.Program(tuple(named.values()), text, tuple(uses))
+    found, mistakes = linked(program, files, syntax)
+    if mistakes:  # those of a text that parses are in their places
+        try:
+            mistakes = linked(syntax(text), files, syntax)[1]
+        except LanguageError:
+            mistakes = []
+    by_name = {layer.name: layer for layer in found.layers}
+    used: list[Used] = []
+    for layer in layers:
+        known = by_name[layer.name] if layer is not None else None
+        used.append(_NOTHING if known is None or not known.uses else (known.uses, ast.sources(known)[1:]))
+    return used, mistakes
+
+
+@functools.lru_cache(maxsize=256)
+def _trees(text: str) -> tuple[ast.Layer | ast.Use, ...]:
+    """The layers of a section, and what it uses, as far as they parse."""
+    return trees_of(text)
 
 
 def _moved(d: Diagnostic, text: str, by: int) -> Diagnostic:
@@ -91,28 +133,34 @@ def _empty(text: str) -> Section:
 
 
 @functools.lru_cache(maxsize=256)
-def _section(text: str, one_of_more: bool) -> Section:
+def _section(
+    text: str, one_of_more: bool, uses: tuple[tuple[str, ast.Layer], ...], texts: tuple[str, ...]
+) -> Section:
     """A section of a text.
 
-    one_of_more: whether the text has a layer, so that a section without one is right if there is nothing in it
+    one_of_more: whether the text has a layer, so that a section without one is right if there is nothing in it, or
+                 only what the text uses
+    uses:        the layers that its layer calls; texts: what they mean something by
     """
     found = tuple(tokens(text))
     if one_of_more and all(t.kind == "SEMICOLON" for t in found):
         return _empty(text)
-    mistakes = mistakes_of(text)
-    layers = layers_of(text) if mistakes else parse(text).layers
+    begun = any(t.kind == "LAYER" for t in found)
+    mistakes = mistakes_of(text if begun or not one_of_more else f"{text}\nlayer _ {{}}")
+    layers = [tree for tree in _trees(text) if isinstance(tree, ast.Layer)]
     values: dict[tuple[int, int], Value] = {}
     for layer in layers[:1]:
-        layer = replace(layer, source=text)
+        layer = replace(layer, source=text, uses=uses)
         wrong, warned = _checked(layer, values), lint(layer)
         mistakes = mistakes or (*wrong, *warned)
+        layers[0] = layer
     return Section(text, found, layers[0] if layers else None, mistakes, values, names_of(layers[:1], found))
 
 
 def mistakes_of(text: str) -> tuple[Diagnostic, ...]:
     """Why a text does not parse."""
     try:
-        parse(text)
+        syntax(text)
     except LanguageError as error:
         return error.diagnostics
     return ()

@@ -60,6 +60,9 @@ def _said(section: Section, k: int) -> tuple[str, tuple[str, ...]] | None:
         if token.kind not in _WORDLESS and value is not None:
             says.append(f"Here: `{value}`")
         return code, tuple(says)
+    used = dict(section.layer.uses).get(token.text) if section.layer is not None else None
+    if used is not None and token.kind == "NAME":
+        return format.header(used), tuple(filter(None, [used.doc, used.file]))
     if token.kind in ("NAME", "PRIMED") and mention is not None:
         dim = _free_dim(section, mention.symbol)
         return (token.text, (dim,)) if dim is not None else None
@@ -68,7 +71,7 @@ def _said(section: Section, k: int) -> tuple[str, tuple[str, ...]] | None:
 
 # Words of statements have no value of their own.
 _WORDLESS = frozenset(
-    "LAYER ROLE RULE OWNED CONST GRAPH MODULE DEF REDUCE INIT FOR IN IF ELSE RETURN TRUE FALSE NONE".split()
+    "LAYER ROLE RULE OWNED USE FROM CONST GRAPH MODULE DEF REDUCE INIT FOR IN IF ELSE RETURN TRUE FALSE NONE".split()
 )
 _OPERATORS = frozenset("PLUS MINUS TIMES DIVIDE MATMUL POWER COMPARE AND OR NOT LSQB".split())
 

@@ -106,8 +106,8 @@ class _Mending:
             pass
 
 
-def layers_of(text: str) -> tuple[ast.Layer, ...]:
-    """The layers of a text, without the statements that do not parse."""
+def trees_of(text: str) -> tuple[ast.Layer | ast.Use, ...]:
+    """The layers of a text and what it uses, without the statements that do not parse."""
     found = list(tokens(text))
     kinds = [token.kind for token in found]
     left_out: set[int] = set()
@@ -129,7 +129,7 @@ class _Refused(Exception):
         self.tokens = tokens
 
 
-def _built(text: str, found: Sequence[Token], kept: _Mending) -> tuple[ast.Layer, ...]:
+def _built(text: str, found: Sequence[Token], kept: _Mending) -> tuple[ast.Layer | ast.Use, ...]:
     parsing, place = parser().parse_interactive(""), _placer(text)
     starts = {k for k, _ in kept.starts}
     end, statement = 0, set[int]()
@@ -141,10 +141,10 @@ def _built(text: str, found: Sequence[Token], kept: _Mending) -> tuple[ast.Layer
             # A statement is built with the token after it.
             statement = set() if k in starts else statement
             statement |= {index} if index is not None else set()
-        layers: Any = parsing.feed_eof()
+        trees: Any = parsing.feed_eof()
     except Mistake:
         raise _Refused(statement) from None
-    built: tuple[ast.Layer, ...] = layers
+    built: tuple[ast.Layer | ast.Use, ...] = trees
     return built
 
 

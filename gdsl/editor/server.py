@@ -1,6 +1,7 @@
 """``gdsl lsp``: a language server over stdin and stdout. What it says is computed by the functions beside this file.
 
-It looks at the texts that the editor sends, reads no file, and runs nothing.
+It looks at the texts that the editor sends, reads no other files than those that they use, which are programs below
+their folders, and runs nothing.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import enum
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
+from pygls.uris import to_fs_path
 
 from gdsl import __version__
 from gdsl.editor import complete, fixes, names
@@ -24,6 +27,7 @@ from gdsl.editor.tokens import TextLines, edited
 from gdsl.errors import GdslError
 from gdsl.language.errors import Diagnostic, either
 from gdsl.language.format import format_text
+from gdsl.language.imports import Folder
 
 Result = TypeVar("Result")
 
@@ -46,6 +50,7 @@ _SYMBOLS = {
     "module": types.SymbolKind.Object,
     "linear": types.SymbolKind.Object,
     "mlp": types.SymbolKind.Object,
+    "use": types.SymbolKind.Object,
     "def": types.SymbolKind.Function,
     "reduce": types.SymbolKind.Function,
     "param": types.SymbolKind.Property,
@@ -80,7 +85,7 @@ class Server(LanguageServer):
         self.texts: dict[str, str] = {}
         self.versions: dict[str, int | None] = {}
         self.looks: dict[str, asyncio.Task[None]] = {}
-        self.analyses: dict[str, asyncio.Future[Analysis]] = {}
+        self.analyses: dict[tuple[str, Folder | None], asyncio.Future[Analysis]] = {}
         # One thing at a time: lark's lexer and parser are not documented to be safe with threads.
         self.worker = ThreadPoolExecutor(max_workers=1)
 
@@ -93,10 +98,12 @@ class Server(LanguageServer):
     async def view(self, uri: str) -> OpenText:
         """The text as it is now. It is looked at in another thread, and once, however many ask."""
         text = self.texts.get(uri, "")
-        if text not in self.analyses:
-            self.analyses[text] = asyncio.ensure_future(self.work(analyse, text))
-            self.analyses[text].add_done_callback(lambda task: self.analyses.pop(text, None))
-        return OpenText(uri, text, TextLines.of(text, self.encoding), await asyncio.shield(self.analyses[text]))
+        files = _files_of(uri)
+        key = text, files
+        if key not in self.analyses:
+            self.analyses[key] = asyncio.ensure_future(self.work(analyse, text, files))
+            self.analyses[key].add_done_callback(lambda task: self.analyses.pop(key, None))
+        return OpenText(uri, text, TextLines.of(text, self.encoding), await asyncio.shield(self.analyses[key]))
 
     async def work(self, function: Callable[..., Result], *args: object) -> Result:
         """What a function gives that reads texts, in the thread for that."""
@@ -117,6 +124,12 @@ class Server(LanguageServer):
             self.text_document_publish_diagnostics(types.PublishDiagnosticsParams(uri, shown, version))
 
 
+def _files_of(uri: str) -> Folder | None:
+    """Where the files are that a text uses: in its own folder, if it is a file."""
+    path = to_fs_path(uri) if uri.startswith("file:") else None
+    return Folder(Path(path).parent) if path else None
+
+
 def diagnostic(view: OpenText, d: Diagnostic) -> types.Diagnostic:
     return types.Diagnostic(
         view.range(d.span.start, max(d.span.end, d.span.start + 1)),
@@ -131,7 +144,8 @@ def message(d: Diagnostic) -> str:
     """A mistake with what was expected and its hint, without the caret."""
     expected = f"expected {either(d.expected)}" if d.expected else None
     hint = f"hint: {d.hint}" if d.hint else None
-    return "\n".join(filter(None, [d.message, d.detail, expected, hint]))
+    inside = [f"in {e.where}, line {e.line}: {e.shown.strip()}" for e in d.inside]
+    return "\n".join(filter(None, [d.message, *inside, d.detail, expected, hint]))
 
 
 server = Server()

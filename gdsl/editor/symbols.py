@@ -21,7 +21,7 @@ LAYER = -1
 MADE = "graph"
 
 # What gives a name that may be called.
-CALLED = frozenset({"def", "reduce", "module", "linear", "mlp"})
+CALLED = frozenset({"def", "reduce", "module", "linear", "mlp", "use"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class _Reader:
         self.starts = [t.start for t in named]
         self.functions = {s.name: s for s in ast.walk(layer) if isinstance(s, ast.Function | ast.Reducer)}
         # A call of another name is one of the language's functions, also where a value has that name.
-        called = ast.Function | ast.Reducer | ast.Module | ast.Owned
+        called = ast.Function | ast.Reducer | ast.Module | ast.Owned | ast.Instance
         self.callable = {s.name for s in ast.walk(layer) if isinstance(s, called)}
 
     def token(self, start: int, after: int = 0) -> Token:
@@ -174,6 +174,8 @@ class _Reader:
                 skipped = (tree.init,) if not isinstance(tree.init, ast.Values) else ()
                 if isinstance(tree.init, ast.Call):
                     stack.extend((a, local) for a in tree.init.arguments)
+            elif isinstance(tree, ast.Instance):
+                yield self.given(tree, "use", tree.name_span)
             elif isinstance(tree, ast.Rule):
                 yield self.given(tree, tree.kind or "value", tree.name_span)
             elif isinstance(tree, ast.Constant):

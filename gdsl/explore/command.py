@@ -11,8 +11,9 @@ from typing import Any
 
 from gdsl.errors import CommandError
 from gdsl.explore import page
-from gdsl.explore.reading import read
+from gdsl.explore.reading import Settings, read
 from gdsl.language.format import default_value
+from gdsl.language.imports import Folder
 from gdsl.language.parse import parse
 from gdsl.look.show import values_of
 
@@ -33,14 +34,22 @@ layer Attention(in_channels, out_channels) {
 
 
 def beginning(
-    text: str, name: str, layer: str | None, settings: Sequence[str], inputs: Sequence[str]
+    text: str,
+    name: str,
+    layer: str | None,
+    settings: Sequence[str],
+    inputs: Sequence[str],
+    folder: Path | None = None,
 ) -> dict[str, Any]:
-    """What a page begins with. Settings and inputs are checked where the text can be read."""
+    """What a page begins with. Settings and inputs are checked where the text can be read.
+
+    folder: where the files are that the text uses
+    """
     text = as_in_a_browser(text)
-    found = read(text)
+    found = read(text, Settings(folder=folder))
     values: dict[str, str] = {}
     if settings and found.layers:
-        given = values_of(settings, parse(text).layers)
+        given = values_of(settings, parse(text, files=None if folder is None else Folder(folder)).layers)
         values = {name: default_value(value) for name, value in given.items()}
     if layer is not None and found.layers and layer not in found.layers:
         raise CommandError(f"the file has no layer `{layer}`; it has {', '.join(found.layers)}")
@@ -53,19 +62,26 @@ def as_in_a_browser(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def write(start: dict[str, Any], file: str) -> None:
+def write(start: dict[str, Any], file: str, folder: Path | None = None) -> None:
     """Write the page with its files and the whole view inside."""
     from gdsl.explore.machines import machines
     from gdsl.explore.reading import settings_of
     from gdsl.explore.view import whole
 
-    view = whole(start["text"], settings_of(start["settings"]))
+    view = whole(start["text"], settings_of(start["settings"], folder))
     text = page.single({**start, "server": False, "view": view, "machines": machines()})
     Path(file).write_text(text, encoding="utf-8")
     print(f"{file}: {len(text) / 1e6:.1f} MB, opens without a server")
 
 
-def serve(start: dict[str, Any], again: Callable[[], str] | None, host: str, port: int, browser: bool) -> None:
+def serve(
+    start: dict[str, Any],
+    again: Callable[[], str] | None,
+    host: str,
+    port: int,
+    browser: bool,
+    folder: Path | None = None,
+) -> None:
     """Serve the page until the process is stopped. Raises :class:`CommandError` without the extra that it needs.
 
     again: reads the file that was given once more, so that the page follows another editor
@@ -85,4 +101,4 @@ def serve(start: dict[str, Any], again: Callable[[], str] | None, host: str, por
             webbrowser.open(address)
 
     read_again = None if again is None else lambda: as_in_a_browser(again())
-    server.serve({**start, "watched": again is not None}, read_again, host, port, opened)
+    server.serve({**start, "watched": again is not None}, read_again, host, port, opened, folder)

@@ -17,7 +17,7 @@ from gdsl.explore.reading import Reading
 from gdsl.ir.printer import expression
 from gdsl.ir.types import Domain
 from gdsl.language.program import TypedProgram
-from gdsl.module import api
+from gdsl.module.layer import Layer
 from gdsl.module.node import NodeValues, named_tensors, plain_call
 from gdsl.runtime.graph import Graph, rewire_edge_value
 from gdsl.runtime.rewire import rewirings
@@ -70,7 +70,7 @@ def call(reading: Reading, profile: str = "even") -> NodeRun:
         with torch.random.fork_rng(devices=()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the page has those of the text
             torch.manual_seed(0)
-            layer = api.compile(reading.text, layer=reading.layer.name, backend="torch", **reading.values).eval()
+            layer = Layer(reading.layer, backend="torch", **reading.values).eval()
         ran = plain_call(layer, reading.settings.inputs)
         graph = sample_graph(ran.compiled.typed, profile)
         return NodeRun(ran.compiled.typed, graph, named_tensors(layer, ran, graph, 0, None))

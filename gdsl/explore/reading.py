@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from gdsl.editor.tokens import units
@@ -14,6 +15,7 @@ from gdsl.language import ast
 from gdsl.language.check import check
 from gdsl.language.errors import Diagnostic, LanguageError
 from gdsl.language.format import default_value
+from gdsl.language.imports import Folder
 from gdsl.language.lint import lint
 from gdsl.language.parse import MAX_TEXT, parse
 from gdsl.language.placeholders import asked_for, check_any, size_names
@@ -39,6 +41,7 @@ class Settings:
     values: arguments and sizes of dims by name; names that the layer has not are passed over, as a text that is being
             edited loses and gets back its names
     inputs: the optional inputs that are passed
+    folder: where the files are that the text may use; None where it may use none, as no request can say one
     nodes, degree, device: the graph that the cost model has in mind, and where it lies, "cpu" or "cuda"
     """
 
@@ -48,6 +51,7 @@ class Settings:
     nodes: int = 100_000
     degree: float = 16.0
     device: str = "cpu"
+    folder: Path | None = None
 
     @property
     def shape(self) -> GraphShape:
@@ -55,8 +59,8 @@ class Settings:
         return GraphShape.of(self.nodes, self.nodes, round(self.nodes * self.degree), self.device)
 
 
-def settings_of(data: Any) -> Settings:
-    """Settings from JSON. Raises :class:`gdsl.InputError` for what is none."""
+def settings_of(data: Any, folder: Path | None = None) -> Settings:
+    """Settings from JSON, for a text in a folder. Raises :class:`gdsl.InputError` for what is none."""
     if not isinstance(data, dict):
         raise InputError("settings are an object")
     values, inputs = data.get("values", {}), data.get("inputs", [])
@@ -74,6 +78,7 @@ def settings_of(data: Any) -> Settings:
         round(_number(data, "nodes", Settings.nodes, 1, MOST_NODES)),
         _number(data, "degree", Settings.degree, 0, MOST_DEGREE),
         device,
+        folder,
     )
 
 
@@ -122,7 +127,8 @@ class Reading:
 
 def read(text: str, settings: Settings = Settings()) -> Reading:
     """Parse and check a text of at most ``MAX_TEXT`` characters. Mistakes are part of what is given back."""
-    program, said = _parsed(text)
+    found_in = settings.folder if uses_files(text) else None
+    program, said = _parsed(text, None) if found_in is None else _parsed.__wrapped__(text, found_in)
     if program is None:
         return Reading(text[:MAX_TEXT], settings, said)
     layers = {layer.name: layer for layer in program.layers}
@@ -149,11 +155,16 @@ def read(text: str, settings: Settings = Settings()) -> Reading:
     )
 
 
+def uses_files(text: str) -> bool:
+    """Whether a text may use files, which can change while it stays."""
+    return "from" in text
+
+
 @functools.lru_cache(maxsize=4)
-def _parsed(text: str) -> tuple[ast.Program | None, tuple[Diagnostic, ...]]:
+def _parsed(text: str, folder: Path | None) -> tuple[ast.Program | None, tuple[Diagnostic, ...]]:
     """A text, and what is wrong with it whatever the settings are: these change while it stays."""
     try:
-        program = parse(text)
+        program = parse(text, files=None if folder is None else Folder(folder))
     except LanguageError as error:
         return None, error.diagnostics
     return program, tuple(d for layer in program.layers for d in (*lint(layer), *_mistakes(layer)))
@@ -245,7 +256,9 @@ def _diagnostic(d: Diagnostic, text: str) -> dict[str, Any]:
         "column": d.span.column,
         "start": units(text[: d.span.start], "utf-16"),  # as JavaScript counts
         "end": units(text[: max(d.span.end, d.span.start + 1)], "utf-16"),
-        "detail": d.detail,
+        "detail": "; ".join([*(f"in {e.where}, line {e.line}: {e.shown.strip()}" for e in d.inside), d.detail or ""])
+        if d.inside
+        else d.detail,
         "expected": list(d.expected),
         "hint": d.hint,
     }

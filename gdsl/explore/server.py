@@ -1,8 +1,9 @@
 """The page and its views over HTTP, for one person on one machine.
 
 Nothing of a request is run or opened: a text is compiled and its kernels are printed, and the only files that are read
-are the page's own and the one that was given. Requests must name this server as their host, so that no other site's
-name can be made to point here, and those that bring a text must come from the page itself.
+are the page's own, the one that was given, and, where one was given, the programs beside it that a text uses. Requests
+must name this server as their host, so that no other site's name can be made to point here, and those that bring a text
+must come from the page itself.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -111,13 +113,19 @@ def _answers(work: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Requ
     return handler
 
 
-def app(start: dict[str, Any], again: Callable[[], str] | None, allowed: Callable[[str], bool]) -> Starlette:
-    """The server of a page that begins with ``start``. ``allowed`` says which hosts a request may name, and ``again``
-    reads the file that the page shows, if there is one."""
+def app(
+    start: dict[str, Any],
+    again: Callable[[], str] | None,
+    allowed: Callable[[str], bool],
+    folder: Path | None = None,
+) -> Starlette:
+    """The server of a page that begins with ``start``. ``allowed`` says which hosts a request may name, ``again``
+    reads the file that the page shows, if there is one, and ``folder`` is where that is: texts may use the programs
+    below it."""
     compiler = CompilerThread()
 
     def view(data: dict[str, Any]) -> dict[str, Any]:
-        settings, parts = settings_of(data.get("settings", {})), data.get("parts", [])
+        settings, parts = settings_of(data.get("settings", {}), folder), data.get("parts", [])
         if not isinstance(parts, list) or not all(isinstance(p, str) for p in parts):
             raise InputError("parts are a list of names")
         if not compiler.ready.is_set():
@@ -132,13 +140,13 @@ def app(start: dict[str, Any], again: Callable[[], str] | None, allowed: Callabl
         asked = [data.get(name) for name in ("language", "kernel", "stage", "target")]
         if not all(isinstance(a, str) for a in asked):
             raise InputError("a language, a kernel, a stage and a target are names")
-        return compiler.call("code_of", data["text"], settings_of(data.get("settings", {})), *asked)
+        return compiler.call("code_of", data["text"], settings_of(data.get("settings", {}), folder), *asked)
 
     def node(data: dict[str, Any]) -> dict[str, Any]:
         number, profile = data.get("node", 0), data.get("profile", "even")
         if type(number) is not int or not isinstance(profile, str):
             raise InputError("a node is a number, and a profile a name")
-        return compiler.call("node_of", data["text"], settings_of(data.get("settings", {})), number, profile)
+        return compiler.call("node_of", data["text"], settings_of(data.get("settings", {}), folder), number, profile)
 
     async def given(request: Request) -> Response:
         try:
@@ -268,13 +276,18 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    start: dict[str, Any], again: Callable[[], str] | None, host: str, port: int, opened: Callable[[str], None]
+    start: dict[str, Any],
+    again: Callable[[], str] | None,
+    host: str,
+    port: int,
+    opened: Callable[[str], None],
+    folder: Path | None = None,
 ) -> None:
     """Answer until the process is told to stop. ``opened`` gets the address when the server listens."""
     with listen(host, port) as bound:
         name, number = bound.getsockname()[:2]
         shown = f"[{name}]" if ":" in name else name
-        made = app(start, again, hosts_for(host))
+        made = app(start, again, hosts_for(host), folder)
         config = uvicorn.Config(
             made, log_level="warning", access_log=False, lifespan="on", ws="none", timeout_graceful_shutdown=2
         )

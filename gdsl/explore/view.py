@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from gdsl.codegen.targets import DEFAULT_TARGET
@@ -13,7 +14,7 @@ from gdsl.explore.code import machine_code, sources
 from gdsl.explore.flow import flow
 from gdsl.explore.making import Making
 from gdsl.explore.one_node import NODES, PROFILES, one_node
-from gdsl.explore.reading import Settings, as_json, read
+from gdsl.explore.reading import Settings, as_json, read, uses_files
 from gdsl.explore.rewrites import equations_of, rewrites
 from gdsl.ir.program import Program
 from gdsl.language.errors import LanguageError
@@ -45,8 +46,14 @@ PARTS: Mapping[str, Callable[[Making], Any]] = {
 }
 
 
-@functools.lru_cache(maxsize=_KEPT)
 def _made(text: str, settings: Settings) -> Making:
+    if settings.folder is not None and uses_files(text):
+        return Making(read(text, settings))
+    return _kept(text, replace(settings, folder=None))
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _kept(text: str, settings: Settings) -> Making:
     return Making(read(text, settings))
 
 

@@ -110,12 +110,12 @@ class Arrow(Tree):
 
 @dataclass(frozen=True, slots=True)
 class Call(Tree):
-    """``function[over](arguments; dims) at end by key``"""
+    """``function[over](arguments; dims) at end by key``; what follows a ``;`` in a call of a layer are its arguments"""
 
     function: str
     arguments: tuple[Argument, ...] = ()
     over: tuple[Expression, ...] = ()
-    dims: tuple[Expression, ...] = ()
+    dims: tuple[Argument, ...] = ()
     at: str | None = None
     by: Expression | None = None
     name_span: Span = field(default=NOWHERE, compare=False, repr=False)
@@ -207,6 +207,18 @@ class Owned(Tree):
 
 
 @dataclass(frozen=True, slots=True)
+class Instance(Tree):
+    """``use name[count] = layer(arguments)``: a layer with parameters of its own, or a list of them."""
+
+    name: str
+    layer: str
+    arguments: tuple[Argument, ...] = ()
+    count: Expression | None = None
+    name_span: Span = field(default=NOWHERE, compare=False, repr=False)
+    layer_span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Rule(Tree):
     """``kind name = value``; kind is message, aggregate, update, pool, or "" for a plain definition."""
 
@@ -260,7 +272,18 @@ class Return(Tree):
 
 
 Statement: TypeAlias = (
-    Declaration | Transform | Constant | Module | Owned | Rule | Function | Reducer | Loop | Branch | Return
+    Declaration
+    | Transform
+    | Constant
+    | Module
+    | Owned
+    | Instance
+    | Rule
+    | Function
+    | Reducer
+    | Loop
+    | Branch
+    | Return
 )
 
 
@@ -275,24 +298,42 @@ class Parameter(Tree):
 
 @dataclass(frozen=True, slots=True)
 class Layer(Tree):
-    """``layer name(parameters) { body }``. ``doc`` is the comment above it, ``source`` the whole text."""
+    """``layer name(parameters) { body }``. ``doc`` is the comment above it, ``source`` the whole text.
+
+    uses: the layers that it calls, by their names in it; see :mod:`gdsl.language.imports`
+    file: where the text is from, as an importing text says it; "" for the text itself
+    """
 
     name: str
     parameters: tuple[Parameter, ...] = ()
     body: tuple[Statement, ...] = ()
     doc: str = field(default="", compare=False, repr=False)
     source: str = field(default="", compare=False, repr=False)
+    uses: tuple[tuple[str, Layer], ...] = field(default=(), compare=False, repr=False)
+    file: str = field(default="", compare=False, repr=False)
 
     def __repr__(self) -> str:
         return f"<layer {self.name}, {len(self.body)} statements>"
 
 
 @dataclass(frozen=True, slots=True)
+class Use(Tree):
+    """``use layers from "path"``, or ``use name = layer``: layers of another file, or, without a path, of the library.
+
+    layers: of the file, each with its name here
+    """
+
+    layers: tuple[tuple[str, str], ...]
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Program(Tree):
-    """A text: one layer or several."""
+    """A text: one layer or several, and what it uses of other texts."""
 
     layers: tuple[Layer, ...]
     source: str = field(default="", compare=False, repr=False)
+    uses: tuple[Use, ...] = ()
 
     def layer(self, name: str | None = None) -> Layer:
         """The layer of that name; without a name, the only one."""
@@ -318,6 +359,19 @@ def children(tree: Tree) -> list[Tree]:
         elif isinstance(value, tuple):
             found += [v for v in value if isinstance(v, Tree)]
     return found
+
+
+def sources(layer: Layer) -> tuple[str, ...]:
+    """The texts that a layer means something by: its own, and those of the layers that it calls."""
+    found: dict[str, None] = {}
+    pending, seen = [layer], set[int]()
+    while pending:
+        one = pending.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            found[one.source] = None
+            pending += [used for _, used in reversed(one.uses)]
+    return tuple(found)
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from gdsl.ir.types import Domain
 from gdsl.language import ast, format
 from gdsl.language.errors import Diagnostic, LanguageError, Mistake, did_you_mean
 from gdsl.language.expressions import Watch
+from gdsl.language.layer_calls import LayerCalls
 from gdsl.language.owned import Owns
 from gdsl.language.program import (
     Constant,
@@ -29,7 +30,7 @@ from gdsl.language.program import (
 )
 from gdsl.language.signature import Signature
 from gdsl.language.transforms import Transforms
-from gdsl.language.values import POISON, Poisoned, UserFunction, UserReducer, is_constant
+from gdsl.language.values import POISON, LayerResults, LayerValue, Poisoned, UserFunction, UserReducer, is_constant
 
 MAX_STATEMENTS = 10_000
 MAX_ERRORS = 20
@@ -70,19 +71,15 @@ def check(
     return checker.run(arguments)
 
 
-class Checker(Owns, Transforms):
+class Checker(LayerCalls, Transforms):
     """Goes through the statements of one layer."""
 
     def run(self, arguments: Mapping[str, object]) -> TypedProgram:
-        bound = self.bound = self.bind(arguments)
-        self.scope.names.update((name, v) for name, v in bound.items() if not isinstance(v, ConstantTable))
-        if not self.mistakes:
-            self.block(self.layer.body)
+        bound = self.elaborate(arguments)
         if self.forms.bipartite and self.forms.one_set is not None:
             message = "edges from sources to targets have no reverse, and none begins where another ends"
             self.note(Diagnostic(message, self.forms.one_set))
-        if not self.mistakes and self.results is None:
-            self.finish()
+        transforms = () if self.mistakes else self.agreed()
         if self.mistakes:
             found = list(self.mistakes.values())[:MAX_ERRORS]
             raise LanguageError(found, self.layer.source, self.layer.name)
@@ -91,7 +88,7 @@ class Checker(Owns, Transforms):
             name=self.layer.name,
             arguments=tuple(bound.items()),
             declarations=tuple(self.declarations),
-            transforms=tuple(self.transforms),
+            transforms=transforms,
             rules=tuple(self.rules),
             outputs=self.results,
             names=self.names,
@@ -101,6 +98,17 @@ class Checker(Owns, Transforms):
             requires=tuple(self.forms.requires),
             doc=self.layer.doc,
         )
+
+    def elaborate(self, arguments: Mapping[str, object]) -> dict[str, Constant]:
+        """Go through all statements: what is found is in the attributes. The arguments, with their defaults."""
+        bound = self.bound = self.bind(arguments)
+        self.scope.names.update((name, LayerValue(used)) for name, used in self.layer.uses)
+        self.scope.names.update((name, v) for name, v in bound.items() if not isinstance(v, ConstantTable))
+        if not self.mistakes:
+            self.block(self.layer.body)
+        if not self.mistakes and self.results is None:
+            self.finish()
+        return bound
 
     # ------------------------------------------------------------------------------- arguments
 
@@ -208,7 +216,7 @@ class Checker(Owns, Transforms):
                 self.forms.stand_ins[s.name] = where
             if s.kind in ("update", "pool"):
                 self.result_rule = (s.name, value)
-        elif not is_constant(value):
+        elif not is_constant(value) and (s.kind or not isinstance(value, LayerResults)):
             raise self.forms.unusable(value, s.value)
         self.bring(s.name, value, s.name_span)
 
@@ -337,6 +345,7 @@ class Checker(Owns, Transforms):
         ast.Constant: Owns._constant,
         ast.Module: Owns._module,
         ast.Owned: Owns._owned,
+        ast.Instance: LayerCalls._instance,
         ast.Transform: Transforms._transform,
         ast.Rule: _rule,
         ast.Function: _function,

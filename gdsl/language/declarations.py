@@ -62,7 +62,7 @@ class Declares(Elaboration):
         type = Type(_DOMAINS[s.role], dims, kind, bound)
         if s.role in ("param", "buffer"):
             self._parameter(s, type)
-            value: Value = build.load(s.name, type, "param")
+            value: Value = build.load(self.inside(s.name), type, "param")
         else:
             value = self._input(s, type)
         if isinstance(value, Node):
@@ -145,7 +145,7 @@ class Declares(Elaboration):
             hint = "as in `~ glorot` or `~ zeros`" if s.role == "param" else "as in `~ zeros` or `~ constant(0.5)`"
             raise Mistake(f"{s.role} `{s.name}` needs an initial value", s.span, hint=hint)
         init = self._values(s.init, s.name, type) if isinstance(s.init, ast.Values) else self._init(s.init, type)
-        self.declarations.append(Declaration(s.name, s.role, type, init, span=s.span))
+        self.declarations.append(Declaration(self.inside(s.name), s.role, type, init, span=s.span))
 
     def _values(self, e: ast.Values, name: str, type: Type) -> Init:
         """A number for each place, in the order of the dims."""
@@ -177,6 +177,8 @@ class Declares(Elaboration):
             value = self.forms.value(s.default)
             if value is not None:
                 default = float(self.forms.number(s.default, "a default"))
+        if self.given is not None:
+            return self._given(s, type, default)
         present = not optional or s.name in self.present
         declaration = Declaration(s.name, "input", type, None, default, optional, present, span=s.span)
         self.declarations.append(declaration)
@@ -184,11 +186,19 @@ class Declares(Elaboration):
         if present:
             self.forms.passed.add(s.name)
             return build.load(s.name, type, "input")
+        return self._not_there(s.name, type, default)
+
+    def _not_there(self, name: str, type: Type, default: float | None) -> Value:
+        """What an input stands for that was not passed."""
         if default is None:
-            return Absent(s.name)
+            return Absent(name)
         if type.domain is not Domain.GLOBAL:
-            self.forms.stand_ins[s.name] = type.domain
+            self.forms.stand_ins[name] = type.domain
         return build.const(default, type.dims)
+
+    def _given(self, s: ast.Declaration, type: Type, default: float | None) -> Value:
+        """An input of a layer that is called."""
+        raise NotImplementedError
 
     def _table(self, s: ast.Constant) -> None:
         """A table of numbers that are known now."""
@@ -207,7 +217,7 @@ class Declares(Elaboration):
             hint = f"up to {MOST_TERMS} of {MOST_NUMBERS} are written out: make it a buffer that Python fills"
             raise Mistake(message, s.span, hint=hint)
         value = table(numbers, dims)
-        self.declarations.append(Declaration(s.name, "const", type, span=s.span))
+        self.declarations.append(Declaration(self.inside(s.name), "const", type, span=s.span))
         for name, start in origins.items():
             self.forms.origins[value, name] = start
         self.bring(s.name, value, s.span)
@@ -241,7 +251,7 @@ class Declares(Elaboration):
         else:
             raise self.forms.unusable(value, s.value)
         self.declare(s.name, s.span)
-        self.declarations.append(Declaration(s.name, "const", type, default=default, span=s.span))
+        self.declarations.append(Declaration(self.inside(s.name), "const", type, default=default, span=s.span))
         self.bring(s.name, value, s.span)
         if isinstance(value, Node):
             self.call_it(value, s.name)
@@ -259,13 +269,17 @@ class Declares(Elaboration):
         here = self.modules.get(s.name)
         optional = s.name in self.signature.choices
         self.declare(s.name, s.span)
+        if isinstance(here, ModuleValue):  # one of the layer that calls this one
+            self.bring(s.name, here, s.span)
+            return
         function = self._stands_for(s) if optional and here is None else None
         present = here is not None or not optional or function is not None
-        declaration = Declaration(s.name, "module", None, optional=optional, present=present, span=s.span)
+        path = self.inside(s.name)
+        declaration = Declaration(path, "module", None, optional=optional, present=present, span=s.span)
         self.declarations.append(declaration)
         self.forms.optional.add(s.name) if optional else None
         module = None if here is UNKNOWN else here
-        self.bring(s.name, ModuleValue(s.name, module, function) if present else Absent(s.name), s.span)
+        self.bring(s.name, ModuleValue(path, module, function) if present else Absent(s.name), s.span)
 
     def _stands_for(self, s: ast.Module) -> str | None:
         """The function that is computed where no module is passed."""

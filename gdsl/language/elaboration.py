@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from gdsl.ir.node import Node
@@ -14,8 +15,43 @@ from gdsl.language.signature import Signature, signature_of
 from gdsl.language.values import Scope, Value, is_constant
 
 
+@dataclass(frozen=True)
+class Passed:
+    """The value of an input of a layer that is called, and the text that says it."""
+
+    value: Node
+    text: ast.Tree
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a layer that is called asks of the graph: the transforms, and the names and places of those who ask."""
+
+    transforms: tuple[GraphTransform, ...]
+    layer: str
+    span: ast.Span
+
+
+@dataclass
+class Calls:
+    """What is kept of the calls of layers.
+
+    wishes:  of the layers that compute from edges
+    known:   the arguments and the results of instances and of places where layers are called
+    sites:   the names of calls of layers without a name, by their places
+    """
+
+    wishes: list[Wish] = field(default_factory=list)
+    known: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    sites: Mapping[int, str] = field(default_factory=dict)
+
+
 class Elaboration:
-    """The state of a check."""
+    """The state of a check.
+
+    path:  where the layer's parameters are in the module that is made: "conv1", of a layer that is called
+    given: of a layer that is called, its inputs that are passed
+    """
 
     def __init__(
         self,
@@ -51,6 +87,23 @@ class Elaboration:
         self.result_rule: tuple[str, Node] | None = None
         self.result_poisoned = False
         self.loop_values: dict[str, int] = {}
+        self.path = ""
+        self.given: Mapping[str, Passed] | None = None
+        self.calls = Calls()
+
+    def inside(self, name: str) -> str:
+        """The name of a parameter, buffer or module of the layer in the module that is made."""
+        return f"{self.path}.{name}" if self.path else name
+
+    def computed_here(self, values: Iterable[Node]) -> Iterator[Node]:
+        """The nodes behind values, up to what this layer is given."""
+        pending, seen = list(values), {given.value for given in (self.given or {}).values()}
+        while pending:
+            n = pending.pop()
+            if n not in seen:
+                seen.add(n)
+                yield n
+                pending += n.inputs
 
     def note(self, mistake: Diagnostic) -> None:
         """Each mistake once, however often a loop meets it."""
@@ -79,6 +132,7 @@ class Elaboration:
         """Record the program's name of a node: the first one stays, and a name used twice is numbered."""
         if node in self.names or node.op in ("load", "const"):
             return
+        name = self.inside(name)
         unique, count = name, self.used_names.get(name, 0)
         while unique in self.used_names:
             count += 1

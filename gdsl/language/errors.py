@@ -15,11 +15,47 @@ MAX_LINE = 160
 
 
 @dataclass(frozen=True, slots=True)
+class Excerpt:
+    """A line of a text with a caret: ``shown`` of the line, with the caret under ``width`` characters from ``at`` on.
+
+    where: the layer or file, if it has to be said
+    """
+
+    where: str | None
+    line: int
+    column: int
+    shown: str
+    at: int
+    width: int
+
+    @staticmethod
+    def of(span: Span, source: str, where: str | None) -> Excerpt:
+        lines = source.split("\n")
+        text = lines[span.line - 1].rstrip("\r") if span.line <= len(lines) else ""
+        # Tabs would shift the caret: show each as one space.
+        text = text.replace("\t", " ")
+        width = max(1, min(span.end - span.start, len(text) - span.column + 1))
+        return Excerpt(where, span.line, span.column, *_window(text, span.column, width))
+
+    def render(self, arrow: str = "-->") -> list[str]:
+        """As a compiler prints it, in lines."""
+        place = f"{self.where}, " if self.where else ""
+        gutter = " " * len(str(self.line))
+        return [
+            f"{gutter} {arrow} {place}line {self.line}, column {self.column}",
+            f"{gutter} |",
+            f"{self.line} | {self.shown}",
+            f"{gutter} | {' ' * (self.at - 1)}{'^' * self.width}",
+        ]
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnostic:
     """One mistake. ``detail`` gives the types or values at hand, ``expected`` what could stand here.
 
     severity: "error", or "warning" of what means something, and hardly what was meant
     sizes:    sizes of dims with any one of which this would be no mistake
+    inside:   where it is inside the layer that is called here, or the file that is used here, the outermost first
     """
 
     message: str
@@ -29,25 +65,14 @@ class Diagnostic:
     hint: str | None = None
     severity: str = "error"
     sizes: tuple[tuple[str, int], ...] = field(default=(), compare=False)
+    inside: tuple[Excerpt, ...] = ()
 
     def render(self, source: str, where: str | None = None) -> str:
         """As a compiler prints it."""
-        line, column = self.span.line, self.span.column
-        lines = source.split("\n")
-        text = lines[line - 1].rstrip("\r") if line <= len(lines) else ""
-        # Tabs would shift the caret: show each as one space.
-        text = text.replace("\t", " ")
-        width = max(1, min(self.span.end - self.span.start, len(text) - column + 1))
-        shown, column_shown, width = _window(text, column, width)
-        place = f"{where}, " if where else ""
-        gutter = " " * len(str(line))
-        out = [
-            f"{self.severity}: {self.message}",
-            f"{gutter} --> {place}line {line}, column {column}",
-            f"{gutter} |",
-            f"{line} | {shown}",
-            f"{gutter} | {' ' * (column_shown - 1)}{'^' * width}",
-        ]
+        gutter = " " * len(str(self.span.line))
+        out = [f"{self.severity}: {self.message}", *Excerpt.of(self.span, source, where).render()]
+        for excerpt in self.inside:
+            out += excerpt.render("--> in")
         if self.detail:
             out.append(f"{gutter} = {self.detail}")
         if self.expected:
@@ -93,9 +118,10 @@ class Mistake(Exception):
         detail: str | None = None,
         hint: str | None = None,
         sizes: tuple[tuple[str, int], ...] = (),
+        inside: tuple[Excerpt, ...] = (),
     ):
         super().__init__(message)
-        self.diagnostic = Diagnostic(message, span, detail=detail, hint=hint, sizes=sizes)
+        self.diagnostic = Diagnostic(message, span, detail=detail, hint=hint, sizes=sizes, inside=inside)
 
 
 class UnknownName(Mistake):

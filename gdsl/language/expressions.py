@@ -17,7 +17,18 @@ from gdsl.language.functions import OPERATORS, PRODUCTS
 from gdsl.language.program import Constant
 from gdsl.language.sizes import Size
 from gdsl.language.tree import CONSTANTS
-from gdsl.language.values import Absent, Poison, Poisoned, Scope, Value, is_constant, is_number, is_whole
+from gdsl.language.values import (
+    Absent,
+    LayerResults,
+    LayerValue,
+    Poison,
+    Poisoned,
+    Scope,
+    Value,
+    is_constant,
+    is_number,
+    is_whole,
+)
 
 # A program may use this many steps; functions that call functions could otherwise take exponential time.
 MAX_STEPS = 200_000
@@ -27,6 +38,8 @@ MAX_TERMS = 64
 
 
 Watch: TypeAlias = Callable[[ast.Span, Value], None]
+
+_ON_EDGES = (Domain.EDGE, Domain.PAIR)
 
 # What `==` compares as a word: a string, none, or an input that is not there.
 _WORDS = (str, type(None), Absent)
@@ -52,6 +65,8 @@ class Expressions:
         self.one_set: ast.Span | None = None
         # Inside `outer(...)`, where dims that only one operand has may be paired.
         self.pairs = False
+        # Whether anything is computed from the edges of the graph, besides what layers do that are called.
+        self.reads_edges = False
         # Keeps a mistake besides the one that is raised.
         self.note: Callable[[Diagnostic], None] = lambda mistake: None
         # Is told what each expression, and each name that is given, stands for.
@@ -72,9 +87,19 @@ class Expressions:
             value = self._READ[type(e)](self, e)
         except IRError as error:
             raise Mistake(error.message, e.span, hint=error.hint) from None
+        if isinstance(value, Node) and value.domain in _ON_EDGES and not self._is_given(e):
+            self.reads_edges = True
         if self.watch is not None:
             self.watch(e.span, value)
         return value
+
+    def _is_given(self, e: ast.Tree) -> bool:
+        """Whether a value was there before: of a name, or what a layer gives that is called."""
+        if isinstance(e, ast.Call):
+            return isinstance(self.scope.find(e.function), LayerValue)
+        if isinstance(e, ast.Subscript) and isinstance(e.value, ast.Name):
+            return isinstance(self.scope.find(e.value.id), LayerResults)
+        return isinstance(e, ast.Name)
 
     def node(self, e: ast.Tree) -> Node:
         """A value of the program: an IR node. A number becomes one that is the same everywhere."""
@@ -111,6 +136,10 @@ class Expressions:
             remedy = f"compile with {value.name}=True" if value.part else "declare a default"
             hint = f"use it inside `if {value.name} {{ ... }}`, or {remedy}"
             return Mistake(f"`{value.name}` is optional and {missing}", e.span, hint=hint)
+        if isinstance(value, LayerResults):
+            names = [name for name, _ in value.values]
+            message = f"`{value.layer}` gives {len(names)} results, {', '.join(names)}, and one is needed here"
+            return Mistake(message, e.span, hint=f"give them a name, r = ..., and write r[{names[0]}]")
         if is_constant(value):
             kind = "none" if value is None else "a string" if isinstance(value, str) else f"`{value}`"
             return Mistake(needed or f"`{text}` is {kind}, and a value is needed here", e.span)
@@ -355,6 +384,8 @@ class Expressions:
 
     def _subscript(self, e: ast.Subscript) -> Value:
         base = self.value(e.value)
+        if isinstance(base, LayerResults):
+            return self._result(base, e)
         if not isinstance(base, Node):
             if is_number(base) or isinstance(base, bool):
                 base = build.const(base)  # type: ignore[arg-type]
@@ -372,6 +403,26 @@ class Expressions:
             else:
                 x = self._place(x, index, e, origins)
         return x
+
+    def _result(self, base: LayerResults, e: ast.Subscript) -> Node:
+        """One of the results of a layer, by its name or its place."""
+        index = e.indices[0]
+        names = [name for name, _ in base.values]
+        if isinstance(index, ast.Name) and index.id in names:
+            k = names.index(index.id)
+        else:
+            hint = f"by name, as in [{names[0]}], or by place, as in [0]"
+            if isinstance(index, ast.Name) and index.id not in self.scope:
+                raise Mistake(f"`{base.layer}` has no result `{index.id}`: it gives {', '.join(names)}", index.span)
+            if len(e.indices) > 1 or not is_number(self.value(index)):
+                raise Mistake(f"one of the results of `{base.layer}` has to be said first", e.span, hint=hint)
+            k = self.integer(index, "a place")
+            if not 0 <= k < len(names):
+                raise Mistake(f"`{base.layer}` has {len(names)} results, {', '.join(names)}", index.span, hint=hint)
+        if len(e.indices) > 1:
+            hint = f"give it a name first, or write two brackets: r[{names[k]}][...]"
+            raise Mistake(f"this says which result of `{base.layer}` is meant, and more", e.span, hint=hint)
+        return base.values[k][1]
 
     def _read_at(self, x: Node, end: str, e: ast.Subscript) -> Node:
         if x.domain in (Domain.EDGE, Domain.PAIR):

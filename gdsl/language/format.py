@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gdsl.language import ast
-from gdsl.language.parse import parse
+from gdsl.language.parse import syntax
 from gdsl.language.program import ConstantTable
 from gdsl.language.tree import CONSTANTS
 
@@ -30,7 +30,7 @@ _COMPARISON, _SIGN, _POSTFIX, _ATOM = 4, 7, 9, 10
 
 def format_text(text: str, filename: str | None = None) -> str:
     """The canonical form of a text. Raises LanguageError when it does not parse."""
-    return format_program(parse(text, filename))
+    return format_program(syntax(text, filename))
 
 
 def format_program(program: ast.Program) -> str:
@@ -153,6 +153,9 @@ def statement(s: ast.Statement, names: Mapping[str, object] | None = None) -> st
             more = "".join(f", {write(a)}" for a in s.arguments)
             ending = (f" ~ {write(s.init)}" if s.init else "") + " = none" * s.optional
             return f"{s.kind} {s.name}{count}({sizes}{more}){ending}"
+        case ast.Instance():
+            count = f"[{write(ast.Dim(s.count))}]" if s.count else ""
+            return f"use {s.name}{count} = {s.layer}({', '.join(write(a) for a in s.arguments)})"
         case ast.Rule():
             return f"{s.kind} {s.name} = {write(s.value)}".lstrip()
         case ast.Function():
@@ -163,6 +166,12 @@ def statement(s: ast.Statement, names: Mapping[str, object] | None = None) -> st
         case ast.Return():
             return "return " + ", ".join(write(v) for v in s.values)
     raise TypeError(f"not a simple statement: {type(s).__name__}")
+
+
+def use(s: ast.Use) -> str:
+    """What a text uses of another, on one line."""
+    names = ", ".join(name if name == layer else f"{name} = {layer}" for name, layer in s.layers)
+    return f"use {names}" + (f' from "{s.path}"' if s.path is not None else "")
 
 
 def default_value(value: int | float | bool | str | ConstantTable | None) -> str:
@@ -242,10 +251,16 @@ class _Formatter:
         self.opens = sorted(self.partner)
 
     def program(self, program: ast.Program) -> str:
-        for k, layer in enumerate(program.layers):
+        trees: list[ast.Layer | ast.Use] = sorted([*program.uses, *program.layers], key=lambda tree: tree.span.start)
+        for k, tree in enumerate(trees):
+            if isinstance(tree, ast.Use):
+                self.gap(tree.span.start, 0)
+                self.own_line_comments(tree.span.end, 0)
+                self.line(use(tree), tree.span.end, 0)
+                continue
             if not self.source and k:
                 self.lines.append("")
-            self.block(layer.span, _wrapped(header(layer)), layer.body, layer.span.start, 0)
+            self.block(tree.span, _wrapped(header(tree)), tree.body, tree.span.start, 0)
         self.own_line_comments(len(self.source), 0)
         return "\n".join(self.lines).rstrip("\n") + "\n"
 

@@ -19,12 +19,14 @@ from gdsl.language.functions import (
     SEGMENT_REDUCERS,
     Function,
 )
+from gdsl.language.imports import library_hint
 from gdsl.language.program import Requirement
 from gdsl.language.reduction_calls import BY_A_KEY, OVER_EDGES, ReductionCalls
 from gdsl.language.shapes import SHAPES
 from gdsl.language.sizes import Size
 from gdsl.language.values import (
     Absent,
+    LayerValue,
     ModuleValue,
     Poison,
     Poisoned,
@@ -48,6 +50,7 @@ class Forms(ReductionCalls):
         self.salts = 0
         self.call_depth = 0
         self.calls = 0
+        self.call_layer: Callable[[LayerValue, ast.Call], Value]
 
     def is_function(self, name: str) -> bool:
         return name in FUNCTIONS or name in SPECIAL or name in SEGMENT_REDUCERS or name in ORDERED_REDUCERS
@@ -73,6 +76,8 @@ class Forms(ReductionCalls):
             return self._user_reducer(found, e)
         if isinstance(found, ModuleValue | Absent):
             return self._module(found, e, aggregating)
+        if isinstance(found, LayerValue):
+            return self.call_layer(found, e)
         if e.over:
             return self._over_dims(e)
         if self._is_segment(e):
@@ -94,7 +99,7 @@ class Forms(ReductionCalls):
             hint = "write * for a product, and [i] or [j] to read a node value at an end of an edge"
             raise Mistake(f"`{e.function}` is a value and cannot be called", e.name_span, hint=hint)
         known = [*FUNCTIONS, *SPECIAL, *SEGMENT_REDUCERS, *ORDERED_REDUCERS, *self.scope.names]
-        meant = ELSEWHERE.get(e.function) or did_you_mean(e.function, known)
+        meant = ELSEWHERE.get(e.function) or library_hint(e.function) or did_you_mean(e.function, known)
         raise Mistake(f"unknown function `{e.function}`", e.name_span, hint=meant)
 
     def _plain(self, f: Function, e: ast.Call) -> Value:
@@ -215,6 +220,7 @@ class Forms(ReductionCalls):
 
     def _degree(self, e: ast.Call) -> Value:
         (text,) = self.only(e, "at")
+        self.reads_edges = True
         if isinstance(text, ast.Name) and text.id in ("i", "j"):
             return library.segment_count(text.id, self.rows(text.id))
         if isinstance(text, ast.Name) and text.id in EDGES_OF_PAIRS:

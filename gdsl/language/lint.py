@@ -49,8 +49,8 @@ def _unread_names(layer: ast.Layer) -> Iterable[Diagnostic]:
     for s in ast.walk(layer):
         if isinstance(s, ast.Declaration):
             kind, span = _WHAT.get(s.role, "input"), s.name_span
-        elif isinstance(s, ast.Owned):
-            kind, span = s.kind, s.name_span
+        elif isinstance(s, ast.Owned | ast.Instance):
+            kind, span = s.kind if isinstance(s, ast.Owned) else "layer", s.name_span
         elif isinstance(s, ast.Module | ast.Constant | ast.Function | ast.Reducer):
             kind, span = _KINDS[type(s)], s.span
         else:

@@ -130,6 +130,9 @@ WORDS = _table("""
     module | module nn | a torch module that the layer is given
     linear | linear lin(d -> k) | a linear map of the layer's own, as torch.nn.Linear
     mlp | mlp phi(d -> hidden -> k, relu) | linear maps of the layer's own, with a function between two
+    use | use conv = GATConv(16, heads = 4) | a layer under a name, which is called as conv(x)
+    use | use Block from "block.gdsl" | above a layer: one of a file, or, without from, of the library
+    from | use Block from "block.gdsl" | the file that a layer is in
     message | message m = x[j] | a value of each edge
     aggregate | aggregate a = sum(m) | a value of each node, from its edges
     update | update y = a + x | a value of each node; without `return` the last one is the result

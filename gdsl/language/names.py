@@ -12,7 +12,7 @@ from gdsl.language.errors import Diagnostic
 OF_CALLS = frozenset({"self", "graph", "edge_index", "batch", "num_graphs"})
 
 # Arguments of gdsl.compile and of every layer's class.
-OF_CONSTRUCTORS = frozenset({"self", "source", "layer", "definition", "backend"})
+OF_CONSTRUCTORS = frozenset({"self", "source", "layer", "folder", "definition", "backend"})
 
 # What a layer is as a torch module. Written down, since texts are checked without torch; a test compares it with what
 # modules and layers have, and a layer refuses what only another version of torch has.
@@ -86,7 +86,7 @@ def _declared(layer: ast.Layer, text: str) -> Iterator[tuple[str, str, ast.Span]
             yield s.name, s.role if s.role in ("param", "buffer") else "input", s.name_span
         elif isinstance(s, ast.Module):
             yield s.name, "module", _name_in(s, s.name, text)
-        elif isinstance(s, ast.Owned):
+        elif isinstance(s, ast.Owned | ast.Instance):
             yield s.name, "module", s.name_span
 
 

@@ -22,19 +22,27 @@ class Owns(Declares):
         here = self.modules.get(s.name)
         self.declare(s.name, s.name_span)
         if s.optional and here is None and not self._chosen(s):
-            self.declarations.append(Declaration(s.name, "module", None, optional=True, present=False, span=s.span))
+            path = self.inside(s.name)
+            self.declarations.append(Declaration(path, "module", None, optional=True, present=False, span=s.span))
             self.bring(s.name, Absent(s.name, part=True), s.name_span)
             return
         part = self._part(s)
+        if isinstance(here, ModuleValue):  # one of the layer that calls this one
+            ends = ((s.sizes[0], here.takes), (s.sizes[-1], here.gives))
+            takes, gives = (Dim(self._named_dim(e).name, -1 if dim is None else dim.size) for e, dim in ends)
+            self.bring(s.name, replace(here, takes=takes, gives=gives), s.name_span)
+            return
         # What is passed says itself how large it is, also where the sizes in the text are known from a call alone.
         dims = tuple((self._named_dim if here is not None else self._dim)(size) for size in s.sizes)
         made = None if here is not None else replace(part, sizes=dims)
-        declaration = Declaration(s.name, "module", None, optional=s.optional, part=made, span=s.span)
+        declaration = Declaration(
+            self.inside(s.name), "module", None, optional=s.optional, part=made, span=s.span
+        )
         self.declarations.append(declaration)
         module = None if here is UNKNOWN else here
         takes = dims[0] if here is None else replace(dims[0], size=-1)
         count = part.count if here is None else None
-        value = ModuleValue(s.name, module, takes=takes, gives=dims[-1], count=count)
+        value = ModuleValue(self.inside(s.name), module, takes=takes, gives=dims[-1], count=count)
         self.bring(s.name, value, s.name_span)
 
     def _dim(self, e: ast.Expression) -> Dim:

@@ -11,7 +11,7 @@ from typing import Any
 import lark
 
 from gdsl.errors import GdslError
-from gdsl.language import ast, names, recover
+from gdsl.language import ast, imports, names, recover
 from gdsl.language.errors import Diagnostic, LanguageError, Mistake
 from gdsl.language.tree import TreeBuilder
 from gdsl.locks import Lock
@@ -73,33 +73,46 @@ def _tables_path() -> Path | None:
         return None
 
 
-def parse(text: str, filename: str | None = None) -> ast.Program:
-    """Parse a text of one layer or several. Raises :class:`LanguageError` with every mistake found."""
+def parse(text: str, filename: str | None = None, files: imports.Files | None = None) -> ast.Program:
+    """Parse a text of one layer or several, and what it uses. Raises :class:`LanguageError` with every mistake found.
+
+    files: where the texts of files are from that it uses; without, it can use no file
+    """
+    program, mistakes = imports.linked(syntax(text, filename), files, syntax)
+    if mistakes:
+        raise LanguageError(mistakes, text, filename)
+    return program
+
+
+def syntax(text: str, filename: str | None = None) -> ast.Program:
+    """A text alone: its layers do not know the layers that they call. Raises as :func:`parse` does."""
     if len(text) > MAX_TEXT:
         start = ast.Span(0, 0, 1, 1)
         message = f"the program has {len(text)} characters, and {MAX_TEXT} is the limit"
         raise LanguageError([Diagnostic(message, start)], text[:200], filename)
-    layers = _parse_layers(text, filename)
+    trees = _parse_trees(text, filename)
+    layers = tuple(tree for tree in trees if isinstance(tree, ast.Layer))
+    uses = tuple(tree for tree in trees if isinstance(tree, ast.Use))
     if not layers:
         start = ast.Span(0, 0, 1, 1)
         mistake = Diagnostic("the program is empty", start, hint="a program is `layer Name(arguments) { ... }`")
         raise LanguageError([mistake], text, filename)
     span = layers[0].span.to(layers[-1].span)
     made = tuple(replace(layer, doc=_doc(text, layer.span.start), source=text) for layer in layers)
-    program = ast.Program(made, text, span=span)
+    program = ast.Program(made, text, uses, span=span)
     mistakes = _too_deep(program) or [*_twice(program), *(m for layer in made for m in names.refused(layer, text))]
     if mistakes:
         raise LanguageError(mistakes, text, filename)
     return program
 
 
-def _parse_layers(text: str, filename: str | None) -> tuple[ast.Layer, ...]:
+def _parse_trees(text: str, filename: str | None) -> tuple[ast.Layer | ast.Use, ...]:
     """Parse; after a syntax error, blank the statement it is in and parse again, to find the next error."""
     mistakes: list[Diagnostic] = []
     rest = text
     while True:
         try:
-            layers = _run(rest)
+            found = _run(rest)
         except lark.UnexpectedInput as error:
             mistake = recover.explain(rest, error, parser())
         except Mistake as error:
@@ -116,14 +129,14 @@ def _parse_layers(text: str, filename: str | None) -> tuple[ast.Layer, ...]:
         rest = blanked
     if mistakes:
         raise LanguageError(mistakes, text, filename)
-    return layers
+    return found
 
 
-def _run(text: str) -> tuple[ast.Layer, ...]:
+def _run(text: str) -> tuple[ast.Layer | ast.Use, ...]:
     with _lock:  # lark's parser is not documented to be safe with threads
         result: Any = parser().parse(text)
-    layers: tuple[ast.Layer, ...] = result
-    return layers
+    trees: tuple[ast.Layer | ast.Use, ...] = result
+    return trees
 
 
 def _doc(text: str, start: int) -> str:

@@ -82,6 +82,10 @@ class Init:
     arguments: tuple[float, ...] = ()
 
 
+# What holds several layers of a name.
+LIST = "[]"
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """Linear maps that a layer makes itself, as torch modules under one name.
@@ -94,6 +98,7 @@ class Part:
     weight:     how weights start; None is as torch draws them
     bias:       how biases start; None is as torch draws them, False that there are none
     count:      how many there are, in a list; None is one that is in no list
+    layer:      of a layer that is called, its name, or LIST for several: what holds parameters, and has no sizes
     """
 
     sizes: tuple[Dim, ...]
@@ -104,6 +109,7 @@ class Part:
     weight: Init | None = None
     bias: Init | Literal[False] | None = None
     count: int | None = None
+    layer: str = ""
 
 
 # The functions that may stand between the maps of an mlp: the least and the greatest number of arguments after x.

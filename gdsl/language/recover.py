@@ -17,7 +17,11 @@ STATEMENTS = (
     "update", "pool", "def", "reduce", "for", "if", "return",
 )  # fmt: skip
 # Words that do so before a name and sizes, and are names elsewhere; and what follows them.
-OWNED = {"linear": "linear lin(in -> out)", "mlp": "mlp phi(in -> hidden -> out, relu)"}
+OWNED = {
+    "linear": "linear lin(in -> out)",
+    "mlp": "mlp phi(in -> hidden -> out, relu)",
+    "use": "use conv = GCNConv(16)",
+}
 KEYWORDS = (
     *STATEMENTS,
     "layer",
@@ -41,7 +45,7 @@ _WORDS = [
     ({"NUMBER", "LPAR", "MINUS"}, _OPERANDS, "an expression"),
     (
         {"ROLE", "RULE"},
-        {"ROLE", "RULE", *(s.upper() for s in STATEMENTS), "OWNED", "NAME", "SEMICOLON"},
+        {"ROLE", "RULE", *(s.upper() for s in STATEMENTS), "OWNED", "NAME", "SEMICOLON", "USE"},
         "a statement",
     ),
     ({"PLUS", "POWER"}, _OPERATORS | {"LPAR", "LSQB"}, "an operator"),
@@ -55,6 +59,8 @@ _SYMBOLS = {
     "RBRACE": "`}`",
     "__ANON_0": "`..`",
     "__ANON_1": "`->`",
+    "USE": "`use`",
+    "FROM": "`from`",
     "NAME": "a name",
     "NUMBER": "a number",
     "STRING": "a string",

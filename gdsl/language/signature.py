@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 from gdsl.language import ast
+from gdsl.language.imports import sites
 from gdsl.language.program import Declaration
 from gdsl.language.tree import CONSTANTS
 
@@ -39,6 +40,7 @@ class Signature:
     free_places: where the call gives them: input, place among its dims, dim
     builds_graph: whether the layer makes its own edges, so that the call takes none
     batched:   whether values of whole graphs occur, so that the call takes the graph of each node
+    inside:    the names of the layers that it calls, under which their parameters are
     """
 
     name: str
@@ -52,6 +54,7 @@ class Signature:
     free_places: tuple[tuple[str, int, str], ...]
     builds_graph: bool
     batched: bool
+    inside: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         arguments = ", ".join([*(p.name for p in self.arguments), *(name for name, _ in self.modules)])
@@ -133,6 +136,7 @@ def signature_of(layer: ast.Layer) -> Signature:
             arguments.setdefault(s.name, ast.Parameter(s.name, None, False, span=s.span))
         elif isinstance(s, ast.Transform) and s.name == "knn":
             builds_graph = True
+    instances = (s.name for s in _statements(layer.body) if isinstance(s, ast.Instance))
     return Signature(
         layer.name,
         tuple(arguments.values()),
@@ -144,7 +148,8 @@ def signature_of(layer: ast.Layer) -> Signature:
         tuple(free),
         tuple(places),
         builds_graph,
-        any(_is_of_graphs(tree) for tree in ast.walk(layer)),
+        any(map(_is_of_graphs, ast.walk(layer))) or any(signature_of(used).batched for _, used in layer.uses),
+        tuple(dict.fromkeys((*instances, *sites(layer).values()))),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gdsl.ir import build, library
-from gdsl.ir.node import Node, walk
+from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.language import ast
 from gdsl.language.elaboration import Elaboration
@@ -54,7 +54,8 @@ class Transforms(Elaboration):
     def _before_edge_values(self, s: ast.Transform) -> None:
         """All of a layer runs on the graph that a transform makes: what stands before it cannot mean another one."""
         for name, value, span in self.made:
-            if any(n.domain in (Domain.EDGE, Domain.PAIR) or n.op == "graph_value" for n in walk([value])):
+            here = self.computed_here([value])
+            if any(n.domain in (Domain.EDGE, Domain.PAIR) or n.op == "graph_value" for n in here):
                 raise Mistake(
                     f"`graph {s.name}` stands behind `{name}`, which is computed from the edges that it makes",
                     s.span,
@@ -103,6 +104,7 @@ class Transforms(Elaboration):
         self._normalised(e.id, library.symmetric_norm(build.to_float(w)), s)
 
     def _normalised(self, name: str, norm: Node, s: ast.Transform) -> None:
+        self.forms.reads_edges = True
         self.bring(name, norm, s.span)
         self.call_it(norm, name)
         self.made.append((name, norm, s.span))

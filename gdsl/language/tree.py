@@ -116,6 +116,11 @@ class TreeBuilder(Transformer[Token, object]):
         if not isinstance(callee, ast.Name):
             raise Mistake("only a function can be called", span_of(p[0]), hint="write * for a product")
         dims = next((tuple(g) for g in p if isinstance(g, Group)), ())
+        named = False
+        for d in dims:
+            if isinstance(d, ast.Arrow) or (named and not isinstance(d, ast.Named)):
+                raise Mistake("what follows a `;` are dims or sizes, and then arguments by name", d.span)
+            named = isinstance(d, ast.Named)
         return ast.Call(callee.id, trees(p[1:]), over, dims, name_span=callee.span, span=cover(p))
 
     def at(self, p: list[Piece]) -> ast.Call:
@@ -140,6 +145,8 @@ class TreeBuilder(Transformer[Token, object]):
 
     def over(self, p: list[Piece]) -> Group:
         return group(p, trees(p))
+
+    options = over
 
     # ------------------------------------------------------------------------------ statements
 
@@ -208,6 +215,22 @@ class TreeBuilder(Transformer[Token, object]):
             span=cover(p),
         )
 
+    def instance(self, p: list[Piece]) -> ast.Instance:
+        count: tuple[ast.Dim, ...] = next((part[1] for part in p if isinstance(part, Group)), ())
+        if len(count) > 1 or (count and count[0].start is not None):
+            message = f"`{p[1]}` is a list of so many layers, and this is no number"
+            raise Mistake(message, count[0].span, hint=f"as in use {p[1]}[3] = ...")
+        (layer,) = (p[k + 1] for k, part in enumerate(p) if isinstance(part, Token) and part.type == "EQUAL")
+        return ast.Instance(
+            str(p[1]),
+            str(layer),
+            tuple(t for t in trees(p) if not isinstance(t, ast.Dim)),
+            count[0].size if count else None,
+            name_span=span_of(p[1]),
+            layer_span=span_of(layer),
+            span=cover(p),
+        )
+
     def rule(self, p: list[Piece]) -> ast.Rule:
         kind = str(p[0]) if p[0].type != "NAME" else ""
         name = p[1] if kind else p[0]
@@ -257,7 +280,15 @@ class TreeBuilder(Transformer[Token, object]):
             seen.add(parameter.name)
         return ast.Layer(str(p[1]), parameters, tuple(p[-1]), span=cover(p))
 
-    def start(self, p: list[Piece]) -> tuple[ast.Layer, ...]:
+    def used(self, p: list[Piece]) -> Group:
+        return group(p, [str(p[0]), str(p[-1])])
+
+    def use(self, p: list[Piece]) -> ast.Use:
+        pairs = tuple((name, layer) for name, layer in (part for part in p if isinstance(part, Group)))
+        path = next((text[1:-1] for text in tokens(p, "STRING")), None)
+        return ast.Use(pairs, path, span=cover(p))
+
+    def start(self, p: list[Piece]) -> tuple[ast.Layer | ast.Use, ...]:
         return trees(p)
 
 

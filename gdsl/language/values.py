@@ -10,6 +10,7 @@ from gdsl.ir.node import Node
 from gdsl.ir.types import Dim
 from gdsl.language import ast
 from gdsl.language.program import Constant
+from gdsl.language.sizes import Size
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,41 @@ class ModuleValue:
 
 
 @dataclass(frozen=True)
+class Argument:
+    """What a call gives an argument of a layer: a constant, a module of the caller's or a torch module, and where.
+
+    size: of a whole number, the size expression
+    """
+
+    value: Any
+    size: Size | None
+    span: ast.Span
+
+
+@dataclass(frozen=True)
+class LayerValue:
+    """A layer that can be called: one that the text has or uses, or an instance of it.
+
+    name:  of the instance, "" of what makes one at each call
+    given: the arguments of the instance
+    count: of a list of instances, how many there are
+    """
+
+    definition: ast.Layer
+    name: str = ""
+    given: Mapping[str, Argument] = field(default_factory=dict)
+    count: int | None = None
+
+
+@dataclass(frozen=True)
+class LayerResults:
+    """What a layer with several results gives: a value by its place or its name."""
+
+    layer: str
+    values: tuple[tuple[str, Node], ...]
+
+
+@dataclass(frozen=True)
 class Absent:
     """An optional input that was not passed and has no default, or a part of the layer that was left out."""
 
@@ -65,7 +101,9 @@ POISON = Poison()
 # A torch module that is there, and is not looked at.
 UNKNOWN = object()
 
-Value: TypeAlias = Node | Constant | UserFunction | UserReducer | ModuleValue | Absent | Poison
+Value: TypeAlias = (
+    Node | Constant | UserFunction | UserReducer | ModuleValue | LayerValue | LayerResults | Absent | Poison
+)
 
 
 @dataclass

@@ -333,7 +333,7 @@ def call(layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     tensors = {i.name: bound.values[i.name] for i in signature.inputs if bound.values[i.name] is not None}
     # A size of which programs are made is a constant, also where the tracer takes all sizes for variables.
     sizes = tuple(sorted((name, operator.index(size)) for name, size in free.items()))
-    text = (layer.definition.source, constant(layer.definition.span.start), layer.backend, layer.options.choices)
+    text = (layer._text.sources, constant(layer.definition.span.start), layer.backend, layer.options.choices)
     arguments = tuple([(name, constant(value)) for name, value in layer.arguments.items()])
     state = state_of(layer._children(), layer._fields())
     key = (layer.training, tuple(tensors), sizes, text, arguments, state)

@@ -15,7 +15,7 @@ from gdsl.ir.node import users
 from gdsl.language import ast
 from gdsl.language.errors import Diagnostic, LanguageError
 from gdsl.language.names import PROPERTIES
-from gdsl.language.parts import module_of
+from gdsl.language.parts import module_of, part_of
 from gdsl.language.program import Declaration, Part
 from gdsl.language.signature import Signature, is_optional_part, signature_of
 from gdsl.look.short import short
@@ -113,17 +113,19 @@ class Layer(NotScriptable, Inspected, Compilable):
         return list(found.values())
 
     def _create(self, d: Declaration) -> None:
-        self._check_name(d.name, d.role)
+        self._check_name(d.name.split(".")[0], "module" if "." in d.name else d.role)
+        *path, name = d.name.split(".")
+        holder = part_of(self, path)
         if d.part is not None:
-            self._modules[d.name] = owned.make(d.part)  # its name may be that of a property, as `kernels` is
+            holder._modules[name] = owned.make(d.part)  # its name may be that of a property, as `kernels` is
             self._made[d.name] = d.part
             return
         assert d.type is not None
         tensor = torch.zeros(d.type.shape)
         if d.role == "param":
-            self.register_parameter(d.name, nn.Parameter(tensor))
+            holder.register_parameter(name, nn.Parameter(tensor))
         else:
-            self.register_buffer(d.name, tensor)
+            holder.register_buffer(name, tensor)
 
     def _check_name(self, name: str, kind: str) -> None:
         """Names of torch's modules are refused with the text; this is for those that only the running torch has."""
@@ -148,7 +150,9 @@ class Layer(NotScriptable, Inspected, Compilable):
             if d.name in self._made:
                 owned.draw(self._made[d.name], d.name, module_of(self, d.name))
             elif d.init is not None:
-                tensor = self._parameters.get(d.name, self._buffers.get(d.name))
+                *path, name = d.name.split(".")
+                holder = part_of(self, path)
+                tensor = holder._parameters.get(name, holder._buffers.get(name))
                 if tensor is None:
                     raise InputError(f"`{d.name}` is computed from other tensors (pruned, parametrised): draw those")
                 node = loads.get(d.name)

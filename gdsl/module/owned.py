@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
 from gdsl.errors import InputError
-from gdsl.language.program import ACTIVATIONS, Part
+from gdsl.language.program import ACTIVATIONS, LIST, Part
 from gdsl.runtime import initialise
 
 _ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
@@ -27,8 +28,30 @@ assert set(_ACTIVATIONS) == set(ACTIVATIONS)
 _NORMS: dict[str, Callable[[int], nn.Module]] = {"layer_norm": nn.LayerNorm, "batch_norm": nn.BatchNorm1d}
 
 
+class Called(nn.Module):
+    """What holds the parameters of a layer that another one calls. It is not called itself: what it would compute is a
+    part of the other one's program."""
+
+    # Programs tell by what is in it, and not by which module it is.
+    reads_as = nn.Identity
+
+    def __init__(self, layer: str):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Raises :class:`gdsl.InputError`."""
+        raise InputError(f"this {self.layer} is a part of another layer's program: call that, or compile it alone")
+
+    def _get_name(self) -> str:
+        return self.layer
+
+
 def make(part: Part, device: str = "cpu") -> nn.Module:
-    """``nn.Linear``, ``nn.Sequential`` for an mlp, or a list of them: maps that are yet to be drawn."""
+    """``nn.Linear``, ``nn.Sequential`` for an mlp, or a list of them: maps that are yet to be drawn. Of a layer that is
+    called, what holds its parameters."""
+    if part.layer:
+        return nn.ModuleList() if part.layer == LIST else Called(part.layer)
     if part.count is not None:
         return nn.ModuleList(_one(part, device) for _ in range(part.count))
     return _one(part, device)
@@ -58,6 +81,8 @@ def draw(part: Part, name: str, module: nn.Module) -> None:
 
     Raises :class:`gdsl.InputError` for weights that are computed from other tensors.
     """
+    if part.layer:  # what is in it is drawn by its own declaration
+        return
     for path, layer in module.named_modules(prefix=name):
         if type(layer) is nn.Linear:
             _draw_map(part, path, layer)

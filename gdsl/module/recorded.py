@@ -95,6 +95,8 @@ def _source(
     if definition is None or not isinstance(key, Way) or definition.name != typed.name:
         return None, None
     text = definition.source[definition.span.start : definition.span.end] + "\n"
+    if definition.uses:  # the text alone does not say what it means
+        return None, text
     chosen = signature_of(definition).choices
     # No module took the place of a function that was chosen, and where the text itself chooses one, it is that.
     arguments = {name: value for name, value in typed.arguments if value is not None or name not in chosen}

@@ -19,13 +19,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gdsl.ir.program import Program
 from gdsl.ir.serialise import from_data as program_of
 from gdsl.language import ast
 from gdsl.language.check import check
 from gdsl.language.parse import parse
+from gdsl.language.parts import part_of
 from gdsl.language.program import Declaration, TypedProgram
 from gdsl.look.check import error_of, rounding
 from gdsl.module import owned
@@ -69,8 +70,12 @@ def with_own_parts(layer: ast.Layer, values: Mapping[str, Any], *, training: boo
     typed = check(layer, values, training=training, **way)
     parts = [d for d in typed.of_role("module") if d.part is not None]
     with torch.device("meta"):  # sizes are read and numbers are not, so that no size is too large to be looked at
-        modules = {d.name: owned.make(d.part, "meta").train(training) for d in parts if d.part is not None}
-    return check(layer, values, modules=modules, training=training, **way) if modules else typed
+        made = nn.Module()
+        for d in parts:
+            assert d.part is not None
+            *path, name = d.name.split(".")
+            part_of(made, path)._modules[name] = owned.make(d.part, "meta").train(training)
+    return check(layer, values, modules=made._modules, training=training, **way) if parts else typed
 
 
 def from_data(text: str) -> TypedProgram:

@@ -232,11 +232,11 @@ class Text:
         options: Options = DEFAULTS,
         store: Compilations | None = None,
     ):
-        self.definition = definition
+        self.definition, self.sources = definition, ast.sources(definition)
         self._written = self.signature = signature_of(definition)
         self.arguments = {name: plain(value) for name, value in arguments.items()}
         self.free_sizes = dict(free_sizes)
-        self.module_names = tuple(name for name, _ in self.signature.modules)
+        self.module_names = (*(name for name, _ in self.signature.modules), *self.signature.inside)
         self.options, self.store = options, store or Compilations()
         self.typed, self.known = Kept(), Kept()
         self.repeated = Repeated()
@@ -350,8 +350,8 @@ def text_for(
     inputs: those of a first call: which optional ones there are, and the sizes of dims that no argument gives
     """
     made = Text(definition, arguments, {}, options, store)
-    # No function takes the place of a module that the owner lacks.
-    made.arguments = {**dict.fromkeys(made.signature.choices), **made.arguments}
+    # No function takes the place of a module that the owner lacks, and no part is there that it has not.
+    made.arguments = {**dict.fromkeys((*made.signature.choices, *made.signature.parts)), **made.arguments}
     ranks = {i.name: i.rank for i in made.signature.inputs}
     sizes: dict[str, int] = {}
     for name, place, dim in made.signature.free_places:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gdsl.editor.recovery import expected, layers_of
+from gdsl.editor.recovery import expected, trees_of
 from gdsl.editor.tokens import UNKNOWN, TextLines, edited, tokens, units, with_comments
 from gdsl.language.parse import parse
 
@@ -17,7 +17,7 @@ HEAD = "layer A(d) {\n    node x[d]\n    edge w\n"
 
 
 def names(text: str) -> list[str]:
-    return [getattr(s, "name", type(s).__name__) for layer in layers_of(text) for s in layer.body]
+    return [getattr(s, "name", type(s).__name__) for layer in trees_of(text) for s in layer.body]
 
 
 def test_programs_without_mistakes(repository: Path) -> None:
@@ -25,7 +25,7 @@ def test_programs_without_mistakes(repository: Path) -> None:
     assert len(files) > 20
     for file in files:
         text = file.read_text()
-        assert layers_of(text) == parse(text).layers
+        assert trees_of(text) == parse(text).layers
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_what_is_left_of_a_layer(rest: str, kept: list[str]) -> None:
 
 def test_a_layer_that_is_never_closed_ends_where_the_next_one_starts() -> None:
     text = HEAD + "    h = x +\n\nlayer B { node z[3] update y = z }"
-    assert [(layer.name, len(layer.body)) for layer in layers_of(text)] == [("A", 2), ("B", 2)]
+    assert [(layer.name, len(layer.body)) for layer in trees_of(text)] == [("A", 2), ("B", 2)]
 
 
 def test_spans_are_those_of_the_text() -> None:
     text = "# 𝛼\nlayer A {\n    junk junk junk(\n    node x[3]\n\n\n    update y = x }"
-    (layer,) = layers_of(text)
+    (layer,) = trees_of(text)
     for s, words in zip(layer.body, ["node x[3]", "update y = x"], strict=True):
         assert text[s.span.start : s.span.end] == words
         line = text.split("\n")[s.span.line - 1]
@@ -73,7 +73,7 @@ def test_any_text_has_layers(draw: random.Random) -> None:
         k, n = draw.randrange(len(pieces)), draw.randrange(len(pieces))
         pieces[k : k + draw.randrange(3)] = pieces[n : n + draw.randrange(3)]
     broken = " ".join(pieces)
-    for layer in layers_of(broken):
+    for layer in trees_of(broken):
         assert broken[layer.span.start :].startswith("layer")
         for s in layer.body:
             assert layer.span.start < s.span.start < s.span.end <= layer.span.end

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gdsl.language import ast
 from gdsl.language.format import format_program, format_text
-from gdsl.language.parse import parse
+from gdsl.language.parse import syntax as parse
 
 MESSY = """
 
@@ -127,13 +127,14 @@ BINARY = ("+", "-", "*", "/", "@", "**", "==", "!=", "<", "<=", ">", ">=", "and"
 
 def extend(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     several = st.lists(inner, min_size=1, max_size=3).map(tuple)
-    argument = st.one_of(inner, st.builds(ast.Named, plain, inner), st.builds(ast.Arrow, inner, inner))
+    named = st.builds(ast.Named, plain, inner)
+    argument = st.one_of(inner, named, st.builds(ast.Arrow, inner, inner))
     call = st.builds(
         ast.Call,
         plain,
         st.lists(argument, max_size=3).map(tuple),
         st.one_of(st.just(()), several),
-        st.one_of(st.just(()), several),
+        st.tuples(st.lists(inner, max_size=2), st.lists(named, max_size=2)).map(lambda parts: (*parts[0], *parts[1])),
         st.one_of(st.none(), plain),
         st.one_of(st.none(), names.map(ast.Name)),
     ).map(lambda c: c if c.arguments else replace(c, dims=()))
@@ -181,6 +182,13 @@ simple = st.one_of(
         optional,
         st.booleans(),
     ),
+    st.builds(
+        ast.Instance,
+        names,
+        plain,
+        st.lists(st.one_of(expressions, st.builds(ast.Named, plain, expressions)), max_size=2).map(tuple),
+        optional,
+    ),
     st.builds(ast.Rule, st.sampled_from(("", "message", "aggregate", "update", "pool")), names, expressions),
     st.builds(ast.Function, names, parameters, expressions),
     st.builds(ast.Reducer, names, parameters, expressions, expressions),
@@ -213,8 +221,15 @@ layers = st.builds(
     st.lists(defaults, max_size=3, unique_by=lambda p: p.name).map(tuple),
     st.lists(statements, max_size=4).map(tuple),
 )
-programs = st.lists(layers, min_size=1, max_size=2, unique_by=lambda p: p.name).map(
-    lambda found: ast.Program(tuple(found))
+uses = st.builds(
+    ast.Use,
+    st.lists(st.tuples(plain, plain), min_size=1, max_size=2).map(tuple),
+    st.sampled_from((None, "a.gdsl", "b/a.gdsl")),
+)
+programs = st.builds(
+    lambda found, used: ast.Program(tuple(found), uses=tuple(used)),
+    st.lists(layers, min_size=1, max_size=2, unique_by=lambda p: p.name),
+    st.lists(uses, max_size=2),
 )
 
 

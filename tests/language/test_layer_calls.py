@@ -1,0 +1,378 @@
+"""Layers that layers call: what a call means, whose parameters it has, which graph it runs on, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import gdsl
+from gdsl import nn as layers
+from gdsl.language.imports import library
+
+GRAPH = torch.tensor([[0, 1, 2, 3, 3, 1, 4, 2, 2], [1, 0, 1, 2, 3, 4, 0, 2, 0]])
+N, E = 5, GRAPH.shape[1]
+
+BLOCK = """
+layer Block(k, slope = 0.0) {
+    linear lin(d -> k)
+    param b[k] ~ normal
+    node x[d]
+    edge w = 1
+    update y = leaky_relu(lin(x) + sum(w * lin(x)[j]), slope) + b
+}
+"""
+
+
+def made(text: str, *args: Any, **kwargs: Any) -> gdsl.Layer:
+    torch.manual_seed(0)
+    return gdsl.compile(text, *args, backend="torch", **kwargs).double()
+
+
+def block(m: Any, x: Tensor, w: Tensor | None = None, slope: float = 0.0) -> Tensor:
+    h = torch.nn.functional.linear(x, m.lin.weight, m.lin.bias)
+    near = h[GRAPH[0]] if w is None else h[GRAPH[0]] * w[:, None]
+    return torch.nn.functional.leaky_relu(h + torch.zeros_like(h).index_add(0, GRAPH[1], near), slope) + m.b
+
+
+def inputs(*sizes: int) -> list[Tensor]:
+    random = torch.Generator().manual_seed(1)
+    return [torch.randn(n, dtype=torch.float64, generator=random) for n in sizes]
+
+
+def message(text: str, **kwargs: Any) -> str:
+    with pytest.raises(gdsl.GdslError) as caught:
+        gdsl.compile(text, **kwargs)
+    return str(caught.value)
+
+
+# ------------------------------------------------------------------------------------- parameters
+
+
+NET = (
+    BLOCK
+    + """
+layer Net(hidden, K = 2) {
+    use first = Block(2 * hidden, slope = 0.1)
+    use rest[K] = Block(2 * hidden)
+    node x[inside]
+    edge w = 1
+    h = first(x, w)
+    for k in 0..K - 1 { h = h + rest[k](h) }
+    h = first(Block(h; inside), w = w)
+    update y = h + Block(x; 2 * hidden)
+}
+"""
+)
+
+
+def test_each_call_has_parameters_under_its_name_and_a_name_has_one_set() -> None:
+    net = made(NET, hidden=3, inside=4, layer="Net")
+    own = [f"{name}.{part}" for name in ("first", "rest.0", "rest.1", "Block", "Block_2") for part in
+           ("b", "lin.weight", "lin.bias")]  # fmt: skip
+    assert sorted(net.state_dict()) == sorted(own)
+    (x,) = (torch.randn(N, 4, dtype=torch.float64, requires_grad=True),)
+    (w,) = inputs(E)
+    for weight in (None, w):
+        h = block(net.first, x, weight, 0.1)
+        for k in range(2):
+            h = h + block(net.rest[k], h)
+        h = block(net.first, block(net.Block, h), weight, 0.1)
+        expected = h + block(net.Block_2, x)
+        found = net(x, GRAPH) if weight is None else net(x, GRAPH, weight)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    grads = [torch.autograd.grad(y.square().sum(), [x, *net.parameters()]) for y in (found, expected)]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_copies_and_pickles_have_their_own() -> None:
+    net = made(NET, hidden=3, inside=4, layer="Net")
+    (x,) = (torch.randn(N, 4, dtype=torch.float64),)
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert torch.equal(other(x, GRAPH), net(x, GRAPH))
+        with torch.no_grad():
+            other.first.lin.weight.zero_()
+        assert not torch.equal(other(x, GRAPH), net(x, GRAPH))
+    before = {name: p.clone() for name, p in net.named_parameters()}
+    net.reset_parameters()
+    assert not any(torch.equal(p, before[name]) for name, p in net.named_parameters())
+    with pytest.raises(gdsl.InputError, match="a part of another layer"):
+        net.first(x)
+
+
+def test_a_hook_on_what_is_never_called_is_refused() -> None:
+    net = made(NET, hidden=3, inside=4, layer="Net")
+    x = torch.randn(N, 4, dtype=torch.float64)
+    seen = []
+    net.first.lin.register_forward_hook(lambda *_: seen.append(1))
+    net(x, GRAPH)
+    assert seen
+    net.rest[1].register_forward_hook(lambda *_: seen.append(2))
+    with pytest.raises(gdsl.GdslError, match=r"`rest.1` has a hook"):
+        net(x, GRAPH)
+
+
+def test_a_call_may_run_again_on_the_same_values_and_on_no_others_without_a_name() -> None:
+    text = BLOCK + "layer Net(k) { node x[d] for n in 1..2 { y = Block(x; k) } update z = y }"
+    assert len(made(text, k=3, d=2, layer="Net").state_dict()) == 3
+    text = BLOCK + "layer Net { node x[d] for n in 1..2 { x = Block(x; d) } update z = x }"
+    assert "name it before the loop" in message(text, layer="Net", d=2)
+    text = "use LGConv\nlayer Net { node x[d] for n in 1..2 { x = LGConv(x; normalize = false) } update z = x }"
+    assert not made(text, d=2).state_dict()
+
+
+# ------------------------------------------------------------------------------------------ library
+
+LIBRARY = """
+use GATConv, GCNConv, SAGEConv
+layer GAT(in_channels, hidden, classes, p = 0.0) {
+    use conv1 = GATConv(hidden, heads = 4, dropout = p)
+    use conv2 = GATConv(classes, edge_dim = 2, lin_edge = true, att_edge = true)
+    node x[in_channels]
+    edge e[2]
+    h = elu(conv1(dropout(x, p)))
+    y = conv2(h, e = e)
+    return y
+}
+layer Mixed(in_channels, hidden, K = 2) {
+    use convs[K] = GCNConv(hidden)
+    node x[in_channels]
+    edge w = 1
+    h = x
+    jumps = 0 * convs[0](x, w)
+    for k in 0..K - 1 {
+        h = relu(convs[k](h, w))
+        jumps = max(jumps, h)
+    }
+    update y = GATConv(jumps; hidden)
+}
+layer Sage(in_channels, hidden) {
+    use conv = SAGEConv(hidden, lin_r = true)
+    node x[in_channels]
+    update y = conv(x)
+}
+"""
+
+
+def test_layers_of_the_library_are_those_of_nn() -> None:
+    x, e, w = (torch.randn(N, 6, dtype=torch.float64), torch.randn(E, 2, dtype=torch.float64), inputs(E)[0])
+    net = made(LIBRARY, 6, 3, 2, layer="GAT")
+    one = layers.GATConv(6, 3, heads=4, backend="torch").double()
+    two = layers.GATConv(12, 2, edge_dim=2, backend="torch").double()
+    one.load_state_dict(net.conv1.state_dict())
+    two.load_state_dict(net.conv2.state_dict())
+    expected = two(torch.nn.functional.elu(one(x, GRAPH)), GRAPH, e)
+    torch.testing.assert_close(net(x, GRAPH, e), expected, rtol=1e-12, atol=1e-12)
+
+    net = made(LIBRARY, 6, 3, layer="Mixed")
+    convs = [layers.GCNConv(n, 3, backend="torch").double() for n in (6, 3)]
+    last = layers.GATConv(3, 3, backend="torch").double()
+    for twin, own in zip([*convs, last], [*net.convs, net.GATConv], strict=True):
+        twin.load_state_dict(own.state_dict())
+    for weight in (None, w.abs()):
+        h, jumps = x, torch.zeros(N, 3, dtype=torch.float64)
+        for conv in convs:
+            h = conv(h, GRAPH, weight).relu()
+            jumps = torch.maximum(jumps, h)
+        found = net(x, GRAPH) if weight is None else net(x, GRAPH, weight)
+        torch.testing.assert_close(found, last(jumps, GRAPH), rtol=1e-12, atol=1e-12)
+
+    net = made(LIBRARY, 6, 3, layer="Sage")
+    sage = layers.SAGEConv(6, 3, backend="torch").double()
+    sage.load_state_dict(net.conv.state_dict())
+    torch.testing.assert_close(net(x, GRAPH), sage(x, GRAPH), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(library()))
+def test_each_layer_of_the_library_can_be_called_or_says_what_it_needs(name: str) -> None:
+    """No internal error: what a layer lacks is a mistake of the text, with the place of the call."""
+    text = f"use {name}\nlayer Net {{ node x[4] update y = {name}(x; 4) }}"
+    lines = {1}
+    try:
+        gdsl.compile(text)
+    except gdsl.LanguageError as error:
+        lines = {d.span.line - 1 for d in error.diagnostics}
+    assert lines == {1}
+
+
+# ------------------------------------------------------------------------------------------- graphs
+
+LOOPS = """
+layer Loops { graph add_self_loops node x[d] update y = sum(x[j]) }
+layer Plain { node x[d] update y = mean(x[j]) }
+layer Weighted { graph add_remaining_self_loops(w = 1) node x[d] edge w update y = sum(w * x[j]) }
+"""
+
+
+def net(body: str) -> str:
+    return LOOPS + "layer Net { node x[3] edge w = 1 " + body + " }"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("update y = Loops(x) + Plain(x)", r"Loops runs on the graph after `graph add_self_loops`, and Plain"),
+        ("update y = Loops(x) + sum(x[j])", "what this layer computes from the edges itself"),
+        ("h = Loops(x) update y = h + degree(i)", "what this layer computes from the edges itself"),
+        ("graph remove_self_loops update y = Loops(x)", "graph remove_self_loops` of this layer"),
+        ("update y = Weighted(x, w = 2)", "`2` says nothing of `w`"),
+        ("update y = Weighted(x, w = exp(w))", r"`exp\(w\)` says nothing of `w`"),
+    ],
+)
+def test_graphs_that_differ_are_refused(body: str, said: str) -> None:
+    assert re.search(said, message(net(body), layer="Net"))
+
+
+def test_what_all_ask_for_is_done_once_and_what_the_caller_says_holds_for_all() -> None:
+    x, (w,) = torch.randn(N, 3, dtype=torch.float64), inputs(E)
+    looped = made(LOOPS, layer="Loops")
+    both = made(net("update y = Loops(x) + Weighted(x, w)"), layer="Net")
+    weighted = made(LOOPS, layer="Weighted")
+    torch.testing.assert_close(both(x, GRAPH, w), looped(x, GRAPH) + weighted(x, GRAPH, w), rtol=1e-12, atol=1e-12)
+    own = made(net("graph add_self_loops update y = Loops(x) + Plain(x)"), layer="Net")
+    added = torch.cat([GRAPH[:, GRAPH[0] != GRAPH[1]], torch.arange(N).expand(2, N)], 1)
+    plain = made(LOOPS, layer="Plain")
+    torch.testing.assert_close(own(x, GRAPH), looped(x, GRAPH) + plain(x, added), rtol=1e-12, atol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("update y = Block(x)", "Block needs a value for `k`"),
+        ("update y = Block(x; 4, slop = 1)", "did you mean `slope`"),
+        ("update y = Block(x; 4, slope = x)", "`slope` is known when the layer is made, and this is node"),
+        ("update y = Block(x; 4, w = 1)", "`w` is an input"),
+        ("update y = Block(x, slope = 1; 4)", "`slope` is an argument"),
+        ("update y = Block(x, w, x; 4)", r"takes 2 inputs, \(x, w = none\), not 3"),
+        ("update y = Block(x, x; 4)", "`w` is an edge input, and `x` is node"),
+        ("update y = Block(w = w; 4)", "the input `x` is missing"),
+        ("update y = Block(x; 4, d = 2)", r"`x` is declared as node\[d\]"),
+        ("use b = Block(4) update y = b(x; 3)", "`3` another size"),
+        ("use b = Block(4) update y = b(x; slope = 1)", "has its arguments already"),
+        ("use b[2] = Block(4) update y = b[2](x)", "numbered 0 to 1"),
+        ("use b = Blok(4) update y = b(x)", "there is no layer `Blok`"),
+        ("use b = Block(4) h = b(x) update y = b(h)", "has another size here"),
+        ("use x_ = Block(4) update y = x_", "`x_` is a function"),
+        ("update y = Block(x; 4) at j", "takes no `at`"),
+        ("update y = x + Net(x)", "`Net` calls itself"),
+        ("update y = GATConv(x)", "`use GATConv` above the layer"),
+    ],
+)
+def test_mistakes(body: str, said: str) -> None:
+    text = BLOCK + f"layer Net {{\n    node x[3]\n    edge w = 1\n    {body}\n}}"
+    found = message(text, layer="Net")
+    assert re.search(said, found), found
+    assert "line 12" in found or "calls itself" in found
+
+
+def test_a_mistake_inside_shows_the_line_of_the_callee_and_that_of_the_call() -> None:
+    text = "layer Deep { node x[d] update y = x + relu }\nlayer Mid { node x[d] update y = Deep(x) }\n"
+    found = message(text + "layer Net { node x[3]\n update y = Mid(x) }", layer="Net")
+    assert found == (
+        "error: in `Deep`: unknown name `relu`\n"
+        "  --> Net, line 4, column 13\n"
+        "  |\n"
+        "4 |  update y = Mid(x) }\n"
+        "  |             ^^^^^^\n"
+        "  --> in Mid, line 2, column 34\n"
+        "  |\n"
+        "2 | layer Mid { node x[d] update y = Deep(x) }\n"
+        "  |                                  ^^^^^^^\n"
+        "  --> in Deep, line 1, column 39\n"
+        "  |\n"
+        "1 | layer Deep { node x[d] update y = x + relu }\n"
+        "  |                                       ^^^^\n"
+        "  = hint: `relu` is a function: call it, relu(...)"
+    )
+
+
+# ------------------------------------------------------------------------------------------- files
+
+
+def folder_with(path: Path, **files: str) -> Path:
+    for name, text in files.items():
+        file = path / (name.replace("__", "/") + ".gdsl")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+    return path / "net.gdsl"
+
+
+TWICE = """
+use Half = Block from "parts/block.gdsl"
+layer Twice(k) { use one = Half(k) node x[d] h = one(x) update y = Half(h; k) }
+"""
+
+
+def test_layers_of_files(tmp_path: Path) -> None:
+    net = 'use Twice from "twice.gdsl"\nlayer Net(k) { node x[d] update y = Twice(x; k, d = 4) }'
+    path = folder_with(tmp_path, net=net.replace(", d = 4", ""), twice=TWICE, parts__block=BLOCK)
+    found = gdsl.compile(path, 3, d=4, backend="torch").double()
+    assert sorted(found.state_dict())[:3] == ["Twice.Half.b", "Twice.Half.lin.bias", "Twice.Half.lin.weight"]
+    x = torch.randn(N, 4, dtype=torch.float64)
+    expected = block(found.Twice.Half, block(found.Twice.one, x))
+    torch.testing.assert_close(found(x, GRAPH), expected, rtol=1e-12, atol=1e-12)
+    assert type(gdsl.compile(path.read_text(), 3, d=4, folder=tmp_path)) is type(found)
+    again = pickle.dumps(found)
+    folder_with(tmp_path, parts__block=BLOCK.replace("+ b", "- b"))
+    assert torch.equal(pickle.loads(again)(x, GRAPH), found(x, GRAPH))
+    assert gdsl.define(path) is not type(found)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("twic.gdsl", 'there is no file "twic.gdsl".*did you mean `twice.gdsl`'),
+        ("../twice.gdsl", "no path below the folder"),
+        ("parts/../twice.gdsl", "no path below the folder"),
+        ("/etc/passwd", "no path below the folder"),
+        ("c:twice.gdsl", "no path below the folder"),
+        ("parts//twice.gdsl", "no path below the folder"),
+        ("notes.txt", "no file of this language"),
+        ("out.gdsl", "leads out of the folder"),
+        ("parts.gdsl", "is no file"),
+        ("twice.gdsl", r'no layer `Layer` in "twice.gdsl"'),
+        ("broken.gdsl", r"line 1, column 1.*in broken.gdsl, line 2, column 10"),
+        ("round.gdsl", r"uses this text itself"),
+        ("binary.gdsl", "cannot be read as UTF-8"),
+    ],
+)
+def test_files_that_cannot_be_used(tmp_path: Path, path: str, said: str) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (tmp_path / "secret.gdsl").write_text(BLOCK)
+    folder_with(
+        inside,
+        twice=TWICE,
+        parts__block=BLOCK,
+        broken="layer Layer {\n  update = 3 }",
+        round='use Layer from "back.gdsl"\nlayer Other { node x[d] update y = Layer(x) }',
+        back='use Layer from "round.gdsl"\nlayer Layer { node x[d] update y = Layer(x) }',
+    )
+    (inside / "notes.txt").write_text(BLOCK)
+    (inside / "binary.gdsl").write_bytes(b"\xff\xfe")
+    (inside / "parts.gdsl").mkdir()
+    (inside / "out.gdsl").symlink_to(tmp_path / "secret.gdsl")
+    text = f'use Layer from "{path}"\nlayer Net {{ node x[3] update y = Layer(x) }}'
+    assert re.search(said, message(text, folder=inside), re.S)
+    assert "in no folder" in message(text) or "no path" in message(text) or "no file" in message(text)
+
+
+def test_names_that_are_taken() -> None:
+    text = "use GATConv\nlayer GATConv { node x[d] update y = x }"
+    assert "is a layer of this text, too" in message(text)
+    text = "use GATConv\nuse GATConv\nlayer Net { node x[d] update y = x }"
+    assert "`GATConv` is used twice" in message(text)
+    text = "use relu = GATConv\nlayer Net { node x[d] update y = x }"
+    assert "`relu` is a function of the language" in message(text)
+    text = "use GATConf\nlayer Net { node x[d] update y = x }"
+    assert "did you mean `GATConv`" in message(text)
