@@ -39,7 +39,8 @@ def test_nothing_is_copied_where_nobody_writes(
     """The kernels ask for no address to write to, nor do the products with the matrix and with its gradient: in one
     native call, and one by one."""
     monkeypatch.setattr(products, "wanted", lambda: own)
-    text = "layer L(d) { node x[d] param p[d, d'] ~ normal aggregate a = max(x[j]) update y = a + rename(x @ p, d' -> d) }"
+    made = "aggregate a = max(x[j]) update y = a + rename(x @ p, d' -> d)"
+    text = f"layer L(d) {{ node x[d] param p[d, d'] ~ normal {made} }}"
     call, x = gdsl.compile(text, d=8, backend=backend), torch.rand(nodes, 8, requires_grad=True)
     edges = torch.randint(nodes, (2, 2 * nodes))
     kept: list[Tensor] = []
