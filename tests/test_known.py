@@ -54,7 +54,7 @@ def test_a_stream_of_new_sizes(backend: str, monkeypatch: pytest.MonkeyPatch) ->
         layer(*arguments(30, 60, k)).sum().backward()
     before = sizes_of(layer._text)
     monkeypatch.setattr(cache, "load", lambda *_, **__: pytest.fail("a kernel is compiled"))
-    monkeypatch.setattr(calls, "_first", lambda *_: pytest.fail("a call is checked anew"))
+    monkeypatch.setattr(calls, "checked", lambda *_: pytest.fail("a call is checked anew"))
     for k in range(20):
         x, kind, edges = arguments(26 + k, 52 + 2 * k, k)
         y = layer(x, kind, edges)
@@ -72,7 +72,7 @@ def test_a_stream_through_a_layer_of_the_library(conv: Any, monkeypatch: pytest.
     (text,) = conv._texts.values()
     before = sizes_of(text)
     monkeypatch.setattr(cache, "load", lambda *_, **__: pytest.fail("a kernel is compiled"))
-    monkeypatch.setattr(calls, "_first", lambda *_: pytest.fail("a call is checked anew"))
+    monkeypatch.setattr(calls, "checked", lambda *_: pytest.fail("a call is checked anew"))
     for k in range(10):
         x = arguments(26 + k, 52 + 2 * k, k)[0]
         conv(x, graph(26 + k, 52 + 2 * k, k)).sum().backward()

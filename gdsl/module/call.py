@@ -18,7 +18,7 @@ from gdsl.language.program import TypedProgram
 from gdsl.module import repeated
 from gdsl.module.arguments import Bound, bind, by_place, count_graphs, free_sizes, spread_pair
 from gdsl.module.checks import check_rows, check_tensors, node_counts
-from gdsl.module.known import facts_of, remembered
+from gdsl.module.known import KnownCall, facts_of, remembered
 from gdsl.module.meeting import excuse, shared_among
 from gdsl.module.run import nearest, run
 from gdsl.module.ways import CallKind, Text
@@ -75,41 +75,22 @@ def _in_python(
     states: tuple[Any, ...],
     natively: bool,
 ) -> Sequence[Tensor]:
-    """Check what is not known of calls like this, and run the program.
+    """Check what is not known of calls like this, and run the program. What is checked is remembered by the facts of
+    the arguments.
 
     flat:     all arguments by place, if they are
     natively: whether native code may repeat such a call
     """
-    if flat is None or text.signature.builds_graph or any(map(torch.is_autocast_enabled, AUTOCAST)):
-        return _first(text, owner, inside, args, kwargs, backend)
-    what = facts_of(flat, text.places)
-    if what is None:
-        return _first(text, owner, inside, args, kwargs, backend)
-    facts = owner.training, states, what
-    known = text.known.get(facts)
-    tensors = None if known is None else known.tensors(flat, owner, inside)
-    if known is None or tensors is None:
-        return _first(text, owner, inside, args, kwargs, backend, facts, text.order[: len(flat)])
-    if not known.offered and natively and known.kind.device.type == "cpu" and native.native() is not None:
-        known.offered = True
-        repeated.offer(text.repeated, known, states, owner.training, flat, backend)
-    return run(known.kind, known.checked_graph(flat, tensors), tensors, backend, owner)
-
-
-def _first(
-    text: Text,
-    owner: nn.Module,
-    inside: Mapping[str, Tensor],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    backend: str,
-    facts: Any = None,
-    names: Sequence[str] = (),
-) -> Sequence[Tensor]:
-    """Check everything, and remember by its facts what a call with tensors like these needs not check again.
-
-    names: of the arguments by place
-    """
+    facts: Any = None
+    if flat is not None and not text.signature.builds_graph and not any(map(torch.is_autocast_enabled, AUTOCAST)):
+        what = facts_of(flat, text.places)
+        facts = None if what is None else (owner.training, states, what)
+    known: KnownCall | None = None if facts is None else text.known.get(facts)
+    if flat is not None and known is not None and (found := known.tensors(flat, owner, inside)) is not None:
+        if not known.offered and natively and known.kind.device.type == "cpu" and native.native() is not None:
+            known.offered = True
+            repeated.offer(text.repeated, known, states, owner.training, flat, backend)
+        return run(known.kind, known.checked_graph(flat, found), found, backend, owner)
     try:
         kind, graph, tensors, bound, num_graphs = checked(text, owner, inside, args, kwargs)
     except GdslError as error:
@@ -117,8 +98,8 @@ def _first(
         if shared is not None:
             excuse(shared, error)
         raise
-    if facts is not None and bound.batch is None and bound.num_graphs is None:
-        known = remembered(kind, tensors, names, bound.graph)
+    if facts is not None and flat is not None and bound.batch is None and bound.num_graphs is None:
+        known = remembered(kind, tensors, text.order[: len(flat)], bound.graph)
         if known is not None:
             text.known.keep(facts, known)
     return run(kind, graph, tensors, backend, owner, bound.batch, num_graphs)
