@@ -320,6 +320,20 @@ def _products(found: Mapping[str, Any]) -> str:
     return f"{head}\n\n{table(header, rows)}"
 
 
+def _prepare(found: Mapping[str, Any]) -> str:
+    ways = list(dict.fromkeys(way for r in found["results"] for way in r["us"]))
+    names = {"gdsl": "gdsl", "torch": "gdsl, by torch's operators", "dgl": "DGL's formats"}
+    rows = [
+        [
+            f"{r['graph']}, {r['nodes']:,} nodes, {r['edges']:,} edges{', loops added' if r['loops'] else ''}",
+            *(_number(r["us"][way]) if way in r["us"] else "" for way in ways),
+        ]
+        for r in found["results"]
+    ]
+    head = f"Microseconds of processor time, both orders of a new `edge_index`; the best of {found['rounds']} rounds."
+    return f"{head}\n\n{table(['graph', *(names[way] for way in ways)], rows)}"
+
+
 def _gpu(found: Mapping[str, Any]) -> str:
     gpu = found["machine"]["gpu"]
     head = f"{gpu['name']}, a copy runs at {gpu['copy_gb_s']:,.0f} GB/s; {found['features']} features, float32."
@@ -410,6 +424,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "epochs": _epochs,
     "scaling": _scaling,
     "products": _products,
+    "prepare": _prepare,
     "gpu": _gpu,
     "shares": _shares,
     "instructions": _instructions,

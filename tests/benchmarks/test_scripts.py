@@ -14,7 +14,19 @@ import pytest
 
 MACHINE = {"date", "command", "commit", "versions", "cpu", "cores", "threads", "ceilings"}
 PLACES = (
-    *("layers", "startup", "small", "scaling", "gpu", "instructions", "streams", "epochs", "fresh", "products"),
+    *(
+        "layers",
+        "startup",
+        "small",
+        "scaling",
+        "gpu",
+        "instructions",
+        "streams",
+        "epochs",
+        "fresh",
+        "products",
+        "prepare",
+    ),
     "library-power-law",
 )
 MARKERS = "".join(f"<!-- begin {n} -->\nold\n<!-- end {n} -->\n" for n in PLACES)
@@ -131,6 +143,12 @@ def test_shares(repository: Path, tmp_path: Path) -> None:
     text = _run(repository, "shares.py", str(tmp_path / "found.json"), "--markdown")
     row = next(line for line in text.splitlines() if line.startswith("| GCN"))
     assert row.count("%") == 4
+
+
+def test_prepare(repository: Path, tmp_path: Path) -> None:
+    rows = _found(repository, tmp_path, "prepare.py")["results"]
+    assert [(r["graph"], r["loops"]) for r in rows] == [("random", True), ("random", False), ("molecules", False)]
+    assert all(r["us"].keys() >= {"gdsl", "torch"} and min(r["us"].values()) > 0 for r in rows)
 
 
 def test_products(repository: Path, tmp_path: Path) -> None:
