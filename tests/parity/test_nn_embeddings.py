@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import gdsl
 import gdsl.nn
-from gdsl.nn.models import node2vec
+from gdsl.nn.models import node2vec, signed
 from tests.parity.drop_in import NODES, graph_of, outcome, pyg
 from tests.programs import harness
 
@@ -77,6 +77,64 @@ def test_lightgcn(alpha: Any, normalize: bool) -> None:
     assert harness.difference(list(ours.state_dict().values()), list(theirs.state_dict().values())) == 0
     with pytest.raises(AssertionError, match="2 layers have 3 weights, not 2"):
         gdsl.nn.LightGCN(NODES, 4, 2, torch.ones(2))
+
+
+def test_signed_gcn(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Pairs are drawn in other ways: here all take the same.
+    monkeypatch.setattr(signed, "absent_pairs", lambda edges, nodes, count: edges.flip(0)[:, :5])
+    monkeypatch.setattr(signed, "unconnected", lambda edges, nodes: (edges[0] + 1) % nodes)
+    theirs = "torch_geometric.nn.models.signed_gcn."
+    monkeypatch.setattr(f"{theirs}negative_sampling", lambda edges, nodes: edges.flip(0)[:, :5])
+    monkeypatch.setattr(
+        f"{theirs}structured_negative_sampling", lambda edges, nodes: (*edges, (edges[0] + 1) % nodes)
+    )
+    made = []
+    for library in (gdsl.nn, pyg):
+        torch.manual_seed(0)
+        made.append(library.SignedGCN(5, 4, 2, lamb=3).double())
+    assert repr(made[0]) == repr(made[1])
+    states = [list(model.state_dict().values()) for model in made]
+    assert list(made[0].state_dict()) == list(made[1].state_dict())
+    assert harness.difference(*states) == 0
+    graph, x = some_graph(), torch.randn(NODES, 5, dtype=torch.float64)
+    friends, foes = graph[:, ::2], graph[:, 1::2]
+    found = [outcome(model, (x, friends), foes, {}) for model in made]
+    assert harness.difference(*[list(result.values()) for result in found]) < 1e-9
+    z = torch.randn(NODES, 4, dtype=torch.float64)
+    for name in ("nll_loss", "loss"):
+        found = [outcome(Losses(model, name, z, friends, foes), (), None, {}) for model in made]
+        assert harness.difference(*[list(result.values()) for result in found]) < 1e-9
+    for model in made:
+        torch.manual_seed(1)
+        model.reset_parameters()
+    assert harness.difference(*[list(model.state_dict().values()) for model in made]) == 0
+    parts = []
+    for model in made:
+        torch.manual_seed(2)
+        parts.append(model.split_edges(graph, 0.3))
+    assert all(map(torch.equal, *parts))
+
+
+def test_scores_and_features_of_signed_gcn() -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("scipy")
+    made = [library.SignedGCN(2, 4, 1).double() for library in (gdsl.nn, pyg)]
+    made[0].load_state_dict(made[1].state_dict())
+    graph, z = some_graph(), torch.randn(NODES, 4, dtype=torch.float64)
+    friends, foes = graph[:, ::2], graph[:, 1::2]
+    assert made[0].test(z, friends, foes) == pytest.approx(made[1].test(z, friends, foes))
+    ours, theirs = (model.create_spectral_features(friends, foes, NODES).abs() for model in made)
+    assert torch.allclose(ours, theirs, atol=1e-3)  # scikit-learn draws where it starts
+
+
+def test_nodes_without_an_edge_from_the_source() -> None:
+    edges = torch.tensor([[0, 0, 1, 2], [0, 1, 2, 0]])
+    drawn = torch.stack([signed.unconnected(edges, 3) for _ in range(50)])
+    assert drawn[:, :2].unique().tolist() == [2]
+    assert drawn[:, 2].unique().tolist() == [0, 1]
+    assert drawn[:, 3].unique().tolist() == [1, 2]
+    with pytest.raises(ValueError, match="node 0 has edges to all 2 nodes"):
+        signed.unconnected(edges[:, :2], 2)
 
 
 def test_node2vec(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,10 +28,41 @@ CASES = [
     Case("GraphUNet", (IN, 4, 3, 2), options={"sum_res": [False], "pool_ratios": [0.8, [0.5, 0.9]], "act": ["elu"]},
          half=2.0),  # which nodes are kept is known from numbers alone, and bfloat16 has fewer of them
     Case("GraphUNet", (IN, 4, 3, 1), call={"batch": "batch", "edge_weight": "w"}, half=2.0),
+    Case("PMLP", (IN, 4, 3, 3), options={"norm": [False], "bias": [False], "dropout": [0.5]}),
+    Case("RECT_L", (IN, 4), options={"normalize": [False], "dropout": [0.5]}, call={"edge_weight": "w"}),
+    Case("NeuralFingerprint", (IN, 4, 3, 2), options={"max_degree": [2]}, call={"batch": "batch"}),
     Case("AttentiveFP", (IN, 4, 3, EDGE, 2, 2), options={"dropout": [0.5]}, call={"edge_attr": "e", "batch": "batch"}),
 ]  # fmt: skip
 
 globals().update(make_tests(CASES))
+
+
+def test_pmlp_in_training() -> None:
+    """No graph, and the same draws; outside of training it needs one."""
+    case = Case("PMLP", (IN, 4, 3, 3), {"dropout": 0.5})
+    made = pair(case, {})
+    assert made is not None
+    same_state(case, *made)
+    x, found = torch.randn(NODES, IN, dtype=torch.float64), []
+    for model in made:
+        torch.manual_seed(0)
+        found.append(model.train()(x))
+        with pytest.raises(ValueError, match="'edge_index' needs to be present during inference in 'PMLP'"):
+            model.eval()(x)
+    assert harness.difference([found[0]], [found[1]]) < 1e-9
+
+
+def test_rect_gives_centres_and_embeddings() -> None:
+    case = Case("RECT_L", (IN, 4))
+    made = pair(case, {})
+    assert made is not None
+    same_state(case, *made)
+    x, y = torch.randn(NODES, IN, dtype=torch.float64), torch.tensor([2, 0, 2, 1, 0, 4, 2, 2, 0])
+    ours, theirs = (model.get_semantic_labels(x, y, torch.arange(NODES) != 3) for model in made)
+    assert harness.difference([ours], [theirs]) < 1e-9
+    ours, theirs = (model.embed(x, graph_of("any", 1, False)) for model in made)
+    assert harness.difference([ours], [theirs]) < 1e-9
+    assert not ours.requires_grad
 
 
 @pytest.mark.parametrize("arguments", [{}, {"trans_num_heads": 2, "gnn_num_layers": 1}, {"aggregate": "cat"}], ids=str)

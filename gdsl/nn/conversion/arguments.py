@@ -246,6 +246,9 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
     },
     "MLPAggregation": {"**": always({"num_layers": 1})},
     "MultiAggregation": {"aggrs": lambda m: list(m.aggrs), "mode_kwargs": _combination},
+    "NeuralFingerprint": {
+        "**": lambda m: {"max_degree": m.convs[0].max_degree, "bias": has("convs.0.lins_l.0.bias")(m)},
+    },
     "NNConv": {"root_weight": has("lin")},
     "Node2Vec": {
         "edge_index": _edges_of_rows, "walk_length": lambda m: m.walk_length + 1,
@@ -260,6 +263,7 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
         "channels": attrgetter("q.in_features"), "qkv_bias": has("q.bias"), "attn_out_bias": has("attn_out.bias"),
         "dropout": attrgetter("dropout.p"),
     },
+    "PMLP": {"norm": has("norm")},
     "PNA": {**_MODEL, "**": lambda m: {"aggregators": ["sum"], "scalers": ["identity"], "deg": _DEGREES(m)}},
     "PNAConv": {
         "deg": _DEGREES, "aggregators": _aggregators, "scalers": attrgetter("aggr_module.scaler"),
@@ -270,6 +274,7 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
         "p": attrgetter("_init_p"), "clamp_min": attrgetter("min_value"), "clamp_max": attrgetter("max_value"),
     },
     "QuantileAggregation": {"q": attrgetter("_q")},
+    "RECT_L": {"normalize": attrgetter("conv.normalize")},
     "RGCNConv": {"root_weight": has("root")},
     # A layer for both directions switches the root's weight off, and leaves it there.
     "SAGEConv": {"bias": has("lin_l.bias"), "root_weight": has("lin_r")},
