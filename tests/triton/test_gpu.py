@@ -5,6 +5,7 @@ What matters most comes first, since time on a card may run out. With --rehearse
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 import gdsl
+import gdsl.nn
 from tests.programs import harness
 from tests.programs.test_programs import LISTED, NAMES
 from tests.triton.test_interpreted import SINGLE
@@ -81,6 +83,52 @@ def test_in_a_cuda_graph(name: str) -> None:
         capture.replay()
     torch.cuda.synchronize()
     assert torch.equal(found, expected)
+
+
+@needs_card
+def test_a_training_step_in_a_cuda_graph() -> None:
+    """As docs/performance.md has it: the same parameters as steps one by one, and new draws in each."""
+    graph = gdsl.Graph(harness.random_edges(60, 400, seed=0).to(DEVICE), 60)
+    x, labels = torch.rand(60, 16, device=DEVICE), torch.arange(60, device=DEVICE) % 4
+    torch.manual_seed(0)
+    first = gdsl.nn.GAT(16, 8, num_layers=2, out_channels=4, heads=2).to(DEVICE)
+    found: list[Tensor] = []
+    for recorded in (False, True):
+        model = copy.deepcopy(first)
+        optimizer = torch.optim.Adam(model.parameters(), capturable=True)
+
+        def step(model: torch.nn.Module = model, optimizer: torch.optim.Optimizer = optimizer) -> None:
+            optimizer.zero_grad(set_to_none=True)
+            torch.nn.functional.cross_entropy(model(x, graph), labels).backward()
+            optimizer.step()
+
+        beside = torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(beside)
+        whole = torch.cuda.CUDAGraph()
+        if recorded:
+            optimizer.zero_grad(set_to_none=True)
+            with torch.cuda.graph(whole):
+                step()
+        for _ in range(5):
+            whole.replay() if recorded else step()
+        found.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    torch.cuda.synchronize()
+    torch.testing.assert_close(*found)
+
+    drop = gdsl.compile("layer D(d) { node x[d] update y = sum(dropout(x[j], 0.5)) }", d=16).to(DEVICE).train()
+    drop(x, graph)
+    whole = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(whole):
+        y = drop(x, graph)
+    whole.replay()
+    once = y.clone()
+    whole.replay()
+    torch.cuda.synchronize()
+    assert not torch.equal(once, y)
 
 
 @needs_card

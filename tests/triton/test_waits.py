@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gdsl
+import gdsl.nn
 from gdsl.runtime import extremes, prepare
 from gdsl.runtime import triton as runtime
 from tests.programs import harness
@@ -102,6 +103,28 @@ def test_no_wait_in_a_call(name: str, waits: Seen) -> None:
     values = harness.inputs(made, harness.random_edges(30, 90, seed=4), 30)
     harness.run(made, values)
     assert waits(lambda: harness.run(made, values)) == []
+
+
+def test_no_wait_in_a_training_step(waits: Seen) -> None:
+    """So that a CUDA graph can hold it: with draws, norms, a loss and an optimiser."""
+    torch.manual_seed(0)
+    graph, x = gdsl.Graph(harness.random_edges(30, 90, seed=4), 30), torch.rand(30, 8)
+    labels = torch.arange(30) % 3
+    convs = [gdsl.nn.GATConv(8, 4, heads=2, dropout=0.4), gdsl.nn.GCNConv(8, 3)]
+    model = torch.nn.ModuleList([*convs, gdsl.nn.BatchNorm(8)])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for conv in convs:
+        conv.backend = "triton"
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        hidden = torch.nn.functional.dropout(model[2](convs[0](x, graph)).relu(), 0.5)
+        torch.nn.functional.cross_entropy(convs[1](hidden, graph), labels).backward()
+        optimizer.step()
+
+    step()
+    assert {ran.backend for conv in convs for ran in conv._ran()} == {"triton"}
+    assert waits(step) == []
 
 
 def test_a_wait_is_seen(waits: Seen) -> None:
