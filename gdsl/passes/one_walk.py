@@ -122,8 +122,9 @@ class _Factors:
         return first if fits else None
 
     def _raised(self, node: Node) -> Relative | None:
-        """exp(score - maximum[i]), or where(maximum > -inf, maximum, 0) for the maximum."""
-        if (shift := node.inputs[0]).op != "sub" or self.depends(shift.inputs[0]):
+        """exp(score - maximum[i]), or where(maximum > -inf, maximum, 0) for the maximum, of that very score: of another
+        it could overflow before the maximum has grown."""
+        if (shift := node.inputs[0]).op != "sub":
             return None
         read = shift.inputs[1]
         if read.op != "gather" or read.attrs.end != self.end:
@@ -131,7 +132,7 @@ class _Factors:
         row, guarded = read.inputs[0], False
         if row.op == "where" and constant_value(row.inputs[2]) == 0.0 and _is_finite(row.inputs[0], row.inputs[1]):
             row, guarded = row.inputs[1], True
-        return Relative(row, row, guarded) if row in self.tops else None
+        return Relative(row, row, guarded) if row in self.tops and row.inputs[0] is shift.inputs[0] else None
 
     def depends(self, node: Node) -> bool:
         """Whether a value is made of what the walk before adds up."""

@@ -72,6 +72,9 @@ def test_the_last_walk_stays_where_weights_are_results() -> None:
 
 TWO = {
     "heads added up, each relative to its own maximum": total(b.contract([raised(s), yj], ["heads"])),
+    "relative to the maximum of another score": total(
+        library.op("exp", 2.0 * e - b.gather(b.segment(e, "i", "max", N), "i")) * xj
+    ),
     "a square": total(raised(e) * raised(e) * xj),
     "a sum with what is not relative": total(raised(e) + xj),
     "a function of it": total(library.op("tanh", raised(e)) * xj),
