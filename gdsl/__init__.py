@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gdsl.language.errors import LanguageError, LanguageWarning
     from gdsl.module.api import compile, define
     from gdsl.module.layer import Layer
+    from gdsl.runtime.complete import CompleteGraph
     from gdsl.runtime.graph import Graph
 
 __version__ = "0.1.0"
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "CacheError": "gdsl.errors",
     "CompilerError": "gdsl.errors",
+    "CompleteGraph": "gdsl.runtime.complete",
     "DistributedError": "gdsl.errors",
     "GdslError": "gdsl.errors",
     "Graph": "gdsl.runtime.graph",
@@ -34,6 +36,7 @@ _HOMES = {
 __all__ = [
     "CacheError",
     "CompilerError",
+    "CompleteGraph",
     "DistributedError",
     "GdslError",
     "Graph",

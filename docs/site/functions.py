@@ -138,6 +138,7 @@ GRAPH = {
     "remove_self_loops": "graph remove_self_loops",
     "non_backtracking": "graph non_backtracking",
     "knn": "graph knn(p, 8)",
+    "complete": "graph complete",
     "symmetric_norm": "graph symmetric_norm(w)",
 }  # fmt: skip
 
@@ -153,7 +154,10 @@ formula where nothing else is said.
 def program(example: str) -> list[str]:
     """Layers of which one reads an example: as a value of nodes, as one of edges, or as a statement."""
     if example.startswith("graph "):
-        return [SETTING.format(statement=example, result="x")]
+        text = SETTING.format(statement=example, result="x")
+        # Of the edges of a complete graph there are no values to pass.
+        edges = "\n    edge " if "complete" in example else "no line"
+        return ["".join(line for line in text.splitlines(keepends=True) if not ("\n" + line).startswith(edges))]
     return [SETTING.format(statement="", result=result) for result in (example, f"sum({example})")]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from gdsl.codegen.alike import KernelSource, once
 from gdsl.codegen.loops import Nests
 from gdsl.codegen.nest import Nest
-from gdsl.codegen.pairs import PAIRS_WALKED, readable
+from gdsl.codegen.pairs import ALL_WALKED, PAIRS_WALKED, readable
 from gdsl.codegen.products import FUNCTIONS, Product, block_edges, product_of
 from gdsl.codegen.pull import COLUMN, EDGE, GLOBAL, ROW
 from gdsl.codegen.schedule import HUB_EDGES
@@ -77,7 +77,8 @@ def kernel_source(kernel: Kernel, plan: Plan, packed: frozenset[Node] = frozense
 def writer(kernel: Kernel, program: Program, packed: frozenset[Node] = frozenset()) -> CppWriter:
     """What writes a kernel."""
     read = readable(kernel, program, packed)
-    return (CppPairWriter if kernel.of_pairs else CppWriter)(read.kernel, read.program, read.packed)
+    make = CppPairWriter if kernel.of_pairs else CppCompleteWriter if kernel.complete else CppWriter
+    return make(read.kernel, read.program, read.packed)
 
 
 def hub_name(kernel: Kernel) -> str:
@@ -319,7 +320,7 @@ class CppWriter(Nests):
         if phase.reverse:
             loop = f"for (int64_t e = {stop} - 1; e >= {first}; --e)"
         with out.block(loop):
-            out.add("const int64_t j = other[e];")
+            out.add(*self.other_end())
             at, self.by_id = len(out.lines), False
             nests = [self.cell_nest(node, EDGE, kept=node in phase.kept) for node in stage.cells]
             self.emit_nests([*nests, *(self.root_nest(node, phase) for node in stage.roots)])
@@ -327,9 +328,17 @@ class CppWriter(Nests):
             self.insert_pointers(at, COLUMN, "j")
             self.insert_pointers(at, EDGE, "id")
             if self.by_id:
-                out.insert(at, "const int64_t id = edge[e];")
+                out.insert(at, f"const int64_t id = {self.edge_number()};")
         self.pointers = {k: name for k, name in self.pointers.items() if k[1] not in (COLUMN, EDGE)}
         self.edge_rows.clear()
+
+    def other_end(self) -> list[str]:
+        """Where the other end of edge ``e`` of a walk is found."""
+        return ["const int64_t j = other[e];"]
+
+    def edge_number(self) -> str:
+        """The number of edge ``e`` of a walk among all edges."""
+        return "edge[e]"
 
     def root_nest(self, node: Node, phase: Phase) -> Nest:
         if node.op == "scan":
@@ -484,3 +493,36 @@ class CppPairWriter(CppWriter):
         with out.block("for (int64_t e = gdsl_rowptr[gdsl_shared]; e < gdsl_rowptr[gdsl_shared + 1]; ++e)"):
             out.add("other[end] = gdsl_edges[e];", "end += gdsl_near[e] != gdsl_back;")
         out.add("const int64_t begin = 0, stop = end;")
+
+
+class CppCompleteWriter(CppWriter):
+    """A kernel on a complete graph, which walks the places of the nodes of each node's graph: see
+    ``NodeRanges`` in gdsl.runtime.complete."""
+
+    walked = ALL_WALKED
+
+    def parameters(self) -> list[str]:
+        shares, _, *rest = super().parameters()
+        ends = ("rowptr", "gdsl_begin", "gdsl_node", "gdsl_own", "gdsl_skip")
+        return [shares, ", ".join(f"const idx_t* __restrict__ {n}" for n in ends), *rest]
+
+    def rows(self) -> None:
+        with self.out.block("for (int64_t i = first; i < last; ++i)"):
+            self.row()
+
+    def bounds(self) -> None:
+        self.out.add("const int64_t begin = gdsl_begin[i], end = begin + (rowptr[i + 1] - rowptr[i]);")
+        self.out.add("const int64_t gdsl_left_out = gdsl_skip[i];")
+
+    def other_end(self) -> list[str]:
+        return ["const int64_t gdsl_place = e + (e >= gdsl_left_out);", "const int64_t j = gdsl_node[gdsl_place];"]
+
+    def edge_number(self) -> str:
+        if self.kernel.end == "i":
+            return "rowptr[i] + (e - begin)"
+        # The rank of i among the others of j, which leaves out itself where i does.
+        own = "gdsl_own[i]"
+        return f"rowptr[j] + ({own} - begin) - (gdsl_left_out == {own} && gdsl_place < {own})"
+
+    def insert_prefetches(self, at: int, reverse: bool = False) -> None:
+        """None: a processor foresees by itself what is read row after row."""

@@ -22,6 +22,9 @@ _DOMAINS = {Domain.EDGE: Domain.NODE, Domain.PAIR: Domain.EDGE}
 # What a kernel of each end walks, in its comment.
 PAIRS_WALKED = {"i": "pairs of edge i; j is the edge before it", "j": "pairs of edge i; j is the edge behind it"}
 
+# The same where edges are all pairs of nodes.
+ALL_WALKED = {"i": "nodes j of the graph of node i, as sources", "j": "nodes j of the graph of node i, as targets"}
+
 
 @dataclass(frozen=True)
 class Readable:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from gdsl.codegen.blocks import Cell
 from gdsl.codegen.indices import Index, linear
 from gdsl.codegen.notation import EDGES, KERNEL, ROWS, STARTS, Level, Value, lifted, print_sum
-from gdsl.codegen.pairs import PAIRS_WALKED, readable
+from gdsl.codegen.pairs import ALL_WALKED, PAIRS_WALKED, readable
 from gdsl.codegen.pull import EDGE, GLOBAL, ROW
 from gdsl.codegen.reductions import Reductions
 from gdsl.codegen.schedule import GPU_CHUNK_EDGES
@@ -132,7 +132,7 @@ def functions(
     if kernel.leaves_hubs:
         parts += [*range(len(kernel.phases)), "hubs"]
     read = readable(kernel, program, packed)
-    make = TritonPairWriter if kernel.of_pairs else TritonWriter
+    make = TritonPairWriter if kernel.of_pairs else TritonCompleteWriter if kernel.complete else TritonWriter
     return [make(read.kernel, read.program, read.packed, dtype, index_type, edge_axis, part).write() for part in parts]
 
 
@@ -432,6 +432,39 @@ class TritonPairWriter(TritonWriter):
 
     def some(self) -> str:
         return "(gdsl_some > 0)"
+
+
+class TritonCompleteWriter(TritonWriter):
+    """A kernel on a complete graph, which walks the places of the nodes of each node's graph: see
+    ``NodeRanges`` in gdsl.runtime.complete."""
+
+    walked = ALL_WALKED
+
+    def arguments(self) -> tuple[str, ...]:
+        return ("rows", "num_rows", "rowptr", "gdsl_begin", "gdsl_node", "gdsl_own", "gdsl_skip")
+
+    def bounds(self) -> None:
+        out = self.levels[ROWS]
+        out.add("gdsl_first = tl.load(rowptr + i, mask=live, other=0)")
+        out.add("begin = tl.load(gdsl_begin + i, mask=live, other=0)")
+        out.add("end = begin + tl.load(rowptr + i + 1, mask=live, other=0) - gdsl_first")
+        out.add("gdsl_left_out = tl.load(gdsl_skip + i, mask=live, other=0)")
+        if self.kernel.end == "j":
+            out.add("gdsl_place = tl.load(gdsl_own + i, mask=live, other=0)")
+
+    def step(self, phase: Phase) -> list[str]:
+        head = [
+            "e = begin + at + lane",
+            "on = e < end",
+            "gdsl_there = e + (e >= gdsl_left_out).to(begin.dtype)",
+            "j = tl.load(gdsl_node + gdsl_there, mask=on, other=0).to(INDEX)",
+        ]
+        # In 64 bits, since a number of each place of an edge is counted from it.
+        if self.kernel.end == "i":
+            return [*head, "id = (gdsl_first + (e - begin)).to(tl.int64)"]
+        left = "((gdsl_left_out == gdsl_place) & (gdsl_there < gdsl_place)).to(begin.dtype)"
+        first = "tl.load(rowptr + j, mask=on, other=0)"
+        return [*head, f"id = ({first} + (gdsl_place - begin) - {left}).to(tl.int64)"]
 
 
 def folded(line: str) -> list[str]:

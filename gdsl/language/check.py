@@ -80,6 +80,7 @@ class Checker(LayerCalls, Transforms):
             message = "edges from sources to targets have no reverse, and none begins where another ends"
             self.note(Diagnostic(message, self.forms.one_set))
         transforms = () if self.mistakes else self.agreed()
+        self.nothing_on_pairs(transforms)
         if self.mistakes:
             found = list(self.mistakes.values())[:MAX_ERRORS]
             raise LanguageError(found, self.layer.source, self.layer.name)

@@ -162,6 +162,7 @@ TRANSFORMS = _table("""
     remove_self_loops | graph remove_self_loops | no loops
     non_backtracking | graph non_backtracking | of pairs of edges k -> j -> i those that do not go back, k = i
     knn | graph knn(x, k, loop = false) | another graph: an edge from each of the k nearest nodes by the value x
+    complete | graph complete(loops = true) | another graph: all pairs of nodes of each graph of the batch, never stored
     symmetric_norm | graph symmetric_norm(w) | 1 / sqrt(edges into i * edges into j) as `norm`, or w times that
 """)
 

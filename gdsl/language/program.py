@@ -169,6 +169,10 @@ class Declaration:
     span: Span = field(default=ast.NOWHERE, compare=False)
 
 
+# The transforms that make a graph, so that a call takes none.
+MAKERS = ("knn", "complete")
+
+
 @dataclass(frozen=True, slots=True)
 class GraphTransform:
     """What the graph must be before the rules run. An argument is a constant or the IR node of a node value.
@@ -253,6 +257,12 @@ class TypedProgram:
         lines = [f"    {rule.text.ljust(width)}  # {rule.type}" for rule in self.rules]
         results = ", ".join(name for name, _ in self.outputs)
         return "\n".join([f"layer {self.name}({arguments}) {{", *lines, f"    return {results}", "}"])
+
+    @property
+    def complete(self) -> bool | None:
+        """Whether the complete graph that the program makes has loops; None where it makes none."""
+        found = next((t for t in self.transforms if t.name == "complete"), None)
+        return None if found is None else dict(found.keywords).get("loops") is not False
 
     def of_role(self, *roles: str) -> tuple[Declaration, ...]:
         """The declarations with one of these roles, in the order of the text."""

@@ -9,7 +9,7 @@ from typing import TypeGuard
 
 from gdsl.language import ast
 from gdsl.language.imports import sites
-from gdsl.language.program import Declaration
+from gdsl.language.program import MAKERS, Declaration
 from gdsl.language.tree import CONSTANTS
 
 
@@ -134,7 +134,7 @@ def signature_of(layer: ast.Layer) -> Signature:
         if is_optional_part(s):
             parts[s.name] = None
             arguments.setdefault(s.name, ast.Parameter(s.name, None, False, span=s.span))
-        elif isinstance(s, ast.Transform) and s.name == "knn":
+        elif isinstance(s, ast.Transform) and s.name in MAKERS:
             builds_graph = True
     instances = (s.name for s in _statements(layer.body) if isinstance(s, ast.Instance))
     return Signature(

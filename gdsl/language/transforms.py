@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gdsl.ir import build, library
+from gdsl.ir.complete import why_not
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.language import ast
 from gdsl.language.elaboration import Elaboration
-from gdsl.language.errors import Mistake, did_you_mean
+from gdsl.language.errors import Diagnostic, Mistake, did_you_mean
 from gdsl.language.program import Constant, GraphTransform
 from gdsl.language.values import is_constant, is_number
 
@@ -21,6 +22,7 @@ TRANSFORMS: dict[str, tuple[int, int, tuple[str, ...]]] = {
     "remove_self_loops": (0, 0, ()),
     "non_backtracking": (0, 0, ()),
     "knn": (2, 2, ("loop",)),
+    "complete": (0, 0, ("loops",)),
     "symmetric_norm": (0, 1, ()),
 }
 FILLS = ("sum", "add", "mean", "max", "min", "mul")
@@ -47,6 +49,7 @@ class Transforms(Elaboration):
         if s.name == "non_backtracking":
             self.forms.one_set = self.forms.one_set or s.span
         self._before_edge_values(s)
+        self._complete_alone(s)
         keywords = [self._keyword(a, s.name, extra) for a in s.arguments if isinstance(a, ast.Named)]
         values = [self._transform_argument(a, s.name) for a in positional]
         self.transforms.append(GraphTransform(s.name, tuple(values), tuple(keywords), s.span))
@@ -61,6 +64,30 @@ class Transforms(Elaboration):
                     s.span,
                     hint=f"move it up, before line {span.line}: all of a layer runs on one graph",
                 )
+
+    def _complete_alone(self, s: ast.Transform) -> None:
+        """A complete graph has all edges: nothing is added to it or left out, but as ``loops`` says."""
+        other = next((t.name for t in self.transforms if "complete" in (s.name, t.name)), None)
+        if other is not None:
+            message = f"the graph is complete, and `graph {s.name if other == 'complete' else other}` would change it"
+            raise Mistake(message, s.span, hint="`graph complete(loops = false)` is the one without loops")
+
+    def nothing_on_pairs(self, transforms: Sequence[GraphTransform]) -> None:
+        """Note what of a layer on a complete graph would have to be stored for each pair of nodes."""
+        span = next((t.span for t in (*transforms, *self.transforms) if t.name == "complete"), None)
+        if span is None:
+            return
+        if self.forms.bipartite:
+            hint = "declare `node`, and not `source` or `target`"
+            self.note(Diagnostic("a complete graph joins the nodes of one set", span, hint=hint))
+        for d in self.declarations:
+            if d.role == "input" and d.type is not None and d.type.domain is Domain.EDGE:
+                hint = "compute it of node values, or write a layer without `graph complete`"
+                message = f"`{d.name}` would be a number for each pair of nodes, and nothing is stored for these"
+                self.note(Diagnostic(message, self.declared[d.name], hint=hint))
+        why = None if self.mistakes or self.results is None else why_not([node for _, node in self.results])
+        if why is not None:
+            self.note(Diagnostic(f"nothing of a complete graph is stored for each pair of nodes: {why}", span))
 
     def _transform_argument(self, e: ast.Tree, name: str) -> Constant | Node:
         value = self.forms.value(e)
@@ -85,6 +112,8 @@ class Transforms(Elaboration):
                 a.value.span,
                 hint=f'the reducers are {", ".join(FILLS)}, as in {a.name} = "mean"',
             )
+        if name == "complete" and not isinstance(value, bool):
+            raise Mistake("`loops` of a complete graph is true or false", a.value.span)
         assert is_constant(value)
         return a.name, value  # type: ignore[return-value]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -139,6 +139,9 @@ class Inspection:
         index: torch.dtype,
         options: Options,
     ):
+        if typed.complete is not None:
+            # Whatever graph it is looked at for.
+            options = replace(options, shape=replace(options.shape, complete=True))
         self.typed, self.programs, self.options = typed, tuple(programs), options
         self.backward_log: list[Fired] = []
         self.last_log: list[Fired] = []
@@ -308,6 +311,8 @@ def over(kernel: Kernel) -> str:
     if kernel.rows is Domain.EDGE:
         of_pairs = {"i": "pairs that end in each edge", "j": "pairs that begin with each edge"}
         return of_pairs.get(kernel.end or "", "edges")
+    if kernel.complete:
+        return "all nodes of each node's graph"
     return {"i": "in-edges of each node", "j": "out-edges of each node"}.get(kernel.end or "", "rows")
 
 

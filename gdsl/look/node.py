@@ -11,7 +11,7 @@ from gdsl.errors import InputError
 from gdsl.ir.node import Node, walk
 from gdsl.ir.printer import expression
 from gdsl.ir.types import Domain, Kind
-from gdsl.language.program import TypedProgram
+from gdsl.language.program import MAKERS, TypedProgram
 from gdsl.runtime.graph import Graph, rewire_edge_value
 from gdsl.runtime.rewire import rewirings
 
@@ -23,7 +23,7 @@ def check_shown(typed: TypedProgram, graph: Graph, node: int) -> None:
     """Raises :class:`gdsl.InputError` for a node that the graph does not have, or a program that makes its graph."""
     if not 0 <= node < graph.num_targets:
         raise InputError(f"the graph has targets 0 to {graph.num_targets - 1}, and no node {node}")
-    if any(t.name == "knn" for t in typed.transforms):
+    if any(t.name in MAKERS for t in typed.transforms):
         raise InputError("explain(graph, node=...) shows layers that do not make their graph")
 
 

@@ -24,6 +24,7 @@ from gdsl.ir.serialise import to_data
 from gdsl.ir.types import Domain, Kind, Type
 from gdsl.language.program import Constant, ConstantTable, TypedProgram
 from gdsl.passes.options import GraphShape, Options
+from gdsl.runtime.complete import CompleteGraph
 from gdsl.runtime.dtypes import short
 from gdsl.runtime.graph import Graph
 
@@ -99,7 +100,7 @@ def written(calls: Sequence[Recorded], title: str, about: Sequence[str], values:
     )
 
 
-_IMPORTED = ("Replay", "edges", "from_data", "from_text", "numbers", "random_edges", "stored")
+_IMPORTED = ("Replay", "all_pairs", "edges", "from_data", "from_text", "numbers", "random_edges", "stored")
 
 
 def _as_sorted(name: str) -> tuple[bool, str]:
@@ -194,6 +195,10 @@ def _graph(call: Recorded) -> str:
     each = next((n.value for kind, n in needs.items() if kind != "reverse" and n.end == "i"), 0)
     more = (f", each={each}" if each else "") + (", both_ways=True" if "reverse" in needs else "")
     sources, targets, edges = _sizes(graph)
+    if isinstance(graph, CompleteGraph):
+        return f"all_pairs({graph.groups.tolist()}, loops={graph.loops})"
+    if call.typed.complete is not None:
+        return f"all_pairs([0] * {targets}, loops={call.typed.complete})"
     if isinstance(graph, Graph):
         if edges <= FEW_EDGES:
             return f"edges({graph.edge_index.tolist()}, {sources}, {targets})"

@@ -14,7 +14,7 @@ from torch import Tensor
 from gdsl.errors import CommandError
 from gdsl.language import ast
 from gdsl.language.errors import did_you_mean
-from gdsl.language.program import TypedProgram
+from gdsl.language.program import MAKERS, TypedProgram
 from gdsl.language.signature import Signature, signature_of
 from gdsl.look import measure
 from gdsl.look.check import error_of
@@ -188,7 +188,7 @@ def _on_torch(layer: Layer) -> Layer:
 
 def _graph(typed: TypedProgram, on: Setting) -> tuple[Graph, list[str]]:
     """The graph, and what to say of it."""
-    if any(t.name == "knn" for t in typed.transforms):
+    if any(t.name in MAKERS for t in typed.transforms):
         if on.edges is not None or on.sources is not None:
             raise CommandError(f"{typed.name} makes its own edges: --edges and --sources say nothing to it")
         return random_edges(on.nodes, on.nodes, 0), ["edges: those that the program makes"]

@@ -20,7 +20,7 @@ from gdsl.module.arguments import Bound, bind, by_place, count_graphs, free_size
 from gdsl.module.checks import check_rows, check_tensors, node_counts
 from gdsl.module.known import KnownCall, facts_of, remembered
 from gdsl.module.meeting import excuse, shared_among
-from gdsl.module.run import nearest, run
+from gdsl.module.run import all_pairs, nearest, run
 from gdsl.module.ways import CallKind, Text
 from gdsl.runtime import native
 from gdsl.runtime.dtypes import AUTOCAST, autocast
@@ -141,6 +141,8 @@ def _graph(kind: CallKind, bound: Bound, tensors: Mapping[str, Tensor]) -> Graph
     knn = next((t for t in typed.transforms if t.name == "knn"), None)
     if knn is not None:
         return nearest(knn, kind, tensors, sizes[1] or 0, bound.batch)
+    if typed.complete is not None:
+        return all_pairs(kind, sizes[1] or 0, bound.batch)
     plain = isinstance(given, Tensor) and given.layout is torch.strided
     if not plain and not isinstance(given, Graph):
         pair = None if None in sizes else (sizes if typed.bipartite else sizes[1])

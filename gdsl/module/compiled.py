@@ -18,14 +18,15 @@ from gdsl.errors import GdslError, InputError
 from gdsl.ir.node import Node
 from gdsl.ir.program import Program
 from gdsl.language import parts
-from gdsl.language.program import TypedProgram
+from gdsl.language.program import MAKERS, TypedProgram
 from gdsl.module.arguments import Bound, bind, count_graphs, free_sizes
 from gdsl.module.checks import check_row_counts, check_tensors
-from gdsl.module.operators import OperatorCall
+from gdsl.module.operators import COMPLETE, OperatorCall
 from gdsl.module.run import seed_for
 from gdsl.module.ways import stages_of
 from gdsl.passes.options import Options
 from gdsl.passes.stages import Stage
+from gdsl.runtime.complete import CompleteGraph
 from gdsl.runtime.dtypes import autocast, short
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.order import listed
@@ -115,6 +116,8 @@ def symbolic_graph(given: Any, sources: Any, targets: Any) -> SymbolicGraph:
         return given
     if isinstance(given, Graph) and given.halo is not None:
         raise InputError("a part of a distributed graph runs without torch.compile: its exchanges are not recorded")
+    if isinstance(given, CompleteGraph):
+        raise InputError("a CompleteGraph runs without torch.compile, and a text that says `graph complete` with it")
     if isinstance(given, Graph):
         # Without what makes its parts once: a tracer cannot follow locks.
         edges = given._edges
@@ -245,17 +248,19 @@ def _refuse(_: Any, error: type[GdslError], message: str) -> None:
 
 def _plan(make: Callable[[], Staged]) -> tuple[Any, ...]:
     """What a call must know of its program: what its tensors are checked against, defaults of inputs, transforms,
-    nearest neighbours, whether it draws, and of each stage the loads, the number of results and the module."""
+    whether it makes its graph, nearest neighbours, whether it draws, and of each stage the loads, the number of results
+    and the module."""
     made = make()
     typed = made.typed
     state = tuple(d.name for d in typed.of_role("param", "buffer"))
     domains = tuple((d.name, d.type.domain.value) for d in typed.of_role("input") if d.type)
     defaults = tuple((d.name, d.default) for d in typed.of_role("input"))
-    methods = tuple((t.name, tuple(t.keywords)) for t in typed.transforms if t.name != "knn")
+    methods = tuple((t.name, tuple(t.keywords)) for t in typed.transforms if t.name not in MAKERS)
     knn = [(t.arguments[1], bool(dict(t.keywords).get("loop"))) for t in typed.transforms if t.name == "knn"]
+    makes = bool(knn) or typed.complete is not None
     stages = tuple((s.program.input_names, len(s.program.outputs), *_of_stage(s)) for s in made.stages)
     checked = (typed.name, typed.bipartite, state, domains)
-    return checked, defaults, methods, (knn[0] if knn else None), typed.uses_seed, stages
+    return checked, defaults, methods, makes, (knn[0] if knn else None), typed.uses_seed, stages
 
 
 def _of_stage(stage: Stage) -> tuple[Any, ...]:
@@ -304,7 +309,9 @@ def _call_text(make: Callable[[], Staged], stage: int, mask: tuple[bool, ...], d
     program = made.stages[stage].program
     if made.stages[stage].kind == "knn":
         return OperatorCall(program, dtype, "torch").text()
-    methods = tuple(t.name for t in made.typed.transforms if t.name != "knn")
+    methods = tuple(t.name for t in made.typed.transforms if t.name not in MAKERS)
+    if made.typed.complete is not None:
+        methods = (COMPLETE[made.typed.complete],)
     requires = tuple((need.end, need.value) for need in made.typed.requires)
     return OperatorCall(program, dtype, made.backend, methods, requires, made.options.choices, mask).text()
 
@@ -342,7 +349,7 @@ def call(layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
 
 def run(owner: Owner, key: Key, tensors: Mapping[str, Tensor], given: Any, batch: Any, count: Any) -> Any:
     """The program that ``key`` names on tensors by name; parameters and buffers are looked up in the owner."""
-    checked, defaults, transforms, knn, uses_seed, stages = owner._known("plan", key)
+    checked, defaults, transforms, makes, knn, uses_seed, stages = owner._known("plan", key)
     name, bipartite, state, domains = checked
     inputs = [n for n, _ in domains if n in tensors]
     held = {n: tensors[n] if n in tensors else operator.attrgetter(n)(owner) for n in state}
@@ -355,7 +362,7 @@ def run(owner: Owner, key: Key, tensors: Mapping[str, Tensor], given: Any, batch
         owner._known("dtype", key, tuple([(n, _fact(value, True)) for n, value in values.items()]), None, True)
     rows = {domain: values[n].shape[0] for n, domain in reversed(by_rows.items())}
     graphs = _graphs(owner, key, batch, count, rows.get("graph"))
-    if knn is not None:
+    if makes:
         given = values[domains[0][0]].new_empty((2, 0), dtype=torch.int64)
     one_set = rows.get("node")
     graph = symbolic_graph(given, rows.get("source", one_set), rows.get("target", one_set))

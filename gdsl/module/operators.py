@@ -31,10 +31,11 @@ from gdsl.ir.types import Domain, Kind, Type
 from gdsl.module.checks import check_bound, check_requirements
 from gdsl.module.kept import Kept
 from gdsl.module.run import frame_of, runner_of
-from gdsl.passes.options import CHOICES, Options
+from gdsl.passes.options import CHOICES, TYPICAL, Options
 from gdsl.passes.pipeline import lower
 from gdsl.runtime.autograd import Differentiable, Mask, Runner
 from gdsl.runtime.backend import BACKENDS, backend_for
+from gdsl.runtime.complete import complete_graph
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.graph import Graph, Rewired, graph_of
 from gdsl.runtime.items import storage_of
@@ -49,7 +50,7 @@ DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float6
 class OperatorCall:
     """What an operator is told besides tensors.
 
-    graph:    what is done to the graph first: names of methods of :class:`gdsl.Graph`
+    graph:    what is done to the graph first: names of methods of :class:`gdsl.Graph`; or one of ``COMPLETE``
     requires: (end, degree) that each node must have, ("reverse", 1) where each edge must have one
     mask:     by which of the inputs it is differentiated, for what the forward pass saves; () if by none
     """
@@ -93,6 +94,8 @@ def call_of(text: str) -> OperatorCall:
 
 
 GRAPH_METHODS = ("add_self_loops", "add_remaining_self_loops", "remove_self_loops", "non_backtracking")
+# What an operator on the complete graph of a batch is told, with loops or without.
+COMPLETE = {True: "complete", False: "complete_without_loops"}
 _PAIRS = [(name, value) for name, values in CHOICES.items() for value in values]
 _DEGREE = number(0, MOST)
 _REQUIRED = one_of(("i", "j", "reverse"))
@@ -101,7 +104,7 @@ _LISTS = ("graph", "requires", "choices", "mask")
 _FIELDS = {
     "dtype": one_of(DTYPES),
     "backend": one_of(BACKENDS),
-    "graph": one_of(GRAPH_METHODS),
+    "graph": one_of((*GRAPH_METHODS, *COMPLETE.values())),
     "requires": Allowed(
         "an end, i or j, or reverse, and a number of edges",
         lambda v: type(v) is tuple and len(v) == 2 and _REQUIRED.is_one(v[0]) and _DEGREE.is_one(v[1]),
@@ -135,8 +138,12 @@ _runners = Kept()
 @functools.lru_cache(maxsize=1024)
 def _runner(text: str, backend: str, device: str, save: bool = True) -> Runner:
     call = call_of(text)
-    options = Options(choices=call.choices, save=save)
-    return runner_of(_runners, call.program, device, backend, DTYPES[call.dtype], torch.int32, options)
+    return runner_of(_runners, call.program, device, backend, DTYPES[call.dtype], torch.int32, _options(call, save))
+
+
+def _options(call: OperatorCall, save: bool = True) -> Options:
+    complete = not set(COMPLETE.values()).isdisjoint(call.graph)
+    return Options(choices=call.choices, save=save, shape=replace(TYPICAL, complete=complete))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -172,7 +179,7 @@ def _outputs(text: str, backend: str) -> tuple[tuple[Node, torch.dtype], ...]:
     kinds = {Kind.FLOAT: dtype, Kind.INT: torch.int64, Kind.BOOL: torch.bool}
     if backend == "torch":
         return tuple((n, kinds[n.kind]) for n in whole.nodes)
-    storage = storage_of(lower(whole, Options(choices=call.choices)), dtype, torch.int32, visible)
+    storage = storage_of(lower(whole, _options(call)), dtype, torch.int32, visible)
     return tuple(
         (n, dtype if n.kind is Kind.FLOAT and k < visible else storage.of(n)) for k, n in enumerate(whole.nodes)
     )
@@ -227,7 +234,11 @@ def _run(
     text: str, tensors: list[Tensor], edges: Tensor, sources: int, targets: int, batch: Tensor | None, graphs: int
 ) -> list[Tensor]:
     call = call_of(text)
-    graph = transformed(graph_of(edges, sources, targets), call.graph)
+    loops = next((loops for loops, name in COMPLETE.items() if name in call.graph), None)
+    if loops is not None:
+        graph: Graph = complete_graph(batch, targets, loops, edges.device)
+    else:
+        graph = transformed(graph_of(edges, sources, targets), call.graph)
     frame = frame_of(graph, DTYPES[call.dtype], edges.device, batch, graphs)
     _check(text, tensors, frame)
     backend = backend_for(call.backend, frame.dtype, edges.device)

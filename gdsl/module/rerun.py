@@ -35,6 +35,7 @@ from gdsl.module.run import run
 from gdsl.module.ways import Compilations
 from gdsl.passes.options import Options
 from gdsl.runtime.backend import BACKENDS, backend_for
+from gdsl.runtime.complete import CompleteGraph
 from gdsl.runtime.graph import Graph
 
 SEED = 0
@@ -183,6 +184,11 @@ def _laid(flat: Tensor, shape: Sequence[int], stride: Sequence[int] | None, offs
 def edges(edge_index: Sequence[Sequence[int]], sources: int, targets: int) -> Graph:
     """The graph of a call."""
     return Graph(torch.tensor(edge_index, dtype=torch.int64).reshape(2, -1), (sources, targets))
+
+
+def all_pairs(groups: Sequence[int], *, loops: bool) -> CompleteGraph:
+    """The complete graph of a call, of the graph of each node."""
+    return CompleteGraph(torch.tensor(groups, dtype=torch.int64), loops=loops)
 
 
 def random_edges(

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl.errors import GdslError, InputError
+from gdsl.errors import GdslError, GraphError, InputError
+from gdsl.ir.complete import why_not
 from gdsl.ir.node import Node, walk
 from gdsl.ir.program import Program
 from gdsl.language import parts
@@ -25,6 +26,7 @@ from gdsl.passes.stages import Stage
 from gdsl.runtime import functions, reference
 from gdsl.runtime.autograd import Runner
 from gdsl.runtime.backend import backend_for
+from gdsl.runtime.complete import complete_graph
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.halo import all_reduce, broadcast
@@ -197,6 +199,8 @@ def ready_for(kind: CallKind, graph: Graph, backend: str) -> Ready:
 
 
 def _ready(kind: CallKind, graph: Graph, backend: str) -> Ready:
+    if graph.shape.complete and (why := why_not([node for _, node in kind.typed.outputs])):
+        raise GraphError(f"{kind.typed.name} cannot run on a complete graph: {why}")
     store, options = kind.store, kind.store.options_for(kind, graph)
     found = store.compiled(kind, options)
     at = (backend_for(backend, kind.dtype, kind.device), kind.dtype, graph.index_dtype, options)
@@ -242,3 +246,12 @@ def nearest(
         values = {n: tensors[n.attrs.name] for n in walk([where]) if n.op == "load"}
         (found,) = reference.run([where], values, frame_of(empty, kind.dtype, kind.device))
     return Graph(knn_graph(found, k, batch, loop=bool(dict(knn.keywords).get("loop", False))), count)
+
+
+def all_pairs(kind: CallKind, count: int, batch: Tensor | None) -> Graph:
+    """The complete graph of so many nodes, or one of each graph of a batch of them."""
+    if batch is not None and batch.shape != (count,):
+        raise InputError(f"`batch` must have shape [{count}], and it has shape {list(batch.shape)}")
+    loops = kind.typed.complete
+    assert loops is not None
+    return complete_graph(batch, count, loops, kind.device)

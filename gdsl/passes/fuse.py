@@ -90,12 +90,13 @@ def _made(unit: _Unit) -> Sequence[Node]:
     return unit.outputs if isinstance(unit, TorchStep) else unit.nodes
 
 
-def fuse(program: Program, handed: Mapping[Node, str] = MappingProxyType({})) -> Plan:
+def fuse(program: Program, handed: Mapping[Node, str] = MappingProxyType({}), complete: bool = False) -> Plan:
     """Group the program's nodes into kernels and torch steps, in an order that can run.
 
-    handed: values of edges that walks over one end write, each by its end, and walks over the other read
+    handed:   values of edges that walks over one end write, each by its end, and walks over the other read
+    complete: whether the edges are all pairs of nodes, of which nothing is stored
     """
-    slots = Slots(program, handed)
+    slots = Slots(program, handed, complete)
     torch_steps = [
         TorchStep(n, slots.absorbed.get(n, frozenset())) for n in slots.order if slots.lowering[n] == "torch"
     ]
@@ -107,7 +108,7 @@ def fuse(program: Program, handed: Mapping[Node, str] = MappingProxyType({})) ->
     return Plan(
         program,
         tuple(
-            u if isinstance(u, TorchStep) else _finish(slots, u, read_outside, f"{name}_{next(numbers)}")
+            u if isinstance(u, TorchStep) else _finish(slots, u, read_outside, f"{name}_{next(numbers)}", complete)
             for u in _schedule(slots, drafts, torch_steps)
         ),
     )
@@ -226,7 +227,7 @@ def _closure(direct: Mapping[int, set[int]]) -> dict[int, set[int]]:
 _PARTS = (("segment",), ("total",), ("edge", "scan"))
 
 
-def _finish(slots: Slots, draft: _Draft, read_outside: set[Node], name: str) -> Kernel:
+def _finish(slots: Slots, draft: _Draft, read_outside: set[Node], name: str, complete: bool) -> Kernel:
     """Split a draft into phases and decide what it stores and keeps. ``read_outside`` is what drafts read of others."""
     own, inside = set(draft.nodes), _inside(slots, draft)
     # The first phase in which a value is known; what does not depend on this kernel's edges has -1.
@@ -256,7 +257,8 @@ def _finish(slots: Slots, draft: _Draft, read_outside: set[Node], name: str) -> 
     read = {n for n in _needs(slots, draft) if not _is_known(n)}
     buffers = tuple(n for n in slots.order if n in read)
     end = None if draft.end == "map" else EDGES_OF_PAIRS.get(draft.end, draft.end)
-    return Kernel(name, end, draft.rows, tuple(phases), stores, totals, buffers)
+    all_pairs = complete and end is not None
+    return Kernel(name, end, draft.rows, tuple(phases), stores, totals, buffers, all_pairs)
 
 
 def _is_known(node: Node) -> bool:

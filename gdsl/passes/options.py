@@ -15,6 +15,7 @@ class GraphShape:
     device:                  the type of the device that it lies on
     processes:               of how many it is distributed over, these are the sizes of one; 0 for a graph that is whole
     chunks:                  whether the rows of other processes come in chunks
+    complete:                whether its edges are all pairs of nodes of each graph, of which none lies in memory
     """
 
     sources: int
@@ -23,6 +24,7 @@ class GraphShape:
     device: str = "cpu"
     processes: int = 0
     chunks: bool = False
+    complete: bool = False
 
     @classmethod
     def of(cls, sources: int, targets: int, edges: int, device: str = "cpu") -> GraphShape:

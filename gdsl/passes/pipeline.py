@@ -43,10 +43,13 @@ def finish(program: Program, log: list[Fired] | None = None) -> Program:
 
 def lower(program: Program, options: Options, log: list[Fired] | None = None) -> Plan:
     """From a program to a plan of kernels and torch steps."""
+    complete = options.shape.complete
     if not options.optimise:
-        return fuse.fuse(rewrite(program, [simplify.drop_stop_gradient]))
+        return fuse.fuse(rewrite(program, [simplify.drop_stop_gradient]), complete=complete)
     last = rewrite(finish(program, log), [*layout.rules(options), *vendor.rules(options)], log)
-    return fuse.fuse(last) if options.shape.device == "cpu" else handed.fuse_for_gpu(last, options.shape)
+    if options.shape.device == "cpu" or complete:
+        return fuse.fuse(last, complete=complete)
+    return handed.fuse_for_gpu(last, options.shape)
 
 
 def in_pieces(program: Program, options: Options) -> tuple[Program, tuple[ProgramPiece, ...]]:
@@ -194,6 +197,7 @@ def _forward_values(
     tied = frozenset() if options.choice("ties") == "first" else held_by_ties(raw)
     pairs = any(n.domain is Domain.PAIR for n in forward)
     chunked = options.in_turns and options.shape.chunks
+    complete = options.shape.complete
     seen: set[Node] = set()
     stack = list(reversed(raw))
     while stack:
@@ -203,6 +207,8 @@ def _forward_values(
         seen.add(node)
         # Rows that come in chunks are not there any more.
         gone = chunked and node.domain is Domain.SOURCE and node.kind is Kind.FLOAT and not is_of_graph(node)
+        # What no edge may lie in memory for.
+        gone = gone or (complete and node.domain is Domain.EDGE)
         choice = "nothing" if gone else options.choice("save")
         free = node in stored and choice != "nothing"
         if node in keep if keep is not None else free or node in tied or worth_saving(node, forward, choice, pairs):

@@ -60,6 +60,7 @@ class Kernel:
     name:    a C identifier
     end:     the end whose nodes are the rows, or None for a kernel without edges
     rows:    the domain of the rows: of edges, it walks the pairs of which these are the second (end i) or the first
+    complete: whether the edges that it walks are all pairs of nodes, which are in no list
     phases:  walks over the edges, in order
     stores:  node values written out, one row at a time
     totals:  global sums over all rows
@@ -73,6 +74,7 @@ class Kernel:
     stores: tuple[Node, ...]
     totals: tuple[Node, ...]
     buffers: tuple[Node, ...]
+    complete: bool = False
 
     def __repr__(self) -> str:
         return f"<Kernel {self.name}: {len(self.phases)} walks, {len(self.outputs)} results>"
@@ -100,7 +102,7 @@ class Kernel:
     @property
     def leaves_hubs(self) -> bool:
         """Whether rows with very many edges are left to functions that walk them in chunks."""
-        return bool(self.phases) and not self.ordered and not self.of_pairs
+        return bool(self.phases) and not self.ordered and not self.of_pairs and not self.complete
 
     @property
     def kept(self) -> tuple[Node, ...]:

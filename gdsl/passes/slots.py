@@ -13,8 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gdsl.errors import GraphError
 from gdsl.ir.node import Node, users, walk, walk_below
 from gdsl.ir.ops import ELEMENTWISE, end_of, of
+from gdsl.ir.printer import describe
 from gdsl.ir.program import Program
 from gdsl.ir.types import PAIR_ENDS, Domain, Kind, shown_end
 from gdsl.passes.dense import DENSE_INTENSITY, ROWS, absorbed, is_dense, iteration_space
@@ -56,6 +58,10 @@ def _fits_a_kernel(node: Node) -> bool:
     return node.type.numel <= MAX_ACCUMULATOR and not by_extreme
 
 
+def _is_wide(node: Node) -> bool:
+    return node.type.numel > MAX_ACCUMULATOR
+
+
 def is_costly(node: Node) -> bool:
     """Whether each number of a value takes many operations."""
     return of(node).reduces or of(node).heavy
@@ -79,9 +85,11 @@ class Slots:
     stored:   what must exist as a tensor
     written:  the values of edges among it that walks read from memory
     handed:   those among them that a walk over a given end writes while it uses them, for walks over the other
+
+    Raises :class:`gdsl.GraphError` for the edges of a ``complete`` graph where one of their values had to be stored.
     """
 
-    def __init__(self, program: Program, handed: Mapping[Node, str]):
+    def __init__(self, program: Program, handed: Mapping[Node, str], complete: bool = False):
         self.program, self.handed = program, handed
         self.order = list(walk(program.nodes))
         self.users = users(program.nodes)
@@ -100,7 +108,7 @@ class Slots:
         self.slots: dict[Node, Slot] = {}
         self.edge_ranks: dict[tuple[Node, str], int] = {}
         self._assign()
-        worth = self._worth_writing()
+        worth = set() if complete else self._worth_writing()
         if worth:
             self.written |= worth
             self.stored |= worth
@@ -108,6 +116,22 @@ class Slots:
             self.edge_ranks.clear()
             self._assign()
         self._sink()
+        if complete:
+            self._refuse_stored()
+
+    def _refuse_stored(self) -> None:
+        """No kernel writes or reads an edge value, and no step of torch is given one."""
+        for node in self.order:
+            outside = self.lowering[node] in BY_TORCH and any(i.domain is Domain.EDGE for i in node.inputs)
+            known = of(node).leaf and node.op != "load"
+            if outside or (node.domain is Domain.EDGE and node in self.stored and not known):
+                what = describe(node, self.program.names)
+                raise GraphError(
+                    f"{self.program.name} cannot run on a complete graph: for `{what}`, {node.type}, values of all "
+                    f"pairs would have to be stored"
+                    + (f", since it has more than {MAX_ACCUMULATOR:,} numbers" if outside and _is_wide(node) else "")
+                    + '; the torch backend stores them, where there is room'
+                )
 
     # -- what kind of step computes a node -----------------------------------------------------
 

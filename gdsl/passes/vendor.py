@@ -31,5 +31,6 @@ def sparse_product(node: Node) -> Node | None:
 
 
 def rules(options: Options) -> list[Rule]:
-    """The rules of a plan: none but by choice, since own kernels were faster in every measured run on processors."""
-    return [sparse_product] if options.choice("sums") == "vendor" else []
+    """The rules of a plan: none but by choice, since own kernels were faster in every measured run on processors; and
+    none on a complete graph, which is no matrix in memory."""
+    return [sparse_product] if options.choice("sums") == "vendor" and not options.shape.complete else []

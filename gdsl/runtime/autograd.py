@@ -189,6 +189,9 @@ class Differentiable:
         self.shapes = tuple((n.domain, n.type.shape) for n in self.loads)
         # The backward pass is compiled beside the forward pass, which it will soon follow.
         self._adjoints: dict[tuple[Mask, Mask], Pullback] = {}
+        if runner.options.shape.complete and runner.backend != "torch":
+            # What would have to be stored for the gradients alone is refused before anything runs.
+            lower(self.first.program, runner.options)
         if self.first.program.outputs:
             pull = self._adjoints[(True,) * self.visible + (False,) * len(extra), mask] = self._pull(self.first)
             pull.runner.begin()

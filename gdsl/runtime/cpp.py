@@ -125,7 +125,7 @@ class CppLaunch:
     def _run(self, order: Order | PairOrder, blocks: int, num_blocks: int, groups: int, pointers: list[int]) -> None:
         """The function on some blocks of rows. ``pointers`` are what it reads and writes."""
         threads = min(torch.get_num_threads(), groups)
-        most = min(order.max_degree, HUB_EDGES) if isinstance(order, Order) else order.max_degree
+        most = min(order.max_degree, HUB_EDGES) if self.kernel.leaves_hubs else order.max_degree
         fixed: tuple[Tensor, ...] = order.walk if self.kernel.end else ()
         room = threads * (most + 1)
         more = [torch.empty(room * self.kept, dtype=self.storage.dtype, device=CPU)] if self.kept else []
@@ -162,7 +162,7 @@ class CppLaunch:
 def _bind(kernel: Kernel, library: ctypes.CDLL, storage: Storage, hubs: _Hubs) -> CppLaunch:
     function = getattr(library, kernel.name)
     function.restype = None
-    ends = (7 if kernel.of_pairs else 3) if kernel.end else 0
+    ends = (7 if kernel.of_pairs else 5 if kernel.complete else 3) if kernel.end else 0
     pointers = len(kernel.buffers) + len(kernel.outputs) + 1 + ends + bool(kernel.kept)
     function.argtypes = [ctypes.c_int64, ctypes.c_int64, ctypes.c_int, ctypes.c_int64] + [ctypes.c_void_p] * pointers
     return CppLaunch(

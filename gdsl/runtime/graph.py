@@ -641,17 +641,26 @@ def grouped(index: Tensor, size: int) -> Graph:
 
     The one of ``remember_groups`` while the tensor is the same and unchanged.
     """
-    key = (id(index), _GROUPS, size)
-    entry = _recent.get(key)
-    if entry is not None and entry.tensor() is index and entry.state == _state(index) and not _written_elsewhere(index):
-        return entry.graph
-    return Graph(torch.stack([index, index]), size)
+    return recall(index, _GROUPS, size) or Graph(torch.stack([index, index]), size)
 
 
 @run_as_it_is
 def remember_groups(index: Tensor, graph: Graph) -> None:
     """Have ``grouped`` give this graph for the tensor."""
-    _remember((id(index), _GROUPS, graph.num_targets), index, _state(index), graph)
+    retain(index, _GROUPS, graph)
+
+
+def recall(tensor: Tensor, mark: int, size: int) -> Graph | None:
+    """The graph that was retained for a tensor, while this is the same and unchanged."""
+    entry = _recent.get((id(tensor), mark, size))
+    if entry is None or entry.tensor() is not tensor or entry.state != _state(tensor) or _written_elsewhere(tensor):
+        return None
+    return entry.graph
+
+
+def retain(tensor: Tensor, mark: int, graph: Graph) -> None:
+    """Have ``recall`` give this graph for the tensor. ``mark`` says what is made of it, by a number below 0."""
+    _remember((id(tensor), mark, graph.num_targets), tensor, _state(tensor), graph)
 
 
 # In place of a number of source nodes, in the key of a graph of groups.

@@ -143,7 +143,7 @@ class Order:
         return self.rowptr, self.index, self.edge, self.blocks
 
     @property
-    def walk(self) -> tuple[Tensor, Tensor, Tensor]:
+    def walk(self) -> tuple[Tensor, ...]:
         """What kernels that walk edges are passed."""
         return self.rowptr, self.index, self.edge
 
@@ -388,7 +388,7 @@ def _degrees(degree: Tensor, edges: int) -> Degrees:
         hubs = counts.numel()
     rows = by_degree[hubs:].to(degree.dtype, copy=True)
     if not hubs:
-        return Degrees(rows, rows[:0], *_no_chunks(degree.device), power_of_two(mean))
+        return Degrees(rows, rows[:0], *no_chunks(degree.device), power_of_two(mean))
     owner = torch.arange(hubs, device=CPU).repeat_interleave(counts)
     # Moved together, both on 16 bytes.
     zeros, end = counts.new_zeros(1), hubs + 1
@@ -398,7 +398,7 @@ def _degrees(degree: Tensor, edges: int) -> Degrees:
 
 
 @cache
-def _no_chunks(device: torch.device) -> tuple[Tensor, Tensor]:
+def no_chunks(device: torch.device) -> tuple[Tensor, Tensor]:
     """Shared by all orders without hubs."""
     none = ordinary(lambda: torch.zeros(1, dtype=torch.int64, device=device))
     return none, none[:0]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gdsl.errors import InputError
 from gdsl.ir.types import Domain
-from gdsl.language.program import TypedProgram
+from gdsl.language.program import MAKERS, TypedProgram
 from gdsl.runtime.graph import Graph, Rewired, rewire_edge_value
 
 
@@ -24,9 +24,9 @@ def rewire(typed: TypedProgram, graph: Graph, tensors: dict[str, Tensor]) -> tup
 
 def rewirings(typed: TypedProgram, graph: Graph) -> Iterator[tuple[Rewired, Mapping[str, object]]]:
     """Each change that a program asks of its graph, on the graph that the one before has made, and what the inputs of
-    new loops are by name. Those of ``knn`` are made before a call."""
+    new loops are by name. A graph that the program makes itself is made before a call."""
     for transform in typed.transforms:
-        if transform.name != "knn":
+        if transform.name not in MAKERS:
             made: Rewired = getattr(graph, transform.name)()
             yield made, dict(transform.keywords)
             graph = made.graph

@@ -73,7 +73,8 @@ def is_native(item: Item, storage: Storage) -> bool:
     if isinstance(item, KernelItem):
         pointers = len(item.reads) + len(item.writes) + 4
         sums = all(w.dtype is storage.dtype for w in item.writes if w.domain is None)
-        of_nodes = isinstance(item.launch, CppLaunch) and item.launch.kernel.rows is not Domain.EDGE
+        kernel = item.launch.kernel if isinstance(item.launch, CppLaunch) else None
+        of_nodes = kernel is not None and kernel.rows is not Domain.EDGE and not kernel.complete
         return of_nodes and pointers <= MOST_POINTERS and sums
     if is_arithmetic(item) or _is_arranging(item):
         return True

@@ -130,6 +130,7 @@ class Writer:
     draw: Callable[[st.SearchStrategy[Any]], Any]
     bipartite: bool = False
     builds_graph: bool = False
+    complete: bool = False  # no value of its edges is stored, and they have no order
     pools: bool = False
     head: list[str] = field(default_factory=list)
     body: list[str] = field(default_factory=list)
@@ -258,7 +259,7 @@ class Writer:
         options += [lambda: self.pick(recent)] * (4 if recent else 0)
         if domain == "edge":
             options += [self.at_an_end] * 3
-            if not self.bipartite:
+            if not self.bipartite and not self.complete:
                 options += [lambda: self.over_pairs("edge", 0)] * 2
                 options.append(lambda: Value(f"(0.2 * degree({self.pick(('ji', 'kj'))}))", "edge"))
         elif domain == "pair":
@@ -291,7 +292,7 @@ class Writer:
 
     def over_pairs(self, domain: str, depth: int) -> Value:
         """An edge value that is made of the pairs of each edge."""
-        if domain != "edge" or self.bipartite or self.pooling:
+        if domain != "edge" or self.bipartite or self.pooling or self.complete:
             return self.unary(domain, depth)
         x = self.expression("pair", depth)
         at = self.pick((" at ji", " at kj")) if x.domain == "global" else self.pick(("", " at ji", " at kj"))
@@ -470,7 +471,7 @@ class Writer:
     def spline(self, domain: str, depth: int) -> Value:
         """A B-spline surface over a dim with two coordinates, away from its knots."""
         x = self.fit(self.expression(domain, depth), frozenset("b"))
-        if not x.dims or x.domain == "global":
+        if not x.dims or x.domain == "global" or (x.domain == "edge" and self.complete):
             return x
         surface = self.param(["9", *(d for d in self.some_dims(1) if d != "b")])
         at = f"(sigmoid({x.text} + 0.17), 3, 1; s)"
@@ -504,20 +505,22 @@ class Writer:
         """A softmax over edges, or a function or module of the user's."""
         x = self.expression(domain, depth)
         options: list[Callable[[], Value]] = [lambda: self.join("tanh({})", x)]
+        stored = domain == "edge" and not self.complete
         if domain == "edge":
             at = "" if self.chance(60) else f" at {self.pick('ij')}"
             function = self.pick(("softmax", "softmax", "log_softmax"))
             keys = [v for v in self.integers if v.domain == "edge"]
-            by = f" by {keys[0].text}" if keys and function == "softmax" and "R" not in x.dims else ""
+            by = f" by {keys[0].text}" if keys and function == "softmax" and "R" not in x.dims and stored else ""
             by = by if self.chance(40) and len(x.dims) < MAX_DIMS else ""
             options = [lambda: Value(f"{function}({x.text}){by or at}", "edge", x.dims)]
             # No two weights are 1 apart, where one would begin to be 0.
-            options.append(lambda: Value(f"sparsemax(0.73 * tanh({x.text})){at}", "edge", x.dims))
+            if stored:
+                options.append(lambda: Value(f"sparsemax(0.73 * tanh({x.text})){at}", "edge", x.dims))
             weights = [v.text for v in self.values if v.domain == "edge" and re.fullmatch(r"w\d+", v.text)]
             if weights:
                 kept = f"where(topk({weights[0]}, {self.pick((1, 2))}){at}, {x.text}, 0.3)"
                 options.append(lambda: Value(kept, "edge", x.dims))
-            if not self.bipartite:
+            if not self.bipartite and stored:
                 options.append(lambda: Value(f"reverse({x.text}, {self.pick(('0', '0.3'))})", "edge", x.dims))
         if self.functions:
             y = self.expression(domain, min(depth, 1))
@@ -526,7 +529,7 @@ class Writer:
             options.append(lambda: Value(f"{self.pick(self.hops)}({x.text})", "node", x.dims))
         if domain == "pair":
             options = [lambda: Value(f"softmax({x.text}){self.pick((' at ji', ' at kj'))}", "pair", x.dims)]
-        elif x.dims and x.domain != "global" and len(self.modules) < 2:
+        elif x.dims and x.domain != "global" and len(self.modules) < 2 and (stored or domain != "edge"):
             options.append(lambda: self.module(x))
         return self.pick(options)()
 
@@ -573,12 +576,13 @@ class Writer:
         scalars = [v for v in self.values if v.domain == "edge" and not v.dims and v.text.startswith("w")]
         indices = [v for v in self.integers if v.domain == "edge"]
         kind = self.pick(("plain", "plain", "plain", "ordered", "by", "std", "softmax", "stack"))
-        if kind == "ordered" and domain != "graph":
+        if kind == "ordered" and domain != "graph" and not self.complete:
             return self.reduced(self.pick(ORDERED), x, at, domain)
         if kind == "std" and domain != "graph" and scalars:
             return self.reduced(self.pick(("std({} + ", "argmax({}, ")) + scalars[0].text + ")", x, at, domain)
         if kind == "by" and domain != "graph" and indices and "R" not in x.dims and len(x.dims) < MAX_DIMS:
-            template = self.pick(REDUCERS[:-1])
+            # Places of an extreme by kind that no edge has are known from a list of all edges alone.
+            template = "sum({})" if self.complete else self.pick(REDUCERS[:-1])
             found = self.reduced(template, x, f"{at} by {indices[0].text}", domain)
             return self.tame(Value(found.text, domain, found.dims | {"R"}))
         if kind == "softmax" and domain != "graph":
@@ -602,7 +606,7 @@ class Writer:
         self.keep("", "v", domain, self.expression(domain), squash=True)
 
     def message(self) -> None:
-        domain = "pair" if not self.bipartite and self.chance(20) else "edge"
+        domain = "pair" if not self.bipartite and not self.complete and self.chance(20) else "edge"
         x = self.expression(domain)
         self.keep("message ", "m", x.domain if x.domain != "global" else "edge", x, squash=True)
 
@@ -651,6 +655,9 @@ class Writer:
 
     def fold(self) -> None:
         """``reduce``, and its use at once."""
+        if self.complete:
+            self.aggregate()
+            return
         parameters, step, start = self.pick(FOLDS)
         name, rows = self.name("r"), self.pick(self.rows)
         self.body.append(f"reduce {name}({parameters}) = {step} init {start}")
@@ -717,6 +724,9 @@ class Writer:
             self.input("graph", "u", self.some_dims(1))
         if self.chance(25):
             self.input("global", "q", self.some_dims())
+        if self.complete:
+            self.head.append(f"graph complete{self.pick(('', '(loops = false)'))}")
+            return
         if self.builds_graph:
             near = next(v for v in self.values if v.domain == "node")
             self.head.append(f"node near[b]\n    graph knn(near, 2{self.pick(('', ', loop = true'))})")
@@ -760,8 +770,9 @@ class Writer:
             self.values += [Value("norm", "edge")] if norm.endswith("norm") else []
 
     def program(self) -> Case:
-        shape = self.pick(("plain", "plain", "plain", "bipartite", "pool", "knn"))
-        self.bipartite, self.pools, self.builds_graph = (shape == s for s in ("bipartite", "pool", "knn"))
+        shape = self.pick(("plain", "plain", "plain", "bipartite", "pool", "knn", "complete"))
+        self.bipartite, self.pools, self.complete = (shape == s for s in ("bipartite", "pool", "complete"))
+        self.builds_graph = shape in ("knn", "complete")
         graph = self.pick(GRAPHS)
         self.inputs()
         if shape == "plain" and not any("loops" in line for line in self.head) and self.chance(30):
@@ -776,7 +787,8 @@ class Writer:
         if self.chance(70):
             # Mostly what nothing else reads, so that little of the program is dead.
             text = "\n".join(self.body)
-            made = [v.text for v in self.values if v.domain not in ("global", "pair") and v is not last]
+            left_out = ("global", "pair", *["edge"] * self.complete)
+            made = [v.text for v in self.values if v.domain not in left_out and v is not last]
             unread = [v for v in made if v[0] in "mahvu" and len(re.findall(rf"\b{v}\b", text)) == 1]
             others = unread if unread and self.chance(80) else made
             picked = self.draw(st.lists(st.sampled_from(others), max_size=3, unique=True)) if others else []
@@ -891,6 +903,6 @@ def inputs(made: gdsl.Layer, case: Case) -> dict[str, Any]:
             values[d.name] = torch.randint(0, d.type.bound or 2, shape, generator=generator)
     if not signature.builds_graph:
         values["graph"] = gdsl.Graph(edge_index, (sources, targets) if typed.bipartite else targets)
-    if signature.batched:
+    if signature.batched or typed.complete is not None:
         values["batch"], values["num_graphs"] = torch.arange(targets) * graphs // max(targets, 1), graphs
     return values
