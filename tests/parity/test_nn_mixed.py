@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import gdsl.nn
 from gdsl.nn import GPSConv, PNAConv
+from gdsl.nn.aggr.base import dense
 from gdsl.nn.attention import orthogonal_matrix
+from gdsl.nn.conv import mixed
+from gdsl.nn.conv.all_pairs import all_pairs, fits
 from tests.parity.drop_in import EDGE, KINDS, NODES, Case, graph_of, make_tests, outcome, pyg
 from tests.programs import harness
 
@@ -71,6 +75,47 @@ def test_attention_over_whole_graphs(norm: str | None, batched: bool, local: boo
     expected = outcome(theirs, (x,), graph, values)
     for part, value in outcome(ours, (x,), graph, values).items():
         assert harness.difference([value], [expected[part]]) < 1e-9, part
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_graphs_that_would_be_mostly_padding(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention over one graph of many nodes among graphs of few: the same, and without padding."""
+    torch.manual_seed(0)
+    ours, theirs = (
+        library.GPSConv(4, None, heads=2, norm="layer_norm", attn_kwargs={"bias": bias}).double()
+        for library in (gdsl.nn, pyg)
+    )
+    ours.load_state_dict(theirs.state_dict())
+    batch = torch.cat([torch.zeros(12), torch.arange(1, 12), torch.tensor([14, 14])]).long()
+    x = torch.randn(len(batch), 4, dtype=torch.float64)
+    ran: list[Tensor] = []
+    monkeypatch.setattr(mixed, "dense", lambda *given: ran.append(given[0]) or dense(*given))
+    found = []
+    for layer in (theirs, ours):
+        given = x.clone().requires_grad_()
+        y = layer(given, torch.zeros(2, 0, dtype=torch.long), batch)
+        found.append([y, *torch.autograd.grad(y.sin().sum(), [given, *layer.parameters()], materialize_grads=True)])
+    assert not ran
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other)
+    in_order = torch.arange(25) // 5
+    ours(x, torch.zeros(2, 0, dtype=torch.long), in_order)  # of one size: torch's is quicker
+    assert len(ran) == 1
+    ours.attn.register_forward_hook(lambda *_: None)
+    ours(x, torch.zeros(2, 0, dtype=torch.long), batch)
+    assert len(ran) == 2
+
+
+def test_weights_that_are_dropped() -> None:
+    """In training as much as torch's: on average nothing changes."""
+    torch.manual_seed(0)
+    layer = GPSConv(4, None, norm=None, attn_kwargs={"dropout": 0.5}).double()
+    batch = torch.cat([torch.zeros(8), torch.arange(1, 30)]).long()
+    x, count = torch.randn(len(batch), 4, dtype=torch.float64), torch.bincount(batch)
+    assert fits(layer.attn, count)
+    mean = torch.stack([all_pairs(layer.attn, x, batch) for _ in range(400)]).mean(0)
+    expected = all_pairs(layer.attn.eval(), x, batch)
+    assert (mean - expected).abs().max() < 0.2 and (mean - expected).abs().max() > 0
 
 
 @pytest.mark.parametrize(

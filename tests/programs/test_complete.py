@@ -273,6 +273,14 @@ def test_a_gradient_that_would_be_added_from_a_list() -> None:
     made(x).sum().backward()
 
 
+def test_a_look_inside() -> None:
+    made, batch = layer("update y = sum(softmax(dot(x[i], x[j])) * x[j])", "cpp"), torch.tensor([1, 0, 1])
+    x = torch.randn(3, 3, dtype=torch.float64)
+    made(x, batch=batch)
+    assert "graph=all_pairs([1, 0, 1], loops=True)" in str(made.reproduce(x, batch=batch))
+    assert "5 edges" in str(made.explain(gdsl.CompleteGraph(batch)))
+
+
 # ------------------------------------------------------------------------------------------- CompleteGraph
 
 

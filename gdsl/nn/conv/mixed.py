@@ -13,6 +13,7 @@ from gdsl.nn.activations import activation
 from gdsl.nn.aggr import DegreeScalerAggregation
 from gdsl.nn.aggr.base import dense
 from gdsl.nn.attention import PerformerAttention
+from gdsl.nn.conv.all_pairs import all_pairs, fits
 from gdsl.nn.conv.base import Adjacency, Conv, edge_features, strided
 from gdsl.nn.conv.programmed import Declared, InitVar, Summed, Weighted
 from gdsl.nn.declared import Module, declared, words
@@ -210,7 +211,8 @@ class GPSConv(Module):
     attn_kwargs: of ``torch.nn.MultiheadAttention`` or :class:`gdsl.nn.attention.PerformerAttention`
 
     Raises ValueError for another kind of attention or a norm that there is not. A layer made of others: the attention
-    over all nodes of a graph is torch's.
+    over all nodes of a graph is torch's, on graphs that are padded to the largest; where most of that would be padding,
+    it is a kernel of gdsl's with the same parameters, whose memory grows with the nodes.
     """
 
     channels: int
@@ -267,19 +269,25 @@ class GPSConv(Module):
         if self.conv is not None:
             h = self.conv(x, edge_index, **kwargs)
             parts.append(self._normed(self.norm1, nn.functional.dropout(h, self.dropout, self.training) + x, batch))
+        h = nn.functional.dropout(self._attended(x, of_graph), self.dropout, self.training) + x
+        parts.append(self._normed(self.norm2, h, batch))
+        out = sum(parts[1:], parts[0])
+        return self._normed(self.norm3, out + self.mlp(out), batch)
+
+    def _attended(self, x: Tensor, of_graph: Tensor) -> Tensor:
+        """What each node hears from all nodes of its graph."""
+        if not is_shared() and fits(self.attn, torch.bincount(of_graph)):
+            return all_pairs(self.attn, x, of_graph)
         blocks, known = self._blocks(x, of_graph)
         if isinstance(self.attn, PerformerAttention):
-            h = self.attn(blocks, known)
+            h: Tensor = self.attn(blocks, known)
         else:
             keys, there = blocks, known
             if is_shared():
                 everyone, order = gathered(of_graph).sort(stable=True)
                 keys, there = self._blocks(gathered(x).index_select(0, order), everyone)
             h, _ = self.attn(blocks, keys, keys, key_padding_mask=~there, need_weights=False)
-        h = nn.functional.dropout(h[known], self.dropout, self.training) + x
-        parts.append(self._normed(self.norm2, h, batch))
-        out = sum(parts[1:], parts[0])
-        return self._normed(self.norm3, out + self.mlp(out), batch)
+        return h[known]
 
     @staticmethod
     def _blocks(x: Tensor, of_graph: Tensor) -> tuple[Tensor, Tensor]:
