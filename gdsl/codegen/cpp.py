@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from gdsl.codegen import dots
 from gdsl.codegen.alike import KernelSource, once
+from gdsl.codegen.dots import Dots
 from gdsl.codegen.loops import Nests
 from gdsl.codegen.nest import Nest
 from gdsl.codegen.pairs import ALL_WALKED, PAIRS_WALKED, readable
@@ -62,6 +64,8 @@ def unit(kernels: Sequence[str], dtype: str, index_type: str) -> str:
     """A translation unit of kernels."""
     # The products take a while to compile: only those units that call one have them.
     products = header("matmul.h") if any(f"gdsl::{f}<" in k for k in kernels for f in FUNCTIONS) else ""
+    if any(f"gdsl::{dots.FUNCTION}<" in k for k in kernels):
+        products += header("dots.h")
     computed, stored = NUMBERS[dtype]
     types = f"typedef {computed} T;\ntypedef {index_type} idx_t;\n"
     if stored:
@@ -96,7 +100,7 @@ class BlockLoop:
 
     cells: list[Node]
     roots: list[Node]
-    products: list[Product]
+    products: list[Product | Dots]
 
 
 class CppWriter(Nests):
@@ -193,6 +197,7 @@ class CppWriter(Nests):
         *groups, last = self.parameters()
         out.add(*(f"    {group}," for group in groups), f"    {last}")
         with out.block(")"):
+            self.beforehand()
             out.add("#pragma omp parallel num_threads(threads)")
             self.threads()
         return "\n".join(out.lines) + "\n"
@@ -218,6 +223,9 @@ class CppWriter(Nests):
     def scratch(self) -> list[str]:
         """The parameters of memory that no one reads afterwards."""
         return ["T* __restrict__ scratch"] if self.kernel.kept else []
+
+    def beforehand(self) -> None:
+        """What is done before threads share out the rows."""
 
     def threads(self) -> None:
         """What each thread does."""
@@ -299,7 +307,7 @@ class CppWriter(Nests):
         stages = self.stages(phase)
         products = [p for stage in stages for p in stage.products]
         if products:
-            edges = block_edges(products)
+            edges = self.block_edges(products)
             at = len(out.lines)
             with out.block(f"for (int64_t at = begin; at < end; at += {edges})"):
                 out.add(f"const int64_t upto = at + {edges} < end ? at + {edges} : end;")
@@ -347,8 +355,17 @@ class CppWriter(Nests):
             return self.accumulate_nest(node)
         return self.total_nest(node, EDGE) if node in phase.totals else self.store_nest(node, EDGE)
 
-    def product(self, product: Product, phase: Phase) -> None:
+    def found_product(self, node: Node) -> Product | Dots | None:
+        """An edge value that is computed for a block of edges by one call."""
+        return product_of(node)
+
+    def block_edges(self, products: Sequence[Product | Dots]) -> int:
+        """How many edges a block has."""
+        return block_edges([p for p in products if isinstance(p, Product)])
+
+    def product(self, product: Product | Dots, phase: Phase) -> None:
         """A call of a tiled matrix product on a block of edges."""
+        assert isinstance(product, Product)
         node = product.node
         if product.summed:
             result = self.row_cells[node].name if node in phase.accumulators else self.pointers[(node, GLOBAL)]
@@ -376,7 +393,7 @@ class CppWriter(Nests):
         """The work of a phase, cut where a matrix product needs its operands for a whole block of edges."""
         below = self.edge_values(phase.roots)
         made = [n for n in (*below, *phase.roots) if n not in self.buffers]
-        products = {n: p for n in made if (p := product_of(n)) is not None}
+        products = {n: p for n in made if (p := self.found_product(n)) is not None}
         if phase.reverse:
             products = {}  # blocks of edges go forward
         operands = {o for p in products.values() for o in p.edge_operands}
@@ -500,6 +517,51 @@ class CppCompleteWriter(CppWriter):
     ``NodeRanges`` in gdsl.runtime.complete."""
 
     walked = ALL_WALKED
+
+    def __init__(self, kernel: Kernel, program: Program, packed: frozenset[Node] = frozenset()):
+        super().__init__(kernel, program, packed)
+        self.turned = {node: self.fresh(f"turned_{self.name(node)}") for node in dots.turned(kernel, packed)}
+
+    def shares(self) -> str:
+        return f"{super().shares()}, int64_t gdsl_nodes"
+
+    def scratch(self) -> list[str]:
+        return [*super().scratch(), *["T* __restrict__ gdsl_turned"] * bool(self.turned)]
+
+    def beforehand(self) -> None:
+        out, before = self.out, 0
+        for node, name in self.turned.items():
+            numel = node.type.numel
+            out.add(f"T* const {name} = gdsl_turned + gdsl_nodes * {before};")
+            out.add("#pragma omp parallel for schedule(static) num_threads(threads)")
+            with out.block("for (int64_t at = 0; at < gdsl_nodes; at += 64)"):
+                out.add("const int64_t upto = at + 64 < gdsl_nodes ? at + 64 : gdsl_nodes;")
+                out.add(f"gdsl::turn<{numel}>(at, upto, gdsl_nodes, gdsl_node, {self.name(node)}, {name});")
+            before += numel
+
+    def found_product(self, node: Node) -> Product | Dots | None:
+        return super().found_product(node) or dots.dots_of(node, self.kernel, self.packed)
+
+    def block_edges(self, products: Sequence[Product | Dots]) -> int:
+        of_matrices = [p for p in products if isinstance(p, Product)]
+        return super().block_edges(of_matrices) if of_matrices else dots.BLOCK
+
+    def product(self, product: Product | Dots, phase: Phase) -> None:
+        if isinstance(product, Product):
+            super().product(product, phase)
+            return
+        node, own = product.node, product.own
+        self.edge_cells[node] = self.new_cell(node, node in phase.kept)
+        if own in self.row_cells:
+            vectors = self.row_cells[own].name
+        else:
+            vectors = f"{self.name(own)} + i * {own.type.numel}"
+        count, length = product.sizes
+        call = f"gdsl::{dots.FUNCTION}<{count}, {length}>"
+        places = f"{self.turned[product.other]} + at"
+        self.out.add(
+            f"{call}(upto - at, gdsl_left_out - at, gdsl_nodes, {vectors}, {places}, {self.block_rows(node)});"
+        )
 
     def parameters(self) -> list[str]:
         shares, _, *rest = super().parameters()

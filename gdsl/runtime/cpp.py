@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gdsl.codegen import cpp
 from gdsl.codegen.cpp import hub_name
+from gdsl.codegen.dots import BEYOND, turned
 from gdsl.codegen.hubs import generate_hubs
 from gdsl.codegen.schedule import HUB_EDGES, LEAST_GROUPS
 from gdsl.codegen.storage import partials
@@ -20,6 +21,7 @@ from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.passes.plan import Kernel, Plan
 from gdsl.runtime import cache
+from gdsl.runtime.complete import CompleteOrder
 from gdsl.runtime.copies import address
 from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.frame import Frame
@@ -78,6 +80,7 @@ class CppLaunch:
     over_out_edges: bool
     largest_total: int
     kept: int
+    turned: int
     storage: Storage
     hubs: _Hubs
 
@@ -131,6 +134,11 @@ class CppLaunch:
         more = [torch.empty(room * self.kept, dtype=self.storage.dtype, device=CPU)] if self.kept else []
         more += [torch.empty(room, dtype=self.storage.index, device=CPU)] if self.kernel.of_pairs else []
         ends = [t.data_ptr() for t in fixed]
+        if isinstance(order, CompleteOrder) and self.kernel.complete:
+            nodes = len(order.rowptr) - 1
+            ends.insert(0, nodes)
+            numbers = nodes * self.turned + BEYOND
+            more += [torch.empty(numbers, dtype=self.storage.dtype, device=CPU)] if self.turned else []
         self.function(num_blocks, groups, threads, most, blocks, *ends, *pointers, *(t.data_ptr() for t in more))
 
     def hubs_totals(self, order: Order, reads: list[Tensor], writes: list[Tensor]) -> dict[Node, Tensor]:
@@ -163,14 +171,18 @@ def _bind(kernel: Kernel, library: ctypes.CDLL, storage: Storage, hubs: _Hubs) -
     function = getattr(library, kernel.name)
     function.restype = None
     ends = (7 if kernel.of_pairs else 5 if kernel.complete else 3) if kernel.end else 0
-    pointers = len(kernel.buffers) + len(kernel.outputs) + 1 + ends + bool(kernel.kept)
-    function.argtypes = [ctypes.c_int64, ctypes.c_int64, ctypes.c_int, ctypes.c_int64] + [ctypes.c_void_p] * pointers
+    numbers = sum(n.type.numel for n in turned(kernel, storage.packed))
+    pointers = len(kernel.buffers) + len(kernel.outputs) + ends + bool(kernel.kept) + bool(numbers)
+    counts = [ctypes.c_int64, ctypes.c_int64, ctypes.c_int, ctypes.c_int64, ctypes.c_void_p]
+    counts += [ctypes.c_int64] * kernel.complete
+    function.argtypes = counts + [ctypes.c_void_p] * pointers
     return CppLaunch(
         kernel,
         function,
         over_out_edges=kernel.end == "j" or kernel.rows is Domain.SOURCE,
         largest_total=max((t.type.numel for t in kernel.all_totals), default=0),
         kept=sum(k.type.numel for k in kernel.kept),
+        turned=numbers,
         storage=storage,
         hubs=hubs,
     )

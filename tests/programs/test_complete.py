@@ -103,7 +103,7 @@ def layer(body: str, backend: str, loops: bool = True) -> gdsl.Layer:
     torch.manual_seed(0)
     head = f"graph complete(loops = {str(loops).lower()}) node x[d]"
     own = "param w[d, d'] ~ normal def lin(z) = rename(z @ w, d' -> d)" if "lin(" in body else ""
-    return gdsl.compile(f"layer L(d) {{ {head} {own} {body} }}", d=3, backend=backend).double()
+    return gdsl.compile(f"layer L(d) {{ {head} {own} {body} }}", d=4, backend=backend).double()
 
 
 def batch_of(name: str) -> Tensor | None:
@@ -133,7 +133,7 @@ def test_values_and_two_derivatives(backend: str, name: str, loops: bool) -> Non
     text, expected = TEXTS[name]
     made = layer(text, backend, loops)
     for batch in map(batch_of, ["unsorted"] if backend == "triton" else BATCHES):
-        x = (0.5 + torch.rand(NODES, 3, dtype=torch.float64)).requires_grad_()
+        x = (0.5 + torch.rand(NODES, 4, dtype=torch.float64)).requires_grad_()
         found, leaves = made(x, batch=batch), [x, made.w]
         found = derivatives(found if isinstance(found, tuple) else (found,), leaves)
         wanted = derivatives(expected(Dense(batch, loops), x, made.w), leaves)
@@ -141,12 +141,35 @@ def test_values_and_two_derivatives(backend: str, name: str, loops: bool) -> Non
             assert torch.allclose(one, other, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("loops", [True, False])
+def test_many_nodes(loops: bool) -> None:
+    """Graphs of more and of fewer nodes than a kernel takes at a time, with several vectors a node."""
+    text = """layer Heads(heads, width) {
+        graph complete(loops = true)
+        node q[heads, width]
+        node k[heads, width]
+        alpha = softmax(sum[width](q[i] * k[j]))
+        near = sum(where(sum[width](k[i] * tanh(k)[j]) > 0, 1, 0))
+        return sum(alpha * k[j]), sum(tanh(sum[width](q[j] * k[i]))) at j * near
+    }"""
+    made = gdsl.compile(text.replace("true", str(loops).lower()), heads=2, width=5, backend="cpp").double()
+    batch = torch.tensor([0] * 70 + [1] + [2] * 33 + [3] * 9)[torch.randperm(113, generator=torch.manual_seed(2))]
+    q, k = (torch.randn(113, 2, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    p = Dense(batch, loops, 113)
+    alpha = p.softmax(torch.einsum("ihw,jhw->ijh", q, k))
+    near = p.sum((torch.einsum("ihw,jhw->ijh", k, k.tanh()) > 0).double())
+    wanted = torch.einsum("ijh,jhw->ihw", alpha, k), p.sum(torch.einsum("jhw,ihw->ijh", q, k).tanh(), 0) * near
+    for one, other in zip(derivatives(made(q, k, batch=batch), [q, k]), derivatives(wanted, [q, k]), strict=True):
+        assert torch.allclose(one, other, rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("loops", [True, False])
 def test_ties_share_a_gradient_and_a_draw_is_of_its_edge(backend: str, loops: bool) -> None:
     """Which edges win, and which are dropped, is told by their numbers: the same by both ends, on all backends."""
     text = "return max(tanh(x)[i] * tanh(x)[j]), sum(dropout(x[j], 0.5)), sum(dropout(x[i], 0.5)) at j"
-    x = torch.tensor([[1.0, 2, 2], [1, 2, 3], [1, 1, 2], [1, 5, 4], [1, 0, 0]], dtype=torch.float64).requires_grad_()
+    rows = [[1.0, 2, 2, 1], [1, 2, 3, 1], [1, 1, 2, 1], [1, 5, 4, 2], [1, 0, 0, 0]]
+    x = torch.tensor(rows, dtype=torch.float64, requires_grad=True)
     found = []
     for one in (layer(text, backend, loops), layer(text, "torch", loops)):
         torch.manual_seed(3)
@@ -159,7 +182,7 @@ def test_ties_share_a_gradient_and_a_draw_is_of_its_edge(backend: str, loops: bo
 @pytest.mark.parametrize("backend", ["torch", "cpp"])
 def test_the_largest_of_each_graph(backend: str) -> None:
     made = layer("few = where(topk(x[j], 2), x[j], 0) return sum(few), argmax(x[i] * 0 + x[j], x[j])", backend)
-    x = torch.tensor([3.0, 1, 2, 5, 4]).double()[:, None].expand(-1, 3)
+    x = torch.tensor([3.0, 1, 2, 5, 4]).double()[:, None].expand(-1, 4)
     few, newest = made(x, batch=torch.tensor([0, 1, 0, 0, 1]))
     assert few[:, 0].tolist() == [8.0, 5.0, 8.0, 8.0, 5.0]
     assert newest[:, 0].tolist() == [5.0, 4.0, 5.0, 5.0, 4.0]
@@ -190,13 +213,13 @@ def test_a_mask_and_values_of_graphs(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", ["torch", "cpp"])
 def test_no_nodes_and_graphs_of_one(backend: str) -> None:
-    body = "return softmax_of(x), degree(i) + 0 * x".replace("softmax_of(x)", "sum(softmax(dot(x[i], x[j])) * x[j])")
+    body = "return sum(softmax(dot(x[i], x[j])) * x[j]), degree(i) + 0 * x"
     for loops in (True, False):
-        made, none = layer(body, backend, loops), torch.zeros(0, 3, dtype=torch.float64, requires_grad=True)
+        made, none = layer(body, backend, loops), torch.zeros(0, 4, dtype=torch.float64, requires_grad=True)
         y, degree = made(none, batch=torch.zeros(0, dtype=torch.long))
         (y.sum() + degree.sum()).backward()
-        assert y.shape == (0, 3) and made(none)[0].shape == (0, 3)
-        x = torch.randn(3, 3, dtype=torch.float64)
+        assert y.shape == (0, 4) and made(none)[0].shape == (0, 4)
+        x = torch.randn(3, 4, dtype=torch.float64)
         y, degree = made(x, batch=torch.tensor([4, 9, 5]))
         assert torch.allclose(y, x * loops) and degree[:, 0].tolist() == [float(loops)] * 3
 
@@ -205,7 +228,7 @@ def test_nothing_of_all_pairs_lies_in_memory() -> None:
     """Neither forward nor backward nor in the second derivative: half a million pairs of 800 nodes."""
     made = layer(TEXTS["attention"][0], "cpp")
     batch = torch.cat([torch.zeros(700), torch.arange(1, 101)]).long()
-    x = torch.rand(800, 3, dtype=torch.float64, requires_grad=True)
+    x = torch.rand(800, 4, dtype=torch.float64, requires_grad=True)
     derivatives(made(x, batch=batch), [x, made.w])  # compiled
     with torch.profiler.profile(profile_memory=True) as seen:
         derivatives(made(x, batch=batch), [x, made.w])
@@ -250,7 +273,7 @@ def test_misplaced(text: str, message: str) -> None:
 
 def test_a_batch_that_does_not_fit() -> None:
     made = layer("update y = sum(x[j])", "cpp")
-    x = torch.zeros(3, 3, dtype=torch.float64)
+    x = torch.zeros(3, 4, dtype=torch.float64)
     with pytest.raises(InputError, match=r"`batch` must have shape \[3\]"):
         made(x, batch=torch.zeros(2, dtype=torch.long))
     with pytest.raises(InputError, match="int64 or int32"):
@@ -275,7 +298,7 @@ def test_a_gradient_that_would_be_added_from_a_list() -> None:
 
 def test_a_look_inside() -> None:
     made, batch = layer("update y = sum(softmax(dot(x[i], x[j])) * x[j])", "cpp"), torch.tensor([1, 0, 1])
-    x = torch.randn(3, 3, dtype=torch.float64)
+    x = torch.randn(3, 4, dtype=torch.float64)
     made(x, batch=batch)
     assert "graph=all_pairs([1, 0, 1], loops=True)" in str(made.reproduce(x, batch=batch))
     assert "5 edges" in str(made.explain(gdsl.CompleteGraph(batch)))
@@ -361,7 +384,7 @@ def test_a_batch_that_was_written_to_is_read_again() -> None:
 def test_under_torch_compile(loops: bool) -> None:
     made = layer("update y = sum(softmax(dot(x[i], x[j])) * x[j])", "cpp", loops)
     compiled = torch.compile(made, fullgraph=True)
-    x = torch.rand(NODES, 3, dtype=torch.float64, requires_grad=True)
+    x = torch.rand(NODES, 4, dtype=torch.float64, requires_grad=True)
     for batch in (batch_of("unsorted"), batch_of("sorted")):
         found, expected = (f(x, batch=batch) for f in (compiled, made))
         assert torch.allclose(found, expected)
