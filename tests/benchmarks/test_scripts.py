@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 MACHINE = {"date", "command", "commit", "versions", "cpu", "cores", "threads", "ceilings"}
 PLACES = (
@@ -264,6 +265,19 @@ def test_outcomes_of_tests(repository: Path, tmp_path: Path, monkeypatch: pytest
     found = card._outcomes(tmp_path)
     assert [found[kind] for kind in card.OUTCOMES] == [1, 1, 0, 1]
     assert found["failures"] == ["tests/triton/test_gpu.py::test_b"]
+
+
+def test_tiles(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two blocks of 16 nodes, complete, and an edge between them."""
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    tiles = importlib.import_module("tiles").tiles
+    block = torch.cartesian_prod(torch.arange(16), torch.arange(16)).t()
+    edges = torch.cat([block, block + 16, torch.tensor([[0], [20]])], dim=1)
+    assert tiles(edges, torch.arange(32), 32).sort().values.tolist() == [1, 256, 256]
+    assert len(tiles(edges, torch.arange(32).view(16, 2).t().flatten(), 32)) == 4
+    pytest.importorskip("pymetis", reason="needs pymetis")
+    out = _run(repository, "tiles.py", "--graphs", "molecules,R-MAT", "--edges", "3000")
+    assert out.count("by clusters") == 2
 
 
 def test_instructions(repository: Path, tmp_path: Path) -> None:
