@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
 from types import TracebackType
 from typing import Any, Self
 
@@ -88,6 +89,9 @@ def init(backend: str | None = None, timeout: float = 300.0) -> World:
     options: dict[str, Any] = {"backend": name, "timeout": timedelta(seconds=seconds), "rank": rank, "world_size": size}
     if size == 1 and "MASTER_ADDR" not in os.environ:
         options["store"] = dist.HashStore()
+    # Its functions have the group of all processes for a default, as it is when they are defined. Imported later, as by
+    # torch.optim and torch.profiler, they keep the group when it has ended.
+    import_module("torch.distributed.nn.functional")
     try:
         dist.init_process_group(**options)
     except (RuntimeError, ValueError) as error:

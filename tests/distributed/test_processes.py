@@ -118,6 +118,27 @@ def test_a_script_without_a_block_ends_the_group(how: str) -> None:
     assert done.returncode == (how == "fails")
 
 
+THREADS = """
+import os
+import torch
+from gdsl.distributed import init
+
+before = len(os.listdir("/proc/self/task"))
+with init("gloo"):
+    import torch.distributed.nn.functional  # as optimizers and profilers do
+    during = len(os.listdir("/proc/self/task"))
+print(before, during, len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not tell threads")
+@pytest.mark.usefixtures("bare")
+def test_no_thread_of_a_group_outlives_it() -> None:
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=True)
+    before, during, after = map(int, done.stdout.split())
+    assert before == after < during
+
+
 # -- processes that fail, die or hang ---------------------------------------------------------------
 
 STEPS = 5
