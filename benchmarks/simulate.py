@@ -50,10 +50,12 @@ class Plan:
 
     widths   bytes of a row in each exchange, also of gradients on their way back
     reduced  bytes of what is summed over all processes, such as gradients of parameters
+    agreed   how often processes tell each other what they do
     """
 
     widths: Sequence[int]
     reduced: int
+    agreed: int = 0
 
 
 def sent(plan: Plan, cut: Cut) -> float:
@@ -68,13 +70,13 @@ def computing(plan: Plan, cut: Cut, machine: Machine) -> float:
         machine.edge * edges + machine.row * rows + copied * max(received, sent_)
         for edges, rows, received, sent_ in zip(cut.edges, cut.rows, cut.received, cut.sent, strict=True)
     )
-    return compute + (machine.call * len(plan.widths) if len(cut.edges) > 1 else 0.0)
+    return compute + (machine.call * (len(plan.widths) + plan.agreed) if len(cut.edges) > 1 else 0.0)
 
 
 def seconds(plan: Plan, cut: Cut, machine: Machine) -> float:
     """Of a step: processes wait for the slowest, and compute nothing while they speak."""
     most = max(max(a, b) for a, b in zip(cut.received, cut.sent, strict=True))
-    messages = len(plan.widths) * max(cut.peers) * machine.latency
+    messages = (len(plan.widths) + plan.agreed) * max(cut.peers) * machine.latency
     processes = len(cut.edges)
     ring = 2 * (processes - 1) / processes * plan.reduced / machine.bandwidth + 2 * (processes - 1) * machine.latency
     spoken = most * sum(plan.widths) / machine.bandwidth + messages + (ring if processes > 1 else 0.0)

@@ -21,12 +21,13 @@ class Traffic:
 
     rows     bytes of rows that went to other processes
     reduced  bytes of sums over all processes, 2 (p - 1) / p of a tensor for p processes, as a ring sends them
+    agreed   how often processes told each other what they do
     calls    of each time that processes waited for each other, how many rows this one sent, and the bytes of one; of a
              sum, none and the bytes of the tensor
     """
 
     def __init__(self) -> None:
-        self.rows, self.reduced = 0, 0.0
+        self.rows, self.reduced, self.agreed = 0, 0.0, 0
         self.calls: list[tuple[int, int]] = []
         self._before: dict[str, Callable[..., Any]] = {}
 
@@ -35,7 +36,10 @@ class Traffic:
         return self.rows + self.reduced
 
     def __enter__(self) -> Self:
-        for name, seen in (("all_to_all_single", self._seen_rows), ("all_reduce", self._seen_sum)):
+        watched = {
+            "all_to_all_single": self._seen_rows, "all_reduce": self._seen_sum, "all_gather": self._seen_agreement,
+        }  # fmt: skip
+        for name, seen in watched.items():
             self._before[name] = getattr(dist, name)
             setattr(dist, name, self._watching(self._before[name], seen))
         return self
@@ -65,6 +69,9 @@ class Traffic:
         size = place(group)[1]
         self.reduced += 2 * (size - 1) / size * tensor.nbytes
         self.calls.append((0, tensor.nbytes))
+
+    def _seen_agreement(self, *args: Any, **options: Any) -> None:
+        self.agreed += 1
 
     def __repr__(self) -> str:
         return f"Traffic({self.rows:,} bytes of rows, {self.reduced:,.0f} of sums, {len(self.calls)} calls)"
