@@ -74,6 +74,7 @@ _PARTS = {
     "models.labels": ("CorrectAndSmooth", "LabelPropagation"),
     "models.lightgcn": ("LightGCN",),
     "models.linkx": ("LINKX",),
+    "models.metapath": ("MetaPath2Vec",),
     "models.mlp": ("MLP",),
     "models.node2vec": ("Node2Vec",),
     "models.pmlp": ("PMLP",),

@@ -123,6 +123,7 @@ OTHERS: list[Callable[[Any], nn.Module]] = [
     lambda n: n.MemPooling(5, 4, 2, 3, 0.5),
     lambda n: n.MessageNorm(True),
     lambda n: n.MetaLayer(seq(5, 4, 4)),
+    lambda n: n.MetaPath2Vec({TYPES[1][0]: RING, TYPES[1][1]: RING}, 4, TYPES[1], 3, 2),
     lambda n: n.MinAggregation(),
     lambda n: n.MulAggregation(),
     lambda n: n.MultiAggregation(["mean", "max"], mode="attn", mode_kwargs={**JOINED, "num_heads": 2}),

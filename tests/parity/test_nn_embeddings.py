@@ -174,6 +174,44 @@ def test_node2vec(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+WRITES, CITES = ("author", "writes", "paper"), ("paper", "of", "author")
+PATHS = {
+    WRITES: torch.tensor([[0, 0, 1, 3, 3], [2, 0, 1, 4, 2]]),  # author 2 writes nothing
+    CITES: torch.tensor([[2, 0, 1, 2, 1], [0, 0, 1, 3, 0]]),  # and nobody has paper 4
+}
+
+
+def test_metapath2vec() -> None:
+    made = []
+    for library in (gdsl.nn, pyg):
+        torch.manual_seed(0)
+        made.append(library.MetaPath2Vec(PATHS, 4, [WRITES, CITES], 5, 3, 2, 3))
+    ours, theirs = made
+    assert repr(ours) == repr(theirs)
+    assert torch.equal(ours.embedding.weight, theirs.embedding.weight)
+    assert ours.num_nodes_dict == theirs.num_nodes_dict
+    found = []
+    for model in made:
+        torch.manual_seed(1)
+        found.append([model._sample([0, 2, 3]), next(iter(model.loader(batch_size=3, shuffle=True)))])
+        model.double()
+    for one, other in zip(*found, strict=True):
+        assert all(map(torch.equal, one, other))
+        assert ours.dummy_idx in one[0]
+        results = [outcome(Losses(model, "loss", *one), (), None, {}) for model in made]
+        assert harness.difference(*[list(result.values()) for result in results]) < 1e-9
+    for name, batch in (("paper", None), ("author", torch.tensor([1, 0]))):
+        assert torch.equal(ours(name, batch), theirs(name, batch))
+    for arguments, error in (
+        (([WRITES, WRITES], 2, 2), ValueError),
+        (([WRITES], 2, 2), AttributeError),
+        (([WRITES, CITES], 2, 4), AssertionError),
+    ):
+        for library in (gdsl.nn, pyg):
+            with pytest.raises(error):
+                library.MetaPath2Vec(PATHS, 4, *arguments)
+
+
 @pytest.mark.parametrize(("p", "q"), [(1.0, 1.0), (0.25, 4.0), (4.0, 0.5)])
 def test_walks_are_as_probable_as_the_paper_says(p: float, q: float) -> None:
     edges = {0: [1, 2, 3], 1: [0, 2], 2: [0, 1, 4], 3: [0], 4: [2]}

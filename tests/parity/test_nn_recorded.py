@@ -81,6 +81,7 @@ HeteroJumpingKnowledge(["a", "b"], "lstm", 4, 3) | CorrectAndSmooth(2, 0.5, 2, 0
 CorrectAndSmooth(2, 0.5, 2, 0.5, False, 2.0) | LabelPropagation(2, 0.5) | LightGCN(5, 3, 2) | LightGCN(5, 3, 2, 0.3)
 NeuralFingerprint(4, 3, 2, 2) | NeuralFingerprint(4, 3, 2, 1, max_degree=2) | PMLP(4, 3, 2, 3)
 PMLP(4, 3, 2, 2, 0.1, False, False) | RECT_L(4, 3) | RECT_L(4, 3, False, 0.2) | SignedGCN(4, 6, 2)
+MetaPath2Vec({("a", "to", "a"): torch.tensor([[0, 1], [1, 0]])}, 4, [("a", "to", "a")], 3, 2)
 SchNet(4, 4, 2, 5) | SchNet(4, 4, 1, 5, readout="mean") | SGFormer(4, 4, 3) | SGFormer(4, 4, 3, aggregate="cat")
 Node2Vec(torch.tensor([[0, 1], [1, 0]]), 4, 3, 2) | MessagePassing() | BatchNorm(4) | BatchNorm(4, 0.1, None, False)
 DiffGroupNorm(4, 2) | GraphNorm(4) | GraphNorm(4, 0.1) | GraphSizeNorm() | HeteroBatchNorm(4, 2)

@@ -112,10 +112,10 @@ def _combination(layer: Any) -> dict[str, Any] | None:
     return {**sizes, "num_heads": layer.multihead_attn.num_heads} if layer.mode == "attn" else None
 
 
-def _edges_of_rows(layer: Any) -> Tensor:
+def _edges(rowptr: Tensor, col: Tensor) -> Tensor:
     """The edges [2, E] of a graph that is kept by rows."""
-    counts = layer.rowptr.diff()
-    return torch.stack([torch.arange(len(counts), device=counts.device).repeat_interleave(counts), layer.col])
+    counts = rowptr.diff()
+    return torch.stack([torch.arange(len(counts), device=counts.device).repeat_interleave(counts), col])
 
 
 def _interaction_graph(layer: Any) -> Any:
@@ -238,6 +238,10 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
     "LSTMAggregation": {"**": _attributes("lstm", *_RECURRENT)},
     "MaskLabel": {"num_classes": attrgetter("emb.num_embeddings"), "out_channels": attrgetter("emb.embedding_dim")},
     "MessageNorm": {"learn_scale": attrgetter("scale.requires_grad")},
+    "MetaPath2Vec": {
+        "edge_index_dict": lambda m: {kind: _edges(rows, m.col_dict[kind]) for kind, rows in m.rowptr_dict.items()},
+        "sparse": attrgetter("embedding.sparse"),
+    },
     "MFConv": {"bias": has("lins_l.0.bias")},
     "MLP": {
         "in_channels": always(None), "hidden_channels": always(None), "out_channels": always(None),
@@ -251,7 +255,7 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
     },
     "NNConv": {"root_weight": has("lin")},
     "Node2Vec": {
-        "edge_index": _edges_of_rows, "walk_length": lambda m: m.walk_length + 1,
+        "edge_index": lambda m: _edges(m.rowptr, m.col), "walk_length": lambda m: m.walk_length + 1,
         "sparse": attrgetter("embedding.sparse"),
     },
     "PANPooling": {"nonlinearity": attrgetter("select.act")},

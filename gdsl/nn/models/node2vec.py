@@ -14,7 +14,44 @@ from gdsl.nn.models.probe import score
 EPS = 1e-15
 
 
-class Node2Vec(nn.Module):
+class Walked(nn.Module):
+    """Embeddings of nodes by what walks have near each other. A subclass draws the walks."""
+
+    EPS = EPS
+    embedding: nn.Embedding
+    context_size: int
+
+    reset_parameters = redraw
+
+    def _contexts(self, walks: Tensor) -> Tensor:
+        return walks.unfold(1, self.context_size, 1).transpose(0, 1).reshape(-1, self.context_size)
+
+    def loss(self, pos_rw: Tensor, neg_rw: Tensor) -> Tensor:
+        """-log of how probable it is that the first node of a context is near its others, and of none of the negative
+        ones: [walks, context_size] each, to a number.
+        """
+        good, bad = (self._near(walks) for walks in (pos_rw, neg_rw))
+        return -(good + self.EPS).log().mean() - (1 - bad + self.EPS).log().mean()
+
+    def _near(self, walks: Tensor) -> Tensor:
+        first, others = self.embedding(walks[:, :1]), self.embedding(walks[:, 1:])
+        return (first * others).sum(dim=-1).view(-1).sigmoid()
+
+    def test(
+        self,
+        train_z: Tensor,
+        train_y: Tensor,
+        test_z: Tensor,
+        test_y: Tensor,
+        solver: str = "lbfgs",
+        *args: Any,
+        **kwargs: Any,
+    ) -> float:
+        """The accuracy of a logistic regression on embeddings, by scikit-learn."""
+        return score(train_z, train_y, test_z, test_y, solver, *args, **kwargs)
+
+
+class Node2Vec(Walked):
     """Embeddings that tell which nodes are near on random walks. Grover and Leskovec, "node2vec: Scalable Feature
     Learning for Networks", KDD 2016.
 
@@ -54,7 +91,6 @@ class Node2Vec(nn.Module):
         self.num_nodes = num_nodes
         row, self.col = edge_index[:, (edge_index[0] * num_nodes + edge_index[1]).argsort()].cpu()
         self.rowptr = nn.functional.pad(torch.bincount(row, minlength=num_nodes).cumsum(0), (1, 0))
-        self.EPS = EPS
         self.embedding_dim = embedding_dim
         self.walk_length = walk_length - 1
         self.context_size = context_size
@@ -64,8 +100,6 @@ class Node2Vec(nn.Module):
         self.num_negative_samples = num_negative_samples
         self.embedding = nn.Embedding(num_nodes, embedding_dim, sparse=sparse)
         self.reset_parameters()
-
-    reset_parameters = redraw
 
     def forward(self, batch: Tensor | None = None) -> Tensor:
         """The embeddings of some nodes, or of all: [N, embedding_dim]."""
@@ -88,37 +122,10 @@ class Node2Vec(nn.Module):
         anywhere = torch.randint(self.num_nodes, (len(start), self.walk_length), dtype=batch.dtype, device=batch.device)
         return self._contexts(torch.cat([start.view(-1, 1), anywhere], dim=1))
 
-    def _contexts(self, walks: Tensor) -> Tensor:
-        return walks.unfold(1, self.context_size, 1).transpose(0, 1).reshape(-1, self.context_size)
-
     def sample(self, batch: list[int] | Tensor) -> tuple[Tensor, Tensor]:
         """:meth:`pos_sample` and :meth:`neg_sample` of some nodes."""
         nodes = batch if isinstance(batch, Tensor) else torch.tensor(batch)
         return self.pos_sample(nodes), self.neg_sample(nodes)
-
-    def loss(self, pos_rw: Tensor, neg_rw: Tensor) -> Tensor:
-        """-log of how probable it is that the first node of a context is near its others, and of none of the negative
-        ones: [walks, context_size] each, to a number.
-        """
-        good, bad = (self._near(walks) for walks in (pos_rw, neg_rw))
-        return -(good + self.EPS).log().mean() - (1 - bad + self.EPS).log().mean()
-
-    def _near(self, walks: Tensor) -> Tensor:
-        first, others = self.embedding(walks[:, :1]), self.embedding(walks[:, 1:])
-        return (first * others).sum(dim=-1).view(-1).sigmoid()
-
-    def test(
-        self,
-        train_z: Tensor,
-        train_y: Tensor,
-        test_z: Tensor,
-        test_y: Tensor,
-        solver: str = "lbfgs",
-        *args: Any,
-        **kwargs: Any,
-    ) -> float:
-        """The accuracy of a logistic regression on embeddings, by scikit-learn."""
-        return score(train_z, train_y, test_z, test_y, solver, *args, **kwargs)
 
     __repr__ = words("{self.num_nodes}, {self.embedding_dim}")
 
