@@ -66,7 +66,7 @@ class LayerCalls(Owns):
     ) -> dict[str, Argument]:
         """What is given of the arguments that the layer's class would take, by name."""
         signature = signature_of(layer)
-        order = _order(signature)
+        order = signature.order
         known = [*order, *signature.free_dims]
         given: dict[str, Argument] = {}
         for k, tree in enumerate(written):
@@ -129,7 +129,7 @@ class LayerCalls(Owns):
             else:
                 raise Mistake(f"{name} takes {len(order)} inputs, ({usage}), not {len(e.arguments)}", tree.span)
             if key not in order:
-                is_argument = key in (*_order(signature), *signature.free_dims)
+                is_argument = key in (*signature.order, *signature.free_dims)
                 hint = f"`{key}` is an argument: it stands behind a `;`, or where the layer is named"
                 other = did_you_mean(key, order, f"its inputs are {', '.join(order)}")
                 raise Mistake(f"{name} has no input `{key}`", tree.span, hint=hint if is_argument else other)
@@ -434,7 +434,7 @@ class LayerCalls(Owns):
             return replace(t, keywords=(), span=span)
         said, keywords = dict(t.keywords), []
         for name, given in inputs.items():
-            value = given.value
+            value = _laid_out(given.value)
             declared = next((i for i in signature_of(layer).inputs if i.name == name and i.domain == "edge"), None)
             if declared is None:
                 continue
@@ -546,17 +546,6 @@ class _Names:
         return f"{self.sizes[base]}{name[len(base) :]}" if base in self.sizes else name
 
 
-def _order(signature: Signature) -> list[str]:
-    """The arguments of a layer's class in their order."""
-    known = {p.name for p in signature.arguments}
-    return [
-        *(p.name for p in signature.arguments if p.required),
-        *(name for name, optional in signature.modules if not optional),
-        *(p.name for p in signature.arguments if not p.required),
-        *(name for name, optional in signature.modules if optional and name not in known),
-    ]
-
-
 def _open(signature: Signature, dim: str) -> bool:
     """Whether an input may say how large a dim is: it is no argument, or one that has no value yet."""
     return dim in signature.free_dims or any(p.name == dim and p.required for p in signature.arguments)
@@ -579,6 +568,13 @@ def _passed(module: ModuleValue) -> ModuleValue:
         takes=None if takes is None else replace(takes, name=f"{module.name}.in"),
         gives=None if gives is None else replace(gives, name=f"{module.name}.out"),
     )
+
+
+def _laid_out(x: Node) -> Node:
+    """The value whose numbers these are, under whatever dims."""
+    while x.op in ("reshape", "spread"):
+        (x,) = x.inputs
+    return x
 
 
 def _is_number(x: Node, number: Constant) -> bool:

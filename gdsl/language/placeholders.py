@@ -161,6 +161,18 @@ def _key(d: Diagnostic) -> tuple[int, str]:
     return d.span.start, re.sub(r"\d+", "", d.message)
 
 
+def _sizes_given(callee: ast.Layer | None, given: Sequence[ast.Tree]) -> Iterator[ast.Tree]:
+    """What is given of the arguments of a layer that are sizes there."""
+    if callee is None:
+        return
+    signature = signature_of(callee)
+    order, sizes = signature.order, size_names(callee) | set(signature.free_dims)
+    for k, tree in enumerate(given):
+        name = tree.name if isinstance(tree, ast.Named) else order[k] if k < len(order) else ""
+        if name in sizes:
+            yield tree.value if isinstance(tree, ast.Named) else tree
+
+
 def size_names(layer: ast.Layer) -> set[str]:
     """Names that occur where a size or a count is meant, also through definitions made from them."""
     found: set[str] = set()
@@ -169,6 +181,7 @@ def size_names(layer: ast.Layer) -> set[str]:
         return set() if tree is None else {t.id.rstrip("'") for t in ast.walk(tree) if isinstance(t, ast.Name)}
 
     definitions: dict[str, set[str]] = {}
+    used = dict(layer.uses)
     for t in ast.walk(layer):
         if isinstance(t, ast.Dim):
             found |= names(t)
@@ -182,6 +195,10 @@ def size_names(layer: ast.Layer) -> set[str]:
             found |= {n for index in t.indices for n in names(index)}
         elif isinstance(t, ast.Transform):
             found |= {n for a in t.arguments for n in names(a)}
+        elif isinstance(t, ast.Instance):
+            found |= {n for e in (t.count, *_sizes_given(used.get(t.layer), t.arguments)) for n in names(e)}
+        elif isinstance(t, ast.Call) and t.function in used:
+            found |= {n for e in _sizes_given(used[t.function], t.dims) for n in names(e)}
         elif isinstance(t, ast.Call):
             sized = (*t.over, *t.dims, *(t.arguments[1:] if t.function in _SIZED else ()))
             found |= {n for s in sized for n in names(s)}

@@ -79,6 +79,17 @@ class Signature:
         return replace(self, inputs=inputs, free_dims=free, free_places=places)
 
     @property
+    def order(self) -> tuple[str, ...]:
+        """The arguments of the constructor in their order, without sizes of free dims."""
+        known = {p.name for p in self.arguments}
+        return (
+            *(p.name for p in self.arguments if p.required),
+            *(name for name, optional in self.modules if not optional),
+            *(p.name for p in self.arguments if not p.required),
+            *(name for name, optional in self.modules if optional and name not in known),
+        )
+
+    @property
     def before_graph(self) -> tuple[Input, ...]:
         """Node and graph-level inputs: they come first in a call, the required ones before the others."""
         return _required_first([i for i in self.inputs if i.domain != "edge"])

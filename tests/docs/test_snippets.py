@@ -98,11 +98,11 @@ def test_there_are_programs_of_each_kind() -> None:
 def test_program(kind: str, block: Block, shown: list[str]) -> None:
     if kind == "gdsl refused":
         with pytest.raises(LanguageError) as raised:
-            check_any(parse(block.text).layer())
+            [check_any(layer) for layer in parse(block.text).layers]
         error = raised.value.render().strip()
         if any(not re.fullmatch(pattern(text), error) for text in shown):
             pytest.fail(error)
         return
-    layer = parse(block.text).layer()
-    assert check_any(layer)
-    assert bool(lint(layer)) == (kind == "gdsl warned")
+    layers = parse(block.text).layers
+    assert all(check_any(layer) for layer in layers)
+    assert any(lint(layer) for layer in layers) == (kind == "gdsl warned")
