@@ -57,6 +57,8 @@ class Expressions:
         self.origins: dict[tuple[Node, str], int] = {}
         # The dim that an integer value counts along, from its declared bound.
         self.counts: dict[Node, str] = {}
+        # Of a layer that is called, what its caller calls its sizes, where that is told apart from its own names.
+        self.called: dict[str, Size] = {}
         # The dims that the index of a running loop could count along.
         self.loops: dict[str, tuple[str, ...]] = {}
         # Dims of inputs that are no arguments: the call gives their sizes.
@@ -540,6 +542,9 @@ class Expressions:
         if base.isdigit():
             return Size.symbol(e.id), int(base)
         value = self.number(ast.Name(base, span=e.span), "a size")
+        if base in self.called:
+            size = self.called[base]
+            return (size if e.id == base else Size.symbol(f"{size}{e.id[len(base) :]}")), value
         # The index of a loop means another size in every round: it counts as its number.
         return (Size.number(int(value)) if base in self.loops else Size.symbol(e.id)), value
 
