@@ -570,3 +570,18 @@ def test_a_truth_value_is_one(value: str, refused: bool, command: list[str], tmp
     file.write_text("layer L(d = 2, twice = false) {\n node x[d]\n y = x\n if twice { y = y + x }\n return y\n}\n")
     assert (main([*command, str(file), "--set", f"twice={value}"]) != 0) is refused
     assert ("`twice` is true or false, not " in capsys.readouterr().err) is refused
+
+
+def test_programs_that_use_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, block = tmp_path / "net.gdsl", tmp_path / "block.gdsl"
+    block.write_text("layer Block(k) {\n    linear lin(d -> k)\n    node x[d]\n    update y = lin(x)\n}\n")
+    file.write_text('use   Block from "block.gdsl"\nlayer Net(k) {\n    node x[d]\n    update y = Block(x; k=k)\n}\n')
+    assert main(["fmt", str(file)]) == 0
+    assert file.read_text().startswith('use Block from "block.gdsl"\n') and "Block(x; k = k)" in file.read_text()
+    assert main(["check", "--strict", str(file)]) == 0
+    assert main(["show", str(file), "--stage", "ir"]) == 0
+    assert "Block.lin.weight = param" in capsys.readouterr().out
+    block.write_text("layer Blok(k) {\n    node x[k]\n    update y = x\n}\n")
+    assert main(["check", str(file)]) == 1
+    assert "net.gdsl, line 1, column 1" in (said := capsys.readouterr().err) and "did you mean `Blok`" in said
+    assert main(["fmt", "--check", str(file)]) == 0  # which needs no other file

@@ -361,17 +361,20 @@ def children(tree: Tree) -> list[Tree]:
     return found
 
 
-def sources(layer: Layer) -> tuple[str, ...]:
-    """The texts that a layer means something by: its own, and those of the layers that it calls."""
-    found: dict[str, None] = {}
+def reached(layer: Layer) -> Iterator[Layer]:
+    """A layer and all that it calls, and that these call, each once."""
     pending, seen = [layer], set[int]()
     while pending:
         one = pending.pop()
         if id(one) not in seen:
             seen.add(id(one))
-            found[one.source] = None
+            yield one
             pending += [used for _, used in reversed(one.uses)]
-    return tuple(found)
+
+
+def sources(layer: Layer) -> tuple[str, ...]:
+    """The texts that a layer means something by: its own, and those of the layers that it calls."""
+    return tuple(dict.fromkeys(one.source for one in reached(layer)))
 
 
 @functools.cache

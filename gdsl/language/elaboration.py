@@ -36,13 +36,13 @@ class Wish:
 class Calls:
     """What is kept of the calls of layers.
 
-    wishes:  of the layers that compute from edges
-    known:   the arguments and the results of instances and of places where layers are called
+    wishes:  of the layers that compute from edges, or ask for other ones
+    made:    the names of calls that have parameters
     sites:   the names of calls of layers without a name, by their places
     """
 
     wishes: list[Wish] = field(default_factory=list)
-    known: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    made: set[str] = field(default_factory=set)
     sites: Mapping[int, str] = field(default_factory=dict)
 
 

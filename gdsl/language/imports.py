@@ -20,6 +20,8 @@ from gdsl.language.functions import FUNCTIONS, ORDERED_REDUCERS, SEGMENT_REDUCER
 
 # A text may use so many files, those that they use counted too.
 MAX_FILES = 200
+# Layers call layers, and files use files, so many levels deep.
+MAX_DEPTH = 40
 # UTF-8 has at most four bytes a character, and a program at most 100,000 characters.
 MAX_BYTES = 400_000
 
@@ -218,6 +220,10 @@ class _Linker:
         def link(name: str, above: tuple[str, ...]) -> ast.Layer:
             if name in done:
                 return done[name]
+            if len(above) > MAX_DEPTH:
+                message = f"layers call layers more than {MAX_DEPTH} deep"
+                self.mistakes.append(Diagnostic(message, own[above[-1]].span))
+                return own[name]
             uses: dict[str, ast.Layer] = {}
             instances = {s.layer for s in ast.walk(own[name]) if isinstance(s, ast.Instance)}
             for callee, span in called(own[name]):
@@ -277,6 +283,8 @@ class _Linker:
                 if found is None:
                     raise NoFile(f'"{use.path}" uses this text itself, by way of `use`')
                 return found
+            if sum(layers is None for layers in self.read.values()) > MAX_DEPTH:
+                raise NoFile(f"files use files more than {MAX_DEPTH} deep")
             if len(self.read) >= MAX_FILES:
                 raise NoFile(f"a text uses at most {MAX_FILES} files")
             text = self.files.read(path)

@@ -209,10 +209,6 @@ class LayerCalls(Owns):
         e: ast.Call,
         has_name: bool,
     ) -> list[tuple[str, Node]]:
-        key = tuple((n, g.value) for n, g in inputs.items())
-        before = self.calls.known.get(name)
-        if before is not None and before[0] == key:
-            return before[1]
         child, names = self._child(layer, signature, name, given, inputs, e)
         constants = {p.name for p in signature.arguments}
         arguments = {n: a.value for n, a in given.items() if n in constants and not isinstance(a.value, ModuleValue)}
@@ -232,13 +228,12 @@ class LayerCalls(Owns):
         self._take(child)
         if child.mistakes:
             raise self._inside(child, names, e)
-        self._declare_inside(child, names, name, before is not None, has_name, e)
+        self._declare_inside(child, names, name, has_name, e)
         assert child.results is not None
         values = [(n, self._outside(v, child, names)) for n, v in child.results]
         if child.calls.wishes or child.forms.reads_edges or asked:
             transforms = tuple(self._for_inputs(t, layer, inputs, e.span) for t in asked)
             self.calls.wishes.append(Wish(transforms, layer.name, e.span))
-        self.calls.known[name] = (key, values)
         return values
 
     depth = 0
@@ -352,7 +347,7 @@ class LayerCalls(Owns):
         return new
 
     def _declare_inside(
-        self, child: LayerCalls, names: _Names, name: str, again: bool, has_name: bool, e: ast.Call
+        self, child: LayerCalls, names: _Names, name: str, has_name: bool, e: ast.Call
     ) -> None:
         """Take over what a layer that was called declares of its own, under its name."""
         roles = ("param", "buffer", "module", "const")
@@ -361,16 +356,19 @@ class LayerCalls(Owns):
             d.role in ("param", "buffer") or d.part is not None or d.name.rpartition(".")[2] in child.modules
             for d in of_its_own
         )
-        if again and not has_name and state:
+        head, *index = name.split(".")
+        if name in self.calls.made and not has_name:
             where = "before the loop" if self.loop_values else "in this layer"
             hint = (
                 f"name it {where}: `use conv = {e.function}(...)` has one set of parameters for all calls, and "
                 f"`use convs[K] = {e.function}(...)` one for each convs[k]"
             )
             raise Mistake(f"`{e.function}` is called several times here, and has no name", e.span, hint=hint)
-        head, *index = name.split(".")
         known = {d.name: d for d in self.declarations}
         if state:
+            if not has_name:
+                self.declare(name, e.span)
+            self.calls.made.add(name)
             for holder in (head, *([name] if index else [])):
                 path = self.inside(holder)
                 if path not in known:

@@ -161,21 +161,29 @@ def _key(d: Diagnostic) -> tuple[int, str]:
     return d.span.start, re.sub(r"\d+", "", d.message)
 
 
-def _sizes_given(callee: ast.Layer | None, given: Sequence[ast.Tree]) -> Iterator[ast.Tree]:
+def _sizes_given(
+    callee: ast.Layer | None, given: Sequence[ast.Tree], known: dict[int, set[str]]
+) -> Iterator[ast.Tree]:
     """What is given of the arguments of a layer that are sizes there."""
     if callee is None:
         return
     signature = signature_of(callee)
-    order, sizes = signature.order, size_names(callee) | set(signature.free_dims)
+    order, sizes = signature.order, size_names(callee, known) | set(signature.free_dims)
     for k, tree in enumerate(given):
         name = tree.name if isinstance(tree, ast.Named) else order[k] if k < len(order) else ""
         if name in sizes:
             yield tree.value if isinstance(tree, ast.Named) else tree
 
 
-def size_names(layer: ast.Layer) -> set[str]:
-    """Names that occur where a size or a count is meant, also through definitions made from them."""
-    found: set[str] = set()
+def size_names(layer: ast.Layer, known: dict[int, set[str]] | None = None) -> set[str]:
+    """Names that occur where a size or a count is meant, also through definitions made from them.
+
+    known: those of layers that are called, which several may call
+    """
+    known = {} if known is None else known
+    if id(layer) in known:
+        return known[id(layer)]
+    known[id(layer)] = found = set[str]()
 
     def names(tree: ast.Tree | None) -> set[str]:
         return set() if tree is None else {t.id.rstrip("'") for t in ast.walk(tree) if isinstance(t, ast.Name)}
@@ -196,9 +204,9 @@ def size_names(layer: ast.Layer) -> set[str]:
         elif isinstance(t, ast.Transform):
             found |= {n for a in t.arguments for n in names(a)}
         elif isinstance(t, ast.Instance):
-            found |= {n for e in (t.count, *_sizes_given(used.get(t.layer), t.arguments)) for n in names(e)}
+            found |= {n for e in (t.count, *_sizes_given(used.get(t.layer), t.arguments, known)) for n in names(e)}
         elif isinstance(t, ast.Call) and t.function in used:
-            found |= {n for e in _sizes_given(used[t.function], t.dims) for n in names(e)}
+            found |= {n for e in _sizes_given(used[t.function], t.dims, known) for n in names(e)}
         elif isinstance(t, ast.Call):
             sized = (*t.over, *t.dims, *(t.arguments[1:] if t.function in _SIZED else ()))
             found |= {n for s in sized for n in names(s)}

@@ -159,7 +159,7 @@ def signature_of(layer: ast.Layer) -> Signature:
         tuple(free),
         tuple(places),
         builds_graph,
-        any(map(_is_of_graphs, ast.walk(layer))) or any(signature_of(used).batched for _, used in layer.uses),
+        any(_is_of_graphs(tree) for one in ast.reached(layer) for tree in ast.walk(one)),
         tuple(dict.fromkeys((*instances, *sites(layer).values()))),
     )
 

@@ -15,8 +15,10 @@ from gdsl.editor.analysis import analyse
 from gdsl.editor.complete import completions
 from gdsl.editor.fixes import fixes, forms
 from gdsl.editor.hover import hover
+from gdsl.editor.names import definition
 from gdsl.errors import GdslError
 from gdsl.language.errors import LanguageError
+from gdsl.language.imports import Folder
 from gdsl.language.lint import lint
 from gdsl.language.parse import parse
 from gdsl.language.placeholders import check_any
@@ -413,3 +415,42 @@ def test_every_question_of_a_broken_text_has_an_answer(draw: random.Random) -> N
         assert goes is None or goes in places
         with contextlib.suppress(names.RenameError):
             names.rename(analysis, at, draw.choice(["fresh", "x", "h", "relu", "d"]))
+
+
+USING = """use GATConv
+layer Block { node x[d] update y = tanh(x) }
+layer Net {
+    use conv = GATConv(4)
+    node x[d]
+    h = conv(Block(x))
+    update y = relu(h)
+}
+"""
+
+
+def test_layers_that_are_used() -> None:
+    analysis = analyse(USING)
+    assert analysis.diagnostics == ()
+    said = hover(analysis, USING.index("Block(x)") + 1)
+    assert said is not None and said.code == "layer Block"
+    said = hover(analysis, USING.index("GATConv(4)") + 1)
+    assert said is not None and said.code.startswith("layer GATConv(out_channels") and "gat.gdsl" in said.says[-1]
+    found = definition(analysis, USING.index("conv(Block"))
+    assert found is not None and found.start == USING.index("conv = ")
+    said = hover(analysis, USING.index("h = conv"))
+    assert said is not None and said.code == "h: node[4]"
+
+
+def test_mistakes_of_layers_that_are_used(tmp_path: Path) -> None:
+    (tmp_path / "block.gdsl").write_text("layer Block { node x[d] update y = x + relu }")
+    text = 'use Block from "block.gdsl"\n\nlayer Net {\n    node x[3]\n    update y = Block(x)\n}\n'
+    (refused,) = analyse(text).diagnostics[:1]
+    assert "in no folder" in refused.message or "unknown" in refused.message
+    (found,) = analyse(text, Folder(tmp_path)).diagnostics
+    assert (found.span.line, found.inside[0].where) == (5, "Block in block.gdsl")
+    (tmp_path / "block.gdsl").write_text("layer Block { node x[d] update y = x }")
+    assert analyse(text, Folder(tmp_path)).diagnostics == ()  # read anew
+    found = next(d for d in analyse(USING.replace("use GATConv", "use GATConf")).diagnostics if d.span.line == 1)
+    assert found.hint == "did you mean `GATConv`?"
+    (found,) = analyse(USING.replace("conv(Block(x))", "conv(Block(x)")).diagnostics[:1]
+    assert found.span.line == 6

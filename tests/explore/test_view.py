@@ -19,7 +19,7 @@ from gdsl.explore.one_node import call, one_node
 from gdsl.explore.origins import lines_of_code
 from gdsl.explore.reading import MOST_NODES, Reading, Settings, as_json, read, settings_of
 from gdsl.explore.rewrites import REST, equations, equations_of, rewrites
-from gdsl.explore.view import PARTS, view, whole
+from gdsl.explore.view import PARTS, node_of, view, whole
 from gdsl.ir.types import Dim, Domain
 from gdsl.language.parse import MAX_TEXT
 from gdsl.passes import cost
@@ -468,3 +468,26 @@ def test_what_is_read_is_the_same_as_what_a_reading_says() -> None:
     found = read(GAT)
     assert isinstance(found, Reading)
     assert view(GAT, parts=[])["values"] == as_json(found)["values"]
+
+
+NETWORK = """use GATConv
+use Block from "block.gdsl"
+layer Net {
+    node x[3]
+    update y = GATConv(Block(x); 4)
+}
+"""
+
+
+def test_files_are_used_beside_a_file_alone(tmp_path: Path) -> None:
+    """No request can say where files are: a page that was started without a file uses none."""
+    block = "layer Block {\n    linear lin(d -> d)\n    node x[d]\n    update y = lin(x)\n}\n"
+    (tmp_path / "block.gdsl").write_text(block)
+    (refused,) = read(NETWORK, settings_of({"folder": str(tmp_path)})).diagnostics
+    assert "in no folder" in refused.message
+    found = view(NETWORK, Settings(folder=tmp_path))
+    assert not found["diagnostics"] and found["problem"] is None and set(found["parts"]) == set(PARTS)
+    assert node_of(NETWORK, Settings(folder=tmp_path), 1, "even")["node"] == 1
+    (tmp_path / "block.gdsl").write_text("layer Block {\n    node x[d]\n    update y = relu\n}\n")
+    (wrong,) = as_json(read(NETWORK, Settings(folder=tmp_path)))["diagnostics"]
+    assert wrong["line"] == 5 and "in Block in block.gdsl, line 3: update y = relu" in wrong["detail"]

@@ -119,13 +119,28 @@ def test_a_hook_on_what_is_never_called_is_refused() -> None:
         net(x, GRAPH)
 
 
-def test_a_call_may_run_again_on_the_same_values_and_on_no_others_without_a_name() -> None:
-    text = BLOCK + "layer Net(k) { node x[d] for n in 1..2 { y = Block(x; k) } update z = y }"
-    assert len(made(text, k=3, d=2, layer="Net").state_dict()) == 3
+def test_a_call_without_a_name_has_parameters_for_one_time() -> None:
     text = BLOCK + "layer Net { node x[d] for n in 1..2 { x = Block(x; d) } update z = x }"
     assert "name it before the loop" in message(text, layer="Net", d=2)
     text = "use LGConv\nlayer Net { node x[d] for n in 1..2 { x = LGConv(x; normalize = false) } update z = x }"
     assert not made(text, d=2).state_dict()
+    text = BLOCK + "layer Net(k) { node x[d] def f(v) = Block(v; k) update z = f(x) + f(2 * x) }"
+    assert "in this layer" in message(text, layer="Net", k=2, d=2)
+    text = BLOCK + "layer Net(k) { param Block[k] ~ ones node x[d] update z = Block + rename(x, d -> k) }"
+    assert made(text, layer="Net", k=2, d=2)
+    text = BLOCK + "layer Net(k) { linear Block_2(k -> k) node x[d] update z = Block_2(Block(Block(x; k); k)) }"
+    assert "`Block_2` is declared twice" in message(text, layer="Net", k=2, d=2)
+
+
+def test_programs_that_would_grow_without_end_are_refused() -> None:
+    """Each layer calls two of the next: their statements count together, and nothing is gone through in vain."""
+    pairs = "".join(
+        f"layer {a}{n} {{ node x[d] update y = A{n + 1}(x) + B{n + 1}(x) }}\n" for n in range(30) for a in "AB"
+    )
+    last = "".join(f"layer {a}30 {{ node x[d] update y = x }}\n" for a in "AB")
+    assert "statements" in message(pairs + last, layer="A0", d=2)
+    chain = "".join(f"layer A{n} {{ node x[d] update y = A{n + 1}(x) }}\n" for n in range(2000))
+    assert "more than 40 deep" in message(chain + "layer A2000 { node x[d] update y = x }", layer="A0", d=2)
 
 
 # ------------------------------------------------------------------------------------------ library
@@ -380,3 +395,129 @@ def test_names_that_are_taken() -> None:
     assert "`relu` is a function of the language" in message(text)
     text = "use GATConf\nlayer Net { node x[d] update y = x }"
     assert "did you mean `GATConv`" in message(text)
+
+
+# ----------------------------------------------------------------------------- what a callee may have
+
+PARTS = """
+layer Norm(k) {
+    mlp phi(d -> k -> k, relu, norm = batch_norm)
+    module act = relu
+    node x[d]
+    edge rel: int(3)
+    param w[3] ~ normal
+    h = phi(x)
+    update y = act(h + sum(w[rel] * h[j]))
+}
+layer Read(k) {
+    linear lin(d -> k)
+    node x[d]
+    global q[k]
+    graph u[k] = none
+    pool r = mean(lin(x)) * q
+    if u { r = r + u }
+    return r, q
+}
+layer Net(k) {
+    use one = Norm(k, act = tanh)
+    node x[d]
+    edge kind: int(3)
+    global q[k]
+    h = one(x, kind)
+    a = Read(h, q; k)
+    b = Read(x, q, u = a[r]; k)
+    update y = h + a[0][g]
+    return y, b[r]
+}
+layer Drop { node x[d] update y = dropout(x, 0.5) }
+layer Noise { node x[d] a = Drop(x) b = Drop(x) update y = cat(a, b) }
+layer Between(k) {
+    source x[d]
+    target z[d]
+    linear lin(d -> k)
+    update y = lin(z) + sum(lin(x)[j])
+}
+layer Two(k) {
+    use one = Between(k)
+    source s[width]
+    target t[width]
+    h = one(s, t)
+    update y = h + Between(s, t; k)
+}
+"""
+
+
+def test_norms_modules_pools_globals_and_integers() -> None:
+    net = made(PARTS, 5, d=4, layer="Net")
+    twin = copy.deepcopy(net)
+    x, q = torch.randn(N, 4, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    kind, batch = torch.arange(E) % 3, torch.tensor([0, 0, 0, 1, 1])
+    counts = torch.tensor([[3.0], [2.0]], dtype=torch.float64)
+
+    def mean(v: Tensor) -> Tensor:
+        return torch.zeros(2, v.shape[1], dtype=v.dtype).index_add(0, batch, v) / counts
+
+    for _ in range(2):  # in training: the norm keeps what it has seen
+        y, read = net(x, q, GRAPH, kind, batch=batch)
+        h = twin.one.phi(x)
+        h = torch.tanh(h + torch.zeros_like(h).index_add(0, GRAPH[1], twin.one.w[kind][:, None] * h[GRAPH[0]]))
+        a = mean(twin.Read.lin(h)) * q
+        torch.testing.assert_close(y, h + a[batch], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(read, mean(twin.Read_2.lin(x)) * q + a, rtol=1e-12, atol=1e-12)
+    for own, other in zip(net.buffers(), twin.buffers(), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-12, atol=1e-12)
+
+
+def test_dropout_of_two_calls_is_drawn_apart() -> None:
+    net = made(PARTS, d=64, layer="Noise")
+    y = net(torch.ones(200, 64, dtype=torch.float64), GRAPH).reshape(200, 2, 64) == 0
+    assert (y[:, 0] != y[:, 1]).double().mean() == pytest.approx(0.5, abs=0.02)
+    named = PARTS + "layer Again { use drop = Drop() node x[d] y = drop(x) update z = cat(y, drop(x)) }"
+    y = made(named, d=64, layer="Again")(torch.ones(200, 64, dtype=torch.float64), GRAPH).reshape(200, 2, 64) == 0
+    assert (y[:, 0] != y[:, 1]).double().mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_two_sets_of_nodes() -> None:
+    net = made(PARTS, 3, width=4, layer="Two")
+    s, t = torch.randn(6, 4, dtype=torch.float64), torch.randn(N, 4, dtype=torch.float64)
+    expected = torch.zeros(N, 3, dtype=torch.float64)
+    for lin in (net.one.lin, net.Between.lin):
+        expected = expected + lin(t) + torch.zeros(N, 3, dtype=torch.float64).index_add(0, GRAPH[1], lin(s)[GRAPH[0]])
+    torch.testing.assert_close(net((s, t), GRAPH), expected, rtol=1e-12, atol=1e-12)
+    wrong = PARTS + "layer Wrong { node x[3] update y = Between(x, x; 2) }"
+    assert "`x` is a source input" in message(wrong, layer="Wrong")
+
+
+def test_names_of_sizes_do_not_meet() -> None:
+    """A caller's `k` is not the callee's, and a square map has two dims inside and one outside."""
+    text = """
+    layer Inner(k, d = 2) { linear lin(m -> k*d) node x[m] update y = lin(x) }
+    layer Net(d, m = 3) {
+        param k[d] ~ ones
+        node x[d]
+        h = Inner(x; k = d, d = 1)
+        z = Inner(h; k = m)
+        update y = sum[2*m](z) * (x + k * h)
+    }"""
+    net = made(text, 4, layer="Net")
+    assert net.Inner.lin.weight.shape == (4, 4) and net.Inner_2.lin.weight.shape == (6, 4)
+    x = torch.randn(N, 4, dtype=torch.float64)
+    h = net.Inner.lin(x)
+    torch.testing.assert_close(
+        net(x, GRAPH), net.Inner_2.lin(h).sum(1, keepdim=True) * (x + net.k * h), rtol=1e-12, atol=1e-12
+    )
+
+
+def test_what_a_caller_computes_from_edges_itself_is_told_from_the_same_in_a_callee() -> None:
+    """Equal expressions are one node: which graph the caller means must not be read off them."""
+    assert "computes from the edges itself" in message(net("a = sum(x[j]) update y = a + Loops(x)"), layer="Net")
+    text = net("def f(v) = sum(v[j]) update y = f(x) + Loops(x)")
+    assert "computes from the edges itself" in message(text, layer="Net")
+
+
+@pytest.mark.slow
+def test_under_torch_compile() -> None:
+    net = made(NET, hidden=3, inside=4, layer="Net")
+    x = torch.randn(N, 4, dtype=torch.float64)
+    compiled = torch.compile(net, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x, GRAPH), net(x, GRAPH), rtol=1e-12, atol=1e-12)

@@ -73,6 +73,16 @@ FOLDS = (
 GRAPHS = ("random", "one_node", "no_edges", "no_nodes", "self_loops", "parallel", "isolated", "hub", "dense")
 
 
+# Layers that programs call, by the dims of their input.
+CALLED = """layer Called{count}(strength = 0.5) {{
+    param s{dims} ~ normal
+    node x{dims}
+    aggregate near = sum(tanh(x[j] * s))
+    update y = strength * x + 0.3 * near
+}}
+"""
+
+
 @dataclass(frozen=True)
 class Value:
     """A value of the program: how it is written, where it lives, its dims in no order."""
@@ -99,8 +109,9 @@ class Case:
     def layer(self, backend: str, readable: bool = False) -> gdsl.Layer:
         """The layer with float64 parameters that differ from each other; ``readable``: with no opaque module."""
         torch.manual_seed(0)
+        last = re.findall(r"^layer (\w+)", self.text, re.M)[-1]
         modules = {name: _module(m, n, readable or clear) for name, m, n, clear in self.modules}
-        made = gdsl.compile(self.text, backend=backend, **dict(self.arguments), **modules).double()
+        made = gdsl.compile(self.text, layer=last, backend=backend, **dict(self.arguments), **modules).double()
         with torch.no_grad():
             for p in made.parameters():
                 p.copy_(0.6 * torch.randn_like(p))
@@ -137,6 +148,7 @@ class Writer:
     values: list[Value] = field(default_factory=list)
     functions: list[str] = field(default_factory=list)
     hops: list[str] = field(default_factory=list)
+    layers: dict[frozenset[str], str] = field(default_factory=dict)
     modules: list[tuple[str, int, int, bool]] = field(default_factory=list)
     given: list[tuple[str, Any]] = field(default_factory=list)
     sizes: dict[str, tuple[Size, int]] = field(default_factory=dict)
@@ -527,11 +539,22 @@ class Writer:
             options.append(lambda: self.join(f"{self.pick(self.functions)}({{}}, {{}})", x, y))
         if self.hops and x.domain == "node" and not self.pooling:
             options.append(lambda: Value(f"{self.pick(self.hops)}({x.text})", "node", x.dims))
+        if x.domain == "node" and len(x.dims) < 3 and not self.pooling:
+            options.append(lambda: self.layer(x))
         if domain == "pair":
             options = [lambda: Value(f"softmax({x.text}){self.pick((' at ji', ' at kj'))}", "pair", x.dims)]
         elif x.dims and x.domain != "global" and len(self.modules) < 2 and (stored or domain != "edge"):
             options.append(lambda: self.module(x))
         return self.pick(options)()
+
+    def layer(self, x: Value) -> Value:
+        """A layer of the text's own, under a name, which may have been called before on the same dims."""
+        named = self.layers.get(x.dims)
+        if named is None:
+            named = self.layers[x.dims] = self.name("lay")
+            strength = self.pick(("", "0.3", "strength = 0.7"))
+            self.head.append(f"use {named} = Called{len(x.dims)}({strength})")
+        return Value(f"{named}({x.text})", "node", x.dims)
 
     def module(self, x: Value) -> Value:
         d = self.pick(sorted(x.dims))
@@ -797,8 +820,12 @@ class Writer:
         sizes = ", ".join(f"{name} = {size}" for name, size in SIZES.items() if name.isalpha() and name != "free")
         arguments = tuple((name, value) for name, value in (("flag", False), ("mode", "fast")) if self.chance(30))
         optional = [line.split()[1] for line in self.head if line.startswith("edge w_")]
+        called = "".join(
+            CALLED.format(count=len(dims), dims=("", "[p]", "[p, q]")[len(dims)])
+            for dims in {len(dims): dims for dims in self.layers}.values()
+        )
         return Case(
-            f'layer Random({sizes}, flag = true, mode = "slow") {{\n{lines}\n}}\n',
+            f'{called}layer Random({sizes}, flag = true, mode = "slow") {{\n{lines}\n}}\n',
             graph,
             self.chance(30),
             frozenset(name for name in optional if self.chance(50)),
