@@ -18,7 +18,7 @@ from gdsl.ir.types import Dim, Domain, Kind, Type
 from gdsl.language import ast, dims, format
 from gdsl.language.elaboration import Passed, Wish
 from gdsl.language.errors import Diagnostic, Excerpt, Mistake, did_you_mean
-from gdsl.language.forms import MAX_CALL_DEPTH
+from gdsl.language.forms import MAX_CALL_DEPTH, MAX_CALLS
 from gdsl.language.imports import library_hint, sites
 from gdsl.language.owned import Owns
 from gdsl.language.program import LIST, Constant, Declaration, GraphTransform, Part
@@ -37,6 +37,9 @@ from gdsl.language.values import (
     is_whole,
 )
 
+# A call of a layer counts as so many of a function: it takes longer.
+_COST = 20
+
 # Both make the same edges, with one loop at each node; they differ in what an edge input is on a loop.
 _LOOPS = ("add_self_loops", "add_remaining_self_loops")
 
@@ -48,6 +51,8 @@ class LayerCalls(Owns):
         super().__init__(*args)
         self.forms.call_layer = self.call_layer
         self.calls.sites = sites(self.layer)
+        # Of the layers that are called, also inside those.
+        self.signatures: dict[int, Signature] = {}
 
     def _instance(self, s: ast.Instance) -> None:
         """``use conv = GATConv(8)``: a layer under a name."""
@@ -60,13 +65,20 @@ class LayerCalls(Owns):
         given = self._arguments_given(found, s.arguments, s.layer, s.span)
         self.bring(s.name, LayerValue(found, s.name, given, count), s.name_span)
 
+    def _signature(self, layer: ast.Layer) -> Signature:
+        """That of a layer, which may be called many times."""
+        found = self.signatures.get(id(layer))
+        if found is None:
+            found = self.signatures[id(layer)] = signature_of(layer)
+        return found
+
     # ------------------------------------------------------------------------------- arguments
 
     def _arguments_given(
         self, layer: ast.Layer, written: Sequence[ast.Tree], name: str, span: ast.Span
     ) -> dict[str, Argument]:
         """What is given of the arguments that the layer's class would take, by name."""
-        signature = signature_of(layer)
+        signature = self._signature(layer)
         order = signature.order
         known = [*order, *signature.free_dims]
         given: dict[str, Argument] = {}
@@ -150,7 +162,11 @@ class LayerCalls(Owns):
         """The results of a layer for what a call gives."""
         if e.at or e.by is not None:
             raise Mistake(f"`{e.function}` is a layer, so it takes no `{'by' if e.by else 'at'}`", e.span)
-        layer, signature = found.definition, signature_of(found.definition)
+        layer, signature = found.definition, self._signature(found.definition)
+        self.forms.calls += _COST
+        if self.forms.calls > MAX_CALLS:
+            message = f"the program has more than {MAX_CALLS // _COST} calls of layers, those inside layers counted too"
+            raise Mistake(message, e.span)
         name = found.name or self.calls.sites.get(e.span.start, e.function)
         named: tuple[ast.Tree, ...] = ()
         if found.name:
@@ -284,6 +300,7 @@ class LayerCalls(Owns):
         child.path, child.depth = path, self.depth + 1
         child.given = inputs
         child.sized = names
+        child.signatures = self.signatures
         child.names, child.used_names = self.names, self.used_names
         child.statements = self.statements
         child.forms.called = names.apart(layer)
@@ -435,7 +452,7 @@ class LayerCalls(Owns):
         said, keywords = dict(t.keywords), []
         for name, given in inputs.items():
             value = _laid_out(given.value)
-            declared = next((i for i in signature_of(layer).inputs if i.name == name and i.domain == "edge"), None)
+            declared = next((i for i in self._signature(layer).inputs if i.name == name and i.domain == "edge"), None)
             if declared is None:
                 continue
             fill = said.get(name, declared.default)
