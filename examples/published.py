@@ -65,6 +65,7 @@ PUBLISHED = {
     "GMoE": Published("GMoE", plain.gmoe),
     "HGP-SL": Published("HGPSL", plain.hgp_sl),
     "SparseTransformer": Published("SparseTransformer", plain.sparse_transformer),
+    "SetAttention": Published("SetAttention", plain.set_attention),
     "MoNet": Published("MoNet", plain.monet),
     "DimeNet": Published("DimeNet", plain.dimenet, plain.waves_of(*plain.WAVES)),
     "DimeNet++": Published("DimeNetPlusPlus", plain.dimenet_plus_plus, plain.waves_of(*plain.WAVES)),
@@ -112,9 +113,11 @@ def molecules(count: int, atoms: int, d: int, k: int, *, dtype: torch.dtype = to
 def call(made: gdsl.Layer, inputs: dict[str, Tensor]) -> plain.Found:
     """What the layer gives, as a tuple."""
     given: dict[str, Any] = {i.name: inputs[i.name] for i in made.signature.inputs}
-    if made.signature.batched:
+    if made.signature.batched or made.signature.builds_graph:
         given |= {"batch": inputs["batch"], "num_graphs": int(inputs["batch"][-1]) + 1}
-    found = made(**given, graph=inputs["edges"])
+    if not made.signature.builds_graph:
+        given["graph"] = inputs["edges"]
+    found = made(**given)
     return found if isinstance(found, tuple) else (found,)
 
 

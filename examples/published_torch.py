@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gdsl
@@ -243,6 +243,22 @@ def sparse_transformer(made: gdsl.Layer, edges: Tensor, h: Tensor, **_: Any) -> 
     raised = torch.where(kept, torch.exp(score), 0.0)
     a = summed(raised[:, :, None] * v[j], i, len(h)) / summed(raised, i, len(h)).clamp(min=1e-30)[:, :, None]
     return (h + made.out(a.flatten(1)),)
+
+
+def set_attention(made: gdsl.Layer, h: Tensor, batch: Tensor, **_: Any) -> Found:
+    (x, known), order = padded(h, batch)
+    q, k, v = (lin(x).view(*x.shape[:2], 2, 3).transpose(1, 2) for lin in (made.query, made.key, made.value))
+    score = (q @ k.transpose(2, 3) / 6**0.5).masked_fill(~known[:, None, None], -torch.inf)
+    o = (q + score.softmax(3) @ v).transpose(1, 2).flatten(2)
+    return ((o + F.relu(made.out(o)))[known][order],)
+
+
+def padded(h: Tensor, batch: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Nodes graph by graph [graphs, most nodes, ...] with which of them there are, and where each node went."""
+    order = torch.argsort(batch, stable=True)
+    parts = h[order].split(torch.bincount(batch).tolist())
+    known = nn.utils.rnn.pad_sequence([torch.ones(len(p), dtype=torch.bool) for p in parts], batch_first=True)
+    return (nn.utils.rnn.pad_sequence(parts, batch_first=True), known), torch.argsort(order)
 
 
 def monet(made: gdsl.Layer, edges: Tensor, h: Tensor, p: Tensor, **_: Any) -> Found:

@@ -267,6 +267,8 @@ def complete_graph(batch: Tensor | None, num_nodes: int, loops: bool, device: to
     """The complete graph of a batch; the same object while the tensor is the same and unchanged."""
     if batch is None:
         return CompleteGraph._of_groups(torch.zeros(num_nodes, dtype=torch.int64, device=device), loops)
+    if batch.is_inference():  # nothing would tell that it was changed
+        return CompleteGraph(batch, num_nodes, loops)
     found = recall(batch, _MARKS[loops], num_nodes)
     if not isinstance(found, CompleteGraph):
         found = CompleteGraph(batch, num_nodes, loops)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gdsl.runtime.triton import interpreted
 
-QUICK = ["CompGCN, mult", "NBFNet", "SGFormer", "DMPNN", "GMoE"]
+QUICK = ["CompGCN, mult", "NBFNet", "SGFormer", "DMPNN", "GMoE", "SetAttention"]
 HEAVY = [
     "EGNN", "PaiNN", "GatedGCN", "CompGCN, sub", "TGAT", "GRIT", "GAT", "DimeNet", "DimeNet++", "Exphormer", "TGN",
     "HGP-SL", "SparseTransformer", "MoNet",

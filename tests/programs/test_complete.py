@@ -378,6 +378,9 @@ def test_a_batch_that_was_written_to_is_read_again() -> None:
     assert complete_graph(batch, 3, False, device).num_edges == 2
     batch[1] = 1
     assert complete_graph(batch, 3, True, device).in_degree.tolist() == [1, 2, 2]
+    with torch.inference_mode():
+        made = layer("update y = sum(x[j])", "torch")
+        assert made(torch.ones(3, 4).double(), batch=torch.tensor([0, 1, 1]))[:, 0].tolist() == [1.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize("loops", [True, False])
