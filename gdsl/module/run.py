@@ -32,7 +32,7 @@ from gdsl.runtime.graph import Graph
 from gdsl.runtime.halo import all_reduce, broadcast
 from gdsl.runtime.neighbors import knn_graph
 from gdsl.runtime.rewire import rewire
-from gdsl.runtime.together import norms_over_all, together
+from gdsl.runtime.together import is_shared, norms_over_all, together
 from gdsl.runtime.tracers import run_as_it_is
 
 # No module: programs that call none are not on any.
@@ -249,7 +249,12 @@ def nearest(
 
 
 def all_pairs(kind: CallKind, count: int, batch: Tensor | None) -> Graph:
-    """The complete graph of so many nodes, or one of each graph of a batch of them."""
+    """The complete graph of so many nodes, or one of each graph of a batch of them.
+
+    Raises :class:`gdsl.GraphError` on a part of a distributed graph.
+    """
+    if is_shared():
+        raise GraphError(f"{kind.typed.name} joins all nodes of a graph, of which this process has a part: use GPSConv")
     if batch is not None and batch.shape != (count,):
         raise InputError(f"`batch` must have shape [{count}], and it has shape {list(batch.shape)}")
     loops = kind.typed.complete

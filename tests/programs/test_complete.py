@@ -296,6 +296,13 @@ def test_a_gradient_that_would_be_added_from_a_list() -> None:
     made(x).sum().backward()
 
 
+def test_a_part_of_a_distributed_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, x = layer("update y = sum(x[j])", "torch"), torch.zeros(3, 4, dtype=torch.float64)
+    monkeypatch.setattr("gdsl.module.run.is_shared", lambda: True)
+    with pytest.raises(GraphError, match="of which this process has a part"):
+        made(x)
+
+
 def test_a_look_inside() -> None:
     made, batch = layer("update y = sum(softmax(dot(x[i], x[j])) * x[j])", "cpp"), torch.tensor([1, 0, 1])
     x = torch.randn(3, 4, dtype=torch.float64)
