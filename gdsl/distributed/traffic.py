@@ -36,7 +36,7 @@ class Traffic:
         return self.rows + self.reduced
 
     def __enter__(self) -> Self:
-        watched = {
+        watched: dict[str, Callable[..., None]] = {
             "all_to_all_single": self._seen_rows, "all_reduce": self._seen_sum, "all_gather": self._seen_agreement,
         }  # fmt: skip
         for name, seen in watched.items():
