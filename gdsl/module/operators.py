@@ -246,13 +246,13 @@ def _run(
     plan = runner.differentiable(call.mask).forward if any(call.mask) else runner.plain
     found = plan.run(dict(zip(call.program.inputs, tensors, strict=True)), frame)
     # An operator's results share no memory with its operands, or with each other.
-    taken = {t.untyped_storage().data_ptr() for t in tensors}
+    taken = {t.untyped_storage()._cdata for t in tensors}
     results = []
     for value, (_, dtype) in zip(found, _outputs(text, backend), strict=True):
         value = value.to(dtype).contiguous()
-        if value.untyped_storage().data_ptr() in taken:
+        if value.untyped_storage()._cdata in taken:
             value = value.clone()
-        taken.add(value.untyped_storage().data_ptr())
+        taken.add(value.untyped_storage()._cdata)
         results.append(value)
     return results
 

@@ -130,6 +130,11 @@ DIFFERENT = [
         "around, where nothing else does",
     ),
     (
+        "the dtype of results under autocast",
+        "autocast's: a layer is one operation, whose sums are in float32",
+        "float32 where weights of edges or a bias in float32 come last (GCNConv, GATConv, RGCNConv, CGConv ...)",
+    ),
+    (
         "edge weights of another floating-point dtype than the features",
         "an error that says which to convert; in a class on `gdsl.nn.MessagePassing`, promoted as by torch",
         "promoted where no linear map follows (GCNConv, ARMAConv, LEConv, LGConv, APPNP), and torch's error where one "
@@ -143,7 +148,7 @@ DIFFERENT = [
     (
         "writing to the input after the call, as `h += conv(h)` does, where the gradient needs the input",
         "the gradient of the call, on the CPU: what the backward pass reads takes memory of its own once it is written "
-        "to. On a GPU torch's RuntimeError in the backward pass: write `h = h + conv(h)`",
+        "to. On a GPU, under torch.compile and torch.func torch's RuntimeError: write `h = h + conv(h)`",
         "trains where only copies on the edges are read; the same error where a linear map or weights of edges read "
         "the input itself",
     ),

@@ -109,3 +109,16 @@ def test_ranking() -> None:
     z = torch.randn(NODES, 4, dtype=torch.float64)
     pairs = torch.tensor([[0, 1], [1, 2]]), torch.tensor([[3, 4], [5, 6]])
     assert model.test(z, *pairs) == ranking(model.decode(z, pairs[0]), model.decode(z, pairs[1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_loss_of_half_precision(dtype: torch.dtype) -> None:
+    """Scores of 6 and more, whose probabilities are 1 in half precision, are no edges by mistake only once."""
+    z = torch.tensor([[2.0, 0.5], [3.0, 0.25], [-3.0, 1.0], [3.0, 1.0]])
+    pairs = torch.tensor([[0, 2], [1, 2]]), torch.tensor([[0, 1], [3, 3]])
+    model = gdsl.nn.GAE(nn.Identity())
+    expected = model.recon_loss(z, *pairs)
+    assert 1 < float(expected) < 10
+    torch.testing.assert_close(model.recon_loss(z.to(dtype), *pairs).float(), expected, rtol=0.02, atol=0.0)
+    with torch.autocast("cpu", dtype):
+        torch.testing.assert_close(model.recon_loss(z.to(dtype), *pairs).float(), expected, rtol=0.02, atol=0.0)
