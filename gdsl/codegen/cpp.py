@@ -14,9 +14,9 @@ from pathlib import Path
 
 from gdsl.codegen import dots
 from gdsl.codegen.alike import KernelSource, once
-from gdsl.codegen.dots import Dots
+from gdsl.codegen.dots import Dots, WeightedSum
 from gdsl.codegen.loops import Nests
-from gdsl.codegen.nest import Nest
+from gdsl.codegen.nest import MOST_LANES, Nest
 from gdsl.codegen.pairs import ALL_WALKED, PAIRS_WALKED, readable
 from gdsl.codegen.products import FUNCTIONS, Product, block_edges, product_of
 from gdsl.codegen.pull import COLUMN, EDGE, GLOBAL, ROW
@@ -64,7 +64,7 @@ def unit(kernels: Sequence[str], dtype: str, index_type: str) -> str:
     """A translation unit of kernels."""
     # The products take a while to compile: only those units that call one have them.
     products = header("matmul.h") if any(f"gdsl::{f}<" in k for k in kernels for f in FUNCTIONS) else ""
-    if any(f"gdsl::{dots.FUNCTION}<" in k for k in kernels):
+    if any(f"gdsl::{f}<" in k for k in kernels for f in dots.FUNCTIONS):
         products += header("dots.h")
     computed, stored = NUMBERS[dtype]
     types = f"typedef {computed} T;\ntypedef {index_type} idx_t;\n"
@@ -90,6 +90,10 @@ def hub_name(kernel: Kernel) -> str:
     return f"{kernel.name}_hubs"
 
 
+# What a call makes for a block of edges.
+BlockCall = Product | Dots | WeightedSum
+
+
 @dataclass
 class BlockLoop:
     """A loop over the edges of a block, and the matrix products that follow it.
@@ -100,7 +104,7 @@ class BlockLoop:
 
     cells: list[Node]
     roots: list[Node]
-    products: list[Product | Dots]
+    products: list[BlockCall]
 
 
 class CppWriter(Nests):
@@ -355,15 +359,15 @@ class CppWriter(Nests):
             return self.accumulate_nest(node)
         return self.total_nest(node, EDGE) if node in phase.totals else self.store_nest(node, EDGE)
 
-    def found_product(self, node: Node) -> Product | Dots | None:
-        """An edge value that is computed for a block of edges by one call."""
+    def found_product(self, node: Node) -> BlockCall | None:
+        """What a value is as the result of a call for a block of edges."""
         return product_of(node)
 
-    def block_edges(self, products: Sequence[Product | Dots]) -> int:
+    def block_edges(self, products: Sequence[BlockCall]) -> int:
         """How many edges a block has."""
         return block_edges([p for p in products if isinstance(p, Product)])
 
-    def product(self, product: Product | Dots, phase: Phase) -> None:
+    def product(self, product: BlockCall, phase: Phase) -> None:
         """A call of a tiled matrix product on a block of edges."""
         assert isinstance(product, Product)
         node = product.node
@@ -521,6 +525,7 @@ class CppCompleteWriter(CppWriter):
     def __init__(self, kernel: Kernel, program: Program, packed: frozenset[Node] = frozenset()):
         super().__init__(kernel, program, packed)
         self.turned = {node: self.fresh(f"turned_{self.name(node)}") for node in dots.turned(kernel, packed)}
+        self.by_nodes = False
 
     def shares(self) -> str:
         return f"{super().shares()}, int64_t gdsl_nodes"
@@ -530,38 +535,68 @@ class CppCompleteWriter(CppWriter):
 
     def beforehand(self) -> None:
         out, before = self.out, 0
+        if self.turned:
+            out.add(f"const int64_t gdsl_stride = {dots.STRIDE.format('gdsl_nodes')};")
         for node, name in self.turned.items():
             numel = node.type.numel
-            out.add(f"T* const {name} = gdsl_turned + gdsl_nodes * {before};")
+            out.add(f"T* const {name} = gdsl_turned + gdsl_stride * {before};")
             out.add("#pragma omp parallel for schedule(static) num_threads(threads)")
             with out.block("for (int64_t at = 0; at < gdsl_nodes; at += 64)"):
                 out.add("const int64_t upto = at + 64 < gdsl_nodes ? at + 64 : gdsl_nodes;")
-                out.add(f"gdsl::turn<{numel}>(at, upto, gdsl_nodes, gdsl_node, {self.name(node)}, {name});")
+                out.add(f"gdsl::turn<{numel}>(at, upto, gdsl_stride, gdsl_node, {self.name(node)}, {name});")
             before += numel
 
-    def found_product(self, node: Node) -> Product | Dots | None:
-        return super().found_product(node) or dots.dots_of(node, self.kernel, self.packed)
+    def found_product(self, node: Node) -> BlockCall | None:
+        about = node, self.kernel, self.packed
+        return super().found_product(node) or dots.dots_of(*about) or dots.weighted_sum_of(*about)
 
-    def block_edges(self, products: Sequence[Product | Dots]) -> int:
+    def stages(self, phase: Phase) -> list[BlockLoop]:
+        """Values of edges in loops of their own, without what is added up: nodes are lanes there, too."""
+        found: list[BlockLoop] = []
+        for stage in super().stages(phase):
+            if stage.roots and stage.cells and (stage.products or found):
+                cells = dict.fromkeys(stage.cells, 0)
+                self.in_block |= self.cells_read([i for r in stage.roots for i in (r, *r.inputs)], cells)
+                found.append(BlockLoop(stage.cells, [], []))
+                stage = BlockLoop([], stage.roots, stage.products)
+            found.append(stage)
+        return found
+
+    def walk(self, stage: BlockLoop, phase: Phase, first: str, stop: str) -> None:
+        values = stage.cells if not stage.roots else []
+        self.by_nodes = bool(values) and all(
+            v in self.in_block and v.op in ELEMENTWISE and v.type.numel <= MOST_LANES for v in values
+        )
+        if self.by_nodes:
+            self.out.add("#pragma omp simd")
+        super().walk(stage, phase, first, stop)
+        self.by_nodes = False
+
+    def emit_nests(self, nests: Sequence[Nest]) -> None:
+        for nest in nests if self.by_nodes else ():
+            nest.simd, nest.unrolled = False, len(nest.loops)
+        super().emit_nests(nests)
+
+    def block_edges(self, products: Sequence[BlockCall]) -> int:
         of_matrices = [p for p in products if isinstance(p, Product)]
         return super().block_edges(of_matrices) if of_matrices else dots.BLOCK
 
-    def product(self, product: Product | Dots, phase: Phase) -> None:
+    def product(self, product: BlockCall, phase: Phase) -> None:
         if isinstance(product, Product):
             super().product(product, phase)
             return
-        node, own = product.node, product.own
-        self.edge_cells[node] = self.new_cell(node, node in phase.kept)
-        if own in self.row_cells:
-            vectors = self.row_cells[own].name
+        node, (count, length) = product.node, product.sizes
+        if isinstance(product, WeightedSum):
+            read = f"gdsl_node + at, {self.name(product.other)}, {self.block_rows(product.weight)}"
+            call, result = f"row_sums<{count}, {length}>", self.row_cells[node].name
         else:
-            vectors = f"{self.name(own)} + i * {own.type.numel}"
-        count, length = product.sizes
-        call = f"gdsl::{dots.FUNCTION}<{count}, {length}>"
-        places = f"{self.turned[product.other]} + at"
-        self.out.add(
-            f"{call}(upto - at, gdsl_left_out - at, gdsl_nodes, {vectors}, {places}, {self.block_rows(node)});"
-        )
+            self.edge_cells[node] = self.new_cell(node, node in phase.kept)
+            own = product.own
+            at_row = f"{self.name(own)} + i * {own.type.numel}"
+            vectors = self.row_cells[own].name if own in self.row_cells else at_row
+            read = f"gdsl_stride, {vectors}, {self.turned[product.other]} + at"
+            call, result = f"row_dots<{count}, {length}>", self.block_rows(node)
+        self.out.add(f"gdsl::{call}(upto - at, gdsl_left_out - at, {read}, {result});")
 
     def parameters(self) -> list[str]:
         shares, _, *rest = super().parameters()

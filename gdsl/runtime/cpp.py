@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gdsl.codegen import cpp
 from gdsl.codegen.cpp import hub_name
-from gdsl.codegen.dots import BEYOND, turned
+from gdsl.codegen.dots import BEYOND, stride, turned
 from gdsl.codegen.hubs import generate_hubs
 from gdsl.codegen.schedule import HUB_EDGES, LEAST_GROUPS
 from gdsl.codegen.storage import partials
@@ -137,7 +137,7 @@ class CppLaunch:
         if isinstance(order, CompleteOrder) and self.kernel.complete:
             nodes = len(order.rowptr) - 1
             ends.insert(0, nodes)
-            numbers = nodes * self.turned + BEYOND
+            numbers = stride(nodes) * self.turned + BEYOND
             more += [torch.empty(numbers, dtype=self.storage.dtype, device=CPU)] if self.turned else []
         self.function(num_blocks, groups, threads, most, blocks, *ends, *pointers, *(t.data_ptr() for t in more))
 

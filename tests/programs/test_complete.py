@@ -141,8 +141,8 @@ def test_values_and_two_derivatives(backend: str, name: str, loops: bool) -> Non
             assert torch.allclose(one, other, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("loops", [True, False])
-def test_many_nodes(loops: bool) -> None:
+@pytest.mark.parametrize(("loops", "heads", "width"), [(True, 2, 5), (False, 4, 16)])
+def test_many_nodes(loops: bool, heads: int, width: int) -> None:
     """Graphs of more and of fewer nodes than a kernel takes at a time, with several vectors a node."""
     text = """layer Heads(heads, width) {
         graph complete(loops = true)
@@ -152,9 +152,9 @@ def test_many_nodes(loops: bool) -> None:
         near = sum(where(sum[width](k[i] * tanh(k)[j]) > 0, 1, 0))
         return sum(alpha * k[j]), sum(tanh(sum[width](q[j] * k[i]))) at j * near
     }"""
-    made = gdsl.compile(text.replace("true", str(loops).lower()), heads=2, width=5, backend="cpp").double()
+    made = gdsl.compile(text.replace("true", str(loops).lower()), heads=heads, width=width, backend="cpp").double()
     batch = torch.tensor([0] * 70 + [1] + [2] * 33 + [3] * 9)[torch.randperm(113, generator=torch.manual_seed(2))]
-    q, k = (torch.randn(113, 2, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    q, k = (torch.randn(113, heads, width, dtype=torch.float64, requires_grad=True) for _ in range(2))
     p = Dense(batch, loops, 113)
     alpha = p.softmax(torch.einsum("ihw,jhw->ijh", q, k))
     near = p.sum((torch.einsum("ihw,jhw->ijh", k, k.tanh()) > 0).double())

@@ -14,8 +14,10 @@ from gdsl.nn.conv.base import program_of
 from gdsl.runtime.tracers import recording
 
 # How many pairs of places, padding among them, torch's attention goes through in the time of one pair of nodes here, on
-# graphs of so many nodes at most: 4 heads of 16 numbers, forward and backward on one thread.
-WORTH = ((64, 2), (float("inf"), 4))
+# graphs of so many nodes at most: 4 heads of 16 numbers, forward and backward on one thread of a CPU.
+WORTH = ((64, 1.4), (float("inf"), 3.0))
+# The same on GPUs, where it was not measured: what padding alone decides.
+WORTH_ON_GPU = 16.0
 
 
 @lru_cache(maxsize=64)
@@ -39,7 +41,8 @@ def fits(attention: nn.Module, count: Tensor) -> bool:
     if not plain or any(hooks) or hasattr(attention, "parametrizations"):
         return False
     squares, most = torch.stack([(count * count).sum(), count.max()]).tolist()
-    return len(count) * most * most > next(worth for nodes, worth in WORTH if most <= nodes) * squares
+    worth = next(worth for nodes, worth in WORTH if most <= nodes) if count.is_cpu else WORTH_ON_GPU
+    return bool(len(count) * most * most > worth * squares)
 
 
 def all_pairs(attention: nn.MultiheadAttention, x: Tensor, batch: Tensor) -> Tensor:
