@@ -1,4 +1,4 @@
-"""Values of edges that a walk over one end of the edges hands to a walk over the other, on a GPU.
+"""Values of edges that a walk over one end of the edges hands to a walk over the other.
 
 The backward pass of attention walks the edges from both ends, and each walk computes the gradient of the score again.
 Often one of them has gathered all that it takes anyway, and the other gathers wide rows for it alone: then a number an
@@ -18,7 +18,7 @@ from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes import cost
 from gdsl.passes.fuse import fuse
-from gdsl.passes.one_walk import OPERATIONS_A_BYTE, on_gpu
+from gdsl.passes.one_walk import OPERATIONS_A_BYTE, plan_on_gpu
 from gdsl.passes.options import GraphShape
 from gdsl.passes.plan import Kernel, Plan
 
@@ -28,10 +28,10 @@ MOST_HANDED = 16
 MOST_TRIED = 8
 
 
-def fuse_for_gpu(program: Program, shape: GraphShape) -> Plan:
+def fuse_and_hand(program: Program, shape: GraphShape) -> Plan:
     """The plan of a program for a graph of this shape, with what pays handed from walk to walk."""
     plan, handed = fuse(program), dict[Node, str]()
-    cost_of_plan = _cost(plan, shape)
+    cost_of_plan: float | None = None
     tried: list[Mapping[Node, str]] = []
     while len(tried) < MOST_TRIED:
         choice = next((c for c in _choices(plan, shape) if c not in tried), None)
@@ -39,6 +39,7 @@ def fuse_for_gpu(program: Program, shape: GraphShape) -> Plan:
             break
         tried.append(choice)
         other = fuse(program, {**handed, **choice})
+        cost_of_plan = _cost(plan, shape) if cost_of_plan is None else cost_of_plan
         if (cost_of_other := _cost(other, shape)) < cost_of_plan:
             plan, handed, cost_of_plan = other, {**handed, **choice}, cost_of_other
     return plan
@@ -48,7 +49,7 @@ def _cost(plan: Plan, shape: GraphShape) -> float:
     """What the kernels take, in the time of additions."""
     count = {Domain.NODE: shape.targets, Domain.SOURCE: shape.sources, Domain.TARGET: shape.targets}
     sizes = cost.Numbers({**count, Domain.EDGE: shape.edges})
-    kernels = [on_gpu(k) for k in plan.kernels]
+    kernels = plan.kernels if shape.device == "cpu" else plan_on_gpu(plan).kernels
     return float(sum(cost.time(k, sizes) + OPERATIONS_A_BYTE * cost.bytes_moved(k, sizes) for k in kernels))
 
 

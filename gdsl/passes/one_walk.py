@@ -17,7 +17,8 @@ from gdsl.passes import cost
 from gdsl.passes.plan import Kernel, Phase, Plan, Relative
 from gdsl.passes.simplify import constant_value
 
-# Operations in the time of which a GPU moves a byte: half of what an H200 can do at best (60 Tflop/s, 4.8 TB/s).
+# Operations in the time of which a byte is moved: on CPUs as measured (docs/performance.md), on an H200 half of what it
+# can do at best (60 Tflop/s, 4.8 TB/s).
 OPERATIONS_A_BYTE = 6.0
 
 

@@ -47,9 +47,7 @@ def lower(program: Program, options: Options, log: list[Fired] | None = None) ->
     if not options.optimise:
         return fuse.fuse(rewrite(program, [simplify.drop_stop_gradient]), complete=complete)
     last = rewrite(finish(program, log), [*layout.rules(options), *vendor.rules(options)], log)
-    if options.shape.device == "cpu" or complete:
-        return fuse.fuse(last, complete=complete)
-    return handed.fuse_for_gpu(last, options.shape)
+    return fuse.fuse(last, complete=True) if complete else handed.fuse_and_hand(last, options.shape)
 
 
 def in_pieces(program: Program, options: Options) -> tuple[Program, tuple[ProgramPiece, ...]]:
