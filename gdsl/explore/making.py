@@ -48,7 +48,7 @@ class Making:
     @cached_property
     def plain(self) -> Program:
         """The program as it was written."""
-        return Program(self.typed.name, self.typed.outputs, self.typed.names)
+        return self.typed.program
 
     @cached_property
     def optimised(self) -> Program:

@@ -81,7 +81,8 @@ class _Replay:
             if fired.before in set(walk(self.program.nodes)):
                 self.step(fired)
         if self.program.nodes != tuple(end):
-            self.go_to(self.program.with_outputs(end))
+            names = [name for name, _ in self.program.outputs]
+            self.go_to(replace(self.program, outputs=tuple(zip(names, end, strict=True))))
             self.note(REST, "", "", "", Work(), None)
 
     def step(self, fired: Fired) -> None:
@@ -89,7 +90,7 @@ class _Replay:
         outer = {n: name for n, name in names.items() if n is not fired.before}
         before = expression(fired.before, outer)
         mapping = substitute(self.program.nodes, {fired.before: fired.after})
-        self.go_to(self.program.with_outputs([mapping[n] for n in self.program.nodes], mapping))
+        self.go_to(self.program.mapped(mapping))
         names = name_nodes(self.program)
         after = expression(fired.after, {n: name for n, name in names.items() if n is not fired.after})
         saved, line = saved_by(fired, self.shape), self.lines.get(fired.before)

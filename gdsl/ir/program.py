@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gdsl.html import page, table
@@ -48,11 +48,10 @@ class Program:
         """The names of the loads, in the same order."""
         return tuple(node.attrs.name for node in self.inputs)
 
-    def with_outputs(self, nodes: Iterable[Node], mapping: Mapping[Node, Node] | None = None) -> Program:
-        """The same program with its outputs replaced; ``mapping`` carries names from old nodes to new."""
-        outputs = tuple((name, node) for (name, _), node in zip(self.outputs, nodes, strict=True))
+    def mapped(self, mapping: Mapping[Node, Node]) -> Program:
+        """The program of the nodes that take the place of its own, which pass on their names."""
         names = dict(self.names)
-        for old, new in (mapping or {}).items():
+        for old, new in mapping.items():
             if old in self.names:
                 names.setdefault(new, self.names[old])
-        return Program(self.name, outputs, names)
+        return Program(self.name, tuple((name, mapping[node]) for name, node in self.outputs), names)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from gdsl import html
 from gdsl.ir.node import Node
+from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Type
 from gdsl.language import ast
 from gdsl.language.ast import Span
@@ -263,6 +264,11 @@ class TypedProgram:
         """Whether the complete graph that the program makes has loops; None where it makes none."""
         found = next((t for t in self.transforms if t.name == "complete"), None)
         return None if found is None else dict(found.keywords).get("loops") is not False
+
+    @property
+    def program(self) -> Program:
+        """Its results as a program of the IR."""
+        return Program(self.name, self.outputs, self.names)
 
     def of_role(self, *roles: str) -> tuple[Declaration, ...]:
         """The declarations with one of these roles, in the order of the text."""

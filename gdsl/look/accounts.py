@@ -11,7 +11,6 @@ from gdsl.codegen.schedule import CHUNK_EDGES, HUB_EDGES
 from gdsl.ir.node import Node, walk
 from gdsl.ir.ops import of
 from gdsl.ir.printer import expression, name_nodes
-from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
 from gdsl.look.exchanged import exchanges, exchanges_in_turns
 from gdsl.look.kernels import Inspection
@@ -91,7 +90,7 @@ class _Ledger:
     def rules(self) -> Iterator[str]:
         typed = self.found.typed
         log: list[Fired] = []
-        optimise(Program(typed.name, typed.outputs, typed.names), self.found.options, log)
+        optimise(typed.program, self.found.options, log)
         yield from self.fired("forward", log)
         assert self.found.adjoints is not None  # made here, so that the log is whole
         yield from self.fired("backward", self.found.backward_log)

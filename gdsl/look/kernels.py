@@ -214,7 +214,7 @@ class Inspection:
     def text(self, stage: str, backward: bool = False) -> str:
         """One stage as text: "ir", "optimised", "fused", "cpp", "asm", "triton", or a stage of Triton's for sm_90."""
         if stage == "ir" and not backward:
-            return print_program(Program(self.typed.name, self.typed.outputs, self.typed.names))
+            return print_program(self.typed.program)
         if stage in ("ir", "optimised"):
             programs = [a.program for a in self.adjoints] if backward else self.programs
             return "\n\n".join(print_program(p) for p in programs)

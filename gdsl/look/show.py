@@ -143,7 +143,6 @@ def _stage(
     """A stage after the syntax tree, as text: for float32, in evaluation mode."""
     import torch
 
-    from gdsl.ir.program import Program
     from gdsl.look.kernels import Inspection
     from gdsl.passes.options import Options
     from gdsl.passes.pipeline import optimise
@@ -152,7 +151,7 @@ def _stage(
     free = {name: int(values[name]) for name in signature.free_dims}  # type: ignore[arg-type]
     arguments = {name: value for name, value in values.items() if name not in free}
     typed = checked(layer, arguments, present=present, free_dims=free)
-    program = Program(typed.name, typed.outputs, typed.names)
+    program = typed.program
     options = Options(optimise=stage != "ir")
     if options.optimise:
         program = optimise(program)

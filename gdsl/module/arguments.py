@@ -93,9 +93,8 @@ def spread_pair(signature: Signature, args: Sequence[Any]) -> list[Any]:
     return list(args)
 
 
-def count_graphs(bound: Bound, device: torch.device | None = None) -> int:
-    """How many graphs the batch vector tells apart."""
-    batch, count = bound.batch, bound.num_graphs
+def count_graphs(batch: Any, count: Any, device: torch.device | None = None) -> int:
+    """How many graphs the batch vector tells apart, or a user says that there are."""
     if count is not None:
         if isinstance(count, bool) or not hasattr(count, "__index__") or operator.index(count) < 0:
             raise InputError(f"`num_graphs` must be a whole number from 0, not {count!r}")

@@ -118,7 +118,7 @@ def checked(
     inputs = {d.name: given[d.name] for d in typed.of_role("input") if d.name in given}
     tensors = autocast({**inputs, **state_of(typed, owner, inside)})
     dtype, device = check_tensors(tensors, typed)
-    num_graphs = count_graphs(bound, device)
+    num_graphs = count_graphs(bound.batch, bound.num_graphs, device)
     kind = text.store.kind(way, typed, text.options, dtype, device)
     graph = _graph(kind, bound, tensors)
     check_rows(tensors, typed, graph, bound.batch, num_graphs)

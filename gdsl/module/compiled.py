@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from gdsl.ir.node import Node
 from gdsl.ir.program import Program
 from gdsl.language import parts
 from gdsl.language.program import MAKERS, TypedProgram
-from gdsl.module.arguments import Bound, bind, count_graphs, free_sizes
+from gdsl.module.arguments import bind, count_graphs, free_sizes
 from gdsl.module.checks import check_row_counts, check_tensors
 from gdsl.module.operators import COMPLETE, OperatorCall
 from gdsl.module.run import seed_for
@@ -32,6 +32,9 @@ from gdsl.runtime.graph import Graph
 from gdsl.runtime.order import listed
 from gdsl.runtime.rewire import edge_values
 from gdsl.runtime.tracers import run_as_it_is
+
+if TYPE_CHECKING:
+    from gdsl.module.compilable import Compilable
 
 # What names a way of calling: whether in training, the inputs that are there, sizes of dims by name, and more. As a
 # tracer takes no more than numbers, names and tuples for constants, a way and what is known of it are made of these.
@@ -202,21 +205,13 @@ class Staged:
 
     @classmethod
     def of(cls, typed: TypedProgram, options: Options, backend: str) -> Staged:
-        stages = stages_of(Program(typed.name, typed.outputs, typed.names), options)
+        stages = stages_of(typed.program, options)
         for knn in [t for t in typed.transforms if t.name == "knn"]:
             # The value whose nearest neighbours make the graph comes first.
             assert isinstance(knn.arguments[0], Node)
             points = Program(f"{typed.name}_points", (("points", knn.arguments[0]),))
             stages = (Stage(points, kind="knn"), *stages)
         return cls(typed, stages, options, backend)
-
-
-class Owner(Protocol):
-    """A module with programs: :class:`gdsl.Layer`, or a layer of :mod:`gdsl.nn`."""
-
-    def _known(self, what: str, key: Key, *given: Any) -> Any:
-        """:func:`known` of the program that ``key`` names, a constant for tracers."""
-        ...
 
 
 def known(make: Callable[[], Staged], what: str, given: Sequence[Any], say: Callable[[Any], GdslError]) -> Any:
@@ -280,7 +275,7 @@ def _dtype(make: Callable[[], Staged], facts: Iterable[tuple[str, Any]], batch: 
             raise
         return None
     if batch is not None:
-        count_graphs(Bound({}, None, _stand_in(batch)), device)
+        count_graphs(_stand_in(batch), None, device)
     return short(dtype)
 
 
@@ -320,7 +315,7 @@ _KNOWN: dict[str, Callable[..., Any]] = {
     "refuse": _refuse,
     "plan": _plan,
     "dtype": _dtype,
-    "count": lambda _, count: count_graphs(Bound({}, None, None, count)),
+    "count": lambda _, count: count_graphs(None, count),
     "operator": _call_text,
 }
 
@@ -347,7 +342,7 @@ def call(layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     return run(layer, key, tensors, bound.graph, bound.batch, bound.num_graphs)
 
 
-def run(owner: Owner, key: Key, tensors: Mapping[str, Tensor], given: Any, batch: Any, count: Any) -> Any:
+def run(owner: Compilable, key: Key, tensors: Mapping[str, Tensor], given: Any, batch: Any, count: Any) -> Any:
     """The program that ``key`` names on tensors by name; parameters and buffers are looked up in the owner."""
     checked, defaults, transforms, makes, knn, uses_seed, stages = owner._known("plan", key)
     name, bipartite, state, domains = checked
@@ -407,7 +402,7 @@ def run(owner: Owner, key: Key, tensors: Mapping[str, Tensor], given: Any, batch
     return results[0] if len(results) == 1 else tuple(results)
 
 
-def _graphs(owner: Owner, key: Key, batch: Any, count: Any, rows: Any) -> Any:
+def _graphs(owner: Compilable, key: Key, batch: Any, count: Any, rows: Any) -> Any:
     """How many graphs there are, as the user or the rows of an input tell. What the tracer takes for a variable stays
     one."""
     if count is None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from gdsl.errors import DistributedError, GraphError
 from gdsl.ir.printer import print_program
-from gdsl.ir.program import Program
 from gdsl.module.kept import Kept
 from gdsl.module.ways import CallKind
 from gdsl.runtime.answers import agree
@@ -40,7 +39,7 @@ def meet(graph: Graph, kind: CallKind) -> None:
 
 def _said(kind: CallKind) -> tuple[int, str]:
     """A number for what a kind of call runs, and words for it."""
-    program = Program(kind.typed.name, kind.typed.outputs, kind.typed.names)
+    program = kind.typed.program
     inputs = ", ".join(f"{n.attrs.name} {list(n.type.shape)}" for n in program.inputs)
     text = f"a call of {kind.typed.name}, {short(kind.dtype)}, with {inputs}"
     rules = f"{[t.name for t in kind.typed.transforms]}\n{kind.options.choices}\n{print_program(program)}"

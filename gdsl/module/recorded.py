@@ -111,5 +111,5 @@ def _source(
 
 def _parts(typed: TypedProgram) -> tuple[tuple[Program, ...], tuple[str, ...]]:
     """A program up to each module that runs as it is, which no file could hold, and the names of these modules."""
-    stages = cut(Program(typed.name, typed.outputs, typed.names))
+    stages = cut(typed.program)
     return tuple(s.program for s in stages), tuple(s.module for s in stages if s.module is not None)

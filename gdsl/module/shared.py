@@ -45,7 +45,7 @@ class Shared(Anew):
         back = numbers.filled(bones, values, inputs)
         mapping = {old: back[bone] for old, bone in new.items() if bone in back}
         given = {numbers.load(k).attrs.name: found[k] for k in sorted(inputs)}
-        return program.with_outputs([back[n] for n in bones], mapping), given
+        return program.mapped(mapping), given
 
 
 def tensors_of(given: Numbers, frame: Frame) -> dict[str, Tensor]:

@@ -170,7 +170,7 @@ class Compilations:
         return self._looks.once((ran.kind.key, ran.options, ran.kind.dtype, ran.index), make)
 
     def _compile(self, typed: TypedProgram, options: Options) -> Compiled:
-        written, numbers = self.shared.with_inputs(Program(typed.name, typed.outputs, typed.names))
+        written, numbers = self.shared.with_inputs(typed.program)
         stages = self.shared.made.once((written.outputs, options), lambda: stages_of(written, options))
         return Compiled(typed, stages, options, numbers)
 

@@ -140,4 +140,4 @@ def one_order(program: Program, log: list[Fired] | None = None) -> Program:
     mapping = substitute(program.nodes, change)
     if log is not None:
         log.extend(fired)
-    return program.with_outputs([mapping[n] for n in program.nodes], mapping) if fired else program
+    return program.mapped(mapping) if fired else program

@@ -40,7 +40,7 @@ def exchanged(program: Program, wire: str = "exact") -> Program:
         _check(node, program)
     local = _Local(cut(order), wire)
     mapping = {node: local.home(node) for node in order}
-    return program.with_outputs([mapping[n] for n in program.nodes], mapping)
+    return program.mapped(mapping)
 
 
 def _check(node: Node, program: Program) -> None:

@@ -299,7 +299,7 @@ def _next(
         for after in propose(node):
             mapping = substitute(program.nodes, {node: after})
             fired = [Fired(propose.__name__, node, after)]
-            changed = rewrite(program.with_outputs([mapping[n] for n in program.nodes], mapping), rules, fired, settled)
+            changed = rewrite(program.mapped(mapping), rules, fired, settled)
             tried.append((estimate(changed, options.shape), changed, fired))
         if tried:
             found, changed, fired = min(tried, key=lambda t: t[0])

@@ -86,7 +86,7 @@ def rewrite(
             return program
         if log is not None:
             log.extend(fired)
-        program = program.with_outputs([mapping[n] for n in program.nodes], mapping)
+        program = program.mapped(mapping)
     raise AssertionError(f"rules do not reach a fixed point: {sorted({f.rule for f in fired})}")
 
 

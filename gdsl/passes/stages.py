@@ -57,7 +57,7 @@ def cut(program: Program) -> tuple[Stage, ...]:
         mapping[call] = build.load(result, call.type, "input")
         mapping |= {node: build.load(names[node], node.type, "input") for node in shared}
     last = substitute(program.nodes, mapping)
-    final = program.with_outputs([last[n] for n in program.nodes], last) if stages else program
+    final = program.mapped(last) if stages else program
     return (*stages, Stage(final))
 
 

@@ -28,11 +28,6 @@ class Results:
         self._held = frozenset(k for k, root in enumerate(roots) if root.op in ("graph_value", "table"))
         self._twice = tuple(k for k in range(visible, len(nodes)) if nodes[k] in nodes[:visible])
 
-    @property
-    def are_own(self) -> bool:
-        """Whether no output has to be copied."""
-        return not self._doubtful
-
     def own(self, found: list[Tensor], inputs: Iterable[Tensor]) -> list[Tensor]:
         """The outputs of a run, those copied that must be."""
         if self._doubtful:

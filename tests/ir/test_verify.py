@@ -72,7 +72,7 @@ def test_passes_keep_programs_well_formed(name: str) -> None:
 def stages(made: gdsl.Layer, present: frozenset[str], free: dict[str, int]) -> Iterator[Program]:
     """The programs of a layer between its modules, before any pass."""
     typed = typed_of(made, training=made.training, present=present, free=free)
-    whole = verify(Program(typed.name, typed.outputs, typed.names))
+    whole = verify(typed.program)
     yield from (stage.program for stage in cut(whole))
 
 

@@ -175,7 +175,7 @@ def test_check_finds_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def wrong(program: Any, options: Any) -> Any:
         (node,) = program.nodes
-        return plain(program.with_outputs([node * 1.001], {}), options)
+        return plain(program.mapped({node: node * 1.001}), options)
 
     monkeypatch.setattr(ways, "optimise", wrong)
     found = Mixing().check(features(), graph())

@@ -41,7 +41,7 @@ def compiled(text: str, d: int = 4, c: int = 8, backend: str = "cpp") -> Layer:
 
 def test_a_change_of_nothing_gives_the_program() -> None:
     typed = compiled(gat(30)).program
-    whole = Program(typed.name, typed.outputs, typed.names)
+    whole = typed.program
     seen: list[int] = []
 
     def change(piece: Program) -> Program:
@@ -57,7 +57,7 @@ def test_a_change_of_nothing_gives_the_program() -> None:
 
 def test_a_program_of_few_operations_is_one_piece() -> None:
     typed = compiled(gat(2)).program
-    whole = Program(typed.name, typed.outputs, typed.names)
+    whole = typed.program
     assert pieces.by_pieces(whole, lambda piece: piece) is whole
 
 

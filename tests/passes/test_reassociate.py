@@ -344,7 +344,7 @@ def layer(name: str) -> Program:
     made = gdsl.compile(source, **arguments)
     made.free_sizes.update(dict.fromkeys(made.signature.free_dims, 3))
     typed = made._ran()[0].inspection.typed
-    return Program(typed.name, typed.outputs, typed.names)
+    return typed.program
 
 
 @pytest.mark.parametrize("name", ["NNConv", "GMMConv", "RGCN", "RGCN_bases", "SplineConv"])

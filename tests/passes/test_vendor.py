@@ -30,7 +30,7 @@ HEAD = "layer C(d = 3) { node x[d] node s edge w edge e[d] aggregate a = %s upda
 
 def program(text: str) -> Program:
     typed = typed_of(gdsl.compile(HEAD % text, backend="torch"))
-    return Program(typed.name, typed.outputs, typed.names)
+    return typed.program
 
 
 @pytest.mark.parametrize("text", PLAIN)

@@ -104,7 +104,7 @@ def oracle(made: gdsl.Layer, values: dict[str, Any]) -> Results:
     kind = Compilations().kind(None, typed, Options(), torch.float64, torch.device("cpu"))
     graph = _graph(kind, bound, tensors)
     graph, tensors = rewire(typed, graph, tensors)
-    frame = Frame(graph, torch.float64, torch.device("cpu"), bound.batch, count_graphs(bound))
+    frame = Frame(graph, torch.float64, torch.device("cpu"), bound.batch, count_graphs(bound.batch, bound.num_graphs))
     nodes = [node for _, node in typed.outputs]
     leaves = {n: tensors[n.attrs.name] for n in walk(nodes) if n.op == "load"}
     return _derivatives(reference.run(nodes, leaves, frame), _leaves(given) + list(made.parameters()))

@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from gdsl.codegen import unrolled
 from gdsl.ir.printer import print_program
-from gdsl.ir.program import Program
 from gdsl.language.check import check
 from gdsl.language.format import format_text
 from gdsl.language.forms import SPECIAL
@@ -167,4 +166,4 @@ def _printed(case: Case, text: str) -> str:
     free = dict.fromkeys(made.signature.free_dims, 3)
     modules = {name: made._modules[name] for name in made._text.module_names if made._modules.get(name) is not None}
     typed = check(definition, made.arguments, modules=modules, present=case.passed, free_dims=free)
-    return print_program(Program(typed.name, typed.outputs, typed.names))
+    return print_program(typed.program)

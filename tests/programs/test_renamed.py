@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 import gdsl
 from gdsl.ir.printer import print_program
-from gdsl.ir.program import Program
 from tests.programs import harness
 from tests.programs.random_texts import Case, cases, inputs
 from tests.typed import typed_of
@@ -34,7 +33,7 @@ def renamed(text: str, names: Mapping[str, str]) -> str:
 def printed(case: Case) -> str:
     made = case.layer("torch")
     typed = typed_of(made, training=case.training, present=case.passed, free=dict.fromkeys(made.signature.free_dims, 3))
-    return re.sub(r" +", " ", print_program(Program(typed.name, typed.outputs, typed.names)))
+    return re.sub(r" +", " ", print_program(typed.program))
 
 
 @pytest.mark.parametrize("names", RENAMINGS)

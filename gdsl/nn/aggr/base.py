@@ -17,6 +17,7 @@ from gdsl.language.parts import Itself, states
 from gdsl.language.program import Declaration, TypedProgram
 from gdsl.module import compiled
 from gdsl.module.api import find_layer
+from gdsl.module.compilable import Compilable
 from gdsl.module.kept import Kept
 from gdsl.module.layer import Layer
 from gdsl.module.ways import Text, text_for
@@ -46,7 +47,7 @@ class _HostsAggregation(Module):
     """What torch_geometric's tools take for an aggregation of its own."""
 
 
-class Aggregation(_HostsAggregation):
+class Aggregation(_HostsAggregation, Compilable):
     """Base of the aggregations. A class of a user's own overrides ``forward``, or ``read_aggregation`` to be fused."""
 
     def __init__(self) -> None:
@@ -195,25 +196,25 @@ class Aggregation(_HostsAggregation):
 
     def _compiled(self, x: Tensor, index: Tensor, size: int) -> Any:
         """As an operator that torch.compile and torch.export record."""
-        key = operator.index(x.shape[1]), compiled.state_of([self], self._fields())
+        key = operator.index(x.shape[1]), compiled.state_of(self._children(), self._fields())
         if not self._is_read(key):
             return self.run_parts(x, index, size)
         graph = compiled.SymbolicGraph(torch.stack([index, index]), size, size)
         return compiled.run(self, key, {"x": x}, graph, None, None)
 
-    @compiled.constant_for_tracer
-    def _fields(self) -> tuple[tuple[str, ...], ...]:
-        return compiled.fields_of([self])
+    def _children(self) -> list[nn.Module]:
+        return [self]
 
     @compiled.constant_for_tracer
     def _is_read(self, key: Any) -> bool:
-        return self._staged(key) is not None
+        return self._read(key) is not None
 
-    @compiled.constant_for_tracer
-    def _known(self, what: str, key: Any, *given: Any) -> Any:
-        return compiled.known(lambda: self._staged(key), what, given, lambda error: error)  # type: ignore[arg-type, return-value]
+    def _staged(self, key: Any) -> compiled.Staged:
+        found = self._read(key)
+        assert found is not None  # it was asked for
+        return found
 
-    def _staged(self, key: Any) -> compiled.Staged | None:
+    def _read(self, key: Any) -> compiled.Staged | None:
         """The program on parameters of this module by their names; None where a part has to run."""
 
         def make() -> compiled.Staged | Unreadable:
