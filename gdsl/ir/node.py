@@ -15,6 +15,17 @@ from gdsl.locks import Lock
 Item = TypeVar("Item", bound=Hashable)
 
 
+# What Python's operators on nodes make. The rule of the ops' types gives it, which needs nodes itself.
+ARITHMETIC: list[Callable[..., Node]] = []
+
+Infix = Callable[["Node", "Node | float"], "Node"]
+
+
+def _infix(op: str) -> tuple[Infix, Infix]:
+    """One of Python's operators, with a node on its left and on its right."""
+    return lambda a, b: ARITHMETIC[0](op, a, b), lambda b, a: ARITHMETIC[0](op, a, b)
+
+
 @dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
 class Node:
     """An operation applied to other nodes. Make one with the functions of :mod:`gdsl.ir.build`.
@@ -49,52 +60,15 @@ class Node:
     def __reduce__(self) -> tuple[Any, ...]:
         return make, (self.op, self.inputs, self.type, self.attrs)
 
-    def __add__(self, other: Node | float) -> Node:
-        return _elementwise("add", self, other)
-
-    def __radd__(self, other: Node | float) -> Node:
-        return _elementwise("add", other, self)
-
-    def __sub__(self, other: Node | float) -> Node:
-        return _elementwise("sub", self, other)
-
-    def __rsub__(self, other: Node | float) -> Node:
-        return _elementwise("sub", other, self)
-
-    def __mul__(self, other: Node | float) -> Node:
-        return _elementwise("mul", self, other)
-
-    def __rmul__(self, other: Node | float) -> Node:
-        return _elementwise("mul", other, self)
-
-    def __truediv__(self, other: Node | float) -> Node:
-        return _elementwise("div", self, other)
-
-    def __rtruediv__(self, other: Node | float) -> Node:
-        return _elementwise("div", other, self)
-
     def __neg__(self) -> Node:
-        return _elementwise("neg", self)
+        return ARITHMETIC[0]("neg", self)
 
-    def __lt__(self, other: Node | float) -> Node:
-        return _elementwise("lt", self, other)
-
-    def __le__(self, other: Node | float) -> Node:
-        return _elementwise("le", self, other)
-
-    def __gt__(self, other: Node | float) -> Node:
-        return _elementwise("gt", self, other)
-
-    def __ge__(self, other: Node | float) -> Node:
-        return _elementwise("ge", self, other)
-
-
-# What Python's operators on nodes make. The rule of the ops' types gives it, which needs nodes itself.
-ARITHMETIC: list[Callable[..., Node]] = []
-
-
-def _elementwise(op: str, *args: Node | float) -> Node:
-    return ARITHMETIC[0](op, *args)
+    __add__, __radd__ = _infix("add")
+    __sub__, __rsub__ = _infix("sub")
+    __mul__, __rmul__ = _infix("mul")
+    __truediv__, __rtruediv__ = _infix("div")
+    __lt__, __gt__ = _infix("lt")[0], _infix("gt")[0]
+    __le__, __ge__ = _infix("le")[0], _infix("ge")[0]
 
 
 _interned: weakref.WeakValueDictionary[tuple[Any, ...], Node] = weakref.WeakValueDictionary()

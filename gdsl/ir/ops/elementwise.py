@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from gdsl.ir.attributes import IRError
 from gdsl.ir.node import ARITHMETIC, Node, make, walk
@@ -151,8 +150,3 @@ def _mixing_hint(domains: set[Domain]) -> str:
     if Domain.GRAPH in domains:
         return "read the graph value at each node with [g]"
     return "a source value meets a target value only on an edge: read them with [j] and [i]"
-
-
-def operations(node: Node, sizes: Any) -> Any:
-    """The work of a function: one operation a number."""
-    return sizes.rows(node.domain) * sizes.numel(node.dims)

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from gdsl.ir.attributes import Attrs, need, number
 from gdsl.ir.node import Node, make
-from gdsl.ir.ops.elementwise import ELEMENTWISE, Derivative, ElementwiseOp, choose, elementwise, operations
+from gdsl.ir.ops.elementwise import ELEMENTWISE, Derivative, ElementwiseOp, choose, elementwise
 from gdsl.ir.ops.leaves import const, is_const
-from gdsl.ir.ops.op import Gradients, Run, Text, align, define
+from gdsl.ir.ops.op import Gradients, Run, Text, align, define, one_each
 from gdsl.ir.ops.products import product, sum_to
 from gdsl.ir.types import Kind, Type
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Partials = tuple[Derivative | None, ...]
 
 # ------------------------------------------------------------------------- what all functions share
 
@@ -79,17 +80,10 @@ def _chosen(g: Node, partial: Node) -> Node:
 
 
 def _function(
-    name: str,
-    arity: int,
-    torch: str,
-    cpp: str,
-    triton: str,
-    sympy: str,
-    derivative: tuple[Derivative | None, ...],
-    **properties: Any,
+    name: str, arity: int, torch: str, cpp: str, triton: str, sympy: str, derivative: Partials, **properties: Any
 ) -> None:
     """Define a function of the table; ``properties`` are fields of ElementwiseOp and traits of Op."""
-    shared: dict[str, Any] = {"rule": _rule, "value": _value, "pull": _pull, "work": operations}
+    shared: dict[str, Any] = {"rule": _rule, "value": _value, "pull": _pull, "work": one_each}
     traits = {"rowwise": True, "pointwise": True, "maps": True, "computes": True}
     entry = ElementwiseOp(
         name=name, operands=(arity, arity), torch=torch, cpp=cpp, triton=triton, sympy=sympy, derivative=derivative,
@@ -103,13 +97,20 @@ def _rule(node: Node) -> Node:
     return elementwise(node.op, *node.inputs)
 
 
-def _infix(sign: str, level: int) -> dict[str, Any]:
-    """An operator between its operands; of equals, the left one needs no parentheses."""
+def _operator(
+    name: str, sign: str, level: int, derivative: Partials = (None, None), sympy: str = "", shown: str = "", **more: Any
+) -> None:
+    """Define a function that is an operator between its operands; of equals, the left one needs no parentheses.
+
+    shown: the sign in printed forms, where it is another one
+    """
+    form = f"{{0}} {sign} {{1}}"
 
     def text(node: Node, args: list[str]) -> Text:
-        return f"{args[0]} {sign} {args[1]}", level
+        return f"{args[0]} {shown or sign} {args[1]}", level
 
-    return {"text": text, "levels": lambda node: (level, level + 1)}
+    more |= {"text": text, "levels": lambda node: (level, level + 1)}
+    _function(name, 2, form, form, form, sympy or form, derivative, **more)
 
 
 # ------------------------------------------------------------------------------------- derivatives
@@ -133,6 +134,11 @@ def _quotient(a: Node, b: Node, y: Node) -> Node:
     whole = elementwise("floor", (a - y) / _nonzero(b) + 0.5)
     whole = choose(elementwise("eq", elementwise("abs", y), math.inf), -1.0, whole)
     return choose(elementwise("eq", b, 0.0), a / b, whole)
+
+
+def _winner(better: Node, a: Node, b: Node) -> Node:
+    """1 where an operand is the better one, and half where both are alike: a tie shares the gradient."""
+    return choose(better, 1.0, choose(elementwise("eq", a, b), 0.5, 0.0))
 
 
 def _step(c: Node) -> Node:
@@ -169,17 +175,13 @@ _NONE: tuple[None, ...] = (None,)
 
 # fmt: off
 # arithmetic
-_function("add", 2, "{0} + {1}", "{0} + {1}", "{0} + {1}", "{0} + {1}",
-          (lambda a, b, y: const(1.0), lambda a, b, y: const(1.0)), kind="same", linear=True, commutes=True,
-          **_infix("+", 4), word="plus")
-_function("sub", 2, "{0} - {1}", "{0} - {1}", "{0} - {1}", "{0} - {1}",
-          (lambda a, b, y: const(1.0), lambda a, b, y: -const(1.0)), kind="same", linear=True, **_infix("-", 4),
+_operator("add", "+", 4, (lambda a, b, y: const(1.0), lambda a, b, y: const(1.0)), kind="same", linear=True,
+          commutes=True, word="plus")
+_operator("sub", "-", 4, (lambda a, b, y: const(1.0), lambda a, b, y: -const(1.0)), kind="same", linear=True,
           word="minus")
-_function("mul", 2, "{0} * {1}", "{0} * {1}", "{0} * {1}", "{0} * {1}",
-          (lambda a, b, y: b, lambda a, b, y: a), kind="same", commutes=True, **_infix("*", 5), word="product")
-_function("div", 2, "{0} / {1}", "{0} / {1}", "{0} / {1}", "{0} / {1}",
-          (lambda a, b, y: 1.0 / b, lambda a, b, y: -y / b), cost=4, singular="at zero", sample=(0.5, 2.0),
-          **_infix("/", 5), word="ratio")
+_operator("mul", "*", 5, (lambda a, b, y: b, lambda a, b, y: a), kind="same", commutes=True, word="product")
+_operator("div", "/", 5, (lambda a, b, y: 1.0 / b, lambda a, b, y: -y / b), cost=4, singular="at zero",
+          sample=(0.5, 2.0), word="ratio")
 _function("neg", 1, "-{0}", "-{0}", "-{0}", "-{0}", (lambda x, y: -const(1.0),), kind="same", exact=True,
           linear=True, text=lambda n, args: (f"-{args[0]}", 6), levels=lambda n: (6, 6))
 # powers, exponentials, logarithms
@@ -220,14 +222,10 @@ _function("mod", 2, "gdsl_mod({0}, {1})", "gdsl::mod({0}, {1})", "gdsl_mod({0}, 
 # A tie shares the gradient, as in torch.maximum.
 _function("maximum", 2, "torch.maximum({0}, {1})", "gdsl::maximum({0}, {1})",
           "tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", "Max({0}, {1})",
-          (lambda a, b, y: choose(a > b, 1.0, choose(elementwise("eq", a, b), 0.5, 0.0)),
-           lambda a, b, y: choose(b > a, 1.0, choose(elementwise("eq", a, b), 0.5, 0.0))), exact=True,
-          commutes=True)
+          (lambda a, b, y: _winner(a > b, a, b), lambda a, b, y: _winner(b > a, a, b)), exact=True, commutes=True)
 _function("minimum", 2, "torch.minimum({0}, {1})", "gdsl::minimum({0}, {1})",
           "tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)", "Min({0}, {1})",
-          (lambda a, b, y: choose(a < b, 1.0, choose(elementwise("eq", a, b), 0.5, 0.0)),
-           lambda a, b, y: choose(b < a, 1.0, choose(elementwise("eq", a, b), 0.5, 0.0))), exact=True,
-          commutes=True)
+          (lambda a, b, y: _winner(a < b, a, b), lambda a, b, y: _winner(b < a, a, b)), exact=True, commutes=True)
 # trigonometry
 _function("sin", 1, "torch.sin({0})", "gdsl::sin({0})", "tl.sin({0})", "sin({0})",
           (lambda x, y: elementwise("cos", x),), cost=12, heavy=True)
@@ -259,22 +257,14 @@ _function("leaky_relu", 2, "torch.where({0} > 0, {0}, {0} * {1})", "({0} > 0 ? {
           (lambda x, s, y: choose(x > 0.0, 1.0, s), lambda x, s, y: choose(x > 0.0, 0.0, x)), cost=2,
           sample=(0.2, 2.0))
 # comparisons and logic
-_function("lt", 2, "{0} < {1}", "{0} < {1}", "{0} < {1}", "({0}) < ({1})", (None, None), kind="bool", exact=True,
-          **_infix("<", 3))
-_function("le", 2, "{0} <= {1}", "{0} <= {1}", "{0} <= {1}", "({0}) <= ({1})", (None, None), kind="bool", exact=True,
-          **_infix("<=", 3))
-_function("gt", 2, "{0} > {1}", "{0} > {1}", "{0} > {1}", "({0}) > ({1})", (None, None), kind="bool", exact=True,
-          **_infix(">", 3))
-_function("ge", 2, "{0} >= {1}", "{0} >= {1}", "{0} >= {1}", "({0}) >= ({1})", (None, None), kind="bool", exact=True,
-          **_infix(">=", 3))
-_function("eq", 2, "{0} == {1}", "{0} == {1}", "{0} == {1}", "Eq({0}, {1})", (None, None), kind="bool", exact=True,
-          commutes=True, **_infix("==", 3))
-_function("ne", 2, "{0} != {1}", "{0} != {1}", "{0} != {1}", "Ne({0}, {1})", (None, None), kind="bool", exact=True,
-          commutes=True, **_infix("!=", 3))
-_function("and", 2, "{0} & {1}", "{0} & {1}", "{0} & {1}", "And({0}, {1})", (None, None), kind="bool", exact=True,
-          commutes=True, **_infix("and", 2))
-_function("or", 2, "{0} | {1}", "{0} | {1}", "{0} | {1}", "Or({0}, {1})", (None, None), kind="bool", exact=True,
-          commutes=True, **_infix("or", 1))
+_operator("lt", "<", 3, sympy="({0}) < ({1})", kind="bool", exact=True)
+_operator("le", "<=", 3, sympy="({0}) <= ({1})", kind="bool", exact=True)
+_operator("gt", ">", 3, sympy="({0}) > ({1})", kind="bool", exact=True)
+_operator("ge", ">=", 3, sympy="({0}) >= ({1})", kind="bool", exact=True)
+_operator("eq", "==", 3, sympy="Eq({0}, {1})", kind="bool", exact=True, commutes=True)
+_operator("ne", "!=", 3, sympy="Ne({0}, {1})", kind="bool", exact=True, commutes=True)
+_operator("and", "&", 2, sympy="And({0}, {1})", shown="and", kind="bool", exact=True, commutes=True)
+_operator("or", "|", 1, sympy="Or({0}, {1})", shown="or", kind="bool", exact=True, commutes=True)
 _function("not", 1, "~{0}", "!{0}", "~{0}", "Not({0})", _NONE, kind="bool", exact=True)
 _function("where", 3, "torch.where({0}, {1}, {2})", "({0} ? {1} : {2})", "tl.where({0}, {1}, {2})",
           "Piecewise(({1}, {0}), ({2}, True))",

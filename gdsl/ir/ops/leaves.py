@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from gdsl.ir.attributes import NAME, Allowed, Attrs, need, number, one_of, whole
 from gdsl.ir.node import Node, make
-from gdsl.ir.ops.op import ATOM, Op, Run, Sizes, Text, check_dims, define, no_gradient, shape_of
+from gdsl.ir.ops.op import ATOM, Op, Run, Text, check_dims, define, no_gradient, one_each, shape_of
 from gdsl.ir.types import Dim, Domain, Kind, Type
 
 if TYPE_CHECKING:
@@ -202,12 +202,8 @@ def _random_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
     return philox.uniform(args[0], node.attrs.salt, shape_of(node.type, run), run.device, run.dtype, *args[1:])
 
 
-def _random_work(node: Node, sizes: Sizes) -> object:
-    return sizes.rows(node.domain) * sizes.numel(node.dims)
-
-
 define(Op(
     name="random", operands=(1, 2), attrs=Random, rule=_random_rule, value=_random_value, pull=no_gradient,
-    text=lambda n, args: (f"uniform({args[0]}, {n.attrs.salt})", ATOM), work=_random_work, cost=PHILOX_COST,
+    text=lambda n, args: (f"uniform({args[0]}, {n.attrs.salt})", ATOM), work=one_each, cost=PHILOX_COST,
     exact=True, heavy=True,
 ))  # fmt: skip

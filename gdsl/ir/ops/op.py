@@ -62,6 +62,11 @@ def no_work(node: Node, sizes: Sizes) -> int:
     return 0
 
 
+def one_each(node: Node, sizes: Sizes) -> Any:
+    """Of a function: one operation a number."""
+    return sizes.rows(node.domain) * sizes.numel(node.dims)
+
+
 def no_gradient(node: Node, g: Node, ties: str) -> Gradients:
     """Of an op that is constant, or that a user has taken for one."""
     return [None] * len(node.inputs)
