@@ -15,6 +15,7 @@ from itertools import pairwise
 
 from gdsl.errors import GraphError
 from gdsl.ir import build
+from gdsl.ir.library import segment_count
 from gdsl.ir.node import Node, make, walk, walk_below
 from gdsl.ir.ops import end_of, of
 from gdsl.ir.ops.text import expression
@@ -106,10 +107,8 @@ class _Local:
         if node.op == "graph_value" and node.attrs.what == "out_degree":
             return build.collect(build.graph_value("out_degree", Domain.SOURCE), "sum", own)
         inputs = tuple(map(self.home, node.inputs))
-        if of(node).aggregates and end_of(node) == "j":
+        if of(node).aggregates and end_of(node) in ("j", "g"):
             return _collected(node, inputs)
-        if of(node).aggregates and end_of(node) == "g":
-            return _pooled(node, inputs)
         made = _with_rows(node, inputs, own)
         if node.domain is Domain.GLOBAL and _is_total(node) and any(i.domain is not Domain.GLOBAL for i in inputs):
             return build.all_reduce(made, "sum")
@@ -150,42 +149,30 @@ def _own(domain: Domain) -> Domain:
 
 
 def _collected(node: Node, inputs: Sequence[Node]) -> Node:
-    """What the processes together aggregate at the sources of edges."""
-    e, reducer = inputs[0], node.attrs.reducer
+    """What the processes together aggregate at the sources of edges, or over the nodes of each graph."""
+    reducer, end = node.attrs.reducer, node.attrs.end
+    rows = Domain.GRAPH if end == "g" else Domain.SOURCE
+
+    def together(x: Node, reducer: str, count: Node | None = None) -> Node:
+        if end == "g":
+            return build.all_reduce(x, reducer, count)
+        return build.collect(x, reducer, _own(node.domain), count)
+
     by = (inputs[1], node.dims[0]) if len(inputs) == 2 else ()
-    partial = build.segment(e, "j", reducer, Domain.SOURCE, *by)
+    partial = build.segment(inputs[0], end, reducer, rows, *by)
     if reducer == "sum":
-        return build.collect(partial, "sum", _own(node.domain))
-    degree = build.graph_value("out_degree", Domain.SOURCE)
-    count = build.to_float(build.segment(e, "j", f"count{reducer}", Domain.SOURCE))
-    own, count = _own(node.domain), build.transpose(count, partial.type.names)
-    best = build.collect(_of_none(degree, partial, reducer), reducer, own, count)
-    return _or_zero(build.collect(degree, "sum", own), best)
+        return together(partial, "sum")
+    members = segment_count(end, rows)
+    winners = build.to_float(build.segment(inputs[0], end, f"count{reducer}", rows))
+    # Where a process has no member: what is no larger, or smaller, than any number.
+    own = _where_none(members, float("-inf") if reducer == "max" else float("inf"), partial)
+    best = together(own, reducer, build.transpose(winners, partial.type.names))
+    return _where_none(together(members, "sum"), 0.0, best)
 
 
-def _pooled(node: Node, inputs: Sequence[Node]) -> Node:
-    """What the processes together aggregate over the nodes of each graph."""
-    x, reducer = inputs[0], node.attrs.reducer
-    by = (inputs[1], node.dims[0]) if len(inputs) == 2 else ()
-    partial = build.segment(x, "g", reducer, Domain.GRAPH, *by)
-    if reducer == "sum":
-        return build.all_reduce(partial, "sum")
-    nodes = build.segment(build.spread(build.const(1.0), Domain.NODE), "g", "sum", Domain.GRAPH)
-    count = build.to_float(build.segment(x, "g", f"count{reducer}", Domain.GRAPH))
-    best = build.all_reduce(_of_none(nodes, partial, reducer), reducer, build.transpose(count, partial.type.names))
-    return _or_zero(build.all_reduce(nodes, "sum"), best)
-
-
-def _of_none(count: Node, best: Node, reducer: str) -> Node:
-    """What is no larger, or smaller, than any number where a process has none."""
-    worst = float("-inf") if reducer == "max" else float("inf")
-    found = build.elementwise("where", build.elementwise("eq", count, 0.0), worst, best)
-    return build.transpose(found, best.type.names)
-
-
-def _or_zero(count: Node, best: Node) -> Node:
-    """0 where there are none at all."""
-    found = build.elementwise("where", build.elementwise("eq", count, 0.0), 0.0, best)
+def _where_none(count: Node, value: float, best: Node) -> Node:
+    """The value where there is no member, and the best of them elsewhere."""
+    found = build.elementwise("where", build.elementwise("eq", count, 0.0), value, best)
     return build.transpose(found, best.type.names)
 
 
