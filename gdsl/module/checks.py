@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,69 +10,58 @@ from torch import Tensor
 
 from gdsl.errors import GraphError, InputError
 from gdsl.ir.types import Domain, Kind, Type
-from gdsl.language.program import Declaration, TypedProgram
+from gdsl.language.program import TypedProgram
 from gdsl.runtime.dtypes import FLOATS, short
 from gdsl.runtime.extremes import extremes
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.transforms import concrete
 
+# Of each kind of number: the dtypes that it has, these in words, and the method that converts to one of them.
+_KINDS: dict[Kind, tuple[Collection[torch.dtype], str, str]] = {
+    Kind.FLOAT: (FLOATS, "floating-point numbers", "float"),
+    Kind.INT: ((torch.int64, torch.int32), "int64 or int32", "long"),
+    Kind.BOOL: ((torch.bool,), "bool", "bool"),
+}
+
 
 def check_tensors(tensors: Mapping[str, Tensor], typed: TypedProgram) -> tuple[torch.dtype, torch.device]:
     """Dtypes, devices and shapes. Gives the dtype and the device that all of them share."""
-    first: tuple[str, Tensor] | None = None
-    some: tuple[str, Tensor] | None = None
-    for d in typed.declarations:
-        if d.name not in tensors or d.type is None:
-            continue
-        value = tensors[d.name]
+    given = [(d.name, d.type, tensors[d.name]) for d in typed.declarations if d.name in tensors and d.type is not None]
+    real = [(name, value) for name, type, value in given if type.kind is Kind.FLOAT]
+    for name, type, value in given:
         if not isinstance(value, Tensor):
-            raise InputError(f"`{d.name}` must be a tensor, not {type(value).__name__}")
+            raise InputError(f"`{name}` must be a tensor, not {value.__class__.__name__}")
         if value.layout is not torch.strided:
             layout = str(value.layout).removeprefix("torch.")
-            raise InputError(f"`{d.name}` is a {layout} tensor, and must be a dense one: pass {d.name}.to_dense()")
-        _check_kind(d, value)
-        _check_shape(d, value)
-        if some is None:
-            some = (d.name, value)
-        elif value.device != some[1].device:
+            raise InputError(f"`{name}` is a {layout} tensor, and must be a dense one: pass {name}.to_dense()")
+        _check_kind(name, type, value)
+        _check_shape(name, type, value)
+        first, _, some = given[0]
+        if value.device != some.device:
+            raise InputError(f"`{name}` is on {value.device} and `{first}` is on {some.device}: move one with .to()")
+        if type.kind is Kind.INT:
+            check_bound(name, type, value)
+        if type.kind is Kind.FLOAT and value.dtype != real[0][1].dtype:
+            first, some = real[0]
             raise InputError(
-                f"`{d.name}` is on {value.device} and `{some[0]}` is on {some[1].device}: move one with .to()"
+                f"`{name}` is {short(value.dtype)} and `{first}` is {short(some.dtype)}: "
+                f"convert one with .to({some.dtype})"
             )
-        if d.type.kind is Kind.INT:
-            check_bound(d.name, d.type, value)
-        if d.type.kind is Kind.FLOAT:
-            if first is None:
-                first = (d.name, value)
-            elif value.dtype != first[1].dtype:
-                raise InputError(
-                    f"`{d.name}` is {short(value.dtype)} and `{first[0]}` is {short(first[1].dtype)}: "
-                    f"convert one with .to({first[1].dtype})"
-                )
-    dtype = first[1].dtype if first else torch.get_default_dtype()
-    device = some[1].device if some else torch.device("cpu")
-    return dtype, device
+    dtype = real[0][1].dtype if real else torch.get_default_dtype()
+    return dtype, given[0][2].device if given else torch.device("cpu")
 
 
-def _check_kind(d: Declaration, value: Tensor) -> None:
-    assert d.type is not None
-    fits = {
-        Kind.FLOAT: value.dtype in FLOATS,
-        Kind.INT: value.dtype in (torch.int64, torch.int32),
-        Kind.BOOL: value.dtype == torch.bool,
-    }[d.type.kind]
-    if not fits:
-        wanted, how = {
-            Kind.FLOAT: ("floating-point numbers" + " of 16 to 64 bits" * value.is_floating_point(), "float"),
-            Kind.INT: ("int64 or int32", "long"),
-            Kind.BOOL: ("bool", "bool"),
-        }[d.type.kind]
-        given = f"`{d.name}` must hold {wanted}, and it is {short(value.dtype)}"
-        if value.is_complex():
-            # What converts it drops the imaginary part.
-            raise InputError(
-                f"{given}: pass its parts, as torch.view_as_real({d.name}) or {d.name}.real, {d.name}.imag"
-            )
-        raise InputError(f"{given}: convert it with {d.name}.{how}()")
+def _check_kind(name: str, type: Type, value: Tensor) -> None:
+    dtypes, wanted, how = _KINDS[type.kind]
+    if value.dtype in dtypes:
+        return
+    if type.kind is Kind.FLOAT and value.is_floating_point():
+        wanted += " of 16 to 64 bits"
+    given = f"`{name}` must hold {wanted}, and it is {short(value.dtype)}"
+    if value.is_complex():
+        # What converts it drops the imaginary part.
+        raise InputError(f"{given}: pass its parts, as torch.view_as_real({name}) or {name}.real, {name}.imag")
+    raise InputError(f"{given}: convert it with {name}.{how}()")
 
 
 def check_bound(name: str, type: Type, value: Tensor) -> None:
@@ -92,15 +81,13 @@ def check_bound(name: str, type: Type, value: Tensor) -> None:
         raise InputError(f"{row} has {name} = {number}, and {name} must be from 0 to {bound - 1}")
 
 
-def _check_shape(d: Declaration, value: Tensor) -> None:
-    assert d.type is not None
+def _check_shape(name: str, type: Type, value: Tensor) -> None:
     rows = {Domain.NODE: "N", Domain.SOURCE: "N_src", Domain.TARGET: "N_dst", Domain.EDGE: "E", Domain.GRAPH: "B"}
-    lead = [] if d.type.domain is Domain.GLOBAL else [rows[d.type.domain]]
-    tail = tuple(value.shape[len(lead) :])
-    if value.dim() < len(lead) or tail != d.type.shape:
-        sizes = zip(d.type.names, d.type.shape, strict=True)
+    lead = [] if type.domain is Domain.GLOBAL else [rows[type.domain]]
+    if value.dim() < len(lead) or tuple(value.shape[len(lead) :]) != type.shape:
+        sizes = zip(type.names, type.shape, strict=True)
         dims = ", ".join(lead + [n if n == str(s) else f"{n} = {s}" for n, s in sizes])
-        raise InputError(f"`{d.name}` must have shape [{dims}], and it has shape {list(value.shape)}")
+        raise InputError(f"`{name}` must have shape [{dims}], and it has shape {list(value.shape)}")
 
 
 def node_counts(typed: TypedProgram, tensors: Mapping[str, Tensor]) -> tuple[int | None, int | None]:

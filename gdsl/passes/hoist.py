@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gdsl.ir import build
+from gdsl.ir.library import segment_count
 from gdsl.ir.node import Node, make
 from gdsl.ir.ops import of
 from gdsl.ir.ops.edges import is_sum
@@ -34,8 +35,8 @@ def one_ended(node: Node) -> Node | None:
 
 def _where_edges(end: str, row: Node, otherwise: float) -> Node:
     """The row value at nodes that have an edge at this end."""
-    degree = build.graph_value("in_degree" if end == "i" else "out_degree", row.domain)
-    return build.transpose(build.elementwise("where", degree > 0.0, row, otherwise), row.type.names)
+    found = build.elementwise("where", segment_count(end, row.domain) > 0.0, row, otherwise)
+    return build.transpose(found, row.type.names)
 
 
 def finite_without_edges(row: Node, end: str) -> Node:
@@ -70,7 +71,7 @@ def _asks_for_edges(condition: Node, end: str) -> bool:
     if condition.op not in ("gt", "ne") or simplify.constant_value(condition.inputs[1]) != 0.0:
         return False
     degree = condition.inputs[0]
-    return degree.op == "graph_value" and degree.attrs.what == ("in_degree" if end == "i" else "out_degree")
+    return degree.op == "graph_value" and degree is segment_count(end, degree.domain)
 
 
 def _is_guarded(argument: Node) -> bool:
@@ -92,8 +93,7 @@ def sum_of_own(node: Node) -> Node | None:
     row = _row_factor(node.inputs[0], node.attrs.end, node.domain)
     if row is None:
         return None
-    degree = build.graph_value("in_degree" if node.attrs.end == "i" else "out_degree", node.domain)
-    return _where_edges(node.attrs.end, row, 0.0) * degree
+    return _where_edges(node.attrs.end, row, 0.0) * segment_count(node.attrs.end, node.domain)
 
 
 def _row_factor(node: Node, end: str, rows: Domain) -> Node | None:

@@ -8,6 +8,7 @@ import operator
 from typing import NamedTuple
 
 from gdsl.ir import build
+from gdsl.ir.library import segment_count
 from gdsl.ir.node import Node
 from gdsl.ir.ops import ELEMENTWISE, torch_function
 from gdsl.ir.ops.edges import is_sum
@@ -264,8 +265,7 @@ def count_edges(node: Node) -> Node | None:
     e = node.inputs[0]
     if e.op != "spread" or e.inputs[0].op != "const":
         return None
-    what = "in_degree" if node.attrs.end == "i" else "out_degree"
-    return _like(node, build.graph_value(what, node.domain) * e.inputs[0])
+    return _like(node, segment_count(node.attrs.end, node.domain) * e.inputs[0])
 
 
 @on(*ELEMENTWISE)

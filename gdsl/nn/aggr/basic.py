@@ -108,7 +108,7 @@ class VariancePreservingAggregation(Aggregation):
     """The sum over the square root of the number of rows. Schneckenreiter et al., "GNN-VPA", 2024."""
 
     def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
-        count = build.graph_value("in_degree" if end == "i" else "out_degree", rows)
+        count = library.segment_count(end, rows)
         return library.segment_sum(m, end, rows) / op("sqrt", where(count < 1.0, 1.0, count))
 
     def plain(self, rows: Tensor, index: Tensor, size: int) -> Tensor:

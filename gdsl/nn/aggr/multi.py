@@ -215,7 +215,7 @@ class DegreeScalerAggregation(Aggregation):
             build.select(reader.load(f"{path}.{n}", (Dim(f"{path}.{n}", 1),), buffer), f"{path}.{n}", 0)
             for n in ("avg_deg_lin", "avg_deg_log")
         )
-        degree = build.graph_value("in_degree" if end == "i" else "out_degree", rows)
+        degree = library.segment_count(end, rows)
         least = where(degree < 1.0, 1.0, degree)
         scale: dict[str, Node] = {
             "identity": build.const(1.0),
