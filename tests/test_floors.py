@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # From the lowest. Rooms of one floor do not import each other.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "html", "locks"}),
-    frozenset({"store"}),
+    frozenset({"store", "kept"}),
     frozenset({"ir"}),
     frozenset({"language", "passes"}),
     frozenset({"codegen"}),

@@ -11,8 +11,8 @@ from torch import Tensor
 
 import gdsl
 import gdsl.nn
+from gdsl.kept import Kept
 from gdsl.module import call as calls
-from gdsl.module.kept import Kept
 from gdsl.runtime import cache
 
 TEXT = """

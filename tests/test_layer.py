@@ -947,7 +947,7 @@ def test_choices() -> None:
 
 
 def test_remembered_kinds_of_calls_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gdsl.module.kept.Kept.most", 3)
+    monkeypatch.setattr("gdsl.kept.Kept.most", 3)
     layer = gdsl.compile("layer Sum { node x[a] aggregate s = sum(x[j]) update y = s }")
     for nodes in range(2, 12):
         y = layer(torch.ones(nodes, 2), gdsl.Graph(torch.tensor([[0], [1]]), nodes))

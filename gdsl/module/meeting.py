@@ -9,7 +9,7 @@ from typing import Any
 
 from gdsl.errors import DistributedError, GraphError
 from gdsl.ir.printer import print_program
-from gdsl.module.kept import Kept
+from gdsl.kept import Kept
 from gdsl.module.ways import CallKind
 from gdsl.runtime.answers import agree
 from gdsl.runtime.dtypes import short

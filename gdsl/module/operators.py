@@ -28,8 +28,8 @@ from gdsl.ir.node import Node, walk
 from gdsl.ir.program import Program
 from gdsl.ir.serialise import fields, from_data, items, to_data
 from gdsl.ir.types import Domain, Kind, Type
+from gdsl.kept import Kept
 from gdsl.module.checks import check_bound, check_requirements
-from gdsl.module.kept import Kept
 from gdsl.module.run import frame_of, runner_of
 from gdsl.passes.options import CHOICES, TYPICAL, Options
 from gdsl.passes.pipeline import lower

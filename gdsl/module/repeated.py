@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from gdsl.ir.types import Domain, Kind
 from gdsl.module.arguments import by_place
-from gdsl.module.kept import Repeated
 from gdsl.module.known import KnownCall, facts_of
+from gdsl.module.shared import Repeated
 from gdsl.module.ways import CallKind, Text
 from gdsl.passes.options import GraphShape
 from gdsl.runtime import native

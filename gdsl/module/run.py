@@ -15,10 +15,10 @@ from gdsl.errors import GdslError, GraphError, InputError
 from gdsl.ir.complete import why_not
 from gdsl.ir.node import Node, walk
 from gdsl.ir.program import Program
+from gdsl.kept import Kept
 from gdsl.language import parts
 from gdsl.language.program import GraphTransform
 from gdsl.module.checks import check_requirements
-from gdsl.module.kept import Kept
 from gdsl.module.meeting import excuse, meet
 from gdsl.module.shared import tensors_of
 from gdsl.module.ways import CallKind, Ran, Ready

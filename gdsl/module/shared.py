@@ -7,14 +7,16 @@ kernels, of no dims: one program then serves all their values.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gdsl.ir.program import Program
+from gdsl.kept import Anew, Kept
 from gdsl.locks import Lock
-from gdsl.module.kept import Anew, Kept
 from gdsl.passes import numbers
+from gdsl.runtime import native
 from gdsl.runtime.frame import Frame
 
 # The numbers of a program that are inputs, by the names of these.
@@ -51,3 +53,16 @@ class Shared(Anew):
 def tensors_of(given: Numbers, frame: Frame) -> dict[str, Tensor]:
     """The numbers that a program takes as inputs."""
     return {name: torch.full((), value, dtype=frame.dtype, device=frame.device) for name, value in given.items()}
+
+
+class Repeated(Anew):
+    """The calls of a module that native code repeats. A copy of the module has its own."""
+
+    def __init__(self) -> None:
+        self.calls: Any = None
+        self.offered = Kept()
+
+    def add(self, *about: Any) -> None:
+        if self.calls is None:
+            self.calls = native.loaded().Calls()  # type: ignore[union-attr]
+        self.calls.add(*about)

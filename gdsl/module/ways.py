@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gdsl.errors import InputError
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
+from gdsl.kept import Kept
 from gdsl.language import ast, parts
 from gdsl.language.check import check
 from gdsl.language.errors import LanguageError
@@ -23,8 +24,7 @@ from gdsl.language.signature import Signature, signature_of
 from gdsl.language.values import UNKNOWN
 from gdsl.look.kernels import Inspection
 from gdsl.module.arguments import parameters, plain
-from gdsl.module.kept import Kept, Repeated
-from gdsl.module.shared import Numbers, Shared
+from gdsl.module.shared import Numbers, Repeated, Shared
 from gdsl.passes.exchanges import exchanged
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise

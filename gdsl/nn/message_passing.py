@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from gdsl.errors import InputError
 from gdsl.ir.types import Domain
+from gdsl.kept import Kept
 from gdsl.language import parts
 from gdsl.module import compiled
-from gdsl.module.kept import Kept
 from gdsl.module.run import ready_for, run, seed_for
 from gdsl.module.ways import CallKind, Ran
 from gdsl.nn import collected, message_programs, scatter

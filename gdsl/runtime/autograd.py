@@ -24,6 +24,7 @@ from gdsl.ir.ops import of
 from gdsl.ir.ops.adjoint import depends_on
 from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
+from gdsl.kept import Kept
 from gdsl.locks import Lock
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import Adjoint, differentiate, lower, may_read, saved_name
@@ -59,7 +60,7 @@ class Runner:
         self._lock = Lock()
         self._begun: tuple[Plan, str] | None = None
         self._plain: KernelPlan | ReferencePlan | TurnsPlan | None = None
-        self._differentiable: dict[Mask, Differentiable] = {}
+        self._differentiable = Kept()
 
     @run_as_it_is
     def __call__(self, tensors: Sequence[Tensor], frame: Frame) -> tuple[Tensor, ...]:
@@ -103,13 +104,11 @@ class Runner:
         return self._differentiable.get(mask) if True in mask else self._plain
 
     def differentiable(self, mask: Mask) -> Differentiable:
-        found = self._differentiable.get(mask)
-        if found is not None:
-            return found
-        with self._lock:
-            if mask not in self._differentiable:
-                self._differentiable[mask] = Differentiable(self, mask)
-            return self._differentiable[mask]
+        return self._differentiable.once(mask, lambda: Differentiable(self, mask))
+
+    def chosen(self, mask: Mask) -> list[Node]:
+        """The inputs that a mask names."""
+        return [n for n, yes in zip(self.inputs, mask, strict=True) if yes]
 
     def begin(self) -> None:
         """Start to compile the program alone: it will soon be called."""
@@ -174,7 +173,7 @@ class Differentiable:
     def __init__(self, runner: Runner, mask: Mask):
         self.runner = runner
         program, self.visible = runner.program, len(runner.program.outputs)
-        self.wrt = tuple(n for n, wanted in zip(runner.inputs, mask, strict=True) if wanted)
+        self.wrt = tuple(runner.chosen(mask))
         self.first = differentiate(program, self.wrt, range(self.visible), None, runner.options)
         self.saved = tuple(node for node, _ in self.first.saved)
         # A user's half precision is too coarse for what is saved.
@@ -188,7 +187,7 @@ class Differentiable:
         self.loads = (*(runner.inputs[k] for k in self.reads), *self.saved)
         self.shapes = tuple((n.domain, n.type.shape) for n in self.loads)
         # The backward pass is compiled beside the forward pass, which it will soon follow.
-        self._adjoints: dict[tuple[Mask, Mask], Pullback] = {}
+        self._adjoints = Kept()
         if runner.options.shape.complete and runner.backend != "torch":
             # What would have to be stored for the gradients alone is refused before anything runs.
             lower(self.first.program, runner.options)
@@ -196,8 +195,7 @@ class Differentiable:
             pull = self._adjoints[(True,) * self.visible + (False,) * len(extra), mask] = self._pull(self.first)
             pull.runner.begin()
         self.forward = runner.compile(self.program, self.visible)
-        self._tangents: dict[Mask, Tangent] = {}
-        self._lock = Lock()
+        self._tangents = Kept()
 
     def __call__(self, tensors: Sequence[Tensor], frame: Frame) -> tuple[Tensor, ...]:
         results: tuple[Tensor, ...] = _Apply.apply(self, frame, *kept_apart(tensors, self.reads))
@@ -205,14 +203,12 @@ class Differentiable:
 
     def reads_of(self, mask: Mask) -> tuple[int, ...]:
         """The places of the inputs that a backward by any of these, of any outputs, may read."""
-        wrt = [n for n, wanted in zip(self.runner.inputs, mask, strict=True) if wanted]
-        read = may_read(self.program, wrt, frozenset(self.saved), self.runner.options)
+        read = may_read(self.program, self.runner.chosen(mask), frozenset(self.saved), self.runner.options)
         return tuple(k for k, node in enumerate(self.runner.inputs) if node in read)
 
     def constant_by(self, mask: Mask) -> tuple[int, ...]:
         """The places of the outputs that have no derivative by any of these inputs."""
-        wrt = [n for n, wanted in zip(self.runner.inputs, mask, strict=True) if wanted]
-        active = depends_on(walk(self.program.nodes), wrt)
+        active = depends_on(walk(self.program.nodes), self.runner.chosen(mask))
         return tuple(k for k, node in enumerate(self.program.nodes) if node not in active)
 
     def to_save(self, tensors: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Tensor]:
@@ -221,20 +217,16 @@ class Differentiable:
 
     def adjoint(self, present: Mask, wanted: Mask) -> Pullback:
         """The adjoint for the output gradients that arrived and the input gradients that are asked for."""
-        key = (present, wanted)
-        found = self._adjoints.get(key)
-        if found is not None:
-            return found
-        with self._lock:
-            if key not in self._adjoints:
-                wrt = [n for n, yes in zip(self.runner.inputs, wanted, strict=True) if yes]
-                outputs = [k for k, yes in enumerate(present) if yes]
-                saved = frozenset(self.saved)
-                # Mostly it is the one by which the values to save were chosen.
-                first = wrt == list(self.wrt) and outputs == list(range(self.visible))
-                adjoint = self.first if first else differentiate(self.program, wrt, outputs, saved, self.runner.options)
-                self._adjoints[key] = self._pull(adjoint)
-            return self._adjoints[key]
+
+        def make() -> Pullback:
+            wrt, outputs = self.runner.chosen(wanted), [k for k, yes in enumerate(present) if yes]
+            # Mostly it is the one by which the values to save were chosen.
+            if wrt == list(self.wrt) and outputs == list(range(self.visible)):
+                return self._pull(self.first)
+            saved = frozenset(self.saved)
+            return self._pull(differentiate(self.program, wrt, outputs, saved, self.runner.options))
+
+        return self._adjoints.once((present, wanted), make)
 
     def adjoints_for(self, mask: Mask) -> list[tuple[Mask, Pullback]]:
         """Those for these inputs that have been called for, by the outputs whose gradients they take."""
@@ -251,11 +243,8 @@ class Differentiable:
 
     def tangent(self, given: Mask) -> Tangent:
         """The derivative of every real output along the inputs that ``given`` names."""
-        with self._lock:
-            if given not in self._tangents:
-                wrt = [n for n, yes in zip(self.runner.inputs, given, strict=True) if yes]
-                self._tangents[given] = Tangent(self.runner, self.program, wrt)
-            return self._tangents[given]
+        wrt = self.runner.chosen(given)
+        return self._tangents.once(given, lambda: Tangent(self.runner, self.program, wrt))
 
 
 class Tangent:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import gdsl
 import gdsl.nn as ours
-from gdsl.module.kept import MOST, Kept
+from gdsl.kept import MOST, Kept
 from gdsl.runtime.autograd import Runner
 
 theirs = pytest.importorskip("torch_geometric.nn")

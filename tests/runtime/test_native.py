@@ -21,7 +21,7 @@ from torch.nn.utils import prune
 import gdsl
 import gdsl.nn as gnn
 from gdsl.module import repeated
-from gdsl.module.kept import Repeated
+from gdsl.module.shared import Repeated
 from gdsl.passes.options import GraphShape
 from gdsl.runtime import functions, native
 

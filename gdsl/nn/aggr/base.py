@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from gdsl.ir import build
 from gdsl.ir.node import Node, substitute, walk
 from gdsl.ir.types import Dim, Domain, Type
+from gdsl.kept import Kept
 from gdsl.language.modules import Reader, Unreadable, no_dropout
 from gdsl.language.parts import Itself, states
 from gdsl.language.program import Declaration, TypedProgram
 from gdsl.module import compiled
 from gdsl.module.api import find_layer
 from gdsl.module.compilable import Compilable
-from gdsl.module.kept import Kept
 from gdsl.module.layer import Layer
 from gdsl.module.ways import Text, text_for
 from gdsl.nn.aggr.grouped import reduced

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.errors import GdslError, GraphError, InputError
+from gdsl.kept import Kept
 from gdsl.language import ast
 from gdsl.language.errors import LanguageError
 from gdsl.language.signature import signature_of
@@ -24,7 +25,7 @@ from gdsl.module.arguments import bind, free_sizes
 from gdsl.module.call import call
 from gdsl.module.compilable import Compilable
 from gdsl.module.inspected import Inspected
-from gdsl.module.kept import Kept, Repeated
+from gdsl.module.shared import Repeated
 from gdsl.module.ways import Compilations, Ran, Text, Way, text_for
 from gdsl.nn import host
 from gdsl.nn.aggr import Aggregation, aggr_resolver

@@ -6,7 +6,6 @@ from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 from gdsl.locks import Lock
-from gdsl.runtime import native
 
 # Things of a kind that are kept: a stream of all kinds of calls must not fill the memory.
 MOST = 256
@@ -50,16 +49,3 @@ class Kept(Anew, dict[Any, Any]):
             if len(self) >= self.most and key not in self:
                 del self[next(iter(self))]
             self[key] = value
-
-
-class Repeated(Anew):
-    """The calls of a module that native code repeats. A copy of the module has its own."""
-
-    def __init__(self) -> None:
-        self.calls: Any = None
-        self.offered = Kept()
-
-    def add(self, *about: Any) -> None:
-        if self.calls is None:
-            self.calls = native.loaded().Calls()  # type: ignore[union-attr]
-        self.calls.add(*about)
