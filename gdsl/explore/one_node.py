@@ -18,7 +18,7 @@ from gdsl.ir.printer import expression
 from gdsl.ir.types import Domain
 from gdsl.language.program import TypedProgram
 from gdsl.module.layer import Layer
-from gdsl.module.node import NodeValues, named_tensors, plain_call
+from gdsl.module.node import NodeValues, named_tensors
 from gdsl.runtime.graph import Graph, rewire_edge_value
 from gdsl.runtime.rewire import rewirings
 
@@ -71,7 +71,7 @@ def call(reading: Reading, profile: str = "even") -> NodeRun:
             warnings.simplefilter("ignore")  # the page has those of the text
             torch.manual_seed(0)
             layer = Layer(reading.layer, backend="torch", **reading.values).eval()
-        ran = plain_call(layer, reading.settings.inputs)
+        ran = layer._plain(reading.settings.inputs, "torch")
         graph = sample_graph(ran.compiled.typed, profile)
         return NodeRun(ran.compiled.typed, graph, named_tensors(layer, ran, graph, 0, None))
     except GdslError:

@@ -211,9 +211,14 @@ class Layer(NotScriptable, Inspected, Compilable):
                 f"the size of dim `{missing[0]}` is only known from a call: call the layer once, or give "
                 f"{missing[0]}=... when compiling it"
             )
-        way = replace(text.way(self, (), self.free_sizes), training=False)
+        return (self._plain((), "cpp" if self.backend == "auto" else self.backend),)
+
+    def _plain(self, inputs: Collection[str], backend: str) -> Ran:
+        """What a call with these optional inputs would run on a backend, in evaluation mode and float32."""
+        text = self._text
+        way = replace(text.way(self, tuple(inputs), self.free_sizes), training=False)
         kind = text.store.kind(way, text.typed_for(self, way), text.options, torch.float32, torch.device("cpu"))
-        return (Ran(kind, text.options, torch.int32, "cpp" if self.backend == "auto" else self.backend),)
+        return Ran(kind, text.options, torch.int32, backend)
 
     def _named_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         bound = bind(self.signature, args, kwargs, self.signature.batched)

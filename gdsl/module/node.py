@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +20,6 @@ from gdsl.passes.options import Options
 from gdsl.runtime.backend import backend_for
 from gdsl.runtime.execute import HALF
 from gdsl.runtime.graph import Graph
-
-if TYPE_CHECKING:
-    from gdsl.module.layer import Layer
 
 
 @dataclass(frozen=True)
@@ -53,14 +49,6 @@ def explain_node(owner: nn.Module, ran: Ran, graph: Graph, node: int, inputs: Se
     if inputs is None:
         note += "\ninputs drawn at random, seed 0"
     return story(ran.compiled.typed, found.named, graph, node, found.plain, found.kernels, note)
-
-
-def plain_call(layer: Layer, inputs: Collection[str]) -> Ran:
-    """What a call with these optional inputs would run, in evaluation mode, float32 and on torch."""
-    text = layer._text
-    way = replace(text.way(layer, tuple(inputs), layer.free_sizes), training=False)
-    kind = text.store.kind(way, text.typed_for(layer, way), text.options, torch.float32, torch.device("cpu"))
-    return Ran(kind, text.options, torch.int32, "torch")
 
 
 def named_tensors(owner: nn.Module, ran: Ran, graph: Graph, node: int, inputs: Sequence[Tensor] | None) -> NodeValues:

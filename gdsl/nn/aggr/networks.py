@@ -13,26 +13,27 @@ from gdsl.ir.types import Domain
 from gdsl.language.modules import Reader, Unreadable, read
 from gdsl.nn.aggr.base import Aggregation, dense, groups_of
 from gdsl.nn.aggr.grouped import group_of_each
+from gdsl.nn.declared import redraw, words
 from gdsl.nn.inits import reset
 
 
-class LSTMAggregation(Aggregation):
-    """The last state of an LSTM over the rows in their order. Hamilton et al., NeurIPS 2017, section 3.3.
+class _Recurrent(Aggregation):
+    """The last state of a network that walks over the rows of each group in their order.
 
-    in_channels, out_channels: sizes of a row and of the result
-    **kwargs:                  of ``torch.nn.LSTM``
+    _part: the name of the network among the modules
     """
+
+    _part: str
+    _network: type[nn.Module]
 
     def __init__(self, in_channels: int, out_channels: int, **kwargs: Any):
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.lstm = nn.LSTM(in_channels, out_channels, batch_first=True, **kwargs)
+        self.add_module(self._part, self._network(in_channels, out_channels, batch_first=True, **kwargs))
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        self.lstm.reset_parameters()
+    reset_parameters = redraw
 
     def forward(
         self,
@@ -45,14 +46,23 @@ class LSTMAggregation(Aggregation):
     ) -> Tensor:
         """[E, in_channels] with rows sorted by group to [groups, out_channels]."""
         index, size = groups_of(x.size(dim), x.device, index, ptr, dim_size)
-        result: Tensor = self.lstm(dense(x, index, size, most=max_num_elements))[0]
+        result: Tensor = getattr(self, self._part)(dense(x, index, size, most=max_num_elements))[0]
         return result[:, -1]
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels})"
+    __repr__ = words("{self.in_channels}, {self.out_channels}")
 
 
-class GRUAggregation(Aggregation):
+class LSTMAggregation(_Recurrent):
+    """The last state of an LSTM over the rows in their order. Hamilton et al., NeurIPS 2017, section 3.3.
+
+    in_channels, out_channels: sizes of a row and of the result
+    **kwargs:                  of ``torch.nn.LSTM``
+    """
+
+    _part, _network = "lstm", nn.LSTM
+
+
+class GRUAggregation(_Recurrent):
     """The last state of a GRU over the rows in their order. Buterez et al., "Graph Neural Networks with Adaptive
     Readouts", NeurIPS 2022.
 
@@ -60,33 +70,7 @@ class GRUAggregation(Aggregation):
     **kwargs:                  of ``torch.nn.GRU``
     """
 
-    def __init__(self, in_channels: int, out_channels: int, **kwargs: Any):
-        super().__init__()
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.gru = nn.GRU(in_channels, out_channels, batch_first=True, **kwargs)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        self.gru.reset_parameters()
-
-    def forward(
-        self,
-        x: Tensor,
-        index: Tensor | None = None,
-        ptr: Tensor | None = None,
-        dim_size: int | None = None,
-        dim: int = -2,
-        max_num_elements: int | None = None,
-    ) -> Tensor:
-        """[E, in_channels] with rows sorted by group to [groups, out_channels]."""
-        index, size = groups_of(x.size(dim), x.device, index, ptr, dim_size)
-        result: Tensor = self.gru(dense(x, index, size, most=max_num_elements))[0]
-        return result[:, -1]
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels})"
+    _part, _network = "gru", nn.GRU
 
 
 class Set2Set(Aggregation):
@@ -105,9 +89,7 @@ class Set2Set(Aggregation):
         self.lstm = nn.LSTM(self.out_channels, in_channels, **kwargs)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        self.lstm.reset_parameters()
+    reset_parameters = redraw
 
     def forward(
         self,
@@ -131,8 +113,7 @@ class Set2Set(Aggregation):
             known = torch.cat([q, r], dim=-1)
         return known
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.in_channels}, {self.out_channels})"
+    __repr__ = words("{self.in_channels}, {self.out_channels}")
 
 
 class AttentionalAggregation(Aggregation):

@@ -61,17 +61,5 @@ class DeepGraphInfomax(nn.Module):
         good, bad = self.discriminate(pos_z, summary), self.discriminate(neg_z, summary)
         return -(good + EPS).log().mean() - (1 - bad + EPS).log().mean()
 
-    def test(
-        self,
-        train_z: Tensor,
-        train_y: Tensor,
-        test_z: Tensor,
-        test_y: Tensor,
-        solver: str = "lbfgs",
-        *args: Any,
-        **kwargs: Any,
-    ) -> float:
-        """The accuracy of a logistic regression on embeddings, by scikit-learn."""
-        return score(train_z, train_y, test_z, test_y, solver, *args, **kwargs)
-
+    test = staticmethod(score)
     __repr__ = words("{self.hidden_channels}")
