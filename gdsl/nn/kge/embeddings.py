@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gdsl.nn.declared import InitVar, declared
 from gdsl.nn.kge.base import KGEModel
 
 
-def _ranked(margin: float, pair: tuple[Tensor, Tensor]) -> Tensor:
+def _ranked(self: Any, head_index: Tensor, rel_type: Tensor, tail_index: Tensor) -> Tensor:
     """What is lost where a score is not above that of a wrong triplet by the margin."""
-    good, bad = pair
-    return functional.margin_ranking_loss(good, bad, torch.ones_like(good), margin)
+    good, bad = self._pair(head_index, rel_type, tail_index)
+    return functional.margin_ranking_loss(good, bad, torch.ones_like(good), self.margin)
 
 
-def _told_apart(pair: tuple[Tensor, Tensor]) -> Tensor:
-    """The binary cross entropy of scores and those of wrong triplets."""
-    good, bad = pair
+def _told_apart(self: Any, head_index: Tensor, rel_type: Tensor, tail_index: Tensor) -> Tensor:
+    """The binary cross entropy of the scores and those of wrong triplets."""
+    good, bad = self._pair(head_index, rel_type, tail_index)
     return functional.binary_cross_entropy_with_logits(
         torch.cat([good, bad]), torch.cat([torch.ones_like(good), torch.zeros_like(bad)])
     )
 
 
+@declared(base="num_nodes, num_relations, hidden_channels, sparse", words=False)
 class TransE(KGEModel):
     """-|h + r - t|. Bordes et al., "Translating Embeddings for Modeling Multi-relational Data", NeurIPS 2013.
 
@@ -33,19 +36,12 @@ class TransE(KGEModel):
     Other arguments as in :class:`KGEModel`.
     """
 
-    def __init__(
-        self,
-        num_nodes: int,
-        num_relations: int,
-        hidden_channels: int,
-        margin: float = 1.0,
-        p_norm: float = 1.0,
-        sparse: bool = False,
-    ):
-        super().__init__(num_nodes, num_relations, hidden_channels, sparse)
-        self.p_norm = p_norm
-        self.margin = margin
-        self.reset_parameters()
+    num_nodes: int
+    num_relations: int
+    hidden_channels: int
+    margin: float = 1.0
+    p_norm: float = 1.0
+    sparse: InitVar[bool] = False
 
     def reset_parameters(self) -> None:
         """Draw the embeddings anew."""
@@ -59,11 +55,10 @@ class TransE(KGEModel):
         head, tail = (functional.normalize(self.node_emb(i), p=self.p_norm, dim=-1) for i in (head_index, tail_index))
         return -(head + self.rel_emb(rel_type) - tail).norm(p=self.p_norm, dim=-1)
 
-    def loss(self, head_index: Tensor, rel_type: Tensor, tail_index: Tensor) -> Tensor:
-        """What is lost where a score is not above that of a wrong triplet by the margin."""
-        return _ranked(self.margin, self._pair(head_index, rel_type, tail_index))
+    loss = _ranked
 
 
+@declared(base="num_nodes, num_relations, hidden_channels, sparse", words=False)
 class DistMult(KGEModel):
     """sum h r t. Yang et al., "Embedding Entities and Relations for Learning and Inference in Knowledge Bases", ICLR
     2015.
@@ -72,17 +67,11 @@ class DistMult(KGEModel):
     Other arguments as in :class:`KGEModel`.
     """
 
-    def __init__(
-        self,
-        num_nodes: int,
-        num_relations: int,
-        hidden_channels: int,
-        margin: float = 1.0,
-        sparse: bool = False,
-    ):
-        super().__init__(num_nodes, num_relations, hidden_channels, sparse)
-        self.margin = margin
-        self.reset_parameters()
+    num_nodes: int
+    num_relations: int
+    hidden_channels: int
+    margin: float = 1.0
+    sparse: InitVar[bool] = False
 
     def reset_parameters(self) -> None:
         """Draw the embeddings anew."""
@@ -94,21 +83,23 @@ class DistMult(KGEModel):
         scores: Tensor = (self.node_emb(head_index) * self.rel_emb(rel_type) * self.node_emb(tail_index)).sum(dim=-1)
         return scores
 
-    def loss(self, head_index: Tensor, rel_type: Tensor, tail_index: Tensor) -> Tensor:
-        """What is lost where a score is not above that of a wrong triplet by the margin."""
-        return _ranked(self.margin, self._pair(head_index, rel_type, tail_index))
+    loss = _ranked
 
 
+@declared(base="num_nodes, num_relations, hidden_channels, sparse", words=False)
 class ComplEx(KGEModel):
     """Re sum h r conj(t) of complex embeddings. Trouillon et al., "Complex Embeddings for Simple Link Prediction", ICML
     2016, equation 9. Arguments as in :class:`KGEModel`.
     """
 
-    def __init__(self, num_nodes: int, num_relations: int, hidden_channels: int, sparse: bool = False):
-        super().__init__(num_nodes, num_relations, hidden_channels, sparse)
-        self.node_emb_im = nn.Embedding(num_nodes, hidden_channels, sparse=sparse)
-        self.rel_emb_im = nn.Embedding(num_relations, hidden_channels, sparse=sparse)
-        self.reset_parameters()
+    num_nodes: int
+    num_relations: int
+    hidden_channels: int
+    sparse: InitVar[bool] = False
+
+    def _setup(self) -> None:
+        self.node_emb_im = nn.Embedding(self.num_nodes, self.hidden_channels, sparse=self.node_emb.sparse)
+        self.rel_emb_im = nn.Embedding(self.num_relations, self.hidden_channels, sparse=self.node_emb.sparse)
 
     def reset_parameters(self) -> None:
         """Draw the embeddings anew."""
@@ -123,11 +114,10 @@ class ComplEx(KGEModel):
         scores: Tensor = (real * self.node_emb(tail_index) + imaginary * self.node_emb_im(tail_index)).sum(dim=-1)
         return scores
 
-    def loss(self, head_index: Tensor, rel_type: Tensor, tail_index: Tensor) -> Tensor:
-        """The binary cross entropy of the scores and those of wrong triplets."""
-        return _told_apart(self._pair(head_index, rel_type, tail_index))
+    loss = _told_apart
 
 
+@declared(base="num_nodes, num_relations, hidden_channels, sparse", words=False)
 class RotatE(KGEModel):
     """margin - |h e^{ir} - t| of complex embeddings of nodes. Sun et al., "RotatE: Knowledge Graph Embedding by
     Relational Rotation in Complex Space", ICLR 2019, equation 2.
@@ -136,18 +126,14 @@ class RotatE(KGEModel):
     Other arguments as in :class:`KGEModel`.
     """
 
-    def __init__(
-        self,
-        num_nodes: int,
-        num_relations: int,
-        hidden_channels: int,
-        margin: float = 1.0,
-        sparse: bool = False,
-    ):
-        super().__init__(num_nodes, num_relations, hidden_channels, sparse)
-        self.margin = margin
-        self.node_emb_im = nn.Embedding(num_nodes, hidden_channels, sparse=sparse)
-        self.reset_parameters()
+    num_nodes: int
+    num_relations: int
+    hidden_channels: int
+    margin: float = 1.0
+    sparse: InitVar[bool] = False
+
+    def _setup(self) -> None:
+        self.node_emb_im = nn.Embedding(self.num_nodes, self.hidden_channels, sparse=self.node_emb.sparse)
 
     def reset_parameters(self) -> None:
         """Draw the embeddings anew."""
@@ -163,6 +149,4 @@ class RotatE(KGEModel):
         real, imaginary = c * a - s * b - self.node_emb(tail_index), c * b + s * a - self.node_emb_im(tail_index)
         return self.margin - torch.linalg.vector_norm(torch.stack([real, imaginary], dim=2), dim=(1, 2))
 
-    def loss(self, head_index: Tensor, rel_type: Tensor, tail_index: Tensor) -> Tensor:
-        """The binary cross entropy of the scores and those of wrong triplets."""
-        return _told_apart(self._pair(head_index, rel_type, tail_index))
+    loss = _told_apart
