@@ -165,13 +165,12 @@ class TransformerConv(Summed, program="transformer", fixed="node_dim=0", shows="
 
         Raises AssertionError where ``edge_dim`` and the edge features do not come together.
         """
-        source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
+        source, target, bipartite, graph, values = self._between(x, edge_index)
         edge_attr = edge_features(edge_attr, None if self.lin_edge is None else values, edge_index)
         assert (edge_attr is None) == (self.lin_edge is None), "'edge_dim' and edge features need each other"
         inputs = {"x": source, "z": target, "e": edge_attr}
         asked = isinstance(return_attention_weights, bool)
-        found = self._compute(graph, inputs, bipartite=not isinstance(x, Tensor), attended=asked)
+        found = self._compute(graph, inputs, bipartite=bipartite, attended=asked)
         if not asked:
             return found
         y, alpha = found
@@ -443,9 +442,7 @@ class GeneralConv(Declared, program="general", fixed="node_dim=0", parts=False):
 
         Raises AttributeError for edge features without ``in_edge_channels``.
         """
-        bipartite = not isinstance(x, Tensor)
-        source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
+        source, target, bipartite, graph, values = self._between(x, edge_index, size)
         if edge_attr is None and "lin_edge" in self._modules:
             edge_attr = edge_features(None, values, edge_index)
         if not self.directed_msg:

@@ -455,6 +455,14 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
                 raise GraphError(f"the graph has {have} {name} nodes, and there are features of {told}")
         return found, found.edge_weight
 
+    def _between(
+        self, x: Features, edge_index: Adjacency, size: Size = None
+    ) -> tuple[Any, Any, bool, Graph, Tensor | None]:
+        """The features of sources and targets, whether these are two sets, and :meth:`graph` between them."""
+        source, target = (x, x) if isinstance(x, Tensor) else x
+        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
+        return source, target, not isinstance(x, Tensor), graph, values
+
     def square(self, x: Tensor, edge_index: Adjacency) -> tuple[Graph, Tensor | None]:
         """:meth:`graph` on one set of nodes. Raises ValueError for a pair of inputs."""
         if isinstance(x, tuple | list):

@@ -82,8 +82,7 @@ class GINEConv(Summed, program="gine", shows="nn"):
 
         Raises ValueError for edge features of another size than the nodes'.
         """
-        source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
+        source, target, bipartite, graph, values = self._between(x, edge_index, size)
         edge_attr = edge_features(edge_attr, values, edge_index)
         if self.lin is None and edge_attr is not None and source.size(-1) != edge_attr.size(-1):
             raise ValueError(
@@ -92,7 +91,7 @@ class GINEConv(Summed, program="gine", shows="nn"):
             )
         learned = isinstance(self.eps, torch.nn.Parameter)
         inputs = {"x": source, "z": target, "e": edge_attr}
-        return self._compute(graph, inputs, bipartite=not isinstance(x, Tensor), learned=learned)
+        return self._compute(graph, inputs, bipartite=bipartite, learned=learned)
 
 
 def _inputs_of(network: nn.Module) -> int:
@@ -219,9 +218,7 @@ class CGConv(Declared, program="cg", shows="dim"):
     @repeatable
     def forward(self, x: Features, edge_index: Adjacency, edge_attr: Tensor | None = None) -> Tensor:
         """[N, channels], or a pair of sources and targets, and [E, dim], to [N, channels]."""
-        bipartite = not isinstance(x, Tensor)
-        source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
+        source, target, bipartite, graph, values = self._between(x, edge_index)
         edge_attr = edge_features(edge_attr, values if self.dim else None, edge_index)
         return self._compute(
             graph,
@@ -259,9 +256,7 @@ class ResGatedGraphConv(Summed, program="res_gated"):
 
         Raises AssertionError for edge features where there should be none, and the other way round.
         """
-        bipartite = not isinstance(x, Tensor)
-        source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
+        source, target, bipartite, graph, values = self._between(x, edge_index)
         edge_attr = edge_features(edge_attr, None if self.edge_dim is None else values, edge_index)
         assert (edge_attr is None) == (self.edge_dim is None), "'edge_dim' and edge features need each other"
         if edge_attr is None:
@@ -360,9 +355,7 @@ class GENConv(Declared, program="gen", parts=False, drawn=False, shows="aggr"):
 
         Raises AssertionError for edge features of a size that the layer was not made for.
         """
-        bipartite = not isinstance(x, Tensor)
-        source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
+        source, target, bipartite, graph, values = self._between(x, edge_index, size)
         parts = self._modules
         if "lin_edge" not in parts and values is not None and values.dim() == 1:
             values = None  # a number for each edge is no feature where there is no linear map of them

@@ -229,9 +229,7 @@ class Declared(Declaring):
         **arguments: Any,
     ) -> Tensor:
         """The layer on one set of nodes or on two, with weights or features of edges where it has them."""
-        bipartite = not isinstance(x, Tensor)
-        source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
+        source, target, bipartite, graph, values = self._between(x, edge_index, size)
         inputs = {"x": source, "z": target}
         if edge_weight is not ...:
             inputs["w"] = edge_weights(edge_weight, values, source)

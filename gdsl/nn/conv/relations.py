@@ -210,9 +210,7 @@ class FiLMConv(Declared, program="film", parts=False, shows="num_relations"):
 
         Raises AssertionError where there are several relations and none is given.
         """
-        bipartite = not isinstance(x, Tensor)
-        source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, self.rows(source), self.rows(target))
+        source, target, bipartite, graph, values = self._between(x, edge_index)
         relation = values.long() if edge_type is None and values is not None else edge_type
         several = self.num_relations > 1
         if several:

@@ -403,9 +403,7 @@ class WLConvContinuous(Declared, program="wl_continuous", aggr=None, fixed='"add
         self, x: Features, edge_index: Adjacency, edge_weight: Tensor | None = None, size: Size = None
     ) -> Tensor:
         """[N, channels], or a pair of sources and targets (or None), and weights [E], to [N, channels]."""
-        bipartite = not isinstance(x, Tensor)
-        source, target = (x, x) if isinstance(x, Tensor) else x
-        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
+        source, target, bipartite, graph, values = self._between(x, edge_index, size)
         weight = edge_weights(edge_weight, values, source)
         inputs = {"x": real_features(source), "z": None if target is None else real_features(target), "w": weight}
         y: Tensor = self.run(graph, inputs, bipartite=bipartite)
