@@ -406,7 +406,7 @@ def test_names_that_torch_and_layers_have_are_refused() -> None:
     assert {name for name in properties if not name.startswith("_")} == names.PROPERTIES
     constructors = {*inspect.signature(gdsl.compile).parameters, *inspect.signature(gdsl.Layer.__init__).parameters}
     assert constructors - {"args", "kwargs"} == names.OF_CONSTRUCTORS
-    called = {name for name, _ in parameters(layer("pool").signature, takes_batch=True)} - {"x", "t"}
+    called = {name for name, _ in parameters(layer("pool").signature)} - {"x", "t"}
     assert called < names.OF_CALLS
 
 

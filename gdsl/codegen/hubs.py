@@ -28,15 +28,11 @@ def generate_hubs(plan: Plan, dtype: str, index_type: str, visible: int | None =
     order."""
     packed = packed_buffers(plan, dtype, visible)
     kernels = [k for k in plan.kernels if k.leaves_hubs]
-    return unit(once(_writer(k, plan.program, packed).source(hub_name(k)) for k in kernels), dtype, index_type)
+    return unit(once(writer(k, plan.program, packed).source(hub_name(k)) for k in kernels), dtype, index_type)
 
 
-def hub_source(kernel: Kernel, program: Program, packed: frozenset[Node] = frozenset()) -> str:
-    """The function for the hubs of a kernel, as C++ text."""
-    return _writer(kernel, program, packed).write()
-
-
-def _writer(kernel: Kernel, program: Program, packed: frozenset[Node]) -> _HubWriter:
+def writer(kernel: Kernel, program: Program, packed: frozenset[Node]) -> _HubWriter:
+    """What writes the function for the hubs of a kernel."""
     # What an ordinary row keeps for its next walk is computed again: the next walk's chunk may be another thread's.
     phases = tuple(replace(p, kept=()) for p in kernel.phases)
     return _HubWriter(replace(kernel, phases=phases), program, packed)

@@ -78,9 +78,4 @@ def report(found: CheckReport) -> str:
         return table(head, ((r.name, f"{r.value:.1e}", f"{r.tolerance:.0e}", r.note) for r in rows))
 
     failed = made(found.failures) if found.failures else ""
-    verdict = (
-        f"{len(found.failures)} of {len(found.rows)} checks failed"
-        if failed
-        else f"all {len(found.rows)} checks passed"
-    )
-    return page(f"check of {found.layer}", line(verdict), failed, folded("all checks", made(found.rows)))
+    return page(f"check of {found.layer}", line(found._verdict), failed, folded("all checks", made(found.rows)))

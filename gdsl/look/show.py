@@ -37,7 +37,7 @@ def show(
     """
     signature = signature_of(layer)
     given = values_of(settings, [layer])
-    present = _optional_inputs(inputs, signature)
+    present = optional_inputs(inputs, signature)
     if stage == "ast":
         if backward:
             raise CommandError("the syntax tree has no backward: choose another stage")
@@ -106,7 +106,8 @@ def constant_of(text: str) -> Constant:
     return text
 
 
-def _optional_inputs(names: Sequence[str], signature: Signature) -> frozenset[str]:
+def optional_inputs(names: Sequence[str], signature: Signature) -> frozenset[str]:
+    """The names of optional inputs. Raises :class:`gdsl.CommandError` for one that there is not."""
     optional = [i.name for i in signature.inputs if i.optional]
     for name in names:
         if name not in optional:

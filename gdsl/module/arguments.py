@@ -29,7 +29,7 @@ class Bound:
     num_graphs: int | None = None
 
 
-def parameters(signature: Signature, takes_batch: bool) -> list[tuple[str, bool]]:
+def parameters(signature: Signature) -> list[tuple[str, bool]]:
     """The call's parameters in order, each with whether it may be left out."""
     before, after = signature.before_graph, signature.after_graph
     names = [(i.name, False) for i in before if not i.optional]
@@ -37,7 +37,7 @@ def parameters(signature: Signature, takes_batch: bool) -> list[tuple[str, bool]
         names.append(("graph", False))
     names += [(i.name, False) for i in after if not i.optional]
     names += [(i.name, True) for i in (*before, *after) if i.optional]
-    if takes_batch or signature.builds_graph:
+    if signature.batched or signature.builds_graph:
         names += [("batch", True), ("num_graphs", True)]
     return names
 
@@ -45,14 +45,14 @@ def parameters(signature: Signature, takes_batch: bool) -> list[tuple[str, bool]
 def call_signature(signature: Signature) -> inspect.Signature:
     """The Python signature of a layer's call."""
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    expected = parameters(signature, signature.batched)
+    expected = parameters(signature)
     empty = inspect.Parameter.empty
     return inspect.Signature([inspect.Parameter(n, kind, default=None if opt else empty) for n, opt in expected])
 
 
-def bind(signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any], takes_batch: bool) -> Bound:
+def bind(signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bound:
     """Match positional and keyword arguments with the layer's inputs."""
-    expected = parameters(signature, takes_batch)
+    expected = parameters(signature)
     names = [name for name, _ in expected]
     flat = spread_pair(signature, args)
     usage = f"{signature.name} is called as layer({', '.join(n + ('=None' if opt else '') for n, opt in expected)})"

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from gdsl.errors import CommandError
 from gdsl.language import ast
-from gdsl.language.errors import did_you_mean
 from gdsl.language.program import MAKERS, TypedProgram
 from gdsl.language.signature import Signature, signature_of
 from gdsl.look import measure
 from gdsl.look.check import error_of
+from gdsl.look.show import optional_inputs
 from gdsl.module.layer import Layer
 from gdsl.module.node import drawn
 from gdsl.module.rerun import random_edges
@@ -165,12 +165,7 @@ def _check_given(signature: Signature, given: Mapping[str, Any], on: Setting) ->
     if missing:
         wanted = " ".join(f"{name}=16" for name in missing)
         raise CommandError(f"{signature.name} can only be timed with a value of {', '.join(missing)}: --set {wanted}")
-    optional = [i.name for i in signature.inputs if i.optional]
-    for name in on.present:
-        if name not in optional:
-            listed = f"it has {', '.join(optional)}" if optional else "it has none"
-            hint = did_you_mean(name, optional, listed)
-            raise CommandError(f"{signature.name} has no optional input `{name}`: {hint}")
+    optional_inputs(on.present, signature)
     if on.nodes < 1 or (on.sources is not None and on.sources < 1) or (on.edges is not None and on.edges < 0):
         raise CommandError("a graph to measure on has at least one node")
 

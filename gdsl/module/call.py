@@ -111,7 +111,7 @@ def checked(
     """The kind of a call with its graph, its tensors by name, its arguments and the number of graphs, all checked."""
     check_tracers((*args, *kwargs.values()))
     signature = text.signature
-    bound = bind(signature, args, kwargs, signature.batched)
+    bound = bind(signature, args, kwargs)
     given = {name: value for name, value in bound.values.items() if value is not None}
     way = text.way(owner, given, free_sizes(signature, given, text.free_sizes))
     typed = text.typed_for(owner, way)

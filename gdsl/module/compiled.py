@@ -327,7 +327,7 @@ def call(layer: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """A call of a :class:`gdsl.Layer`. Layers of one text and with the same arguments share what a tracer records."""
     signature = layer.signature
     try:
-        bound = bind(signature, args, kwargs, signature.batched)
+        bound = bind(signature, args, kwargs)
         free = free_sizes(signature, bound.values, layer.free_sizes)
     except GdslError as error:
         layer._known("refuse", None, type(error), str(error))

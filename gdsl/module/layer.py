@@ -221,7 +221,7 @@ class Layer(NotScriptable, Inspected, Compilable):
         return Ran(kind, text.options, torch.int32, backend)
 
     def _named_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        bound = bind(self.signature, args, kwargs, self.signature.batched)
+        bound = bind(self.signature, args, kwargs)
         given = {**bound.values, "graph": bound.graph, "batch": bound.batch, "num_graphs": bound.num_graphs}
         return {name: value for name, value in given.items() if value is not None}
 

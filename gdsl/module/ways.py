@@ -261,7 +261,7 @@ class Text:
 
     def _take(self, signature: Signature) -> None:
         self.signature = signature
-        self.order = tuple(name for name, _ in parameters(signature, signature.batched))
+        self.order = tuple(name for name, _ in parameters(signature))
         by_rows = {i.name for i in signature.inputs if i.domain in BY_ROWS}
         self.places = tuple((name == "graph", name in by_rows) for name in self.order)
 

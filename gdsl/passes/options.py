@@ -91,9 +91,9 @@ class Options:
         wanted = self.choice("halo")
         return self.shape.processes > 1 and (wanted == "turns" or (wanted == "auto" and self.shape.chunks))
 
-    def choice(self, name: str, default: str = "auto") -> str:
+    def choice(self, name: str) -> str:
         """What the user wants of a choice."""
-        return dict(self.choices).get(name, default)
+        return dict(self.choices).get(name, "auto")
 
     def with_choice(self, name: str, value: str) -> Options:
         """The same options with one choice made."""

@@ -118,6 +118,6 @@ def test_the_text_says_where_hubs_go() -> None:
     plan = lower(optimise(attention()), Options())
     walk = next(k for k in plan.kernels if k.phases)
     assert f"continue;  // a hub, left to {walk.name}_hubs" in cpp.kernel_source(walk, plan)
-    text = hubs.hub_source(walk, plan.program)
+    text = hubs.writer(walk, plan.program, frozenset()).write()
     assert f"// {walk.name}_hubs: the rows of {walk.name} that are hubs" in text
     assert text.count("#pragma omp for") == len(walk.phases)

@@ -389,7 +389,7 @@ class Programmed(Hooked, NotScriptable, Inspected, Compilable):
         given = {name: torch.empty(shape, device="meta") for name, shape in shapes}
         text = self._text(given, {name: compiled.value_of(value) for name, value in arguments})
         args = {"graph": key, **given}
-        bind(text.signature, [args.get(name) for name in text.order], {}, text.signature.batched)
+        bind(text.signature, [args.get(name) for name in text.order], {})
         return text, text.way(self, given, free_sizes(text.signature, given, text.free_sizes))
 
     def _children(self) -> list[nn.Module]:
