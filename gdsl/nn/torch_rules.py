@@ -1,4 +1,5 @@
-"""Which rule of :mod:`gdsl.nn.symbolic` reads which function of torch, by the function itself and not by its name."""
+"""Which rule of :mod:`gdsl.nn.symbolic` or :mod:`gdsl.nn.places` reads which function of torch: by the function itself,
+not by its name."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from gdsl.ir import build, library
 from gdsl.ir.library import op
 from gdsl.ir.node import Node
+from gdsl.nn import places
 from gdsl.nn import symbolic as sym
 from gdsl.nn.symbolic import FreshNames, TensorValue, Untraceable
 
@@ -77,21 +79,21 @@ _COMPARISONS = ("gt", "ge", "lt", "le", "eq", "ne")
 _rsub, _rdiv, _rpow = (sym.swapped(sym.arithmetic(_BINARY[name])) for name in ("sub", "div", "pow"))
 
 _SHAPES: dict[str, Callable[..., Any]] = {
-    "flatten": sym.flatten,
-    "unflatten": sym.unflatten,
-    "unsqueeze": sym.unsqueeze,
-    "squeeze": sym.squeeze,
-    "transpose": sym.transpose,
-    "swapaxes": sym.transpose,
-    "permute": sym.permute,
-    "split": sym.split,
-    "chunk": sym.chunk,
+    "flatten": places.flatten,
+    "unflatten": places.unflatten,
+    "unsqueeze": places.unsqueeze,
+    "squeeze": places.squeeze,
+    "transpose": places.transpose,
+    "swapaxes": places.transpose,
+    "permute": places.permute,
+    "split": places.split,
+    "chunk": places.chunk,
 }
 
 # The same meaning, places and names of arguments as a function of torch and as a method.
 _BOTH: dict[str, TorchRule] = {
     **{name: TorchRule(sym.function_of(make)) for name, make in _UNARY.items()},
-    **{name: TorchRule(sym.function_of(_ACTIVATIONS[name])) for name in ("relu",)},
+    "relu": TorchRule(sym.function_of(_ACTIVATIONS["relu"])),
     **{name: TorchRule(sym.arithmetic(make)) for name, make in _BINARY.items()},
     **{name: TorchRule(sym.comparison(name)) for name in _COMPARISONS},
     "greater": TorchRule(sym.comparison("gt")), "greater_equal": TorchRule(sym.comparison("ge")),
@@ -103,7 +105,7 @@ _BOTH: dict[str, TorchRule] = {
     "bitwise_not": TorchRule(sym.logical_not),
     "masked_fill": TorchRule(sym.masked_fill),
     **{name: TorchRule(rule, result="view") for name, rule in _SHAPES.items()},
-    "reshape": TorchRule(sym.view, result="view", counts=True),
+    "reshape": TorchRule(places.view, result="view", counts=True),
     "sum": TorchRule(sym.over(build.sum_dims)),
     "mean": TorchRule(sym.over(library.dim_mean)),
     "logsumexp": TorchRule(sym.unless_none(library.dim_logsumexp, lambda x: x)),
@@ -124,7 +126,7 @@ def _matmul_of_matrices(names: FreshNames, a: Any, b: Any) -> TensorValue:
 
 
 def _rules() -> dict[Any, TorchRule]:
-    """By the function that torch hands sym.over, so that two functions of one name are two."""
+    """By the function that torch hands over, so that two functions of one name are two."""
     found: dict[Any, TorchRule] = {}
     for name, rule in _BOTH.items():
         for owner in (torch, Tensor):
@@ -136,22 +138,21 @@ def _rules() -> dict[Any, TorchRule]:
         for owner in (torch, Tensor):
             if hasattr(owner, f"{name}_"):
                 found[getattr(owner, f"{name}_")] = rule
-    for name, rule in {"view": TorchRule(sym.view, result="view", counts=True)}.items():
-        found[getattr(Tensor, name)] = rule
+    found[Tensor.view] = _BOTH["reshape"]
     for name, rule in {
         "__rsub__": TorchRule(_rsub), "__rtruediv__": TorchRule(_rdiv), "__rdiv__": TorchRule(_rdiv),
         "__rpow__": TorchRule(_rpow),
-        "__getitem__": TorchRule(sym.getitem, result="view"),
+        "__getitem__": TorchRule(places.getitem, result="view"),
         **{f"__{n}__": _BOTH[n] for n in ("add", "sub", "mul", "pow", "matmul", "neg", "abs", *_COMPARISONS)},
         "__radd__": _BOTH["add"], "__rmul__": _BOTH["mul"], "__truediv__": _BOTH["div"],
         "__and__": _BOTH["logical_and"], "__or__": _BOTH["logical_or"], "__invert__": _BOTH["logical_not"],
     }.items():  # fmt: skip
         found[getattr(Tensor, name)] = rule
-    for name in ("add", "sub", "mul", "truediv", "pow"):  # h += 1, sym.where torch has no other name for it
+    for name in ("add", "sub", "mul", "truediv", "pow"):  # h += 1, where torch has no other name for it
         plain = _BOTH["div" if name == "truediv" else name]
         found[getattr(Tensor, f"__i{name}__")] = TorchRule(plain.apply, result="in place")
     functions: dict[Any, Callable[..., Any]] = {
-        torch.cat: sym.cat, torch.concat: sym.cat, torch.concatenate: sym.cat, torch.where: sym.where,
+        torch.cat: places.cat, torch.concat: places.cat, torch.concatenate: places.cat, torch.where: sym.where,
         F.softmax: sym.softmax, F.log_softmax: sym.log_softmax, F.normalize: sym.normalize,
         F.gelu: sym.function_of(sym.gelu), F.softplus: sym.function_of(sym.softplus),
         F.logsigmoid: sym.function_of(library.log_sigmoid),
