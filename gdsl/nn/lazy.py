@@ -10,26 +10,21 @@ comes after runs on tensors, so that nothing ever runs twice.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import sys
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import swap_tensors
 
 from gdsl.ir import build
 from gdsl.ir.types import Domain, Kind
 from gdsl.nn.symbolic import FreshNames, TensorValue, Untraceable, loaded, segment_softmax
+from gdsl.nn.symbols import Deferred, Restart, Symbol, alias_of, put, uses, within
 from gdsl.nn.torch_rules import RULES, TorchRule
 from gdsl.runtime.dtypes import AUTOCAST, lower, short
 from gdsl.runtime.graph import Graph
-
-T = TypeVar("T")
 
 # Tensors of a layer that are copied when read, so that the layer may write to them afterwards: up to so many numbers.
 MOST_COPIED = 1 << 16
@@ -38,81 +33,6 @@ MOST_REMEMBERED = 8192
 
 # How the names of tensors begin that are not the layer's own.
 GIVEN = "given."
-
-
-class Restart(Exception):
-    """The call must run again, on tensors: something happened to a Symbol that cannot be made good."""
-
-
-@dataclass(slots=True, eq=False)
-class Deferred:
-    """One call of torch that was put off. ``args`` hold cells in the places of Symbols.
-
-    grad: whether gradients were recorded then
-    copy: whether the first argument is written to, which must not change it for earlier readers
-    """
-
-    function: Callable[..., Any]
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
-    value: TensorValue
-    grad: bool = True
-    copy: bool = False
-    real: Any = None
-    number: int = field(default_factory=itertools.count().__next__)
-
-
-class Symbol(Tensor):
-    """A tensor of all edges, [E, ...], without numbers.
-
-    tracing: the call that it belongs to
-    cell:    how it comes about
-    alias:   how many tensors share its memory, as a list of one number that all of them hold
-    needs_grad: ``requires_grad``, where Python finds it sooner
-    """
-
-    tracing: Recording
-    cell: Deferred
-    alias: list[int]
-    needs_grad: bool
-
-    @classmethod
-    def __torch_function__(
-        cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if function in _FACTS:
-            with torch._C.DisableTorchFunctionSubclass():
-                return function(*args, **kwargs)
-        trace = args[0].tracing if args and type(args[0]) is Symbol else _trace_of(args, kwargs)
-        try:
-            return trace.apply(function, args, kwargs)
-        except Exception as reason:  # whatever: the function itself has the last word
-            name = getattr(function, "__name__", str(function)).strip("_")
-            trace.break_off(f"`{name}`: {reason}")
-        return function(*args, **kwargs)
-
-    @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
-        cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Something that does not ask ``__torch_function__``: compiled code, or a transform."""
-        raise _trace_of(args, kwargs or {}).restart(f"`{function}` outside of Python's sight")
-
-
-def _within(kind: type[T], values: Any) -> Iterator[T]:
-    """Those of a kind among values, and in lists, tuples and dicts among them."""
-    for value in values:
-        if isinstance(value, kind):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _within(kind, value)
-        elif isinstance(value, dict):
-            yield from _within(kind, value.values())
-
-
-def _trace_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Recording:
-    return next(_within(Symbol, (*args, *kwargs.values()))).tracing
 
 
 class Recording:
@@ -354,7 +274,7 @@ class Recording:
         with torch._C.DisableTorchFunctionSubclass():
             for symbol in self._symbols:
                 # Once is Python. What has recorded it for a gradient refers to it, too.
-                if _uses(symbol) != 1:
+                if uses(symbol) != 1:
                     raise self.restart("an autograd.Function or code outside of Python has taken its tensors")
 
     def break_off(self, reason: str) -> None:
@@ -400,7 +320,7 @@ class Recording:
         stack = [wanted]
         while stack:
             cell = stack[-1]
-            below = [c for c in _within(Deferred, (*cell.args, *cell.kwargs.values())) if c.real is None]
+            below = [c for c in within(Deferred, (*cell.args, *cell.kwargs.values())) if c.real is None]
             if cell.real is None and below:
                 stack += below
                 continue
@@ -411,7 +331,7 @@ class Recording:
                     args = [args[0].clone(), *args[1:]] if cell.copy else args
                     result = cell.function(*args, **kwargs)
                 # What it was given stays what it is.
-                cell.real = _alias(result) if any(result is a for a in args) else result
+                cell.real = alias_of(result) if any(result is a for a in args) else result
         return wanted.real
 
 
@@ -453,7 +373,7 @@ class _Arguments:
             whole = list if kind is list else tuple
             return whole(p[0] for p in parts), whole(p[1] for p in parts), (kind, *[p[2] for p in parts])
         if isinstance(given, Tensor):
-            rank = max(len(s.cell.value.axes) + 1 for s in _within(Symbol, self.given)) if self.beside else 0
+            rank = max(len(s.cell.value.axes) + 1 for s in within(Symbol, self.given)) if self.beside else 0
             value, now = self.trace._operand(given, rank, self.beside, self.grad)
             self.requires_grad |= given.requires_grad
             return value, now, value
@@ -464,22 +384,6 @@ _PLAIN = frozenset({int, bool, str, type(None), torch.dtype, torch.device, type(
 
 # Values by the function, its arguments and the names used before: a speed-up, and nothing else.
 _remembered: dict[Any, tuple[Any, int]] = {}
-
-
-def put(symbol: Symbol, real: Tensor) -> None:
-    """Make a Symbol this tensor: the same object with another inside."""
-    if weakref.getweakrefs(symbol):
-        raise symbol.tracing.restart("a weak reference to one of its tensors")
-    with torch._C.DisableTorchFunctionSubclass():
-        real = real if _uses(real) == 1 else _alias(real)
-        swap_tensors(symbol, real)
-        real.__dict__.clear()
-
-
-def _uses(tensor: Tensor) -> int:
-    """How often torch refers to a tensor, Python counting once."""
-    count: int = tensor._use_count()  # type: ignore[attr-defined]
-    return count
 
 
 def _identity(tensor: Tensor) -> Tensor:
@@ -498,12 +402,6 @@ def _cut(value: TensorValue) -> TensorValue:
     return TensorValue(build.stop_gradient(value.node), value.axes)
 
 
-def _alias(tensor: Tensor) -> Tensor:
-    """The same memory and the same gradient in a tensor of its own."""
-    with torch.enable_grad():
-        return tensor.view_as(tensor)
-
-
 def _computed(value: Any) -> Any:
     if isinstance(value, Deferred):
         return value.real
@@ -519,7 +417,7 @@ def _autocast(kind: str) -> tuple[bool, Any]:
 
 
 def dtype_of(tensor: Tensor) -> torch.dtype:
-    """Of a tensor of real numbers as the call computes with it: see :func:`gdsl.module.checks.lower`."""
+    """Of a tensor of real numbers as the call computes with it: see :func:`gdsl.runtime.dtypes.lower`."""
     enabled, lower = _autocast(tensor.device.type)
     return lower if enabled and tensor.dtype != torch.float64 else tensor.dtype
 
@@ -596,13 +494,3 @@ _OTHERS: dict[Any, Callable[..., Any]] = {
 
 # Functions whose results have no gradient.
 _CUTTING = frozenset({Tensor.detach, torch.detach, torch.zeros_like, torch.ones_like})
-
-_FACTS = frozenset({
-    *[getattr(Tensor, name).__get__ for name in (
-        "shape", "dtype", "device", "ndim", "requires_grad", "is_cuda", "is_cpu", "is_meta", "is_sparse", "layout",
-        "is_quantized", "is_nested", "itemsize",
-    )],
-    Tensor.size, Tensor.dim, Tensor.ndimension, Tensor.numel, Tensor.nelement, Tensor.__len__, Tensor.get_device,
-    Tensor.is_floating_point, Tensor.is_complex, Tensor.is_signed, Tensor.element_size, Tensor.__hash__,
-    torch.is_floating_point, torch.is_complex, torch.numel, Tensor.is_inference,
-})  # fmt: skip

@@ -22,11 +22,12 @@ from gdsl.nn.collected import Asked, Sending
 from gdsl.nn.conv.base import Adjacency, Conv, Size, Unasked, in_dtype_of
 from gdsl.nn.conv.hooks import POINTS, Hooked
 from gdsl.nn.host import NotOurs
-from gdsl.nn.lazy import Recording, Symbol, dtype_of, put
+from gdsl.nn.lazy import Recording, dtype_of
 from gdsl.nn.message_programs import MessagePrograms
 from gdsl.nn.reach import Before, opaque
 from gdsl.nn.softmax import with_softmax
 from gdsl.nn.symbolic import TensorValue, Untraceable
+from gdsl.nn.symbols import Symbol, put
 from gdsl.runtime.dtypes import short
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.transforms import transforming

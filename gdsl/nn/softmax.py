@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from gdsl.nn.aggr.grouped import group_of_each
-from gdsl.nn.lazy import Symbol
 from gdsl.nn.reach import contents, names_in
+from gdsl.nn.symbols import Symbol
 
 
 def softmax(

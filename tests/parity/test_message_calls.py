@@ -467,7 +467,8 @@ def test_nothing_of_a_call_is_left() -> None:
     """No Symbol, and no tensor of the size of the edges, outlives the call."""
     import gc
 
-    from gdsl.nn.lazy import Recording, Symbol
+    from gdsl.nn.lazy import Recording
+    from gdsl.nn.symbols import Symbol
 
     layer, x, edges = diff(MessagePassing)(), torch.randn(6, 3), edges_of(9)
     gc.collect()
