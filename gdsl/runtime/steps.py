@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,6 @@ from torch import Tensor
 from gdsl.codegen.schedule import LEAST_GROUPS, MOST_BYTES, SMALL
 from gdsl.ir import build
 from gdsl.ir.node import Node
-from gdsl.ir.ops import of
 from gdsl.ir.types import Domain, Kind
 from gdsl.runtime import prepare, products, reference
 from gdsl.runtime.copies import address
@@ -30,6 +28,7 @@ from gdsl.runtime.cpp import CppLaunch
 from gdsl.runtime.dense import Pair, SumOfProducts, SumOverRows, View
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import Item, KernelItem, Storage, TorchItem, as_stored
+from gdsl.runtime.stretches import constant, is_part, is_short, stretches
 
 # As in steps.cpp.
 MOST_POINTERS = 80
@@ -43,10 +42,8 @@ _ALIGNMENT = 64
 _BOOL = ("eq", "ne", "lt", "le", "gt", "ge")
 _ARITHMETIC = {op: k for k, op in enumerate(("add", "sub", "mul", "div", "neg", "leaky_relu", "where", *_BOOL))}
 
-# Parts of parameters, and what is put together of parts, of up to so many runs of numbers that lie equally far apart.
+# Parts of parameters, and what is put together of parts.
 _ARRANGING = frozenset({"slice", "transpose", "cat"})
-MOST_RUNS = 1 << 11
-MOST_PLACES = 1 << 20
 
 # Where a call says how many rows there are of a global value, of targets, sources, edges and graphs.
 _ROWS = {Domain.GLOBAL: 0, Domain.NODE: 1, Domain.TARGET: 1, Domain.SOURCE: 2, Domain.EDGE: 3, Domain.GRAPH: 4}
@@ -88,8 +85,8 @@ def is_native(item: Item, storage: Storage) -> bool:
         return False
     if isinstance(product, SumOfProducts):
         turned = [_turned(item.reads[p.matrix], p) for p in product.pairs if p.lies is None]
-        return all(_is_short(n) for n in turned)
-    return isinstance(product, SumOverRows) and (_is_straight(product) or _is_short(_back(item)[1]))
+        return all(is_short(n) for n in turned)
+    return isinstance(product, SumOverRows) and (_is_straight(product) or is_short(_back(item)[1]))
 
 
 def is_slight(item: Item) -> bool:
@@ -119,8 +116,8 @@ def _is_arranging(item: Item) -> bool:
     rows = {n.domain for n in item.reads} <= {node.domain, Domain.GLOBAL}
     # What torch makes of values with rows may have fewer of them, or lie otherwise.
     known = node.domain is Domain.GLOBAL or (item.whole and node.domain in _ROWS)
-    one = len({_constant(n) for n in item.reads} - {None}) <= 1
-    return node.type.numel > 0 and real and rows and known and one and _is_short(node)
+    one = len({constant(n) for n in item.reads} - {None}) <= 1
+    return node.type.numel > 0 and real and rows and known and one and is_short(node)
 
 
 def _turned(matrix: Node, pair: Pair) -> Node:
@@ -141,74 +138,12 @@ def _back(item: TorchItem) -> tuple[Node, Node]:
     return made, build.transpose(made, node.type.names)
 
 
-def _is_short(node: Node) -> bool:
-    """Whether it is written down in short where the numbers of a row stand."""
-    return all(n.type.numel <= MOST_PLACES for n in (node, *node.inputs)) and len(_runs(node)) <= MOST_RUNS
-
-
-def _is_part(runs: Sequence[Stretch]) -> bool:
-    """Whether the numbers are a stretch of one operand."""
-    return len(runs) == 1 and runs[0].operand >= 0 and runs[0].apart in (0, 1)
-
-
-def _constant(node: Node) -> float | None:
-    return float(node.attrs.value) if node.op == "const" else None
-
-
 def _bits(value: float) -> int:
     return int(*struct.unpack("q", struct.pack("d", value)))
 
 
-class _OneRow:
-    """What a reference form asks how many rows there are."""
-
-    def rows(self, domain: Domain) -> int:
-        return 1
-
-
-_ONE_ROW: Any = _OneRow()
-
 # An operand of arithmetic: a number of the program, one for all places, one for each.
 _FIXED, _ONE, _ALL = range(3)
-
-# A place is that of a number in an operand, and this many times the place of the operand.
-_PART = 1 << 32
-
-
-class Stretch(NamedTuple):
-    """Numbers of an operand that follow each other in a result: the operand, -1 for a constant, the place of the first
-    in its row, how far they lie apart, and how many they are."""
-
-    operand: int
-    start: int
-    apart: int
-    length: int
-
-
-@lru_cache(64)
-def _runs(node: Node) -> tuple[Stretch, ...]:
-    """Where the numbers of a row of a node stand; more than ``MOST_RUNS`` of them are too many to be written down."""
-    parts = []
-    for k, n in enumerate(node.inputs):
-        shape = n.type.shape if n.domain is Domain.GLOBAL else (1, *n.type.shape)
-        parts.append(torch.full(shape, -1) if n.op == "const" else torch.arange(n.type.numel).view(shape) + k * _PART)
-    form = of(node).value
-    assert form is not None
-    found: Tensor = form(node, parts, _ONE_ROW).flatten()
-    apart, places = found.diff(), found.tolist()
-    turns = ((apart[1:] != apart[:-1]).nonzero().flatten() + 1).tolist()
-    runs: list[Stretch] = []
-    at = 0
-    while at < len(places) and len(runs) <= MOST_RUNS:
-        turn = bisect_right(turns, at)
-        end = turns[turn] + 1 if turn < len(turns) else len(places)
-        operand, start = divmod(places[at], _PART)
-        if places[end - 1] // _PART != operand:
-            end = at + 1
-        step = 0 if operand < 0 or end == at + 1 else places[at + 1] - places[at]
-        runs.append(Stretch(operand, 0 if operand < 0 else start, step, end - at))
-        at = end
-    return tuple(runs)
 
 
 class Together:
@@ -514,13 +449,13 @@ class _StepWriter:
 
     def _arrange(self, node: Node, as_in: Node) -> None:
         """Numbers of what another node reads, put where that has them."""
-        otherwise = next((value for n in as_in.inputs if (value := _constant(n)) is not None), 0.0)
+        otherwise = next((value for n in as_in.inputs if (value := constant(n)) is not None), 0.0)
         sources: list[int | Node] = []
         for n in as_in.inputs:
             width = 0 if n.domain is Domain.GLOBAL else n.type.numel
             sources += (node if n.op == "const" else self.read(n, self.storage.dtype), width)
-        runs = _runs(as_in)
-        if node.domain is Domain.GLOBAL and node not in self.needed and _is_part(runs):
+        runs = stretches(as_in)
+        if node.domain is Domain.GLOBAL and node not in self.needed and is_part(runs):
             self._step(PART, node, sources[2 * runs[0].operand], runs[0].start)
             self.parts.add(node)
         else:

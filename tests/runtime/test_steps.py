@@ -13,7 +13,7 @@ from gdsl.ir import build as ops
 from gdsl.ir.ops import of
 from gdsl.ir.types import Dim, Domain, Type
 from gdsl.passes.options import Options
-from gdsl.runtime import order, prepare, products, steps
+from gdsl.runtime import order, prepare, products, steps, stretches
 from gdsl.runtime.cache import find_compiler
 from gdsl.runtime.items import TorchItem
 from gdsl.runtime.steps import Together
@@ -160,15 +160,15 @@ def test_runs_are_where_the_numbers_stand(piece: int, domain: Domain) -> None:
     row = torch.randn(x.type.numel)
     found = [
         0.5 if run.operand < 0 else float(row[run.start + k * run.apart])
-        for run in steps._runs(node)
+        for run in stretches.stretches(node)
         for k in range(run.length)
     ]
     parts = [torch.tensor(0.5).expand(n.type.shape) if n.op == "const" else row.view(n.type.shape) for n in node.inputs]
     if domain is Domain.NODE:
         parts = [part if n.op == "const" else part[None] for part, n in zip(parts, node.inputs, strict=True)]
-    expected = of(node).value(node, parts, steps._ONE_ROW)  # type: ignore[misc]
+    expected = of(node).value(node, parts, stretches.ONE_ROW)  # type: ignore[misc]
     assert found == expected.flatten().tolist()
-    assert len(steps._runs(node)) <= node.type.numel // (1 if piece in (2, 7) else 2)
+    assert len(stretches.stretches(node)) <= node.type.numel // (1 if piece in (2, 7) else 2)
 
 
 def test_views_of_views(calls: list[bool]) -> None:
