@@ -19,10 +19,12 @@ _FAMILIES = {
         "SimpleConv", "WLConv", "WLConvContinuous",
     ),
     "attention": (
-        "AGNNConv", "DNAConv", "FAConv", "FeaStConv", "GATv2Conv", "GeneralConv", "HypergraphConv", "SuperGATConv",
-        "TransformerConv",
+        "AGNNConv", "FAConv", "FeaStConv", "GATv2Conv", "GeneralConv", "SuperGATConv", "TransformerConv",
     ),
-    "types": ("HANConv", "HEATConv", "HGTConv", "HeteroConv", "RGATConv"),
+    "dna": ("DNAConv",),
+    "hypergraph": ("HypergraphConv",),
+    "types": ("HEATConv", "HGTConv", "RGATConv"),
+    "hetero": ("HANConv", "HeteroConv"),
     "edge": (
         "CGConv", "DynamicEdgeConv", "ECConv", "EdgeConv", "GENConv", "GINConv", "GINEConv", "NNConv",
         "ResGatedGraphConv",
@@ -89,11 +91,12 @@ _PARTS = {
         "BatchNorm", "DiffGroupNorm", "GraphNorm", "GraphSizeNorm", "HeteroBatchNorm", "HeteroLayerNorm",
         "InstanceNorm", "LayerNorm", "MeanSubtractionNorm", "MessageNorm", "PairNorm",
     ),
-    "pool": (
-        "ASAPooling", "EdgePooling", "PANPooling", "SAGPooling", "TopKPooling", "avg_pool", "avg_pool_neighbor_x",
-        "avg_pool_x", "global_add_pool", "global_max_pool", "global_mean_pool", "global_sort_pool", "graclus",
-        "max_pool", "max_pool_neighbor_x", "max_pool_x", "voxel_grid",
+    "coarsening": (
+        "avg_pool", "avg_pool_neighbor_x", "avg_pool_x", "graclus", "max_pool", "max_pool_neighbor_x", "max_pool_x",
+        "voxel_grid",
     ),
+    "pool": ("ASAPooling", "EdgePooling", "PANPooling", "SAGPooling", "TopKPooling"),
+    "readouts": ("global_add_pool", "global_max_pool", "global_mean_pool", "global_sort_pool"),
     "unpool": ("knn_interpolate",),
 }  # fmt: skip
 

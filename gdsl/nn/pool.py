@@ -1,4 +1,4 @@
-"""Readouts of whole graphs, and poolings that keep a part of the nodes. Interface of ``torch_geometric.nn.pool``."""
+"""Poolings that keep a part of the nodes. Interface of ``torch_geometric.nn.pool``."""
 
 from __future__ import annotations
 
@@ -11,77 +11,17 @@ from torch import Tensor, nn
 import gdsl.nn
 from gdsl.ir.ops.rows import add_at
 from gdsl.nn.activations import activation
-from gdsl.nn.aggr import MaxAggregation, MeanAggregation, SortAggregation, SumAggregation
 from gdsl.nn.conv.base import Programmed
 from gdsl.nn.conv.simple import GraphConv, LEConv
 from gdsl.nn.declared import InitVar, Module, declared, redraw
 from gdsl.nn.inits import uniform
+from gdsl.nn.readouts import SUM, readout
 from gdsl.nn.softmax import softmax
 from gdsl.nn.sparse import coalesce, product
 from gdsl.runtime.formats import edge_list
 from gdsl.runtime.graph import Graph, rewire_edge_value
-from gdsl.runtime.together import is_shared, largest, means, most, summed
 
 Pooled = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor]
-
-_SUM, _MEAN, _MAX = SumAggregation(), MeanAggregation(), MaxAggregation()
-
-
-def _readout(aggr: nn.Module, x: Tensor, batch: Tensor | None, size: int | None) -> Tensor:
-    if x.dim() == 1:
-        return _readout(aggr, x.unsqueeze(1), batch, size).squeeze(1)
-    if is_shared():
-        return _readout_together(aggr, x, batch, size)
-    if batch is None and aggr is _SUM and size is None and not (x.is_floating_point() or x.is_complex()):
-        return x.sum(0, keepdim=True)  # of small whole numbers in 64 bits
-    result: Tensor = aggr(x, batch, dim_size=size)
-    return result
-
-
-def _readout_together(aggr: nn.Module, x: Tensor, batch: Tensor | None, size: int | None) -> Tensor:
-    """Of the nodes of all processes. Equal maxima share the gradient, wherever they are."""
-    batch = torch.zeros(len(x), dtype=torch.long, device=x.device) if batch is None else batch
-    size = most(int(batch.max()) + 1 if batch.numel() else 0, x.device) if size is None else size
-    if aggr is _MEAN:
-        return means(x, batch, size)
-    zeros = x.new_zeros(size, *x.shape[1:])
-    if aggr is _SUM:
-        return summed(add_at(x, batch, size))
-    index = batch.unsqueeze(1).expand_as(x)
-    best = largest((zeros - torch.inf).scatter_reduce(0, index, x.detach(), "amax"))
-    won = (x == best[batch]).to(x.dtype)
-    ties = summed(zeros.index_add(0, batch, won)).clamp(min=1)
-    # Nothing but the gradients of the winners.
-    share = summed(add_at(won * (x - x.detach()) / ties[batch], batch, size))
-    return torch.where(best == -torch.inf, 0.0, best) + share
-
-
-def global_add_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -> Tensor:
-    """The sum of each graph's nodes: [N, channels] to [graphs, channels].
-
-    batch: [N] the graph of each node; None for one graph
-    size:  the number of graphs; without it the largest index plus one
-    """
-    return _readout(_SUM, x, batch, size)
-
-
-def global_mean_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -> Tensor:
-    """The mean of each graph's nodes; see :func:`global_add_pool`."""
-    return _readout(_MEAN, x, batch, size)
-
-
-def global_max_pool(x: Tensor, batch: Tensor | None, size: int | None = None) -> Tensor:
-    """The largest of each feature in each graph; see :func:`global_add_pool`."""
-    return _readout(_MAX, x, batch, size)
-
-
-def global_sort_pool(x: Tensor, index: Tensor, k: int) -> Tensor:
-    """The k nodes of each graph with the largest last feature: [N, F] and ``index`` [N], sorted, to [graphs, k * F].
-
-    See :class:`gdsl.nn.aggr.SortAggregation`.
-    """
-    found: Tensor = SortAggregation(k)(x, index)
-    return found
 
 
 def topk(
@@ -381,7 +321,7 @@ class EdgePooling(Programmed):
         cluster[alone] = torch.arange(len(taken), clusters, device=batch.device)
 
         cluster_score = torch.cat([score[taken], score.new_ones(clusters - len(taken))])
-        pooled = _readout(_SUM, x, cluster, clusters) * cluster_score.view(-1, 1)
+        pooled = readout(SUM, x, cluster, clusters) * cluster_score.view(-1, 1)
         edges, _ = coalesce(cluster[edge_index], None, clusters)
         info = UnpoolInfo(edge_index, cluster, batch, cluster_score)
         return pooled, edges, batch.new_empty(clusters).scatter_(0, cluster, batch), info
@@ -504,148 +444,9 @@ def filter_targets(
     return torch.stack([edge_index[0, kept], target[kept]]), None if values is None else values[kept]
 
 
-def graclus(edge_index: Tensor, weight: Tensor | None = None, num_nodes: int | None = None) -> Tensor:
-    """Pairs of neighbours, heavy edges first, as clusters: [2, E] to [N], named by their first node. Dhillon et al.,
-    "Weighted Graph Cuts without Eigenvectors", TPAMI 2007, section 4.1.
-
-    weight:    [E]; edges of a negative weight join nothing. Edges of equal weights, or without any, come at random
-    num_nodes: without it the largest index plus one
-
-    torch_geometric goes through the nodes at random, and takes the heaviest edge at each; here the heaviest edge of all
-    comes first, in torch, in rounds that take many edges at once.
-    """
-    nodes = (int(edge_index.max()) + 1 if edge_index.numel() else 0) if num_nodes is None else num_nodes
-    order = torch.randperm(edge_index.shape[1], device=edge_index.device)
-    order = order[edge_index[0, order] != edge_index[1, order]]
-    if weight is not None:
-        order = order[weight[order] >= 0]
-        order = order[weight[order].argsort(descending=True, stable=True)]
-    ranked = edge_index[:, order]
-    pairs = ranked[:, matching(ranked, nodes)]
-    cluster = torch.arange(nodes, device=edge_index.device)
-    cluster[pairs] = pairs.amin(dim=0)
-    return cluster
-
-
-def voxel_grid(
-    pos: Tensor,
-    size: float | list[float] | Tensor,
-    batch: Tensor | None = None,
-    start: float | list[float] | Tensor | None = None,
-    end: float | list[float] | Tensor | None = None,
-) -> Tensor:
-    """The cell of a regular grid of each point: [N, D] to [N]. Simonovsky and Komodakis, CVPR 2017.
-
-    size:       of a cell, in all directions or in each
-    batch:      [N] the graph of each point, whose cells are its own
-    start, end: of the grid; without them, the least and the largest coordinates
-    """
-    pos = pos.unsqueeze(1) if pos.dim() == 1 else pos
-
-    def each(value: Any) -> Tensor:
-        numbers = torch.as_tensor(value, dtype=pos.dtype, device=pos.device).view(-1)
-        return torch.cat([numbers, numbers[-1:].expand(max(pos.size(1) - len(numbers), 0))])[: pos.size(1)]
-
-    width = each(size)
-    low = pos.amin(dim=0) if start is None else each(start)
-    high = pos.amax(dim=0) if end is None else each(end)
-    cells = ((high - low) / width).long() + 1
-    stride = cells.cumprod(0)
-    cell = (((pos - low) / width).long() * (stride // cells)).sum(dim=1)
-    return cell if batch is None else cell + batch * stride[-1]
-
-
-def _consecutive(cluster: Tensor, batch: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Clusters numbered without gaps, and the graph of each."""
-    names, cluster = torch.unique(cluster, return_inverse=True)
-    return cluster, None if batch is None else batch.new_empty(len(names)).scatter_(0, cluster, batch)
-
-
-def _pool_x(
-    aggr: nn.Module, cluster: Tensor, x: Tensor, batch: Tensor, batch_size: int | None, size: int | None
-) -> tuple[Tensor, Tensor | None]:
-    if size is not None:
-        graphs = int(batch.max()) + 1 if batch_size is None else batch_size
-        return _readout(aggr, x, cluster, graphs * size), None
-    cluster, of_graph = _consecutive(cluster, batch)
-    return _readout(aggr, x, cluster, None), of_graph
-
-
-def _pool(aggr: nn.Module, cluster: Tensor, data: Any, transform: Callable[[Any], Any] | None) -> Any:
-    # Whoever has such data has torch_geometric.
-    from torch_geometric.data import Batch
-
-    cluster, batch = _consecutive(cluster, data.batch)
-    edges, attributes = cluster[data.edge_index], data.edge_attr
-    between = edges[0] != edges[1]
-    edges, attributes = edges[:, between], None if attributes is None else attributes[between]
-    edges, attributes = coalesce(edges, attributes, len(cluster))
-    pooled = Batch(
-        batch=batch,
-        x=None if data.x is None else _readout(aggr, data.x, cluster, None),
-        edge_index=edges,
-        edge_attr=attributes,
-        pos=None if data.pos is None else _readout(_MEAN, data.pos, cluster, None),
-    )
-    return pooled if transform is None else transform(pooled)
-
-
-def _pool_neighbors(aggr: nn.Module, data: Any, flow: str) -> Any:
-    own = torch.arange(data.num_nodes, device=data.edge_index.device).expand(2, -1)
-    edges = torch.cat([data.edge_index, own], dim=1)
-    source, target = edges if flow == "source_to_target" else edges.flip(0)
-    data.x = _readout(aggr, data.x[source], target, data.num_nodes)
-    return data
-
-
-def max_pool_x(
-    cluster: Tensor, x: Tensor, batch: Tensor, batch_size: int | None = None, size: int | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """The largest of each feature in each cluster: [N, channels] to [K, channels], and the graph [K] of each cluster.
-
-    cluster:    [N] the cluster of each node
-    batch:      [N] the graph of each node
-    batch_size: the number of graphs; without it the largest index plus one
-    size:       the number of clusters of each graph, where all have a number of their own; there is no second result
-    """
-    return _pool_x(_MAX, cluster, x, batch, batch_size, size)
-
-
-def avg_pool_x(
-    cluster: Tensor, x: Tensor, batch: Tensor, batch_size: int | None = None, size: int | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """The mean of each cluster; see :func:`max_pool_x`."""
-    return _pool_x(_MEAN, cluster, x, batch, batch_size, size)
-
-
-def max_pool(cluster: Tensor, data: Any, transform: Callable[[Any], Any] | None = None) -> Any:
-    """The graph of clusters: the largest features, mean positions, and the sums of the edges' features.
-
-    cluster:   [N] the cluster of each node
-    data:      a ``torch_geometric.data.Data``; the result is one of a batch
-    transform: what the result goes through
-    """
-    return _pool(_MAX, cluster, data, transform)
-
-
-def avg_pool(cluster: Tensor, data: Any, transform: Callable[[Any], Any] | None = None) -> Any:
-    """:func:`max_pool` with the mean features."""
-    return _pool(_MEAN, cluster, data, transform)
-
-
-def max_pool_neighbor_x(data: Any, flow: str = "source_to_target") -> Any:
-    """The features of ``data`` replaced by the largest of a node and its neighbours."""
-    return _pool_neighbors(_MAX, data, flow)
-
-
-def avg_pool_neighbor_x(data: Any, flow: str = "source_to_target") -> Any:
-    """The features of ``data`` replaced by the mean of a node and its neighbours."""
-    return _pool_neighbors(_MEAN, data, flow)
-
-
 def __getattr__(name: str) -> Any:
     """Poolings with files of their own, and neighbours, which torch_geometric has here."""
     home = gdsl.nn._HOMES.get(name, "").rpartition(".")[2]
-    if home not in ("clusters", "knn_index", "neighbors"):
+    if home not in ("clusters", "coarsening", "knn_index", "neighbors", "readouts"):
         raise AttributeError(f"module 'gdsl.nn.pool' has no attribute {name!r}")
     return getattr(gdsl.nn, name)

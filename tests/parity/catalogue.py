@@ -32,6 +32,9 @@ FAMILIES = {
     "Several aggregations, weights from features, whole graphs": ("test_nn_mixed",),
 }
 
+# Files of layers that are tested together with those of another one.
+TOGETHER = {"basic": ("gcn", "sage", "gat"), "types": ("hetero",)}
+
 # torch_geometric's modules, besides that of the layers.
 PARTS = ("aggr", "attention", "dense", "encoding", "functional", "kge", "models", "norm", "pool", "unpool")
 
@@ -313,7 +316,7 @@ def _others(modules: tuple[str, ...]) -> Iterator[str]:
     """Layers of a family that have tests of their own and no table."""
     named = {name: family for family, names in gdsl.nn._FAMILIES.items() for name in names}
     families = {module.removeprefix("test_nn_") for module in modules}
-    families |= {"gcn", "sage", "gat"} if "basic" in families else set()
+    families |= {more for family in families for more in TOGETHER.get(family, ())}
     for name, family in named.items():
         if family in families:
             yield name

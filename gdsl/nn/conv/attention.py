@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gdsl.errors import GraphError
 from gdsl.module.repeated import repeatable
 from gdsl.nn.conv.base import (
     Adjacency,
@@ -23,8 +21,7 @@ from gdsl.nn.conv.base import (
     see,
 )
 from gdsl.nn.conv.programmed import Declared, InitVar, Summed, Weighted
-from gdsl.nn.declared import Module, declared, redraw
-from gdsl.nn.inits import glorot, kaiming_uniform, uniform
+from gdsl.nn.inits import glorot
 from gdsl.nn.linear import Linear
 from gdsl.runtime.tracers import check_proxy
 
@@ -456,208 +453,3 @@ class GeneralConv(Declared, program="general", fixed="node_dim=0", parts=False):
             attention=self.attention_type if self.attention else "none",
             normalize=self.normalize_l2,
         )
-
-
-class HypergraphConv(Summed, program="hypergraph", fixed='flow="source_to_target", node_dim=0'):
-    """X' = D^-1 H W B^-1 H^T X Theta for the incidence matrix H of nodes and hyperedges.
-
-    Bai et al., "Hypergraph Convolution and Hypergraph Attention", 2019, equations 7 and 14.
-
-    in_channels:    size of the inputs; -1 takes it from the first call
-    out_channels:   size of the outputs of each head
-    use_attention:  whether H has learned weights, from the features of nodes and hyperedges
-    attention_mode: "node": weights of the nodes of a hyperedge add up to 1; "edge": those of the hyperedges of a node
-    heads, concat, negative_slope, dropout: of the attention, as in :class:`GATv2Conv`
-    bias:           whether to add one
-    **kwargs:       of :class:`Conv`, without ``flow``
-
-    Raises AssertionError for another mode.
-    """
-
-    in_channels: int
-    out_channels: int
-    use_attention: bool = False
-    attention_mode: str = "node"
-    heads: int = 1
-    concat: bool = True
-    negative_slope: float = 0.2
-    dropout: float = 0
-    bias: InitVar[bool] = True
-
-    def _setup(self) -> None:
-        assert self.attention_mode in ("node", "edge"), f"there is no mode '{self.attention_mode}'"
-
-    def _make(self) -> set[str]:
-        total = self.out_channels * (self.heads if self.concat else 1)
-        self.heads = self.heads if self.use_attention else 1
-        self.concat = self.concat or not self.use_attention
-        made = super()._make()
-        if self.bias is not None:  # as torch_geometric has it, for all heads, also without attention
-            self.bias = parameter(total)
-        return made
-
-    def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
-        return {"attention": self._attention()}
-
-    def _attention(self) -> str:
-        return self.attention_mode if self.use_attention else "none"
-
-    def forward(
-        self,
-        x: Tensor,
-        hyperedge_index: Tensor,
-        hyperedge_weight: Tensor | None = None,
-        hyperedge_attr: Tensor | None = None,
-        num_edges: int | None = None,
-    ) -> Tensor:
-        """[N, in_channels] to [N, heads * out_channels].
-
-        hyperedge_index:  [2, I] nodes, and a hyperedge that each of them is in
-        hyperedge_weight: [M]
-        hyperedge_attr:   [M, in_channels], for the attention
-        num_edges:        the number M of hyperedges; without it the largest index plus one
-
-        Raises AssertionError for attention without ``hyperedge_attr``, and :class:`gdsl.GraphError` for a graph, which
-        is between nodes.
-        """
-        check_proxy(x)
-        if not isinstance(hyperedge_index, Tensor) or hyperedge_index.layout is not torch.strided:
-            kind = "sparse tensor" if isinstance(hyperedge_index, Tensor) else type(hyperedge_index).__name__
-            raise GraphError(
-                f"'hyperedge_index' must be an integer tensor [2, I] of nodes and of the hyperedges that they are in, "
-                f"not a {kind}"
-            )
-        assert hyperedge_attr is not None or not self.use_attention, "attention needs 'hyperedge_attr'"
-        given = [len(t) for t in (hyperedge_weight, hyperedge_attr) if t is not None]
-        if num_edges is None:
-            num_edges = int(hyperedge_index[1].max()) + 1 if hyperedge_index.numel() else 0
-        # Hyperedges without nodes change nothing, so that there may be more weights than hyperedges.
-        graph, _ = self.graph(hyperedge_index, len(x), max([num_edges, *given]))
-        inputs = {"x": x, "w": hyperedge_weight, "f": hyperedge_attr}
-        return self._compute(graph, inputs, attention=self._attention())
-
-
-@declared(shows="groups")
-class GroupedLinear(Module):
-    """A linear map of each of some groups of features, [groups, in_channels / groups, out_channels / groups].
-
-    Raises AssertionError for sizes that are no multiples of ``groups``.
-    """
-
-    in_channels: int
-    out_channels: int
-    groups: int = 1
-    bias: InitVar[bool] = True
-
-    def _setup(self) -> None:
-        i, o, groups = self.in_channels, self.out_channels, self.groups
-        assert i % groups == 0 and o % groups == 0, "sizes are multiples of 'groups'"
-        self.weight = parameter(groups, i // groups, o // groups)
-        self.bias = parameter(o) if self.bias else None
-
-    def reset_parameters(self) -> None:
-        """Draw weight and bias anew."""
-        kaiming_uniform(self.weight, fan=self.weight.size(1), a=math.sqrt(5))
-        uniform(self.weight.size(1), self.bias)
-
-    def forward(self) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias, for a program. They come from a call, so that hooks are called: pruning computes in one."""
-        return self.weight, self.bias
-
-
-@declared(shows="heads groups dropout bias")
-class MultiHead(Module):
-    """The parameters of :class:`DNAConv`: maps to queries, keys and values.
-
-    Raises AssertionError for sizes that are no multiples of ``heads`` and ``groups``, and where the larger of the two
-    is no multiple of the other.
-    """
-
-    in_channels: int
-    out_channels: int
-    heads: int
-    groups: int
-    dropout: float
-    bias: bool
-
-    def _setup(self) -> None:
-        sizes, heads, groups = (self.in_channels, self.out_channels), self.heads, self.groups
-        assert all(size % heads == 0 for size in sizes), "sizes are multiples of 'heads'"
-        assert all(size % groups == 0 for size in sizes), "sizes are multiples of 'groups'"
-        assert max(groups, heads) % min(groups, heads) == 0, "'heads' and 'groups' divide one another"
-        self.lin_q = GroupedLinear(*sizes, groups, self.bias)
-        self.lin_k = GroupedLinear(*sizes, groups, self.bias)
-        self.lin_v = GroupedLinear(*sizes, groups, self.bias)
-
-    reset_parameters = redraw
-
-
-class DNAConv(Weighted, program="dna", parts=False, fixed="node_dim=0"):
-    """Each node's last layer attends to all layers so far of each neighbour, with the weights of GCN on the edges.
-
-    Fey, "Just Jump: Dynamic Neighborhood Aggregation in Graph Neural Networks", 2019, equations 2 to 4.
-
-    channels:       size of inputs and outputs
-    heads:          number of heads
-    groups:         number of groups of features that the linear maps keep apart
-    dropout:        of the attention, in training
-    cached:         keep the graph and weights of the first call for all others
-    normalize:      whether to divide by the degrees
-    add_self_loops: whether to add them, where the layer normalises
-    bias:           whether the linear maps have one
-    **kwargs:       of :class:`Conv`
-
-    Raises AssertionError for channels that are no multiple of ``heads`` and ``groups``.
-    """
-
-    channels: InitVar[int]
-    heads: InitVar[int] = 1
-    groups: InitVar[int] = 1
-    dropout: InitVar[float] = 0.0
-    cached: bool = False
-    normalize: bool = True
-    add_self_loops: bool = True
-    bias: bool = True
-
-    def _setup(self) -> None:
-        self.multi_head = MultiHead(self.channels, self.channels, self.heads, self.groups, self.dropout, self.bias)
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        super().reset_parameters()
-        self.multi_head.reset_parameters()
-
-    def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
-        """[N, layers, channels] and weights [E] to [N, channels].
-
-        Raises ValueError for features of another shape.
-        """
-        check_proxy(x)
-        if x.dim() != 3:
-            raise ValueError("Feature shape must be [num_nodes, num_layers, channels].")
-        graph, weight = self._weights(x[:, 0], edge_index, edge_weight)
-        parts = self.multi_head
-        inside = {
-            f"{role}_{name}": value
-            for role, lin in (("q", parts.lin_q), ("k", parts.lin_k), ("v", parts.lin_v))
-            for name, value in zip(("weight", "bias"), lin(), strict=True)
-        }
-        y: Tensor = self.run_with(
-            inside,
-            graph,
-            {"x": x, "w": weight},
-            channels=parts.in_channels,
-            heads=parts.heads,
-            size=parts.in_channels // parts.heads,
-            groups=parts.groups,
-            width=parts.in_channels // parts.groups,
-            p=float(parts.dropout),
-            normalize=self.normalize,
-            loops=self.add_self_loops,
-            with_bias=self.bias,
-        )
-        return y
-
-    def __repr__(self) -> str:
-        parts = self.multi_head
-        return f"{type(self).__name__}({parts.in_channels}, heads={parts.heads}, groups={parts.groups})"

@@ -12,7 +12,7 @@ from gdsl.nn.conv.base import Adjacency, Conv, parameter
 from gdsl.nn.conv.gat import GATConv
 from gdsl.nn.declared import declared
 from gdsl.nn.inits import glorot, zeros
-from gdsl.nn.pool import global_add_pool
+from gdsl.nn.readouts import global_add_pool
 from gdsl.runtime.together import drawn_alike, gathered, has_others, is_shared, together
 
 

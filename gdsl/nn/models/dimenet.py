@@ -15,7 +15,7 @@ from gdsl.nn.declared import redraw
 from gdsl.nn.inits import glorot_orthogonal, zeros
 from gdsl.nn.models.waves import BesselBasisLayer, SphericalBasisLayer, triplets
 from gdsl.nn.neighbors import radius_graph
-from gdsl.nn.pool import global_add_pool
+from gdsl.nn.readouts import global_add_pool
 from gdsl.runtime.graph import Graph, graph_of
 
 Act = Callable[[Tensor], Tensor]
