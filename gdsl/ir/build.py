@@ -6,7 +6,7 @@ Each checks its typing rule and raises :class:`IRError` with a remedy. They stan
 from __future__ import annotations
 
 from gdsl.ir.attributes import IRError
-from gdsl.ir.ops.edges import gather, segment
+from gdsl.ir.ops.edges import gather, gather_by, segment
 from gdsl.ir.ops.elementwise import as_node, broadcast, elementwise, join_dims, join_domains, replay, to_float
 from gdsl.ir.ops.exchange import all_reduce, collect, exchange
 from gdsl.ir.ops.folds import order_rank, scan, scan_step

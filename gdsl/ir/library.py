@@ -245,10 +245,7 @@ def segment_var(e: Node, end: str, rows: Domain, by: Node | None = None, dim: Di
     at 0, below which rounding may take it; the derivative knows nothing of that.
     """
     e = rounded(spread(e, end, rows))
-    center = build.stop_gradient(segment_mean(e, end, rows, by, dim))
-    center = build.gather(center, end)
-    if by is not None and dim is not None:
-        center = build.index(center, by, dim.name)
+    center = build.gather_by(build.stop_gradient(segment_mean(e, end, rows, by, dim)), end, by, dim)
     rest = e - in_order(center, e)
     off = segment_mean(rest, end, rows, by, dim)
     var = segment_mean(rest * rest, end, rows, by, dim) - rounded(off * off)
@@ -274,23 +271,14 @@ def _root(var: Node, none: Node) -> Node:
     return where(none, 0.0, op("sqrt", where(none, 1.0, var)))
 
 
-def segment_softmax(e: Node, end: str, rows: Domain, masked: bool = False) -> Node:
+def segment_softmax(
+    e: Node, end: str, rows: Domain, masked: bool = False, by: Node | None = None, dim: Dim | None = None
+) -> Node:
     """e^(e - max) / sum of e^(e - max), over the edges of each node at this end; ``masked`` as for a dim."""
     e = spread(e, end, rows)
-    top = softmax_top(build.segment(e, end, "max", rows), masked)
-    raised = op("exp", e - build.gather(top, end))
-    return raised / build.gather(softmax_total(segment_sum(raised, end, rows), masked), end)
-
-
-def segment_softmax_by(e: Node, end: str, rows: Domain, by: Node, dim: Dim) -> Node:
-    """The softmax over the edges of each node that have one key, each key by itself; ``masked`` as for a dim."""
-
-    def of_own_key(total: Node) -> Node:
-        return build.index(build.gather(total, end), by, dim.name)
-
-    e = spread(e, end, rows)
-    raised = op("exp", e - of_own_key(softmax_top(build.segment(e, end, "max", rows, by, dim), True)))
-    return raised / of_own_key(softmax_total(segment_sum(raised, end, rows, by, dim), True))
+    top = softmax_top(build.segment(e, end, "max", rows, by, dim), masked)
+    raised = op("exp", e - build.gather_by(top, end, by, dim))
+    return raised / build.gather_by(softmax_total(segment_sum(raised, end, rows, by, dim), masked), end, by, dim)
 
 
 def dim_log_softmax(x: Node, dims: Sequence[str]) -> Node:

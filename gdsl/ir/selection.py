@@ -22,8 +22,7 @@ def segment_topk(e: Node, end: str, rows: Domain, k: int, by: Node | None = None
     """Whether each is among the k largest of its node; of equal ones the first is the larger, and -inf is none."""
 
     def largest(left: Node) -> Node:
-        found = build.gather(build.segment(left, end, "argmax", rows, by, dim), end)
-        found = found if by is None or dim is None else build.index(found, by, dim.name)
+        found = build.gather_by(build.segment(left, end, "argmax", rows, by, dim), end, by, dim)
         return op("eq", found, number_in_row(end, rows))
 
     return _topk(spread(e, end, rows), k, largest)

@@ -191,9 +191,8 @@ class ReductionCalls(ModuleCalls):
         (x,), end, rows = self._elements(e, self.only(e, "e"))
         if e.function == "log_softmax":
             return library.segment_log_softmax(x, end, rows)
-        if e.by is None:
-            return library.segment_softmax(x, end, rows, masked=True)
-        return library.segment_softmax_by(x, end, rows, *self._by(e, e.by, end, rows))
+        by = () if e.by is None else self._by(e, e.by, end, rows)
+        return library.segment_softmax(x, end, rows, True, *by)
 
     def _sparsemax(self, e: ast.Call) -> Value:
         (x,), end, rows = self._elements(e, self.only(e, "e"))

@@ -42,6 +42,12 @@ def gather(x: Node, end: str) -> Node:
     return make("gather", (x,), Type(element_domain(end, x.domain), x.dims, x.kind, x.type.bound), Gather(end))
 
 
+def gather_by(x: Node, end: str, by: Node | None, dim: Dim | None) -> Node:
+    """What each edge reads of a result of its row, at an end; where there is one for each integer ``by``, its own."""
+    x = gather(x, end)
+    return x if by is None or dim is None else index(x, by, dim.name)
+
+
 def _gather_hint(domain: Domain) -> str:
     return {
         Domain.SOURCE: "a source value lives at [j]",
@@ -221,9 +227,7 @@ def _segment_pull(node: Node, g: Node, ties: str) -> Gradients:
     zero = const(0.0)
 
     def on_edges(row: Node) -> Node:
-        """What each edge reads of its row's result."""
-        row = gather(row, end)
-        return row if by is None or dim is None else index(row, by, dim.name)
+        return gather_by(row, end, by, dim)
 
     def first() -> Node:
         arg = segment(e, end, "arg" + reducer, node.domain, by, dim)
@@ -269,8 +273,7 @@ def _mul_pull(e: Node, end: str, node: Node, back: Node, by: Node | None, dim: D
     """The product of the *other* members: through the product of the nonzero ones, since x / 0 would lose it."""
 
     def reduced(v: Node, how: str) -> Node:
-        r = gather(segment(v, end, how, node.domain, by, dim), end)
-        return r if by is None or dim is None else index(r, by, dim.name)
+        return gather_by(segment(v, end, how, node.domain, by, dim), end, by, dim)
 
     zero = elementwise("eq", e, 0.0)
     nonzero = choose(zero, 1.0, e)
