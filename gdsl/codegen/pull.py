@@ -92,8 +92,7 @@ class Pull(Names, Generic[Written, Around]):
                 for below in self._chain(node, index, where, around):
                     self.value(below, index, where, around)
             return self.compute_elementwise(node, index, where, around)
-        found: Written = getattr(self, f"compute_{node.op}")(node, index, where, around)
-        return found
+        return getattr(self, f"compute_{node.op}")(node, index, where, around)
 
     def _chain(self, node: Node, index: Index, where: str, around: Around) -> list[Node]:
         """The elementwise values below one that are not written yet, operands first, where there are many: written

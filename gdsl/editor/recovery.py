@@ -144,8 +144,7 @@ def _built(text: str, found: Sequence[Token], kept: _Mending) -> tuple[ast.Layer
         trees: Any = parsing.feed_eof()
     except Mistake:
         raise _Refused(statement) from None
-    built: tuple[ast.Layer | ast.Use, ...] = trees
-    return built
+    return trees
 
 
 def _placer(text: str) -> Callable[[Token], lark.Token]:

@@ -278,8 +278,7 @@ def _peak(call: Callable[[], Any], leaves: Sequence[Tensor], device: torch.devic
     if device.type == "cuda":
         return measure.peak_on_gpu(call)
     measure.give_back()
-    found: float | None = measure.peak(call, leaves)["mb"]
-    return found
+    return measure.peak(call, leaves)["mb"]
 
 
 # -------------------------------------------------------------------------------------------- plot

@@ -172,8 +172,7 @@ class Layer(NotScriptable, Inspected, Compilable):
         """
         if torch.compiler.is_compiling():
             return compiled.call(self, args, kwargs)
-        found: Tensor | tuple[Tensor, ...] = call(self._text, self, {}, args, kwargs, self.backend)
-        return found
+        return call(self._text, self, {}, args, kwargs, self.backend)
 
     def _way(self, key: Any) -> tuple[Text, Way]:
         return self._text, self._text.way(self, key[1], dict(key[2]))

@@ -125,8 +125,7 @@ def _rewiring(graph: Graph, method: str) -> Rewired:
     """A change of a graph by its name, which a file may have brought."""
     if method not in GRAPH_METHODS:
         raise ProgramError(f"a graph is changed by one of {', '.join(GRAPH_METHODS)}, not {shown(method)}")
-    found: Rewired = getattr(graph, method)()
-    return found
+    return getattr(graph, method)()
 
 
 # What is made of an operator, on first need.

@@ -72,8 +72,7 @@ def _one(part: Part, device: str) -> nn.Module:
 
 
 def _map(part: Part, inside: int, outside: int, device: str) -> nn.Module:
-    made: nn.Module = nn.utils.skip_init(nn.Linear, inside, outside, bias=part.bias is not False, device=device)
-    return made
+    return nn.utils.skip_init(nn.Linear, inside, outside, bias=part.bias is not False, device=device)
 
 
 def draw(part: Part, name: str, module: nn.Module) -> None:

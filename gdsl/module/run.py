@@ -176,8 +176,7 @@ def seed_for(device: torch.device) -> Tensor:
 
 def runner_of(kept: Kept, program: Program, device: str, *at: Any) -> Runner:
     """The runner of a program on a type of device: its backend, dtype, dtype of indices and options."""
-    found: Runner = kept.once((program.outputs, device, *at), lambda: Runner(program, *at))
-    return found
+    return kept.once((program.outputs, device, *at), lambda: Runner(program, *at))
 
 
 def frame_of(

@@ -85,8 +85,7 @@ class PerformerAttention(Module):
         """
 
         def split(lin: nn.Module) -> Tensor:
-            parts: Tensor = lin(x).unflatten(-1, (self.heads, self.head_channels)).transpose(1, 2)
-            return parts
+            return lin(x).unflatten(-1, (self.heads, self.head_channels)).transpose(1, 2)
 
         values = split(self.v)
         if mask is not None:
@@ -95,8 +94,7 @@ class PerformerAttention(Module):
         if mask is not None and is_shared():
             weight = key_weights(mask)[0].to(x.dtype).unsqueeze(1)
         y = self.fast_attn(split(self.q), split(self.k), values, weight)
-        result: Tensor = self.dropout(self.attn_out(y.transpose(1, 2).flatten(2)))
-        return result
+        return self.dropout(self.attn_out(y.transpose(1, 2).flatten(2)))
 
     @torch.no_grad()
     def redraw_projection_matrix(self) -> None:

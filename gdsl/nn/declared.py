@@ -170,5 +170,4 @@ def redraw(self: Any) -> None:
 
 
 def _words(self: Any) -> str:
-    words: str = self._declared.words(self)
-    return words
+    return self._declared.words(self)

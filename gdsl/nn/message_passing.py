@@ -114,8 +114,7 @@ class MessagePassing(Conv):
             found = scatter.aggregate(self.aggr_module, inputs, index, dim_size, self.node_dim)
             if found is not None:
                 return found
-        result: Tensor = self.aggr_module(inputs, index=index, ptr=ptr, dim_size=dim_size, dim=self.node_dim)
-        return result
+        return self.aggr_module(inputs, index=index, ptr=ptr, dim_size=dim_size, dim=self.node_dim)
 
     def message_and_aggregate(self, edge_index: Adjacency) -> Tensor:
         """Both in one, of a sparse matrix whose rows are targets: called for one where a layer has this method."""
@@ -281,8 +280,7 @@ class MessagePassing(Conv):
             out: Tensor = Conv.run(self, call.graph, {"m": rows})
             return out.t().flatten() if messages.dim() == 1 else out
         given = call.collected(self._asked("aggregate"))
-        result: Tensor = self._hooked("aggregate", lambda given: self.aggregate(messages, **given), given)
-        return result
+        return self._hooked("aggregate", lambda given: self.aggregate(messages, **given), given)
 
     def _children(self) -> list[nn.Module]:
         return [self.aggr_module]

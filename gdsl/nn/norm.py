@@ -65,8 +65,7 @@ class BatchNorm(nn.Module):
             return batch_norm(m, x)
         if self.allow_single_element and x.size(0) <= 1:
             return nn.functional.batch_norm(x, m.running_mean, m.running_var, m.weight, m.bias, False, 0.0, m.eps)
-        y: Tensor = m(x)
-        return y
+        return m(x)
 
     def read_parts(self) -> Iterator[tuple[str, nn.Module]]:
         """The modules that rows go through, by name, for a program that reads this one."""

@@ -180,8 +180,7 @@ class SAGPooling(TopKPooling):
 
     def scored(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """The layer's result."""
-        y: Tensor = self.gnn(x.view(-1, 1) if x.dim() == 1 else x, edge_index)
-        return y
+        return self.gnn(x.view(-1, 1) if x.dim() == 1 else x, edge_index)
 
     def __repr__(self) -> str:
         return (

@@ -20,8 +20,7 @@ def readout(aggr: nn.Module, x: Tensor, batch: Tensor | None, size: int | None) 
         return _readout_together(aggr, x, batch, size)
     if batch is None and aggr is SUM and size is None and not (x.is_floating_point() or x.is_complex()):
         return x.sum(0, keepdim=True)  # of small whole numbers in 64 bits
-    result: Tensor = aggr(x, batch, dim_size=size)
-    return result
+    return aggr(x, batch, dim_size=size)
 
 
 def _readout_together(aggr: nn.Module, x: Tensor, batch: Tensor | None, size: int | None) -> Tensor:
@@ -66,5 +65,4 @@ def global_sort_pool(x: Tensor, index: Tensor, k: int) -> Tensor:
 
     See :class:`gdsl.nn.aggr.SortAggregation`.
     """
-    found: Tensor = SortAggregation(k)(x, index)
-    return found
+    return SortAggregation(k)(x, index)

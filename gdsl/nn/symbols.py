@@ -107,8 +107,7 @@ def put(symbol: Symbol, real: Tensor) -> None:
 
 def uses(tensor: Tensor) -> int:
     """How often torch refers to a tensor, Python counting once."""
-    count: int = tensor._use_count()  # type: ignore[attr-defined]
-    return count
+    return tensor._use_count()  # type: ignore[attr-defined]
 
 
 def alias_of(tensor: Tensor) -> Tensor:

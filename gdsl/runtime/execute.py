@@ -70,8 +70,7 @@ def can_begin(backend: str) -> bool:
 
 def begin(plan: Plan, backend: str, dtype: torch.dtype, index_dtype: torch.dtype, visible: int) -> str:
     """Start to compile a plan. Gives the source of its kernels."""
-    source: str = import_module(BACKENDS[backend]).begin(plan, storage_of(plan, dtype, index_dtype, visible))
-    return source
+    return import_module(BACKENDS[backend]).begin(plan, storage_of(plan, dtype, index_dtype, visible))
 
 
 class KernelPlan:

@@ -69,8 +69,7 @@ class _part(Generic[T]):
     def __get__(self, found: _Parts | None, owner: type) -> T:
         if found is None:
             return self  # type: ignore[return-value]
-        made: T = found._make(self.name, self.make, found)
-        return made
+        return found._make(self.name, self.make, found)
 
 
 class Rewired(_Parts):

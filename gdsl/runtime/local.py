@@ -98,8 +98,7 @@ class LocalGraph(Graph):
         All processes ask for it together the first time. Raises ``GraphError``, on every process alike, where their
         parts are not of one graph.
         """
-        found: GraphShape = self._make("_shape", self._agreed_shape)
-        return found
+        return self._make("_shape", self._agreed_shape)
 
     def _agreed_shape(self) -> GraphShape:
         most = max(self.halo.receive_counts, default=0)
@@ -115,8 +114,7 @@ class LocalGraph(Graph):
     def parts(self) -> tuple[WalkedPart, ...]:
         """The edges between own nodes, then those that read rows of others: all, or some after the other where these
         come in chunks."""
-        found: tuple[WalkedPart, ...] = self._make("_parts", self._cut)
-        return found
+        return self._make("_parts", self._cut)
 
     def _cut(self) -> tuple[WalkedPart, ...]:
         halo, own = self.halo, self.halo.own
@@ -201,8 +199,7 @@ class LocalGraph(Graph):
         """
         halo = self.halo
         if domain is Domain.EDGE:
-            found: Tensor = self._make("_edge_ids", self._edge_ids)
-            return found
+            return self._make("_edge_ids", self._edge_ids)
         if domain is Domain.SOURCE:
             return torch.cat([halo.own_ids, halo.halo_ids])
         return halo.target_ids if domain is Domain.TARGET and halo.target_ids is not None else halo.own_ids

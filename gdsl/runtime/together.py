@@ -167,8 +167,7 @@ def means(x: Tensor, batch: Tensor, size: int) -> Tensor:
 def batch_norm(m: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
     """What torch's batch norm gives for [N, C], by mean and variance of the rows of all processes."""
     if not m.training and m.running_mean is not None:
-        y: Tensor = type(m).forward(m, x)
-        return y
+        return type(m).forward(m, x)
     of_graph = torch.zeros(len(x), dtype=torch.long, device=x.device)
     count, mean = counts(x, of_graph, 1), means(x, of_graph, 1)
     var = means((x - mean).square(), of_graph, 1)

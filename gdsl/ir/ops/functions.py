@@ -30,8 +30,7 @@ Partials = tuple[Derivative | None, ...]
 
 def _value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
     aligned = [align(a, i.type, node.type) for a, i in zip(args, node.inputs, strict=True)]
-    result: Tensor = torch_function(node.op, node.type.bound, run.dtype)(*aligned)
-    return result
+    return torch_function(node.op, node.type.bound, run.dtype)(*aligned)
 
 
 def _pull(node: Node, g: Node, ties: str) -> Gradients:
@@ -297,8 +296,7 @@ def _torch_form(op: str) -> Callable[..., Any]:
     entry = ELEMENTWISE[op]
     names = [f"x{k}" for k in range(entry.arity)]
     text = f"lambda bound, gdsl_float, {', '.join(names)}: {entry.torch.format(*names, bound='bound')}"
-    form: Callable[..., Any] = eval(text, {"torch": torch, "gdsl_mod": _torch_mod})
-    return form
+    return eval(text, {"torch": torch, "gdsl_mod": _torch_mod})
 
 
 def _torch_mod(a: Any, b: Any) -> Any:

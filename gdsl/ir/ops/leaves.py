@@ -128,11 +128,9 @@ def _graph_value_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
     if what in ("edge_id", "node_id"):
         return torch.arange(run.rows(node.domain), device=run.device)
     if what == "position":
-        position: Tensor = run.graph.position.long()
-        return position
+        return run.graph.position.long()
     graph = run.graph.pairs if node.domain is Domain.EDGE else run.graph
-    degree: Tensor = graph.degree(what, run.dtype)
-    return degree
+    return graph.degree(what, run.dtype)
 
 
 define(Op(

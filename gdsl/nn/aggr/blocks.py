@@ -43,8 +43,7 @@ class MLPAggregation(Aggregation):
     ) -> Tensor:
         """[E, in_channels] with rows sorted by group to [groups, out_channels]."""
         block, _ = block_of(x, index, ptr, dim_size, dim, self.max_num_elements)
-        y: Tensor = self.mlp(block.flatten(1))
-        return y
+        return self.mlp(block.flatten(1))
 
     __repr__ = words("{self.in_channels}, {self.out_channels}, max_num_elements={self.max_num_elements}")
 
@@ -163,5 +162,4 @@ class PatchTransformerAggregation(Aggregation):
         for block in self.blocks:
             x = block(x, x)
         found = [getattr(torch, name)(x, dim=1) for name in self.aggrs]
-        y: Tensor = self.fc(torch.cat([f if isinstance(f, Tensor) else f[0] for f in found], dim=1))
-        return y
+        return self.fc(torch.cat([f if isinstance(f, Tensor) else f[0] for f in found], dim=1))

@@ -113,8 +113,7 @@ class EquilibriumAggregation(Aggregation):
 
     def energy(self, x: Tensor, y: Tensor, index: Tensor, dim_size: int) -> Tensor:
         """What is made small."""
-        total: Tensor = self.potential(x, y, index, dim_size) + self.reg(y)
-        return total
+        return self.potential(x, y, index, dim_size) + self.reg(y)
 
     def forward(
         self,

@@ -122,8 +122,7 @@ class MultiAggregation(Aggregation):
         if self.mode == "attn":
             mapped = self.lin_heads({str(k): value for k, value in enumerate(found)})
             heads = torch.stack([*mapped.values()])
-            mixed: Tensor = self.multihead_attn(heads, heads, heads)[0].mean(dim=0)
-            return mixed
+            return self.multihead_attn(heads, heads, heads)[0].mean(dim=0)
         combined = getattr(torch, str(self.mode))(torch.stack(found), dim=0)
         return combined if isinstance(combined, Tensor) else combined[0]
 

@@ -199,8 +199,7 @@ def _read(aggr: nn.Module, reader: Reader, path: str, names: tuple[str, str], m:
 def _run(network: nn.Module | None, mlp: nn.Module | None, x: Tensor, index: Tensor, size: int) -> Tensor:
     """Rows behind a network, or behind a perceptron, whose norms may ask for the group of each row."""
     if mlp is not None:
-        found: Tensor = mlp(x, batch=index, batch_size=size)
-        return found
+        return mlp(x, batch=index, batch_size=size)
     return x if network is None else network(x)
 
 

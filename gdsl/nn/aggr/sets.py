@@ -82,8 +82,7 @@ class SetAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """[B, N, channels] to the same; the mask says which rows there are."""
-        y: Tensor = self.mab(x, x, mask, mask)
-        return y
+        return self.mab(x, x, mask, mask)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.mab.channels}, {self.mab.options()})"
@@ -113,8 +112,7 @@ class PoolingByMultiheadAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """[B, N, channels] to [B, num_seed_points, channels]; the mask says which rows there are."""
-        y: Tensor = self.mab(self.seed.expand(len(x), -1, -1), self.lin(x).relu(), y_mask=mask)
-        return y
+        return self.mab(self.seed.expand(len(x), -1, -1), self.lin(x).relu(), y_mask=mask)
 
     def __repr__(self) -> str:
         _, seeds, channels = self.seed.shape
@@ -221,5 +219,4 @@ class GraphMultisetTransformer(Aggregation):
         x = self.pma1(*block_of(x, index, ptr, dim_size, dim, max_num_elements))
         for encoder in self.encoders:
             x = encoder(x)
-        y: Tensor = self.pma2(x).squeeze(1)
-        return y
+        return self.pma2(x).squeeze(1)

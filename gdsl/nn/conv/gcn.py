@@ -49,5 +49,4 @@ class GCNConv(Weighted, program="gcn"):
         """
         fill = 2.0 if self.improved else 1.0
         graph, weight = self._weights(x, edge_index, edge_weight, fill)
-        result: Tensor = self._compute(graph, {"x": x, "w": weight}, fill=fill)
-        return result
+        return self._compute(graph, {"x": x, "w": weight}, fill=fill)

@@ -56,5 +56,4 @@ class MeshCNNConv(Conv):
                 "MeshCNNConv needs four edges into each node, in order: edge_index[1] is 0, 0, 0, 0, 1, ..."
             )
         sizes = {"in_channels": self.in_channels, "out_channels": self.out_channels}
-        y: Tensor = self.run(graph, {"x": x, "k": places & 3}, **sizes)
-        return y
+        return self.run(graph, {"x": x, "k": places & 3}, **sizes)

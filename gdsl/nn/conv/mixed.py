@@ -303,5 +303,4 @@ class GPSConv(Module):
     def _normed(norm: Any, h: Tensor, batch: Tensor | None) -> Tensor:
         if norm is None:
             return h
-        y: Tensor = norm(h, batch=batch) if takes_batch(norm) else norm(h)
-        return y
+        return norm(h, batch=batch) if takes_batch(norm) else norm(h)

@@ -362,5 +362,4 @@ class XConv(Module):
             x = x.unsqueeze(-1) if x.dim() == 1 else x
             lifted = torch.cat([lifted, x[col].view(nodes, k, self.in_channels)], dim=-1)
         transform = self.mlp2(near.view(nodes, k * self.dim))
-        y: Tensor = self.conv(lifted.transpose(1, 2).contiguous() @ transform)
-        return y
+        return self.conv(lifted.transpose(1, 2).contiguous() @ transform)

@@ -195,8 +195,7 @@ class Declaring(Conv):
                 value, _ = pair_of(value)
                 value = value if value > 0 else inputs["x"].shape[-1]  # type: ignore[union-attr]
             found[name] = value
-        result: Tensor = self.run(graph, inputs, **{**found, **arguments})
-        return result
+        return self.run(graph, inputs, **{**found, **arguments})
 
     def _materialize(self, x: Any) -> None:
         """Parameters whose sizes come with the first call."""

@@ -36,8 +36,7 @@ class _ByRelation(Programmed):
         """[E, channels] and relations [E] to [N, channels]."""
         bipartite = graph.is_bipartite
         inputs = {"m": messages, "rel": relation, "t": messages.new_zeros(graph.num_targets) if bipartite else None}
-        y: Tensor = self.run(graph, inputs, num_relations=num_relations, how=how, bipartite=bipartite)
-        return y
+        return self.run(graph, inputs, num_relations=num_relations, how=how, bipartite=bipartite)
 
 
 class RGCNConv(Declared, program="rgcn", fixed="node_dim=0", shows="num_relations"):

@@ -238,8 +238,7 @@ class SignedConv(Summed, program="signed_half", aggr="mean", shows="first_aggr")
 
         def along(edge_index: Adjacency, features: Tensor) -> Tensor:
             graph, _ = self.graph(edge_index, self.rows(source), self.rows(target))
-            found: Tensor = self.run(graph, {"x": features.contiguous()}, bipartite=bipartite)
-            return found
+            return self.run(graph, {"x": features.contiguous()}, bipartite=bipartite)
 
         if self.first_aggr:
             pos, neg = along(pos_edge_index, source), along(neg_edge_index, source)

@@ -148,8 +148,7 @@ class LGConv(_Real, program="lgc"):
             if values is None and edge_weight is None:
                 source, target = graph.local_edge_index
                 messages = read_by_edges(graph, strided(x)).index_select(self.node_dim, source)
-                y: Tensor = self.aggr_module(messages, target, dim_size=graph.num_targets, dim=self.node_dim)
-                return y
+                return self.aggr_module(messages, target, dim_size=graph.num_targets, dim=self.node_dim)
         return super().forward(x, edge_index, edge_weight)
 
 

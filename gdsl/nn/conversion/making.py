@@ -68,8 +68,7 @@ def made(
         try:
             with torch.random.fork_rng(devices=[]), torch.device(device), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found: nn.Module = kind(**{name: stand_in(value, device) for name, value in arguments.items()})
-                return found
+                return kind(**{name: stand_in(value, device) for name, value in arguments.items()})
         except Exception as error:
             why = error
     raise Refused(f"{kind.__name__} cannot be made again with its arguments: {why}")

@@ -80,8 +80,7 @@ class DistMult(KGEModel):
 
     def forward(self, head_index: Tensor, rel_type: Tensor, tail_index: Tensor) -> Tensor:
         """The scores of triplets, three times [K] to [K]."""
-        scores: Tensor = (self.node_emb(head_index) * self.rel_emb(rel_type) * self.node_emb(tail_index)).sum(dim=-1)
-        return scores
+        return (self.node_emb(head_index) * self.rel_emb(rel_type) * self.node_emb(tail_index)).sum(dim=-1)
 
     loss = _ranked
 
@@ -111,8 +110,7 @@ class ComplEx(KGEModel):
         a, b = self.node_emb(head_index), self.node_emb_im(head_index)
         c, d = self.rel_emb(rel_type), self.rel_emb_im(rel_type)
         real, imaginary = a * c - b * d, a * d + b * c
-        scores: Tensor = (real * self.node_emb(tail_index) + imaginary * self.node_emb_im(tail_index)).sum(dim=-1)
-        return scores
+        return (real * self.node_emb(tail_index) + imaginary * self.node_emb_im(tail_index)).sum(dim=-1)
 
     loss = _told_apart
 

@@ -121,13 +121,11 @@ class AttentiveFP(nn.Module):
         belongs = torch.stack([torch.arange(len(batch), device=batch.device), batch])
         for _ in range(self.num_timesteps):
             whole = self._step(self.mol_conv((x, whole), belongs), self.mol_gru, whole)
-        y: Tensor = self.lin2(functional.dropout(whole, self.dropout, self.training))
-        return y
+        return self.lin2(functional.dropout(whole, self.dropout, self.training))
 
     def _step(self, h: Tensor, gru: Any, state: Tensor) -> Tensor:
         h = functional.dropout(functional.elu(h), self.dropout, self.training)
-        result: Tensor = gru(h, state).relu()
-        return result
+        return gru(h, state).relu()
 
     def __repr__(self) -> str:
         names = ("in_channels", "hidden_channels", "out_channels", "edge_dim", "num_layers", "num_timesteps")

@@ -67,8 +67,7 @@ class GAE(nn.Module):
         if neg_edge_index is None:
             neg_edge_index = absent_pairs(pos_edge_index, z.size(0), pos_edge_index.size(1))
         good, bad = (self.decoder(z, pairs, sigmoid=True) for pairs in (pos_edge_index, neg_edge_index))
-        loss: Tensor = _surprise(good) + _surprise(1 - bad)
-        return loss
+        return _surprise(good) + _surprise(1 - bad)
 
     def test(self, z: Tensor, pos_edge_index: Tensor, neg_edge_index: Tensor) -> tuple[float, float]:
         """The area under the ROC curve and the average precision for edges and for pairs that are none."""

@@ -149,8 +149,7 @@ class BasicGNN(nn.Module):
                 x = self.dropout(self._normed(k, x, batch, batch_size))
                 xs.append(x)
         x = self.jk(xs) if hasattr(self, "jk") else x
-        result: Tensor = self.lin(x) if hasattr(self, "lin") else x
-        return result
+        return self.lin(x) if hasattr(self, "lin") else x
 
     def _normed(self, k: int, x: Tensor, batch: Tensor | None = None, batch_size: int | None = None) -> Tensor:
         norm = self.norms[k]

@@ -51,8 +51,7 @@ class DeepGCNLayer(Module):
         x, *others = args
         if self.block == "res+":
             h = functional.dropout(self._normed(x), self.dropout, self.training)
-            total: Tensor = x + self._convolved(h, others, kwargs)
-            return total
+            return x + self._convolved(h, others, kwargs)
         h = self._normed(self._convolved(x, others, kwargs))
         if self.block == "res":
             h = x + h

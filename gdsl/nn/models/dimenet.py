@@ -148,8 +148,7 @@ class BilinearInteraction(DirectedInteraction):
 
     def directed(self, x: Tensor, rbf: Tensor, sbf: Tensor, angles: Graph) -> Tensor:
         """What comes along the angles: [E, hidden_channels]."""
-        y: Tensor = self.run(angles, {"x": x * self.lin_rbf(rbf), "s": sbf}, bilinear=self.W.size(1))
-        return y
+        return self.run(angles, {"x": x * self.lin_rbf(rbf), "s": sbf}, bilinear=self.W.size(1))
 
 
 class ProductInteraction(DirectedInteraction):
@@ -250,8 +249,7 @@ class OutputBlock(Programmed):
         h = h if self.lin_up is None else self.lin_up(h)
         for lin in self.lins:
             h = self.act(lin(h))
-        y: Tensor = self.lin(h)
-        return y
+        return self.lin(h)
 
 
 class DimeNet(nn.Module):

@@ -63,8 +63,7 @@ class LabelPropagation(Conv):
         if post_step is None:
             inputs = {"x": labels, "labels": labels, "w": weight}
             low, high = bounds
-            y: Tensor = self.run(graph, inputs, K=self.num_layers, low=low, high=high, **arguments)
-            return y
+            return self.run(graph, inputs, K=self.num_layers, low=low, high=high, **arguments)
         y = labels
         for _ in range(self.num_layers):
             inputs = {"x": y, "labels": labels, "w": weight}
@@ -140,8 +139,7 @@ class CorrectAndSmooth(Module):
         :meth:`correct`.
         """
         known = y_soft.index_put((mask,), _known(y_soft, y_true, mask))
-        y: Tensor = self.prop2(known, edge_index, edge_weight=edge_weight)
-        return y
+        return self.prop2(known, edge_index, edge_weight=edge_weight)
 
     def __repr__(self) -> str:
         correct, smooth = (f"num_layers={p.num_layers}, alpha={p.alpha}" for p in (self.prop1, self.prop2))

@@ -104,8 +104,7 @@ class LightGCN(nn.Module):
 
     def link_pred_loss(self, pred: Tensor, edge_label: Tensor, **kwargs: Any) -> Tensor:
         """The binary cross entropy of scores [K] and labels [K]; ``kwargs`` of ``torch.nn.BCEWithLogitsLoss``."""
-        loss: Tensor = nn.BCEWithLogitsLoss(**kwargs)(pred, edge_label.to(pred.dtype))
-        return loss
+        return nn.BCEWithLogitsLoss(**kwargs)(pred, edge_label.to(pred.dtype))
 
     def recommendation_loss(
         self,
@@ -119,8 +118,7 @@ class LightGCN(nn.Module):
         ``lambda_reg`` times the square of the embeddings of ``node_id`` [M], or of all.
         """
         known = self.embedding.weight if node_id is None else self.embedding.weight[node_id]
-        loss: Tensor = BPRLoss(lambda_reg, **kwargs)(pos_edge_rank, neg_edge_rank, known)
-        return loss
+        return BPRLoss(lambda_reg, **kwargs)(pos_edge_rank, neg_edge_rank, known)
 
     __repr__ = words("{self.num_nodes}, {self.embedding_dim}, num_layers={self.num_layers}")
 

@@ -103,8 +103,7 @@ class LINKX(Module):
         if x is not None:
             of_nodes = self.node_mlp(x)
             h = h + of_nodes + self.cat_lin2(of_nodes)
-        y: Tensor = self.final_mlp(h.relu())
-        return y
+        return self.final_mlp(h.relu())
 
     def __repr__(self) -> str:
         names = ("num_nodes", "in_channels", "out_channels")

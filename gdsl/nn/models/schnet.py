@@ -134,8 +134,7 @@ class InteractionBlock(nn.Module):
 
     def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor, edge_attr: Tensor) -> Tensor:
         """As :class:`CFConv`."""
-        y: Tensor = self.lin(self.act(self.conv(x, edge_index, edge_weight, edge_attr)))
-        return y
+        return self.lin(self.act(self.conv(x, edge_index, edge_weight, edge_attr)))
 
 
 class SchNet(nn.Module):

@@ -50,8 +50,7 @@ class BesselBasisLayer(nn.Module):
     def forward(self, dist: Tensor) -> Tensor:
         """[E] to [E, num_radial]."""
         x = dist.unsqueeze(-1) / self.cutoff
-        y: Tensor = self.envelope(x) * (self.freq * x).sin()
-        return y
+        return self.envelope(x) * (self.freq * x).sin()
 
 
 class SphericalBasisLayer(nn.Module):
