@@ -313,13 +313,7 @@ def _disagrees(function: Function, values: Sequence[Tensor], which: Sequence[int
     try:
         runs = 2 * (sum(v.numel() for v in chosen) + function(*values).numel())
         gradcheck(
-            of_these,
-            chosen,
-            eps=STEP,
-            atol=ATOL,
-            rtol=RTOL,
-            check_undefined_grad=False,
-            fast_mode=runs > FULL_RUNS,
+            of_these, chosen, eps=STEP, atol=ATOL, rtol=RTOL, check_undefined_grad=False, fast_mode=runs > FULL_RUNS
         )
     except GradcheckError:
         return MISMATCH

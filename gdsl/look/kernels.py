@@ -132,12 +132,7 @@ class Inspection:
     """A program and all that is made from it, for one way of calling a layer."""
 
     def __init__(
-        self,
-        typed: TypedProgram,
-        programs: Sequence[Program],
-        dtype: torch.dtype,
-        index: torch.dtype,
-        options: Options,
+        self, typed: TypedProgram, programs: Sequence[Program], dtype: torch.dtype, index: torch.dtype, options: Options
     ):
         if typed.complete is not None:
             # Whatever graph it is looked at for.
@@ -318,12 +313,7 @@ def over(kernel: Kernel) -> str:
 
 def phase_parts(phase: Phase) -> list[tuple[str, tuple]]:
     """What a walk does, in a word, and to which values."""
-    return [
-        ("reduce", phase.accumulators),
-        ("total", phase.totals),
-        ("write", phase.stores),
-        ("keep", phase.kept),
-    ]
+    return [("reduce", phase.accumulators), ("total", phase.totals), ("write", phase.stores), ("keep", phase.kept)]
 
 
 def _title(text: str) -> str:

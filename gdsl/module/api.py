@@ -108,11 +108,7 @@ def _made(definition: ast.Layer, texts: Texts) -> type[Layer]:
         return copyreg.__newobj__, (type(self),), self.__getstate__()  # type: ignore[attr-defined]
 
     doc = f"{definition.doc}\n\n{header(definition)}".strip()
-    namespace = {
-        "__init__": __init__,
-        "__doc__": doc,
-        "__reduce__": __reduce__,
-    }
+    namespace = {"__init__": __init__, "__doc__": doc, "__reduce__": __reduce__}
     if not any(isinstance(s, ast.Branch) and _declares(s) for s in ast.walk(definition)):
         namespace["forward"] = _forward(call_signature(signature))
     cls: type[Layer] = type(definition.name, (Layer,), namespace)

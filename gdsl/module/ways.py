@@ -313,10 +313,7 @@ class Text:
         return self.typed.once(
             way,
             lambda: self._check(
-                modules=self.modules_of(owner),
-                training=way.training,
-                present=way.present,
-                free_dims=dict(way.sizes),
+                modules=self.modules_of(owner), training=way.training, present=way.present, free_dims=dict(way.sizes)
             ),
         )
 

@@ -111,11 +111,7 @@ class ClusterPooling(Programmed):
     methods = ("tanh", "sigmoid", "log_softmax")
 
     def __init__(
-        self,
-        in_channels: int,
-        edge_score_method: str = "tanh",
-        dropout: float = 0.0,
-        threshold: float | None = None,
+        self, in_channels: int, edge_score_method: str = "tanh", dropout: float = 0.0, threshold: float | None = None
     ):
         super().__init__(None)
         assert edge_score_method in self.methods, f"scores are of {self.methods}, not '{edge_score_method}'"

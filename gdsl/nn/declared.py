@@ -66,13 +66,7 @@ class Fields:
 
 @dataclass_transform(eq_default=False, field_specifiers=(field,))
 def declared(
-    kind: Kind | None = None,
-    *,
-    shows: str = "",
-    rest: str = "",
-    base: str = "",
-    drawn: bool = True,
-    words: bool = True,
+    kind: Kind | None = None, *, shows: str = "", rest: str = "", base: str = "", drawn: bool = True, words: bool = True
 ) -> Any:
     """A class decorator; see the module.
 

@@ -23,11 +23,7 @@ class PositionalEncoding(nn.Module):
     """
 
     def __init__(
-        self,
-        out_channels: int,
-        base_freq: float = 1e-4,
-        granularity: float = 1.0,
-        device: torch.device | None = None,
+        self, out_channels: int, base_freq: float = 1e-4, granularity: float = 1.0, device: torch.device | None = None
     ):
         super().__init__()
         if out_channels % 2:

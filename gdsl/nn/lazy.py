@@ -104,13 +104,7 @@ class Recording:
         return self._symbol(cell, requires_grad, [1])
 
     def softmax(
-        self,
-        function: Callable[..., Tensor],
-        src: Symbol,
-        index: Tensor,
-        ptr: Any,
-        num_nodes: Any,
-        dim: int,
+        self, function: Callable[..., Tensor], src: Symbol, index: Tensor, ptr: Any, num_nodes: Any, dim: int
     ) -> Tensor:
         """The softmax over the edges into each node."""
         wanted, count = self.graph.edge_index[1], self.graph.num_targets

@@ -134,11 +134,7 @@ def nearest(x: Tensor, y: Tensor, batch_x: Tensor | None = None, batch_y: Tensor
 
 
 def fps(
-    x: Tensor,
-    batch: Tensor | None = None,
-    ratio: float = 0.5,
-    random_start: bool = True,
-    batch_size: int | None = None,
+    x: Tensor, batch: Tensor | None = None, ratio: float = 0.5, random_start: bool = True, batch_size: int | None = None
 ) -> Tensor:
     """Farthest point sampling: the indices of a part of the points, each the farthest from those before it.
 

@@ -17,11 +17,7 @@ from gdsl.nn.symbols import Symbol
 
 
 def softmax(
-    src: Tensor,
-    index: Tensor,
-    ptr: Tensor | None = None,
-    num_nodes: int | None = None,
-    dim: int = 0,
+    src: Tensor, index: Tensor, ptr: Tensor | None = None, num_nodes: int | None = None, dim: int = 0
 ) -> Tensor:
     """The softmax of the rows of each group, as ``torch_geometric.utils.softmax``; part of the program in ``message``.
 

@@ -16,10 +16,7 @@ from gdsl.ir.types import Kind
 
 
 def gradients(
-    outputs: Mapping[Node, Node],
-    wrt: Sequence[Node],
-    found: dict[Node, Node] | None = None,
-    ties: str = "split",
+    outputs: Mapping[Node, Node], wrt: Sequence[Node], found: dict[Node, Node] | None = None, ties: str = "split"
 ) -> list[Node | None]:
     """For each node of ``wrt`` the gradient of the outputs, whose own gradients are given; None where they do not
     depend on it. Behind a step function, such as ``sign``, the gradient is 0.

@@ -40,8 +40,7 @@ def index(x: Node, idx: Node, dim: str) -> Node:
     d = x.type.dim(dim)
     if idx.kind is not Kind.INT or idx.type.bound is None:
         raise IRError(
-            f"an index needs an integer with a bound, not {idx.type}",
-            "declare it: `edge rel: int(num_relations)`",
+            f"an index needs an integer with a bound, not {idx.type}", "declare it: `edge rel: int(num_relations)`"
         )
     if idx.type.bound > d.size:
         raise IRError(f"an integer below {idx.type.bound} cannot index dim `{dim}` of size {d.size}")

@@ -28,11 +28,7 @@ class Contract(Attrs):
 
 
 def contract(
-    inputs: Sequence[Node],
-    reduce: Iterable[str] = (),
-    *,
-    total: bool = False,
-    order: Sequence[str] | None = None,
+    inputs: Sequence[Node], reduce: Iterable[str] = (), *, total: bool = False, order: Sequence[str] | None = None
 ) -> Node:
     """The product of the inputs, summed over the dims named in ``reduce``: an einsum with names.
 

@@ -22,13 +22,7 @@ from gdsl.nn.aggr.basic import (
 )
 from gdsl.nn.aggr.learned import PowerMeanAggregation, SoftmaxAggregation
 from gdsl.nn.aggr.multi import DegreeScalerAggregation, MultiAggregation
-from gdsl.nn.aggr.networks import (
-    AttentionalAggregation,
-    DeepSetsAggregation,
-    GRUAggregation,
-    LSTMAggregation,
-    Set2Set,
-)
+from gdsl.nn.aggr.networks import AttentionalAggregation, DeepSetsAggregation, GRUAggregation, LSTMAggregation, Set2Set
 from gdsl.nn.aggr.order import MedianAggregation, QuantileAggregation, SortAggregation
 from gdsl.nn.aggr.resolver import aggr_resolver
 

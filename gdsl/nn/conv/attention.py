@@ -9,17 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gdsl.module.repeated import repeatable
-from gdsl.nn.conv.base import (
-    Adjacency,
-    Channels,
-    Features,
-    Result,
-    Size,
-    edge_features,
-    pair_of,
-    parameter,
-    see,
-)
+from gdsl.nn.conv.base import Adjacency, Channels, Features, Result, Size, edge_features, pair_of, parameter, see
 from gdsl.nn.conv.programmed import Declared, InitVar, Summed, Weighted
 from gdsl.nn.inits import glorot
 from gdsl.nn.linear import Linear
@@ -225,11 +215,7 @@ class SuperGATConv(Summed, program="supergat", fixed="node_dim=0", shows="heads 
         return {"att_l": mixed, "att_r": mixed}
 
     def forward(
-        self,
-        x: Tensor,
-        edge_index: Adjacency,
-        neg_edge_index: Tensor | None = None,
-        batch: Tensor | None = None,
+        self, x: Tensor, edge_index: Adjacency, neg_edge_index: Tensor | None = None, batch: Tensor | None = None
     ) -> Tensor:
         """[N, in_channels] to [N, heads * out_channels].
 

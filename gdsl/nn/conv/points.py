@@ -11,15 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from gdsl.module.repeated import repeatable
-from gdsl.nn.conv.base import (
-    Adjacency,
-    Channels,
-    Features,
-    Size,
-    as_module,
-    pair_of,
-    see,
-)
+from gdsl.nn.conv.base import Adjacency, Channels, Features, Size, as_module, pair_of, see
 from gdsl.nn.conv.programmed import Declared, InitVar, Summed
 from gdsl.nn.declared import Module, declared, redraw
 from gdsl.nn.linear import Linear
@@ -61,11 +53,7 @@ class PPFConv(PointNetConv, program="ppf"):
 
     @repeatable
     def forward(  # type: ignore[override]
-        self,
-        x: Tensor | tuple[Tensor | None, Any] | None,
-        pos: Points,
-        normal: Points,
-        edge_index: Adjacency,
+        self, x: Tensor | tuple[Tensor | None, Any] | None, pos: Points, normal: Points, edge_index: Adjacency
     ) -> Tensor:
         """Features [N, channels] of the sources, or None, positions and normals [N, 3], or pairs, to [M, out]."""
         features = x[0] if isinstance(x, tuple) else x

@@ -86,10 +86,7 @@ class RGCNConv(Declared, program="rgcn", fixed="node_dim=0", shows="num_relation
         return {**sizes, "root": root}
 
     def forward(
-        self,
-        x: Tensor | tuple[Tensor | None, Tensor] | None,
-        edge_index: Adjacency,
-        edge_type: Tensor | None = None,
+        self, x: Tensor | tuple[Tensor | None, Tensor] | None, edge_index: Adjacency, edge_type: Tensor | None = None
     ) -> Tensor:
         """Features [N, in_channels], numbers [N] of nodes, or None for all in order, or a pair, to [N, out_channels].
 
@@ -150,10 +147,7 @@ class FastRGCNConv(RGCNConv):
     """
 
     def forward(
-        self,
-        x: Tensor | tuple[Tensor | None, Tensor] | None,
-        edge_index: Adjacency,
-        edge_type: Tensor | None = None,
+        self, x: Tensor | tuple[Tensor | None, Tensor] | None, edge_index: Adjacency, edge_type: Tensor | None = None
     ) -> Tensor:
         """As in :class:`RGCNConv`."""
         assert self.aggr in ("add", "sum", "mean"), (

@@ -412,12 +412,7 @@ class HEATConv(Summed, program="heat", fixed="node_dim=0", parts=False, shows="h
             part.reset_parameters()
 
     def forward(
-        self,
-        x: Tensor,
-        edge_index: Adjacency,
-        node_type: Tensor,
-        edge_type: Tensor,
-        edge_attr: Tensor | None = None,
+        self, x: Tensor, edge_index: Adjacency, node_type: Tensor, edge_type: Tensor, edge_attr: Tensor | None = None
     ) -> Tensor:
         """[N, in_channels] to [N, heads * out_channels].
 

@@ -28,12 +28,7 @@ class LightGCN(nn.Module):
     """
 
     def __init__(
-        self,
-        num_nodes: int,
-        embedding_dim: int,
-        num_layers: int,
-        alpha: float | Tensor | None = None,
-        **kwargs: Any,
+        self, num_nodes: int, embedding_dim: int, num_layers: int, alpha: float | Tensor | None = None, **kwargs: Any
     ):
         super().__init__()
         self.num_nodes = num_nodes

@@ -104,11 +104,7 @@ class MLP(nn.Module):
         self.lins[0].see(x)  # type: ignore[operator]
 
     def forward(
-        self,
-        x: Tensor,
-        batch: Tensor | None = None,
-        batch_size: int | None = None,
-        return_emb: bool | None = None,
+        self, x: Tensor, batch: Tensor | None = None, batch_size: int | None = None, return_emb: bool | None = None
     ) -> Any:
         """[..., in_channels] to [..., out_channels].
 

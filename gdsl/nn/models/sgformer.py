@@ -64,12 +64,7 @@ class SGModule(_Half):
     """Attention over all nodes of each graph; the mean with the features before it is kept."""
 
     def __init__(
-        self,
-        in_channels: int,
-        hidden_channels: int,
-        num_layers: int = 2,
-        num_heads: int = 1,
-        dropout: float = 0.5,
+        self, in_channels: int, hidden_channels: int, num_layers: int = 2, num_heads: int = 1, dropout: float = 0.5
     ):
         super().__init__(dropout)
         self.attns = nn.ModuleList()
