@@ -19,8 +19,9 @@ from gdsl.module.ways import CallKind, Ran
 from gdsl.nn import collected, message_programs, scatter
 from gdsl.nn.aggr import Aggregation
 from gdsl.nn.collected import Asked, Sending
-from gdsl.nn.conv.base import Adjacency, Conv, Size, Unasked, in_dtype_of
+from gdsl.nn.conv.base import Conv, Unasked
 from gdsl.nn.conv.hooks import POINTS, Hooked
+from gdsl.nn.conv.inputs import Adjacency, Size, in_dtype_of
 from gdsl.nn.host import NotOurs
 from gdsl.nn.lazy import Recording, dtype_of
 from gdsl.nn.message_programs import MessagePrograms

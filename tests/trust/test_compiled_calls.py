@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import gdsl
 import gdsl.nn
-from gdsl.nn.conv.base import Misfit
+from gdsl.nn.conv.inputs import Misfit
 
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 4, 2, 0], [1, 2, 0, 0, 3, 4, 2, 2]])
 ACROSS = torch.tensor([[0, 1, 2, 3, 4, 4], [1, 2, 0, 0, 3, 3]])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gdsl.module.repeated import repeatable
-from gdsl.nn.conv.base import Adjacency, Channels, Features, Result, Size, edge_features, pair_of, parameter, see
+from gdsl.nn.conv.inputs import Adjacency, Channels, Features, Result, Size, edge_features, pair_of, parameter, see
 from gdsl.nn.conv.programmed import Declared, InitVar, Summed, Weighted
 from gdsl.nn.inits import glorot
 from gdsl.nn.linear import Linear

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from gdsl.nn.conv.base import Adjacency, parameter
+from gdsl.nn.conv.inputs import Adjacency, parameter
 from gdsl.nn.conv.programmed import InitVar, Weighted
 from gdsl.nn.declared import Module, declared, redraw
 from gdsl.nn.inits import kaiming_uniform, uniform

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gdsl.module.repeated import repeatable
 from gdsl.nn.aggr import MultiAggregation
-from gdsl.nn.conv.base import Adjacency, Channels, Features, Size, edge_features, pair_of, see
+from gdsl.nn.conv.inputs import Adjacency, Channels, Features, Size, edge_features, pair_of, see
 from gdsl.nn.conv.programmed import Declared, InitVar, Summed
 from gdsl.nn.declared import words
 from gdsl.nn.inits import reset

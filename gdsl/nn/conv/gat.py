@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from gdsl.module.repeated import repeatable
-from gdsl.nn.conv.base import Adjacency, Channels, Features, Result, Size, edge_features
+from gdsl.nn.conv.inputs import Adjacency, Channels, Features, Result, Size, edge_features
 from gdsl.nn.conv.programmed import InitVar, Summed
 from gdsl.runtime.tracers import check_proxy
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from gdsl.module.repeated import repeatable
-from gdsl.nn.conv.base import Adjacency
+from gdsl.nn.conv.inputs import Adjacency
 from gdsl.nn.conv.programmed import InitVar, Weighted
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl.nn.conv.base import Adjacency, parameter
+from gdsl.nn.conv.inputs import Adjacency, parameter
 from gdsl.nn.conv.programmed import Declared
 from gdsl.nn.conv.types import EdgeType, Metadata, NodeType, by_type
 from gdsl.nn.declared import words

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gdsl.errors import GraphError
-from gdsl.nn.conv.base import parameter
+from gdsl.nn.conv.inputs import parameter
 from gdsl.nn.conv.programmed import InitVar, Summed
 from gdsl.runtime.tracers import check_proxy
 

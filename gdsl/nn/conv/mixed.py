@@ -14,7 +14,8 @@ from gdsl.nn.aggr import DegreeScalerAggregation
 from gdsl.nn.aggr.base import dense
 from gdsl.nn.attention import PerformerAttention
 from gdsl.nn.conv.all_pairs import all_pairs, fits
-from gdsl.nn.conv.base import Adjacency, Conv, edge_features, strided
+from gdsl.nn.conv.base import Conv
+from gdsl.nn.conv.inputs import Adjacency, edge_features, strided
 from gdsl.nn.conv.programmed import Declared, InitVar, Summed, Weighted
 from gdsl.nn.declared import Module, declared, words
 from gdsl.nn.inits import glorot, reset, zeros

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gdsl.nn.conv.base import Adjacency
+from gdsl.nn.conv.inputs import Adjacency
 from gdsl.nn.conv.programmed import Summed
 from gdsl.nn.sparse import coalesce, product
 from gdsl.runtime.graph import Graph

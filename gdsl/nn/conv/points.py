@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from gdsl.module.repeated import repeatable
-from gdsl.nn.conv.base import Adjacency, Channels, Features, Size, as_module, pair_of, see
+from gdsl.nn.conv.inputs import Adjacency, Channels, Features, Size, as_module, pair_of, see
 from gdsl.nn.conv.programmed import Declared, InitVar, Summed
 from gdsl.nn.declared import Module, declared, redraw
 from gdsl.nn.linear import Linear

@@ -12,18 +12,8 @@ from torch.nn.parameter import UninitializedParameter
 from gdsl.module import compiled
 from gdsl.module.repeated import repeatable
 from gdsl.nn.blueprint import Blueprint
-from gdsl.nn.conv.base import (
-    Adjacency,
-    Conv,
-    Features,
-    Size,
-    as_module,
-    edge_features,
-    edge_weights,
-    pair_of,
-    program_of,
-    see,
-)
+from gdsl.nn.conv.base import Conv, program_of
+from gdsl.nn.conv.inputs import Adjacency, Features, Size, as_module, edge_features, edge_weights, pair_of, see
 from gdsl.nn.declared import Fields, InitVar, declare, field
 from gdsl.runtime.graph import Graph
 

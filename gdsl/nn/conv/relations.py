@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl.nn.conv.base import Adjacency, Channels, Features, Programmed, pair_of
+from gdsl.nn.conv.base import Programmed
+from gdsl.nn.conv.inputs import Adjacency, Channels, Features, pair_of
 from gdsl.nn.conv.programmed import Declared, InitVar
 from gdsl.nn.inits import reset
 from gdsl.nn.linear import Linear

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gdsl.module.repeated import repeatable
 from gdsl.nn.aggr import MultiAggregation
-from gdsl.nn.conv.base import Adjacency, Channels, Features, Size, pair_of
+from gdsl.nn.conv.inputs import Adjacency, Channels, Features, Size, pair_of
 from gdsl.nn.conv.programmed import Declared, InitVar
 from gdsl.nn.linear import Linear
 

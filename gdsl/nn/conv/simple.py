@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from gdsl.module.repeated import repeatable
 from gdsl.nn.activations import activation
-from gdsl.nn.conv.base import (
+from gdsl.nn.conv.gcn import GCNConv
+from gdsl.nn.conv.inputs import (
     Adjacency,
     Channels,
     Features,
@@ -23,7 +24,6 @@ from gdsl.nn.conv.base import (
     real_features,
     strided,
 )
-from gdsl.nn.conv.gcn import GCNConv
 from gdsl.nn.conv.programmed import Declared, InitVar, Summed
 from gdsl.nn.declared import Module, declared, words
 from gdsl.nn.inits import zeros

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.module.repeated import repeatable
-from gdsl.nn.conv.base import Adjacency, like_features, real_features, strided
+from gdsl.nn.conv.inputs import Adjacency, like_features, real_features, strided
 from gdsl.nn.conv.programmed import InitVar, Weighted
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph

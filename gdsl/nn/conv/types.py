@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gdsl.errors import GraphError
 from gdsl.language.parts import must_run
-from gdsl.nn.conv.base import Adjacency, Features, Result, Size, edge_features, parameter, see
+from gdsl.nn.conv.inputs import Adjacency, Features, Result, Size, edge_features, parameter, see
 from gdsl.nn.conv.programmed import Declared, InitVar, Summed
 from gdsl.nn.declared import words
 from gdsl.nn.dense.hetero import HeteroDictLinear, HeteroLinear

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gdsl.nn.conv.base import parameter
+from gdsl.nn.conv.inputs import parameter
 from gdsl.nn.declared import InitVar, Module, declared, redraw, words
 from gdsl.nn.inits import glorot, reset, zeros
 from gdsl.nn.linear import Linear

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gdsl.nn.conv.base import Adjacency, Conv, parameter
+from gdsl.nn.conv.base import Conv
 from gdsl.nn.conv.gat import GATConv
+from gdsl.nn.conv.inputs import Adjacency, parameter
 from gdsl.nn.declared import declared
 from gdsl.nn.inits import glorot, zeros
 from gdsl.nn.readouts import global_add_pool

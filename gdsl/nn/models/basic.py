@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from gdsl.nn.activations import activation
 from gdsl.nn.conv.attention import GATv2Conv
-from gdsl.nn.conv.base import Adjacency, Channels
 from gdsl.nn.conv.edge import EdgeConv, GINConv
 from gdsl.nn.conv.gat import GATConv
 from gdsl.nn.conv.gcn import GCNConv
+from gdsl.nn.conv.inputs import Adjacency, Channels
 from gdsl.nn.conv.mixed import PNAConv
 from gdsl.nn.conv.sage import SAGEConv
 from gdsl.nn.declared import words

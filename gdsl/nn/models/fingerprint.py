@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gdsl.nn.conv.base import Adjacency
+from gdsl.nn.conv.inputs import Adjacency
 from gdsl.nn.conv.simple import MFConv
 from gdsl.nn.declared import Module, declared, redraw, words
 from gdsl.nn.linear import Linear

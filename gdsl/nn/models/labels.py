@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl.nn.conv.base import Adjacency, Conv
+from gdsl.nn.conv.base import Conv
+from gdsl.nn.conv.inputs import Adjacency
 from gdsl.nn.declared import InitVar, Module, declared
 from gdsl.runtime.together import has_others, is_shared, summed, together
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gdsl.nn.conv.base import Adjacency
+from gdsl.nn.conv.inputs import Adjacency
 from gdsl.nn.conv.spectral import LGConv
 from gdsl.nn.declared import words
 from gdsl.runtime.graph import Graph

@@ -6,7 +6,8 @@ import math
 
 from torch import Tensor, nn
 
-from gdsl.nn.conv.base import Adjacency, Conv, edge_weights, parameter
+from gdsl.nn.conv.base import Conv
+from gdsl.nn.conv.inputs import Adjacency, edge_weights, parameter
 from gdsl.nn.declared import InitVar, Module, declared
 from gdsl.nn.inits import kaiming_uniform, uniform
 from gdsl.nn.models.mlp import MLP

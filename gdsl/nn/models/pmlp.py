@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
-from gdsl.nn.conv.base import Adjacency
+from gdsl.nn.conv.inputs import Adjacency
 from gdsl.nn.conv.simple import SimpleConv
 from gdsl.nn.declared import InitVar, Module, declared, words
 from gdsl.nn.linear import Linear

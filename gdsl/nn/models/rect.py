@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
-from gdsl.nn.conv.base import Adjacency
 from gdsl.nn.conv.gcn import GCNConv
+from gdsl.nn.conv.inputs import Adjacency
 from gdsl.nn.declared import InitVar, Module, declared, redraw, words
 from gdsl.nn.pool import global_mean_pool
 

@@ -13,7 +13,8 @@ from torch.nn import functional
 from gdsl.ir import library
 from gdsl.ir.node import Node
 from gdsl.nn.aggr import SumAggregation, aggr_resolver
-from gdsl.nn.conv.base import Adjacency, Conv
+from gdsl.nn.conv.base import Conv
+from gdsl.nn.conv.inputs import Adjacency
 from gdsl.nn.neighbors import radius_graph
 
 # Where torch's softplus becomes the identity.

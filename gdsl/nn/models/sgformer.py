@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from gdsl.nn.aggr.base import dense
 from gdsl.nn.attention import SGFormerAttention
-from gdsl.nn.conv.base import Adjacency
 from gdsl.nn.conv.gcn import GCNConv
+from gdsl.nn.conv.inputs import Adjacency
 from gdsl.nn.declared import redraw
 from gdsl.runtime.together import has_others, is_shared, most, norms_over_all, together
 
