@@ -10,7 +10,7 @@ from gdsl.nn.conv.inputs import Adjacency
 from gdsl.nn.conv.simple import MFConv
 from gdsl.nn.declared import Module, declared, redraw, words
 from gdsl.nn.linear import Linear
-from gdsl.nn.pool import global_add_pool
+from gdsl.nn.readouts import global_add_pool
 
 
 @declared(rest="kwargs", drawn=False)

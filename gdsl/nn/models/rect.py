@@ -9,7 +9,7 @@ from torch.nn.functional import dropout
 from gdsl.nn.conv.gcn import GCNConv
 from gdsl.nn.conv.inputs import Adjacency
 from gdsl.nn.declared import InitVar, Module, declared, redraw, words
-from gdsl.nn.pool import global_mean_pool
+from gdsl.nn.readouts import global_mean_pool
 
 
 @declared
