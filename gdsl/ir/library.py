@@ -77,15 +77,8 @@ def last_dim(x: Node) -> str:
     return x.dims[-1].name
 
 
-def dim_size(x: Node, dims: Sequence[str]) -> int:
-    size = 1
-    for name in dims:
-        size *= x.type.dim(name).size
-    return size
-
-
 def dim_mean(x: Node, dims: Sequence[str]) -> Node:
-    return build.sum_dims(x, dims) * (1.0 / max(dim_size(x, dims), 1))
+    return build.sum_dims(x, dims) * (1.0 / max(math.prod(x.type.dim(name).size for name in dims), 1))
 
 
 def dim_extreme(x: Node, reducer: str, dims: Sequence[str]) -> Node:

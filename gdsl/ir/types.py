@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, replace
 
 
@@ -78,10 +79,7 @@ class Type:
     @property
     def numel(self) -> int:
         """Numbers per row of the domain."""
-        n = 1
-        for d in self.dims:
-            n *= d.size
-        return n
+        return math.prod([d.size for d in self.dims])
 
     def dim(self, name: str) -> Dim:
         for d in self.dims:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -80,14 +81,11 @@ def merge(x: Node, names: Sequence[str], new: str) -> Node:
             raise IRError(f"no dim `{name}` in {x.type}")
     if len(set(names)) != len(names):
         raise IRError("merge names a dim twice")
-    size = 1
-    for name in names:
-        size *= x.type.dim(name).size
     first = min(x.type.names.index(n) for n in names)
     kept = [d.name for d in x.dims if d.name not in names]
     before = len([n for n in x.type.names[:first] if n not in names])
     x = transpose(x, [*kept[:before], *names, *kept[before:]])
-    return reshape(x, [tuple(names)], [Dim(new, size)])
+    return reshape(x, [tuple(names)], [Dim(new, math.prod(x.type.dim(name).size for name in names))])
 
 
 def split(x: Node, name: str, parts: Sequence[Dim]) -> Node:
