@@ -51,7 +51,16 @@ def definition(analysis: Analysis, offset: int) -> Piece | None:
     """Where the name at a place gets its meaning; None for a name that the language gives, and where there is none."""
     section, start, mention = _mention(analysis, offset)
     source = section.names.source(mention) if mention is not None else None
-    return _piece(source, start) if source is not None else None
+    return _piece(source, start) if source is not None else _layer_at(analysis, section, offset - start)
+
+
+def _layer_at(analysis: Analysis, section: Section, offset: int) -> Piece | None:
+    """The name of the layer of this text that is called at a place of a section."""
+    word = next((t.text for t in section.tokens if t.kind == "NAME" and t.start <= offset <= t.end), None)
+    for other, start in zip(analysis.sections, analysis.starts, strict=True):
+        if word is not None and other.layer is not None and other.layer.name == word:
+            return next((_piece(m, start) for m in other.names.mentions if m.gives == "layer"), None)
+    return None
 
 
 def references(analysis: Analysis, offset: int) -> tuple[Piece, ...]:

@@ -25,6 +25,14 @@ MAX_DEPTH = 40
 # UTF-8 has at most four bytes a character, and a program at most 100,000 characters.
 MAX_BYTES = 400_000
 
+# The layers of the library that a text can use: what their programs' arguments have for defaults is what their classes
+# have, so that both are one layer. The others are programs that a class prepares arguments and inputs for.
+USABLE = (
+    "AGNNConv", "APPNP", "CGConv", "EdgeConv", "FeaStConv", "GATConv", "GATv2Conv", "GCNConv", "GINConv", "GraphConv",
+    "LEConv", "LGConv", "MFConv", "ResGatedGraphConv", "SAGEConv", "SGConv", "SSGConv", "SimpleConv", "SuperGATConv",
+    "TAGConv", "TransformerConv",
+)  # fmt: skip
+
 Syntax = Callable[[str, str], ast.Program]
 
 
@@ -111,7 +119,12 @@ def _programs() -> Path:
 
 @functools.cache
 def library() -> Mapping[str, str]:
-    """The names of the library's layers, each with its file."""
+    """The names of the library's layers that a text can use, each with its file."""
+    return {name: path for name, path in _all_programs().items() if name in USABLE}
+
+
+@functools.cache
+def _all_programs() -> Mapping[str, str]:
     found = {}
     for path in sorted(_programs().glob("*.gdsl")):
         for name in re.findall(r"^layer[ \t]+([A-Za-z_]\w*)", path.read_text(encoding="utf-8"), re.M):
@@ -267,6 +280,8 @@ class _Linker:
                 if use.path is None:
                     other = f'a layer of a file: use {layer} from "file.gdsl"'
                 hint = did_you_mean(layer, known, other)
+                if use.path is None and layer in _all_programs():
+                    hint = f"gdsl.nn.{layer} prepares what its program is given, as no text can: call it in Python"
                 self.mistakes.append(Diagnostic(f"there is no layer `{layer}` in {where}", use.span, hint=hint))
         return {name: there[layer] for name, layer in use.layers if layer in there}
 

@@ -523,7 +523,8 @@ class LayerCalls(Owns):
         ask = one.transforms[0].name
         hint = f"`graph {ask}` in this layer has all run with loops" if ask in _LOOPS else "compile them apart"
         if ask in _LOOPS:
-            hint += f"; an argument of {one.layer} may leave its loops out"
+            own = "" if self.transforms else f"{hint}; "
+            hint = f"{own}an argument of {one.layer} may leave its loops out"
         self.note(Diagnostic(message, one.span, hint=hint))
 
 

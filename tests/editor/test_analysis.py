@@ -437,6 +437,8 @@ def test_layers_that_are_used() -> None:
     assert said is not None and said.code.startswith("layer GATConv(out_channels") and "gat.gdsl" in said.says[-1]
     found = definition(analysis, USING.index("conv(Block"))
     assert found is not None and found.start == USING.index("conv = ")
+    found = definition(analysis, USING.index("Block(x)"))
+    assert found is not None and found.start == USING.index("Block {")
     said = hover(analysis, USING.index("h = conv"))
     assert said is not None and said.code == "h: node[4]"
 

@@ -229,7 +229,7 @@ class SuperGATConv(Summed, program="supergat", fixed="node_dim=0", shows="heads 
             there = self.positive_sampling(edges)
             absent = self.negative_sampling(edges, len(x), batch) if neg_edge_index is None else neg_edge_index
             pairs = graph.with_edges(torch.cat([there, absent.to(there.dtype)], dim=1))
-            self.att_x = self._compute(pairs, {"x": x}, loops=False, logits=True)
+            self.att_x = self._compute(pairs, {"x": x}, add_self_loops=False, logits=True)
             self.att_y = self.att_x.new_zeros(len(self.att_x))
             self.att_y[: there.shape[1]] = 1.0
         return y
