@@ -107,6 +107,9 @@ class Blueprint:
                 self._known.setdefault(s.name, []).append((when, _read(s.value, self._known)))
         self.named = {part.name: part for part in reversed(self.parts)}
         self.named = {part.name: self.named[part.name] for part in self.parts}
+        # Whether a linear map is there is the class's to say; the program's default is that of texts that use it.
+        for name in [name for name, part in self.named.items() if part.optional and part.role == "linear"]:
+            self.arguments.pop(name, None)
         self.lazy = tuple((name, inputs[part.of]) for name, part in self.named.items() if part.of in inputs)
         self.late = tuple(dict.fromkeys(late))
 

@@ -53,7 +53,7 @@ class SAGEConv(Declared, program="sage", shows="aggr"):
         self.lin_l = Linear(self.aggr_module.get_out_channels(size) if multi else size, self.out_channels, self.bias)
 
     def _sizes(self, given: dict[str, Any]) -> dict[str, Any]:
-        return {"lin_r": self.root_weight}
+        return {"lin_r": True} if self.root_weight else {}
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
