@@ -118,7 +118,10 @@ def symbolic_graph(given: Any, sources: Any, targets: Any) -> SymbolicGraph:
     if isinstance(given, SymbolicGraph):
         return given
     if isinstance(given, Graph) and given.halo is not None:
-        raise InputError("a part of a distributed graph runs without torch.compile: its exchanges are not recorded")
+        raise InputError(
+            "a part of a distributed graph runs without torch.compile, which records no exchange: leave fullgraph=True "
+            "out, and the layer is called as it is"
+        )
     if isinstance(given, CompleteGraph):
         raise InputError("a CompleteGraph runs without torch.compile, and a text that says `graph complete` with it")
     if isinstance(given, Graph):

@@ -20,6 +20,7 @@ from gdsl.module.ways import Ran
 from gdsl.passes.options import CHOICES, Options
 from gdsl.passes.stages import Stage
 from gdsl.runtime.graph import Graph, graph_of
+from gdsl.runtime.local import LocalGraph
 
 _UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -186,6 +187,8 @@ def _explained(ran: Ran, graph: Graph | None) -> str:
         return text
     from gdsl.look.accounts import ledger
 
+    if isinstance(graph, LocalGraph):
+        graph = graph.walked
     return text + "\n" + ledger(ran.inspection, graph, ran.kind.dtype)
 
 

@@ -30,6 +30,7 @@ from gdsl.runtime.complete import complete_graph
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.halo import all_reduce, broadcast
+from gdsl.runtime.local import LocalGraph
 from gdsl.runtime.neighbors import knn_graph
 from gdsl.runtime.rewire import rewire
 from gdsl.runtime.together import is_shared, norms_over_all, together
@@ -91,11 +92,12 @@ def run(
         graph, tensors = as_rules_see(kind, graph, tensors)
     else:
         graph, tensors, num_graphs = _together(kind, graph, tensors, batch, num_graphs)
-    frame = frame_of(graph, kind.dtype, kind.device, batch, num_graphs)
     ready = ready_for(kind, graph, backend)
     kind.store.last = (ready.ran,)
-    if graph.halo is not None:
+    if isinstance(graph, LocalGraph):
+        graph = graph.walked
         tensors |= _ids(ready, graph)
+    frame = frame_of(graph, kind.dtype, kind.device, batch, num_graphs)
     if ready.numbers:
         tensors |= tensors_of(ready.numbers, frame)
     results: Sequence[Tensor] = ()

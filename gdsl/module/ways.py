@@ -28,6 +28,7 @@ from gdsl.module.shared import Numbers, Repeated, Shared
 from gdsl.passes.exchanges import exchanged
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
+from gdsl.passes.reversed import with_ends_swapped
 from gdsl.passes.stages import Stage, cut
 from gdsl.runtime.autograd import Runner
 from gdsl.runtime.frame import Frame
@@ -193,6 +194,8 @@ class Compilations:
 def stages_of(program: Program, options: Options) -> tuple[Stage, ...]:
     """A program, optimised, with what it exchanges on a distributed graph, and cut at the modules that run as they
     are."""
+    if options.shape.reversed:
+        program = with_ends_swapped(program)
     best = optimise(program, options) if options.optimise else program
     wire = "bfloat16" if options.choice("wire") == "bfloat16" else "exact"
     return cut(exchanged(best, wire) if options.shape.processes else best)

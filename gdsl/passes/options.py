@@ -16,6 +16,7 @@ class GraphShape:
     processes:               of how many it is distributed over, these are the sizes of one; 0 for a graph that is whole
     chunks:                  whether the rows of other processes come in chunks
     complete:                whether its edges are all pairs of nodes of each graph, of which none lies in memory
+    reversed:                whether it is a part with every edge turned round, these are the sizes as it lies in memory
     """
 
     sources: int
@@ -25,6 +26,7 @@ class GraphShape:
     processes: int = 0
     chunks: bool = False
     complete: bool = False
+    reversed: bool = False
 
     @classmethod
     def of(cls, sources: int, targets: int, edges: int, device: str = "cpu") -> GraphShape:

@@ -17,7 +17,7 @@ from gdsl.runtime import prepare
 from gdsl.runtime.formats import plain_tensor
 from gdsl.runtime.graph import Graph, Rewired, _check_edge_index
 from gdsl.runtime.halo import Halo, HaloRows, agree_on, agreed, all_reduce, collect, exchange, gather
-from gdsl.runtime.order import EdgeEnds
+from gdsl.runtime.order import EdgeEnds, Order
 from gdsl.runtime.transforms import concrete, ordinary
 
 
@@ -170,8 +170,15 @@ class LocalGraph(Graph):
     def with_edges(self, edge_index: Tensor) -> Graph:
         self._refuse("with_edges")
 
-    def reverse(self) -> Graph:
-        self._refuse("reverse")
+    def reverse(self) -> LocalGraph:
+        """The part with every edge turned round, in the same order: its edges are those out of own nodes."""
+        found: LocalGraph = self._make("_turned", ReversedPart._of_part, self)
+        return found
+
+    @property
+    def walked(self) -> LocalGraph:
+        """What programs walk: this one."""
+        return self
 
     def repeat(self, times: int) -> Graph:
         self._refuse("repeat")
@@ -292,6 +299,78 @@ def _alone(ends: Tensor, sizes: tuple[int, int]) -> Graph:
     return Graph._of(*ordinary(prepare.take, ends, sizes))
 
 
+class ReversedPart(LocalGraph):
+    """A part with every edge turned round. It has the edges of the other; programs on it run there, with their ends
+    swapped: see :mod:`gdsl.passes.reversed`.
+    """
+
+    first: LocalGraph
+
+    @classmethod
+    def _of_part(cls, first: LocalGraph) -> ReversedPart:
+        graph = cls.__new__(cls)
+        graph._setup_local(first._edges, first._sizes, first.halo, first._two_sets, first.chunk, first.edge_weight)
+        graph.first = first
+        graph.num_sources, graph.num_targets = first.num_targets, first.num_sources
+        return graph
+
+    @property
+    def walked(self) -> LocalGraph:
+        return self.first
+
+    @property
+    def shape(self) -> GraphShape:
+        shape = replace(self.first.shape, reversed=True)
+        self.tag = self.first.tag
+        return shape
+
+    @property
+    def local_edge_index(self) -> Tensor:
+        return self.first.local_edge_index.flip(0)
+
+    @property
+    def parts(self) -> tuple[WalkedPart, ...]:
+        return self.first.parts
+
+    @property
+    def in_edges(self) -> Order:
+        self._refuse("in_edges of a graph that is turned round")
+
+    @property
+    def out_edges(self) -> Order:
+        self._refuse("out_edges of a graph that is turned round")
+
+    @property
+    def in_degree(self) -> Tensor:
+        self._refuse("in_degree of a graph that is turned round")
+
+    def reverse(self) -> LocalGraph:
+        return self.first
+
+    def row_ids(self, domain: Domain) -> Tensor:
+        swapped = {Domain.SOURCE: Domain.TARGET, Domain.TARGET: Domain.SOURCE}
+        return self.first.row_ids(swapped.get(domain, domain))
+
+    def _rewire(self, loops: bool, remaining: bool = False) -> Rewired:
+        rewired = self.first._rewire(loops, remaining)
+        assert isinstance(rewired.graph, LocalGraph)
+        return _ReversedRewired(rewired.graph.reverse(), remaining)
+
+    def to(self, device: torch.device | str | int) -> LocalGraph:
+        return self.first.to(device).reverse()
+
+
+class _ReversedRewired(Rewired):
+    """Other loops of a part that is turned round, whose targets have edges elsewhere, too."""
+
+    @property
+    def target(self) -> Tensor:
+        raise GraphError(
+            "what comes into a node of a graph that is turned round lies on several processes, and no self-loop is "
+            "made of it: give a number for it"
+        )
+
+
 class _ReadRows(torch.autograd.Function):
     """The rows that edges read; gradients go back to the owners."""
 
@@ -318,20 +397,32 @@ class _GiveRows(torch.autograd.Function):
         return _ReadRows.apply(grad, ctx.halo), None
 
 
-def read_by_edges(graph: Graph, x: Tensor) -> Tensor:
+def read_by_edges(graph: Graph, x: Tensor, turned: bool = False) -> Tensor:
     """The rows [num_readable, ...] of values [num_sources, ...] of any dtype that the edges of a graph read, for what
     runs in torch; all processes call it together.
 
-    Raises ``GraphError``, on every process alike, where they give rows of other shapes or dtypes.
+    turned: whether the edges may be turned round
+
+    Raises ``GraphError``, on every process alike, where they give rows of other shapes or dtypes, and where edges are
+    turned round that must not be.
     """
     if not isinstance(graph, LocalGraph):
         return x
+    need_forward(graph, turned)
     if len(x) != graph.num_sources:
         raise GraphError(f"{graph.num_sources} nodes are owned here, and there are {len(x)} rows")
     agree_on(graph.halo, f"rows of {str(x.dtype).removeprefix('torch.')} {list(x.shape[1:])}")
     if x.is_complex():
         return torch.view_as_complex(_ReadRows.apply(torch.view_as_real(x), graph.halo))
     return _ReadRows.apply(x, graph.halo)
+
+
+def need_forward(graph: LocalGraph, turned: bool = False) -> None:
+    """Raise ``GraphError`` for a part that is turned round, unless it may be."""
+    if isinstance(graph, ReversedPart) and not turned:
+        raise GraphError(
+            'this layer is not distributed with flow="target_to_source": run it on the whole graph, in one process'
+        )
 
 
 def added_by_owners(graph: Graph, value: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+import gdsl
 import gdsl.nn as gnn
 from tests.distributed.parts import local, near, owned, whole
 from tests.distributed.pool import Pool
@@ -31,6 +32,7 @@ class Model:
     nodes, edges: further arguments, by the number of their rows
     alike: whether each process gives all of the result
     x:     whether the features come first; without it, none
+    chunk: how many rows of another process are read at a time
     """
 
     make: Callable[[], nn.Module]
@@ -38,6 +40,27 @@ class Model:
     edges: Mapping[str, Tensor] | None = None
     alike: bool = False
     x: bool = True
+    chunk: int | None = None
+
+
+class OneType(gnn.HGTConv):
+    """Of one type of nodes, called as others are."""
+
+    def __init__(self) -> None:
+        super().__init__(IN, 6, (["node"], [("node", "to", "node")]), 2)
+
+    def forward(self, x: Tensor, graph: Any) -> Tensor:  # type: ignore[override]
+        return super().forward({"node": x}, {("node", "to", "node"): graph})["node"]
+
+
+class Written(gnn.MessagePassing):
+    """A user's own."""
+
+    def forward(self, x: Tensor, graph: Any, edge_weight: Tensor) -> Tensor:
+        return self.propagate(graph, x=x, w=edge_weight)  # type: ignore[no-any-return]
+
+    def message(self, x_j: Tensor, x_i: Tensor, w: Tensor) -> Tensor:
+        return (x_j - x_i).tanh() * w.view(-1, 1)
 
 
 def conv() -> nn.Module:
@@ -56,12 +79,39 @@ MODELS: dict[str, Model] = {
     "LINKX": Model(lambda: gnn.LINKX(NODES, IN, 6, 3, 2, num_edge_layers=2, num_node_layers=2), edges=WEIGHT),
     "LINKX alone": Model(lambda: gnn.LINKX(NODES, IN, 6, 3, 1), x=False),
     "AttentiveFP": Model(lambda: gnn.AttentiveFP(IN, 6, 2, 3, 2, 2), GRAPHS, ATOMS, alike=True),
+    "GCNConv backwards": Model(lambda: gnn.GCNConv(IN, 3, flow="target_to_source"), edges=WEIGHT),
+    "GATConv backwards": Model(lambda: gnn.GATConv(IN, 3, heads=2, flow="target_to_source")),
+    "GATConv backwards in chunks": Model(lambda: gnn.GATConv(IN, 3, flow="target_to_source"), chunk=1),
+    "MessagePassing backwards": Model(lambda: Written("max", flow="target_to_source"), edges=WEIGHT),
+    "ChebConv backwards": Model(lambda: gnn.ChebConv(IN, 3, 3, flow="target_to_source"), edges=WEIGHT),
+    "HGTConv in chunks": Model(lambda: OneType(), chunk=1),
+    "GATv2Conv backwards": Model(
+        lambda: gnn.GATv2Conv(IN, 3, edge_dim=3, fill_value=0.5, flow="target_to_source"), edges=ATOMS
+    ),
+    "SAGEConv backwards": Model(lambda: gnn.SAGEConv(IN, 3, aggr="max", flow="target_to_source")),
+    "PNAConv backwards": Model(
+        lambda: gnn.PNAConv(
+            IN,
+            3,
+            ["mean", "min", "max", "std"],
+            ["identity", "amplification"],
+            torch.tensor([1, 2, 3]),
+            flow="target_to_source",
+        )
+    ),
+    "GINEConv backwards": Model(
+        lambda: gnn.GINEConv(nn.Linear(IN, 3), edge_dim=3, flow="target_to_source"), edges=ATOMS
+    ),
+    "DirGNNConv": Model(lambda: gnn.DirGNNConv(gnn.GCNConv(IN, 3))),
     "ChebConv": Model(lambda: gnn.ChebConv(IN, 3, 3), edges=WEIGHT),
     "ChebConv rw": Model(lambda: gnn.ChebConv(IN, 3, 3, normalization="rw"), edges=WEIGHT),
     "ChebConv plain": Model(lambda: gnn.ChebConv(IN, 3, 3, normalization=None)),
 }
 # Cheap ones of different kinds, also by default.
-SAMPLE = {"GPSConv", "GPSConv performer", "SGFormer graphs", "LINKX", "AttentiveFP", "ChebConv"}
+SAMPLE = {
+    "GPSConv", "GPSConv performer", "SGFormer graphs", "LINKX", "AttentiveFP", "ChebConv", "GATConv backwards",
+    "DirGNNConv",
+}  # fmt: skip
 
 
 def outcome(model: Model, layer: nn.Module, x: Tensor, graph: Any, given: Values, weights: Tensor) -> Any:
@@ -82,7 +132,7 @@ def outcome(model: Model, layer: nn.Module, x: Tensor, graph: Any, given: Values
 
 def on_part(rank: int, world: int, group: Any, name: str, layer: nn.Module, x: Tensor, owner: Tensor) -> Any:
     model = MODELS[name]
-    graph, mine = local(EDGES, owner, rank, world, group)
+    graph, mine = local(EDGES, owner, rank, world, group, chunk=model.chunk)
     own = owned(owner, rank)
     given = {k: v[own] for k, v in (model.nodes or {}).items()} | {k: v[mine] for k, v in (model.edges or {}).items()}
     weights = weights_of(model)
@@ -152,3 +202,45 @@ def test_weights_for_other_nodes_are_refused(pool: Pool) -> None:
     with pytest.raises(AssertionError, match="the graph has 11 nodes on all processes, and 12 are needed") as error:
         pool.run(2, of_another_size)
     assert all(f"process {rank} of 2:" in str(error.value) for rank in range(2))
+
+
+def backwards(rank: int, world: int, group: Any, owner: Tensor, text: str) -> str:
+    """What cannot run where a part is turned round."""
+    graph, mine = local(EDGES, owner, rank, world, group)
+    x = torch.ones(graph.num_nodes, IN)
+    made: dict[str, Callable[[], Any]] = {
+        "median": lambda: gnn.SAGEConv(IN, 3, aggr="median", flow="target_to_source")(x, graph),
+        "whole numbers": lambda: gnn.LGConv(normalize=False, flow="target_to_source")(x.long(), graph),
+        "types": lambda: gnn.HGTConv(IN, 6, (["a"], [("a", "a", "a")]), flow="target_to_source")(
+            {"a": x}, {("a", "a", "a"): graph}
+        ),
+        "loops of means": lambda: gnn.GATConv(IN, 3, edge_dim=2, flow="target_to_source")(
+            x, graph, torch.ones(len(mine), 2)
+        ),
+        "explained": lambda: explained(gnn.GATConv(IN, 3, flow="target_to_source"), x, graph),
+    }
+    try:
+        return made[text]()  # type: ignore[no-any-return]
+    except gdsl.GraphError as error:
+        return str(error)
+
+
+def explained(layer: Any, x: Tensor, graph: Any) -> str:
+    layer.backend = "torch"
+    layer(x, graph)
+    return layer.explain(graph).partition("== between processes ==")[2]  # type: ignore[no-any-return]
+
+
+WORDS = {
+    "median": 'flow="target_to_source"',
+    "whole numbers": 'is not distributed with flow="target_to_source"',
+    "types": 'is not distributed with flow="target_to_source"',
+    "loops of means": "give a number for it",
+    "explained": "edges of several processes are aggregated at one node",
+}
+
+
+def test_what_cannot_be_turned_round_says_so(pool: Pool) -> None:
+    for text, words in WORDS.items():
+        for found in pool.run(2, backwards, torch.arange(NODES) % 2, text):
+            assert words in found, f"{text}: {found}"

@@ -285,9 +285,10 @@ class DirGNNConv(Module):
             if part is not None:
                 part.reset_parameters()
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x: Tensor, edge_index: Adjacency) -> Tensor:
         """[N, in_channels] to [N, out_channels]."""
-        y: Tensor = self.alpha * self.conv_out(x, edge_index.flip([0])) + (1 - self.alpha) * self.conv_in(x, edge_index)
+        back = edge_index.reverse() if isinstance(edge_index, Graph) else edge_index.flip([0])
+        y: Tensor = self.alpha * self.conv_out(x, back) + (1 - self.alpha) * self.conv_in(x, edge_index)
         return y if self.lin is None else y + self.lin(x)
 
     __repr__ = words("{self.conv_in}, alpha={self.alpha}")

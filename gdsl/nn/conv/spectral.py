@@ -212,7 +212,7 @@ class ChebConv(Weighted, program="cheb"):
         else:
             power = -0.5 if self.normalization == "sym" else -1.0
             inverse = degree.pow(power).masked_fill(degree == 0, 0.0)
-            of_rows = read_by_edges(graph, inverse)
+            of_rows = read_by_edges(graph, inverse, turned=True)
             entries, diagonal = values * of_rows[first], values.new_ones(nodes)
             if self.normalization == "sym":
                 entries = entries * of_rows[source if first is target else target]

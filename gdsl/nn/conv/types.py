@@ -19,7 +19,7 @@ from gdsl.nn.inits import constant, glorot, ones, zeros
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.halo import agree_on
-from gdsl.runtime.local import LocalGraph, joined
+from gdsl.runtime.local import LocalGraph, joined, need_forward
 
 NodeType: TypeAlias = str
 EdgeType: TypeAlias = tuple[str, str, str]
@@ -338,6 +338,8 @@ class HGTConv(Declared, program="hgt", aggr=None, fixed='aggr="add", node_dim=0'
         if local:
             if len(local) < len(found):
                 raise GraphError("all types of edges are parts of a distributed graph, or none is")
+            for graph in local:
+                need_forward(graph)
             agree_on(local[0].halo, f"HGTConv of {list(counts)} with {list(edges)}")
             place = {kind: k for k, kind in enumerate(counts)}
             ends = [place[kind[0]] for kind in edges], [first_target[kind[-1]] for kind in edges]
