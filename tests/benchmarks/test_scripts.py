@@ -314,6 +314,16 @@ def test_bad_arguments(repository: Path, arguments: tuple[str, ...], message: st
 
 
 @pytest.mark.slow
+def test_all_pairs(repository: Path, tmp_path: Path) -> None:
+    """The kernel and torch's attention give the same numbers, or it ends."""
+    batch = "127 of 20, one of 200"
+    out = _run(
+        repository, "all_pairs.py", "--rounds", "1", "--batches", batch, "--tiny", GDSL_CACHE=str(tmp_path / "cache")
+    )
+    assert f"| {batch} | 56.4 | " in out
+
+
+@pytest.mark.slow
 def test_triplets(repository: Path, tmp_path: Path) -> None:
     """The texts and torch_geometric's blocks give the same numbers, or it ends."""
     out = _run(
