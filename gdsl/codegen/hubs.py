@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gdsl.codegen.alike import once
-from gdsl.codegen.cpp import CppWriter, hub_name, unit
+from gdsl.codegen.cpp import unit
+from gdsl.codegen.cpp_writer import CppWriter, hub_name
 from gdsl.codegen.indices import Index, Row, linear
 from gdsl.codegen.nest import Nest
 from gdsl.codegen.pull import ROW

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gdsl.codegen import cpp
-from gdsl.codegen.cpp import hub_name
+from gdsl.codegen.cpp_writer import hub_name
 from gdsl.codegen.dots import BEYOND, stride, turned
 from gdsl.codegen.hubs import generate_hubs
 from gdsl.codegen.schedule import HUB_EDGES, LEAST_GROUPS

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gdsl
-from gdsl.codegen import cpp, hubs
+from gdsl.codegen import cpp, cpp_writer, hubs
 from gdsl.codegen.alike import KernelSource, once
 from gdsl.runtime import cpp as bound
 from gdsl.runtime import order, prepare
@@ -70,7 +70,7 @@ def test_what_differs_is_another_function(other: dict[str, str]) -> None:
 
 def test_aliases_compute_what_is_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds with parameters of their own, on a graph with hubs, so that aliases of both kinds run."""
-    for module in (cpp, hubs, order, prepare, bound):
+    for module in (cpp_writer, hubs, order, prepare, bound):
         for name in ("HUB_EDGES", "CHUNK_EDGES"):
             monkeypatch.setattr(module, name, 20, raising=False)
     edges = torch.cat([random_edges(9, 60, 0), torch.stack([torch.arange(50) % 9, torch.full((50,), 2)])], 1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import gdsl
-from gdsl.codegen import cpp, hubs
+from gdsl.codegen import cpp, cpp_writer, hubs
 from gdsl.ir.types import Domain
 from gdsl.module.layer import Layer
 from gdsl.passes import slots
@@ -65,7 +65,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Edge values are written after a few operations, so that a test needs no large program."""
     monkeypatch.setattr(slots, "MOST_AGAIN", 4)
     monkeypatch.setattr(slots, "LEAST_WRITTEN", 2)
-    monkeypatch.setattr(cpp, "LONG_TEXT", 3)
+    monkeypatch.setattr(cpp_writer, "LONG_TEXT", 3)
 
 
 def written(made: Layer) -> int:
@@ -105,7 +105,7 @@ def test_values_and_two_derivatives(name: str, backend: str, soon: None) -> None
 
 
 def test_written_values_of_hubs(soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (cpp, hubs, order, prepare, bound):
+    for module in (cpp_writer, hubs, order, prepare, bound):
         for constant in ("HUB_EDGES", "CHUNK_EDGES"):
             monkeypatch.setattr(module, constant, 10, raising=False)
     edges = torch.cat([random_edges(NODES, 30, 0), torch.stack([torch.arange(25) % NODES, torch.full((25,), 2)])], 1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import gdsl
-from gdsl.codegen import cpp, hubs
+from gdsl.codegen import cpp_writer, hubs
 from gdsl.ir.ops import folds
 from gdsl.runtime import cpp as bound
 from gdsl.runtime import order, prepare
@@ -158,7 +158,7 @@ BIG = """layer Big(d) {
 
 def test_hubs_are_taken_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that other kernels cut into chunks, and leave to another function."""
-    for module in (cpp, hubs, order, prepare, bound):
+    for module in (cpp_writer, hubs, order, prepare, bound):
         for name in ("HUB_EDGES", "CHUNK_EDGES"):
             monkeypatch.setattr(module, name, 100, raising=False)
     edges, found = big_graph(350), []
