@@ -3,9 +3,10 @@
 A *kernel* walks the rows (nodes) of one end; for each row it walks that row's edges once a *phase* and reduces them
 into accumulators. What is computed for a row may feed the next phase of the same row: that is how an edge softmax,
 the message that it weighs and their sum are one kernel. Edge values are not stored; they are computed where they are
-used, from node values. There are two exceptions. What a scan has come to at an edge needs all edges before. And where
+used, from node values. There are three exceptions. What a scan has come to at an edge needs all edges before. Where
 one round's edge values are made of the last round's, each round would compute all those before again: some are
-written, so that the work grows by the rounds.
+written, so that the work grows by the rounds. And what a walk over one end of the edges would gather rows for alone may
+be handed to it by a walk over the other (:mod:`gdsl.passes.handed`).
 """
 
 from __future__ import annotations
