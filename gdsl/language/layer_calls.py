@@ -564,7 +564,9 @@ class _Names:
         for count, factors in size.terms:
             term = Size.number(count)
             for factor in factors:
-                base = factor.rstrip("'")
+                base = factor
+                while base.endswith("'") and base not in self.same and base not in self.sizes:
+                    base = base[:-1]
                 found = Size.symbol(base) if base in self.same else self.sizes.get(base)
                 value = None if child is None else child.scope.find(base)
                 if found is None and is_whole(value):

@@ -531,6 +531,16 @@ def test_names_of_sizes_do_not_meet() -> None:
     )
 
 
+def test_second_names_of_dims_stay_second_names() -> None:
+    text = """
+    layer Square(d) { param w[d, d'] ~ glorot node x[d] update y = x @ w }
+    layer Net { node x[width] h = Square(x) g = Square(h) update y = x + h + g }"""
+    net = made(text, width=4, layer="Net")
+    x = torch.randn(N, 4, dtype=torch.float64)
+    h = x @ net.Square.w
+    torch.testing.assert_close(net(x, GRAPH), x + h + h @ net.Square_2.w, rtol=1e-12, atol=1e-12)
+
+
 def test_what_a_caller_computes_from_edges_itself_is_told_from_the_same_in_a_callee() -> None:
     """Equal expressions are one node: which graph the caller means must not be read off them."""
     assert "computes from the edges itself" in message(net("a = sum(x[j]) update y = a + Loops(x)"), layer="Net")
