@@ -6,24 +6,22 @@ Inside, dims have the callee's names. At the border a value is renamed, and noth
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from gdsl.ir import build
 from gdsl.ir.node import Node
-from gdsl.ir.ops.leaves import is_const
 from gdsl.ir.types import Dim, Domain, Kind, Type
 from gdsl.language import ast, dims, format
 from gdsl.language.elaboration import Passed, Wish
-from gdsl.language.errors import Diagnostic, Excerpt, Mistake, did_you_mean
+from gdsl.language.errors import Excerpt, Mistake, did_you_mean
 from gdsl.language.forms import MAX_CALL_DEPTH, MAX_CALLS
 from gdsl.language.imports import library_hint, sites
 from gdsl.language.owned import Owns
-from gdsl.language.program import LIST, Constant, Declaration, GraphTransform, Part
+from gdsl.language.program import LIST, Constant, Declaration, Part
 from gdsl.language.signature import Signature, signature_of
-from gdsl.language.sizes import Size
+from gdsl.language.sizes_outside import SizesOutside
 from gdsl.language.values import (
     UNKNOWN,
     Absent,
@@ -33,18 +31,15 @@ from gdsl.language.values import (
     ModuleValue,
     Value,
     is_constant,
-    is_number,
     is_whole,
 )
+from gdsl.language.wishes import Wishes
 
 # A call of a layer counts as so many of a function: it takes longer.
 _COST = 20
 
-# Both make the same edges, with one loop at each node; they differ in what an edge input is on a loop.
-_LOOPS = ("add_self_loops", "add_remaining_self_loops")
 
-
-class LayerCalls(Owns):
+class LayerCalls(Owns, Wishes):
     """The statements that declare, with those of layers that are called, and the calls."""
 
     def __init__(self, *args: Any):
@@ -266,7 +261,7 @@ class LayerCalls(Owns):
         given: Mapping[str, Argument],
         inputs: Mapping[str, Passed],
         e: ast.Call,
-    ) -> tuple[LayerCalls, _Names]:
+    ) -> tuple[LayerCalls, SizesOutside]:
         """The check of a layer that is called, before it has begun, and what its dims are called here."""
         path = self.inside(name)
         holder: Any = self.modules
@@ -280,7 +275,7 @@ class LayerCalls(Owns):
             read = {*dict(signature.modules), *signature.inside}
             modules = {n: m for n, m in holder._modules.items() if m is not None and n in read}
         modules |= {n: _passed(a.value) for n, a in given.items() if isinstance(a.value, ModuleValue)}
-        names = _Names(self)
+        names = SizesOutside(self)
         for n, a in given.items():
             if a.size is not None:
                 names.give(n, a.size, int(a.value))
@@ -309,7 +304,7 @@ class LayerCalls(Owns):
         forms.steps, forms.salts, forms.calls = own.steps, own.salts, own.calls
         return child, names
 
-    sized: _Names
+    sized: SizesOutside
 
     def _refuse_hooks(self, holder: Any, name: str, e: ast.Call) -> None:
         """What holds the parameters of a layer is never called, so that no hook on it would be."""
@@ -326,7 +321,7 @@ class LayerCalls(Owns):
         own.uses_seed = own.uses_seed or forms.uses_seed
         self.statements = child.statements
 
-    def _inside(self, child: LayerCalls, names: _Names, e: ast.Call) -> Mistake:
+    def _inside(self, child: LayerCalls, names: SizesOutside, e: ast.Call) -> Mistake:
         """The first mistake inside a layer that is called, placed at the call; the others are noted."""
         where = child.layer.name + (f" in {child.layer.file}" if child.layer.file else "")
         raised: Mistake | None = None
@@ -334,9 +329,7 @@ class LayerCalls(Owns):
             place = Excerpt.of(d.span, child.layer.source, where)
             sizes = tuple((names.text(n), size) for n, size in d.sizes)
             message = f"in `{e.function}`: {d.message}" if not d.inside else d.message
-            moved = Mistake(
-                message, e.span, detail=d.detail, hint=d.hint, sizes=sizes, inside=(place, *d.inside)
-            )
+            moved = Mistake(message, e.span, detail=d.detail, hint=d.hint, sizes=sizes, inside=(place, *d.inside))
             if raised is None:
                 raised = moved
             else:
@@ -344,7 +337,7 @@ class LayerCalls(Owns):
         assert raised is not None
         return raised
 
-    def _named_here(self, d: Declaration, child: LayerCalls, names: _Names) -> Declaration:
+    def _named_here(self, d: Declaration, child: LayerCalls, names: SizesOutside) -> Declaration:
         """A declaration of a layer that was called, its sizes as this layer has them."""
         if d.part is not None:
             sizes = (Dim(names.outside(child.forms.size_named(s.name), s.size, child), s.size) for s in d.part.sizes)
@@ -353,7 +346,7 @@ class LayerCalls(Owns):
             return d
         return replace(d, type=replace(d.type, dims=_renamed(d.type, self._names_outside(d.type, child, names))))
 
-    def _names_outside(self, type: Type, child: LayerCalls, names: _Names) -> dict[str, str]:
+    def _names_outside(self, type: Type, child: LayerCalls, names: SizesOutside) -> dict[str, str]:
         """What the dims of a value of a layer that was called are called in this one."""
         new: dict[str, str] = {}
         for d in type.dims:
@@ -363,9 +356,7 @@ class LayerCalls(Owns):
             new[d.name] = name
         return new
 
-    def _declare_inside(
-        self, child: LayerCalls, names: _Names, name: str, has_name: bool, e: ast.Call
-    ) -> None:
+    def _declare_inside(self, child: LayerCalls, names: SizesOutside, name: str, has_name: bool, e: ast.Call) -> None:
         """Take over what a layer that was called declares of its own, under its name."""
         roles = ("param", "buffer", "module", "const")
         of_its_own = [self._named_here(d, child, names) for d in child.declarations if d.role in roles]
@@ -435,157 +426,9 @@ class LayerCalls(Owns):
                 raise Mistake(f"`{s.name}` takes the dim `{called}`, and `{text}` is {x.type}", s.name_span, hint=hint)
         return build.rename(x, dict(zip(x.type.names, type.names, strict=True)))
 
-    def _outside(self, x: Node, child: LayerCalls, names: _Names) -> Node:
+    def _outside(self, x: Node, child: LayerCalls, names: SizesOutside) -> Node:
         """A result of a layer that was called, its dims named as in this one."""
         return build.rename(x, self._names_outside(x.type, child, names))
-
-    # -------------------------------------------------------------------------------- the graph
-
-    def _for_inputs(
-        self, t: GraphTransform, layer: ast.Layer, inputs: Mapping[str, Passed], span: ast.Span
-    ) -> GraphTransform:
-        """A transform that a layer asks for, with the names that the inputs of edges have in this one."""
-        own = any(t.name in _LOOPS for t in self.transforms)
-        remaining = t.name == "add_remaining_self_loops"
-        if t.name not in _LOOPS or (own and remaining):  # all loops are there, with their values
-            return replace(t, keywords=(), span=span)
-        said, keywords = dict(t.keywords), []
-        for name, given in inputs.items():
-            value = _laid_out(given.value)
-            declared = next((i for i in self._signature(layer).inputs if i.name == name and i.domain == "edge"), None)
-            if declared is None:
-                continue
-            fill = said.get(name, declared.default)
-            if _is_number(value, fill):
-                continue
-            if value.op == "load" and value.attrs.role == "input":
-                keywords += [] if fill is None else [(value.attrs.name, fill)]
-                continue
-            text = format.expression(given.text)
-            hint = f"pass an input of edges as `{name}`"
-            hint += ", or have this layer add the loops itself: `graph add_self_loops`" if remaining else ""
-            message = f"{layer.name} adds self-loops, and `{text}` says nothing of `{name}` on them"
-            raise Mistake(message, span, hint=hint)
-        return replace(t, keywords=tuple(keywords), span=span)
-
-    def agreed(self) -> tuple[GraphTransform, ...]:
-        """What the program asks of its graph: what the layer says, or what all layers that it calls say alike."""
-        asked = [w for w in self.calls.wishes if w.transforms]
-        if not asked:
-            return tuple(self.transforms)
-        own = [t for t in self.transforms if t.name in _LOOPS or t.name == "non_backtracking"]
-        first = asked[0]
-        if self.transforms and not own:
-            self._disagree(first, f"a `graph {self.transforms[0].name}` of this layer")
-            return ()
-        if not own:
-            other = next((w for w in self.calls.wishes if _edges_of(w.transforms) != _edges_of(first.transforms)), None)
-            if other is not None:
-                self._disagree(first, f"{other.layer} in line {other.span.line}", other)
-                return ()
-            if self.forms.reads_edges:
-                self._disagree(first, "what this layer computes from the edges itself")
-                return ()
-        elif any(_edges_of(w.transforms) != _edges_of(self.transforms) for w in asked):
-            other = next(w for w in asked if _edges_of(w.transforms) != _edges_of(self.transforms))
-            self._disagree(other, f"`graph {own[0].name}` of this layer")
-            return ()
-        return self._with_fills(asked)
-
-    def _with_fills(self, asked: Sequence[Wish]) -> tuple[GraphTransform, ...]:
-        """The transforms that all ask for, with what each says of the edge inputs on new loops."""
-        said = [t for w in asked for t in w.transforms]
-        base = tuple(self.transforms) or asked[0].transforms
-        fills: dict[str, tuple[str, Constant]] = {}
-        for t in (*self.transforms, *said):
-            for name, fill in t.keywords:
-                if fills.setdefault(name, (t.name, fill)) != (t.name, fill):
-                    message = f"`{name}` gets {format.default_value(fills[name][1])} by {fills[name][0]} on new loops"
-                    message += f", and {format.default_value(fill)} by {t.name}"
-                    self.note(Diagnostic(message, t.span, hint="give the layers inputs of edges of their own"))
-        kinds = {kind for kind, _ in fills.values()}
-        if len(kinds) > 1:
-            (one, _), (two, _) = list(fills.values())[:2]
-            message = f"some layers ask for `{one}` and some for `{two}`, which say different things of edge inputs"
-            self.note(Diagnostic(message, said[0].span, hint="pass edge inputs to layers of one of the two kinds"))
-        keywords = tuple((name, fill) for name, (_, fill) in fills.items())
-        loops = next(iter(kinds), None)
-        return tuple(
-            replace(t, name=loops or t.name, keywords=keywords) if t.name in _LOOPS else t for t in base
-        )
-
-    def _disagree(self, one: Wish, other: str, second: Wish | None = None) -> None:
-        names = " and ".join(f"`graph {t.name}`" for t in one.transforms)
-        message = f"{one.layer} runs on the graph after {names}, and {other} on another one: a program has one graph"
-        if second is not None and second.transforms:
-            message = f"{one.layer} runs on the graph after {names}, and {other} after "
-            message += " and ".join(f"`graph {t.name}`" for t in second.transforms) + ": a program has one graph"
-        ask = one.transforms[0].name
-        hint = f"`graph {ask}` in this layer has all run with loops" if ask in _LOOPS else "compile them apart"
-        if ask in _LOOPS:
-            own = "" if self.transforms else f"{hint}; "
-            hint = f"{own}an argument of {one.layer} may leave its loops out"
-        self.note(Diagnostic(message, one.span, hint=hint))
-
-
-class _Names:
-    """The names of a callee's sizes as its caller has them."""
-
-    def __init__(self, caller: LayerCalls):
-        self.caller = caller
-        self.sizes: dict[str, Size] = {}
-        self.numbers: dict[str, int] = {}
-        self.same: set[str] = set()
-
-    def give(self, name: str, size: Size, number: int) -> None:
-        self.sizes[name], self.numbers[name] = size, number
-
-    def apart(self, layer: ast.Layer) -> dict[str, Size]:
-        """The sizes whose names outside can stand inside, too, so that nothing has to be renamed at the border: no name
-        in them is one of the callee's, and no two are called alike."""
-        own = {p.name for p in layer.parameters}
-        for tree in ast.walk(layer):
-            own |= {tree.id} if isinstance(tree, ast.Name) else set()
-            own |= {tree.name} if isinstance(tree, ast.Rule | ast.Declaration | ast.Constant | ast.Loop) else set()
-        found: dict[str, Size] = {}
-        for name, size in self.sizes.items():
-            words = set(re.findall(r"[A-Za-z_]\w*", str(size)))
-            twice = any(other == size for other in found.values())
-            if words and not twice and not (words - {name}) & own and (name not in words or str(size) == name):
-                found[name] = size
-        self.same = {str(size) for size in found.values()} | {
-            word for size in found.values() for _, factors in size.terms for word in factors
-        }
-        return found
-
-    def outside(self, size: Size, number: int, child: LayerCalls | None = None) -> str:
-        """What a size of the callee is called outside; its number where it has no name there."""
-        total = Size.number(0)
-        for count, factors in size.terms:
-            term = Size.number(count)
-            for factor in factors:
-                base = factor
-                while base.endswith("'") and base not in self.same and base not in self.sizes:
-                    base = base[:-1]
-                found = Size.symbol(base) if base in self.same else self.sizes.get(base)
-                value = None if child is None else child.scope.find(base)
-                if found is None and is_whole(value):
-                    found = Size.number(int(value))  # type: ignore[arg-type]
-                if found is None:
-                    return str(number)
-                if factor != base:
-                    found = Size.symbol(str(found) + factor[len(base) :])
-                term = term * found
-            total += term
-        self.caller.forms.sizes.setdefault(str(total), total)
-        return str(total)
-
-    def text(self, name: str) -> str:
-        """A dim of the callee, as it is called outside where that can be told from its name."""
-        base = name.rstrip("'")
-        if base in self.same:
-            return name
-        return f"{self.sizes[base]}{name[len(base) :]}" if base in self.sizes else name
 
 
 def _open(signature: Signature, dim: str) -> bool:
@@ -612,25 +455,8 @@ def _passed(module: ModuleValue) -> ModuleValue:
     )
 
 
-def _laid_out(x: Node) -> Node:
-    """The value whose numbers these are, under whatever dims."""
-    while x.op in ("reshape", "spread"):
-        (x,) = x.inputs
-    return x
-
-
-def _is_number(x: Node, number: Constant) -> bool:
-    """Whether a value is this number everywhere."""
-    return is_number(number) and is_const(x, number)  # type: ignore[arg-type]
-
-
 def _renamed(type: Type, new: Mapping[str, str]) -> tuple[Dim, ...]:
     return tuple(Dim(new[d.name], d.size) for d in type.dims)
-
-
-def _edges_of(transforms: Iterable[GraphTransform]) -> frozenset[str]:
-    """What decides which edges a graph has after transforms."""
-    return frozenset("add_self_loops" if t.name in _LOOPS else t.name for t in transforms)
 
 
 def _an(domain: Domain) -> str:
