@@ -18,7 +18,7 @@ from torch.distributed import ProcessGroup
 
 from gdsl.data import given
 from gdsl.errors import DistributedError, GdslError, InputError
-from gdsl.runtime.answers import from_all, known_to_others, line, report, tell
+from gdsl.runtime.answers import begin, from_all, known_to_others, line, report, tell
 
 # What torchrun tells each process.
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -99,6 +99,8 @@ def init(backend: str | None = None, timeout: float = 300.0) -> World:
         raise DistributedError(
             f"process {rank} of {size} could not join the others at {where} within {seconds:g} s: {line(error)}"
         ) from error
+    if size > 1:
+        begin()
     # A group that is still there when Python ends aborts one process in some: gloo's threads outlive what they use.
     atexit.register(_end)
     if device.type == "cuda":

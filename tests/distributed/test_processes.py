@@ -313,15 +313,21 @@ def test_processes_that_wait_with_different_calls_say_which() -> None:
         assert "a sum over all processes" in error[1] and "with a call of SimpleConv" in error[1]
 
 
-def leaves(group: Any) -> None:
-    with init("gloo", timeout=30) as world:
-        if world.rank == 0:
-            agree("a number", None, 1)
+def leaves(group: Any, folder: str) -> None:
+    """The store of torchrun outlives a run, as a file does."""
+    store = dist.FileStore(folder + "/store", 2)
+    for which in (1, 2):
+        with init("gloo", timeout=30) as world:
+            dist.distributed_c10d._get_default_store = lambda: store
+            answers.begin()
+            dist.barrier()
+            if world.rank == 0 or which == 1:
+                agree("a number", None, 1)
 
 
-def test_a_process_that_has_ended_is_told() -> None:
+def test_a_process_that_has_ended_is_told(tmp_path: Path) -> None:
     with processes(2, joined=False) as made, pytest.raises(CaseError) as caught:
-        made.run(leaves)
+        made.run(leaves, str(tmp_path))
     first, other = caught.value.errors
     assert other is None
     assert first is not None and "process 1 has ended its run, and the others have not" in first[1]
