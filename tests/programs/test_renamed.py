@@ -20,7 +20,7 @@ from tests.typed import typed_of
 # Turned in a circle, so that whatever goes by the alphabet or by length shows; and names of other kinds.
 RENAMINGS = (
     {"a": "b", "b": "c", "c": "a", "R": "K", "K": "R"},
-    {"a": "Zeta", "b": "in_channels", "c": "_", "R": "h2", "K": "depth"},
+    {"a": "Zeta", "b": "in_channels", "c": "_", "R": "dim2", "K": "depth"},
 )
 UNHURRIED = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 
