@@ -183,7 +183,8 @@ class Together:
         self._alignment = _ALIGNMENT * (len(inner) + MOST_POINTERS)
         self._pack = struct.Struct(f"{5 + 1 + 6 + 6 + 1 + len(self._given) + len(made)}q").pack
         slots = {node: k for k, node in enumerate((*writer.given, *made, *inner))}
-        own = products.code(storage.dtype)
+        multiplies = any(isinstance(i, TorchItem) and isinstance(i.product, SumOfProducts | SumOverRows) for i in items)
+        own = products.code(storage.dtype) if multiplies else None
         multiply = (_blas().get(storage.dtype, 0), *((0, 0) if own is None else own.addresses))
         head = (*multiply, len(self._given) + len(made), len(inner), writer.steps)
         body = [slots[word] if isinstance(word, Node) else word for word in writer.words]

@@ -160,7 +160,7 @@ WRITTEN = (
 def test_inputs_that_are_written_to_before_the_backward(text: str, backend: str) -> None:
     """The gradients are those of the call, first and second, and again."""
     call = layer(text, backend)
-    names = [name for name, _ in gdsl.module.arguments.parameters(call.signature, False) if name != "graph"]  # type: ignore[attr-defined]
+    names = [name for name, _ in gdsl.module.arguments.parameters(call.signature) if name != "graph"]  # type: ignore[attr-defined]
 
     def run(written: Sequence[str]) -> list[Tensor]:
         leaves = {n: leaf(k) for k, n in enumerate(names)}
