@@ -62,6 +62,7 @@ class SymbolicGraph(Graph):
 
     def __init__(self, edges: Tensor, num_sources: Any, num_targets: Any):
         self.edges, self.num_sources, self.num_targets = edges, num_sources, num_targets
+        self.num_readable = num_sources
         self.num_edges, self.device = edges.shape[-1], edges.device
 
     @property
