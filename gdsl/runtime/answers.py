@@ -50,12 +50,20 @@ def answered(doing: str = "") -> Iterator[None]:
 
 
 def from_all(value: Any, group: Any) -> list[Any]:
-    """What each process of a group says, by rank; all of them call it."""
-    size = place(group)[1]
-    if size == 1:
+    """What each process of a group says, by rank; all of them call it.
+
+    Raises ``GraphError``, on every process alike, where some are in another call.
+    """
+    if place(group)[1] == 1:
         return [value]
-    found = [None] * size
-    with answered("an agreement"):
+    here = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    agree("an agreement of all processes", group, here)
+    return _objects(value, group)
+
+
+def _objects(value: Any, group: Any) -> list[Any]:
+    found = [None] * place(group)[1]
+    with answered("an agreement of all processes"):
         dist.all_gather_object(found, value, group=group)
     return found
 
@@ -104,7 +112,7 @@ def agree(
     said = numbers_of_all([refused, own, tag], group, device, doing)
     if not any(first for first, *_ in said) and all(one == said[0] for one in said):
         return
-    texts = from_all(doing, group)
+    texts = _objects(doing, group)
     failed = next((k for k, one in enumerate(said) if one[0]), None)
     if failed is not None:
         raise GraphError(f"process {failed} has refused its call: {texts[failed]}")
