@@ -112,8 +112,9 @@ class CppWriter(Nests):
             return wider or len(self.users.get(node, ())) > 1
         if node.op not in ELEMENTWISE:
             return False
-        # In a loop of its own it is computed in lanes.
-        return wider and (node in self.costly or any(u.op == "contract" for _, u in readers))
+        # In a loop of its own it is computed in lanes, and a function of many operations once.
+        again = wider or len(self.users.get(node, ())) > 1
+        return again if node in self.costly else wider and any(u.op == "contract" for _, u in readers)
 
     def readers(self, node: Node) -> list[tuple[Node, Node]]:
         """What reads a value in loops, with the view of the value that it reads."""

@@ -255,7 +255,7 @@ class _Formatter:
         for k, tree in enumerate(trees):
             if isinstance(tree, ast.Use):
                 self.gap(tree.span.start, 0)
-                self.own_line_comments(tree.span.end, 0)
+                self.own_line_comments(tree.span.end, 0, inside=True)
                 self.line(use(tree), tree.span.end, 0)
                 continue
             if not self.source and k:
@@ -275,7 +275,7 @@ class _Formatter:
             else:
                 self.gap(s.span.start, depth)
                 # A comment inside the statement goes above it: the statement becomes one line.
-                self.own_line_comments(s.span.end, depth)
+                self.own_line_comments(s.span.end, depth, inside=True)
                 self.line(statement(s), s.span.end, depth)
 
     def on_one_line(self, s: ast.Branch, depth: int) -> bool:
@@ -327,7 +327,7 @@ class _Formatter:
             self.own_line_comments(opening, depth + 1)
         else:
             self.gap(span.start, depth)
-            self.own_line_comments(opening, depth)
+            self.own_line_comments(opening, depth, inside=True)
         self.line(head + " {", opening + 1, depth)
         self.fresh = True
         self.statements(body, depth + 1)
@@ -354,11 +354,12 @@ class _Formatter:
             self.done = start
         self.fresh = False
 
-    def own_line_comments(self, before: int, depth: int) -> None:
+    def own_line_comments(self, before: int, depth: int, inside: bool = False) -> None:
+        """Those before a place. From ``inside`` a statement they come to stand above it, without its blank lines."""
         while self.next < len(self.comments) and self.comments[self.next][0] < before:
             start, end = self.comments[self.next]
             self.next += 1
-            if not self.fresh and re.search(r"\n[ \t\r]*\n", self.source[self.done : start]):
+            if not (self.fresh or inside) and re.search(r"\n[ \t\r]*\n", self.source[self.done : start]):
                 self.lines.append("")
             self.fresh = False
             self.lines.append(INDENT * depth + self.source[start:end].rstrip())

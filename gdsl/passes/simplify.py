@@ -282,7 +282,7 @@ def spread_is_broadcast(node: Node) -> Node | None:
 @on(*ELEMENTWISE)
 def reshape_last(node: Node) -> Node | None:
     """reshape(x) + c --> reshape(x + reshape(c)): a view at the end is free, inside a kernel it is index arithmetic"""
-    if node.domain is Domain.GLOBAL or node.kind is not Kind.FLOAT:
+    if node.domain is Domain.GLOBAL or node.kind is Kind.INT:
         return None
     views = [i for i in node.inputs if i.op == "reshape"]
     inner = {v.inputs[0].dims for v in views}

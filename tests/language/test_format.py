@@ -240,6 +240,16 @@ def test_parsing_what_is_formatted_gives_the_program(program: ast.Program) -> No
     assert format_text(text) == text
 
 
+def test_a_comment_inside_a_statement_brings_no_blank_lines() -> None:
+    """It stands above the statement, also where that is the first one of a block, which begins without a blank line."""
+    head, loop = "use a  # c\n\nuse b\n\nlayer L {  # c\n\n", "    for k in 1..2  # d\n\n        + 3 {\n\n"
+    text = f"{head}{loop}        y = (1  # e\n\n            + 2)\n    }}\n}}\n"
+    tidy = format_text(text)
+    assert "{  # c\n    # d\n    for k in 1..2 + 3 {\n        # e\n        y = 1 + 2\n" in tidy
+    assert format_text(tidy) == tidy
+
+
+
 @given(
     programs,
     st.lists(st.tuples(st.integers(0, 10**6), st.sampled_from([" # c\n", "\n\n\n", "\n# own\n", " "])), max_size=6),

@@ -235,6 +235,7 @@ CASES: dict[str, list[tuple[Node, str, str]]] = {
         (b.merge(y, ["a", "b"], "ab") + load("q", G, Dim("ab", 12)),
          "reshape(y; ab) + q", "reshape(y + reshape(q; a, b); ab)"),
         (op("exp", b.merge(y, ["a", "b"], "ab")), "exp(reshape(y; ab))", "reshape(exp(y); ab)"),
+        (op("gt", b.merge(y, ["a", "b"], "ab"), c), "reshape(y; ab) > c", "reshape(y > c; ab)"),
     ],
     "count_edges": [
         (_sum(b.spread(b.const(2.0), E)), "sum@i(2)", "in_degree * 2"),
