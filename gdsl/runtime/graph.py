@@ -20,7 +20,7 @@ from gdsl.ir.types import Domain
 from gdsl.passes.options import GraphShape
 from gdsl.runtime import native, prepare
 from gdsl.runtime.formats import Sizes, edge_list, plain_tensor, sizes_of
-from gdsl.runtime.order import EdgeEnds, Order, index_dtype
+from gdsl.runtime.order import EdgeEnds, Order, index_dtype, to_send
 from gdsl.runtime.pairs import Pairs
 from gdsl.runtime.tracers import run_as_it_is
 from gdsl.runtime.transforms import concrete, ordinary
@@ -409,7 +409,11 @@ class Graph(_Parts):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # With all that has been made of it: a graph from a loader's worker is not sorted again.
-        return _restore, ({name: part for name, part in self.__dict__.items() if name not in _OF_A_PROCESS},)
+        parts = {name: part for name, part in self.__dict__.items() if name not in _OF_A_PROCESS}
+        for name, part in parts.items():
+            if isinstance(part, EdgeEnds):
+                parts[name] = part._replace(listed=to_send(part.listed))
+        return _restore, (parts,)
 
     def __repr__(self) -> str:
         if self.is_bipartite:

@@ -82,6 +82,12 @@ class Schedule(NamedTuple):
     has_hubs: bool
 
 
+def to_send(value: Tensor) -> Tensor:
+    """A copy for another process. What multiprocessing sends it moves into memory that both share, and native code
+    knows the address of what stays here."""
+    return value.clone() if value.is_cpu and not value.is_shared() else value
+
+
 class Order:
     """The edges sorted by the node at one end, in the order of their ids within a node ("row"). Immutable.
 
@@ -175,7 +181,10 @@ class Order:
         return tables(degrees.hubs, degrees.first_chunk, degrees.owner, degrees.num_chunks, *self.walk)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Order, (self.rowptr, self.index, self.edge, self.__dict__.get("schedule"))
+        given = self.__dict__.get("schedule")
+        if given is not None:
+            given = given._replace(blocks=to_send(given.blocks))
+        return Order, (to_send(self.rowptr), to_send(self.index), to_send(self.edge), given)
 
 
 class PackedOrder(Order):
@@ -230,7 +239,8 @@ class PackedOrder(Order):
         return Schedule(blocks, self.max_degree, *no_hubs(), self.num_blocks, False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Order, (self.rowptr, self.index, self.edge, self.schedule)
+        given = self.schedule._replace(blocks=to_send(self.schedule.blocks))
+        return Order, (to_send(self.rowptr), to_send(self.index), to_send(self.edge), given)
 
 
 def _rounded_up(count: int, unit: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -242,3 +243,16 @@ def test_on_a_gpu():
         assert torch.equal(getattr(gpu.in_edges, name).cpu(), getattr(cpu.in_edges, name))
     assert torch.equal(gpu.position.cpu(), cpu.position)
     assert torch.equal(gpu.add_self_loops().graph.edge_index.cpu(), cpu.add_self_loops().graph.edge_index)
+
+
+@pytest.mark.parametrize("edges", [8, 5000])
+def test_a_graph_that_is_sent_to_another_process_stays_where_native_code_knows_it(edges: int) -> None:
+    """Multiprocessing moves the tensors that it sends into shared memory, as torch has told it how to."""
+    graph = Graph(torch.randint(50, (2, edges), generator=torch.Generator().manual_seed(0)), 50)
+    order = graph.in_edges
+    addresses, listed = order.addresses, graph._edges.listed.data_ptr()
+    sent = ForkingPickler.dumps(graph)
+    assert addresses[:3] == tuple(t.data_ptr() for t in (order.rowptr, order.index, order.edge))
+    assert addresses[3] == order.blocks.data_ptr() and listed == graph._edges.listed.data_ptr()
+    other = pickle.loads(sent)
+    assert torch.equal(other.in_edges.edge, order.edge) and torch.equal(other.edge_index, graph.edge_index)
