@@ -440,3 +440,18 @@ def test_the_summary_of_a_model(aggr: Any, monkeypatch: pytest.MonkeyPatch) -> N
     # Inside of several aggregations torch_geometric computes some together.
     mine, theirs = ([row for row in found if not row[0].startswith("│    │")] for found in rows)
     assert mine == theirs and any("aggr_module" in row[0] for row in mine)
+
+
+class _OfAnotherName(MessagePassing):
+    def forward(s, x: Tensor, edge_index: Tensor) -> Tensor:
+        found: Tensor = s.propagate(edge_index, x=x)
+        return found
+
+    def message(me, x_j: Tensor) -> Tensor:
+        return 2 * x_j
+
+
+def test_self_by_another_name() -> None:
+    """Python does not care; see findings/self-by-another-name.sh."""
+    x, edges = torch.ones(3, 1), torch.tensor([[0, 1], [1, 2]])
+    assert _OfAnotherName()(x, edges).flatten().tolist() == [0.0, 2.0, 2.0]
