@@ -27,8 +27,8 @@ enum { VECTOR_BYTES = 16, TALL = 6, WIDE = 2 };
 constexpr int64_t DEEP = 256, BLOCK = 64 * TALL;
 // A matrix as wide as this is copied, so that what a tile reads lies together.
 constexpr int64_t MOST_WIDE = 512;
-// Sums over rows are of so many stretches of rows at most, each of at least so many.
-constexpr int64_t STRETCHES = 16, STRETCH = 1024;
+// Sums over rows are of so many stretches of rows at most, each of at least so many; where they are many, of one.
+constexpr int64_t STRETCHES = 16, STRETCH = 1024, MOST_SUMS = 1 << 16;
 // Threads are for more products of two numbers than this.
 constexpr int64_t FEW = 1 << 20;
 
@@ -127,98 +127,103 @@ void panel(int64_t rows, int64_t depth, Left<T> a, Right<T> b, Base<T> base, T* 
     }
 }
 
-// The columns of a panel that begins at n, where they lie ``stride`` apart.
-template <class T> Right<T> right_at(const T* at, int64_t stride, int64_t n, int64_t width) {
-    enum { LANES = vector_of<T>::LANES, PANEL = vector_of<T>::PANEL };
-    const int64_t count = smaller(PANEL, width - n), vectors = (count + LANES - 1) / LANES;
-    return {at, stride, (int)vectors, (int)(count - (vectors - 1) * LANES)};
-}
-
-// Columns from n on of rows [depth, width] as a panel of whole vectors, filled with zeros.
-template <class T> void copy_panel(const T* from, int64_t depth, int64_t width, int64_t n, T* to) {
+// Rows of ``count`` columns, ``width`` apart, as a panel of whole vectors, filled with zeros.
+template <class T> void copy_panel(const T* from, int64_t depth, int64_t width, int64_t count, T* to) {
     enum { PANEL = vector_of<T>::PANEL };
-    const int64_t count = smaller(PANEL, width - n);
     for (int64_t k = 0; k < depth; ++k) {
-        memcpy(to + k * PANEL, from + k * width + n, count * sizeof(T));
+        memcpy(to + k * PANEL, from + k * width, count * sizeof(T));
         memset(to + k * PANEL + count, 0, (PANEL - count) * sizeof(T));
     }
 }
 
-// The same of a matrix that lies as [width, depth].
-template <class T> void turn_panel(const T* from, int64_t depth, int64_t width, int64_t n, T* to) {
+// The same of a matrix that lies as columns, ``apart`` from each other; those from n on.
+template <class T> void turn_panel(const T* from, int64_t depth, int64_t apart, int64_t count, int64_t n, T* to) {
     enum { PANEL = vector_of<T>::PANEL, SQUARE = 16 };
-    const int64_t count = smaller(PANEL, width - n);
     for (int64_t k0 = 0; k0 < depth; k0 += SQUARE) {
         const int64_t most = smaller(depth, k0 + SQUARE);
         for (int64_t c = 0; c < count; ++c) {
-            const T* const row = from + (n + c) * depth;
-            for (int64_t k = k0; k < most; ++k) to[k * PANEL + c] = row[k];
+            const T* const column = from + (n + c) * apart;
+            for (int64_t k = k0; k < most; ++k) to[k * PANEL + c] = column[k];
         }
         for (int64_t k = k0; k < most; ++k) memset(to + k * PANEL + count, 0, (PANEL - count) * sizeof(T));
     }
 }
 
-// to[rows][width] = left[rows][depth] @ matrix + base. The matrix lies as [depth, width], or, turned, as [width, depth].
+// Columns of a matrix of ``depth`` rows from k and n on, as tiles read them: as they lie, or copied to ``room``.
+template <class T> struct Panels {
+    const T* at;
+    int64_t width, depth;
+    bool turned, copied;
+
+    Panels(const T* at, int64_t width, int64_t depth, bool turned, int64_t rows)
+        : at(at), width(width), depth(depth), turned(turned) {
+        // What few rows read once is not worth a copy.
+        copied = turned || width % vector_of<T>::LANES || (width > MOST_WIDE && rows > TALL);
+    }
+
+    Right<T> from(int64_t k, int64_t n, T* room) const {
+        enum { LANES = vector_of<T>::LANES, PANEL = vector_of<T>::PANEL };
+        const int64_t count = smaller(PANEL, width - n), vectors = (count + LANES - 1) / LANES;
+        const int64_t many = smaller(DEEP, depth - k);
+        const int rest = (int)(count - (vectors - 1) * LANES);
+        if (!copied) return {at + k * width + n, width, (int)vectors, rest};
+        if (turned) turn_panel(at + k, many, depth, count, n, room);
+        else copy_panel(at + k * width + n, many, width, count, room);
+        return {room, PANEL, (int)vectors, rest};
+    }
+};
+
+// to[rows][width] = left[rows][depth] @ matrix + base. The matrix lies as [depth, width] or, turned, as [width, depth].
 template <class T>
 void by_matrix(int64_t rows, int64_t width, int64_t depth, const T* left, const T* matrix, bool turned, Base<T> base,
                T* to, int64_t threads) {
-    enum { LANES = vector_of<T>::LANES, PANEL = vector_of<T>::PANEL };
-    const int64_t panels = (width + PANEL - 1) / PANEL, blocks = (rows + BLOCK - 1) / BLOCK;
-    const bool copied = turned || width % LANES || width > MOST_WIDE;
-    T small[1 << 13];  // 32 or 64 KiB
-    T* room = small;
-    if (copied && panels * depth * PANEL > (int64_t)(sizeof small / sizeof(T))) room = (T*)malloc(panels * depth * PANEL * sizeof(T));
-    for (int64_t p = 0; copied && p < panels; ++p) {
-        T* const at = room + p * depth * PANEL;
-        if (turned) turn_panel(matrix, depth, width, p * PANEL, at);
-        else copy_panel(matrix, depth, width, p * PANEL, at);
-    }
-    const int64_t parts = rows * width * depth > FEW ? smaller(threads, blocks) : 1;
+    enum { PANEL = vector_of<T>::PANEL };
+    const Panels<T> right(matrix, width, depth, turned, rows);
+    const int64_t panels = (width + PANEL - 1) / PANEL, blocks = (rows + BLOCK - 1) / BLOCK, tasks = panels * blocks;
+    const int64_t parts = rows * width * depth > FEW ? smaller(threads, tasks) : 1;
 #pragma omp parallel for schedule(static) num_threads(parts) if (parts > 1)
-    for (int64_t block = 0; block < blocks; ++block) {
-        const int64_t first = block * BLOCK, count = smaller(BLOCK, rows - first);
+    for (int64_t task = 0; task < tasks; ++task) {
+        alignas(64) T room[DEEP * PANEL];
+        const int64_t first = task / panels * BLOCK, n = task % panels * PANEL;
+        const int64_t count = smaller(BLOCK, rows - first);
+        T* const here = to + first * width + n;
         // Once where nothing is summed, too.
         for (int64_t k = 0; k < depth || !k; k += DEEP) {
-            for (int64_t p = 0; p < panels; ++p) {
-                const int64_t n = p * PANEL;
-                T* const here = to + first * width + n;
-                const T* const at = copied ? room + (p * depth + k) * PANEL : matrix + k * width + n;
-                const Base<T> more = k ? Base<T>{here, width}
-                                       : Base<T>{base.at ? base.at + first * base.lead + n : nullptr, base.lead};
-                panel(count, smaller(DEEP, depth - k), Left<T>{left, depth, 1}.from(first, k),
-                      right_at(at, copied ? (int64_t)PANEL : width, n, width), more, here, width);
-            }
+            const Base<T> start = {base.at ? base.at + first * base.lead + n : nullptr, base.lead};
+            panel(count, smaller(DEEP, depth - k), Left<T>{left, depth, 1}.from(first, k), right.from(k, n, room),
+                  k ? Base<T>{here, width} : start, here, width);
         }
     }
-    if (room != small) free(room);
 }
 
-// to[depth][width] = transpose(left[rows][depth]) @ right[rows][width], of rows from ``first`` on.
+// to[m][n] = the sum over rows from ``first`` on of left[row][m] * right[row][n], for ``count`` of the m from m on and for
+// the panel at n.
 template <class T>
-void over_stretch(int64_t first, int64_t last, int64_t width, int64_t depth, const T* left, const T* right, T* to) {
-    enum { LANES = vector_of<T>::LANES, PANEL = vector_of<T>::PANEL };
-    const bool copied = width % LANES || width > MOST_WIDE;
-    T room[DEEP * PANEL];
-    for (int64_t k = first; k < last || k == first; k += DEEP) {
-        const int64_t many = smaller(DEEP, last - k);
-        for (int64_t n = 0; n < width; n += PANEL) {
-            const T* at = right + k * width + n;
-            if (copied) copy_panel(right + k * width, many, width, n, room), at = room;
-            panel(depth, many, Left<T>{left, 1, depth}.from(0, k),
-                  right_at(at, copied ? (int64_t)PANEL : width, n, width), Base<T>{k > first ? to + n : nullptr, width},
-                  to + n, width);
-        }
-    }
+void over_stretch(int64_t first, int64_t last, int64_t m, int64_t count, int64_t n, int64_t depth, const T* left,
+                  const Panels<T>& right, T* to) {
+    alignas(64) T room[DEEP * vector_of<T>::PANEL];
+    T* const here = to + m * right.width + n;
+    for (int64_t k = first; k < last || k == first; k += DEEP)
+        panel(count, smaller(DEEP, last - k), Left<T>{left, 1, depth}.from(m, k), right.from(k, n, room),
+              Base<T>{k > first ? here : nullptr, right.width}, here, right.width);
 }
 
 template <class T>
 void over_rows(int64_t rows, int64_t width, int64_t depth, const T* left, const T* right, T* to, int64_t threads) {
-    const int64_t count = rows < 2 * STRETCH ? 1 : smaller(STRETCHES, rows / STRETCH), size = depth * width;
+    enum { PANEL = vector_of<T>::PANEL };
+    const int64_t size = depth * width;
+    // Stretches of rows have sums of their own, unless these are large.
+    int64_t count = rows < 2 * STRETCH || size > MOST_SUMS ? 1 : smaller(STRETCHES, rows / STRETCH);
     T* const sums = count > 1 ? (T*)malloc(count * size * sizeof(T)) : to;
-    const int64_t parts = rows * size > FEW ? smaller(threads, count) : 1;
+    const Panels<T> columns(right, width, rows, false, depth);
+    const int64_t panels = (width + PANEL - 1) / PANEL, blocks = (depth + BLOCK - 1) / BLOCK;
+    const int64_t tasks = count * panels * blocks, parts = rows * size > FEW ? smaller(threads, tasks) : 1;
 #pragma omp parallel for schedule(static) num_threads(parts) if (parts > 1)
-    for (int64_t s = 0; s < count; ++s)
-        over_stretch(rows * s / count, rows * (s + 1) / count, width, depth, left, right, sums + s * size);
+    for (int64_t task = 0; task < tasks; ++task) {
+        const int64_t s = task / (panels * blocks), m = task / panels % blocks * BLOCK, n = task % panels * PANEL;
+        over_stretch(rows * s / count, rows * (s + 1) / count, m, smaller(BLOCK, depth - m), n, depth, left, columns,
+                     sums + s * size);
+    }
     if (count == 1) return;
     memcpy(to, sums, size * sizeof(T));
     for (int64_t s = 1; s < count; ++s)
@@ -228,7 +233,7 @@ void over_rows(int64_t rows, int64_t width, int64_t depth, const T* left, const 
 
 }  // namespace
 
-// bias: [width] added to each row, or null; add: the result is added to what ``to`` holds. products.py says which NUMBER.
+// bias: [width] added to each row, or null; add: the result is added to what ``to`` holds. products.py says what NUMBER is.
 extern "C" void by_matrix_of(int64_t rows, int64_t width, int64_t depth, const NUMBER* left, const NUMBER* matrix,
                              int turned, const NUMBER* bias, int add, NUMBER* to, int64_t threads) {
     const Base<NUMBER> base = add ? Base<NUMBER>{to, width} : Base<NUMBER>{bias, 0};

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gdsl.errors import CacheError, CompilerError
+from gdsl.errors import CacheError, CompilerError, InputError
 from gdsl.runtime import cache as kernels
 from gdsl.runtime.copies import address
 
@@ -63,9 +63,11 @@ class Code(NamedTuple):
 
 @cache
 def wanted() -> bool:
-    """Whether products on this machine are our own."""
-    told = os.environ.get(SETTING)
-    if told in ("own", "torch"):
+    """Whether products on this machine are our own. Raises :class:`gdsl.InputError` for a setting that there is not."""
+    told = os.environ.get(SETTING, "")
+    if told not in ("", "own", "torch"):
+        raise InputError(f"the environment's {SETTING} is 'own' or 'torch', and not {told!r}")
+    if told:
         return told == "own"
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     return x86 and torch.backends.mkl.is_available() and "AuthenticAMD" in _vendor()

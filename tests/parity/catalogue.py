@@ -151,7 +151,8 @@ DIFFERENT = [
     (
         "writing to the input after the call, as `h += conv(h)` does, where the gradient needs the input",
         "the gradient of the call, on the CPU: what the backward pass reads takes memory of its own once it is written "
-        "to. On a GPU, under torch.compile and torch.func torch's RuntimeError: write `h = h + conv(h)`",
+        "to, so that a NumPy array or a DLPack view of the input does not follow such a write. On a GPU, under "
+        "torch.compile and torch.func torch's RuntimeError: write `h = h + conv(h)`",
         "trains where only copies on the edges are read; the same error where a linear map or weights of edges read "
         "the input itself",
     ),

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import gdsl
 import gdsl.nn as G
 from gdsl.runtime import products
 from gdsl.runtime.products import Code
@@ -104,6 +105,31 @@ def test_layers_by_either(own: bool, nodes: int, monkeypatch: pytest.MonkeyPatch
             slopes = torch.autograd.grad(found.square().sum(), wanted)
             more = torch.autograd.grad(expected.square().sum(), [x, *reference.parameters()])
             torch.testing.assert_close(slopes, more, rtol=1e-10, atol=1e-9)
+
+
+def test_large_matrices(code: Code) -> None:
+    """Whose panels threads share, and whose sums over rows are of one stretch."""
+    left, matrix, right = _values(code, 9, 1100), _values(code, 1100, 600), _values(code, 9, 600)
+    assert torch.equal(code.by_matrix(left, matrix, False, 600, None), left @ matrix)
+    assert torch.equal(code.by_matrix(left, matrix.t().contiguous(), True, 600, None), left @ matrix)
+    many, more = _values(code, 2100, 500), _values(code, 2100, 200)
+    assert torch.equal(code.over_rows(many, more), many.t() @ more)
+    assert torch.equal(code.over_rows(left, right), left.t() @ right)
+
+
+def test_a_setting_that_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(products.SETTING, "Own")
+    products.wanted.cache_clear()
+    try:
+        with pytest.raises(gdsl.InputError, match="'own' or 'torch', and not 'Own'"):
+            products.wanted()
+        for told in ("own", "torch"):
+            monkeypatch.setenv(products.SETTING, told)
+            products.wanted.cache_clear()
+            assert products.wanted() == (told == "own")
+    finally:
+        monkeypatch.undo()
+        products.wanted.cache_clear()
 
 
 def test_tensors_that_are_not_what_lies_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
