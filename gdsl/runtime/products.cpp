@@ -196,8 +196,8 @@ void by_matrix(int64_t rows, int64_t width, int64_t depth, const T* left, const 
     }
 }
 
-// to[m][n] = the sum over rows from ``first`` on of left[row][m] * right[row][n], for ``count`` of the m from m on and for
-// the panel at n.
+// to[m][n] = the sum over rows from ``first`` on of left[row][m] * right[row][n], for ``count`` of the m and for the panel
+// at n.
 template <class T>
 void over_stretch(int64_t first, int64_t last, int64_t m, int64_t count, int64_t n, int64_t depth, const T* left,
                   const Panels<T>& right, T* to) {
@@ -233,7 +233,7 @@ void over_rows(int64_t rows, int64_t width, int64_t depth, const T* left, const 
 
 }  // namespace
 
-// bias: [width] added to each row, or null; add: the result is added to what ``to`` holds. products.py says what NUMBER is.
+// bias: [width], added to each row, or null; add: the result is added to what ``to`` holds. NUMBER is float or double.
 extern "C" void by_matrix_of(int64_t rows, int64_t width, int64_t depth, const NUMBER* left, const NUMBER* matrix,
                              int turned, const NUMBER* bias, int add, NUMBER* to, int64_t threads) {
     const Base<NUMBER> base = add ? Base<NUMBER>{to, width} : Base<NUMBER>{bias, 0};
