@@ -196,8 +196,7 @@ void by_matrix(int64_t rows, int64_t width, int64_t depth, const T* left, const 
     }
 }
 
-// to[m][n] = the sum over rows from ``first`` on of left[row][m] * right[row][n], for ``count`` of the m and for the panel
-// at n.
+// to[m][n] = the sum over rows from ``first`` on of left[row][m] * right[row][n], for some of the m and the panel at n.
 template <class T>
 void over_stretch(int64_t first, int64_t last, int64_t m, int64_t count, int64_t n, int64_t depth, const T* left,
                   const Panels<T>& right, T* to) {
