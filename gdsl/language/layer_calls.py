@@ -22,6 +22,7 @@ from gdsl.language.owned import Owns
 from gdsl.language.program import LIST, Constant, Declaration, Part
 from gdsl.language.signature import Signature, signature_of
 from gdsl.language.sizes_outside import SizesOutside
+from gdsl.language.taken import inputs_of, outline, where_read
 from gdsl.language.values import (
     UNKNOWN,
     Absent,
@@ -34,6 +35,9 @@ from gdsl.language.values import (
     is_whole,
 )
 from gdsl.language.wishes import Wishes
+
+# Which inputs are passed may decide which there are: so often is looked again, each time with what was found.
+_ROUNDS = 4
 
 # A call of a layer counts as so many of a function: it takes longer.
 _COST = 20
@@ -48,6 +52,7 @@ class LayerCalls(Owns, Wishes):
         self.calls.sites = sites(self.layer)
         # Of the layers that are called, also inside those.
         self.signatures: dict[int, Signature] = {}
+        self.outlines: dict[int, ast.Layer | None] = {}
 
     def _instance(self, s: ast.Instance) -> None:
         """``use conv = GATConv(8)``: a layer under a name."""
@@ -120,35 +125,96 @@ class LayerCalls(Owns, Wishes):
         size = self.forms._size(e)[0] if is_whole(value) else None
         return Argument(value, size, e.span)
 
-    def _inputs(self, layer: ast.Layer, signature: Signature, name: str, e: ast.Call) -> dict[str, Passed]:
-        """The inputs of a call, by name: in the order of the layer's own call, but without a graph."""
-        before, after = signature.before_graph, signature.after_graph
-        required = [i.name for i in (*before, *after) if not i.optional]
-        order = [*required, *(i.name for i in (*before, *after) if i.optional)]
-        usage = ", ".join([*required, *(f"{n} = none" for n in order[len(required) :])])
-        found: dict[str, Passed] = {}
-        for k, tree in enumerate(e.arguments):
+    def _inputs(
+        self, layer: ast.Layer, signature: Signature, name: str, given: Mapping[str, Argument], e: ast.Call
+    ) -> dict[str, Passed]:
+        """The inputs of a call, by name: in the order of the layer's own call, but without a graph.
+
+        Which inputs there are is known when the branches of the layer are, and these may ask which are passed.
+        """
+        written: list[tuple[str | None, Value, ast.Tree]] = []
+        for tree in e.arguments:
             if isinstance(tree, ast.Arrow):
-                raise Mistake(f"`->` belongs to rename, not to {name}", tree.span)
-            if isinstance(tree, ast.Named):
-                key, text = tree.name, tree.value
-            elif k < len(order):
-                key, text = order[k], tree
-            else:
-                raise Mistake(f"{name} takes {len(order)} inputs, ({usage}), not {len(e.arguments)}", tree.span)
-            if key not in order:
-                is_argument = key in (*signature.order, *signature.free_dims)
-                hint = f"`{key}` is an argument: it stands behind a `;`, or where the layer is named"
-                other = did_you_mean(key, order, f"its inputs are {', '.join(order)}")
-                raise Mistake(f"{name} has no input `{key}`", tree.span, hint=hint if is_argument else other)
-            if key in found:
-                raise Mistake(f"`{key}` is given twice", tree.span)
+                raise Mistake(f"`->` belongs to rename, not to {e.function}", tree.span)
+            key, text = (tree.name, tree.value) if isinstance(tree, ast.Named) else (None, tree)
             value = self.forms.value(text)
+            there = not (value is None or isinstance(value, Absent))
+            written.append((key, self.forms.operand(value, text) if there else value, text))
+        taken = signature
+        for _ in range(_ROUNDS):
+            order = _call_order(taken)
+            passed = {
+                said or order[k]: Passed(value, text)
+                for k, (said, value, text) in enumerate(written)
+                if isinstance(value, Node) and (said or k < len(order))
+            }
+            found = self._taken(layer, signature, name, given, passed, e)
+            if found.inputs == taken.inputs:
+                break
+            taken = found
+        return self._placed(layer, signature, taken, written, e)
+
+    def _taken(
+        self,
+        layer: ast.Layer,
+        signature: Signature,
+        name: str,
+        given: Mapping[str, Argument],
+        passed: Mapping[str, Passed],
+        e: ast.Call,
+    ) -> Signature:
+        """A layer's signature with the inputs that it declares with these arguments alone."""
+        if id(layer) not in self.outlines:
+            self.outlines[id(layer)] = outline(layer)
+        outlined = self.outlines[id(layer)]
+        if outlined is None:
+            return signature
+        child, names = self._child(outlined, signature, name, given, passed, e)
+        child.given = None
+        child.elaborate(_constants(signature, given, names))
+        self._take(child)
+        return replace(signature, inputs=inputs_of(outlined, child.declared)) if child.declared else signature
+
+    def _placed(
+        self,
+        layer: ast.Layer,
+        signature: Signature,
+        taken: Signature,
+        written: Sequence[tuple[str | None, Value, ast.Tree]],
+        e: ast.Call,
+    ) -> dict[str, Passed]:
+        """What is passed, each as the input that it is. Raises :class:`Mistake` for what is none."""
+        order = _call_order(taken)
+        required = {i.name for i in taken.inputs if not i.optional}
+        usage = ", ".join(n if n in required else f"{n} = none" for n in order)
+        elsewhere = "" if len(taken.inputs) == len(signature.inputs) else " with these arguments"
+        found: dict[str, Passed] = {}
+        for k, (said, value, text) in enumerate(written):
+            span = e.arguments[k].span
+            if said is None and k >= len(order):
+                many = "input" if len(order) == 1 else "inputs"
+                message = f"{e.function} takes {len(order)} {many}, ({usage}), not {len(written)}"
+                others = [i.name for i in signature.inputs if i.name not in order]
+                ways = [where_read(layer, other, declared=True) for other in others]
+                hint = "; ".join(f"`{other}`: {way}" for other, way in zip(others, ways, strict=True) if way)
+                raise Mistake(message + elsewhere, span, hint=hint or None)
+            key = said or order[k]
+            if key not in order:
+                hint = did_you_mean(key, order, f"its inputs are {', '.join(order)}")
+                if any(i.name == key for i in signature.inputs):
+                    hint = where_read(layer, key, declared=True) or hint
+                    raise Mistake(f"{e.function} has no input `{key}` with these arguments: ({usage})", span, hint=hint)
+                if key in (*signature.order, *signature.free_dims):
+                    hint = f"`{key}` is an argument: it stands behind a `;`, or where the layer is named"
+                raise Mistake(f"{e.function} has no input `{key}`", span, hint=hint)
+            if key in found:
+                raise Mistake(f"`{key}` is given twice", span)
             if value is None or isinstance(value, Absent):
                 if key in required:
                     raise self.forms.unusable(value, text)
                 continue
-            found[key] = Passed(self.forms.operand(value, text), text)
+            assert isinstance(value, Node)
+            found[key] = Passed(value, text)
         return found
 
     # ------------------------------------------------------------------------------------ calls
@@ -176,7 +242,7 @@ class LayerCalls(Owns, Wishes):
             given = self._arguments_given(layer, e.dims, e.function, e.span)
         if signature.builds_graph:
             raise Mistake(f"{layer.name} makes its own edges, and a layer that is called has its caller's", e.span)
-        inputs = self._inputs(layer, signature, e.function, e)
+        inputs = self._inputs(layer, signature, name, given, e)
         values = self._called(layer, signature, name, given, inputs, e, bool(found.name))
         if named:
             if len(values) > 1 or len(named) > len(values[0][1].dims):
@@ -221,9 +287,7 @@ class LayerCalls(Owns, Wishes):
         has_name: bool,
     ) -> list[tuple[str, Node]]:
         child, names = self._child(layer, signature, name, given, inputs, e)
-        constants = {p.name for p in signature.arguments}
-        arguments = {n: a.value for n, a in given.items() if n in constants and not isinstance(a.value, ModuleValue)}
-        arguments |= {n: v for n, v in names.numbers.items() if n in constants and n not in given}
+        arguments = _constants(signature, given, names)
         missing = [p.name for p in signature.arguments if p.required and p.name not in arguments]
         absent = [n for n, optional in signature.modules if not optional and n not in child.modules]
         if missing or absent:
@@ -295,7 +359,7 @@ class LayerCalls(Owns, Wishes):
         child.path, child.depth = path, self.depth + 1
         child.given = inputs
         child.sized = names
-        child.signatures = self.signatures
+        child.signatures, child.outlines = self.signatures, self.outlines
         child.names, child.used_names = self.names, self.used_names
         child.statements = self.statements
         child.forms.called = names.apart(layer)
@@ -429,6 +493,18 @@ class LayerCalls(Owns, Wishes):
     def _outside(self, x: Node, child: LayerCalls, names: SizesOutside) -> Node:
         """A result of a layer that was called, its dims named as in this one."""
         return build.rename(x, self._names_outside(x.type, child, names))
+
+
+def _call_order(signature: Signature) -> list[str]:
+    """The inputs of a call by place: as in the layer's own call, those that must be there first."""
+    return [i.name for i in sorted((*signature.before_graph, *signature.after_graph), key=lambda i: i.optional)]
+
+
+def _constants(signature: Signature, given: Mapping[str, Argument], names: SizesOutside) -> dict[str, Any]:
+    """The arguments that a layer is called with, those among them that the dims of its inputs say."""
+    known = {p.name for p in signature.arguments}
+    found = {n: a.value for n, a in given.items() if n in known and not isinstance(a.value, ModuleValue)}
+    return found | {n: v for n, v in names.numbers.items() if n in known and n not in given}
 
 
 def _open(signature: Signature, dim: str) -> bool:

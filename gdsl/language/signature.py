@@ -117,10 +117,8 @@ def signature_of(layer: ast.Layer) -> Signature:
     places: list[tuple[str, int, str]] = []
     builds_graph = False
     for s in _statements(layer.body):
-        if isinstance(s, ast.Declaration) and s.role not in ("param", "buffer"):
-            default = s.default.value if isinstance(s.default, ast.Number) else None
-            real = s.kind is None or s.kind.name == "float"
-            inputs.setdefault(s.name, Input(s.name, s.role, s.default is not None, default, len(s.dims), real))
+        if isinstance(s, ast.Declaration) and is_input(s):
+            inputs.setdefault(s.name, input_of(s))
             for place, d in enumerate(s.dims):
                 if d.start is None and isinstance(d.size, ast.Name):
                     base = d.size.id.rstrip("'")
@@ -162,6 +160,16 @@ def signature_of(layer: ast.Layer) -> Signature:
         any(_is_of_graphs(tree) for one in ast.reached(layer) for tree in ast.walk(one)),
         tuple(dict.fromkeys((*instances, *sites(layer).values()))),
     )
+
+
+def is_input(s: ast.Declaration) -> bool:
+    return s.role not in ("param", "buffer")
+
+
+def input_of(s: ast.Declaration) -> Input:
+    default = s.default.value if isinstance(s.default, ast.Number) else None
+    real = s.kind is None or s.kind.name == "float"
+    return Input(s.name, s.role, s.default is not None, default, len(s.dims), real)
 
 
 def is_optional_part(s: ast.Statement) -> TypeGuard[ast.Declaration | ast.Owned]:

@@ -240,6 +240,77 @@ def test_layers_that_their_classes_prepare_are_not_used() -> None:
     assert "gdsl.nn.ChebConv prepares what its program is given" in message(text)
 
 
+# --------------------------------------------------------------------- inputs of the branches that are taken
+
+BRANCHES = """
+layer Either(k, two = false) {
+    linear lin(d -> k)
+    if two {
+        source x[d]
+        target z[d] = none
+    } else { node x[d] }
+    edge w = 1
+    update y = sum(w * lin(x)[j])
+}
+layer Computed(k, mode = "plain") {
+    full = mode == "full"
+    node x[d]
+    linear lin(d -> k)
+    h = lin(x)
+    if full { node bias[k] = none if bias { h = h + bias } }
+    if not full { edge w = 1 h = w * h[j] } else { h = h[j] }
+    update y = sum(h)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "args"),
+    [("GraphConv", (4, 4)), ("LEConv", (4, 4)), ("SimpleConv", ())],
+)
+def test_inputs_by_place_are_those_that_the_layer_has_with_its_arguments(call: str, args: tuple[int, ...]) -> None:
+    given = "; 4" if args else ""
+    net = made(f"use {call}\nlayer Net {{ node x[4] edge w update y = {call}(x, w{given}) }}")
+    twin = getattr(layers, call)(*args, backend="torch").double()
+    twin.load_state_dict(getattr(net, call, torch.nn.Module()).state_dict())
+    x, (w,) = torch.randn(N, 4, dtype=torch.float64), inputs(E)
+    torch.testing.assert_close(net(x, GRAPH, w), twin(x, GRAPH, w), rtol=1e-12, atol=1e-12)
+
+
+def test_inputs_by_place_where_a_branch_of_a_text_declares_them() -> None:
+    x, (w,) = torch.randn(N, 3, dtype=torch.float64), inputs(E)
+    for call in ("Either(x, w; 2)", "Computed(x, w; 2)", "Either(x, exp(log(w)); k = 2)"):
+        net = made(BRANCHES + f"layer Net {{ node x[3] edge w update y = {call} }}", layer="Net")
+        own = net.Either if "Either" in call else net.Computed
+        near = w.abs()[:, None] * own.lin(x)[GRAPH[0]]
+        expected = torch.zeros(N, 2, dtype=torch.float64).index_add(0, GRAPH[1], near)
+        torch.testing.assert_close(net(x, GRAPH, w.abs()), expected, rtol=1e-12, atol=1e-12)
+    text = BRANCHES + 'layer Net { node x[3] node b[2] update y = Computed(x, b; 2, mode = "full") }'
+    net, b = made(text, layer="Net"), torch.randn(N, 2, dtype=torch.float64)
+    near = (net.Computed.lin(x) + b)[GRAPH[0]]
+    expected = torch.zeros(N, 2, dtype=torch.float64).index_add(0, GRAPH[1], near)
+    torch.testing.assert_close(net(x, b, GRAPH), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("Either(x, w, x; 2)", r"takes 2 inputs, \(x, w = none\), not 3 with these arguments(.|\n)*`if two`"),
+        ("Either(x, z = x; 2)", r"no input `z` with these arguments: \(x, w = none\)(.|\n)*declares it `if two`"),
+        ('Computed(x, w = w; 2, mode = "full")', r"no input `w` with these arguments(.|\n)*declares it `if not full`"),
+        ("GATConv(x, x; 2)", "`e` is an edge input, and `x` is node"),
+        ("GATConv(x, z = x; 2)", "no input `z` with these arguments(.|\n)*declares it `if bipartite`"),
+        ("CGConv(x, e = w)", "no input `e` with these arguments(.|\n)*declares it `if dim > 0`"),
+        ("ResGatedGraphConv(x, w; 2)", r"takes 1 input, \(x\), not 2 with these(.|\n)*`e`:[^;]*`if edge_dim > 0`"),
+    ],
+)
+def test_inputs_that_a_layer_has_not_with_its_arguments_are_refused(call: str, said: str) -> None:
+    uses = "use GATConv, CGConv, ResGatedGraphConv\n"
+    found = message(uses + BRANCHES + f"layer Net {{ node x[3] edge w\n update y = {call} }}", layer="Net")
+    assert re.search(said, found), found
+    assert f"{len((uses + BRANCHES).splitlines()) + 2} |  update y = " in found and "^" in found
+
+
 # ------------------------------------------------------------------------------------------- graphs
 
 LOOPS = """
