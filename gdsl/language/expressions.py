@@ -73,6 +73,8 @@ class Expressions:
         self.note: Callable[[Diagnostic], None] = lambda mistake: None
         # Is told what each expression, and each name that is given, stands for.
         self.watch: Watch | None = None
+        # The names that values are computed from; those that only conditions ask for are not.
+        self.read: set[str] = set()
 
     # ------------------------------------------------------------------------------- reading
 
@@ -149,7 +151,11 @@ class Expressions:
 
     def condition(self, e: ast.Tree) -> bool:
         """A condition of ``if``: from arguments, and from which optional inputs are passed."""
-        value = self.value(e)
+        before, self.read = self.read, set()
+        try:
+            value = self.value(e)
+        finally:
+            self.read = before
         truth = self._truth(value, e)
         if truth is None:
             assert isinstance(value, Node)
@@ -175,6 +181,8 @@ class Expressions:
     def _name(self, e: ast.Name) -> Value:
         found = self.scope.find(e.id)
         if found is not KeyError:
+            if e.id not in self.scope.local:
+                self.read.add(e.id)
             if isinstance(found, Poison):
                 raise Poisoned
             return found  # type: ignore[return-value]

@@ -18,6 +18,7 @@ from gdsl.language.elaboration import Passed, Wish
 from gdsl.language.errors import Excerpt, Mistake, did_you_mean
 from gdsl.language.forms import MAX_CALL_DEPTH, MAX_CALLS
 from gdsl.language.imports import library_hint, sites
+from gdsl.language.library_calls import class_of, class_reads
 from gdsl.language.owned import Owns
 from gdsl.language.program import LIST, Constant, Declaration, Part
 from gdsl.language.signature import Signature, signature_of
@@ -78,9 +79,9 @@ class LayerCalls(Owns, Wishes):
         self, layer: ast.Layer, written: Sequence[ast.Tree], name: str, span: ast.Span
     ) -> dict[str, Argument]:
         """What is given of the arguments that the layer's class would take, by name."""
-        signature = self._signature(layer)
-        order = signature.order
-        known = [*order, *signature.free_dims]
+        signature, made = self._signature(layer), class_of(layer)
+        order = signature.order if made is None else made.order
+        known = [*signature.order, *signature.free_dims]
         given: dict[str, Argument] = {}
         for k, tree in enumerate(written):
             e: ast.Tree = tree.value if isinstance(tree, ast.Named) else tree
@@ -90,6 +91,13 @@ class LayerCalls(Owns, Wishes):
                 key = order[k]
             else:
                 raise Mistake(f"{name} takes {len(order)} arguments, not {len(written)}", tree.span)
+            if made is not None:
+                said, key = key, made.called.get(key, key)
+                if key not in known and said in order:
+                    hint = f"what it takes in a text is {', '.join(known)}: give what follows by name"
+                    raise Mistake(f"`{said}` of gdsl.nn.{layer.name} is not to be had in a text", tree.span, hint=hint)
+                if said == "edge_dim" and isinstance(e, ast.Nothing):
+                    continue
             if key not in known:
                 listed = f"its arguments are {', '.join(known)}" if known else "it has none"
                 inputs = [i.name for i in signature.inputs]
@@ -100,6 +108,11 @@ class LayerCalls(Owns, Wishes):
             if key in given:
                 raise Mistake(f"argument `{key}` is given twice", tree.span)
             given[key] = self._argument(signature, key, e)
+            if made is not None and given[key].value not in made.choices.get(key, (given[key].value,)):
+                choices = ", ".join(map(format.default_value, made.choices[key]))
+                raise Mistake(f"`{key}` of {name} is one of {choices}", tree.span)
+        if made is not None:
+            made.complete(given)
         return given
 
     def _argument(self, signature: Signature, name: str, e: ast.Tree) -> Argument:
@@ -196,13 +209,13 @@ class LayerCalls(Owns, Wishes):
                 message = f"{e.function} takes {len(order)} {many}, ({usage}), not {len(written)}"
                 others = [i.name for i in signature.inputs if i.name not in order]
                 ways = [where_read(layer, other, declared=True) for other in others]
-                hint = "; ".join(f"`{other}`: {way}" for other, way in zip(others, ways, strict=True) if way)
-                raise Mistake(message + elsewhere, span, hint=hint or None)
+                there = "; ".join(f"`{other}`: {way}" for other, way in zip(others, ways, strict=True) if way)
+                raise Mistake(message + elsewhere, span, hint=there or None)
             key = said or order[k]
             if key not in order:
                 hint = did_you_mean(key, order, f"its inputs are {', '.join(order)}")
                 if any(i.name == key for i in signature.inputs):
-                    hint = where_read(layer, key, declared=True) or hint
+                    hint = class_reads(layer, key) or where_read(layer, key, declared=True) or hint
                     raise Mistake(f"{e.function} has no input `{key}` with these arguments: ({usage})", span, hint=hint)
                 if key in (*signature.order, *signature.free_dims):
                     hint = f"`{key}` is an argument: it stands behind a `;`, or where the layer is named"
@@ -303,6 +316,11 @@ class LayerCalls(Owns, Wishes):
         self._take(child)
         if child.mistakes:
             raise self._inside(child, names, e)
+        for n, passed in inputs.items():
+            if n in child.forms.optional and n not in child.forms.read:
+                message = f"`{n}` is passed, and {layer.name} does not read it with these arguments"
+                remedy = class_reads(layer, n) or where_read(layer, n, declared=False) or "leave it out"
+                raise Mistake(message, passed.text.span, hint=remedy)
         self._declare_inside(child, names, name, has_name, e)
         assert child.results is not None
         values = [(n, self._outside(v, child, names)) for n, v in child.results]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 import gdsl
 from gdsl import nn as layers
 from gdsl.language.imports import library
+from gdsl.language.library_calls import CLASSES
 
 GRAPH = torch.tensor([[0, 1, 2, 3, 3, 1, 4, 2, 2], [1, 0, 1, 2, 3, 4, 0, 2, 0]])
 N, E = 5, GRAPH.shape[1]
@@ -149,7 +151,7 @@ LIBRARY = """
 use GATConv, GCNConv, SAGEConv
 layer GAT(in_channels, hidden, classes, p = 0.0) {
     use conv1 = GATConv(hidden, heads = 4, dropout = p)
-    use conv2 = GATConv(classes, edge_dim = 2, lin_edge = true, att_edge = true)
+    use conv2 = GATConv(classes, edge_dim = 2)
     node x[in_channels]
     edge e[2]
     h = elu(conv1(dropout(x, p)))
@@ -213,7 +215,6 @@ GIVEN: dict[str, tuple[str, tuple[Any, ...]]] = {
     "EdgeConv": ("; nn = two", (torch.nn.Linear(8, 4),)),
     "GINConv": ("; nn = one", (torch.nn.Linear(4, 4),)),
     "LGConv": ("", ()),
-    "MFConv": ("; 4, 10", (4, 4)),
     "SSGConv": ("; 4, 0.1", (4, 4, 0.1)),
     "SimpleConv": ("", ()),
 }
@@ -300,7 +301,7 @@ def test_inputs_by_place_where_a_branch_of_a_text_declares_them() -> None:
         ('Computed(x, w = w; 2, mode = "full")', r"no input `w` with these arguments(.|\n)*declares it `if not full`"),
         ("GATConv(x, x; 2)", "`e` is an edge input, and `x` is node"),
         ("GATConv(x, z = x; 2)", "no input `z` with these arguments(.|\n)*declares it `if bipartite`"),
-        ("CGConv(x, e = w)", "no input `e` with these arguments(.|\n)*declares it `if dim > 0`"),
+        ("CGConv(x, e = w)", "no input `e` with these arguments(.|\n)*`dim = ...`"),
         ("ResGatedGraphConv(x, w; 2)", r"takes 1 input, \(x\), not 2 with these(.|\n)*`e`:[^;]*`if edge_dim > 0`"),
     ],
 )
@@ -309,6 +310,84 @@ def test_inputs_that_a_layer_has_not_with_its_arguments_are_refused(call: str, s
     found = message(uses + BRANCHES + f"layer Net {{ node x[3] edge w\n update y = {call} }}", layer="Net")
     assert re.search(said, found), found
     assert f"{len((uses + BRANCHES).splitlines()) + 2} |  update y = " in found and "^" in found
+
+
+def test_an_optional_input_that_no_rule_reads_is_not_passed() -> None:
+    text = """
+    layer Unread { node x[d] edge w = 1 update y = sum(x[j]) }
+    layer Asked(k = 0) { node x[d] edge w = none h = x[j] if k > 0 and w { h = w * h } update y = sum(h) }
+    layer Own { node x[d] edge w = 1 def f(w) = 2 * w update y = sum(f(x[j])) }
+    layer Through { node x[d] edge v = 1 update y = Asked(x, v; k = 1) }
+    """
+    call = "layer Net {{ node x[3] edge w update y = {} }}"
+    for given in ("Unread(x, w)", "Asked(x, w = w)", "Own(x, w)", "Through(Unread(x, w))"):
+        assert "`w` is passed, and" in message(text + call.format(given), layer="Net"), given
+    assert "reads it `if k > 0 and w`" in message(text + call.format("Asked(x, w)"), layer="Net")
+    x, (w,) = torch.randn(N, 3, dtype=torch.float64), inputs(E)
+    for given in ("Asked(x, w; 1)", "Through(x, w)"):
+        found = made(text + call.format(given), layer="Net")(x, GRAPH, w)
+        expected = torch.zeros_like(x).index_add(0, GRAPH[1], w[:, None] * x[GRAPH[0]])
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    for name in ("GATConv", "GATv2Conv", "TransformerConv"):
+        text = f"use {name}\nlayer Net {{ node x[4] edge e[2] update y = {name}(x, e; 4) }}"
+        assert "`e` is passed, and" in message(text) and "`edge_dim = ...`" in message(text)
+
+
+# ------------------------------------------------------------------------- arguments as the classes have them
+
+
+@pytest.mark.parametrize("name", sorted(library()))
+def test_arguments_by_place_are_those_of_the_class(name: str) -> None:
+    taken = inspect.signature(getattr(layers, name)).parameters
+    assert CLASSES[name].order == tuple(n for n in taken if n not in ("in_channels", "kwargs"))
+
+
+@pytest.mark.parametrize(
+    ("call", "inputs", "args", "kwargs"),
+    [
+        ("GATConv(x; 4, 2, false)", "", (4, 4, 2, False), {}),
+        ("GATConv(x; 4, residual = true, edge_dim = none)", "", (4, 4), {"residual": True}),
+        ("GATConv(x, e; 4, edge_dim = 3)", "edge e[3]", (4, 4), {"edge_dim": 3}),
+        ("GATv2Conv(x, e; 4, 2, true, 0.2, 0.0, true, 3)", "edge e[3]", (4, 4, 2, True, 0.2, 0.0, True, 3), {}),
+        ("TransformerConv(x, e; 4, 1, true, true, 0.0, 3)", "edge e[3]", (4, 4, 1, True, True, 0.0, 3), {}),
+        ("ResGatedGraphConv(x, e; 4, tanh, 3, false)", "edge e[3]", (4, 4, torch.nn.Tanh(), 3, False), {}),
+        ("CGConv(x, e; 4, 3)", "edge e[3]", (4, 3), {}),
+        ("SAGEConv(x; 4, max, true, true, true)", "", (4, 4, "max", True, True, True), {}),
+        ("SAGEConv(x; 4, root_weight = false)", "", (4, 4), {"root_weight": False}),
+        ("GraphConv(x; 4, mean)", "", (4, 4, "mean"), {}),
+        ('SimpleConv(x; mean, "sum")', "", ("mean", "sum"), {}),
+        ("GINConv(x; one, 0.5, true)", "", (torch.nn.Linear(4, 4), 0.5, True), {}),
+        ("TAGConv(x; 4, 2, false, false)", "", (4, 4, 2, False, False), {}),
+        ('SuperGATConv(x; 4, attention_type = "SD")', "", (4, 4), {"attention_type": "SD"}),
+    ],
+)
+def test_arguments_mean_what_they_mean_to_the_class(call: str, inputs: str, args: Any, kwargs: Any) -> None:
+    name = call.split("(")[0]
+    net = made(f"use {name}\nlayer Net {{ linear one(4 -> 4) node x[4] {inputs} update y = {call} }}")
+    twin = getattr(layers, name)(*args, **kwargs, backend="torch").double()
+    state = getattr(net, name, torch.nn.Module()).state_dict()
+    if name == "GINConv":
+        state |= {f"nn.{key}": v for key, v in net.one.state_dict().items()}
+    twin.load_state_dict(state)
+    x, e = torch.randn(N, 4, dtype=torch.float64), torch.randn(E, 3, dtype=torch.float64)
+    given = (e,) if inputs else ()
+    torch.testing.assert_close(net(x, GRAPH, *given), twin(x, GRAPH, *given), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("GCNConv(x; 4, true)", "`improved` of gdsl.nn.GCNConv is not to be had in a text"),
+        ("SAGEConv(x; 4, bias = false)", "`bias` of gdsl.nn.SAGEConv is not to be had"),
+        ("TAGConv(x; 4, 2, false, false, 1)", "takes 4 arguments, not 5"),
+        ("SimpleConv(x; combine_root = \"self_loop\")", "`root` of SimpleConv is one of"),
+        ("SuperGATConv(x; 4, attention_type = \"XX\")", "`attention_type` of SuperGATConv is one of \"MX\", \"SD\""),
+    ],
+)
+def test_arguments_that_only_the_class_takes(call: str, said: str) -> None:
+    text = f"use {call.split('(')[0]}\nlayer Net {{ node x[4]\n update y = {call} }}"
+    found = message(text)
+    assert said in found and "line 3" in found, found
 
 
 # ------------------------------------------------------------------------------------------- graphs
