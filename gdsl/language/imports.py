@@ -7,6 +7,7 @@ and a text that is in no folder uses no file.
 from __future__ import annotations
 
 import functools
+import os.path
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,22 +59,46 @@ class Folder:
     folder: Path
 
     def read(self, path: str) -> str:
-        root = self.folder.resolve()
+        name = f'"{_short(path)}"'
         try:
+            root = self.folder.resolve()
             found = (root / path).resolve(strict=True)
-        except (OSError, RuntimeError):
-            folder = (root / path).parent
-            there = sorted(p.name for p in folder.glob("*.gdsl")) if folder.is_dir() else []
-            hint = did_you_mean(posixpath.basename(path), there)
-            raise NoFile(f'there is no file "{path}"', hint or "paths start at the file that says `use`") from None
+        except (FileNotFoundError, NotADirectoryError):
+            if os.path.islink(root / path):
+                raise NoFile(f"{name} is a link to no file") from None
+            hint = did_you_mean(posixpath.basename(path), _programs_in((root / path).parent))
+            raise NoFile(f"there is no file {name}", hint or "paths start at the file that says `use`") from None
+        except (OSError, RuntimeError) as error:  # a circle of links is a RuntimeError before Python 3.13
+            raise NoFile(f"{name} cannot be read: {_reason(error)}") from None
         if not found.is_relative_to(root):
-            raise NoFile(f'"{path}" leads out of the folder of the text')
-        return text_of(found, f'"{path}"')
+            raise NoFile(f"{name} leads out of the folder of the text")
+        return text_of(found, name)
+
+
+def _short(path: str) -> str:
+    return path if len(path) <= 100 else f"{path[:60]}...{path[-30:]}"
+
+
+def _programs_in(folder: Path) -> list[str]:
+    try:
+        return sorted(p.name for p in folder.glob("*.gdsl"))
+    except OSError:
+        return []
+
+
+def _reason(error: Exception) -> str:
+    """What the system says of a file, in its words."""
+    said = error.strerror if isinstance(error, OSError) else None
+    return (said or "it is in a circle of links").lower()
 
 
 def text_of(path: Path, name: str = "it") -> str:
     """The text of a file, called ``name`` in messages. Raises :class:`NoFile`."""
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:
+        raise NoFile(f"{name} cannot be read: {_reason(error)}") from None
+    if not there:
         raise NoFile(f"{name} is no file")
     try:
         with path.open("rb") as opened:

@@ -531,6 +531,12 @@ def test_layers_of_files(tmp_path: Path) -> None:
         ("parts//twice.gdsl", "no path below the folder"),
         ("notes.txt", "no file of this language"),
         ("out.gdsl", "leads out of the folder"),
+        ("a/" * 3000 + "a.gdsl", r'there is no file "a/a/[^\n]*\.\.\.[^\n]*a.gdsl"'),
+        ("a" * 300 + ".gdsl", "cannot be read: file name too long"),
+        ("one.gdsl", '"one.gdsl" cannot be read: (?!.*did you mean)'),
+        ("circle/one.gdsl", '"circle/one.gdsl" cannot be read: '),
+        ("nowhere.gdsl", '"nowhere.gdsl" is a link to no file'),
+        ("twice.gdsl/block.gdsl", 'there is no file "twice.gdsl/block.gdsl"'),
         ("parts.gdsl", "is no file"),
         ("twice.gdsl", r'no layer `Layer` in "twice.gdsl"'),
         ("broken.gdsl", r"line 1, column 1.*in broken.gdsl, line 2, column 10"),
@@ -554,6 +560,10 @@ def test_files_that_cannot_be_used(tmp_path: Path, path: str, said: str) -> None
     (inside / "binary.gdsl").write_bytes(b"\xff\xfe")
     (inside / "parts.gdsl").mkdir()
     (inside / "out.gdsl").symlink_to(tmp_path / "secret.gdsl")
+    (inside / "one.gdsl").symlink_to("two.gdsl")
+    (inside / "two.gdsl").symlink_to("one.gdsl")
+    (inside / "circle").symlink_to("circle")
+    (inside / "nowhere.gdsl").symlink_to("gone.gdsl")
     text = f'use Layer from "{path}"\nlayer Net {{ node x[3] update y = Layer(x) }}'
     assert re.search(said, message(text, folder=inside), re.S)
     assert "in no folder" in message(text) or "no path" in message(text) or "no file" in message(text)
