@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from gdsl.ir.node import Node, walk
 from gdsl.ir.ops import of
 from gdsl.ir.types import Domain
 
+# Ops that a text writes as something else.
+_WRITTEN = {"order_rank": "a median or quantile", "support": "`sparsemax`"}
 
-def why_not(outputs: Sequence[Node]) -> str | None:
-    """What of a program would need a number in memory for each pair of nodes; None where nothing does."""
+
+def why_not(outputs: Sequence[Node], unseen: Collection[str] = ()) -> str | None:
+    """What of a program would need a number in memory for each pair of nodes; None where nothing does.
+
+    unseen: modules that are not at hand, of which nobody can say yet whether the program will have what they compute
+    """
     for node in outputs:
         if node.domain is Domain.EDGE:
             return f"a result that is {node.type} would be as large as all pairs: reduce it to nodes"
-    return next(filter(None, map(_why_not, walk(outputs))), None)
+    seen = (n for n in walk(outputs) if not (n.op == "call" and n.attrs.module in unseen))
+    return next(filter(None, map(_why_not, seen)), None)
 
 
 def _why_not(node: Node) -> str | None:
@@ -28,8 +35,11 @@ def _why_not(node: Node) -> str | None:
         return "an edge value at the other way round is not kept: write it with i and j exchanged"
     if node.op == "scan" or (node.op == "graph_value" and node.attrs.what == "position"):
         return "its edges have no order that rules could follow: `reduce` and `stack` need one"
+    if node.op == "call":
+        runs = f"module `{node.attrs.module}` runs as it is, on edge values that lie in memory"
+        return f"{runs}; write it as rules, or make it of layers that a program can read, without hooks"
     if of(node).whole:
-        return f"`{node.op}` takes edge values that lie in memory"
+        return f"{_WRITTEN.get(node.op, f'`{node.op}`')} takes edge values that lie in memory"
     if len(node.inputs) == 2 and node.op == "segment" and node.attrs.reducer in ("max", "min"):
         return f"a `{node.attrs.reducer}` by kind takes edge values that lie in memory"
     return None

@@ -401,6 +401,7 @@ class LayerCalls(Owns, Wishes):
         forms, own = child.forms, self.forms
         own.steps, own.salts, own.calls = forms.steps, forms.salts, forms.calls
         own.uses_seed = own.uses_seed or forms.uses_seed
+        own.unseen |= forms.unseen
         self.statements = child.statements
 
     def _inside(self, child: LayerCalls, names: SizesOutside, e: ast.Call) -> Mistake:

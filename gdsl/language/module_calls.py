@@ -32,6 +32,7 @@ class ModuleCalls(Shapes):
         self.bipartite = False
         self.aggregating = False  # inside an `aggregate` rule, where a module reduces edges to nodes
         self.module_params: dict[str, modules.ModuleParam] = {}
+        self.unseen: set[str] = set()  # modules that are called and are not at hand
 
     def rows(self, end: str) -> Domain:
         """Where an aggregate at this end lives."""
@@ -64,6 +65,8 @@ class ModuleCalls(Shapes):
         if found.function is not None and found.module is None:
             return self._function_for(found, found.function, e)
         found = self._member(found, e)
+        if found.module is None:
+            self.unseen.add(found.name)
         named = [(self.dim_name(d), self._known_size(d), d.span) for d in e.dims]
         nodes = [self.node(a) for a in e.arguments]
         if not nodes:

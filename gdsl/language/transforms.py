@@ -85,7 +85,9 @@ class Transforms(Elaboration):
                 hint = "compute it of node values, or write a layer without `graph complete`"
                 message = f"`{d.name}` would be a number for each pair of nodes, and nothing is stored for these"
                 self.note(Diagnostic(message, self.declared[d.name], hint=hint))
-        why = None if self.mistakes or self.results is None else why_not([node for _, node in self.results])
+        if self.mistakes or self.results is None:
+            return
+        why = why_not([node for _, node in self.results], self.forms.unseen)
         if why is not None:
             self.note(Diagnostic(f"nothing of a complete graph is stored for each pair of nodes: {why}", span))
 
