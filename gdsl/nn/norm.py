@@ -19,7 +19,7 @@ def _graphs(x: Tensor, batch: Tensor | None, batch_size: int | None) -> tuple[Te
         return torch.zeros(len(x), dtype=torch.long, device=x.device), 1
     if batch_size is not None:
         return batch, batch_size
-    known = int(batch.max()) + 1 if batch.numel() or not is_shared() else 0
+    known = int(batch.max()) + 1 if batch.numel() else 0
     return batch, most(known, x.device)
 
 

@@ -180,6 +180,17 @@ DIFFERENT = [
         "another result: with a mask, features of two sets of nodes are read at the other ends",
     ),
     (
+        "the second derivative of GPSConv's attention",
+        "there where graphs of a batch differ much in size, which is a kernel's; elsewhere under "
+        "`torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`, for torch's attention has none on its quick ways",
+        "under `sdpa_kernel(SDPBackend.MATH)`",
+    ),
+    (
+        "GPSConv in training with dropout of the attention, on graphs of more than 1024 nodes on a CPU",
+        "a kernel, whose memory grows with the nodes; other draws than torch's",
+        "a weight for each pair of nodes, of graphs padded to the largest",
+    ),
+    (
         "DMoNPooling on graphs of several sizes",
         "the cluster loss of each graph has its own number of nodes, as the paper's",
         "those of all graphs of the batch, in turn",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import gdsl.nn
+from gdsl.errors import InputError
 from gdsl.nn import GPSConv, PNAConv
 from gdsl.nn.aggr.base import dense
 from gdsl.nn.attention import orthogonal_matrix
@@ -104,6 +108,69 @@ def test_graphs_that_would_be_mostly_padding(bias: bool, monkeypatch: pytest.Mon
     ours.attn.register_forward_hook(lambda *_: None)
     ours(x, torch.zeros(2, 0, dtype=torch.long), batch)
     assert len(ran) == 2
+
+
+@pytest.mark.parametrize("attention", ["multihead", "performer"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda batch: batch - 1, "node 0 is in graph -1"),
+        (lambda batch: batch[:, None], r"must have shape \[4\], and it has shape \[4, 1\]"),
+        (lambda batch: batch[1:], r"must have shape \[4\], and it has shape \[3\]"),
+        (lambda batch: batch.double(), "must be an int64 or int32 tensor"),
+        (lambda batch: batch.tolist(), "must be an int64 or int32 tensor"),
+    ],
+)
+def test_a_batch_that_is_none(change: Callable[[Tensor], Any], message: str, attention: str) -> None:
+    """Refused before the layer on the edges runs, however the graphs' sizes are."""
+    layer, ran = GPSConv(4, nn.Identity(), norm=None, attn_type=attention), []
+    layer.conv.register_forward_hook(lambda *_: ran.append(1))
+    for batch in (torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 0, 3])):
+        with pytest.raises(InputError, match=message):
+            layer(torch.randn(4, 4), torch.zeros(2, 0, dtype=torch.long), change(batch))
+    assert not ran
+
+
+@pytest.mark.parametrize("attention", ["multihead", "performer"])
+@pytest.mark.parametrize("norm", ["batch_norm", "layer_norm", "GraphNorm", None])
+def test_attention_of_no_nodes(attention: str, norm: str | None) -> None:
+    layer = GPSConv(4, gdsl.nn.GCNConv(4, 4), norm=norm, attn_type=attention)
+    x, edges = torch.zeros(0, 4, requires_grad=True), torch.zeros(2, 0, dtype=torch.long)
+    for batch in (None, torch.zeros(0, dtype=torch.long)):
+        y = layer(x, edges, batch)
+        assert y.shape == (0, 4) and torch.autograd.grad(y.sum(), x)[0].shape == (0, 4)
+    assert all(value.isfinite().all() for value in layer.buffers())
+
+
+def test_second_derivatives_of_attention() -> None:
+    """As the layer's page says: by the kernel always, by torch's attention in torch's own arithmetic."""
+    torch.manual_seed(0)
+    layer, edges = GPSConv(4, None, heads=2, norm=None).double(), torch.zeros(2, 0, dtype=torch.long)
+    for sizes in ([3, 3], [10, 1, 1, 1, 1]):
+        batch = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+        x, found = torch.randn(len(batch), 4, dtype=torch.float64, requires_grad=True), []
+        for way in (layer, partial(_by_all_pairs, layer)):
+            with sdpa_kernel(SDPBackend.MATH):
+                y = way(x, edges, batch)
+            (first,) = torch.autograd.grad(y.sin().sum(), x, create_graph=True)
+            found.append(torch.autograd.grad(first.sin().sum(), x)[0])
+        assert torch.allclose(*found)
+
+
+def _by_all_pairs(layer: GPSConv, x: Tensor, _: Tensor, batch: Tensor) -> Tensor:
+    h = all_pairs(layer.attn, x, batch) + x
+    return h + layer.mlp(h)
+
+
+def test_dropout_of_attention_keeps_no_weight_of_large_graphs() -> None:
+    """In training torch's attention keeps some of each pair of places."""
+    layer = GPSConv(4, None, norm=None, attn_kwargs={"dropout": 0.5})
+    large, small = torch.tensor([1500, 1]), torch.tensor([500, 1])
+    assert fits(layer.attn, large) and fits(layer.attn, large[:1]) and not fits(layer.attn, small[:1])
+    layer.eval()
+    assert not fits(layer.attn, large) and not fits(layer.attn, large[:1])
+    layer = GPSConv(4, None, norm=None)
+    assert not fits(layer.attn, large)
 
 
 def test_weights_that_are_dropped() -> None:

@@ -113,3 +113,10 @@ def test_distances_of_groups() -> None:
     x, y = torch.randn(NODES, CHANNELS), torch.arange(NODES) % 3
     a, b = (library.DiffGroupNorm.group_distance_ratio(x, y) for library in (ours, theirs))
     assert abs(a - b) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["LayerNorm", "GraphNorm", "InstanceNorm", "MeanSubtractionNorm", "GraphSizeNorm"])
+def test_a_batch_of_no_nodes(name: str) -> None:
+    kind = getattr(ours, name)
+    made = kind() if name in ("MeanSubtractionNorm", "GraphSizeNorm") else kind(4)
+    assert made(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)).shape == (0, 4)

@@ -16,6 +16,8 @@ from gdsl.runtime.tracers import recording
 # How many pairs of places, padding among them, torch's attention goes through in the time of one pair of nodes here, on
 # graphs of so many nodes at most: 4 heads of 16 numbers, forward and backward on one thread of a CPU.
 WORTH = ((64, 1.4), (float("inf"), 3.0))
+# The same in training with dropout, where torch keeps a weight for each pair of places: on large graphs memory decides.
+WORTH_DROPPED = ((1024, 1.5), (float("inf"), 0.0))
 # The same on GPUs, where it was not measured: what padding alone decides.
 WORTH_ON_GPU = 16.0
 
@@ -41,7 +43,8 @@ def fits(attention: nn.Module, count: Tensor) -> bool:
     if not plain or any(hooks) or hasattr(attention, "parametrizations"):
         return False
     squares, most = torch.stack([(count * count).sum(), count.max()]).tolist()
-    worth = next(worth for nodes, worth in WORTH if most <= nodes) if count.is_cpu else WORTH_ON_GPU
+    on_cpu = WORTH_DROPPED if attention.training and attention.dropout else WORTH
+    worth = next(worth for nodes, worth in on_cpu if most <= nodes) if count.is_cpu else WORTH_ON_GPU
     return bool(len(count) * most * most > worth * squares)
 
 

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from gdsl.errors import InputError
+from gdsl.module.arguments import count_graphs
 from gdsl.module.repeated import repeatable
 from gdsl.nn.activations import activation
 from gdsl.nn.aggr import DegreeScalerAggregation
@@ -22,6 +24,7 @@ from gdsl.nn.inits import glorot, reset, zeros
 from gdsl.nn.linear import Linear
 from gdsl.nn.norm import norm_resolver, takes_batch
 from gdsl.runtime.together import gathered, has_others, is_shared, most, norms_over_all, together
+from gdsl.runtime.tracers import recording
 
 
 class PNAConv(Declared, program="pna", fixed="node_dim=0", shows="towers edge_dim"):
@@ -198,6 +201,14 @@ class PDNConv(Summed, program="pdn"):
         return self._compute(graph, {"x": x, "e": edge_attr, "loop": strided(x).new_zeros(graph.num_edges)})
 
 
+def _check_batch(x: Tensor, batch: Tensor) -> None:
+    if torch.compiler.is_compiling() or recording():
+        return  # its values are not known
+    count_graphs(batch, None, x.device)
+    if batch.shape != (len(x),):
+        raise InputError(f"`batch` must have shape [{len(x)}], and it has shape {list(batch.shape)}")
+
+
 @declared(shows="conv heads attn_type", drawn=False)
 class GPSConv(Module):
     """A layer on the edges and attention over whole graphs, added. Rampasek et al., "GraphGPS", NeurIPS 2022.
@@ -213,7 +224,9 @@ class GPSConv(Module):
 
     Raises ValueError for another kind of attention or a norm that there is not. A layer made of others: the attention
     over all nodes of a graph is torch's, on graphs that are padded to the largest; where most of that would be padding,
-    it is a kernel of gdsl's with the same parameters, whose memory grows with the nodes.
+    it is a kernel of gdsl's with the same parameters, whose memory grows with the nodes. So it is in training with
+    dropout of the attention on graphs of more than 1024 nodes on the CPU, where torch's keeps a weight for each pair.
+    torch's has no second derivative but under ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)``; the kernel has one.
     """
 
     channels: int
@@ -259,24 +272,30 @@ class GPSConv(Module):
         batch:    [N] the graph of each node, in order
         **kwargs: of the layer on the edges
 
+        Raises :class:`gdsl.InputError` for a ``batch`` of another shape or dtype, or with negative numbers.
+
         Of a distributed graph, each process has keys and values of all nodes for torch's attention, and sums over them
         alone for that in linear time.
         """
         if has_others(edge_index):
             with together(edge_index), norms_over_all(nn.ModuleList([self.norm1, self.norm2, self.norm3])):
                 return self.forward(x, edge_index, batch, **kwargs)
-        of_graph = x.new_zeros(len(x), dtype=torch.long) if batch is None else batch
+        if batch is not None and not is_shared():
+            _check_batch(x, batch)
         parts = []
         if self.conv is not None:
             h = self.conv(x, edge_index, **kwargs)
             parts.append(self._normed(self.norm1, nn.functional.dropout(h, self.dropout, self.training) + x, batch))
-        h = nn.functional.dropout(self._attended(x, of_graph), self.dropout, self.training) + x
+        h = nn.functional.dropout(self._attended(x, batch), self.dropout, self.training) + x
         parts.append(self._normed(self.norm2, h, batch))
         out = sum(parts[1:], parts[0])
         return self._normed(self.norm3, out + self.mlp(out), batch)
 
-    def _attended(self, x: Tensor, of_graph: Tensor) -> Tensor:
+    def _attended(self, x: Tensor, batch: Tensor | None) -> Tensor:
         """What each node hears from all nodes of its graph."""
+        if not len(x) and not is_shared():  # torch's attention refuses to hear nobody
+            return x
+        of_graph = x.new_zeros(len(x), dtype=torch.long) if batch is None else batch
         if not is_shared() and fits(self.attn, torch.bincount(of_graph)):
             return all_pairs(self.attn, x, of_graph)
         blocks, known = self._blocks(x, of_graph)
