@@ -162,3 +162,12 @@ ORDERED_REDUCERS: dict[str, Callable[..., Node]] = {
     "quantile": library.segment_quantile,
     "stack": library.segment_stack,
 }
+
+
+# The names of the functions that read the text of their arguments: those of forms.SPECIAL, which knows this file.
+FORMS = frozenset(
+    """
+    argmax bspline bspline_index cat degree dropout harmonics int log_softmax merge norm one_hot outer present
+    rename reverse softmax sparsemax split topk transpose
+    """.split()
+)

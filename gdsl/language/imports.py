@@ -17,7 +17,7 @@ from typing import Protocol
 
 from gdsl.language import ast
 from gdsl.language.errors import Diagnostic, Excerpt, LanguageError, did_you_mean
-from gdsl.language.functions import FUNCTIONS, ORDERED_REDUCERS, SEGMENT_REDUCERS
+from gdsl.language.functions import FORMS, FUNCTIONS, ORDERED_REDUCERS, SEGMENT_REDUCERS
 
 # A text may use so many files, those that they use counted too.
 MAX_FILES = 200
@@ -188,7 +188,18 @@ def linked(program: ast.Program, files: Files | None, syntax: Syntax) -> tuple[a
 def _may_call(program: ast.Program) -> bool:
     """Whether a layer of a text may call one of it."""
     names = {layer.name for layer in program.layers}
-    return any(name in names for layer in program.layers for name, _ in called(layer))
+    return any(name in names for layer in program.layers for name, _ in called(layer)) or any(_taken(program))
+
+
+def _taken(program: ast.Program) -> Iterator[Diagnostic]:
+    """Calls of which nobody can tell whether a function of the language is meant, or a layer of the text."""
+    names = {layer.name for layer in program.layers if is_builtin(layer.name)}
+    for layer in program.layers if names else ():
+        own = {layer.name, *(s.name for s in ast.walk(layer) if isinstance(s, _CALLABLE))}
+        for tree in ast.walk(layer):
+            if isinstance(tree, ast.Call) and tree.function in names - own:
+                message = f"`{tree.function}` is a function of the language, and a layer of this text"
+                yield Diagnostic(message, tree.name_span, hint=f"give the layer another name, as {tree.function}_")
 
 
 def called(layer: ast.Layer) -> Iterator[tuple[str, ast.Span]]:
@@ -206,7 +217,7 @@ _CALLABLE = (ast.Function, ast.Reducer, ast.Module, ast.Owned, ast.Instance)
 
 def is_builtin(name: str) -> bool:
     """Whether a name is a function of the language, which no layer of a text hides."""
-    return name in FUNCTIONS or name in SEGMENT_REDUCERS or name in ORDERED_REDUCERS
+    return name in FUNCTIONS or name in FORMS or name in SEGMENT_REDUCERS or name in ORDERED_REDUCERS
 
 
 def sites(layer: ast.Layer) -> dict[int, str]:
@@ -251,6 +262,7 @@ class _Linker:
                     hint = f"give it another name: use {name}_ = {layer.name}" + f' from "{use.path}"' * bool(use.path)
                     self.mistakes.append(Diagnostic(message, use.span, hint=hint))
                 known[name] = layer
+        self.mistakes += _taken(program)
         failed = len(self.mistakes) > before
         own = {layer.name: replace(layer, file=path) for layer in program.layers}
         done: dict[str, ast.Layer] = {}

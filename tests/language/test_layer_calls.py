@@ -15,6 +15,8 @@ from torch import Tensor
 
 import gdsl
 from gdsl import nn as layers
+from gdsl.language.forms import SPECIAL
+from gdsl.language.functions import FORMS
 from gdsl.language.imports import library
 from gdsl.language.library_calls import CLASSES
 
@@ -578,6 +580,27 @@ def test_names_that_are_taken() -> None:
     assert "`relu` is a function of the language" in message(text)
     text = "use GATConf\nlayer Net { node x[d] update y = x }"
     assert "did you mean `GATConv`" in message(text)
+
+
+def test_functions_that_read_text_are_known_by_name() -> None:
+    assert frozenset(SPECIAL) == FORMS
+
+
+def test_a_layer_that_is_called_has_no_name_of_a_function(tmp_path: Path) -> None:
+    """The function would be called without a word, and not the layer."""
+    calls = {"relu": "relu(x)", "mean": "mean(x[j])", "dot": "x + relu(dot(x, x))", "dropout": "dropout(x, 0.5)"}
+    for name, call in calls.items():
+        own = f"layer {name}(d) {{ node x[d] update y = {call} }}\n"
+        assert gdsl.define(own)
+        found = message(own + f"layer Net {{ node x[3] update y = {call} }}", layer="Net")
+        assert f"`{name}` is a function of the language, and a layer of this text" in found, found
+        assert "line 2" in found and "^" * len(name) in found
+        (tmp_path / "own.gdsl").write_text(own + f"layer B {{ node x[d] update y = {call} }}")
+        found = message('use B from "own.gdsl"\nlayer Net { node x[3] update y = B(x) }', folder=tmp_path)
+        assert "and a layer of this text" in found
+    text = "layer relu(d) { node x[d] update y = x }\nlayer Net { node x[3] def relu(v) = 2 * v update y = relu(x) }"
+    x = torch.randn(N, 3, dtype=torch.float64)
+    assert torch.equal(made(text, layer="Net")(x, GRAPH), 2 * x)
 
 
 # ----------------------------------------------------------------------------- what a callee may have
