@@ -25,7 +25,8 @@ def test_programs_without_mistakes(repository: Path) -> None:
     assert len(files) > 20
     for file in files:
         text = file.read_text()
-        assert trees_of(text) == parse(text).layers
+        program = parse(text)
+        assert trees_of(text) == (*program.uses, *program.layers)
 
 
 @pytest.mark.parametrize(
