@@ -11,7 +11,7 @@ from torch.nn import functional
 from gdsl.nn.aggr.base import dense
 from gdsl.nn.conv.base import Programmed
 from gdsl.nn.declared import words
-from gdsl.nn.sparse import coalesce
+from gdsl.nn.sparse import coalesce, refuse_graph
 from gdsl.nn.unpool import SUM
 
 EPS = 1e-15
@@ -131,6 +131,7 @@ class ClusterPooling(Programmed):
         """[N, in_channels] to (x, edge_index, batch, what led to them) of the K clusters; batch: [N] the graph of each
         node.
         """
+        refuse_graph(self, edge_index)
         nodes = x.size(0)
         edges = edge_index[:, edge_index[0] != edge_index[1]]
         graph, _ = self.graph(edges, nodes, nodes)

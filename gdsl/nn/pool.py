@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import gdsl.nn
+from gdsl.errors import InputError
 from gdsl.ir.ops.rows import add_at
 from gdsl.nn.activations import activation
 from gdsl.nn.conv.base import Programmed
@@ -17,7 +18,7 @@ from gdsl.nn.declared import InitVar, Module, declared, redraw
 from gdsl.nn.inits import uniform
 from gdsl.nn.readouts import SUM, readout
 from gdsl.nn.softmax import softmax
-from gdsl.nn.sparse import coalesce, product
+from gdsl.nn.sparse import coalesce, product, refuse_graph
 from gdsl.runtime.formats import edge_list
 from gdsl.runtime.graph import Graph, rewire_edge_value
 
@@ -137,6 +138,7 @@ class TopKPooling(Module):
         batch: [N] the graph of each node
         attn:  [N, channels] what is scored instead of x
         """
+        refuse_graph(self, edge_index)
         batch = edge_index.new_zeros(x.size(0)) if batch is None else batch
         nodes, score = self.select(self.scored(x if attn is None else attn, edge_index), batch)
         kept = x[nodes] * score.view(-1, 1)
@@ -219,9 +221,12 @@ class PANPooling(Module):
         scores) of the K nodes that are kept.
 
         batch: [N] the graph of each node
+
+        Raises :class:`gdsl.InputError` for edges without weights.
         """
         edge_index, _, weight = edge_list(M)
-        assert weight is not None
+        if weight is None:
+            raise InputError("PANPooling takes the sparse matrix that PANConv gives, not edges without weights")
         batch = edge_index.new_zeros(x.size(0)) if batch is None else batch
         reached = add_at(weight, edge_index[0], x.size(0))
         nodes, score = self.select(self.beta[0] * (x * self.p).sum(dim=-1) + self.beta[1] * reached, batch)
@@ -292,6 +297,7 @@ class EdgePooling(Programmed):
 
         batch: [N] the graph of each node
         """
+        refuse_graph(self, edge_index)
         known: dict[Any, str] = {
             EdgePooling.compute_edge_score_softmax: "softmax",
             EdgePooling.compute_edge_score_tanh: "tanh",
@@ -380,7 +386,7 @@ class ASAPooling(Programmed):
         """
         x = x.unsqueeze(1) if x.dim() == 1 else x
         nodes = x.size(0)
-        batch = edge_index.new_zeros(nodes) if batch is None else batch
+        batch = x.new_zeros(nodes, dtype=torch.long) if batch is None else batch
         rewired = self.graph(edge_index, nodes, nodes)[0].add_remaining_self_loops()
         edges = rewired.graph.edge_index
         weight = None if edge_weight is None else rewire_edge_value(rewired, edge_weight, 1.0)

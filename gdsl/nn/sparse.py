@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
+
+from gdsl.errors import InputError
+from gdsl.runtime.graph import Graph
+
+
+def refuse_graph(layer: object, edge_index: Any) -> None:
+    """Raises :class:`gdsl.InputError` for a graph, given to a layer that makes a new list of edges from theirs."""
+    if isinstance(edge_index, Graph):
+        kind = type(edge_index).__name__
+        raise InputError(f"{type(layer).__name__} takes edge_index [2, E], not a {kind}: pass graph.edge_index")
 
 
 @overload

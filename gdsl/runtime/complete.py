@@ -18,6 +18,7 @@ from torch import Tensor
 from gdsl.codegen.notation import power_of_two
 from gdsl.errors import GraphError
 from gdsl.passes.options import GraphShape
+from gdsl.runtime.extremes import extremes
 from gdsl.runtime.graph import Graph, Rewired, recall, retain
 from gdsl.runtime.order import (
     Degrees,
@@ -107,7 +108,7 @@ class EdgesAsked:
 class CompleteGraph(Graph):
     """All pairs of nodes of each graph of a batch, as edges j -> i: what attention to all nodes runs on.
 
-    batch      [N] integers: the graph of each node, in any order; None for one graph of ``num_nodes`` nodes
+    batch      [N] integers from 0: the graph of each node, in any order; None for one graph of ``num_nodes`` nodes
     num_nodes  needed without ``batch``
     loops      whether a node is its own neighbour
     groups     [N] int64, of an instance: the graph of each node, a private copy
@@ -116,7 +117,7 @@ class CompleteGraph(Graph):
     the edges of a node in an order, is refused when it is called. Edges are numbered by target, and for each target by
     the places of their sources, where nodes stand graph by graph.
 
-    Raises ``GraphError`` for a ``batch`` of another shape or dtype or another number of nodes.
+    Raises ``GraphError`` for a ``batch`` of another shape, dtype or number of nodes, or with negative numbers.
     """
 
     def __init__(self, batch: Tensor | None = None, num_nodes: int | None = None, loops: bool = True):
@@ -244,6 +245,9 @@ def _groups(batch: Tensor | None, num_nodes: int | None) -> Tensor:
         raise GraphError(f"batch must hold integers [N], and it is {batch.dtype} {list(batch.shape)}")
     if num_nodes is not None and len(batch) != num_nodes:
         raise GraphError(f"batch has {len(batch)} entries, and there are {num_nodes} nodes")
+    if len(batch) and extremes(batch)[0] < 0:
+        node = int((batch < 0).nonzero()[0])
+        raise GraphError(f"node {node} is in graph {int(batch[node])}, and graphs are numbered from 0")
     return batch.detach().long().clone()
 
 

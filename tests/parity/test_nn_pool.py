@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +14,10 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.nn import pool as torch_pool
 
+import gdsl
+from gdsl.errors import GraphError, InputError
 from gdsl.nn import GCNConv, GraphConv, pool
+from gdsl.nn.models import GraphUNet
 from tests.parity.drop_in import NODES, graph_of, pyg, set_backend
 from tests.programs import harness
 
@@ -28,6 +33,29 @@ def test_readouts(name: str, shape: tuple[int, ...]) -> None:
         assert harness.difference([ours], [theirs]) < 1e-12
         mine, other = (torch.autograd.grad((y * y.detach().cos()).sum(), x)[0] for y in (ours, theirs))
         assert harness.difference([mine], [other]) < 1e-12
+
+
+@pytest.mark.parametrize("make", [lambda e: gdsl.Graph(e, 3), lambda _: gdsl.CompleteGraph(num_nodes=3)])
+@pytest.mark.parametrize(
+    "layer", [pool.TopKPooling, pool.SAGPooling, pool.EdgePooling, pool.ClusterPooling, partial(GraphUNet, 4, 4, 2)]
+)
+def test_what_makes_new_edges_takes_a_list_of_edges(layer: Callable[..., Any], make: Callable[[Tensor], Any]) -> None:
+    graph = make(torch.tensor([[0, 1], [1, 2]]))
+    with pytest.raises(InputError, match=rf"takes edge_index \[2, E\], not a {type(graph).__name__}: pass"):
+        layer(4)(torch.randn(3, 4), graph, batch=torch.zeros(3, dtype=torch.long))
+
+
+def test_asap_takes_a_graph_and_no_complete_one() -> None:
+    layer, x, edges = pool.ASAPooling(4), torch.randn(3, 4), torch.tensor([[0, 1], [1, 2]])
+    for one, other in zip(layer(x, gdsl.Graph(edges, 3)), layer(x, edges), strict=True):
+        assert one is other is None or torch.equal(one, other)
+    with pytest.raises(GraphError, match="cannot run on a complete graph"):
+        layer(x, gdsl.CompleteGraph(num_nodes=3))
+
+
+def test_pooling_by_paths_takes_their_weights() -> None:
+    with pytest.raises(InputError, match="the sparse matrix that PANConv gives"):
+        pool.PANPooling(4)(torch.randn(3, 4), torch.tensor([[0, 1], [1, 2]]))
 
 
 OPTIONS: list[dict[str, Any]] = [

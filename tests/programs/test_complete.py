@@ -429,6 +429,8 @@ def test_a_complete_graph() -> None:
         ({"batch": torch.zeros(3)}, "must hold integers"),
         ({"batch": torch.zeros(3, 1).long()}, "must hold integers"),
         ({"batch": [0, 1]}, "must be a tensor"),
+        ({"batch": torch.tensor([0, -2, 1])}, "node 1 is in graph -2"),
+        ({"batch": torch.tensor([-1], dtype=torch.int8)}, "node 0 is in graph -1"),
         ({"batch": torch.zeros(3).long(), "num_nodes": 2}, "3 entries, and there are 2 nodes"),
     ],
 )

@@ -12,7 +12,7 @@ from gdsl.nn.activations import activation
 from gdsl.nn.conv.gcn import GCNConv
 from gdsl.nn.declared import InitVar, Module, declared, redraw
 from gdsl.nn.pool import TopKPooling
-from gdsl.nn.sparse import coalesce, product
+from gdsl.nn.sparse import coalesce, product, refuse_graph
 
 
 @declared
@@ -63,6 +63,7 @@ class GraphUNet(Module):
 
         Raises AssertionError for weights of another shape.
         """
+        refuse_graph(self, edge_index)
         batch = edge_index.new_zeros(x.size(0)) if batch is None else batch
         weight = x.new_ones(edge_index.size(1)) if edge_weight is None else edge_weight
         assert weight.shape == edge_index.shape[1:], f"weights have shape [E], not {list(weight.shape)}"
