@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl.errors import GdslError, GraphError
+from gdsl.errors import GraphError
 from gdsl.language import parts
 from gdsl.language.program import TypedProgram
 from gdsl.module import repeated
@@ -93,10 +93,8 @@ def _in_python(
         return run(known.kind, known.checked_graph(flat, found), found, backend, owner)
     try:
         kind, graph, tensors, bound, num_graphs = checked(text, owner, inside, args, kwargs)
-    except GdslError as error:
-        shared = shared_among((*args, *kwargs.values()))
-        if shared is not None:
-            excuse(shared, error)
+    except Exception as error:
+        excuse(shared_among((*args, *kwargs.values())), error)
         raise
     if facts is not None and flat is not None and bound.batch is None and bound.num_graphs is None:
         known = remembered(kind, tensors, text.order[: len(flat)], bound.graph)

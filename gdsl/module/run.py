@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl.errors import GdslError, GraphError, InputError
+from gdsl.errors import GraphError, InputError
 from gdsl.ir.complete import why_not
 from gdsl.ir.node import Node, walk
 from gdsl.ir.program import Program
@@ -24,6 +24,7 @@ from gdsl.module.shared import tensors_of
 from gdsl.module.ways import CallKind, Ran, Ready
 from gdsl.passes.stages import Stage
 from gdsl.runtime import functions, reference
+from gdsl.runtime.answers import heard
 from gdsl.runtime.autograd import Runner
 from gdsl.runtime.backend import backend_for
 from gdsl.runtime.complete import complete_graph
@@ -88,28 +89,34 @@ def run(
     """
     if _runs and (seen := _runs.get(threading.get_ident())) is not None:
         seen.append(Running(kind, graph, dict(tensors), backend, owner, batch, num_graphs))
-    if graph.halo is None:
-        graph, tensors = as_rules_see(kind, graph, tensors)
-    else:
-        graph, tensors, num_graphs = _together(kind, graph, tensors, batch, num_graphs)
-    ready = ready_for(kind, graph, backend)
-    kind.store.last = (ready.ran,)
-    if isinstance(graph, LocalGraph):
-        graph = graph.walked
-        tensors |= _ids(ready, graph)
-    frame = frame_of(graph, kind.dtype, kind.device, batch, num_graphs)
-    if ready.numbers:
-        tensors |= tensors_of(ready.numbers, frame)
-    results: Sequence[Tensor] = ()
-    for stage, runner, names in ready.stages:
-        results = functions.run(runner, [tensors[name] for name in names], frame)
-        if stage.module is not None:
-            module = parts.module_of(owner, stage.module)
-            own = {place for place, _ in stage.kept} if stage.kept and not _only_reads(module) else ()
-            operands = [results[k].clone() if k in own else results[k] for k in stage.takes]
-            tensors[stage.result] = apply(module, stage, operands, frame)
-            tensors |= {name: results[place] for place, name in stage.kept}
-    return results
+    shared = graph.halo is not None
+    try:
+        if not shared:
+            graph, tensors = as_rules_see(kind, graph, tensors)
+        else:
+            graph, tensors, num_graphs = _together(kind, graph, tensors, batch, num_graphs)
+        ready = ready_for(kind, graph, backend)
+        kind.store.last = (ready.ran,)
+        if isinstance(graph, LocalGraph):
+            graph = graph.walked
+            tensors |= _ids(ready, graph)
+        frame = frame_of(graph, kind.dtype, kind.device, batch, num_graphs)
+        if ready.numbers:
+            tensors |= tensors_of(ready.numbers, frame)
+        results: Sequence[Tensor] = ()
+        for stage, runner, names in ready.stages:
+            results = functions.run(runner, [tensors[name] for name in names], frame)
+            if stage.module is not None:
+                module = parts.module_of(owner, stage.module)
+                own = {place for place, _ in stage.kept} if stage.kept and not _only_reads(module) else ()
+                operands = [results[k].clone() if k in own else results[k] for k in stage.takes]
+                tensors[stage.result] = apply(module, stage, operands, frame)
+                tensors |= {name: results[place] for place, name in stage.kept}
+        return results
+    except Exception as error:
+        if shared:  # the others wait for rows by now, if not for the next call
+            heard(error)
+        raise
 
 
 def _together(
@@ -123,10 +130,10 @@ def _together(
     assert graph.halo is not None
     try:
         found = _rewired(kind, graph, tensors)
-    except GdslError as error:
+    except Exception as error:
         excuse(graph, error)
         raise
-    meet(graph, kind)
+    meet(graph, kind, batch is not None)
     if batch is not None:
         num_graphs = int(all_reduce(graph.halo, torch.tensor(num_graphs, device=batch.device), "max"))
     return *_with_seed(kind, *found), num_graphs

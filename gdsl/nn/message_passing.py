@@ -29,6 +29,7 @@ from gdsl.nn.reach import Before, opaque
 from gdsl.nn.softmax import with_softmax
 from gdsl.nn.symbolic import TensorValue, Untraceable
 from gdsl.nn.symbols import Symbol, put
+from gdsl.runtime.answers import is_heard
 from gdsl.runtime.dtypes import short
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.transforms import transforming
@@ -427,6 +428,8 @@ class MessagePassing(Conv):
             for kind in programs.kinds:
                 ready_for(kind, call.graph, self.backend)
         except Exception as error:  # also a bug of a pass of the compiler: nothing has been computed yet
+            if is_heard(error):  # of another process, which is in this call no more
+                raise
             del held
             trace.break_off(f"the aggregation: {message_programs.reason(error)}")
             return self._aggregated(result, call)

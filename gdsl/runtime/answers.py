@@ -10,7 +10,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -115,14 +115,33 @@ def agree(
     texts = _objects(doing, group)
     failed = next((k for k, one in enumerate(said) if one[0]), None)
     if failed is not None:
-        raise GraphError(f"process {failed} has refused its call: {texts[failed]}")
+        raise heard(GraphError(f"process {failed} has refused its call: {texts[failed]}"))
     other = next(k for k, one in enumerate(said) if one != said[0])
     why = ""
     if texts[other] == texts[0]:
         why = "; on parts of two graphs" if said[other][1] == said[0][1] else "; rules, settings or sizes differ"
-    raise GraphError(
-        f"all processes must make the same calls: process 0 is in {texts[0]}; process {other} in {texts[other]}{why}"
+    raise heard(
+        GraphError(
+            f"all processes must make the same calls: process 0 is in {texts[0]}; process {other} in {texts[other]}"
+            f"{why}"
+        )
     )
+
+
+Raised = TypeVar("Raised", bound=BaseException)
+
+
+def heard(error: Raised) -> Raised:
+    """The error, of which the others need not be told: they know, or wait for something else than an agreement."""
+    error.__dict__["heard"] = True
+    return error
+
+
+def is_heard(error: BaseException) -> bool:
+    """Whether the others need not be told of an error, or of what it was raised from; see :func:`heard`."""
+    if isinstance(error, DistributedError) or "heard" in error.__dict__:
+        return True
+    return error.__cause__ is not None and is_heard(error.__cause__)
 
 
 def report(error: BaseException, doing: str = "") -> None:

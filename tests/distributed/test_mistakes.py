@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -124,6 +125,82 @@ def test_a_mistake_in_a_later_call_is_an_error_on_all(pool: Pool, name: str) -> 
     with pytest.raises(AssertionError, match=LATER[name]) as error:
         pool.run(2, later, name)
     assert all(f"process {rank} of 2:" in str(error.value) for rank in range(2))
+
+
+POOL = TEXT.replace("sum(m)", "sum(m)\n    pool g = mean(y)")
+
+
+def of_layers(rank: int, world: int, group: Any, name: str) -> tuple[str, bool]:
+    """What a process is told where the second one calls a layer or a model otherwise, and whether the next call goes
+    on."""
+    graph, x = setting(rank, world, group)
+    batch, odd = torch.zeros(len(x), dtype=torch.long), rank == 1
+    conv = gnn.GraphConv(4, 4)
+    gps, own = gnn.GPSConv(4, conv, norm=None), Own()
+    models = {"linkx": lambda: gnn.models.LINKX(6, 4, 4, 2, 1), "sgformer": lambda: gnn.models.SGFormer(4, 4, 2)}
+    model: Any = models[name]() if name in models else gnn.models.GCN(4, 4, 2, norm="graph_norm")
+    smooth = gnn.models.CorrectAndSmooth(1, 0.5, 1, 0.5)
+    for part in (conv, own, *model.modules(), *smooth.modules()):
+        part.backend = "torch"
+    short, less = (x[:-1], batch[:-1]) if odd else (x, batch)
+    calls: dict[str, Callable[[], Any]] = {
+        "rows": lambda: conv(short, graph),
+        "nothing": lambda: conv(None if odd else x, graph),
+        "weights": lambda: conv(x, graph, torch.ones(graph.num_edges - odd)),
+        "own": lambda: own(x, graph, 1 if odd else 0),
+        "own later": lambda: own(x, graph, 2 if odd else 0),
+        "linkx": lambda: model(short, graph),
+        "sgformer": lambda: model(x, graph, less),
+        "model": lambda: model(x, graph, batch=None if odd else batch),
+        "smooth": lambda: smooth.correct(x, x[:1], batch[: 1 + odd], graph),
+        "batch": lambda: gps(x, graph, None if odd else batch),
+        "batch within": lambda: within(graph, lambda: gps(x, graph, None if odd else batch)),
+        "short batch": lambda: gps(x, graph, less),
+        "negative batch": lambda: gps(x, graph, batch - int(odd)),
+        "text": lambda: gdsl.compile(POOL, backend="torch")(x, graph, **({} if odd else {"batch": batch})),
+    }
+    try:
+        calls[name]()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}", conv(x, graph).shape == x.shape
+    return "nothing", False
+
+
+class Own(gnn.MessagePassing):
+    def forward(self, x: torch.Tensor, graph: LocalGraph, wrong: int = 0) -> torch.Tensor:
+        """wrong: which of its steps cannot begin."""
+        out = self.propagate(graph, x=x[:, :, 0] if wrong == 1 else x)
+        return self.propagate(graph, x=out[:, :, 0] if wrong == 2 else out)
+
+
+def within(graph: LocalGraph, call: Callable[[], Any]) -> Any:
+    with gdsl.distributed.together(graph):
+        return call()
+
+
+OF_LAYERS = {
+    "rows": "process 1 has refused its call: the graph has 3 source nodes",
+    "nothing": "process 1 has refused its call: ",
+    "weights": "process 1 has refused its call: ",
+    "own": "process 1 has refused its call: IndexError: too many indices",
+    "own later": "process 1 has refused its call: IndexError: too many indices",
+    "linkx": r"process 1 has refused its call: this process owns 3 nodes, and `x` has shape \[2, 4\]",
+    "sgformer": r"process 1 has refused its call: this process owns 3 nodes, and `batch` has shape \[2\]",
+    "model": r"process 0 is in a call of GCN in training, with x float32 \[4\], batch; process 1 in a call of GCN",
+    "smooth": "process 1 has refused its call: AssertionError",
+    "batch": r"process 0 is in a call of GPSConv in training, with x float32 \[4\], batch; process 1 in a call of GPS",
+    "batch within": r"with x float32 \[4\], batch; process 1 in a call of GPSConv in training, with x float32 \[4\]$",
+    "short batch": r"process 1 has refused its call: this process owns 3 nodes, and `batch` has shape \[2\]",
+    "negative batch": "process 1 has refused its call: `batch` has negative numbers of graphs",
+    "text": r"process 0 is in a call of Sum, float32, with x \[4\], batch; process 1 in a call of Sum, float32, with x",
+}
+
+
+@pytest.mark.parametrize("name", OF_LAYERS)
+def test_what_a_layer_refuses_on_one_process_is_an_error_on_all(pool: Pool, name: str) -> None:
+    (first, goes_on), (second, also) = pool.run(2, of_layers, name)
+    assert re.search(OF_LAYERS[name], first)
+    assert second != "nothing" and goes_on and also
 
 
 def what_a_part_cannot_tell(rank: int, world: int, group: Any) -> list[str]:

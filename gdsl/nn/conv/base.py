@@ -25,6 +25,7 @@ from gdsl.module.arguments import bind, free_sizes
 from gdsl.module.call import call
 from gdsl.module.compilable import Compilable
 from gdsl.module.inspected import Inspected
+from gdsl.module.meeting import excuse, shared_among
 from gdsl.module.shared import Repeated
 from gdsl.module.ways import Compilations, Ran, Text, Way, text_for
 from gdsl.nn import host
@@ -171,11 +172,15 @@ class Programmed(OnGraphs, Hooked, NotScriptable, Inspected, Compilable):
     # -- the call ------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As torch's modules are called. Raises :class:`gdsl.InputError` for an array where a tensor should be."""
+        """As torch's modules are called. Raises :class:`gdsl.InputError` for an array where a tensor should be.
+
+        On a part of a distributed graph, all processes hear of any error.
+        """
         try:
             return super().__call__(*args, **kwargs)
-        except (AttributeError, TypeError, ValueError) as error:
-            if isinstance(error, GdslError):
+        except Exception as error:
+            excuse(shared_among((*args, *kwargs.values())), error)
+            if isinstance(error, GdslError) or not isinstance(error, AttributeError | TypeError | ValueError):
                 raise
             wrong = _array_among(self, args, kwargs)
             if wrong is None:

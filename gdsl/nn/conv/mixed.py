@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gdsl.errors import InputError
 from gdsl.module.arguments import count_graphs
+from gdsl.module.meeting import meeting, must_meet
 from gdsl.module.repeated import repeatable
 from gdsl.nn.activations import activation
 from gdsl.nn.aggr import DegreeScalerAggregation
@@ -23,7 +24,7 @@ from gdsl.nn.declared import Module, declared, words
 from gdsl.nn.inits import glorot, reset, zeros
 from gdsl.nn.linear import Linear
 from gdsl.nn.norm import norm_resolver, takes_batch
-from gdsl.runtime.together import gathered, has_others, is_shared, most, norms_over_all, together
+from gdsl.runtime.together import gathered, is_shared, most, norms_over_all
 from gdsl.runtime.tracers import recording
 
 
@@ -277,8 +278,9 @@ class GPSConv(Module):
         Of a distributed graph, each process has keys and values of all nodes for torch's attention, and sums over them
         alone for that in linear time.
         """
-        if has_others(edge_index):
-            with together(edge_index), norms_over_all(nn.ModuleList([self.norm1, self.norm2, self.norm3])):
+        if must_meet(self, edge_index):
+            norms = nn.ModuleList([self.norm1, self.norm2, self.norm3])
+            with meeting(self, edge_index, x, batch, **kwargs), norms_over_all(norms):
                 return self.forward(x, edge_index, batch, **kwargs)
         if batch is not None and not is_shared():
             _check_batch(x, batch)

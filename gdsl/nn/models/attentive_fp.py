@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gdsl.module.meeting import meeting, must_meet
 from gdsl.nn.conv.base import Conv
 from gdsl.nn.conv.gat import GATConv
 from gdsl.nn.conv.inputs import Adjacency, parameter
 from gdsl.nn.declared import declared
 from gdsl.nn.inits import glorot, zeros
 from gdsl.nn.readouts import global_add_pool
-from gdsl.runtime.together import drawn_alike, gathered, has_others, is_shared, together
+from gdsl.runtime.together import drawn_alike, gathered, is_shared
 
 
 class GATEConv(Conv):
@@ -105,8 +106,8 @@ class AttentiveFP(nn.Module):
 
         Of a distributed graph, each process has all atoms for the readout, and gives all molecules.
         """
-        if has_others(edge_index):
-            with together(edge_index):
+        if must_meet(self, edge_index):
+            with meeting(self, edge_index, x, batch):
                 return self.forward(x, edge_index, edge_attr, batch)
         x = functional.leaky_relu(self.lin1(x))
         x = self._step(self.gate_conv(x, edge_index, edge_attr), self.gru, x)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from gdsl.module.meeting import meeting, must_meet
 from gdsl.nn.activations import activation
 from gdsl.nn.conv.attention import GATv2Conv
 from gdsl.nn.conv.edge import EdgeConv, GINConv
@@ -22,7 +23,6 @@ from gdsl.nn.models.jumping import JumpingKnowledge
 from gdsl.nn.models.mlp import MLP
 from gdsl.nn.norm import norm_resolver, takes_batch
 from gdsl.runtime.graph import Graph
-from gdsl.runtime.together import is_shared, together
 
 
 class BasicGNN(nn.Module):
@@ -123,8 +123,9 @@ class BasicGNN(nn.Module):
         Raises NotImplementedError for sampled neighbours with both weights and features of edges, and ValueError
         where the number of nodes or of edges is missing, or the graph is none of edges [2, E].
         """
-        if isinstance(edge_index, Graph) and edge_index.halo is not None and not is_shared():
-            with together(edge_index):  # norms take the nodes of all processes
+        if must_meet(self, edge_index):
+            others = {"edge_weight": edge_weight, "edge_attr": edge_attr, "batch_size": batch_size}
+            with meeting(self, edge_index, x, batch, **others):  # norms take the nodes of all processes
                 return self.forward(x, edge_index, edge_weight, edge_attr, batch, batch_size)
         # Instances are asked for, since tracers pass something that is never None.
         trimmed = num_sampled_nodes_per_hop is not None

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdsl.module.meeting import excused
 from gdsl.nn.conv.base import Conv
 from gdsl.nn.conv.inputs import Adjacency
 from gdsl.nn.declared import InitVar, Module, declared
@@ -98,6 +99,7 @@ class CorrectAndSmooth(Module):
         """:meth:`correct`, then :meth:`smooth`."""
         return self.smooth(self.correct(y_soft, *args), *args)
 
+    @excused
     def correct(
         self, y_soft: Tensor, y_true: Tensor, mask: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None
     ) -> Tensor:
@@ -133,6 +135,7 @@ class CorrectAndSmooth(Module):
             return summed(error.abs().sum()) / summed(error.new_tensor(len(error)))
         return error.abs().sum() / len(error)
 
+    @excused
     def smooth(
         self, y_soft: Tensor, y_true: Tensor, mask: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None
     ) -> Tensor:

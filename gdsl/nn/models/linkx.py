@@ -6,13 +6,14 @@ import math
 
 from torch import Tensor, nn
 
+from gdsl.module.meeting import meeting, must_meet
 from gdsl.nn.conv.base import Conv
 from gdsl.nn.conv.inputs import Adjacency, edge_weights, parameter
 from gdsl.nn.declared import InitVar, Module, declared
 from gdsl.nn.inits import kaiming_uniform, uniform
 from gdsl.nn.models.mlp import MLP
 from gdsl.runtime.local import LocalGraph
-from gdsl.runtime.together import has_others, norms_over_all, together
+from gdsl.runtime.together import norms_over_all
 
 
 class SparseLinear(Conv):
@@ -94,8 +95,8 @@ class LINKX(Module):
 
     def forward(self, x: Tensor | None, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """[N, in_channels], or None, and weights [E] to [N, out_channels]."""
-        if has_others(edge_index):
-            with together(edge_index), norms_over_all(self):
+        if must_meet(self, edge_index):
+            with meeting(self, edge_index, x, edge_weight=edge_weight), norms_over_all(self):
                 return self.forward(x, edge_index, edge_weight)
         h = self.edge_lin(edge_index, edge_weight)
         if self.edge_norm is not None and self.edge_mlp is not None:

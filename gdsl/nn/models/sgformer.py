@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gdsl.module.meeting import meeting, must_meet
 from gdsl.nn.aggr.base import dense
 from gdsl.nn.attention import SGFormerAttention
 from gdsl.nn.conv.gcn import GCNConv
 from gdsl.nn.conv.inputs import Adjacency
 from gdsl.nn.declared import redraw
-from gdsl.runtime.together import has_others, is_shared, most, norms_over_all, together
+from gdsl.runtime.together import is_shared, most, norms_over_all
 
 
 class _Half(nn.Module):
@@ -51,8 +52,8 @@ class GraphModule(_Half):
 
     def forward(self, x: Tensor, edge_index: Adjacency) -> Tensor:
         """[N, in_channels] to [N, hidden_channels]."""
-        if has_others(edge_index):
-            with together(edge_index), norms_over_all(self.bns):
+        if must_meet(self, edge_index):
+            with meeting(self, edge_index, x), norms_over_all(self.bns):
                 return self.forward(x, edge_index)
         x = first = self.finish(0, self.fcs[0](x))
         for k, conv in enumerate(self.convs):
@@ -142,8 +143,8 @@ class SGFormer(nn.Module):
         """[N, in_channels] and the graph of each node [N], or None for one graph, to logarithms of probabilities,
         [N, out_channels].
         """
-        if has_others(edge_index):
-            with together(edge_index), norms_over_all(self.graph_conv.bns):
+        if must_meet(self, edge_index):
+            with meeting(self, edge_index, x, batch), norms_over_all(self.graph_conv.bns):
                 return self.forward(x, edge_index, batch)
         batch = x.new_zeros(len(x), dtype=torch.long) if batch is None else batch
         whole, near = self.trans_conv(x, batch), self.graph_conv(x, edge_index)
