@@ -142,6 +142,17 @@ def test_attention_of_no_nodes(attention: str, norm: str | None) -> None:
     assert all(value.isfinite().all() for value in layer.buffers())
 
 
+@pytest.mark.parametrize("attention", ["multihead", "performer"])
+def test_attention_to_all_nodes_is_compiled_as_one_graph(attention: str) -> None:
+    torch.manual_seed(0)
+    layer = GPSConv(4, None, heads=2, norm="layer_norm", attn_type=attention).eval()
+    x, edges = torch.randn(6, 4), torch.zeros(2, 0, dtype=torch.long)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    assert torch.allclose(compiled(x, edges), layer(x, edges), atol=1e-6)
+    exported = torch.export.export(layer, (x, edges)).module()
+    assert torch.allclose(exported(x, edges), layer(x, edges), atol=1e-6)
+
+
 def test_second_derivatives_of_attention() -> None:
     """As the layer's page says: by the kernel always, by torch's attention in torch's own arithmetic."""
     torch.manual_seed(0)

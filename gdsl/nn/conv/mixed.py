@@ -298,9 +298,15 @@ class GPSConv(Module):
         if not len(x) and not is_shared():  # torch's attention refuses to hear nobody
             return x
         of_graph = x.new_zeros(len(x), dtype=torch.long) if batch is None else batch
-        if not is_shared() and fits(self.attn, torch.bincount(of_graph)):
-            return all_pairs(self.attn, x, of_graph)
-        blocks, known = self._blocks(x, of_graph)
+        alone = batch is None and not is_shared()  # nothing is counted: that a tracer could not follow
+        if not is_shared():
+            count = torch.full((1,), len(x), device=x.device) if alone else torch.bincount(of_graph)
+            if fits(self.attn, count):
+                return all_pairs(self.attn, x, of_graph)
+        if alone:
+            blocks, known = x.unsqueeze(0), torch.ones(1, len(x), dtype=torch.bool, device=x.device)
+        else:
+            blocks, known = self._blocks(x, of_graph)
         if isinstance(self.attn, PerformerAttention):
             h: Tensor = self.attn(blocks, known)
         else:
@@ -309,7 +315,7 @@ class GPSConv(Module):
                 everyone, order = gathered(of_graph).sort(stable=True)
                 keys, there = self._blocks(gathered(x).index_select(0, order), everyone)
             h, _ = self.attn(blocks, keys, keys, key_padding_mask=~there, need_weights=False)
-        return h[known]
+        return h[0] if alone else h[known]
 
     @staticmethod
     def _blocks(x: Tensor, of_graph: Tensor) -> tuple[Tensor, Tensor]:
