@@ -274,7 +274,7 @@ CONSTRUCTORS: dict[str, tuple[Callable[[], Any], str]] = {
     "not a text": (make(3), "a program is text, a str, not int"),  # type: ignore[arg-type]
     "a file": (
         make("layers/gcn.gdsl"),
-        "a program is text, not the name of a file: pass pathlib.Path('layers/gcn.gdsl').read_text()",
+        "a program is text, not the name of a file: pass pathlib.Path('layers/gcn.gdsl')",
     ),
     "eye of one dim": (make(EYE, c=3), "`eye` is for params of two dims or more, and this one has 1"),
 }
