@@ -18,8 +18,8 @@ from tests.programs.test_programs import NAMES
 
 TARGETS = ("sm_80", "sm_90", "gfx942")
 FEATURES = 64
-# The compiler of Triton 3.6 leaves a few bytes of four kernels no register; that of 3.9 two numbers of one, the chunks of
-# Transformer's backward pass, though it takes 80 registers of 255.
+# The compiler of Triton 3.6 leaves a few bytes of four kernels no register; that of 3.9 two numbers of one, the chunks
+# of Transformer's backward pass, though it takes 80 registers of 255.
 MOST_SPILLED = 24 if edge_axis() else 8
 
 CONV = "layer Conv(d) { param w[d, 4] ~ glorot\n node x[d]\n aggregate a = max(x[j])\n update y = a @ w }"
