@@ -5,7 +5,7 @@
 
 namespace {
 
-constexpr int MOST_POINTERS = 80;
+constexpr int MOST_POINTERS = 112;
 constexpr int64_t ALIGNMENT = 64;
 
 // What takes no more than this lies on the stack, which is given for nothing.

@@ -31,7 +31,7 @@ from gdsl.runtime.items import Item, KernelItem, Storage, TorchItem, as_stored
 from gdsl.runtime.stretches import constant, is_part, is_short, stretches
 
 # As in steps.cpp.
-MOST_POINTERS = 80
+MOST_POINTERS = 112
 # As in extension/steps.cpp: tensors that a native call is given, or makes.
 MOST_TENSORS = 128
 KERNEL, PRODUCTS, OVER_ROWS, DEGREE, ARITHMETIC, ARRANGE, PART = range(7)
