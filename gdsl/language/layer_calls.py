@@ -7,7 +7,7 @@ Inside, dims have the callee's names. At the border a value is renamed, and noth
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gdsl.ir import build
@@ -42,6 +42,23 @@ _ROUNDS = 4
 
 # A call of a layer counts as so many of a function: it takes longer.
 _COST = 20
+
+
+@dataclass(frozen=True)
+class _Site:
+    """A call of a layer.
+
+    name:  what holds its parameters
+    given: its arguments
+    named: whether the text names it
+    """
+
+    layer: ast.Layer
+    signature: Signature
+    name: str
+    given: Mapping[str, Argument]
+    e: ast.Call
+    named: bool
 
 
 class LayerCalls(Owns, Wishes):
@@ -138,22 +155,20 @@ class LayerCalls(Owns, Wishes):
         size = self.forms._size(e)[0] if is_whole(value) else None
         return Argument(value, size, e.span)
 
-    def _inputs(
-        self, layer: ast.Layer, signature: Signature, name: str, given: Mapping[str, Argument], e: ast.Call
-    ) -> dict[str, Passed]:
+    def _inputs(self, site: _Site) -> dict[str, Passed]:
         """The inputs of a call, by name: in the order of the layer's own call, but without a graph.
 
         Which inputs there are is known when the branches of the layer are, and these may ask which are passed.
         """
         written: list[tuple[str | None, Value, ast.Tree]] = []
-        for tree in e.arguments:
+        for tree in site.e.arguments:
             if isinstance(tree, ast.Arrow):
-                raise Mistake(f"`->` belongs to rename, not to {e.function}", tree.span)
+                raise Mistake(f"`->` belongs to rename, not to {site.e.function}", tree.span)
             key, text = (tree.name, tree.value) if isinstance(tree, ast.Named) else (None, tree)
             value = self.forms.value(text)
             there = not (value is None or isinstance(value, Absent))
             written.append((key, self.forms.operand(value, text) if there else value, text))
-        taken = signature
+        taken = site.signature
         for _ in range(_ROUNDS):
             order = _call_order(taken)
             passed = {
@@ -161,42 +176,31 @@ class LayerCalls(Owns, Wishes):
                 for k, (said, value, text) in enumerate(written)
                 if isinstance(value, Node) and (said or k < len(order))
             }
-            found = self._taken(layer, signature, name, given, passed, e)
+            found = self._taken(site, passed)
             if found.inputs == taken.inputs:
                 break
             taken = found
-        return self._placed(layer, signature, taken, written, e)
+        return self._placed(site, taken, written)
 
-    def _taken(
-        self,
-        layer: ast.Layer,
-        signature: Signature,
-        name: str,
-        given: Mapping[str, Argument],
-        passed: Mapping[str, Passed],
-        e: ast.Call,
-    ) -> Signature:
+    def _taken(self, site: _Site, passed: Mapping[str, Passed]) -> Signature:
         """A layer's signature with the inputs that it declares with these arguments alone."""
+        layer, signature = site.layer, site.signature
         if id(layer) not in self.outlines:
             self.outlines[id(layer)] = outline(layer)
         outlined = self.outlines[id(layer)]
         if outlined is None:
             return signature
-        child, names = self._child(outlined, signature, name, given, passed, e)
+        child, names = self._child(replace(site, layer=outlined), passed)
         child.given = None
-        child.elaborate(_constants(signature, given, names))
+        child.elaborate(_constants(site, names))
         self._take(child)
         return replace(signature, inputs=inputs_of(outlined, child.declared)) if child.declared else signature
 
     def _placed(
-        self,
-        layer: ast.Layer,
-        signature: Signature,
-        taken: Signature,
-        written: Sequence[tuple[str | None, Value, ast.Tree]],
-        e: ast.Call,
+        self, site: _Site, taken: Signature, written: Sequence[tuple[str | None, Value, ast.Tree]]
     ) -> dict[str, Passed]:
         """What is passed, each as the input that it is. Raises :class:`Mistake` for what is none."""
+        layer, signature, e = site.layer, site.signature, site.e
         order = _call_order(taken)
         required = {i.name for i in taken.inputs if not i.optional}
         usage = ", ".join(n if n in required else f"{n} = none" for n in order)
@@ -255,8 +259,7 @@ class LayerCalls(Owns, Wishes):
             given = self._arguments_given(layer, e.dims, e.function, e.span)
         if signature.builds_graph:
             raise Mistake(f"{layer.name} makes its own edges, and a layer that is called has its caller's", e.span)
-        inputs = self._inputs(layer, signature, name, given, e)
-        values = self._called(layer, signature, name, given, inputs, e, bool(found.name))
+        values = self._called(_Site(layer, signature, name, given, e, bool(found.name)))
         if named:
             if len(values) > 1 or len(named) > len(values[0][1].dims):
                 raise Mistake(f"`{e.function}` gives {', '.join(str(v.type) for _, v in values)}", named[0].span)
@@ -289,23 +292,16 @@ class LayerCalls(Owns, Wishes):
                 raise Mistake(f"the result has {d.size} places here, and `{new[-1]}` another size", tree.span)
         return build.rename(x, dict(zip(old, new, strict=True)))
 
-    def _called(
-        self,
-        layer: ast.Layer,
-        signature: Signature,
-        name: str,
-        given: Mapping[str, Argument],
-        inputs: Mapping[str, Passed],
-        e: ast.Call,
-        has_name: bool,
-    ) -> list[tuple[str, Node]]:
-        child, names = self._child(layer, signature, name, given, inputs, e)
-        arguments = _constants(signature, given, names)
+    def _called(self, site: _Site) -> list[tuple[str, Node]]:
+        layer, signature, e = site.layer, site.signature, site.e
+        inputs = self._inputs(site)
+        child, names = self._child(site, inputs)
+        arguments = _constants(site, names)
         missing = [p.name for p in signature.arguments if p.required and p.name not in arguments]
         absent = [n for n, optional in signature.modules if not optional and n not in child.modules]
         if missing or absent:
             what = (missing or absent)[0]
-            hint = f"`; {what} = ...` at the end of the call" if not has_name else f"where `{name}` is named"
+            hint = f"where `{site.name}` is named" if site.named else f"`; {what} = ...` at the end of the call"
             if not missing:
                 hint += ", with a module of this layer"
             raise Mistake(f"{layer.name} needs {'a value' if missing else 'a module'} for `{what}`", e.span, hint=hint)
@@ -321,7 +317,7 @@ class LayerCalls(Owns, Wishes):
                 message = f"`{n}` is passed, and {layer.name} does not read it with these arguments"
                 remedy = class_reads(layer, n) or where_read(layer, n, declared=False) or "leave it out"
                 raise Mistake(message, passed.text.span, hint=remedy)
-        self._declare_inside(child, names, name, has_name, e)
+        self._declare_inside(child, names, site)
         assert child.results is not None
         values = [(n, self._outside(v, child, names)) for n, v in child.results]
         if child.calls.wishes or child.forms.reads_edges or asked:
@@ -335,16 +331,9 @@ class LayerCalls(Owns, Wishes):
         """Go through all statements."""
         raise NotImplementedError
 
-    def _child(
-        self,
-        layer: ast.Layer,
-        signature: Signature,
-        name: str,
-        given: Mapping[str, Argument],
-        inputs: Mapping[str, Passed],
-        e: ast.Call,
-    ) -> tuple[LayerCalls, SizesOutside]:
+    def _child(self, site: _Site, inputs: Mapping[str, Passed]) -> tuple[LayerCalls, SizesOutside]:
         """The check of a layer that is called, before it has begun, and what its dims are called here."""
+        layer, signature, name, given = site.layer, site.signature, site.name, site.given
         path = self.inside(name)
         holder: Any = self.modules
         for part in name.split("."):
@@ -353,7 +342,7 @@ class LayerCalls(Owns, Wishes):
                 break
         modules: dict[str, Any] = {}
         if holder is not None and holder is not UNKNOWN:
-            self._refuse_hooks(holder, name, e)
+            self._refuse_hooks(holder, site)
             read = {*dict(signature.modules), *signature.inside}
             modules = {n: m for n, m in holder._modules.items() if m is not None and n in read}
         modules |= {n: _passed(a.value) for n, a in given.items() if isinstance(a.value, ModuleValue)}
@@ -388,13 +377,13 @@ class LayerCalls(Owns, Wishes):
 
     sized: SizesOutside
 
-    def _refuse_hooks(self, holder: Any, name: str, e: ast.Call) -> None:
+    def _refuse_hooks(self, holder: Any, site: _Site) -> None:
         """What holds the parameters of a layer is never called, so that no hook on it would be."""
         from gdsl.language.parts import changed
 
         if changed(holder):
             hint = "hooks on the linear maps in it are called; or make it a module of its own"
-            raise Mistake(f"`{name}` has a hook, and is computed as a part of this layer", e.span, hint=hint)
+            raise Mistake(f"`{site.name}` has a hook, and is computed as a part of this layer", site.e.span, hint=hint)
 
     def _take(self, child: LayerCalls) -> None:
         """What a layer that was called has used up of what all have together."""
@@ -439,8 +428,9 @@ class LayerCalls(Owns, Wishes):
             new[d.name] = name
         return new
 
-    def _declare_inside(self, child: LayerCalls, names: SizesOutside, name: str, has_name: bool, e: ast.Call) -> None:
+    def _declare_inside(self, child: LayerCalls, names: SizesOutside, site: _Site) -> None:
         """Take over what a layer that was called declares of its own, under its name."""
+        name, e = site.name, site.e
         roles = ("param", "buffer", "module", "const")
         of_its_own = [self._named_here(d, child, names) for d in child.declarations if d.role in roles]
         state = any(
@@ -448,7 +438,7 @@ class LayerCalls(Owns, Wishes):
             for d in of_its_own
         )
         head, *index = name.split(".")
-        if name in self.calls.made and not has_name:
+        if name in self.calls.made and not site.named:
             where = "before the loop" if self.loop_values else "in this layer"
             hint = (
                 f"name it {where}: `use conv = {e.function}(...)` has one set of parameters for all calls, and "
@@ -457,7 +447,7 @@ class LayerCalls(Owns, Wishes):
             raise Mistake(f"`{e.function}` is called several times here, and has no name", e.span, hint=hint)
         known = {d.name: d for d in self.declarations}
         if state:
-            if not has_name:
+            if not site.named:
                 self.declare(name, e.span)
             self.calls.made.add(name)
             for holder in (head, *([name] if index else [])):
@@ -495,13 +485,12 @@ class LayerCalls(Owns, Wishes):
             raise Mistake(f"`{s.name}` is {_an(type.domain)} input, and `{text}` is {x.type}", s.name_span)
         if type.kind is Kind.FLOAT:
             x = build.to_float(x)
-        elif x.kind is not type.kind or (type.bound is not None and (x.type.bound or type.bound + 1) > type.bound):
-            raise Mistake(f"`{s.name}` is declared as {type}, and `{text}` is {x.type}", s.name_span)
-        if len(x.dims) != len(type.dims):
-            raise Mistake(f"`{s.name}` is declared as {type}, and `{text}` is {x.type}", s.name_span)
+        message = f"`{s.name}` is declared as {type}, and `{text}` is {x.type}"
+        beyond = type.bound is not None and (x.type.bound or type.bound + 1) > type.bound
+        if x.kind is not type.kind or beyond or len(x.dims) != len(type.dims):
+            raise Mistake(message, s.name_span)
         for d, own in zip(x.dims, type.dims, strict=True):
             if d.size != own.size:
-                message = f"`{s.name}` is declared as {type}, and `{text}` is {x.type}"
                 raise Mistake(message, s.name_span, sizes=((own.name, d.size),))
             called = self.sized.text(own.name)
             if called.isidentifier() and d.name.rstrip("'").isidentifier() and dims.base(called) != dims.base(d.name):
@@ -519,9 +508,9 @@ def _call_order(signature: Signature) -> list[str]:
     return [i.name for i in sorted((*signature.before_graph, *signature.after_graph), key=lambda i: i.optional)]
 
 
-def _constants(signature: Signature, given: Mapping[str, Argument], names: SizesOutside) -> dict[str, Any]:
+def _constants(site: _Site, names: SizesOutside) -> dict[str, Any]:
     """The arguments that a layer is called with, those among them that the dims of its inputs say."""
-    known = {p.name for p in signature.arguments}
+    known, given = {p.name for p in site.signature.arguments}, site.given
     found = {n: a.value for n, a in given.items() if n in known and not isinstance(a.value, ModuleValue)}
     return found | {n: v for n, v in names.numbers.items() if n in known and n not in given}
 
