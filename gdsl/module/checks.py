@@ -135,8 +135,8 @@ def check_row_counts(
             f"{program} needs one set of nodes, and the graph has {graph.num_sources} sources and "
             f"{graph.num_targets} targets"
         )
-    if batch is not None and (batch.dim() != 1 or len(batch) != graph.num_targets):
-        raise InputError(f"`batch` must have shape [{graph.num_targets}], and it has shape {list(batch.shape)}")
+    if batch is not None:
+        check_batch(batch, graph.num_targets)
     agree: set[str] = set()
     for name, domain in domains:
         if name not in tensors or domain not in counts:
@@ -150,6 +150,12 @@ def check_row_counts(
             have = f"the {owner} has {_plural(count, what)}"
             raise InputError(f"`{name}` has {_plural(rows, 'rows')}, and {have}{hint}")
         agree.add(domain)
+
+
+def check_batch(batch: Tensor, count: int) -> None:
+    """It has an entry for each of so many nodes."""
+    if batch.dim() != 1 or len(batch) != count:
+        raise InputError(f"`batch` must have shape [{count}], and it has shape {list(batch.shape)}")
 
 
 def _plural(count: int, what: str) -> str:

@@ -18,7 +18,7 @@ from gdsl.ir.program import Program
 from gdsl.kept import Kept
 from gdsl.language import parts
 from gdsl.language.program import GraphTransform
-from gdsl.module.checks import check_requirements
+from gdsl.module.checks import check_batch, check_requirements
 from gdsl.module.meeting import excuse, meet
 from gdsl.module.shared import tensors_of
 from gdsl.module.ways import CallKind, Ran, Ready
@@ -263,8 +263,8 @@ def all_pairs(kind: CallKind, count: int, batch: Tensor | None) -> Graph:
     """
     if is_shared():
         raise GraphError(f"{kind.typed.name} joins all nodes of a graph, of which this process has a part: use GPSConv")
-    if batch is not None and batch.shape != (count,):
-        raise InputError(f"`batch` must have shape [{count}], and it has shape {list(batch.shape)}")
+    if batch is not None:
+        check_batch(batch, count)
     loops = kind.typed.complete
     assert loops is not None
     return complete_graph(batch, count, loops, kind.device)

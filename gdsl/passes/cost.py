@@ -41,6 +41,9 @@ BLOCK_EDGES = 4
 
 # Indices are 32 bit up to 2^31 edges.
 INDEX_BYTES = 4
+# Operations in the time of which a byte is moved: on CPUs as measured (docs/performance.md), on an H200 half of what it
+# can do at best (60 Tflop/s, 4.8 TB/s).
+OPERATIONS_A_BYTE = 6.0
 
 
 # ---------------------------------------------------------------------------------------------- sizes
@@ -149,6 +152,11 @@ def time(kernel: Kernel, sizes: Sizes) -> Any:
     products, raised = _rescaled(kernel, sizes)
     made = sum(of(node).cost * count for node, count in _operations(kernel, sizes))
     return made + products + OPS["exp"].cost * raised
+
+
+def both(kernel: Kernel, sizes: Sizes) -> Any:
+    """Operations and bytes, in the time of additions."""
+    return time(kernel, sizes) + OPERATIONS_A_BYTE * bytes_moved(kernel, sizes)
 
 
 def _rescaled(kernel: Kernel, sizes: Sizes) -> tuple[Any, Any]:

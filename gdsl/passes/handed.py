@@ -18,7 +18,7 @@ from gdsl.ir.program import Program
 from gdsl.ir.types import Domain, Kind
 from gdsl.passes import cost
 from gdsl.passes.fuse import fuse
-from gdsl.passes.one_walk import OPERATIONS_A_BYTE, plan_on_gpu
+from gdsl.passes.one_walk import plan_on_gpu
 from gdsl.passes.options import GraphShape
 from gdsl.passes.plan import Kernel, Plan
 
@@ -50,7 +50,7 @@ def _cost(plan: Plan, shape: GraphShape) -> float:
     count = {Domain.NODE: shape.targets, Domain.SOURCE: shape.sources, Domain.TARGET: shape.targets}
     sizes = cost.Numbers({**count, Domain.EDGE: shape.edges})
     kernels = plan.kernels if shape.device == "cpu" else plan_on_gpu(plan).kernels
-    return float(sum(cost.time(k, sizes) + OPERATIONS_A_BYTE * cost.bytes_moved(k, sizes) for k in kernels))
+    return float(sum(cost.both(k, sizes) for k in kernels))
 
 
 def _choices(plan: Plan, shape: GraphShape) -> Iterator[Mapping[Node, str]]:

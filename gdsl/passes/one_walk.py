@@ -17,10 +17,6 @@ from gdsl.passes import cost
 from gdsl.passes.plan import Kernel, Phase, Plan, Relative
 from gdsl.passes.simplify import constant_value
 
-# Operations in the time of which a byte is moved: on CPUs as measured (docs/performance.md), on an H200 half of what it
-# can do at best (60 Tflop/s, 4.8 TB/s).
-OPERATIONS_A_BYTE = 6.0
-
 
 def plan_on_gpu(plan: Plan) -> Plan:
     """The plan as it runs on a GPU."""
@@ -57,7 +53,7 @@ def _of_an_edge(kernel: Kernel) -> float:
 
     def of(edges: int) -> float:
         sizes = cost.Numbers({kernel.elements: edges})
-        return float(cost.time(kernel, sizes) + OPERATIONS_A_BYTE * cost.bytes_moved(kernel, sizes))
+        return float(cost.both(kernel, sizes))
 
     return of(2) - of(1)
 

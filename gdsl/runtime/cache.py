@@ -286,7 +286,7 @@ def _command(recipe: Recipe | None) -> _Command:
 def _key(source: str, command: _Command) -> str:
     compiler = find_compiler()
     assert compiler is not None
-    parts = (source, compiler.version, *command.words, *command.link, _processor())
+    parts = (source, compiler.version, *command.words, *command.link, processor())
     digest = hashlib.sha256()
     for part in parts:
         encoded = part.encode()
@@ -296,8 +296,8 @@ def _key(source: str, command: _Command) -> str:
 
 
 @functools.cache
-def _processor() -> str:
-    """What -march=native depends on."""
+def processor() -> str:
+    """What -march=native depends on, with the processor's maker."""
     lines = [platform.machine(), platform.processor()]
     # The first of several equal entries; the kernel makes the rest only when they are read.
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as info:

@@ -81,7 +81,7 @@ class Pair:
             return False
         return True if self.turn == (*range(first, dims), *range(first)) else None
 
-    def as_own(self, args: Sequence[Tensor]) -> tuple[Tensor, Tensor, bool]:
+    def lying(self, args: Sequence[Tensor]) -> tuple[Tensor, Tensor, bool]:
         """The rows, the matrix, and whether that lies as [width, depth]."""
         rows, matrix = args[self.rows], args[self.matrix]
         if self.lies is None:
@@ -90,10 +90,8 @@ class Pair:
         return rows.view(rows.shape[0], self.depth), matrix.reshape(shape), bool(self.lies)
 
     def __call__(self, args: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        rows, matrix = args[self.rows], args[self.matrix]
-        if len(self.turn) == 2:
-            return rows, matrix.t() if self.turn == (1, 0) else matrix
-        return rows.view(rows.shape[0], self.depth), matrix.permute(self.turn).reshape(self.depth, self.width)
+        rows, matrix, turned = self.lying(args)
+        return rows, matrix.t() if turned else matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +109,9 @@ class SumOfProducts:
             bias = (args[biases[0]] if len(biases) == 1 else torch.stack([args[k] for k in biases]).sum(0)).flatten()
         code = own.code_for(*args)
         if code is not None:
-            made = code.by_matrix(*pairs[0].as_own(args), pairs[0].width, bias)
+            made = code.by_matrix(*pairs[0].lying(args), pairs[0].width, bias)
             for pair in pairs[1:]:
-                code.add_by_matrix(made, *pair.as_own(args))
+                code.add_by_matrix(made, *pair.lying(args))
         else:
             made = torch.mm(*pairs[0](args)) if bias is None else torch.addmm(bias, *pairs[0](args))
             for pair in pairs[1:]:

@@ -70,14 +70,7 @@ def wanted() -> bool:
     if told:
         return told == "own"
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return x86 and torch.backends.mkl.is_available() and "AuthenticAMD" in _vendor()
-
-
-def _vendor() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
-    except OSError:
-        return platform.processor()
+    return x86 and torch.backends.mkl.is_available() and "AuthenticAMD" in kernels.processor()
 
 
 def begin(dtype: torch.dtype) -> None:

@@ -223,7 +223,7 @@ def test_key_depends_on_everything(monkeypatch):
     keys.add(cache._key("a", replace(command, words=(*words, "-g"))))
     keys.add(cache._key("a", replace(command, words=(*words[:-2], "".join(words[-2:])))))
     keys.add(cache._key("a", replace(command, link=(*command.link, "-lm"))))
-    monkeypatch.setattr(cache, "_processor", lambda: "another")
+    monkeypatch.setattr(cache, "processor", lambda: "another")
     keys.add(cache._key("a", command))
     changed = cache.Compiler(words[0], "another version", "gcc")
     monkeypatch.setattr(cache, "find_compiler", lambda: changed)

@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from gdsl.language.parts import must_run
 from gdsl.module.call import call
 from gdsl.module.ways import Text, text_for
 from gdsl.nn.conv.base import program_of
@@ -37,10 +38,8 @@ def fits(attention: nn.Module, count: Tensor) -> bool:
         return False
     if torch.compiler.is_compiling() or recording():
         return False  # which of the two it is depends on the numbers of nodes
-    hooks = (attention._forward_hooks, attention._forward_pre_hooks, attention._backward_hooks,
-             attention._backward_pre_hooks)  # fmt: skip
     plain = attention._qkv_same_embed_dim and attention.bias_k is None and not attention.add_zero_attn
-    if not plain or any(hooks) or hasattr(attention, "parametrizations"):
+    if not plain or must_run(attention) or hasattr(attention, "parametrizations"):
         return False
     squares, most = torch.stack([(count * count).sum(), count.max()]).tolist()
     on_cpu = WORTH_DROPPED if attention.training and attention.dropout else WORTH

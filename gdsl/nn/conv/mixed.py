@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from gdsl.errors import InputError
 from gdsl.module.arguments import count_graphs
+from gdsl.module.checks import check_batch
 from gdsl.module.meeting import meeting, must_meet
 from gdsl.module.repeated import repeatable
 from gdsl.nn.activations import activation
@@ -206,8 +206,7 @@ def _check_batch(x: Tensor, batch: Tensor) -> None:
     if torch.compiler.is_compiling() or recording():
         return  # its values are not known
     count_graphs(batch, None, x.device)
-    if batch.shape != (len(x),):
-        raise InputError(f"`batch` must have shape [{len(x)}], and it has shape {list(batch.shape)}")
+    check_batch(batch, len(x))
 
 
 @declared(shows="conv heads attn_type", drawn=False)
@@ -299,32 +298,31 @@ class GPSConv(Module):
             return x
         of_graph = x.new_zeros(len(x), dtype=torch.long) if batch is None else batch
         alone = batch is None and not is_shared()  # nothing is counted: that a tracer could not follow
-        if not is_shared():
-            count = torch.full((1,), len(x), device=x.device) if alone else torch.bincount(of_graph)
-            if fits(self.attn, count):
-                return all_pairs(self.attn, x, of_graph)
+        count = torch.full((1,), len(x), device=x.device) if alone else torch.bincount(of_graph)
+        if is_shared():
+            count = torch.bincount(of_graph, minlength=most(len(count), x.device))
+        elif fits(self.attn, count):
+            return all_pairs(self.attn, x, of_graph)
         if alone:
             blocks, known = x.unsqueeze(0), torch.ones(1, len(x), dtype=torch.bool, device=x.device)
         else:
-            blocks, known = self._blocks(x, of_graph)
+            blocks, known = self._blocks(x, of_graph, count)
         if isinstance(self.attn, PerformerAttention):
             h: Tensor = self.attn(blocks, known)
         else:
             keys, there = blocks, known
             if is_shared():
                 everyone, order = gathered(of_graph).sort(stable=True)
-                keys, there = self._blocks(gathered(x).index_select(0, order), everyone)
+                keys, there = self._blocks(gathered(x).index_select(0, order), everyone, torch.bincount(everyone))
             h, _ = self.attn(blocks, keys, keys, key_padding_mask=~there, need_weights=False)
         return h[0] if alone else h[known]
 
     @staticmethod
-    def _blocks(x: Tensor, of_graph: Tensor) -> tuple[Tensor, Tensor]:
-        """[graphs, nodes, channels] the nodes of each graph, and which of them there are."""
-        count = torch.bincount(of_graph)
-        if is_shared():  # a row that is no node, for those that fill a graph up
-            count = torch.bincount(of_graph, minlength=most(len(count), x.device))
+    def _blocks(x: Tensor, of_graph: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """[graphs, nodes, channels] the nodes of each graph, so many of each, and which of them there are."""
         blocks = dense(x, of_graph, len(count))
-        blocks = nn.functional.pad(blocks, (0, 0, 0, 1)) if is_shared() else blocks
+        if is_shared():  # a row that is no node, for those that fill a graph up
+            blocks = nn.functional.pad(blocks, (0, 0, 0, 1))
         return blocks, torch.arange(blocks.shape[1], device=x.device) < count.unsqueeze(1)
 
     @staticmethod
