@@ -144,8 +144,7 @@ def message(d: Diagnostic) -> str:
     """A mistake with what was expected and its hint, without the caret."""
     expected = f"expected {either(d.expected)}" if d.expected else None
     hint = f"hint: {d.hint}" if d.hint else None
-    inside = [f"in {e.where}, line {e.line}: {e.shown.strip()}" for e in d.inside]
-    return "\n".join(filter(None, [d.message, *inside, d.detail, expected, hint]))
+    return "\n".join(filter(None, [d.message, *(e.sentence for e in d.inside), d.detail, expected, hint]))
 
 
 server = Server()

@@ -128,7 +128,7 @@ class Reading:
 def read(text: str, settings: Settings = Settings()) -> Reading:
     """Parse and check a text of at most ``MAX_TEXT`` characters. Mistakes are part of what is given back."""
     found_in = settings.folder if uses_files(text) else None
-    program, said = _parsed(text, None) if found_in is None else _parsed.__wrapped__(text, found_in)
+    program, said = _parsed_once(text) if found_in is None else _parsed(text, Folder(found_in))
     if program is None:
         return Reading(text[:MAX_TEXT], settings, said)
     layers = {layer.name: layer for layer in program.layers}
@@ -161,10 +161,15 @@ def uses_files(text: str) -> bool:
 
 
 @functools.lru_cache(maxsize=4)
-def _parsed(text: str, folder: Path | None) -> tuple[ast.Program | None, tuple[Diagnostic, ...]]:
-    """A text, and what is wrong with it whatever the settings are: these change while it stays."""
+def _parsed_once(text: str) -> tuple[ast.Program | None, tuple[Diagnostic, ...]]:
+    """A text that uses no files: settings change while it stays."""
+    return _parsed(text, None)
+
+
+def _parsed(text: str, files: Folder | None) -> tuple[ast.Program | None, tuple[Diagnostic, ...]]:
+    """A text, and what is wrong with it whatever the settings are."""
     try:
-        program = parse(text, files=None if folder is None else Folder(folder))
+        program = parse(text, files=files)
     except LanguageError as error:
         return None, error.diagnostics
     return program, tuple(d for layer in program.layers for d in (*lint(layer), *_mistakes(layer)))
@@ -256,9 +261,7 @@ def _diagnostic(d: Diagnostic, text: str) -> dict[str, Any]:
         "column": d.span.column,
         "start": units(text[: d.span.start], "utf-16"),  # as JavaScript counts
         "end": units(text[: max(d.span.end, d.span.start + 1)], "utf-16"),
-        "detail": "; ".join([*(f"in {e.where}, line {e.line}: {e.shown.strip()}" for e in d.inside), d.detail or ""])
-        if d.inside
-        else d.detail,
+        "detail": "; ".join([*(e.sentence for e in d.inside), d.detail or ""]) if d.inside else d.detail,
         "expected": list(d.expected),
         "hint": d.hint,
     }

@@ -37,6 +37,11 @@ class Excerpt:
         width = max(1, min(span.end - span.start, len(text) - span.column + 1))
         return Excerpt(where, span.line, span.column, *_window(text, span.column, width))
 
+    @property
+    def sentence(self) -> str:
+        """In one line, without a caret."""
+        return f"in {self.where}, line {self.line}: {self.shown.strip()}"
+
     def render(self, arrow: str = "-->") -> list[str]:
         """As a compiler prints it, in lines."""
         place = f"{self.where}, " if self.where else ""
