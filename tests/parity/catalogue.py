@@ -170,6 +170,11 @@ DIFFERENT = [
         "AssertionError, TypeError",
     ),
     (
+        "`node_dim` other than -2 and 0, as 1 for features of three dims; `inspector`",
+        "ValueError; AttributeError. A class on `gdsl.nn.MessagePassing` takes any `node_dim`",
+        "taken by the layers; the object that reads a class's methods",
+    ),
+    (
         "an edge mask on MeshCNNConv",
         "on the features of the neighbours",
         "on what the kernels make of sums and differences of them",
