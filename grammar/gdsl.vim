@@ -4,11 +4,11 @@ if exists("b:current_syntax")
 endif
 
 syn keyword gdslLayer layer
-syn keyword gdslDeclare param const buffer global graph node source target edge module linear mlp use from
+syn keyword gdslDeclare param const buffer global graph node source target edge module linear mlp use from nodes
 syn keyword gdslRule message aggregate update pool return
 syn keyword gdslDefine def reduce init
 syn keyword gdslControl for in if else
-syn keyword gdslWord at by and or not
+syn keyword gdslWord at by over and or not
 syn keyword gdslConstant true false none inf pi
 syn keyword gdslKind int float bool
 syn match gdslCall "\<[A-Za-z_][A-Za-z0-9_]*\ze\s*\%(\[[^]]*\]\)\?("

@@ -14,9 +14,9 @@ from gdsl.language.program import ACTIVATIONS
 
 # A type of Pygments' for each kind of token; brackets and signs between are punctuation.
 _KINDS: dict[str, Any] = {
-    **dict.fromkeys("LAYER ROLE CONST GRAPH MODULE OWNED USE DEF REDUCE".split(), Keyword.Declaration),
+    **dict.fromkeys("LAYER ROLE CONST GRAPH NODES MODULE OWNED USE DEF REDUCE".split(), Keyword.Declaration),
     **dict.fromkeys(("RULE", "INIT", "FOR", "IN", "IF", "ELSE", "RETURN", "FROM"), Keyword),
-    **dict.fromkeys(("AT", "BY", "AND", "OR", "NOT"), Operator.Word),
+    **dict.fromkeys(("AT", "BY", "OVER", "AND", "OR", "NOT"), Operator.Word),
     **dict.fromkeys(("TRUE", "FALSE", "NONE"), Keyword.Constant),
     **dict.fromkeys(("COMPARE", "PLUS", "MINUS", "TIMES", "DIVIDE", "MATMUL", "POWER", "EQUAL"), Operator),
     "NUMBER": Number,
@@ -27,7 +27,7 @@ _KINDS: dict[str, Any] = {
 }
 _DEFINES = {"LAYER": Name.Class, "DEF": Name.Function, "REDUCE": Name.Function}
 _STATEMENTS = frozenset(
-    "LAYER ROLE RULE CONST GRAPH MODULE OWNED USE DEF REDUCE FOR IF RETURN LBRACE RBRACE SEMICOLON".split()
+    "LAYER ROLE RULE CONST GRAPH NODES MODULE OWNED USE DEF REDUCE FOR IF RETURN LBRACE RBRACE SEMICOLON".split()
 )
 
 

@@ -78,7 +78,7 @@ class _Completing:
             yield from (c for c in self.known() if c.kind == "value")
         elif self.last == "=":  # of a module
             yield from _of_table(meanings.FUNCTIONS, "function")
-        elif self.last == "by":
+        elif self.last in ("by", "over"):
             yield from self.known()
 
     def of_expressions(self) -> Iterator[Completion]:

@@ -71,7 +71,10 @@ def _said(section: Section, k: int) -> tuple[str, tuple[str, ...]] | None:
 
 # Words of statements have no value of their own.
 _WORDLESS = frozenset(
-    "LAYER ROLE RULE OWNED USE FROM CONST GRAPH MODULE DEF REDUCE INIT FOR IN IF ELSE RETURN TRUE FALSE NONE".split()
+    (
+        "LAYER ROLE RULE OWNED USE FROM CONST GRAPH NODES OVER MODULE DEF REDUCE INIT FOR IN IF ELSE RETURN TRUE FALSE "
+        "NONE"
+    ).split()
 )
 _OPERATORS = frozenset("PLUS MINUS TIMES DIVIDE MATMUL POWER COMPARE AND OR NOT LSQB".split())
 

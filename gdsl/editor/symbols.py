@@ -153,6 +153,13 @@ class _Reader:
                 for a in tree.arguments:
                     if isinstance(a, ast.Named) and called is not None and a.name in called.parameters:
                         yield self.name(a.span.start, called)
+            elif isinstance(tree, ast.Over):
+                yield self.name(tree.name_span.start, None)
+            elif isinstance(tree, ast.Link):
+                yield self.given(tree, MADE)
+            elif isinstance(tree, ast.Sets):
+                yield from (self.given(tree, MADE, name.span) for name in tree.names)
+                skipped = tree.names
             elif isinstance(tree, ast.Transform):
                 yield from (self.name(a.span.start, None) for a in tree.arguments if isinstance(a, ast.Named))
                 if tree.name == "symmetric_norm" and not tree.arguments:
@@ -171,6 +178,8 @@ class _Reader:
                     yield Mention(token, Identifier(token.text))
             elif isinstance(tree, ast.Declaration | ast.Owned):
                 yield self.given(tree, tree.role if isinstance(tree, ast.Declaration) else tree.kind, tree.name_span)
+                if isinstance(tree, ast.Declaration) and tree.within:
+                    yield self.name(tree.within_span.start, None)
                 skipped = (tree.init,) if not isinstance(tree.init, ast.Values) else ()
                 if isinstance(tree.init, ast.Call):
                     stack.extend((a, local) for a in tree.init.arguments)
@@ -178,6 +187,8 @@ class _Reader:
                 yield self.given(tree, "use", tree.name_span)
             elif isinstance(tree, ast.Rule):
                 yield self.given(tree, tree.kind or "value", tree.name_span)
+                if tree.over:
+                    yield self.name(tree.over_span.start, None)
             elif isinstance(tree, ast.Constant):
                 yield self.given(tree, "const")
             elif isinstance(tree, ast.Loop):

@@ -71,7 +71,9 @@ def call(reading: Reading, profile: str = "even") -> NodeRun:
             warnings.simplefilter("ignore")  # the page has those of the text
             torch.manual_seed(0)
             layer = Layer(reading.layer, backend="torch", **reading.values).eval()
-        ran = layer._plain(reading.settings.inputs, "torch")
+        if typed.graphs:
+            raise InputError("a node is shown of layers on one graph: explain(graphs, node=...) shows one on each")
+        (ran,) = layer._plain(reading.settings.inputs, "torch")
         graph = sample_graph(ran.compiled.typed, profile)
         return NodeRun(ran.compiled.typed, graph, named_tensors(layer, ran, graph, 0, None))
     except GdslError:

@@ -40,6 +40,7 @@ class Attrs:
         dims: tuple[str, ...]
         end: str  # of an edge, or "g"
         ends: tuple[str | None, ...]
+        graph: str  # that an edge is of
         init: float  # what a fold starts from
         kernel_size: int
         kind: str  # of a module's call

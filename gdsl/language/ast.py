@@ -128,7 +128,16 @@ class Values(Tree):
     items: tuple[Expression, ...]
 
 
-Expression: TypeAlias = Number | Text | Boolean | Nothing | Name | Unary | Binary | Subscript | Call
+@dataclass(frozen=True, slots=True)
+class Over(Tree):
+    """``value over graph``: the edges that it speaks of are those of this graph."""
+
+    value: Expression
+    graph: str
+    name_span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+Expression: TypeAlias = Number | Text | Boolean | Nothing | Name | Unary | Binary | Subscript | Call | Over
 Argument: TypeAlias = Expression | Named | Arrow
 
 
@@ -153,7 +162,10 @@ class Kind(Tree):
 
 @dataclass(frozen=True, slots=True)
 class Declaration(Tree):
-    """``role name[dims]: kind ~ init = default``; a role is a word like param or edge."""
+    """``role name[dims]: kind in within ~ init = default``; a role is a word like param or edge.
+
+    within: the graph that the edges of an input are of, or the set that its nodes are of; "" where there is but one
+    """
 
     role: str
     name: str
@@ -161,7 +173,32 @@ class Declaration(Tree):
     kind: Kind | None = None
     init: Expression | Values | None = None
     default: Expression | None = None
+    within: str = ""
     name_span: Span = field(default=NOWHERE, compare=False, repr=False)
+    within_span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Sets(Tree):
+    """``nodes paper, author``: the sets that nodes are of."""
+
+    names: tuple[Name, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Link(Tree):
+    """A graph by its name, with the sets that its edges begin and end at; none where all nodes are one set."""
+
+    name: str
+    source: Name | None = None
+    target: Name | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Graphs(Tree):
+    """``graph bonds, near`` or ``graph writes: author -> paper``: the graphs of a call."""
+
+    links: tuple[Link, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,12 +257,17 @@ class Instance(Tree):
 
 @dataclass(frozen=True, slots=True)
 class Rule(Tree):
-    """``kind name = value``; kind is message, aggregate, update, pool, or "" for a plain definition."""
+    """``kind name over graph = value``; kind is message, aggregate, update, pool, or "" for a plain definition.
+
+    over: the graph whose edges it speaks of, as in :class:`Over`; "" where it does not say
+    """
 
     kind: str
     name: str
     value: Expression
+    over: str = ""
     name_span: Span = field(default=NOWHERE, compare=False, repr=False)
+    over_span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +315,8 @@ class Return(Tree):
 
 Statement: TypeAlias = (
     Declaration
+    | Sets
+    | Graphs
     | Transform
     | Constant
     | Module

@@ -81,6 +81,7 @@ class Checker(LayerCalls, Transforms):
             self.note(Diagnostic(message, self.forms.one_set))
         transforms = () if self.mistakes else self.agreed()
         self.nothing_on_pairs(transforms)
+        self.finish_graphs(transforms)
         if self.mistakes:
             found = list(self.mistakes.values())[:MAX_ERRORS]
             raise LanguageError(found, self.layer.source, self.layer.name)
@@ -97,6 +98,7 @@ class Checker(LayerCalls, Transforms):
             uses_seed=self.forms.uses_seed,
             training=self.forms.training,
             requires=tuple(self.forms.requires),
+            graphs=tuple(self.graphs.values()),
             doc=self.layer.doc,
         )
 
@@ -193,7 +195,8 @@ class Checker(LayerCalls, Transforms):
     def _rule(self, s: ast.Rule) -> None:
         self.forms.pooling, self.forms.aggregating = s.kind == "pool", s.kind == "aggregate"
         try:
-            value = self.forms.node(s.value) if s.kind else self.forms.value(s.value)
+            with self.forms.walking(s.over, s.over_span):
+                value = self.forms.node(s.value) if s.kind else self.forms.value(s.value)
         finally:
             self.forms.pooling = self.forms.aggregating = False
         if isinstance(value, Node):
@@ -327,6 +330,7 @@ class Checker(LayerCalls, Transforms):
             if value.domain is Domain.PAIR:
                 message = f"no value of pairs is stored, and this is {value.type}"
                 raise Mistake(message, e.span, hint="reduce it to edges")
+            self.forms.need_space(value, e)
             results.append((name, self._spread(e, value)))
             if not isinstance(e, ast.Name):
                 self.call_it(results[-1][1], name)
@@ -348,6 +352,8 @@ class Checker(LayerCalls, Transforms):
         ast.Owned: Owns._owned,
         ast.Instance: LayerCalls._instance,
         ast.Transform: Transforms._transform,
+        ast.Sets: Owns._sets,
+        ast.Graphs: Owns._graphs,
         ast.Rule: _rule,
         ast.Function: _function,
         ast.Reducer: _reducer,

@@ -9,10 +9,10 @@ from gdsl.ir.node import Node
 from gdsl.ir.ops.tables import MOST_NUMBERS, MOST_TERMS, table
 from gdsl.ir.types import Dim, Domain, Kind, Type
 from gdsl.language import ast, format
-from gdsl.language.elaboration import Elaboration
 from gdsl.language.errors import ELSEWHERE, Mistake, UnknownName, did_you_mean
 from gdsl.language.expressions import MAX_SIZE
 from gdsl.language.functions import FUNCTIONS, SEGMENT_REDUCERS
+from gdsl.language.named_graphs import NamesGraphs
 from gdsl.language.program import INITS, ConstantTable, Declaration, Init
 from gdsl.language.signature import is_optional_part
 from gdsl.language.sizes import Size
@@ -39,7 +39,7 @@ _DOMAINS = {
 }
 
 
-class Declares(Elaboration):
+class Declares(NamesGraphs):
     """The statements that declare."""
 
     def _declaration(self, s: ast.Declaration) -> None:
@@ -57,6 +57,7 @@ class Declares(Elaboration):
         if is_optional_part(s) and not self._chosen(s):
             self.bring(s.name, Absent(s.name, part=True), s.name_span)
             return
+        self.check_within(s)
         dims, origins = self._dims(s)
         kind, bound, count = self._kind(s)
         type = Type(_DOMAINS[s.role], dims, kind, bound)
@@ -180,7 +181,9 @@ class Declares(Elaboration):
         if self.given is not None:
             return self._given(s, type, default)
         present = not optional or s.name in self.present
-        declaration = Declaration(s.name, "input", type, None, default, optional, present, span=s.span)
+        declaration = Declaration(
+            s.name, "input", type, None, default, optional, present, within=self.within(s), span=s.span
+        )
         self.declarations.append(declaration)
         self.forms.optional.add(s.name) if optional else None
         if present:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gdsl.ir.node import Node
+from gdsl.ir.spaces import NamedGraph
 from gdsl.language import ast
 from gdsl.language.errors import Diagnostic, Mistake
 from gdsl.language.forms import Forms
@@ -90,6 +91,10 @@ class Elaboration:
         self.path = ""
         self.given: Mapping[str, Passed] | None = None
         self.calls = Calls()
+        # What the layer names where it is on several graphs, and the set or graph of each input.
+        self.graphs: dict[str, NamedGraph] = {}
+        self.sets: dict[str, ast.Span] = {}
+        self.spaces: dict[str, str] = {}
 
     def inside(self, name: str) -> str:
         """The name of a parameter, buffer or module of the layer in the module that is made."""

@@ -14,6 +14,7 @@ from gdsl.ir.types import EDGES_OF_PAIRS, ENDS, PAIR_ENDS, Domain, Kind
 from gdsl.language import ast, dims, format
 from gdsl.language.errors import ELSEWHERE, Diagnostic, Mistake, UnknownName, did_you_mean
 from gdsl.language.functions import OPERATORS, PRODUCTS
+from gdsl.language.placed import Placed
 from gdsl.language.program import Constant
 from gdsl.language.sizes import Size
 from gdsl.language.tree import CONSTANTS
@@ -45,18 +46,15 @@ _ON_EDGES = (Domain.EDGE, Domain.PAIR)
 _WORDS = (str, type(None), Absent)
 
 
-class Expressions:
+class Expressions(Placed):
     """Checks expressions in a scope. ``forms.Forms`` adds the calls."""
 
     def __init__(self, scope: Scope):
+        super().__init__()
         self.scope = scope
         self.steps = 0
         # The size expression that a dim's name stands for, where it is more than that name.
         self.sizes: dict[str, Size] = {}
-        # The first place of a dim that was declared as a range.
-        self.origins: dict[tuple[Node, str], int] = {}
-        # The dim that an integer value counts along, from its declared bound.
-        self.counts: dict[Node, str] = {}
         # Of a layer that is called, what its caller calls its sizes, where that is told apart from its own names.
         self.called: dict[str, Size] = {}
         # The dims that the index of a running loop could count along.
@@ -89,6 +87,8 @@ class Expressions:
             raise Mistake("`->` belongs to rename, and to the sizes of owned modules", e.span)
         try:
             value = self._READ[type(e)](self, e)
+            if self.spaces is not None:
+                value = self.placed(value, e)
         except IRError as error:
             raise Mistake(error.message, e.span, hint=error.hint) from None
         if isinstance(value, Node) and value.domain in _ON_EDGES and not self._is_given(e):
@@ -414,6 +414,10 @@ class Expressions:
                 x = self._place(x, index, e, origins)
         return x
 
+    def _over(self, e: ast.Over) -> Value:
+        with self.walking(e.graph, e.name_span):
+            return self.value(e.value)
+
     def _result(self, base: LayerResults, e: ast.Subscript) -> Node:
         """One of the results of a layer, by its name or its place."""
         index = e.indices[0]
@@ -582,6 +586,7 @@ class Expressions:
         ast.Unary: _unary,
         ast.Binary: _binary,
         ast.Subscript: _subscript,
+        ast.Over: _over,
     }
 
 

@@ -46,7 +46,7 @@ def level(e: ast.Tree) -> int:
         return _LEVEL.get(e.op, _COMPARISON)
     if isinstance(e, ast.Unary):
         return _LEVEL["not"] if e.op == "not" else _SIGN
-    if isinstance(e, ast.Subscript) or (isinstance(e, ast.Call) and (e.at or e.by)):
+    if isinstance(e, ast.Subscript | ast.Over) or (isinstance(e, ast.Call) and (e.at or e.by)):
         return _POSTFIX
     return _ATOM
 
@@ -96,7 +96,7 @@ def expression(e: ast.Tree, names: Mapping[str, object] | None = None) -> str:
                 return f"{left}{op}{at_least(e.right, own + 1, is_dim)}"
             case ast.Subscript():
                 base = write(e.value)
-                plain = level(e.value) >= _POSTFIX and not (isinstance(e.value, ast.Call) and level(e.value) < _ATOM)
+                plain = level(e.value) >= (_POSTFIX if isinstance(e.value, ast.Subscript) else _ATOM)
                 return f"{base if plain else f'({base})'}[{several(e.indices)}]"
             case ast.Named():
                 return f"{e.name} = {write(e.value)}"
@@ -114,6 +114,8 @@ def expression(e: ast.Tree, names: Mapping[str, object] | None = None) -> str:
                 by = f" by {write(e.by)}" if e.by is not None else ""
                 at = f" at {e.at}" if e.at else ""
                 return f"{e.function}{over}({arguments}{dims}){by}{at}"
+            case ast.Over():
+                return f"{at_least(e.value, _POSTFIX)} over {e.graph}"
         raise TypeError(f"not an expression: {type(e).__name__}")
 
     return write(e)
@@ -135,9 +137,14 @@ def statement(s: ast.Statement, names: Mapping[str, object] | None = None) -> st
             kind = f": {s.kind.name}{bound}" if s.kind else ""
             init = f" ~ {write(s.init)}" if s.init else ""
             default = f" = {write(s.default)}" if s.default else ""
+            within = f" in {s.within}" if s.within else ""
             if s.role == "graph" and not (dims or kind or init or default):
                 dims = "[]"  # `graph u` alone would read as a transform
-            return f"{s.role} {s.name}{dims}{kind}{init}{default}"
+            return f"{s.role} {s.name}{dims}{kind}{within}{init}{default}"
+        case ast.Sets():
+            return f"nodes {', '.join(write(name) for name in s.names)}"
+        case ast.Graphs():
+            return f"graph {', '.join(link(one) for one in s.links)}"
         case ast.Transform():
             arguments = f"({', '.join(write(a) for a in s.arguments)})" if s.arguments else ""
             return f"graph {s.name}{arguments}"
@@ -157,7 +164,8 @@ def statement(s: ast.Statement, names: Mapping[str, object] | None = None) -> st
             count = f"[{write(ast.Dim(s.count))}]" if s.count else ""
             return f"use {s.name}{count} = {s.layer}({', '.join(write(a) for a in s.arguments)})"
         case ast.Rule():
-            return f"{s.kind} {s.name} = {write(s.value)}".lstrip()
+            over = f" over {s.over}" if s.over else ""
+            return f"{s.kind} {s.name}{over} = {write(s.value)}".lstrip()
         case ast.Function():
             return f"def {s.name}({', '.join(s.parameters)}) = {write(s.body)}"
         case ast.Reducer():
@@ -166,6 +174,11 @@ def statement(s: ast.Statement, names: Mapping[str, object] | None = None) -> st
         case ast.Return():
             return "return " + ", ".join(write(v) for v in s.values)
     raise TypeError(f"not a simple statement: {type(s).__name__}")
+
+
+def link(s: ast.Link) -> str:
+    """A graph, and the sets of nodes that it joins."""
+    return s.name if s.source is None or s.target is None else f"{s.name}: {s.source.id} -> {s.target.id}"
 
 
 def use(s: ast.Use) -> str:

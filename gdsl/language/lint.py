@@ -62,8 +62,12 @@ def _unread_names(layer: ast.Layer) -> Iterable[Diagnostic]:
 def _counting(layer: ast.Layer) -> set[str]:
     """Inputs that say how many nodes there are, since no other one does."""
     declared = [s for s in ast.walk(layer) if isinstance(s, ast.Declaration)]
-    roles = [s.role for s in declared]
-    return {s.name for s in declared if s.role in ("node", "source", "target") and roles.count(s.role) == 1}
+    roles = [(s.role, s.within) for s in declared]
+    return {
+        s.name
+        for s, role in zip(declared, roles, strict=True)
+        if s.role in ("node", "source", "target") and roles.count(role) == 1
+    }
 
 
 _KINDS = {ast.Module: "module", ast.Constant: "const", ast.Function: "function", ast.Reducer: "reduction"}

@@ -123,6 +123,9 @@ WORDS = _table("""
     global | global q[d] | an input that is the same everywhere
     graph | graph u[d] | an input with one value for each graph of a batch
     graph | graph add_self_loops | what the graph must be
+    graph | graph bonds, near | the graphs of a call by name, where there are several
+    graph | graph writes: author -> paper | a graph from the nodes of a set to those of a set
+    nodes | nodes paper, author | the sets that nodes are of, where there are several
     node | node x[d] | an input with one value for each node
     source | source x[d] | an input of the nodes that edges come from, where these are a set of their own
     target | target x[d] | an input of the nodes that edges go to, where these are a set of their own
@@ -144,9 +147,11 @@ WORDS = _table("""
     return | return y, alpha | the results of the layer
     else | if flag { ... } else { ... } | statements for when the condition does not hold
     in | for k in 1..K { ... } | what the index of a loop runs through
+    in | edge w in bonds | the graph of an input of edges, or the set of one of nodes
     init | reduce f(acc, m) = acc + m init 0 | the first value of a reduction
     at | sum(m) at j | a reduction over the edges out of each node; at i, the default, into it
     by | softmax(e) by rel | a reduction over the edges of one relation at a time
+    over | sum(x[j]) over bonds | what is read of edges, of the graph of this name
     and | a and b | whether both hold
     or | a or b | whether one holds
     not | not a | whether it does not hold

@@ -88,6 +88,8 @@ def _declared(layer: ast.Layer, text: str) -> Iterator[tuple[str, str, ast.Span]
             yield s.name, "module", _name_in(s, s.name, text)
         elif isinstance(s, ast.Owned | ast.Instance):
             yield s.name, "module", s.name_span
+        elif isinstance(s, ast.Link):
+            yield s.name, "input", s.span
 
 
 def _name_in(tree: ast.Tree, name: str, text: str) -> ast.Span:

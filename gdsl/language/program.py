@@ -10,6 +10,7 @@ from typing import Any, Literal
 from gdsl import html
 from gdsl.ir.node import Node
 from gdsl.ir.program import Program
+from gdsl.ir.spaces import NamedGraph
 from gdsl.ir.types import Dim, Type
 from gdsl.language import ast
 from gdsl.language.ast import Span
@@ -156,6 +157,7 @@ class Declaration:
     present:  whether an optional one is there in this program
     module:   for a param that was read out of a torch module, that module's name
     part:     for a module that the layer makes itself if none is passed, what it is
+    within:   of an input of a layer on several graphs, the graph of its edges or the set of its nodes
     """
 
     name: str
@@ -167,6 +169,7 @@ class Declaration:
     present: bool = True
     module: str | None = None
     part: Part | None = None
+    within: str = ""
     span: Span = field(default=ast.NOWHERE, compare=False)
 
 
@@ -222,6 +225,7 @@ class TypedProgram:
     outputs:  the names and nodes of the results
     names:    the program's name of each node that has one; a name given twice is numbered, ``h``, ``h_2``
     requires: conditions on the graph that the runtime checks
+    graphs:   those that the layer names; none where it runs on one
     """
 
     name: str
@@ -235,6 +239,7 @@ class TypedProgram:
     uses_seed: bool = False
     training: bool = False
     requires: tuple[Requirement, ...] = ()
+    graphs: tuple[NamedGraph, ...] = ()
     doc: str = ""
 
     def __repr__(self) -> str:

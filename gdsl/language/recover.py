@@ -21,6 +21,7 @@ OWNED = {
     "linear": "linear lin(in -> out)",
     "mlp": "mlp phi(in -> hidden -> out, relu)",
     "use": "use conv = GCNConv(16)",
+    "nodes": "nodes paper, author",
 }
 KEYWORDS = (
     *STATEMENTS,
@@ -39,13 +40,13 @@ KEYWORDS = (
 )
 
 # What stands for a set of tokens in "expected ...": the first row that fits takes its tokens out.
-_OPERATORS = {"PLUS", "MINUS", "TIMES", "DIVIDE", "MATMUL", "POWER", "COMPARE", "AND", "OR", "AT", "BY"}
+_OPERATORS = {"PLUS", "MINUS", "TIMES", "DIVIDE", "MATMUL", "POWER", "COMPARE", "AND", "OR", "AT", "BY", "OVER"}
 _OPERANDS = {"NUMBER", "PRIMED", "NAME", "STRING", "TRUE", "FALSE", "NONE", "LPAR", "MINUS", "NOT"}
 _WORDS = [
     ({"NUMBER", "LPAR", "MINUS"}, _OPERANDS, "an expression"),
     (
         {"ROLE", "RULE"},
-        {"ROLE", "RULE", *(s.upper() for s in STATEMENTS), "OWNED", "NAME", "SEMICOLON", "USE"},
+        {"ROLE", "RULE", *(s.upper() for s in STATEMENTS), "OWNED", "NAME", "SEMICOLON", "USE", "NODES"},
         "a statement",
     ),
     ({"PLUS", "POWER"}, _OPERATORS | {"LPAR", "LSQB"}, "an operator"),
@@ -60,6 +61,8 @@ _SYMBOLS = {
     "__ANON_0": "`..`",
     "__ANON_1": "`->`",
     "USE": "`use`",
+    "NODES": "`nodes`",
+    "OVER": "`over`",
     "FROM": "`from`",
     "NAME": "a name",
     "NUMBER": "a number",
@@ -112,6 +115,9 @@ def explain(text: str, error: lark.UnexpectedInput, parser: lark.Lark) -> Diagno
     assert isinstance(error, lark.UnexpectedToken)
     token = str(error.token)
     span = span_at(text, position, len(token))
+    if error.token.type in ("LSQB", "COLON") and re.search(r"\bnodes\s+\w+\s*$", text[:position]):
+        message = "`nodes` names the sets that nodes are of, and declares no value"
+        return Diagnostic(message, span, hint="declare one as `node x[d]`, or `node x[d] in paper`")
     misspelt = _misspelt_statement(text, position)
     if misspelt is not None:
         return misspelt

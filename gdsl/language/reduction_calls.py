@@ -138,7 +138,7 @@ class ReductionCalls(ModuleCalls):
                 return self._stack(x, more[0], end, e)
             return library.segment_median(x, end, rows)
         by, dim = (None, None) if e.by is None else self._by(e, e.by, end, rows)
-        return SEGMENT_REDUCERS[e.function](x, end, rows, by, dim)
+        return self.tied_to(SEGMENT_REDUCERS[e.function](x, end, rows, by, dim), x)
 
     def _no_dim(self, e: ast.Call, x: Node, text: ast.Tree) -> Mistake:
         """``sum(x)`` of a node value: over a dim, or over edges?"""
@@ -188,6 +188,10 @@ class ReductionCalls(ModuleCalls):
         return [self.element(x, text, end, rows) for x, text in zip(values, texts, strict=True)], end, rows
 
     def _softmax(self, e: ast.Call) -> Value:
+        if self.spaces is not None and e.function == "softmax" and len(e.arguments) > 1 and e.by is None:
+            texts = self.only(e, *(f"e{k + 1}" for k in range(len(e.arguments))))
+            values, end, rows = self._elements(e, texts)
+            return self.softmax_over_all(values, texts, end, rows, e)
         (x,), end, rows = self._elements(e, self.only(e, "e"))
         if e.function == "log_softmax":
             return library.segment_log_softmax(x, end, rows)

@@ -16,7 +16,7 @@ from gdsl.language.tree import CONSTANTS
 @dataclass(frozen=True, slots=True)
 class Input:
     """A tensor of the call. ``domain``: node, source, target, edge, graph or global; ``rank`` counts dims; ``real``: of
-    floating-point numbers."""
+    floating-point numbers; ``within``: the graph or the set of nodes that it is of, where there are several."""
 
     name: str
     domain: str
@@ -24,6 +24,7 @@ class Input:
     default: float | None = None
     rank: int = 0
     real: bool = True
+    within: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Signature:
     builds_graph: whether the layer makes its own edges, so that the call takes none
     batched:   whether values of whole graphs occur, so that the call takes the graph of each node
     inside:    the names of the layers that it calls, under which their parameters are
+    graphs:    the names of the graphs of a call, where there are several
     """
 
     name: str
@@ -55,6 +57,7 @@ class Signature:
     builds_graph: bool
     batched: bool
     inside: tuple[str, ...] = ()
+    graphs: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         arguments = ", ".join([*(p.name for p in self.arguments), *(name for name, _ in self.modules)])
@@ -159,6 +162,7 @@ def signature_of(layer: ast.Layer) -> Signature:
         builds_graph,
         any(_is_of_graphs(tree) for one in ast.reached(layer) for tree in ast.walk(one)),
         tuple(dict.fromkeys((*instances, *sites(layer).values()))),
+        tuple(link.name for s in _statements(layer.body) if isinstance(s, ast.Graphs) for link in s.links),
     )
 
 
@@ -169,7 +173,7 @@ def is_input(s: ast.Declaration) -> bool:
 def input_of(s: ast.Declaration) -> Input:
     default = s.default.value if isinstance(s.default, ast.Number) else None
     real = s.kind is None or s.kind.name == "float"
-    return Input(s.name, s.role, s.default is not None, default, len(s.dims), real)
+    return Input(s.name, s.role, s.default is not None, default, len(s.dims), real, s.within)
 
 
 def is_optional_part(s: ast.Statement) -> TypeGuard[ast.Declaration | ast.Owned]:

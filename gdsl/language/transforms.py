@@ -38,6 +38,9 @@ class Transforms(Elaboration):
             raise Mistake(f"unknown graph transform `{s.name}`", s.name_span, hint=hint)
         if self.loop_values:
             raise Mistake("a graph transform stands outside loops", s.span)
+        if self.graphs:
+            hint = "change the graphs before the call, as torch_geometric.utils.add_self_loops does"
+            raise Mistake(f"`graph {s.name}` is for a layer on one graph, and this has several", s.span, hint=hint)
         least, greatest, extra = TRANSFORMS[s.name]
         positional = [a for a in s.arguments if not isinstance(a, ast.Named | ast.Arrow)]
         if not least <= len(positional) <= greatest:

@@ -53,7 +53,7 @@ def tokens(pieces: Sequence[Piece], kind: str) -> tuple[str, ...]:
 
 
 # The clauses of a declaration, in their order.
-_CLAUSES = ("dims", "kind", "init", "default")
+_CLAUSES = ("dims", "kind", "within", "init", "default")
 
 
 def clauses(pieces: Sequence[Piece]) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def clauses(pieces: Sequence[Piece]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in (p for p in pieces if isinstance(p, Group)):
         if part[0] in found or any(_CLAUSES.index(part[0]) < _CLAUSES.index(name) for name in found):
-            order = "a declaration is written `name[dims]: kind ~ init = default`"
+            order = "a declaration is written `name[dims]: kind in graph ~ init = default`"
             raise Mistake("this part of the declaration stands in the wrong place", part.span, hint=order)
         found[part[0]] = part[1]
     return found
@@ -133,6 +133,9 @@ class TreeBuilder(Transformer[Token, object]):
             raise Mistake("`by` goes with a reduction over edges", cover(p), hint="as in mean(m) by relation")
         return replace(p[0], by=p[2], span=cover(p))
 
+    def over_graph(self, p: list[Piece]) -> ast.Over:
+        return ast.Over(p[0], str(p[2]), name_span=span_of(p[2]), span=cover(p))
+
     def key(self, p: list[Piece]) -> ast.Expression:
         name = ast.Name(str(p[0]), span=span_of(p[0]))
         return ast.Subscript(name, trees(p), span=cover(p)) if len(p) > 1 else name
@@ -162,6 +165,9 @@ class TreeBuilder(Transformer[Token, object]):
         inside = trees(p)
         return group(p, ["kind", ast.Kind(str(p[1]), inside[0] if inside else None, span=cover(p))])
 
+    def within(self, p: list[Piece]) -> Group:
+        return group(p, ["within", p[1]])
+
     def init(self, p: list[Piece]) -> Group:
         return group(p, ["init", p[1]])
 
@@ -175,7 +181,21 @@ class TreeBuilder(Transformer[Token, object]):
         parts = clauses(p)
         if p[0].type == "GRAPH" and not parts:  # `graph add_self_loops`, and not `graph u[d]` or `graph t: float`
             return ast.Transform(str(p[1]), name_span=span_of(p[1]), span=cover(p))
+        within = parts.pop("within", None)
+        if within is not None:
+            parts |= {"within": str(within), "within_span": span_of(within)}
         return ast.Declaration(str(p[0]), str(p[1]), name_span=span_of(p[1]), span=cover(p), **parts)
+
+    def sets(self, p: list[Piece]) -> ast.Sets:
+        return ast.Sets(tuple(self.name([name]) for name in p if name.type == "NAME"), span=cover(p))
+
+    def link(self, p: list[Piece]) -> ast.Link:
+        name, source, target = (part for part in p if part.type == "NAME")
+        return ast.Link(str(name), self.name([source]), self.name([target]), span=cover(p))
+
+    def graphs(self, p: list[Piece]) -> ast.Graphs:
+        names = (part for part in p if isinstance(part, Token) and part.type == "NAME")
+        return ast.Graphs((*trees(p), *(ast.Link(str(name), span=span_of(name)) for name in names)), span=cover(p))
 
     def graph_transform(self, p: list[Piece]) -> ast.Transform:
         return ast.Transform(str(p[1]), trees(p), name_span=span_of(p[1]), span=cover(p))
@@ -234,7 +254,9 @@ class TreeBuilder(Transformer[Token, object]):
     def rule(self, p: list[Piece]) -> ast.Rule:
         kind = str(p[0]) if p[0].type != "NAME" else ""
         name = p[1] if kind else p[0]
-        return ast.Rule(kind, str(name), p[-1], name_span=span_of(name), span=cover(p))
+        if len(p) < 6:
+            return ast.Rule(kind, str(name), p[-1], name_span=span_of(name), span=cover(p))
+        return ast.Rule(kind, str(name), p[-1], str(p[3]), span_of(name), span_of(p[3]), span=cover(p))
 
     def function(self, p: list[Piece]) -> ast.Function:
         name, *parameters = tokens(p, "NAME")

@@ -21,7 +21,7 @@ from gdsl.runtime.transforms import concrete
 
 @dataclass(frozen=True)
 class Bound:
-    """A call's arguments by name."""
+    """A call's arguments by name. ``graph``: of a layer on several, these by name."""
 
     values: Mapping[str, Any]
     graph: Any
@@ -33,7 +33,9 @@ def parameters(signature: Signature) -> list[tuple[str, bool]]:
     """The call's parameters in order, each with whether it may be left out."""
     before, after = signature.before_graph, signature.after_graph
     names = [(i.name, False) for i in before if not i.optional]
-    if not signature.builds_graph:
+    if signature.graphs:
+        names += [(name, False) for name in signature.graphs]
+    elif not signature.builds_graph:
         names.append(("graph", False))
     names += [(i.name, False) for i in after if not i.optional]
     names += [(i.name, True) for i in (*before, *after) if i.optional]
@@ -60,7 +62,7 @@ def bind(signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -
         raise InputError(f"{usage}, and got {len(flat)} arguments")
     values = dict(zip(names, flat, strict=False))
     for name, value in kwargs.items():
-        name = "graph" if name == "edge_index" and not signature.builds_graph else name
+        name = "graph" if name == "edge_index" and not (signature.builds_graph or signature.graphs) else name
         if name not in names:
             raise InputError(f"{usage}: there is no `{name}`")
         if name in values:
@@ -71,8 +73,9 @@ def bind(signature: Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -
         raise InputError(f"{usage}: `{missing[0]}` is missing")
     for name in names:
         values.setdefault(name, None)
+    graphs = {name: values.pop(name) for name in signature.graphs}
     graph, batch, count = values.pop("graph", None), values.pop("batch", None), values.pop("num_graphs", None)
-    return Bound(values, graph, concrete(batch, "batch") if isinstance(batch, Tensor) else batch, count)
+    return Bound(values, graphs or graph, concrete(batch, "batch") if isinstance(batch, Tensor) else batch, count)
 
 
 def by_place(names: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...] | None:

@@ -13,14 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.errors import GraphError
-from gdsl.language import parts
-from gdsl.language.program import TypedProgram
-from gdsl.module import repeated
+from gdsl.module import repeated, several
 from gdsl.module.arguments import Bound, bind, by_place, count_graphs, free_sizes, spread_pair
 from gdsl.module.checks import check_rows, check_tensors, node_counts
 from gdsl.module.known import KnownCall, facts_of, remembered
 from gdsl.module.meeting import excuse, shared_among
 from gdsl.module.run import all_pairs, nearest, run
+from gdsl.module.state import state_of
 from gdsl.module.ways import CallKind, Text
 from gdsl.runtime import native
 from gdsl.runtime.dtypes import AUTOCAST, autocast
@@ -47,6 +46,8 @@ def call(
     """
     if type(args) is not tuple:
         refuse("torch.fx.symbolic_trace")
+    if text.signature.graphs:
+        return several.call(text, owner, inside, args, kwargs, backend)
     flat = by_place(text.order, args, kwargs)
     if flat and type(flat[0]) in (tuple, list):
         flat = tuple(spread_pair(text.signature, flat))
@@ -121,15 +122,6 @@ def checked(
     graph = _graph(kind, bound, tensors)
     check_rows(tensors, typed, graph, bound.batch, num_graphs)
     return kind, graph, tensors, bound, num_graphs
-
-
-def state_of(typed: TypedProgram, owner: nn.Module, inside: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The parameters and buffers that a program reads."""
-    found = {}
-    for d in typed.of_role("param", "buffer"):
-        value = inside.get(d.name)
-        found[d.name] = parts.tensor_of(owner, d.name) if value is None else value
-    return found
 
 
 def _graph(kind: CallKind, bound: Bound, tensors: Mapping[str, Tensor]) -> Graph:

@@ -47,6 +47,10 @@ class Inspected(nn.Module):
         """A graph of the user's as the rules see it."""
         return graph
 
+    def _on(self, ran: Ran, graph: Any) -> Graph:
+        """The graph that a program runs on where the user passes this."""
+        return self._seen(graph_of(graph, None, None) if type(graph) is Tensor else Graph.from_any(graph))
+
     def _named_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by the names of ``forward``."""
         found = inspect.signature(self.forward).bind(*args, **kwargs).arguments
@@ -83,28 +87,27 @@ class Inspected(nn.Module):
     ) -> Explanation:
         """How the layer is compiled, as text: program, optimised IR, kernels with their costs, what the backward keeps.
 
-        graph:  a graph or ``edge_index``: adds the ledger of a compilation for it. Each rule that fired, what it saved,
-                what was not fused and why, the schedule, a forecast of memory by tensor, and what bounds each kernel
+        graph:  a graph or ``edge_index``, or of a layer on several these by name: adds the ledger of a compilation for
+                it. Each rule that fired, what it saved, what was not fused and why, the schedule, a forecast of
+                memory by tensor, and what bounds each kernel
         node:   a target of the graph: shows its messages, weights and result instead, step by step, from the
                 reference and from the kernels
         inputs: for ``node``, the tensors of a call in order, without the graph; drawn at random if not given
 
         Raises :class:`gdsl.InputError` for a node that the graph does not have.
         """
-        found = None
-        if graph is not None:
-            found = self._seen(graph_of(graph, None, None) if type(graph) is Tensor else Graph.from_any(graph))
-        if node is not None:
-            if found is None:
-                raise InputError("explain(graph, node=...) needs the graph")
-            from gdsl.module.node import explain_node
+        if node is not None and graph is None:
+            raise InputError("explain(graph, node=...) needs the graph")
+        shown = []
+        for ran in self._ran():
+            found = None if graph is None else self._on(ran, graph)
+            if node is not None and found is not None:
+                from gdsl.module.node import explain_node
 
-            return Explanation(
-                "\n\n".join(explain_node(self, ran.on(found), found, node, inputs) for ran in self._ran())
-            )
-        return Explanation(
-            "\n\n".join(_explained(ran if found is None else ran.on(found), found) for ran in self._ran())
-        )
+                shown.append(explain_node(self, ran.on(found), found, node, inputs))
+            else:
+                shown.append(_explained(ran if found is None else ran.on(found), found))
+        return Explanation("\n\n".join(shown))
 
     def _repr_html_(self) -> str:
         from gdsl.look import html

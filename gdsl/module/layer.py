@@ -16,18 +16,19 @@ from gdsl.language import ast
 from gdsl.language.errors import Diagnostic, LanguageError
 from gdsl.language.names import PROPERTIES
 from gdsl.language.parts import module_of, part_of
-from gdsl.language.program import Declaration, Part
+from gdsl.language.program import Declaration, Part, TypedProgram
 from gdsl.language.signature import Signature, is_optional_part, signature_of
 from gdsl.look.short import short
-from gdsl.module import compiled, owned
+from gdsl.module import compiled, owned, several
 from gdsl.module.arguments import bind, constructor_arguments
 from gdsl.module.call import call
 from gdsl.module.compilable import Compilable
 from gdsl.module.inspected import Inspected
-from gdsl.module.ways import Ran, Text, Way
+from gdsl.module.ways import CallKind, Ran, Text, Way
 from gdsl.passes.options import Options
 from gdsl.runtime import initialise
 from gdsl.runtime.backend import BACKENDS
+from gdsl.runtime.graph import Graph
 from gdsl.runtime.tracers import NotScriptable
 
 _REGISTERS: Mapping[str, Any] = {
@@ -170,7 +171,7 @@ class Layer(NotScriptable, Inspected, Compilable):
 
         Raises :class:`gdsl.InputError` or :class:`gdsl.GraphError` before any kernel runs.
         """
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() and not self.signature.graphs:
             return compiled.call(self, args, kwargs)
         return call(self._text, self, {}, args, kwargs, self.backend)
 
@@ -210,18 +211,41 @@ class Layer(NotScriptable, Inspected, Compilable):
                 f"the size of dim `{missing[0]}` is only known from a call: call the layer once, or give "
                 f"{missing[0]}=... when compiling it"
             )
-        return (self._plain((), "cpp" if self.backend == "auto" else self.backend),)
+        return self._plain((), "cpp" if self.backend == "auto" else self.backend)
 
-    def _plain(self, inputs: Collection[str], backend: str) -> Ran:
+    def _plain(self, inputs: Collection[str], backend: str) -> tuple[Ran, ...]:
         """What a call with these optional inputs would run on a backend, in evaluation mode and float32."""
-        text = self._text
+        text, at = self._text, (torch.float32, torch.device("cpu"))
         way = replace(text.way(self, tuple(inputs), self.free_sizes), training=False)
-        kind = text.store.kind(way, text.typed_for(self, way), text.options, torch.float32, torch.device("cpu"))
-        return Ran(kind, text.options, torch.int32, backend)
+        if self.signature.graphs:
+            kinds: tuple[CallKind, ...] = several.kinds(text, self, way, *at)[1]
+        else:
+            kinds = (text.store.kind(way, text.typed_for(self, way), text.options, *at),)
+        return tuple(Ran(kind, text.options, torch.int32, backend) for kind in kinds)
+
+    @property
+    def program(self) -> TypedProgram:
+        """The typed program of the last call; before any, of a plain one in evaluation mode."""
+        if not self.signature.graphs:
+            return super().program
+        key: Any = self._ran()[-1].kind.key
+        return self._text.typed_for(self, key[0])
+
+    def _on(self, ran: Ran, graph: Any) -> Graph:
+        if not self.signature.graphs:
+            return super()._on(ran, graph)
+        missing = [name for name in self.signature.graphs if not isinstance(graph, Mapping) or name not in graph]
+        if missing:
+            raise InputError(f"{self._get_name()} runs on several graphs: pass all by name, {{{missing[0]!r}: ...}}")
+        key: Any = ran.kind.key
+        way, place = key
+        piece, _ = self._text.pieces[way].parts[place]
+        return super()._on(ran, graph[piece.graph or self.signature.graphs[0]])
 
     def _named_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         bound = bind(self.signature, args, kwargs)
-        given = {**bound.values, "graph": bound.graph, "batch": bound.batch, "num_graphs": bound.num_graphs}
+        graphs = bound.graph if self.signature.graphs else {"graph": bound.graph}
+        given = {**bound.values, **graphs, "batch": bound.batch, "num_graphs": bound.num_graphs}
         return {name: value for name, value in given.items() if value is not None}
 
     def extra_repr(self) -> str:

@@ -13,8 +13,8 @@ from gdsl.ir.node import Node
 from gdsl.ir.types import Domain, Kind, Type
 from gdsl.language.program import Declaration
 from gdsl.look.node import check_shown, named_values, story
-from gdsl.module.call import state_of
 from gdsl.module.run import run
+from gdsl.module.state import state_of
 from gdsl.module.ways import Compilations, Ran
 from gdsl.passes.options import Options
 from gdsl.runtime.backend import backend_for

@@ -241,7 +241,7 @@ class Text:
         self.free_sizes = dict(free_sizes)
         self.module_names = (*(name for name, _ in self.signature.modules), *self.signature.inside)
         self.options, self.store = options, store or Compilations()
-        self.typed, self.known = Kept(), Kept()
+        self.typed, self.known, self.pieces = Kept(), Kept(), Kept()
         self.repeated = Repeated()
 
     def __repr__(self) -> str:

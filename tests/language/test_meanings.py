@@ -23,7 +23,7 @@ from gdsl.language.tree import CONSTANTS
     ("table", "words"),
     [
         (meanings.FUNCTIONS, [*FUNCTIONS, *SPECIAL, *SEGMENT_REDUCERS, *ORDERED_REDUCERS, *DIM_REDUCERS]),
-        (meanings.WORDS, [*KEYWORDS, *OWNED, "from"]),
+        (meanings.WORDS, [*KEYWORDS, *OWNED, "from", "over"]),
         (meanings.TRANSFORMS, TRANSFORMS),
         (meanings.INITS, INITS),
         (meanings.ENDS, [*ENDS, *EDGES_OF_PAIRS, "reverse"]),

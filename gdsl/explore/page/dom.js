@@ -34,7 +34,7 @@ const byId = (id) => document.getElementById(id);
 // A program's words, as an element with colours.
 const KEYWORDS = new Set(
   ("layer param buffer const global graph node source target edge module linear mlp message aggregate update pool def " +
-    "reduce init for in if else return at by and or not true false none").split(" ")
+    "nodes reduce init for in if else return at by over and or not true false none").split(" ")
 );
 const TOKEN = /(#[^\n]*)|("[^"\n]*")|((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|([A-Za-z_]\w*'*)(\s*\()?|([-+*/@<>=!~]+)/g;
 

@@ -1,0 +1,107 @@
+"""The statements of layers on several graphs: ``nodes paper, author`` and ``graph writes: author -> paper``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gdsl.ir.spaces import NamedGraph, Spaces
+from gdsl.ir.types import Domain
+from gdsl.language import ast
+from gdsl.language.elaboration import Elaboration
+from gdsl.language.errors import Diagnostic, Mistake, did_you_mean
+from gdsl.language.program import GraphTransform
+
+
+class NamesGraphs(Elaboration):
+    """What names graphs and sets of nodes, and says which of them inputs are of."""
+
+    def _sets(self, s: ast.Sets) -> None:
+        self._first(s, "`nodes`")
+        if self.graphs:
+            raise Mistake("sets of nodes stand before the graphs that join them", s.span)
+        for name in s.names:
+            self._new(name.id, name.span)
+            self.sets[name.id] = name.span
+
+    def _graphs(self, s: ast.Graphs) -> None:
+        self._first(s, "graphs")
+        for link in s.links:
+            self._new(link.name, link.span)
+            ends = [name for name in (link.source, link.target) if name is not None]
+            for name in ends:
+                if name.id not in self.sets:
+                    known = f"there are {', '.join(self.sets)}" if self.sets else f"write `nodes {name.id}` above"
+                    hint = did_you_mean(name.id, self.sets, known)
+                    raise Mistake(f"there is no set of nodes `{name.id}`", name.span, hint=hint)
+            if self.sets and not ends:
+                some = next(iter(self.sets))
+                hint = f"as in graph {link.name}: {some} -> {some}"
+                message = f"`{link.name}` goes from nodes of a set to nodes of a set: say which"
+                raise Mistake(message, link.span, hint=hint)
+            self.graphs[link.name] = NamedGraph(link.name, *(name.id for name in ends))
+        self.forms.spaces = Spaces(self.graphs, self.spaces)
+
+    def _first(self, s: ast.Statement, what: str) -> None:
+        if self.given is not None:
+            raise Mistake(f"a layer on several graphs is not called by another: `{self.layer.name}` is one", s.span)
+        if self.loop_values:
+            raise Mistake(f"{what} stand outside loops", s.span)
+        if self.rules or any(d.role == "input" for d in self.declarations) or self.transforms:
+            raise Mistake(f"{what} stand before inputs and rules", s.span)
+
+    def _new(self, name: str, span: ast.Span) -> None:
+        if name in self.graphs or name in self.sets:
+            raise Mistake(f"`{name}` is named twice", span)
+        if name in ("batch", "num_graphs") or any(i.name == name for i in self.signature.inputs):
+            raise Mistake(f"`{name}` is an argument of the call, and so is the graph or the set: rename it", span)
+
+    def check_within(self, s: ast.Declaration) -> None:
+        """Raise a mistake where an input is of a graph or set that there is not, or does not say of which."""
+        hint: str | None
+        if s.role in ("source", "target") and self.graphs:
+            hint = "declare sets of nodes, `nodes paper, author`, and `node x[d] in paper`"
+            raise Mistake(f"`{s.role}` is for a layer on one graph, and this has several", s.span, hint=hint)
+        known = self._known(s.role)
+        what = "graph" if s.role == "edge" else "set of nodes"
+        if s.within and s.within not in known:
+            hint = did_you_mean(s.within, known, f"there are {', '.join(known)}" if known else None)
+            raise Mistake(f"there is no {what} `{s.within}`", s.within_span, hint=hint)
+        if len(known) > 1 and not s.within:
+            hint = f"as in {s.role} {s.name} in {known[0]}"
+            raise Mistake(f"`{s.name}` is of a {what}: say of which", s.name_span, hint=hint)
+        if self.within(s):
+            self.spaces[s.name] = self.within(s)
+
+    def within(self, s: ast.Declaration) -> str:
+        """The graph or set that an input is of; "" where there is but one."""
+        return s.within or next(iter(self._known(s.role)), "")
+
+    def _known(self, role: str) -> list[str]:
+        """The graphs that an input of this role may be of, or the sets."""
+        return list(self.graphs) if role == "edge" else list(self.sets) if role == "node" else []
+
+    def finish_graphs(self, transforms: Sequence[GraphTransform]) -> None:
+        """Note what a layer on several graphs lacks, or asks of them that is asked of one graph only."""
+        if self.mistakes:
+            return
+        if not self.graphs:
+            for name, span in self.sets.items():
+                self.note(Diagnostic(f"no graph joins the nodes of `{name}`", span, hint=f"graph g: {name} -> {name}"))
+            return
+        if transforms:
+            message = f"a layer that is called asks for `{transforms[0].name}`, and this layer has several graphs"
+            self.note(Diagnostic(message, transforms[0].span, hint="change the graphs before the call"))
+        for need in self.forms.requires:
+            what = "e[reverse]" if need.kind == "reverse" else "stack"
+            hint = "give a default: reverse(e, 0)" if need.kind == "reverse" else None
+            self.note(Diagnostic(f"`{what}` is for a layer on one graph, and this has several", need.span, hint=hint))
+        inputs = [d for d in self.declarations if d.role == "input" and not d.optional and d.type is not None]
+        counted = {d.within for d in inputs if d.type is not None and d.type.domain is Domain.NODE}
+        for name, span in (self.sets or {"": self.layer.span}).items():
+            if name not in counted:
+                message = f"no input says how many {name} nodes there are".replace("  ", " ")
+                self.note(Diagnostic(message, span, hint=f"declare one: node x[d] in {name}" if name else None))
+        pooled = next((s for s in self.rules if s.kind == "pool"), None)
+        if self.sets and self.signature.batched:
+            span = self.layer.span if pooled is None else pooled.span
+            self.note(Diagnostic("values of whole graphs are for layers with one set of nodes", span))

@@ -1,0 +1,149 @@
+"""Expressions of layers on several graphs: each value of edges is of one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from gdsl.ir import build, library
+from gdsl.ir.node import Node
+from gdsl.ir.spaces import Spaces
+from gdsl.ir.types import ELEMENTS, Domain
+from gdsl.language import ast, format
+from gdsl.language.errors import Mistake, did_you_mean
+from gdsl.language.values import LayerResults, Value
+
+
+class Placed:
+    """What is known of the graphs of a layer, and of values that it is the same for wherever they are read."""
+
+    def __init__(self) -> None:
+        # The graphs that values are of; None in a layer on one.
+        self.spaces: Spaces | None = None
+        # The one whose edges the expression at hand speaks of.
+        self.walked = ""
+        # The dim that an integer value counts along, from its declared bound.
+        self.counts: dict[Node, str] = {}
+        # The first place of a dim that was declared as a range.
+        self.origins: dict[tuple[Node, str], int] = {}
+
+    @contextmanager
+    def walking(self, graph: str, span: ast.Span) -> Iterator[None]:
+        """What is read of edges within is of this graph; "" changes nothing."""
+        known = () if self.spaces is None else tuple(self.spaces.graphs)
+        if graph and not known:
+            hint: str | None = "name them first: `graph bonds, near`"
+            raise Mistake(f"`over {graph}` is for a layer on several graphs, and this has one", span, hint=hint)
+        if graph and graph not in known:
+            hint = did_you_mean(graph, known, f"there are {', '.join(known)}")
+            raise Mistake(f"there is no graph `{graph}`", span, hint=hint)
+        if graph and self.walked and graph != self.walked:
+            raise Mistake(f"this is over `{graph}` within what is over `{self.walked}`", span)
+        before, self.walked = self.walked, graph or self.walked
+        try:
+            yield
+        finally:
+            self.walked = before
+
+    def placed(self, value: Value, e: ast.Tree) -> Value:
+        """A value, with what it reads of edges said to be of one graph, as far as that can be told."""
+        if isinstance(value, LayerResults):
+            return replace(value, values=tuple((name, self._placed(node, e)) for name, node in value.values))
+        return self._placed(value, e) if isinstance(value, Node) else value
+
+    def _placed(self, x: Node, e: ast.Tree) -> Node:
+        spaces = self.spaces
+        assert spaces is not None
+        if spaces.is_loose(x):
+            found = [self.walked] if self.walked else spaces.met(x)
+            if not found and len(spaces.graphs) == 1:
+                found = list(spaces.graphs)
+            if found:
+                x = self.tied(x, found[0])
+            elif x.domain not in ELEMENTS:
+                raise self._which(e)
+        space = spaces.of(x)
+        if self.walked and x.domain in ELEMENTS and space not in (None, self.walked):
+            message = f"`{format.expression(e)}` is of edges of `{space}`, and this is over `{self.walked}`"
+            raise Mistake(message, e.span)
+        return x
+
+    def tied(self, x: Node, graph: str) -> Node:
+        """A value with all that is loose in it of this graph."""
+        assert self.spaces is not None
+        made = self.spaces.tied(x, graph)
+        for old, new in made.items():
+            if old in self.counts:
+                self.counts.setdefault(new, self.counts[old])
+            for dim in old.type.names:
+                if (old, dim) in self.origins:
+                    self.origins.setdefault((new, dim), self.origins[old, dim])
+        return made[x]
+
+    def tied_to(self, x: Node, edges: Node) -> Node:
+        """What is made of values of edges, with all that is loose in it, such as their number, of their graph."""
+        if self.spaces is None or not self.spaces.is_loose(x):
+            return x
+        graph = self.spaces.of(edges)
+        return x if graph is None or edges.domain not in ELEMENTS else self.tied(x, graph)
+
+    def _which(self, e: ast.Tree) -> Mistake:
+        assert self.spaces is not None
+        names = list(self.spaces.graphs)
+        message = f"this reads edges, and the layer has those of {', '.join(names)}"
+        return Mistake(message, e.span, hint=f"say which: `{format.expression(e)} over {names[0]}`")
+
+    def need_space(self, x: Node, e: ast.Tree) -> None:
+        """Raise a mistake for a result of which nobody can tell what graph its edges, or what set its nodes, are of."""
+        if self.spaces is None:
+            return
+        if self.spaces.is_loose(x):
+            raise self._which(e)
+        if x.domain is Domain.NODE and any(g.source for g in self.spaces.graphs.values()) and self.spaces.of(x) is None:
+            raise Mistake("this is the same for the nodes of all sets: there is no telling how many", e.span)
+
+    def softmax_over_all(
+        self, values: Sequence[Node], texts: Sequence[ast.Tree], end: str, rows: Domain, e: ast.Call
+    ) -> LayerResults:
+        """One softmax over the edges of several graphs at each node: the weights of the edges of each.
+
+        As of one graph: e^(e - max) / sum, of the maximum of all maxima and the sum of all sums.
+        """
+        spaces = self.spaces
+        assert spaces is not None
+        graphs: list[str] = []
+        for x, text in zip(values, texts, strict=True):
+            name = spaces.of(x)
+            if name is None or x.domain is not Domain.EDGE:
+                raise self._which(text)
+            if name in graphs:
+                hint = "give one value for each graph"
+                raise Mistake(f"edges of `{name}` come twice in one softmax", text.span, hint=hint)
+            if set(x.dims) != set(values[0].dims):
+                raise Mistake(f"one softmax of {values[0].type} and {x.type}: their dims are not the same", text.span)
+            graphs.append(name)
+        sets = [spaces.graphs[name].at(end) for name in graphs]
+        if len(set(sets)) > 1:
+            which = "end" if end == "i" else "begin"
+            pairs = ", ".join(f"those of `{name}` at {at} nodes" for name, at in zip(graphs, sets, strict=True))
+            raise Mistake(f"one softmax over edges that {which} at unlike nodes: {pairs}", e.span)
+        top: Node | None = None
+        for x, name in zip(values, graphs, strict=True):
+            count = self.tied(library.segment_count(end, rows), name)
+            own = library.where(count > 0.0, build.segment(x, end, "max", rows), float("-inf"))
+            top = own if top is None else library.op("maximum", top, own)
+        assert top is not None
+        top = library.softmax_top(top, True)
+        tops = [self.tied(build.gather(top, end), name) for name in graphs]
+        raised = [library.op("exp", x - most) for x, most in zip(values, tops, strict=True)]
+        total: Node | None = None
+        for one in raised:
+            part = library.segment_sum(one, end, rows)
+            total = part if total is None else total + part
+        assert total is not None
+        total = library.softmax_total(total, True)
+        weights = [
+            one / self.tied(build.gather(total, end), name) for one, name in zip(raised, graphs, strict=True)
+        ]
+        return LayerResults("softmax", tuple(zip(graphs, weights, strict=True)))

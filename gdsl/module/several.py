@@ -1,0 +1,180 @@
+"""A call of a layer on several graphs: its pieces run one after the other, each as a program on one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gdsl.errors import GraphError, InputError
+from gdsl.ir.types import Domain
+from gdsl.language.program import Declaration, TypedProgram
+from gdsl.module.arguments import Bound, bind, count_graphs, free_sizes
+from gdsl.module.checks import check_batch, check_tensors
+from gdsl.module.run import run, seed_for
+from gdsl.module.state import state_of
+from gdsl.module.ways import CallKind, Ran, Text, Way
+from gdsl.passes.graphs import GraphPiece, pieces_of
+from gdsl.runtime.dtypes import autocast
+from gdsl.runtime.graph import Graph, graph_of
+from gdsl.runtime.tracers import check_tracers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pieces:
+    """What a typed program on several graphs runs.
+
+    parts:   the pieces in their order, each with the typed program that it is
+    results: the names of the layer's results among what they give
+    """
+
+    parts: tuple[tuple[GraphPiece, TypedProgram], ...]
+    results: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"<Pieces {', '.join(piece.program.name for piece, _ in self.parts)}>"
+
+
+def pieces(typed: TypedProgram) -> Pieces:
+    """A typed program, cut."""
+    within = {d.name: d.within for d in typed.declarations if d.within}
+    found, results = pieces_of(typed.program, typed.graphs, within)
+    return Pieces(tuple((piece, _typed(typed, piece)) for piece in found), results)
+
+
+def _typed(typed: TypedProgram, piece: GraphPiece) -> TypedProgram:
+    """A piece as a layer of its own."""
+    known = {d.name: d for d in typed.declarations}
+    loads = {n.attrs.name: n.type for n in piece.program.inputs if n.attrs.role != "seed"}
+    declared = []
+    for name, type in loads.items():
+        d = known.get(name)
+        declared.append(Declaration(name, "input", type) if d is None else d)
+    # What runs as it is has no tensor among the loads.
+    modules = typed.of_role("module")
+    nodes = set(loads.values())
+    return TypedProgram(
+        name=piece.program.name,
+        arguments=typed.arguments,
+        declarations=(*declared, *modules),
+        transforms=(),
+        rules=(),
+        outputs=piece.program.outputs,
+        names=piece.program.names,
+        bipartite=any(type.domain in (Domain.SOURCE, Domain.TARGET) for type in nodes),
+        uses_seed=any(n.attrs.role == "seed" for n in piece.program.inputs),
+        training=typed.training,
+        doc=typed.doc,
+    )
+
+
+def kinds(
+    text: Text, owner: nn.Module, way: Way, dtype: torch.dtype, device: torch.device
+) -> tuple[Pieces, tuple[CallKind, ...]]:
+    """The pieces of a way of calling a text, and what each of them is on tensors of a type."""
+    cut = text.pieces.once(way, lambda: pieces(text.typed_for(owner, way)))
+    return cut, tuple(
+        text.store.kind((way, k), typed, text.options, dtype, device) for k, (_, typed) in enumerate(cut.parts)
+    )
+
+
+def call(
+    text: Text, owner: nn.Module, inside: Mapping[str, Tensor], args: Any, kwargs: Mapping[str, Any], backend: str
+) -> Any:
+    """As :func:`gdsl.module.call.call`, of a text on several graphs.
+
+    Raises :class:`gdsl.InputError` or :class:`gdsl.GraphError` before any kernel runs.
+    """
+    check_tracers((*args, *kwargs.values()))
+    bound = bind(text.signature, args, kwargs)
+    given = {name: value for name, value in bound.values.items() if value is not None}
+    way = text.way(owner, given, free_sizes(text.signature, given, text.free_sizes))
+    typed = text.typed_for(owner, way)
+    inputs = {d.name: given[d.name] for d in typed.of_role("input") if d.name in given}
+    tensors = autocast({**inputs, **state_of(typed, owner, inside)})
+    dtype, device = check_tensors(tensors, typed)
+    num_graphs = count_graphs(bound.batch, bound.num_graphs, device)
+    counts = _rows_of_sets(typed, tensors)
+    graphs = _graphs(typed, bound, counts, device)
+    _check_edges(typed, tensors, graphs)
+    _check_graphs(typed, tensors, bound, counts, num_graphs)
+    if typed.uses_seed:
+        tensors["seed"] = seed_for(device)
+    cut, found = kinds(text, owner, way, dtype, device)
+    ran: list[Ran] = []
+    for (piece, _), kind in zip(cut.parts, found, strict=True):
+        graph = graphs[piece.graph] if piece.graph else _without_edges(counts[piece.nodes], device)
+        loads = {name: tensors[name] for name in piece.program.input_names}
+        results = run(kind, graph, loads, backend, owner, bound.batch, num_graphs)
+        tensors |= {name: value for (name, _), value in zip(piece.program.outputs, results, strict=True)}
+        ran += text.store.last
+    text.store.last = tuple(ran)
+    results = [tensors[name] for name in cut.results]
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+def _without_edges(count: int, device: torch.device) -> Graph:
+    return Graph(torch.zeros(2, 0, dtype=torch.long, device=device), count)
+
+
+def _rows_of_sets(typed: TypedProgram, tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """How many nodes each set has, as the inputs say."""
+    found: dict[str, int] = {}
+    first: dict[str, str] = {}
+    for d in typed.of_role("input"):
+        if d.type is None or d.type.domain is not Domain.NODE or d.name not in tensors:
+            continue
+        rows = tensors[d.name].shape[0]
+        if found.setdefault(d.within, rows) != rows:
+            known, what = first[d.within], f"{d.within} nodes" if d.within else "nodes"
+            raise InputError(f"`{d.name}` has {rows} rows, and `{known}` has {found[d.within]}: both are of all {what}")
+        first.setdefault(d.within, d.name)
+    return found
+
+
+def _graphs(
+    typed: TypedProgram, bound: Bound, counts: Mapping[str, int], device: torch.device
+) -> dict[str, Graph]:
+    """The graphs of a call by name, each between as many nodes as its sets have."""
+    found: dict[str, Graph] = {}
+    for named in typed.graphs:
+        given, sizes = bound.graph[named.name], (counts[named.source], counts[named.target])
+        try:
+            if isinstance(given, Tensor) and given.layout is torch.strided:
+                graph = graph_of(given, *sizes)
+            else:
+                graph = Graph.from_any(given, sizes)
+        except GraphError as error:
+            raise GraphError(f"graph `{named.name}`: {error}") from None
+        if graph.device != device:
+            where = f"is on {graph.device}, and the inputs are on {device}"
+            raise GraphError(f"graph `{named.name}` {where}: move one with .to()")
+        if graph.halo is not None:
+            raise GraphError(f"{typed.name} runs on several graphs, and `{named.name}` is a part of a distributed one")
+        if graph.shape.complete:
+            raise GraphError(f"{typed.name} runs on several graphs, and `{named.name}` is complete: pass its edges")
+        found[named.name] = graph
+    return found
+
+
+def _check_edges(typed: TypedProgram, tensors: Mapping[str, Tensor], graphs: Mapping[str, Graph]) -> None:
+    for d in typed.of_role("input"):
+        if d.type is not None and d.type.domain is Domain.EDGE and d.name in tensors:
+            rows, count = tensors[d.name].shape[0], graphs[d.within].num_edges
+            if rows != count:
+                raise InputError(f"`{d.name}` has {rows} rows, and graph `{d.within}` has {count} edges")
+
+
+def _check_graphs(
+    typed: TypedProgram, tensors: Mapping[str, Tensor], bound: Bound, counts: Mapping[str, int], num_graphs: int
+) -> None:
+    if bound.batch is not None:
+        check_batch(bound.batch, counts[""])
+    for d in typed.of_role("input"):
+        if d.type is not None and d.type.domain is Domain.GRAPH and d.name in tensors:
+            rows = tensors[d.name].shape[0]
+            if rows != num_graphs:
+                raise InputError(f"`{d.name}` has {rows} rows, and the batch has {num_graphs} graphs")

@@ -1,0 +1,311 @@
+"""Layers on several graphs, and on sets of nodes, against plain torch in float64: values and two derivatives."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch_geometric.utils import scatter, softmax
+
+import gdsl
+from gdsl.errors import GraphError, InputError
+from gdsl.runtime.triton import interpreted
+
+LOCAL = torch.tensor([[0, 1, 2, 3, 3], [1, 1, 0, 4, 1]])
+FAR = torch.tensor([[0, 1, 2, 3, 5, 4, 2], [1, 0, 1, 2, 2, 2, 2]])
+NODES = 6
+
+# What is read over one graph is added to what is read over another; a function and a plain name are of any graph.
+MOLECULE = """
+layer Molecule(d) {
+    graph bonds, near
+    def heard(a) = tanh(a[j])
+    linear lin(d -> d)
+    node x[d]
+    edge w in bonds
+    edge r[d] in near
+    z = lin(x)
+    sent = z[j]
+    message m over bonds = w * sent
+    aggregate a = sum(m)
+    aggregate b = mean(r * sent)
+    aggregate c = max(heard(a)) at j over near
+    update y = relu(a + b) + c + degree(i) over near
+    return y, m, r * sent
+}
+"""
+
+# Exphormer's attention: one softmax over the edges of a graph and of an expander.
+EXPHORMER = """
+layer Exphormer(d, heads = 2) {
+    graph local, expander
+    param q[heads, d, d'] ~ glorot
+    param k[heads, d, d'] ~ glorot
+    node x[d]
+    edge f in expander
+    qs = x @ q
+    ks = x @ k
+    near = sum[d'](qs[i] * ks[j]) over local
+    far = sum[d'](qs[i] * ks[j]) * f
+    alpha = softmax(near, far)
+    aggregate a = sum(alpha[local] * x[j]) + sum(alpha[expander] * x[j])
+    return a, alpha[expander], alpha[local]
+}
+"""
+
+# Papers and their authors: a layer on each kind of edge, one attention for those into papers.
+TYPED = """
+layer Typed(f, c, d) {
+    nodes paper, author
+    graph writes: author -> paper, cites: paper -> paper, written: paper -> author
+    node p[f] in paper
+    node a[c] in author
+    edge w in cites
+    linear from_paper(f -> d)
+    linear from_author(c -> d)
+    linear own(d -> d)
+    hp = relu(from_paper(p))
+    ha = relu(from_author(a))
+    alpha = softmax(sum[d](hp[i] * ha[j]) over writes, sum[d](hp[i] * hp[j]) over cites)
+    aggregate heard = sum(alpha[writes] * ha[j]) + sum(alpha[cites] * w * hp[j])
+    update papers = hp + heard
+    update authors = own(ha + mean(hp[j]) over written + max(papers[j]) over written)
+    return papers, authors
+}
+"""
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+
+def molecule(made: Any, x: Tensor, w: Tensor, r: Tensor) -> tuple[Tensor, ...]:
+    z = made.lin(x)
+    m, n = w[:, None] * z[LOCAL[0]], r * z[FAR[0]]
+    a = scatter(m, LOCAL[1], dim_size=NODES)
+    b = scatter(n, FAR[1], dim_size=NODES, reduce="mean")
+    c = scatter(torch.tanh(a[FAR[0]]), FAR[0], dim_size=NODES, reduce="max")
+    degree = torch.bincount(FAR[1], minlength=NODES).double()
+    return torch.relu(a + b) + c + degree[:, None], m, n
+
+
+def exphormer(made: Any, x: Tensor, f: Tensor) -> tuple[Tensor, ...]:
+    q, k = (torch.einsum("nd,hde->nhe", x, w) for w in (made.q, made.k))
+    source, target = torch.cat([LOCAL, FAR], 1)
+    score = (q[target] * k[source]).sum(-1) * torch.cat([x.new_ones(LOCAL.shape[1]), f])[:, None]
+    alpha = softmax(score, target, num_nodes=NODES)
+    a = scatter(alpha[:, :, None] * x[source][:, None], target, dim_size=NODES)
+    return a, alpha[LOCAL.shape[1] :], alpha[: LOCAL.shape[1]]
+
+
+WRITES, CITES = torch.tensor([[0, 1, 2, 3, 3], [1, 1, 0, 4, 1]]), torch.tensor([[0, 1, 2, 3], [1, 1, 0, 3]])
+WRITTEN = WRITES.flip(0)
+PAPERS, AUTHORS = 5, 4
+
+
+def typed(made: Any, p: Tensor, a: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+    hp, ha = torch.relu(made.from_paper(p)), torch.relu(made.from_author(a))
+    target = torch.cat([WRITES[1], CITES[1]])
+    sent = torch.cat([ha[WRITES[0]], hp[CITES[0]]])
+    alpha = softmax((hp[target] * sent).sum(-1), target, num_nodes=PAPERS)
+    weights = alpha * torch.cat([w.new_ones(WRITES.shape[1]), w])
+    papers = hp + scatter(weights[:, None] * sent, target, dim_size=PAPERS)
+    mean = scatter(hp[WRITTEN[0]], WRITTEN[1], dim_size=AUTHORS, reduce="mean")
+    most = scatter(papers[WRITTEN[0]], WRITTEN[1], dim_size=AUTHORS, reduce="max")
+    return papers, made.own(ha + mean + most)
+
+
+# All of it in few kernels, for backends that compile each.
+SMALL = """
+layer Small {
+    nodes paper, author
+    graph writes: author -> paper, cites: paper -> paper
+    node p in paper
+    node a in author
+    edge w in cites
+    alpha = softmax(p[i] * a[j] over writes, w * p[j])
+    aggregate heard = sum(alpha[writes] * a[j]) + sum(alpha[cites] * p[j])
+    return heard
+}
+"""
+
+
+def small(made: Any, p: Tensor, a: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+    target = torch.cat([WRITES[1], CITES[1]])
+    sent = torch.cat([a[WRITES[0]], p[CITES[0]]])
+    alpha = softmax(sent * torch.cat([p[WRITES[1]], w]), target, num_nodes=PAPERS)
+    return (scatter(alpha * sent, target, dim_size=PAPERS),)
+
+
+CASES: dict[str, tuple[str, dict[str, int], Callable[..., Any], list[Tensor], dict[str, Tensor]]] = {
+    "molecule": (
+        MOLECULE, {"d": 3}, molecule, [drawn(NODES, 3), drawn(5, seed=1), drawn(7, 3, seed=2)],
+        {"bonds": LOCAL, "near": FAR},
+    ),
+    "exphormer": (
+        EXPHORMER, {"d": 3}, exphormer, [drawn(NODES, 3), drawn(7, seed=1)], {"local": LOCAL, "expander": FAR}
+    ),
+    "typed": (
+        TYPED, {"f": 3, "c": 2, "d": 4}, typed, [drawn(PAPERS, 3), drawn(AUTHORS, 2, seed=1), drawn(4, seed=2)],
+        {"writes": WRITES, "cites": CITES, "written": WRITTEN},
+    ),
+    "small": (
+        SMALL, {}, small, [drawn(PAPERS), drawn(AUTHORS, seed=1), drawn(4, seed=2)], {"writes": WRITES, "cites": CITES}
+    ),
+}  # fmt: skip
+
+
+def made_of(case: str, backend: str) -> gdsl.Layer:
+    torch.manual_seed(0)
+    text, arguments, *_ = CASES[case]
+    return gdsl.compile(text, backend=backend, **arguments).double()
+
+
+def called(made: gdsl.Layer, values: list[Tensor], graphs: Mapping[str, Any]) -> Any:
+    """By name: which inputs of edges there are decides nothing of the order."""
+    names = [i.name for i in (*made.signature.before_graph, *made.signature.after_graph)]
+    return made(**dict(zip(names, values, strict=True)), **graphs)
+
+
+def derivatives(results: Any, values: list[Tensor]) -> list[Tensor]:
+    """The results, first and second derivatives."""
+    score = sum((r.sin() * (k + 1)).sum() for k, r in enumerate(results))
+    first = torch.autograd.grad(score, values, create_graph=True)
+    return [*results, *first, *torch.autograd.grad(sum(g.square().sum() for g in first), values)]
+
+
+@pytest.mark.parametrize(
+    ("case", "backend"), [*((case, "torch") for case in CASES), ("small", "cpp"), ("small", "triton")]
+)
+def test_is_as_plain_torch(case: str, backend: str) -> None:
+    if backend == "triton" and not interpreted():
+        pytest.skip("Triton's kernels run here in its interpreter only")
+    made = made_of(case, backend)
+    _, _, plain, values, graphs = CASES[case]
+    results = called(made, values, graphs)
+    found = derivatives(results if isinstance(results, tuple) else [results], values)
+    for a, b in zip(found, derivatives(plain(made, *values), values), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_graph_is_walked_in_as_few_pieces_as_the_values_allow() -> None:
+    """One softmax needs all maxima before any sum: of two graphs the second is walked for both at once."""
+    made = made_of("exphormer", "torch")
+    called(made, CASES["exphormer"][3], CASES["exphormer"][4])
+    ran = [name.rsplit("_", 2)[-2] for name in (r.compiled.typed.name for r in made._ran())]
+    assert ran == ["local", "expander", "local", "expander"]
+    made = made_of("molecule", "torch")
+    called(made, CASES["molecule"][3], CASES["molecule"][4])
+    assert [r.compiled.typed.name.split("_")[1] for r in made._ran()] == ["bonds", "near"]
+
+
+def test_nodes_without_edges_have_no_weights() -> None:
+    """Of one softmax: whichever graph a node has edges of, its weights add up to 1; masked edges get 0."""
+    made = gdsl.compile(
+        "layer L { graph a, b node x edge s in a edge t in b edge keep: bool in a "
+        "r = softmax(where(keep, s, -inf), t) update y = sum(r[a]) + sum(r[b]) return y, r[a] }", backend="torch",
+    )  # fmt: skip
+    s, t = torch.tensor([1000.0, 3.0, -5.0]), torch.tensor([-1000.0, 2.0])
+    keep = torch.tensor([True, False, False])
+    first, second = torch.tensor([[0, 0, 0], [0, 1, 2]]), torch.tensor([[1, 1], [0, 3]])
+    y, weights = made(torch.zeros(5), first, second, s=s, t=t, keep=keep)
+    assert y.tolist() == [1.0, 0.0, 0.0, 1.0, 0.0]
+    assert weights.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_layers_that_are_called_run_over_a_graph_each() -> None:
+    text = (
+        "use SAGEConv, GATConv\n"
+        "layer Net(d) { graph a, b use one = SAGEConv(d) use two = SAGEConv(d) node x[d] edge w[d] in b "
+        "h = relu(one(x) over a) message m over b = two(h)[j] * w update y = sum(m) + two(h) over a }"
+    )
+    torch.manual_seed(0)
+    made = gdsl.compile(text, d=3, backend="torch").double()
+    x, w = drawn(NODES, 3), drawn(7, 3, seed=1)
+
+    def sage(conv: Any, h: Tensor, edges: Tensor) -> Tensor:
+        return conv.lin_l(scatter(h[edges[0]], edges[1], dim_size=NODES, reduce="mean")) + conv.lin_r(h)
+
+    h = torch.relu(sage(made.one, x, LOCAL))
+    wanted = scatter(sage(made.two, h, FAR)[FAR[0]] * w, FAR[1], dim_size=NODES) + sage(made.two, h, LOCAL)
+    torch.testing.assert_close(made(x, LOCAL, FAR, w), wanted)
+
+
+def test_pools_dropout_and_modules_are_as_on_one_graph() -> None:
+    class Doubled(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls = getattr(self, "calls", 0) + 1
+            return x * torch.full_like(x, 2.0).sum(1, keepdim=True).exp() / x.new_tensor(4.0).exp()
+
+    text = (
+        "layer Net(d) { graph a, b module nn node x[d] h = dropout(nn(x; d), 0.5) "
+        "aggregate u = sum(h[j]) over a aggregate v = sum(h[j]) over b pool p = mean(u + v) return u, v, p }"
+    )
+    module = Doubled()
+    made = gdsl.compile(text, d=2, nn=module, backend="torch")
+    x, batch = torch.rand(NODES, 2) + 1.0, torch.tensor([0, 0, 1, 1, 1, 1])
+    u, v, p = made(x, LOCAL, LOCAL, batch=batch)
+    assert module.calls == 1
+    assert torch.equal(u, v)  # both read the numbers that were dropped
+    assert ((u == 0) | (u > 0)).all()
+    assert p.shape == (2, 2)
+    torch.testing.assert_close(p[0], 2 * u[:2].mean(0))
+    made.eval()
+    torch.testing.assert_close(made(x, LOCAL, LOCAL)[0], scatter(2 * x[LOCAL[0]] / 2, LOCAL[1], dim_size=NODES) * 1.0)
+
+
+MISTAKES: dict[str, tuple[str, dict[str, Any], type[Exception], str]] = {
+    "a graph is missing": ("typed", {"cites": None}, InputError, "`cites` is missing"),
+    "beyond a set": ("typed", {"writes": WRITTEN}, GraphError, "graph `writes`: .*node 4"),
+    "rows of edges": ("typed", {"w": torch.zeros(5).double()}, InputError, "`w` has 5 rows, and graph `cites` has 4"),
+    "another name": ("typed", {"graph": WRITES}, InputError, "there is no `graph`"),
+    "another size": (
+        "typed", {"cites": gdsl.Graph(CITES, 7)}, GraphError, "graph `cites`: "
+    ),
+    "complete": ("molecule", {"bonds": gdsl.CompleteGraph(num_nodes=6)}, GraphError, "`bonds` is complete"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_of_a_call(name: str) -> None:
+    case, changed, kind, message = MISTAKES[name]
+    made = made_of(case, "torch")
+    names = [i.name for i in (*made.signature.before_graph, *made.signature.after_graph)]
+    given = dict(zip(names, CASES[case][3], strict=True)) | CASES[case][4] | changed
+    with pytest.raises(kind, match=message):
+        made(**given)
+
+
+def test_two_inputs_of_a_set_have_its_rows() -> None:
+    made = gdsl.compile(
+        "layer L { nodes p, q graph g: p -> q node x in p node y in p node z in q update r = sum(x[j] * y[j]) + z }",
+        backend="torch",
+    )
+    with pytest.raises(InputError, match="`y` has 3 rows, and `x` has 2: both are of all p nodes"):
+        made(torch.ones(2), torch.ones(3), torch.ones(1), torch.zeros(2, 0, dtype=torch.long))
+    assert made(torch.ones(2), torch.ones(2), torch.ones(1), torch.tensor([[0, 1], [0, 0]])).tolist() == [3.0]
+
+
+def test_copies_looks_and_files() -> None:
+    made = made_of("molecule", "torch")
+    _, _, _, values, graphs = CASES["molecule"]
+    y = called(made, values, graphs)[0]
+    for again in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        torch.testing.assert_close(called(again, values, graphs)[0], y)
+    assert {k.name.split("_")[1] for k in made.kernels} == {"bonds", "near"}
+    for one in (made, made_of("molecule", "torch")):  # also before any call
+        assert "aggregate b = mean(r * sent)" in str(one.program)
+        assert "Molecule_near" in one.explain()
+        assert "node 1 of 6" in one.explain({"bonds": LOCAL, "near": FAR}, node=1)
+    with pytest.raises(InputError, match="runs on several graphs: pass all by name"):
+        made.explain(LOCAL)
+    names = [i.name for i in (*made.signature.before_graph, *made.signature.after_graph)]
+    given = dict(zip(names, [v.detach() for v in values], strict=True)) | graphs
+    assert "Molecule_near" in made.reproduce(**given)
+    torch.testing.assert_close(torch.compile(made, backend="eager")(**given)[0], y)
