@@ -247,7 +247,8 @@ def _check_file(file: str, settings: Sequence[str], strict: bool) -> int:
     for layer in program.layers:
         warned = lint(layer)
         warnings.extend(warned)
-        names = {*(p.name for p in layer.parameters), *signature_of(layer).free_dims}
+        signature = signature_of(layer)
+        names = {*(p.name for p in signature.arguments), *signature.free_dims}
         try:
             check_any(layer, {name: value for name, value in given.items() if name in names})
         except LanguageError as error:

@@ -111,7 +111,7 @@ def test_graphs_fit_the_program(text: str, given: dict[str, Any], more: dict[str
     [
         (KINDS, (), "Kinds can only be timed with a value of d, R: --set d=16 R=16"),
         (OWN, ("--set", "d=3"), "Own needs the torch module `nn`, which a command cannot give"),
-        (TABLE, ("--set", "d=3"), "needs the table of numbers `t`, which a command cannot give"),
+        (TABLE, ("--set", "d=3"), "needs the numbers of `t`: --set t=t.npy, or .json"),
         (SUM, ("--set", "d=3", "--with", "v"), "no optional input `v`: it has w"),
         (SUM, ("--set", "d=3", "--sources", "4"), "--sources is of layers with source and target nodes"),
         (SUM, ("--set", "d=3", "--nodes", "0"), "at least one node"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import webbrowser
@@ -15,6 +16,7 @@ from gdsl.explore.reading import Settings, read
 from gdsl.language.format import default_value
 from gdsl.language.imports import Folder
 from gdsl.language.parse import parse
+from gdsl.language.program import Constant, ConstantTable
 from gdsl.look.show import values_of
 
 EXAMPLE = """\
@@ -50,11 +52,16 @@ def beginning(
     values: dict[str, str] = {}
     if settings and found.layers:
         given = values_of(settings, parse(text, files=None if folder is None else Folder(folder)).layers)
-        values = {name: default_value(value) for name, value in given.items()}
+        values = {name: _as_text(value) for name, value in given.items()}
     if layer is not None and found.layers and layer not in found.layers:
         raise CommandError(f"the file has no layer `{layer}`; it has {', '.join(found.layers)}")
     chosen = {"layer": layer, "values": values, "inputs": list(inputs)}
     return {"text": text, "name": name, "settings": chosen, "server": True}
+
+
+def _as_text(value: Constant) -> str:
+    """A setting as a page gives it back."""
+    return json.dumps(value.nested()) if isinstance(value, ConstantTable) else default_value(value)
 
 
 def as_in_a_browser(text: str) -> str:

@@ -26,7 +26,7 @@ from gdsl.language.program import (
     Rule,
     TypedProgram,
     table_of,
-    without_numbers,
+    why_no_table,
 )
 from gdsl.language.signature import Signature
 from gdsl.language.transforms import Transforms
@@ -136,7 +136,7 @@ class Checker(LayerCalls, Transforms):
                 given, value = value, table_of(value)
                 if value is None:
                     message = f"`{name}` is a table of finite numbers: nested lists, an array or a dense tensor"
-                    self.note(Diagnostic(message, parameter.span, hint=without_numbers(given, name)))
+                    self.note(Diagnostic(message, parameter.span, hint=why_no_table(given, name)))
             elif not is_constant(value):
                 message = f"`{name}` must be a number, true or false, a string or none, not {type(value).__name__}"
                 self.note(Diagnostic(message, parameter.span))

@@ -206,6 +206,11 @@ class Declares(NamesGraphs):
     def _table(self, s: ast.Constant) -> None:
         """A table of numbers that are known now."""
         self.declare(s.name, s.span)
+        given = self.bound.get(s.name) if s.value is None else None
+        if isinstance(given, ConstantTable) and len(given.shape) != len(s.dims):
+            many = "1 dim" if len(s.dims) == 1 else f"{len(s.dims)} dims"
+            message = f"`{s.name}` is declared with {many}, and its numbers have shape {list(given.shape)}"
+            raise Mistake(message, s.span)
         dims, origins = self._dims(ast.Declaration("const", s.name, s.dims, span=s.span))
         type = Type(Domain.GLOBAL, dims)
         if isinstance(s.value, ast.Values):
@@ -231,7 +236,8 @@ class Declares(NamesGraphs):
         if not isinstance(given, ConstantTable):  # a number alone is that of all places
             return (float(given),) * type.numel if isinstance(given, int | float) else ()
         if given.shape != type.shape:
-            message = f"`{s.name}` is declared as {type}, of shape {list(type.shape)}, and its numbers have {given}"
+            declared = f"[{', '.join(type.names)}], of shape {list(type.shape)}"
+            message = f"`{s.name}` is declared as {declared}, and its numbers have shape {list(given.shape)}"
             pairs = zip(type.names, given.shape, strict=False)
             raise Mistake(message, s.span, sizes=tuple(pairs))
         return given.numbers

@@ -12,6 +12,7 @@ from typing import Any
 
 from gdsl.ir import build
 from gdsl.ir.node import Node
+from gdsl.ir.ops.tables import numbers_of
 from gdsl.ir.types import Dim, Domain, Kind, Type
 from gdsl.language import ast, dims, format
 from gdsl.language.elaboration import Passed, Wish
@@ -20,8 +21,9 @@ from gdsl.language.forms import MAX_CALL_DEPTH, MAX_CALLS
 from gdsl.language.imports import library_hint, sites
 from gdsl.language.library_calls import class_of, class_reads
 from gdsl.language.owned import Owns
-from gdsl.language.program import LIST, Constant, Declaration, Part
+from gdsl.language.program import LIST, Constant, ConstantTable, Declaration, Part
 from gdsl.language.signature import Signature, signature_of
+from gdsl.language.sizes import Size
 from gdsl.language.sizes_outside import SizesOutside
 from gdsl.language.taken import inputs_of, outline, where_read
 from gdsl.language.values import (
@@ -144,8 +146,12 @@ class LayerCalls(Owns, Wishes):
             if found is KeyError and self.forms.is_function(e.id):
                 return Argument(e.id, None, e.span)
         if name in signature.tables and isinstance(e, ast.Name) and e.id in self.bound:
-            return Argument(self.bound[e.id], None, e.span)
+            here = self.scope.find(e.id)
+            return Argument(self.bound[e.id], None, e.span, here.dims if isinstance(here, Node) else ())
         value = self.forms.value(e)
+        if name in signature.tables and isinstance(value, Node) and value.op == "table":
+            table = ConstantTable(value.type.shape, tuple(numbers_of(value)))
+            return Argument(table, None, e.span, value.dims)
         if isinstance(value, Absent):
             value = None
         if not is_constant(value):
@@ -355,6 +361,13 @@ class LayerCalls(Owns, Wishes):
             if value is not None and place < len(value.dims) and dim not in names.sizes and _open(signature, dim):
                 d = value.dims[place]
                 names.give(dim, self.forms.size_named(d.name), d.size)
+        for n, place, dim in signature.table_places:
+            here = given[n].dims if n in given else ()
+            if place < len(here) and dim not in names.sizes:
+                names.give(dim, self.forms.size_named(here[place].name), here[place].size)
+        for dim, number in signature.sizes_of_tables({n: a.value for n, a in given.items()}).items():
+            if dim not in names.sizes:
+                names.give(dim, Size.number(number), number)
         free = {n: v for n, v in names.numbers.items() if n in signature.free_dims}
         passed = {n for n, _, _ in signature.free_places if n in inputs}
         for n, _, dim in signature.free_places:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from gdsl import html
 from gdsl.ir.node import Node
+from gdsl.ir.ops.tables import MOST_NUMBERS
 from gdsl.ir.program import Program
 from gdsl.ir.spaces import NamedGraph
 from gdsl.ir.types import Dim, Type
@@ -41,6 +42,14 @@ class ConstantTable:
     def __repr__(self) -> str:
         return f"<{' x '.join(map(str, self.shape))} numbers>"
 
+    def nested(self) -> list[Any]:
+        """As lists of lists."""
+        level: list[Any] = list(self.numbers)
+        for d in range(len(self.shape) - 1, 0, -1):
+            size = self.shape[d]
+            level = [level[k * size : (k + 1) * size] for k in range(math.prod(self.shape[:d]))]
+        return level
+
 
 # A number, a flag, a word, a table or nothing: what a layer's arguments are, known when the layer is constructed.
 Constant = int | float | bool | str | ConstantTable | None
@@ -50,6 +59,18 @@ def table_of(value: Any) -> ConstantTable | float | None:
     """A table from nested lists, an array or a tensor; a number alone as it is, and None for what is neither."""
     if isinstance(value, ConstantTable):
         return value
+    found = _flat(value)
+    if found is None or not all(map(_is_finite, found[1])):
+        return None
+    shape, numbers = found
+    return ConstantTable(shape, tuple(map(float, numbers))) if shape else float(numbers[0])
+
+
+def _flat(value: Any) -> tuple[tuple[int, ...], list[Any]] | None:
+    """The shape and what stands at the places, the last dim fastest; None where there is no such order."""
+    # Nothing is made of an array that no table is as large as.
+    if math.prod(getattr(value, "shape", None) or (1,)) > MOST_NUMBERS:
+        return None
     try:
         nested = value.tolist() if hasattr(value, "tolist") else value
     except (RuntimeError, NotImplementedError):  # what a tensor without such numbers raises
@@ -61,19 +82,38 @@ def table_of(value: Any) -> ConstantTable | float | None:
             return None
         shape.append(len(level[0]))
         level = [inner for v in level for inner in v]
-    if not all(isinstance(v, _NUMBERS) and not isinstance(v, bool) and math.isfinite(v) for v in level):
-        return None
-    return ConstantTable(tuple(shape), tuple(map(float, level))) if shape else float(level[0])
+    return tuple(shape), level
 
 
-def without_numbers(value: Any, name: str) -> str | None:
-    """How to get the numbers of a tensor that does not have them in rows."""
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, _NUMBERS) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def why_no_table(value: Any, name: str) -> str | None:
+    """What is wrong with what was given for a table, and how to get the numbers of a tensor that has them elsewhere."""
     layout = str(getattr(value, "layout", "")).removeprefix("torch.")
     if layout.startswith("sparse"):
         return f"it is a {layout} tensor: pass {name}.to_dense()"
     if getattr(value, "is_meta", False):
         return "it is on the meta device, and has no numbers"
-    return f"it is quantized: pass {name}.dequantize()" if getattr(value, "is_quantized", False) else None
+    if getattr(value, "is_quantized", False):
+        return f"it is quantized: pass {name}.dequantize()"
+    count = math.prod(getattr(value, "shape", None) or (1,))
+    if count > MOST_NUMBERS:
+        return f"it has {count} numbers, and a table at most {MOST_NUMBERS}: make it a buffer that Python fills"
+    found = _flat(value)
+    if found is None:
+        return "its rows are not all as long" if isinstance(value, list | tuple) else None
+    shape, numbers = found
+    place = next((k for k, number in enumerate(numbers) if not _is_finite(number)), None)
+    if not shape or place is None:
+        return None
+    at: list[int] = []
+    for size in reversed(shape):
+        at.insert(0, place % size)
+        place //= size
+    wrong = next(number for number in numbers if not _is_finite(number))
+    return f"at {at} it is {wrong}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from gdsl.language import ast
 from gdsl.language.imports import sites
-from gdsl.language.program import MAKERS, Declaration
+from gdsl.language.program import MAKERS, ConstantTable, Declaration, table_of
 from gdsl.language.tree import CONSTANTS
 
 
@@ -37,8 +37,10 @@ class Signature:
     choices:   arguments that name the function which stands for a module
     tables:    arguments that give the numbers of a constant table
     inputs:    in the order of the call, without the graph
-    free_dims: dims of inputs and linear maps that no argument gives: their sizes come with the call, or when compiling
+    free_dims: dims of inputs, linear maps and tables that no argument gives: their sizes come with the call, with the
+        numbers of a table, or when compiling
     free_places: where the call gives them: input, place among its dims, dim
+    table_places: where a table gives them: table, place among its dims, dim
     builds_graph: whether the layer makes its own edges, so that the call takes none
     batched:   whether values of whole graphs occur, so that the call takes the graph of each node
     inside:    the names of the layers that it calls, under which their parameters are
@@ -54,6 +56,7 @@ class Signature:
     inputs: tuple[Input, ...]
     free_dims: tuple[str, ...]
     free_places: tuple[tuple[str, int, str], ...]
+    table_places: tuple[tuple[str, int, str], ...]
     builds_graph: bool
     batched: bool
     inside: tuple[str, ...] = ()
@@ -80,6 +83,15 @@ class Signature:
         )
         free = tuple(dim for dim in self.free_dims if any(dim == place[2] for place in places))
         return replace(self, inputs=inputs, free_dims=free, free_places=places)
+
+    def sizes_of_tables(self, given: Mapping[str, Any]) -> dict[str, int]:
+        """The sizes of free dims that the tables among these arguments say, the first of them that has the dim."""
+        shapes = {name: t.shape for name in self.tables if isinstance(t := table_of(given.get(name)), ConstantTable)}
+        found: dict[str, int] = {}
+        for name, place, dim in self.table_places:
+            if place < len(shapes.get(name, ())):
+                found.setdefault(dim, shapes[name][place])
+        return found
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -118,16 +130,14 @@ def signature_of(layer: ast.Layer) -> Signature:
     known = {p.name for p in layer.parameters} | set(CONSTANTS)
     free: dict[str, None] = {}
     places: list[tuple[str, int, str]] = []
+    of_tables: list[tuple[str, int, str]] = []
     builds_graph = False
     for s in _statements(layer.body):
         if isinstance(s, ast.Declaration) and is_input(s):
             inputs.setdefault(s.name, input_of(s))
-            for place, d in enumerate(s.dims):
-                if d.start is None and isinstance(d.size, ast.Name):
-                    base = d.size.id.rstrip("'")
-                    if base not in known and not base.isdigit():
-                        free[base] = None
-                        places.append((s.name, place, base))
+            found = tuple(_free_places(s, known))
+            places += found
+            free.update((dim, None) for _, _, dim in found)
         elif isinstance(s, ast.Module):
             modules.setdefault(s.name, s.optional or s.function is not None)
             if modules[s.name]:
@@ -141,6 +151,9 @@ def signature_of(layer: ast.Layer) -> Signature:
             if s.value is None:
                 tables[s.name] = None
                 arguments.setdefault(s.name, ast.Parameter(s.name, span=s.span))
+                found = tuple(_free_places(s, known))
+                of_tables += found
+                free.update((dim, None) for _, _, dim in found)
         elif isinstance(s, ast.Rule | ast.Constant):
             known.add(s.name)
         if is_optional_part(s):
@@ -159,11 +172,21 @@ def signature_of(layer: ast.Layer) -> Signature:
         tuple(inputs.values()),
         tuple(free),
         tuple(places),
+        tuple(of_tables),
         builds_graph,
         any(_is_of_graphs(tree) for one in ast.reached(layer) for tree in ast.walk(one)),
         tuple(dict.fromkeys((*instances, *sites(layer).values()))),
         tuple(link.name for s in _statements(layer.body) if isinstance(s, ast.Graphs) for link in s.links),
     )
+
+
+def _free_places(s: ast.Declaration | ast.Constant, known: Container[str]) -> Iterator[tuple[str, int, str]]:
+    """The dims that are a name which stands for nothing else: what is declared, the place, the dim."""
+    for place, d in enumerate(s.dims):
+        if d.start is None and isinstance(d.size, ast.Name):
+            base = d.size.id.rstrip("'")
+            if base not in known and not base.isdigit():
+                yield s.name, place, base
 
 
 def is_input(s: ast.Declaration) -> bool:

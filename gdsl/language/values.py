@@ -50,11 +50,13 @@ class Argument:
     """What a call gives an argument of a layer: a constant, a module of the caller's or a torch module, and where.
 
     size: of a whole number, the size expression
+    dims: of a table of the caller's
     """
 
     value: Any
     size: Size | None
     span: ast.Span
+    dims: tuple[Dim, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -152,9 +152,7 @@ def _call(call: Recorded, values: bool, texts: dict[str, str]) -> str:
 
 def _constant(value: Constant) -> Any:
     """As Python writes it."""
-    if isinstance(value, ConstantTable):
-        return torch.tensor(value.numbers, dtype=torch.float64).view(value.shape).tolist()
-    return value
+    return value.nested() if isinstance(value, ConstantTable) else value
 
 
 def _data(part: Program, texts: dict[str, str]) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from gdsl.errors import CommandError, GdslError
 from gdsl.language import ast
 from gdsl.language.errors import LanguageError, did_you_mean
 from gdsl.language.format import default_value
 from gdsl.language.placeholders import check_any, size_names
-from gdsl.language.program import Constant, TypedProgram
+from gdsl.language.program import Constant, ConstantTable, TypedProgram, table_of, why_no_table
 from gdsl.language.signature import Signature, signature_of
 from gdsl.language.values import is_whole
 
@@ -85,17 +87,50 @@ def values_of(pairs: Sequence[str], layers: Sequence[ast.Layer]) -> dict[str, Co
             raise CommandError(f"{owner} has no argument `{name}`: {hint}")
         if name in found:
             raise CommandError(f"--set gives `{name}` twice")
-        found[name] = constant_of(text)
+        is_table = any(name in s.tables for s in signatures)
+        found[name] = numbers_in(text) if is_table and Path(text).suffix in _READERS else constant_of(text)
         if name in sizes and not (is_whole(found[name]) and found[name] >= 0):  # type: ignore[operator]
             raise CommandError(f"`{name}` is the size of a dim, and {text!r} is not a whole number")
-    return found
+    said = {name: size for s in signatures for name, size in s.sizes_of_tables(found).items()}
+    return {**said, **found}
+
+
+def _of_numpy(path: Path) -> object:
+    import numpy
+
+    with open(path, "rb") as file:
+        return numpy.lib.format.read_array(file, allow_pickle=False)
+
+
+_READERS: Mapping[str, Callable[[Path], object]] = {
+    ".npy": _of_numpy,
+    ".json": lambda path: json.loads(path.read_text(encoding="utf-8")),
+}
+
+
+def numbers_in(file: str) -> ConstantTable | float:
+    """The numbers of a file, ``.npy`` or ``.json`` with nested lists. Raises :class:`gdsl.CommandError`."""
+    try:
+        value = _READERS[Path(file).suffix](Path(file))
+    except OSError as error:
+        raise CommandError(f"{file}: {(error.strerror or str(error)).lower()}") from error
+    except (ValueError, RecursionError) as error:
+        raise CommandError(f"{file}: {error}") from error
+    table = table_of(value)
+    if table is None:
+        why = why_no_table(value, "the array")
+        raise CommandError(f"{file} is no table of finite numbers" + (f": {why}" if why else ""))
+    return table
 
 
 _WORDS: dict[str, Constant] = {"true": True, "false": False, "none": None}
 
 
 def constant_of(text: str) -> Constant:
-    """A number, true, false, none, or else a string; quotes make a string of anything."""
+    """A number, true, false, none, numbers in brackets, or else a string; quotes make a string of anything."""
+    if text.startswith("["):
+        with contextlib.suppress(ValueError, RecursionError):
+            return table_of(json.loads(text)) or text
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":

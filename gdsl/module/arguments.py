@@ -185,7 +185,7 @@ def constructor_arguments(
     for name, size in free.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise InputError(f"`{name}` is the size of a dim: a whole number from 0, not {size!r}")
-    return given, modules, free
+    return given, modules, {**signature.sizes_of_tables(given), **free}
 
 
 def _called(value: Any) -> str:

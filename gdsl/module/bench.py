@@ -155,11 +155,12 @@ def bench(layer: ast.Layer, given: Mapping[str, Any], on: Setting) -> Measured:
 
 def _check_given(signature: Signature, given: Mapping[str, Any], on: Setting) -> None:
     needed = [f"the torch module `{name}`" for name, optional in signature.modules if not optional]
-    needed += [
-        f"the table of numbers `{p.name}`" for p in signature.arguments if p.required and p.name in signature.tables
-    ]
     if needed:
         raise CommandError(f"{signature.name} needs {' and '.join(needed)}, which a command cannot give")
+    tables = [name for name in signature.tables if name not in given]
+    if tables:
+        ways = f"--set {' '.join(f'{name}={name}.npy' for name in tables)}, or .json"
+        raise CommandError(f"{signature.name} needs the numbers of {', '.join(f'`{t}`' for t in tables)}: {ways}")
     missing = [p.name for p in signature.arguments if p.required and p.name not in given]
     missing += [name for name in signature.free_dims if name not in given]
     if missing:
