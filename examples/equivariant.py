@@ -11,6 +11,7 @@ ones: of the 8,019 numbers of 11 paths 83 are not 0.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import math
 from pathlib import Path
@@ -55,6 +56,7 @@ def turned(by: Tensor) -> Tensor:
 # Couplings -------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def coupling(one: int, two: int, three: int) -> Tensor:
     """How values of two degrees make one of a third, [9, 9, 9]: the table that is the same when all are turned."""
     shape = [2 * n + 1 for n in (one, two, three)]
@@ -74,6 +76,7 @@ def coupling(one: int, two: int, three: int) -> Tensor:
     return table
 
 
+@functools.cache
 def couplings() -> Tensor:
     """All ways to couple two of the degrees 0 to 2 to a third, so that mirrors turn them too: [paths, 9, 9, 9]."""
     ways = itertools.product(range(DEGREES), repeat=3)

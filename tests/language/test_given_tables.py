@@ -99,7 +99,7 @@ def test_a_layer_that_is_called() -> None:
         ({"cg": torch.where(CG == 2, torch.inf, CG)}, r"at \[0, 1, 2\] it is inf"),
         ({"cg": CG > 0}, r"at \[0, 0, 0\] it is False"),
         ({"cg": [[1, 2], [3]]}, "its rows are not all as long"),
-        ({"cg": torch.zeros(2**10, 2**7, 1)}, "131072 numbers, and a table at most 65536: make it a buffer"),
+        ({"cg": torch.zeros(2**11, 2**10, 1)}, "2097152 numbers, and a table at most 1048576: make it a buffer"),
         ({"cg": torch.ones(16, 16, 16)}, "4096 non-zeros among 4096 numbers"),
         ({"cg": "cg.npy"}, "a table of finite numbers"),
     ],

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Kernels write out as many terms, and a table has as many places: more would be text that no compiler likes.
 MOST_TERMS = 2048
-MOST_NUMBERS = 2**16
+MOST_NUMBERS = 2**20
 # A table of so few non-zeros is written out also where hardly a number of it is 0.
 SHORT_TABLE = 32
 
