@@ -100,6 +100,8 @@ class Checker(LayerCalls, Transforms):
             requires=tuple(self.forms.requires),
             graphs=tuple(self.graphs.values()),
             doc=self.layer.doc,
+            reductions=tuple(self.forms.looks.reductions),
+            softmaxes=tuple(self.forms.looks.softmaxes),
         )
 
     def elaborate(self, arguments: Mapping[str, object]) -> dict[str, Constant]:
@@ -212,6 +214,8 @@ class Checker(LayerCalls, Transforms):
                     s.span,
                 )
             )
+            if s.kind == "message":
+                self.forms.looks.messages.add(value)
             self.call_it(value, s.name)
             self.made.append((s.name, value, s.span))
             where = self.forms.stand_in(s.value, value)

@@ -178,7 +178,7 @@ class Forms(ReductionCalls):
                     definition.body.span,
                     hint="compute it in a message before the reduction",
                 )
-        return build.scan(nodes, end, build.to_float(step), r.initial, row_domain=rows)
+        return self.reduced(nodes[0], end, build.scan(nodes, end, build.to_float(step), r.initial, row_domain=rows))
 
     # ---------------------------------------------------------------------------------- numbers
 

@@ -313,6 +313,7 @@ class LayerCalls(Owns, Wishes):
             raise Mistake(f"{layer.name} needs {'a value' if missing else 'a module'} for `{what}`", e.span, hint=hint)
         if self.depth >= MAX_CALL_DEPTH:
             raise Mistake(f"layers are nested more than {MAX_CALL_DEPTH} deep", e.span)
+        already = len(child.forms.looks.reductions)
         child.elaborate(arguments)
         asked = () if child.mistakes else child.agreed()
         self._take(child)
@@ -326,6 +327,8 @@ class LayerCalls(Owns, Wishes):
         self._declare_inside(child, names, site)
         assert child.results is not None
         values = [(n, self._outside(v, child, names)) for n, v in child.results]
+        noted = self.forms.looks.reductions
+        noted[already:] = [r if r.inside else replace(r, inside=values[0][1]) for r in noted[already:]]
         if child.calls.wishes or child.forms.reads_edges or asked:
             transforms = tuple(self._for_inputs(t, layer, inputs, e.span) for t in asked)
             self.calls.wishes.append(Wish(transforms, layer.name, e.span))
@@ -386,6 +389,7 @@ class LayerCalls(Owns, Wishes):
         forms, own = child.forms, self.forms
         forms.bipartite = own.bipartite
         forms.steps, forms.salts, forms.calls = own.steps, own.salts, own.calls
+        forms.looks = own.looks
         return child, names
 
     sized: SizesOutside

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from gdsl.ir import build
@@ -12,11 +12,24 @@ from gdsl.ir.node import Node
 from gdsl.ir.types import Dim, Domain, Type
 from gdsl.language import ast, dims, format, modules
 from gdsl.language.errors import Mistake
+from gdsl.language.program import Reduction
 from gdsl.language.shapes import Shapes
 from gdsl.language.values import Absent, ModuleValue, Scope, Value
 
 # A dim that a text names: its name, its size where that is known, and the place in the text.
 NamedDim: TypeAlias = tuple[str, int | None, ast.Span]
+
+
+@dataclass
+class Looks:
+    """What is kept for those who look at messages: see :class:`gdsl.language.program.TypedProgram`.
+
+    messages: the values of rules that say so
+    """
+
+    reductions: list[Reduction] = field(default_factory=list)
+    softmaxes: list[Node] = field(default_factory=list)
+    messages: set[Node] = field(default_factory=set)
 
 
 class ModuleCalls(Shapes):
@@ -32,6 +45,7 @@ class ModuleCalls(Shapes):
         self.bipartite = False
         self.aggregating = False  # inside an `aggregate` rule, where a module reduces edges to nodes
         self.module_params: dict[str, modules.ModuleParam] = {}
+        self.looks = Looks()
         self.unseen: set[str] = set()  # modules that are called and are not at hand
 
     def rows(self, end: str) -> Domain:
@@ -41,6 +55,12 @@ class ModuleCalls(Shapes):
         if not self.bipartite:
             return Domain.NODE
         return Domain.TARGET if end == "i" else Domain.SOURCE
+
+    def reduced(self, message: Node, end: str, result: Node) -> Node:
+        """The result of a reduction, which is noted if it is over edges."""
+        if message.domain is Domain.EDGE:
+            self.looks.reductions.append(Reduction(message, result, end, message in self.looks.messages))
+        return result
 
     def _member(self, found: ModuleValue, e: ast.Call) -> ModuleValue:
         """One of a list of modules: ``lins[k](x)``."""
@@ -83,7 +103,7 @@ class ModuleCalls(Shapes):
             result, params = modules.aggregate(found.name, found.module, nodes, (end, rows))
             self._can_run(found, nodes, result, e)
             self.module_params.update(params)
-            return self._named(found, nodes, result, named, rows)
+            return self._named(found, nodes, self.reduced(nodes[0], end, result), named, rows)
         result, params = modules.apply(found.name, found.module, nodes, self.dropped)
         self._can_run(found, nodes, result, e)
         self.module_params.update(params)

@@ -258,6 +258,22 @@ class Requirement:
 
 
 @dataclass(frozen=True, slots=True)
+class Reduction:
+    """A call that reduces a value of edges at an end of them, in the text or in a layer that it calls.
+
+    message: the value of edges
+    said:    whether a rule calls it a message
+    inside:  where it is in a layer that is called, the first result of that
+    """
+
+    message: Node
+    result: Node
+    end: str
+    said: bool
+    inside: Node | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TypedProgram:
     """A layer, checked for given arguments.
 
@@ -266,6 +282,8 @@ class TypedProgram:
     names:    the program's name of each node that has one; a name given twice is numbered, ``h``, ``h_2``
     requires: conditions on the graph that the runtime checks
     graphs:   those that the layer names; none where it runs on one
+    reductions: over edges, in their order
+    softmaxes: values of edges that are a softmax over those of a node
     """
 
     name: str
@@ -281,6 +299,8 @@ class TypedProgram:
     requires: tuple[Requirement, ...] = ()
     graphs: tuple[NamedGraph, ...] = ()
     doc: str = ""
+    reductions: tuple[Reduction, ...] = ()
+    softmaxes: tuple[Node, ...] = ()
 
     def __repr__(self) -> str:
         results = ", ".join(f"{name}: {node.type}" for name, node in self.outputs[:4])

@@ -133,12 +133,14 @@ class ReductionCalls(ModuleCalls):
             if rows is Domain.EDGE:
                 raise Mistake(f"`{e.function}` is over edges or nodes, and this is {x.type}", e.span)
             if e.function == "quantile":
-                return library.segment_quantile(x, end, rows, float(self.number(more[0], "the quantile")))
-            if e.function == "stack":
-                return self._stack(x, more[0], end, e)
-            return library.segment_median(x, end, rows)
+                found = library.segment_quantile(x, end, rows, float(self.number(more[0], "the quantile")))
+            elif e.function == "stack":
+                found = self._stack(x, more[0], end, e)
+            else:
+                found = library.segment_median(x, end, rows)
+            return self.reduced(x, end, found)
         by, dim = (None, None) if e.by is None else self._by(e, e.by, end, rows)
-        return self.tied_to(SEGMENT_REDUCERS[e.function](x, end, rows, by, dim), x)
+        return self.reduced(x, end, self.tied_to(SEGMENT_REDUCERS[e.function](x, end, rows, by, dim), x))
 
     def _no_dim(self, e: ast.Call, x: Node, text: ast.Tree) -> Mistake:
         """``sum(x)`` of a node value: over a dim, or over edges?"""
@@ -196,7 +198,10 @@ class ReductionCalls(ModuleCalls):
         if e.function == "log_softmax":
             return library.segment_log_softmax(x, end, rows)
         by = () if e.by is None else self._by(e, e.by, end, rows)
-        return library.segment_softmax(x, end, rows, True, *by)
+        found = library.segment_softmax(x, end, rows, True, *by)
+        if x.domain is Domain.EDGE:
+            self.looks.softmaxes.append(found)
+        return found
 
     def _sparsemax(self, e: ast.Call) -> Value:
         (x,), end, rows = self._elements(e, self.only(e, "e"))
@@ -213,7 +218,7 @@ class ReductionCalls(ModuleCalls):
         values, end, rows = self._elements(e, texts)
         m, key = self.together(values, texts, e, e.function)
         by = () if e.by is None else self._by(e, e.by, end, rows)
-        return selection.segment_argmax(m, key, end, rows, *by)
+        return self.reduced(m, end, selection.segment_argmax(m, key, end, rows, *by))
 
 
 # Calls that take `at`, since they are about the edges of each node, and those of them that take `by`.

@@ -20,6 +20,7 @@ from gdsl.language.parse import parse
 from gdsl.language.signature import signature_of
 from gdsl.module.arguments import call_signature, constructor_signature
 from gdsl.module.layer import Layer
+from gdsl.module.rounds import PassesMessages
 
 
 def compile(
@@ -111,8 +112,18 @@ def _made(definition: ast.Layer, texts: Texts) -> type[Layer]:
     namespace = {"__init__": __init__, "__doc__": doc, "__reduce__": __reduce__}
     if not any(isinstance(s, ast.Branch) and _declares(s) for s in ast.walk(definition)):
         namespace["forward"] = _forward(call_signature(signature))
-    cls: type[Layer] = type(definition.name, (Layer,), namespace)
+    # A text without edges is no layer of torch_geometric's.
+    bases = (Layer, PassesMessages) if _reads_edges(definition) else (Layer,)
+    cls: type[Layer] = type(definition.name, bases, namespace)
     return cls
+
+
+def _reads_edges(definition: ast.Layer) -> bool:
+    """Whether a text has messages or reads values at ends of edges, or a layer that it calls does."""
+    trees = [t for one in ast.reached(definition) for t in ast.walk(one)]
+    ends = [end for t in trees if isinstance(t, ast.Subscript) for end in t.indices]
+    said = any(isinstance(t, ast.Rule) and t.kind == "message" for t in trees)
+    return said or any(isinstance(end, ast.Name) and end.id in ("i", "j") for end in ends)
 
 
 def _declares(branch: ast.Branch) -> bool:

@@ -19,11 +19,13 @@ from gdsl.language.parts import module_of, part_of
 from gdsl.language.program import Declaration, Part, TypedProgram
 from gdsl.language.signature import Signature, is_optional_part, signature_of
 from gdsl.look.short import short
-from gdsl.module import compiled, owned, several
+from gdsl.module import compiled, host, owned, several
 from gdsl.module.arguments import bind, constructor_arguments
 from gdsl.module.call import call
 from gdsl.module.compilable import Compilable
 from gdsl.module.inspected import Inspected
+from gdsl.module.rounds import InRounds
+from gdsl.module.watched import run_rounds
 from gdsl.module.ways import CallKind, Ran, Text, Way
 from gdsl.passes.options import Options
 from gdsl.runtime import initialise
@@ -36,7 +38,7 @@ _REGISTERS: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-class Layer(NotScriptable, Inspected, Compilable):
+class Layer(InRounds, NotScriptable, Inspected, Compilable):
     """A layer written in the gdsl language. Made by :func:`gdsl.compile`, or by calling what ``gdsl.define`` gives.
 
     Arguments of the program and the torch modules that it declares are keyword or positional arguments: those
@@ -48,6 +50,7 @@ class Layer(NotScriptable, Inspected, Compilable):
 
     def __init__(self, definition: ast.Layer, *args: Any, backend: str = "auto", **kwargs: Any):
         super().__init__()
+        self._start_watching()
         if backend not in BACKENDS:
             raise InputError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}")
         self.backend = backend
@@ -73,6 +76,7 @@ class Layer(NotScriptable, Inspected, Compilable):
         """A layer on modules that are there, without parameters of its own."""
         made = cls.__new__(cls)
         nn.Module.__init__(made)
+        made._start_watching()
         made.backend, made._text = "auto", text
         made._modules.update(modules)
         return made
@@ -171,9 +175,23 @@ class Layer(NotScriptable, Inspected, Compilable):
 
         Raises :class:`gdsl.InputError` or :class:`gdsl.GraphError` before any kernel runs.
         """
+        if (self._watched or self._rounds) and self._is_looked_at():
+            return self._run_watched(args, kwargs)
         if torch.compiler.is_compiling() and not self.signature.graphs:
             return compiled.call(self, args, kwargs)
         return call(self._text, self, {}, args, kwargs, self.backend)
+
+    def _run_watched(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | tuple[Tensor, ...]:
+        """A call in torch, with masks or hooks on its messages."""
+        if torch.compiler.is_compiling():
+            raise InputError("torch.compile has no place for masks and hooks on messages: call the model itself")
+        return run_rounds(self, self._text, (self, *self._others()), args, kwargs)
+
+    def _outline(self) -> TypedProgram:
+        text = self._text
+        if text.store.last:
+            return text.store.last[-1].kind.typed
+        return text.outline(self, frozenset(i.name for i in self.signature.inputs if i.optional))
 
     def _way(self, key: Any) -> tuple[Text, Way]:
         return self._text, self._text.way(self, key[1], dict(key[2]))
@@ -257,7 +275,8 @@ class Layer(NotScriptable, Inspected, Compilable):
     def __dir__(self) -> list[str]:
         """Without what cannot be told before a call, for tools that look at all that a module has."""
         unknown = not self._text.store.last and any(name not in self.free_sizes for name in self.signature.free_dims)
-        return [name for name in super().__dir__() if not (unknown and name in ("kernels", "program"))]
+        hidden = host.hidden_names(type(self)) | ({"kernels", "program"} if unknown else set())
+        return [name for name in super().__dir__() if name not in hidden]
 
     def _get_name(self) -> str:
         return self.definition.name

@@ -13,16 +13,16 @@ from gdsl.errors import InputError
 from gdsl.ir.types import Domain
 from gdsl.kept import Kept
 from gdsl.language import parts
-from gdsl.module import compiled
+from gdsl.module import collected, compiled
+from gdsl.module.collected import Asked, Sending
+from gdsl.module.hooks import POINTS, Hooked
+from gdsl.module.host import NotOurs
 from gdsl.module.run import ready_for, run, seed_for
 from gdsl.module.ways import CallKind, Ran
-from gdsl.nn import collected, message_programs, scatter
+from gdsl.nn import message_programs, scatter
 from gdsl.nn.aggr import Aggregation
-from gdsl.nn.collected import Asked, Sending
 from gdsl.nn.conv.base import Conv, Unasked
-from gdsl.nn.conv.hooks import POINTS, Hooked
 from gdsl.nn.conv.inputs import Adjacency, Size, in_dtype_of
-from gdsl.nn.host import NotOurs
 from gdsl.nn.lazy import Recording, dtype_of
 from gdsl.nn.message_programs import MessagePrograms
 from gdsl.nn.reach import Before, opaque

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import gdsl
 import gdsl.data
 import gdsl.nn
-from gdsl.nn import host
+from gdsl.module import host
 from tests.parity import drop_in
 
 pyg = pytest.importorskip("torch_geometric.nn")

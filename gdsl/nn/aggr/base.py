@@ -19,11 +19,11 @@ from gdsl.language.program import Declaration, TypedProgram
 from gdsl.module import compiled
 from gdsl.module.api import find_layer
 from gdsl.module.compilable import Compilable
+from gdsl.module.host import stands_for
 from gdsl.module.layer import Layer
 from gdsl.module.ways import Text, text_for
 from gdsl.nn.aggr.grouped import reduced
 from gdsl.nn.declared import Module, words
-from gdsl.nn.host import stands_for
 from gdsl.passes.options import Options
 from gdsl.runtime.dtypes import short
 from gdsl.runtime.graph import grouped

@@ -19,21 +19,20 @@ from gdsl.kept import Kept
 from gdsl.language import ast
 from gdsl.language.errors import LanguageError
 from gdsl.language.signature import signature_of
-from gdsl.module import compiled
+from gdsl.module import compiled, host
 from gdsl.module.api import find_layer
 from gdsl.module.arguments import bind, free_sizes
 from gdsl.module.call import call
 from gdsl.module.compilable import Compilable
+from gdsl.module.hooks import Hooked
 from gdsl.module.inspected import Inspected
 from gdsl.module.meeting import excuse, shared_among
 from gdsl.module.shared import Repeated
+from gdsl.module.watched import run_watched
 from gdsl.module.ways import Compilations, Ran, Text, Way, text_for
-from gdsl.nn import host
 from gdsl.nn.aggr import Aggregation, aggr_resolver
 from gdsl.nn.conv.graphs import OnGraphs
-from gdsl.nn.conv.hooks import Hooked
 from gdsl.nn.conv.inputs import WHOLE, Misfit, strided
-from gdsl.nn.conv.watched import run_watched
 from gdsl.passes.options import Options
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.tracers import NotScriptable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -31,6 +31,8 @@ class _Explain:
         if flag:
             module._watch("an edge mask")
         module._explaining = flag
+        for part in module._others():
+            part.explain = flag
 
 
 def _registration(point: str, order: str) -> Callable[[Any, Callable[..., Any]], RemovableHandle]:
@@ -73,6 +75,10 @@ class Hooked(nn.Module):
     # The hooks that there can be on a layer of this class.
     _points: ClassVar[tuple[str, ...]] = POINTS
 
+    def _others(self) -> Sequence[Hooked]:
+        """Further modules that messages of this one meet."""
+        return ()
+
     def _start_watching(self) -> None:
         self._watched, self._explaining = False, None
         self._edge_mask = self._loop_mask = None
@@ -82,7 +88,7 @@ class Hooked(nn.Module):
     def _watch(self, what: str, point: str = "message") -> None:
         """Raises :class:`gdsl.InputError` where a layer has no place for a mask or a hook."""
         if point not in self._points:
-            raise InputError(f"{type(self).__name__} is computed by a program, which has no place for {what}")
+            raise InputError(f"{self._get_name()} is computed by a program, which has no place for {what}")
         self._watched = True
 
     def _is_watched(self) -> bool:
@@ -106,19 +112,22 @@ class Hooked(nn.Module):
         mask = self._edge_mask
         if mask is None:
             raise ValueError("Could not find a pre-defined 'edge_mask' to explain. Did you forget to initialize it?")
-        mask = mask.sigmoid() if self._apply_sigmoid else mask
-        dim = self._edge_dim
+        given, dim = mask.size(0), self._edge_dim
         edges = inputs.size(dim)
-        given = mask.size(0)
-        if edges != given and self._loop_mask is not None and dim_size is not None:
-            mask = mask[self._loop_mask]
-            mask = mask if edges == mask.size(0) else torch.cat([mask, mask.new_ones(dim_size)])
+        mask = self._mask_of(mask.sigmoid() if self._apply_sigmoid else mask, edges, dim_size)
         if edges != mask.size(0):
             raise ValueError(
-                f"the mask is of {given} edges, and {type(self).__name__} sends {edges} messages: set "
+                f"the mask is of {given} edges, and {self._get_name()} sends {edges} messages: set "
                 "`explain = False` on the layer to leave it out"
             )
         return inputs * mask.view([-1 if k == dim % inputs.dim() else 1 for k in range(inputs.dim())])
+
+    def _mask_of(self, mask: Tensor, edges: int, dim_size: int | None) -> Tensor:
+        """What each message is multiplied by, from what the edges are that the user gave."""
+        if edges != mask.size(0) and self._loop_mask is not None and dim_size is not None:
+            mask = mask[self._loop_mask]
+            mask = mask if edges == mask.size(0) else torch.cat([mask, mask.new_ones(dim_size)])
+        return mask
 
     @property
     def _edge_dim(self) -> int:

@@ -6,10 +6,11 @@ reads, ``edge_weight`` for the weights, ``alpha`` for attention.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gdsl.errors import InputError
@@ -19,14 +20,16 @@ from gdsl.ir.program import Program
 from gdsl.ir.types import Domain
 from gdsl.language import parts
 from gdsl.language.program import TypedProgram
+from gdsl.module import collected
 from gdsl.module.call import checked
+from gdsl.module.collected import Sending
+from gdsl.module.rounds import flow_of, given_by, rounds
 from gdsl.module.run import apply, as_rules_see, frame_of
 from gdsl.module.ways import Text
-from gdsl.nn import collected
-from gdsl.nn.collected import Sending
 from gdsl.passes.stages import Stage
 from gdsl.runtime import reference
 from gdsl.runtime.frame import Frame
+from gdsl.runtime.rewire import rewirings
 from gdsl.runtime.tracers import run_as_it_is
 
 # The programs of layers that update edges before they send messages, and the name of what comes of it.
@@ -81,6 +84,38 @@ def run_watched(owner: Any, text: Text, inside: Mapping[str, Tensor], args: tupl
     return results[0] if len(results) == 1 else tuple(results)
 
 
+@run_as_it_is
+def run_rounds(owner: Any, text: Text, parts: Sequence[Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """As :func:`run_watched`, of a layer that is a text. parts: the rounds of its messages, itself the first one
+
+    Raises :class:`gdsl.InputError` for a part of a distributed graph, and for a hook that gives what it has no use for.
+    """
+    kind, given, tensors, bound, num_graphs = checked(text, owner, {}, args, kwargs)
+    if given.halo is not None:
+        raise InputError("masks and hooks on messages have no place on a part of a distributed graph")
+    changes = [rewired for rewired, _ in rewirings(kind.typed, given)]
+
+    def moved(mask: Tensor) -> Tensor:
+        # As in torch_geometric, no loop is masked where the layer adds some: also one that was there.
+        if mask.size(0) == given.num_edges:
+            for rewired in changes:
+                mask = mask if rewired.kept is None else mask[rewired.kept]
+                mask = mask if rewired.added is None else torch.cat([mask, mask.new_ones(rewired.added.numel())])
+        return mask
+
+    graph, tensors = as_rules_see(kind, given, tensors)
+    frame = frame_of(graph, kind.dtype, kind.device, bound.batch, num_graphs)
+    for part in parts:
+        part.__dict__["_moved"] = moved
+    try:
+        results = _Rounds(owner, kind.typed, frame, tensors, parts).results()
+    finally:
+        for part in parts:
+            part.__dict__.pop("_alpha", None)
+            part.__dict__.pop("_moved", None)
+    return results[0] if len(results) == 1 else tuple(results)
+
+
 class _Run:
     """Values by their nodes, and of each message on its way what the hooks before it gave to those after it."""
 
@@ -88,16 +123,29 @@ class _Run:
         self.owner, self.typed, self.frame, self.tensors = owner, typed, frame, tensors
         self.values: dict[Node, Tensor] = {}
         self.given: dict[tuple[str, Node], tuple[Any, ...]] = {}
-        sent = list(sent_of(typed, owner.given_names))
+        sent = self._sent()
         self.sent = {s.message: s for s in sent}
         self.aggregated = {node: s for s in sent for node in s.results}
         if not sent and any(node.domain is Domain.EDGE for node in walk(node for _, node in typed.outputs)):
             raise InputError(
-                f"{type(owner).__name__} sends no messages that a mask or a hook could be put on: its program adds "
+                f"{owner._get_name()} sends no messages that a mask or a hook could be put on: its program adds "
                 "them up in another way. Set `explain = False` on the layer to leave it out"
             )
-        word = EDGE_UPDATES.get(owner.program_name)
+        word = self._update_name()
         self.updated = next((node for node, name in typed.names.items() if word is not None and name == word), None)
+
+    def _sent(self) -> list[Sent]:
+        return list(sent_of(self.typed, self.owner.given_names))
+
+    def _update_name(self) -> str | None:
+        return EDGE_UPDATES.get(self.owner.program_name)
+
+    def _backwards(self) -> bool:
+        return bool(self.owner.flow == "target_to_source")
+
+    def _part(self, message: Node) -> Any:
+        """The module with the masks and hooks that a message meets."""
+        return self.owner
 
     def results(self) -> list[Tensor]:
         outputs = [node for _, node in self.typed.outputs]
@@ -132,14 +180,14 @@ class _Run:
         about = self._sending({})
         given: tuple[Any, ...] = (about.edges, about.sizes, {})
         self._same("edge_update", given, self.owner._before("edge_update", *given))
-        return self._after("edge_update", given, node)
+        return self._after("edge_update", given, node, self.owner)
 
     def _message(self, sent: Sent) -> Tensor:
         """A message between its hooks, and masked."""
-        owner, node = self.owner, sent.message
+        owner, node = self._part(sent.message), sent.message
         if len(sent.results) != 1 and owner._has_hooks("propagate", "aggregate"):
             raise InputError(
-                f"{type(owner).__name__} aggregates a message {len(sent.results)} times, and a hook on `propagate` or "
+                f"{owner._get_name()} aggregates a message {len(sent.results)} times, and a hook on `propagate` or "
                 "`aggregate` looks at one result"
             )
         about = self._sending(self._arguments(sent))
@@ -155,7 +203,7 @@ class _Run:
         self.values[node] = self._from(sent, before[0])
         if ATTENTION in read:
             owner.__dict__["_alpha"] = read[ATTENTION]
-        self.values[node] = self._after("message", before, node)
+        self.values[node] = self._after("message", before, node, owner)
         owner.__dict__.pop("_alpha", None)
         if owner._explaining:
             asked = collected.asked_by(owner.explain_message, 1)
@@ -167,7 +215,7 @@ class _Run:
 
     def _aggregate(self, message: Node, node: Node) -> Tensor:
         for point in ("aggregate", "propagate"):
-            self.values[node] = self._after(point, self.given[point, message], node)
+            self.values[node] = self._after(point, self.given[point, message], node, self._part(message))
         return self.values[node]
 
     # -- what they see, and give -----------------------------------------------------------------------
@@ -187,26 +235,29 @@ class _Run:
         return found
 
     def _sending(self, arguments: Mapping[str, Any]) -> Sending:
-        backwards = self.owner.flow == "target_to_source"
+        backwards = self._backwards()
         return Sending(None, self.frame.graph, arguments, self.typed.bipartite, None, 0, backwards)
 
     def _from(self, sent: Sent, given: Mapping[str, Any]) -> Tensor:
         """A message from its operands, of which hooks may have replaced some."""
-        values = dict(self.values)
         operands = {o.node for o in sent.operands}
-        changed = set()
-        for o in sent.operands:
-            if given[o.asked] is not self.values[o.node]:
-                values[o.node] = self._fit(o.node, given[o.asked])
-                changed.add(o.node)
-        for node in walk_below([sent.message], lambda node: () if node in operands else node.inputs):
-            if node not in operands and not changed.isdisjoint(node.inputs):
+        new = {o.node: self._fit(o.node, given[o.asked]) for o in sent.operands if self._is_new(o, given)}
+        return self._again(sent.message, operands, new)
+
+    def _is_new(self, o: Operand, given: Mapping[str, Any]) -> bool:
+        return given[o.asked] is not self.values[o.node]
+
+    def _again(self, result: Node, kept: Collection[Node], new: Mapping[Node, Tensor]) -> Tensor:
+        """A value, where nodes on the way to it have other ones. kept: those that are not computed again"""
+        values, changed = {**self.values, **new}, set(new)
+        for node in walk_below([result], lambda node: () if node in kept else node.inputs):
+            if node not in kept and not changed.isdisjoint(node.inputs):
                 values[node] = self._value(node, values)
                 changed.add(node)
-        return values[sent.message]
+        return values[result]
 
-    def _after(self, point: str, given: tuple[Any, ...], node: Node) -> Tensor:
-        return self._fit(node, self.owner._after(point, given, self._full(node)))
+    def _after(self, point: str, given: tuple[Any, ...], node: Node, part: Any) -> Tensor:
+        return self._fit(node, part._after(point, given, self._full(node)))
 
     def _same(self, point: str, given: tuple[Any, ...], found: tuple[Any, ...]) -> None:
         if not _is_same(given, found):
@@ -218,6 +269,70 @@ class _Run:
             got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise InputError(f"a hook or a mask gave {got}, and the program expects shape {list(shape)}")
         return value
+
+
+class _Rounds(_Run):
+    """Of a text, in which each reduction over edges has messages of its own: what it reduces."""
+
+    def __init__(
+        self, owner: Any, typed: TypedProgram, frame: Frame, tensors: Mapping[str, Tensor], parts: Sequence[Any]
+    ):
+        self.parts, self.rounds = parts, rounds(typed)
+        # The messages as they are reduced, by those that they were.
+        self.masked: dict[Node, Tensor] = {}
+        # Those whose hooks are told what a round comes to: the layer's own are told the last one.
+        self.given_by = {node: parts[k] for k, node in given_by(self.rounds).items() if k < len(parts)}
+        super().__init__(owner, typed, frame, tensors)
+
+    def _of_round(self, k: int) -> Any:
+        return self.parts[min(k, len(self.parts)) - 1]
+
+    def _sent(self) -> list[Sent]:
+        results: dict[Node, list[Node]] = {}
+        for r in self.rounds:
+            results.setdefault(r.message, []).append(r.result)
+        attention = set(self.typed.softmaxes)
+        return [
+            Sent(message, _operands(message, self.typed, {}, attention), tuple(dict.fromkeys(nodes)))
+            for message, nodes in results.items()
+        ]
+
+    def _update_name(self) -> str | None:
+        return None
+
+    def _backwards(self) -> bool:
+        return flow_of(self.typed) == "target_to_source"
+
+    def _part(self, message: Node) -> Any:
+        return self._of_round(min(k for r, k in self.rounds.items() if r.message is message))
+
+    def results(self) -> list[Tensor]:
+        outputs = [node for _, node in self.typed.outputs]
+        for node in walk(outputs):
+            self.values[node] = self._value(node, self.values)
+            if node in self.aggregated:
+                sent = self.aggregated[node]
+                self.values[node] = self._again(node, {sent.message}, {sent.message: self._reduced(sent)})
+                self.values[node] = self._aggregate(sent.message, node)
+            if node in self.given_by:
+                self._seen_as_result(self.given_by[node], node)
+        return [self._full(node) for node in outputs]
+
+    def _reduced(self, sent: Sent) -> Tensor:
+        """A message between its hooks and masked, which other values that read it do not see."""
+        message = sent.message
+        if message not in self.masked:
+            before = self.values[message]
+            self.masked[message] = self._message(sent)
+            self.values[message] = before
+        return self.masked[message]
+
+    def _seen_as_result(self, part: Any, node: Node) -> None:
+        """Call the hooks that a round has as a module, with what it comes to."""
+        for hook in list(part._forward_hooks.values()):
+            found = hook(part, (), self._full(node))
+            if found is not None:
+                self.values[node] = self._fit(node, found)
 
 
 def _is_same(given: Any, found: Any) -> bool:
@@ -247,12 +362,17 @@ def sent_of(typed: TypedProgram, given_names: Mapping[str, str]) -> Iterator[Sen
         yield Sent(message, _operands(message, typed, given_names), tuple(dict.fromkeys(nodes)))
 
 
-def _operands(message: Node, typed: TypedProgram, given_names: Mapping[str, str]) -> tuple[Operand, ...]:
+def _operands(
+    message: Node, typed: TypedProgram, given_names: Mapping[str, str], attention: Collection[Node] = ()
+) -> tuple[Operand, ...]:
     """Node values read at ends, and what edges have themselves: features, weights, also normalised ones, attention."""
     known = {ATTENTION, *given_names}
 
+    def name_of(node: Node) -> str:
+        return ATTENTION if node in attention else _name(node, typed)
+
     def ends(node: Node) -> bool:
-        named = node is not message and typed.names.get(node) in known
+        named = node is not message and (node in attention or typed.names.get(node) in known)
         return node.op in ("gather", "load") or (named and node.domain is Domain.EDGE)
 
     below = walk_below([message], lambda node: () if ends(node) else node.inputs)
@@ -266,7 +386,7 @@ def _operands(message: Node, typed: TypedProgram, given_names: Mapping[str, str]
     for node in found:
         of = node.inputs[0] if node.op == "gather" else node
         if of not in names:
-            name = given_names.get(_name(of, typed), _name(of, typed)) if of is node else _name(of, typed)
+            name = given_names.get(name_of(of), name_of(of)) if of is node else name_of(of)
             taken = sum(other.rstrip("0123456789") == name for other in names.values())
             names[of] = f"{name}{taken + 1}" if taken else name
     return tuple(
@@ -278,4 +398,5 @@ def _operands(message: Node, typed: TypedProgram, given_names: Mapping[str, str]
 
 
 def _name(node: Node, typed: TypedProgram) -> str:
-    return str(node.attrs.name) if node.op == "load" else typed.names.get(node, "value")
+    named = node.attrs.name if node.op == "load" else typed.names.get(node, "value")
+    return str(named).rpartition(".")[2]

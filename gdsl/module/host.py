@@ -49,6 +49,11 @@ def stands_for(module: str, name: str) -> Callable[[Class], Class]:
     return register
 
 
+def is_imported() -> bool:
+    """Whether there may be tools of torch_geometric's that ask."""
+    return "torch_geometric.nn.conv.message_passing" in sys.modules
+
+
 def hidden_names(ours: type[nn.Module]) -> set[str]:
     """What completion would show of torch_geometric's class, and ours does not have."""
     return {name for kind in ours.__mro__ for name, value in vars(kind).items() if isinstance(value, NotOurs)}
