@@ -9,6 +9,7 @@ from gdsl.ir.attributes import IRError
 from gdsl.ir.ops.edges import gather, gather_by, segment
 from gdsl.ir.ops.elementwise import as_node, broadcast, elementwise, join_dims, join_domains, replay, to_float
 from gdsl.ir.ops.exchange import all_reduce, collect, exchange
+from gdsl.ir.ops.exchange_edges import collect_pairs, exchange_pairs, exchange_reverse
 from gdsl.ir.ops.folds import order_rank, scan, scan_step
 from gdsl.ir.ops.functions import to_int
 from gdsl.ir.ops.indexing import cat, index, reduce, scatter, select, slice_dim

@@ -129,8 +129,9 @@ class _Ledger:
         yield f"    {halo.world} processes: this one reads {read} rows of others, and sends {sent} rows"
         total = 0
         for p in self.found.planned:
-            found = [*exchanges(p.direction, p.plan, halo, self.width)]
-            if p.piece is not None and p.whole is not None and isinstance(self.graph, LocalGraph):
+            assert isinstance(self.graph, LocalGraph)
+            found = [*exchanges(p.direction, p.plan, self.graph, self.width)]
+            if p.piece is not None and p.whole is not None:
                 found += exchanges_in_turns(p.direction, p.piece, p.whole, self.graph, self.width)
             for line, count, why in found:
                 yield f"    {_bytes(count):>10}  {_short(line)}"

@@ -13,7 +13,6 @@ from gdsl.ir.types import Domain, Kind
 from gdsl.passes.exchanges import can_follow
 from gdsl.passes.plan import Plan
 from gdsl.passes.turns import ProgramPiece
-from gdsl.runtime.halo import Halo
 from gdsl.runtime.local import LocalGraph
 
 
@@ -22,15 +21,21 @@ def _row_bytes(value: Node, wire: str, width: int) -> int:
     return value.type.numel * (floats if value.kind is Kind.FLOAT else 1 if value.kind is Kind.BOOL else 8)
 
 
-def _sent_bytes(node: Node, halo: Halo, width: int) -> int:
+def _sent_bytes(node: Node, graph: LocalGraph, width: int) -> int:
     """What this process sends of a value that travels, with one graph in the batch; of a sum over all processes, what a
     ring of them sends."""
+    halo = graph.halo
     if node.op == "all_reduce":
         return 2 * (halo.world - 1) * _row_bytes(node, "exact", width) // halo.world
+    if node.op == "exchange_reverse":
+        return len(graph.reverses.halo.send) * _row_bytes(node, "exact", width)
+    if node.op in ("exchange_pairs", "collect_pairs"):
+        shared = graph.pairs.halo
+        return (shared.rows if node.op == "collect_pairs" else len(shared.send)) * _row_bytes(node, "exact", width)
     return (len(halo.send) if node.op == "exchange" else halo.rows) * _row_bytes(node, node.attrs.wire, width)
 
 
-def exchanges(direction: str, plan: Plan, halo: Halo, width: int) -> Iterator[tuple[str, int, str]]:
+def exchanges(direction: str, plan: Plan, graph: LocalGraph, width: int) -> Iterator[tuple[str, int, str]]:
     """For each value of a plan that travels: a line about it, the bytes that this process sends of it, and why."""
     names, read_by = name_nodes(plan.program), users(plan.program.nodes)
     for step in plan.steps:
@@ -38,7 +43,7 @@ def exchanges(direction: str, plan: Plan, halo: Halo, width: int) -> Iterator[tu
             value = node.inputs[0]
             once = is_of_graph(node)
             why = "the graph alone decides it: it was sent once" if once else _why(node, value, read_by[node])
-            count = 0 if once else _sent_bytes(node, halo, width)
+            count = 0 if once else _sent_bytes(node, graph, width)
             yield f"{direction}: {expression(node, names)}   # {value.type}", count, why
 
 
@@ -46,18 +51,27 @@ def exchanges_in_turns(
     direction: str, piece: ProgramPiece, program: Program, graph: LocalGraph, width: int
 ) -> Iterator[tuple[str, int, str]]:
     """As :func:`exchanges`, of what a piece of a program sends in turns."""
-    names, halo, turns = name_nodes(program), graph.halo, len(graph.parts)
+    names, turns = name_nodes(program), len(graph.parts)
     most = max((part.stop - part.start for part in graph.parts if part.rows is not None), default=0)
     for _, value, wire in piece.sends:
         why = f"edges read it in {turns} turns, first of own rows, then at most {most:,} rows of others in each"
-        count = len(halo.send) * _row_bytes(value, wire, width)
+        count = len(graph.halo.send) * _row_bytes(value, wire, width)
         yield f"{direction}: exchange({expression(value, names)})   # {value.type}", count, why
     for value in (n for n in piece.gives if n.op == "collect"):
         why = f"its owners get partial results of {turns} turns, each of at most {most:,} rows of others"
-        yield f"{direction}: {expression(value, names)}   # {value.type}", _sent_bytes(value, halo, width), why
+        yield f"{direction}: {expression(value, names)}   # {value.type}", _sent_bytes(value, graph, width), why
+
+
+_OF_EDGES = {
+    "exchange_reverse": "edges read it at their reverse, which may be another process's",
+    "exchange_pairs": "pairs of edges read it at their first edge, which may be another process's",
+    "collect_pairs": "pairs of several processes begin with one edge, which gets a partial sum of each",
+}
 
 
 def _why(node: Node, value: Node, readers: list[Node]) -> str:
+    if node.op in _OF_EDGES:
+        return _OF_EDGES[node.op]
     if node.op == "all_reduce":
         return "it is reduced over all rows, and each process has some"
     if node.op == "collect":

@@ -14,6 +14,7 @@ from gdsl.language.program import TypedProgram
 from gdsl.runtime.dtypes import FLOATS, short
 from gdsl.runtime.extremes import extremes
 from gdsl.runtime.graph import Graph
+from gdsl.runtime.local import LocalGraph
 from gdsl.runtime.transforms import concrete
 
 # Of each kind of number: the dtypes that it has, these in words, and the method that converts to one of them.
@@ -163,14 +164,22 @@ def _plural(count: int, what: str) -> str:
 
 
 def _check_reverse(program: str, graph: Graph) -> None:
-    alone = (graph.reversed_edges < 0).nonzero()
+    alone = graph.alone.nonzero()
     if len(alone):
         edge = int(alone[0])
-        source, target = graph.edge_index[:, edge].tolist()
+        source, target = _ends(graph, edge)
         raise GraphError(
             f"{program} reads e[reverse], and edge {edge} from node {source} to node {target} has none: there must be "
             "an edge the other way for each edge, or a default, as in reverse(e, 0)"
         )
+
+
+def _ends(graph: Graph, edge: int) -> tuple[int, int]:
+    """The source and target of an edge, by their numbers among those of all processes."""
+    if not isinstance(graph, LocalGraph):
+        return tuple(graph.edge_index[:, edge].tolist())
+    source, target = graph.local_edge_index[:, edge].tolist()
+    return int(graph.row_ids(Domain.SOURCE)[source]), int(graph.row_ids(Domain.NODE)[target])
 
 
 def check_requirements(program: str, requires: Iterable[tuple[str, int]], graph: Graph) -> None:

@@ -55,12 +55,12 @@ def _check(node: Node, program: Program) -> None:
 
 def _why_not(node: Node) -> str:
     """Why a process cannot compute a value together with the others; empty where it can."""
-    if Domain.PAIR in (node.domain, *(i.domain for i in node.inputs)):
-        return "reads edges that follow each other"
-    if node.op == "reverse":
-        return "reads the edge that goes the other way"
     if node.op == "graph_value" and node.attrs.what == "node_id":
         return "asks for the numbers of nodes"
+    if _is_at_first_edges(node):
+        return "" if _is_partial(node) and len(node.inputs) == 1 and node.attrs.reducer == "sum" else (
+            "aggregates, and does not only add up, at the first edges of pairs"
+        )
     if of(node).aggregates and end_of(node) == "j" and not _is_partial(node):
         return "aggregates at the sources of edges"
     if of(node).aggregates and end_of(node) == "g" and not _is_partial(node):
@@ -69,6 +69,11 @@ def _why_not(node: Node) -> str:
         return "aggregates by a module, and not at the targets of edges,"
     summed = node.domain is Domain.GLOBAL and any(i.domain is not Domain.GLOBAL for i in node.inputs)
     return "reduces all rows" if summed and not _is_total(node) else ""
+
+
+def _is_at_first_edges(node: Node) -> bool:
+    """Whether pairs of edges are aggregated for each edge that they begin with."""
+    return of(node).aggregates and end_of(node) == "j" and node.inputs[0].domain is Domain.PAIR
 
 
 def _is_partial(node: Node) -> bool:
@@ -101,12 +106,20 @@ class _Local:
         return found
 
     def _at_home(self, node: Node) -> Node:
+        if node.op == "gather" and node.domain is Domain.PAIR and node.attrs.end == "j":
+            return build.exchange_pairs(self.home(node.inputs[0]))
+        if node.op == "reverse":
+            return build.exchange_reverse(self.home(node.inputs[0]), node.attrs.default)
         if node.op == "gather" and node.attrs.end == "j":
             return build.gather(self.read(node.inputs[0]), "j")
         own = _own(node.domain)
-        if node.op == "graph_value" and node.attrs.what == "out_degree":
+        if node.op == "graph_value" and node.attrs.what == "out_degree" and node.domain is not Domain.EDGE:
             return build.collect(build.graph_value("out_degree", Domain.SOURCE), "sum", own)
+        if node.op == "graph_value" and node.attrs.what == "out_degree" and node.domain is Domain.EDGE:
+            return build.collect_pairs(build.spread(build.const(1.0), Domain.PAIR))
         inputs = tuple(map(self.home, node.inputs))
+        if _is_at_first_edges(node):
+            return build.collect_pairs(*inputs)
         if of(node).aggregates and end_of(node) in ("j", "g"):
             return _collected(node, inputs)
         made = _with_rows(node, inputs, own)

@@ -91,13 +91,16 @@ def _made(unit: _Unit) -> Sequence[Node]:
     return unit.outputs if isinstance(unit, TorchStep) else unit.nodes
 
 
-def fuse(program: Program, handed: Mapping[Node, str] = MappingProxyType({}), complete: bool = False) -> Plan:
+def fuse(
+    program: Program, handed: Mapping[Node, str] = MappingProxyType({}), complete: bool = False, listed: bool = False
+) -> Plan:
     """Group the program's nodes into kernels and torch steps, in an order that can run.
 
     handed:   values of edges that walks over one end write, each by its end, and walks over the other read
     complete: whether the edges are all pairs of nodes, of which nothing is stored
+    listed:   whether pairs of edges are there as a list, which torch reads
     """
-    slots = Slots(program, handed, complete)
+    slots = Slots(program, handed, complete, listed)
     torch_steps = [
         TorchStep(n, slots.absorbed.get(n, frozenset())) for n in slots.order if slots.lowering[n] == "torch"
     ]

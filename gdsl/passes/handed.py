@@ -30,7 +30,8 @@ MOST_TRIED = 8
 
 def fuse_and_hand(program: Program, shape: GraphShape) -> Plan:
     """The plan of a program for a graph of this shape, with what pays handed from walk to walk."""
-    plan, handed = fuse(program), dict[Node, str]()
+    listed, handed = shape.processes > 0, dict[Node, str]()
+    plan = fuse(program, listed=listed)
     cost_of_plan: float | None = None
     tried: list[Mapping[Node, str]] = []
     while len(tried) < MOST_TRIED:
@@ -38,7 +39,7 @@ def fuse_and_hand(program: Program, shape: GraphShape) -> Plan:
         if choice is None:
             break
         tried.append(choice)
-        other = fuse(program, {**handed, **choice})
+        other = fuse(program, {**handed, **choice}, listed=listed)
         cost_of_plan = _cost(plan, shape) if cost_of_plan is None else cost_of_plan
         if (cost_of_other := _cost(other, shape)) < cost_of_plan:
             plan, handed, cost_of_plan = other, {**handed, **choice}, cost_of_other

@@ -43,9 +43,9 @@ def finish(program: Program, log: list[Fired] | None = None) -> Program:
 
 def lower(program: Program, options: Options, log: list[Fired] | None = None) -> Plan:
     """From a program to a plan of kernels and torch steps."""
-    complete = options.shape.complete
+    complete, listed = options.shape.complete, options.shape.processes > 0
     if not options.optimise:
-        return fuse.fuse(rewrite(program, [simplify.drop_stop_gradient]), complete=complete)
+        return fuse.fuse(rewrite(program, [simplify.drop_stop_gradient]), complete=complete, listed=listed)
     last = rewrite(finish(program, log), [*layout.rules(options), *vendor.rules(options)], log)
     return fuse.fuse(last, complete=True) if complete else handed.fuse_and_hand(last, options.shape)
 

@@ -86,11 +86,13 @@ class Slots:
     written:  the values of edges among it that walks read from memory
     handed:   those among them that a walk over a given end writes while it uses them, for walks over the other
 
+    listed:   whether pairs of edges are there as a list, which no kernel walks: of a distributed graph
+
     Raises :class:`gdsl.GraphError` for the edges of a ``complete`` graph where one of their values had to be stored.
     """
 
-    def __init__(self, program: Program, handed: Mapping[Node, str], complete: bool = False):
-        self.program, self.handed = program, handed
+    def __init__(self, program: Program, handed: Mapping[Node, str], complete: bool = False, listed: bool = False):
+        self.program, self.handed, self.listed = program, handed, listed
         self.order = list(walk(program.nodes))
         self.users = users(program.nodes)
         self.outputs = set(program.nodes)
@@ -176,8 +178,9 @@ class Slots:
 
     def _leave_pairs(self) -> None:
         """Where torch reduces pairs, it has them as a list: kernels, which have not, then compute nothing of pairs."""
-        left = [n for n in self.order if any(i.domain is Domain.PAIR for i in (n, *n.inputs))]
-        if any(self.lowering[n] == "torch" for n in left):
+        found = (n for n in self.order if any(i.domain is Domain.PAIR for i in (n, *n.inputs)))
+        left = [n for n in found if self.lowering[n] != "leaf"]
+        if self.listed or any(self.lowering[n] == "torch" for n in left):
             self.lowering |= dict.fromkeys(left, "torch")
 
     def _absorb(self) -> dict[Node, frozenset[Node]]:

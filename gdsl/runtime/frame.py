@@ -11,6 +11,8 @@ from torch import Tensor
 
 from gdsl.ir.node import Node
 from gdsl.ir.ops.exchange import is_of_graph
+from gdsl.ir.ops.reversal import at_reverse
+from gdsl.ir.ops.rows import add_at
 from gdsl.ir.types import Domain
 from gdsl.runtime import halo
 from gdsl.runtime.graph import Graph
@@ -60,12 +62,13 @@ class Frame(NamedTuple):
         """
         graph = self.graph
         if not isinstance(graph, LocalGraph):
-            return [partial(halo.itself, value) for value in values]
+            found = map(_ALONE.get(nodes[0].op, _itself), [graph] * len(nodes), nodes, values)
+            return [partial(halo.itself, value) for value in found]
         known = graph.constants
         keys = [(n, v.dtype) if is_of_graph(n) else None for n, v in zip(nodes, values, strict=True)]
         new = [k for k, key in enumerate(keys) if key not in known]
         begin = _BEGIN[nodes[0].op]
-        begun = dict(zip(new, begin(graph.halo, [nodes[k] for k in new], [values[k] for k in new]), strict=True))
+        begun = dict(zip(new, begin(graph, [nodes[k] for k in new], [values[k] for k in new]), strict=True))
         for k in new:
             if (key := keys[k]) is not None:
                 known[key] = begun[k]()
@@ -76,19 +79,70 @@ class Frame(NamedTuple):
 WIRES: dict[str, torch.dtype | None] = {"exact": None, "bfloat16": torch.bfloat16}
 
 
-def _exchange(shared: halo.Halo, nodes: Sequence[Node], values: Sequence[Tensor]) -> list[halo.Begun]:
-    return halo.exchange(shared, values, [WIRES[n.attrs.wire] for n in nodes]) if nodes else []
+def _exchange(graph: LocalGraph, nodes: Sequence[Node], values: Sequence[Tensor]) -> list[halo.Begun]:
+    return halo.exchange(graph.halo, values, [WIRES[n.attrs.wire] for n in nodes]) if nodes else []
 
 
-def _collect(shared: halo.Halo, nodes: Sequence[Node], values: Sequence[Tensor]) -> list[halo.Begun]:
+def _collect(graph: LocalGraph, nodes: Sequence[Node], values: Sequence[Tensor]) -> list[halo.Begun]:
     reducers, wires = [n.attrs.reducer for n in nodes], [WIRES[n.attrs.wire] for n in nodes]
-    return halo.collect(shared, values, reducers, wires) if nodes else []
+    return halo.collect(graph.halo, values, reducers, wires) if nodes else []
 
 
-def _all_reduce(shared: halo.Halo, nodes: Sequence[Node], values: Sequence[Tensor]) -> list[halo.Begun]:
-    found = [halo.all_reduce(shared, v, n.attrs.reducer) for n, v in zip(nodes, values, strict=True)]
+def _all_reduce(graph: LocalGraph, nodes: Sequence[Node], values: Sequence[Tensor]) -> list[halo.Begun]:
+    found = [halo.all_reduce(graph.halo, v, n.attrs.reducer) for n, v in zip(nodes, values, strict=True)]
     return [partial(halo.itself, value) for value in found]
 
 
-_Begin = Callable[[halo.Halo, Sequence[Node], Sequence[Tensor]], list[halo.Begun]]
-_BEGIN: dict[str, _Begin] = {"exchange": _exchange, "collect": _collect, "all_reduce": _all_reduce}
+def _exchange_reverse(graph: LocalGraph, nodes: Sequence[Node], values: Sequence[Tensor]) -> list[halo.Begun]:
+    if not nodes:
+        return []
+    here, shared = graph.reverses
+
+    def found(begun: halo.Begun, value: Tensor, default: float) -> Tensor:
+        return at_reverse(value, here, default).index_copy(0, shared.send, begun()[shared.own :])
+
+    every = zip(halo.exchange(shared, values, [None] * len(values)), values, nodes, strict=True)
+    return [partial(found, begun, value, n.attrs.default) for begun, value, n in every]
+
+
+def _exchange_pairs(graph: LocalGraph, nodes: Sequence[Node], values: Sequence[Tensor]) -> list[halo.Begun]:
+    if not nodes:
+        return []
+    shared, first = graph.pairs.halo, graph.pairs.ends.first
+
+    def found(begun: halo.Begun) -> Tensor:
+        return begun().index_select(0, first)
+
+    return [partial(found, begun) for begun in halo.exchange(shared, values, [None] * len(values))]
+
+
+def _collect_pairs(graph: LocalGraph, nodes: Sequence[Node], values: Sequence[Tensor]) -> list[halo.Begun]:
+    if not nodes:
+        return []
+    shared, first = graph.pairs.halo, graph.pairs.ends.first
+    rows = shared.own + shared.rows
+    sums = [add_at(v.double(), first, rows).to(v.dtype) for v in values]
+    return halo.collect(shared, sums, ["sum"] * len(sums), [None] * len(sums))
+
+
+_Begin = Callable[[LocalGraph, Sequence[Node], Sequence[Tensor]], list[halo.Begun]]
+_BEGIN: dict[str, _Begin] = {
+    "exchange": _exchange,
+    "collect": _collect,
+    "all_reduce": _all_reduce,
+    "exchange_reverse": _exchange_reverse,
+    "exchange_pairs": _exchange_pairs,
+    "collect_pairs": _collect_pairs,
+}
+
+
+def _itself(graph: Graph, node: Node, value: Tensor) -> Tensor:
+    return value
+
+
+# The same where there are no other processes, for what is not the value itself there.
+_ALONE: dict[str, Callable[[Graph, Node, Tensor], Tensor]] = {
+    "exchange_reverse": lambda graph, node, value: at_reverse(value, graph.reversed_edges, node.attrs.default),
+    "exchange_pairs": lambda graph, node, value: value.index_select(0, graph.pairs.ends.first),
+    "collect_pairs": lambda graph, node, value: add_at(value, graph.pairs.ends.first, graph.num_edges),
+}

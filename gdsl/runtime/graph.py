@@ -315,6 +315,11 @@ class Graph(_Parts):
             raise GraphError("the edges of a bipartite graph have no reverse: they all go from sources to targets")
         return prepare.reversed_edges(self.in_edges, self.out_edges)
 
+    @property
+    def alone(self) -> Tensor:
+        """[E] whether there is no edge the other way. Raises as ``reversed_edges`` does."""
+        return self.reversed_edges < 0
+
     @_part
     def pairs(self) -> Pairs:
         """The pairs of edges k -> j -> i.

@@ -14,6 +14,7 @@ from gdsl.errors import GraphError
 from gdsl.ir.types import Domain
 from gdsl.passes.options import GraphShape
 from gdsl.runtime import prepare
+from gdsl.runtime.edge_halo import LocalPairs, Reverses, reverses
 from gdsl.runtime.formats import plain_tensor
 from gdsl.runtime.graph import Graph, Rewired, _check_edge_index
 from gdsl.runtime.halo import Halo, HaloRows, agree_on, agreed, all_reduce, collect, exchange, gather
@@ -154,7 +155,22 @@ class LocalGraph(Graph):
 
     @property
     def pairs(self) -> Any:
-        self._refuse("pairs")
+        """Those of which the second edge is here. All processes ask for it together."""
+        if self.is_bipartite:
+            raise GraphError("no edge of a bipartite graph begins where another ends: all go from sources to targets")
+        return self._make("_pairs", LocalPairs, self, self._backtracking)
+
+    @property
+    def reverses(self) -> Reverses:
+        """Which edges go the other way, here and elsewhere. All processes ask for it together."""
+        if self.is_bipartite:
+            raise GraphError("the edges of a bipartite graph have no reverse: they all go from sources to targets")
+        return self._make("_reverses", reverses, self)
+
+    @property
+    def alone(self) -> Tensor:
+        """[E] whether there is no edge the other way. All processes ask for it together."""
+        return self.reverses.alone
 
     @property
     def reversed_edges(self) -> Tensor:
@@ -164,8 +180,11 @@ class LocalGraph(Graph):
     def out_degree(self) -> Tensor:
         self._refuse("out_degree")
 
-    def non_backtracking(self) -> Rewired:
-        self._refuse("non_backtracking")
+    def _without_returns(self) -> Rewired:
+        graph = LocalGraph.__new__(LocalGraph)
+        graph._setup_local(self._list, self._sizes, self.halo, self._two_sets, self.chunk, self.edge_weight)
+        graph._backtracking, graph._before = False, self._before
+        return Rewired(graph, False)
 
     def with_edges(self, edge_index: Tensor) -> Graph:
         self._refuse("with_edges")

@@ -357,10 +357,10 @@ def looped(rowptr: Tensor, index: Tensor, edge: Tensor, added: int) -> tuple[Ten
     return new_rowptr, new_index, new_edge
 
 
-def reversed_edges(in_edges: Order) -> Tensor:
-    """[E] for each edge j -> i the id of the edge i -> j, or -1; of parallel edges the k-th has the k-th."""
-    rowptr, index, edge = in_edges.rowptr, in_edges.index.long(), in_edges.edge
-    rows = rowptr.shape[0] - 1
+def reversed_edges(rowptr: Tensor, index: Tensor, edge: Tensor) -> Tensor:
+    """[E] for each edge j -> i the id of the edge i -> j, or -1; of parallel edges the k-th has the k-th. They come by
+    target, of as many nodes as there are sources."""
+    index, rows = index.long(), rowptr.shape[0] - 1
     target = torch.arange(rows, device=edge.device).repeat_interleave(rowptr.diff(), output_size=len(edge))
     # The edges by target, source and id: those between the same two nodes lie together, in the order of their ids.
     there, by_both = torch.sort(target * rows + index, stable=True)

@@ -393,7 +393,7 @@ def reversed_edges(in_edges: Order, out_edges: Order) -> Tensor:
     """[E] for each edge j -> i the id of the edge i -> j, or -1; of parallel edges the k-th has the k-th."""
     code = native() if in_edges.edge.is_cpu else None
     if code is None:
-        return by_torch.reversed_edges(in_edges)
+        return by_torch.reversed_edges(in_edges.rowptr, in_edges.index, in_edges.edge)
     found, rows = torch.empty_like(in_edges.edge), in_edges.rowptr.shape[0] - 1
     count = found.shape[0]
     room = found.new_empty(4 * count + rows)

@@ -207,12 +207,10 @@ def what_a_part_cannot_tell(rank: int, world: int, group: Any) -> list[str]:
     graph, _ = setting(rank, world, group)
     asked: list[Callable[[], Any]] = [
         lambda: graph.edge_index,
-        lambda: graph.pairs,
         lambda: graph.reversed_edges,
         lambda: graph.out_degree,
         lambda: graph.repeat(2),
         lambda: LocalGraph.from_csc(torch.tensor([0, 1]), torch.tensor([0])),
-        lambda: graph.non_backtracking(),
         lambda: graph.with_edges(torch.zeros(2, 0, dtype=torch.long)),
     ]
     found = []
@@ -226,8 +224,28 @@ def what_a_part_cannot_tell(rank: int, world: int, group: Any) -> list[str]:
 
 def test_what_a_part_of_a_graph_cannot_tell_is_refused(pool: Pool) -> None:
     for found in pool.run(2, what_a_part_cannot_tell):
-        assert len(found) == 8
+        assert len(found) == 6
         assert all("the part of one process" in text or "LocalGraph(edge_index, halo)" in text for text in found)
+
+
+def one_edge_has_no_reverse(rank: int, world: int, group: Any) -> list[str]:
+    """The edge is process 0's; the call after it goes on."""
+    layer = gdsl.compile("layer Heard { node x edge w update y = x + sum(w[reverse]) }", backend="torch")
+    found = []
+    for ends in ([[0, 1, 3], [1, 0, 2]], [[0, 1], [1, 0]]):
+        graph, mine = local(torch.tensor(ends), torch.arange(4) % 2, rank, world, group)
+        try:
+            found.append(str(layer(torch.ones(2), graph, mine.float()).tolist()))
+        except gdsl.GraphError as error:
+            found.append(str(error))
+    return found
+
+
+def test_an_edge_that_nothing_answers_is_an_error_on_all(pool: Pool) -> None:
+    (first, then), (heard, also) = pool.run(2, one_edge_has_no_reverse)
+    assert first.startswith("Heard reads e[reverse], and edge 1 from node 3 to node 2 has none")
+    assert heard == f"process 0 has refused its call: {first}"
+    assert (then, also) == ("[1.0, 1.0]", "[2.0, 1.0]")  # into node 1 goes the edge whose reverse has 1
 
 
 def compiled(rank: int, world: int, group: Any) -> Any:

@@ -111,8 +111,10 @@ def _kind(step: Step) -> str:
 
 REFUSED: dict[str, tuple[Callable[[], Node], str]] = {
     "a product at sources": (lambda: b.segment(load("e", E), "j", "mul", N), "aggregates at the sources of edges"),
-    "pairs": (lambda: b.segment(b.gather(load("e", E), "j"), "i", "sum", E), "edges that follow each other"),
-    "the other way": (lambda: b.reverse(load("e", E)), "the edge that goes the other way"),
+    "extremes at first edges": (
+        lambda: b.segment(b.gather(load("e", E), "j"), "j", "max", E),
+        "aggregates, and does not only add up, at the first edges of pairs",
+    ),
     "the numbers of nodes": (lambda: b.to_float(b.element_id("g")), "numbers of nodes"),
 }
 

@@ -120,11 +120,16 @@ BY_THEMSELVES = ("SAGE_module", "EdgeConv_knn")  # a module of the test's own; n
     ],
 )
 def test_program(pool: Pool, name: str, chunk: int | None) -> None:
-    nodes, edge_index = 9, harness.random_edges(9, 30, 4)
     layer = harness.layer(name, "torch")
     if layer.signature.builds_graph:
         pytest.skip("it takes no graph")
     layer.options = Options()
+    compare(pool, layer, harness.random_edges(9, 30, 4), 3, chunk)
+
+
+def compare(pool: Pool, layer: gdsl.Layer, edge_index: Tensor, world: int, chunk: int | None = None) -> None:
+    """Outputs and two derivatives on a graph of 9 nodes, on so many processes against one."""
+    nodes = 9
     given = harness.inputs(layer, edge_index, nodes)
     edge_index = given["graph"].edge_index
     signature = layer.signature
@@ -142,8 +147,8 @@ def test_program(pool: Pool, name: str, chunk: int | None) -> None:
     wanted = layer_on(layer, given, shown, {"first": first, "second": second})
     of_leaves = [domains[k] for k in leaves] + [Domain.GLOBAL for _ in layer.parameters()]
     draw = torch.Generator().manual_seed(2)
-    owner = torch.randint(3, (nodes,), generator=draw)
-    targets = torch.randint(3, (nodes,), generator=draw) if typed.bipartite else None
+    owner = torch.randint(world, (nodes,), generator=draw)
+    targets = torch.randint(world, (nodes,), generator=draw) if typed.bipartite else None
     cut = Cut(edge_index, owner, targets, chunk)
     weighed = {
         "first": list(zip(first, of_outputs, strict=True)),
@@ -151,7 +156,7 @@ def test_program(pool: Pool, name: str, chunk: int | None) -> None:
     }
     del given["graph"]
     run = (layer_on_part, layer, cut, given, domains, shown, weighed)
-    got = pool.run(3, *run)
+    got = pool.run(world, *run)
     for order, parts in enumerate(zip(*got, strict=True)):
         for k, value in enumerate(wanted[order]):
             domain = of_outputs[k] if order == 0 else of_leaves[k]

@@ -58,7 +58,11 @@ def inputs(made: gdsl.Layer, edge_index: Tensor, nodes: int, seed: int = 0) -> d
     optional = frozenset(i.name for i in signature.inputs if i.optional)
     free = {n: made.free_sizes.get(n, FREE_DIMS.get(n, 3)) for n in signature.free_dims}
     typed = typed_of(made, training=made.training, present=optional, free=free)
-    for need in typed.requires:  # exactly K in-edges for each node
+    for need in typed.requires:
+        if need.kind == "reverse":  # an edge the other way for each edge
+            edge_index = torch.cat([edge_index, edge_index.flip(0)], dim=1)
+            continue
+        # exactly K in-edges for each node
         target = torch.arange(nodes).repeat_interleave(need.value)
         edge_index = torch.stack([torch.randint(0, nodes, target.shape, generator=generator), target])
     rows = {Domain.EDGE: edge_index.shape[1], Domain.GRAPH: 2}

@@ -57,6 +57,9 @@ def _gather_hint(domain: Domain) -> str:
 
 
 def _gather_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
+    if node.domain is Domain.PAIR and node.inputs[0] is element_id("i"):
+        # Of a distributed graph the first edge of a pair may be another process's.
+        return run.ends(node.attrs.end, node.domain)
     return full(args[0], node.inputs[0].type, run).index_select(0, run.ends(node.attrs.end, node.domain))
 
 

@@ -31,13 +31,17 @@ def reverse(x: Node, default: float = 0.0) -> Node:
     return make("reverse", (x,), Type(x.domain, x.dims, x.kind, x.type.bound), Reverse(float(default)))
 
 
-def _value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
-    value, index = full(args[0], node.type, run), run.graph.reversed_edges
+def at_reverse(value: Tensor, index: Tensor, default: float) -> Tensor:
+    """The rows of a value of edges that ``index`` [E] names, ``default`` where it is -1."""
     if not value.shape[0]:
         return value
     found = value.index_select(0, index.clamp(min=0))
     there = (index >= 0).reshape(-1, *(1,) * (value.dim() - 1))
-    return found.where(there, found.new_full((), node.attrs.default))
+    return found.where(there, found.new_full((), default))
+
+
+def _value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
+    return at_reverse(full(args[0], node.type, run), run.graph.reversed_edges, node.attrs.default)
 
 
 def _text(node: Node, args: list[str]) -> tuple[str, int]:
