@@ -123,6 +123,11 @@ class InRounds(Masked):
 
     def _watch(self, what: str, point: str = "message") -> None:
         typed = self._outline()
+        if typed.graphs:
+            raise InputError(
+                f"{self._get_name()} is on several graphs, and {what} is of the edges of one. Set `explain = False` on "
+                "the layer to leave it out"
+            )
         if any(t.name in MAKERS for t in typed.transforms):
             raise InputError(
                 f"{self._get_name()} makes its own edges, which {what} is not of. Set `explain = False` on the layer "
