@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+import zlib
 from collections.abc import Collection
 
 import torch
@@ -9,8 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
-from gdsl.errors import InputError
-from gdsl.runtime.answers import agree, answered, place
+from gdsl.errors import GraphError, InputError
+from gdsl.runtime.answers import agree, answered, heard, numbers_of_all, place
 
 
 def average_gradients(model: nn.Module, rows: Collection[str] = (), group: ProcessGroup | None = None) -> None:
@@ -23,7 +25,7 @@ def average_gradients(model: nn.Module, rows: Collection[str] = (), group: Proce
     parameter without a gradient on some processes counts as zero there.
 
     Raises ``InputError`` for names that the model does not have; ``GraphError``, on every process alike, where their
-    models differ.
+    models differ, in the first call also in the numbers of what they share.
     """
     size = place(group)[1]
     known = dict(model.named_parameters())
@@ -40,11 +42,19 @@ def average_gradients(model: nn.Module, rows: Collection[str] = (), group: Proce
         elif parameter.requires_grad:
             shared.setdefault((parameter.dtype, parameter.device), []).append(parameter)
     for found in shared.values():
-        _average(found, size, group)
+        _average(found, size, group, check=model not in _alike)
+    _alike.add(model)
 
 
-def _average(parameters: list[nn.Parameter], size: int, group: ProcessGroup | None) -> None:
-    """One all-reduce of all of them, and of who has a gradient at all."""
+# Models whose parameters were the same on all processes.
+_alike: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def _average(parameters: list[nn.Parameter], size: int, group: ProcessGroup | None, check: bool) -> None:
+    """One all-reduce of all of them, and of who has a gradient at all.
+
+    check: whether their numbers may differ from process to process
+    """
     first = parameters[0]
     has = torch.tensor([p.grad is not None for p in parameters], dtype=first.dtype, device=first.device)
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
@@ -52,6 +62,8 @@ def _average(parameters: list[nn.Parameter], size: int, group: ProcessGroup | No
     sizes = [len(parameters), *(p.numel() for p in parameters)]
     about = f"average_gradients of {len(parameters)} parameters, {sum(sizes[1:])} numbers of {first.dtype}"
     agree(about, group, first.device)
+    if check:
+        _check_alike(parameters, group)
     with answered("average_gradients"):
         dist.all_reduce(flat, group=group)
     counts, *sums = flat.split(sizes)
@@ -62,3 +74,18 @@ def _average(parameters: list[nn.Parameter], size: int, group: ProcessGroup | No
                 parameter.grad = mean.clone()
             else:
                 parameter.grad.copy_(mean)
+
+
+def _check_alike(parameters: list[nn.Parameter], group: ProcessGroup | None) -> None:
+    own = 0
+    for parameter in parameters:
+        own = zlib.crc32(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data, own)
+    said = numbers_of_all([own], group, parameters[0].device, "average_gradients")
+    other = next((k for k, found in enumerate(said) if found != said[0]), None)
+    if other is not None:
+        raise heard(
+            GraphError(
+                f"the parameters of processes 0 and {other} differ, so that they train two models: make the model "
+                "after the same torch.manual_seed on each, or load the same state_dict"
+            )
+        )

@@ -15,7 +15,9 @@ def refuse_graph(layer: object, edge_index: Any) -> None:
     """Raises :class:`gdsl.InputError` for a graph, given to a layer that makes a new list of edges from theirs."""
     if isinstance(edge_index, Graph):
         kind = type(edge_index).__name__
-        raise InputError(f"{type(layer).__name__} takes edge_index [2, E], not a {kind}: pass graph.edge_index")
+        part = "it needs the whole graph, in one process"
+        remedy = "pass graph.edge_index" if edge_index.halo is None else part
+        raise InputError(f"{type(layer).__name__} takes edge_index [2, E], not a {kind}: {remedy}")
 
 
 @overload

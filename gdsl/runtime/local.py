@@ -263,6 +263,13 @@ class LocalGraph(Graph):
         graph._setup_local(edges, self._sizes, self.halo.to(device), self._two_sets, self.chunk, weight)
         return graph
 
+    def __copy__(self) -> LocalGraph:
+        return self
+
+    def __deepcopy__(self, known: Any) -> LocalGraph:
+        """Itself, which nothing changes: copies of a model that holds it are on one graph."""
+        return self
+
     def __reduce__(self) -> Any:
         raise GraphError("a part of a distributed graph belongs to its process, and cannot be pickled")
 
@@ -450,7 +457,7 @@ def added_by_owners(graph: Graph, value: Tensor) -> Tensor:
     return _GiveRows.apply(value, graph.halo) if isinstance(graph, LocalGraph) else value
 
 
-def need_whole(graph: Any, what: str) -> None:
+def need_whole(graph: Any, what: str, remedy: str) -> None:
     """Raise ``GraphError`` for a part of a distributed graph, of whose nodes ``what`` needs all in one process."""
     if isinstance(graph, LocalGraph):
-        raise GraphError(f"{what} needs all nodes, and this graph is the part of one process: use the whole graph")
+        raise GraphError(f"{what} needs all nodes, and this graph is the part of one process: {remedy}")

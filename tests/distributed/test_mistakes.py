@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -248,21 +250,36 @@ def test_an_edge_that_nothing_answers_is_an_error_on_all(pool: Pool) -> None:
     assert (then, also) == ("[1.0, 1.0]", "[2.0, 1.0]")  # into node 1 goes the edge whose reverse has 1
 
 
+def copies(rank: int, world: int, group: Any) -> bool:
+    """A model that holds its graph is copied, as for a mean of its weights over time."""
+    graph, x = setting(rank, world, group)
+    model = torch.nn.Module()
+    model.conv, model.graph = gnn.GraphConv(4, 4, backend="torch"), graph
+    other = copy.deepcopy(model)
+    return copy.copy(graph) is other.graph and torch.equal(other.conv(x, other.graph), model.conv(x, graph))
+
+
+def test_a_part_is_copied_with_what_holds_it(pool: Pool) -> None:
+    assert pool.run(2, copies) == [True, True]
+
+
 def compiled(rank: int, world: int, group: Any) -> Any:
     graph, x = setting(rank, world, group)
-    layer = gdsl.compile(TEXT, backend="torch")
-    torch._dynamo.reset()
-    same = torch.equal(torch.compile(layer, backend="eager")(x, graph), layer(x, graph))
-    torch._dynamo.reset()
-    try:
-        torch.compile(layer, backend="eager", fullgraph=True)(x, graph)
-    except Exception as error:
-        return same, str(error)
-    return same, ""
+    found = []
+    for layer in (gdsl.compile(TEXT, backend="torch"), gnn.GraphConv(4, 4, backend="torch")):
+        torch._dynamo.reset()
+        same = torch.equal(torch.compile(layer, backend="eager")(x, graph), layer(x, graph))
+        torch._dynamo.reset()
+        try:
+            torch.compile(layer, backend="eager", fullgraph=True)(x, graph)
+            found.append((same, ""))
+        except Exception as error:
+            found.append((same, str(error)))
+    return found
 
 
 def test_torch_compile_runs_it_as_it_is_or_says_why_it_cannot(pool: Pool) -> None:
-    for same, text in pool.run(2, compiled):
+    for same, text in itertools.chain(*pool.run(2, compiled)):
         assert same
         assert "a part of a distributed graph runs without torch.compile" in text
         assert "leave fullgraph=True out" in text

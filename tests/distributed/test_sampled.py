@@ -15,7 +15,7 @@ from torch_geometric.data import Data
 
 from gdsl.data import NeighborLoader
 from gdsl.distributed import average_gradients
-from gdsl.errors import InputError
+from gdsl.errors import GraphError, InputError
 from gdsl.nn import SAGEConv
 from tests.distributed.processes import Processes, processes
 
@@ -107,6 +107,25 @@ def test_gradients_are_averaged(pool: Processes) -> None:
             "a.weight": [0.5, 0.5], "a.bias": [0.5], "b.weight": [2.0], "b.bias": None,
             "c.weight": None, "c.bias": [0.5],
         }  # fmt: skip
+
+
+def of_two_models(group: Any) -> list[str]:
+    """And of one, in which the rows of each process differ."""
+    torch.manual_seed(group.rank())
+    model, found = nn.Linear(2, 1), []
+    for rows in ([], ["weight", "bias"]):
+        try:
+            average_gradients(model, rows, group)
+            found.append("alike")
+        except GraphError as error:
+            found.append(str(error))
+    return found
+
+
+def test_parameters_that_differ_are_two_models(pool: Processes) -> None:
+    for first, second in pool.run(of_two_models, world=2):
+        assert first.startswith("the parameters of processes 0 and 1 differ, so that they train two models")
+        assert second == "alike"
 
 
 def test_rows_of_unknown_parameters_are_refused() -> None:

@@ -15,6 +15,11 @@ from gdsl.runtime.local import need_whole
 
 EPS = 1e-15
 
+_ON_PARTS = (
+    "on parts, call the encoder and a corruption of own nodes, and give `discriminate` the summary of `part.mean` of "
+    "their embeddings"
+)
+
 
 @declared
 class DeepGraphInfomax(nn.Module):
@@ -42,9 +47,12 @@ class DeepGraphInfomax(nn.Module):
         uniform(self.hidden_channels, self.weight)
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Embeddings of the graph and of a corrupted one, and the summary of the first."""
+        """Embeddings of the graph and of a corrupted one, and the summary of the first.
+
+        Raises :class:`gdsl.GraphError` for a part of a distributed graph, of which functions of yours know nothing.
+        """
         for given in (*args, *kwargs.values()):
-            need_whole(given, "a summary of the graph")
+            need_whole(given, "a summary of the graph", _ON_PARTS)
         found = self.encoder(*args, **kwargs)
         other = self.corruption(*args, **kwargs)
         other = other if isinstance(other, tuple) else (other,)
