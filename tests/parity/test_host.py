@@ -347,6 +347,25 @@ def test_hops_and_embeddings() -> None:
         assert torch.allclose(ours, theirs, atol=1e-10)
 
 
+@pytest.mark.parametrize("backend", ["torch", "cpp"])
+@pytest.mark.parametrize("model", ["GCN", "GAT", "GraphSAGE"])
+def test_influence_of_nodes_on_others(model: str, backend: str) -> None:
+    """A vectorised Jacobian with respect to the features."""
+    data = pytest.importorskip("torch_geometric.data")
+    g = torch.Generator().manual_seed(5)
+    x, graph = torch.randn(7, 4, generator=g), torch.randint(7, (2, 16), generator=g)
+    theirs, ours = (getattr(lib, model)(4, 6, 2, 3).eval() for lib in LIBRARIES)  # the function takes single precision
+    ours.load_state_dict(theirs.state_dict())
+    drop_in.set_backend(ours, backend)
+    found = []
+    for made in (theirs, ours):
+        torch.manual_seed(6)  # of the nodes that are drawn
+        found.append(utils.total_influence(made, data.Data(x=x, edge_index=graph), max_hops=2, num_samples=4))
+    (rows, breadth), (our_rows, our_breadth) = found
+    assert rows[1:].abs().min() > 0
+    assert torch.allclose(our_rows, rows, atol=1e-5) and abs(our_breadth - breadth) < 1e-5
+
+
 @pytest.mark.parametrize("leaf", ["MessagePassing", None])
 def test_summary(leaf: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     table = types.ModuleType("tabulate")

@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse
 import torch
 from torch import Tensor, nn
-from torch_geometric import EdgeIndex
+from torch_geometric import EdgeIndex, utils
 
 import gdsl.nn
 from tests.parity import catalogue, drop_in
@@ -116,6 +116,23 @@ def matrix(layout: str, edges: Tensor, values: Tensor, rows: int = NODES) -> Ten
     order = (source * rows + target).argsort()
     starts = nn.functional.pad(torch.bincount(source, minlength=NODES).cumsum(0), (1, 0))
     return torch.sparse_csc_tensor(starts, target[order], values[order], shape)
+
+
+@pytest.mark.parametrize("root", [True, False], ids=["both sides", "sources only"])
+@pytest.mark.parametrize("name", ["GraphConv", "SAGEConv", "GENConv"])
+def test_a_matrix_of_two_sets_of_nodes_by_torch_geometric(name: str, root: bool) -> None:
+    """As its own functions make it, turned: not coalesced, or by rows."""
+    edges = torch.tensor([[0, 1, 2, 4, 4], [0, 0, 1, 1, 2]])
+    x, z = torch.randn(5, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    ours, theirs = both(name, (4, 4), 2)
+    given = (x, z if root else None)
+    expected = theirs(given, edges, size=(5, 3))
+    coo = utils.to_torch_coo_tensor(edges, size=(5, 3)).double().t()
+    columns = utils.to_torch_csc_tensor(edges, size=(5, 3)).double()
+    for adjacency in (coo, coo.coalesce(), coo.to_sparse_csr(), columns.t()):
+        found = ours(given, adjacency)
+        assert found.shape == (3, 2)
+        assert harness.difference([found], [expected]) < 1e-9
 
 
 def unique_edges() -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import gdsl
+from gdsl.look.measure import most_of_tensors
 
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 0, 2, 1], [1, 2, 0, 0, 5, 5, 2, 0]])
 REL = torch.tensor([0, 1, 2, 2, 0, 0, 1, 0])
@@ -74,3 +75,27 @@ def test_a_global_input_with_a_default() -> None:
     expected = torch.zeros_like(x).index_add(0, EDGES[1], x[EDGES[0]])
     assert torch.allclose(made(x, EDGES), 2 * expected)
     assert torch.allclose(made(x, EDGES, torch.tensor(0.5)), 0.5 * expected)
+
+
+TABLE = "layer L(R, d) { node x[d] edge rel: int(R) global r[R, d]"
+
+
+@pytest.mark.parametrize("text", ["sum(x[j] * r[rel])", "sum(tanh(x[j] + r[rel]) * x[i])", "max(x[j] * r[rel])"])
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
+def test_rows_of_a_table_of_the_call_are_read_by_edges(backend: str, text: str) -> None:
+    """No table for each node, [N, R, d], and in a kernel no row for each edge, [E, d], either: forward and backward."""
+    nodes, size, width, edges = 300, 200, 8, 2000
+    g = torch.Generator().manual_seed(0)
+    graph = gdsl.Graph(torch.randint(nodes, (2, edges), generator=g), nodes)
+    rel = torch.randint(size, (edges,), generator=g)
+    made = gdsl.compile(f"{TABLE} update y = {text} }}", R=size, d=width, backend=backend)
+    x, r = (torch.randn(n, width, generator=g, requires_grad=True) for n in (nodes, size))
+
+    def both() -> None:
+        x.grad = r.grad = None
+        made(x, r, graph, rel).sum().backward()
+
+    both()  # compiled
+    assert r.grad is not None and r.grad.norm() > 0
+    row = width * r.element_size()
+    assert most_of_tensors(both) < {"cpp": 1, "torch": 16}[backend] * edges * row < nodes * size * row
