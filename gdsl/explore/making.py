@@ -7,6 +7,7 @@ from functools import cached_property
 
 import torch
 
+from gdsl.errors import InputError
 from gdsl.explore.one_node import NodeRun, call
 from gdsl.explore.origins import Origins
 from gdsl.explore.reading import Reading
@@ -43,7 +44,10 @@ class Making:
         """The checked program, and what it reads of linear maps of its own."""
         assert self.reading.layer is not None
         arguments, others = self.reading.way
-        return with_own_parts(self.reading.layer, arguments, **others)
+        typed = with_own_parts(self.reading.layer, arguments, **others)
+        if typed.graphs:
+            raise InputError("it runs on several graphs, and is compiled in pieces of one: `gdsl show` has all of them")
+        return typed
 
     @cached_property
     def plain(self) -> Program:

@@ -131,7 +131,8 @@ class Placed:
         top: Node | None = None
         for x, name in zip(values, graphs, strict=True):
             count = self.tied(library.segment_count(end, rows), name)
-            own = library.where(count > 0.0, build.segment(x, end, "max", rows), float("-inf"))
+            own = build.stop_gradient(build.segment(x, end, "max", rows))  # its terms cancel
+            own = library.where(count > 0.0, own, float("-inf"))
             top = own if top is None else library.op("maximum", top, own)
         assert top is not None
         top = library.softmax_top(top, True)

@@ -180,6 +180,7 @@ def _stage(
     import torch
 
     from gdsl.look.kernels import Inspection
+    from gdsl.look.pieces import pieces
     from gdsl.passes.options import Options
     from gdsl.passes.pipeline import optimise
     from gdsl.passes.stages import cut
@@ -187,12 +188,15 @@ def _stage(
     free = {name: int(values[name]) for name in signature.free_dims}  # type: ignore[arg-type]
     arguments = {name: value for name, value in values.items() if name not in free}
     typed = checked(layer, arguments, present=present, free_dims=free)
-    program = typed.program
     options = Options(optimise=stage != "ir")
-    if options.optimise:
-        program = optimise(program)
-    programs = [s.program for s in cut(program)]
-    return Inspection(typed, programs, torch.float32, torch.int32, options).text(stage, backward)
+    # What runs on several graphs is compiled in pieces; the IR before is of all of them.
+    in_pieces = typed.graphs and (options.optimise or backward)
+    found = []
+    for part in [piece for _, piece in pieces(typed).parts] if in_pieces else [typed]:
+        program = optimise(part.program) if options.optimise else part.program
+        programs = [s.program for s in cut(program)]
+        found.append(Inspection(part, programs, torch.float32, torch.int32, options).text(stage, backward))
+    return "\n\n".join(found)
 
 
 def _outline(tree: ast.Tree, label: str = "", depth: int = 0) -> Iterator[str]:

@@ -126,6 +126,8 @@ def bench(layer: ast.Layer, given: Mapping[str, Any], on: Setting) -> Measured:
     made = Layer(layer, **given).to(device, dtype)
     sizes = {name: int(given[name]) for name in signature.free_dims}
     typed = made._text.typed_for(made, made._text.way(made, tuple(on.present), sizes))
+    if typed.graphs:
+        raise CommandError(f"{typed.name} runs on several graphs, and is measured on made-up graphs of one")
     graph, notes = _graph(typed, on)
     graph = graph.to(device)
     random = torch.Generator().manual_seed(_SEED)

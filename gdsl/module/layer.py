@@ -183,6 +183,8 @@ class Layer(InRounds, NotScriptable, Inspected, Compilable):
 
     def _run_watched(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | tuple[Tensor, ...]:
         """A call in torch, with masks or hooks on its messages."""
+        if self.signature.graphs:
+            raise InputError(f"{self._get_name()} runs on several graphs, and masks and hooks are for messages of one")
         if torch.compiler.is_compiling():
             raise InputError("torch.compile has no place for masks and hooks on messages: call the model itself")
         return run_rounds(self, self._text, (self, *self._others()), args, kwargs)

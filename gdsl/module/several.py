@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,64 +10,16 @@ from torch import Tensor, nn
 
 from gdsl.errors import GraphError, InputError
 from gdsl.ir.types import Domain
-from gdsl.language.program import Declaration, TypedProgram
+from gdsl.language.program import TypedProgram
+from gdsl.look.pieces import Pieces, pieces
 from gdsl.module.arguments import Bound, bind, count_graphs, free_sizes
 from gdsl.module.checks import check_batch, check_tensors
 from gdsl.module.run import run, seed_for
 from gdsl.module.state import state_of
 from gdsl.module.ways import CallKind, Ran, Text, Way
-from gdsl.passes.graphs import GraphPiece, pieces_of
 from gdsl.runtime.dtypes import autocast
 from gdsl.runtime.graph import Graph, graph_of
 from gdsl.runtime.tracers import check_tracers
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pieces:
-    """What a typed program on several graphs runs.
-
-    parts:   the pieces in their order, each with the typed program that it is
-    results: the names of the layer's results among what they give
-    """
-
-    parts: tuple[tuple[GraphPiece, TypedProgram], ...]
-    results: tuple[str, ...]
-
-    def __repr__(self) -> str:
-        return f"<Pieces {', '.join(piece.program.name for piece, _ in self.parts)}>"
-
-
-def pieces(typed: TypedProgram) -> Pieces:
-    """A typed program, cut."""
-    within = {d.name: d.within for d in typed.declarations if d.within}
-    found, results = pieces_of(typed.program, typed.graphs, within)
-    return Pieces(tuple((piece, _typed(typed, piece)) for piece in found), results)
-
-
-def _typed(typed: TypedProgram, piece: GraphPiece) -> TypedProgram:
-    """A piece as a layer of its own."""
-    known = {d.name: d for d in typed.declarations}
-    loads = {n.attrs.name: n.type for n in piece.program.inputs if n.attrs.role != "seed"}
-    declared = []
-    for name, type in loads.items():
-        d = known.get(name)
-        declared.append(Declaration(name, "input", type) if d is None else d)
-    # What runs as it is has no tensor among the loads.
-    modules = typed.of_role("module")
-    nodes = set(loads.values())
-    return TypedProgram(
-        name=piece.program.name,
-        arguments=typed.arguments,
-        declarations=(*declared, *modules),
-        transforms=(),
-        rules=(),
-        outputs=piece.program.outputs,
-        names=piece.program.names,
-        bipartite=any(type.domain in (Domain.SOURCE, Domain.TARGET) for type in nodes),
-        uses_seed=any(n.attrs.role == "seed" for n in piece.program.inputs),
-        training=typed.training,
-        doc=typed.doc,
-    )
 
 
 def kinds(

@@ -68,6 +68,8 @@ class _Pieces:
             return None
         if node.op == "over":
             return str(node.attrs.graph)
+        if node.op == "stop_gradient":  # what has no gradient passes on as such: no piece keeps anything for one
+            return self._graph(node.inputs[0])
         edges = [i for i in node.inputs if i.domain in ELEMENTS]
         return self.spaces.of(edges[0]) if edges else None
 

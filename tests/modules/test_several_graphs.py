@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from torch import Tensor
 from torch_geometric.utils import scatter, softmax
 
 import gdsl
+from gdsl.cli import main
 from gdsl.errors import GraphError, InputError
+from gdsl.explore.view import view
 from gdsl.runtime.triton import interpreted
 
 LOCAL = torch.tensor([[0, 1, 2, 3, 3], [1, 1, 0, 4, 1]])
@@ -309,3 +312,19 @@ def test_copies_looks_and_files() -> None:
     given = dict(zip(names, [v.detach() for v in values], strict=True)) | graphs
     assert "Molecule_near" in made.reproduce(**given)
     torch.testing.assert_close(torch.compile(made, backend="eager")(**given)[0], y)
+
+
+def test_commands_show_each_piece(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "small.gdsl"
+    file.write_text(SMALL.lstrip())
+    assert main(["check", "--strict", str(file)]) == 0
+    assert main(["fmt", "--check", str(file)]) == 0
+    for stage, count in (("ir", 1), ("optimised", 4), ("fused", 4)):
+        capsys.readouterr()
+        assert main(["show", str(file), "--stage", stage]) == 0
+        out = capsys.readouterr().out
+        assert out.count("program Small") == (count if stage != "fused" else 0)
+        assert "argmax" not in out  # the maximum of a softmax has no gradient, and no winners are kept for one
+    assert main(["bench", str(file)]) == 2
+    assert "runs on several graphs" in capsys.readouterr().err
+    assert "`gdsl show` has all of them" in view(SMALL)["problem"]
