@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from gdsl.ir.attributes import NAMES, Allowed, Attrs, IRError, need, whole
 from gdsl.ir.node import Node, make
 from gdsl.ir.ops.elementwise import broadcast, to_float
-from gdsl.ir.ops.op import ATOM, OPS, Gradients, Op, Run, Sizes, Text, check_dims, define, dim_of
+from gdsl.ir.ops.op import ATOM, OPS, Gradients, Op, Run, Sizes, Text, check_dims, define, dim_of, full, row_axes
 from gdsl.ir.ops.products import contract, space, sum_to
 from gdsl.ir.types import Dim, Domain, Type
 
@@ -22,6 +22,8 @@ MOST_TERMS = 2048
 MOST_NUMBERS = 2**20
 # A table of so few non-zeros is written out also where hardly a number of it is 0.
 SHORT_TABLE = 32
+# The reference multiplies by a table as by a matrix, zeros and all, up to so many places for each non-zero.
+_MOSTLY_ZERO = 16
 
 NUMBERS = Allowed(
     "finite floats, not 0", lambda v: type(v) is tuple and all(type(x) is float and x and math.isfinite(x) for x in v)
@@ -211,10 +213,44 @@ def _dense(node: Node) -> Node:
 
 
 def _product_value(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
+    if math.prod(d.size for d in table_dims(node)) > _MOSTLY_ZERO * len(node.attrs.numbers):
+        return _value_by_terms(node, args, run)
     dense = _dense(node)
     value = OPS["contract"].value
     assert value is not None
     return value(dense, [_table_value(dense.inputs[0], [], run), *args], run)
+
+
+def _value_by_terms(node: Node, args: Sequence[Tensor], run: Run) -> Tensor:
+    """All terms, then their sums: what is 0 in the table is never multiplied, nor has a place in memory."""
+    import torch
+
+    dims = table_dims(node)
+    names = [d.name for d in dims]
+    rest = [d for d in node.dims if d.name not in names]
+    letters = {d.name: letter for d, letter in zip(rest, "abcdefghijklmopqrsuvwxyz", strict=False)}
+    places = torch.tensor(node.attrs.places, dtype=torch.long, device=run.device)
+    place = dict(zip(names, torch.unravel_index(places, [d.size for d in dims]), strict=True))
+    numbers = torch.tensor(node.attrs.numbers, dtype=torch.float64).to(run.device, run.dtype)
+    tensors, texts = [numbers], ["t"]
+    for operand, arg in zip(node.inputs, args, strict=True):
+        value, lead = full(arg, operand.type, run), row_axes(operand.type)
+        own = [n for n in operand.type.names if n in place]
+        others = [n for n in operand.type.names if n not in place]
+        axes = [lead + operand.type.names.index(n) for n in (*own, *others)]
+        value = value.permute(*axes[: len(own)], *range(lead), *axes[len(own) :])
+        tensors.append(value[tuple(place[n] for n in own)] if own else value)
+        texts.append("t" * bool(own) + "n" * lead + "".join(letters[n] for n in others))
+    lead = row_axes(node.type)
+    every = torch.einsum(f"{','.join(texts)}->t{'n' * lead}{''.join(letters[d.name] for d in rest)}", *tensors)
+    kept = [d for d in dims if d.name not in node.attrs.reduce]
+    into = torch.zeros(len(numbers), dtype=torch.long, device=run.device)
+    for d in kept:
+        into = into * d.size + place[d.name]
+    sums = every.new_zeros(math.prod(d.size for d in kept), *every.shape[1:]).index_add(0, into, every)
+    sums = sums.view(*(d.size for d in kept), *every.shape[1:])
+    found = [d.name for d in kept] + [""] * lead + [d.name for d in rest]
+    return sums.permute(*(found.index(n) for n in ([""] * lead + list(node.type.names))))
 
 
 def _product_pull(node: Node, g: Node, ties: str) -> Gradients:
