@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
 from typing import Any, ClassVar
 
@@ -80,7 +81,7 @@ class MessagePassing(Conv):
     """
 
     program_name = "message_passing"
-    node_dims = None
+    nodes_last = True
 
     # Whether ``message_and_aggregate`` takes torch_geometric's edges sorted by target, too.
     SUPPORTS_FUSED_EDGE_INDEX: ClassVar[bool] = False
@@ -101,6 +102,21 @@ class MessagePassing(Conv):
     @classmethod
     def _unasked(cls) -> list[Unasked]:
         return []
+
+    @property
+    def inspector(self) -> Any:
+        """torch_geometric's object that tells the arguments of the methods; nothing of gdsl's reads it.
+
+        Raises AttributeError where torch_geometric is not installed.
+        """
+        try:
+            made = importlib.import_module("torch_geometric.inspector").Inspector(type(self))
+        except ImportError as error:
+            raise AttributeError("`inspector` is torch_geometric's, which is not installed") from error
+        for name in (*_METHODS, "message_and_aggregate", "edge_update"):
+            method = getattr(self, name)
+            made.inspect_signature(method, exclude=[0, "aggr"] if name in _GIVEN else None)
+        return made
 
     # -- what a user overrides -------------------------------------------------------------------
 

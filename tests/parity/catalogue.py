@@ -170,9 +170,9 @@ DIFFERENT = [
         "AssertionError, TypeError",
     ),
     (
-        "`node_dim` other than -2 and 0, as 1 for features of three dims; `inspector`",
-        "ValueError; AttributeError. A class on `gdsl.nn.MessagePassing` takes any `node_dim`",
-        "taken by the layers; the object that reads a class's methods",
+        "`node_dim=-1`; `inspector` of a layer of the library",
+        "ValueError; AttributeError: a program has no methods to read. Classes on `gdsl.nn.MessagePassing` have both",
+        "SimpleConv sums along it, other layers raise torch's errors; the object that reads a class's methods",
     ),
     (
         "an edge mask on MeshCNNConv",

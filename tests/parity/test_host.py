@@ -449,3 +449,25 @@ def test_only_none_can_be_assigned_to_what_is_kept() -> None:
     with pytest.raises(gdsl.InputError, match="None forgets the graph"):
         conv._cached_edge_index = (torch.tensor([[0], [1]]), torch.ones(1))
     conv._cached_adj_t = None
+
+
+def test_the_object_that_reads_methods() -> None:
+    found = []
+    for base in (pyg.MessagePassing, gdsl.nn.MessagePassing):
+
+        class Layer(base):  # type: ignore[misc,valid-type]
+            def message(self, x_i: torch.Tensor, x_j: torch.Tensor, edge_attr: torch.Tensor) -> torch.Tensor:
+                return x_i + x_j * edge_attr
+
+            def update(self, inputs: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+                return inputs + x
+
+        inspector = Layer().inspector
+        found.append([
+            {name: inspector.get_param_names(name) for name in ("message", "aggregate", "update", "edge_update")},
+            inspector.get_flat_param_names(["message", "aggregate", "update"], exclude={"index", "ptr", "dim_size"}),
+            inspector.collect_param_data("message", {"x_i": 1, "x_j": 2, "edge_attr": 3, "index": 4}),
+            [inspector.implements(name) for name in ("message", "update")],
+        ])  # fmt: skip
+    assert found[0] == found[1]
+    assert not hasattr(gdsl.nn.GCNConv(2, 2), "inspector")

@@ -181,7 +181,8 @@ def short(found: Any) -> list[Any]:
 
 def words(kind: Any) -> dict[str, Any]:
     """Signatures, and what ``help`` says of a class and its methods."""
-    methods = {n for c in kind.__mro__ if c.__module__.startswith("gdsl.nn") for n, v in vars(c).items() if callable(v)}
+    homes = ("gdsl.nn", "gdsl.module.hooks")
+    methods = {n for c in kind.__mro__ if c.__module__.startswith(homes) for n, v in vars(c).items() if callable(v)}
     shown = sorted(n for n in methods if n in ("forward", "reset_parameters") or not n.startswith("_"))
     docs = [inspect.getdoc(kind) or "", *(inspect.getdoc(getattr(kind, n)) or "" for n in shown)]
     return {

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+import gdsl.nn
 from gdsl.nn import GCNConv
-from tests.parity.drop_in import EDGE, IN, KINDS, NODES, TARGETS, Case, compare, floats, graph_of, mlp, single
+from tests.parity.drop_in import EDGE, IN, KINDS, NODES, TARGETS, Case, compare, floats, graph_of, mlp, pyg, single
 
 W = {"edge_weight": "w"}
 NODES_FIRST = {"node_dim": 0}
@@ -100,6 +101,52 @@ def test_generated_code(case: Case) -> None:
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES])
 def test_interpreted_gpu_kernels(case: Case) -> None:
     compare(case, {}, "triton", (1,))
+
+
+@pytest.mark.parametrize(("node_dim", "shape"), [(1, (2, NODES, IN)), (1, (2, NODES, 3, IN)), (-3, (NODES, 2, IN))])
+@pytest.mark.parametrize("layer", ["SAGEConv", "GraphConv", "SimpleConv", "CGConv", "GCNConv"])
+def test_nodes_along_any_dimension(layer: str, node_dim: int, shape: tuple[int, ...]) -> None:
+    graph = graph_of("any", 1, False)
+    sizes = {"SimpleConv": (), "CGConv": (IN,)}.get(layer, (IN, 4))
+    ours, theirs = (getattr(lib, layer)(*sizes, node_dim=node_dim).double() for lib in (gdsl.nn, pyg))
+    ours.backend = "torch"
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    if layer == "GCNConv" and shape != (2, NODES, IN):  # weights of edges and features do not fit there
+        with pytest.raises(RuntimeError, match="must match the size"):
+            theirs(x, graph)
+        place = node_dim % len(shape)
+        expected = gdsl.nn.GCNConv(IN, 4, backend="torch").double()
+        expected.load_state_dict(theirs.state_dict())
+        y = expected(x.movedim(place, -2), graph).movedim(-2, place)
+    else:
+        y = theirs(x, graph)
+    found = ours(x, graph)
+    assert found.shape == y.shape and torch.allclose(found, y, atol=1e-10)
+    weights = torch.arange(y.numel(), dtype=torch.float64).view_as(y).sin()
+    (a,), (b,) = (torch.autograd.grad((out * weights).sum(), x) for out in (found, y))
+    assert torch.allclose(a, b, atol=1e-10)
+
+
+def test_whole_numbers_with_nodes_in_the_middle() -> None:
+    graph = graph_of("any", 1, False)
+    x, weight = torch.randint(9, (2, NODES, 3, IN)), torch.randint(5, (graph.shape[1],))
+    for layer in (gdsl.nn.SimpleConv, pyg.SimpleConv):
+        conv = layer(node_dim=1)
+        found = conv(x, graph)
+        expected = torch.zeros_like(x).index_add(1, graph[1], x.index_select(1, graph[0]))
+        assert torch.equal(found, expected)
+    found = gdsl.nn.SimpleConv(node_dim=1)(x, graph, weight)
+    messages = x.index_select(1, graph[0]) * weight[:, None, None]
+    assert torch.equal(found, torch.zeros_like(x).index_add(1, graph[1], messages))
+
+
+def test_where_nodes_do_not_lie() -> None:
+    with pytest.raises(ValueError, match="nodes lie along a dimension before that of the features, not -1"):
+        GCNConv(IN, 4, node_dim=-1)
+    for node_dim in (1, -3):
+        with pytest.raises(ValueError, match=f"with node_dim={node_dim} features have more dimensions than two"):
+            GCNConv(IN, 4, node_dim=node_dim)(torch.randn(NODES, IN), graph_of("any", 1, False))
 
 
 def test_under_torch_compile() -> None:

@@ -115,9 +115,6 @@ class Programmed(OnGraphs, Hooked, NotScriptable, Inspected, Compilable):
     update: Any = Unasked()
     edge_update: Any = Unasked()
 
-    # Where the nodes may lie, or None for any dimension.
-    node_dims: ClassVar[tuple[int, ...] | None] = (-2, 0)
-
     # What a user calls the inputs of a program, where its own names are others.
     given_names: ClassVar[Mapping[str, str]] = {
         "z": "x[1]", "w": "edge_weight", "e": "edge_attr", "rel": "edge_type", "p": "pos", "q": "pos[1]",
@@ -141,8 +138,8 @@ class Programmed(OnGraphs, Hooked, NotScriptable, Inspected, Compilable):
             raise ValueError(f"Expected 'flow' to be either 'source_to_target' or 'target_to_source' (got '{flow}')")
         if not isinstance(aggr, str | list | tuple | nn.Module | None):
             raise ValueError(f"an aggregation is a name, a list of names or a module, not a {type(aggr).__name__}")
-        if self.node_dims is not None and node_dim not in self.node_dims:
-            raise ValueError(f"nodes lie along dimension -2 or 0, not {node_dim}")
+        if node_dim == -1 and not self.nodes_last:
+            raise ValueError("nodes lie along a dimension before that of the features, not -1")
         self.aggr: Any = [str(a) for a in aggr] if isinstance(aggr, tuple | list) else aggr and str(aggr)
         self.aggr_module: Any = None if aggr is None else aggr_resolver(aggr, **(aggr_kwargs or {}))
         self.flow = flow
@@ -189,9 +186,8 @@ class Programmed(OnGraphs, Hooked, NotScriptable, Inspected, Compilable):
     def run(self, graph: Any, inputs: Mapping[str, Tensor | None], /, **arguments: Any) -> Any:
         """The program with these arguments on the tensors that it declares as inputs, by name.
 
-        Node inputs may have more dims, [*, N, ...], or [N, *, ...] with ``node_dim=0``: many signals on one graph. The
-        results have these dims too. Sparse inputs become dense ones, and whole numbers real ones where the program
-        reads such.
+        Node inputs may have more dims, [*, N, ...], or others with ``node_dim``: many signals on one graph. The results
+        have these dims too. Sparse inputs become dense ones, and whole numbers real ones where the program reads such.
         """
         return self.run_with({}, graph, inputs, **arguments)
 
@@ -299,8 +295,12 @@ class Programmed(OnGraphs, Hooked, NotScriptable, Inspected, Compilable):
         value = inputs.get(name)
         if value is None or rank == 0 or value.dim() <= rank + 1:
             return ()
-        more = value.shape[: value.dim() - rank]
-        return tuple(more[1:] if self.node_dim == 0 else more[:-1])
+        place = self._place(value, rank)
+        return (*value.shape[:place], *value.shape[place + 1 : value.dim() - rank])
+
+    def _place(self, value: Tensor, rank: int) -> int:
+        """The dimension of the nodes, which is before those that the program declares."""
+        return value.dim() - rank - 1 if self.node_dim == -2 else self.node_dim % value.dim()
 
     def _run_signals(
         self,
@@ -313,11 +313,14 @@ class Programmed(OnGraphs, Hooked, NotScriptable, Inspected, Compilable):
         """The program on a copy of the graph for each signal, and one by one where a mask or a hook looks at its edges.
         Inputs without such dims are the same for all."""
         flat: dict[str, Tensor | None] = {}
+        place = 0
         for name, rank in self._ranks():
             value = inputs.get(name)
             if value is not None:
                 own = value.dim() - rank - 1
-                value = value.movedim(0, own) if self.node_dim == 0 else value
+                if own:
+                    at = self._place(value, rank)
+                    place, value = place if flat else at, value.movedim(at, own)
                 value = value.expand(*signals, *value.shape[own:]).flatten(0, len(signals))
             flat[name] = value
         count = math.prod(signals)
@@ -327,8 +330,7 @@ class Programmed(OnGraphs, Hooked, NotScriptable, Inspected, Compilable):
             result = self.run_with(inside, graph.repeat(count), flat, **arguments)
 
         def apart(flat: Tensor) -> Tensor:
-            value = flat.unflatten(0, (*signals, -1))
-            return value.movedim(len(signals), 0) if self.node_dim == 0 else value
+            return flat.unflatten(0, (*signals, -1)).movedim(len(signals), place)
 
         return tuple(map(apart, result)) if isinstance(result, tuple) else apart(result)
 
@@ -420,7 +422,7 @@ class Conv(Programmed, _HostsLayer):
     aggr:        how messages meet: a name, a list of names, or a module; see :mod:`gdsl.nn.aggr`
     aggr_kwargs: arguments of an aggregation given by name
     flow:        "source_to_target", or "target_to_source" to send messages against the edges
-    node_dim:    the dimension of the nodes: -2 or 0
+    node_dim:    the dimension of the nodes, before that of the features
     decomposed_layers: accepted for torch_geometric's sake. It saves memory there by running the features in parts, and
                  here there are no edge messages in memory
     backend:     "auto", "triton", "cpp" or "torch", as in :func:`gdsl.compile`

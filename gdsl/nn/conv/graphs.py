@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,15 +38,25 @@ class OnGraphs(nn.Module):
     flow: str
     node_dim: int
 
+    # Whether the nodes may lie along the last dimension.
+    nodes_last: ClassVar[bool] = False
+
     _cached_edge_index, _cached_adj_t = KeptGraph(), KeptGraph()
 
     # Edges and normalised weights [E] that another library's layer had kept for all calls; see gdsl.nn.conversion.
     _normalised: tuple[Adjacency, Tensor | None] | None = None
 
     def rows(self, x: Tensor | None) -> int | None:
-        """The number of nodes with features [*, N, F], or [N, *, F] with ``node_dim=0``; of one number each, [N]."""
+        """The number of nodes with features [*, N, F], or as ``node_dim`` says; of one number each, [N]."""
         check_proxy(x)
-        return None if x is None else x.shape[0] if x.dim() == 1 else x.shape[self.node_dim]
+        if x is None or x.dim() == 1:
+            return None if x is None else x.shape[0]
+        if self.node_dim not in (-2, 0) and not self.nodes_last and not -x.dim() <= self.node_dim < x.dim() - 1:
+            raise ValueError(
+                f"with node_dim={self.node_dim} features have more dimensions than two: theirs is the last one, and "
+                f"these have the shape {list(x.shape)}"
+            )
+        return x.shape[self.node_dim]
 
     def graph(
         self, edge_index: Adjacency, sources: int | None, targets: int | None, size: Size = None

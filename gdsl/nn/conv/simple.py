@@ -123,7 +123,7 @@ class SimpleConv(Declared, program="simple"):
         self.check_unwatched("adds up complex numbers")
         m = read_by_edges(graph, source).index_select(self.node_dim, graph.local_edge_index[0])
         if weight is not None:
-            m = m * weight.view(-1, *[1] * (1 if self.node_dim == -2 else m.dim() - 1))
+            m = m * weight.view(-1, *[1] * (m.dim() - 1 - self.node_dim % m.dim()))
         y: Tensor = self.aggr_module(m, graph.local_edge_index[1], dim_size=graph.num_targets, dim=self.node_dim)
         if target is None or self.combine_root not in ("sum", "cat"):
             return y
