@@ -78,7 +78,7 @@ def _is_at_first_edges(node: Node) -> bool:
 
 def _is_partial(node: Node) -> bool:
     """Whether an aggregation is one of those of its parts."""
-    reducers = ("sum", "max", "min") if len(node.inputs) == 1 else ("sum",)
+    reducers = ("sum", "max", "min", "mul") if len(node.inputs) == 1 else ("sum",)
     return node.op == "segment" and node.attrs.reducer in reducers
 
 
@@ -173,8 +173,8 @@ def _collected(node: Node, inputs: Sequence[Node]) -> Node:
 
     by = (inputs[1], node.dims[0]) if len(inputs) == 2 else ()
     partial = build.segment(inputs[0], end, reducer, rows, *by)
-    if reducer == "sum":
-        return together(partial, "sum")
+    if reducer in ("sum", "mul"):
+        return together(partial, reducer)
     members = segment_count(end, rows)
     winners = build.to_float(build.segment(inputs[0], end, f"count{reducer}", rows))
     # Where a process has no member: what is no larger, or smaller, than any number.

@@ -117,7 +117,7 @@ def _piece(counts: Sequence[int], rank: int, piece: int, pieces: int) -> tuple[i
     return start + count * piece // pieces, start + count * (piece + 1) // pieces
 
 
-_REDUCE = {"sum": "SUM", "max": "MAX", "min": "MIN"}
+_REDUCE = {"sum": "SUM", "max": "MAX", "min": "MIN", "mul": "PRODUCT"}
 # How two partial results become one.
 COMBINED: dict[str, Callable[..., Tensor]] = {
     "sum": torch.add, "max": torch.maximum, "min": torch.minimum, "mul": torch.mul,
@@ -184,8 +184,9 @@ def _after(wait: Callable[[], None], value: Any) -> Any:
 def collect(
     halo: Halo, values: Sequence[Tensor], reducers: Sequence[str], wires: Sequence[torch.dtype | None]
 ) -> list[Begun]:
-    """[own, ...] from [own + halo, ...]: partial results for rows of the halo go to their owners, which add them up, or
-    take the largest or smallest, process by process in the order of ranks. All processes begin it together."""
+    """[own, ...] from [own + halo, ...]: partial results for rows of the halo go to their owners, which add them up,
+    multiply them, or take the largest or smallest, process by process in the order of ranks. All processes begin it
+    together."""
     found = [v[: halo.own] for v in values]
     if halo.world == 1:
         return [f.clone for f in found]
@@ -264,7 +265,7 @@ def _bytes(value: Tensor) -> Tensor:
 
 @answered("a sum, or the largest, of all processes")
 def all_reduce(halo: Halo, value: Tensor, reducer: str) -> Tensor:
-    """The sum, the largest or the smallest of a value over all processes, which call it together."""
+    """The sum, the product, the largest or the smallest of a value over all processes, which call it together."""
     found = value.clone(memory_format=torch.contiguous_format)
     if halo.world > 1:
         distributed.all_reduce(found, getattr(distributed.ReduceOp, _REDUCE[reducer]), group=halo.group)

@@ -49,6 +49,13 @@ TEXTS = {
         b = sum(alpha * x[j][kj]) + max(e[kj] * x[i][ji]) + sum(e[ji]) at kj
         update y = sum(tanh(b)) + x
     }""",
+    # Values that are 0, once or twice for a source, on one process or on two.
+    "products at sources": """layer L(d) {
+        node x[d] edge e[d] param b[d] ~ zeros
+        p = mul(1 + e * x[j]) at j
+        q = mul(min(floor(4 * e), 1) * x[i] + b) at j
+        update y = p + q
+    }""",
     "own pairs": "layer L(d) { node x[d] edge e[d] update y = x + sum(sum(e[ji] * e[ji])) }",
 }
 

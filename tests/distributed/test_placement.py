@@ -24,7 +24,7 @@ from gdsl.passes.plan import Step, TorchStep
 from gdsl.runtime.halo import _bytes
 from tests.distributed.parts import local, number
 from tests.distributed.pool import Pool
-from tests.ir.drive import A, E, G, N, S, T, load, program
+from tests.ir.drive import A, E, G, N, S, T, integer, load, program
 
 WIDE, NARROW = Dim("wide", 500), Dim("narrow", 16)
 x, thin = load("x", N, WIDE), load("thin", N, NARROW)
@@ -110,7 +110,14 @@ def _kind(step: Step) -> str:
 
 
 REFUSED: dict[str, tuple[Callable[[], Node], str]] = {
-    "a product at sources": (lambda: b.segment(load("e", E), "j", "mul", N), "aggregates at the sources of edges"),
+    "a product at sources by kind": (
+        lambda: b.segment(load("e", E), "j", "mul", N, integer("k", E, 2), Dim("k", 2)),
+        "aggregates at the sources of edges",
+    ),
+    "a median at sources": (
+        lambda: b.to_float(b.order_rank(load("e", E), "j", 0.5, "lower", N)),
+        "aggregates at the sources of edges",
+    ),
     "extremes at first edges": (
         lambda: b.segment(b.gather(load("e", E), "j"), "j", "max", E),
         "aggregates, and does not only add up, at the first edges of pairs",

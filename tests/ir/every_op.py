@@ -79,9 +79,10 @@ STRUCTURAL: dict[str, list[Node]] = {
     "collect": [
         b.collect(s, "sum", N),
         b.collect(s, "sum", N, wire="bfloat16"),
+        b.collect(s, "mul", N),
         b.collect(s, "max", Domain.OWN, b.elementwise("where", s > 1.0, 1.0, 2.0)),
     ],
-    "all_reduce": [b.all_reduce(u, "sum"), b.all_reduce(w, "min", w * 2.0)],
+    "all_reduce": [b.all_reduce(u, "sum"), b.all_reduce(w, "mul"), b.all_reduce(w, "min", w * 2.0)],
     "reverse": [b.reverse(e), b.reverse(one, 0.5)],
     "exchange_reverse": [b.exchange_reverse(e), b.exchange_reverse(one, 0.5)],
     "exchange_pairs": [b.segment(b.exchange_pairs(e), "i", "sum", E)],

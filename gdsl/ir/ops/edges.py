@@ -239,7 +239,7 @@ def _segment_pull(node: Node, g: Node, ties: str) -> Gradients:
     if reducer == "sum":
         part = on_edges(g)
     elif reducer == "mul":
-        part = _mul_pull(e, end, node, on_edges(g), by, dim)
+        part = mul_pull(e, lambda v, how: on_edges(segment(v, end, how, node.domain, by, dim)), on_edges(g))
     elif reducer not in ("max", "min"):
         raise NotDifferentiable(f"the aggregator `{reducer}` has no derivative rule")
     elif ties == "first":
@@ -272,12 +272,12 @@ def _bar(best: Node, winners: Node, reducer: str) -> Node:
     return choose(winners > 1.5, near, none)
 
 
-def _mul_pull(e: Node, end: str, node: Node, back: Node, by: Node | None, dim: Dim | None) -> Node:
-    """The product of the *other* members: through the product of the nonzero ones, since x / 0 would lose it."""
+def mul_pull(e: Node, reduced: Callable[[Node, str], Node], back: Node) -> Node:
+    """The product of the *other* members: through the product of the nonzero ones, since x / 0 would lose it.
 
-    def reduced(v: Node, how: str) -> Node:
-        return gather_by(segment(v, end, how, node.domain, by, dim), end, by, dim)
-
+    reduced: what each member sees of all members together, from a value of each and "sum" or "mul"
+    back:    the gradient that each sees
+    """
     zero = elementwise("eq", e, 0.0)
     nonzero = choose(zero, 1.0, e)
     product = reduced(nonzero, "mul")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from gdsl.ir.attributes import Attrs, IRError, need, one_of
 from gdsl.ir.node import Node, make, walk
+from gdsl.ir.ops.edges import mul_pull
 from gdsl.ir.ops.elementwise import elementwise
 from gdsl.ir.ops.op import ATOM, Gradients, Op, Run, Text, define, full
 from gdsl.ir.types import Domain, Kind, Type
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # How partial results become one.
-COMBINED = ("sum", "max", "min")
+COMBINED = ("sum", "max", "min", "mul")
 
 WHOLE = (Domain.GLOBAL, Domain.GRAPH)
 OWNED = (Domain.NODE, Domain.OWN)
@@ -80,7 +81,7 @@ define(Op(
 
 
 def collect(x: Node, reducer: str, rows: Domain, count: Node | None = None, wire: str = "exact") -> Node:
-    """For each node of this process what all processes have for it: their sum, maximum or minimum.
+    """For each node of this process what all processes have for it: their sum, product, maximum or minimum.
 
     rows:  those of own nodes
     count: of how many equal ones each maximum is, among which its gradient is shared out
@@ -93,8 +94,8 @@ def collect(x: Node, reducer: str, rows: Domain, count: Node | None = None, wire
 
 
 def _with_count(x: Node, reducer: str, count: Node | None) -> tuple[Node, ...]:
-    if reducer == "sum" or count is None:
-        need((reducer == "sum") == (count is None), "a maximum or minimum has a count, and a sum has none")
+    if reducer in ("sum", "mul") or count is None:
+        need((reducer in ("sum", "mul")) == (count is None), "a maximum or minimum has a count, and nothing else")
         return (x,)
     need(count.type == x.type, f"its count has the type of the value, {x.type}")
     return (x, count)
@@ -113,6 +114,9 @@ def _collect_text(node: Node, args: list[str]) -> Text:
 def _collect_pull(node: Node, g: Node, ties: str) -> Gradients:
     if node.attrs.reducer == "sum":
         return [exchange(g, node.attrs.wire)]
+    if node.attrs.reducer == "mul":
+        (x,) = node.inputs
+        return [mul_pull(x, lambda v, how: exchange(collect(v, how, node.domain)), exchange(g))]
     won = _won(node, exchange(node))
     return [won * exchange(g / elementwise("maximum", collect(won, "sum", node.domain), 1.0)), None]
 
@@ -141,6 +145,8 @@ def _all_reduce_pull(node: Node, g: Node, ties: str) -> Gradients:
     total = all_reduce(g, "sum")
     if node.attrs.reducer == "sum":
         return [total]
+    if node.attrs.reducer == "mul":
+        return [mul_pull(node.inputs[0], all_reduce, total)]
     won = _won(node, node)
     return [won * total / elementwise("maximum", all_reduce(won, "sum"), 1.0), None]
 
