@@ -10,7 +10,7 @@ it by hand (``PlainExchange`` below). The floor is that of the narrowest values 
 The simulator (simulate.py) is told the widths that a run on two small parts has sent, so that its bytes for other cuts
 can be compared with what is measured, and its times with those of this machine: an edge's and a row's are those of one
 process on the whole graph and on half of its edges, in seconds of the processor, and a byte's those of an exchange of
-16 MB. Then tables for large graphs.
+16 MB. On the wall processes wait for the busiest, and for the cores that they share. Then tables for large graphs.
 
 All is measured in some rounds, in turns, and of each time the least counts, which what else runs on the machine changes
 least: `--rounds 5` on one that is not quiet. Time on the wall is to be trusted where the cores are free.
@@ -261,8 +261,8 @@ def here(whole: list[dict[str, Any]], half: list[dict[str, Any]], many_: list[di
     edge = max(one["processor"] - other["processor"], 0.0) / (one["edges"] - other["edges"])
     row = max(one["processor"] - edge * one["edges"], 0.0) / one["rows"]
     wire = {name: statistics.median(p["wire"][name] for p in many_) for name in many_[0]["wire"]}
-    sharing = max(1.0, len(many_) / machine.cores())
-    return simulate.Machine("here", wire["bandwidth"], wire["latency"], edge, row, sharing, wire["copy"], wire["call"])
+    wires = wire["bandwidth"], wire["latency"]
+    return simulate.Machine("here", *wires, edge, row, machine.cores(), wire["copy"], wire["call"])
 
 
 def large(small: dict[str, Any]) -> list[dict[str, Any]]:
@@ -305,6 +305,7 @@ def main() -> None:
         "graph": args.graph, "data": args.data, "nodes": args.nodes, "edges": args.edges, "how": args.how,
         "half": False, "chunk": None, "steps": 2 if args.tiny else STEPS, "features": FEATURES, "classes": CLASSES,
     }  # fmt: skip
+    load = os.getloadavg()[0]
     small = request | {"graph": "power_law", "nodes": 200, "edges": 800, "how": "hash", "steps": 1}
     plan = plan_of(run(2, **small, peer=False))
     half = {"half": True}
@@ -325,11 +326,15 @@ def main() -> None:
             row["simulated_processor"] = simulate.computing(plan, cut, machine_)
         results.append(row)
         print(row, flush=True)
+        for name, what in (("processor", "seconds of the processor"), ("seconds", "time on the wall")):
+            if (off := report.off_by(row, name)) is not None:
+                print(f"{count} processes: simulated {what} is off by {off:+.0%} from what is measured", flush=True)
     found_all = {
         "kind": "cluster",
         "machine": machine.describe(1, tiny=args.tiny),
         "graph": {"name": args.graph.replace("_", "-"), "nodes": args.nodes, "edges": args.edges},
         "how": args.how,
+        "load": load,
         "plan": asdict(plan),
         "results": results,
         "large": large(small),

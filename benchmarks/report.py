@@ -376,6 +376,12 @@ def _instructions(found: Mapping[str, Any]) -> str:
     return head + "\n\n" + table(columns, rows)
 
 
+def off_by(row: Mapping[str, Any], name: str) -> float | None:
+    """How much more than what is measured is simulated, as a share of it; None where nothing is."""
+    simulated = row.get(f"simulated_{name}")
+    return None if simulated is None else simulated / row[name] - 1.0
+
+
 def _cluster(found: Mapping[str, Any]) -> str:
     one = next((r for r in found["results"] if r["processes"] == 1), None)
     columns = ["processes", "by", "MB sent", "× floor", "simulated", "processor ms", "simulated", "ms", "simulated"]
@@ -387,8 +393,9 @@ def _cluster(found: Mapping[str, Any]) -> str:
         bytes_ = f"{r['simulated_sent'] / 1e6:.3f}" if "simulated_sent" in r else ""
         times = []
         for name in ("processor", "seconds"):
-            simulated = f"simulated_{name}"
-            times += [_number(1e3 * r[name]), _number(1e3 * r[simulated]) if simulated in r else ""]
+            off = off_by(r, name)
+            simulated = "" if off is None else f"{_number(1e3 * r[f'simulated_{name}'])} ({off:+.0%})"
+            times += [_number(1e3 * r[name]), simulated]
         sent = f"{r['sent'] / 1e6:.3f}"
         rows.append(
             [str(r["processes"]), r["implementation"], sent, floor, bytes_, *times, memory, _number(r["graph"])]
@@ -397,8 +404,11 @@ def _cluster(found: Mapping[str, Any]) -> str:
     head = (
         f"GAT with 500 features in and 4 × 16 out on the {size['name']} graph, cut by {found['how']}: one step of "
         "training. MB are those of all processes, MiB those of the largest, of tensors: at the peak of a step, in "
-        "brackets by that of one process, and of its part of the graph, prepared."
+        "brackets by that of one process, and of its part of the graph, prepared. Behind simulated times stands by how "
+        "much they are off."
     )
+    if "load" in found:
+        head += f" {found['load']:.1f} other threads ran on {found['machine']['cores']} cores when it began."
     columns_of_large = ["graph", "GPUs", "halo by own", "GB sent a GPU", "plain exchange", "s", "plain exchange"]
     far = [
         [

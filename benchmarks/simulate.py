@@ -18,7 +18,7 @@ class Machine:
     bandwidth  bytes a second that it sends, while it receives as many
     latency    seconds a message takes besides
     edge, row  seconds to compute a step for an edge, and for an own node
-    sharing    how many processes share what computes
+    cores      how many cores all processes share, each on one thread; inf where each has its own
     copy, call seconds of the processor for a byte that is sent, and for an exchange; none where a card sends by itself
     """
 
@@ -27,7 +27,7 @@ class Machine:
     latency: float
     edge: float
     row: float
-    sharing: float = 1.0
+    cores: float = math.inf
     copy: float = 0.0
     call: float = 0.0
 
@@ -74,13 +74,19 @@ def computing(plan: Plan, cut: Cut, machine: Machine) -> float:
 
 
 def seconds(plan: Plan, cut: Cut, machine: Machine) -> float:
-    """Of a step: processes wait for the slowest, and compute nothing while they speak."""
+    """Of a step on the wall: processes wait for the slowest, and compute nothing while they speak.
+
+    What they compute takes as long as the busiest of them does, and no less than all of them together on the cores that
+    they share. What the processor spends on a message is in the time of the message, which is that of all speaking at
+    once.
+    """
+    busy = [machine.edge * edges + machine.row * rows for edges, rows in zip(cut.edges, cut.rows, strict=True)]
     most = max(max(a, b) for a, b in zip(cut.received, cut.sent, strict=True))
     messages = (len(plan.widths) + plan.agreed) * max(cut.peers) * machine.latency
     processes = len(cut.edges)
     ring = 2 * (processes - 1) / processes * plan.reduced / machine.bandwidth + 2 * (processes - 1) * machine.latency
     spoken = most * sum(plan.widths) / machine.bandwidth + messages + (ring if processes > 1 else 0.0)
-    return computing(plan, cut, machine) * machine.sharing + spoken
+    return max(*busy, sum(busy) / machine.cores) + spoken
 
 
 @dataclass(frozen=True)

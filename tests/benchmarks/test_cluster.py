@@ -31,6 +31,12 @@ def test_bytes_and_seconds_by_hand(simulate: Any) -> None:
     assert simulate.seconds(plan, cut, machine) == pytest.approx(21 + 24 / 6 + 2 * 0.5 + 100 / 6 + 2 * 0.5)
     busy = simulate.Machine("", 6.0, 0.5, edge=1.0, row=0.25, copy=0.1, call=3.0)
     assert simulate.computing(plan, cut, busy) == pytest.approx(21 + 2 * 12 * 0.1 + 2 * 3)
+    # What a message costs the processor is in the time of the message.
+    assert simulate.seconds(plan, cut, busy) == simulate.seconds(plan, cut, machine)
+    # Two processes take turns on one core: 10 + 20 edges and 3 + 4 rows. On one and a half, the busiest is waited for.
+    for cores, computed in ((1, 31.75), (1.5, 31.75 / 1.5), (2, 21.0), (8, 21.0)):
+        shared = simulate.Machine("", 6.0, 0.5, edge=1.0, row=0.25, cores=cores)
+        assert simulate.seconds(plan, cut, shared) == pytest.approx(computed + 24 / 6 + 1 + 100 / 6 + 1)
     alone = simulate.Cut([10], [3], [0], [0], [0])
     assert simulate.seconds(plan, alone, machine) == 10.75
 
