@@ -14,7 +14,7 @@ LEAST_GROUPS = 8
 
 # Steps that run in one native call have their inner values in one piece of memory, which is not given back between
 # them: of so many bytes that is no matter. So few of them lie on the stack.
-MOST_BYTES = 1 << 24
+MOST_BYTES = 1 << 25
 SMALL = 1 << 16
 
 # The same on a GPU, where a program takes a few rows, of each a few edges at a time: its longest row decides how long

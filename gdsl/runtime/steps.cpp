@@ -252,13 +252,17 @@ template <class T, class I> void run(const int64_t* program, const Call* with) {
     alignas(ALIGNMENT) char small[with->arena ? 1 : SMALL];
     Own<T> own;
     memcpy(&own, program + 1, sizeof own);
-    const int64_t given = program[3], made = program[4], steps = program[5];
-    void* slots[given + made];
+    const int64_t given = program[3], places = program[4], made = program[5], steps = program[6];
+    void *slots[given + made], *at[places + 1];
     memcpy(slots, with->given, given * sizeof(void*));
-    Machine<T> machine = {program + 6, *with, slots, with->arena ? with->arena : small, (Gemm<T>)program[0], own};
-    for (int64_t k = 0; k < made; ++k) {
+    Machine<T> machine = {program + 7, *with, slots, with->arena ? with->arena : small, (Gemm<T>)program[0], own};
+    for (int64_t k = 0; k < places; ++k) {
         const int64_t rows = with->rows[machine.next()];
-        slots[given + k] = machine.take(rows * machine.next());
+        at[k] = machine.take(rows * machine.next());
+    }
+    for (int64_t k = 0; k < made; ++k) {
+        const int64_t place = machine.next();
+        slots[given + k] = place < 0 ? nullptr : at[place];
     }
     for (int64_t k = 0; k < steps; ++k) {
         switch (machine.next()) {

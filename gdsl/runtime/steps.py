@@ -174,21 +174,18 @@ class Together:
         self._views = _needed_views(writer.views, later)
         self._given = tuple(writer.given.items())
         self._made = tuple((node, _ROWS[node.domain], node.type.shape, storage.of(node)) for node in made)
-        self._inner = tuple(
-            (_ROWS[node.domain], 0 if node in writer.parts else node.type.numel * storage.of(node).itemsize)
-            for node in inner
-        )
+        self._places, at = writer.places(inner)
         self._orders = tuple(end for end in (0, 1) if writer.orders[end])
         self._kept, self._totals = writer.kept, writer.totals
-        self._alignment = _ALIGNMENT * (len(inner) + MOST_POINTERS)
+        self._alignment = _ALIGNMENT * (len(self._places) + MOST_POINTERS)
         self._pack = struct.Struct(f"{5 + 1 + 6 + 6 + 1 + len(self._given) + len(made)}q").pack
         slots = {node: k for k, node in enumerate((*writer.given, *made, *inner))}
         multiplies = any(isinstance(i, TorchItem) and isinstance(i.product, SumOfProducts | SumOverRows) for i in items)
         own = products.code(storage.dtype) if multiplies else None
         multiply = (_blas().get(storage.dtype, 0), *((0, 0) if own is None else own.addresses))
-        head = (*multiply, len(self._given) + len(made), len(inner), writer.steps)
+        head = (*multiply, len(self._given) + len(made), len(self._places), len(inner), writer.steps)
         body = [slots[word] if isinstance(word, Node) else word for word in writer.words]
-        words = (*head, *(number for about in self._inner for number in about), *body)
+        words = (*head, *(number for about in self._places for number in about), *at, *body)
         self._program = (ctypes.c_int64 * len(words))(*words)
         self._at = ctypes.addressof(self._program)
 
@@ -215,8 +212,8 @@ class Together:
         room = self._totals * groups + self._alignment
         if self._kept:
             room += self._kept * min(threads, groups) * (longest + 1)
-        for place, width in self._inner:
-            room += rows[place] * width
+        for domain, width in self._places:
+            room += rows[domain] * width
         if room > MOST_BYTES:
             return False
         # The list keeps converted tensors alive until the steps have run.
@@ -274,7 +271,7 @@ class Together:
                 tuple(like(first[node]) for node, *_ in self._made),
                 results,
                 tuple((_ROWS[domain], rows) for domain, rows in most),
-                self._inner,
+                self._places,
                 tuple(int(end in self._orders) for end in (0, 1)),
                 self._kept,
                 self._totals,
@@ -333,9 +330,10 @@ class _StepWriter:
     """Writes the program of steps, in which nodes stand for the memory where their values lie.
 
     needed:  what must lie where no other value lies
-    parts:   values that lie in others
+    parts:   values that lie in others, and in which
     given:   what is read, in order, and as which dtype
     written: what is made, in order
+    lives:   the first and the last step that a value is of
     roots:   for each view, where it lies
     views:   (node, operand, view)
     orders:  whether the edges by source and by target are read
@@ -347,9 +345,10 @@ class _StepWriter:
         self.storage, self.needed = storage, needed
         self.words: list[int | Node] = []
         self.steps = 0
+        self.lives: dict[Node, tuple[int, int]] = {}
         self.given: dict[Node, torch.dtype] = {}
         self.written: dict[Node, None] = {}
-        self.parts: set[Node] = set()
+        self.parts: dict[Node, Node] = {}
         self.roots: dict[Node, Node] = {}
         self.views: list[tuple[Node, Node, View]] = []
         self.orders = [False, False]
@@ -369,7 +368,35 @@ class _StepWriter:
 
     def _step(self, kind: int, *words: int | Node) -> None:
         self.words += (kind, *words)
+        for node in words:
+            if isinstance(node, Node):
+                self.lives[node] = self.lives.get(node, (self.steps, 0))[0], self.steps
         self.steps += 1
+
+    def places(self, inner: Sequence[Node]) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...]]:
+        """Memory for values that nobody sees: for each place which number of the graph counts its rows, and how many
+        bytes a row has, and of each value its place, -1 for what lies in another. Those of which one is no longer
+        read when the other is made share one."""
+        last = {node: end for node, (_, end) in self.lives.items()}
+        for node, whole in reversed(self.parts.items()):
+            last[whole] = max(last[whole], last[node])
+        alone = [node for node in inner if node not in self.parts]
+        found: list[tuple[int, int]] = []
+        free: list[tuple[int, int]] = []  # until which step a place is read
+        at = dict.fromkeys(inner, -1)
+        for node in sorted(alone, key=lambda n: self.lives[n][0]):
+            rows, width = _ROWS[node.domain], node.type.numel * self.storage.of(node).itemsize
+            first = self.lives[node][0]
+            fits = [k for k, end in free if end < first and found[k][0] == rows]
+            # The least of those that are wide enough, or else the widest.
+            chosen = min(fits, key=lambda k: (found[k][1] < width, abs(found[k][1] - width)), default=len(found))
+            if chosen == len(found):
+                found.append((rows, width))
+            else:
+                found[chosen] = rows, max(found[chosen][1], width)
+            free = [(k, end) for k, end in free if k != chosen] + [(chosen, last[node])]
+            at[node] = chosen
+        return tuple(found), tuple(at.values())
 
     def read(self, node: Node, dtype: torch.dtype) -> Node:
         node = self.root(node)
@@ -457,8 +484,10 @@ class _StepWriter:
             sources += (node if n.op == "const" else self.read(n, self.storage.dtype), width)
         runs = stretches(as_in)
         if node.domain is Domain.GLOBAL and node not in self.needed and is_part(runs):
-            self._step(PART, node, sources[2 * runs[0].operand], runs[0].start)
-            self.parts.add(node)
+            source = sources[2 * runs[0].operand]
+            assert isinstance(source, Node)
+            self._step(PART, node, source, runs[0].start)
+            self.parts[node] = source
         else:
             about = [number for run in runs for number in run]
             fill = _bits(otherwise)

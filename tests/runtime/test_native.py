@@ -265,6 +265,22 @@ def test_what_no_native_call_can_do_is_asked_for_a_few_times(monkeypatch: pytest
     assert 0 < len(asked) <= 40
 
 
+def test_a_derivative_that_python_has_to_compute_is_asked_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its adjoint is there, and would be refused again: a gradient that does not lie as it is read."""
+    asked: list[int] = []
+    find = repeated.Finder.__call__
+    monkeypatch.setattr(repeated.Finder, "__call__", lambda self, *args: (asked.append(1), find(self, *args))[1])
+    args = inputs("GCN", 30, 60)
+    layer = warm(made("GCN"), args)
+    before, ones = len(asked), torch.ones(30, 4)
+    expected = torch.autograd.grad(layer(*args), args[0], -ones)
+    for _ in range(6):
+        result = layer(*args)
+        assert is_native(result)
+        assert torch.equal(torch.autograd.grad(result, args[0], torch._neg_view(ones))[0], expected[0])
+    assert len(asked) == before
+
+
 def test_some_gradients_of_several() -> None:
     layer = warm(made("two results"), inputs("two results", 20, 40))
     x, edge_index = inputs("two results", 20, 40, 1)

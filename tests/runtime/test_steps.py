@@ -200,6 +200,27 @@ def test_what_is_too_large_runs_one_by_one(calls: list[bool], monkeypatch: pytes
     assert calls and not any(calls)
 
 
+def test_what_is_read_no_more_gives_its_memory(calls: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many steps follow each other: a network of any depth, and parts of what lies in memory."""
+    whole: list[Together] = []
+    run = Together.run
+    monkeypatch.setattr(Together, "run", lambda self, *args: (whole.append(self), run(self, *args))[1])
+    found = {}
+    for depth in (3, 9):
+        text = f"""layer N(d) {{ param w[2*d, d] ~ glorot node x[d] h = x
+                   for k in 1..{depth} {{ aggregate a = max(h[j]) h = tanh(cat(h, a) @ w) }} update y = h }}"""
+        layer, given = gdsl.compile(text, d=6, backend="cpp"), graph_of(30, 60)
+        layer.options = Options(save="nothing")
+        whole.clear()
+        layer(torch.randn(30, 6), given)
+        found[depth] = max(sum(width for _, width in one._places) for one in whole)
+        together = all_of(layer, 30, given)
+        for a, b in zip(together, one_by_one(monkeypatch, lambda: all_of(layer, 30, given)), strict=True):  # noqa: B023
+            assert torch.equal(a, b)
+    assert all(calls)
+    assert 0 < found[9] == found[3]
+
+
 def test_without_a_blas_to_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products are then steps of torch."""
     text = "a sum of products with two biases"

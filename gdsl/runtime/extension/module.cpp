@@ -35,12 +35,12 @@ Made made_of(PyObject* about) {
     return {rows, numbers(shape), dtype_of(dtype)};
 }
 
-// (function, words, given, made, outputs, most, inner, orders, kept, totals, alignment)
+// (function, words, given, made, outputs, most, places, orders, kept, totals, alignment)
 Steps steps_of(PyObject* about) {
     Steps s;
     long long function, kept, totals, alignment;
-    PyObject *words, *given, *made, *outputs, *most, *inner, *orders;
-    parse(about, "LOOOOOOOLLL", &function, &words, &given, &made, &outputs, &most, &inner, &orders, &kept, &totals,
+    PyObject *words, *given, *made, *outputs, *most, *places, *orders;
+    parse(about, "LOOOOOOOLLL", &function, &words, &given, &made, &outputs, &most, &places, &orders, &kept, &totals,
           &alignment);
     s.function = (void (*)(const int64_t*, const void*))function;
     s.words = numbers(words), s.kept = kept, s.totals = totals, s.alignment = alignment;
@@ -65,7 +65,7 @@ Steps steps_of(PyObject* about) {
             found.push_back({pair.at(0), pair.at(1)});
         });
     };
-    pairs(most, s.most), pairs(inner, s.inner);
+    pairs(most, s.most), pairs(places, s.places);
     const auto used = numbers(orders);
     s.orders[0] = used.at(0), s.orders[1] = used.at(1);
     return s;

@@ -78,7 +78,7 @@ struct GdslBackward : torch::autograd::Node {
                     tensors.push_back(k < (int64_t)first ? have[k] : have[k].contiguous());
                 }
                 const auto need = adjoint.steps.need(*graph, tensors);
-                if (!need) break;
+                if (!need) return by_python(have, first);
                 const std::vector<Tensor> made = adjoint.steps.run(*need, *graph, tensors);
                 variable_list found;
                 for (int64_t k : adjoint.gives) found.push_back(k < 0 ? Tensor() : made[k]);

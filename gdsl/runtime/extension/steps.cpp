@@ -34,7 +34,7 @@ struct Steps {
     std::vector<Made> made;
     std::vector<Result> outputs;
     std::vector<std::pair<int64_t, int64_t>> most;   // rows, how many there may be
-    std::vector<std::pair<int64_t, int64_t>> inner;  // rows, bytes of each
+    std::vector<std::pair<int64_t, int64_t>> places;  // of what nobody sees: rows, bytes of each
     int64_t orders[2], kept, totals, alignment;
 
     // What a call of the steps needs.
@@ -57,7 +57,7 @@ struct Steps {
         }
         n.room = totals * groups + alignment;
         if (kept) n.room += kept * std::min(n.threads, groups) * (longest + 1);
-        for (const auto& [place, width] : inner) n.room += n.rows[place] * width;
+        for (const auto& [rows, width] : places) n.room += n.rows[rows] * width;
         if (n.room > limits.most_bytes) return {};
         for (const Given& g : given) {
             const Tensor& t = tensors[g.place];
