@@ -65,11 +65,13 @@ static inline f32 exp(f32 x) {
 }
 static inline f64 exp(f64 x) { return __builtin_exp(x); }
 
-// expm1: as exp, with 2^n taken apart: 2^n (e^r - 1) + (2^n - 1) loses nothing near 0, where n is 0. Within 2 ulp.
-static inline f32 expm1(f32 x) {
+// expm1: as exp, with 2^n taken apart: 2^n (e^r - 1) + (2^n - 1) loses nothing near 0, where n is 0, and far from it 1
+// is lost beside e^x. Within 2 ulp.
+static inline f32 expm1(f32 given) {
+    const f32 x = opaque(given);
     const f32 magic = 12582912.0f;
     f32 clamped = x < -30.0f ? -30.0f : x;
-    clamped = clamped > 80.0f ? 80.0f : clamped;
+    clamped = clamped > 89.0f ? 89.0f : clamped;
     const f32 n = (clamped * 1.44269504f + magic) - magic;
     const f32 r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
     f32 p = 1.9875691500e-4f;
@@ -79,8 +81,10 @@ static inline f32 expm1(f32 x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r;
-    const f32 scale = as_float((uint32_t)((int32_t)(n == n ? n : 0.0f) + 127) << 23);
-    const f32 near = scale * p + (scale - 1.0f), far = exp(x) - 1.0f;
+    const int32_t k = (int32_t)(n == n ? n : 0.0f), half = k >> 1;
+    const f32 low = as_float((uint32_t)(half + 127) << 23), high = as_float((uint32_t)(k - half + 127) << 23);
+    const f32 scale = low * high;
+    const f32 near = scale * p + (scale - 1.0f), far = (p + 1.0f) * low * high;
     const f32 result = x > 80.0f ? far : near;
     return x == 0 ? x : result;
 }
