@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from gdsl.ir import build
-from gdsl.ir.node import Node, substitute, users, walk
+from gdsl.ir.node import Node, substitute, users, walk, walk_below
 from gdsl.ir.ops import ELEMENTWISE, of
 from gdsl.ir.ops.adjoint import gradients
 from gdsl.ir.ops.edges import held_by_ties
@@ -157,8 +157,8 @@ def _worth_reading(program: Program, raw: Sequence[Node], keep: frozenset[Node] 
     """Nodes of the forward program that the backward should read: whichever choice of them holds fewer numbers.
 
     What is an operand of a dense product lies in memory anyway, so that reading it spares the forward pass another
-    write; but where its derivative needs more than the operand, both would be held. Of a sum that the BLAS adds up only
-    the whole is ever stored.
+    write; but where its derivative needs more than the operand, both would be held, which pays where it takes an exp or
+    the like to compute it again. Of a sum that the BLAS adds up only the whole is ever stored.
     """
     forward = frozenset(walk(program.nodes))
     if keep is not None:
@@ -168,16 +168,30 @@ def _worth_reading(program: Program, raw: Sequence[Node], keep: frozenset[Node] 
         # What need not be whole is computed again where the backward needs it.
         forward -= streamed(program.nodes, read_by)
     sums = frozenset(n for n in read_by if dense.absorbed(n, read_by, program.nodes))
+    operands = _dense_operands(program) & forward
+    sums |= frozenset(n for n in operands if _is_heavy(n))
     found = _forward_values(forward, raw, keep, options, sums)
-    others = _forward_values(forward, raw, keep, options, sums | (_dense_operands(program) & forward))
+    others = _forward_values(forward, raw, keep, options, sums | operands)
     return min(others, found, key=lambda nodes: sum(n.type.numel for n in nodes))
 
 
 def _dense_operands(program: Program) -> frozenset[Node]:
     """Elementwise values of nodes that a product left to the BLAS reads."""
     products = [n for n in walk(program.nodes) if n.op == "contract" and dense.is_dense(n)]
-    read = {i for n in products if n.domain not in ELEMENTS for i in n.inputs}
+    read = {_reshaped(i) for n in products if n.domain not in ELEMENTS for i in n.inputs}
     return frozenset(i for i in read if i.op in ELEMENTWISE and i.domain not in (*ELEMENTS, Domain.GLOBAL))
+
+
+def _reshaped(node: Node) -> Node:
+    """What a value is under other dims."""
+    while node.op == "reshape":
+        (node,) = node.inputs
+    return node
+
+
+def _is_heavy(node: Node) -> bool:
+    """Whether an elementwise value takes a heavy function of the values that it is made of."""
+    return any(of(n).heavy for n in walk_below([node], lambda n: n.inputs if n.op in ELEMENTWISE else ()))
 
 
 def _forward_values(

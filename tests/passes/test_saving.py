@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from gdsl.ir import build
+from collections.abc import Callable
+
+import pytest
+
+from gdsl.ir import build, library
+from gdsl.ir.node import Node
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Type
 from gdsl.passes.options import Options
@@ -29,3 +34,18 @@ def test_the_slope_of_relu_is_read_off_its_result() -> None:
     program = Program("p", (("y", build.contract([hidden, second], ["mid"])),), {})
     adjoint = differentiate(program, [x, first, second], [0], None, Options())
     assert [node for node, _ in adjoint.saved] == [hidden]
+
+
+@pytest.mark.parametrize("activation", [library.elu, library.selu, lambda x: build.elementwise("exp", -(x * x))])
+@pytest.mark.parametrize("heads", [1, 8])
+def test_what_takes_an_exp_to_compute_again_is_read(activation: Callable[[Node], Node], heads: int) -> None:
+    """It lies in memory for a product anyway, under other dims or not."""
+    dims = (Dim("heads", heads), Dim("each", 64 // heads))
+    x = build.load("x", Type(Domain.NODE, dims), "input")
+    bias = build.load("bias", Type(Domain.GLOBAL, dims), "param")
+    w = build.load("w", Type(Domain.GLOBAL, (Dim("wide", 64), Dim("out", 64))), "param")
+    hidden = activation(build.segment(build.gather(x, "j"), "i", "sum", Domain.NODE) + bias)
+    flat = build.reshape(hidden, ["heads", "each"], [Dim("wide", 64)])
+    program = Program("p", (("y", build.contract([flat, w], ["wide"])),), {})
+    adjoint = differentiate(program, [x, w], [0], None, Options())
+    assert hidden in [node for node, _ in adjoint.saved]
