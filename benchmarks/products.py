@@ -28,6 +28,8 @@ SIZES = (
     (16_000, 128, 64),
     (3_000, 256, 64),
     (700, 832, 64),
+    (25_000, 64, 1),
+    (1, 1_024, 1_024),
 )
 DTYPES = (torch.float32, torch.float64)
 ROUNDS, ROUND_FLOPS = 9, 2e8

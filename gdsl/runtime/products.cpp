@@ -173,11 +173,82 @@ template <class T> struct Panels {
     }
 };
 
+// -- by one vector: what tiles would leave most of a vector unused for --
+
+// to[n] = a row of a matrix, which lie one after the other, times a vector, plus base.at[n * base.lead]. Each is summed in
+// the same order wherever it stands.
+template <int M, class T>
+void dots_of(int64_t depth, const T* rows, const T* vector, T* to) {
+    typedef typename vector_of<T>::type V;
+    enum { LANES = vector_of<T>::LANES };
+    V sum[M];
+    for (int m = 0; m < M; ++m) sum[m] = V{};
+    int64_t k = 0;
+    for (; k + LANES <= depth; k += LANES) {
+        const V by = *(const V*)(vector + k);
+#pragma GCC unroll 8
+        for (int m = 0; m < M; ++m) sum[m] += *(const V*)(rows + m * depth + k) * by;
+    }
+    if (k < depth) {
+        V by{};
+        memcpy(&by, vector + k, (depth - k) * sizeof(T));
+        for (int m = 0; m < M; ++m) {
+            V last{};
+            memcpy(&last, rows + m * depth + k, (depth - k) * sizeof(T));
+            sum[m] += last * by;
+        }
+    }
+    for (int m = 0; m < M; ++m) {
+        T lane[LANES];
+        memcpy(lane, &sum[m], sizeof lane);
+        for (int half = LANES / 2; half; half /= 2)
+            for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
+        to[m] = lane[0];
+    }
+}
+
+template <class T>
+void dots(int64_t count, int64_t depth, const T* rows, const T* vector, Base<T> base, T* to, int64_t threads) {
+    enum { AT_ONCE = 8 };
+    const int64_t tasks = (count + AT_ONCE - 1) / AT_ONCE, parts = count * depth > FEW ? smaller(threads, tasks) : 1;
+#pragma omp parallel for schedule(static) num_threads(parts) if (parts > 1)
+    for (int64_t task = 0; task < tasks; ++task) {
+        const int64_t n = task * AT_ONCE, some = smaller(AT_ONCE, count - n);
+        T found[AT_ONCE];
+        if (some == AT_ONCE) dots_of<AT_ONCE>(depth, rows + n * depth, vector, found);
+        else for (int64_t m = 0; m < some; ++m) dots_of<1>(depth, rows + (n + m) * depth, vector, found + m);
+        for (int64_t m = 0; m < some; ++m) to[n + m] = base.at ? found[m] + base.at[(n + m) * base.lead] : found[m];
+    }
+}
+
+// to[n] = base[n] + the sum over k of factors[k] * rows[k][n], rows ``lead`` apart.
+template <class T>
+void blend(int64_t depth, int64_t count, const T* factors, const T* rows, int64_t lead, const T* base,
+           T* __restrict__ to) {
+    enum { AT_ONCE = 8 };
+    if (!base) memset(to, 0, count * sizeof(T));
+    else if (base != to) memcpy(to, base, count * sizeof(T));
+    int64_t k = 0;
+    for (; k + AT_ONCE <= depth; k += AT_ONCE, rows += AT_ONCE * lead) {
+        for (int64_t n = 0; n < count; ++n) {
+            T sum = to[n];
+#pragma GCC unroll 8
+            for (int u = 0; u < AT_ONCE; ++u) sum += factors[k + u] * rows[u * lead + n];
+            to[n] = sum;
+        }
+    }
+    for (; k < depth; ++k, rows += lead)
+        for (int64_t n = 0; n < count; ++n) to[n] += factors[k] * rows[n];
+}
+
 // to[rows][width] = left[rows][depth] @ matrix + base. The matrix lies as [depth, width] or, turned, as [width, depth].
 template <class T>
 void by_matrix(int64_t rows, int64_t width, int64_t depth, const T* left, const T* matrix, bool turned, Base<T> base,
                T* to, int64_t threads) {
     enum { PANEL = vector_of<T>::PANEL };
+    if (width == 1) return dots(rows, depth, left, matrix, base, to, threads);
+    if (rows == 1 && turned) return dots(width, depth, matrix, left, Base<T>{base.at, 1}, to, threads);
+    if (rows == 1) return blend(depth, width, left, matrix, width, base.at, to);
     const Panels<T> right(matrix, width, depth, turned, rows);
     const int64_t panels = (width + PANEL - 1) / PANEL, blocks = (rows + BLOCK - 1) / BLOCK, tasks = panels * blocks;
     const int64_t parts = rows * width * depth > FEW ? smaller(threads, tasks) : 1;
@@ -220,8 +291,13 @@ void over_rows(int64_t rows, int64_t width, int64_t depth, const T* left, const 
 #pragma omp parallel for schedule(static) num_threads(parts) if (parts > 1)
     for (int64_t task = 0; task < tasks; ++task) {
         const int64_t s = task / (panels * blocks), m = task / panels % blocks * BLOCK, n = task % panels * PANEL;
-        over_stretch(rows * s / count, rows * (s + 1) / count, m, smaller(BLOCK, depth - m), n, depth, left, columns,
-                     sums + s * size);
+        const int64_t first = rows * s / count, last = rows * (s + 1) / count;
+        if (width == 1) {
+            blend(last - first, smaller(BLOCK, depth - m), right + first, left + first * depth + m, depth, (T*)nullptr,
+                  sums + s * size + m);
+            continue;
+        }
+        over_stretch(first, last, m, smaller(BLOCK, depth - m), n, depth, left, columns, sums + s * size);
     }
     if (count == 1) return;
     memcpy(to, sums, size * sizeof(T));

@@ -66,21 +66,24 @@ def test_what_is_no_number_stays_none(code: Code) -> None:
     torch.testing.assert_close(code.over_rows(left, right), left.t() @ right, equal_nan=True)
 
 
-def test_the_same_bits_for_any_number_of_threads(code: Code) -> None:
+@pytest.mark.parametrize(("rows", "depth", "width"), [(9001, 70, 33), (20001, 70, 1), (1, 1500, 1100)])
+def test_the_same_bits_for_any_number_of_threads(code: Code, rows: int, depth: int, width: int) -> None:
     dtype = _values(code).dtype
     random = torch.Generator().manual_seed(0)
-    left, matrix, right = (torch.randn(*s, generator=random, dtype=dtype) for s in ((9001, 70), (70, 33), (9001, 33)))
+    sizes = ((rows, depth), (depth, width), (rows, width), (width, depth))
+    left, matrix, right, turned = (torch.randn(*s, generator=random, dtype=dtype) for s in sizes)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append((code.by_matrix(left, matrix, False, 33, None), code.over_rows(left, right)))
+            by_matrix = (code.by_matrix(left, m, m is turned, width, None) for m in (matrix, turned))
+            found.append((*by_matrix, code.over_rows(left, right)))
     finally:
         torch.set_num_threads(before)
     for other in found[1:]:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
     tolerance = 1e-4 if dtype is torch.float32 else 1e-12
-    for made, expected in zip(found[0], (left @ matrix, left.t() @ right), strict=True):
+    for made, expected in zip(found[0], (left @ matrix, left @ turned.t(), left.t() @ right), strict=True):
         torch.testing.assert_close(made, expected, rtol=tolerance, atol=tolerance * 100)
 
 
