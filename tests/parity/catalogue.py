@@ -149,6 +149,11 @@ DIFFERENT = [
         "sums that are truth values again; NotImplementedError",
     ),
     (
+        "complex features in LGConv, of a node with no edge into it",
+        "its messages are 0, as those of real features",
+        "NaN, in GCNConv without loops, too",
+    ),
+    (
         "writing to the input after the call, as `h += conv(h)` does, where the gradient needs the input",
         "the gradient of the call, on the CPU: what the backward pass reads takes memory of its own once it is written "
         "to, so that a NumPy array or a DLPack view of the input does not follow such a write. On a GPU, under "

@@ -384,6 +384,16 @@ def test_errors_name_the_arguments_of_forward() -> None:
 
 # ------------------------------------------------------------------------------------- whole and complex numbers
 
+
+@pytest.mark.parametrize("backend", ["torch", "cpp"])
+def test_complex_features_of_a_node_without_edges_into_it(backend: str) -> None:
+    """0 for real features, and NaN in torch_geometric for complex ones."""
+    layer, path = gdsl.nn.LGConv(), torch.tensor([[0, 1, 1], [1, 2, 2]])
+    set_backend(layer, backend)
+    x = torch.randn(3, 2, dtype=torch.float64)
+    found = layer(x * (1 + 2j), path)
+    assert harness.difference([found.real, found.imag], [pyg.LGConv()(x, path) * k for k in (1, 2)]) < 1e-9
+
 SIMPLE = [
     "SumAggregation", "MeanAggregation", "MaxAggregation", "MinAggregation", "MulAggregation", "VarAggregation",
     "StdAggregation", "SoftmaxAggregation", "PowerMeanAggregation", "MedianAggregation",
