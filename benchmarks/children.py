@@ -25,7 +25,7 @@ class ChildFailed(Exception):
 class Child:
     """A worker process. Idle while no request is out: it waits for its next line."""
 
-    def __init__(self, threads: int, cache: str, *, exact_memory: bool = False):
+    def __init__(self, threads: int, cache: str | None, *, exact_memory: bool = False):
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by close()
         self._process = subprocess.Popen(
             [sys.executable, str(FOLDER / "worker.py")],
@@ -69,16 +69,17 @@ def children() -> Iterator[list[Child]]:
             child.close()
 
 
-def environment(threads: int, cache: str, *, exact_memory: bool = False) -> dict[str, str]:
-    """Variables for a child: threads, an empty place for compiled code, and the repository's own gdsl."""
+def environment(threads: int, cache: str | None, *, exact_memory: bool = False) -> dict[str, str]:
+    """Variables for a child: threads, where compiled code lies (None: as always), and the repository's own gdsl."""
     more = {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
-        "GDSL_CACHE": os.path.join(cache, "gdsl"),
-        "TORCHINDUCTOR_CACHE_DIR": os.path.join(cache, "inductor"),
         "DGLBACKEND": "pytorch",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")])),
     }
+    if cache is not None:
+        more["GDSL_CACHE"] = os.path.join(cache, "gdsl")
+        more["TORCHINDUCTOR_CACHE_DIR"] = os.path.join(cache, "inductor")
     if exact_memory:
         # Each block above this size is mapped on its own and unmapped when it is freed; setting it also stops
         # malloc from raising the limit by itself.

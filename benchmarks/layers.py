@@ -54,12 +54,13 @@ class Settings:
     repeats: int
     calls: int
     threads: int
+    cold: bool
 
 
 def main() -> None:
     args = _arguments()
     settings = Settings(
-        tuple(args.layers), ("gdsl", *args.peers), args.features, args.repeats, args.calls, args.threads
+        tuple(args.layers), ("gdsl", *args.peers), args.features, args.repeats, args.calls, args.threads, not args.tiny
     )
     torch.set_num_threads(args.threads)
     edge_index, nodes = GRAPHS[args.graph](args.nodes, args.edges, args.data)
@@ -126,10 +127,11 @@ def _layer(name: str, edge_index: Tensor, nodes: int, settings: Settings, folder
         for i in asked
     }
     rows: dict[str, Row] = {}
+    cache = str(folder) if settings.cold else None
     with children() as started:
         running: dict[str, Child] = {}
         for i, request in requests.items():
-            started.append(Child(settings.threads, str(folder)))
+            started.append(Child(settings.threads, cache))
             rows[i] = {"layer": name, "implementation": i, **_asked(started[-1], request)}
             if _works(rows[i]):
                 running[i] = started[-1]
@@ -137,7 +139,7 @@ def _layer(name: str, edge_index: Tensor, nodes: int, settings: Settings, folder
         timed = {i: child for i, child in running.items() if i in wanted}
         _time(timed, rows, settings)
     for i in timed:
-        rows[i]["memory"] = _memory(requests[i], settings.threads, str(folder))
+        rows[i]["memory"] = _memory(requests[i], settings.threads, cache)
         print(report.progress(rows[i]), flush=True)
     for i in wanted:
         for why in ("unsupported", "failed"):
@@ -213,7 +215,7 @@ def _rounds(timed: Mapping[str, Child], mode: str, fresh: bool, settings: Settin
     return found
 
 
-def _memory(request: Request, threads: int, cache: str) -> dict[str, Any]:
+def _memory(request: Request, threads: int, cache: str | None) -> dict[str, Any]:
     """Peak memory in a fresh process, whose malloc keeps no large block: see worker.py."""
     with children() as started:
         child = Child(threads, cache, exact_memory=True)

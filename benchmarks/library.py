@@ -54,10 +54,11 @@ def main() -> None:
     graph = {"name": args.graph, "nodes": nodes, "edges": edge_index.shape[1]}
     found: dict[str, Any] = {"kind": "library", "machine": about, "graph": graph, "results": []}
     with tempfile.TemporaryDirectory() as folder:
+        cache = None if args.tiny else folder
         for name in args.layers:
-            row = {"layer": name, **_child(args, name, "time", folder)}
+            row = {"layer": name, **_child(args, name, "time", cache)}
             if "failed" not in row:
-                row["memory"] = _child(args, name, "memory", folder)
+                row["memory"] = _child(args, name, "memory", cache)
             print(_progress(row), flush=True)
             found["results"].append(row)
             report.write(found, args.json)
@@ -83,14 +84,14 @@ def names(text: str) -> list[str]:
     return found
 
 
-def _child(args: argparse.Namespace, name: str, what: str, folder: str) -> dict[str, Any]:
+def _child(args: argparse.Namespace, name: str, what: str, cache: str | None) -> dict[str, Any]:
     """What a process of its own finds about a layer."""
     data = ["--data", args.data] if args.data else []
     command = [
         *(sys.executable, __file__, "--measure", what, "--layers", name, "--graph", args.graph, *data),
         *("--nodes", str(args.nodes), "--edges", str(args.edges), "--threads", str(args.threads)),
     ]
-    environment = children.environment(args.threads, folder, exact_memory=what == "memory")
+    environment = children.environment(args.threads, cache, exact_memory=what == "memory")
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         return {"failed": done.stderr[-2000:] or f"the process ended with {done.returncode}"}

@@ -60,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=machine.cores())
     parser.add_argument("--json", help="file to write everything to")
     parser.add_argument("--markdown", action="store_true", help="print the table of docs/performance.md")
-    parser.add_argument("--tiny", action="store_true", help="measure the machine's ceilings only roughly")
+    parser.add_argument("--tiny", action="store_true", help="for tests: ceilings only roughly, no cold first calls")
 
 
 def write(found: Mapping[str, Any], path: str | None) -> None:

@@ -50,6 +50,7 @@ Row = dict[str, Any]
 def main() -> None:
     args = _arguments()
     torch.set_num_threads(args.threads)
+    gc.freeze()  # modules: nothing to look at before each turn
     found: dict[str, Any] = {
         "kind": "streams",
         "machine": machine.describe(args.threads, tiny=args.tiny),

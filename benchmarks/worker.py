@@ -52,6 +52,7 @@ class Worker:
         except Unsupported as reason:
             return {"unsupported": str(reason)}
         built_s = time.perf_counter() - start - self.built.prepare_s
+        gc.freeze()  # modules: nothing to look at before each round
         self.x = self.case.x.clone().requires_grad_()
         forward = seconds(self.forward)
         clear(self.leaves())
