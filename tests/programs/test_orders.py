@@ -51,10 +51,17 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Programs none of whose values are read by products alone.
+WITHOUT_TILES = set(
+    "APPNP AGNN SuperGAT PointNetConv NNConv NNConv_module SplineConv RGCN_bases RGCN_blocks RGAT FiLM HGT Statistics"
+    " Owned Tables NBFNet Geometry Selection".split()
+)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WITHOUT_TILES])
 def test_a_few_rows_at_a_time(name: str, small_tiles: list[int]) -> None:
     _agrees(harness.layer(name, "cpp"), name)
-    assert small_tiles or name not in ("RGCN", "SAGE_mean")
+    assert small_tiles
 
 
 @pytest.mark.parametrize("backend", ["cpp", "triton"])

@@ -25,8 +25,7 @@ def test_ddp_gives_the_gradients_of_one_process(tmp_path: Path) -> None:
         torch.testing.assert_close(grad, p.grad)
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize(("start", "used"), [("fork", False), ("fork", True), ("spawn", False)])
 def test_workers_of_a_loader(start: str, used: bool) -> None:
     """Also where the layer has run, with threads, before the process was forked."""
     net = Net().eval()
