@@ -218,13 +218,16 @@ def _sampled(edge_index: Tensor, nodes: int, seeds: int, kind: str, args: argpar
     settings: dict[str, Any] = {"batch_size": args.seeds, "shuffle": True, "input_nodes": chosen}
     workers = {} if args.workers is None else {"num_workers": args.workers}
     own = NeighborLoader(data, FAN_OUTS, seed=graphs.SEED, **settings, **workers)
-    bare = NeighborLoader(Data(edge_index=edge_index, num_nodes=nodes), FAN_OUTS, seed=graphs.SEED, **settings)
+    alone = Data(edge_index=edge_index, num_nodes=nodes)
+    bare = NeighborLoader(alone, FAN_OUTS, seed=graphs.SEED, **settings)
     bare.num_workers = 0
     samples: dict[str, Callable[[], Iterable[Any]]] = {"gdsl": lambda: bare}
     batches: dict[str, Callable[[], Iterable[Any]]] = {"gdsl": lambda: own}
     if WITH_TORCH_SPARSE or WITH_PYG_LIB:
         their = torch_geometric.loader.NeighborLoader(data, FAN_OUTS, **settings)
         batches["torch_geometric"] = lambda: their
+        their_bare = torch_geometric.loader.NeighborLoader(alone, FAN_OUTS, **settings)
+        samples["torch_geometric"] = lambda: their_bare
     models: dict[str, nn.Module] = {
         name: Sampled(kind, lib, args.features, args.hidden, CLASSES) for name, lib in LIBRARIES.items()
     }

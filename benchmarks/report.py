@@ -271,7 +271,19 @@ def _epochs(found: Mapping[str, Any]) -> str:
             rows.append(
                 [*task, way["loader"], way["layers"], *(f"{way[what][0]:.3g}" for what in ("seconds", "ratio"))]
             )
-    return f"{head}\n\n{table(['task', 'model', 'loader', 'layers', 'epoch s', '×'], rows)}"
+    epochs = table(["task", "model", "loader", "layers", "epoch s", "×"], rows)
+    return f"{head}\n\n{epochs}\n\n{_samplers(found['results'])}".rstrip()
+
+
+def _samplers(results: Sequence[Mapping[str, Any]]) -> str:
+    """What the samplers of neighbours take alone, without features, each task once."""
+    rows = []
+    for r in {r["task"]: r for r in results if r["sampling"]}.values():
+        own = r["sampling"]["gdsl"]
+        for k, (loader, seconds) in enumerate(r["sampling"].items()):
+            ratio = f"{seconds[0] / own[0]:.3g}"
+            rows.append([r["task"] if not k else "", loader, f"{seconds[0]:.3g}", ratio])
+    return table(["samples alone", "by", "epoch s", "×"], rows) if rows else ""
 
 
 def _shares(found: Mapping[str, Any]) -> str:
