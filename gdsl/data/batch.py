@@ -16,7 +16,8 @@ from gdsl.data.examples import Examples
 from gdsl.data.geometric import transformed
 from gdsl.errors import InputError
 from gdsl.runtime import transforms
-from gdsl.runtime.graph import Graph, graph_of, remember, remember_groups
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.recent import graph_of, remember, remember_groups
 
 # Of an edge type: its source, its name, its target.
 EdgeType = tuple[str, str, str]

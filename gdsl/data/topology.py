@@ -117,7 +117,7 @@ def numbered(ptr: Tensor, total: int) -> Tensor:
 
 
 def groups(batch: Tensor, ptr: Tensor) -> Graph:
-    """The graph that aggregates the nodes of each graph: see :func:`gdsl.runtime.graph.grouped`.
+    """The graph that aggregates the nodes of each graph: see :func:`gdsl.runtime.recent.grouped`.
 
     batch: [N] the graph of each node; ptr: where each begins. They come one after the other: nothing is sorted
     """

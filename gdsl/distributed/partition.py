@@ -22,7 +22,8 @@ from gdsl.distributed.wire import broadcast_rows
 from gdsl.errors import InputError
 from gdsl.runtime.answers import place
 from gdsl.runtime.dtypes import CPU
-from gdsl.runtime.graph import Graph, Size
+from gdsl.runtime.given import Size
+from gdsl.runtime.graph import Graph
 
 
 class Reads(NamedTuple):

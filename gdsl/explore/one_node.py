@@ -19,8 +19,8 @@ from gdsl.ir.types import Domain
 from gdsl.language.program import TypedProgram
 from gdsl.module.layer import Layer
 from gdsl.module.node import NodeValues, named_tensors
-from gdsl.runtime.graph import Graph, rewire_edge_value
-from gdsl.runtime.rewire import rewirings
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.rewire import rewire_edge_value, rewirings
 
 NODES = 12
 PROFILES = ("even", "skewed")

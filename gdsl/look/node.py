@@ -12,8 +12,8 @@ from gdsl.ir.node import Node, walk
 from gdsl.ir.printer import expression
 from gdsl.ir.types import Domain, Kind
 from gdsl.language.program import MAKERS, TypedProgram
-from gdsl.runtime.graph import Graph, rewire_edge_value
-from gdsl.runtime.rewire import rewirings
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.rewire import rewire_edge_value, rewirings
 
 # What is shown of a node with many edges and of a value with many features.
 EDGES, FEATURES = 8, 6

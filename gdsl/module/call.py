@@ -23,7 +23,8 @@ from gdsl.module.state import state_of
 from gdsl.module.ways import CallKind, Text
 from gdsl.runtime import native
 from gdsl.runtime.dtypes import AUTOCAST, autocast
-from gdsl.runtime.graph import Graph, graph_of
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.recent import graph_of
 from gdsl.runtime.tracers import check_tracers, recording, refuse, run_as_it_is
 from gdsl.runtime.transforms import transforming
 

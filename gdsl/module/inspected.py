@@ -19,8 +19,9 @@ from gdsl.look.short import Explanation, LongText
 from gdsl.module.ways import Ran
 from gdsl.passes.options import CHOICES, Options
 from gdsl.passes.stages import Stage
-from gdsl.runtime.graph import Graph, graph_of
+from gdsl.runtime.graph import Graph
 from gdsl.runtime.local import LocalGraph
+from gdsl.runtime.recent import graph_of
 
 _UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9}
 

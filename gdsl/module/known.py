@@ -14,7 +14,8 @@ from gdsl.language import parts
 from gdsl.language.program import Declaration
 from gdsl.module.checks import check_bound, check_rows
 from gdsl.module.ways import CallKind
-from gdsl.runtime.graph import Graph, graph_of
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.recent import graph_of
 
 # For each domain, which of a graph's sizes counts its rows; kinds of calls with values of other domains do not
 # remember how many there were.

@@ -37,9 +37,10 @@ from gdsl.runtime.autograd import Differentiable, Mask, Runner
 from gdsl.runtime.backend import BACKENDS, backend_for
 from gdsl.runtime.complete import complete_graph
 from gdsl.runtime.frame import Frame
-from gdsl.runtime.graph import Graph, Rewired, graph_of
+from gdsl.runtime.graph import Graph, Rewired
 from gdsl.runtime.items import storage_of
 from gdsl.runtime.neighbors import knn_graph
+from gdsl.runtime.recent import graph_of
 from gdsl.runtime.tracers import run_as_it_is
 from gdsl.runtime.transforms import by_row
 

@@ -24,7 +24,8 @@ from gdsl.module.ways import CallKind, Text
 from gdsl.passes.options import GraphShape
 from gdsl.runtime import native
 from gdsl.runtime.functions import function_of
-from gdsl.runtime.graph import Graph, is_recent
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.recent import is_recent
 from gdsl.runtime.tracers import recording, run_as_it_is
 from gdsl.runtime.transforms import transforming
 

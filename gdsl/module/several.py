@@ -18,7 +18,8 @@ from gdsl.module.run import run, seed_for
 from gdsl.module.state import state_of
 from gdsl.module.ways import CallKind, Ran, Text, Way
 from gdsl.runtime.dtypes import autocast
-from gdsl.runtime.graph import Graph, graph_of
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.recent import graph_of
 from gdsl.runtime.tracers import check_tracers
 
 

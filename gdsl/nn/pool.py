@@ -20,7 +20,8 @@ from gdsl.nn.readouts import SUM, readout
 from gdsl.nn.softmax import softmax
 from gdsl.nn.sparse import coalesce, product, refuse_graph
 from gdsl.runtime.formats import edge_list
-from gdsl.runtime.graph import Graph, rewire_edge_value
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.rewire import rewire_edge_value
 
 Pooled = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor]
 

@@ -19,7 +19,7 @@ from gdsl.codegen.notation import power_of_two
 from gdsl.errors import GraphError
 from gdsl.passes.options import GraphShape
 from gdsl.runtime.extremes import extremes
-from gdsl.runtime.graph import Graph, Rewired, recall, retain
+from gdsl.runtime.graph import Graph, Rewired
 from gdsl.runtime.order import (
     Degrees,
     EdgeEnds,
@@ -34,6 +34,7 @@ from gdsl.runtime.order import (
     sort,
 )
 from gdsl.runtime.pairs import Pairs
+from gdsl.runtime.recent import recall, retain
 from gdsl.runtime.tracers import run_as_it_is
 from gdsl.runtime.transforms import ordinary
 

@@ -31,7 +31,7 @@ def extremes(value: Tensor) -> tuple[int, int]:
     """(least, largest) of the numbers of a tensor, which has some.
 
     Those of a tensor on a GPU are remembered while it is the same and unchanged, as the edges of a graph are: see
-    :func:`gdsl.runtime.graph.graph_of`.
+    :func:`gdsl.runtime.recent.graph_of`.
     """
     if not waits(value) or value.is_inference():
         return _extremes(value)

@@ -16,7 +16,8 @@ from gdsl.passes.options import GraphShape
 from gdsl.runtime import prepare
 from gdsl.runtime.edge_halo import LocalPairs, Reverses, reverses
 from gdsl.runtime.formats import plain_tensor
-from gdsl.runtime.graph import Graph, Rewired, _check_edge_index
+from gdsl.runtime.given import check_edge_index
+from gdsl.runtime.graph import Graph, Rewired
 from gdsl.runtime.halo import Halo, HaloRows, agree_on, agreed, all_reduce, collect, exchange, gather
 from gdsl.runtime.order import EdgeEnds, Order
 from gdsl.runtime.transforms import concrete, ordinary
@@ -60,7 +61,7 @@ class LocalGraph(Graph):
     def __init__(self, edge_index: Tensor, halo: Halo, num_targets: int | None = None, chunk: int | None = None):
         if chunk is not None and chunk < 1:
             raise GraphError(f"a chunk has at least one row, and not {chunk}")
-        _check_edge_index(edge_index)
+        check_edge_index(edge_index)
         plain = plain_tensor(concrete(edge_index, "edge_index"))
         targets = halo.own if num_targets is None else num_targets
         edges, sizes = ordinary(prepare.take, plain, (halo.own + halo.rows, targets))

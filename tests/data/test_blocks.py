@@ -12,7 +12,8 @@ from torch_geometric.data import Data
 import gdsl.nn
 from gdsl.data import ClusterData, LinkNeighborLoader, NeighborLoader, pack
 from gdsl.errors import InputError
-from gdsl.runtime.graph import Graph, grouped
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.recent import grouped
 
 from . import graphs as made
 from .test_loader import no_sorting

@@ -27,8 +27,8 @@ import gdsl.data.topology
 import gdsl.nn
 from gdsl.data import Loader, Packed, pack, pack_arrays
 from gdsl.errors import GraphError, InputError
-from gdsl.runtime import graph as graphs
 from gdsl.runtime import prepare
+from gdsl.runtime.recent import graph_of
 
 from . import graphs as made
 
@@ -202,7 +202,7 @@ def test_point_clouds_have_no_graph_until_edges_are_made():
 def test_a_written_edge_index_has_another_graph():
     batch = pack(made.many(made.molecule, made.sizes(4))).batch([0, 1, 2, 3])
     ready = batch.graph
-    assert graphs.graph_of(batch.edge_index, batch.num_nodes, batch.num_nodes) is ready
+    assert graph_of(batch.edge_index, batch.num_nodes, batch.num_nodes) is ready
     batch.edge_index[0] = 0
     assert torch.equal(batch.graph.edge_index[0], torch.zeros(batch.num_edges, dtype=torch.int64))
     assert not torch.equal(ready.edge_index, batch.edge_index)

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import gdsl
 from gdsl.ir.ops.rows import add_at
-from gdsl.runtime import graph as graphs
+from gdsl.runtime import rewire
 
 # What adds in another order in each run, on a GPU, where several numbers go to one place.
 UNORDERED = {"index_add", "index_add_", "scatter_add", "scatter_add_"}
@@ -49,7 +49,7 @@ def test_a_gpu_adds_in_order() -> None:
 
 @pytest.mark.parametrize("how", ["sum", "mean"])
 def test_loops_that_sum_what_comes_in(how: str) -> None:
-    ops = on_a_gpu(lambda value, where: graphs._reduce(value, where, 4, how))
+    ops = on_a_gpu(lambda value, where: rewire._reduce(value, where, 4, how))
     assert "index_put" in ops and not ops & UNORDERED
 
 
@@ -67,5 +67,5 @@ def test_both_ways_are_the_same_sum() -> None:
 def test_loops_by_mean_are_right() -> None:
     graph = gdsl.Graph(torch.tensor([[0, 1, 2], [1, 0, 0]]), 3)
     rewired = graph.add_self_loops()
-    found = graphs.rewire_edge_value(rewired, torch.tensor([[1.0], [2.0], [4.0]]), "mean")
+    found = rewire.rewire_edge_value(rewired, torch.tensor([[1.0], [2.0], [4.0]]), "mean")
     assert found.flatten().tolist() == [1.0, 2.0, 4.0, 3.0, 1.0, 0.0]

@@ -10,7 +10,8 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import Data, HeteroData
 
 from gdsl.errors import GraphError
-from gdsl.runtime.graph import Graph, graph_of
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.recent import graph_of
 
 # Edges 0 -> 1, 3 -> 0, 3 -> 2, 1 -> 2 of 4 sources and 3 targets.
 SOURCE, TARGET = torch.tensor([0, 3, 3, 1]), torch.tensor([1, 0, 2, 2])

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from gdsl.errors import GraphError
-from gdsl.runtime import graph as module
-from gdsl.runtime.graph import RECENT, graph_of
+from gdsl.runtime import prepare
+from gdsl.runtime import recent as module
+from gdsl.runtime.recent import RECENT, graph_of
 
 N = 10
 
@@ -21,8 +22,8 @@ N = 10
 def sorts(monkeypatch):
     """Counts the sorts."""
     done = []
-    sort = module.prepare.sort
-    monkeypatch.setattr(module.prepare, "sort", lambda edges, end, sizes: done.append(end) or sort(edges, end, sizes))
+    sort = prepare.sort
+    monkeypatch.setattr(prepare, "sort", lambda edges, end, sizes: done.append(end) or sort(edges, end, sizes))
     module._recent.clear()
     return done
 

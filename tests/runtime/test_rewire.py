@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gdsl.errors import GraphError
-from gdsl.runtime.graph import Graph, rewire_edge_value
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.rewire import rewire_edge_value
 
 FILLS = [1.0, 2.5, "sum", "add", "mean", "max", "min", "mul"]
 

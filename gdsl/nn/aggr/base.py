@@ -26,7 +26,7 @@ from gdsl.nn.aggr.grouped import reduced
 from gdsl.nn.declared import Module, words
 from gdsl.passes.options import Options
 from gdsl.runtime.dtypes import short
-from gdsl.runtime.graph import grouped
+from gdsl.runtime.recent import grouped
 from gdsl.runtime.tracers import check_tracers, refuse
 
 # A name for an aggregation in the names of its own parameters.

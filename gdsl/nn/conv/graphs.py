@@ -11,7 +11,8 @@ from gdsl.errors import GraphError, InputError
 from gdsl.module import compiled
 from gdsl.nn.conv.inputs import WHOLE, Adjacency, Features, Size, edge_weights, is_torch_sparse
 from gdsl.runtime.formats import sizes_of
-from gdsl.runtime.graph import Graph, graph_of
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.recent import graph_of
 from gdsl.runtime.tracers import check_proxy, check_tracers
 
 

@@ -16,7 +16,8 @@ from gdsl.nn.inits import glorot_orthogonal, zeros
 from gdsl.nn.models.waves import BesselBasisLayer, SphericalBasisLayer, triplets
 from gdsl.nn.neighbors import radius_graph
 from gdsl.nn.readouts import global_add_pool
-from gdsl.runtime.graph import Graph, graph_of
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.recent import graph_of
 
 Act = Callable[[Tensor], Tensor]
 

@@ -82,7 +82,7 @@ std::shared_ptr<Small> small_graph(const Tensor& edge_index, int64_t sources, in
     return found;
 }
 
-// The graphs of the last few tensors, while these live and are unchanged: see graph_of in graph.py.
+// The graphs of the last few tensors, while these live and are unchanged: see graph_of in recent.py.
 struct Recent {
     c10::weak_intrusive_ptr<c10::TensorImpl> tensor;
     uint32_t version;
