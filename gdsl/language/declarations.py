@@ -211,6 +211,10 @@ class Declares(NamesGraphs):
             many = "1 dim" if len(s.dims) == 1 else f"{len(s.dims)} dims"
             message = f"`{s.name}` is declared with {many}, and its numbers have shape {list(given.shape)}"
             raise Mistake(message, s.span)
+        sized = [dim for name, _, dim in self.signature.table_places if name == s.name and dim not in self.forms.free]
+        if sized and not isinstance(given, ConstantTable):
+            hint = f"pass lists, an array or a tensor, or give {sized[0]}=16 when compiling"
+            raise Mistake(f"a number alone does not say how large dim `{sized[0]}` of `{s.name}` is", s.span, hint=hint)
         dims, origins = self._dims(ast.Declaration("const", s.name, s.dims, span=s.span))
         type = Type(Domain.GLOBAL, dims)
         if isinstance(s.value, ast.Values):

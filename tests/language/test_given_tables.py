@@ -101,6 +101,7 @@ def test_a_layer_that_is_called() -> None:
         ({"cg": [[1, 2], [3]]}, "its rows are not all as long"),
         ({"cg": torch.zeros(2**11, 2**10, 1)}, "2097152 numbers, and a table at most 1048576: make it a buffer"),
         ({"cg": torch.ones(16, 16, 16)}, "4096 non-zeros among 4096 numbers"),
+        ({"cg": 0.5}, "a number alone does not say how large dim `c` of `cg` is"),
         ({"cg": "cg.npy"}, "a table of finite numbers"),
     ],
 )
