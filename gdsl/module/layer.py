@@ -193,6 +193,8 @@ class Layer(InRounds, NotScriptable, Inspected, Compilable):
         text = self._text
         if text.store.last:
             return text.store.last[-1].kind.typed
+        if self._rounds_of is not None:  # torch lists modules often, and checking a text takes milliseconds
+            return self._rounds_of
         return text.outline(self, frozenset(i.name for i in self.signature.inputs if i.optional))
 
     def _way(self, key: Any) -> tuple[Text, Way]:

@@ -7,7 +7,7 @@ that it calls. So a text counts for its first round, and there is a module witho
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -90,17 +90,33 @@ class InRounds(Masked):
     def _others(self) -> tuple[Round, ...]:
         if not isinstance(self, PassesMessages):
             return ()
-        if self._rounds == ():
-            return ()
         typed = self._outline()
         if typed is not self._rounds_of:
             found = {k: r for r, k in reversed(rounds(typed).items())}
-            if self._rounds is None:
-                self.__dict__["_rounds"] = tuple(Round(self._get_name()) for _ in range(max(found, default=1) - 1))
+            # What optional inputs are given decides it. While somebody looks, there are no rounds without their masks.
+            if self._rounds is None or not self._is_looked_at():
+                self._add_rounds(max(found, default=1))
             for k, part in enumerate(self._rounds or (), 2):
                 part.__dict__.update(channels_of(found[k]) if k in found else {})
             self.__dict__["_rounds_of"] = typed
         return self._rounds or ()
+
+    def _add_rounds(self, last: int) -> None:
+        """Those that are missing, under names by which ``get_submodule`` finds them."""
+        there = self._rounds or ()
+        for k in range(len(there) + 2, last + 1):
+            name = f"round{k}"
+            while hasattr(self, name):
+                name += "_"
+            part = self.__dict__[name] = Round(self._get_name(), name).train(self.training)
+            there = (*there, part)
+        self.__dict__["_rounds"] = there
+
+    def train(self, mode: bool = True) -> Self:
+        """As torch's."""
+        for part in self._rounds or ():
+            part.train(mode)
+        return super().train(mode)
 
     def named_modules(
         self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
@@ -109,17 +125,20 @@ class InRounds(Masked):
         memo = set() if memo is None else memo
         yield from super().named_modules(memo, prefix, remove_duplicate)
         if host.is_imported():
-            for k, part in enumerate(self._others(), 2):
+            for part in self._others():
                 if part not in memo:
                     if remove_duplicate:
                         memo.add(part)
-                    yield f"{prefix}{'.' if prefix else ''}round{k}", part
+                    yield f"{prefix}{'.' if prefix else ''}{part.name}", part
 
     def _is_looked_at(self) -> bool:
         """Whether there are masks or hooks on messages now."""
         if self._watched and self._is_watched():
             return True
-        return any(part._forward_hooks or (part._watched and part._is_watched()) for part in self._rounds or ())
+        return any(
+            part._forward_hooks or part._forward_pre_hooks or (part._watched and part._is_watched())
+            for part in self._rounds or ()
+        )
 
     def _watch(self, what: str, point: str = "message") -> None:
         typed = self._outline()
@@ -152,10 +171,10 @@ class Round(Masked, PassesMessages):
     in_channels: int
     out_channels: int
 
-    def __init__(self, layer: str):
+    def __init__(self, layer: str, name: str):
         super().__init__()
         self._start_watching()
-        self.layer = layer
+        self.layer, self.name = layer, name
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Raises :class:`gdsl.InputError`."""

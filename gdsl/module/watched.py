@@ -17,7 +17,7 @@ from gdsl.errors import InputError
 from gdsl.ir.node import Node, walk, walk_below
 from gdsl.ir.ops.op import full, shape_of
 from gdsl.ir.program import Program
-from gdsl.ir.types import Domain
+from gdsl.ir.types import Domain, Kind
 from gdsl.language import parts
 from gdsl.language.program import TypedProgram
 from gdsl.module import collected
@@ -327,10 +327,17 @@ class _Rounds(_Run):
             self.values[message] = before
         return self.masked[message]
 
+    def _fit(self, node: Node, value: Tensor) -> Tensor:
+        value = super()._fit(node, value)
+        return value.to(self.frame.dtype) if node.kind is Kind.FLOAT else value
+
     def _seen_as_result(self, part: Any, node: Node) -> None:
         """Call the hooks that a round has as a module, with what it comes to."""
-        for hook in list(part._forward_hooks.values()):
-            found = hook(part, (), self._full(node))
+        for key, hook in list(part._forward_pre_hooks.items()):
+            hook(part, (), *(({},) if key in part._forward_pre_hooks_with_kwargs else ()))
+        for key, hook in list(part._forward_hooks.items()):
+            given: tuple[Any, ...] = ((), {}) if key in part._forward_hooks_with_kwargs else ((),)
+            found = hook(part, *given, self._full(node))
             if found is not None:
                 self.values[node] = self._fit(node, found)
 

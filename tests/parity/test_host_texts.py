@@ -287,6 +287,67 @@ def test_hooks_on_messages() -> None:
     assert torch.equal(layer(X, GRAPH), before)
 
 
+def test_rounds_are_modules_as_others() -> None:
+    layer = text("layer Named(d) { node x[d]\n linear round2(d -> d)\n update y = round2(mean(sum(x[j])[j])) }", d=4)
+    names = [name for name, _ in layer.named_modules()]
+    assert names == ["", "round2", "round2_"] and [type(layer.get_submodule(n)).__name__ for n in names[1:]] == [
+        "Linear", "Round"
+    ]
+    model = nn.Sequential(text(HOPS, d=4))
+    for mode in (False, True):
+        assert {part.training for part in model.train(mode).modules()} == {mode}
+    assert not any(part.training for part in text(HOPS, d=4).eval().modules())
+    assert get_num_hops(pickle.loads(pickle.dumps(copy.deepcopy(model)))) == 3
+
+
+def test_hooks_on_modules_are_called_as_torch_calls_them() -> None:
+    layer, seen = text(HOPS, d=4), list[Any]()
+    for part in layer.modules():
+        part.register_forward_pre_hook(lambda part, given, named: seen.append(("before", part)), with_kwargs=True)
+        part.register_forward_pre_hook(lambda part, given: None)
+        part.register_forward_hook(lambda part, given, named, out: seen.append((named, part)), with_kwargs=True)
+        part.register_forward_hook(lambda part, given, out: None)
+    layer(X, GRAPH)
+    first, *others = layer.modules()
+    inside = [found for part in others for found in (("before", part), ({}, part))]
+    assert seen == [("before", first), *inside, ({}, first)]
+
+
+def test_optional_inputs_may_make_more_rounds() -> None:
+    layer = text(
+        "layer Maybe(d) { node x[d]\n edge w = none\n h = sum(x[j])\n if w { h = sum(w * h[j]) }\n update y = h }", d=4
+    )
+    layer(X, GRAPH)
+    assert get_num_hops(layer) == 1
+    weights, mask = MASK.cos(), MASK.sigmoid()
+    # One round is masked as those before, while there is no module for it.
+    found = masked(layer, X, GRAPH, weights, mask=mask, sigmoid=False)[0]
+    h = sum_at(X[GRAPH[0]] * alone(mask), GRAPH[1])
+    assert torch.allclose(found, sum_at(h[GRAPH[0]] * alone(mask * weights), GRAPH[1]), atol=1e-10)
+    layer(X, GRAPH, weights)
+    assert get_num_hops(layer) == 2
+    assert torch.equal(masked(layer, X, GRAPH, weights, mask=mask, sigmoid=False)[0], found)
+
+
+def test_parameters_are_listed_without_checking_the_text_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = network()
+    names = [name for name, _ in layer.named_parameters()]
+    monkeypatch.setattr(type(layer._text), "outline", None)
+    assert [name for name, _ in layer.named_parameters()] == names
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_mask_of_another_dtype(dtype: torch.dtype) -> None:
+    """The layer's is that of the result, as it is without a mask."""
+    layer = gdsl.compile(
+        "layer Wide(d) { node x[d]\n linear f(d -> d)\n update y = f(sum(x[j])) }", d=4, backend="torch"
+    ).to(dtype)
+    utils.set_masks(layer, torch.ones(GRAPH.shape[1], dtype=torch.float64), GRAPH, apply_sigmoid=False)
+    found = layer(X.to(dtype), GRAPH)
+    utils.clear_masks(layer)
+    assert torch.allclose(found, layer(X.to(dtype), GRAPH), rtol=0.05, atol=0.05)  # and so of this dtype
+
+
 def test_a_layer_that_is_left_out() -> None:
     layer = network()
     before = layer(X, GRAPH)
