@@ -103,7 +103,29 @@ DIFFERENT = [
     ("an edge of a node that there is not", "IndexError for both ends", "RuntimeError or ValueError for some targets"),
     ("graphs of other kinds (SciPy, DGL, `gdsl.Graph`), CSC matrices", "taken", "ValueError, NotImplementedError"),
     ("ARMAConv(-1, ...) with one layer", "one root weight", "two, of which it reads the first"),
-    ("PDNConv on a sparse matrix of torch, with features of edges", "weights from the features", "weights of 1"),
+    (
+        "PDNConv on a sparse matrix of torch, or beside one of torch_sparse, with features of edges",
+        "weights from the features",
+        "weights of 1",
+    ),
+    (
+        "weights of edges as an argument beside a sparse matrix (GraphConv, SimpleConv, GatedGraphConv, TAGConv, "
+        "LGConv, ARMAConv)",
+        "the weights",
+        "the matrix is multiplied by as it is, and the weights are not read",
+    ),
+    (
+        "RGATConv with `edge_dim=1` on a matrix of torch_sparse with a number for each edge; EGConv without `symnorm` "
+        "on one that has values",
+        "as with edges that have these features; as with edges, whose weights it does not take",
+        "another result than with edges; messages are multiplied by them",
+    ),
+    (
+        "numbers in a matrix that are taken for relations (RGCNConv, FiLMConv) and are not whole; a number for each "
+        "edge where a layer has features of another size (GENConv, GeneralConv)",
+        "an error",
+        "no edge is of any relation; the numbers are taken for one row of features, or are not read",
+    ),
     (
         "SAGEConv, GINConv, SignedConv on a sparse matrix of torch that has values",
         "the values are no weights, as with edges, and as in its own code for torch_sparse's matrices",

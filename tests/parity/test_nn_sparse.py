@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import gdsl
 import gdsl.nn
 from tests.parity.drop_in import NODES, graph_of, pyg
 from tests.programs import harness
@@ -226,6 +227,35 @@ def test_self_loops_of_a_matrix_of_torch_sparse() -> None:
         plain = SparseTensor(edges[1], edges[0], None, (3, 3))
         ones = torch.tensor([1.0, 1.0, 2.0 if improved else 1.0, 1.0])
         assert torch.allclose(layer(x, plain), layer(x, edges, ones), atol=1e-6)
+
+
+def test_loops_that_a_matrix_of_torch_sparse_has() -> None:
+    """torch_geometric sets them, where a layer adds some."""
+    edges, others = torch.tensor([[0, 1, 2, 2], [1, 2, 2, 0]]), torch.tensor([[0, 1, 2], [1, 2, 0]])
+    x, values = torch.randn(3, 5), torch.tensor([0.5, 0.25, 7.0, 4.0])
+    simple = gdsl.nn.SimpleConv(combine_root="self_loop")
+    weights = torch.tensor([0.5, 0.25, 4.0])
+    assert torch.allclose(simple(x, SparseTensor(edges[1], edges[0], None, (3, 3))), simple(x, others))
+    assert torch.allclose(simple(x, SparseTensor(edges[1], edges[0], values, (3, 3))), simple(x, others, weights))
+    e = torch.randn(4, 3)
+    pdn = gdsl.nn.PDNConv(5, 4, 3, 6)
+    assert torch.allclose(pdn(x, SparseTensor(edges[1], edges[0], e, (3, 3))), pdn(x, others, e[[0, 1, 3]]), atol=1e-6)
+
+
+def test_features_and_relations_in_a_matrix_of_torch_sparse() -> None:
+    edges, types = torch.tensor([[2, 0, 1], [0, 1, 2]]), torch.tensor([1, 0, 1])
+    x, e = torch.randn(3, 5), torch.randn(3, 2)
+    attention = gdsl.nn.RGATConv(5, 4, 2, edge_dim=2)
+    matrix = SparseTensor(edges[1], edges[0], e, (3, 3))
+    assert torch.allclose(attention(x, matrix, types), attention(x, edges, types, e), atol=1e-6)
+    conv = gdsl.nn.RGCNConv(5, 4, 2)
+    assert torch.allclose(conv(x, SparseTensor(edges[1], edges[0], types.float(), (3, 3))), conv(x, edges, types))
+    weights = SparseTensor(edges[1], edges[0], torch.tensor([0.5, 1.0, 1.0]), (3, 3))
+    for layer in (conv, gdsl.nn.FiLMConv(5, 4, 2)):
+        with pytest.raises(gdsl.InputError, match="taken for relations of the edges, and are no whole numbers"):
+            layer(x, weights)
+    alone = gdsl.nn.FiLMConv(5, 4, 1)  # has no relations to read
+    assert torch.allclose(alone(x, weights), alone(x, edges), atol=1e-6)
 
 
 def test_attention_weights_as_a_matrix_of_torch_sparse() -> None:

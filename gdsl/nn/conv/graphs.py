@@ -163,7 +163,7 @@ class OnGraphs(nn.Module):
         if loops and is_torch_sparse(edge_index):
             weight = _loops_set(graph, weight if values is not None else None, loops, x.dtype)
         elif loops and values is not None and weight is not None:
-            weight = weight + loops * _is_loop(graph).to(weight.dtype)
+            weight = weight + loops * is_loop(graph).to(weight.dtype)
         found = graph, weight
         if keep:
             self.__dict__[place] = found
@@ -232,14 +232,15 @@ def _out_of_range(edge_index: Tensor, sizes: tuple[int, int], error: GraphError)
     return error
 
 
-def _is_loop(graph: Graph) -> Tensor:
+def is_loop(graph: Graph) -> Tensor:
+    """[E] which edges are loops."""
     return graph.edge_index[0] == graph.edge_index[1]
 
 
 def _loops_set(graph: Graph, values: Tensor | None, weight: float, dtype: torch.dtype) -> Tensor:
     """The values, or ones, with this one at all self-loops."""
     values = torch.ones(graph.num_edges, dtype=dtype, device=graph.device) if values is None else values
-    return values.masked_fill(_is_loop(graph), weight)
+    return values.masked_fill(is_loop(graph), weight)
 
 
 def _check_edge_index(edge_index: Tensor) -> None:

@@ -102,6 +102,20 @@ def in_dtype_of(x: Tensor | None, values: Tensor) -> Tensor:
     return values.to(x.dtype) if real and x is not None else values
 
 
+def edge_types(edge_type: Tensor | None, values: Tensor | None) -> Tensor | None:
+    """The relation of each edge [E]. Where there are none, the values of the matrix that the graph was given as, which
+    in torch's are often real.
+
+    Raises :class:`gdsl.InputError` for values that are no whole numbers.
+    """
+    if edge_type is not None or values is None:
+        return edge_type
+    whole = values.long()
+    if values.is_floating_point() and not torch.compiler.is_compiling() and not bool((values == whole).all()):
+        raise Misfit("the values of the matrix are taken for relations of the edges, and are no whole numbers")
+    return whole
+
+
 def edge_features(
     edge_attr: Tensor | None, values: Tensor | None = None, edge_index: Adjacency = None
 ) -> Tensor | None:

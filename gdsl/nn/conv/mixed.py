@@ -18,7 +18,8 @@ from gdsl.nn.aggr.base import dense
 from gdsl.nn.attention import PerformerAttention
 from gdsl.nn.conv.all_pairs import all_pairs, fits
 from gdsl.nn.conv.base import Conv
-from gdsl.nn.conv.inputs import Adjacency, edge_features, strided
+from gdsl.nn.conv.graphs import is_loop
+from gdsl.nn.conv.inputs import Adjacency, edge_features, is_torch_sparse, strided
 from gdsl.nn.conv.programmed import Declared, InitVar, Summed, Weighted
 from gdsl.nn.declared import Module, declared, words
 from gdsl.nn.inits import glorot, reset, zeros
@@ -199,7 +200,10 @@ class PDNConv(Summed, program="pdn"):
         """[N, in_channels] and [E, edge_dim] to [N, out_channels]."""
         graph, values = self.square(x, edge_index)
         edge_attr = edge_features(edge_attr, values, edge_index)
-        return self._compute(graph, {"x": x, "e": edge_attr, "loop": strided(x).new_zeros(graph.num_edges)})
+        loop = strided(x).new_zeros(graph.num_edges)
+        if is_torch_sparse(edge_index) and self.normalize and self.add_self_loops:
+            loop = is_loop(graph).to(loop.dtype)  # also where there is one: torch_geometric sets the diagonal
+        return self._compute(graph, {"x": x, "e": edge_attr, "loop": loop})
 
 
 def _check_batch(x: Tensor, batch: Tensor) -> None:

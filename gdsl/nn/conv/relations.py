@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.nn.conv.base import Programmed
-from gdsl.nn.conv.inputs import Adjacency, Channels, Features, pair_of
+from gdsl.nn.conv.inputs import Adjacency, Channels, Features, edge_types, pair_of
 from gdsl.nn.conv.programmed import Declared, InitVar
 from gdsl.nn.inits import reset
 from gdsl.nn.linear import Linear
@@ -104,7 +104,7 @@ class RGCNConv(Declared, program="rgcn", fixed="node_dim=0", shows="num_relation
                 source = edge_index.halo.own_ids
         target = x[1] if isinstance(x, tuple) else source
         graph, values = self.graph(edge_index, source.shape[0], target.shape[0])
-        relation = values.long() if edge_type is None and values is not None else edge_type
+        relation = edge_types(edge_type, values)
         assert relation is not None, "the edges need types: 'edge_type', or the values of a sparse matrix"
         if not source.is_floating_point() or not target.is_floating_point():
             if not (self._watched and self._is_watched()):
@@ -205,9 +205,9 @@ class FiLMConv(Declared, program="film", parts=False, shows="num_relations"):
         Raises AssertionError where there are several relations and none is given.
         """
         source, target, bipartite, graph, values = self._between(x, edge_index)
-        relation = values.long() if edge_type is None and values is not None else edge_type
         several = self.num_relations > 1
+        relation = edge_types(edge_type, values) if several else None
         if several:
             assert relation is not None, "the edges need types: 'edge_type', or the values of a sparse matrix"
-        inputs = {"x": source, "z": target, "rel": relation if several else None}
+        inputs = {"x": source, "z": target, "rel": relation}
         return self._compute(graph, inputs, how=self.how, bipartite=bipartite)

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from gdsl.module.repeated import repeatable
 from gdsl.nn.activations import activation
 from gdsl.nn.conv.gcn import GCNConv
+from gdsl.nn.conv.graphs import is_loop
 from gdsl.nn.conv.inputs import (
     Adjacency,
     Channels,
     Features,
     Size,
     edge_weights,
+    is_torch_sparse,
     like_features,
     parameter,
     real_features,
@@ -107,6 +109,10 @@ class SimpleConv(Declared, program="simple"):
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
         weight = edge_weights(edge_weight, values, source)
         if loops:
+            if is_torch_sparse(edge_index):  # of whose diagonal torch_geometric sets all
+                others = ~is_loop(graph)
+                weight = None if weight is None else weight[others]
+                graph = graph.with_edges(graph.edge_index[:, others])
             graph, weight = _with_more_loops(graph, weight)
         if source.is_complex() or not (source.is_floating_point() or (self._watched and self._is_watched())):
             return self._of_other_numbers(strided(source), target, graph, weight)

@@ -166,8 +166,8 @@ class RGATConv(Summed, program="rgat", fixed="node_dim=0", parts=False, shows="h
         assert edge_attr is None or self.lin_edge is not None, (
             "Please set 'edge_dim = edge_attr.size(-1)' while calling the RGATConv layer"
         )
-        graph, _ = self.graph(edge_index, self.rows(source), self.rows(target), size)
-        edge_attr = edge_features(edge_attr)
+        graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
+        edge_attr = edge_features(edge_attr, values if self.lin_edge is not None else None, edge_index)
         kind = "bases" if self.num_bases is not None else "blocks" if self.num_blocks is not None else "full"
         parts = self.num_bases or self.num_blocks or 1
         asked = isinstance(return_attention_weights, bool)
