@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import gdsl
+import gdsl.nn
 from tests.parity.drop_in import pyg
 
 explain = pytest.importorskip("torch_geometric.explain")
@@ -423,3 +424,9 @@ def test_a_pool_of_the_graphs_of_a_batch() -> None:
     h = sum_at(X[GRAPH[0]] * alone(mask), GRAPH[1])
     utils.set_masks(layer, mask, GRAPH, apply_sigmoid=False)
     assert torch.allclose(layer(X, GRAPH, batch=batch), torch.stack([h[:4].mean(0), h[4:].mean(0)]), atol=1e-10)
+
+
+def test_layers_that_are_ours_already_need_no_conversion() -> None:
+    model = nn.ModuleList([gdsl.nn.GCNConv(4, 3), text(HOPS, d=4), gdsl.nn.SumAggregation(), pyg.GCNConv(2, 2)])
+    found = gdsl.nn.convertible(model)
+    assert dict(found.replaced) == {"3": "GCNConv"} and not found.left

@@ -204,7 +204,7 @@ class Walk:
         if is_theirs(kind):
             return _NONE if twin_of(kind) is None else ""
         base = next((k for k in kind.__mro__[1:] if is_theirs(k)), None)
-        if base is None:
+        if base is None or any(k.__module__.startswith("gdsl.") for k in kind.__mro__):  # which have its bases, too
             return ""
         if base.__name__ == "MessagePassing":
             return "a layer of your own: derive it from gdsl.nn.MessagePassing, which fuses its message where it can"
