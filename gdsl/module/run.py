@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ from gdsl.runtime.halo import all_reduce, broadcast
 from gdsl.runtime.local import LocalGraph
 from gdsl.runtime.neighbors import knn_graph
 from gdsl.runtime.rewire import rewire
-from gdsl.runtime.together import is_shared, norms_over_all, together
+from gdsl.runtime.together import is_shared, norms_over_all, own_targets, together
 from gdsl.runtime.tracers import run_as_it_is
 
 # No module: programs that call none are not on any.
@@ -230,7 +231,13 @@ def apply(module: nn.Module, stage: Stage, inputs: Sequence[Tensor], frame: Fram
             edge = (graph.in_edges if end else graph.out_edges).edge.long()
             inputs = [v.index_select(0, edge) for v in inputs]
             index = index.index_select(0, edge)
-        result = parts.aggregate(module, inputs, index, frame.rows(stage.type.domain))
+        rows = frame.rows(stage.type.domain)
+        if graph.halo is None:
+            result = parts.aggregate(module, inputs, index, rows)
+        else:
+            _refuse_padded(module)
+            with own_targets(graph):
+                result = parts.aggregate(module, inputs, index, rows)
     elif frame.graph.halo is None:
         result = parts.on_rows(module, inputs)
     else:
@@ -241,6 +248,19 @@ def apply(module: nn.Module, stage: Stage, inputs: Sequence[Tensor], frame: Fram
         got = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
         raise InputError(f"module `{stage.module}` gave {got}, and the program expects shape {list(shape)}")
     return result
+
+
+def _refuse_padded(module: nn.Module) -> None:
+    """Raise ``GraphError`` for an aggregation of another library that pads all groups to the length of the largest,
+    which it does not ask other processes for."""
+    for part in module.modules():
+        padded = "max_num_elements" in inspect.signature(part.forward).parameters
+        if padded and not type(part).__module__.startswith("gdsl."):
+            name = type(part).__name__
+            raise GraphError(
+                f"{name} pads the edges of each node to those of the node with most, of which a process has its own: "
+                f"use gdsl.nn.{name}, or run this layer on the whole graph, in one process"
+            )
 
 
 def nearest(

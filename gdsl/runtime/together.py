@@ -92,6 +92,26 @@ def most(count: int, device: torch.device) -> int:
     return int(all_reduce(_within[-1], torch.tensor(count, device=device), "max")) if _within else count
 
 
+# Of the process: while an aggregation of modules runs on own nodes, of which others have more.
+_of_targets: list[Halo] = []
+
+
+@contextmanager
+def own_targets(graph: Graph) -> Iterator[None]:
+    """Within it, what modules make of the edges of each own node is padded as one process with all nodes does."""
+    assert graph.halo is not None
+    _of_targets.append(graph.halo)
+    try:
+        yield
+    finally:
+        _of_targets.pop()
+
+
+def longest(count: int, device: torch.device) -> int:
+    """How many rows the largest group has, of those that other processes have, too."""
+    return int(all_reduce(_of_targets[-1], torch.tensor(count, device=device), "max")) if _of_targets else count
+
+
 class _GatherRows(torch.autograd.Function):
     """The rows of all processes, one after the other."""
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch_geometric.nn import LSTMAggregation
 
 import gdsl
 import gdsl.nn as gnn
@@ -103,6 +104,16 @@ MODELS: dict[str, Model] = {
         lambda: gnn.GINEConv(nn.Linear(IN, 3), edge_dim=3, flow="target_to_source"), edges=ATOMS
     ),
     "DirGNNConv": Model(lambda: gnn.DirGNNConv(gnn.GCNConv(IN, 3))),
+    "NeuralFingerprint": Model(lambda: gnn.NeuralFingerprint(IN, 6, 2, 2), GRAPHS, alike=True),
+    "DeepGCNLayer": Model(lambda: gnn.DeepGCNLayer(conv(), gnn.GraphNorm(IN), nn.ReLU())),
+    "DeepGCNLayer torch's norm": Model(lambda: gnn.DeepGCNLayer(conv(), nn.BatchNorm1d(IN), nn.Tanh(), "dense")),
+    # Each pads the edges of a node to those of the node with most.
+    "SAGEConv lstm": Model(lambda: gnn.SAGEConv(IN, 3, aggr="lstm")),
+    "SAGEConv two": Model(lambda: gnn.SAGEConv(IN, 3, aggr=gnn.MultiAggregation(["mean", gnn.GRUAggregation(IN, IN)]))),
+    "SAGEConv patches": Model(
+        lambda: gnn.SAGEConv(IN, 3, aggr=gnn.PatchTransformerAggregation(IN, IN, 2, 6, heads=2, dropout=0))
+    ),
+    "SAGEConv LCM": Model(lambda: gnn.SAGEConv(IN, 3, aggr=gnn.LCMAggregation(IN, IN))),
     "ChebConv": Model(lambda: gnn.ChebConv(IN, 3, 3), edges=WEIGHT),
     "ChebConv rw": Model(lambda: gnn.ChebConv(IN, 3, 3, normalization="rw"), edges=WEIGHT),
     "ChebConv plain": Model(lambda: gnn.ChebConv(IN, 3, 3, normalization=None)),
@@ -110,7 +121,7 @@ MODELS: dict[str, Model] = {
 # Cheap ones of different kinds, also by default.
 SAMPLE = {
     "GPSConv", "GPSConv performer", "SGFormer graphs", "LINKX", "AttentiveFP", "ChebConv", "GATConv backwards",
-    "DirGNNConv",
+    "DirGNNConv", "NeuralFingerprint", "DeepGCNLayer", "SAGEConv lstm",
 }  # fmt: skip
 
 
@@ -205,10 +216,11 @@ def test_weights_for_other_nodes_are_refused(pool: Pool) -> None:
 
 
 def backwards(rank: int, world: int, group: Any, owner: Tensor, text: str) -> str:
-    """What cannot run where a part is turned round."""
+    """What cannot run on a part, or where it is turned round."""
     graph, mine = local(EDGES, owner, rank, world, group)
     x = torch.ones(graph.num_nodes, IN)
     made: dict[str, Callable[[], Any]] = {
+        "another's lstm": lambda: gnn.SAGEConv(IN, 3, aggr=LSTMAggregation(IN, IN))(x, graph),
         "median": lambda: gnn.SAGEConv(IN, 3, aggr="median", flow="target_to_source")(x, graph),
         "whole numbers": lambda: gnn.LGConv(normalize=False, flow="target_to_source")(x.long(), graph),
         "types": lambda: gnn.HGTConv(IN, 6, (["a"], [("a", "a", "a")]), flow="target_to_source")(
@@ -232,6 +244,7 @@ def explained(layer: Any, x: Tensor, graph: Any) -> str:
 
 
 WORDS = {
+    "another's lstm": "use gdsl.nn.LSTMAggregation",
     "median": 'flow="target_to_source"',
     "whole numbers": 'is not distributed with flow="target_to_source"',
     "types": 'is not distributed with flow="target_to_source"',

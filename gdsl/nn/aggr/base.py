@@ -27,6 +27,7 @@ from gdsl.nn.declared import Module, words
 from gdsl.passes.options import Options
 from gdsl.runtime.dtypes import short
 from gdsl.runtime.recent import grouped
+from gdsl.runtime.together import longest
 from gdsl.runtime.tracers import check_tracers, refuse
 
 # A name for an aggregation in the names of its own parameters.
@@ -289,7 +290,7 @@ def dense(x: Tensor, index: Tensor, size: int, fill: float = 0.0, most: int | No
     _check_rows(x)
     _check_sorted(index)
     count = torch.bincount(index, minlength=size)
-    width = (int(count.max()) if size else 0) if most is None else most
+    width = longest(int(count.max()) if size else 0, x.device) if most is None else most
     # What a row of a group is moved by: groups begin at multiples of the width, and not one after the other.
     shift = torch.arange(size, device=x.device).mul_(width).sub_(count.cumsum(0)).add_(count)
     row = shift.index_select(0, index).add_(torch.arange(len(index), device=x.device))

@@ -12,6 +12,7 @@ from gdsl.nn.aggr.sets import MultiheadAttentionBlock, block_of
 from gdsl.nn.declared import InitVar, declared, redraw, words
 from gdsl.nn.encoding import PositionalEncoding
 from gdsl.nn.models.mlp import MLP
+from gdsl.runtime.together import longest
 
 
 class MLPAggregation(Aggregation):
@@ -154,7 +155,8 @@ class PatchTransformerAggregation(Aggregation):
         """[E, in_channels] with rows sorted by group to [groups, out_channels]."""
         index, size = groups_of(x.size(dim), x.device, index, ptr, dim_size)
         if max_num_elements is None:
-            max_num_elements = int(torch.bincount(index, minlength=size).max()) + 1
+            count = torch.bincount(index, minlength=size)
+            max_num_elements = longest(int(count.max()) if size else 0, x.device) + 1
         patches = max_num_elements // self.patch_size
         x = dense(self.lin(x), index, size, most=patches * self.patch_size)
         x = self.pad_projector(x.reshape(size, patches, self.patch_size * x.size(-1)))

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from gdsl.module.meeting import meeting, must_meet, shared_among
 from gdsl.nn.declared import Module, declared
+from gdsl.runtime.together import norms_over_all
 
 BLOCKS = ("res+", "res", "dense", "plain")
 
@@ -49,6 +51,11 @@ class DeepGCNLayer(Module):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Features [N, channels] and the further arguments of the layer, to [N, channels]."""
         x, *others = args
+        graph = shared_among((*others, *kwargs.values()))
+        if must_meet(self, graph):
+            norms = nn.ModuleList([] if self.norm is None else [self.norm])
+            with meeting(self, graph, x), norms_over_all(norms):
+                return self.forward(*args, **kwargs)
         if self.block == "res+":
             h = functional.dropout(self._normed(x), self.dropout, self.training)
             return x + self._convolved(h, others, kwargs)

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gdsl.module.meeting import meeting, must_meet
 from gdsl.nn.conv.inputs import Adjacency
 from gdsl.nn.conv.simple import MFConv
 from gdsl.nn.declared import Module, declared, redraw, words
@@ -42,7 +43,13 @@ class NeuralFingerprint(Module):
     def forward(
         self, x: Tensor, edge_index: Adjacency, batch: Tensor | None = None, batch_size: int | None = None
     ) -> Tensor:
-        """[N, in_channels] and the graph [N] of each node to [graphs, out_channels]."""
+        """[N, in_channels] and the graph [N] of each node to [graphs, out_channels].
+
+        Of a distributed graph, each process gives all graphs.
+        """
+        if must_meet(self, edge_index):
+            with meeting(self, edge_index, x, batch):
+                return self.forward(x, edge_index, batch, batch_size)
         found: Any = 0
         for conv, lin in zip(self.convs, self.lins, strict=True):
             x = conv(x, edge_index).sigmoid()
