@@ -317,6 +317,21 @@ def _scaling(found: Mapping[str, Any]) -> str:
     return f"{head}\n\n{table(header, cells)}"
 
 
+def _networks(found: Mapping[str, Any]) -> str:
+    head = (
+        f"{found['nodes']:,} nodes, {found['edges']:,} edges, {found['features']} features, float32; processor time, the "
+        f"best of {found['rounds']} rounds. Forward / forward + backward; × is how many times as long as the text takes, "
+        "MB the peak with backward."
+    )
+    texts = {r["network"]: r for r in found["results"] if r["implementation"] == "one text"}
+    rows = []
+    for r in found["results"]:
+        times = " / ".join(_number(r[mode]) for mode in ("forward", "both"))
+        ratio = " / ".join(f"{r[mode] / texts[r['network']][mode]:.2f}" for mode in ("forward", "both"))
+        rows.append([r["network"], r["implementation"], times, ratio, _number(r["mb"])])
+    return f"{head}\n\n{table(['network', 'as', 'ms', '×', 'MB'], rows)}"
+
+
 def _products(found: Mapping[str, Any]) -> str:
     names = ("x @ w", "g @ wT", "xT @ g")
     header = ["nodes", "matrix", *(f"{dtype}: {name}" for dtype in ("float32", "float64") for name in names)]
@@ -445,6 +460,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "streams": _streams,
     "epochs": _epochs,
     "scaling": _scaling,
+    "networks": _networks,
     "products": _products,
     "prepare": _prepare,
     "gpu": _gpu,

@@ -21,6 +21,7 @@ PLACES = (
         "startup",
         "small",
         "scaling",
+        "networks",
         "gpu",
         "instructions",
         "streams",
@@ -166,6 +167,15 @@ def test_scaling(repository: Path, tmp_path: Path) -> None:
         ("GCN", 1000), ("GAT", 1000), ("GCN", 10000), ("GAT", 10000),
     ]  # fmt: skip
     assert found["slopes"].keys() == {"GCN", "GAT"}
+
+
+def test_networks(repository: Path, tmp_path: Path) -> None:
+    sizes = ("--nodes", "30", "--edges", "60", "--features", "6", "--rounds", "1")
+    found = _found(repository, tmp_path, "networks.py", "--networks", "GraphSAGE", *sizes)
+    assert [(r["network"], r["implementation"]) for r in found["results"]] == [
+        ("GraphSAGE", way) for way in ("one text", "layers", "torch_geometric")
+    ]
+    assert all(r[mode] > 0 for r in found["results"] for mode in ("forward", "both"))
 
 
 @pytest.mark.slow
