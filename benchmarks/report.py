@@ -319,9 +319,9 @@ def _scaling(found: Mapping[str, Any]) -> str:
 
 def _networks(found: Mapping[str, Any]) -> str:
     head = (
-        f"{found['nodes']:,} nodes, {found['edges']:,} edges, {found['features']} features, float32; processor time, the "
-        f"best of {found['rounds']} rounds. Forward / forward + backward; × is how many times as long as the text takes, "
-        "MB the peak with backward."
+        f"{found['nodes']:,} nodes, {found['edges']:,} edges, {found['features']} features, float32; processor time, "
+        f"the best of {found['rounds']} rounds. Forward / forward + backward; × is how many times as long as the text "
+        "takes, MB the peak with backward."
     )
     texts = {r["network"]: r for r in found["results"] if r["implementation"] == "one text"}
     rows = []
