@@ -199,11 +199,11 @@ class Checker(LayerCalls, Transforms):
         try:
             with self.forms.walking(s.over, s.over_span):
                 value = self.forms.node(s.value) if s.kind else self.forms.value(s.value)
+                if s.kind and isinstance(value, Node):
+                    value = self.forms.placed(self._in_domain(s, value), s.value)
         finally:
             self.forms.pooling = self.forms.aggregating = False
         if isinstance(value, Node):
-            if s.kind:
-                value = self._in_domain(s, value)
             self.rules.append(
                 Rule(
                     s.kind or "define",
@@ -334,8 +334,7 @@ class Checker(LayerCalls, Transforms):
             if value.domain is Domain.PAIR:
                 message = f"no value of pairs is stored, and this is {value.type}"
                 raise Mistake(message, e.span, hint="reduce it to edges")
-            self.forms.need_space(value, e)
-            results.append((name, self._spread(e, value)))
+            results.append((name, self.forms.with_space(self._spread(e, value), e)))
             if not isinstance(e, ast.Name):
                 self.call_it(results[-1][1], name)
         if self.results is None:

@@ -87,7 +87,7 @@ class Expressions(Placed):
             raise Mistake("`->` belongs to rename, and to the sizes of owned modules", e.span)
         try:
             value = self._READ[type(e)](self, e)
-            if self.spaces is not None:
+            if self.spaces is not None:  # of each expression of every layer
                 value = self.placed(value, e)
         except IRError as error:
             raise Mistake(error.message, e.span, hint=error.hint) from None

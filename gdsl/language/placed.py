@@ -48,6 +48,8 @@ class Placed:
 
     def placed(self, value: Value, e: ast.Tree) -> Value:
         """A value, with what it reads of edges said to be of one graph, as far as that can be told."""
+        if self.spaces is None:
+            return value
         if isinstance(value, LayerResults):
             return replace(value, values=tuple((name, self._placed(node, e)) for name, node in value.values))
         return self._placed(value, e) if isinstance(value, Node) else value
@@ -56,7 +58,7 @@ class Placed:
         spaces = self.spaces
         assert spaces is not None
         if spaces.is_loose(x):
-            found = [self.walked] if self.walked else spaces.met(x)
+            found = [self.walked] if self.walked else spaces.met(x) or self._of_inputs(e)
             if not found and len(spaces.graphs) == 1:
                 found = list(spaces.graphs)
             if found:
@@ -68,6 +70,12 @@ class Placed:
             message = f"`{format.expression(e)}` is of edges of `{space}`, and this is over `{self.walked}`"
             raise Mistake(message, e.span)
         return x
+
+    def _of_inputs(self, e: ast.Tree) -> list[str]:
+        """The graphs of the inputs of edges in an expression, of which those that were not passed are numbers."""
+        assert self.spaces is not None
+        names = (self.spaces.loads.get(t.id, "") for t in ast.walk(e) if isinstance(t, ast.Name))
+        return [name for name in names if name in self.spaces.graphs]
 
     def tied(self, x: Node, graph: str) -> Node:
         """A value with all that is loose in it of this graph."""
@@ -94,14 +102,16 @@ class Placed:
         message = f"this reads edges, and the layer has those of {', '.join(names)}"
         return Mistake(message, e.span, hint=f"say which: `{format.expression(e)} over {names[0]}`")
 
-    def need_space(self, x: Node, e: ast.Tree) -> None:
-        """Raise a mistake for a result of which nobody can tell what graph its edges, or what set its nodes, are of."""
+    def with_space(self, x: Node, e: ast.Tree) -> Node:
+        """A result, of one graph or set. Raises a mistake where nobody can tell of which."""
         if self.spaces is None:
-            return
+            return x
+        x = self._placed(x, e)
         if self.spaces.is_loose(x):
             raise self._which(e)
         if x.domain is Domain.NODE and any(g.source for g in self.spaces.graphs.values()) and self.spaces.of(x) is None:
             raise Mistake("this is the same for the nodes of all sets: there is no telling how many", e.span)
+        return x
 
     def softmax_over_all(
         self, values: Sequence[Node], texts: Sequence[ast.Tree], end: str, rows: Domain, e: ast.Call
