@@ -6,6 +6,7 @@ import math
 
 from gdsl.ir import build
 from gdsl.ir.node import Node
+from gdsl.ir.ops.over import over
 from gdsl.ir.ops.tables import MOST_NUMBERS, MOST_TERMS, table
 from gdsl.ir.types import Dim, Domain, Kind, Type
 from gdsl.language import ast, format
@@ -195,9 +196,12 @@ class Declares(NamesGraphs):
         """What an input stands for that was not passed."""
         if default is None:
             return Absent(name)
+        value = build.const(default, type.dims)
+        if type.domain is Domain.EDGE and name in self.spaces:  # it says which edges are meant, as one that is passed
+            return over(build.spread(value, type.domain), self.spaces[name])
         if type.domain is not Domain.GLOBAL:
             self.forms.stand_ins[name] = type.domain
-        return build.const(default, type.dims)
+        return value
 
     def _given(self, s: ast.Declaration, type: Type, default: float | None) -> Value:
         """An input of a layer that is called."""

@@ -46,8 +46,11 @@ def _unread_names(layer: ast.Layer) -> Iterable[Diagnostic]:
     for p in layer.parameters:
         if p.name not in read and not p.name.startswith("_"):
             yield _warning(f"the argument `{p.name}` is never read", p.span)
+    walked = read | _walked(layer)
     for s in ast.walk(layer):
-        if isinstance(s, ast.Declaration):
+        if isinstance(s, ast.Link):
+            kind, span = "graph", s.span
+        elif isinstance(s, ast.Declaration):
             kind, span = _WHAT.get(s.role, "input"), s.name_span
         elif isinstance(s, ast.Owned | ast.Instance):
             kind, span = s.kind if isinstance(s, ast.Owned) else "layer", s.name_span
@@ -55,8 +58,22 @@ def _unread_names(layer: ast.Layer) -> Iterable[Diagnostic]:
             kind, span = _KINDS[type(s)], s.span
         else:
             continue
-        if s.name not in read and not s.name.startswith("_"):
+        if s.name not in (walked if kind == "graph" else read) and not s.name.startswith("_"):
             yield _warning(f"the {kind} `{s.name}` is never read", span)
+
+
+def _walked(layer: ast.Layer) -> set[str]:
+    """The graphs that inputs and rules name. Where there is one, nobody has to."""
+    links = [s.name for s in ast.walk(layer) if isinstance(s, ast.Link)]
+    found = set(links) if len(links) == 1 else set()
+    for s in ast.walk(layer):
+        if isinstance(s, ast.Over):
+            found.add(s.graph)
+        elif isinstance(s, ast.Rule):
+            found.add(s.over)
+        elif isinstance(s, ast.Declaration):
+            found.add(s.within)
+    return found
 
 
 def _counting(layer: ast.Layer) -> set[str]:

@@ -20,13 +20,11 @@ class NamesGraphs(Elaboration):
         if self.graphs:
             raise Mistake("sets of nodes stand before the graphs that join them", s.span)
         for name in s.names:
-            self._new(name.id, name.span)
             self.sets[name.id] = name.span
 
     def _graphs(self, s: ast.Graphs) -> None:
         self._first(s, "graphs")
         for link in s.links:
-            self._new(link.name, link.span)
             ends = [name for name in (link.source, link.target) if name is not None]
             for name in ends:
                 if name.id not in self.sets:
@@ -48,12 +46,6 @@ class NamesGraphs(Elaboration):
             raise Mistake(f"{what} stand outside loops", s.span)
         if self.rules or any(d.role == "input" for d in self.declarations) or self.transforms:
             raise Mistake(f"{what} stand before inputs and rules", s.span)
-
-    def _new(self, name: str, span: ast.Span) -> None:
-        if name in self.graphs or name in self.sets:
-            raise Mistake(f"`{name}` is named twice", span)
-        if name in ("batch", "num_graphs") or any(i.name == name for i in self.signature.inputs):
-            raise Mistake(f"`{name}` is an argument of the call, and so is the graph or the set: rename it", span)
 
     def check_within(self, s: ast.Declaration) -> None:
         """Raise a mistake where an input is of a graph or set that there is not, or does not say of which."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from gdsl.language import ast
 from gdsl.language.errors import Diagnostic
@@ -60,7 +60,33 @@ def refused(layer: ast.Layer, text: str) -> list[Diagnostic]:
         owner = _owner(name, kind)
         if owner is not None:
             found.append(taken(name, kind, owner, span))
-    return found
+    return [*found, *_twice(layer), *_in_branches(layer.body)]
+
+
+def _twice(layer: ast.Layer) -> Iterator[Diagnostic]:
+    """Names of graphs and sets that something else of the call has: its arguments are told apart by name."""
+    inputs = {s.name for s in ast.walk(layer) if isinstance(s, ast.Declaration) and s.role not in ("param", "buffer")}
+    seen: set[str] = set()
+    for s in ast.walk(layer):
+        named = [(n.id, n.span) for n in s.names] if isinstance(s, ast.Sets) else []
+        named += [(link.name, link.span) for link in s.links] if isinstance(s, ast.Graphs) else []
+        for name, span in named:
+            if name in seen:
+                yield Diagnostic(f"`{name}` is named twice", span)
+            elif name in inputs:
+                message = f"`{name}` is an argument of the call, and so is the graph or the set: rename it"
+                yield Diagnostic(message, span)
+            seen.add(name)
+
+
+def _in_branches(body: Sequence[ast.Statement]) -> Iterator[Diagnostic]:
+    """Graphs and sets that only some arguments ask for: a call could not say which of them it takes."""
+    for branch in (s for s in body if isinstance(s, ast.Branch)):
+        for s in ast.walk(branch):
+            if isinstance(s, ast.Sets | ast.Graphs):
+                what = "sets of nodes" if isinstance(s, ast.Sets) else "graphs"
+                hint = "name all, and pass one without edges for what a branch does not read"
+                yield Diagnostic(f"{what} stand outside branches", s.span, hint=hint)
 
 
 def taken(name: str, kind: str, owner: str, span: ast.Span) -> Diagnostic:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from gdsl.ir import build, library
+from gdsl.ir.attributes import IRError
 from gdsl.ir.node import Node
 from gdsl.ir.spaces import Spaces
 from gdsl.ir.types import ELEMENTS, Domain
@@ -58,24 +59,18 @@ class Placed:
         spaces = self.spaces
         assert spaces is not None
         if spaces.is_loose(x):
-            found = [self.walked] if self.walked else spaces.met(x) or self._of_inputs(e)
+            found = [self.walked] if self.walked else spaces.met(x)
             if not found and len(spaces.graphs) == 1:
                 found = list(spaces.graphs)
             if found:
                 x = self.tied(x, found[0])
             elif x.domain not in ELEMENTS:
-                raise self._which(e)
+                raise self._which(e, x)
         space = spaces.of(x)
         if self.walked and x.domain in ELEMENTS and space not in (None, self.walked):
             message = f"`{format.expression(e)}` is of edges of `{space}`, and this is over `{self.walked}`"
             raise Mistake(message, e.span)
         return x
-
-    def _of_inputs(self, e: ast.Tree) -> list[str]:
-        """The graphs of the inputs of edges in an expression, of which those that were not passed are numbers."""
-        assert self.spaces is not None
-        names = (self.spaces.loads.get(t.id, "") for t in ast.walk(e) if isinstance(t, ast.Name))
-        return [name for name in names if name in self.spaces.graphs]
 
     def tied(self, x: Node, graph: str) -> Node:
         """A value with all that is loose in it of this graph."""
@@ -96,11 +91,21 @@ class Placed:
         graph = self.spaces.of(edges)
         return x if graph is None or edges.domain not in ELEMENTS else self.tied(x, graph)
 
-    def _which(self, e: ast.Tree) -> Mistake:
+    def _which(self, e: ast.Tree, x: Node | None = None) -> Mistake:
         assert self.spaces is not None
         names = list(self.spaces.graphs)
         message = f"this reads edges, and the layer has those of {', '.join(names)}"
-        return Mistake(message, e.span, hint=f"say which: `{format.expression(e)} over {names[0]}`")
+        fits = names[0] if x is None else next((name for name in names if self._fits(x, name)), names[0])
+        return Mistake(message, e.span, hint=f"say which: `{format.expression(e)} over {fits}`")
+
+    def _fits(self, x: Node, graph: str) -> bool:
+        """Whether a loose value may be of this graph, by the sets of nodes that it reads."""
+        assert self.spaces is not None
+        try:
+            self.spaces.of(self.spaces.tied(x, graph)[x])
+        except IRError:
+            return False
+        return True
 
     def with_space(self, x: Node, e: ast.Tree) -> Node:
         """A result, of one graph or set. Raises a mistake where nobody can tell of which."""
@@ -108,7 +113,7 @@ class Placed:
             return x
         x = self._placed(x, e)
         if self.spaces.is_loose(x):
-            raise self._which(e)
+            raise self._which(e, x)
         if x.domain is Domain.NODE and any(g.source for g in self.spaces.graphs.values()) and self.spaces.of(x) is None:
             raise Mistake("this is the same for the nodes of all sets: there is no telling how many", e.span)
         return x

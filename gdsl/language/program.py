@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -86,7 +87,8 @@ def _flat(value: Any) -> tuple[tuple[int, ...], list[Any]] | None:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, _NUMBERS) and not isinstance(value, bool) and math.isfinite(value)
+    # An integer may be too large for a float, of which isfinite would raise.
+    return isinstance(value, _NUMBERS) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def why_no_table(value: Any, name: str) -> str | None:
@@ -113,7 +115,8 @@ def why_no_table(value: Any, name: str) -> str | None:
         at.insert(0, place % size)
         place //= size
     wrong = next(number for number in numbers if not _is_finite(number))
-    return f"at {at} it is {wrong}"
+    huge = isinstance(wrong, int) and not isinstance(wrong, bool)  # Python may refuse to write out its digits
+    return f"at {at} it is {'an integer that no float is as large as' if huge else wrong}"
 
 
 @dataclass(frozen=True, slots=True)

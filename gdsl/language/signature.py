@@ -176,7 +176,7 @@ def signature_of(layer: ast.Layer) -> Signature:
         builds_graph,
         any(_is_of_graphs(tree) for one in ast.reached(layer) for tree in ast.walk(one)),
         tuple(dict.fromkeys((*instances, *sites(layer).values()))),
-        tuple(link.name for s in _statements(layer.body) if isinstance(s, ast.Graphs) for link in s.links),
+        tuple(link.name for s in layer.body if isinstance(s, ast.Graphs) for link in s.links),
     )
 
 

@@ -34,6 +34,9 @@ class Transforms(Elaboration):
     def _transform(self, s: ast.Transform) -> None:
         if s.name not in TRANSFORMS:
             declare = f"declare a value of each graph as `graph {s.name}[dim]` or `graph {s.name}: float`"
+            if self.sets:
+                some = next(iter(self.sets))
+                declare = f"a graph between sets is `graph {s.name}: {some} -> {some}`"
             hint = did_you_mean(s.name, TRANSFORMS, f"there are {', '.join(TRANSFORMS)}; {declare}")
             raise Mistake(f"unknown graph transform `{s.name}`", s.name_span, hint=hint)
         if self.loop_values:

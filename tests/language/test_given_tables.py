@@ -143,3 +143,9 @@ def test_a_page_begins_with_the_numbers_of_the_command() -> None:
 def test_a_table_as_lists(shape: tuple[int, ...]) -> None:
     value = torch.arange(float(torch.zeros(shape).numel())).view(shape)
     assert ConstantTable(shape, tuple(value.flatten().tolist())).nested() == value.tolist()
+
+
+def test_integers_beyond_floats_are_refused_in_words() -> None:
+    for huge in (10**400, -(10**5000)):  # of the second, Python refuses to write the digits
+        with pytest.raises(gdsl.LanguageError, match=r"at \[0, 0, 1\] it is an integer that no float is as large as"):
+            gdsl.compile(COUPLED, channels=CHANNELS, cg=[[[0, huge]]])

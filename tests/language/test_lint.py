@@ -62,6 +62,9 @@ def messages(body: str, head: str = HEAD) -> list[str]:
         ("graph symmetric_norm update y = x * sum(w)", ["the value that `symmetric_norm` gives `norm` is never read"]),
         ("graph symmetric_norm(w) update y = x", ["the value that `symmetric_norm` gives `w` is never read"]),
         ("graph symmetric_norm(w) update y = sum(w * x[j])", []),
+        # Graphs are read by what names them.
+        ("graph a, b edge v in a update y = sum(w * v)", ["the graph `b` is never read"]),
+        ("graph a, b message m over b = x[j] update y = sum(m) + sum(w * x[j]) over a", []),
         # What begins with _ is meant to be unused.
         ("param _p[d] ~ zeros _s = 3 update y = x * sum(w)", []),
     ],
