@@ -177,8 +177,10 @@ class Layer(InRounds, NotScriptable, Inspected, Compilable):
         """
         if (self._watched or self._rounds) and self._is_looked_at():
             return self._run_watched(args, kwargs)
-        if torch.compiler.is_compiling() and not self.signature.graphs:
-            return compiled.call(self, args, kwargs)
+        if torch.compiler.is_compiling():
+            if not self.signature.graphs:
+                return compiled.call(self, args, kwargs)
+            several.leave_tracer(self._get_name())
         return call(self._text, self, {}, args, kwargs, self.backend)
 
     def _run_watched(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | tuple[Tensor, ...]:

@@ -68,6 +68,17 @@ def call(
     return results[0] if len(results) == 1 else tuple(results)
 
 
+def leave_tracer(name: str) -> None:
+    """Tell torch.compile that a call runs uncompiled.
+
+    Raises :class:`gdsl.InputError` under ``torch.export``, which has no place for that.
+    """
+    what = f"{name} runs on several graphs, in pieces of one each, which are not traced"
+    if torch.compiler.is_exporting():
+        raise InputError(f"{what}: torch.export has no place for it, and torch.compile(model) runs it as it is")
+    torch._dynamo.graph_break(msg=what)
+
+
 def _without_edges(count: int, device: torch.device) -> Graph:
     return Graph(torch.zeros(2, 0, dtype=torch.long, device=device), count)
 
@@ -94,16 +105,16 @@ def _graphs(
     found: dict[str, Graph] = {}
     for named in typed.graphs:
         given, sizes = bound.graph[named.name], (counts[named.source], counts[named.target])
+        plain = isinstance(given, Tensor) and given.layout is torch.strided
         try:
-            if isinstance(given, Tensor) and given.layout is torch.strided:
+            graph = given if plain else Graph.from_any(given, sizes)
+            if graph.device != device:  # before anything is asked of its edges
+                where = f"is on {graph.device}, and the inputs are on {device}"
+                raise GraphError(f"it {where}: move one with .to()")
+            if plain:
                 graph = graph_of(given, *sizes)
-            else:
-                graph = Graph.from_any(given, sizes)
         except GraphError as error:
             raise GraphError(f"graph `{named.name}`: {error}") from None
-        if graph.device != device:
-            where = f"is on {graph.device}, and the inputs are on {device}"
-            raise GraphError(f"graph `{named.name}` {where}: move one with .to()")
         if graph.halo is not None:
             raise GraphError(f"{typed.name} runs on several graphs, and `{named.name}` is a part of a distributed one")
         if graph.shape.complete:

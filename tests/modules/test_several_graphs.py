@@ -335,3 +335,39 @@ def test_inputs_that_are_not_passed_and_numbers_are_of_their_graphs() -> None:
     y, w, m = made(torch.zeros(3), torch.tensor([[0, 0], [1, 1]]), torch.tensor([[0], [2]]))
     assert (y.tolist(), w.tolist(), m.tolist()) == ([0.0, 6.0, 2.0], [2.0], [3.0, 3.0])
     assert made(torch.zeros(3), LOCAL[:, :2] % 3, FAR[:, :1] % 3, torch.ones(1))[1].tolist() == [1.0]
+
+
+DEFAULTS = "layer L(d) { graph a, b def heard(q, x) = sum(q * x[j]) node x[d] edge w in a = 1 edge r in b = 2 "
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "return sum(r * x[j]) + sum(w * x[j]), sum(r)",
+        "q = 3 * r return x * sum(q), r * x[j], r",
+        "message m over b = 3 return x * sum(m) + x * sum(w), max(r) at j",
+        "s = softmax(w, r) return x * sum(s[a]) + x * sum(s[b]), s[b]",
+        "t = r[kj] * r[ji] return heard(r, x) + x * sum(sum(t)) + heard(w, x)",
+        "h = x for k in 1..2 { h = sum(r * h[j]) + sum(w * h[j]) } return h",
+    ],
+)
+def test_inputs_of_edges_that_are_not_passed_are_of_their_graph(rules: str) -> None:
+    """Their default says which edges are meant, as the values would."""
+    made = gdsl.compile(DEFAULTS + rules + " }", d=3, backend="torch").double()
+    x = drawn(NODES, 3)
+    w, r = torch.ones(LOCAL.shape[1]).double(), torch.full((FAR.shape[1],), 2.0).double()
+    found, wanted = made(x, LOCAL, FAR), made(x, LOCAL, FAR, w=w, r=r)
+    for a, b in zip(*((y if isinstance(y, tuple) else (y,)) for y in (found, wanted)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_what_is_recorded_or_lies_elsewhere_is_refused_in_words() -> None:
+    made = made_of("molecule", "torch")
+    names = [i.name for i in (*made.signature.before_graph, *made.signature.after_graph)]
+    given = dict(zip(names, [v.detach() for v in CASES["molecule"][3]], strict=True)) | CASES["molecule"][4]
+    with pytest.raises(GraphError, match="graph `near`: it is on meta, and the inputs are on cpu"):
+        made(**given | {"near": FAR.to("meta")})
+    with pytest.raises(InputError, match=r"Molecule runs on several graphs.*torch\.export has no place"):
+        torch.export.export(made, (), given)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="Molecule runs on several graphs, in pieces"):
+        torch.compile(made, backend="eager", fullgraph=True)(**given)
