@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from gdsl.ir.attributes import IRError
 from gdsl.ir.node import Node, make, walk_below
+from gdsl.ir.ops.leaves import Random
 from gdsl.ir.ops.over import over
 from gdsl.ir.types import ELEMENTS, Domain
 
+# As many calls of dropout as no text has.
+_SALTS = 2**20
 _DEGREES = {"in_degree": "i", "out_degree": "j"}
 
 
@@ -110,7 +113,10 @@ class Spaces:
             if not self.is_loose(node):
                 made[node] = node
                 continue
-            new = make(node.op, [made[i] for i in node.inputs], node.type, node.attrs)
+            attrs = node.attrs
+            if node.op == "random" and node.domain in ELEMENTS:  # other numbers for the edges of each graph
+                attrs = Random(attrs.salt + list(self.graphs).index(graph) * _SALTS)
+            new = make(node.op, [made[i] for i in node.inputs], node.type, attrs)
             made[node] = over(new, graph) if _reads_graph(node) else new
         return made
 

@@ -260,6 +260,20 @@ def test_pools_dropout_and_modules_are_as_on_one_graph() -> None:
     torch.testing.assert_close(made(x, LOCAL, LOCAL)[0], scatter(2 * x[LOCAL[0]] / 2, LOCAL[1], dim_size=NODES) * 1.0)
 
 
+def test_numbers_are_dropped_of_the_edges_of_each_graph_by_themselves() -> None:
+    """One plain name is read over two graphs: of the k-th edge of each, one may be dropped and the other not."""
+    made = gdsl.compile(
+        "layer L { graph a, b node x s = dropout(x[j], 0.5) m = s over a n = s over b "
+        "return sum(s) over a, sum(s) over b, m, n }", backend="torch",
+    )  # fmt: skip
+    x, edges = torch.ones(40), torch.stack([torch.arange(40), torch.arange(40).flip(0)])
+    u, v, m, n = made(x, edges, edges)
+    assert not torch.equal(m, n)
+    assert {*m.tolist(), *n.tolist()} == {0.0, 2.0}
+    assert torch.equal(u, m.flip(0))  # and each graph's numbers are one draw wherever they are read
+    assert torch.equal(v, n.flip(0))
+
+
 MISTAKES: dict[str, tuple[str, dict[str, Any], type[Exception], str]] = {
     "a graph is missing": ("typed", {"cites": None}, InputError, "`cites` is missing"),
     "beyond a set": ("typed", {"writes": WRITTEN}, GraphError, "graph `writes`: .*node 4"),
