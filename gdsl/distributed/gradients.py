@@ -42,31 +42,33 @@ def average_gradients(model: nn.Module, rows: Collection[str] = (), group: Proce
         elif parameter.requires_grad:
             shared.setdefault((parameter.dtype, parameter.device), []).append(parameter)
     for found in shared.values():
-        _average(found, size, group, check=model not in _alike)
-    _alike.add(model)
+        _average(found, size, group, known_alike=model in _alike)
+    if shared:
+        _alike.add(model)
 
 
 # Models whose parameters were the same on all processes.
 _alike: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
-def _average(parameters: list[nn.Parameter], size: int, group: ProcessGroup | None, check: bool) -> None:
+def _average(parameters: list[nn.Parameter], size: int, group: ProcessGroup | None, known_alike: bool) -> None:
     """One all-reduce of all of them, and of who has a gradient at all.
 
-    check: whether their numbers may differ from process to process
+    known_alike: whether this process knows that their numbers are the same on all; another one may not, of a model that
+    it has made or loaded anew
     """
     first = parameters[0]
-    has = torch.tensor([p.grad is not None for p in parameters], dtype=first.dtype, device=first.device)
+    has = [not known_alike, *(p.grad is not None for p in parameters)]
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = torch.cat([has, *(g.detach().reshape(-1) for g in grads)])
-    sizes = [len(parameters), *(p.numel() for p in parameters)]
-    about = f"average_gradients of {len(parameters)} parameters, {sum(sizes[1:])} numbers of {first.dtype}"
+    flat = torch.cat([first.new_tensor(has), *(g.detach().reshape(-1) for g in grads)])
+    sizes = [1, len(parameters), *(p.numel() for p in parameters)]
+    about = f"average_gradients of {len(parameters)} parameters, {sum(sizes[2:])} numbers of {first.dtype}"
     agree(about, group, first.device)
-    if check:
-        _check_alike(parameters, group)
     with answered("average_gradients"):
         dist.all_reduce(flat, group=group)
-    counts, *sums = flat.split(sizes)
+    doubts, counts, *sums = flat.split(sizes)
+    if doubts.item():
+        _check_alike(parameters, group)
     for parameter, count, found in zip(parameters, counts.tolist(), sums, strict=True):
         if count:
             mean: Tensor = found.view_as(parameter) / size

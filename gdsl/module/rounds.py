@@ -135,10 +135,10 @@ class InRounds(Masked):
         """Whether there are masks or hooks on messages now."""
         if self._watched and self._is_watched():
             return True
-        return any(
-            part._forward_hooks or part._forward_pre_hooks or (part._watched and part._is_watched())
-            for part in self._rounds or ()
-        )
+        for part in self._rounds or ():  # in each call of a text of several rounds
+            if part._forward_hooks or part._forward_pre_hooks or (part._watched and part._is_watched()):
+                return True
+        return False
 
     def _watch(self, what: str, point: str = "message") -> None:
         typed = self._outline()

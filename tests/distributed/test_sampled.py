@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -126,6 +127,29 @@ def test_parameters_that_differ_are_two_models(pool: Processes) -> None:
     for first, second in pool.run(of_two_models, world=2):
         assert first.startswith("the parameters of processes 0 and 1 differ, so that they train two models")
         assert second == "alike"
+
+
+def of_a_copy_on_one(group: Any) -> list[Any]:
+    """One process goes on with a copy of the model, of which it knows nothing yet; then with one that differs."""
+    torch.manual_seed(0)
+    model, found = nn.Linear(2, 1), []
+    for step in range(3):
+        model = copy.deepcopy(model) if group.rank() and step else model
+        with torch.no_grad():
+            model.weight += group.rank() * (step == 2)
+        model(torch.full((2,), 1.0 + group.rank())).backward()
+        try:
+            average_gradients(model, group=group)
+            found.append(model.weight.grad.tolist())
+        except GraphError as error:
+            found.append(str(error).split(",")[0])
+        model.zero_grad()
+    return found
+
+
+def test_a_model_that_is_new_on_one_process_is_compared_by_all(pool: Processes) -> None:
+    for found in pool.run(of_a_copy_on_one, world=2):
+        assert found == [[[1.5, 1.5]], [[1.5, 1.5]], "the parameters of processes 0 and 1 differ"]
 
 
 def test_rows_of_unknown_parameters_are_refused() -> None:
