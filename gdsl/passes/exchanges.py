@@ -107,6 +107,8 @@ class _Local:
 
     def _at_home(self, node: Node) -> Node:
         if node.op == "gather" and node.domain is Domain.PAIR and node.attrs.end == "j":
+            if node.inputs[0] is build.element_id("i"):
+                return node  # it tells the pairs of an edge apart, and that of another process is a number there
             return build.exchange_pairs(self.home(node.inputs[0]))
         if node.op == "reverse":
             return build.exchange_reverse(self.home(node.inputs[0]), node.attrs.default)

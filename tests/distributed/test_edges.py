@@ -56,6 +56,12 @@ TEXTS = {
         q = mul(min(floor(4 * e), 1) * x[i] + b) at j
         update y = p + q
     }""",
+    "largest": """layer L(d) {
+        node x[d] edge e[d]
+        m = e * x[j]
+        far = argmax(m[kj], e[kj] - e[ji]) + argmax(x[i][ji] * m[kj], e[ji])
+        update y = sum(far) + argmax(m, reverse(m, 0.5))
+    }""",
     "own pairs": "layer L(d) { node x[d] edge e[d] update y = x + sum(sum(e[ji] * e[ji])) }",
 }
 
