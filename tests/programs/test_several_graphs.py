@@ -79,9 +79,11 @@ def on_two(case: Case, number: int) -> Case:
     assume(not roles & {"source", "target"} and not any(isinstance(s, ast.Transform) for s in ast.walk(layer)))
     made = case.layer("torch")
     free = {n: made.free_sizes.get(n, SIZES["free"]) for n in made.signature.free_dims}
-    typed = typed_of(made, training=case.training, present=case.passed, free=free)
-    assume(not typed.requires)
-    edges = {r.name for r in typed.rules if r.node.domain in ELEMENTS}
+    every = frozenset(i.name for i in made.signature.inputs if i.optional)
+    ways = [typed_of(made, training=case.training, present=some, free=free) for some in (case.passed, every)]
+    assume(not ways[0].requires)
+    # A rule may be of edges only where an optional input is passed.
+    edges = {r.name for typed in ways for r in typed.rules if r.node.domain in ELEMENTS}
     split = Split(layer, edges, random.Random(number)).made()
     text = format_program(replace(program, layers=(*program.layers[:-1], split), source=""))
     assert format_text(text) == text
