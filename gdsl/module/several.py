@@ -64,7 +64,9 @@ def call(
         tensors |= {name: value for (name, _), value in zip(piece.program.outputs, results, strict=True)}
         ran += text.store.last
     text.store.last = tuple(ran)
-    results = [tensors[name] for name in cut.results]
+    # Each result has memory of its own, also one that is there twice.
+    again = [name in cut.results[:k] for k, name in enumerate(cut.results)]
+    results = [tensors[n].clone() if twice else tensors[n] for n, twice in zip(cut.results, again, strict=True)]
     return results[0] if len(results) == 1 else tuple(results)
 
 

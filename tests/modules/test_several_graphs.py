@@ -385,3 +385,28 @@ def test_what_is_recorded_or_lies_elsewhere_is_refused_in_words() -> None:
         torch.export.export(made, (), given)
     with pytest.raises(torch._dynamo.exc.Unsupported, match="Molecule runs on several graphs, in pieces"):
         torch.compile(made, backend="eager", fullgraph=True)(**given)
+
+
+def test_results_are_a_users_own() -> None:
+    """What is written to them changes neither each other, nor an input, nor a gradient."""
+    made = gdsl.compile(
+        "layer L { graph a, b node x h = tanh(sum(x[j]) over a) update y = sum(h[j] * h[i]) over b return h, y, x, y }",
+        backend="torch",
+    )
+    x = drawn(NODES).float().detach().requires_grad_()
+    h, y, same, again = made(x, LOCAL, FAR)
+    (expected,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
+    before = x.detach().clone()
+    h.add_(5.0), same.mul_(2.0), again.mul_(3.0)
+    assert torch.equal(x, before)
+    torch.testing.assert_close(again, 3 * y)
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), x)[0], expected)
+
+
+def test_rows_of_sets_need_no_graph() -> None:
+    made = gdsl.compile(
+        "layer L { nodes p, q graph g: p -> q node x in p node z in q update u = relu(x) update v = tanh(z) "
+        "return u, v }", backend="torch",
+    )  # fmt: skip
+    u, v = made(torch.tensor([-1.0, 2.0]), torch.zeros(3), torch.tensor([[0], [2]]))
+    assert (u.tolist(), v.tolist()) == ([0.0, 2.0], [0.0, 0.0, 0.0])
