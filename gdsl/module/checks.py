@@ -31,7 +31,9 @@ def check_tensors(tensors: Mapping[str, Tensor], typed: TypedProgram) -> tuple[t
     real = [(name, value) for name, type, value in given if type.kind is Kind.FLOAT]
     for name, type, value in given:
         if not isinstance(value, Tensor):
-            raise InputError(f"`{name}` must be a tensor, not {value.__class__.__name__}")
+            pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, Tensor | None) for v in value)
+            remedy = ": a layer between two sets of nodes declares `source` and `target`" if pair else ""
+            raise InputError(f"`{name}` must be a tensor, not {value.__class__.__name__}{remedy}")
         if value.layout is not torch.strided:
             layout = str(value.layout).removeprefix("torch.")
             raise InputError(f"`{name}` is a {layout} tensor, and must be a dense one: pass {name}.to_dense()")

@@ -402,6 +402,9 @@ def test_a_model_by_edge_types() -> None:
     for kind, (a, b), e in ((edge, ("p", "q"), graph), (back, ("q", "p"), graph.flip(0))):
         expected = model.conv["__".join(kind)]((x[a], x[b]), e).relu()
         assert torch.equal(found[b], expected)
+    alone = text("layer Alone(d) { node x[d]\n update y = sum(x[j]) }", d=4)
+    with pytest.raises(gdsl.InputError, match="not tuple: a layer between two sets of nodes declares `source` and"):
+        alone((X, X[:5]), graph)
     utils.set_hetero_masks(model, {edge: MASK[:4], back: MASK[:4]}, {edge: graph, back: graph.flip(0)})
     assert not torch.allclose(model(x, {edge: graph, back: graph.flip(0)})["q"], found["q"])
 
