@@ -19,11 +19,15 @@ OF_CONSTRUCTORS = frozenset({"self", "source", "layer", "folder", "definition", 
 OF_MODULES = frozenset(
     """
     T_destination add_module apply arguments backend bfloat16 buffers call_super_init check children choose compile cpu
-    cuda definition double dump_patches eval explain extra_repr float forward free_sizes get_buffer get_extra_state
-    get_parameter get_submodule half ipu kernels kernels_for load_state_dict modules mtia named_buffers named_children
-    named_modules named_parameters options parameters program register_backward_hook register_buffer
+    cuda definition double dump_patches eval explain explain_message extra_repr float forward free_sizes get_buffer
+    get_extra_state get_parameter get_submodule half ipu kernels kernels_for load_state_dict modules mtia named_buffers
+    named_children named_modules named_parameters options parameters program register_aggregate_forward_hook
+    register_aggregate_forward_pre_hook register_backward_hook register_buffer register_edge_update_forward_hook
+    register_edge_update_forward_pre_hook
     register_forward_hook register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook
-    register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module register_parameter
+    register_load_state_dict_post_hook register_load_state_dict_pre_hook register_message_and_aggregate_forward_hook
+    register_message_and_aggregate_forward_pre_hook register_message_forward_hook register_message_forward_pre_hook
+    register_module register_parameter register_propagate_forward_hook register_propagate_forward_pre_hook
     register_state_dict_post_hook register_state_dict_pre_hook reproduce requires_grad_ reset_parameters set_extra_state
     set_submodule share_memory signature source state_dict to to_empty train training type xpu zero_grad
     """.split()

@@ -25,14 +25,9 @@ _ROWS = (Domain.NODE, Domain.SOURCE, Domain.TARGET)
 Reach = tuple[int, int]
 
 
-@host.stands_for("torch_geometric.nn.conv.message_passing", "MessagePassing")
-class PassesMessages(nn.Module):
-    """What torch_geometric's tools take for a layer of its own."""
-
-
 class _Told:
-    """What torch_geometric's tools ask of a layer, and a text says by what it is. No attribute of a text that passes no
-    messages, or that has a parameter of this name.
+    """What torch_geometric's tools ask of a layer, and a text says by what it is. No attribute of a text that has a
+    parameter of this name.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -40,11 +35,25 @@ class _Told:
 
     def __get__(self, module: Any, owner: type) -> Any:
         parts = () if module is None else (module._parameters, module._buffers, module._modules)
-        if issubclass(owner, PassesMessages) and parts and not any(self.name in held for held in parts):
+        if parts and not any(self.name in held for held in parts):
             found = module._tell(self.name)
             if found is not None:
                 return found
         raise AttributeError(f"'{owner.__name__}' object has no attribute '{self.name}'")
+
+
+@host.stands_for("torch_geometric.nn.conv.message_passing", "MessagePassing")
+class PassesMessages(nn.Module):
+    """What torch_geometric's tools take for a layer of its own.
+
+    flow:         "target_to_source" where all messages are reduced at their sources
+    in_channels:  the last dim of what messages of the first round read at an end of their edges
+    out_channels: the last dim of these messages
+    """
+
+    flow: Any = _Told()
+    in_channels: Any = _Told()
+    out_channels: Any = _Told()
 
 
 class Masked(Hooked):
@@ -60,16 +69,7 @@ class Masked(Hooked):
 
 
 class InRounds(Masked):
-    """A text, as the first round of its messages; see the module.
-
-    flow:         "target_to_source" where all messages are reduced at their sources
-    in_channels:  the last dim of what messages of the first round read at an end of their edges
-    out_channels: the last dim of these messages
-    """
-
-    flow = _Told()
-    in_channels = _Told()
-    out_channels = _Told()
+    """A text, as the first round of its messages; see the module."""
 
     # Those after the first, once somebody has asked, and the program that told of them.
     _rounds: tuple[Round, ...] | None = None
@@ -168,8 +168,6 @@ class Round(Masked, PassesMessages):
     """
 
     flow = "source_to_target"
-    in_channels: int
-    out_channels: int
 
     def __init__(self, layer: str, name: str):
         super().__init__()
