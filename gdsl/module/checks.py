@@ -168,20 +168,20 @@ def _plural(count: int, what: str) -> str:
 def _check_reverse(program: str, graph: Graph) -> None:
     alone = graph.alone.nonzero()
     if len(alone):
-        edge = int(alone[0])
-        source, target = _ends(graph, edge)
+        edge, source, target = _told(graph, int(alone[0]))
         raise GraphError(
             f"{program} reads e[reverse], and edge {edge} from node {source} to node {target} has none: there must be "
             "an edge the other way for each edge, or a default, as in reverse(e, 0)"
         )
 
 
-def _ends(graph: Graph, edge: int) -> tuple[int, int]:
-    """The source and target of an edge, by their numbers among those of all processes."""
+def _told(graph: Graph, edge: int) -> tuple[int, int, int]:
+    """The number of an edge, of its source and of its target among those of all processes, as far as they are known."""
     if not isinstance(graph, LocalGraph):
-        return tuple(graph.edge_index[:, edge].tolist())
+        return edge, *graph.edge_index[:, edge].tolist()
     source, target = graph.local_edge_index[:, edge].tolist()
-    return int(graph.row_ids(Domain.SOURCE)[source]), int(graph.row_ids(Domain.NODE)[target])
+    sources, targets, ids = graph.row_ids(Domain.SOURCE), graph.row_ids(Domain.TARGET), graph.halo.edge_ids
+    return edge if ids is None else int(ids[edge]), int(sources[source]), int(targets[target])
 
 
 def check_requirements(program: str, requires: Iterable[tuple[str, int]], graph: Graph) -> None:

@@ -374,6 +374,10 @@ class ReversedPart(LocalGraph):
     def reverse(self) -> LocalGraph:
         return self.first
 
+    @property
+    def reverses(self) -> Reverses:
+        return self.first.reverses
+
     def row_ids(self, domain: Domain) -> Tensor:
         swapped = {Domain.SOURCE: Domain.TARGET, Domain.TARGET: Domain.SOURCE}
         return self.first.row_ids(swapped.get(domain, domain))

@@ -105,6 +105,31 @@ def explained(rank: int, world: int, group: Any) -> dict[str, str]:
     return found
 
 
+def turned(rank: int, world: int, group: Any) -> Any:
+    """On a part that is turned round, whose edges have a reverse each, and one where an edge of process 0 has none."""
+    layer = gdsl.compile("layer L { node x edge w update y = x + sum(w[reverse] * x[j]) }", backend="torch")
+    found: list[Any] = []
+    for ends in (PATH[0][:4], PATH[1][:4]), (PATH[0], PATH[1]):
+        edges = torch.tensor(ends)
+        graph: Any = gdsl.Graph(edges, 3)
+        mine = torch.arange(edges.shape[1])
+        if group is not None:
+            graph, mine = local(edges, torch.tensor([0, 1, 0]), rank, world, group)
+        x = torch.arange(1.0, 4.0)[[0, 1, 2] if group is None else [[0, 2], [1]][rank]]
+        try:
+            found.append(layer(x, graph.reverse(), mine + 1.0).tolist())
+        except gdsl.GraphError as error:
+            found.append(str(error))
+    return found
+
+
+def test_a_part_that_is_turned_round_has_the_same_reverses(pool: Pool) -> None:
+    (first, second), (y, alone) = pool.run(2, turned), turned(0, 1, None)
+    assert [first[0][0], second[0][0], first[0][1]] == y
+    assert alone == first[1] and "edge 4 from node 2 to node 0 has none" not in second[0]
+    assert second[1] == f"process 0 has refused its call: {alone}"
+
+
 def test_what_edges_send_is_said(pool: Pool) -> None:
     """Rows of 4 bytes: one for each edge across the cut with a reverse, and for each edge into what others read."""
     got = pool.run(3, explained)

@@ -245,7 +245,7 @@ def one_edge_has_no_reverse(rank: int, world: int, group: Any) -> list[str]:
 
 def test_an_edge_that_nothing_answers_is_an_error_on_all(pool: Pool) -> None:
     (first, then), (heard, also) = pool.run(2, one_edge_has_no_reverse)
-    assert first.startswith("Heard reads e[reverse], and edge 1 from node 3 to node 2 has none")
+    assert first.startswith("Heard reads e[reverse], and edge 2 from node 3 to node 2 has none")
     assert heard == f"process 0 has refused its call: {first}"
     assert (then, also) == ("[1.0, 1.0]", "[2.0, 1.0]")  # into node 1 goes the edge whose reverse has 1
 
