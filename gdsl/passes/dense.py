@@ -58,7 +58,10 @@ def is_sum_of_products(node: Node) -> bool:
 
 
 def _terms(node: Node) -> tuple[Node, ...]:
-    """The operands of a sum that have its rows and dims, or its dims as a bias; else none."""
+    """The operands of a sum that have its rows and dims, or its dims as a bias; of dims that only have other names what
+    these are the dims of; else none."""
+    if node.op == "reshape" and node.domain in ROWS and node.type.shape == node.inputs[0].type.shape:
+        return node.inputs
     if node.op != "add" or node.domain is Domain.GLOBAL:
         return ()
     return node.inputs if all(i.dims == node.dims for i in node.inputs) else ()
@@ -66,7 +69,7 @@ def _terms(node: Node) -> tuple[Node, ...]:
 
 def absorbed(node: Node, read_by: Mapping[Node, Sequence[Node]], outputs: Collection[Node]) -> frozenset[Node]:
     """The products and partial sums that need not exist, where the BLAS adds up a sum as it makes its products."""
-    if not is_sum_of_products(node):
+    if node.op != "add" or not is_sum_of_products(node):
         return frozenset()
     below = [n for n in walk_below([node], _terms) if n is not node and n.domain is not Domain.GLOBAL]
     alone = all(len(read_by[n]) == 1 and n not in outputs for n in below)

@@ -44,16 +44,16 @@ def sum_of_products(step: TorchStep) -> Product:
 
 
 def _added_up(products: Sequence[Node], biases: Sequence[Node], node: Node, reads: Sequence[Node]) -> SumOfProducts:
-    pairs = tuple(_pair(p, node, reads) for p in products)
+    pairs = tuple(_pair(p, reads) for p in products)
     return SumOfProducts(pairs, tuple(reads.index(b) for b in biases), node.type.shape)
 
 
-def _pair(product: Node, node: Node, reads: Sequence[Node]) -> Pair:
+def _pair(product: Node, reads: Sequence[Node]) -> Pair:
     operands = rows_and_matrix(product)
     assert operands is not None
     rows, matrix = operands
-    turn = tuple(matrix.type.names.index(name) for name in (*rows.type.names, *node.type.names))
-    return Pair(reads.index(rows), reads.index(matrix), turn, rows.type.numel, node.type.numel, len(rows.dims))
+    turn = tuple(matrix.type.names.index(name) for name in (*rows.type.names, *product.type.names))
+    return Pair(reads.index(rows), reads.index(matrix), turn, rows.type.numel, product.type.numel, len(rows.dims))
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,6 +187,10 @@ h, weight, bias = load("h", N, P), load("weight", G, P, Q), load("bias", G, Q)
 product, other = b.matmul(h, weight), b.matmul(h, load("other", G, P, Q))
 narrow = b.matmul(load("narrow", N, B), load("thin", G, B, Q))
 
+# What two linear maps of a network give, each in a dim of its own.
+mapped = b.rename(product + bias, {"q": "out"})
+also = b.rename(b.matmul(h, load("map", G, P, type(A)("s", 6))), {"s": "out"})
+
 # sums of products, and how many values each of their steps absorbs; None for a kernel
 SUMS = {
     "a product and a bias": (product + bias, 1),
@@ -195,6 +199,8 @@ SUMS = {
     "three products and two biases": (product + bias + (other + load("more", G, Q)) + b.matmul(h, bias * weight), 6),
     "products apart": (product + load("r", N, Q) + other, 2),
     "products in two orders of dims": (product + b.matmul(h, load("turned", G, Q, P)), 2),
+    "products under other names": (mapped + also, 5),
+    "products under other names, and what is none": (mapped + load("r", N, type(A)("out", 6)) + also, 5),
     "a number for all": (product + load("one", G), None),
     "a node's value": (product + load("r", N, Q), None),
     "a product that the BLAS does not make": (product + narrow, None),
@@ -224,9 +230,11 @@ def test_a_long_sum_is_several_steps() -> None:
 
 
 def test_a_product_that_is_read_elsewhere_is_stored() -> None:
-    for outputs in ((product + bias, product), (product + bias, library.op("tanh", product))):
+    for outputs in ((product + bias, product), (product + bias, library.op("tanh", product)), (mapped + also, product)):
         plan = lower(program(*outputs), Options())
         assert not any(s.absorbed for s in plan.steps if isinstance(s, TorchStep))
+    plan = lower(program(mapped + also, also), Options())
+    assert [s.absorbed for s in plan.steps if isinstance(s, TorchStep) and s.absorbed] == [{product}]
 
 
 def test_the_backward_reads_a_sum_of_products_with_its_bias() -> None:
