@@ -233,10 +233,17 @@ AGGREGATIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+SHAPES = [((NODES, 4), -2), ((NODES,), 0), ((2, NODES, 4), -2), ((NODES, 3, 4), 0)]
+
+
 @pytest.mark.parametrize(
-    ("shape", "node_dim"), [((NODES, 4), -2), ((2, NODES, 4), -2), ((NODES, 3, 4), 0), ((NODES,), 0)]
+    ("aggr", "shape", "node_dim"),
+    [
+        # An aggregation has rows of numbers or single ones; all that is more is turned to rows in one place.
+        *((aggr, *shape) for aggr in AGGREGATIONS for shape in SHAPES[:2]),
+        *((aggr, *shape) for aggr in ("softmax", "multi") for shape in SHAPES[2:]),
+    ],
 )
-@pytest.mark.parametrize("aggr", AGGREGATIONS)
 def test_aggregations_in_a_compiled_call(aggr: str, shape: tuple[int, ...], node_dim: int) -> None:
     """The message is torch's there, and what a node makes of it is one operator."""
 

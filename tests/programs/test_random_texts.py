@@ -56,13 +56,13 @@ def test_the_writer_knows_the_language() -> None:
     )
     missing = {name for table in tables for name in table} | set(statements.split())
 
-    @settings(max_examples=300, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @settings(max_examples=100, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(cases())
     def write(case: Case) -> None:
         missing.difference_update(re.findall(r"[A-Za-z_]+(?=\[[^]]*\]\()|\w+|\*\*|[<>=!]=|[-+*/@<>]", case.text))
 
     # The draws depend on more than the seed: hypothesis takes constants from all modules that are loaded.
-    for batch in range(20):
+    for batch in range(60):
         if missing:
             seed(batch)(write)()
     assert missing == set()
