@@ -55,6 +55,9 @@ class _Recurrent(Aggregation):
 class LSTMAggregation(_Recurrent):
     """The last state of an LSTM over the rows in their order. Hamilton et al., NeurIPS 2017, section 3.3.
 
+    Rows of a shorter group are followed by zeros up to the longest of the call, which the LSTM reads as well, as in
+    torch_geometric: a node's result depends on the largest neighbourhood of the call.
+
     in_channels, out_channels: sizes of a row and of the result
     **kwargs:                  of ``torch.nn.LSTM``
     """
@@ -64,7 +67,7 @@ class LSTMAggregation(_Recurrent):
 
 class GRUAggregation(_Recurrent):
     """The last state of a GRU over the rows in their order. Buterez et al., "Graph Neural Networks with Adaptive
-    Readouts", NeurIPS 2022.
+    Readouts", NeurIPS 2022. It reads the zeros behind shorter groups, as :class:`LSTMAggregation` does.
 
     in_channels, out_channels: sizes of a row and of the result
     **kwargs:                  of ``torch.nn.GRU``
