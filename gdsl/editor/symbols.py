@@ -162,6 +162,8 @@ class _Reader:
                 skipped = tree.names
             elif isinstance(tree, ast.Transform):
                 yield from (self.name(a.span.start, None) for a in tree.arguments if isinstance(a, ast.Named))
+                if tree.over:
+                    yield self.name(tree.over_span.start, None)
                 if tree.name == "symmetric_norm" and not tree.arguments:
                     yield Mention(self.token(tree.name_span.start), Identifier("norm"), MADE, tree)
             elif isinstance(tree, ast.Function | ast.Reducer):

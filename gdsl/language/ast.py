@@ -203,11 +203,13 @@ class Graphs(Tree):
 
 @dataclass(frozen=True, slots=True)
 class Transform(Tree):
-    """``graph name(arguments)``: what the graph must be."""
+    """``graph name(arguments) over graph``: what the graph must be; ``over`` says which, where there are several."""
 
     name: str
     arguments: tuple[Argument, ...] = ()
+    over: str = ""
     name_span: Span = field(default=NOWHERE, compare=False, repr=False)
+    over_span: Span = field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

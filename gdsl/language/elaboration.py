@@ -26,11 +26,15 @@ class Passed:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a layer that is called asks of the graph: the transforms, and the names and places of those who ask."""
+    """What a layer that is called asks of the graph: the transforms, and the names and places of those who ask.
+
+    graph: the name of the graph, where there are several; "" where nobody has said it
+    """
 
     transforms: tuple[GraphTransform, ...]
     layer: str
     span: ast.Span
+    graph: str = ""
 
 
 @dataclass

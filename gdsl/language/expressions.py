@@ -65,8 +65,6 @@ class Expressions(Placed):
         self.one_set: ast.Span | None = None
         # Inside `outer(...)`, where dims that only one operand has may be paired.
         self.pairs = False
-        # Whether anything is computed from the edges of the graph, besides what layers do that are called.
-        self.reads_edges = False
         # Keeps a mistake besides the one that is raised.
         self.note: Callable[[Diagnostic], None] = lambda mistake: None
         # Is told what each expression, and each name that is given, stands for.
@@ -92,7 +90,7 @@ class Expressions(Placed):
         except IRError as error:
             raise Mistake(error.message, e.span, hint=error.hint) from None
         if isinstance(value, Node) and value.domain in _ON_EDGES and not self._is_given(e):
-            self.reads_edges = True
+            self.note_edges(value)
         if self.watch is not None:
             self.watch(e.span, value)
         return value
@@ -103,6 +101,8 @@ class Expressions(Placed):
             return isinstance(self.scope.find(e.function), LayerValue)
         if isinstance(e, ast.Subscript) and isinstance(e.value, ast.Name):
             return isinstance(self.scope.find(e.value.id), LayerResults)
+        if isinstance(e, ast.Over):
+            return self._is_given(e.value)
         return isinstance(e, ast.Name)
 
     def node(self, e: ast.Tree) -> Node:

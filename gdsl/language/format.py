@@ -147,7 +147,7 @@ def statement(s: ast.Statement, names: Mapping[str, object] | None = None) -> st
             return f"graph {', '.join(link(one) for one in s.links)}"
         case ast.Transform():
             arguments = f"({', '.join(write(a) for a in s.arguments)})" if s.arguments else ""
-            return f"graph {s.name}{arguments}"
+            return f"graph {s.name}{arguments}" + (f" over {s.over}" if s.over else "")
         case ast.Constant():
             dims = f"[{', '.join(write(d) for d in s.dims)}]" if s.dims else ""
             return f"const {s.name}{dims}" + (f" = {write(s.value)}" if s.value else "")

@@ -220,7 +220,7 @@ class Forms(ReductionCalls):
 
     def _degree(self, e: ast.Call) -> Value:
         (text,) = self.only(e, "at")
-        self.reads_edges = True
+        self.note_edges()
         if isinstance(text, ast.Name) and text.id in ("i", "j"):
             return library.segment_count(text.id, self.rows(text.id))
         if isinstance(text, ast.Name) and text.id in EDGES_OF_PAIRS:

@@ -330,8 +330,11 @@ class LayerCalls(Owns, Wishes):
         noted = self.forms.looks.reductions
         noted[already:] = [r if r.inside else replace(r, inside=values[0][1]) for r in noted[already:]]
         if child.calls.wishes or child.forms.reads_edges or asked:
-            transforms = tuple(self._for_inputs(t, layer, inputs, e.span) for t in asked)
-            self.calls.wishes.append(Wish(transforms, layer.name, e.span))
+            graph = self.forms.graph_of_call([p.value for p in inputs.values()])
+            if asked and self.graphs and not graph:
+                raise self._which_graph(asked[0], e)
+            transforms = tuple(self._for_inputs(replace(t, graph=graph), layer, inputs, e.span) for t in asked)
+            self.calls.wishes.append(Wish(transforms, layer.name, e.span, graph))
         return values
 
     depth = 0

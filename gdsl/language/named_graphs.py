@@ -80,9 +80,12 @@ class NamesGraphs(Elaboration):
             for name, span in self.sets.items():
                 self.note(Diagnostic(f"no graph joins the nodes of `{name}`", span, hint=f"graph g: {name} -> {name}"))
             return
-        if transforms:
-            message = f"a layer that is called asks for `{transforms[0].name}`, and this layer has several graphs"
-            self.note(Diagnostic(message, transforms[0].span, hint="change the graphs before the call"))
+        for t in transforms:
+            graph = self.graphs[t.graph]
+            if graph.source != graph.target:
+                message = f"the edges of `{t.graph}` go from {graph.source} to {graph.target} nodes"
+                message += f", and `graph {t.name}` is for one set of them"
+                self.note(Diagnostic(message, t.span))
         for need in self.forms.requires:
             what = "e[reverse]" if need.kind == "reverse" else "stack"
             hint = "give a default: reverse(e, 0)" if need.kind == "reverse" else None

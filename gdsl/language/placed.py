@@ -24,6 +24,9 @@ class Placed:
         self.spaces: Spaces | None = None
         # The one whose edges the expression at hand speaks of.
         self.walked = ""
+        # Whether anything is computed from edges, besides what layers do that are called; and of which graphs.
+        self.reads_edges = False
+        self.read_graphs: set[str] = set()
         # The dim that an integer value counts along, from its declared bound.
         self.counts: dict[Node, str] = {}
         # The first place of a dim that was declared as a range.
@@ -46,6 +49,16 @@ class Placed:
             yield
         finally:
             self.walked = before
+
+    def note_edges(self, *values: Node) -> None:
+        """Note that something is computed from edges: of the graph at hand, and of those that values are of."""
+        self.reads_edges = True
+        if self.spaces is None:
+            return
+        graphs = self.spaces.graphs
+        on_edges = (x for x in values if x.domain in ELEMENTS and not self.spaces.is_loose(x))
+        here = self.walked or (next(iter(graphs)) if len(graphs) == 1 else None)
+        self.read_graphs.update(name for name in (here, *map(self.spaces.of, on_edges)) if name)
 
     def placed(self, value: Value, e: ast.Tree) -> Value:
         """A value, with what it reads of edges said to be of one graph, as far as that can be told."""
@@ -71,6 +84,13 @@ class Placed:
             message = f"`{format.expression(e)}` is of edges of `{space}`, and this is over `{self.walked}`"
             raise Mistake(message, e.span)
         return x
+
+    def graph_of_call(self, values: Sequence[Node]) -> str:
+        """The graph that a layer runs on which is called with these values; "" where nobody says it."""
+        if self.spaces is None or self.walked or len(self.spaces.graphs) == 1:
+            return self.walked or ("" if self.spaces is None else next(iter(self.spaces.graphs)))
+        found = (self.spaces.of(x) for x in values if x.domain in ELEMENTS and not self.spaces.is_loose(x))
+        return next((name for name in found if name), "")
 
     def tied(self, x: Node, graph: str) -> Node:
         """A value with all that is loose in it of this graph."""

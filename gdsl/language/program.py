@@ -225,13 +225,14 @@ class GraphTransform:
     """What the graph must be before the rules run. An argument is a constant or the IR node of a node value.
 
     For the self-loop transforms, ``keywords`` gives the value of each edge input on a new loop: a number, or
-    the name of a reducer over the edges into the node.
+    the name of a reducer over the edges into the node. ``graph`` is the one that is meant where there are several.
     """
 
     name: str
     arguments: tuple[Constant | Node, ...] = ()
     keywords: tuple[tuple[str, Constant], ...] = ()
     span: Span = field(default=ast.NOWHERE, compare=False)
+    graph: str = ""
 
 
 @dataclass(frozen=True, slots=True)

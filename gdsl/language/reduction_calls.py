@@ -82,7 +82,8 @@ class ReductionCalls(ModuleCalls):
         if end not in ENDS:
             hint = "at i: over the edges into each node; at j: over the edges out of it"
             raise Mistake(f"`at {end}` is not an end of an edge", e.span, hint=hint)
-        self.reads_edges = self.reads_edges or end != "g"
+        if end != "g":
+            self.note_edges(*values)
         return end, self.rows(end)
 
     def element(self, x: Node, text: ast.Tree, end: str, rows: Domain) -> Node:

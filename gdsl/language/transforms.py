@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from gdsl.ir import build, library
 from gdsl.ir.complete import why_not
 from gdsl.ir.node import Node
-from gdsl.ir.types import Domain
+from gdsl.ir.types import ELEMENTS, Domain
 from gdsl.language import ast
 from gdsl.language.elaboration import Elaboration
 from gdsl.language.errors import Diagnostic, Mistake, did_you_mean
-from gdsl.language.program import Constant, GraphTransform
+from gdsl.language.program import MAKERS, Constant, GraphTransform
 from gdsl.language.values import is_constant, is_number
 
 # What the graph can be asked to be: the least and greatest number of arguments, and the keywords besides the
@@ -41,34 +41,57 @@ class Transforms(Elaboration):
             raise Mistake(f"unknown graph transform `{s.name}`", s.name_span, hint=hint)
         if self.loop_values:
             raise Mistake("a graph transform stands outside loops", s.span)
-        if self.graphs:
-            hint = "change the graphs before the call, as torch_geometric.utils.add_self_loops does"
-            raise Mistake(f"`graph {s.name}` is for a layer on one graph, and this has several", s.span, hint=hint)
+        graph = self._graph_of(s)
         least, greatest, extra = TRANSFORMS[s.name]
         positional = [a for a in s.arguments if not isinstance(a, ast.Named | ast.Arrow)]
         if not least <= len(positional) <= greatest:
             many = str(least) if least == greatest else f"{least} to {greatest}"
             raise Mistake(f"`{s.name}` takes {many} arguments, not {len(positional)}", s.span)
         if s.name == "symmetric_norm":
-            self._symmetric_norm(s, positional)
+            with self.forms.walking(graph, s.over_span):
+                self._symmetric_norm(s, positional)
             return
         if s.name == "non_backtracking":
             self.forms.one_set = self.forms.one_set or s.span
-        self._before_edge_values(s)
+        self._before_edge_values(s, graph)
         self._complete_alone(s)
-        keywords = [self._keyword(a, s.name, extra) for a in s.arguments if isinstance(a, ast.Named)]
+        keywords = [self._keyword(a, s.name, extra, graph) for a in s.arguments if isinstance(a, ast.Named)]
         values = [self._transform_argument(a, s.name) for a in positional]
-        self.transforms.append(GraphTransform(s.name, tuple(values), tuple(keywords), s.span))
+        self.transforms.append(GraphTransform(s.name, tuple(values), tuple(keywords), s.span, graph))
 
-    def _before_edge_values(self, s: ast.Transform) -> None:
+    def _graph_of(self, s: ast.Transform) -> str:
+        """The name of the graph that a statement is about; "" in a layer on one."""
+        with self.forms.walking(s.over, s.over_span):  # which knows the names
+            pass
+        if not self.graphs:
+            return ""
+        if s.name in MAKERS:
+            message = f"`graph {s.name}` is for a layer on one graph, and this has several, which a call gives"
+            raise Mistake(message, s.span)
+        if not s.over and len(self.graphs) > 1:
+            hint = f"as in graph {s.name} over {next(iter(self.graphs))}"
+            message = f"`graph {s.name}` is about one graph, and this layer has several: say which"
+            raise Mistake(message, s.span, hint=hint)
+        return s.over or next(iter(self.graphs))
+
+    def _before_edge_values(self, s: ast.Transform, graph: str) -> None:
         """All of a layer runs on the graph that a transform makes: what stands before it cannot mean another one."""
+
+        spaces = self.forms.spaces
+
+        def reads(n: Node) -> bool:
+            if spaces is None:
+                return n.domain in ELEMENTS or n.op == "graph_value"
+            return (n.op == "over" and n.attrs.graph == graph) or (n.domain in ELEMENTS and spaces.of(n) == graph)
+
+        alike = f"all that is over `{graph}` is on one graph" if graph else "all of a layer runs on one graph"
         for name, value, span in self.made:
-            here = self.computed_here([value])
-            if any(n.domain in (Domain.EDGE, Domain.PAIR) or n.op == "graph_value" for n in here):
+            loose = spaces is not None and spaces.is_loose(value)
+            if loose or any(map(reads, self.computed_here([value]))):
                 raise Mistake(
                     f"`graph {s.name}` stands behind `{name}`, which is computed from the edges that it makes",
                     s.span,
-                    hint=f"move it up, before line {span.line}: all of a layer runs on one graph",
+                    hint=f"move it up, before line {span.line}: {alike}",
                 )
 
     def _complete_alone(self, s: ast.Transform) -> None:
@@ -107,8 +130,8 @@ class Transforms(Elaboration):
             raise self.forms.unusable(value, e)
         return value  # type: ignore[return-value]
 
-    def _keyword(self, a: ast.Named, name: str, extra: tuple[str, ...]) -> tuple[str, Constant]:
-        edges = [i.name for i in self.signature.inputs if i.domain == "edge"]
+    def _keyword(self, a: ast.Named, name: str, extra: tuple[str, ...], graph: str) -> tuple[str, Constant]:
+        edges = [i.name for i in self.signature.inputs if i.domain == "edge" and i.within in ("", graph)]
         allowed = [*extra, *(edges if "self_loops" in name else [])]
         if a.name not in allowed:
             hint = did_you_mean(a.name, allowed, "name an edge input, and what it is on a new self-loop")
@@ -141,7 +164,8 @@ class Transforms(Elaboration):
         self._normalised(e.id, library.symmetric_norm(build.to_float(w)), s)
 
     def _normalised(self, name: str, norm: Node, s: ast.Transform) -> None:
-        self.forms.reads_edges = True
+        norm = self.forms.with_space(norm, ast.Name(name, span=s.span))
+        self.forms.note_edges(norm)
         self.bring(name, norm, s.span)
         self.call_it(norm, name)
         self.made.append((name, norm, s.span))

@@ -198,7 +198,10 @@ class TreeBuilder(Transformer[Token, object]):
         return ast.Graphs((*trees(p), *(ast.Link(str(name), span=span_of(name)) for name in names)), span=cover(p))
 
     def graph_transform(self, p: list[Piece]) -> ast.Transform:
-        return ast.Transform(str(p[1]), trees(p), name_span=span_of(p[1]), span=cover(p))
+        made = ast.Transform(str(p[1]), trees(p), name_span=span_of(p[1]), span=cover(p))
+        if isinstance(p[-2], Token) and p[-2].type == "OVER":
+            made = replace(made, over=str(p[-1]), over_span=span_of(p[-1]))
+        return made
 
     def constant(self, p: list[Piece]) -> ast.Constant:
         if not isinstance(p[2], Group):

@@ -1,4 +1,4 @@
-"""What layers that are called ask of the graph: all of a program runs on one, so they must agree."""
+"""What layers that are called ask of a graph: all that is over one runs on the same, so they must agree."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Wishes(Elaboration):
         self, t: GraphTransform, layer: ast.Layer, inputs: Mapping[str, Passed], span: ast.Span
     ) -> GraphTransform:
         """A transform that a layer asks for, with the names that the inputs of edges have in this one."""
-        own = any(t.name in _LOOPS for t in self.transforms)
+        own = any(o.name in _LOOPS for o in self.transforms if o.graph == t.graph)
         remaining = t.name == "add_remaining_self_loops"
         if t.name not in _LOOPS or (own and remaining):  # all loops are there, with their values
             return replace(t, keywords=(), span=span)
@@ -51,36 +51,48 @@ class Wishes(Elaboration):
             raise Mistake(message, span, hint=hint)
         return replace(t, keywords=tuple(keywords), span=span)
 
+    def _which_graph(self, t: GraphTransform, e: ast.Call) -> Mistake:
+        names = list(self.graphs)
+        message = f"`{e.function}` asks for `graph {t.name}`, and the layer has the graphs {', '.join(names)}"
+        return Mistake(message, e.span, hint=f"say of which: `{format.expression(e)} over {names[0]}`")
+
     def agreed(self) -> tuple[GraphTransform, ...]:
-        """What the program asks of its graph: what the layer says, or what all layers that it calls say alike."""
-        asked = [w for w in self.calls.wishes if w.transforms]
+        """What the program asks of its graph, or of each: what the layer says, or what all layers that it calls say
+        alike."""
+        return tuple(t for graph in self.graphs or ("",) for t in self._agreed_on(graph))
+
+    def _agreed_on(self, graph: str) -> tuple[GraphTransform, ...]:
+        said = tuple(t for t in self.transforms if t.graph == graph)
+        # What nobody has said of which graph it is may be of this one.
+        wishes = [w for w in self.calls.wishes if w.graph in (graph, "")]
+        asked = [w for w in wishes if w.transforms]
         if not asked:
-            return tuple(self.transforms)
-        own = [t for t in self.transforms if t.name in _LOOPS or t.name == "non_backtracking"]
+            return said
+        own = [t for t in said if t.name in _LOOPS or t.name == "non_backtracking"]
         first = asked[0]
-        if self.transforms and not own:
-            self._disagree(first, f"a `graph {self.transforms[0].name}` of this layer")
+        if said and not own:
+            self._disagree(first, f"a `graph {said[0].name}` of this layer", said)
             return ()
         if not own:
-            other = next((w for w in self.calls.wishes if _edges_of(w.transforms) != _edges_of(first.transforms)), None)
+            other = next((w for w in wishes if _edges_of(w.transforms) != _edges_of(first.transforms)), None)
             if other is not None:
-                self._disagree(first, f"{other.layer} in line {other.span.line}", other)
+                self._disagree(first, f"{other.layer} in line {other.span.line}", said, other)
                 return ()
-            if self.forms.reads_edges:
-                self._disagree(first, "what this layer computes from the edges itself")
+            if graph in self.forms.read_graphs if graph else self.forms.reads_edges:
+                self._disagree(first, "what this layer computes from the edges itself", said)
                 return ()
-        elif any(_edges_of(w.transforms) != _edges_of(self.transforms) for w in asked):
-            other = next(w for w in asked if _edges_of(w.transforms) != _edges_of(self.transforms))
-            self._disagree(other, f"`graph {own[0].name}` of this layer")
+        elif any(_edges_of(w.transforms) != _edges_of(said) for w in asked):
+            other = next(w for w in asked if _edges_of(w.transforms) != _edges_of(said))
+            self._disagree(other, f"`graph {own[0].name}` of this layer", said)
             return ()
-        return self._with_fills(asked)
+        return self._with_fills(said, asked)
 
-    def _with_fills(self, asked: Sequence[Wish]) -> tuple[GraphTransform, ...]:
+    def _with_fills(self, own: Sequence[GraphTransform], asked: Sequence[Wish]) -> tuple[GraphTransform, ...]:
         """The transforms that all ask for, with what each says of the edge inputs on new loops."""
         said = [t for w in asked for t in w.transforms]
-        base = tuple(self.transforms) or asked[0].transforms
+        base = tuple(own) or asked[0].transforms
         fills: dict[str, tuple[str, Constant]] = {}
-        for t in (*self.transforms, *said):
+        for t in (*own, *said):
             for name, fill in t.keywords:
                 if fills.setdefault(name, (t.name, fill)) != (t.name, fill):
                     message = f"`{name}` gets {format.default_value(fills[name][1])} by {fills[name][0]} on new loops"
@@ -95,17 +107,19 @@ class Wishes(Elaboration):
         loops = next(iter(kinds), None)
         return tuple(replace(t, name=loops or t.name, keywords=keywords) if t.name in _LOOPS else t for t in base)
 
-    def _disagree(self, one: Wish, other: str, second: Wish | None = None) -> None:
+    def _disagree(self, one: Wish, other: str, own: Sequence[GraphTransform], second: Wish | None = None) -> None:
         names = " and ".join(f"`graph {t.name}`" for t in one.transforms)
-        message = f"{one.layer} runs on the graph after {names}, and {other} on another one: a program has one graph"
+        rule = f"all that is over `{one.graph}` is on one graph" if one.graph else "a program has one graph"
+        message = f"{one.layer} runs on the graph after {names}, and {other} on another one: {rule}"
         if second is not None and second.transforms:
             message = f"{one.layer} runs on the graph after {names}, and {other} after "
-            message += " and ".join(f"`graph {t.name}`" for t in second.transforms) + ": a program has one graph"
+            message += " and ".join(f"`graph {t.name}`" for t in second.transforms) + f": {rule}"
         ask = one.transforms[0].name
-        hint = f"`graph {ask}` in this layer has all run with loops" if ask in _LOOPS else "compile them apart"
+        over = f" over {one.graph}" if one.graph else ""
+        hint = f"`graph {ask}{over}` in this layer has all run with loops" if ask in _LOOPS else "compile them apart"
         if ask in _LOOPS:
-            own = "" if self.transforms else f"{hint}; "
-            hint = f"{own}an argument of {one.layer} may leave its loops out"
+            first = "" if own else f"{hint}; "
+            hint = f"{first}an argument of {one.layer} may leave its loops out"
         self.note(Diagnostic(message, one.span, hint=hint))
 
 

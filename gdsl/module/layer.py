@@ -31,6 +31,7 @@ from gdsl.passes.options import Options
 from gdsl.runtime import initialise
 from gdsl.runtime.backend import BACKENDS
 from gdsl.runtime.graph import Graph
+from gdsl.runtime.rewire import rewirings
 from gdsl.runtime.tracers import NotScriptable
 
 _REGISTERS: Mapping[str, Any] = {
@@ -264,7 +265,9 @@ class Layer(InRounds, NotScriptable, Inspected, Compilable):
         key: Any = ran.kind.key
         way, place = key
         piece, _ = self._text.pieces[way].parts[place]
-        return super()._on(ran, graph[piece.graph or self.signature.graphs[0]])
+        name = piece.graph or self.signature.graphs[0]
+        found = super()._on(ran, graph[name])
+        return [found, *(made.graph for made, _ in rewirings(self._text.typed_for(self, way), found, name))][-1]
 
     def _named_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         bound = bind(self.signature, args, kwargs)

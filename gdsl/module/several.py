@@ -20,6 +20,7 @@ from gdsl.module.ways import CallKind, Ran, Text, Way
 from gdsl.runtime.dtypes import autocast
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.recent import graph_of
+from gdsl.runtime.rewire import rewire
 from gdsl.runtime.tracers import check_tracers
 
 
@@ -53,6 +54,8 @@ def call(
     graphs = _graphs(typed, bound, counts, device)
     _check_edges(typed, tensors, graphs)
     _check_graphs(typed, tensors, bound, counts, num_graphs)
+    for name in dict.fromkeys(t.graph for t in typed.transforms):
+        graphs[name], tensors = rewire(typed, graphs[name], tensors, name)
     if typed.uses_seed:
         tensors["seed"] = seed_for(device)
     cut, found = kinds(text, owner, way, dtype, device)

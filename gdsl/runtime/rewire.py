@@ -14,21 +14,26 @@ from gdsl.language.program import MAKERS, TypedProgram
 from gdsl.runtime.graph import Graph, Rewired
 
 
-def rewire(typed: TypedProgram, graph: Graph, tensors: dict[str, Tensor]) -> tuple[Graph, dict[str, Tensor]]:
-    """The graph that the rules see, and the edge inputs on it. Differentiable by the edge inputs."""
-    for rewired, fills in rewirings(typed, graph):
+def rewire(
+    typed: TypedProgram, graph: Graph, tensors: dict[str, Tensor], name: str = ""
+) -> tuple[Graph, dict[str, Tensor]]:
+    """The graph that the rules see, and the edge inputs on it. Differentiable by the edge inputs.
+
+    name: of the graph, where the program has several
+    """
+    for rewired, fills in rewirings(typed, graph, name):
         for d in typed.of_role("input"):
-            if d.type is not None and d.type.domain is Domain.EDGE and d.name in tensors:
+            if d.type is not None and d.type.domain is Domain.EDGE and d.within == name and d.name in tensors:
                 tensors = {**tensors, d.name: edge_values(d.name, d.default, rewired, tensors[d.name], fills)}
         graph = rewired.graph
     return graph, tensors
 
 
-def rewirings(typed: TypedProgram, graph: Graph) -> Iterator[tuple[Rewired, Mapping[str, object]]]:
+def rewirings(typed: TypedProgram, graph: Graph, name: str = "") -> Iterator[tuple[Rewired, Mapping[str, object]]]:
     """Each change that a program asks of its graph, on the graph that the one before has made, and what the inputs of
     new loops are by name. A graph that the program makes itself is made before a call."""
     for transform in typed.transforms:
-        if transform.name not in MAKERS:
+        if transform.name not in MAKERS and transform.graph == name:
             made: Rewired = getattr(graph, transform.name)()
             yield made, dict(transform.keywords)
             graph = made.graph

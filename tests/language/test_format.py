@@ -162,7 +162,7 @@ simple = st.one_of(
         optional,
     ),
     st.builds(ast.Declaration, st.just("graph"), names, dims.filter(bool)),
-    st.builds(ast.Transform, names, st.lists(expressions, max_size=2).map(tuple)),
+    st.builds(ast.Transform, names, st.lists(expressions, max_size=2).map(tuple), st.just("") | names),
     st.builds(ast.Constant, names, expressions),
     st.builds(
         ast.Constant,

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch_geometric.utils import scatter, softmax
+from torch_geometric.nn import GATConv, GCNConv
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+from torch_geometric.utils import add_remaining_self_loops, add_self_loops, remove_self_loops, scatter, softmax
 
 import gdsl
 from gdsl.cli import main
@@ -129,6 +131,7 @@ SMALL = """
 layer Small {
     nodes paper, author
     graph writes: author -> paper, cites: paper -> paper
+    graph add_self_loops(w = "mean") over cites
     node p in paper
     node a in author
     edge w in cites
@@ -140,7 +143,44 @@ layer Small {
 
 def small(made: Any, p: Tensor, a: Tensor, w: Tensor) -> tuple[Tensor, ...]:
     mean = scatter(p[WRITES[1]] * a[WRITES[0]], WRITES[1], dim_size=PAPERS, reduce="mean")
-    return (mean * scatter(torch.tanh(w * p[CITES[0]]), CITES[1], dim_size=PAPERS),)
+    cites, w = add_self_loops(*remove_self_loops(CITES, w), "mean", PAPERS)
+    return (mean * scatter(torch.tanh(w * p[cites[0]]), cites[1], dim_size=PAPERS),)
+
+
+# What layers ask for that are called, and what the text asks for itself, of a graph each.
+LOOPED = """
+use GCNConv, GATConv
+layer Looped(d) {
+    graph bonds, near, far
+    graph add_remaining_self_loops(w = 2) over bonds
+    node x[d]
+    edge w in bonds
+    edge u in far
+    use one = GCNConv(d)
+    use two = GCNConv(d)
+    use attention = GATConv(d)
+    a = one(x) over near
+    h = a + attention(x) over near + two(x, w)
+    graph symmetric_norm(u) over far
+    update y = h + sum(w * x[j]) + sum(u * h[j])
+    return y, w
+}
+"""
+
+
+def looped(made: Any, x: Tensor, w: Tensor, u: Tensor) -> tuple[Tensor, ...]:
+    def copied(conv: Any, own: Any) -> Any:
+        names = dict(own.named_parameters())
+        assert {n: p.numel() for n, p in conv.named_parameters()} == {n: p.numel() for n, p in names.items()}
+        state = {name: names[name].view(p.shape) for name, p in conv.named_parameters()}
+        return lambda *args: torch.func.functional_call(conv.double(), state, args)
+
+    near, bonds, weight = FAR, *add_remaining_self_loops(LOCAL, w, 2.0, NODES)
+    h = copied(GCNConv(3, 3), made.one)(x, near) + copied(GATConv(3, 3), made.attention)(x, near)
+    h = h + copied(GCNConv(3, 3), made.two)(x, bonds, weight)
+    far, norm = gcn_norm(LOCAL.flip(0), u, NODES, add_self_loops=False)
+    y = h + scatter(weight[:, None] * x[bonds[0]], bonds[1], dim_size=NODES)
+    return y + scatter(norm[:, None] * h[far[0]], far[1], dim_size=NODES), weight
 
 
 CASES: dict[str, tuple[str, dict[str, int], Callable[..., Any], list[Tensor], dict[str, Tensor]]] = {
@@ -157,6 +197,10 @@ CASES: dict[str, tuple[str, dict[str, int], Callable[..., Any], list[Tensor], di
     ),
     "small": (
         SMALL, {}, small, [drawn(PAPERS), drawn(AUTHORS, seed=1), drawn(4, seed=2)], {"writes": WRITES, "cites": CITES}
+    ),
+    "looped": (
+        LOOPED, {"d": 3}, looped, [drawn(NODES, 3), drawn(5, seed=1).detach().exp().requires_grad_(),
+        drawn(5, seed=2).detach().exp().requires_grad_()], {"bonds": LOCAL, "near": FAR, "far": LOCAL.flip(0)}
     ),
 }  # fmt: skip
 
@@ -272,6 +316,18 @@ def test_numbers_are_dropped_of_the_edges_of_each_graph_by_themselves() -> None:
     assert {*m.tolist(), *n.tolist()} == {0.0, 2.0}
     assert torch.equal(u, m.flip(0))  # and each graph's numbers are one draw wherever they are read
     assert torch.equal(v, n.flip(0))
+
+
+def test_layers_that_are_called_agree_on_the_edges_of_each_graph() -> None:
+    text = (
+        "use GCNConv, SAGEConv\n"
+        "layer L(d) { graph a, b use one = GCNConv(d) use two = SAGEConv(d) node x[d] "
+        "return one(x) over a, two(x) over %s }"
+    )
+    apart = gdsl.compile(text % "b", d=2, backend="torch")
+    assert apart(torch.ones(2, 2), LOCAL[:, :0], LOCAL[:, :0])[1].shape == (2, 2)
+    with pytest.raises(gdsl.LanguageError, match="SAGEConv in line 2 on another one: all that is over `a` is on one"):
+        gdsl.compile(text % "a", d=2)
 
 
 MISTAKES: dict[str, tuple[str, dict[str, Any], type[Exception], str]] = {
