@@ -77,7 +77,9 @@ class Spaces:
             end, known = inner.attrs.end, self.of(inner.inputs[0])
             if known is not None and known != graph.at(end):
                 role = "begin" if end == "j" else "end"
+                other = "i" if end == "j" else "j"
                 hint = f"they go from {graph.source} to {graph.target}"
+                hint += f": did you mean [{other}]?" if graph.at(other) == known else ""
                 raise IRError(f"[{end}] reads {known} nodes, and no edges of `{graph.name}` {role} at these", hint)
         return graph.name
 

@@ -236,11 +236,11 @@ class Checker(LayerCalls, Transforms):
             return value
         if value.domain is Domain.GLOBAL and s.kind != "pool":
             return build.spread(value, domains[0] if s.kind == "message" else self.forms.rows("i"))
-        leaf = self.forms._leaf(value, s.value)
+        read = f"did you mean {self.forms.at_an_end(value, s.value)}?"
         hints = {
-            ("message", Domain.NODE): f"did you mean {leaf}[j]?",
-            ("message", Domain.SOURCE): f"did you mean {leaf}[j]?",
-            ("message", Domain.TARGET): f"did you mean {leaf}[i]?",
+            ("message", Domain.NODE): read,
+            ("message", Domain.SOURCE): read,
+            ("message", Domain.TARGET): read,
             ("update", Domain.EDGE): f"aggregate it first: aggregate a = sum({format.expression(s.value)})",
             (
                 "aggregate",

@@ -356,30 +356,46 @@ class Expressions(Placed):
             inner = a.domain is Domain.PAIR or (a.domain is Domain.EDGE and b.domain is not Domain.PAIR)
             second_moves = inner or (b.domain is Domain.GRAPH and a.domain is Domain.NODE)
             n, t = (b, tb) if second_moves else (a, ta)
-            other = a.domain if n is b else b.domain
             first, second = sorted((a, b), key=lambda v: (v.domain is Domain.PAIR, v.domain is Domain.EDGE))
             raise Mistake(
                 f"{_article(first.domain)} value and {_article(second.domain)} value do not mix",
                 t.span,
                 detail=f"{first.type} and {second.type}",
-                hint=self._reading(n, t, other),
+                hint=self._reading(n, t, a if n is b else b),
             )
 
-    def _reading(self, n: Node, text: ast.Tree, other: Domain) -> str:
+    def _reading(self, n: Node, text: ast.Tree, beside: Node) -> str:
+        other = beside.domain
         if other is Domain.PAIR:
             leaf = self._leaf(n, text)
             if n.domain is not Domain.EDGE:
                 return f"read it at an edge, and that at the pair: {leaf}[j][ji], say"
             return f"did you mean {leaf}[kj] or {leaf}[ji]?"
         if other is Domain.EDGE:
-            end = {Domain.TARGET: "i", Domain.GRAPH: ""}.get(n.domain, "j")
-            return (
-                f"did you mean {self._leaf(n, text)}[{end}]?" if end else "read a graph value at nodes with [g] first"
-            )
+            if n.domain is Domain.GRAPH:
+                return "read a graph value at nodes with [g] first"
+            return f"did you mean {self.at_an_end(n, text, beside)}?"
         if n.domain is Domain.GRAPH or other is Domain.GRAPH:
             graph = n.domain is Domain.GRAPH
             return f"did you mean {self._leaf(n, text)}[g]?" if graph else "read the graph value at each node with [g]"
         return "a source value meets a target value on an edge: read them with [j] and [i]"
+
+    def at_an_end(self, n: Node, text: ast.Tree, beside: Node | None = None) -> str:
+        """A node value in a text as it is read at an edge: at the end that its set is at or that its degrees are of,
+        and where nothing tells, at the source."""
+        if n.domain in (Domain.SOURCE, Domain.TARGET):
+            return f"{self._leaf(n, text)}[{'i' if n.domain is Domain.TARGET else 'j'}]"
+        ends = {
+            str(a.id): None
+            for part in ast.walk(text)
+            if isinstance(part, ast.Call) and part.function == "degree"
+            for a in part.arguments
+            if isinstance(a, ast.Name) and a.id in ("i", "j")
+        }
+        if len(ends) > 1:
+            return " and ".join(f"degree({end})[{end}]" for end in ends)
+        end = next(iter(ends), None) or self.only_end(n, beside) or "j"
+        return f"{self._leaf(n, text)}[{end}]"
 
     def _leaf(self, n: Node, text: ast.Tree) -> str:
         """The first name in the text that lives where the value does: what a writer would subscript."""
@@ -416,7 +432,12 @@ class Expressions(Placed):
 
     def _over(self, e: ast.Over) -> Value:
         with self.walking(e.graph, e.name_span):
-            return self.value(e.value)
+            value = self.value(e.value)
+        if isinstance(e.value, ast.Number) or (isinstance(value, Node) and self.reads_no_edges(value)):
+            hint = f"`over` is said of what stands right before it: (...) over {e.graph} takes more than that"
+            message = f"`over {e.graph}` of `{format.expression(e.value)}`, which reads no edges"
+            raise Mistake(message, e.span, hint=hint)
+        return value
 
     def _result(self, base: LayerResults, e: ast.Subscript) -> Node:
         """One of the results of a layer, by its name or its place."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from gdsl.ir import build, library
 from gdsl.ir.attributes import IRError
-from gdsl.ir.node import Node
+from gdsl.ir.node import Node, walk
 from gdsl.ir.spaces import Spaces
 from gdsl.ir.types import ELEMENTS, Domain
 from gdsl.language import ast, format
@@ -126,6 +126,23 @@ class Placed:
         except IRError:
             return False
         return True
+
+    @staticmethod
+    def reads_no_edges(x: Node) -> bool:
+        """Whether no graph plays a part in a value. What is the same everywhere may stand for an edge input that was
+        not passed, and then one does, unless it is an input or a parameter itself."""
+        if x.domain is Domain.NODE:
+            return not any(n.domain in ELEMENTS or n.op == "graph_value" for n in walk([x]))
+        return x.domain is Domain.GLOBAL and x.op == "load"
+
+    def only_end(self, x: Node, edges: Node | None) -> str | None:
+        """The end of edges at which the nodes are that a value is of, if they are at one of the two only."""
+        if self.spaces is None or not (of := self.spaces.of(x)):
+            return None
+        meant = (edges and self.spaces.of(edges)) or self.walked
+        links = [self.spaces.graphs[meant]] if meant else self.spaces.graphs.values()
+        ends = {end for link in links for end in "ij" if link.at(end) == of}
+        return ends.pop() if len(ends) == 1 else None
 
     def with_space(self, x: Node, e: ast.Tree) -> Node:
         """A result, of one graph or set. Raises a mistake where nobody can tell of which."""

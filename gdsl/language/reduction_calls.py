@@ -103,12 +103,8 @@ class ReductionCalls(ModuleCalls):
             read = f"read it at an edge of each pair: {self._leaf(x, text)}[kj]" if x.domain is Domain.EDGE else None
             raise Mistake(f"only values of pairs can be reduced to edges, and this is {x.type}", text.span, hint=read)
         if end != "g":
-            leaf = self._leaf(x, text)
-            raise Mistake(
-                f"only edge values can be aggregated, and this is {x.type}",
-                text.span,
-                hint=f"did you mean {leaf}[{'i' if x.domain is Domain.TARGET else 'j'}]?",
-            )
+            message = f"only edge values can be aggregated, and this is {x.type}"
+            raise Mistake(message, text.span, hint=f"did you mean {self.at_an_end(x, text)}?")
         return x
 
     def _is_segment(self, e: ast.Call) -> bool:
@@ -145,7 +141,7 @@ class ReductionCalls(ModuleCalls):
 
     def _no_dim(self, e: ast.Call, x: Node, text: ast.Tree) -> Mistake:
         """``sum(x)`` of a node value: over a dim, or over edges?"""
-        read = f"{self._leaf(x, text)}[{'i' if x.domain is Domain.TARGET else 'j'}]"
+        read = self.at_an_end(x, text)
         on_edges = ", ".join(read if a is text else format.expression(a) for a in e.arguments)
         hints = [f"over edges: {e.function}({on_edges})"]
         if x.dims and e.function in DIM_REDUCERS:

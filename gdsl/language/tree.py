@@ -256,10 +256,10 @@ class TreeBuilder(Transformer[Token, object]):
 
     def rule(self, p: list[Piece]) -> ast.Rule:
         kind = str(p[0]) if p[0].type != "NAME" else ""
-        name = p[1] if kind else p[0]
-        if len(p) < 6:
+        name, graph = (p[1] if kind else p[0]), p[-3]
+        if len(p) < (6 if kind else 5):
             return ast.Rule(kind, str(name), p[-1], name_span=span_of(name), span=cover(p))
-        return ast.Rule(kind, str(name), p[-1], str(p[3]), span_of(name), span_of(p[3]), span=cover(p))
+        return ast.Rule(kind, str(name), p[-1], str(graph), span_of(name), span_of(graph), span=cover(p))
 
     def function(self, p: list[Piece]) -> ast.Function:
         name, *parameters = tokens(p, "NAME")

@@ -27,7 +27,7 @@ layer A(a,b=1,c  = none,d="x", e=-inf){ # the header
  # at the end
  } else if b{ x=(sum(m) by rel)[i] } else { # no
   w = not (a and b) }
-
+ s  over  near=(a*b)over far  t over far=a
  update
    q = a[j # inside
    ,2]
@@ -55,7 +55,8 @@ layer A(a, b = 1, c = none, d = "x", e = -inf) {  # the header
     } else {  # no
         w = not (a and b)
     }
-
+    s over near = (a * b) over far
+    t over far = a
     # inside
     update q = a[j, 2]
     for k in 1..3 {

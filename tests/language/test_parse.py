@@ -89,6 +89,8 @@ def test_a_number_before_a_range_ends_before_the_dots() -> None:
         ("def f(a, b) = a", ast.Function("f", ("a", "b"), a)),
         ("reduce f(a, b) = a init 0", ast.Reducer("f", ("a", "b"), a, Number(0))),
         ("return a, b", ast.Return((a, b))),
+        ("c over g = a", ast.Rule("", "c", a, "g")),
+        ("update c over g = a over f", ast.Rule("update", "c", ast.Over(a, "f"), "g")),
     ],
 )  # fmt: skip
 def test_statement(text: str, tree: ast.Statement) -> None:
