@@ -14,13 +14,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, permutations
 from types import MappingProxyType
 
 from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import end_of, of
 from gdsl.ir.program import Program
-from gdsl.ir.types import EDGES_OF_PAIRS, Domain, Kind
+from gdsl.ir.types import EDGES_OF_PAIRS, Domain, Kind, shown_end
 from gdsl.passes.dense import is_dense, is_sum_of_products
 from gdsl.passes.plan import Kernel, Phase, Plan, TorchStep
 from gdsl.passes.slots import MAX_ACCUMULATOR, WALKS, Slots, is_costly
@@ -203,18 +204,56 @@ def _haste(slots: Slots, units: Sequence[_Unit], waiting: Mapping[int, set[int]]
 
 
 def _merge(slots: Slots, drafts: list[_Draft], torch_steps: Sequence[TorchStep]) -> list[_Draft]:
-    """Join kernels over the same rows when neither needs the other, even at a distance."""
-    changed = True
-    while changed:
-        changed = False
-        below = _closure(_dependencies(slots, [*torch_steps, *drafts]))
-        for a, b in permutations(drafts, 2):
-            if (a.end, a.rows) == (b.end, b.rows) and id(a) not in below[id(b)] and id(b) not in below[id(a)]:
-                a.nodes.extend(b.nodes)
-                drafts = [d for d in drafts if d is not b]
-                changed = True
-                break
+    """Join kernels over the same rows when neither needs the other, even at a distance; then also those of which one
+    walks each row's edges to find what the other needs of that very row."""
+    for may_join in (_are_apart, partial(_is_walk_before, slots)):
+        changed = True
+        while changed:
+            changed = False
+            below = _closure(_dependencies(slots, [*torch_steps, *drafts]))
+            for a, b in permutations(drafts, 2):
+                if (a.end, a.rows) == (b.end, b.rows) and may_join(a, b, below):
+                    a.nodes.extend(b.nodes)
+                    drafts = [d for d in drafts if d is not b]
+                    changed = True
+                    break
     return drafts
+
+
+def _are_apart(a: _Draft, b: _Draft, below: Mapping[int, set[int]]) -> bool:
+    return id(a) not in below[id(b)] and id(b) not in below[id(a)]
+
+
+def _is_walk_before(slots: Slots, a: _Draft, b: _Draft, below: Mapping[int, set[int]]) -> bool:
+    """Whether what one kernel does may be earlier walks of another, over the same edges: nothing lies between them, and
+    each row needs of the first what it finds for that row. What both compute of an edge is then computed once."""
+    walks = a.end != "map" and a.rows is not Domain.EDGE and id(a) in below[id(b)]
+    if not walks or any(id(a) in needed and unit in below[id(b)] for unit, needed in below.items()):
+        return False
+    # A fold makes all walks of its kernel go in order, and what other processes wait for goes first.
+    apart = any(n.op == "scan" for n in (*a.nodes, *b.nodes)) or any(
+        of(u).travels for n in a.nodes for u in slots.users[n]
+    )
+    return not apart and _needs_own_rows(slots, a, b)
+
+
+def _needs_own_rows(slots: Slots, maker: _Draft, reader: _Draft) -> bool:
+    """Whether what a kernel reads of another, directly and through what it makes of it, are values of its own rows."""
+    found = {n for n in maker.nodes if slots.lowering[n] in ("row", "segment")}
+    if not found.issuperset(_needs(slots, reader).intersection(maker.nodes)):
+        return False
+    own = set(reader.nodes)
+    for node in walk_below(reader.nodes, _inside(slots, reader)):
+        if found.isdisjoint(node.inputs) or (node not in own and slots.is_read(node)):
+            continue
+        if node.op == "gather":
+            if shown_end(node.attrs.end, node.domain) != reader.end:
+                return False
+        elif slots.lowering[node] == "row":
+            found.add(node)
+        elif slots.lowering[node] != "row_total":
+            return False
+    return True
 
 
 def _closure(direct: Mapping[int, set[int]]) -> dict[int, set[int]]:
@@ -254,9 +293,8 @@ def _finish(slots: Slots, draft: _Draft, read_outside: set[Node], name: str, com
     # The rows of a kernel with scans may have any number of edges, for which there is no room.
     elements = Domain.PAIR if draft.end in WALKS[Domain.PAIR] else Domain.EDGE
     phases = phases if any(p.scans for p in phases) else _keep(phases, elements)
-    stores = tuple(
-        n for n in draft.nodes if slots.lowering[n] in ("row", "segment") and (n in slots.stored or n in read_outside)
-    )
+    of_rows = [n for n in draft.nodes if slots.lowering[n] in ("row", "segment")]
+    stores = tuple(n for n in of_rows if n in read_outside or slots.is_handed_out(n))
     totals = tuple(n for n in draft.nodes if slots.lowering[n] == "row_total")
     read = {n for n in _needs(slots, draft) if not _is_known(n)}
     buffers = tuple(n for n in slots.order if n in read)

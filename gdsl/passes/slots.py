@@ -206,13 +206,15 @@ class Slots:
     def _must_store(self, node: Node) -> bool:
         """Whether the value must exist as a tensor, whoever makes it."""
         how = self.lowering[node]
-        if how in ("leaf", "torch", "scan", *TOTALS) or node in self.written:
-            return True
-        if node in self.outputs or any(self.lowering[u] in BY_TORCH for u in self.users[node]):
+        if how in ("leaf", "torch", "scan", *TOTALS) or node in self.written or self.is_handed_out(node):
             return True
         if how == "row" and any(u.op == "gather" for u in self.users[node]):
             return self._is_costly(node)
         return False
+
+    def is_handed_out(self, node: Node) -> bool:
+        """Whether a value is a result, or read by a step of torch."""
+        return node in self.outputs or any(self.lowering[u] in BY_TORCH for u in self.users[node])
 
     def _is_costly(self, node: Node) -> bool:
         """Whether reading the value once an edge should not mean computing it once an edge."""

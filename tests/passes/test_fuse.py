@@ -9,7 +9,7 @@ from hypothesis import given
 
 from gdsl.ir import build as b
 from gdsl.ir import library
-from gdsl.ir.node import walk
+from gdsl.ir.node import Node, walk
 from gdsl.ir.program import Program
 from gdsl.ir.types import Dim, Domain, Kind
 from gdsl.passes.dense import MAX_TERMS
@@ -172,6 +172,51 @@ def test_walks(case: str) -> None:
 def test_values(case: str) -> None:
     p, _ = STRUCTURES[case]
     f = frame(GRAPHS["mixed"])
+    values = tensors(p, f)
+    assert_same(runner(p, "cpp")(values, f), expected(p, values, f))
+
+
+K = type(A)("k", 16)
+y = load("y", N, K)
+heavy = library.op("tanh", b.gather(y, "i") + b.gather(y, "j"))
+earlier = total(heavy)
+row = library.op("exp", -earlier) / (earlier * earlier + 1.0)
+through = b.rename(b.matmul(row, load("square", G, K, type(A)("l", 16))), {"l": "k"})
+
+
+def later(*values: Node) -> Node:
+    """A walk over the in-edges after one over the out-edges, whose edges read these values."""
+    other_end = b.gather(total(b.gather(y, "i") * heavy, "j"), "i")
+    return total(library.op("tanh", heavy + other_end) + sum(library.op("exp", heavy * v) for v in values))
+
+
+# What a later walk over the in-edges reads, beside it what is a result, and the ends and walks of the kernels. What
+# each row needs of its own walk before is found by the kernel that needs it.
+IN_ONE, APART = [("i", 2), ("j", 1)], [("i", 1), ("i", 1), ("j", 1)]
+WALKS_BEFORE = {
+    "what a walk found": ([b.gather(earlier, "i")], [], IN_ONE),
+    "what is made of it": ([b.gather(row, "i")], [], IN_ONE),
+    "what is also a result": ([b.gather(row, "i")], [row, earlier], IN_ONE),
+    "at the other end": ([b.gather(earlier, "j")], [], APART),
+    "made of it, at both ends": ([b.gather(row, "i"), b.gather(row, "j")], [], APART),
+    "through a product": ([b.gather(through, "i")], [], APART),
+}
+
+
+@pytest.mark.parametrize("case", WALKS_BEFORE)
+def test_what_a_row_needs_of_a_walk_before_is_found_in_the_same_kernel(case: str) -> None:
+    read, results, wanted = WALKS_BEFORE[case]
+    plan = lower(program(later(*read), *results), Options())
+    assert sorted(walks(plan)) == wanted
+    if wanted is IN_ONE:
+        stored = {n for k in plan.kernels for n in k.stores}
+        assert {n for n in (earlier, row) if n in stored} == set(results)
+
+
+@pytest.mark.parametrize("case", WALKS_BEFORE)
+def test_values_of_walks_before(case: str) -> None:
+    read, results, _ = WALKS_BEFORE[case]
+    p, f = program(later(*read), *results), frame(GRAPHS["mixed"])
     values = tensors(p, f)
     assert_same(runner(p, "cpp")(values, f), expected(p, values, f))
 

@@ -82,6 +82,29 @@ def test_a_hub() -> None:
         assert_same(derivatives(made(x, gdsl.Graph(edges, NODES)), x), wanted)
 
 
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+@pytest.mark.parametrize("hub", [0, HUB_EDGES + 500])
+def test_winners_are_counted_in_the_walk_that_shares_among_them(hub: int, backend: str) -> None:
+    """Where what else the gradients of edges are made of is known later: two walks of one kernel."""
+    if hub and backend == "triton":
+        pytest.skip("the interpreter takes long for so many edges")
+    text = """layer M(d = 8) {
+        node x[d]  param w[2*d, 64] ~ glorot
+        message m = tanh(x[i] + 1) * x[j]
+        return tanh(cat(max(m), std(m); d) @ w)
+    }"""
+    edges = torch.randint(0, NODES - 1, (2, 40 + hub))
+    edges[1, 40:] = 2
+    x = (torch.randn(NODES, 8, dtype=torch.float64) * 1.5).round().requires_grad_()
+    made = gdsl.compile(text, backend=backend).double()
+    graph = gdsl.Graph(edges, NODES)
+    other = gdsl.compile(text, backend="torch").double()
+    other.load_state_dict(made.state_dict())
+    assert_same(derivatives(made(x, graph), x), derivatives(other(x, graph), x))
+    kernels = str(made.explain(graph)).split("kernel M_backward_")
+    assert any("walk 1: reduce sum@i(where(" in k and "walk 2: " in k for k in kernels)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("sign", ["max", "min"])
 def test_graphs_relations_and_dims(sign: str, backend: str) -> None:
