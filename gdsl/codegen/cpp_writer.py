@@ -222,6 +222,7 @@ class CppWriter(Nests):
         for phase in self.kernel.phases:
             self.phase(phase)
         self.results()
+        self.insert_row_prefetches(at)
         self.insert_pointers(at, ROW, "i")
 
     def results(self) -> None:

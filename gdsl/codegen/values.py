@@ -28,7 +28,7 @@ _RESERVED = frozenset(
     operator or private protected public register return short signed sizeof static struct switch template this throw
     true try typedef typeid typename union unsigned using virtual void volatile while xor gdsl T idx_t i j e id n at
     upto block blocks group groups threads num_blocks num_rows rowptr other edge begin end first last stop ahead
-    id_ahead max_degree mine scratch main seed exp log abs sin cos tanh pow floor sqrt""".split()
+    id_ahead row_ahead max_degree mine scratch main seed exp log abs sin cos tanh pow floor sqrt""".split()
 )
 
 # Names that C headers may define as macros or types.
@@ -40,6 +40,10 @@ _FOREIGN = re.compile(r"_|[A-Z][A-Z0-9_]+$|.*_t$|gdsl")
 PREFETCH_AHEAD = 8
 PREFETCH_LINES = 8
 LINE_BYTES = 64
+# So many buffers, at most, the hardware follows while a walk goes through their rows in order; of more, the row so many
+# rows ahead is asked for.
+MOST_STREAMS = 16
+ROWS_AHEAD = 2
 # Of a number that is not as wide as a float.
 BYTES = {"S": 2, "int64_t": 8, "bool": 1}
 
@@ -166,6 +170,16 @@ class Values(Pull[Written, Nest]):
                 lines.append(f"const int64_t {row} = {index}[{later}];")
             lines += [f"__builtin_prefetch({place});" for node in nodes for place in self.lines_of(node, row)]
         self.out.insert(at, *lines)
+
+    def insert_row_prefetches(self, at: int) -> None:
+        """Ask early for the next row of what is read and written row after row, where that is more than the hardware
+        follows by itself."""
+        read = [(node, "") for node, where in self.pointers if where == ROW]
+        rows = [*read, *((node, ", 1") for node in self.kernel.stores)]
+        if len(rows) > MOST_STREAMS and not self.kernel.of_pairs:
+            lines = [f"const int64_t row_ahead = i + {ROWS_AHEAD} < last ? i + {ROWS_AHEAD} : i;"]
+            lines += [f"__builtin_prefetch({p}{how});" for n, how in rows for p in self.lines_of(n, "row_ahead")]
+            self.out.insert(at, *lines)
 
     def lines_of(self, node: Node, row: str) -> list[str]:
         """The first cache lines of a row of a buffer."""

@@ -392,3 +392,18 @@ def test_offsets_are_counted_in_int64(name: str) -> None:
             if product in ("i", "j", "id", "e"):
                 assert re.search(rf"int64_t {product}\b", text)
         assert not re.search(r"\bint (i|j|id|e|group)\b", text)
+
+
+@pytest.mark.parametrize("count", [values.MOST_STREAMS - 1, values.MOST_STREAMS])
+@pytest.mark.parametrize("walked", [True, False])
+def test_rows_of_many_buffers_are_asked_for_early(count: int, walked: bool) -> None:
+    """The first and the last rows too, of blocks of any number."""
+    parts = [load(f"x{k}", N, A) for k in range(count)]
+    made = op("tanh", sum(parts))
+    prog = program(segment(b.gather(made, "i") * xj) if walked else made)
+    kernel = next(k for k in lower(prog, Options()).kernels if k.stores and len(k.buffers) >= count)
+    asked = cpp.kernel_source(kernel, lower(prog, Options())).count("__builtin_prefetch(x1 + row_ahead * 4)")
+    assert asked == (count == values.MOST_STREAMS)
+    f = frame(GRAPHS["mixed"])
+    given = tensors(prog, f)
+    assert_same(runner(prog, "cpp")(given, f), expected(prog, given, f))
