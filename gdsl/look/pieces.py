@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gdsl.ir.types import Domain
+from gdsl.ir.node import Node
+from gdsl.ir.spaces import Spaces
+from gdsl.ir.types import ELEMENTS, Domain
 from gdsl.language.program import Declaration, TypedProgram
 from gdsl.passes.graphs import GraphPiece, pieces_of
 
@@ -15,10 +17,17 @@ class Pieces:
 
     parts:   the pieces in their order, each with the typed program that it is
     results: the names of the layer's results among what they give
+    places:  the set of nodes or the graph that each result is of; None of one of neither
     """
 
     parts: tuple[tuple[GraphPiece, TypedProgram], ...]
     results: tuple[str, ...]
+    places: tuple[str | None, ...]
+
+    @property
+    def are_by_type(self) -> bool:
+        """Whether the results can be told apart by what they are of."""
+        return None not in self.places and len(set(self.places)) == len(self.places)
 
     def __repr__(self) -> str:
         return f"<Pieces {', '.join(piece.program.name for piece, _ in self.parts)}>"
@@ -28,7 +37,13 @@ def pieces(typed: TypedProgram) -> Pieces:
     """A typed program, cut."""
     within = {d.name: d.within for d in typed.declarations if d.within}
     found, results = pieces_of(typed.program, typed.graphs, within)
-    return Pieces(tuple((piece, _typed(typed, piece)) for piece in found), results)
+    spaces = Spaces({g.name: g for g in typed.graphs}, within)
+    places = tuple(_place(spaces, node) for _, node in typed.outputs)
+    return Pieces(tuple((piece, _typed(typed, piece)) for piece in found), results, places)
+
+
+def _place(spaces: Spaces, x: Node) -> str | None:
+    return (spaces.of(x) or "") if x.domain in (Domain.NODE, *ELEMENTS) else None
 
 
 def _typed(typed: TypedProgram, piece: GraphPiece) -> TypedProgram:

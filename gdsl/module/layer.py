@@ -21,6 +21,7 @@ from gdsl.language.signature import Signature, is_optional_part, signature_of
 from gdsl.look.short import short
 from gdsl.module import compiled, host, owned, several
 from gdsl.module.arguments import bind, constructor_arguments
+from gdsl.module.by_type import is_by_type, named
 from gdsl.module.call import call
 from gdsl.module.compilable import Compilable
 from gdsl.module.inspected import Inspected
@@ -270,6 +271,8 @@ class Layer(InRounds, NotScriptable, Inspected, Compilable):
         return [found, *(made.graph for made, _ in rewirings(self._text.typed_for(self, way), found, name))][-1]
 
     def _named_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        if self.signature.graphs and is_by_type(args, kwargs):
+            return dict(named(self.definition, self.signature, args, kwargs).arguments)
         bound = bind(self.signature, args, kwargs)
         graphs = bound.graph if self.signature.graphs else {"graph": bound.graph}
         given = {**bound.values, **graphs, "batch": bound.batch, "num_graphs": bound.num_graphs}

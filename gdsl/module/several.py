@@ -13,6 +13,7 @@ from gdsl.ir.types import Domain
 from gdsl.language.program import TypedProgram
 from gdsl.look.pieces import Pieces, pieces
 from gdsl.module.arguments import Bound, bind, count_graphs, free_sizes
+from gdsl.module.by_type import is_by_type, named
 from gdsl.module.checks import check_batch, check_tensors
 from gdsl.module.run import run, seed_for
 from gdsl.module.state import state_of
@@ -41,6 +42,10 @@ def call(
 
     Raises :class:`gdsl.InputError` or :class:`gdsl.GraphError` before any kernel runs.
     """
+    given_types = None
+    if is_by_type(args, kwargs):
+        told = named(text.definition, text.signature, args, kwargs)
+        args, kwargs, given_types = (), told.arguments, told.types
     check_tracers((*args, *kwargs.values()))
     bound = bind(text.signature, args, kwargs)
     given = {name: value for name, value in bound.values.items() if value is not None}
@@ -70,6 +75,8 @@ def call(
     # Each result has memory of its own, also one that is there twice.
     again = [name in cut.results[:k] for k, name in enumerate(cut.results)]
     results = [tensors[n].clone() if twice else tensors[n] for n, twice in zip(cut.results, again, strict=True)]
+    if given_types is not None and cut.are_by_type:
+        return {given_types[str(place)]: y for place, y in zip(cut.places, results, strict=True)}
     return results[0] if len(results) == 1 else tuple(results)
 
 
@@ -108,8 +115,8 @@ def _graphs(
 ) -> dict[str, Graph]:
     """The graphs of a call by name, each between as many nodes as its sets have."""
     found: dict[str, Graph] = {}
-    for named in typed.graphs:
-        given, sizes = bound.graph[named.name], (counts[named.source], counts[named.target])
+    for one in typed.graphs:
+        given, sizes = bound.graph[one.name], (counts[one.source], counts[one.target])
         plain = isinstance(given, Tensor) and given.layout is torch.strided
         try:
             graph = given if plain else Graph.from_any(given, sizes)
@@ -119,12 +126,12 @@ def _graphs(
             if plain:
                 graph = graph_of(given, *sizes)
         except GraphError as error:
-            raise GraphError(f"graph `{named.name}`: {error}") from None
+            raise GraphError(f"graph `{one.name}`: {error}") from None
         if graph.halo is not None:
-            raise GraphError(f"{typed.name} runs on several graphs, and `{named.name}` is a part of a distributed one")
+            raise GraphError(f"{typed.name} runs on several graphs, and `{one.name}` is a part of a distributed one")
         if graph.shape.complete:
-            raise GraphError(f"{typed.name} runs on several graphs, and `{named.name}` is complete: pass its edges")
-        found[named.name] = graph
+            raise GraphError(f"{typed.name} runs on several graphs, and `{one.name}` is complete: pass its edges")
+        found[one.name] = graph
     return found
 
 
