@@ -26,6 +26,10 @@ STACK = "layer Stack(d, K) { param w[K, d] ~ glorot\n node x[d]\n update y = sum
 BACK = "layer Back(d) { edge e[d]\n node x[d]\n update y = x + sum(e + e[reverse]) }"
 KINDS = "layer Kinds(d, R) { param t[R, d] ~ glorot\n node x[d]\n edge r: int(R)\n update y = max(t[r] * x[j]) }"
 NEAR = "layer Near(d, K) { node x[d]\n node p[3]\n graph knn(p, K)\n update y = max(x[j] - x[i]) }"
+SETS = (
+    "layer Sets(d) { nodes p, q\n graph g: p -> q, h: q -> q\n graph add_self_loops over h\n node x[d] in p\n"
+    "node z[d] in q\n edge w in g\n update y = sum(w * x[j]) + sum(z[j]) over h }"
+)
 OWN = "layer Own { module nn\n node x[d]\n update y = sum(nn(x[j])) }"
 TABLE = "layer Table(d) { const t[d]\n node x[d]\n update y = sum(t * x[j]) }"
 
@@ -97,6 +101,7 @@ def test_what_is_asked_for_is_measured(tmp_path: Path, capsys: Capture) -> None:
         (KINDS, {"d": 2, "R": 3}, {}, "degrees: random, "),
         (SUM, {"d": 2}, {"edges": 0}, "30 nodes, 0 edges"),
         (NEAR, {"d": 2, "K": 3}, {}, "30 nodes, float32"),
+        (SETS, {"d": 2}, {}, "30 nodes in each of p, q, 120 edges in each of g, h, float32"),
     ],
 )
 def test_graphs_fit_the_program(text: str, given: dict[str, Any], more: dict[str, Any], says: str) -> None:

@@ -126,13 +126,15 @@ def bench(layer: ast.Layer, given: Mapping[str, Any], on: Setting) -> Measured:
     made = Layer(layer, **given).to(device, dtype)
     sizes = {name: int(given[name]) for name in signature.free_dims}
     typed = made._text.typed_for(made, made._text.way(made, tuple(on.present), sizes))
-    if typed.graphs:
-        raise CommandError(f"{typed.name} runs on several graphs, and is measured on made-up graphs of one")
     graph, notes = _graph(typed, on)
     graph = graph.to(device)
+    names = signature.graphs or ("graph",)
+    graphs = {name: _turned(graph, k) if k else graph for k, name in enumerate(names)}
     random = torch.Generator().manual_seed(_SEED)
-    inputs = {d.name: drawn(d, graph, dtype, random) for d in typed.of_role("input") if d.present}
-    arguments = {**inputs, **({} if signature.builds_graph else {"graph": graph})}
+    inputs = {
+        d.name: drawn(d, graphs.get(d.within, graph), dtype, random) for d in typed.of_role("input") if d.present
+    }
+    arguments = {**inputs, **({} if signature.builds_graph else graphs)}
     made.backend = on.backend
     own = backend_for(on.backend, dtype, device)
     ways = {own: made, "torch": _on_torch(made)}
@@ -145,10 +147,14 @@ def bench(layer: ast.Layer, given: Mapping[str, Any], on: Setting) -> Measured:
     memory = {mode: {n: _peak(getattr(r, mode), r.leaves, device) for n, r in runs.items()} for mode in on.modes}
     found = {mode: Timed(*times[mode], memory[mode][own], memory[mode]["torch"]) for mode in on.modes}
     size = f"{graph.num_targets:,} nodes"
+    sets = list(dict.fromkeys(end for one in typed.graphs for end in (one.source, one.target) if end))
+    if sets:
+        size += f" in each of {', '.join(sets)}"
     if graph.is_bipartite:
         size = f"{graph.num_sources:,} sources, {graph.num_targets:,} targets"
     if not signature.builds_graph:
         size += f", {graph.num_edges:,} edges"
+        size += f" in each of {', '.join(signature.graphs)}" if signature.graphs else ""
     where = f"{torch.get_num_threads()} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
     words = " ".join(f"{name}={value}" for name, value in given.items())
     title = f"{made._get_name()}({words}) on {size}, {on.dtype}, {where}"
@@ -214,6 +220,12 @@ def _graph(typed: TypedProgram, on: Setting) -> tuple[Graph, list[str]]:
         found = random_edges(sources, on.nodes, edges)
     most = f"{int(found.in_degree.max())} at the busiest target, {int(found.out_degree.max())} at the busiest source"
     return found, [f"degrees: {on.profile}, {most}"]
+
+
+def _turned(graph: Graph, k: int) -> Graph:
+    """As many other edges: each goes to the target k places on."""
+    source, target = graph.edge_index
+    return Graph(torch.stack([source, (target + k) % graph.num_targets]), (graph.num_sources, graph.num_targets))
 
 
 # ------------------------------------------------------------------------------------ measurements

@@ -131,7 +131,7 @@ def test_one_set_of_nodes_is_whichever_type_there_is() -> None:
 
 MISTAKES = {
     "a set": ({"x_dict": {"paper": torch.zeros(3, 2)}}, "has nodes `author`, and there are those of paper"),
-    "a graph": ({"edge_index_dict": {}}, r"edges \('author', 'writes', 'paper'\), and there are those of \('paper', 'c"),
+    "a graph": ({"edge_index_dict": {}}, r"edges \('author', 'writes', 'paper'\), and there are those of \('paper'"),
     "an input": ({"pos_dict": {}}, "'paper' has no `p` and no `pos`, of which one may have another name, .* it has x"),
     "of edges": ({"edge_attr_dict": {}}, "has no `w` or `edge_attr`, which the layer reads"),
     "too much": ({"time_dict": {"paper": torch.zeros(3)}}, "reads nothing of time_dict"),
