@@ -7,13 +7,13 @@ from functools import cached_property
 
 import torch
 
-from gdsl.errors import InputError
 from gdsl.explore.one_node import NodeRun, call
 from gdsl.explore.origins import Origins
 from gdsl.explore.reading import Reading
 from gdsl.ir.program import Program
 from gdsl.language.program import TypedProgram
 from gdsl.look.kernels import Inspection
+from gdsl.look.pieces import programs_of
 from gdsl.module.rerun import with_own_parts
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
@@ -44,10 +44,7 @@ class Making:
         """The checked program, and what it reads of linear maps of its own."""
         assert self.reading.layer is not None
         arguments, others = self.reading.way
-        typed = with_own_parts(self.reading.layer, arguments, **others)
-        if typed.graphs:
-            raise InputError("it runs on several graphs, and is compiled in pieces of one: `gdsl show` has all of them")
-        return typed
+        return with_own_parts(self.reading.layer, arguments, **others)
 
     @cached_property
     def plain(self) -> Program:
@@ -55,13 +52,18 @@ class Making:
         return self.typed.program
 
     @cached_property
-    def optimised(self) -> Program:
-        return optimise(self.plain, self.options, self.log)
+    def parts(self) -> tuple[Program, ...]:
+        """What is compiled, before any rule: the program, or its pieces of one graph each."""
+        return programs_of(self.typed)
+
+    @cached_property
+    def optimised(self) -> tuple[Program, ...]:
+        return tuple(optimise(part, self.options, self.log) for part in self.parts)
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """The optimised program, cut at the modules that run as they are."""
-        return cut(self.optimised)
+        """The optimised programs, cut at the modules that run as they are."""
+        return tuple(stage for program in self.optimised for stage in cut(program))
 
     @cached_property
     def inspection(self) -> Inspection:

@@ -19,6 +19,7 @@ from gdsl.ir.program import Program
 from gdsl.language import ast
 from gdsl.language.program import TypedProgram
 from gdsl.look.kernels import Inspection
+from gdsl.look.pieces import programs_of
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import optimise
 from gdsl.passes.stages import cut
@@ -62,8 +63,8 @@ class Origins:
     def __init__(self, typed: TypedProgram, layer: ast.Layer, options: Options):
         self.first = lines_of_values(typed, layer)
         names = {node: _LABEL.format(line) for node, line in self.first.items()}
-        program = Program(typed.name, typed.outputs, names)
-        programs = [s.program for s in cut(optimise(program, options))]
+        self.parts = programs_of(replace(typed, names=names))
+        programs = [s.program for part in self.parts for s in cut(optimise(part, options))]
         self.labelled = Inspection(typed, programs, torch.float32, torch.int32, options)
         self.labelled.__dict__["planned"] = [
             replace(p, plan=replace(p.plan, program=_complete(p.plan.program))) for p in self.labelled.planned
@@ -73,7 +74,7 @@ class Origins:
     def lines(self) -> Mapping[Node, int]:
         """The line of each node before the passes, after them and in the plans."""
         found = dict(self.first)
-        programs = [*self.labelled.programs, *(a.program for a in self.labelled.adjoints)]
+        programs = [*self.parts, *self.labelled.programs, *(a.program for a in self.labelled.adjoints)]
         for program in (*(p for _, p in self._plans), *map(_complete, programs)):
             for node, name in program.names.items():
                 line = _line_in(name)

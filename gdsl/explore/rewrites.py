@@ -46,7 +46,7 @@ def rewrites(making: Making) -> list[dict[str, Any]]:
     adjoints = [a.program for a in found.adjoints]
     planned = [plan.program for _, plan in found.plans]
     parts = [
-        ("forward", [making.plain], [making.optimised], making.log),
+        ("forward", making.parts, making.optimised, making.log),
         ("backward", [a.program for a in raw], adjoints, found.backward_log),
         ("before kernels", [*found.kept, *(p for p in adjoints if p.outputs)], planned, found.last_log),
     ]

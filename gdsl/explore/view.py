@@ -31,7 +31,7 @@ def _stages(making: Making) -> dict[str, Any]:
     found = making.inspection
     parts: dict[str, list[Program]] = {
         "written": [making.plain],
-        "optimised": [making.optimised],
+        "optimised": [*making.optimised],
         "backward": [a.program for a in found.adjoints],
     }
     lines = making.origins.lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gdsl.ir.node import Node
+from gdsl.ir.program import Program
 from gdsl.ir.spaces import Spaces
 from gdsl.ir.types import ELEMENTS, Domain
 from gdsl.language.program import Declaration, TypedProgram
@@ -40,6 +41,11 @@ def pieces(typed: TypedProgram) -> Pieces:
     spaces = Spaces({g.name: g for g in typed.graphs}, within)
     places = tuple(_place(spaces, node) for _, node in typed.outputs)
     return Pieces(tuple((piece, _typed(typed, piece)) for piece in found), results, places)
+
+
+def programs_of(typed: TypedProgram) -> tuple[Program, ...]:
+    """What is compiled of a typed program: itself, or its pieces."""
+    return tuple(piece.program for piece, _ in pieces(typed).parts) if typed.graphs else (typed.program,)
 
 
 def _place(spaces: Spaces, x: Node) -> str | None:

@@ -131,9 +131,7 @@ def bench(layer: ast.Layer, given: Mapping[str, Any], on: Setting) -> Measured:
     names = signature.graphs or ("graph",)
     graphs = {name: _turned(graph, k) if k else graph for k, name in enumerate(names)}
     random = torch.Generator().manual_seed(_SEED)
-    inputs = {
-        d.name: drawn(d, graphs.get(d.within, graph), dtype, random) for d in typed.of_role("input") if d.present
-    }
+    inputs = {d.name: drawn(d, graphs.get(d.within, graph), dtype, random) for d in typed.of_role("input") if d.present}
     arguments = {**inputs, **({} if signature.builds_graph else graphs)}
     made.backend = on.backend
     own = backend_for(on.backend, dtype, device)

@@ -176,7 +176,7 @@ def test_each_equation_is_for_the_line_that_says_it(gat: Making) -> None:
         "a": 9,
         "y": 10,
     }
-    after = dict.fromkeys(line for _, _, line in equations_of(gat.optimised, gat.origins.lines))
+    after = dict.fromkeys(line for _, _, line in equations_of(gat.optimised[0], gat.origins.lines))
     assert {6, 7, 8, 9, 10} <= set(after)
     backward = [line for a in gat.inspection.adjoints for _, _, line in equations_of(a.program, gat.origins.lines)]
     assert {6, 7, 8, 9, 10} <= set(backward)
@@ -207,7 +207,7 @@ def test_what_fired_leads_from_the_program_to_what_is_compiled(name: str) -> Non
     making = Making(read((LIBRARY[0].parent / f"{name}.gdsl").read_text()))
     sections = rewrites(making)
     assert [s["title"] for s in sections] == ["forward", "backward", "before kernels"]
-    ends = [making.optimised.nodes, sum((a.program.nodes for a in making.inspection.adjoints), ())]
+    ends = [making.optimised[0].nodes, sum((a.program.nodes for a in making.inspection.adjoints), ())]
     for found, end in zip(sections, ends, strict=False):
         assert len(found["states"]) == len(found["steps"]) + 1
         assert REST not in [step["rule"] for step in found["steps"]]
@@ -215,7 +215,7 @@ def test_what_fired_leads_from_the_program_to_what_is_compiled(name: str) -> Non
     for step in (step for found in sections for step in found["steps"]):
         assert "-->" in step["equation"]
     lines = [s["texts"][n][0] for s in sections[:1] for n in s["states"][-1]]
-    assert lines == [text for text, _, _ in equations_of(making.optimised, making.origins.lines)]
+    assert lines == [text for text, _, _ in equations_of(making.optimised[0], making.origins.lines)]
 
 
 def test_a_long_program_shows_its_first_rewrites_and_says_that_there_are_more() -> None:

@@ -18,7 +18,8 @@ from torch_geometric.utils import add_remaining_self_loops, add_self_loops, remo
 import gdsl
 from gdsl.cli import main
 from gdsl.errors import GraphError, InputError
-from gdsl.explore.view import view
+from gdsl.explore.reading import Settings
+from gdsl.explore.view import node_of, view
 from gdsl.runtime.triton import interpreted
 
 LOCAL = torch.tensor([[0, 1, 2, 3, 3], [1, 1, 0, 4, 1]])
@@ -392,7 +393,22 @@ def test_commands_show_each_piece(tmp_path: Path, capsys: pytest.CaptureFixture[
         out = capsys.readouterr().out
         assert out.count("program Exphormer") == (count if stage != "fused" else 0)
         assert "argmax" not in out  # the maximum of a softmax has no gradient, and no winners are kept for one
-    assert "`gdsl show` has all of them" in view(EXPHORMER)["problem"]
+
+
+def test_the_page_shows_the_kernels_of_all_pieces_with_their_lines() -> None:
+    found = view(EXPHORMER)
+    assert found["problem"] is None
+    pieces = ["local_0", "expander_1", "local_2", "expander_3"]
+    for language, kernels in found["parts"]["code"].items():
+        names = [kernel["name"] for kernel in kernels]
+        assert all(any(f"Exphormer_{piece}" in name for name in names) for piece in pieces), language
+    for stage in ("written", "optimised", "backward"):
+        lines = [line for text, _, line in found["parts"]["stages"][stage] if not text.startswith("return")]
+        assert None not in lines, stage
+    forward = found["parts"]["rewrites"][0]
+    assert len(forward["states"]) == len(forward["steps"]) + 1
+    with pytest.raises(InputError, match="a node is shown of layers on one graph"):
+        node_of(EXPHORMER, Settings(), 0, "even")
 
 
 def test_inputs_that_are_not_passed_and_numbers_are_of_their_graphs() -> None:
