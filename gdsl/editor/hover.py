@@ -9,8 +9,10 @@ from gdsl.editor.analysis import Analysis, Section
 from gdsl.editor.symbols import MADE, Identifier, Mention
 from gdsl.editor.tokens import Token
 from gdsl.ir.node import Node
+from gdsl.ir.spaces import Spaces
 from gdsl.language import ast, format, meanings
 from gdsl.language.meanings import Meaning
+from gdsl.language.named_graphs import spaces_of
 from gdsl.language.values import Absent, ModuleValue, UserFunction, UserReducer, Value, is_constant
 
 # A definition that is longer is shown by its first line.
@@ -108,7 +110,7 @@ def _name(section: Section, mention: Mention, source: Mention) -> tuple[str, tup
         return format.header(section.layer), ()
     value = _value_of(section, mention, source)
     head = mention.token.text if source.gives in ("value", MADE) else f"{source.gives} {mention.token.text}"
-    shown = type_of(value)
+    shown = type_of(value, _spaces(section))
     line = _statement(section, source)
     return f"{head}: {shown}" if shown is not None else head, (f"`{line}`",) if line is not None else ()
 
@@ -124,10 +126,14 @@ def _statement(section: Section, m: Mention) -> str | None:
     return " ".join(map(str.strip, lines)) if len(lines) <= _MOST_LINES else lines[0].rstrip()
 
 
-def type_of(value: Value | None) -> str | None:
-    """The type of a value, in a few words."""
+def _spaces(section: Section) -> Spaces | None:
+    return None if section.layer is None else spaces_of(section.layer)
+
+
+def type_of(value: Value | None, spaces: Spaces | None = None) -> str | None:
+    """The type of a value, in a few words; in a layer on several graphs with the one that it is of."""
     if isinstance(value, Node):
-        return str(value.type)
+        return str(value.type) if spaces is None else spaces.shown(value)
     if isinstance(value, ModuleValue):
         if value.takes is not None and value.gives is not None:
             return f"{value.takes.name} -> {value.gives.name}"
@@ -166,7 +172,7 @@ def _value_around(section: Section, token: Token) -> str | None:
         if start <= token.start and token.end <= end and (start, end) != (token.start, token.end)
     ]
     nodes = [(size, value) for size, value in around if isinstance(value, Node)]
-    return type_of(min(nodes, key=lambda pair: pair[0])[1]) if nodes else None
+    return type_of(min(nodes, key=lambda pair: pair[0])[1], _spaces(section)) if nodes else None
 
 
 def _free_dim(section: Section, symbol: Identifier) -> str | None:

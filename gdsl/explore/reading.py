@@ -10,7 +10,7 @@ from typing import Any
 
 from gdsl.editor.tokens import units
 from gdsl.errors import InputError
-from gdsl.ir.types import Type
+from gdsl.ir.types import Domain, Type
 from gdsl.language import ast
 from gdsl.language.check import check
 from gdsl.language.errors import Diagnostic, LanguageError
@@ -284,11 +284,15 @@ def _values(reading: Reading) -> Iterator[dict[str, Any]]:
     typed = reading.typed
     if typed is None:
         return
+    spaces = typed.spaces
     for d in typed.declarations:
         if d.type is not None and d.present and d.span is not ast.NOWHERE:
-            yield {**_value(d.name, d.role, d.type, d.span, reading.text), "rule": None}
+            within = "" if not d.within else f" {'over' if d.type.domain is Domain.EDGE else 'in'} {d.within}"
+            shown = {"type": f"{d.type}{within}"}
+            yield {**_value(d.name, d.role, d.type, d.span, reading.text), **shown, "rule": None}
     for rule in typed.rules:
-        yield {**_value(rule.name, rule.kind, rule.type, rule.span, reading.text), "rule": rule.text}
+        shown = {"type": spaces.shown(rule.node), "rule": rule.text}
+        yield {**_value(rule.name, rule.kind, rule.type, rule.span, reading.text), **shown}
 
 
 def _value(name: str, kind: str, type: Type, span: ast.Span, text: str) -> dict[str, Any]:

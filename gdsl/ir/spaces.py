@@ -54,6 +54,14 @@ class Spaces:
                 self._of[node] = self._found(node)
         return self._of[x]
 
+    def shown(self, x: Node) -> str:
+        """The type of a value, and the graph or set that it is of: ``edge[d] over bonds``, ``node[d] in paper``."""
+        try:
+            space = self.of(x)
+        except IRError:
+            space = None
+        return str(x.type) if not space else f"{x.type} {'over' if x.domain in ELEMENTS else 'in'} {space}"
+
     def _found(self, x: Node) -> str | None:
         if x.op == "load":
             return self.loads.get(x.attrs.name)

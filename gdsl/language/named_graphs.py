@@ -12,6 +12,21 @@ from gdsl.language.errors import Diagnostic, Mistake, did_you_mean
 from gdsl.language.program import GraphTransform
 
 
+def spaces_of(layer: ast.Layer) -> Spaces | None:
+    """Which graphs and sets the inputs of a layer are of, from its text alone; None for a layer on one graph."""
+    links = [link for s in layer.body if isinstance(s, ast.Graphs) for link in s.links]
+    if not links:
+        return None
+    ends = {link.name: [end.id for end in (link.source, link.target) if end is not None] for link in links}
+    sets = [name.id for s in layer.body if isinstance(s, ast.Sets) for name in s.names]
+    only = {"edge": links[0].name, "node": next(iter(sets), "")}
+    inputs = [s for s in ast.walk(layer) if isinstance(s, ast.Declaration) and s.role in only]
+    return Spaces(
+        {name: NamedGraph(name, *joined) for name, joined in ends.items()},
+        {s.name: s.within or only[s.role] for s in inputs},
+    )
+
+
 class NamesGraphs(Elaboration):
     """What names graphs and sets of nodes, and says which of them inputs are of."""
 

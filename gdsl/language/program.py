@@ -12,7 +12,7 @@ from gdsl import html
 from gdsl.ir.node import Node
 from gdsl.ir.ops.tables import MOST_NUMBERS
 from gdsl.ir.program import Program
-from gdsl.ir.spaces import NamedGraph
+from gdsl.ir.spaces import NamedGraph, Spaces
 from gdsl.ir.types import Dim, Type
 from gdsl.language import ast
 from gdsl.language.ast import Span
@@ -316,15 +316,22 @@ class TypedProgram:
             f"program {self.name}", html.line(f"{len(self.rules)} rules, returns {results}"), self.table_of_rules()
         )
 
+    @property
+    def spaces(self) -> Spaces:
+        """Which graph or set the values are of; of a layer on one graph, of none."""
+        return Spaces({g.name: g for g in self.graphs}, {d.name: d.within for d in self.declarations if d.within})
+
     def table_of_rules(self) -> str:
         """The rules with their types, as a table of a page."""
-        return html.table(("rule", "type"), ((r.text, r.type) for r in self.rules))
+        spaces = self.spaces
+        return html.table(("rule", "type"), ((r.text, spaces.shown(r.node)) for r in self.rules))
 
     def __str__(self) -> str:
         """The rules as they read after loops were unrolled, each with its type."""
         arguments = ", ".join(f"{name} = {value}" for name, value in self.arguments)
         width = min(max((len(rule.text) for rule in self.rules), default=0), 80)
-        lines = [f"    {rule.text.ljust(width)}  # {rule.type}" for rule in self.rules]
+        spaces = self.spaces
+        lines = [f"    {rule.text.ljust(width)}  # {spaces.shown(rule.node)}" for rule in self.rules]
         results = ", ".join(name for name, _ in self.outputs)
         return "\n".join([f"layer {self.name}({arguments}) {{", *lines, f"    return {results}", "}"])
 

@@ -38,7 +38,7 @@ def pieces(typed: TypedProgram) -> Pieces:
     """A typed program, cut."""
     within = {d.name: d.within for d in typed.declarations if d.within}
     found, results = pieces_of(typed.program, typed.graphs, within)
-    spaces = Spaces({g.name: g for g in typed.graphs}, within)
+    spaces = typed.spaces
     places = tuple(_place(spaces, node) for _, node in typed.outputs)
     return Pieces(tuple((piece, _typed(typed, piece)) for piece in found), results, places)
 

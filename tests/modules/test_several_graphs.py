@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from torch_geometric.utils import add_remaining_self_loops, add_self_loops, remo
 
 import gdsl
 from gdsl.cli import main
+from gdsl.editor.analysis import analyse
+from gdsl.editor.hover import hover
 from gdsl.errors import GraphError, InputError
 from gdsl.explore.reading import Settings
 from gdsl.explore.view import node_of, view
@@ -393,6 +396,23 @@ def test_commands_show_each_piece(tmp_path: Path, capsys: pytest.CaptureFixture[
         out = capsys.readouterr().out
         assert out.count("program Exphormer") == (count if stage != "fused" else 0)
         assert "argmax" not in out  # the maximum of a softmax has no gradient, and no winners are kept for one
+
+
+def test_types_are_shown_with_what_they_are_of() -> None:
+    shown = str(made_of("molecule", "torch").program)
+    assert re.search(r"message m over bonds = w \* sent +# edge\[d\] over bonds\n", shown)
+    assert re.search(r"sent = z\[j\] +# edge\[d\]\n", shown)  # of any graph
+    assert re.search(r"aggregate heard = .* +# node\[d\] in paper\n", str(made_of("typed", "torch").program))
+    places = {"hp =": "hp: node[d] in paper", "p[f]": "node p: node[f] in paper", "w in": "edge w: edge over cites"}
+    analysis = analyse(TYPED)
+    for place, says in places.items():
+        found = hover(analysis, TYPED.index(place))
+        assert found is not None
+        assert found.code == says
+    types = {value["name"]: value["type"] for value in view(TYPED, parts=())["values"]}
+    assert (types["w"], types["p"], types["authors"]) == ("edge over cites", "node[f] in paper", "node[d] in author")
+    one = "layer L { node x y = x[j] update z = sum(y) }"
+    assert hover(analyse(one), one.index("y =")).code == "y: edge"  # type: ignore[union-attr]
 
 
 def test_the_page_shows_the_kernels_of_all_pieces_with_their_lines() -> None:
