@@ -74,8 +74,10 @@ DIFFERENT = [
     ),
     (
         "PANConv, PANPooling",
-        "M is a sparse matrix of torch; PANPooling takes one of torch_sparse, too; sums only",
-        "a matrix of torch_sparse, without which the layer cannot run",
+        "M is a sparse matrix of torch; PANPooling takes one of torch_sparse, too; sums only. The gradient of "
+        "`weight` is that of all paths",
+        "a matrix of torch_sparse, without which the layer cannot run, and whose products have no gradient: "
+        "`weight[n]` gets that of the paths of n steps alone, though longer ones are worth as much less",
     ),
     (
         "MeshCNNConv",
@@ -109,16 +111,34 @@ DIFFERENT = [
         "weights of 1",
     ),
     (
-        "weights of edges as an argument beside a sparse matrix (GraphConv, SimpleConv, GatedGraphConv, TAGConv, "
-        "LGConv, ARMAConv)",
+        "weights of edges as an argument beside a matrix of torch_sparse without values (GCNConv, GraphConv, "
+        "SimpleConv, GatedGraphConv, TAGConv, LGConv, ARMAConv ...)",
         "the weights",
         "the matrix is multiplied by as it is, and the weights are not read",
     ),
     (
-        "RGATConv with `edge_dim=1` on a matrix of torch_sparse with a number for each edge; EGConv without `symnorm` "
-        "on one that has values",
-        "as with edges that have these features; as with edges, whose weights it does not take",
-        "another result than with edges; messages are multiplied by them",
+        "weights of edges as an argument beside a sparse matrix that has values, as torch's always have",
+        "the values, and the weights are not read, but for LEConv, which reads the weights: pass the edges, or a "
+        "matrix of the weights",
+        "the same",
+    ),
+    (
+        "a number for each edge in a matrix, in layers of features of size 1 (GATConv, GATv2Conv, RGATConv with "
+        "`edge_dim=1`, GENConv, GeneralConv)",
+        "features in a matrix of torch_sparse; in one of torch, which always has numbers, they are none: give values "
+        "of shape [E, 1] there",
+        "not read in either, without an error",
+    ),
+    (
+        "EGConv without `symnorm` on a matrix of torch_sparse that has values",
+        "as with edges, whose weights it does not take",
+        "messages are multiplied by them",
+    ),
+    (
+        "modules that layers and models are given (`nn` of GINConv, GINEConv, EdgeConv, NNConv, `pos_nn`, `encoder` of "
+        "GAE ...)",
+        "drawn anew by the constructor, what has `reset_parameters` in them: load a state after it",
+        "the same",
     ),
     (
         "numbers in a matrix that are taken for relations (RGCNConv, FiLMConv) and are not whole; a number for each "
@@ -187,8 +207,9 @@ DIFFERENT = [
         "edge masks (`explain`, as explainers set it) and hooks on messages",
         "with one, a call runs in torch and not fused, as the error says that `kernels` then gives; gone, it is fused "
         "again. A hook before `propagate` or `aggregate` may not give another graph; `message_and_aggregate` is no "
-        "part of a program, and a hook on it an InputError, as is a mask on PANConv. Of several signals, each is a "
-        "call of its own. `explain` is gdsl's own method as long as nothing is assigned to it",
+        "part of a program, and a hook on it an InputError. PANConv's messages are the entries of M, and a mask has a "
+        "number for each of these, as there. Of several signals, each is a call of its own. `explain` is "
+        "gdsl's own method as long as nothing is assigned to it",
         "every call has messages in memory; `explain` is a flag",
     ),
     (

@@ -34,7 +34,7 @@ FIRST = {case.layer: case for case, _ in reversed(CASES)}
 
 # Where torch_geometric's layers stop at an assertion, since they send messages several times or beside the graph.
 MORE = {"RGCNConv", "FastRGCNConv", "FiLMConv"}
-# Their messages are added up in another way: an error says so.
+# Their messages are not those of the edges that a user gives: an error says so.
 NONE = {"PANConv"}
 # The mask is on the neighbours there, and in torch_geometric on what the kernels make of them.
 APART = {"MeshCNNConv"}
@@ -94,7 +94,7 @@ def test_a_mask_on_each_layer(case: Case, options: Mapping[str, Any]) -> None:
     _, graph, _ = drop_in.draw(case, 1)
     mask = torch.randn(graph.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     if case.layer in NONE:
-        with pytest.raises(gdsl.InputError, match="sends no messages"):
+        with pytest.raises(ValueError, match=f"mask is of {len(mask)} edges, and {case.layer} sends"):
             masked(ours, case, mask)
         return
     try:
@@ -326,9 +326,51 @@ def test_what_a_mask_has_no_place_for() -> None:
     conv._edge_mask = None
     with pytest.raises(ValueError, match="Did you forget to initialize it"):
         conv(torch.randn(3, 4), graph)
-    with pytest.raises(gdsl.InputError, match="PANConv sends no messages that an edge mask"):
-        gdsl.nn.PANConv(4, 2, 2).explain = True
     counts = gdsl.nn.SimpleConv()
     utils.set_masks(counts, torch.zeros(2), graph)
     with pytest.raises(gdsl.InputError, match="complex"):
         counts(torch.ones(3, 4, dtype=torch.complex64), graph)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_a_mask_of_the_entries_of_a_transition_matrix(steps: int) -> None:
+    """torch_geometric's PANConv multiplies its messages, which are the entries of M in the order of rows."""
+    torch.manual_seed(0)
+    graph = torch.tensor([[3, 0, 0, 1, 2, 2], [0, 1, 2, 2, 3, 3]])
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    layer = gdsl.nn.PANConv(3, 2, steps, backend="torch").double()
+    before, matrix = layer(x, graph)
+    places, values = matrix.coalesce().indices(), matrix.coalesce().values()
+    mask = torch.randn(len(values), dtype=torch.float64, requires_grad=True)
+    utils.set_masks(layer, mask, graph)
+    found, beside = layer(x, graph)
+    assert torch.allclose(beside.to_dense(), matrix.to_dense())
+    masked_matrix = torch.zeros(4, 4, dtype=torch.float64).index_put(tuple(places), values * mask.sigmoid())
+    expected = layer.lin(masked_matrix @ x)
+    assert torch.allclose(found, expected, atol=1e-12) and not torch.allclose(found, before, atol=1e-3)
+    for ours, theirs in zip(
+        *(torch.autograd.grad(y.sin().sum(), (x, mask, layer.weight), retain_graph=True) for y in (found, expected)),
+        strict=True,
+    ):
+        assert torch.allclose(ours, theirs, atol=1e-10)
+    utils.clear_masks(layer)
+    seen: list[Any] = []
+    layer.register_message_forward_hook(lambda module, given, out: seen.append((given[0]["edge_weight"], out)))
+    assert torch.allclose(layer(x, graph)[0], before, atol=1e-12)
+    assert torch.allclose(seen[0][0], values) and seen[0][1].shape == (len(values), 3)
+
+
+def test_a_mask_of_edges_is_none_of_a_transition_matrix() -> None:
+    """Also where there are as many of both: a mask in the order of the edges would be on other entries."""
+    x, ring = torch.randn(4, 3), torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
+    layer = gdsl.nn.PANConv(3, 2, 0, backend="torch")
+    utils.set_masks(layer, torch.zeros(4), ring)
+    with pytest.raises(gdsl.InputError, match="may be of the edges or of the entries of M"):
+        layer(x, ring)
+    loops = torch.arange(4).repeat(2, 1)
+    utils.set_masks(layer, torch.zeros(4), loops)
+    assert torch.allclose(layer(x, loops)[0], layer.lin(x / 4), atol=1e-6)  # M is I / 2, and the mask a half
+    twice = gdsl.nn.PANConv(3, 2, 1, backend="torch")
+    utils.set_masks(twice, torch.zeros(4), ring)  # 4 edges and 4 loops are 8 entries, as many as a mask of loops makes
+    with pytest.raises(ValueError, match="the mask is of 4 edges, and PANConv sends 8 messages"):
+        twice(x, ring)

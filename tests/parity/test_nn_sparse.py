@@ -270,3 +270,26 @@ def test_attention_weights_as_a_matrix_of_torch_sparse() -> None:
     assert torch.equal(torch.stack([column, row]), seen[:, order])
     assert torch.allclose(value, alpha[order], atol=1e-6)
     assert torch.allclose(y, z, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [("LEConv", (5, 4)), ("GraphConv", (5, 4)), ("LGConv", ()), ("TAGConv", (5, 4)), ("SimpleConv", ())],
+)
+def test_weights_beside_a_matrix_of_torch(name: str, args: Any) -> None:
+    """As torch_geometric has it: LEConv reads the weights, the others the values."""
+    ours, theirs = (getattr(library, name)(*args).double() for library in (gdsl.nn, pyg))
+    theirs.load_state_dict(ours.state_dict())
+    ours.backend = "torch"
+    x, adjacency = torch.randn(NODES, 5, dtype=torch.float64), matrix(torch.sparse_coo, True)
+    edges, values = adjacency.indices().flip(0), adjacency.values()
+    weights = torch.rand(len(values), dtype=torch.float64) + 0.1
+    adjacency = adjacency.to_sparse_csr()
+    read = weights if name == "LEConv" else values
+    expected = theirs(x, adjacency, weights)
+    assert harness.difference([expected], [theirs(x, edges, read)]) < 1e-10
+    assert harness.difference([ours(x, adjacency, weights)], [expected]) < 1e-10
+    if name == "LEConv":
+        assert harness.difference([ours(x, made(edges, values), weights)], [expected]) < 1e-10
+        assert harness.difference([ours(x, adjacency)], [theirs(x, edges, values)]) < 1e-10

@@ -72,8 +72,11 @@ class LEConv(Summed, program="le"):
 
     @repeatable
     def forward(self, x: Features, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
-        """[N, in_channels], or a pair of sources and targets, and weights [E], to [N, out_channels]."""
-        return self._applied(x, edge_index, edge_weight=edge_weight)
+        """[N, in_channels], or a pair of sources and targets, and weights [E], to [N, out_channels]. Weights beside a
+        sparse matrix are taken for its values, as in torch_geometric's."""
+        source, target, bipartite, graph, values = self._between(x, edge_index, None)
+        weight = edge_weights(edge_weight, values if edge_weight is None else None, source)
+        return self._compute(graph, {"x": source, "z": target, "w": weight}, bipartite=bipartite)
 
 
 class SimpleConv(Declared, program="simple"):
