@@ -68,7 +68,8 @@ class CppWriter(Nests):
         """The elementwise values that take a function of many operations, by themselves or through what they read."""
         found: set[Node] = set()
         for node in self.nodes:
-            if of(node).heavy or (node.op in ELEMENTWISE and not found.isdisjoint(node.inputs)):
+            by_itself = of(node).heavy and not self.drawn_together(node)
+            if by_itself or (node.op in ELEMENTWISE and not found.isdisjoint(node.inputs)):
                 found.add(node)
         return found
 
@@ -105,6 +106,8 @@ class CppWriter(Nests):
             return False
         if node.op in ("contract", "reduce", "table_product") or node in kept or node in self.long:
             return True
+        if self.drawn_together(node):
+            return True  # what reads it is cheap then, and need not be stored
         readers = self.readers(node)
         # A part of a ``cat`` would be computed at every place of the whole.
         wider = any(u.op == "cat" or set(self.space(u)) > set(as_read.type.names) for as_read, u in readers)
@@ -275,7 +278,9 @@ class CppWriter(Nests):
         with out.block(loop):
             out.add(*self.other_end())
             at, self.by_id = len(out.lines), False
-            nests = [self.cell_nest(node, EDGE, kept=node in phase.kept) for node in stage.cells]
+            # Draws read no cell: ahead of all, they stand between no two loops that may be joined.
+            cells = sorted(stage.cells, key=lambda node: not self.drawn_together(node))
+            nests = [self.cell_nest(node, EDGE, kept=node in phase.kept) for node in cells]
             self.emit_nests([*nests, *(self.root_nest(node, phase) for node in stage.roots)])
             self.insert_prefetches(at, phase.reverse)
             self.insert_pointers(at, COLUMN, "j")

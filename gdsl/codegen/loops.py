@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gdsl.codegen.indices import Axis, Index, Place, linear
+from gdsl.codegen.indices import Axis, Index, Place, Sum, linear
 from gdsl.codegen.nest import Cell, Nest, joined, lanes
 from gdsl.codegen.pull import EDGE, GLOBAL, ROW, reduced_dims
 from gdsl.codegen.values import Values, element, local_type, number_literal
@@ -13,6 +13,9 @@ from gdsl.ir.node import Node
 from gdsl.ir.ops.edges import finds_winners, is_extreme
 from gdsl.ir.printer import describe
 from gdsl.ir.types import Dim, Domain
+
+# The most random numbers that are drawn ahead of the loop that reads them: such an array stays in the nearest cache.
+MOST_DRAWN = 4096
 
 
 class Nests(Values):
@@ -30,6 +33,8 @@ class Nests(Values):
             nest = self.contract_nest(node, where, cell)
         elif node.op == "table_product" and node not in self.buffers:
             nest = self.table_nest(node, where, cell)
+        elif self.drawn_together(node):
+            nest = self.draw_nest(node, where, cell)
         else:
             nest = Nest(node.dims)
             text, _ = self.value(node, self.index(node.dims), where, nest, top=True)
@@ -57,6 +62,18 @@ class Nests(Values):
     def declare(self, nest: Nest, node: Node, cell: Cell) -> None:
         if not (cell.first or cell.scalar):
             nest.before[0].append(f"{local_type(node)} {cell.name}[{node.type.numel}];")
+
+    def drawn_together(self, node: Node) -> bool:
+        """Whether the random numbers of a row are drawn by one call, which has vectors as wide as the processor's for
+        them whatever the loops that read them are like."""
+        return node.op == "random" and node.domain is not Domain.GLOBAL and 1 < node.type.numel <= MOST_DRAWN
+
+    def draw_nest(self, node: Node, where: str, cell: Cell) -> Nest:
+        nest, numel = Nest((), pointwise=False), node.type.numel
+        self.declare(nest, node, cell)
+        place = f"{cell.name} + (e - {cell.first}) * {numel}" if cell.first else cell.name
+        nest.inner.append(f"gdsl_uniforms<{numel}>({self.stream(node, Sum((), ()), where, nest)}, {place});")
+        return nest
 
     def product_of(self, node: Node, where: str, nest: Nest, index: Index) -> str:
         return " * ".join(self.atom(i, index, where, nest) for i in node.inputs)

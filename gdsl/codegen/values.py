@@ -244,12 +244,15 @@ class Values(Pull[Written, Nest]):
         return element(nest.memo[key][0], place), place.depth
 
     def compute_random(self, node: Node, index: Index, where: str, nest: Nest) -> Written:
+        place = linear(node.dims, index)
+        return f"T(gdsl_uniform({self.stream(node, place, where, nest)}))", place.depth
+
+    def stream(self, node: Node, place: Sum, where: str, nest: Nest) -> str:
+        """What tells a random number of a row from all others: the seed, the salt and the number of the draw."""
         seed = self.value(node.inputs[0], {}, GLOBAL, nest)[0]
-        place = linear(node.dims, index, None if len(node.inputs) == 2 else self.number_of(where))
-        number = print_sum(place)
-        if len(node.inputs) == 2:
-            number = f"{self.atom(node.inputs[1], {}, where, nest)} * {node.type.numel} + {number}"
-        return f"T(gdsl_uniform((uint64_t){seed}, {node.attrs.salt:d}u, (uint64_t)({number})))", place.depth
+        row = Row(self.atom(node.inputs[1], {}, where, nest)) if len(node.inputs) == 2 else self.number_of(where)
+        number = print_sum(Sum(((row, node.type.numel), *place.terms), ()))
+        return f"(uint64_t){seed}, {node.attrs.salt:d}u, (uint64_t)({number})"
 
 
 def print_place(place: Place) -> str:

@@ -42,6 +42,83 @@ static inline float gdsl_uniform(uint64_t seed, uint32_t salt, uint64_t n) {
     // A signed conversion, which every SIMD set has; the value is below 2^24, so it is exact.
     return (float)(int32_t)(c0 >> 8) * 0x1p-24f;
 }
+
+#ifdef __SSE2__
+// Words in lanes of 64 bits, which need not be moved: a product of 32 bits reads the low half of a lane and writes all
+// of it. What lies above a word is left there.
+#if defined(__AVX512F__)
+enum { gdsl_words = 8 };
+#elif defined(__AVX2__)
+enum { gdsl_words = 4 };
+#else
+enum { gdsl_words = 2 };
+#endif
+typedef uint64_t gdsl_word __attribute__((vector_size(8 * gdsl_words)));
+template <class X> struct gdsl_lanes {
+    typedef X type __attribute__((vector_size(sizeof(X) * gdsl_words)));
+};
+
+static inline __attribute__((always_inline)) gdsl_word gdsl_product(gdsl_word a, uint64_t factor) {
+    const gdsl_word b = (gdsl_word){} + factor;
+#ifdef __clang__  // sees the product of 32 bits in one of 64
+    return (a & 0xFFFFFFFFu) * b;
+#else
+    typedef int32_t half __attribute__((vector_size(8 * gdsl_words)));
+#if defined(__AVX512F__)
+    typedef gdsl_lanes<long long>::type wide;
+    return (gdsl_word)__builtin_ia32_pmuludq512_mask((half)a, (half)b, (wide){}, 0xff);
+#elif defined(__AVX2__)
+    return (gdsl_word)__builtin_ia32_pmuludq256((half)a, (half)b);
+#else
+    return (gdsl_word)__builtin_ia32_pmuludq128((half)a, (half)b);
+#endif
+#endif
+}
+
+// As many numbers of a stream as there are lanes, from one on.
+template <class X>
+static inline __attribute__((always_inline)) typename gdsl_lanes<X>::type gdsl_some(
+    uint64_t seed, uint32_t salt, uint64_t first) {
+    static const uint64_t lanes[] = {0, 1, 2, 3, 4, 5, 6, 7};
+    gdsl_word n;
+    __builtin_memcpy(&n, lanes, sizeof n);
+    n += first;
+    gdsl_word c0 = n, c1 = n >> 32, c2 = (gdsl_word){} + salt, c3 = {};
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+#pragma GCC unroll 10
+    for (int round = 0; round < 10; ++round) {
+        const gdsl_word p0 = gdsl_product(c0, 0xD2511F53u), p1 = gdsl_product(c2, 0xCD9E8D57u);
+        c0 = (p1 >> 32) ^ c1 ^ (uint64_t)k0;
+        c2 = (p0 >> 32) ^ c3 ^ (uint64_t)k1;
+        c1 = p1;
+        c3 = p0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    const gdsl_lanes<uint32_t>::type word = __builtin_convertvector(c0, gdsl_lanes<uint32_t>::type);
+    const gdsl_lanes<int32_t>::type bits = (gdsl_lanes<int32_t>::type)(word >> 8);
+    return __builtin_convertvector(bits, typename gdsl_lanes<X>::type) * (X)0x1p-24;
+}
+#endif
+
+// So many numbers of a stream, from one on: those of gdsl_uniform.
+template <int count, class X>
+static inline __attribute__((always_inline)) void gdsl_uniforms(uint64_t seed, uint32_t salt, uint64_t first, X* out) {
+    int at = 0;
+#ifdef __SSE2__
+    for (; at + gdsl_words <= count; at += gdsl_words) {
+        const typename gdsl_lanes<X>::type some = gdsl_some<X>(seed, salt, first + at);
+        __builtin_memcpy(out + at, &some, sizeof some);
+    }
+    if constexpr (count % gdsl_words != 0) {
+        const typename gdsl_lanes<X>::type some = gdsl_some<X>(seed, salt, first + at);
+        __builtin_memcpy(out + at, &some, count % gdsl_words * sizeof(X));
+    }
+#else
+#pragma omp simd
+    for (at = 0; at < count; ++at) out[at] = gdsl_uniform(seed, salt, first + at);
+#endif
+}
 """
 
 

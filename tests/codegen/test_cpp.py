@@ -19,7 +19,7 @@ from gdsl.ir import build as b
 from gdsl.ir import library
 from gdsl.ir.node import Node
 from gdsl.ir.program import Program
-from gdsl.ir.types import Dim, Kind
+from gdsl.ir.types import Dim, Domain, Kind
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import differentiate, lower, optimise
 from gdsl.runtime import cache
@@ -68,6 +68,11 @@ def hub() -> Tensor:
 HARD = {name: (edges, 6) for name, edges in GRAPHS.items()}
 HARD |= {"no_nodes": ([[], []], 0), "one_node": ([[], []], 1), "one_loop": ([[0], [0]], 1), "big_hub": (hub(), 520)}
 
+
+def drawn(salt: int, domain: Domain, *dims: Dim) -> Node:
+    return b.random(integer("seed", G, None), salt, domain, dims)
+
+
 # What a kernel can be made of, each as a program of its own.
 PROGRAMS: dict[str, Program] = {name: make() for name, make in LAYERS.items()} | {
     "reducers": program(*(segment(xj * e, how) for how in ("sum", "max", "min"))),
@@ -86,7 +91,13 @@ PROGRAMS: dict[str, Program] = {name: make() for name, make in LAYERS.items()} |
     "a total by relation": program(b.scatter(e * xj, rel, R, ["r", "a"])),
     "two rounds": program(segment(b.gather(op("tanh", segment(xj * e)), "j") * e)),
     "graph values": program(segment(xj / b.gather(op("maximum", b.graph_value("out_degree", N), 1.0), "j"))),
-    "dropout": program(segment(op("where", b.random(integer("seed", G, None), 0, E, [A]) < 0.5, xj, 0.0))),
+    "dropout": program(
+        segment(op("where", drawn(0, E, A) < 0.5, xj, 0.0)),
+        # The mask is read by loops that are not joined; one number a row; numbers at the other end.
+        *(b.contract([op("where", drawn(1, N, A, B) < 0.3, 0.0, v), y], ["a"]) for v in (y, op("exp", y))),
+        segment(op("where", drawn(2, E) < 0.5, e, 0.0)),
+        segment(b.gather(drawn(3, N, A, B), "j") * m, "max"),
+    ),
     "spread": program(segment(b.spread(p, E)), b.spread(p, E) * 2.0),
     "no edges needed": program(op("exp", x) * z, b.contract([y, p], ["a"])),
 }  # fmt: skip

@@ -29,31 +29,49 @@ def test_known_answers(counter, key, expected):
     assert philox.philox(words(counter), words(key)) == words(expected)
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
+# What hides the widest vectors from the source, one set after the other: those of any processor are tried on this one.
+NARROWER = ["", "AVX512F", "AVX512F AVX2", "AVX512F AVX2 SSE2"]
+# Two of the widest vectors, and a part of one of any width.
+TOGETHER = 19
+
+
+@pytest.fixture(scope="module", params=NARROWER)
+def compiled(tmp_path_factory, request):
+    """Numbers of a stream, drawn one by one, or so many together."""
     if cache.find_compiler() is None:
         pytest.skip("no C++ compiler")
-    source = (
-        "#include <stdint.h>\n"
-        + philox.CPP_SOURCE
-        + (
-            'extern "C" void fill('
-            "uint64_t seed, uint32_t salt, uint64_t start, int64_t count, float* out) {\n"
-            "    #pragma omp simd\n"
-            "    for (int64_t n = 0; n < count; ++n) out[n] = gdsl_uniform(seed, salt, start + n);\n"
-            "}\n"
-        )
+    source = "".join(f"#undef __{name}__\n" for name in request.param.split()) + "#include <stdint.h>\n"
+    source += (
+        philox.CPP_SOURCE
+        + "#define GIVEN uint64_t seed, uint32_t salt, uint64_t start, int64_t count\n"
+        + """
+extern "C" void fill(GIVEN, float* out) {
+    #pragma omp simd
+    for (int64_t n = 0; n < count; ++n) out[n] = gdsl_uniform(seed, salt, start + n);
+}
+template <class X> static void fill_together(GIVEN, X* out) {
+    int64_t n = 0;
+    for (; n + TOGETHER <= count; n += TOGETHER) gdsl_uniforms<TOGETHER>(seed, salt, start + n, out + n);
+    for (; n < count; ++n) gdsl_uniforms<1>(seed, salt, start + n, out + n);
+}
+extern "C" void fill_float(GIVEN, float* out) { fill_together(seed, salt, start, count, out); }
+extern "C" void fill_double(GIVEN, double* out) { fill_together(seed, salt, start, count, out); }
+""".replace("TOGETHER", str(TOGETHER))
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GDSL_CACHE", str(tmp_path_factory.mktemp("cache") / "gdsl"))
-        function = cache.load(source, name="philox").fill
-    function.argtypes = [ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64, ctypes.c_void_p]
-    function.restype = None
+        library = cache.load(source, name="philox")
+    functions = [library.fill, library.fill_float, library.fill_double]
+    for function in functions:
+        function.argtypes = [ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64, ctypes.c_void_p]
+        function.restype = None
 
     def uniform(seed: int, salt: int, count: int, start: int = 0) -> torch.Tensor:
-        out = torch.empty(count)
-        function(seed, salt, start, count, out.data_ptr())
-        return out
+        ways = [torch.empty(count), torch.empty(count), torch.empty(count, dtype=torch.float64)]
+        for function, out in zip(functions, ways, strict=True):
+            function(seed, salt, start, count, out.data_ptr())
+        assert torch.equal(ways[0], ways[1]) and torch.equal(ways[0].double(), ways[2])
+        return ways[0]
 
     return uniform
 
