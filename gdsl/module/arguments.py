@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.errors import InputError
-from gdsl.language.signature import Signature
+from gdsl.language.signature import Input, Signature
 from gdsl.runtime.dtypes import short
 from gdsl.runtime.extremes import extremes
 from gdsl.runtime.transforms import concrete
@@ -87,13 +87,30 @@ def by_place(names: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, A
     return (*args, *map(kwargs.get, rest)) if len(used) == len(kwargs) else None
 
 
-def spread_pair(signature: Signature, args: Sequence[Any]) -> list[Any]:
-    """``layer((x_source, x_target), edge_index)`` as torch_geometric writes it."""
+def between(signature: Signature) -> tuple[Input, ...]:
+    """The one value of sources and the one of targets that a call begins with, if it does."""
     pair = [i for i in signature.before_graph if not i.optional and i.domain in ("source", "target")]
-    if args and isinstance(args[0], tuple | list) and len(pair) == 2 and len(args[0]) == 2:
+    return tuple(pair) if len(pair) == 2 else ()
+
+
+def spread_pair(signature: Signature, args: Sequence[Any]) -> list[Any]:
+    """``layer((x_source, x_target), edge_index)`` as torch_geometric writes it, and its ``layer(x, edge_index)`` of
+    edges between nodes of one set, which are both."""
+    pair = between(signature)
+    if not (pair and args):
+        return list(args)
+    if isinstance(args[0], tuple | list) and len(args[0]) == 2:
         by_domain = {"source": args[0][0], "target": args[0][1]}
         return [by_domain[i.domain] for i in pair] + list(args[1:])
-    return list(args)
+    one = signature.before_graph[:2] == pair and pair[1].real and not any(map(is_graph, args[2:3]))
+    return [args[0], *args] if one and any(map(is_graph, args[1:2])) else list(args)
+
+
+def is_graph(value: Any) -> bool:
+    """Whether an argument where features of nodes may stand is a graph."""
+    if not isinstance(value, Tensor):
+        return value is not None
+    return value.layout is not torch.strided or (not value.is_floating_point() and value.shape[:1] == (2,))
 
 
 def count_graphs(batch: Any, count: Any, device: torch.device | None = None) -> int:

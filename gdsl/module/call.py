@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gdsl.errors import GraphError
 from gdsl.module import repeated, several
-from gdsl.module.arguments import Bound, bind, by_place, count_graphs, free_sizes, spread_pair
+from gdsl.module.arguments import Bound, bind, by_place, count_graphs, free_sizes, is_graph, spread_pair
 from gdsl.module.checks import check_rows, check_tensors, node_counts
 from gdsl.module.known import KnownCall, facts_of, remembered
 from gdsl.module.meeting import excuse, shared_among
@@ -49,9 +49,9 @@ def call(
         refuse("torch.fx.symbolic_trace")
     if text.signature.graphs:
         return several.call(text, owner, inside, args, kwargs, backend)
+    if text.is_between and args and (type(args[0]) in (tuple, list) or any(map(is_graph, args[1:2]))):
+        args = tuple(spread_pair(text.signature, args))
     flat = by_place(text.order, args, kwargs)
-    if flat and type(flat[0]) in (tuple, list):
-        flat = tuple(spread_pair(text.signature, flat))
     if tracing := recording():
         check_tracers()
     natively = not inside and backend in repeated.BACKENDS

@@ -172,8 +172,9 @@ class Layer(InRounds, NotScriptable, Inspected, Compilable):
         """Apply the layer: ``layer(x, graph, ...)``.
 
         Node inputs come first, ``[N, dims]`` each, in the order of the text, or a pair (source, target) for a
-        bipartite layer; then the graph: ``edge_index`` [2, E] or a :class:`gdsl.Graph`; then edge inputs,
-        ``[E, dims]``, and optional ones. A layer that pools takes ``batch`` [N] and ``num_graphs`` last.
+        bipartite layer, or one tensor that is both; then the graph: ``edge_index`` [2, E] or a :class:`gdsl.Graph`;
+        then edge inputs, ``[E, dims]``, and optional ones. A layer that pools takes ``batch`` [N] and ``num_graphs``
+        last.
 
         Raises :class:`gdsl.InputError` or :class:`gdsl.GraphError` before any kernel runs.
         """

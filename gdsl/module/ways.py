@@ -23,7 +23,7 @@ from gdsl.language.program import TypedProgram
 from gdsl.language.signature import Signature, signature_of
 from gdsl.language.values import UNKNOWN
 from gdsl.look.kernels import Inspection
-from gdsl.module.arguments import parameters, plain
+from gdsl.module.arguments import between, parameters, plain
 from gdsl.module.shared import Numbers, Repeated, Shared
 from gdsl.passes.exchanges import exchanged
 from gdsl.passes.options import Options
@@ -225,6 +225,7 @@ class Text:
     free_sizes: those of dims that no argument gives, as far as they are known
     options:    what a user may choose about the passes
     order:      the inputs of a call by name, and of each whether it is the graph, and whether it has rows
+    is_between: whether a call begins with one value of sources and one of targets
     """
 
     def __init__(
@@ -265,6 +266,7 @@ class Text:
     def _take(self, signature: Signature) -> None:
         self.signature = signature
         self.order = tuple(name for name, _ in parameters(signature))
+        self.is_between = bool(between(signature))
         by_rows = {i.name for i in signature.inputs if i.domain in BY_ROWS}
         self.places = tuple((name == "graph", name in by_rows) for name in self.order)
 

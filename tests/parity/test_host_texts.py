@@ -409,6 +409,33 @@ def test_a_model_by_edge_types() -> None:
     assert not torch.allclose(model(x, {edge: graph, back: graph.flip(0)})["q"], found["q"])
 
 
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
+def test_edges_within_a_set_and_between_two_are_of_one_text(backend: str) -> None:
+    """torch_geometric gives a layer one tensor where both ends of a type of edges are of one set, else a pair."""
+    ends = gdsl.compile(
+        "layer Ends(d, k) { source x[d]\n target z[d]\n edge w = 1\n linear f(d -> k)\n linear g(d -> k)\n"
+        " update y = sum(w * f(x)[j]) + g(z) }",
+        d=4, k=3, backend=backend,
+    ).double()  # fmt: skip
+    weight = torch.arange(1.0, 1.0 + GRAPH.shape[1], dtype=X.dtype)
+    expected = ends(X, X, GRAPH, weight)
+    for _ in range(2):  # the second is repeated by native code
+        for given in (X, (X, X)):
+            assert torch.equal(ends(given, GRAPH, weight), expected)
+            assert torch.equal(ends(given, GRAPH, w=weight), expected)
+        assert torch.equal(ends(X, gdsl.Graph(GRAPH, len(X)), weight), expected)
+        assert torch.equal(ends(X, GRAPH), ends(X, X, GRAPH))
+    assert torch.equal(torch.compile(ends, backend="eager", fullgraph=True)(X, GRAPH, weight), expected)
+    back = torch.tensor([[0, 3, 4, 3], [0, 1, 6, 2]])
+    x, edges = {"p": X, "q": X[:5] + 1}, {("p", "in", "p"): GRAPH, ("q", "to", "p"): back}
+    model = pyg.HeteroConv(dict.fromkeys(edges, ends), aggr="sum")
+    assert torch.equal(model(x, edges)["p"], ends(X, X, GRAPH) + ends(x["q"], X, back))
+    with pytest.raises(gdsl.InputError, match="`z` must hold floating-point numbers"):
+        ends(X, X.long(), GRAPH)
+    with pytest.raises(gdsl.InputError, match="`graph` is missing"):
+        ends(X, GRAPH.to(X.dtype))
+
+
 def test_a_mask_leaves_a_compiled_call_to_python() -> None:
     layer = network()
     compiled = torch.compile(layer, backend="eager")
