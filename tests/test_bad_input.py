@@ -136,6 +136,12 @@ INPUTS: dict[str, tuple[Callable[[], Any], str]] = {
         "`e` must have shape [E, edge_dim = 2], and it has shape [3, 1]",
     ),
     "a list": (call("gcn", [[1.0]], EDGES), "`x` must be a tensor, not list"),
+    "an array": (call("gcn", X.numpy(), EDGES), "`x` must be a tensor, not ndarray; pass torch.from_numpy(...)"),
+    "the graph first": (
+        call("gcn", EDGES, X),
+        "`x` must hold floating-point numbers, and it is int64: convert it with x.float(); if it is the graph, that "
+        "comes after the inputs of nodes",
+    ),
     "an optional list": (call("gcn", X, EDGES, [1.0]), "`w` must be a tensor, not list"),
     "device": (call("gcn", X.to("meta"), EDGES), "`x` is on meta and `weight` is on cpu: move one with .to()"),
     "device of an edge input": (
@@ -220,7 +226,11 @@ INPUTS: dict[str, tuple[Callable[[], Any], str]] = {
     "missing input": (call("gcn", edge_index=EDGES), f"{USAGE}: `x` is missing"),
     "missing half of a pair": (
         call("pair", X, EDGES),
-        "BipartiteSAGE is called as layer(x, z, graph): `graph` is missing",
+        "`z` must have shape [N_dst, in_target = 2], and it has shape [4, 3]",  # x alone would be both
+    ),
+    "half of a pair alone": (
+        call("pair", X),
+        "BipartiteSAGE is called as layer(x, z, graph): `z` is missing",
     ),
     "unknown keyword": (call("gcn", X, EDGES, weights=E), f"{USAGE}: there is no `weights`"),
     "too many arguments": (call("gcn", X, EDGES, None, None), f"{USAGE}, and got 4 arguments"),

@@ -130,11 +130,13 @@ class Elaboration:
 
     def declare(self, name: str, span: ast.Span) -> None:
         if name in self.declared or (name in self._arguments and name not in self.own):
-            line = self.declared[name].line if name in self.declared else self.layer.span.line
-            hint = "declare it before the loop, with a dim for the index" if self.loop_values else None
             if name not in self.declared:
-                hint = "an argument may have the name of what it leaves out or names: write `= none` after that"
-            raise Mistake(f"`{name}` is declared twice, first in line {line}", span, hint=hint)
+                message = f"`{name}` is an argument of the layer, and declared here again"
+                what = "where the argument says whether this is there, write `= none` after it"
+                raise Mistake(message, span, hint=f"call one of them otherwise; {what}")
+            hint = "declare it before the loop, with a dim for the index" if self.loop_values else None
+            message = f"`{name}` is declared twice, first in line {self.declared[name].line}"
+            raise Mistake(message, span, hint=hint)
         self.declared[name] = span
 
     def call_it(self, node: Node, name: str) -> None:

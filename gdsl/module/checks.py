@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from gdsl.runtime.graph import Graph
 from gdsl.runtime.local import LocalGraph
 from gdsl.runtime.transforms import concrete
 
+_OF_NODES = (Domain.NODE, Domain.SOURCE, Domain.TARGET)
 # Of each kind of number: the dtypes that it has, these in words, and the method that converts to one of them.
 _KINDS: dict[Kind, tuple[Collection[torch.dtype], str, str]] = {
     Kind.FLOAT: (FLOATS, "floating-point numbers", "float"),
@@ -33,6 +35,7 @@ def check_tensors(tensors: Mapping[str, Tensor], typed: TypedProgram) -> tuple[t
         if not isinstance(value, Tensor):
             pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, Tensor | None) for v in value)
             remedy = ": a layer between two sets of nodes declares `source` and `target`" if pair else ""
+            remedy += "; pass torch.from_numpy(...)" if isinstance(value, np.ndarray) else ""
             raise InputError(f"`{name}` must be a tensor, not {value.__class__.__name__}{remedy}")
         if value.layout is not torch.strided:
             layout = str(value.layout).removeprefix("torch.")
@@ -64,7 +67,9 @@ def _check_kind(name: str, type: Type, value: Tensor) -> None:
     if value.is_complex():
         # What converts it drops the imaginary part.
         raise InputError(f"{given}: pass its parts, as torch.view_as_real({name}) or {name}.real, {name}.imag")
-    raise InputError(f"{given}: convert it with {name}.{how}()")
+    edges = type.kind is Kind.FLOAT and value.dtype == torch.int64 and value.dim() == 2 and len(value) == 2
+    order = "; if it is the graph, that comes after the inputs of nodes" if edges and type.domain in _OF_NODES else ""
+    raise InputError(f"{given}: convert it with {name}.{how}(){order}")
 
 
 def check_bound(name: str, type: Type, value: Tensor) -> None:
