@@ -241,6 +241,34 @@ def test_numbers_in_a_matrix_are_no_features_of_a_layer_without_them(name: str, 
     assert torch.allclose(layer(x, csr), layer(x, unique_edges()), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "kwargs"),
+    [
+        ("GENConv", (5, 4), {"edge_dim": 1}),
+        ("GATConv", (5, 4), {"edge_dim": 1}),
+        ("GATv2Conv", (5, 4), {"edge_dim": 1}),
+        ("GeneralConv", (5, 4), {"in_edge_channels": 1}),
+    ],
+)
+def test_numbers_in_a_matrix_are_features_of_size_1(name: str, args: Any, kwargs: Any) -> None:
+    """Those of torch_sparse: as the call with the edges and their features [E, 1], with the gradient."""
+    layer = getattr(gdsl.nn, name)(*args, **kwargs)
+    edges = sorted_edges()
+    x, values = torch.randn(NODES, 5), torch.rand(edges.shape[1])
+    found = []
+    for inside in (values, values[:, None], None):
+        leaf = values.clone().requires_grad_()
+        if inside is None:
+            y = layer(x, edges, leaf[:, None])
+        else:
+            y = layer(x, SparseTensor(edges[1], edges[0], leaf.view(inside.shape), (NODES, NODES)))
+        found.append((y, torch.autograd.grad(y.square().sum(), leaf)[0]))
+    for y, gradient in found[:2]:
+        assert torch.allclose(y, found[2][0], atol=1e-5)
+        assert torch.allclose(gradient, found[2][1], rtol=1e-4, atol=1e-5)
+    assert found[2][1].abs().max() > 1e-3
+
+
 def test_features_of_edges_of_heat_in_a_matrix() -> None:
     layer = gdsl.nn.HEATConv(5, 4, 2, 3, 6, 3, 7)
     edges = sorted_edges()
