@@ -108,7 +108,12 @@ DIFFERENT = [
     (
         "PDNConv on a sparse matrix of torch, or beside one of torch_sparse, with features of edges",
         "weights from the features",
-        "weights of 1",
+        "the numbers of the matrix, or 1 where it has none, and the features are not read",
+    ),
+    (
+        "PDNConv on a sparse matrix of torch, without features of edges",
+        "the numbers of the matrix are no weights, as with edges, which take none",
+        "messages are multiplied by them",
     ),
     (
         "weights of edges as an argument beside a matrix of torch_sparse without values (GCNConv, GraphConv, "

@@ -229,8 +229,11 @@ def test_attention_weights_in_the_layout_of_the_matrix(layout: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "args", "kwargs"),
-    [("GENConv", (5, 4), {}), ("GENConv", (5, 4), {"aggr": "max"}), ("CGConv", (5,), {}), ("GATv2Conv", (5, 4), {})],
-)
+    [
+        ("GENConv", (5, 4), {}), ("GENConv", (5, 4), {"aggr": "max"}), ("CGConv", (5,), {}), ("GATv2Conv", (5, 4), {}),
+        ("SAGEConv", (5, 4), {}),
+    ],
+)  # fmt: skip
 def test_numbers_in_a_matrix_are_no_features_of_a_layer_without_them(name: str, args: Any, kwargs: Any) -> None:
     layer = getattr(gdsl.nn, name)(*args, **kwargs)
     edges = sorted_edges()
@@ -267,6 +270,20 @@ def test_numbers_in_a_matrix_are_features_of_size_1(name: str, args: Any, kwargs
         assert torch.allclose(y, found[2][0], atol=1e-5)
         assert torch.allclose(gradient, found[2][1], rtol=1e-4, atol=1e-5)
     assert found[2][1].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("layout", ["coo", "csr"])
+def test_pdn_on_a_matrix_of_torch_has_no_weights_but_those_of_features(layout: str) -> None:
+    ours, theirs = gdsl.nn.PDNConv(5, 4, 3, 6), pyg.PDNConv(5, 4, 3, 6)
+    theirs.load_state_dict(ours.state_dict())
+    edges = unique_edges()
+    x, values = torch.randn(NODES, 5), torch.rand(edges.shape[1]) + 0.5
+    made, ones = matrix(layout, edges, values), matrix(layout, edges, torch.ones_like(values))
+    assert torch.allclose(ours(x, made), theirs(x, edges), atol=1e-5)
+    assert torch.allclose(ours(x, ones), theirs(x, ones), atol=1e-5)
+    weighted = pyg.GCNConv(5, 4)
+    weighted.load_state_dict({name: value for name, value in ours.state_dict().items() if "mlp" not in name})
+    assert torch.allclose(theirs(x, made), weighted(x, edges, values), atol=1e-5)  # the page of layers says so
 
 
 def test_features_of_edges_of_heat_in_a_matrix() -> None:
