@@ -23,6 +23,9 @@ from gdsl.passes.slots import is_dear
 from gdsl.passes.tiles import streamed
 from gdsl.passes.turns import ProgramPiece, pieces_of, why_not
 
+# For each operand of a product it is asked anew which values the backward reads: of so many, in all, at most.
+MOST_ASKED = 100_000
+
 # What always helps, and what a program that is differentiated no more needs not keep.
 RULES = [*simplify.RULES, *algebra.RULES, *distribute.RULES, *hoist.RULES]
 LAST_RULES = [simplify.drop_stop_gradient, *RULES]
@@ -154,11 +157,12 @@ def _grad_load(program: Program, k: int) -> Node:
 
 
 def _worth_reading(program: Program, raw: Sequence[Node], keep: frozenset[Node] | None, options: Options) -> list[Node]:
-    """Nodes of the forward program that the backward should read: whichever choice of them holds fewer numbers.
+    """Nodes of the forward program that the backward should read.
 
     What is an operand of a dense product lies in memory anyway, so that reading it spares the forward pass another
     write; but where its derivative needs more than the operand, both would be held, which pays where it takes an exp or
-    the like to compute it again. Of a sum that the BLAS adds up only the whole is ever stored.
+    the like to compute it again. All are read, or else each that makes no more numbers to hold. Of a sum that the BLAS
+    adds up only the whole is ever stored.
     """
     forward = frozenset(walk(program.nodes))
     if keep is not None:
@@ -172,14 +176,27 @@ def _worth_reading(program: Program, raw: Sequence[Node], keep: frozenset[Node] 
     sums |= frozenset(n for n in operands if _is_heavy(n))
     found = _forward_values(forward, raw, keep, options, sums)
     others = _forward_values(forward, raw, keep, options, sums | operands)
-    return min(others, found, key=lambda nodes: sum(n.type.numel for n in nodes))
+    if _numbers(others) <= _numbers(found):
+        return others
+    if len(operands) * len(forward) > MOST_ASKED:
+        return found
+    for operand in (n for n in walk(program.nodes) if n in operands):
+        others = _forward_values(forward, raw, keep, options, sums | {operand})
+        if operand in others and _numbers(others) <= _numbers(found):
+            found, sums = others, sums | {operand}
+    return found
+
+
+def _numbers(nodes: Sequence[Node]) -> int:
+    return sum(n.type.numel for n in nodes)
 
 
 def _dense_operands(program: Program) -> frozenset[Node]:
-    """Elementwise values of nodes that a product left to the BLAS reads."""
+    """Values of nodes that a product left to the BLAS reads: elementwise ones, and several joined to one."""
     products = [n for n in walk(program.nodes) if n.op == "contract" and dense.is_dense(n)]
     read = {_reshaped(i) for n in products if n.domain not in ELEMENTS for i in n.inputs}
-    return frozenset(i for i in read if i.op in ELEMENTWISE and i.domain not in (*ELEMENTS, Domain.GLOBAL))
+    made = (i for i in read if i.op in ELEMENTWISE or i.op == "cat")
+    return frozenset(i for i in made if i.domain not in (*ELEMENTS, Domain.GLOBAL))
 
 
 def _reshaped(node: Node) -> Node:

@@ -9,7 +9,7 @@ import pytest
 from gdsl.ir import build, library
 from gdsl.ir.node import Node
 from gdsl.ir.program import Program
-from gdsl.ir.types import Dim, Domain, Type
+from gdsl.ir.types import Dim, Domain, Kind, Type
 from gdsl.passes.options import Options
 from gdsl.passes.pipeline import differentiate
 
@@ -49,3 +49,23 @@ def test_what_takes_an_exp_to_compute_again_is_read(activation: Callable[[Node],
     program = Program("p", (("y", build.contract([flat, w], ["wide"])),), {})
     adjoint = differentiate(program, [x, w], [0], None, Options())
     assert hidden in [node for node, _ in adjoint.saved]
+
+
+def test_what_products_read_is_read_where_that_is_no_more_to_hold() -> None:
+    """A mean in place of its sum, and what several products are joined to in place of each of them."""
+    each, wide = Dim("each", 16), Dim("wide", 64)
+    x = build.load("x", Type(Domain.NODE, (each,)), "input")
+    mean = library.segment_mean(build.gather(x, "j"), "i", Domain.NODE)
+    parts = []
+    for k in range(4):
+        out = Dim(f"out_{k}", 16)
+        w = build.load(f"w_{k}", Type(Domain.GLOBAL, (each, out)), "param")
+        # Two products that a kernel weighs and adds up, and not the BLAS.
+        degree = build.graph_value("in_degree", Domain.NODE)
+        parts.append(build.contract([mean, w], ["each"]) + degree * build.contract([x, w], ["each"]))
+    joined = build.cat(parts, [f"out_{k}" for k in range(4)], wide)
+    last = build.load("last", Type(Domain.GLOBAL, (wide, Dim("end", 64))), "param")
+    program = Program("p", (("y", build.contract([joined, last], ["wide"])),), {})
+    wrt = [n for n in program.inputs if n.kind is Kind.FLOAT]
+    saved = {node for node, _ in differentiate(program, wrt, [0], None, Options()).saved}
+    assert saved == {mean, joined}
