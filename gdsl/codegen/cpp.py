@@ -205,6 +205,10 @@ class CppCompleteWriter(CppWriter):
     def other_end(self) -> list[str]:
         return ["const int64_t gdsl_place = e + (e >= gdsl_left_out);", "const int64_t j = gdsl_node[gdsl_place];"]
 
+    def drawn_together(self, node: Node) -> bool:
+        """Each number by itself, in lanes that are nodes, as all values here."""
+        return False
+
     def edge_number(self) -> str:
         if self.kernel.end == "i":
             return "rowptr[i] + (e - begin)"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gdsl.codegen.alike import KernelSource
 from gdsl.codegen.dots import Dots, WeightedSum
-from gdsl.codegen.loops import Nests
+from gdsl.codegen.loops import DRAWN_AHEAD, Nests
 from gdsl.codegen.nest import Nest
 from gdsl.codegen.products import Product, block_edges, product_of
 from gdsl.codegen.pull import COLUMN, EDGE, GLOBAL, ROW
@@ -275,6 +275,11 @@ class CppWriter(Nests):
         loop = f"for (int64_t e = {first}; e < {stop}; ++e)"
         if phase.reverse:
             loop = f"for (int64_t e = {stop} - 1; e >= {first}; --e)"
+        self.drawn = {}
+        for node in stage.cells:
+            if self.drawn_together(node) and node.type.numel == 1 and not phase.reverse:
+                self.drawn[node] = self.fresh("drawn"), first, stop
+                out.add(f"T {self.drawn[node][0]}[{DRAWN_AHEAD}];")
         with out.block(loop):
             out.add(*self.other_end())
             at, self.by_id = len(out.lines), False

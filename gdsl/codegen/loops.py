@@ -16,6 +16,8 @@ from gdsl.ir.types import Dim, Domain
 
 # The most random numbers that are drawn ahead of the loop that reads them: such an array stays in the nearest cache.
 MOST_DRAWN = 4096
+# Edges whose numbers gdsl_listed draws together.
+DRAWN_AHEAD = 32
 
 
 class Nests(Values):
@@ -64,15 +66,29 @@ class Nests(Values):
             nest.before[0].append(f"{local_type(node)} {cell.name}[{node.type.numel}];")
 
     def drawn_together(self, node: Node) -> bool:
-        """Whether the random numbers of a row are drawn by one call, which has vectors as wide as the processor's for
-        them whatever the loops that read them are like."""
-        return node.op == "random" and node.domain is not Domain.GLOBAL and 1 < node.type.numel <= MOST_DRAWN
+        """Whether random numbers are drawn by a call for several, those of a row or, of one an edge, those of the next
+        edges: it has vectors as wide as the processor's whatever the loops that read them are like."""
+        if node.op != "random" or node.domain is Domain.GLOBAL:
+            return False
+        numel = node.type.numel
+        return node.domain is Domain.EDGE and len(node.inputs) == 1 if numel == 1 else numel <= MOST_DRAWN
 
     def draw_nest(self, node: Node, where: str, cell: Cell) -> Nest:
         nest, numel = Nest((), pointwise=False), node.type.numel
         self.declare(nest, node, cell)
-        place = f"{cell.name} + (e - {cell.first}) * {numel}" if cell.first else cell.name
-        nest.inner.append(f"gdsl_uniforms<{numel}>({self.stream(node, Sum((), ()), where, nest)}, {place});")
+        if numel > 1:
+            place = f"{cell.name} + (e - {cell.first}) * {numel}" if cell.first else cell.name
+            nest.inner.append(f"gdsl_uniforms<{numel}>({self.draw(node, Sum((), ()), where, nest)}, {place});")
+            return nest
+        text = f"T(gdsl_uniform({self.draw(node, Sum((), ()), where, nest)}))"
+        if node in self.drawn:
+            name, first, stop = self.drawn[node]
+            turn = f"((e - {first}) & {DRAWN_AHEAD - 1})"
+            read = f"{self.stream(node, nest)}, edge + e, {stop} - e, {name}"
+            nest.inner.append(f"if ({turn} == 0) gdsl_listed({read});")
+            text = f"{name}[{turn}]"
+        place = cell.name if cell.scalar else f"{cell.name}[{f'e - {cell.first}' if cell.first else '0'}]"
+        nest.inner.append(f"{'const T ' if cell.scalar else ''}{place} = {text};")
         return nest
 
     def product_of(self, node: Node, where: str, nest: Nest, index: Index) -> str:

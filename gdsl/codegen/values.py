@@ -69,6 +69,8 @@ class Values(Pull[Written, Nest]):
         self.edge_rows: dict[Node, None] = {}
         self.by_id = False
         self.folds: dict[Node, Cell] = {}
+        # Of the walk that is being written: an array of random numbers drawn ahead, and where the walk begins and ends.
+        self.drawn: dict[Node, tuple[str, str, str]] = {}
         self.numbers: dict[Node, str] = {}
 
     # -- values --------------------------------------------------------------------------------
@@ -245,14 +247,17 @@ class Values(Pull[Written, Nest]):
 
     def compute_random(self, node: Node, index: Index, where: str, nest: Nest) -> Written:
         place = linear(node.dims, index)
-        return f"T(gdsl_uniform({self.stream(node, place, where, nest)}))", place.depth
+        return f"T(gdsl_uniform({self.draw(node, place, where, nest)}))", place.depth
 
-    def stream(self, node: Node, place: Sum, where: str, nest: Nest) -> str:
-        """What tells a random number of a row from all others: the seed, the salt and the number of the draw."""
-        seed = self.value(node.inputs[0], {}, GLOBAL, nest)[0]
+    def stream(self, node: Node, nest: Nest) -> str:
+        """What tells the random numbers of a node from those of all others."""
+        return f"(uint64_t){self.value(node.inputs[0], {}, GLOBAL, nest)[0]}, {node.attrs.salt:d}u"
+
+    def draw(self, node: Node, place: Sum, where: str, nest: Nest) -> str:
+        """A stream, and the number in it of one of a row's numbers."""
         row = Row(self.atom(node.inputs[1], {}, where, nest)) if len(node.inputs) == 2 else self.number_of(where)
         number = print_sum(Sum(((row, node.type.numel), *place.terms), ()))
-        return f"(uint64_t){seed}, {node.attrs.salt:d}u, (uint64_t)({number})"
+        return f"{self.stream(node, nest)}, (uint64_t)({number})"
 
 
 def print_place(place: Place) -> str:

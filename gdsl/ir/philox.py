@@ -75,14 +75,10 @@ static inline __attribute__((always_inline)) gdsl_word gdsl_product(gdsl_word a,
 #endif
 }
 
-// As many numbers of a stream as there are lanes, from one on.
+// The n-th numbers of a stream.
 template <class X>
 static inline __attribute__((always_inline)) typename gdsl_lanes<X>::type gdsl_some(
-    uint64_t seed, uint32_t salt, uint64_t first) {
-    static const uint64_t lanes[] = {0, 1, 2, 3, 4, 5, 6, 7};
-    gdsl_word n;
-    __builtin_memcpy(&n, lanes, sizeof n);
-    n += first;
+    uint64_t seed, uint32_t salt, gdsl_word n) {
     gdsl_word c0 = n, c1 = n >> 32, c2 = (gdsl_word){} + salt, c3 = {};
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
 #pragma GCC unroll 10
@@ -106,17 +102,39 @@ template <int count, class X>
 static inline __attribute__((always_inline)) void gdsl_uniforms(uint64_t seed, uint32_t salt, uint64_t first, X* out) {
     int at = 0;
 #ifdef __SSE2__
+    static const uint64_t lanes[] = {0, 1, 2, 3, 4, 5, 6, 7};
+    gdsl_word n;
+    __builtin_memcpy(&n, lanes, sizeof n);
+    n += first;
     for (; at + gdsl_words <= count; at += gdsl_words) {
-        const typename gdsl_lanes<X>::type some = gdsl_some<X>(seed, salt, first + at);
+        const typename gdsl_lanes<X>::type some = gdsl_some<X>(seed, salt, n + (uint64_t)at);
         __builtin_memcpy(out + at, &some, sizeof some);
     }
     if constexpr (count % gdsl_words != 0) {
-        const typename gdsl_lanes<X>::type some = gdsl_some<X>(seed, salt, first + at);
+        const typename gdsl_lanes<X>::type some = gdsl_some<X>(seed, salt, n + (uint64_t)at);
         __builtin_memcpy(out + at, &some, count % gdsl_words * sizeof(X));
     }
 #else
 #pragma omp simd
     for (at = 0; at < count; ++at) out[at] = gdsl_uniform(seed, salt, first + at);
+#endif
+}
+
+// The numbers of a stream that are listed, but no more than 32.
+template <class X, class I>
+static inline __attribute__((always_inline)) void gdsl_listed(
+    uint64_t seed, uint32_t salt, const I* list, int64_t count, X* out) {
+#ifdef __SSE2__
+    uint64_t n[32];  // all of them at once: a vector is not to wait for its own numbers to be written
+    for (int k = 0; k < 32; ++k) n[k] = (uint64_t)list[k < count ? k : 0];
+    for (int at = 0; at < 32 && at < count; at += gdsl_words) {
+        gdsl_word some;
+        __builtin_memcpy(&some, n + at, sizeof some);
+        const typename gdsl_lanes<X>::type drawn = gdsl_some<X>(seed, salt, some);
+        __builtin_memcpy(out + at, &drawn, sizeof drawn);
+    }
+#else
+    for (int at = 0; at < 32 && at < count; ++at) out[at] = gdsl_uniform(seed, salt, (uint64_t)list[at]);
 #endif
 }
 """

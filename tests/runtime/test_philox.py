@@ -37,7 +37,7 @@ TOGETHER = 19
 
 @pytest.fixture(scope="module", params=NARROWER)
 def compiled(tmp_path_factory, request):
-    """Numbers of a stream, drawn one by one, or so many together."""
+    """Numbers of a stream, drawn one by one, so many together, and from a list."""
     if cache.find_compiler() is None:
         pytest.skip("no C++ compiler")
     source = "".join(f"#undef __{name}__\n" for name in request.param.split()) + "#include <stdint.h>\n"
@@ -54,6 +54,15 @@ template <class X> static void fill_together(GIVEN, X* out) {
     for (; n + TOGETHER <= count; n += TOGETHER) gdsl_uniforms<TOGETHER>(seed, salt, start + n, out + n);
     for (; n < count; ++n) gdsl_uniforms<1>(seed, salt, start + n, out + n);
 }
+extern "C" void fill_listed(GIVEN, float* out) {
+    for (int64_t n = 0; n < count; n += 32) {
+        uint64_t list[32];
+        for (int k = 0; k < 32 && n + k < count; ++k) list[k] = start + count - 1 - n - k;
+        float drawn[32];
+        gdsl_listed(seed, salt, list, count - n, drawn);
+        for (int k = 0; k < 32 && n + k < count; ++k) out[count - 1 - n - k] = drawn[k];
+    }
+}
 extern "C" void fill_float(GIVEN, float* out) { fill_together(seed, salt, start, count, out); }
 extern "C" void fill_double(GIVEN, double* out) { fill_together(seed, salt, start, count, out); }
 """.replace("TOGETHER", str(TOGETHER))
@@ -61,16 +70,16 @@ extern "C" void fill_double(GIVEN, double* out) { fill_together(seed, salt, star
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GDSL_CACHE", str(tmp_path_factory.mktemp("cache") / "gdsl"))
         library = cache.load(source, name="philox")
-    functions = [library.fill, library.fill_float, library.fill_double]
+    functions = [library.fill, library.fill_float, library.fill_listed, library.fill_double]
     for function in functions:
         function.argtypes = [ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_int64, ctypes.c_void_p]
         function.restype = None
 
     def uniform(seed: int, salt: int, count: int, start: int = 0) -> torch.Tensor:
-        ways = [torch.empty(count), torch.empty(count), torch.empty(count, dtype=torch.float64)]
+        ways = [*(torch.empty(count) for _ in range(3)), torch.empty(count, dtype=torch.float64)]
         for function, out in zip(functions, ways, strict=True):
             function(seed, salt, start, count, out.data_ptr())
-        assert torch.equal(ways[0], ways[1]) and torch.equal(ways[0].double(), ways[2])
+        assert all(torch.equal(ways[0].double(), way.double()) for way in ways)
         return ways[0]
 
     return uniform
