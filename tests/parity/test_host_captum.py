@@ -8,11 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import gdsl
 import gdsl.nn
 from tests.parity import drop_in
+from tests.parity import test_host_texts as texts
 
 pyg = pytest.importorskip("torch_geometric.nn")
 explain = pytest.importorskip("torch_geometric.explain")
+utils = pytest.importorskip("torch_geometric.utils")
 pytest.importorskip("captum", reason="needs the package captum")
 
 LIBRARIES = (pyg, gdsl.nn)
@@ -25,6 +28,18 @@ LAYERS = {
     "GIN": lambda lib, a, b: lib.GINConv(nn.Linear(a, b)),
     "EdgeConv": lambda lib, a, b: lib.EdgeConv(nn.Linear(2 * a, b)),
 }
+SOFTMAX = """
+layer Softmax(c) {
+    linear lin(d -> c)
+    param att[c] ~ glorot
+    node x[d]
+    h = lin(x)
+    alpha = softmax(tanh(dot(att, h[j])))
+    message m = alpha * h[j]
+    aggregate y = sum(m)
+    return y
+}
+"""
 GRAPH = torch.tensor([[0, 1, 2, 3, 4, 0, 2, 4, 1], [1, 2, 3, 4, 0, 2, 0, 1, 4]])
 KINDS = ("a", "to", "b"), ("b", "back", "a")
 
@@ -38,6 +53,28 @@ class Net(nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         found: Tensor = self.two(self.act(self.one(x, edge_index)), edge_index).log_softmax(-1)
         return found
+
+
+class Softmax(pyg.MessagePassing):  # type: ignore[name-defined,misc]
+    def __init__(self, d: int, c: int):
+        super().__init__(aggr="sum")
+        self.lin, self.att = pyg.Linear(d, c), nn.Parameter(torch.randn(c))
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Any:
+        return self.propagate(edge_index, x=self.lin(x))
+
+    def message(self, x_j: Tensor, index: Tensor, size_i: int | None) -> Tensor:
+        alpha: Tensor = utils.softmax((x_j @ self.att).tanh(), index, num_nodes=size_i)
+        return alpha[:, None] * x_j
+
+
+class Texts(Net):
+    """Layers that are texts, and the same written by hand."""
+
+    def __init__(self, lib: Any):
+        super().__init__(lib, "GCN")
+        makes = (lambda d, c: gdsl.compile(SOFTMAX, c, d=d)) if lib is gdsl.nn else Softmax
+        self.one, self.two = makes(3, 4), makes(4, 2)
 
 
 class Hetero(nn.Module):
@@ -95,3 +132,32 @@ def test_attributions_of_several_types(method: str) -> None:
     torch.manual_seed(0)
     x = {"a": torch.randn(5, 3), "b": torch.randn(5, 3)}
     same([Hetero(lib) for lib in LIBRARIES], method, True, x, dict.fromkeys(KINDS, GRAPH))
+
+
+class Classes(nn.Module):
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        found: Tensor = self.net(x, edge_index).log_softmax(-1)
+        return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_attributions_in_layers_that_are_texts(method: str) -> None:
+    torch.manual_seed(2)
+    edges = method not in ("Deconvolution", "GuidedBackprop")
+    same([Texts(lib) for lib in LIBRARIES], method, edges, torch.randn(5, 3), GRAPH)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_attributions_in_a_text_of_two_rounds(method: str) -> None:
+    torch.manual_seed(2)
+    net = texts.network()
+    edges = method not in ("Deconvolution", "GuidedBackprop")
+    ours, theirs = (
+        explained(Classes(made).eval(), method, edges, texts.X, texts.GRAPH) for made in (net, texts.Twin(net))
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other, atol=1e-8) and bool((other != 0).any())
