@@ -123,8 +123,8 @@ DIFFERENT = [
     ),
     (
         "weights of edges as an argument beside a sparse matrix that has values, as torch's always have",
-        "the values, and the weights are not read, but for LEConv, which reads the weights: pass the edges, or a "
-        "matrix of the weights",
+        "the values, and the weights are not read, but for LEConv and aggregations besides sum, mean, min and max: "
+        "pass the edges, or a matrix of the weights",
         "the same",
     ),
     (

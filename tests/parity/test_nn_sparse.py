@@ -274,22 +274,28 @@ def test_attention_weights_as_a_matrix_of_torch_sparse() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("name", "args"),
-    [("LEConv", (5, 4)), ("GraphConv", (5, 4)), ("LGConv", ()), ("TAGConv", (5, 4)), ("SimpleConv", ())],
+    ("name", "args", "options", "reads"),
+    [
+        ("LEConv", (5, 4), {}, True),
+        ("GraphConv", (5, 4), {}, False),
+        ("GraphConv", (5, 4), {"aggr": "median"}, True),
+        ("LGConv", (), {"normalize": False, "aggr": "median"}, True),
+        ("TAGConv", (5, 4), {}, False),
+        ("SimpleConv", (["sum", "max"],), {}, True),
+    ],
 )
-def test_weights_beside_a_matrix_of_torch(name: str, args: Any) -> None:
-    """As torch_geometric has it: LEConv reads the weights, the others the values."""
-    ours, theirs = (getattr(library, name)(*args).double() for library in (gdsl.nn, pyg))
+def test_weights_beside_a_matrix_of_torch(name: str, args: Any, options: Any, reads: bool) -> None:
+    """As torch_geometric has it: the weights are read where no matrix is multiplied, and the values elsewhere."""
+    ours, theirs = (getattr(library, name)(*args, **options).double() for library in (gdsl.nn, pyg))
     theirs.load_state_dict(ours.state_dict())
     ours.backend = "torch"
     x, adjacency = torch.randn(NODES, 5, dtype=torch.float64), matrix(torch.sparse_coo, True)
     edges, values = adjacency.indices().flip(0), adjacency.values()
     weights = torch.rand(len(values), dtype=torch.float64) + 0.1
     adjacency = adjacency.to_sparse_csr()
-    read = weights if name == "LEConv" else values
     expected = theirs(x, adjacency, weights)
-    assert harness.difference([expected], [theirs(x, edges, read)]) < 1e-10
+    assert harness.difference([expected], [theirs(x, edges, weights if reads else values)]) < 1e-10
     assert harness.difference([ours(x, adjacency, weights)], [expected]) < 1e-10
-    if name == "LEConv":
+    if reads:
         assert harness.difference([ours(x, made(edges, values), weights)], [expected]) < 1e-10
         assert harness.difference([ours(x, adjacency)], [theirs(x, edges, values)]) < 1e-10

@@ -36,11 +36,15 @@ class KeptGraph:
 class OnGraphs(nn.Module):
     """A module that is called with features and a graph: see :class:`gdsl.nn.conv.base.Conv`."""
 
+    aggr: Any
     flow: str
     node_dim: int
 
     # Whether the nodes may lie along the last dimension.
     nodes_last: ClassVar[bool] = False
+
+    # The aggregations by which torch_geometric multiplies a sparse matrix, and reads no weights beside its values.
+    _multiplies: ClassVar[frozenset[str]] = frozenset({"add", "sum", "mean", "min", "max"})
 
     _cached_edge_index, _cached_adj_t = KeptGraph(), KeptGraph()
 
@@ -131,6 +135,13 @@ class OnGraphs(nn.Module):
             )
         return self.graph(edge_index, self.rows(x), self.rows(x))
 
+    def _weights_of(self, edge_weight: Tensor | None, values: Tensor | None, x: Tensor | None) -> Tensor | None:
+        """:func:`edge_weights`, of which those beside a matrix are read where its messages are sent one by one."""
+        if edge_weight is not None and values is not None:
+            aggr = self.aggr
+            values = values if isinstance(aggr, str) and aggr in self._multiplies else None
+        return edge_weights(edge_weight, values, x)
+
     def weighted(
         self,
         x: Tensor,
@@ -139,12 +150,14 @@ class OnGraphs(nn.Module):
         *,
         keep: bool = False,
         loops: float = 0.0,
+        normed: bool = False,
     ) -> tuple[Graph, Tensor | None]:
         """The graph of one set of nodes, and its weights [E]: the user's, or the values of a sparse matrix.
 
         keep:  give the graph and weights of the first call in all others too, as ``cached=True`` asks
         loops: the weight of the self-loops that the program adds where there is none. torch_geometric adds it to the
                diagonal of torch's sparse matrices also where there is one, and sets that of torch_sparse's to it
+        normed: whether the program divides by degrees, which torch_geometric does to the values of a matrix
 
         Raises ValueError for a pair of inputs.
         """
@@ -159,7 +172,7 @@ class OnGraphs(nn.Module):
             if kept is not None:
                 return kept
         graph, values = self.square(x, edge_index)
-        weight = edge_weights(edge_weight, values, x)
+        weight = (edge_weights if normed else self._weights_of)(edge_weight, values, x)
         if loops and is_torch_sparse(edge_index):
             weight = _loops_set(graph, weight if values is not None else None, loops, x.dtype)
         elif loops and values is not None and weight is not None:

@@ -13,7 +13,7 @@ from gdsl.module import compiled
 from gdsl.module.repeated import repeatable
 from gdsl.nn.blueprint import Blueprint
 from gdsl.nn.conv.base import Conv, program_of
-from gdsl.nn.conv.inputs import Adjacency, Features, Size, as_module, edge_features, edge_weights, pair_of, see
+from gdsl.nn.conv.inputs import Adjacency, Features, Size, as_module, edge_features, pair_of, see
 from gdsl.nn.declared import Fields, InitVar, declare, field
 from gdsl.runtime.graph import Graph
 
@@ -221,7 +221,7 @@ class Declared(Declaring):
         source, target, bipartite, graph, values = self._between(x, edge_index, size)
         inputs = {"x": source, "z": target}
         if edge_weight is not ...:
-            inputs["w"] = edge_weights(edge_weight, values, source)
+            inputs["w"] = self._weights_of(edge_weight, values, source)
         if edge_attr is not ...:
             inputs["e"] = edge_features(edge_attr, values, edge_index)
         return self._compute(graph, inputs, bipartite=bipartite, **arguments)
@@ -247,7 +247,8 @@ class Weighted(Summed):
         has, own = self._declared.types, self.__dict__
         norm = "normalize" not in has or own["normalize"]
         loops = fill if norm and "add_self_loops" in has and own["add_self_loops"] else 0.0
-        return self.weighted(x, edge_index, edge_weight, keep=norm and "cached" in has and own["cached"], loops=loops)
+        keep = norm and "cached" in has and own["cached"]
+        return self.weighted(x, edge_index, edge_weight, keep=keep, loops=loops, normed=norm)
 
     @repeatable
     def forward(self, x: Tensor, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:

@@ -19,7 +19,6 @@ from gdsl.nn.conv.inputs import (
     Channels,
     Features,
     Size,
-    edge_weights,
     is_torch_sparse,
     like_features,
     parameter,
@@ -69,14 +68,13 @@ class LEConv(Summed, program="le"):
     in_channels: Channels
     out_channels: int
     bias: InitVar[bool] = True
+    _multiplies = frozenset()
 
     @repeatable
     def forward(self, x: Features, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """[N, in_channels], or a pair of sources and targets, and weights [E], to [N, out_channels]. Weights beside a
         sparse matrix are taken for its values, as in torch_geometric's."""
-        source, target, bipartite, graph, values = self._between(x, edge_index, None)
-        weight = edge_weights(edge_weight, values if edge_weight is None else None, source)
-        return self._compute(graph, {"x": source, "z": target, "w": weight}, bipartite=bipartite)
+        return self._applied(x, edge_index, edge_weight=edge_weight)
 
 
 class SimpleConv(Declared, program="simple"):
@@ -110,7 +108,7 @@ class SimpleConv(Declared, program="simple"):
         if loops and (bipartite or (size is not None and size[0] != size[1])):
             raise ValueError("Cannot use `combine_root='self_loop'` for bipartite message passing")
         graph, values = self.graph(edge_index, self.rows(source), self.rows(target), size)
-        weight = edge_weights(edge_weight, values, source)
+        weight = self._weights_of(edge_weight, values, source)
         if loops:
             if is_torch_sparse(edge_index):  # of whose diagonal torch_geometric sets all
                 others = ~is_loop(graph)
@@ -413,7 +411,7 @@ class WLConvContinuous(Declared, program="wl_continuous", aggr=None, fixed='"add
     ) -> Tensor:
         """[N, channels], or a pair of sources and targets (or None), and weights [E], to [N, channels]."""
         source, target, bipartite, graph, values = self._between(x, edge_index, size)
-        weight = edge_weights(edge_weight, values, source)
+        weight = self._weights_of(edge_weight, values, source)
         inputs = {"x": real_features(source), "z": None if target is None else real_features(target), "w": weight}
         y: Tensor = self.run(graph, inputs, bipartite=bipartite)
         return like_features(y, source)

@@ -30,7 +30,7 @@ class _Smoothed(Weighted):
         """[N, in_channels] and weights [E] to [N, out_channels]."""
         if self._cached_x is not None:
             return self.lin(self._cached_x.detach())
-        graph, weight = self.weighted(x, edge_index, edge_weight, loops=float(self.add_self_loops))
+        graph, weight = self.weighted(x, edge_index, edge_weight, loops=float(self.add_self_loops), normed=True)
         y: Tensor = self._compute(graph, {"x": x, "w": weight}, linear=not self.cached)
         if not self.cached:
             return y
