@@ -215,7 +215,7 @@ class Forms(ReductionCalls):
             raise Mistake(f"only edges have a reverse, and this is {x.type}", e.span, hint=hint)
         self.one_set = self.one_set or e.span
         if default is None:
-            self.requires.append(Requirement("reverse", "reverse", 1, e.span))
+            self.requires.append(Requirement("reverse", "reverse", 1, e.span, self.graph_that_has([x], e)))
         return self.counted(build.reverse(x, default or 0.0), x)
 
     def _degree(self, e: ast.Call) -> Value:

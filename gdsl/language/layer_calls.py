@@ -482,7 +482,9 @@ class LayerCalls(Owns, Wishes):
             elif (old.type, old.part and old.part.sizes) != (d.type, d.part and d.part.sizes):
                 sizes = "has another size here than where it was called before"
                 raise Mistake(f"`{d.name}` {sizes}", e.span, hint="a named layer has one set of parameters")
-        self.forms.requires += [replace(r, span=e.span) for r in child.forms.requires]
+        if child.forms.requires:
+            graph = self.forms.graph_that_has([p.value for p in (child.given or {}).values()], e)
+            self.forms.requires += [replace(r, span=e.span, graph=graph) for r in child.forms.requires]
         if child.forms.one_set is not None:
             self.forms.one_set = self.forms.one_set or e.span
 

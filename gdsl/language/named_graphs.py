@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gdsl.ir.node import walk
 from gdsl.ir.spaces import NamedGraph, Spaces
 from gdsl.ir.types import Domain
 from gdsl.language import ast
@@ -87,6 +88,21 @@ class NamesGraphs(Elaboration):
         """The graphs that an input of this role may be of, or the sets."""
         return list(self.graphs) if role == "edge" else list(self.sets) if role == "node" else []
 
+    def _only_within_sets(self) -> None:
+        """Note what reads an edge at an end of another, or the other way, where edges join unlike sets."""
+        spaces, span = self.forms.spaces, self.forms.one_set
+        if spaces is None or span is None:
+            return
+        for node in walk([*(rule.node for rule in self.rules), *(node for _, node in self.results or ())]):
+            pairs = Domain.PAIR in (node.domain, *(i.domain for i in node.inputs))
+            counted = node.domain is Domain.EDGE and [i.op for i in node.inputs] == ["graph_value"]  # of pairs
+            if not (node.op == "reverse" or pairs or counted):
+                continue
+            graph = self.graphs.get(spaces.of(node) or "")
+            if graph is not None and graph.source != graph.target:
+                message = f"the edges of `{graph.name}` go from {graph.source} to {graph.target} nodes"
+                self.note(Diagnostic(f"{message}: none has a reverse, and none begins where another ends", span))
+
     def finish_graphs(self, transforms: Sequence[GraphTransform]) -> None:
         """Note what a layer on several graphs lacks, or asks of them that is asked of one graph only."""
         if self.mistakes:
@@ -101,10 +117,7 @@ class NamesGraphs(Elaboration):
                 message = f"the edges of `{t.graph}` go from {graph.source} to {graph.target} nodes"
                 message += f", and `graph {t.name}` is for one set of them"
                 self.note(Diagnostic(message, t.span))
-        for need in self.forms.requires:
-            what = "e[reverse]" if need.kind == "reverse" else "stack"
-            hint = "give a default: reverse(e, 0)" if need.kind == "reverse" else None
-            self.note(Diagnostic(f"`{what}` is for a layer on one graph, and this has several", need.span, hint=hint))
+        self._only_within_sets()
         inputs = [d for d in self.declarations if d.role == "input" and not d.optional and d.type is not None]
         counted = {d.within for d in inputs if d.type is not None and d.type.domain is Domain.NODE}
         for name, span in (self.sets or {"": self.layer.span}).items():

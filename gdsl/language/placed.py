@@ -92,6 +92,13 @@ class Placed:
         found = (self.spaces.of(x) for x in values if x.domain in ELEMENTS and not self.spaces.is_loose(x))
         return next((name for name in found if name), "")
 
+    def graph_that_has(self, values: Sequence[Node], e: ast.Tree) -> str:
+        """The graph that an expression asks something of; "" in a layer on one. Raises a mistake if none is said."""
+        graph = self.graph_of_call(values)
+        if self.spaces is not None and not graph:
+            raise self._which(e)
+        return graph
+
     def tied(self, x: Node, graph: str) -> Node:
         """A value with all that is loose in it of this graph."""
         assert self.spaces is not None

@@ -253,12 +253,13 @@ class Rule:
 @dataclass(frozen=True, slots=True)
 class Requirement:
     """What must hold of the graph: ``stack(m, K)`` needs exactly K edges into each node, and ``e[reverse]`` an edge the
-    other way for each edge."""
+    other way for each edge. ``graph`` is the one that is meant where there are several."""
 
     kind: str
     end: str
     value: int
     span: Span = field(default=ast.NOWHERE, compare=False)
+    graph: str = ""
 
 
 @dataclass(frozen=True, slots=True)

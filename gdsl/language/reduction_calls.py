@@ -164,7 +164,7 @@ class ReductionCalls(ModuleCalls):
         size, k = self.size(count)
         if end != "i":
             raise Mistake("`stack` is over the edges into each node", e.span)
-        self.requires.append(Requirement("degree", end, k, e.span))
+        self.requires.append(Requirement("degree", end, k, e.span, self.graph_that_has([x], e)))
         return library.segment_stack(x, end, self.rows(end), Dim(str(size), k))
 
     def _over_dims(self, e: ast.Call) -> Value:

@@ -14,7 +14,7 @@ from gdsl.language.program import TypedProgram
 from gdsl.look.pieces import Pieces, pieces
 from gdsl.module.arguments import Bound, bind, count_graphs, free_sizes
 from gdsl.module.by_type import is_by_type, named
-from gdsl.module.checks import check_batch, check_tensors
+from gdsl.module.checks import check_batch, check_requirements, check_tensors
 from gdsl.module.run import run, seed_for
 from gdsl.module.state import state_of
 from gdsl.module.ways import CallKind, Ran, Text, Way
@@ -61,6 +61,8 @@ def call(
     _check_graphs(typed, tensors, bound, counts, num_graphs)
     for name in dict.fromkeys(t.graph for t in typed.transforms):
         graphs[name], tensors = rewire(typed, graphs[name], tensors, name)
+    for need in typed.requires:
+        check_requirements(f"{typed.name} over `{need.graph}`", [(need.end, need.value)], graphs[need.graph])
     if typed.uses_seed:
         tensors["seed"] = seed_for(device)
     cut, found = kinds(text, owner, way, dtype, device)

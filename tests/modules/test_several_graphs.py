@@ -187,6 +187,30 @@ def looped(made: Any, x: Tensor, w: Tensor, u: Tensor) -> tuple[Tensor, ...]:
     return y + scatter(norm[:, None] * h[far[0]], far[1], dim_size=NODES), weight
 
 
+# What asks something of its graph: an edge the other way for each, two edges into each node.
+MUTUAL = """
+layer Mutual(d) {
+    graph bonds, near
+    graph add_self_loops over near
+    param k[2, d] ~ normal
+    node x[d]
+    edge e[d] in bonds
+    r = tanh(e * e[reverse])
+    aggregate a = sum(r * x[j])
+    aggregate b = sum[2](stack(x[j], 2) over near * k)
+    update y = a + b
+    return y, r[reverse]
+}
+"""
+BOTH_WAYS, ONE_EACH = torch.tensor([[0, 1, 2, 3, 1], [1, 0, 3, 2, 1]]), torch.tensor([[1, 2, 3, 0], [0, 1, 2, 3]])
+
+
+def mutual(made: Any, x: Tensor, e: Tensor) -> tuple[Tensor, ...]:
+    r = torch.tanh(e * e[[1, 0, 3, 2, 4]])
+    a = scatter(r * x[BOTH_WAYS[0]], BOTH_WAYS[1], dim_size=4)
+    return a + x[ONE_EACH[0]] * made.k[0] + x * made.k[1], r[[1, 0, 3, 2, 4]]
+
+
 CASES: dict[str, tuple[str, dict[str, int], Callable[..., Any], list[Tensor], dict[str, Tensor]]] = {
     "molecule": (
         MOLECULE, {"d": 3}, molecule, [drawn(NODES, 3), drawn(5, seed=1), drawn(7, 3, seed=2)],
@@ -201,6 +225,9 @@ CASES: dict[str, tuple[str, dict[str, int], Callable[..., Any], list[Tensor], di
     ),
     "small": (
         SMALL, {}, small, [drawn(PAPERS), drawn(AUTHORS, seed=1), drawn(4, seed=2)], {"writes": WRITES, "cites": CITES}
+    ),
+    "mutual": (
+        MUTUAL, {"d": 3}, mutual, [drawn(4, 3), drawn(5, 3, seed=1)], {"bonds": BOTH_WAYS, "near": ONE_EACH}
     ),
     "looped": (
         LOOPED, {"d": 3}, looped, [drawn(NODES, 3), drawn(5, seed=1).detach().exp().requires_grad_(),
@@ -342,6 +369,11 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], type[Exception], str]] = {
     "another size": (
         "typed", {"cites": gdsl.Graph(CITES, 7)}, GraphError, "graph `cites`: "
     ),
+    "one way": (
+        "mutual", {"bonds": torch.tensor([[0, 1, 2, 3, 1], [1, 0, 3, 2, 0]])}, GraphError,
+        "Mutual over `bonds` reads e.reverse., and edge [14]"
+    ),
+    "other degrees": ("mutual", {"near": ONE_EACH[:, 1:]}, GraphError, "Mutual over `near` needs exactly 2 in-edges"),
     "complete": ("molecule", {"bonds": gdsl.CompleteGraph(num_nodes=6)}, GraphError, "`bonds` is complete"),
 }  # fmt: skip
 
