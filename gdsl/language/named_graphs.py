@@ -125,6 +125,7 @@ class NamesGraphs(Elaboration):
                 message = f"no input says how many {name} nodes there are".replace("  ", " ")
                 self.note(Diagnostic(message, span, hint=f"declare one: node x[d] in {name}" if name else None))
         pooled = next((s for s in self.rules if s.kind == "pool"), None)
-        if self.sets and self.signature.batched:
+        if len(self.sets) > 1 and self.signature.batched:
             span = self.layer.span if pooled is None else pooled.span
-            self.note(Diagnostic("values of whole graphs are for layers with one set of nodes", span))
+            hint = "pool the results of each set after the call, as gdsl.nn.global_mean_pool(y, batch) does"
+            self.note(Diagnostic("values of whole graphs are for layers with one set of nodes", span, hint=hint))

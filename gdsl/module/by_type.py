@@ -52,13 +52,15 @@ def named(layer: ast.Layer, signature: Signature, args: Sequence[Any], kwargs: M
     types = _types(layer, signature, stores)
     found = {name: _edges(stores[types[name]], types[name]) for name in signature.graphs}
     taken: set[str] = set()
-    for domain in ("node", "edge"):
-        for place in dict.fromkeys(i.within for i in signature.inputs if i.domain == domain):
-            inputs = [i for i in signature.inputs if i.domain == domain and i.within == place]
-            kind = types[place or (signature.graphs[0] if domain == "edge" else "")]
-            found |= _values(inputs, kind, stores[kind], taken)
-    if signature.batched and "" in types and "batch" not in others:
-        found["batch"] = _get(stores[types[""]], "batch")
+    # Where there is one set or graph, an input need not say that it is of it.
+    only = {"node": next(name for name in types if name not in signature.graphs), "edge": signature.graphs[0]}
+    for domain, one in only.items():
+        for place in dict.fromkeys(i.within or one for i in signature.inputs if i.domain == domain):
+            inputs = [i for i in signature.inputs if i.domain == domain and (i.within or one) == place]
+            found |= _values(inputs, types[place], stores[types[place]], taken)
+    if signature.batched and "batch" not in others:
+        (nodes,) = (kind for kind in types.values() if isinstance(kind, str))  # whole graphs are of one set
+        found["batch"] = _get(stores[nodes], "batch")
         taken.add("batch")
     _check_read(signature, stores, taken, args)
     return Named({**found, **others}, types)

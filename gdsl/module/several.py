@@ -68,7 +68,8 @@ def call(
     cut, found = kinds(text, owner, way, dtype, device)
     ran: list[Ran] = []
     for (piece, _), kind in zip(cut.parts, found, strict=True):
-        graph = graphs[piece.graph] if piece.graph else _without_edges(counts[piece.nodes], device)
+        nodes = piece.nodes or next(iter(counts))  # what is of whole graphs says no set: there is one
+        graph = graphs[piece.graph] if piece.graph else _without_edges(counts[nodes], device)
         loads = {name: tensors[name] for name in piece.program.input_names}
         results = run(kind, graph, loads, backend, owner, bound.batch, num_graphs)
         tensors |= {name: value for (name, _), value in zip(piece.program.outputs, results, strict=True)}
@@ -149,7 +150,8 @@ def _check_graphs(
     typed: TypedProgram, tensors: Mapping[str, Tensor], bound: Bound, counts: Mapping[str, int], num_graphs: int
 ) -> None:
     if bound.batch is not None:
-        check_batch(bound.batch, counts[""])
+        (rows,) = counts.values()  # whole graphs are of one set
+        check_batch(bound.batch, rows)
     for d in typed.of_role("input"):
         if d.type is not None and d.type.domain is Domain.GRAPH and d.name in tensors:
             rows = tensors[d.name].shape[0]

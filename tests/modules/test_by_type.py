@@ -116,10 +116,11 @@ def test_is_as_heteroconv() -> None:
         torch.testing.assert_close(y, wanted[kind])
 
 
-def test_one_set_of_nodes_is_whichever_type_there_is() -> None:
+@pytest.mark.parametrize("graphs", ["graph bonds, near", "nodes atom graph bonds: atom -> atom, near: atom -> atom"])
+def test_one_set_of_nodes_may_be_pooled_and_is_whichever_type_there_is_without_a_name(graphs: str) -> None:
     made = gdsl.compile(
-        "layer L { graph bonds, near node x update y = sum(x[j]) over bonds - sum(x[j]) over near pool g = sum(y) "
-        "return y, g }", backend="torch",
+        f"layer L {{ {graphs} node x update y = sum(x[j]) over bonds - sum(x[j]) over near pool g = sum(y) "
+        "update z = y - g[g] return z + g[g], g }", backend="torch",
     )  # fmt: skip
     given = HeteroData()
     given["atom"].x, given["atom"].batch = torch.arange(3.0), torch.tensor([0, 0, 1])
@@ -127,6 +128,13 @@ def test_one_set_of_nodes_is_whichever_type_there_is() -> None:
     given["atom", "near", "atom"].edge_index = torch.tensor([[1], [2]])
     y, g = made(given)
     assert (y.tolist(), g.tolist()) == ([2.0, 0.0, -1.0], [2.0, -1.0])
+
+
+def test_where_there_is_one_set_and_one_graph_inputs_need_not_say_it() -> None:
+    made = gdsl.compile("layer L { nodes p graph to: p -> p node x edge w update y = sum(w * x[j]) }", backend="torch")
+    kind = ("p", "to", "p")
+    found = made({"p": torch.ones(3)}, {kind: EDGES["cites"]}, edge_attr_dict={kind: torch.ones(3)})
+    assert found["p"].tolist() == [0.0, 1.0, 2.0]
 
 
 MISTAKES = {
