@@ -131,7 +131,7 @@ def _values(inputs: Sequence[Input], kind: Type, store: Any, taken: set[str]) ->
     if len(wanted) == 1 and plain:
         taken.add(plain[0])
         found[wanted[0].name] = _get(store, plain[0])
-        left.remove(wanted[0])
+        left = [i for i in left if i.name != wanted[0].name]
     missing = [f"`{i.name}`" for i in left if not i.optional]
     if missing:
         one = f"{missing[0]} or `{_PLAIN[inputs[0].domain][0]}`"

@@ -79,6 +79,9 @@ def test_a_call_by_type_is_the_call_by_name() -> None:
     assert not torch.equal(scaled["paper"], wanted["paper"])
     assert torch.equal(scaled["author"], wanted["author"])
     assert "Typed" in made.reproduce(given)
+    torch._dynamo.reset()
+    found = torch.compile(made, backend="eager")(given.x_dict, given.edge_index_dict, **dicts)
+    assert all(torch.equal(found[kind], wanted[kind]) for kind in wanted)
 
 
 def test_a_batch_of_a_loader_is_called_by_type() -> None:
