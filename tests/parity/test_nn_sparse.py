@@ -293,8 +293,8 @@ def test_weights_beside_a_matrix_of_torch(name: str, args: Any, options: Any, re
     edges, values = adjacency.indices().flip(0), adjacency.values()
     weights = torch.rand(len(values), dtype=torch.float64) + 0.1
     adjacency = adjacency.to_sparse_csr()
-    expected = theirs(x, adjacency, weights)
-    assert harness.difference([expected], [theirs(x, edges, weights if reads else values)]) < 1e-10
+    # On edges: what its layers read beside a matrix also depends on the first one of their class in the process.
+    expected = theirs(x, edges, weights if reads else values)
     assert harness.difference([ours(x, adjacency, weights)], [expected]) < 1e-10
     if reads:
         assert harness.difference([ours(x, made(edges, values), weights)], [expected]) < 1e-10
