@@ -12,7 +12,7 @@ from gdsl.codegen.nest import Nest
 from gdsl.codegen.products import Product, block_edges, product_of
 from gdsl.codegen.pull import COLUMN, EDGE, GLOBAL, ROW
 from gdsl.codegen.schedule import HUB_EDGES
-from gdsl.codegen.values import local_type
+from gdsl.codegen.values import cell_type
 from gdsl.ir.node import Node, walk_below
 from gdsl.ir.ops import ELEMENTWISE, of
 from gdsl.ir.program import Program
@@ -342,7 +342,7 @@ class CppWriter(Nests):
         """Declare, ahead of the loop over blocks, the cells that have a place for each edge of a block."""
         for node, cell in self.edge_cells.items():
             if cell.first == "at":
-                self.out.insert(at, f"{local_type(node)} {cell.name}[{edges * node.type.numel}];")
+                self.out.insert(at, f"{cell_type(node)} {cell.name}[{edges * node.type.numel}];")
 
     def stages(self, phase: Phase) -> list[BlockLoop]:
         """The work of a phase, cut where a matrix product needs its operands for a whole block of edges."""

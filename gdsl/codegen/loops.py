@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gdsl.codegen.indices import Axis, Index, Place, Sum, linear
 from gdsl.codegen.nest import Cell, Nest, joined, lanes
 from gdsl.codegen.pull import EDGE, GLOBAL, ROW, reduced_dims
-from gdsl.codegen.values import Values, element, local_type, number_literal
+from gdsl.codegen.values import Values, cell_type, element, local_type, number_literal
 from gdsl.ir import build
 from gdsl.ir.node import Node
 from gdsl.ir.ops.edges import finds_winners, is_extreme
@@ -63,7 +63,7 @@ class Nests(Values):
 
     def declare(self, nest: Nest, node: Node, cell: Cell) -> None:
         if not (cell.first or cell.scalar):
-            nest.before[0].append(f"{local_type(node)} {cell.name}[{node.type.numel}];")
+            nest.before[0].append(f"{cell_type(node)} {cell.name}[{node.type.numel}];")
 
     def drawn_together(self, node: Node) -> bool:
         """Whether random numbers are drawn by a call for several, those of a row or, of one an edge, those of the next

@@ -318,6 +318,11 @@ def local_type(node: Node) -> str:
     return {Kind.FLOAT: "T", Kind.INT: "int64_t", Kind.BOOL: "bool"}[node.kind]
 
 
+def cell_type(node: Node) -> str:
+    """The type of an array of local numbers. gcc makes no SIMD code of a loop that has floats and an array of bool."""
+    return "int" if node.kind is Kind.BOOL else local_type(node)
+
+
 def literal(node: Node) -> str:
     value = node.attrs.value
     if node.kind is Kind.BOOL:

@@ -45,6 +45,18 @@ layer Heads(f, heads, bases) {
 }
 """
 
+# Loops over other dims read what is known of each head.
+MASKS = """
+layer Masks(heads, f) {
+    node x[heads]
+    node y[heads, f]
+    near = exp(x[j] - x[i]) < 1
+    aggregate a = sum(where(near, y[j], 0))
+    aggregate b = sum(where(near, x[i], 0))
+    update z = a + b
+}
+"""
+
 
 def relations() -> Any:
     layer = gdsl.compile(RELATIONS, f=F)
@@ -55,6 +67,19 @@ def relations() -> Any:
 def heads() -> Any:
     layer = gdsl.compile(HEADS, f=16, heads=16, bases=4)
     layer(torch.randn(NODES, 4, 16), torch.randn(NODES, 16, 4), edges())
+    return layer
+
+
+def masks() -> Any:
+    layer = gdsl.compile(MASKS, heads=16, f=16)
+    layer(torch.randn(NODES, 16), torch.randn(NODES, 16, 16), edges())
+    return layer
+
+
+def dropped() -> Any:
+    text = MASKS.replace("exp(x[j] - x[i]) < 1", "dropout(1 + 0 * x[j], 0.5) > 0")
+    layer = gdsl.compile(text, heads=16, f=16)
+    layer(torch.randn(NODES, 16), torch.randn(NODES, 16, 16), edges())
     return layer
 
 
@@ -77,6 +102,8 @@ def mesh() -> Any:
 
 LAYERS: dict[str, Callable[[], Any]] = {
     "conditions of an edge": relations,
+    "masks that several loops read": masks,
+    "random masks that several loops read": dropped,
     "numbers of all rows": powers,
     "pads of an outer dim": mesh,
 }
@@ -117,7 +144,7 @@ def _gcc() -> None:
 def test_every_loop_is_simd_code(name: str) -> None:
     layer, checked = LAYERS[name](), 0
     for kernel in layer.kernels_for("cpp"):
-        head = f"{cpp.header('prelude.h')}\ntypedef float T;\ntypedef int64_t idx_t;\n"
+        head = f"{cpp.header('prelude.h')}\n{cpp.PHILOX}\ntypedef float T;\ntypedef int64_t idx_t;\n"
         text = head + kernel.source
         done = _vectorised(text)
         for line, body in _loops(text):
