@@ -11,11 +11,11 @@ from gdsl.ir.ops.tables import MOST_NUMBERS, MOST_TERMS, table
 from gdsl.ir.types import Dim, Domain, Kind, Type
 from gdsl.language import ast, format
 from gdsl.language.errors import ELSEWHERE, Mistake, UnknownName, did_you_mean
-from gdsl.language.expressions import MAX_SIZE
 from gdsl.language.functions import FUNCTIONS, SEGMENT_REDUCERS
 from gdsl.language.named_graphs import NamesGraphs
 from gdsl.language.program import INITS, ConstantTable, Declaration, Init
 from gdsl.language.signature import is_optional_part
+from gdsl.language.size_expressions import MAX_SIZE
 from gdsl.language.sizes import Size
 from gdsl.language.values import (
     UNKNOWN,

@@ -11,12 +11,12 @@ from gdsl.ir.node import Node
 from gdsl.ir.types import Dim
 from gdsl.language import ast, dims
 from gdsl.language.errors import Mistake
-from gdsl.language.expressions import Expressions
 from gdsl.language.sizes import Size
+from gdsl.language.subscripts import Subscripts
 from gdsl.language.values import Value
 
 
-class Shapes(Expressions):
+class Shapes(Subscripts):
     """Expressions with the calls about dims. ``forms.Forms`` adds the others."""
 
     def _cat(self, e: ast.Call) -> Value:
