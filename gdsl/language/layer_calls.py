@@ -7,37 +7,32 @@ Inside, dims have the callee's names. At the border a value is renamed, and noth
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from gdsl.ir import build
 from gdsl.ir.node import Node
-from gdsl.ir.ops.tables import numbers_of
 from gdsl.ir.types import Dim, Domain, Kind, Type
 from gdsl.language import ast, dims, format
 from gdsl.language.elaboration import Passed, Wish
 from gdsl.language.errors import Excerpt, Mistake, did_you_mean
 from gdsl.language.forms import MAX_CALL_DEPTH, MAX_CALLS
 from gdsl.language.imports import library_hint, sites
-from gdsl.language.library_calls import class_of, class_reads
-from gdsl.language.owned import Owns
-from gdsl.language.program import LIST, Constant, ConstantTable, Declaration, Part
-from gdsl.language.signature import Signature, signature_of
+from gdsl.language.layer_arguments import CallSite, LayerArguments, call_order
+from gdsl.language.library_calls import class_reads
+from gdsl.language.program import LIST, Constant, Declaration, Part
+from gdsl.language.signature import Signature
 from gdsl.language.sizes import Size
 from gdsl.language.sizes_outside import SizesOutside
 from gdsl.language.taken import inputs_of, outline, where_read
 from gdsl.language.values import (
     UNKNOWN,
     Absent,
-    Argument,
     LayerResults,
     LayerValue,
     ModuleValue,
     Value,
-    is_constant,
-    is_whole,
 )
-from gdsl.language.wishes import Wishes
 
 # Which inputs are passed may decide which there are: so often is looked again, each time with what was found.
 _ROUNDS = 4
@@ -46,24 +41,7 @@ _ROUNDS = 4
 _COST = 20
 
 
-@dataclass(frozen=True)
-class _Site:
-    """A call of a layer.
-
-    name:  what holds its parameters
-    given: its arguments
-    named: whether the text names it
-    """
-
-    layer: ast.Layer
-    signature: Signature
-    name: str
-    given: Mapping[str, Argument]
-    e: ast.Call
-    named: bool
-
-
-class LayerCalls(Owns, Wishes):
+class LayerCalls(LayerArguments):
     """The statements that declare, with those of layers that are called, and the calls."""
 
     def __init__(self, *args: Any):
@@ -71,7 +49,6 @@ class LayerCalls(Owns, Wishes):
         self.forms.call_layer = self.call_layer
         self.calls.sites = sites(self.layer)
         # Of the layers that are called, also inside those.
-        self.signatures: dict[int, Signature] = {}
         self.outlines: dict[int, ast.Layer | None] = {}
 
     def _instance(self, s: ast.Instance) -> None:
@@ -85,83 +62,7 @@ class LayerCalls(Owns, Wishes):
         given = self._arguments_given(found, s.arguments, s.layer, s.span)
         self.bring(s.name, LayerValue(found, s.name, given, count), s.name_span)
 
-    def _signature(self, layer: ast.Layer) -> Signature:
-        """That of a layer, which may be called many times."""
-        found = self.signatures.get(id(layer))
-        if found is None:
-            found = self.signatures[id(layer)] = signature_of(layer)
-        return found
-
-    # ------------------------------------------------------------------------------- arguments
-
-    def _arguments_given(
-        self, layer: ast.Layer, written: Sequence[ast.Tree], name: str, span: ast.Span
-    ) -> dict[str, Argument]:
-        """What is given of the arguments that the layer's class would take, by name."""
-        signature, made = self._signature(layer), class_of(layer)
-        order = signature.order if made is None else made.order
-        known = [*signature.order, *signature.free_dims]
-        given: dict[str, Argument] = {}
-        for k, tree in enumerate(written):
-            e: ast.Tree = tree.value if isinstance(tree, ast.Named) else tree
-            if isinstance(tree, ast.Named):
-                key = tree.name
-            elif k < len(order):
-                key = order[k]
-            else:
-                raise Mistake(f"{name} takes {len(order)} arguments, not {len(written)}", tree.span)
-            if made is not None:
-                said, key = key, made.called.get(key, key)
-                if key not in known and said in order:
-                    hint = f"what it takes in a text is {', '.join(known)}: give what follows by name"
-                    raise Mistake(f"`{said}` of gdsl.nn.{layer.name} is not to be had in a text", tree.span, hint=hint)
-                if said == "edge_dim" and isinstance(e, ast.Nothing):
-                    continue
-            if key not in known:
-                listed = f"its arguments are {', '.join(known)}" if known else "it has none"
-                inputs = [i.name for i in signature.inputs]
-                where = f"`{key}` is an input: it stands before the `;` of a call" if key in inputs else None
-                raise Mistake(
-                    f"{name} has no argument `{key}`", tree.span, hint=where or did_you_mean(key, known, listed)
-                )
-            if key in given:
-                raise Mistake(f"argument `{key}` is given twice", tree.span)
-            given[key] = self._argument(signature, key, e)
-            if made is not None and given[key].value not in made.choices.get(key, (given[key].value,)):
-                choices = ", ".join(map(format.default_value, made.choices[key]))
-                raise Mistake(f"`{key}` of {name} is one of {choices}", tree.span)
-        if made is not None:
-            made.complete(given)
-        return given
-
-    def _argument(self, signature: Signature, name: str, e: ast.Tree) -> Argument:
-        if name in signature.free_dims:
-            expression, number = self.forms.size(e)
-            return Argument(number, expression, e.span)
-        modules = dict(signature.modules)
-        if name in modules and isinstance(e, ast.Name):
-            found = self.scope.find(e.id)
-            if isinstance(found, ModuleValue | Absent):
-                return Argument(None if isinstance(found, Absent) else found, None, e.span)
-            if found is KeyError and self.forms.is_function(e.id):
-                return Argument(e.id, None, e.span)
-        if name in signature.tables and isinstance(e, ast.Name) and e.id in self.bound:
-            here = self.scope.find(e.id)
-            return Argument(self.bound[e.id], None, e.span, here.dims if isinstance(here, Node) else ())
-        value = self.forms.value(e)
-        if name in signature.tables and isinstance(value, Node) and value.op == "table":
-            table = ConstantTable(value.type.shape, tuple(numbers_of(value)))
-            return Argument(table, None, e.span, value.dims)
-        if isinstance(value, Absent):
-            value = None
-        if not is_constant(value):
-            what = value.type if isinstance(value, Node) else "no constant"
-            hint = "values of the call stand before a `;`: layer(x; name = 2)"
-            raise Mistake(f"`{name}` is known when the layer is made, and this is {what}", e.span, hint=hint)
-        size = self.forms._size(e)[0] if is_whole(value) else None
-        return Argument(value, size, e.span)
-
-    def _inputs(self, site: _Site) -> dict[str, Passed]:
+    def _inputs(self, site: CallSite) -> dict[str, Passed]:
         """The inputs of a call, by name: in the order of the layer's own call, but without a graph.
 
         Which inputs there are is known when the branches of the layer are, and these may ask which are passed.
@@ -176,7 +77,7 @@ class LayerCalls(Owns, Wishes):
             written.append((key, self.forms.operand(value, text) if there else value, text))
         taken = site.signature
         for _ in range(_ROUNDS):
-            order = _call_order(taken)
+            order = call_order(taken)
             passed = {
                 said or order[k]: Passed(value, text)
                 for k, (said, value, text) in enumerate(written)
@@ -188,7 +89,7 @@ class LayerCalls(Owns, Wishes):
             taken = found
         return self._placed(site, taken, written)
 
-    def _taken(self, site: _Site, passed: Mapping[str, Passed]) -> Signature:
+    def _taken(self, site: CallSite, passed: Mapping[str, Passed]) -> Signature:
         """A layer's signature with the inputs that it declares with these arguments alone."""
         layer, signature = site.layer, site.signature
         if id(layer) not in self.outlines:
@@ -201,44 +102,6 @@ class LayerCalls(Owns, Wishes):
         child.elaborate(_constants(site, names))
         self._take(child)
         return replace(signature, inputs=inputs_of(outlined, child.declared)) if child.declared else signature
-
-    def _placed(
-        self, site: _Site, taken: Signature, written: Sequence[tuple[str | None, Value, ast.Tree]]
-    ) -> dict[str, Passed]:
-        """What is passed, each as the input that it is. Raises :class:`Mistake` for what is none."""
-        layer, signature, e = site.layer, site.signature, site.e
-        order = _call_order(taken)
-        required = {i.name for i in taken.inputs if not i.optional}
-        usage = ", ".join(n if n in required else f"{n} = none" for n in order)
-        elsewhere = "" if len(taken.inputs) == len(signature.inputs) else " with these arguments"
-        found: dict[str, Passed] = {}
-        for k, (said, value, text) in enumerate(written):
-            span = e.arguments[k].span
-            if said is None and k >= len(order):
-                many = "input" if len(order) == 1 else "inputs"
-                message = f"{e.function} takes {len(order)} {many}, ({usage}), not {len(written)}"
-                others = [i.name for i in signature.inputs if i.name not in order]
-                ways = [where_read(layer, other, declared=True) for other in others]
-                there = "; ".join(f"`{other}`: {way}" for other, way in zip(others, ways, strict=True) if way)
-                raise Mistake(message + elsewhere, span, hint=there or None)
-            key = said or order[k]
-            if key not in order:
-                hint = did_you_mean(key, order, f"its inputs are {', '.join(order)}")
-                if any(i.name == key for i in signature.inputs):
-                    hint = class_reads(layer, key) or where_read(layer, key, declared=True) or hint
-                    raise Mistake(f"{e.function} has no input `{key}` with these arguments: ({usage})", span, hint=hint)
-                if key in (*signature.order, *signature.free_dims):
-                    hint = f"`{key}` is an argument: it stands behind a `;`, or where the layer is named"
-                raise Mistake(f"{e.function} has no input `{key}`", span, hint=hint)
-            if key in found:
-                raise Mistake(f"`{key}` is given twice", span)
-            if value is None or isinstance(value, Absent):
-                if key in required:
-                    raise self.forms.unusable(value, text)
-                continue
-            assert isinstance(value, Node)
-            found[key] = Passed(value, text)
-        return found
 
     # ------------------------------------------------------------------------------------ calls
 
@@ -265,7 +128,7 @@ class LayerCalls(Owns, Wishes):
             given = self._arguments_given(layer, e.dims, e.function, e.span)
         if signature.builds_graph:
             raise Mistake(f"{layer.name} makes its own edges, and a layer that is called has its caller's", e.span)
-        values = self._called(_Site(layer, signature, name, given, e, bool(found.name)))
+        values = self._called(CallSite(layer, signature, name, given, e, bool(found.name)))
         if named:
             if len(values) > 1 or len(named) > len(values[0][1].dims):
                 raise Mistake(f"`{e.function}` gives {', '.join(str(v.type) for _, v in values)}", named[0].span)
@@ -298,7 +161,7 @@ class LayerCalls(Owns, Wishes):
                 raise Mistake(f"the result has {d.size} places here, and `{new[-1]}` another size", tree.span)
         return build.rename(x, dict(zip(old, new, strict=True)))
 
-    def _called(self, site: _Site) -> list[tuple[str, Node]]:
+    def _called(self, site: CallSite) -> list[tuple[str, Node]]:
         layer, signature, e = site.layer, site.signature, site.e
         inputs = self._inputs(site)
         child, names = self._child(site, inputs)
@@ -343,7 +206,7 @@ class LayerCalls(Owns, Wishes):
         """Go through all statements."""
         raise NotImplementedError
 
-    def _child(self, site: _Site, inputs: Mapping[str, Passed]) -> tuple[LayerCalls, SizesOutside]:
+    def _child(self, site: CallSite, inputs: Mapping[str, Passed]) -> tuple[LayerCalls, SizesOutside]:
         """The check of a layer that is called, before it has begun, and what its dims are called here."""
         layer, signature, name, given = site.layer, site.signature, site.name, site.given
         path = self.inside(name)
@@ -397,7 +260,7 @@ class LayerCalls(Owns, Wishes):
 
     sized: SizesOutside
 
-    def _refuse_hooks(self, holder: Any, site: _Site) -> None:
+    def _refuse_hooks(self, holder: Any, site: CallSite) -> None:
         """What holds the parameters of a layer is never called, so that no hook on it would be."""
         from gdsl.language.parts import changed
 
@@ -448,7 +311,7 @@ class LayerCalls(Owns, Wishes):
             new[d.name] = name
         return new
 
-    def _declare_inside(self, child: LayerCalls, names: SizesOutside, site: _Site) -> None:
+    def _declare_inside(self, child: LayerCalls, names: SizesOutside, site: CallSite) -> None:
         """Take over what a layer that was called declares of its own, under its name."""
         name, e = site.name, site.e
         roles = ("param", "buffer", "module", "const")
@@ -525,12 +388,7 @@ class LayerCalls(Owns, Wishes):
         return build.rename(x, self._names_outside(x.type, child, names))
 
 
-def _call_order(signature: Signature) -> list[str]:
-    """The inputs of a call by place: as in the layer's own call, those that must be there first."""
-    return [i.name for i in sorted((*signature.before_graph, *signature.after_graph), key=lambda i: i.optional)]
-
-
-def _constants(site: _Site, names: SizesOutside) -> dict[str, Any]:
+def _constants(site: CallSite, names: SizesOutside) -> dict[str, Any]:
     """The arguments that a layer is called with, those among them that the dims of its inputs say."""
     known, given = {p.name for p in site.signature.arguments}, site.given
     found = {n: a.value for n, a in given.items() if n in known and not isinstance(a.value, ModuleValue)}
