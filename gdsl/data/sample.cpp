@@ -13,6 +13,9 @@ constexpr int64_t SHARE = 1 << 12;
 // How many nodes ahead rows are asked for.
 constexpr int64_t AHEAD = 16;
 
+// Of a type with so few nodes each has a place in the table of those met, which is cleared for every sample.
+constexpr int64_t FEW = 1 << 17;
+
 // -- what grows ------------------------------------------------------------------------------------
 
 template <class T> struct Many {
@@ -37,22 +40,24 @@ template <class T> struct Many {
 };
 
 // The nodes of a type that were met, and a table of their places: by their number, and with ``apart`` by their tree.
+// ``all``: how many there are, where the table has a place for each; else 0.
 struct Nodes {
     Many<int64_t> node;
     Many<int32_t> tree;
     int32_t* table = nullptr;
-    int64_t room = 0;
+    int64_t room = 0, all = 0;
     bool apart = false;
     int64_t begin = 0, end = 0;
     ~Nodes() { free(table); }
     int64_t first(int64_t number, int32_t of) const {
+        if (all) return number;
         const uint64_t h = ((uint64_t)number + (apart ? (uint64_t)of << 32 : 0)) * 0x9E3779B97F4A7C15u;
         return (int64_t)((h ^ (h >> 32)) & (uint64_t)(room - 1));
     }
     // Where a node stands in the table, or is to be put.
     int64_t slot(int64_t number, int32_t of) const {
         int64_t at = first(number, of);
-        while (table[at] >= 0 && (node.data[table[at]] != number || (apart && tree.data[table[at]] != of))) {
+        while (!all && table[at] >= 0 && (node.data[table[at]] != number || (apart && tree.data[table[at]] != of))) {
             at = (at + 1) & (room - 1);
         }
         return at;
@@ -60,8 +65,8 @@ struct Nodes {
     // Room for so many nodes more.
     bool reserve(int64_t more) {
         const int64_t size = node.size + more;
-        int64_t larger = room ? room : 1024;
-        while (larger < 2 * size) larger *= 2;
+        int64_t larger = all ? all : room ? room : 1024;
+        while (!all && larger < 2 * size) larger *= 2;
         if (size > INT32_MAX || !node.reserve(size) || !tree.reserve(size)) return false;
         if (larger == room) return true;
         free(table);
@@ -96,29 +101,34 @@ struct Nodes {
 
 // -- random numbers --------------------------------------------------------------------------------
 
-// Philox4x32-10 by a counter: the n-th number of the picks of a node, on any thread.
+// Philox4x32-10 by a counter: the n-th number of the picks of a node, on any thread. Two numbers come of each count, and
+// those of some counts are made together, in lanes of a vector.
 struct Stream {
+    static constexpr int LANES = 8;
     uint32_t k0, k1, c1, c2, c3, next = 0;
-    uint64_t kept[2];
+    uint64_t kept[2 * LANES];
     Stream(uint64_t key, int64_t node, int32_t step)
         : k0((uint32_t)key), k1((uint32_t)(key >> 32)), c1((uint32_t)node), c2((uint32_t)((uint64_t)node >> 32)),
           c3((uint32_t)step) {}
     uint64_t bits() {
-        if (!(next & 1)) {
-            uint32_t a = next >> 1, b = c1, c = c2, d = c3, x = k0, y = k1;
-            for (int round = 0; round < 10; ++round) {
-                const uint64_t p = (uint64_t)0xD2511F53u * a, q = (uint64_t)0xCD9E8D57u * c;
-                a = (uint32_t)(q >> 32) ^ b ^ x;
-                c = (uint32_t)(p >> 32) ^ d ^ y;
-                b = (uint32_t)q;
-                d = (uint32_t)p;
-                x += 0x9E3779B9u;
-                y += 0xBB67AE85u;
+        if (next % (2 * LANES) == 0) draw();
+        return kept[next++ % (2 * LANES)];
+    }
+    void draw() {
+        uint64_t a[LANES], b[LANES], c[LANES], d[LANES];
+        for (int k = 0; k < LANES; ++k) a[k] = (uint32_t)(next / 2 + k), b[k] = c1, c[k] = c2, d[k] = c3;
+        uint32_t x = k0, y = k1;
+        for (int round = 0; round < 10; ++round, x += 0x9E3779B9u, y += 0xBB67AE85u) {
+#pragma omp simd
+            for (int k = 0; k < LANES; ++k) {
+                const uint64_t p = 0xD2511F53u * a[k], q = 0xCD9E8D57u * c[k];
+                a[k] = (q >> 32) ^ b[k] ^ x;
+                c[k] = (p >> 32) ^ d[k] ^ y;
+                b[k] = (uint32_t)q;
+                d[k] = (uint32_t)p;
             }
-            kept[0] = (uint64_t)b << 32 | a;
-            kept[1] = (uint64_t)d << 32 | c;
         }
-        return kept[next++ & 1];
+        for (int k = 0; k < LANES; ++k) kept[2 * k] = b[k] << 32 | a[k], kept[2 * k + 1] = d[k] << 32 | c[k];
     }
     // Below n; of each with the same chance, but for one part in 2^64.
     int64_t below(int64_t n) { return (int64_t)(((unsigned __int128)bits() * (uint64_t)n) >> 64); }
@@ -417,7 +427,10 @@ extern "C" Sample* sample(const Request* request, int64_t* sizes) {
     s->node_types = request->node_types, s->edge_types = request->edge_types, s->hops = request->hops;
     s->nodes = (Nodes*)calloc(request->node_types, sizeof(Nodes));
     s->edges = (Edges*)calloc(request->edge_types, sizeof(Edges));
-    for (int64_t t = 0; s->nodes && t < s->node_types; ++t) s->nodes[t].apart = request->flags & DISJOINT;
+    for (int64_t t = 0; s->nodes && t < s->node_types; ++t) {
+        s->nodes[t].apart = request->flags & DISJOINT;
+        s->nodes[t].all = s->nodes[t].apart || request->num_nodes[t] > FEW ? 0 : request->num_nodes[t];
+    }
     if (!s->nodes || !s->edges || !run(*request, *s)) {
         drop(s);
         return nullptr;

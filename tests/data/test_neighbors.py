@@ -323,14 +323,18 @@ def test_a_seed_gives_the_same_sample_for_any_number_of_threads():
     assert not torch.equal(runs[0][0][0][0], runs[0][1][0][0])
 
 
-@given(st.sampled_from([0, REPLACE, DISJOINT, REPLACE | DISJOINT, INDUCED]), st.booleans(), st.integers(0, 2**64 - 1))
-def test_native_and_python_samples_are_the_same(flags, wide, key):
-    """Also of nodes with very many edges, of seeds that come twice, and of graphs with int64 orders."""
+@given(
+    st.sampled_from([0, REPLACE, DISJOINT, REPLACE | DISJOINT, INDUCED]), st.booleans(), st.sampled_from([40, 2**20]),
+    st.integers(0, 2**64 - 1),
+)  # fmt: skip
+def test_native_and_python_samples_are_the_same(flags, wide, count, key):
+    """Also of nodes with very many edges, of seeds that come twice, of graphs with int64 orders, and of so many nodes
+    that those met are searched for."""
     data = graph(40, 900, seed=3)
     (kind,) = NeighborLoader(data, [1]).sampler.kinds
     if wide:
         kind = replace(kind, rowptr=kind.rowptr.long(), index=kind.index.long(), edge=kind.edge.long())
-    sampler = Sampler([40], [kind], [[33, 2]], flags)
+    sampler = Sampler([count], [kind], [[33, 2]], flags)
     seeds = {0: torch.tensor([3, 7, 3, 0])}
     found = sampler(seeds, key)
     with only_python():
