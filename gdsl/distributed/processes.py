@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +16,12 @@ from typing import Any, Self
 
 import torch
 import torch.distributed as dist
-from torch.distributed import ProcessGroup
+from torch.distributed import PrefixStore, ProcessGroup, Store
+from torch.distributed.rendezvous import rendezvous
 
 from gdsl.data import given
 from gdsl.errors import DistributedError, GdslError, InputError
-from gdsl.runtime.answers import begin, from_all, known_to_others, line, report, tell
+from gdsl.runtime.answers import from_all, known_to_others, line, report, tell
 
 # What torchrun tells each process.
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -86,26 +89,49 @@ def init(backend: str | None = None, timeout: float = 300.0) -> World:
     seconds = given.positive("timeout", timeout)
     rank, size, local = _environment()
     name, device = _backend(backend, local)
-    options: dict[str, Any] = {"backend": name, "timeout": timedelta(seconds=seconds), "rank": rank, "world_size": size}
-    if size == 1 and "MASTER_ADDR" not in os.environ:
-        options["store"] = dist.HashStore()
     # Its functions have the group of all processes for a default, as it is when they are defined. Imported later, as by
     # torch.optim and torch.profiler, they keep the group when it has ended.
     import_module("torch.distributed.nn.functional")
     try:
-        dist.init_process_group(**options)
+        store = dist.HashStore() if "MASTER_ADDR" not in os.environ else _store(rank, seconds)
+        dist.init_process_group(name, timeout=timedelta(seconds=seconds), store=store, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise DistributedError(
             f"process {rank} of {size} could not join the others at {where} within {seconds:g} s: {line(error)}"
         ) from error
-    if size > 1:
-        begin()
     # A group that is still there when Python ends aborts one process in some: gloo's threads outlive what they use.
     atexit.register(_end)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return World(rank, size, local, device)
+
+
+# The name of the last run that this process was in.
+_last = ""
+
+
+def _store(rank: int, seconds: float) -> Store:
+    """The store of torchrun's environment, with the keys of this run alone: process 0 gives the run a name.
+
+    Two runs of the same processes have one address. A process that is in the second one before process 0 has left the
+    first meets the store of the first, which ends with it or holds what was said there.
+    """
+    global _last
+    limit = time.monotonic() + seconds
+    while True:
+        try:
+            store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=max(0.1, limit - time.monotonic()))))
+            if rank == 0:
+                store.set("gdsl/run", uuid.uuid4().hex)
+            name = store.get("gdsl/run").decode()
+            if name != _last:
+                _last = name
+                return PrefixStore(name, store)
+        except RuntimeError:
+            if rank == 0 or time.monotonic() > limit:
+                raise
+        time.sleep(0.02)
 
 
 def _environment() -> tuple[int, int, int]:

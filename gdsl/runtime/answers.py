@@ -166,12 +166,6 @@ def tell(what: str, text: str) -> None:
         dist.distributed_c10d._get_default_store().set(f"gdsl/{what}/{dist.get_rank()}", text)
 
 
-def begin() -> None:
-    """What this process has said in an earlier run with the same store is over."""
-    for what in ("failed", "ended", "waits", "alive"):
-        tell(what, "")
-
-
 @contextmanager
 def known_to_others(error: BaseException | None) -> Iterator[None]:
     """A block that ends the processes' group: where that is for an error, a process that holds the store of the run

@@ -313,21 +313,27 @@ def test_processes_that_wait_with_different_calls_say_which() -> None:
         assert "a sum over all processes" in error[1] and "with a call of SimpleConv" in error[1]
 
 
-def leaves(group: Any, folder: str) -> None:
-    """The store of torchrun outlives a run, as a file does."""
-    store = dist.FileStore(folder + "/store", 2)
-    for which in (1, 2):
+def leaves(group: Any, port: int | None) -> None:
+    """Two runs of the same processes: both make the first one, of which process 0 is the last to go; process 1 leaves
+    the second.
+
+    port: of a store that outlives both, as torchrun's does; without one it is process 0's
+    """
+    if port is not None:
+        os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": str(port)}
+    for last in (False, True):
         with init("gloo", timeout=30) as world:
-            dist.distributed_c10d._get_default_store = lambda: store
-            answers.begin()
-            dist.barrier()
-            if world.rank == 0 or which == 1:
+            if world.rank == 0 or not last:
                 agree("a number", None, 1)
+            if world.rank == 0 and not last:
+                time.sleep(0.5)
 
 
-def test_a_process_that_has_ended_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("outlives", [False, True], ids=["of process 0", "of torchrun"])
+def test_a_process_that_has_ended_is_told(outlives: bool) -> None:
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) if outlives else None
     with processes(2, joined=False) as made, pytest.raises(CaseError) as caught:
-        made.run(leaves, str(tmp_path))
+        made.run(leaves, store and store.port)
     first, other = caught.value.errors
     assert other is None
     assert first is not None and "process 1 has ended its run, and the others have not" in first[1]
