@@ -14,7 +14,7 @@ from gdsl.ir.ops import ELEMENTWISE, torch_function
 from gdsl.ir.ops.edges import is_sum
 from gdsl.ir.ops.indexing import slice_place
 from gdsl.ir.ops.tables import numbers_of, table, written_out
-from gdsl.ir.types import Dim, Domain, Kind
+from gdsl.ir.types import Dim, Domain, Kind, Type
 from gdsl.passes.rewrite import Rule, on
 
 
@@ -187,6 +187,16 @@ def compose_views(node: Node) -> Node | None:
     return build.reshape_like(x, node.type) if node.op == "reshape" else build.transpose(x, node.type.names)
 
 
+@on("contract")
+def view_of_total(node: Node) -> Node | None:
+    """total(reshape(x)) --> reshape(total(x)): rows are added up under any dims, and x need not be stored under both"""
+    if not node.attrs.total or node.attrs.reduce or len(node.inputs) != 1 or node.inputs[0].op != "reshape":
+        return None
+    view = node.inputs[0]
+    total = build.reshape_like(build.total(view.inputs[0]), Type(Domain.GLOBAL, view.dims))
+    return build.transpose(total, node.type.names)
+
+
 @on("slice")
 def whole_slice(node: Node) -> Node | None:
     """slice(x; 1 from 0 as one) --> reshape(x; one): all places of a dim are the dim under another name"""
@@ -317,6 +327,7 @@ RULES: list[Rule] = [
     sparse_contraction,
     repeated_factor,
     compose_views,
+    view_of_total,
     whole_slice,
     nested_cat,
     sum_of_parts,

@@ -195,6 +195,13 @@ CASES: dict[str, list[tuple[Node, str, str]]] = {
         (b.split(b.merge(y, ["a", "b"], "ab"), "ab", [B, A]), "reshape(reshape(y; ab); b, a)", "reshape(y; b, a)"),
         (b.transpose(b.transpose(y, ["b", "a"]), ["a", "b"]), "transpose(transpose(y; b, a); a, b)", "y"),
     ],
+    "view_of_total": [
+        (b.total(b.merge(y, ["a", "b"], "ab")), "total(reshape(y; ab))", "reshape(total(y); ab)"),
+        (b.contract([b.rename(y, {"a": "k"})], total=True, order=["b", "k"]), "total(reshape(y; k, b))",
+         "transpose(reshape(total(y); k, b); b, k)"),
+        (b.contract([b.rename(y, {"a": "k"})], ["b"], total=True), "total[b](reshape(y; k, b))",
+         "total[b](reshape(y; k, b))"),
+    ],
     "whole_slice": [
         (b.slice_dim(y, "a", 0, Dim("q", A.size)), "slice(y; a from 0 as q)", "reshape(y; q, b)"),
         (b.slice_dim(y, "a", 1, Dim("q", A.size - 1)), "slice(y; a from 1 as q)", "slice(y; a from 1 as q)"),
