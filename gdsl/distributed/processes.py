@@ -93,7 +93,7 @@ def init(backend: str | None = None, timeout: float = 300.0) -> World:
     # torch.optim and torch.profiler, they keep the group when it has ended.
     import_module("torch.distributed.nn.functional")
     try:
-        store = dist.HashStore() if "MASTER_ADDR" not in os.environ else _store(rank, seconds)
+        store = dist.HashStore() if size == 1 else _store(rank, seconds)
         dist.init_process_group(name, timeout=timedelta(seconds=seconds), store=store, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"

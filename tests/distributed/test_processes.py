@@ -45,8 +45,12 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 # -- joining ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("bare")
-def test_a_script_without_torchrun_is_a_run_of_one() -> None:
+@pytest.mark.parametrize("variables", [(), ("MASTER_ADDR",), ENVIRONMENT], ids=len)
+def test_a_run_of_one_meets_nobody(bare: Any, variables: Any) -> None:
+    """A script without torchrun, also where a variable of it was left over, and one that torchrun starts alone."""
+    values = {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "nowhere.invalid"}
+    for name in variables:
+        bare.setenv(name, values.get(name, "0"))
     with init() as world:
         assert (world.rank, world.size, world.local_rank) == (0, 1, 0)
         assert dist.get_world_size() == 1
