@@ -7,15 +7,9 @@ from typing import Any
 
 from tests.distributed.processes import CaseError, Processes
 
-# A case that hangs is a failure, not a wait.
-SECONDS = 20.0
-
 
 class Pool(Processes):
     """``run(2, case, *args)`` gives what ``case(rank, 2, group, *args)`` gives on each of two processes."""
-
-    def __init__(self) -> None:
-        super().__init__(timeout=SECONDS)
 
     def run(self, world: int, case: Callable[..., Any], *args: Any) -> list[Any]:  # type: ignore[override]
         """Raises ``CaseError`` with the errors of all processes that had one."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from gdsl.errors import DistributedError, InputError
 from gdsl.nn import SimpleConv
 from gdsl.runtime import answers
 from gdsl.runtime.together import _Sum
-from tests.distributed.processes import CaseError, Processes, processes
+from tests.distributed.processes import SECONDS, CaseError, Processes, held_port, processes
 from tests.distributed.test_checkpoint import Run, equal
 
 ENVIRONMENT = (*ours.ENVIRONMENT, "LOCAL_WORLD_SIZE")
@@ -88,13 +89,12 @@ def test_nccl_needs_a_gpu() -> None:
 
 
 def test_others_that_do_not_come(bare: Any) -> None:
-    from tests.distributed.processes import _free_port
-
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{_free_port()}"}
-    for name, value in ({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"} | address).items():
-        bare.setenv(name, value)
-    with pytest.raises(DistributedError, match=r"process 0 of 2 could not join the others at .*:\d+ within 0.5 s"):
-        init("gloo", timeout=0.5)
+    with held_port() as held:
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{held.getsockname()[1]}"}
+        for name, value in ({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"} | address).items():
+            bare.setenv(name, value)
+        with pytest.raises(DistributedError, match=r"process 0 of 2 could not join the others at .*:\d+ within 0.5 s"):
+            init("gloo", timeout=0.5)
 
 
 AT_THE_END = """
@@ -236,7 +236,7 @@ def test_torchrun_starts_again_from_the_last_checkpoint(tmp_path: Path, expected
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run(
         [
-            sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1",
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1",
             str(tmp_path / "script.py"), str(tmp_path),
         ],
         env={**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"},
@@ -251,8 +251,9 @@ def test_torchrun_starts_again_from_the_last_checkpoint(tmp_path: Path, expected
 
 
 def alone(group: Any, which: int, signal_: int | None) -> Any:
-    with init("gloo", timeout=6.0) as world:
+    with init("gloo", timeout=SECONDS) as world:
         agree("a number", None, 1)
+        dist.distributed_c10d._set_pg_timeout(timedelta(seconds=2))
         if world.rank == which:
             if signal_ is not None:
                 os.kill(os.getpid(), signal_)
@@ -271,7 +272,7 @@ def alone(group: Any, which: int, signal_: int | None) -> Any:
     ],
 )
 def test_what_is_wrong_is_told_within_the_timeout(which: int, signal_: int | None, words: str) -> None:
-    with processes(2, timeout=15.0, joined=False) as made:
+    with processes(2, joined=False) as made:
         for connection in made.connections:
             connection.send((alone, (which, signal_), 2))
         found, message = made.answer(made.connections[1 - which])

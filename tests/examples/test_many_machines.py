@@ -46,7 +46,7 @@ def test_two_processes_learn_the_same(example: Any, repository: Path, capsys: py
     one = results(capsys.readouterr().out)
     script = str(repository / "examples" / "many_machines.py")
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", script, *arguments],
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script, *arguments],
         env={**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip

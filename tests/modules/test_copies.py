@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 import pickle
-import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -269,10 +268,9 @@ def test_sharded_in_one_process(kind: str) -> None:
         torch.distributed.destroy_process_group()
 
 
-def _worker(rank: int, port: int, expected: list[float], results: Any) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+def _worker(rank: int, store: str, expected: list[float], results: Any) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     try:
         for kind in SHARDED:
             torch.testing.assert_close(_losses(_sharded(kind)), expected, rtol=1e-4, atol=1e-5)
@@ -285,13 +283,11 @@ def _worker(rank: int, port: int, expected: list[float], results: Any) -> None:
 
 @distributed
 @pytest.mark.slow
-def test_sharded_over_two_processes() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def test_sharded_over_two_processes(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    workers = [context.Process(target=_worker, args=(rank, port, _losses(Net()), results)) for rank in range(2)]
+    arguments = str(tmp_path / "store"), _losses(Net()), results
+    workers = [context.Process(target=_worker, args=(rank, *arguments)) for rank in range(2)]
     for worker in workers:
         worker.start()
     found = [results.get(timeout=120) for _ in workers]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -68,7 +67,6 @@ def loss(net: nn.Module, k: int) -> Tensor:
 
 def train_apart(rank: int, world: int, folder: str) -> None:
     """One step of DistributedDataParallel over gloo; rank 0 writes the gradients down."""
-    os.environ["MASTER_ADDR"] = "localhost"
     dist.init_process_group("gloo", rank=rank, world_size=world, init_method=f"file://{folder}/meet")
     net = DistributedDataParallel(Net())
     share = range(rank, SAMPLES, world)
