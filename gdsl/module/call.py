@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from gdsl.errors import GraphError
 from gdsl.module import repeated, several
-from gdsl.module.arguments import Bound, bind, by_place, count_graphs, free_sizes, is_graph, spread_pair
-from gdsl.module.checks import check_rows, check_tensors, node_counts
+from gdsl.module.arguments import Bound, by_place, is_graph, spread_pair
+from gdsl.module.checks import check_rows, node_counts
+from gdsl.module.given import given_to
 from gdsl.module.known import KnownCall, facts_of, remembered
 from gdsl.module.meeting import excuse, shared_among
 from gdsl.module.run import all_pairs, nearest, run
-from gdsl.module.state import state_of
 from gdsl.module.ways import CallKind, Text
 from gdsl.runtime import native
-from gdsl.runtime.dtypes import AUTOCAST, autocast
+from gdsl.runtime.dtypes import AUTOCAST
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.recent import graph_of
 from gdsl.runtime.tracers import check_tracers, recording, refuse, run_as_it_is
@@ -109,20 +109,12 @@ def checked(
     text: Text, owner: nn.Module, inside: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[CallKind, Graph, dict[str, Tensor], Bound, int]:
     """The kind of a call with its graph, its tensors by name, its arguments and the number of graphs, all checked."""
-    check_tracers((*args, *kwargs.values()))
-    signature = text.signature
-    bound = bind(signature, args, kwargs)
-    given = {name: value for name, value in bound.values.items() if value is not None}
-    way = text.way(owner, given, free_sizes(signature, given, text.free_sizes))
-    typed = text.typed_for(owner, way)
-    inputs = {d.name: given[d.name] for d in typed.of_role("input") if d.name in given}
-    tensors = autocast({**inputs, **state_of(typed, owner, inside)})
-    dtype, device = check_tensors(tensors, typed)
-    num_graphs = count_graphs(bound.batch, bound.num_graphs, device)
-    kind = text.store.kind(way, typed, text.options, dtype, device)
+    given = given_to(text, owner, inside, args, kwargs)
+    bound, tensors = given.bound, given.tensors
+    kind = text.store.kind(given.way, given.typed, text.options, given.dtype, given.device)
     graph = _graph(kind, bound, tensors)
-    check_rows(tensors, typed, graph, bound.batch, num_graphs)
-    return kind, graph, tensors, bound, num_graphs
+    check_rows(tensors, given.typed, graph, bound.batch, given.num_graphs)
+    return kind, graph, tensors, bound, given.num_graphs
 
 
 def _graph(kind: CallKind, bound: Bound, tensors: Mapping[str, Tensor]) -> Graph:

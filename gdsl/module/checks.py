@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gdsl.errors import GraphError, InputError
 from gdsl.ir.types import Domain, Kind, Type
-from gdsl.language.program import TypedProgram
+from gdsl.language.program import Declaration, TypedProgram
 from gdsl.runtime.dtypes import FLOATS, short
 from gdsl.runtime.extremes import extremes
 from gdsl.runtime.graph import Graph
@@ -38,7 +38,7 @@ def check_tensors(tensors: Mapping[str, Tensor], typed: TypedProgram) -> tuple[t
             remedy += "; pass torch.from_numpy(...)" if isinstance(value, np.ndarray) else ""
             raise InputError(f"`{name}` must be a tensor, not {value.__class__.__name__}{remedy}")
         if value.layout is not torch.strided:
-            layout = str(value.layout).removeprefix("torch.")
+            layout = short(value.layout)
             raise InputError(f"`{name}` is a {layout} tensor, and must be a dense one: pass {name}.to_dense()")
         _check_kind(name, type, value)
         _check_shape(name, type, value)
@@ -102,15 +102,19 @@ def node_counts(typed: TypedProgram, tensors: Mapping[str, Tensor]) -> tuple[int
     """(sources, targets) as the node inputs tell, None where no input does."""
     sources: int | None = None
     targets: int | None = None
-    for d in typed.of_role("input"):
-        if d.type is None or d.name not in tensors:
-            continue
-        rows = tensors[d.name].shape[0] if tensors[d.name].dim() else 0
-        if d.type.domain in (Domain.NODE, Domain.SOURCE):
-            sources = rows if sources is None else sources
-        if d.type.domain in (Domain.NODE, Domain.TARGET):
-            targets = rows if targets is None else targets
+    for _, type, value in inputs_of(typed, tensors):
+        if type.domain in (Domain.NODE, Domain.SOURCE):
+            sources = value.shape[0] if sources is None else sources
+        if type.domain in (Domain.NODE, Domain.TARGET):
+            targets = value.shape[0] if targets is None else targets
     return sources, targets
+
+
+def inputs_of(typed: TypedProgram, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Declaration, Type, Tensor]]:
+    """The inputs that a call has, each with its type and its tensor."""
+    for d in typed.of_role("input"):
+        if d.type is not None and d.name in tensors:
+            yield d, d.type, tensors[d.name]
 
 
 def check_rows(
@@ -149,15 +153,21 @@ def check_row_counts(
     for name, domain in domains:
         if name not in tensors or domain not in counts:
             continue
-        count, what = counts[domain]
-        rows = tensors[name].shape[0]
-        if rows != count:
-            owner = "batch" if domain == "graph" else "graph"
-            forgotten = rows > count and domain == "node" and "node" not in agree
-            hint = f"; nodes without edges count too: gdsl.Graph(edge_index, num_nodes={rows})" if forgotten else ""
-            have = f"the {owner} has {_plural(count, what)}"
-            raise InputError(f"`{name}` has {_plural(rows, 'rows')}, and {have}{hint}")
+        hint = "; nodes without edges count too: gdsl.Graph(edge_index, num_nodes={})" if domain == "node" else ""
+        owner = "the batch" if domain == "graph" else "the graph"
+        need_rows(name, tensors[name], owner, *counts[domain], "" if domain in agree else hint)
         agree.add(domain)
+
+
+def need_rows(name: str, value: Tensor, owner: str, count: Any, what: str, more: str = "") -> None:
+    """Raise :class:`gdsl.InputError` for an input that has not as many rows as ``owner`` has of ``what``.
+
+    more: what is said of too many rows, with a place for their number
+    """
+    rows = value.shape[0]
+    if rows != count:
+        hint = more.format(rows) if rows > count else ""
+        raise InputError(f"`{name}` has {_plural(rows, 'rows')}, and {owner} has {_plural(count, what)}{hint}")
 
 
 def check_batch(batch: Tensor, count: int) -> None:

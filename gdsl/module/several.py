@@ -12,17 +12,15 @@ from gdsl.errors import GraphError, InputError
 from gdsl.ir.types import Domain
 from gdsl.language.program import TypedProgram
 from gdsl.look.pieces import Pieces, pieces
-from gdsl.module.arguments import Bound, bind, count_graphs, free_sizes
+from gdsl.module.arguments import Bound
 from gdsl.module.by_type import is_by_type, named
-from gdsl.module.checks import check_batch, check_requirements, check_tensors
+from gdsl.module.checks import check_batch, check_requirements, inputs_of, need_rows
+from gdsl.module.given import given_to
 from gdsl.module.run import run, seed_for
-from gdsl.module.state import state_of
 from gdsl.module.ways import CallKind, Ran, Text, Way
-from gdsl.runtime.dtypes import autocast
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.recent import graph_of
 from gdsl.runtime.rewire import rewire
-from gdsl.runtime.tracers import check_tracers
 
 
 def kinds(
@@ -46,26 +44,21 @@ def call(
     if is_by_type(args, kwargs):
         told = named(text.definition, text.signature, args, kwargs)
         args, kwargs, given_types = (), told.arguments, told.types
-    check_tracers((*args, *kwargs.values()))
-    bound = bind(text.signature, args, kwargs)
-    given = {name: value for name, value in bound.values.items() if value is not None}
-    way = text.way(owner, given, free_sizes(text.signature, given, text.free_sizes))
-    typed = text.typed_for(owner, way)
-    inputs = {d.name: given[d.name] for d in typed.of_role("input") if d.name in given}
-    tensors = autocast({**inputs, **state_of(typed, owner, inside)})
-    dtype, device = check_tensors(tensors, typed)
-    num_graphs = count_graphs(bound.batch, bound.num_graphs, device)
+    given = given_to(text, owner, inside, args, kwargs)
+    bound, typed, tensors, device, num_graphs = given.bound, given.typed, given.tensors, given.device, given.num_graphs
     counts = _rows_of_sets(typed, tensors)
     graphs = _graphs(typed, bound, counts, device)
-    _check_edges(typed, tensors, graphs)
-    _check_graphs(typed, tensors, bound, counts, num_graphs)
+    _check_rows(typed, tensors, graphs, num_graphs)
+    if bound.batch is not None:
+        (rows,) = counts.values()  # whole graphs are of one set
+        check_batch(bound.batch, rows)
     for name in dict.fromkeys(t.graph for t in typed.transforms):
         graphs[name], tensors = rewire(typed, graphs[name], tensors, name)
     for need in typed.requires:
         check_requirements(f"{typed.name} over `{need.graph}`", [(need.end, need.value)], graphs[need.graph])
     if typed.uses_seed:
         tensors["seed"] = seed_for(device)
-    cut, found = kinds(text, owner, way, dtype, device)
+    cut, found = kinds(text, owner, given.way, given.dtype, device)
     ran: list[Ran] = []
     for (piece, _), kind in zip(cut.parts, found, strict=True):
         nodes = piece.nodes or next(iter(counts))  # what is of whole graphs says no set: there is one
@@ -102,10 +95,10 @@ def _rows_of_sets(typed: TypedProgram, tensors: Mapping[str, Tensor]) -> dict[st
     """How many nodes each set has, as the inputs say."""
     found: dict[str, int] = {}
     first: dict[str, str] = {}
-    for d in typed.of_role("input"):
-        if d.type is None or d.type.domain is not Domain.NODE or d.name not in tensors:
+    for d, type, value in inputs_of(typed, tensors):
+        if type.domain is not Domain.NODE:
             continue
-        rows = tensors[d.name].shape[0]
+        rows = value.shape[0]
         if found.setdefault(d.within, rows) != rows:
             known, what = first[d.within], f"{d.within} nodes" if d.within else "nodes"
             raise InputError(f"`{d.name}` has {rows} rows, and `{known}` has {found[d.within]}: both are of all {what}")
@@ -138,22 +131,12 @@ def _graphs(
     return found
 
 
-def _check_edges(typed: TypedProgram, tensors: Mapping[str, Tensor], graphs: Mapping[str, Graph]) -> None:
-    for d in typed.of_role("input"):
-        if d.type is not None and d.type.domain is Domain.EDGE and d.name in tensors:
-            rows, count = tensors[d.name].shape[0], graphs[d.within].num_edges
-            if rows != count:
-                raise InputError(f"`{d.name}` has {rows} rows, and graph `{d.within}` has {count} edges")
-
-
-def _check_graphs(
-    typed: TypedProgram, tensors: Mapping[str, Tensor], bound: Bound, counts: Mapping[str, int], num_graphs: int
+def _check_rows(
+    typed: TypedProgram, tensors: Mapping[str, Tensor], graphs: Mapping[str, Graph], num_graphs: int
 ) -> None:
-    if bound.batch is not None:
-        (rows,) = counts.values()  # whole graphs are of one set
-        check_batch(bound.batch, rows)
-    for d in typed.of_role("input"):
-        if d.type is not None and d.type.domain is Domain.GRAPH and d.name in tensors:
-            rows = tensors[d.name].shape[0]
-            if rows != num_graphs:
-                raise InputError(f"`{d.name}` has {rows} rows, and the batch has {num_graphs} graphs")
+    """Of values of edges and of whole graphs; those of nodes have said how many there are."""
+    for d, type, value in inputs_of(typed, tensors):
+        if type.domain is Domain.EDGE:
+            need_rows(d.name, value, f"graph `{d.within}`", graphs[d.within].num_edges, "edges")
+        elif type.domain is Domain.GRAPH:
+            need_rows(d.name, value, "the batch", num_graphs, "graphs")

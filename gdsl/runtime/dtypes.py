@@ -33,5 +33,6 @@ def lower(value: Tensor) -> Tensor:
     return value.to(torch.get_autocast_dtype(kind))
 
 
-def short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def short(value: torch.dtype | torch.layout) -> str:
+    """Its name without torch's before it."""
+    return str(value).removeprefix("torch.")

@@ -97,7 +97,8 @@ def oracle(made: gdsl.Layer, values: dict[str, Any]) -> Results:
     free = {n: made.free_sizes.get(n, FREE_DIMS.get(n, 3)) for n in made.signature.free_dims}
     typed = typed_of(made, training=False, present=present, free=free)
     from gdsl.module.arguments import Bound, count_graphs
-    from gdsl.module.call import _graph, state_of
+    from gdsl.module.call import _graph
+    from gdsl.module.state import state_of
     from gdsl.module.ways import Compilations
     from gdsl.passes.options import Options
     from gdsl.runtime.rewire import rewire
