@@ -14,6 +14,7 @@ from torch import nn, tensor
 from torch_geometric import EdgeIndex
 
 import gdsl
+import gdsl.nn
 from gdsl.language import names
 from gdsl.module.arguments import parameters
 from gdsl.runtime import execute
@@ -58,6 +59,12 @@ def make(program: str, *args: Any, **kwargs: Any) -> Callable[[], Any]:
 
 def pool(**kwargs: Any) -> Callable[[], Any]:
     return call("pool", **{"x": X, "t": X[:1], "graph": EDGES, **kwargs})
+
+
+def assigned(backend: str) -> gdsl.Layer:
+    made = gdsl.compile(PROGRAMS["GCN"][0], 3, 2)
+    made.backend = backend
+    return made
 
 
 USAGE = "GCNConv is called as layer(x, graph, w=None)"
@@ -261,6 +268,10 @@ INPUTS: dict[str, tuple[Callable[[], Any], str]] = {
         call("gat", X, EDGES, E.to_sparse()),
         "`e` is a sparse_coo tensor, and must be a dense one: pass e.to_dense()",
     ),
+    "a backend that was assigned": (
+        lambda: assigned("cuda")(X, EDGES),
+        "there is no backend 'cuda'; there are auto, triton, cpp, torch",
+    ),
     "eight bits in C++": (
         lambda: gdsl.compile(PROGRAMS["GCN"][0], 3, 2, backend="cpp").to(torch.float8_e5m2)(
             X.to(torch.float8_e5m2), EDGES
@@ -272,6 +283,10 @@ INPUTS: dict[str, tuple[Callable[[], Any], str]] = {
 
 CONSTRUCTORS: dict[str, tuple[Callable[[], Any], str]] = {
     "backend": (make("GCN", 3, 2, backend="cuda"), "there is no backend 'cuda'; there are auto, triton, cpp, torch"),
+    "backend of the library": (
+        lambda: gdsl.nn.GCNConv(3, 2, backend="cuda"),
+        "there is no backend 'cuda'; there are auto, triton, cpp, torch",
+    ),
     "too many": (make("GCN", 3, 2, True, True, True, 7), "GCNConv takes 5 arguments, and got 6"),
     "twice": (make("GCN", 3, 2, in_channels=3), "GCNConv got `in_channels` twice"),
     "module missing": (make("GIN"), "GINConv needs a torch module for `nn`"),

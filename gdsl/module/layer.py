@@ -30,7 +30,7 @@ from gdsl.module.watched import run_rounds
 from gdsl.module.ways import CallKind, Ran, Text, Way
 from gdsl.passes.options import Options
 from gdsl.runtime import initialise
-from gdsl.runtime.backend import BACKENDS
+from gdsl.runtime.backend import check_backend
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.rewire import rewirings
 from gdsl.runtime.tracers import NotScriptable
@@ -53,8 +53,7 @@ class Layer(InRounds, NotScriptable, Inspected, Compilable):
     def __init__(self, definition: ast.Layer, *args: Any, backend: str = "auto", **kwargs: Any):
         super().__init__()
         self._start_watching()
-        if backend not in BACKENDS:
-            raise InputError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}")
+        check_backend(backend)
         self.backend = backend
         signature = signature_of(definition)
         constants, modules, free = constructor_arguments(signature, args, kwargs)

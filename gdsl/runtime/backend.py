@@ -9,13 +9,10 @@ import torch
 
 from gdsl.errors import InputError
 from gdsl.runtime import cache
+from gdsl.runtime.dtypes import short
 from gdsl.runtime.items import C_TYPES
 
 BACKENDS = ("auto", "triton", "cpp", "torch")
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 @functools.cache
@@ -29,23 +26,30 @@ def _has_triton() -> bool:
     return True
 
 
+def check_backend(asked: str) -> None:
+    """Raises :class:`gdsl.InputError` for a backend that there is not."""
+    if asked not in BACKENDS:
+        raise InputError(f"there is no backend {asked!r}; there are {', '.join(BACKENDS)}")
+
+
 def backend_for(asked: str, dtype: torch.dtype, device: torch.device) -> str:
     """The backend of a call, where a layer asks for one or for "auto".
 
-    Raises :class:`gdsl.InputError` where the one asked for cannot run it.
+    Raises :class:`gdsl.InputError` where the one asked for cannot run it, or is none.
     """
-    known, given = dtype in C_TYPES, f"{_short(dtype)} on {device}"
+    check_backend(asked)
+    known, given = dtype in C_TYPES, f"{short(dtype)} on {device}"
     kind = device.type
     if asked == "torch":
         return "torch"
     if asked == "cpp":
         if kind != "cpu" or not known:
-            raise InputError(f"the C++ backend runs {', '.join(map(_short, C_TYPES))} on the CPU, not {given}")
+            raise InputError(f"the C++ backend runs {', '.join(map(short, C_TYPES))} on the CPU, not {given}")
         return "cpp"
     if asked == "triton":
         if not known or not (kind == "cuda" or (kind == "cpu" and _interpreted())):
             raise InputError(
-                f"the Triton backend runs {', '.join(map(_short, C_TYPES))} on a GPU, not {given}; on the CPU "
+                f"the Triton backend runs {', '.join(map(short, C_TYPES))} on a GPU, not {given}; on the CPU "
                 "it runs in Triton's interpreter, which TRITON_INTERPRET=1 in the environment asks for"
             )
         return "triton"

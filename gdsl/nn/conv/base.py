@@ -34,6 +34,7 @@ from gdsl.nn.aggr import Aggregation, aggr_resolver
 from gdsl.nn.conv.graphs import OnGraphs
 from gdsl.nn.conv.inputs import WHOLE, Misfit, strided
 from gdsl.passes.options import Options
+from gdsl.runtime.backend import check_backend
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.tracers import NotScriptable
 
@@ -145,6 +146,7 @@ class Programmed(OnGraphs, Hooked, NotScriptable, Inspected, Compilable):
         self.flow = flow
         self.node_dim = node_dim
         self.decomposed_layers = decomposed_layers
+        check_backend(backend)
         self.backend = backend
         self._forget()
         self._options = Options()
