@@ -194,5 +194,13 @@ def test_a_wrong_node_or_inputs() -> None:
         layer.explain(graph(), node=300)
     with pytest.raises(gdsl.InputError, match="needs the graph"):
         layer.explain(node=3)
-    with pytest.raises(gdsl.InputError, match="inputs are 1 tensors, x, and there are 2"):
-        layer.explain(graph(), node=3, inputs=(torch.rand(300, 8), torch.rand(300, 8)))
+    x = torch.rand(300, 8)
+    for inputs, what in (
+        ((x, x), "inputs are 1 tensors, x, and there are 2"),
+        ((x[:200],), "`x` has 200 rows, and the graph has 300 nodes"),
+        ((x[:, :7],), "`x` must have shape"),
+        ((x.long(),), "`x` must hold floating-point numbers, and it is int64"),
+        ((x.tolist(),), "`x` must be a tensor, not list"),
+    ):
+        with pytest.raises(gdsl.InputError, match=what):
+            layer.explain(graph(), node=3, inputs=inputs)

@@ -13,6 +13,7 @@ from gdsl.ir.node import Node
 from gdsl.ir.types import Domain, Kind, Type
 from gdsl.language.program import Declaration
 from gdsl.look.node import check_shown, named_values, story
+from gdsl.module.checks import check_rows, check_tensors
 from gdsl.module.run import run
 from gdsl.module.state import state_of
 from gdsl.module.ways import Compilations, Ran
@@ -40,7 +41,8 @@ def explain_node(owner: nn.Module, ran: Ran, graph: Graph, node: int, inputs: Se
     """The messages, weights and results of a node, from the reference and from the layer's own backend, dtype and
     device, and the largest difference between them. A layer that runs on torch is the reference itself.
 
-    Raises :class:`gdsl.InputError` for a node that the graph does not have, or a wrong number of inputs.
+    Raises :class:`gdsl.InputError` for a node that the graph does not have, a wrong number of inputs, and those that a
+    call would refuse.
     """
     found = named_tensors(owner, ran, graph, node, inputs)
     note = "the reference's numbers: the layer runs on torch, which is the reference"
@@ -67,9 +69,12 @@ def named_tensors(owner: nn.Module, ran: Ran, graph: Graph, node: int, inputs: S
         raise InputError(f"inputs are {len(declared)} tensors, {wanted}, and there are {len(inputs)}")
     else:
         given = list(inputs)
-    tensors = {d.name: v.detach() for d, v in zip(declared, given, strict=True)}
-    tensors |= {name: v.detach().to(graph.device) for name, v in state_of(typed, owner, {}).items()}
-    tensors = {name: v.to(dtype) if v.is_floating_point() else v for name, v in tensors.items()}
+    state = {name: v.to(graph.device) for name, v in state_of(typed, owner, {}).items()}
+    tensors = {d.name: v for d, v in zip(declared, given, strict=True)} | state
+    if inputs is not None:
+        check_tensors(tensors, typed)
+        check_rows(tensors, typed, graph, None, 1)
+    tensors = {name: v.detach().to(dtype) if v.is_floating_point() else v for name, v in tensors.items()}
     tensors["seed"] = torch.tensor(0, device=graph.device)
     backend = backend_for(str(owner.backend), dtype, graph.device)
 
