@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -173,8 +174,10 @@ def _check_given(signature: Signature, given: Mapping[str, Any], on: Setting) ->
         wanted = " ".join(f"{name}=16" for name in missing)
         raise CommandError(f"{signature.name} can only be timed with a value of {', '.join(missing)}: --set {wanted}")
     optional_inputs(on.present, signature)
-    if on.nodes < 1 or (on.sources is not None and on.sources < 1) or (on.edges is not None and on.edges < 0):
-        raise CommandError("a graph to measure on has at least one node")
+    if on.nodes < 1 or (on.sources is not None and on.sources < 1) or min(on.edges or 0, on.degree) < 0:
+        raise CommandError("a graph to measure on has at least one node, and no negative number of edges")
+    if not 0 <= on.seconds < math.inf:
+        raise CommandError(f"--seconds {on.seconds:g}: it is a number from 0")
 
 
 def _on_torch(layer: Layer) -> Layer:
