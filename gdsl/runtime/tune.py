@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import triton
 from gdsl.codegen.launch import Config
 from gdsl.errors import CacheError
 from gdsl.locks import Lock
-from gdsl.store import cache_folder
+from gdsl.store import cache_folder, replacing
 
 FILE = "tuned.json"
 # Calls of a candidate before and while it is timed.
@@ -115,7 +114,5 @@ def _write(name: str, config: Config) -> None:
     if path is None:
         return
     table = {**_read(), name: [config.rows, config.edges, config.warps]}
-    with contextlib.suppress(OSError), tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        json.dump(table, file)
-        file.flush()
-        os.replace(file.name, path)
+    with contextlib.suppress(OSError), replacing(path) as temporary:
+        temporary.write_text(json.dumps(table))
