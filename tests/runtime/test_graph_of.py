@@ -192,7 +192,7 @@ def test_a_fork_does_not_inherit_a_held_lock():
     edge_index, held, done = edges(), threading.Event(), threading.Event()
 
     def hold():
-        with module._lock:
+        with module._recent.lock:
             held.set()
             done.wait(20)
 
