@@ -262,6 +262,10 @@ class LocalGraph(Graph):
         graph = LocalGraph.__new__(LocalGraph)
         edges = self._edges._replace(listed=moved)
         graph._setup_local(edges, self._sizes, self.halo.to(device), self._two_sets, self.chunk, weight)
+        graph._backtracking = self._backtracking
+        if self._before is not None:
+            first, kept, loops = self._before
+            graph._before = first.to(device), None if kept is None else kept.to(device), loops
         return graph
 
     def __copy__(self) -> LocalGraph:

@@ -14,7 +14,7 @@ import torch
 
 import gdsl
 import gdsl.nn as gnn
-from gdsl.distributed import LocalGraph, average_gradients, total
+from gdsl.distributed import Halo, LocalGraph, average_gradients, total
 from tests.distributed.parts import local
 from tests.distributed.pool import Pool
 
@@ -261,6 +261,15 @@ def copies(rank: int, world: int, group: Any) -> bool:
 
 def test_a_part_is_copied_with_what_holds_it(pool: Pool) -> None:
     assert pool.run(2, copies) == [True, True]
+
+
+def test_a_part_that_moves_keeps_what_was_asked_of_it() -> None:
+    none = torch.zeros(0, dtype=torch.long)
+    halo = Halo(3, none, (0,), (0,), torch.arange(3), none, edge_ids=torch.arange(4))
+    graph = LocalGraph(torch.tensor([[0, 1, 1, 2], [1, 0, 1, 2]]), halo)
+    moved = graph.add_self_loops().graph.non_backtracking().graph.to("meta")
+    assert isinstance(moved, LocalGraph) and moved.num_edges == 5 and not moved._backtracking
+    assert moved._before is not None and moved._before[0].num_edges == 4 and moved._before[0].device.type == "meta"
 
 
 def compiled(rank: int, world: int, group: Any) -> Any:
