@@ -193,8 +193,13 @@ class SumOverRows:
     shape: tuple[int, ...]
     turn: tuple[int, ...]
 
+    @property
+    def is_straight(self) -> bool:
+        """Whether it is the product of matrices as it is."""
+        return self.turn == tuple(range(len(self.turn)))
+
     def __call__(self, args: Sequence[Tensor]) -> Tensor:
         product = _by_rows(self.left, self.widths, args)
-        if len(self.turn) == 2 and self.turn[0] == 0:
+        if self.is_straight and len(self.turn) == 2:
             return product
         return product.view(self.shape).permute(self.turn).contiguous()

@@ -50,17 +50,15 @@ class ReferencePlan:
     """
 
     def __init__(self, outputs: Sequence[Node], visible: int):
-        self.outputs, self.visible = tuple(outputs), visible
+        self.outputs = tuple(outputs)
         self.results = Results(self.outputs, visible, frozenset())
 
     def run(self, values: Mapping[Node, Tensor], frame: Frame) -> list[Tensor]:
-        if frame.dtype not in HALF:
-            return self.results.own(reference.run(self.outputs, values, frame), values.values())
-        wide = {node: value.float() if value.dtype in HALF else value for node, value in values.items()}
-        found = reference.run(self.outputs, wide, frame._replace(dtype=torch.float32))
-        seen = self.visible
-        found[:seen] = [v.to(frame.dtype) if v.is_floating_point() else v for v in found[:seen]]
-        return self.results.own(found, values.values())
+        wide, computed = values, frame
+        if frame.dtype in HALF:
+            wide = {node: value.float() if value.dtype in HALF else value for node, value in values.items()}
+            computed = frame._replace(dtype=torch.float32)
+        return self.results.own(reference.run(self.outputs, wide, computed), values.values(), frame.dtype)
 
 
 def can_begin(backend: str) -> bool:
@@ -152,10 +150,7 @@ class KernelPlan:
         found = [
             memory[o] if whole else reference.full(_fetch(o, memory, frame), o.type, frame) for o, whole in self.outputs
         ]
-        if half:
-            seen = storage.visible
-            found[:seen] = [v.to(storage.stored) if v.dtype is storage.dtype else v for v in found[:seen]]
-        return self.results.own(found, values.values())
+        return self.results.own(found, values.values(), storage.stored)
 
     def _walk(
         self,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
+import torch
 from torch import Tensor
 
 from gdsl.ir.node import Node
+from gdsl.runtime.items import HALF
 
 # Ops whose result may lie where their operand does; a contraction of one operand may only turn its dims.
 _ALIASES = frozenset({"reshape", "transpose", "slice", "spread", "stop_gradient"})
@@ -28,8 +30,12 @@ class Results:
         self._held = frozenset(k for k, root in enumerate(roots) if root.op in ("graph_value", "table"))
         self._twice = tuple(k for k in range(visible, len(nodes)) if nodes[k] in nodes[:visible])
 
-    def own(self, found: list[Tensor], inputs: Iterable[Tensor]) -> list[Tensor]:
-        """The outputs of a run, those copied that must be."""
+    def own(self, found: list[Tensor], inputs: Iterable[Tensor], dtype: torch.dtype) -> list[Tensor]:
+        """The outputs of a run, those copied that must be; what a user gets is of a dtype, also where that is half of
+        what was computed with."""
+        if dtype in HALF:
+            for k in self._visible:
+                found[k] = found[k].to(dtype) if found[k].is_floating_point() else found[k]
         if self._doubtful:
             taken = {_memory(t) for t in inputs}
             taken.update(_memory(found[k]) for k in self._visible if k not in self._doubtful)

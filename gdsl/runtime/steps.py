@@ -86,7 +86,7 @@ def is_native(item: Item, storage: Storage) -> bool:
     if isinstance(product, SumOfProducts):
         turned = [_turned(item.reads[p.matrix], p) for p in product.pairs if p.lies is None]
         return all(is_short(n) for n in turned)
-    return isinstance(product, SumOverRows) and (_is_straight(product) or is_short(_back(item)[1]))
+    return isinstance(product, SumOverRows) and (product.is_straight or is_short(_back(item)[1]))
 
 
 def is_slight(item: Item) -> bool:
@@ -123,11 +123,6 @@ def _is_arranging(item: Item) -> bool:
 def _turned(matrix: Node, pair: Pair) -> Node:
     """The matrix of a product as [depth, width]."""
     return build.transpose(matrix, [matrix.type.names[k] for k in pair.turn])
-
-
-def _is_straight(product: SumOverRows) -> bool:
-    """Whether a sum over rows is the product of matrices as it is."""
-    return product.turn == tuple(range(len(product.turn)))
 
 
 def _back(item: TorchItem) -> tuple[Node, Node]:
@@ -466,7 +461,7 @@ class _StepWriter:
             assert isinstance(product, SumOverRows)
             left, right, (depth, width) = reads[product.left], reads[1 - product.left], product.widths
             rows = _ROWS[item.reads[0].domain]
-            if not _is_straight(product):
+            if not product.is_straight:
                 made, turned = _back(item)
                 self._step(OVER_ROWS, made, rows, left, depth, right, width)
                 self.written[made] = None

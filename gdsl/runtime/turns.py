@@ -7,6 +7,7 @@ for rows of other processes. A process has the rows of two parts at most, beside
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,7 +24,6 @@ from gdsl.runtime import halo
 from gdsl.runtime.execute import KernelPlan, ReferencePlan
 from gdsl.runtime.frame import WIRES, Frame
 from gdsl.runtime.halo import COMBINED
-from gdsl.runtime.items import HALF
 from gdsl.runtime.local import LocalGraph, WalkedPart
 from gdsl.runtime.results import Results, last_uses
 
@@ -52,7 +52,7 @@ class TurnsPlan:
         visible: int,
         make: Callable[[Program], KernelPlan | ReferencePlan],
     ):
-        self.outputs, self.visible = program.nodes, visible
+        self.outputs = program.nodes
         self.pieces = [(piece, make(piece.program)) for piece in pieces]
         together = [value for piece in pieces if piece.turns for value in piece.gives]
         self.results = Results(self.outputs, visible, frozenset(together))
@@ -70,11 +70,8 @@ class TurnsPlan:
                 memory |= zip(piece.gives, plan.run(given, frame), strict=True)
             for node in dead:
                 memory.pop(node, None)
-        found = [memory[o] for o in self.outputs]
-        if frame.dtype in HALF:  # pieces give numbers as they are computed
-            seen = self.visible
-            found[:seen] = [v.to(frame.dtype) if v.is_floating_point() else v for v in found[:seen]]
-        return self.results.own(found, values.values())
+        # Pieces give numbers as they are computed.
+        return self.results.own([memory[o] for o in self.outputs], values.values(), frame.dtype)
 
 
 def _used(piece: ProgramPiece) -> list[Node]:
@@ -141,7 +138,7 @@ class _Turn:
         shared = self.graph.halo
         add = halo.give_back(shared, part.rows, [values[k] for k, _ in keys], reducers, wires)
         results = [self._result(key, values[k], shared.own) for k, key in keys]
-        return [_bound(one, result) for one, result in zip(add, results, strict=True)]
+        return [partial(one, result) for one, result in zip(add, results, strict=True)]
 
     def _result(self, key: Node, like: Tensor, rows: int) -> Tensor:
         """Where what parts give is put together, with as many rows."""
@@ -200,10 +197,6 @@ class _Turn:
         old = self.found[key].where(wins(before, both), none)
         new = value.where(wins(here, both), none)
         return torch.minimum(old, new) if none else old + new
-
-
-def _bound(add: Callable[[Tensor], None], result: Tensor) -> Callable[[], None]:
-    return lambda: add(result)
 
 
 def _rows(value: Tensor, domain: Domain, part: WalkedPart) -> Tensor:
