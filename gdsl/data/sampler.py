@@ -17,6 +17,7 @@ from gdsl.data.sampled import DISJOINT, EdgeKind, Sampled
 from gdsl.errors import InputError
 from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.order import Order
+from gdsl.runtime.spans import rows_of
 
 MASK = (1 << 64) - 1
 
@@ -142,7 +143,7 @@ def kind_of(
     rowptr, index, edge = order.rowptr, order.index.contiguous(), order.edge
     if time is None:
         return EdgeKind(source, target, rowptr, index, edge, None if weight is None else weight.double()[edge.long()])
-    row = torch.arange(len(rowptr) - 1, device=CPU).repeat_interleave(rowptr.diff().long())
+    row = rows_of(rowptr)
     by_time = time[edge.long()]
     place = torch.sort(by_time, stable=True).indices
     place = place[torch.sort(row[place], stable=True).indices]

@@ -17,6 +17,7 @@ from gdsl.runtime import prepare
 from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.order import EdgeEnds, Facts, PackedOrder
+from gdsl.runtime.spans import rows_of, spans
 
 # What is kept of each graph besides its list of edges, all counted from the graph's own beginning: by target ("in")
 # and by source ("out") where the edges of each row begin, the node at the other end and the id of each edge.
@@ -110,7 +111,7 @@ def numbered(ptr: Tensor, total: int) -> Tensor:
     """[total] int64 the graph of each node, from where those of each graph begin."""
     code = native("gather") if ptr.is_cpu else None
     if code is None:
-        return torch.arange(len(ptr) - 1, device=ptr.device).repeat_interleave(ptr.diff(), output_size=total)
+        return rows_of(ptr, total)
     out = torch.empty(total, dtype=torch.int64, device=CPU)
     code.number(ptr.data_ptr(), len(ptr) - 1, out.data_ptr())
     return out
@@ -192,8 +193,7 @@ def edges_of(
 def loops_of(listed: Tensor, edges: Tensor) -> Tensor:
     """[graphs] how many loops each graph has; ``listed`` as above, ``edges`` where those of each graph begin."""
     count = edges.diff()
-    owner = torch.arange(len(count), device=CPU).repeat_interleave(count)
-    source = torch.arange(len(owner), device=CPU) + edges[:-1][owner]
+    owner, source = spans(2 * edges[:-1], count)
     same = listed[source] == listed[source + count[owner]]
     return torch.zeros(len(count), dtype=torch.int64, device=CPU).index_add(0, owner, same.long())
 
@@ -212,8 +212,7 @@ def check_ends(listed: Tensor, ends: Ends, offsets: Sequence[Tensor], first_grap
     """Raises ``GraphError`` for an edge of ``listed``, as above but int64, to a node that its graph does not have."""
     edges = offsets[ends.edges]
     count = edges.diff()
-    owner = torch.arange(len(count), device=CPU).repeat_interleave(2 * count)
-    place = torch.arange(len(listed), device=CPU) - 2 * edges[:-1][owner]
+    owner, place = spans(torch.zeros_like(count), 2 * count)
     at_target = place >= count[owner]
     limit = torch.where(at_target, offsets[ends.target].diff()[owner], offsets[ends.source].diff()[owner])
     wrong = (listed < 0) | (listed >= limit)
@@ -262,9 +261,8 @@ def _wrong(edges: Edges, offsets: Sequence[Tensor], end: int) -> int:
             return graph
         row, other = ends[end], ends[1 - end]
         ids = (counted(stop - start) if edge is None else edge.values[start:stop]).long()
-        expected = torch.arange(rows[graph + 1] - rows[graph], device=CPU).repeat_interleave(bounds.diff())
         order = torch.sort(row, stable=True).indices
-        if not torch.equal(order, ids) or not torch.equal(row[ids].long(), expected):
+        if not torch.equal(order, ids) or not torch.equal(row[ids].long(), rows_of(bounds)):
             return graph
         if index is not None and not torch.equal(index.values[start:stop], other[ids]):
             return graph

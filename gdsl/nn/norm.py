@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.nn.declared import InitVar, Module, declared, redraw, words
+from gdsl.runtime.spans import rows_of
 from gdsl.runtime.together import batch_norm, counts, is_shared, means, most
 
 
@@ -441,8 +442,7 @@ class HeteroLayerNorm(_ByType):
         Raises ValueError without either.
         """
         if type_ptr is not None:
-            ptr = torch.as_tensor(type_ptr, device=x.device)
-            type_vec = torch.arange(len(ptr) - 1, device=x.device).repeat_interleave(ptr.diff())
+            type_vec = rows_of(torch.as_tensor(type_ptr, device=x.device))
         if type_vec is None:
             raise ValueError("Either 'type_vec' or 'type_ptr' must be given")
         return self.scaled(nn.functional.layer_norm(x, (self.in_channels,), eps=self.eps), type_vec)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gdsl.errors import InputError
 from gdsl.runtime.graph import Graph
+from gdsl.runtime.spans import spans
 
 
 def refuse_graph(layer: object, edge_index: Any) -> None:
@@ -50,9 +51,6 @@ def product(
     Without values it is the pattern alone. Differentiable in the values.
     """
     count = torch.bincount(right[0], minlength=size)
-    many = count[left[1]]
-    first = torch.arange(left.shape[1], device=left.device).repeat_interleave(many)
-    place = torch.arange(len(first), device=left.device) - (many.cumsum(0) - many)[first]
-    second = (count.cumsum(0) - count)[left[1, first]] + place
+    first, second = spans((count.cumsum(0) - count)[left[1]], count[left[1]])
     both = None if left_values is None or right_values is None else left_values[first] * right_values[second]
     return coalesce(torch.stack([left[0, first], right[1, second]]), both, size)

@@ -35,6 +35,7 @@ from gdsl.runtime.order import (
 )
 from gdsl.runtime.pairs import Pairs
 from gdsl.runtime.recent import recall, retain
+from gdsl.runtime.spans import spans
 from gdsl.runtime.tracers import run_as_it_is
 from gdsl.runtime.transforms import ordinary
 
@@ -155,10 +156,7 @@ class CompleteGraph(Graph):
     def _write_out(self) -> EdgeEnds:
         """All edges, for who needs a list."""
         rowptr, begin, node, _, skip = (t.long() for t in self._ranges)
-        target = torch.arange(len(begin), device=self.device).repeat_interleave(
-            rowptr.diff(), output_size=self.num_edges
-        )
-        place = torch.arange(self.num_edges, device=self.device) - (rowptr[:-1] - begin)[target]
+        target, place = spans(begin, rowptr.diff(), self.num_edges)
         source = node[place + (place >= skip[target])]
         loops = self.num_nodes if self.loops else 0
         return EdgeEnds(torch.stack([source, target]).to(self.index_dtype), Facts(loops, False, True))

@@ -12,6 +12,7 @@ from gdsl.runtime import order
 from gdsl.runtime.answers import place
 from gdsl.runtime.halo import Halo, agree_on, exchange, numbers
 from gdsl.runtime.pairs import PairEnds, PairOrder
+from gdsl.runtime.spans import spans
 
 if TYPE_CHECKING:
     from gdsl.runtime.local import LocalGraph
@@ -43,7 +44,7 @@ class LocalPairs:
         sent = degree[nodes.send]
         self.halo = _of_edges(
             graph,
-            edge[_spans(rowptr[nodes.send], sent)],
+            edge[spans(rowptr[nodes.send], sent)[1]],
             [int(part.sum()) for part in sent.split(nodes.send_counts)],
             [int(part.sum()) for part in of_rows[nodes.own :].split(nodes.receive_counts)],
         )
@@ -53,9 +54,8 @@ class LocalPairs:
         numbers = torch.arange(graph.num_edges, device=edge.device, dtype=at)
         here = source.to(at)
         self._order = PairOrder(numbers, here, here, order.Order(starts.to(at), every.to(at), every.to(at)))
-        counts = of_rows[source]
-        second = torch.arange(graph.num_edges, device=edge.device).repeat_interleave(counts)
-        first = every[_spans((of_rows.cumsum(0) - of_rows)[source], counts)]
+        second, places = spans(starts[source], of_rows[source])
+        first = every[places]
         if not backtracking:
             start = exchange(self.halo, [graph.row_ids(Domain.SOURCE)[source]], [None])[0]()
             kept = start[first] != nodes.own_ids[target[second]]
@@ -70,12 +70,6 @@ class LocalPairs:
         """[E] ``in_degree``: how many pairs each own edge is the second of."""
         assert which == "in_degree"
         return torch.bincount(self.ends.second, minlength=self.halo.own).to(dtype)
-
-
-def _spans(start: Tensor, counts: Tensor) -> Tensor:
-    """``start[0], start[0] + 1, ...``, as many as ``counts[0]``; then those from ``start[1]``, and so on."""
-    first = (start - (counts.cumsum(0) - counts)).repeat_interleave(counts)
-    return first + torch.arange(len(first), device=start.device)
 
 
 # ----------------------------------------------------------------------------------------- reverses

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from gdsl.errors import GraphError
+from gdsl.runtime.dtypes import short
+from gdsl.runtime.spans import rows_of
 
 ACCEPTED = (
     "an integer tensor [2, E], a gdsl.Graph, a torch_geometric Data, a torch_sparse SparseTensor, "
@@ -100,7 +102,7 @@ def _from_tensor(tensor: Tensor) -> EdgeList:
     if tensor.layout == torch.strided:
         return EdgeList(plain_tensor(tensor), sizes_of(tensor), None)
     if tensor.layout not in _LAYOUTS:
-        raise GraphError(f"a sparse adjacency must be in the COO, CSR or CSC format, not {_short(tensor.layout)}")
+        raise GraphError(f"a sparse adjacency must be in the COO, CSR or CSC format, not {short(tensor.layout)}")
     if tensor.layout == torch.sparse_coo:
         if tensor.sparse_dim() != 2:
             raise _no_matrix(tensor, f"{tensor.sparse_dim()} sparse dims")
@@ -111,7 +113,7 @@ def _from_tensor(tensor: Tensor) -> EdgeList:
         pointer = tensor.crow_indices() if by_row else tensor.ccol_indices()
         if pointer.dim() != 1:
             raise _no_matrix(tensor, "a batch of matrices")
-        rows, columns = _expand(pointer), tensor.col_indices() if by_row else tensor.row_indices()
+        rows, columns = rows_of(pointer).to(pointer.dtype), tensor.col_indices() if by_row else tensor.row_indices()
         target, source = (rows, columns) if by_row else (columns, rows)
     num_targets, num_sources = tensor.shape[:2]
     return EdgeList(torch.stack([source, target]), (num_sources, num_targets), tensor.values())
@@ -120,18 +122,8 @@ def _from_tensor(tensor: Tensor) -> EdgeList:
 def _no_matrix(tensor: Tensor, what: str) -> GraphError:
     return GraphError(
         f"a sparse adjacency must be one matrix, with a value of any shape for each edge, and this "
-        f"{_short(tensor.layout)} tensor of shape {list(tensor.shape)} has {what}"
+        f"{short(tensor.layout)} tensor of shape {list(tensor.shape)} has {what}"
     )
-
-
-def _short(layout: torch.layout) -> str:
-    return str(layout).removeprefix("torch.")
-
-
-def _expand(pointer: Tensor) -> Tensor:
-    """[rows + 1] row boundaries as the row of each entry."""
-    rows = torch.arange(pointer.numel() - 1, device=pointer.device)
-    return rows.repeat_interleave(pointer.diff()).to(pointer.dtype)
 
 
 def _from_scipy(matrix: Any) -> EdgeList:

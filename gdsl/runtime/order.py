@@ -24,6 +24,7 @@ from gdsl.codegen.schedule import (
     MAX_BLOCKS,
 )
 from gdsl.runtime.dtypes import CPU
+from gdsl.runtime.spans import rows_of
 from gdsl.runtime.transforms import ordinary
 
 INT32_MAX = 2**31 - 1
@@ -360,8 +361,7 @@ def looped(rowptr: Tensor, index: Tensor, edge: Tensor, added: int) -> tuple[Ten
 def reversed_edges(rowptr: Tensor, index: Tensor, edge: Tensor) -> Tensor:
     """[E] for each edge j -> i the id of the edge i -> j, or -1; of parallel edges the k-th has the k-th. They come by
     target, of as many nodes as there are sources."""
-    index, rows = index.long(), rowptr.shape[0] - 1
-    target = torch.arange(rows, device=edge.device).repeat_interleave(rowptr.diff(), output_size=len(edge))
+    index, rows, target = index.long(), rowptr.shape[0] - 1, rows_of(rowptr, len(edge))
     # The edges by target, source and id: those between the same two nodes lie together, in the order of their ids.
     there, by_both = torch.sort(target * rows + index, stable=True)
     back = (index * rows + target)[by_both]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gdsl.codegen.notation import power_of_two
 from gdsl.runtime.order import Order, Tables, mean_degree, shared_out, tables
+from gdsl.runtime.spans import spans
 
 
 class PairOrder:
@@ -106,10 +107,9 @@ class Pairs:
     @cached_property
     def ends(self) -> PairEnds:
         order, source = self.in_edges, self.source.long()
-        counts = order.rowptr.diff().long()[source]
-        second = torch.arange(len(source), device=source.device).repeat_interleave(counts)
-        place = torch.arange(len(second), device=source.device) - (counts.cumsum(0) - counts)[second]
-        first = order.edge.long()[order.rowptr.long()[source[second]] + place]
+        rowptr = order.rowptr.long()
+        second, place = spans(rowptr[source], rowptr.diff()[source])
+        first = order.edge.long()[place]
         if not self.backtracking:
             kept = self.source[first] != self.target[second]
             first, second = first[kept], second[kept]

@@ -26,6 +26,7 @@ from gdsl.runtime import cache as kernels
 from gdsl.runtime import order as by_torch
 from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.order import EdgeEnds, Facts, Order, PackedOrder, Schedule, index_dtype, no_hubs
+from gdsl.runtime.spans import rows_of
 
 Sizes = tuple[int, int]
 ToldSizes = tuple[int | None, int | None]
@@ -238,8 +239,7 @@ def take_sorted(rowptr: Tensor, index: Tensor, end: int, sizes: Sizes | None) ->
     ends[1 - end].copy_(index)
     code = native(another=True) if index.is_cpu else None
     if code is None:
-        numbers = torch.arange(rows, device=index.device, dtype=dtype)
-        ends[end].copy_(numbers.repeat_interleave(rowptr.diff(), output_size=count))
+        ends[end].copy_(rows_of(rowptr, count))
         return EdgeEnds(ends, Facts(int((ends[0] == ends[1]).sum()), end == 0, end == 1)), sizes
     code.expand[rowptr.dtype, dtype](rowptr.contiguous().data_ptr(), rows, ends[end].data_ptr())
     facts = _Facts()
@@ -291,7 +291,7 @@ def sort(edges: EdgeEnds, end: int, sizes: Sizes) -> Order:
     as_listed = listed[1 - end] if in_order and count == kept == total else None
     edges_in, threads = (row, other, total, kept, rows, added, in_order), torch.get_num_threads()
     if count <= HUB_EDGES:
-        schedule = _Shares(BLOCK_WORK, MAX_BLOCKS, HUB_EDGES, CHUNK_EDGES)
+        schedule = _shares()
         packed = PackedOrder(dtype, _most_blocks(rows, count) + 1, rows, count, as_listed)
         rowptr_at, index_at, edge_at, blocks_at = packed.places
         code.order[dtype](*edges_in, rowptr_at, index_at, edge_at, blocks_at, None, None, schedule, threads)
@@ -328,7 +328,7 @@ def room_for_order(rows: int, edges: int, most: int) -> PackedOrder | None:
 
 def written(order: PackedOrder, rows: int) -> PackedOrder:
     """The order of what was written to its room: its rows are shared out and nothing is sorted."""
-    code, schedule = native(), _Shares(BLOCK_WORK, MAX_BLOCKS, HUB_EDGES, CHUNK_EDGES)
+    code, schedule = native(), _shares()
     assert code is not None
     rowptr, _, _, blocks = order.places
     code.share[torch.int32](rowptr, rows, blocks, None, None, schedule)
@@ -355,7 +355,7 @@ def _room(rows: int, edges: int) -> tuple[Tensor, Tensor, Tensor, Any]:
     blocks = torch.empty(_most_blocks(rows, edges) + 1, dtype=torch.int64, device=CPU)
     most_hubs = edges // (HUB_EDGES + 1)
     hubs, chunks = _room_for_hubs(most_hubs) if most_hubs else no_hubs()
-    return blocks, hubs, chunks, _Shares(BLOCK_WORK, MAX_BLOCKS, HUB_EDGES, CHUNK_EDGES)
+    return blocks, hubs, chunks, _shares()
 
 
 def _most_blocks(rows: int, edges: int) -> int:
@@ -373,6 +373,13 @@ def _shared_out(blocks: Tensor, hubs: Tensor, chunks: Tensor, schedule: Any) -> 
 
 
 _Shares = ctypes.c_int64 * 7
+
+
+def _shares() -> Any:
+    """What the native code is told of how to share out rows, and writes of how it has."""
+    return _Shares(BLOCK_WORK, MAX_BLOCKS, HUB_EDGES, CHUNK_EDGES)
+
+
 _Facts = ctypes.c_int64 * 6
 
 

@@ -27,6 +27,7 @@ from gdsl.nn.declared import Module, words
 from gdsl.passes.options import Options
 from gdsl.runtime.dtypes import short
 from gdsl.runtime.recent import grouped
+from gdsl.runtime.spans import rows_of
 from gdsl.runtime.together import longest
 from gdsl.runtime.tracers import check_tracers, refuse
 
@@ -269,7 +270,7 @@ def groups_of(
         if dim_size not in (None, groups):
             raise ValueError(f"Encountered invalid 'dim_size' (got '{dim_size}' but expected '{groups}')")
         told = rows if torch.compiler.is_compiling() else None  # no number is known there
-        return torch.arange(groups, device=device).repeat_interleave(ptr.diff(), output_size=told), groups
+        return rows_of(ptr, told), groups
     if index is None:
         return torch.zeros(rows, dtype=torch.long, device=device), 1 if dim_size is None else dim_size
     if torch.compiler.is_compiling():

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdsl.runtime.spans import rows_of
+
 Reader = Callable[[Any], Any]
 
 
@@ -114,8 +116,7 @@ def _combination(layer: Any) -> dict[str, Any] | None:
 
 def _edges(rowptr: Tensor, col: Tensor) -> Tensor:
     """The edges [2, E] of a graph that is kept by rows."""
-    counts = rowptr.diff()
-    return torch.stack([torch.arange(len(counts), device=counts.device).repeat_interleave(counts), col])
+    return torch.stack([rows_of(rowptr), col])
 
 
 def _interaction_graph(layer: Any) -> Any:

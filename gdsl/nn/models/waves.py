@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from gdsl.runtime.spans import spans
+
 
 class Envelope(nn.Module):
     """1/x and what takes it to 0 at 1 with its first derivatives. Gasteiger et al., ICLR 2020, equation 8.
@@ -134,10 +136,8 @@ def triplets(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, ...]:
     source, target = edge_index
     order = (target * num_nodes + source).argsort(stable=True)
     count = torch.bincount(target, minlength=num_nodes)
-    many = count[source]
-    second = torch.arange(len(source), device=source.device).repeat_interleave(many)
-    place = torch.arange(len(second), device=source.device) - (many.cumsum(0) - many)[second]
-    first = order[(count.cumsum(0) - count)[source[second]] + place]
+    second, place = spans((count.cumsum(0) - count)[source], count[source])
+    first = order[place]
     kept = target[second] != source[first]
     first, second = first[kept], second[kept]
     return target, source, target[second], source[second], source[first], first, second
