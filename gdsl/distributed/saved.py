@@ -18,6 +18,7 @@ from gdsl.distributed.partition import Division
 from gdsl.distributed.processes import agreeing
 from gdsl.errors import GdslError, InputError
 from gdsl.runtime.answers import place
+from gdsl.runtime.dtypes import short
 from gdsl.runtime.order import INT32_MAX
 
 MAGIC = b"GDSLPART"
@@ -67,7 +68,7 @@ def _values(given_so: Mapping[str, Any], counts: Mapping[Any, int], what: str) -
             array = _array(array, f"`{name}`")
             if array.ndim < 1 or array.shape[0] != counts[type]:
                 raise InputError(f"`{name}` must have {counts[type]} rows, and its shape is {list(array.shape)}")
-            dtype = str(array.dtype).removeprefix("torch.")
+            dtype = short(array.dtype)
             if dtype not in container.DTYPES:
                 raise InputError(f"`{name}` is {dtype}, and parts hold {', '.join(container.DTYPES)}")
             found.append((name, type, array))

@@ -36,6 +36,7 @@ from gdsl.passes.pipeline import lower
 from gdsl.runtime.autograd import Differentiable, Mask, Runner
 from gdsl.runtime.backend import BACKENDS, backend_for
 from gdsl.runtime.complete import complete_graph
+from gdsl.runtime.dtypes import FLOATS, short
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.graph import Graph, Rewired
 from gdsl.runtime.items import storage_of
@@ -44,7 +45,7 @@ from gdsl.runtime.recent import graph_of
 from gdsl.runtime.tracers import run_as_it_is
 from gdsl.runtime.transforms import by_row
 
-DTYPES = {str(d).removeprefix("torch."): d for d in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
+DTYPES = {short(d): d for d in FLOATS}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gdsl.runtime import native
 from gdsl.runtime.autograd import Differentiable, Mask, Pullback, Runner, pull_back
+from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.execute import KernelPlan
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.graph import Graph
@@ -19,8 +20,6 @@ from gdsl.runtime.transforms import transforming
 
 # As in extension/calls.cpp: how often a function is asked for that there is none of, or none with the adjoints needed.
 MOST_ASKED = 16
-
-_CPU = torch.device("cpu")
 
 
 def run(runner: Runner, tensors: list[Tensor], frame: Frame) -> Sequence[Tensor]:
@@ -80,7 +79,7 @@ def _derivative(made: Differentiable, wanted: Mask, places: Sequence[int]) -> tu
         return None
 
     def pull_in_python(edges: Any, needed: Mask, saved: Sequence[Tensor], grads: Sequence[Tensor | None]) -> Any:
-        frame = Frame(_graph(edges), made.runner.dtype, _CPU)
+        frame = Frame(_graph(edges), made.runner.dtype, CPU)
         mask = [False] * len(wanted)
         every: list[Tensor | None] = [None] * outputs
         for k, needs in zip(asking, needed, strict=True):

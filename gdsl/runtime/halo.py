@@ -14,6 +14,7 @@ from torch import Tensor, distributed
 
 from gdsl.errors import GraphError
 from gdsl.runtime.answers import agree, answered, numbers_of_all, place
+from gdsl.runtime.dtypes import short
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -288,7 +289,7 @@ def gather(halo: Halo, value: Tensor) -> Tensor:
     """
     if halo.world == 1:
         return value
-    about = f"rows of {str(value.dtype).removeprefix('torch.')} {list(value.shape[1:])}"
+    about = f"rows of {short(value.dtype)} {list(value.shape[1:])}"
     agree_on(halo, about)
     rows = [count for (count,) in numbers(halo, [len(value)])]
     padded = value.new_zeros((max(rows), *value.shape[1:]))

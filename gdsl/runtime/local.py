@@ -14,6 +14,7 @@ from gdsl.errors import GraphError
 from gdsl.ir.types import Domain
 from gdsl.passes.options import GraphShape
 from gdsl.runtime import prepare
+from gdsl.runtime.dtypes import short
 from gdsl.runtime.edge_halo import LocalPairs, Reverses, reverses
 from gdsl.runtime.formats import plain_tensor
 from gdsl.runtime.given import check_edge_index
@@ -446,7 +447,7 @@ def read_by_edges(graph: Graph, x: Tensor, turned: bool = False) -> Tensor:
     need_forward(graph, turned)
     if len(x) != graph.num_sources:
         raise GraphError(f"{graph.num_sources} nodes are owned here, and there are {len(x)} rows")
-    agree_on(graph.halo, f"rows of {str(x.dtype).removeprefix('torch.')} {list(x.shape[1:])}")
+    agree_on(graph.halo, f"rows of {short(x.dtype)} {list(x.shape[1:])}")
     if x.is_complex():
         return torch.view_as_complex(_ReadRows.apply(torch.view_as_real(x), graph.halo))
     return _ReadRows.apply(x, graph.halo)

@@ -13,6 +13,7 @@ from torch import Tensor, distributed, nn
 from gdsl.errors import InputError
 from gdsl.ir.ops.rows import add_at
 from gdsl.runtime.answers import agree, answered, place
+from gdsl.runtime.dtypes import short
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.halo import Halo, all_reduce, broadcast, numbers
 from gdsl.runtime.halo import gather as rows_of_all
@@ -47,7 +48,7 @@ def total(value: Tensor, group: ProcessGroup | None = None) -> Tensor:
     """
     if place(group)[1] == 1:
         return value
-    agree(f"a sum of {str(value.dtype).removeprefix('torch.')} {list(value.shape)}", group, value.device)
+    agree(f"a sum of {short(value.dtype)} {list(value.shape)}", group, value.device)
     return _Sum.apply(value, group)
 
 

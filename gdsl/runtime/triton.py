@@ -33,10 +33,8 @@ from gdsl.runtime import tune
 from gdsl.runtime.frame import Frame
 from gdsl.runtime.items import Storage
 from gdsl.runtime.offline import argument_types
-from gdsl.runtime.order import Order, Tables, tables
+from gdsl.runtime.order import INT32_MAX, Order, Tables, tables
 from gdsl.runtime.source import interpreted, load
-
-INT32_MAX = 2**31 - 1
 
 
 def bind(plan: Plan, storage: Storage) -> dict[Kernel, TritonLaunch]:
