@@ -150,14 +150,17 @@ class HeteroConv(nn.Module):
     There is no maths in it but that of the layers: they may be of this library or any other modules.
 
     convs: (source type, relation, target type) -> layer
-    aggr:  "sum", "mean", "min", "max", "mul" or "cat", or None to stack the results, [N, relations, channels]
+    aggr:  "sum", "mean", "min", "max", "mul" or "cat", another reduction of torch by its name, or None to stack the
+           results, [N, relations, channels]
 
-    Raises ValueError for a layer that adds self-loops between nodes of different types, and warns of types of nodes
-    that no edge leads to.
+    Raises ValueError for a layer that adds self-loops between nodes of different types and for an ``aggr`` that there
+    is not, and warns of types of nodes that no edge leads to.
     """
 
     def __init__(self, convs: Mapping[EdgeType, nn.Module], aggr: str | None = "sum"):
         super().__init__()
+        if aggr not in (None, "cat") and not hasattr(torch, _PRODUCT.get(aggr, aggr)):
+            raise ValueError(f"results are put together by a reduction of torch, and '{aggr}' is none")
         for edge_type, module in convs.items():
             if edge_type[0] != edge_type[-1] and getattr(module, "add_self_loops", False):
                 raise ValueError(
@@ -220,6 +223,10 @@ def _argument(edge_type: EdgeType, values: Mapping[Any, Any]) -> list[Any]:
     return [(values.get(source), values.get(target))] if source in values or target in values else []
 
 
+# What torch calls the product, whose name torch_geometric's documentation has and its layer cannot call.
+_PRODUCT = {"mul": "prod"}
+
+
 def _together(results: list[Tensor], aggr: str | None) -> Tensor:
     if aggr is None:
         return torch.stack(results, dim=1)
@@ -227,5 +234,5 @@ def _together(results: list[Tensor], aggr: str | None) -> Tensor:
         return results[0]
     if aggr == "cat":
         return torch.cat(results, dim=-1)
-    found = getattr(torch, aggr)(torch.stack(results), dim=0)
+    found = getattr(torch, _PRODUCT.get(aggr, aggr))(torch.stack(results), dim=0)
     return found if isinstance(found, Tensor) else found[0]
