@@ -52,8 +52,10 @@ PLANETOID_FOLDERS = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
 def load_planetoid(name: str, root: str | Path | None = None) -> NodeData | None:
     """Cora, CiteSeer or PubMed, split as usual: 20 training nodes a class, 500 to validate, 1,000 to test.
 
-    Features are the raw 0/1 (PubMed: tf-idf) rows; see `row_normalised`. The files are Python 2 pickles,
-    read by an unpickler that knows arrays, sparse matrices and dictionaries only.
+    Features are the raw 0/1 (PubMed: tf-idf) rows. The files are Python 2 pickles, read by an unpickler that knows
+    arrays, sparse matrices and dictionaries only.
+
+    Raises ``InputError`` for another name, and for files that are missing, damaged or do not fit each other.
     """
     key = str(name).lower()
     if key not in PLANETOID_FOLDERS:
@@ -65,6 +67,15 @@ def load_planetoid(name: str, root: str | Path | None = None) -> NodeData | None
     if not raw.is_dir():
         return None
 
+    try:
+        return _read(raw, key)
+    except ImportError:  # of SciPy
+        raise
+    except Exception as error:  # of a damaged pickle anything, as its types and shapes may be any
+        raise InputError(f"{raw} cannot be read as {name}: {type(error).__name__}: {error}") from None
+
+
+def _read(raw: Path, key: str) -> NodeData:
     def unpickle(part: str) -> Any:
         with open(raw / f"ind.{key}.{part}", "rb") as file:
             return _Unpickler(file, encoding="latin1").load()

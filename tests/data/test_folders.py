@@ -70,6 +70,14 @@ def test_a_small_planetoid_folder_is_what_pyg_reads(tmp_path: Path):
     assert torch.equal(edge_set(ours.edge_index, 700), edge_set(theirs.edge_index, 700))
     (batch,) = NeighborLoader(theirs, [-1], theirs.train_mask, batch_size=80)
     assert torch.equal(batch.x, theirs.x[batch.n_id])
+    for part, content in (
+        ("test.index", b"640\n641\n"), ("graph", pickle.dumps(y)), ("allx", pickle.dumps(x)[:900]), ("ty", None),
+    ):  # fmt: skip
+        whole = (raw / f"ind.cora.{part}").read_bytes()
+        (raw / f"ind.cora.{part}").unlink() if content is None else (raw / f"ind.cora.{part}").write_bytes(content)
+        with pytest.raises(InputError, match="cannot be read as cora"):
+            load_planetoid("cora", tmp_path)
+        (raw / f"ind.cora.{part}").write_bytes(whole)
 
 
 def test_citeseer_keeps_its_isolated_test_nodes(data_root):
@@ -105,7 +113,7 @@ def test_a_planetoid_pickle_runs_no_code(tmp_path: Path):
     raw = tmp_path / "Planetoid" / "Cora" / "raw"
     raw.mkdir(parents=True)
     (raw / "ind.cora.allx").write_bytes(pickle.dumps(print))
-    with pytest.raises(pickle.UnpicklingError, match=r"asks for builtins\.print"):
+    with pytest.raises(InputError, match=r"UnpicklingError: .*asks for builtins\.print"):
         load_planetoid("cora", tmp_path)
 
 
