@@ -44,7 +44,7 @@ class Epochs:
     def __init__(
         self,
         *,
-        batch_size: int | None = 1,
+        batch_size: int = 1,
         shuffle: bool = False,
         seed: int | None = None,
         rank: int = 0,
@@ -56,7 +56,7 @@ class Epochs:
         persistent_workers: bool = False,
         transform: Callable[[Any], Any] | None = None,
     ):
-        self.batch_size = given.count_or_none("batch_size", batch_size, 1)
+        self.batch_size: int | None = given.count("batch_size", batch_size, 1)
         self.num_workers = given.count("num_workers", num_workers, 0)
         self.prefetch = given.count("prefetch", prefetch, 1)
         self.shuffle, self.drop_last = given.flag("shuffle", shuffle), given.flag("drop_last", drop_last)

@@ -49,9 +49,11 @@ class Loader(Epochs):
         self.max_nodes = given.count_or_none("max_nodes", max_nodes, 1)
         self.max_edges = given.count_or_none("max_edges", max_edges, 1)
         budget = max_nodes is not None or max_edges is not None
-        size = (None if budget else 1) if batch_size is None else batch_size
         threads = 0 if num_workers is None else num_workers
+        size = 1 if batch_size is None else batch_size
         super().__init__(**settings, batch_size=size, shuffle=shuffle, num_workers=threads)
+        if budget and batch_size is None:
+            self.batch_size = None
         packed = data if isinstance(data, Packed) else pack(data)
         if not len(packed):
             raise InputError("the data set is empty: there is no graph in it")

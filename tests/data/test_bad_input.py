@@ -49,6 +49,9 @@ def links(**more: Any) -> LinkNeighborLoader:
 CASES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "shuffle": (lambda: Loader([graph()], shuffle="no"), InputError, "shuffle must be True or False, not 'no'"),
     "drop_last": (lambda: Loader([graph()], drop_last=2), InputError, "drop_last must be True or False, not 2"),
+    "no size of a batch": (
+        lambda: NeighborLoader(graph(), [2], batch_size=None), InputError, "batch_size must be an integer of at least 1"
+    ),
     "replace": (lambda: NeighborLoader(graph(), [2], replace="no"), InputError, "replace must be True or False"),
     "disjoint": (lambda: NeighborLoader(graph(), [2], disjoint=torch.ones(2)), InputError, "disjoint must be True"),
     "directed": (lambda: NeighborLoader(graph(), [2], directed="yes"), InputError, "directed must be True or False"),
