@@ -367,7 +367,12 @@ class _Arguments:
             whole = list if kind is list else tuple
             return whole(p[0] for p in parts), whole(p[1] for p in parts), (kind, *[p[2] for p in parts])
         if isinstance(given, Tensor):
-            rank = max(len(s.cell.value.axes) + 1 for s in within(Symbol, self.given)) if self.beside else 0
+            values = [s.cell.value for s in within(Symbol, self.given)]
+            # Beside truth values alone the result is of the tensor's own dtype, be it integers or wider.
+            own = dtype_of(given) if given.is_floating_point() else given.dtype
+            if own not in (torch.bool, self.trace.dtype) and all(v.node.kind is Kind.BOOL for v in values):
+                raise Untraceable(f"{short(own)} beside truth values")
+            rank = max(len(v.axes) + 1 for v in values) if self.beside else 0
             value, now = self.trace._operand(given, rank, self.beside, self.grad)
             self.requires_grad |= given.requires_grad
             return value, now, value

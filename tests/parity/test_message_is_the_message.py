@@ -359,6 +359,16 @@ for name, method in {
 }.items():
     LAYERS[name] = tempered(method), cooled, "fused"
 
+
+@case(how="int64 beside truth values")
+def integers(base: Any) -> Any:
+    class Layer(Simple, base):
+        def message(self, x_j: Tensor) -> Tensor:
+            return (x_j > 0) * torch.arange(SIZE)
+
+    return Layer
+
+
 FACTOR = 1.0
 
 
