@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import scipy.sparse
 import torch
 from torch import nn
 
@@ -70,6 +71,12 @@ def test_directions_of_edges(name: str) -> None:
     expected = outcome(theirs, (x,), graph, {})
     for part, value in outcome(ours, (x,), graph, {}).items():
         assert harness.difference([value], [expected[part]]) < 1e-9, part
+    edges = graph_of("loop-free", 1, False).unique(dim=1)
+    ones = torch.ones(edges.shape[1], dtype=torch.float64)
+    matrix = torch.sparse_coo_tensor(edges.flip(0), ones, (NODES, NODES))
+    of_scipy = scipy.sparse.coo_matrix((ones.numpy(), edges.numpy()), shape=(NODES, NODES))  # whose rows are sources
+    for same in (matrix, matrix.to_sparse_csr(), of_scipy, gdsl.Graph(edges, NODES)):
+        assert harness.difference([ours(x, same)], [ours(x, edges)]) < 1e-9, type(same)
 
 
 def test_anti_symmetric_around_another_layer() -> None:

@@ -294,11 +294,19 @@ class DirGNNConv(Module):
 
     def forward(self, x: Tensor, edge_index: Adjacency) -> Tensor:
         """[N, in_channels] to [N, out_channels]."""
-        back = edge_index.reverse() if isinstance(edge_index, Graph) else edge_index.flip([0])
-        y: Tensor = self.alpha * self.conv_out(x, back) + (1 - self.alpha) * self.conv_in(x, edge_index)
+        y: Tensor = self.alpha * self.conv_out(x, _turned(edge_index)) + (1 - self.alpha) * self.conv_in(x, edge_index)
         return y if self.lin is None else y + self.lin(x)
 
     __repr__ = words("{self.conv_in}, alpha={self.alpha}")
+
+
+def _turned(edge_index: Adjacency) -> Adjacency:
+    """The same edges the other way round."""
+    if isinstance(edge_index, Graph):
+        return edge_index.reverse()
+    if isinstance(edge_index, Tensor) and edge_index.layout is torch.strided:
+        return edge_index.flip([0])
+    return edge_index.t() if hasattr(edge_index, "t") else edge_index.T  # a sparse matrix; SciPy's has no `t`
 
 
 @declared(shows="phi num_iters epsilon gamma")
