@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdsl.nn.conv.inputs import count_in
 from gdsl.nn.pool import matching
 from gdsl.nn.readouts import MAX, MEAN, readout
 from gdsl.nn.sparse import coalesce
@@ -23,7 +24,7 @@ def graclus(edge_index: Tensor, weight: Tensor | None = None, num_nodes: int | N
     torch_geometric goes through the nodes at random, and takes the heaviest edge at each; here the heaviest edge of all
     comes first, in torch, in rounds that take many edges at once.
     """
-    nodes = (int(edge_index.max()) + 1 if edge_index.numel() else 0) if num_nodes is None else num_nodes
+    nodes = count_in(edge_index) if num_nodes is None else num_nodes
     order = torch.randperm(edge_index.shape[1], device=edge_index.device)
     order = order[edge_index[0, order] != edge_index[1, order]]
     if weight is not None:
@@ -74,7 +75,7 @@ def _pool_x(
     aggr: nn.Module, cluster: Tensor, x: Tensor, batch: Tensor, batch_size: int | None, size: int | None
 ) -> tuple[Tensor, Tensor | None]:
     if size is not None:
-        graphs = int(batch.max()) + 1 if batch_size is None else batch_size
+        graphs = count_in(batch) if batch_size is None else batch_size
         return readout(aggr, x, cluster, graphs * size), None
     cluster, of_graph = _consecutive(cluster, batch)
     return readout(aggr, x, cluster, None), of_graph

@@ -15,7 +15,7 @@ from gdsl.nn.neighbors import CHUNK_DISTANCES, knn, knn_graph
 
 
 class KNNOutput(NamedTuple):
-    """Scores and indices of neighbours, [N, k] each."""
+    """Scores and indices of neighbours, [N, k] each, of fewer points than k [N, points]."""
 
     score: Tensor
     index: Tensor  # type: ignore[assignment]  # a tuple's own, as there

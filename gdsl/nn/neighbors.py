@@ -151,6 +151,8 @@ def fps(
     chosen = []
     for members, _ in _groups(x, x, batch, batch):
         points = x[members].detach().double()
+        if not len(points):
+            continue
         count = -int(-ratio * len(points) // 1)
         start = int(torch.randint(len(points), (1,))) if random_start else 0
         found = [start]

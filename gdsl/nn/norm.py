@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdsl.nn.conv.inputs import count_in
 from gdsl.nn.declared import InitVar, Module, declared, redraw, words
 from gdsl.runtime.spans import rows_of
 from gdsl.runtime.together import batch_norm, counts, is_shared, means, most
@@ -20,8 +21,7 @@ def _graphs(x: Tensor, batch: Tensor | None, batch_size: int | None) -> tuple[Te
         return torch.zeros(len(x), dtype=torch.long, device=x.device), 1
     if batch_size is not None:
         return batch, batch_size
-    known = int(batch.max()) + 1 if batch.numel() else 0
-    return batch, most(known, x.device)
+    return batch, most(count_in(batch), x.device)
 
 
 class BatchNorm(nn.Module):

@@ -13,6 +13,7 @@ from gdsl.errors import InputError
 from gdsl.ir.ops.rows import add_at
 from gdsl.nn.activations import activation
 from gdsl.nn.conv.base import Programmed
+from gdsl.nn.conv.inputs import count_in
 from gdsl.nn.conv.simple import GraphConv, LEConv
 from gdsl.nn.declared import InitVar, Module, declared, redraw
 from gdsl.nn.inits import uniform
@@ -37,7 +38,7 @@ def topk(
     Raises ValueError without either.
     """
     if min_score is not None:
-        best = score.new_full((int(batch.max()) + 1,), float("-inf")).scatter_reduce(0, batch, score, "amax")
+        best = score.new_full((count_in(batch),), float("-inf")).scatter_reduce(0, batch, score, "amax")
         return (score > (best[batch] - tol).clamp(max=min_score)).nonzero().view(-1)
     if ratio is None:
         raise ValueError("At least one of the 'ratio' and 'min_score' parameters must be specified")

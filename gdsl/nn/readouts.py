@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from gdsl.ir.ops.rows import add_at
 from gdsl.nn.aggr import MaxAggregation, MeanAggregation, SortAggregation, SumAggregation
+from gdsl.nn.conv.inputs import count_in
 from gdsl.runtime.together import is_shared, largest, means, most, summed
 
 SUM, MEAN, MAX = SumAggregation(), MeanAggregation(), MaxAggregation()
@@ -26,7 +27,7 @@ def readout(aggr: nn.Module, x: Tensor, batch: Tensor | None, size: int | None) 
 def _readout_together(aggr: nn.Module, x: Tensor, batch: Tensor | None, size: int | None) -> Tensor:
     """Of the nodes of all processes. Equal maxima share the gradient, wherever they are."""
     batch = torch.zeros(len(x), dtype=torch.long, device=x.device) if batch is None else batch
-    size = most(int(batch.max()) + 1 if batch.numel() else 0, x.device) if size is None else size
+    size = most(count_in(batch), x.device) if size is None else size
     if aggr is MEAN:
         return means(x, batch, size)
     zeros = x.new_zeros(size, *x.shape[1:])

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from gdsl.nn.aggr.grouped import group_of_each
+from gdsl.nn.conv.inputs import count_in
 from gdsl.nn.reach import contents, names_in
 from gdsl.nn.symbols import Symbol
 
@@ -27,7 +28,7 @@ def softmax(
     """
     if isinstance(src, Symbol):
         return src.tracing.softmax(softmax, src, index, ptr, num_nodes, dim)
-    size = int(index.max()) + 1 if num_nodes is None and index.numel() else num_nodes or 0
+    size = count_in(index) if num_nodes is None else num_nodes
     place = group_of_each(src, index, dim)
     full = list(src.shape)
     full[dim] = size

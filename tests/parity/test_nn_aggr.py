@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import gdsl.nn.aggr as ours
-from gdsl.nn import Linear, SAGEConv, pool
+from gdsl.nn import Linear, SAGEConv, WLConv, pool
 from tests.parity.drop_in import mlp, pyg, set_backend
 from tests.programs import harness
 
@@ -237,6 +237,11 @@ def test_nothing_to_aggregate() -> None:
     nothing = torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)
     assert ours.MeanAggregation()(*nothing, dim_size=0).shape == (0, 3)
     assert ours.MaxAggregation()(*nothing, dim_size=2).tolist() == [[0.0] * 3] * 2
+    for walk in (ours.LSTMAggregation(3, 2, bidirectional=True), ours.GRUAggregation(3, 4)):
+        assert walk(*nothing, dim_size=2).tolist() == [[0.0] * 4] * 2
+    assert SAGEConv(3, 2, aggr="lstm")(torch.ones(5, 3), torch.zeros(2, 0, dtype=torch.long)).shape == (5, 2)
+    assert pool.TopKPooling(3, min_score=0.5)(nothing[0], torch.zeros(2, 0, dtype=torch.long))[0].shape == (0, 3)
+    assert WLConv().histogram(nothing[1]).numel() == 0
 
 
 NETWORKS = {

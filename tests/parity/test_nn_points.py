@@ -253,6 +253,7 @@ def test_farthest_points() -> None:
     batch = torch.tensor([0, 0, 1, 1])
     assert fps(line, batch, ratio=0.5, random_start=False).tolist() == [0, 2]
     assert len(fps(line, batch)) == 2
+    assert fps(line[:0]).tolist() == fps(line[:0], batch[:0]).tolist() == []
     with pytest.raises(ValueError, match="ratio"):
         fps(line, ratio=0.0)
 

@@ -23,6 +23,7 @@ from gdsl.module.host import stands_for
 from gdsl.module.layer import Layer
 from gdsl.module.ways import Text, text_for
 from gdsl.nn.aggr.grouped import reduced
+from gdsl.nn.conv.inputs import count_in
 from gdsl.nn.declared import Module, words
 from gdsl.passes.options import Options
 from gdsl.runtime.dtypes import short
@@ -275,7 +276,7 @@ def groups_of(
         return torch.zeros(rows, dtype=torch.long, device=device), 1 if dim_size is None else dim_size
     if torch.compiler.is_compiling():
         return index, compiled.above(index) if dim_size is None else dim_size
-    needed = int(index.max()) + 1 if index.numel() else 0
+    needed = count_in(index)
     if dim_size is not None and dim_size < needed:
         raise ValueError(f"Encountered invalid 'dim_size' (got '{dim_size}' but expected >= '{needed}')")
     return index, needed if dim_size is None else dim_size

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gdsl.errors import GraphError, InputError
 from gdsl.module import compiled
-from gdsl.nn.conv.inputs import WHOLE, Adjacency, Features, Size, edge_weights, is_torch_sparse
+from gdsl.nn.conv.inputs import WHOLE, Adjacency, Features, Size, count_in, edge_weights, is_torch_sparse
 from gdsl.runtime.formats import sizes_of
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.recent import graph_of
@@ -99,7 +99,7 @@ class OnGraphs(nn.Module):
             sources = targets if sources is None else sources
             targets = sources if targets is None else targets
             if sources is None or targets is None:
-                sources = targets = int(edge_index.max()) + 1 if edge_index.numel() else 0
+                sources = targets = count_in(edge_index)
             pair = (targets, sources) if backwards else (sources, targets)
             try:
                 found = graph_of(edge_index, *pair)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gdsl.errors import GraphError
-from gdsl.nn.conv.inputs import parameter
+from gdsl.nn.conv.inputs import count_in, parameter
 from gdsl.nn.conv.programmed import InitVar, Summed
 from gdsl.runtime.tracers import check_proxy
 
@@ -85,7 +85,7 @@ class HypergraphConv(Summed, program="hypergraph", fixed='flow="source_to_target
         assert hyperedge_attr is not None or not self.use_attention, "attention needs 'hyperedge_attr'"
         given = [len(t) for t in (hyperedge_weight, hyperedge_attr) if t is not None]
         if num_edges is None:
-            num_edges = int(hyperedge_index[1].max()) + 1 if hyperedge_index.numel() else 0
+            num_edges = count_in(hyperedge_index[1])
         # Hyperedges without nodes change nothing, so that there may be more weights than hyperedges.
         graph, _ = self.graph(hyperedge_index, len(x), max([num_edges, *given]))
         inputs = {"x": x, "w": hyperedge_weight, "f": hyperedge_attr}

@@ -19,6 +19,7 @@ from gdsl.nn.conv.inputs import (
     Channels,
     Features,
     Size,
+    count_in,
     is_torch_sparse,
     like_features,
     parameter,
@@ -402,7 +403,7 @@ class WLConv(nn.Module):
         norm:  whether to scale each row to length 1
         """
         batch = torch.zeros_like(x) if batch is None else batch
-        colours, graphs = len(self.hashmap), int(batch.max()) + 1
+        colours, graphs = len(self.hashmap), count_in(batch)
         count = torch.bincount(batch * colours + x, minlength=graphs * colours).view(graphs, colours)
         return nn.functional.normalize(count.float(), dim=-1) if norm else count
 

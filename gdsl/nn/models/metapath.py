@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from gdsl.nn.conv.inputs import count_in
 from gdsl.nn.models.node2vec import Walked
 
 EdgeType = tuple[str, str, str]
@@ -131,5 +132,5 @@ def _counts(edge_index_dict: Mapping[EdgeType, Tensor]) -> dict[str, int]:
     found: dict[str, int] = {}
     for kind, edges in edge_index_dict.items():
         for name, ends in zip((kind[0], kind[-1]), edges, strict=True):
-            found[name] = max(int(ends.max()) + 1, found.get(name, 0))
+            found[name] = max(count_in(ends), found.get(name, 0))
     return found

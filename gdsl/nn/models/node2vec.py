@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from gdsl.nn.conv.inputs import count_in
 from gdsl.nn.declared import redraw, words
 from gdsl.nn.models.probe import score
 
@@ -75,9 +76,7 @@ class Node2Vec(Walked):
     ):
         super().__init__()
         assert walk_length >= context_size, f"a walk of {walk_length} nodes has no context of {context_size}"
-        if num_nodes is None:
-            num_nodes = int(edge_index.max()) + 1 if edge_index.numel() else 0
-        self.num_nodes = num_nodes
+        num_nodes = self.num_nodes = count_in(edge_index) if num_nodes is None else num_nodes
         row, self.col = edge_index[:, (edge_index[0] * num_nodes + edge_index[1]).argsort()].cpu()
         self.rowptr = nn.functional.pad(torch.bincount(row, minlength=num_nodes).cumsum(0), (1, 0))
         self.embedding_dim = embedding_dim

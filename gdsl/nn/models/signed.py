@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.nn.conv.attention import absent_pairs
+from gdsl.nn.conv.inputs import count_in
 from gdsl.nn.conv.simple import SignedConv
 from gdsl.nn.declared import InitVar, Module, declared, redraw, words
 
@@ -60,7 +61,7 @@ class SignedGCN(Module):
         from sklearn.decomposition import TruncatedSVD
 
         edges = torch.cat([pos_edge_index, neg_edge_index], dim=1).cpu()
-        size = int(edges.max()) + 1 if num_nodes is None else num_nodes
+        size = count_in(edges) if num_nodes is None else num_nodes
         sign = torch.ones(edges.size(1))
         sign[pos_edge_index.size(1) :] = -1
         row, col = torch.cat([edges, edges.flip(0)], dim=1)
