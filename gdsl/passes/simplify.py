@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import operator
 from typing import NamedTuple
 
@@ -273,8 +274,8 @@ def count_edges(node: Node) -> Node | None:
     if not is_sum(node):
         return None
     e = node.inputs[0]
-    if e.op != "spread" or e.inputs[0].op != "const":
-        return None
+    if e.op != "spread" or e.inputs[0].op != "const" or not math.isfinite(e.inputs[0].attrs.value):
+        return None  # no edge times inf would not be 0
     return _like(node, segment_count(node.attrs.end, node.domain) * e.inputs[0])
 
 

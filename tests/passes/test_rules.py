@@ -248,6 +248,7 @@ CASES: dict[str, list[tuple[Node, str, str]]] = {
         (_sum(b.spread(b.const(2.0), E)), "sum@i(2)", "in_degree * 2"),
         (_sum(b.spread(b.const(2.0), E), "j"), "sum@j(2)", "out_degree * 2"),
         (b.segment(b.spread(b.const(2.0), E), "i", "max", N), "max@i(2)", "max@i(2)"),
+        (_sum(b.spread(b.const(float("inf")), E)), "sum@i(inf)", "sum@i(inf)"),
     ],
     "spread_is_broadcast": [
         (b.spread(p, E) * e, "p * e", "p * e"),
