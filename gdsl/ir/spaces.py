@@ -74,8 +74,16 @@ class Spaces:
         edges = [i for i in x.inputs if i.domain in ELEMENTS]
         if edges:
             graph = self._one(edges, "edges of")
-            return None if graph is None else self.graphs[graph].at(x.attrs.end)
-        return self._one([i for i in x.inputs if i.domain is Domain.NODE], "nodes of")
+            found = None if graph is None else self.graphs[graph].at(x.attrs.end)
+        else:
+            found = self._one([i for i in x.inputs if i.domain is Domain.NODE], "nodes of")
+        return self._only_set() if found is None else found
+
+    def _only_set(self) -> str | None:
+        """The set of all nodes where there is but one: also of what is the same for all of them."""
+        sets = {end for g in self.graphs.values() for end in (g.source, g.target)}
+        sets |= set(self.loads.values()) - self.graphs.keys()
+        return sets.pop() if len(sets) == 1 else None
 
     def _said(self, x: Node) -> str:
         graph, inner = self.graphs[x.attrs.graph], x.inputs[0]

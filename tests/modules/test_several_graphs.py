@@ -319,20 +319,28 @@ def test_pools_dropout_and_modules_are_as_on_one_graph() -> None:
             return x * torch.full_like(x, 2.0).sum(1, keepdim=True).exp() / x.new_tensor(4.0).exp()
 
     text = (
-        "layer Net(d) { graph a, b module nn node x[d] h = dropout(nn(x; d), 0.5) "
-        "aggregate u = sum(h[j]) over a aggregate v = sum(h[j]) over b pool p = mean(u + v) return u, v, p }"
+        "layer Net(d) { graph a, b module nn param ones[d] ~ ones node x[d] h = dropout(nn(x; d), 0.5) q = nn(ones; d) "
+        "aggregate u = sum(q * h[j]) over a aggregate v = sum(q * h[j]) over b pool p = mean(u + v) return u, v, p }"
     )
     module = Doubled()
     made = gdsl.compile(text, d=2, nn=module, backend="torch")
     x, batch = torch.rand(NODES, 2) + 1.0, torch.tensor([0, 0, 1, 1, 1, 1])
     u, v, p = made(x, LOCAL, LOCAL, batch=batch)
-    assert module.calls == 1
+    assert module.calls == 2  # of x and of the ones, for both graphs
     assert torch.equal(u, v)  # both read the numbers that were dropped
     assert ((u == 0) | (u > 0)).all()
     assert p.shape == (2, 2)
     torch.testing.assert_close(p[0], 2 * u[:2].mean(0))
     made.eval()
     torch.testing.assert_close(made(x, LOCAL, LOCAL)[0], scatter(2 * x[LOCAL[0]] / 2, LOCAL[1], dim_size=NODES) * 1.0)
+
+
+def test_a_number_for_each_node_is_of_the_only_set() -> None:
+    text = "layer L { nodes SETS graph a: p -> p node x in p param w ~ ones update y = w return y }"
+    made = gdsl.compile(text.replace("SETS", "p"), backend="torch")
+    assert made({"p": torch.zeros(NODES)}, {("p", "a", "p"): LOCAL})["p"].tolist() == [1.0] * NODES
+    with pytest.raises(gdsl.LanguageError, match="no telling how many"):
+        gdsl.compile(text.replace("SETS", "p, q").replace("param", "node z in q param"), backend="torch")
 
 
 def test_numbers_are_dropped_of_the_edges_of_each_graph_by_themselves() -> None:
