@@ -92,26 +92,27 @@ class ModuleCalls(Shapes):
         if not nodes:
             raise Mistake(f"module `{found.name}` needs an argument", e.span)
         self.aligned(nodes, e.arguments)
+        domain = build.join_domains(nodes)
         if found.takes is not None and found.gives is not None:
             self._taken(found, found.takes, nodes, e)
             named = named or [(found.gives.name, found.gives.size if found.gives.size >= 0 else None, e.span)]
             if named[-1][0] in nodes[0].type.names[:-1]:
                 message = f"`{found.name}` would give {nodes[0].type} a second dim `{named[-1][0]}`"
                 raise Mistake(message, e.span, hint=f"{format.expression(e)[:-1]}; {named[-1][0]}') names it")
-        elif aggregating and nodes[0].domain in (Domain.EDGE, Domain.PAIR):
+        elif aggregating and domain in (Domain.EDGE, Domain.PAIR):
             end, rows = self.over(e, nodes)
             result, params = modules.aggregate(found.name, found.module, nodes, (end, rows))
-            self._can_run(found, nodes, result, e)
+            self._can_run(found, domain, result, e)
             self.module_params.update(params)
             return self._named(found, nodes, self.reduced(nodes[0], end, result), named, rows)
         result, params = modules.apply(found.name, found.module, nodes, self.dropped)
-        self._can_run(found, nodes, result, e)
+        self._can_run(found, domain, result, e)
         self.module_params.update(params)
-        return self._named(found, nodes, result, named, nodes[0].domain)
+        return self._named(found, nodes, result, named, domain)
 
-    def _can_run(self, found: ModuleValue, nodes: Sequence[Node], result: Node, e: ast.Call) -> None:
+    def _can_run(self, found: ModuleValue, domain: Domain, result: Node, e: ast.Call) -> None:
         """A module that runs as it is takes rows that lie in memory."""
-        if found.module is not None and result.op == "call" and nodes[0].domain is Domain.PAIR:
+        if found.module is not None and result.op == "call" and domain is Domain.PAIR:
             message = f"module `{found.name}` runs as it is, on stored rows, and no value of pairs is stored"
             raise Mistake(message, e.span, hint="read at pairs what it makes of edges, or write it as rules")
 

@@ -54,7 +54,7 @@ def apply(
     """``module(*inputs)``, and the parameters that the program now reads itself."""
     real = [build.to_float(x) for x in inputs]
     if module is None:  # checked without one: it is taken to keep the dims
-        return build.call(name, real, real[0].type, kind="map"), {}
+        return build.call(name, real, Type(build.join_domains(real), real[0].dims), kind="map"), {}
     reader = Reader(name, dropout)
     try:
         if len(inputs) == 1 and inputs[0].dims:
@@ -65,8 +65,19 @@ def apply(
         pass
     shape, inputs = _try(name, module, inputs)
     x = real[0]
-    same = shape == x.type.shape and _keeps_features(module)
-    return build.call(name, inputs, Type(x.domain, x.dims if same else _new_dims(name, x, shape)), kind="map"), {}
+    dims = x.dims if shape == x.type.shape and _keeps_features(module) else _new_dims(name, x, shape)
+    domain = build.join_domains(inputs)
+    if domain is not Domain.GLOBAL:
+        return build.call(name, _on_rows(inputs, domain), Type(domain, dims), kind="map"), {}
+    # What is the same everywhere is one row.
+    one = Dim(f"{name}.row", 1)
+    rows = [build.reshape_like(x, x.type.with_dims((one, *x.dims))) for x in inputs]
+    return build.select(build.call(name, rows, Type(domain, (one, *dims)), kind="map"), one.name, 0), {}
+
+
+def _on_rows(values: Sequence[Node], domain: Domain) -> list[Node]:
+    """Values as a module takes them: with rows, also of what is the same for all."""
+    return [build.spread(x, domain) if x.domain is Domain.GLOBAL else x for x in values]
 
 
 def aggregate(
@@ -90,6 +101,7 @@ def aggregate(
     # The dims of a result of the same shape keep their names.
     shape, inputs = _try(name, module, inputs, aggregates=True)
     dims = real[0].dims if shape == real[0].type.shape else _new_dims(name, real[0], shape)
+    inputs = _on_rows(inputs, build.join_domains(inputs))
     return build.call(name, inputs, Type(rows, dims), kind="aggregate", end=end), {}
 
 

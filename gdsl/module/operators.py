@@ -25,6 +25,7 @@ from torch import Tensor
 from gdsl.errors import GraphError, InputError, ProgramError
 from gdsl.ir.attributes import BOOL, MOST, Allowed, number, one_of, shown
 from gdsl.ir.node import Node, walk
+from gdsl.ir.ops.op import shape_of
 from gdsl.ir.program import Program
 from gdsl.ir.serialise import fields, from_data, items, to_data
 from gdsl.ir.types import Domain, Kind, Type
@@ -208,7 +209,7 @@ def _check(text: str, tensors: Sequence[Tensor], frame: Frame) -> None:
             raise InputError(f"`{name}` is {value.dtype}, and this call was compiled for {frame.dtype}")
         if load.kind is not Kind.FLOAT and value.dtype not in _DTYPES_OF[load.kind]:
             raise InputError(f"`{name}` is {value.dtype}, and {load.kind.value} is needed")
-        shape = (*(() if load.domain is Domain.GLOBAL else (frame.rows(load.domain),)), *load.type.shape)
+        shape = shape_of(load.type, frame)
         if tuple(value.shape) != shape:
             raise InputError(f"`{name}` has shape {list(value.shape)}, and {list(shape)} is needed")
         if value.device != frame.device:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gdsl.errors import GraphError, InputError
 from gdsl.ir.complete import why_not
 from gdsl.ir.node import Node, walk
+from gdsl.ir.ops.op import shape_of
 from gdsl.ir.program import Program
 from gdsl.kept import Kept
 from gdsl.language import parts
@@ -243,7 +244,7 @@ def apply(module: nn.Module, stage: Stage, inputs: Sequence[Tensor], frame: Fram
     else:
         with together(frame.graph), norms_over_all(module):
             result = parts.on_rows(module, inputs)
-    shape = (frame.rows(stage.type.domain), *stage.type.shape)
+    shape = shape_of(stage.type, frame)
     if not isinstance(result, Tensor) or tuple(result.shape) != shape:
         got = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
         raise InputError(f"module `{stage.module}` gave {got}, and the program expects shape {list(shape)}")

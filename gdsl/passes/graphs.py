@@ -233,4 +233,4 @@ class _Plain:
 
 def _is_worth_keeping(node: Node) -> bool:
     heavy = node.op in ("contract", "segment") and node.kind is Kind.FLOAT
-    return node.domain not in (Domain.GLOBAL, Domain.PAIR) and (heavy or node.op == "call")
+    return (heavy and node.domain not in (Domain.GLOBAL, Domain.PAIR)) or node.op == "call"  # which may draw numbers

@@ -445,6 +445,23 @@ def test_integers_reach_a_module_of_real_numbers_as_such() -> None:
 CELL = "layer L(d, k) { module cell node x[d] node h[k] aggregate a = sum(x[j]) update y = cell(a, h; k) }"
 
 
+@pytest.mark.parametrize("given", ["p", "p, x", "x, p", "p, p"])
+def test_what_is_the_same_everywhere_is_one_row_or_in_each(given: str) -> None:
+    class Joined(nn.Module):
+        def forward(self, *values: Tensor) -> Tensor:
+            return torch.cat(values, dim=1).cumsum(1)
+
+    text = f"layer L(d, k) {{ module nn param p[d] ~ normal node x[d] return nn({given}; k), x }}"
+    conv = gdsl.compile(text, d=3, k=3 * len(given.split(",")), nn=Joined(), backend="cpp").double()
+    x = features()
+    values = {"x": x, "p": conv.p.expand_as(x) if "x" in given else conv.p[None]}
+    expected = Joined()(*(values[name] for name in given.split(", ")))
+    found = conv(x, EDGES)[0]
+    torch.testing.assert_close(found, expected if "x" in given else expected[0])
+    ours, theirs = (torch.autograd.grad(y.sin().sum(), conv.p) for y in (found, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("backend", ["torch", "cpp"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("kind", [nn.GRUCell, nn.RNNCell, functools.partial(nn.RNNCell, nonlinearity="relu")])

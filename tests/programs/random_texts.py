@@ -543,7 +543,7 @@ class Writer:
             options.append(lambda: self.layer(x))
         if domain == "pair":
             options = [lambda: Value(f"softmax({x.text}){self.pick((' at ji', ' at kj'))}", "pair", x.dims)]
-        elif x.dims and x.domain != "global" and len(self.modules) < 2 and (stored or domain != "edge"):
+        elif x.dims and len(self.modules) < 2 and (stored or domain != "edge"):
             options.append(lambda: self.module(x))
         return self.pick(options)()
 
