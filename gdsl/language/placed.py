@@ -174,7 +174,9 @@ class Placed:
         graphs: list[str] = []
         for x, text in zip(values, texts, strict=True):
             name = spaces.of(x)
-            if name is None or x.domain is not Domain.EDGE:
+            if x.domain is not Domain.EDGE:
+                raise Mistake(f"one softmax over several graphs is of edge values, and this is {x.type}", text.span)
+            if name is None:
                 raise self._which(text)
             if name in graphs:
                 hint = "give one value for each graph"

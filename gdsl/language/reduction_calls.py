@@ -187,7 +187,9 @@ class ReductionCalls(ModuleCalls):
         return [self.element(x, text, end, rows) for x, text in zip(values, texts, strict=True)], end, rows
 
     def _softmax(self, e: ast.Call) -> Value:
-        if self.spaces is not None and e.function == "softmax" and len(e.arguments) > 1 and e.by is None:
+        if self.spaces is not None and e.function == "softmax" and len(e.arguments) > 1:
+            if e.by is not None:
+                raise Mistake("one softmax over several graphs has no `by`", e.span)
             texts = self.only(e, *(f"e{k + 1}" for k in range(len(e.arguments))))
             values, end, rows = self._elements(e, texts)
             return self.softmax_over_all(values, texts, end, rows, e)
