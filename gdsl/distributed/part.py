@@ -22,7 +22,7 @@ from gdsl.runtime.answers import from_all
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.halo import Halo
 from gdsl.runtime.local import LocalGraph
-from gdsl.runtime.together import total
+from gdsl.runtime.together import mean, total
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,8 +158,7 @@ class GraphPart:
     def mean(self, rows: Tensor) -> Tensor:
         """The mean of rows [n, ...] over all processes, such as the losses of nodes: what one process with all of them
         computes. Differentiable as ``gather`` is; 0 / 0 where no process has any."""
-        # An integer, for float16 counts to 65,504.
-        return self.total(rows.sum(dim=0)) / self.total(torch.tensor(len(rows), device=rows.device))
+        return mean(rows, self.group)
 
     def _scattered(self, x: Any, ids: Tensor, counts: tuple[int, ...], what: str, type: Type) -> Tensor:
         of, size = _of(type), sum(counts)

@@ -17,13 +17,12 @@ from gdsl.kept import Kept
 from gdsl.module.ways import CallKind
 from gdsl.runtime.answers import agree, heard, is_heard
 from gdsl.runtime.dtypes import short
+from gdsl.runtime.given import is_integer
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.local import LocalGraph
-from gdsl.runtime.together import together
+from gdsl.runtime.together import shared_graph, together
 
 Call = TypeVar("Call", bound=Callable[..., Any])
-
-_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def shared_among(values: Iterable[Any]) -> Graph | None:
@@ -74,14 +73,15 @@ def excuse(graph: Graph | None, error: Exception) -> None:
 
 
 def excused(function: Call) -> Call:
-    """The decorator of a function that is no call of a layer, and fails on all processes where it does on one."""
+    """The decorator of a function that is no call of a layer, and fails on all processes where it does on one: of the
+    part of a graph that it is given, or of those whose rows are taken together."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
         except Exception as error:
-            excuse(shared_among((*args, *kwargs.values())), error)
+            excuse(shared_among((*args, *kwargs.values())) or shared_graph(), error)
             raise
 
     return cast("Call", call)
@@ -126,12 +126,19 @@ def meeting(owner: nn.Module, graph: Any, x: Any, batch: Any = None, **optional:
         _met.pop()
 
 
+def check_rows(name: str, value: Any, count: int, what: str) -> None:
+    """Raise ``InputError`` for a value, if it is given, that has another number of rows."""
+    if value is not None and not (isinstance(value, Tensor) and value.dim() and len(value) == count):
+        has = f"has shape {list(value.shape)}" if isinstance(value, Tensor) else f"is a {type(value).__name__}"
+        raise InputError(f"this process has {count} {what}, and `{name}` {has}")
+
+
 def _check_own(graph: Graph, x: Any, batch: Any) -> None:
     if isinstance(x, Tensor) and (x.dim() == 0 or len(x) != graph.num_sources):
         raise InputError(f"this process owns {graph.num_sources} nodes, and `x` has shape {list(x.shape)}")
     if batch is None:
         return
-    if not isinstance(batch, Tensor) or batch.dtype not in _WHOLE:
+    if not isinstance(batch, Tensor) or not is_integer(batch):
         raise InputError("`batch` must be a tensor of whole numbers: the graph of each node")
     if batch.shape != (graph.num_sources,):
         raise InputError(f"this process owns {graph.num_sources} nodes, and `batch` has shape {list(batch.shape)}")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import gdsl.nn
 from gdsl.errors import InputError
 from gdsl.ir.ops.rows import add_at
+from gdsl.module.meeting import check_rows, excused, meeting, must_meet
 from gdsl.nn.activations import activation
 from gdsl.nn.conv.base import Programmed
 from gdsl.nn.conv.inputs import count_in
@@ -19,9 +20,11 @@ from gdsl.nn.declared import InitVar, Module, declared, redraw
 from gdsl.nn.inits import uniform
 from gdsl.nn.readouts import SUM, readout
 from gdsl.nn.softmax import softmax
-from gdsl.nn.sparse import coalesce, product, refuse_graph
+from gdsl.nn.sparse import coalesce, product, refuse_graph, refuse_part
+from gdsl.runtime.everywhere import all_rows, keep_nodes
 from gdsl.runtime.formats import edge_list
 from gdsl.runtime.graph import Graph
+from gdsl.runtime.local import LocalGraph
 from gdsl.runtime.rewire import rewire_edge_value
 
 Pooled = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor]
@@ -85,8 +88,14 @@ class SelectTopK(Module):
 
     def forward(self, x: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
         """[N, channels] to the kept nodes [K] and their scores [K]."""
-        x = x.view(-1, 1) if x.dim() == 1 else x
-        score = (x * self.weight).sum(dim=-1)
+        return self.best(self.projected(x), batch)
+
+    def projected(self, x: Tensor) -> Tensor:
+        """[N, channels] to x . w [N]."""
+        return ((x.view(-1, 1) if x.dim() == 1 else x) * self.weight).sum(dim=-1)
+
+    def best(self, score: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """x . w [N] to the kept nodes [K] and their scores [K]."""
         if self.min_score is None:
             score = self.act(score / self.weight.norm(p=2, dim=-1))
         else:
@@ -114,6 +123,9 @@ class TopKPooling(Module):
 
     Raises ValueError without a ratio and a least score. It runs in torch: which nodes it keeps is known from values
     alone.
+
+    On a part of a distributed graph it keeps the nodes that one process with all of them does, and gives the part of
+    the graph of these: each process then has a score and a number of a graph for each node of all processes.
     """
 
     in_channels: int
@@ -127,10 +139,11 @@ class TopKPooling(Module):
     def _setup(self) -> None:
         self.select = SelectTopK(self.in_channels, self.ratio, self.min_score, self.nonlinearity)
 
+    @excused
     def forward(
         self,
         x: Tensor,
-        edge_index: Tensor,
+        edge_index: Any,
         edge_attr: Tensor | None = None,
         batch: Tensor | None = None,
         attn: Tensor | None = None,
@@ -139,15 +152,36 @@ class TopKPooling(Module):
 
         batch: [N] the graph of each node
         attn:  [N, channels] what is scored instead of x
+
+        Of a :class:`gdsl.distributed.LocalGraph`, to rows of own nodes, and the part of the new graph in the place of
+        its edges; raises ``InputError`` for rows of another number, ``GraphError`` on all other processes.
         """
-        refuse_graph(self, edge_index)
-        batch = edge_index.new_zeros(x.size(0)) if batch is None else batch
-        nodes, score = self.select(self.scored(x if attn is None else attn, edge_index), batch)
+        if must_meet(self, edge_index):
+            check_rows("attn", attn, edge_index.num_sources, "nodes")
+            check_rows("edge_attr", edge_attr, edge_index.num_edges, "edges")
+            with meeting(self, edge_index, x, batch, edge_attr=edge_attr, attn=attn):
+                return self.forward(x, edge_index, edge_attr, batch, attn)
+        if not isinstance(edge_index, LocalGraph):
+            refuse_graph(self, edge_index)
+        batch = torch.zeros(x.size(0), dtype=torch.long, device=edge_index.device) if batch is None else batch
+        nodes, score, edges, attributes = self._chosen(x if attn is None else attn, edge_index, edge_attr, batch)
         kept = x[nodes] * score.view(-1, 1)
-        edges, attributes = filter_adj(edge_index, edge_attr, nodes, x.size(0))
         return self.multiplier * kept, edges, attributes, batch[nodes], nodes, score
 
-    def scored(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def _chosen(
+        self, x: Tensor, edges: Any, edge_attr: Tensor | None, batch: Tensor
+    ) -> tuple[Tensor, Tensor, Any, Tensor | None]:
+        """The nodes that are kept, their scores, and the edges between them."""
+        scored = self.scored(x, edges)
+        if not isinstance(edges, LocalGraph):
+            nodes, score = self.select(scored, batch)
+            return nodes, score, *filter_adj(edges, edge_attr, nodes, x.size(0))
+        score = all_rows(edges, self.select.projected(scored))
+        nodes, score = self.select.best(score, all_rows(edges, batch))
+        kept = keep_nodes(edges, nodes)
+        return kept.nodes, score[kept.chosen], kept.graph, None if edge_attr is None else edge_attr[kept.edges]
+
+    def scored(self, x: Tensor, edge_index: Any) -> Tensor:
         """What the scores are made of."""
         return x
 
@@ -182,7 +216,7 @@ class SAGPooling(TopKPooling):
         self.select = SelectTopK(1, ratio, min_score, nonlinearity)
         self.reset_parameters()
 
-    def scored(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def scored(self, x: Tensor, edge_index: Any) -> Tensor:
         """The layer's result."""
         return self.gnn(x.view(-1, 1) if x.dim() == 1 else x, edge_index)
 
@@ -386,6 +420,7 @@ class ASAPooling(Programmed):
         edge_weight: [E]
         batch:       [N] the graph of each node
         """
+        refuse_part(self, edge_index)
         x = x.unsqueeze(1) if x.dim() == 1 else x
         nodes = x.size(0)
         batch = x.new_zeros(nodes, dtype=torch.long) if batch is None else batch

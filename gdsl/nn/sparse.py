@@ -12,13 +12,21 @@ from gdsl.runtime.graph import Graph
 from gdsl.runtime.spans import spans
 
 
+def refuse_part(layer: object, edge_index: Any) -> None:
+    """Raises :class:`gdsl.InputError` for the part of a distributed graph, given to a layer that needs all edges."""
+    if isinstance(edge_index, Graph) and edge_index.halo is not None:
+        raise InputError(
+            f"{type(layer).__name__} is not distributed, and this graph is the part of one process: run it on the "
+            "whole graph, in one process"
+        )
+
+
 def refuse_graph(layer: object, edge_index: Any) -> None:
     """Raises :class:`gdsl.InputError` for a graph, given to a layer that makes a new list of edges from theirs."""
+    refuse_part(layer, edge_index)
     if isinstance(edge_index, Graph):
         kind = type(edge_index).__name__
-        part = "it needs the whole graph, in one process"
-        remedy = "pass graph.edge_index" if edge_index.halo is None else part
-        raise InputError(f"{type(layer).__name__} takes edge_index [2, E], not a {kind}: {remedy}")
+        raise InputError(f"{type(layer).__name__} takes edge_index [2, E], not a {kind}: pass graph.edge_index")
 
 
 @overload

@@ -114,7 +114,7 @@ def reverses(graph: LocalGraph) -> Reverses:
     rank = torch.empty_like(kind)
     rank[by_kind] = torch.arange(len(kind), device=device) - torch.searchsorted(there, there)
     counts = torch.bincount(owner, minlength=world).tolist()
-    received = [row[me] for row in numbers(nodes, counts)] if world > 1 else counts
+    received = [row[me] for row in numbers(nodes, counts)]
     every = torch.arange(len(crossing), device=device)
     listed = Halo(
         len(crossing), every, tuple(counts), tuple(received), every, every.new_zeros(sum(received)), nodes.group

@@ -26,13 +26,14 @@ def check_edge_index(edge_index: Any) -> None:
     if edge_index.dim() != 2 or shape[0] != 2:
         hint = "; pass edge_index.t()" if edge_index.dim() == 2 and shape[1] == 2 else ""
         raise GraphError(f"edge_index must have shape [2, E], but its shape is {shape}{hint}")
-    if not _is_integer(edge_index):
+    if not is_integer(edge_index):
         raise GraphError(
             f"edge_index must hold integers, but its dtype is {edge_index.dtype}; convert it with edge_index.long()"
         )
 
 
-def _is_integer(tensor: Tensor) -> bool:
+def is_integer(tensor: Tensor) -> bool:
+    """Whether a tensor holds whole numbers; truth values are none."""
     return not (tensor.dtype == torch.bool or tensor.is_floating_point() or tensor.is_complex())
 
 
@@ -41,7 +42,7 @@ def check_integers(name: str, value: Any, shape: str) -> None:
         raise GraphError(f"{name} must be a tensor, not a {type(value).__name__}")
     if value.layout != torch.strided or value.dim() != 1:
         raise GraphError(f"{name} must have shape {shape}, but its shape is {list(value.shape)}")
-    if not _is_integer(value):
+    if not is_integer(value):
         raise GraphError(f"{name} must hold integers, but its dtype is {value.dtype}; convert it with {name}.long()")
 
 

@@ -162,7 +162,7 @@ def _fetch(
 ) -> Callable[[], None]:
     got = [f if w is None else torch.empty_like(f, dtype=w) for f, w in zip(found, wires, strict=True)]
     given = [v.index_select(0, some.send).to(g.dtype) for v, g in zip(values, got, strict=True)]
-    wait = _swap(got, given, some.receive_counts, some.send_counts, halo)
+    wait = _swap(got, given, some.receive_counts, some.send_counts, halo.group)
 
     def finish() -> None:
         wait()
@@ -212,7 +212,7 @@ def give_back(
     each value what adds those that come from others to that of own nodes."""
     given = [v.contiguous() if w is None else v.to(w) for v, w in zip(values, wires, strict=True)]
     got = [g.new_empty((len(some.send), *g.shape[1:])) for g in given]
-    wait = _swap(got, given, some.send_counts, some.receive_counts, halo)
+    wait = _swap(got, given, some.send_counts, some.receive_counts, halo.group)
 
     def add(result: Tensor, part: Tensor, reducer: str) -> None:
         wait()
@@ -229,7 +229,11 @@ def give_back(
 
 @answered("rows of others")
 def _swap(
-    found: Sequence[Tensor], given: Sequence[Tensor], receive: Sequence[int], send: Sequence[int], halo: Halo
+    found: Sequence[Tensor],
+    given: Sequence[Tensor],
+    receive: Sequence[int],
+    send: Sequence[int],
+    group: ProcessGroup | None,
 ) -> Callable[[], None]:
     """Send rows of several values to all processes, and get theirs, in one message: begun, and what waits for it. It
     may be called again."""
@@ -238,7 +242,7 @@ def _swap(
     else:
         mine = torch.cat([_bytes(value) for value in given], 1)
         out = mine.new_empty((len(found[0]), mine.shape[1]))
-    work = distributed.all_to_all_single(out, mine, list(receive), list(send), group=halo.group, async_op=True)
+    work = distributed.all_to_all_single(out, mine, list(receive), list(send), group=group, async_op=True)
     # What is sent lives until it is, and no longer.
     begun = [(work, mine)]
 
@@ -299,16 +303,40 @@ def gather(halo: Halo, value: Tensor) -> Tensor:
     return torch.cat([part[:count] for part, count in zip(found, rows, strict=True)])
 
 
+def asked_of_others(owner: Tensor, own_ids: Tensor, ids: Tensor, group: ProcessGroup | None) -> tuple[Halo, Tensor]:
+    """A halo of nodes that are asked for, and the row of each of them, own ones first; all processes call it together.
+
+    owner:   [N] the process of each node, by its number, the same on all
+    own_ids: [own] the numbers of own nodes
+    ids:     [K] those of nodes of any process, some of them often
+    """
+    rank, world = place(group)
+    wanted = ids.unique()
+    wanted = wanted[owner[wanted] != rank]
+    of_whom, order = owner[wanted].sort(stable=True)
+    wanted, own = wanted[order], len(own_ids)
+    row = torch.empty_like(owner)
+    row[own_ids] = torch.arange(own, device=row.device)
+    row[wanted] = torch.arange(own, own + len(wanted), device=row.device)
+    receive = torch.bincount(of_whom, minlength=world).tolist()
+    send, asked = [0] * world, wanted[:0]
+    if world > 1:
+        send = [counts[rank] for counts in numbers_of_all(receive, group, ids.device, "how many rows it asks for")]
+        asked = wanted.new_empty(sum(send))
+        _swap([asked], [wanted], send, receive, group)()
+    return Halo(own, row[asked], tuple(send), tuple(receive), own_ids, wanted, group), row[ids]
+
+
 def numbers(halo: Halo, own: Sequence[int]) -> list[list[int]]:
     """Some numbers of each process, as many on all, which call it together."""
     return numbers_of_all(own, halo.group, halo.send.device, "numbers of its own")
 
 
-def agree_on(halo: Halo, doing: str) -> None:
+def agree_on(halo: Halo, doing: str, digest: int | None = None) -> None:
     """All processes call it before what they do together. Raises ``GraphError``, on every process alike, where they do
-    not do the same."""
+    not do the same; see :func:`gdsl.runtime.answers.agree`."""
     if halo.world > 1:
-        agree(doing, halo.group, halo.send.device)
+        agree(doing, halo.group, halo.send.device, digest)
 
 
 # How many graphs this process has found to be parts of one.

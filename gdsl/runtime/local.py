@@ -188,6 +188,14 @@ class LocalGraph(Graph):
         graph._backtracking, graph._before = False, self._before
         return Rewired(graph, False)
 
+    def with_more_loops(self) -> LocalGraph:
+        """With a loop at each node, after the edges that there are."""
+        loops = torch.arange(self.num_nodes, device=self.device).expand(2, -1)
+        edges, halo = torch.cat([self.local_edge_index, loops], dim=1), replace(self.halo, edge_ids=None)
+        graph = LocalGraph(edges, halo, chunk=self.chunk)
+        graph._before = (self, None, True)
+        return graph
+
     def with_edges(self, edge_index: Tensor) -> Graph:
         self._refuse("with_edges")
 
@@ -249,10 +257,14 @@ class LocalGraph(Graph):
     def need_nodes(self, count: int) -> None:
         """All processes ask for it together. Raises ``GraphError``, on every process alike, where the graph has not so
         many nodes."""
+        if self.total != count:
+            raise GraphError(f"the graph has {self.total} nodes on all processes, and {count} are needed")
+
+    @property
+    def total(self) -> int:
+        """How many nodes there are on all processes, which ask for it together."""
         own = self.halo.own_ids.new_tensor(self.halo.own)
-        total = self._make("_total", lambda: int(all_reduce(self.halo, own, "sum")))
-        if total != count:
-            raise GraphError(f"the graph has {total} nodes on all processes, and {count} are needed")
+        return self._make("_total", lambda: int(all_reduce(self.halo, own, "sum")))
 
     def to(self, device: torch.device | str | int) -> LocalGraph:
         """The same graph on another device; itself if it is there."""
@@ -379,6 +391,9 @@ class ReversedPart(LocalGraph):
     def reverse(self) -> LocalGraph:
         return self.first
 
+    def with_more_loops(self) -> LocalGraph:
+        return self.first.with_more_loops().reverse()
+
     @property
     def reverses(self) -> Reverses:
         return self.first.reverses
@@ -407,7 +422,7 @@ class _ReversedRewired(Rewired):
         )
 
 
-class _ReadRows(torch.autograd.Function):
+class ReadRows(torch.autograd.Function):
     """The rows that edges read; gradients go back to the owners."""
 
     @staticmethod
@@ -430,7 +445,7 @@ class _GiveRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return _ReadRows.apply(grad, ctx.halo), None
+        return ReadRows.apply(grad, ctx.halo), None
 
 
 def read_by_edges(graph: Graph, x: Tensor, turned: bool = False) -> Tensor:
@@ -449,8 +464,8 @@ def read_by_edges(graph: Graph, x: Tensor, turned: bool = False) -> Tensor:
         raise GraphError(f"{graph.num_sources} nodes are owned here, and there are {len(x)} rows")
     agree_on(graph.halo, f"rows of {short(x.dtype)} {list(x.shape[1:])}")
     if x.is_complex():
-        return torch.view_as_complex(_ReadRows.apply(torch.view_as_real(x), graph.halo))
-    return _ReadRows.apply(x, graph.halo)
+        return torch.view_as_complex(ReadRows.apply(torch.view_as_real(x), graph.halo))
+    return ReadRows.apply(x, graph.halo)
 
 
 def need_forward(graph: LocalGraph, turned: bool = False) -> None:
@@ -467,7 +482,13 @@ def added_by_owners(graph: Graph, value: Tensor) -> Tensor:
     return _GiveRows.apply(value, graph.halo) if isinstance(graph, LocalGraph) else value
 
 
-def need_whole(graph: Any, what: str, remedy: str) -> None:
-    """Raise ``GraphError`` for a part of a distributed graph, of whose nodes ``what`` needs all in one process."""
-    if isinstance(graph, LocalGraph):
-        raise GraphError(f"{what} needs all nodes, and this graph is the part of one process: {remedy}")
+def of_own_nodes(graph: Any, weight: Tensor) -> Tensor:
+    """Of a weight with a row for each node those of own nodes, [n, ...]; itself where it has no others. All processes
+    call it together.
+
+    Raises ``GraphError`` where the graph has another number of nodes.
+    """
+    if not isinstance(graph, LocalGraph) or len(weight) == graph.halo.own != graph.total:
+        return weight
+    graph.need_nodes(len(weight))
+    return weight.index_select(0, graph.halo.own_ids)

@@ -52,8 +52,14 @@ def total(value: Tensor, group: ProcessGroup | None = None) -> Tensor:
     return _Sum.apply(value, group)
 
 
+def mean(rows: Tensor, group: ProcessGroup | None = None) -> Tensor:
+    """The mean of rows [n, ...] over all processes, as :func:`total` gives it; 0 / 0 where no process has any."""
+    # An integer, for float16 counts to 65,504.
+    return total(rows.sum(dim=0), group) / total(torch.tensor(len(rows), device=rows.device), group)
+
+
 # Of the process, the last one counts. A list, since a tracer can look at one.
-_within: list[Halo] = []
+_within: list[Graph] = []
 
 
 @contextmanager
@@ -66,11 +72,31 @@ def together(graph: Any) -> Iterator[None]:
     if halo is None:
         yield
         return
-    _within.append(halo)
+    _within.append(graph)
     try:
         yield
     finally:
         _within.pop()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it, norms and pools take the rows that they are given: for what each process computes of all rows."""
+    before = [*_within]
+    _within.clear()
+    try:
+        yield
+    finally:
+        _within[:] = before
+
+
+def shared_graph() -> Graph | None:
+    """The part of a graph whose rows are taken together."""
+    return _within[-1] if _within else None
+
+
+def _shared() -> Halo | None:
+    return _within[-1].halo if _within else None
 
 
 def has_others(graph: Any) -> bool:
@@ -85,12 +111,29 @@ def is_shared() -> bool:
 
 def summed(value: Tensor) -> Tensor:
     """The sum over all processes, as :func:`total` gives it."""
-    return _Sum.apply(value, _within[-1].group) if _within and _within[-1].world > 1 else value
+    halo = _shared()
+    return value if halo is None or halo.world == 1 else _Sum.apply(value, halo.group)
+
+
+def total_together(value: Tensor) -> Tensor:
+    """The :func:`total` over all processes whose rows are taken together; the value where there are no others."""
+    halo = _shared()
+    return value if halo is None else total(value, halo.group)
+
+
+def mean_together(values: Tensor) -> Tensor:
+    """The :func:`mean` of numbers of any shape over all processes whose rows are taken together."""
+    halo = _shared()
+    return values.mean() if halo is None else mean(values.flatten(), halo.group)
 
 
 def most(count: int, device: torch.device) -> int:
     """The largest number over all processes."""
-    return int(all_reduce(_within[-1], torch.tensor(count, device=device), "max")) if _within else count
+    return _most(_shared(), count, device)
+
+
+def _most(halo: Halo | None, count: int, device: torch.device) -> int:
+    return count if halo is None else int(all_reduce(halo, torch.tensor(count, device=device), "max"))
 
 
 # Of the process: while an aggregation of modules runs on own nodes, of which others have more.
@@ -110,7 +153,7 @@ def own_targets(graph: Graph) -> Iterator[None]:
 
 def longest(count: int, device: torch.device) -> int:
     """How many rows the largest group has, of those that other processes have, too."""
-    return int(all_reduce(_of_targets[-1], torch.tensor(count, device=device), "max")) if _of_targets else count
+    return _most(_of_targets[-1] if _of_targets else None, count, device)
 
 
 class _GatherRows(torch.autograd.Function):
@@ -127,9 +170,12 @@ class _GatherRows(torch.autograd.Function):
         return _Sum.apply(grad, ctx.group).narrow(0, *ctx.rows), None
 
 
-def gathered(rows: Tensor) -> Tensor:
-    """The rows of all processes, on each of them, one process after the other; differentiable as :func:`total` is."""
-    halo = _within[-1] if _within else None
+def gathered(rows: Tensor, halo: Halo | None = None) -> Tensor:
+    """The rows of all processes, on each of them, one process after the other; differentiable as :func:`total` is.
+
+    halo: of the graph whose processes these are; without it that of :func:`together`
+    """
+    halo = _shared() if halo is None else halo
     return rows if halo is None or halo.world == 1 else _GatherRows.apply(rows, halo)
 
 
@@ -149,19 +195,37 @@ def key_weights(known: Tensor) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def drawn_alike(device: torch.device) -> Iterator[None]:
-    """Within it, torch draws the same on all processes: for what each of them computes of all rows."""
-    if not _within or _within[-1].world == 1:
+    """Within it, torch draws on all processes what the first one draws: for what each of them computes of all rows."""
+    halo = _shared()
+    if halo is None or halo.world == 1:
         yield
         return
-    seed = broadcast(_within[-1], torch.randint(2**62, (), dtype=torch.int64, device=device))
-    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device], device_type=device.type):
-        torch.manual_seed(int(seed))
+    own = _states(device)
+    first = [broadcast(halo, state.to(halo.send.device, copy=True)).cpu() for state in own]
+    _go_on_from(first, device)
+    try:
         yield
+    finally:
+        # Processes that drew alike before go on alike.
+        if not all(map(torch.equal, own, first)):
+            _go_on_from(own, device)
+
+
+def _states(device: torch.device) -> list[Tensor]:
+    """Of torch's generators for the processor and for a device."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def _go_on_from(states: list[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state, device)
 
 
 def largest(value: Tensor) -> Tensor:
     """The largest over all processes, without a gradient."""
-    return all_reduce(_within[-1], value.detach(), "max") if _within else value.detach()
+    halo = _shared()
+    return value.detach() if halo is None else all_reduce(halo, value.detach(), "max")
 
 
 def largest_of(numbers: Tensor) -> Tensor:

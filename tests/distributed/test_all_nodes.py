@@ -64,6 +64,30 @@ class Written(gnn.MessagePassing):
         return (x_j - x_i).tanh() * w.view(-1, 1)
 
 
+class Selected(nn.Module):
+    """A pooling, and a layer on the graph that it leaves: rows of nodes that it drops are 0."""
+
+    def __init__(self, pool: nn.Module, conv: nn.Module):
+        super().__init__()
+        self.pool, self.conv = pool, conv
+
+    def forward(self, x: Tensor, graph: Any, edge_weight: Tensor, batch: Tensor | None = None) -> Tensor:
+        y, edges, weight, of_graph, nodes, score = self.pool(x, graph, edge_weight, batch)
+        y = self.conv(y, edges, weight) * (1 + of_graph.unsqueeze(1)) + score.unsqueeze(1)
+        return x.new_zeros(len(x), y.size(1)).index_put((nodes,), y)
+
+
+class Evaluated(nn.Module):
+    """A model outside of training."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args: Any) -> Tensor:
+        return self.model.eval()(*args)  # type: ignore[no-any-return]
+
+
 def conv() -> nn.Module:
     return gnn.GraphConv(IN, IN)
 
@@ -116,12 +140,26 @@ MODELS: dict[str, Model] = {
     "SAGEConv LCM": Model(lambda: gnn.SAGEConv(IN, 3, aggr=gnn.LCMAggregation(IN, IN))),
     "ChebConv": Model(lambda: gnn.ChebConv(IN, 3, 3), edges=WEIGHT),
     "ChebConv rw": Model(lambda: gnn.ChebConv(IN, 3, 3, normalization="rw"), edges=WEIGHT),
+    "TopKPooling": Model(lambda: Selected(gnn.TopKPooling(IN, 0.6), gnn.GCNConv(IN, 3)), GRAPHS, WEIGHT),
+    "TopKPooling min_score": Model(lambda: Selected(gnn.TopKPooling(IN, min_score=0.3), conv()), GRAPHS, WEIGHT),
+    "SAGPooling": Model(
+        lambda: Selected(gnn.SAGPooling(IN, 7, gnn.GATConv, multiplier=2), conv()), edges=WEIGHT, chunk=1
+    ),
+    "PMLP": Model(lambda: gnn.PMLP(IN, 6, 3, 3)),
+    "PMLP evaluation": Model(lambda: Evaluated(gnn.PMLP(IN, 6, 3, 3))),
+    "SimpleConv self-loops": Model(lambda: gnn.SimpleConv("mean", "self_loop"), edges=WEIGHT, chunk=1),
+    "SimpleConv self-loops backwards": Model(
+        lambda: gnn.SimpleConv("max", "self_loop", flow="target_to_source"), edges=WEIGHT
+    ),
+    "GraphUNet": Model(lambda: gnn.GraphUNet(IN, 6, 3, 2, [0.8, 0.7]), edges=WEIGHT),
+    "GraphUNet graphs": Model(lambda: gnn.GraphUNet(IN, 6, 3, 2, 0.7, sum_res=False), GRAPHS, WEIGHT, chunk=2),
     "ChebConv plain": Model(lambda: gnn.ChebConv(IN, 3, 3, normalization=None)),
 }
 # Cheap ones of different kinds, also by default.
 SAMPLE = {
     "GPSConv", "GPSConv performer", "SGFormer graphs", "LINKX", "AttentiveFP", "ChebConv", "GATConv backwards",
-    "DirGNNConv", "NeuralFingerprint", "DeepGCNLayer", "SAGEConv lstm",
+    "DirGNNConv", "NeuralFingerprint", "DeepGCNLayer", "SAGEConv lstm", "SAGPooling", "GraphUNet graphs",
+    "PMLP evaluation",
 }  # fmt: skip
 
 

@@ -77,16 +77,20 @@ def test_types_on_three_processes(pool: Pool, name: str) -> None:
         near(torch.stack([g[2][k] for g in got]).sum(0), value, f"gradient of parameter {k}")
 
 
-def refused(rank: int, world: int, group: Any) -> str:
-    layer = gnn.DeepGraphInfomax(6, gnn.GCNConv(4, 6), lambda z, *a: z.mean(0), None)
+def refused(rank: int, world: int, group: Any) -> list[str]:
     graph, _ = local(torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]]), torch.arange(12) % world, rank, world, group)
-    try:
-        layer(torch.zeros(graph.num_nodes, 4), graph)
-    except gdsl.GraphError as error:
-        return str(error)
-    return "nothing"
+    x, batch = torch.zeros(graph.num_nodes, 4), torch.zeros(graph.num_nodes, dtype=torch.long)
+    found = []
+    for layer in (gnn.EdgePooling(4), gnn.ClusterPooling(4), gnn.ASAPooling(4), gnn.PANConv(4, 4, 2)):
+        set_backend(layer, "torch")
+        try:
+            layer(x, graph, *[batch] * isinstance(layer, gnn.EdgePooling | gnn.ClusterPooling))
+        except gdsl.GdslError as error:
+            found.append(str(error))
+    return found
 
 
 def test_what_needs_all_nodes_in_one_process_says_so(pool: Pool) -> None:
-    for text in pool.run(2, refused):
-        assert "the part of one process" in text
+    for texts in pool.run(2, refused):
+        assert len(texts) == 4
+        assert all("in one process" in text for text in texts), texts

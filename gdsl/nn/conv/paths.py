@@ -8,7 +8,7 @@ from torch import Tensor
 from gdsl.errors import InputError
 from gdsl.nn.conv.inputs import Adjacency
 from gdsl.nn.conv.programmed import Summed
-from gdsl.nn.sparse import coalesce, product
+from gdsl.nn.sparse import coalesce, product, refuse_part
 from gdsl.runtime.graph import Graph
 
 
@@ -39,6 +39,7 @@ class PANConv(Summed, program="pan", shows="filter_size"):
         """
         if self.flow == "target_to_source":
             raise ValueError("PANConv sends messages along the edges; pass in the transposed graph")
+        refuse_part(self, edge_index)
         graph, _ = self.square(x, edge_index)
         places, worth = self.transition(graph, x.dtype)
         reach = torch.bincount(places[0], minlength=graph.num_nodes).to(x.dtype)

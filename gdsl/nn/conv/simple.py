@@ -141,9 +141,10 @@ class SimpleConv(Declared, program="simple"):
 def _with_more_loops(graph: Graph, weight: Tensor | None) -> tuple[Graph, Tensor | None]:
     """A loop of weight 1 at each node, besides those that are there: unlike any transform of the language."""
     loops = torch.arange(graph.num_nodes, device=graph.device)
-    edges = torch.cat([graph.edge_index, torch.stack([loops, loops])], dim=1)
     ones = None if weight is None else torch.cat([weight, weight.new_ones(len(loops))])
-    return graph.with_edges(edges), ones
+    if isinstance(graph, LocalGraph):
+        return graph.with_more_loops(), ones
+    return graph.with_edges(torch.cat([graph.edge_index, torch.stack([loops, loops])], dim=1)), ones
 
 
 class GatedGraphConv(Declared, program="gated_graph", shows="num_layers"):

@@ -12,7 +12,7 @@ from gdsl.nn.conv.inputs import Adjacency, edge_weights, parameter
 from gdsl.nn.declared import InitVar, Module, declared
 from gdsl.nn.inits import kaiming_uniform, uniform
 from gdsl.nn.models.mlp import MLP
-from gdsl.runtime.local import LocalGraph
+from gdsl.runtime.local import of_own_nodes
 from gdsl.runtime.together import norms_over_all
 
 
@@ -45,10 +45,7 @@ class SparseLinear(Conv):
         Of a part of a distributed graph: to the rows of own nodes. Raises ``GraphError`` on every process for a graph
         of another number of nodes.
         """
-        weight: Tensor = self.weight
-        if isinstance(edge_index, LocalGraph):
-            edge_index.need_nodes(self.in_channels)
-            weight = weight.index_select(0, edge_index.halo.own_ids)
+        weight = of_own_nodes(edge_index, self.weight)
         graph, values = self.graph(edge_index, len(weight), len(weight))
         inputs = {"x": weight, "w": edge_weights(edge_weight, values, weight)}
         y: Tensor = self.run(graph, inputs, normalize=False)

@@ -8,10 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
+from gdsl.module.meeting import meeting, must_meet
 from gdsl.nn.conv.inputs import Adjacency
 from gdsl.nn.conv.simple import SimpleConv
 from gdsl.nn.declared import InitVar, Module, declared, words
 from gdsl.nn.linear import Linear
+from gdsl.runtime.together import batch_norm, is_shared
 
 
 @declared
@@ -49,7 +51,13 @@ class PMLP(Module):
                 nn.init.zeros_(lin.bias)
 
     def forward(self, x: Tensor, edge_index: Adjacency | None = None) -> Tensor:
-        """[N, in_channels] to [N, out_channels]. Raises ValueError outside of training without a graph."""
+        """[N, in_channels] to [N, out_channels]. Raises ValueError outside of training without a graph.
+
+        Of a part of a distributed graph, which the norm needs in training as well.
+        """
+        if must_meet(self, edge_index):
+            with meeting(self, edge_index, x):
+                return self.forward(x, edge_index)
         if not self.training and edge_index is None:
             raise ValueError(f"'edge_index' needs to be present during inference in '{type(self).__name__}'")
         for k, lin in enumerate(self.lins):
@@ -58,7 +66,8 @@ class PMLP(Module):
                 x = self.conv(x, edge_index)
             x = x + lin.bias if self.bias else x
             if k < self.num_layers - 1:
-                x = x if self.norm is None else self.norm(x)
+                if self.norm is not None:
+                    x = batch_norm(self.norm, x) if is_shared() else self.norm(x)
                 x = dropout(x.relu(), self.dropout, self.training)
         return x
 

@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdsl.module.meeting import check_rows, excused, meeting, must_meet
 from gdsl.nn.activations import activation
 from gdsl.nn.conv.gcn import GCNConv
 from gdsl.nn.declared import InitVar, Module, declared, redraw
 from gdsl.nn.pool import TopKPooling
 from gdsl.nn.sparse import coalesce, product, refuse_graph
+from gdsl.runtime.everywhere import two_steps
+from gdsl.runtime.local import LocalGraph
 
 
 @declared
@@ -53,8 +56,9 @@ class GraphUNet(Module):
         sizes = [self.hidden_channels] * (self.depth - 1) + [self.out_channels]
         self.up_convs = nn.ModuleList(GCNConv(met, size, improved=True) for size in sizes)
 
+    @excused
     def forward(
-        self, x: Tensor, edge_index: Tensor, batch: Tensor | None = None, edge_weight: Tensor | None = None
+        self, x: Tensor, edge_index: Any, batch: Tensor | None = None, edge_weight: Tensor | None = None
     ) -> Tensor:
         """[N, in_channels] to [N, out_channels].
 
@@ -63,10 +67,17 @@ class GraphUNet(Module):
 
         Raises AssertionError for weights of another shape.
         """
-        refuse_graph(self, edge_index)
-        batch = edge_index.new_zeros(x.size(0)) if batch is None else batch
-        weight = x.new_ones(edge_index.size(1)) if edge_weight is None else edge_weight
-        assert weight.shape == edge_index.shape[1:], f"weights have shape [E], not {list(weight.shape)}"
+        if must_meet(self, edge_index):
+            check_rows("edge_weight", edge_weight, edge_index.num_edges, "edges")
+            with meeting(self, edge_index, x, batch, edge_weight=edge_weight):
+                return self.forward(x, edge_index, batch, edge_weight)
+        part = isinstance(edge_index, LocalGraph)
+        if not part:
+            refuse_graph(self, edge_index)
+        batch = torch.zeros(x.size(0), dtype=torch.long, device=edge_index.device) if batch is None else batch
+        edges = edge_index.num_edges if part else edge_index.size(1)
+        weight = x.new_ones(edges) if edge_weight is None else edge_weight
+        assert weight.shape == (edges,), f"weights have shape [E], not {list(weight.shape)}"
         x = self.act(self.down_convs[0](x, edge_index, weight))
         levels = []
         for pool, conv in zip(self.pools, self.down_convs[1:], strict=True):
@@ -82,8 +93,10 @@ class GraphUNet(Module):
             x = self.act(x) if k < self.depth - 1 else x
         return x
 
-    def augment_adj(self, edge_index: Tensor, edge_weight: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+    def augment_adj(self, edge_index: Any, edge_weight: Tensor, num_nodes: int) -> tuple[Any, Tensor]:
         """Edges between nodes that are at most two steps apart, (A + I)² without the loops, with its values."""
+        if isinstance(edge_index, LocalGraph):
+            return two_steps(edge_index, edge_weight)
         loops = torch.arange(num_nodes, device=edge_index.device).expand(2, -1)
         kept = edge_index[0] != edge_index[1]
         edges = torch.cat([edge_index[:, kept], loops], dim=1)
