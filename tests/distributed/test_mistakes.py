@@ -142,7 +142,9 @@ def of_layers(rank: int, world: int, group: Any, name: str) -> tuple[str, bool]:
     models = {"linkx": lambda: gnn.models.LINKX(6, 4, 4, 2, 1), "sgformer": lambda: gnn.models.SGFormer(4, 4, 2)}
     model: Any = models[name]() if name in models else gnn.models.GCN(4, 4, 2, norm="graph_norm")
     smooth = gnn.models.CorrectAndSmooth(1, 0.5, 1, 0.5)
-    for part in (conv, own, *model.modules(), *smooth.modules()):
+    pools: Any = torch.nn.ModuleList([gnn.TopKPooling(4), gnn.SAGPooling(4), gnn.GraphUNet(4, 4, 4, 1)])
+    light: Any = gnn.LightGCN(6, 4, 1)
+    for part in (conv, own, *(p for m in (model, smooth, pools, light) for p in m.modules())):
         part.backend = "torch"
     short, less = (x[:-1], batch[:-1]) if odd else (x, batch)
     calls: dict[str, Callable[[], Any]] = {
@@ -159,6 +161,17 @@ def of_layers(rank: int, world: int, group: Any, name: str) -> tuple[str, bool]:
         "batch within": lambda: within(graph, lambda: gps(x, graph, None if odd else batch)),
         "short batch": lambda: gps(x, graph, less),
         "negative batch": lambda: gps(x, graph, batch - int(odd)),
+        "weights of a pooling": lambda: pools[0](x, graph, torch.ones(graph.num_edges - odd)),
+        "what is scored": lambda: pools[1](x, graph, attn=x[:, : 4 - odd]),
+        "other nodes": lambda: gnn.TopKPooling(4, 2 + rank)(x, graph),
+        "u-net": lambda: pools[2](x, graph, less),
+        "pairs": lambda: light(graph, torch.tensor([[0], [5 + rank]])),
+        "pairs or none": lambda: light(graph, None if odd else torch.tensor([[0], [5]])),
+        "node of a loss": lambda: within(
+            graph, lambda: light.recommendation_loss(x[:, 0], x[:, 1], torch.tensor([5 + rank]))
+        ),
+        "losses": lambda: within(graph, lambda: light.link_pred_loss(x[0], x[0, odd:])),
+        "table": lambda: gnn.LightGCN(6 + odd, 4, 1)(graph, torch.tensor([[0], [5]])),
         "text": lambda: gdsl.compile(POOL, backend="torch")(x, graph, **({} if odd else {"batch": batch})),
     }
     try:
@@ -194,6 +207,15 @@ OF_LAYERS = {
     "batch within": r"with x float32 \[4\], batch; process 1 in a call of GPSConv in training, with x float32 \[4\]$",
     "short batch": r"process 1 has refused its call: this process owns 3 nodes, and `batch` has shape \[2\]",
     "negative batch": "process 1 has refused its call: `batch` has negative numbers of graphs",
+    "weights of a pooling": r"process 1 has refused its call: this process has 5 edges, and `edge_attr` has",
+    "what is scored": "process 1 has refused its call: ",
+    "other nodes": "process 0 is in a graph of 2 nodes that are kept; process 1 in a graph of 3 nodes that are kept",
+    "u-net": r"process 1 has refused its call: this process owns 3 nodes, and `batch` has shape \[2\]",
+    "pairs": "process 1 has refused its call: the graph has nodes 0 to 5 on all processes, and nodes 0 to 6 are asked",
+    "pairs or none": "with x NoneType, edge_label_index; process 1 in a call of LightGCN in training, with x NoneType$",
+    "node of a loss": "process 1 has refused its call: the graph has nodes 0 to 5",
+    "losses": "process 1 has refused its call: ValueError: Target size",
+    "table": "process 1 has refused its call: the graph has 6 nodes on all processes, and 7 are needed",
     "text": r"process 0 is in a call of Sum, float32, with x \[4\], batch; process 1 in a call of Sum, float32, with x",
 }
 
