@@ -11,6 +11,10 @@ from tests.distributed.processes import CaseError, Processes
 class Pool(Processes):
     """``run(2, case, *args)`` gives what ``case(rank, 2, group, *args)`` gives on each of two processes."""
 
+    def together(self, case: Callable[..., Any], *args: Any, world: int) -> list[Any]:
+        """What ``case(group, *args)`` gives on each process: nobody is left waiting, whatever it raises."""
+        return super().run(case, *args, world=world)
+
     def run(self, world: int, case: Callable[..., Any], *args: Any) -> list[Any]:  # type: ignore[override]
         """Raises ``CaseError`` with the errors of all processes that had one."""
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,10 @@ from torch import Tensor, nn
 
 from gdsl.distributed import Training, average_gradients, load_checkpoint, partition, save_checkpoint
 from gdsl.distributed.checkpoint import newest
-from tests.distributed.processes import CaseError, Processes, processes
+from tests.distributed.pool import Pool
+from tests.distributed.processes import CaseError
 
 NODES = 11
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Processes]:
-    with processes(4) as made:
-        yield made
 
 
 class Model(nn.Module):
@@ -93,17 +87,17 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
         torch.testing.assert_close(other[name], value, rtol=1e-10, atol=1e-10)
 
 
-def test_training_goes_on_with_another_number_of_processes(pool: Processes, tmp_path: Path) -> None:
-    expected = pool.run(trained, str(tmp_path / "none"), 5, False, world=1)[0]
-    for state in pool.run(trained, str(tmp_path / "none"), 5, False, world=3):
+def test_training_goes_on_with_another_number_of_processes(pool: Pool, tmp_path: Path) -> None:
+    expected = pool.together(trained, str(tmp_path / "none"), 5, False, world=1)[0]
+    for state in pool.together(trained, str(tmp_path / "none"), 5, False, world=3):
         equal(expected, state)
-    pool.run(trained, str(tmp_path), 3, True, world=2)
+    pool.together(trained, str(tmp_path), 3, True, world=2)
     for world in (1, 2, 4):
-        for about, state in pool.run(resumed, str(tmp_path), 2, world=world):
+        for about, state in pool.together(resumed, str(tmp_path), 2, world=world):
             assert about == (3, {"epoch": 3}, "step-3")
             equal(expected, state)
-    pool.run(trained, str(tmp_path / "by one"), 3, True, world=1)
-    for _, state in pool.run(resumed, str(tmp_path / "by one"), 2, world=3):
+    pool.together(trained, str(tmp_path / "by one"), 3, True, world=1)
+    for _, state in pool.together(resumed, str(tmp_path / "by one"), 2, world=3):
         equal(expected, state)
 
 
@@ -153,9 +147,9 @@ def test_old_ones_go_and_half_written_ones_do_not_count(tmp_path: Path) -> None:
 # -- what does not fit -----------------------------------------------------------------------------
 
 
-def refused(pool: Processes, match: str, case: Any, *args: Any) -> None:
+def refused(pool: Pool, match: str, case: Any, *args: Any) -> None:
     with pytest.raises(CaseError) as caught:
-        pool.run(case, *args, world=2)
+        pool.together(case, *args, world=2)
     for error in caught.value.errors:
         assert error is not None and error[0] == "InputError", str(caught.value)
         assert match in error[1], error[1]
@@ -182,15 +176,15 @@ def with_more(group: Any, folder: str) -> None:
     load_checkpoint(folder, Training(run.model, None, ["rows"], {}, run.part, group))
 
 
-def test_a_checkpoint_of_something_else(pool: Processes, tmp_path: Path) -> None:
-    pool.run(trained, str(tmp_path), 1, True, world=2)
+def test_a_checkpoint_of_something_else(pool: Pool, tmp_path: Path) -> None:
+    pool.together(trained, str(tmp_path), 1, True, world=2)
     refused(pool, "step-1 is of another graph", of_another_graph, str(tmp_path))
     refused(pool, "the checkpoint cannot be read", of_another_model, str(tmp_path))
     refused(pool, "model.more", with_more, str(tmp_path))
 
 
-def test_a_damaged_checkpoint(pool: Processes, tmp_path: Path) -> None:
-    pool.run(trained, str(tmp_path), 1, True, world=2)
+def test_a_damaged_checkpoint(pool: Pool, tmp_path: Path) -> None:
+    pool.together(trained, str(tmp_path), 1, True, world=2)
     file = sorted((tmp_path / "step-1").glob("*.distcp"))[0]
     file.write_bytes(file.read_bytes()[:-5])
     refused(pool, f"step-1 is damaged: {file.name} is missing or cut short", resumed, str(tmp_path), 1)
@@ -230,6 +224,6 @@ def wrong_training(group: Any, kind: str, folder: str) -> None:
         ("file", "cannot be made, where a checkpoint is to be written"),
     ],
 )
-def test_what_cannot_be_written(pool: Processes, tmp_path: Path, kind: str, match: str) -> None:
+def test_what_cannot_be_written(pool: Pool, tmp_path: Path, kind: str, match: str) -> None:
     refused(pool, match, wrong_training, kind, str(tmp_path))
     assert not list(tmp_path.iterdir())

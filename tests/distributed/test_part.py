@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,8 @@ from torch_geometric.data import HeteroData
 import gdsl
 from gdsl.distributed import Division, GraphPart, Traffic, divide, load_part, partition, save_parts, wire
 from gdsl.errors import GraphError, InputError
-from tests.distributed.processes import CaseError, Processes, processes
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Processes]:
-    with processes(4) as made:
-        yield made
+from tests.distributed.pool import Pool
+from tests.distributed.processes import CaseError
 
 
 def edges(nodes: int, count: int, sources: int | None = None, seed: int = 0) -> Tensor:
@@ -185,11 +179,11 @@ def values_of_nodes(group: Any, ends: Tensor, sizes: Any, how: str, x: Tensor) -
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bool, torch.bfloat16, torch.complex64])
-def test_values_come_to_their_owners_and_go_back(pool: Processes, world: int, dtype: torch.dtype) -> None:
+def test_values_come_to_their_owners_and_go_back(pool: Pool, world: int, dtype: torch.dtype) -> None:
     for graph in GRAPHS.values():
         sizes = (graph.num_sources, graph.num_targets) if graph.is_bipartite else graph.num_nodes
         x = (torch.randn(graph.num_sources, 3) * 3).to(dtype)
-        found = pool.run(values_of_nodes, graph.edge_index, sizes, "hash", x, world=world)
+        found = pool.together(values_of_nodes, graph.edge_index, sizes, "hash", x, world=world)
         assert found == list(range(world))
 
 
@@ -199,10 +193,10 @@ def mapped_values(group: Any, path: str, x: Tensor) -> None:
     assert torch.equal(part.scatter(np.load(path, mmap_mode="r") if part.rank == 0 else None), x[part.node_ids()])
 
 
-def test_values_of_a_file_are_read_by_rows(pool: Processes, tmp_path: Path) -> None:
+def test_values_of_a_file_are_read_by_rows(pool: Pool, tmp_path: Path) -> None:
     x = torch.randn(17, 3)
     np.save(tmp_path / "x.npy", x.numpy())
-    pool.run(mapped_values, str(tmp_path / "x.npy"), x, world=2)
+    pool.together(mapped_values, str(tmp_path / "x.npy"), x, world=2)
 
 
 def gradients(group: Any, x: Tensor, weight: Tensor) -> Any:
@@ -215,13 +209,13 @@ def gradients(group: Any, x: Tensor, weight: Tensor) -> Any:
     return part.node_ids(), by_gather, own.grad, float(part.mean(own[:, 0]))
 
 
-def test_gradients_are_those_of_ddp(pool: Processes) -> None:
+def test_gradients_are_those_of_ddp(pool: Pool) -> None:
     """Where every process computes the same loss, the mean over processes is the gradient of one process."""
     x, weight = torch.randn(17, 2, dtype=torch.float64), torch.randn(17, 2, dtype=torch.float64)
     whole = x.clone().requires_grad_()
     (one,) = torch.autograd.grad((whole * weight).square().sum(), whole)
     (two,) = torch.autograd.grad(whole.square().sum(dim=1).mean(), whole)
-    for ids, by_gather, by_mean, mean in pool.run(gradients, x, weight, world=3):
+    for ids, by_gather, by_mean, mean in pool.together(gradients, x, weight, world=3):
         torch.testing.assert_close(by_gather / 3, one[ids])
         torch.testing.assert_close(by_mean / 3, two[ids])
         assert mean == pytest.approx(float(x[:, 0].mean()))
@@ -237,9 +231,9 @@ def sent(group: Any) -> Any:
     return found.rows, found.reduced, found.calls
 
 
-def test_bytes_that_are_sent_are_counted(pool: Processes) -> None:
+def test_bytes_that_are_sent_are_counted(pool: Pool) -> None:
     # Rows of three float32: two to the other process from the first one, one from the second. A sum goes round a ring.
-    assert pool.run(sent, world=2) == [
+    assert pool.together(sent, world=2) == [
         (24, 16.0, [(24, 1), (0, 16)]),
         (12, 16.0, [(12, 1), (0, 16)]),
     ]
@@ -260,10 +254,11 @@ def loaded(group: Any, folder: str) -> Any:
     return part.fingerprint, part.node_ids(), part.nodes, part.edge_values, part.edge_ids(), part.local().num_edges
 
 
-def test_each_process_reads_its_own_part(pool: Processes, tmp_path: Path) -> None:
+def test_each_process_reads_its_own_part(pool: Pool, tmp_path: Path) -> None:
     made = saved(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["part-0-of-2.gdsl", "part-1-of-2.gdsl"]
-    for k, (fingerprint, ids, nodes, values, edge_ids, count) in enumerate(pool.run(loaded, str(tmp_path), world=2)):
+    every = pool.together(loaded, str(tmp_path), world=2)
+    for k, (fingerprint, ids, nodes, values, edge_ids, count) in enumerate(every):
         part = made.part(k)
         assert fingerprint == made.fingerprint and torch.equal(ids, part.node_ids()) and count == len(edge_ids)
         assert torch.equal(nodes["x"], torch.arange(80.0).view(40, 2)[ids]) and torch.equal(nodes["y"], ids)
@@ -303,45 +298,45 @@ def test_values_that_cannot_be_saved_are_refused(tmp_path: Path, nodes: Any, mat
 # -- bad input, on every process -------------------------------------------------------------------
 
 
-def refused(pool: Processes, match: str, case: Any, *args: Any, world: int = 2) -> None:
+def refused(pool: Pool, match: str, case: Any, *args: Any, world: int = 2) -> None:
     """Every process raises an error with these words, and goes on."""
     with pytest.raises(CaseError) as caught:
-        pool.run(case, *args, world=world)
+        pool.together(case, *args, world=world)
     for error in caught.value.errors:
         assert error is not None and error[0] in ("InputError", "GraphError")
         assert match in error[1], error[1]
 
 
-def test_a_part_that_is_missing(pool: Processes, tmp_path: Path) -> None:
+def test_a_part_that_is_missing(pool: Pool, tmp_path: Path) -> None:
     saved(tmp_path)
     (tmp_path / "part-1-of-2.gdsl").unlink()
     refused(pool, "part-1-of-2.gdsl is not there: the part is missing", loaded, str(tmp_path))
 
 
-def test_another_number_of_processes(pool: Processes, tmp_path: Path) -> None:
+def test_another_number_of_processes(pool: Pool, tmp_path: Path) -> None:
     saved(tmp_path, 4)
     refused(pool, "a graph in 4 parts, and there are 3 processes", loaded, str(tmp_path), world=3)
 
 
-def test_no_folder(pool: Processes, tmp_path: Path) -> None:
+def test_no_folder(pool: Pool, tmp_path: Path) -> None:
     refused(pool, "there is no such folder", loaded, str(tmp_path / "none"))
 
 
-def test_parts_of_two_graphs(pool: Processes, tmp_path: Path) -> None:
+def test_parts_of_two_graphs(pool: Pool, tmp_path: Path) -> None:
     saved(tmp_path / "one")
     saved(tmp_path / "two", seed=1)
     (tmp_path / "two" / "part-1-of-2.gdsl").replace(tmp_path / "one" / "part-1-of-2.gdsl")
     refused(pool, "the parts of a graph must be the same on all processes", loaded, str(tmp_path / "one"))
 
 
-def test_a_part_under_the_name_of_another(pool: Processes, tmp_path: Path) -> None:
+def test_a_part_under_the_name_of_another(pool: Pool, tmp_path: Path) -> None:
     saved(tmp_path)
     (tmp_path / "part-0-of-2.gdsl").write_bytes((tmp_path / "part-1-of-2.gdsl").read_bytes())
     refused(pool, "this is part 1 of 2, under another name", loaded, str(tmp_path))
 
 
 @pytest.mark.parametrize("place", [3, 20, 100, -3])
-def test_a_damaged_part(pool: Processes, tmp_path: Path, place: int) -> None:
+def test_a_damaged_part(pool: Pool, tmp_path: Path, place: int) -> None:
     saved(tmp_path)
     path = tmp_path / "part-1-of-2.gdsl"
     raw = bytearray(path.read_bytes())
@@ -367,7 +362,7 @@ def own_graph(group: Any, graphs: list[Tensor], hows: list[Any], parts: int | No
     ],
 )
 def test_a_graph_that_differs_on_one_process(
-    pool: Processes, second: Tensor, hows: list[Any], parts: int | None, match: str
+    pool: Pool, second: Tensor, hows: list[Any], parts: int | None, match: str
 ) -> None:
     refused(pool, match, own_graph, [edges(40, 160), second], hows, parts)
 
@@ -391,9 +386,9 @@ def own_values(group: Any, method: str, values: list[Any]) -> None:
         ("gather", [torch.zeros(2), None], "process 1: 2 rows of nodes are owned here, and None is given"),
     ],
 )
-def test_values_that_do_not_fit(pool: Processes, method: str, values: list[Any], match: str) -> None:
+def test_values_that_do_not_fit(pool: Pool, method: str, values: list[Any], match: str) -> None:
     with pytest.raises(CaseError) as caught:
-        pool.run(own_values, method, values, world=2)
+        pool.together(own_values, method, values, world=2)
     for rank, error in enumerate(caught.value.errors):
         assert error is not None and error[0] == "InputError"
         assert match in f"process {rank}: {error[1]}" or match in error[1]

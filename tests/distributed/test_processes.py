@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,11 @@ from gdsl.errors import DistributedError, InputError
 from gdsl.nn import SimpleConv
 from gdsl.runtime import answers
 from gdsl.runtime.together import _Sum
-from tests.distributed.processes import SECONDS, CaseError, Processes, held_port, processes
+from tests.distributed.pool import Pool
+from tests.distributed.processes import SECONDS, CaseError, held_port, processes
 from tests.distributed.test_checkpoint import Run, equal
 
 ENVIRONMENT = (*ours.ENVIRONMENT, "LOCAL_WORLD_SIZE")
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Processes]:
-    with processes(3) as made:
-        yield made
 
 
 @pytest.fixture
@@ -293,9 +287,9 @@ def changed(group: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "words"), [("graph", "on parts of two graphs"), ("features", "with x [5]")])
-def test_a_call_that_changes_on_one_process_is_an_error_on_all(pool: Processes, kind: str, words: str) -> None:
+def test_a_call_that_changes_on_one_process_is_an_error_on_all(pool: Pool, kind: str, words: str) -> None:
     with pytest.raises(CaseError) as caught:
-        pool.run(changed, kind, world=2)
+        pool.together(changed, kind, world=2)
     for error in caught.value.errors:
         assert error is not None and error[0] == "GraphError"
         assert "process 1 in a call of SimpleConv" in error[1] and words in error[1]
@@ -358,14 +352,14 @@ def agreement(group: Any, wrong: int, kind: str) -> Any:
 
 
 @pytest.mark.parametrize("wrong", [0, 2])
-def test_all_processes_say_what_is_wrong_on_one(pool: Processes, wrong: int) -> None:
+def test_all_processes_say_what_is_wrong_on_one(pool: Pool, wrong: int) -> None:
     for kind, match in (("error", "so not"), ("value", "a number must be the same on all processes: process 0 has")):
         with pytest.raises(CaseError) as caught:
-            pool.run(agreement, wrong, kind)
+            pool.together(agreement, wrong, kind, world=3)
         for rank, error in enumerate(caught.value.errors):
             assert error is not None and error[0] == "InputError" and match in error[1]
             assert kind == "value" or rank == wrong or error[1] == f"process {wrong}: so not"
-    assert pool.run(agreement, 7, "value") == [[1, 1, 1]] * 3
+    assert pool.together(agreement, 7, "value", world=3) == [[1, 1, 1]] * 3
 
 
 def test_errors_of_other_kinds_are_left_alone() -> None:

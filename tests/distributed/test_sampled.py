@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,15 +17,9 @@ from gdsl.data import NeighborLoader
 from gdsl.distributed import average_gradients
 from gdsl.errors import GraphError, InputError
 from gdsl.nn import SAGEConv
-from tests.distributed.processes import Processes, processes
+from tests.distributed.pool import Pool
 
 NODES, BATCH = 40, 6  # seven batches, of which the last has four seeds
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Processes]:
-    with processes(3) as made:
-        yield made
 
 
 def loader(**more: Any) -> NeighborLoader:
@@ -79,10 +72,10 @@ def by_one(world: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_processes_train_as_one_does(pool: Processes, world: int) -> None:
+def test_processes_train_as_one_does(pool: Pool, world: int) -> None:
     expected = by_one(world)
     for workers in (0, 2):
-        for found in pool.run(by_ddp, workers, world=world):
+        for found in pool.together(by_ddp, workers, world=world):
             torch.testing.assert_close(found[: len(expected)], expected, rtol=1e-10, atol=1e-12)
 
 
@@ -102,8 +95,8 @@ def averaged(group: Any) -> Any:
     return {name: None if p.grad is None else p.grad.flatten().tolist() for name, p in model.named_parameters()}
 
 
-def test_gradients_are_averaged(pool: Processes) -> None:
-    for found in pool.run(averaged, world=2):
+def test_gradients_are_averaged(pool: Pool) -> None:
+    for found in pool.together(averaged, world=2):
         assert found == {
             "a.weight": [0.5, 0.5], "a.bias": [0.5], "b.weight": [2.0], "b.bias": None,
             "c.weight": None, "c.bias": [0.5],
@@ -123,8 +116,8 @@ def of_two_models(group: Any) -> list[str]:
     return found
 
 
-def test_parameters_that_differ_are_two_models(pool: Processes) -> None:
-    for first, second in pool.run(of_two_models, world=2):
+def test_parameters_that_differ_are_two_models(pool: Pool) -> None:
+    for first, second in pool.together(of_two_models, world=2):
         assert first.startswith("the parameters of processes 0 and 1 differ, so that they train two models")
         assert second == "alike"
 
@@ -147,11 +140,12 @@ def of_a_copy_on_one(group: Any) -> list[Any]:
     return found
 
 
-def test_a_model_that_is_new_on_one_process_is_compared_by_all(pool: Processes) -> None:
-    for found in pool.run(of_a_copy_on_one, world=2):
+def test_a_model_that_is_new_on_one_process_is_compared_by_all(pool: Pool) -> None:
+    for found in pool.together(of_a_copy_on_one, world=2):
         assert found == [[[1.5, 1.5]], [[1.5, 1.5]], "the parameters of processes 0 and 1 differ"]
 
 
 def test_rows_of_unknown_parameters_are_refused() -> None:
-    with pytest.raises(InputError, match="no parameter 'rows'"):
-        average_gradients(nn.Linear(1, 1), ["rows"])
+    for rows, what in ((["rows"], "no parameter 'rows'"), ("weight", "rows must be a list of names")):
+        with pytest.raises(InputError, match=what):
+            average_gradients(nn.Linear(1, 1), rows)

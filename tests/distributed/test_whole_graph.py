@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,15 +14,9 @@ from torch_geometric.data import HeteroData
 import gdsl
 from gdsl.distributed import average_gradients, partition
 from gdsl.nn import GATConv, GCNConv, HeteroConv, SAGEConv
-from tests.distributed.processes import Processes, processes
+from tests.distributed.pool import Pool
 
 NODES = 30
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Processes]:
-    with processes(3) as made:
-        yield made
 
 
 def data() -> tuple[gdsl.Graph, Tensor, Tensor, Tensor]:
@@ -87,11 +80,11 @@ def by_one(kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", LAYERS)
-def test_processes_train_as_one_does(pool: Processes, kind: str) -> None:
+def test_processes_train_as_one_does(pool: Pool, kind: str) -> None:
     expected = by_one(kind)
     empty = torch.arange(NODES) % 2 * 2  # a part is
     for world, how, ddp in ((1, "hash", False), (2, "hash", False), (3, empty, False), (3, empty, True)):
-        for found in pool.run(trained, kind, how, ddp, world=world):
+        for found in pool.together(trained, kind, how, ddp, world=world):
             torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
@@ -126,9 +119,9 @@ def on_parts_of_types(group: Any) -> dict[str, Tensor]:
     return {type: part.gather(value, type).detach() for type, value in found.items()}
 
 
-def test_several_types_of_nodes_and_edges(pool: Processes) -> None:
+def test_several_types_of_nodes_and_edges(pool: Pool) -> None:
     data, x = papers()
     graphs = {t: gdsl.Graph(data[t].edge_index, (len(x[t[0]]), len(x[t[2]]))) for t in data.edge_types}
     expected = {type: value.detach() for type, value in of_types(graphs, x).items()}
-    for found in pool.run(on_parts_of_types, world=3):
+    for found in pool.together(on_parts_of_types, world=3):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
