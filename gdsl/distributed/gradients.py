@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from gdsl.data import given
 from gdsl.errors import GraphError, InputError
 from gdsl.runtime.answers import agree, answered, heard, numbers_of_all, place
 
@@ -27,7 +28,7 @@ def average_gradients(model: nn.Module, rows: Collection[str] = (), group: Proce
     Raises ``InputError`` for names that the model does not have; ``GraphError``, on every process alike, where their
     models differ, in the first call also in the numbers of what they share.
     """
-    size = place(group)[1]
+    size, rows = place(group)[1], given.names("rows", rows)
     known = dict(model.named_parameters())
     unknown = [name for name in rows if name not in known]
     if unknown:

@@ -54,12 +54,12 @@ def check_sizes(num_nodes: Size) -> tuple[int, int] | None:
             raise GraphError(
                 f"num_nodes must be an int or a pair (num_sources, num_targets), not {len(num_nodes)} numbers"
             )
-        return _check_size(num_nodes[0], "num_sources"), _check_size(num_nodes[1], "num_targets")
-    size = _check_size(num_nodes, "num_nodes")
+        return check_size(num_nodes[0], "num_sources"), check_size(num_nodes[1], "num_targets")
+    size = check_size(num_nodes, "num_nodes")
     return size, size
 
 
-def _check_size(size: Any, name: str) -> int:
+def check_size(size: Any, name: str) -> int:
     if type(size) is int and size >= 0:
         return size
     try:

@@ -17,7 +17,7 @@ from gdsl.runtime import prepare
 from gdsl.runtime.dtypes import short
 from gdsl.runtime.edge_halo import LocalPairs, Reverses, reverses
 from gdsl.runtime.formats import plain_tensor
-from gdsl.runtime.given import check_edge_index
+from gdsl.runtime.given import check_edge_index, check_size
 from gdsl.runtime.graph import Graph, Rewired
 from gdsl.runtime.halo import Halo, HaloRows, agree_on, agreed, all_reduce, collect, exchange, gather
 from gdsl.runtime.order import EdgeEnds, Order
@@ -60,7 +60,7 @@ class LocalGraph(Graph):
     halo: Halo
 
     def __init__(self, edge_index: Tensor, halo: Halo, num_targets: int | None = None, chunk: int | None = None):
-        if chunk is not None and chunk < 1:
+        if chunk is not None and check_size(chunk, "chunk") < 1:
             raise GraphError(f"a chunk has at least one row, and not {chunk}")
         check_edge_index(edge_index)
         plain = plain_tensor(concrete(edge_index, "edge_index"))

@@ -317,5 +317,6 @@ def test_half_precision_in_turns(pool: Pool, backend: str) -> None:
 def test_a_chunk_has_rows() -> None:
     edges, ids = torch.tensor([[0], [0]]), torch.arange(1)
     halo = Halo(1, ids[:0], (0,), (0,), ids, ids[:0])
-    with pytest.raises(gdsl.GraphError, match="a chunk has at least one row, and not 0"):
-        LocalGraph(edges, halo, chunk=0)
+    for chunk, what in ((0, "a chunk has at least one row, and not 0"), (2.5, "chunk must be an int, not 2.5")):
+        with pytest.raises(gdsl.GraphError, match=what):
+            LocalGraph(edges, halo, chunk=chunk)  # type: ignore[arg-type]
