@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     explore.add_argument("file", nargs="?", metavar="FILE", help="a program, or - for stdin; without one, an example")
     explore.add_argument("--layer", metavar="NAME", help="which layer first, when the file has several")
     explore.add_argument("--html", metavar="OUT", help="write one file that opens without a server, and end")
-    explore.add_argument("--port", type=int, default=0, help="default: any that is free")
+    explore.add_argument("--port", type=_port, default=0, help="default: any that is free")
     explore.add_argument("--host", default="127.0.0.1", help="default: %(default)s, which only this machine reaches")
     explore.add_argument("--no-browser", action="store_true", help="only print the address")
     _add_settings(explore, "arguments of the layer")
@@ -142,6 +142,13 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--paths", action="store_true", help="with the folders of this machine, and values that may be")
     info.set_defaults(run=_info)
     return parser
+
+
+def _port(word: str) -> int:
+    number = int(word)
+    if not 0 <= number < 1 << 16:  # others would be taken for one of these
+        raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {word}")
+    return number
 
 
 def _add_bench(timed: argparse.ArgumentParser) -> None:

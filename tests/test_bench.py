@@ -100,6 +100,7 @@ def test_what_is_asked_for_is_measured(tmp_path: Path, capsys: Capture) -> None:
         (BACK, {"d": 2}, {}, "edges: both ways, as the program asks"),
         (KINDS, {"d": 2, "R": 3}, {}, "degrees: random, "),
         (SUM, {"d": 2}, {"edges": 0}, "30 nodes, 0 edges"),
+        (SUM, {"d": 2}, {"edges": 0, "profile": "power-law"}, "30 nodes, 0 edges"),
         (NEAR, {"d": 2, "K": 3}, {}, "30 nodes, float32"),
         (SETS, {"d": 2}, {}, "30 nodes in each of p, q, 120 edges in each of g, h, float32"),
     ],

@@ -508,9 +508,9 @@ def test_files_that_cannot_be_read(
     assert message in err
 
 
-@pytest.mark.parametrize("arguments", [[], ["compile"], ["check"], ["fmt", "--nothing", "f"]])
-def test_bad_commands_are_one_line(arguments: list[str], capsys: Capture) -> None:
-    assert main(arguments) == 2
+@pytest.mark.parametrize("words", ["", "compile", "check", "fmt --nothing f", "explore --port 65536"])
+def test_bad_commands_are_one_line(words: str, capsys: Capture) -> None:
+    assert main(words.split()) == 2
     assert "--help" in one_line(capsys.readouterr().err)
 
 

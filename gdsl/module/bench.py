@@ -213,7 +213,7 @@ def _graph(typed: TypedProgram, on: Setting) -> tuple[Graph, list[str]]:
     if on.profile == "regular":
         each = max(1, edges // on.nodes)
         return random_edges(sources, on.nodes, 0, each=each), [f"degrees: {each} at each target"]
-    if on.profile == "power-law":
+    if on.profile == "power-law" and edges:
         listed = measure.power_law(max(sources, on.nodes), edges, _SEED)
         listed = torch.stack([listed[0] % sources, listed[1] % on.nodes])
         found = Graph(listed, (sources, on.nodes))
