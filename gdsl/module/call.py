@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl.errors import GraphError
 from gdsl.module import repeated, several
 from gdsl.module.arguments import Bound, by_place, is_graph, spread_pair
 from gdsl.module.checks import check_rows, node_counts
-from gdsl.module.given import given_to
+from gdsl.module.given import given_to, graph_on
 from gdsl.module.known import KnownCall, facts_of, remembered
 from gdsl.module.meeting import excuse, shared_among
 from gdsl.module.run import all_pairs, nearest, run
@@ -24,7 +23,6 @@ from gdsl.module.ways import CallKind, Text
 from gdsl.runtime import native
 from gdsl.runtime.dtypes import AUTOCAST
 from gdsl.runtime.graph import Graph
-from gdsl.runtime.recent import graph_of
 from gdsl.runtime.tracers import check_tracers, recording, refuse, run_as_it_is
 from gdsl.runtime.transforms import transforming
 
@@ -119,17 +117,11 @@ def checked(
 
 def _graph(kind: CallKind, bound: Bound, tensors: Mapping[str, Tensor]) -> Graph:
     """The graph of a call. Raises :class:`gdsl.GraphError` for one that lies elsewhere than the tensors."""
-    typed, given = kind.typed, bound.graph
+    typed = kind.typed
     sizes = node_counts(typed, tensors)
     knn = next((t for t in typed.transforms if t.name == "knn"), None)
     if knn is not None:
         return nearest(knn, kind, tensors, sizes[1] or 0, bound.batch)
     if typed.complete is not None:
         return all_pairs(kind, sizes[1] or 0, bound.batch)
-    plain = isinstance(given, Tensor) and given.layout is torch.strided
-    if not plain and not isinstance(given, Graph):
-        pair = None if None in sizes else (sizes if typed.bipartite else sizes[1])
-        given = Graph.from_any(given, pair)  # type: ignore[arg-type]
-    if given.device != kind.device:
-        raise GraphError(f"the graph is on {given.device}, and the inputs are on {kind.device}: move one with .to()")
-    return graph_of(given, *sizes) if plain else given
+    return graph_on(bound.graph, sizes, kind.device)

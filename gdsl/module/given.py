@@ -1,4 +1,4 @@
-"""What a call of a text is given, checked but for its graphs."""
+"""What a call of a text is given, checked: its arguments by name, and a graph."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdsl.errors import GraphError
 from gdsl.language.program import TypedProgram
 from gdsl.module.arguments import Bound, bind, count_graphs, free_sizes
 from gdsl.module.checks import check_tensors
 from gdsl.module.state import state_of
 from gdsl.module.ways import Text, Way
 from gdsl.runtime.dtypes import autocast
+from gdsl.runtime.graph import Graph
+from gdsl.runtime.recent import graph_of
 from gdsl.runtime.tracers import check_tracers
 
 
@@ -35,6 +38,20 @@ class CallArguments:
     dtype: torch.dtype
     device: torch.device
     num_graphs: int
+
+
+def graph_on(given: Any, sizes: tuple[int | None, int | None], device: torch.device) -> Graph:
+    """The graph that a call is given, between so many nodes as its inputs tell. Those of one that is made already are
+    compared with what it has, and not with each other.
+
+    Raises :class:`gdsl.GraphError` for what is no graph, has other sizes, or lies elsewhere than the inputs.
+    """
+    plain = isinstance(given, Tensor) and given.layout is torch.strided
+    if not plain and not isinstance(given, Graph):
+        given = Graph.from_any(given, None if None in sizes else sizes)  # type: ignore[arg-type]
+    if given.device != device:  # before anything is asked of its edges
+        raise GraphError(f"the graph is on {given.device}, and the inputs are on {device}: move one with .to()")
+    return graph_of(given, *sizes) if plain else given
 
 
 def given_to(

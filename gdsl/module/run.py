@@ -270,11 +270,16 @@ def nearest(
     """The graph of the nearest neighbours of a node value, between so many nodes."""
     where, k = knn.arguments
     assert isinstance(where, Node) and isinstance(k, int)
-    empty = Graph(torch.zeros(2, 0, dtype=torch.long, device=kind.device), count)
+    empty = without_edges(count, kind.device)
     with torch.no_grad():
         values = {n: tensors[n.attrs.name] for n in walk([where]) if n.op == "load"}
         (found,) = reference.run([where], values, frame_of(empty, kind.dtype, kind.device))
     return Graph(knn_graph(found, k, batch, loop=bool(dict(knn.keywords).get("loop", False))), count)
+
+
+def without_edges(count: int, device: torch.device) -> Graph:
+    """A graph of so many nodes alone."""
+    return Graph(torch.zeros(2, 0, dtype=torch.long, device=device), count)
 
 
 def all_pairs(kind: CallKind, count: int, batch: Tensor | None) -> Graph:

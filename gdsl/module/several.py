@@ -15,11 +15,10 @@ from gdsl.look.pieces import Pieces, pieces
 from gdsl.module.arguments import Bound
 from gdsl.module.by_type import is_by_type, named
 from gdsl.module.checks import check_batch, check_requirements, inputs_of, need_rows
-from gdsl.module.given import given_to
-from gdsl.module.run import run, seed_for
+from gdsl.module.given import given_to, graph_on
+from gdsl.module.run import run, seed_for, without_edges
 from gdsl.module.ways import CallKind, Ran, Text, Way
 from gdsl.runtime.graph import Graph
-from gdsl.runtime.recent import graph_of
 from gdsl.runtime.rewire import rewire
 
 
@@ -62,7 +61,7 @@ def call(
     ran: list[Ran] = []
     for (piece, _), kind in zip(cut.parts, found, strict=True):
         nodes = piece.nodes or next(iter(counts))  # what is of whole graphs says no set: there is one
-        graph = graphs[piece.graph] if piece.graph else _without_edges(counts[nodes], device)
+        graph = graphs[piece.graph] if piece.graph else without_edges(counts[nodes], device)
         loads = {name: tensors[name] for name in piece.program.input_names}
         results = run(kind, graph, loads, backend, owner, bound.batch, num_graphs)
         tensors |= {name: value for (name, _), value in zip(piece.program.outputs, results, strict=True)}
@@ -87,10 +86,6 @@ def leave_tracer(name: str) -> None:
     torch._dynamo.graph_break(msg=what)
 
 
-def _without_edges(count: int, device: torch.device) -> Graph:
-    return Graph(torch.zeros(2, 0, dtype=torch.long, device=device), count)
-
-
 def _rows_of_sets(typed: TypedProgram, tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """How many nodes each set has, as the inputs say."""
     found: dict[str, int] = {}
@@ -113,14 +108,8 @@ def _graphs(
     found: dict[str, Graph] = {}
     for one in typed.graphs:
         given, sizes = bound.graph[one.name], (counts[one.source], counts[one.target])
-        plain = isinstance(given, Tensor) and given.layout is torch.strided
         try:
-            graph = given if plain else Graph.from_any(given, sizes)
-            if graph.device != device:  # before anything is asked of its edges
-                where = f"is on {graph.device}, and the inputs are on {device}"
-                raise GraphError(f"it {where}: move one with .to()")
-            if plain:
-                graph = graph_of(given, *sizes)
+            graph = graph_on(Graph.from_any(given, sizes) if isinstance(given, Graph) else given, sizes, device)
         except GraphError as error:
             raise GraphError(f"graph `{one.name}`: {error}") from None
         if graph.halo is not None:

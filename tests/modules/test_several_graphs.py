@@ -509,7 +509,7 @@ def test_what_is_recorded_or_lies_elsewhere_is_refused_in_words() -> None:
     made = made_of("molecule", "torch")
     names = [i.name for i in (*made.signature.before_graph, *made.signature.after_graph)]
     given = dict(zip(names, [v.detach() for v in CASES["molecule"][3]], strict=True)) | CASES["molecule"][4]
-    with pytest.raises(GraphError, match="graph `near`: it is on meta, and the inputs are on cpu"):
+    with pytest.raises(GraphError, match="graph `near`: the graph is on meta, and the inputs are on cpu"):
         made(**given | {"near": FAR.to("meta")})
     with pytest.raises(InputError, match=r"Molecule runs on several graphs.*torch\.export has no place"):
         torch.export.export(made, (), given)
