@@ -16,6 +16,7 @@ from gdsl.data.planetoid import NodeData
 from gdsl.errors import InputError
 from gdsl.runtime.dtypes import CPU
 from gdsl.runtime.graph import Graph
+from gdsl.runtime.spans import row_numbers
 
 # Whether files have each edge once, and the split that is the standard one. Of molecules there are several sets.
 _NODES = {"ogbn-arxiv": (False, "time"), "ogbn-products": (True, "sales_ranking")}
@@ -57,7 +58,7 @@ def load_ogb(name: str, root: str | Path | None = None) -> NodeData | Packed | N
         return _one_graph(name, folder, split, edge_index, int(nodes.sum()), parts["x"])
     y = _read(raw, "graph-label", np.float64, len(nodes))
     whole = not bool(y.isnan().any())
-    owner, of_edge = (torch.arange(len(nodes), device=CPU).repeat_interleave(sizes) for sizes in (nodes, edges))
+    owner, of_edge = map(row_numbers, (nodes, edges))
     first = nodes.cumsum(0) - nodes
     return pack_arrays(
         edge_index + first[of_edge], owner, nodes=_there("x", parts), edges=_there("edge_attr", parts),

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 
 from gdsl.errors import GdslError
+from gdsl.runtime.dtypes import short
 
 # Two ways to compute the same number in float64 differ by the order of their sums.
 SAME = 1e-9
@@ -215,7 +216,7 @@ def _own_dtype(subject: _Subject) -> Iterator[CheckRow]:
     pairs = [[r for r in subject.call(b, values, True) if r.is_floating_point()] for b in ("torch", subject.backend)]
     for name, expected, found in zip(subject.output_names, *pairs, strict=True):
         error = error_of(found.double(), expected.double())
-        title = f"{subject.backend} as torch in {str(subject.dtype).removeprefix('torch.')}: result {name}"
+        title = f"{subject.backend} as torch in {short(subject.dtype)}: result {name}"
         yield CheckRow(title, error <= tolerance, error, tolerance)
 
 

@@ -101,9 +101,7 @@ def _rows_of_sets(typed: TypedProgram, tensors: Mapping[str, Tensor]) -> dict[st
     return found
 
 
-def _graphs(
-    typed: TypedProgram, bound: Bound, counts: Mapping[str, int], device: torch.device
-) -> dict[str, Graph]:
+def _graphs(typed: TypedProgram, bound: Bound, counts: Mapping[str, int], device: torch.device) -> dict[str, Graph]:
     """The graphs of a call by name, each between as many nodes as its sets have."""
     found: dict[str, Graph] = {}
     for one in typed.graphs:

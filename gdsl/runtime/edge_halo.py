@@ -12,7 +12,7 @@ from gdsl.runtime import order
 from gdsl.runtime.answers import place
 from gdsl.runtime.halo import Halo, agree_on, exchange, numbers
 from gdsl.runtime.pairs import PairEnds, PairOrder
-from gdsl.runtime.spans import spans
+from gdsl.runtime.spans import row_numbers, spans
 
 if TYPE_CHECKING:
     from gdsl.runtime.local import LocalGraph
@@ -102,8 +102,7 @@ def reverses(graph: LocalGraph) -> Reverses:
     source, target = graph.local_edge_index
     crossing = (source >= nodes.own).nonzero().flatten()
     device, (me, world) = source.device, place(nodes.group)
-    ranks = torch.arange(world, device=device)
-    owner = ranks.repeat_interleave(torch.tensor(nodes.receive_counts, device=device))[source[crossing] - nodes.own]
+    owner = row_numbers(torch.tensor(nodes.receive_counts, device=device))[source[crossing] - nodes.own]
     owner, by_owner = owner.sort(stable=True)
     crossing = crossing[by_owner]
     ids = graph.row_ids(Domain.SOURCE)
@@ -120,7 +119,7 @@ def reverses(graph: LocalGraph) -> Reverses:
         len(crossing), every, tuple(counts), tuple(received), every, every.new_zeros(sum(received)), nodes.group
     )
     theirs = exchange(listed, [torch.cat([ends.flip(1), rank[:, None]], dim=1)], [None])[0]()[len(crossing) :]
-    of_whom = ranks.repeat_interleave(torch.tensor(received, device=device))
+    of_whom = row_numbers(torch.tensor(received, device=device))
     keys = torch.cat([
         torch.cat([owner[:, None], ends, rank[:, None]], dim=1),
         torch.cat([of_whom[:, None], theirs], dim=1),

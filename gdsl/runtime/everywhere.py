@@ -11,9 +11,11 @@ from torch import Tensor
 from gdsl.errors import GraphError, InputError
 from gdsl.ir.types import Domain
 from gdsl.runtime.answers import place
+from gdsl.runtime.dtypes import short
 from gdsl.runtime.given import is_integer
 from gdsl.runtime.halo import agree_on, asked_of_others, exchange, gather, numbers
 from gdsl.runtime.local import LocalGraph, ReadRows, need_forward
+from gdsl.runtime.spans import row_numbers
 from gdsl.runtime.together import gathered
 
 
@@ -30,8 +32,7 @@ class Owners(NamedTuple):
     @property
     def of_each(self) -> Tensor:
         """[N] int64 the process of each node, by its number."""
-        ranks = torch.arange(len(self.counts), device=self.ids.device)
-        each = ranks.repeat_interleave(torch.tensor(self.counts, device=self.ids.device))
+        each = row_numbers(torch.tensor(self.counts, device=self.ids.device), len(self.ids))
         return torch.empty_like(each).index_copy_(0, self.ids, each)
 
 
@@ -79,7 +80,7 @@ def rows_at(graph: LocalGraph, x: Tensor, ids: Tensor) -> Tensor:
             f"the graph has nodes 0 to {len(known.ids) - 1} on all processes, and nodes {int(ids.min())} to "
             f"{int(ids.max())} are asked for"
         )
-    agree_on(graph.halo, f"rows of any nodes, {str(x.dtype).removeprefix('torch.')} {list(x.shape[1:])}")
+    agree_on(graph.halo, f"rows of any nodes, {short(x.dtype)} {list(x.shape[1:])}")
     halo, row = asked_of_others(known.of_each, graph.halo.own_ids, ids.flatten(), graph.halo.group)
     return ReadRows.apply(x, halo).index_select(0, row).view(*ids.shape, *x.shape[1:])
 

@@ -24,7 +24,7 @@ from gdsl.codegen.schedule import (
     MAX_BLOCKS,
 )
 from gdsl.runtime.dtypes import CPU
-from gdsl.runtime.spans import rows_of
+from gdsl.runtime.spans import row_numbers, rows_of
 from gdsl.runtime.transforms import ordinary
 
 INT32_MAX = 2**31 - 1
@@ -399,7 +399,7 @@ def _degrees(degree: Tensor, edges: int) -> Degrees:
     rows = by_degree[hubs:].to(degree.dtype, copy=True)
     if not hubs:
         return Degrees(rows, rows[:0], *no_chunks(degree.device), power_of_two(mean))
-    owner = torch.arange(hubs, device=CPU).repeat_interleave(counts)
+    owner = row_numbers(counts)
     # Moved together, both on 16 bytes.
     zeros, end = counts.new_zeros(1), hubs + 1
     moved = torch.cat([zeros, counts.cumsum(0), *[zeros] * (end % 2), owner]).to(degree.device)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from gdsl.errors import InputError
+from gdsl.runtime.dtypes import short
 
 # How far apart two numbers may be, by the largest of their tensor: some hundred roundings.
 _NEAR = {torch.float64: 1e-8, torch.complex128: 1e-8, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -54,7 +55,7 @@ def _size(value: Tensor) -> float:
 def _difference(name: str, found: Tensor, wanted: Tensor, tolerance: float | None, most: float) -> str:
     """What is wrong with a tensor, or nothing."""
     if found.shape != wanted.shape or found.dtype != wanted.dtype:
-        kinds = [f"{str(t.dtype).removeprefix('torch.')}{list(t.shape)}" for t in (found, wanted)]
+        kinds = [f"{short(t.dtype)}{list(t.shape)}" for t in (found, wanted)]
         return f"{name} is {kinds[0]}, and was {kinds[1]}"
     if not wanted.numel() or torch.equal(found, wanted):
         return ""

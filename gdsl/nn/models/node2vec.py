@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from gdsl.nn.conv.inputs import count_in
 from gdsl.nn.declared import redraw, words
 from gdsl.nn.models.probe import score
+from gdsl.runtime.spans import row_numbers
 
 EPS = 1e-15
 
@@ -125,7 +126,7 @@ def random_walk(rowptr: Tensor, col: Tensor, start: Tensor, length: int, p: floa
     p, q:        see :class:`Node2Vec`
     """
     count, rows = rowptr.diff(), len(rowptr) - 1
-    edges = torch.arange(rows).repeat_interleave(count) * rows + col if p != 1.0 or q != 1.0 else None
+    edges = row_numbers(count) * rows + col if p != 1.0 or q != 1.0 else None
     here, walk = start.cpu(), [start.cpu()]
     for _ in range(length):
         before = None if edges is None or len(walk) == 1 else walk[-2]
