@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.look.measure import give_back, peak
-from gdsl.nn.aggr.base import dense
+from gdsl.nn.aggr.base import dense_with_mask
 from gdsl.nn.conv.all_pairs import all_pairs
 
 CHANNELS, HEADS, TOLERANCE = 64, 4, 1e-4
@@ -83,9 +83,7 @@ def _step(call: Callable[[], Tensor], leaves: Sequence[Tensor]) -> Step:
 
 
 def padded(attention: nn.MultiheadAttention, x: Tensor, batch: Tensor) -> Tensor:
-    count = torch.bincount(batch)
-    blocks = dense(x, batch, len(count))
-    known = torch.arange(blocks.shape[1]) < count.unsqueeze(1)
+    blocks, known = dense_with_mask(x, batch, int(batch[-1]) + 1)
     heard, _ = attention(blocks, blocks, blocks, key_padding_mask=~known, need_weights=False)
     found: Tensor = heard[known]
     return found

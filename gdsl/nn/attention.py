@@ -8,8 +8,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from gdsl.nn.aggr.base import dense_with_mask
 from gdsl.nn.declared import InitVar, Module, declared, redraw, words
 from gdsl.runtime.together import is_shared, key_weights, summed
+
+
+def blocks_of_graphs(x: Tensor, batch: Tensor, graphs: int) -> tuple[Tensor, Tensor]:
+    """[graphs, nodes, channels] the nodes of each graph, and which of them there are [graphs, nodes]."""
+    blocks, known = dense_with_mask(x, batch, graphs)
+    if not is_shared():
+        return blocks, known
+    # A row that is no node, for those that fill a graph up.
+    return nn.functional.pad(blocks, (0, 0, 0, 1)), nn.functional.pad(known, (0, 1))
 
 
 def orthogonal_matrix(rows: int, columns: int) -> Tensor:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gdsl.nn.aggr.base import dense
+from gdsl.nn.aggr.base import dense_with_mask
 from gdsl.nn.conv.base import Programmed
-from gdsl.nn.declared import words
+from gdsl.nn.declared import redraw, words
+from gdsl.nn.grouped import count_in
 from gdsl.nn.sparse import coalesce, refuse_graph
 from gdsl.nn.unpool import SUM
 
@@ -72,9 +73,7 @@ class MemPooling(nn.Module):
         """
         if x.dim() <= 2:
             batch = x.new_zeros(len(x), dtype=torch.long) if batch is None else batch
-            count = torch.bincount(batch, minlength=batch_size or 0)
-            x = dense(x, batch, len(count), most=max_num_nodes)
-            mask = torch.arange(x.size(1), device=x.device) < count.unsqueeze(1)
+            x, mask = dense_with_mask(x, batch, max(count_in(batch), batch_size or 0), most=max_num_nodes)
         square = torch.cdist(self.k.flatten(0, 1), x.flatten(0, 1)) ** 2
         near = (1.0 + square / self.tau).pow(-(self.tau + 1.0) / 2.0)
         near = near.unflatten(1, x.shape[:2]).unflatten(0, self.k.shape[:2]).permute(2, 0, 3, 1)
@@ -123,9 +122,7 @@ class ClusterPooling(Programmed):
         self.threshold = threshold
         self.lin = nn.Linear(2 * in_channels, 1)
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        self.lin.reset_parameters()
+    reset_parameters = redraw
 
     def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor) -> tuple[Tensor, Tensor, Tensor, ClusterUnpoolInfo]:
         """[N, in_channels] to (x, edge_index, batch, what led to them) of the K clusters; batch: [N] the graph of each

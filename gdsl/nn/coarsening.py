@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl.nn.conv.inputs import count_in
+from gdsl.nn.grouped import count_in
 from gdsl.nn.pool import matching
 from gdsl.nn.readouts import MAX, MEAN, readout
 from gdsl.nn.sparse import coalesce

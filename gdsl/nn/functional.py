@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gdsl.nn.aggr.base import dense
+from gdsl.nn.aggr.base import dense_with_mask
 
 
 def bro(x: Tensor, batch: Tensor, p: int | str = 2) -> Tensor:
@@ -17,8 +17,7 @@ def bro(x: Tensor, batch: Tensor, p: int | str = 2) -> Tensor:
     p:     of the norm of matrices
     """
     _, group, count = torch.unique(batch, return_inverse=True, return_counts=True)
-    rows = dense(x, group, len(count))
-    here = torch.arange(rows.size(1), device=x.device) < count.unsqueeze(1)
+    rows, here = dense_with_mask(x, group, len(count))
     gap = rows @ rows.transpose(1, 2) - torch.diag_embed(here.to(x.dtype))
     norms: Tensor = torch.norm(gap, p=p, dim=(1, 2))
     return norms.mean()

@@ -1,4 +1,5 @@
-"""Sums, means and the like of the rows of groups by torch's own functions, for what torch traces and transforms."""
+"""Rows in groups: how many groups there are, and their sums, means and the like by torch's own functions, for what
+torch traces and transforms."""
 
 from __future__ import annotations
 
@@ -6,6 +7,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+
+def count_in(index: Tensor) -> int:
+    """How many groups, graphs or nodes there are by the index of each row: the largest plus one, and 0 for no rows."""
+    return int(index.max()) + 1 if index.numel() else 0
 
 
 def group_of_each(x: Tensor, index: Tensor, dim: int = 0) -> Tensor:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl.nn.conv.inputs import count_in
 from gdsl.nn.declared import InitVar, Module, declared, redraw, words
+from gdsl.nn.grouped import count_in
 from gdsl.runtime.spans import rows_of
 from gdsl.runtime.together import batch_norm, counts, is_shared, means, most
 

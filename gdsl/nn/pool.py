@@ -14,9 +14,9 @@ from gdsl.ir.ops.rows import add_at
 from gdsl.module.meeting import check_rows, excused, meeting, must_meet
 from gdsl.nn.activations import activation
 from gdsl.nn.conv.base import Programmed
-from gdsl.nn.conv.inputs import count_in
 from gdsl.nn.conv.simple import GraphConv, LEConv
 from gdsl.nn.declared import InitVar, Module, declared, redraw
+from gdsl.nn.grouped import count_in
 from gdsl.nn.inits import uniform
 from gdsl.nn.readouts import SUM, readout
 from gdsl.nn.softmax import softmax

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gdsl.ir.ops.rows import add_at
 from gdsl.nn.aggr import MaxAggregation, MeanAggregation, SortAggregation, SumAggregation
-from gdsl.nn.conv.inputs import count_in
+from gdsl.nn.grouped import count_in
 from gdsl.runtime.together import is_shared, largest, means, most, summed
 
 SUM, MEAN, MAX = SumAggregation(), MeanAggregation(), MaxAggregation()

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from gdsl.language.parts import must_run
 from gdsl.nn.aggr.basic import MaxAggregation, MeanAggregation, MinAggregation, MulAggregation, SumAggregation
-from gdsl.nn.aggr.grouped import reduced
+from gdsl.nn.grouped import reduced
 
 
 def knows(module: nn.Module) -> bool:

@@ -11,8 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gdsl.nn.aggr.grouped import group_of_each
-from gdsl.nn.conv.inputs import count_in
+from gdsl.nn.grouped import count_in, group_of_each
 from gdsl.nn.reach import contents, names_in
 from gdsl.nn.symbols import Symbol
 

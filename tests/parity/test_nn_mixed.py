@@ -15,8 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import gdsl.nn
 from gdsl.errors import InputError
 from gdsl.nn import GPSConv, PNAConv
-from gdsl.nn.aggr.base import dense
-from gdsl.nn.attention import orthogonal_matrix
+from gdsl.nn.attention import blocks_of_graphs, orthogonal_matrix
 from gdsl.nn.conv import mixed
 from gdsl.nn.conv.all_pairs import all_pairs, fits
 from tests.parity.drop_in import EDGE, KINDS, NODES, Case, graph_of, make_tests, outcome, pyg
@@ -93,7 +92,7 @@ def test_graphs_that_would_be_mostly_padding(bias: bool, monkeypatch: pytest.Mon
     batch = torch.cat([torch.zeros(12), torch.arange(1, 12), torch.tensor([14, 14])]).long()
     x = torch.randn(len(batch), 4, dtype=torch.float64)
     ran: list[Tensor] = []
-    monkeypatch.setattr(mixed, "dense", lambda *given: ran.append(given[0]) or dense(*given))
+    monkeypatch.setattr(mixed, "blocks_of_graphs", lambda *given: ran.append(given[0]) or blocks_of_graphs(*given))
     found = []
     for layer in (theirs, ours):
         given = x.clone().requires_grad_()

@@ -22,9 +22,8 @@ from gdsl.module.compilable import Compilable
 from gdsl.module.host import stands_for
 from gdsl.module.layer import Layer
 from gdsl.module.ways import Text, text_for
-from gdsl.nn.aggr.grouped import reduced
-from gdsl.nn.conv.inputs import count_in
 from gdsl.nn.declared import Module, words
+from gdsl.nn.grouped import count_in, reduced
 from gdsl.passes.options import Options
 from gdsl.runtime.dtypes import short
 from gdsl.runtime.recent import grouped
@@ -123,9 +122,7 @@ class Aggregation(_HostsAggregation, Compilable):
         self.assert_index_present(index)
         self.assert_two_dimensional_input(x, dim)
         index, size = groups_of(len(x), x.device, index, None, dim_size)
-        block = dense(x, index, size, fill_value, max_num_elements)
-        count = torch.bincount(index, minlength=size)
-        return block, torch.arange(block.shape[1], device=x.device) < count.unsqueeze(1)
+        return dense_with_mask(x, index, size, fill_value, max_num_elements)
 
     def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
         """The aggregate of an edge value in the IR.
@@ -289,6 +286,13 @@ def dense(x: Tensor, index: Tensor, size: int, fill: float = 0.0, most: int | No
 
     Raises ValueError where the rows are not sorted by group, or are no rows of numbers.
     """
+    return dense_with_mask(x, index, size, fill, most)[0]
+
+
+def dense_with_mask(
+    x: Tensor, index: Tensor, size: int, fill: float = 0.0, most: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """The same, and which rows there are: [groups, most]."""
     _check_rows(x)
     _check_sorted(index)
     count = torch.bincount(index, minlength=size)
@@ -299,8 +303,8 @@ def dense(x: Tensor, index: Tensor, size: int, fill: float = 0.0, most: int | No
     if most is not None:
         kept = row - index * width < width
         row, x = row[kept], x[kept]
-    block = x.new_full((size * width, x.shape[1]), fill)
-    return block.index_copy(0, row, x).view(size, width, x.shape[1])
+    block = x.new_full((size * width, x.shape[1]), fill).index_copy(0, row, x)
+    return block.view(size, width, x.shape[1]), torch.arange(width, device=x.device) < count.unsqueeze(1)
 
 
 def _check_rows(x: Tensor) -> None:

@@ -11,7 +11,7 @@ from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.language.modules import Reader, read_aggregation
 from gdsl.nn.aggr.base import Aggregation
-from gdsl.nn.aggr.grouped import group_of_each
+from gdsl.nn.grouped import group_of_each
 
 
 class SumAggregation(Aggregation):

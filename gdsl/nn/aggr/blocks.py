@@ -69,11 +69,7 @@ class LCMAggregation(Aggregation):
         self.lin = nn.Linear(in_channels, out_channels) if project else None
         self.gru_cell = nn.GRUCell(out_channels, out_channels)
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        if self.lin is not None:
-            self.lin.reset_parameters()
-        self.gru_cell.reset_parameters()
+    reset_parameters = redraw
 
     def forward(
         self,

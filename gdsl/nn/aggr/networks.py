@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from gdsl.ir import build, library
 from gdsl.ir.node import Node
+from gdsl.ir.ops.rows import add_at
 from gdsl.ir.types import Domain
 from gdsl.language.modules import Reader, Unreadable, read
 from gdsl.nn.aggr.base import Aggregation, dense, groups_of
-from gdsl.nn.aggr.grouped import group_of_each
 from gdsl.nn.declared import redraw, words
-from gdsl.nn.inits import reset
+from gdsl.nn.softmax import softmax
 
 
 class _Recurrent(Aggregation):
@@ -115,8 +115,8 @@ class Set2Set(Aggregation):
         for _ in range(self.processing_steps):
             q, state = self.lstm(known.unsqueeze(0), state)
             q = q.view(size, self.in_channels)
-            alpha = softmax((x * q[index]).sum(dim=-1, keepdim=True), index, size)
-            r = _sum(alpha * x, index, size)
+            alpha = softmax((x * q[index]).sum(dim=-1, keepdim=True), index, num_nodes=size)
+            r = add_at(alpha * x, index, size)
             known = torch.cat([q, r], dim=-1)
         return known
 
@@ -135,10 +135,7 @@ class AttentionalAggregation(Aggregation):
         self.gate_nn, self.gate_mlp = _kept(gate_nn)
         self.nn, self.mlp = _kept(nn)
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters of the networks anew."""
-        for network in (self.gate_nn, self.gate_mlp, self.nn, self.mlp):
-            reset(network)
+    reset_parameters = redraw
 
     def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
         gate, value = (_read(self, reader, path, name, m) for name in (("gate_nn", "gate_mlp"), ("nn", "mlp")))
@@ -150,7 +147,7 @@ class AttentionalAggregation(Aggregation):
     def run_parts(self, x: Tensor, index: Tensor, size: int) -> Tensor:
         gate = _run(self.gate_nn, self.gate_mlp, x, index, size)
         value = _run(self.nn, self.mlp, x, index, size)
-        return _sum(softmax(gate, index, size) * value, index, size)
+        return add_at(softmax(gate, index, num_nodes=size) * value, index, size)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(gate_nn={self.gate_mlp or self.gate_nn}, nn={self.mlp or self.nn})"
@@ -168,17 +165,14 @@ class DeepSetsAggregation(Aggregation):
         self.local_nn, self.local_mlp = _kept(local_nn)
         self.global_nn, self.global_mlp = _kept(global_nn)
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters of the networks anew."""
-        for network in (self.local_nn, self.local_mlp, self.global_nn, self.global_mlp):
-            reset(network)
+    reset_parameters = redraw
 
     def read_aggregation(self, reader: Reader, path: str, m: Node, end: str, rows: Domain) -> Node:
         total = library.segment_sum(_read(self, reader, path, ("local_nn", "local_mlp"), m), end, rows)
         return _read(self, reader, path, ("global_nn", "global_mlp"), total)
 
     def run_parts(self, x: Tensor, index: Tensor, size: int) -> Tensor:
-        total = _sum(_run(self.local_nn, self.local_mlp, x, index, size), index, size)
+        total = add_at(_run(self.local_nn, self.local_mlp, x, index, size), index, size)
         return _run(self.global_nn or self.global_mlp, None, total, index, size)
 
     def __repr__(self) -> str:
@@ -208,18 +202,6 @@ def _run(network: nn.Module | None, mlp: nn.Module | None, x: Tensor, index: Ten
     if mlp is not None:
         return mlp(x, batch=index, batch_size=size)
     return x if network is None else network(x)
-
-
-def softmax(score: Tensor, index: Tensor, size: int) -> Tensor:
-    """The softmax of scores [E, C] over the rows of each group."""
-    start = score.new_full((size, score.shape[1]), float("-inf"))
-    top = start.scatter_reduce(0, group_of_each(score, index), score.detach(), "amax")
-    raised = (score - top[index]).exp()
-    return raised / _sum(raised, index, size)[index]
-
-
-def _sum(rows: Tensor, index: Tensor, size: int) -> Tensor:
-    return rows.new_zeros(size, *rows.shape[1:]).index_add(0, index, rows)
 
 
 def along(gate: Node, value: Node) -> Node:

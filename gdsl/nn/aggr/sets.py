@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gdsl.nn.aggr.base import Aggregation, dense, groups_of
+from gdsl.nn.aggr.base import Aggregation, dense_with_mask, groups_of
 from gdsl.nn.declared import InitVar, declared, redraw
 
 
@@ -14,9 +14,7 @@ def block_of(
 ) -> tuple[Tensor, Tensor]:
     """The rows of each group [groups, most, C], and which of them there are [groups, most]."""
     index, size = groups_of(x.size(dim), x.device, index, ptr, dim_size)
-    block = dense(x, index, size, most=most)
-    count = torch.bincount(index, minlength=size)
-    return block, torch.arange(block.shape[1], device=x.device) < count.unsqueeze(1)
+    return dense_with_mask(x, index, size, most=most)
 
 
 class MultiheadAttentionBlock(nn.Module):

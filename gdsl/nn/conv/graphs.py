@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from gdsl.errors import GraphError, InputError
 from gdsl.module import compiled
-from gdsl.nn.conv.inputs import WHOLE, Adjacency, Features, Size, count_in, edge_weights, is_torch_sparse
+from gdsl.nn.conv.inputs import WHOLE, Adjacency, Features, Size, edge_weights, is_torch_sparse
+from gdsl.nn.grouped import count_in
 from gdsl.runtime.formats import sizes_of
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.recent import graph_of

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from gdsl.errors import GraphError
-from gdsl.nn.conv.inputs import count_in, parameter
+from gdsl.nn.conv.inputs import parameter
 from gdsl.nn.conv.programmed import InitVar, Summed
+from gdsl.nn.grouped import count_in
 from gdsl.runtime.tracers import check_proxy
 
 

@@ -57,11 +57,6 @@ def as_module(function: Callable[..., Any]) -> nn.Module:
     return function if isinstance(function, nn.Module) else _Function(function)
 
 
-def count_in(index: Tensor) -> int:
-    """How many groups, graphs or nodes there are by the index of each row: the largest plus one, and 0 for no rows."""
-    return int(index.max()) + 1 if index.numel() else 0
-
-
 def see(*pairs: tuple[Any, Tensor | None]) -> None:
     """Lazy sizes of linear maps from their inputs, where both are there. What a user put in their place has none."""
     for lin, value in pairs:

@@ -14,14 +14,14 @@ from gdsl.module.meeting import meeting, must_meet
 from gdsl.module.repeated import repeatable
 from gdsl.nn.activations import activation
 from gdsl.nn.aggr import DegreeScalerAggregation
-from gdsl.nn.aggr.base import dense
-from gdsl.nn.attention import PerformerAttention
+from gdsl.nn.attention import PerformerAttention, blocks_of_graphs
 from gdsl.nn.conv.all_pairs import all_pairs, fits
 from gdsl.nn.conv.base import Conv
 from gdsl.nn.conv.graphs import is_loop
 from gdsl.nn.conv.inputs import Adjacency, edge_features, is_torch_sparse, strided
 from gdsl.nn.conv.programmed import Declared, InitVar, Summed, Weighted
-from gdsl.nn.declared import Module, declared, words
+from gdsl.nn.declared import Module, declared
+from gdsl.nn.grouped import count_in
 from gdsl.nn.inits import glorot, reset, zeros
 from gdsl.nn.linear import Linear
 from gdsl.nn.norm import norm_resolver, takes_batch
@@ -100,8 +100,6 @@ class PNAConv(Declared, program="pna", fixed="node_dim=0", shows="towers edge_di
             count = torch.bincount(degree, minlength=len(found))
             found = torch.nn.functional.pad(found.to(count.device), (0, len(count) - len(found))) + count
         return found
-
-    __repr__ = words("{self.in_channels}, {self.out_channels}, towers={self.towers}, edge_dim={self.edge_dim}")
 
 
 class EGConv(Weighted, program="eg", aggr=None, fixed="node_dim=0", shows="aggregators"):
@@ -310,24 +308,16 @@ class GPSConv(Module):
         if alone:
             blocks, known = x.unsqueeze(0), torch.ones(1, len(x), dtype=torch.bool, device=x.device)
         else:
-            blocks, known = self._blocks(x, of_graph, count)
+            blocks, known = blocks_of_graphs(x, of_graph, len(count))
         if isinstance(self.attn, PerformerAttention):
             h: Tensor = self.attn(blocks, known)
         else:
             keys, there = blocks, known
             if is_shared():
                 everyone, order = gathered(of_graph).sort(stable=True)
-                keys, there = self._blocks(gathered(x).index_select(0, order), everyone, torch.bincount(everyone))
+                keys, there = blocks_of_graphs(gathered(x).index_select(0, order), everyone, count_in(everyone))
             h, _ = self.attn(blocks, keys, keys, key_padding_mask=~there, need_weights=False)
         return h[0] if alone else h[known]
-
-    @staticmethod
-    def _blocks(x: Tensor, of_graph: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-        """[graphs, nodes, channels] the nodes of each graph, so many of each, and which of them there are."""
-        blocks = dense(x, of_graph, len(count))
-        if is_shared():  # a row that is no node, for those that fill a graph up
-            blocks = nn.functional.pad(blocks, (0, 0, 0, 1))
-        return blocks, torch.arange(blocks.shape[1], device=x.device) < count.unsqueeze(1)
 
     @staticmethod
     def _normed(norm: Any, h: Tensor, batch: Tensor | None) -> Tensor:

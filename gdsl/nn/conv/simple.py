@@ -19,7 +19,6 @@ from gdsl.nn.conv.inputs import (
     Channels,
     Features,
     Size,
-    count_in,
     is_torch_sparse,
     like_features,
     parameter,
@@ -27,7 +26,8 @@ from gdsl.nn.conv.inputs import (
     strided,
 )
 from gdsl.nn.conv.programmed import Declared, InitVar, Summed
-from gdsl.nn.declared import Module, declared, words
+from gdsl.nn.declared import Module, declared, redraw, words
+from gdsl.nn.grouped import count_in
 from gdsl.nn.inits import zeros
 from gdsl.nn.linear import Linear
 from gdsl.runtime.graph import Graph
@@ -263,7 +263,7 @@ class SignedConv(Summed, program="signed_half", aggr="mean", shows="first_aggr")
         return torch.cat([out_pos, out_neg], dim=-1)
 
 
-@declared(shows="alpha")
+@declared
 class DirGNNConv(Module):
     """alpha conv(against the edges) + (1 - alpha) conv(along them) + W x. Rossi et al., "Edge Directionality Improves
     Learning on Heterophilic Graphs", LoG 2023, equation 9. A layer made of two others.
@@ -287,12 +287,7 @@ class DirGNNConv(Module):
         sizes: Any = self.conv
         self.lin = nn.Linear(sizes.in_channels, sizes.out_channels) if self.root_weight else None
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        parts: tuple[Any, ...] = (self.conv_in, self.conv_out, self.lin)
-        for part in parts:
-            if part is not None:
-                part.reset_parameters()
+    reset_parameters = redraw
 
     def forward(self, x: Tensor, edge_index: Adjacency) -> Tensor:
         """[N, in_channels] to [N, out_channels]."""

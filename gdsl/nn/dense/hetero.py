@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from gdsl.nn.declared import redraw
 from gdsl.nn.linear import Linear, draw_bias, draw_weight
 
 
@@ -100,10 +101,7 @@ class HeteroDictLinear(nn.Module):
         """Size of the inputs of each type."""
         return {kind: lin.in_channels for kind, lin in self.lins.items()}  # type: ignore[misc]
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        for lin in self.lins.values():
-            lin.reset_parameters()  # type: ignore[operator]
+    reset_parameters = redraw
 
     def forward(self, x_dict: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
         """[N, in_channels] to [N, out_channels], for each type that there is, in the order of the constructor."""

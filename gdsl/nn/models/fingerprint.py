@@ -35,10 +35,7 @@ class NeuralFingerprint(Module):
         self.convs = nn.ModuleList(MFConv(size, hidden, **kwargs) for size in sizes)
         self.lins = nn.ModuleList(Linear(hidden, self.out_channels, bias=False) for _ in sizes)
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        for layers in (self.convs, self.lins):
-            redraw(layers)
+    reset_parameters = redraw
 
     def forward(
         self, x: Tensor, edge_index: Adjacency, batch: Tensor | None = None, batch_size: int | None = None

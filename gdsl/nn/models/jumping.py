@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from gdsl.nn.declared import redraw
+
 
 class JumpingKnowledge(nn.Module):
     """The features of all layers of a model as one. Xu et al., "Representation Learning on Graphs with Jumping
@@ -36,11 +38,7 @@ class JumpingKnowledge(nn.Module):
             self.channels, self.num_layers = channels, num_layers
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        for part in (self.lstm, self.att):
-            if part is not None:
-                part.reset_parameters()
+    reset_parameters = redraw
 
     def forward(self, xs: Sequence[Tensor]) -> Tensor:
         """Each [N, channels]; "cat" gives [N, layers * channels], others [N, channels]."""
@@ -68,10 +66,7 @@ class HeteroJumpingKnowledge(nn.Module):
         self.mode = mode.lower()
         self.jk_dict = nn.ModuleDict({key: JumpingKnowledge(mode, channels, num_layers) for key in types})
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        for jk in self.jk_dict.values():
-            jk.reset_parameters()  # type: ignore[operator]
+    reset_parameters = redraw
 
     def forward(self, xs_dict: Mapping[str, Sequence[Tensor]]) -> dict[str, Tensor]:
         """The features of all layers by type, to one tensor by type."""

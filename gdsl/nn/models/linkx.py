@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from gdsl.module.meeting import meeting, must_meet
 from gdsl.nn.conv.base import Conv
 from gdsl.nn.conv.inputs import Adjacency, edge_weights, parameter
-from gdsl.nn.declared import InitVar, Module, declared
+from gdsl.nn.declared import InitVar, Module, declared, redraw
 from gdsl.nn.inits import kaiming_uniform, uniform
 from gdsl.nn.models.mlp import MLP
 from gdsl.runtime.local import of_own_nodes
@@ -83,12 +83,7 @@ class LINKX(Module):
         self.cat_lin2 = nn.Linear(hidden, hidden)
         self.final_mlp = MLP([hidden] * self.num_layers + [self.out_channels], dropout=self.dropout, act_first=True)
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        parts = (self.edge_lin, self.edge_norm, self.edge_mlp, self.node_mlp, self.cat_lin1, self.cat_lin2)
-        for part in (*parts, self.final_mlp):
-            if part is not None:
-                part.reset_parameters()
+    reset_parameters = redraw
 
     def forward(self, x: Tensor | None, edge_index: Adjacency, edge_weight: Tensor | None = None) -> Tensor:
         """[N, in_channels], or None, and weights [E] to [N, out_channels]."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from gdsl.nn.conv.inputs import count_in
+from gdsl.nn.grouped import count_in
 from gdsl.nn.models.node2vec import Walked
 
 EdgeType = tuple[str, str, str]

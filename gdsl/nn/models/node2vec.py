@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from gdsl.nn.conv.inputs import count_in
 from gdsl.nn.declared import redraw, words
+from gdsl.nn.grouped import count_in
 from gdsl.nn.models.probe import score
 from gdsl.runtime.spans import row_numbers
 

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gdsl.module.meeting import meeting, must_meet
-from gdsl.nn.aggr.base import dense
-from gdsl.nn.attention import SGFormerAttention
+from gdsl.nn.attention import SGFormerAttention, blocks_of_graphs
 from gdsl.nn.conv.gcn import GCNConv
 from gdsl.nn.conv.inputs import Adjacency
 from gdsl.nn.declared import redraw
-from gdsl.runtime.together import is_shared, most, norms_over_all
+from gdsl.nn.grouped import count_in
+from gdsl.runtime.together import most, norms_over_all
 
 
 class _Half(nn.Module):
@@ -78,13 +78,7 @@ class SGModule(_Half):
     def forward(self, x: Tensor, batch: Tensor) -> Tensor:
         """[N, in_channels] and the graph of each node [N], in any order, to [N, hidden_channels]."""
         batch, order = batch.sort(stable=True)
-        count = torch.bincount(batch)
-        if is_shared():  # graphs may have nodes elsewhere, and each a row that is none, for those that fill it up
-            count = torch.bincount(batch, minlength=most(len(count), x.device))
-            x = nn.functional.pad(dense(x[order], batch, len(count)), (0, 0, 0, 1))
-        else:
-            x = dense(x[order], batch, len(count))
-        known = torch.arange(x.size(1), device=x.device) < count.unsqueeze(1)
+        x, known = blocks_of_graphs(x[order], batch, most(count_in(batch), x.device))  # also of graphs elsewhere
         x = self.finish(0, self.fcs[0](x))
         for k, attn in enumerate(self.attns):
             x = self.finish(k + 1, (attn(x, known) + x) / 2)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from gdsl.nn.conv.attention import absent_pairs
-from gdsl.nn.conv.inputs import count_in
 from gdsl.nn.conv.simple import SignedConv
 from gdsl.nn.declared import InitVar, Module, declared, redraw, words
+from gdsl.nn.grouped import count_in
 
 
 @declared
@@ -34,9 +34,7 @@ class SignedGCN(Module):
         self.convs = nn.ModuleList(SignedConv(half, half, first_aggr=False) for _ in range(self.num_layers - 1))
         self.lin = nn.Linear(2 * self.hidden_channels, 3)
 
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        redraw(self)
+    reset_parameters = redraw
 
     def forward(self, x: Tensor, pos_edge_index: Tensor, neg_edge_index: Tensor) -> Tensor:
         """[N, in_channels], friends [2, E] and foes [2, E'] to [N, hidden_channels]."""
