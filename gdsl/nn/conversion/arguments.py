@@ -206,9 +206,7 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
         "norm_kwargs": always(None),
     },
     "GraphConv": {"bias": has("lin_rel.bias")},
-    "GraphMultisetTransformer": {
-        "num_encoder_blocks": count("encoders"),
-    },
+    "GraphMultisetTransformer": {"num_encoder_blocks": count("encoders")},
     "GraphSAGE": _MODEL,
     "GravNetConv": {
         "space_dimensions": attrgetter("lin_s.out_channels"), "propagate_dimensions": attrgetter("lin_h.out_channels"),
@@ -230,7 +228,6 @@ READERS: Mapping[str, Mapping[str, Reader]] = {
     "HeteroLinear": {"**": attrgetter("kwargs")},
     "HGTConv": {"metadata": lambda m: (m.node_types, m.edge_types)},
     "InstanceNorm": {"in_channels": attrgetter("num_features")},
-    "KGEModel": {},
     "LEConv": {"bias": has("lin1.bias")},
     "LINKX": {
         "hidden_channels": attrgetter("edge_lin.out_channels"), "num_layers": count("final_mlp.lins"),

@@ -155,6 +155,8 @@ class SchNet(nn.Module):
     atomref:           [100, 1] energies of single atoms
     """
 
+    shown = ("hidden_channels", "num_filters", "num_interactions", "num_gaussians", "cutoff")
+
     def __init__(
         self,
         hidden_channels: int = 128,
@@ -218,16 +220,7 @@ class SchNet(nn.Module):
         from torch_geometric.nn import SchNet as Loader
 
         theirs, *parts = Loader.from_qm9_pretrained(root, dataset, target)
-        names = (
-            "hidden_channels",
-            "num_filters",
-            "num_interactions",
-            "num_gaussians",
-            "cutoff",
-            "dipole",
-            "mean",
-            "std",
-        )
+        names = (*SchNet.shown, "dipole", "mean", "std")
         atomref = None if theirs.atomref is None else theirs.atomref.weight.detach()
         model = SchNet(**{name: getattr(theirs, name) for name in names}, atomref=atomref)
         model.readout = aggr_resolver(type(theirs.readout).__name__)
@@ -254,8 +247,7 @@ class SchNet(nn.Module):
         return y if self.scale is None else self.scale * y
 
     def __repr__(self) -> str:
-        names = ("hidden_channels", "num_filters", "num_interactions", "num_gaussians", "cutoff")
-        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)}' for name in names)})"
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)}' for name in self.shown)})"
 
 
 def _draw(lin: Any) -> None:
