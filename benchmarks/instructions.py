@@ -53,9 +53,7 @@ def main() -> None:
     about = machine.describe(args.threads, tiny=True)
     size = {"nodes": nodes, "edges": edges, "features": args.features}
     found = {"kind": "instructions", "machine": about, "size": size, "results": results}
-    report.write(found, args.json)
-    if args.markdown:
-        print(report.render(found))
+    report.finish(found, args)
 
 
 def _arguments() -> argparse.Namespace:

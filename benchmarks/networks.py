@@ -10,6 +10,7 @@ backward pass add to the process at their peak.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,55 +19,19 @@ from typing import Any
 import machine
 import report
 import torch
-import torch.nn.functional as F
 import torch_geometric.nn
-from graphs import SEED
 from torch import Tensor, nn
 
 import gdsl
 import gdsl.nn
 from gdsl.look.measure import give_back, peak
 
-TEXTS = Path(__file__).resolve().parent.parent / "examples" / "networks.gdsl"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
+from networks import made  # of the examples, and not this file
+
 CLASSES, TOLERANCE = 16, 1e-4
 WIDTHS = {"GAT": 8, "JumpingGCN": 64, "GraphSAGE": 64}
 LIBRARIES: dict[str, Any] = {"layers": gdsl.nn, "torch_geometric": torch_geometric.nn}
-
-
-class Layers(nn.Module):
-    """The network of a text, of a library's layers."""
-
-    def __init__(self, name: str, library: Any, text: gdsl.Layer, features: int):
-        super().__init__()
-        self.name, self.p, hidden = name, float(text.arguments.get("p", 0.0)), WIDTHS[name]
-        convs: list[nn.Module]
-        if name == "GAT":
-            heads = int(text.arguments["heads"])
-            first = library.GATConv(features, hidden, heads, dropout=self.p)
-            convs = [first, library.GATConv(heads * hidden, CLASSES, dropout=self.p)]
-        elif name == "JumpingGCN":
-            depth = int(text.arguments["K"])
-            convs = [library.GCNConv(features if k == 0 else hidden, hidden) for k in range(depth)]
-            self.out = nn.Linear(depth * hidden, CLASSES)
-            self.out.load_state_dict(text.out.state_dict())
-        else:
-            convs = [library.SAGEConv(features, hidden), library.SAGEConv(hidden, CLASSES)]
-        self.convs = nn.ModuleList(convs)
-        for conv, own in zip(convs, text.convs if name == "JumpingGCN" else (text.conv1, text.conv2), strict=True):
-            conv.load_state_dict(own.state_dict())
-
-    def forward(self, x: Tensor, edges: Any) -> Tensor:
-        """[N, features] to [N, classes]."""
-        if self.name == "JumpingGCN":
-            found = [x]
-            for conv in self.convs:
-                found.append(conv(found[-1], edges).relu())
-            return self.out(torch.cat(found[1:], -1))
-        first, second = self.convs
-        if self.name == "GraphSAGE":
-            return second(first(x, edges).relu(), edges)
-        h = F.elu(first(F.dropout(x, self.p, self.training), edges))
-        return second(F.dropout(h, self.p, self.training), edges)
 
 
 def main() -> None:
@@ -88,9 +53,7 @@ def main() -> None:
         _forward, both, leaves = steps[row["network"]][row["implementation"]]
         row["mb"] = peak(both, leaves)["mb"]
         print(row, flush=True)
-    report.write(found, args.json)
-    if args.markdown:
-        print(report.render(found))
+    report.finish(found, args)
 
 
 Ways = dict[str, tuple[Callable[[], Any], Callable[[], Any], Sequence[Tensor]]]
@@ -98,18 +61,18 @@ Ways = dict[str, tuple[Callable[[], Any], Callable[[], Any], Sequence[Tensor]]]
 
 def _ways(name: str, args: argparse.Namespace) -> Ways:
     """For each implementation its forward pass without gradients, both passes, and the leaves of these."""
-    torch.manual_seed(SEED)
-    text = gdsl.compile(TEXTS, WIDTHS[name], CLASSES, layer=name, features=args.features)
+    twins = {kind: made(name, args.features, WIDTHS[name], CLASSES, library) for kind, library in LIBRARIES.items()}
+    text = twins["layers"].network
     x = torch.randn(args.nodes, args.features, requires_grad=True)
     edge_index = torch.randint(args.nodes, (2, args.edges))
     graph = gdsl.Graph(edge_index, args.nodes)
-    networks = {"one text": text} | {k: Layers(name, lib, text, args.features) for k, lib in LIBRARIES.items()}
+    networks: dict[str, nn.Module] = {"one text": text, **twins}
     found: Ways = {}
     for kind, network in networks.items():
         edges = edge_index if kind == "torch_geometric" else graph
         with torch.no_grad():
-            expected, made = text.eval()(x, graph), network.eval()(x, edges)
-        torch.testing.assert_close(made, expected, rtol=TOLERANCE, atol=TOLERANCE)
+            expected, given = text.eval()(x, graph), network.eval()(x, edges)
+        torch.testing.assert_close(given, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
         def forward(network: nn.Module = network, edges: Any = edges) -> Tensor:
             with torch.no_grad():

@@ -42,9 +42,7 @@ def main() -> None:
     for case in CASES if args.tiny else CASES + LARGE:
         found["results"].append(_row(*case))
         print(found["results"][-1], flush=True)
-    report.write(found, args.json)
-    if args.markdown:
-        print(report.render(found))
+    report.finish(found, args)
 
 
 def _row(name: str, nodes: int, edges: int, loops: bool) -> dict[str, Any]:

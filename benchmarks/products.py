@@ -48,9 +48,7 @@ def main() -> None:
             row = _row(dtype, *size)
             print(row, flush=True)
             found["results"].append(row)
-    report.write(found, args.json)
-    if args.markdown:
-        print(report.render(found))
+    report.finish(found, args)
 
 
 def _row(dtype: torch.dtype, nodes: int, depth: int, width: int) -> dict[str, Any]:

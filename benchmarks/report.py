@@ -71,6 +71,13 @@ def write(found: Mapping[str, Any], path: str | None) -> None:
         Path(path).write_text(f'{head[:-2]},\n "results": [\n{rows}\n ]\n}}\n')
 
 
+def finish(found: Mapping[str, Any], args: argparse.Namespace) -> None:
+    """A result as its options ask for it: in a file, as a table."""
+    write(found, args.json)
+    if args.markdown:
+        print(render(found))
+
+
 # -- layers ----------------------------------------------------------------------------------------
 
 

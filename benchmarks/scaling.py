@@ -50,9 +50,7 @@ def main() -> None:
         "results": rows,
         "slopes": {name: _slope([r for r in rows if r["layer"] == name]) for name in NAMES},
     }
-    report.write(found, args.json)
-    if args.markdown:
-        print(report.render(found))
+    report.finish(found, args)
 
 
 def _row(name: str, edges: int, args: argparse.Namespace) -> dict[str, Any]:

@@ -40,9 +40,7 @@ def main() -> None:
         "graph": about,
         "results": [_row(r, graph, measured) for r in rows],
     }
-    report.write(found, args.json)
-    if args.markdown:
-        print(report.render(found))
+    report.finish(found, args)
 
 
 def _row(measured: dict[str, Any], graph: gdsl.Graph, about: dict[str, Any]) -> dict[str, Any]:

@@ -44,9 +44,7 @@ def main() -> None:
         "calls": args.calls,
         "results": results,
     }
-    report.write(found, args.json)
-    if args.markdown:
-        print(report.render(found))
+    report.finish(found, args)
 
 
 def _arguments() -> argparse.Namespace:
