@@ -29,7 +29,7 @@ from gdsl.nn.message_programs import MessagePrograms
 from gdsl.nn.reach import Before, opaque
 from gdsl.nn.softmax import with_softmax
 from gdsl.nn.symbolic import TensorValue, Untraceable
-from gdsl.nn.symbols import Symbol, put
+from gdsl.nn.symbols import Symbol, like, put
 from gdsl.runtime.answers import is_heard
 from gdsl.runtime.dtypes import short
 from gdsl.runtime.graph import Graph
@@ -457,7 +457,7 @@ class MessagePassing(Conv):
         # What the method has put somewhere is computed by itself, and read by what comes after it: so that gradients
         # by it are those of torch.
         for k, (symbol, kind) in enumerate(zip(held, programs.kinds, strict=False)):
-            put(symbol, _as(self._results(kind, call.graph, dict(tensors)), symbol))
+            put(symbol, like(symbol, self._results(kind, call.graph, dict(tensors))))
             tensors[f"kept.{k}"] = symbol
         if cut:
             # Nothing flows back through the messages, so that torch's result has no gradient either.
@@ -482,12 +482,8 @@ class MessagePassing(Conv):
                 raise Untraceable(f"node_dim is {self.node_dim}, and the messages have {message.ndim} dims")
             out, params = message_programs.aggregated("aggr_module", self.aggr_module, message, rows)
             typed = message_programs.programs(type(self).__name__, held, message, out, rows, trace.names.salts > 0)
-            found = MessagePrograms(
-                tuple(
-                    self._store.kind((p.name, p.outputs), p, self._options, trace.dtype, trace.device) for p in typed
-                ),
-                params,
-            )
+            about = self._options, trace.dtype, trace.device
+            found = MessagePrograms(tuple(self._store.kind((p.name, p.outputs), p, *about) for p in typed), params)
             self._texts.keep(key, found)
         return found
 
@@ -498,14 +494,6 @@ class MessagePassing(Conv):
         if torch.promote_types(found.dtype, trace.dtype) != trace.dtype or found.device != trace.device:
             raise Untraceable(f"`{name}` is {short(found.dtype)} on {found.device}")
         return found.to(trace.dtype)
-
-
-def _as(real: Tensor, symbol: Symbol) -> Tensor:
-    """A computed tensor as the Symbol that it is to replace."""
-    with torch._C.DisableTorchFunctionSubclass():
-        shape, dtype = symbol.shape, symbol.dtype
-    real = real if symbol.needs_grad else real.detach()
-    return real.view(shape) if dtype == real.dtype else real.to(dtype).view(shape)
 
 
 def _safe(name: str) -> str:

@@ -105,6 +105,14 @@ def put(symbol: Symbol, real: Tensor) -> None:
         real.__dict__.clear()
 
 
+def like(symbol: Symbol, real: Tensor) -> Tensor:
+    """A computed tensor of the shape, dtype and gradient of the Symbol that it is to replace."""
+    with torch._C.DisableTorchFunctionSubclass():
+        shape, dtype = symbol.shape, symbol.dtype
+    real = real if symbol.needs_grad else real.detach()
+    return real.view(shape) if dtype == real.dtype else real.to(dtype).view(shape)
+
+
 def uses(tensor: Tensor) -> int:
     """How often torch refers to a tensor, Python counting once."""
     return tensor._use_count()  # type: ignore[attr-defined]
