@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -116,17 +117,17 @@ _MODULES = (
 __all__ = sorted([*_HOMES, *_MODULES])
 
 
-def names_in(package: str) -> list[str]:
-    """The public names of a package in here, such as ``gdsl.nn.models``."""
+def lazily(package: str) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
+    """``__all__``, ``__getattr__`` and ``__dir__`` of a package in here, which has the names of what lives there."""
     own = [name for name, home in _HOMES.items() if home.startswith(f"gdsl.nn.{package}.")]
-    return sorted([*own, *_ALSO.get(package, ())])
+    names = sorted([*own, *_ALSO.get(package, ())])
 
+    def member(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module 'gdsl.nn.{package}' has no attribute {name!r}")
+        return getattr(import_module("gdsl.nn"), name)
 
-def member(package: str, name: str) -> Any:
-    """What a package in here has by a name. Raises AttributeError for what it has not."""
-    if name not in names_in(package):
-        raise AttributeError(f"module 'gdsl.nn.{package}' has no attribute {name!r}")
-    return getattr(import_module("gdsl.nn"), name)
+    return names, member, lambda: sorted({*vars(import_module(f"gdsl.nn.{package}")), *names})
 
 
 def __getattr__(name: str) -> Any:
