@@ -49,6 +49,8 @@ class World:
     ) -> None:
         """Ends the processes' group. Raises ``DistributedError`` in place of what torch raises where another process
         has failed."""
+        if isinstance(error, SystemExit) and not error.code:  # sys.exit(), which is no failure
+            error = None
         try:
             if error is not None:
                 report(error)
