@@ -64,26 +64,31 @@ class Placed:
         """A value, with what it reads of edges said to be of one graph, as far as that can be told."""
         if self.spaces is None:
             return value
-        if isinstance(value, LayerResults):
-            return replace(value, values=tuple((name, self._placed(node, e)) for name, node in value.values))
+        if isinstance(value, LayerResults):  # of which one may be of another graph than is spoken of
+            return replace(value, values=tuple((name, self._of_a_graph(node, e)) for name, node in value.values))
         return self._placed(value, e) if isinstance(value, Node) else value
 
     def _placed(self, x: Node, e: ast.Tree) -> Node:
-        spaces = self.spaces
-        assert spaces is not None
-        if spaces.is_loose(x):
-            found = [self.walked] if self.walked else spaces.met(x)
-            if not found and len(spaces.graphs) == 1:
-                found = list(spaces.graphs)
-            if found:
-                x = self.tied(x, found[0])
-            elif x.domain not in ELEMENTS:
-                raise self._which(e, x)
-        space = spaces.of(x)
+        assert self.spaces is not None
+        x = self._of_a_graph(x, e)
+        space = self.spaces.of(x)
         if self.walked and x.domain in ELEMENTS and space not in (None, self.walked):
             message = f"`{format.expression(e)}` is of edges of `{space}`, and this is over `{self.walked}`"
             raise Mistake(message, e.span)
         return x
+
+    def _of_a_graph(self, x: Node, e: ast.Tree) -> Node:
+        """A value, tied to the graph that is spoken of or that it has met, if any is."""
+        spaces = self.spaces
+        assert spaces is not None
+        if not spaces.is_loose(x):
+            return x
+        found = [self.walked] if self.walked else spaces.met(x)
+        if not found and len(spaces.graphs) == 1:
+            found = list(spaces.graphs)
+        if not found and x.domain not in ELEMENTS:
+            raise self._which(e, x)
+        return self.tied(x, found[0]) if found else x
 
     def graph_of_call(self, values: Sequence[Node]) -> str:
         """The graph that a layer runs on which is called with these values; "" where nobody says it."""

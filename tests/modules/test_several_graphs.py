@@ -62,7 +62,8 @@ layer Exphormer(d, heads = 2) {
     near = sum[d'](qs[i] * ks[j]) over local
     far = sum[d'](qs[i] * ks[j]) * f
     alpha = softmax(near, far)
-    aggregate a = sum(alpha[local] * x[j]) + sum(alpha[expander] * x[j])
+    message m over local = alpha[local] * x[j]
+    aggregate a = sum(m) + sum(alpha[expander] * x[j])
     return a, alpha[expander], alpha[local]
 }
 """
