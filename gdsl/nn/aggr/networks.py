@@ -47,7 +47,7 @@ class _Recurrent(Aggregation):
         """[E, in_channels] with rows sorted by group to [groups, out_channels]; zeros where no group has a row."""
         index, size = groups_of(x.size(dim), x.device, index, ptr, dim_size)
         network, block = getattr(self, self._part), dense(x, index, size, most=max_num_elements)
-        if not block.numel():  # torch's walks over no rows are errors, and this is the state before any
+        if not block.size(1):  # torch's walks of no steps are errors, and this is the state before any
             width = (network.proj_size or network.hidden_size) * (1 + network.bidirectional)
             return block.new_zeros(size, width)
         result: Tensor = network(block)[0]
