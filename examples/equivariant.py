@@ -14,6 +14,7 @@ import argparse
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -141,14 +142,17 @@ def molecules(count: int, atoms: int, seed: int) -> tuple[Tensor, Tensor, Tensor
     return kind.flatten(), p.reshape(-1, 3), edges, owner, pairs.sum((1, 2)) + angles
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+def options_of(text: str | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(text or "").split("\n\n")[0])
     parser.add_argument("--short", action="store_true", help="few molecules, few steps")
-    options = parser.parse_args()
-    count, steps = (20, 10) if options.short else (200, 300)
+    return parser.parse_args()
+
+
+def learn(make: Callable[[float], nn.Module], count: int, steps: int) -> None:
+    """Train what `make` gives for the mean number of neighbours, and print its errors on other molecules."""
     torch.manual_seed(0)
-    model = Energies(2)
     kind, p, edges, owner, energy = molecules(count, 8, seed=1)
+    model = make(edges.shape[1] / len(p))
     mean, spread = energy.mean(), energy.std()
     optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
     bar = tqdm(range(steps), desc="steps")
@@ -166,6 +170,11 @@ def main() -> None:
         error = (found - (energy - mean) / spread).abs().mean()
     print("\n| error on new molecules (of their spread) | change when they are turned |\n|---|---|")
     print(f"| {error:.3f} | {change:.1e} |")
+
+
+def main() -> None:
+    count, steps = (20, 10) if options_of(__doc__).short else (200, 300)
+    learn(lambda _: Energies(2), count, steps)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ in them takes no operation.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 import math
@@ -20,9 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from equivariant import DEGREES, ORDERS, PLACES, coupling, couplings, molecules, orders_of_degrees, rotation
+from equivariant import DEGREES, ORDERS, PLACES, coupling, couplings, learn, options_of, orders_of_degrees
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import gdsl
 
@@ -132,30 +130,8 @@ class Energies(nn.Module):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--short", action="store_true", help="few molecules, few steps")
-    options = parser.parse_args()
-    count, steps = (20, 10) if options.short else (200, 200)
-    torch.manual_seed(0)
-    kind, p, edges, owner, energy = molecules(count, 8, seed=1)
-    model = Energies(2, mean_degree=edges.shape[1] / len(p))
-    mean, spread = energy.mean(), energy.std()
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
-    bar = tqdm(range(steps), desc="steps")
-    for _ in bar:
-        loss = ((model(kind, p, edges, owner, count) - (energy - mean) / spread) ** 2).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        bar.set_postfix(loss=f"{loss.item():.4f}")
-    with torch.no_grad():
-        kind, p, edges, owner, energy = molecules(count, 8, seed=2)
-        found = model(kind, p, edges, owner, count)
-        by = rotation(torch.Generator().manual_seed(3)).float()
-        change = (model(kind, p @ by.T, edges, owner, count) - found).abs().max()
-        error = (found - (energy - mean) / spread).abs().mean()
-    print("\n| error on new molecules (of their spread) | change when they are turned |\n|---|---|")
-    print(f"| {error:.3f} | {change:.1e} |")
+    count, steps = (20, 10) if options_of(__doc__).short else (200, 200)
+    learn(lambda neighbours: Energies(2, mean_degree=neighbours), count, steps)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def test_it_turns_with_its_inputs(example: Any) -> None:
     before = made(x, z, p, edges)
     assert before[:, 4:].abs().max() > 0.01
     for seed in range(3):
-        by = (-1) ** seed * example.rotation(torch.Generator().manual_seed(seed))  # the second is a mirror, too
+        by = (-1) ** seed * equivariant.rotation(torch.Generator().manual_seed(seed))  # the second is a mirror, too
         turned = equivariant.turned(by)
         after = made(torch.einsum("ab,nbc->nac", turned, x), z, p @ by.T, edges)
         assert torch.allclose(after, torch.einsum("ab,nbc->nac", turned, before), atol=1e-10)
@@ -121,7 +121,7 @@ def ways(factors: int, degree: int) -> int:
 def test_all_products_are_there(example: Any) -> None:
     """As many as there can be, no two alike, each symmetric and turning with its factors."""
     equivariant = importlib.import_module("equivariant")
-    whole = equivariant.turned(-example.rotation(torch.Generator().manual_seed(5)))
+    whole = equivariant.turned(-equivariant.rotation(torch.Generator().manual_seed(5)))
     a = torch.randn(example.ORDERS, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
     for factors, expected in ((2, (3, 2, 3)), (3, (5, 5, 6))):
         tables = example.products(factors)
@@ -165,7 +165,8 @@ def test_only_what_is_not_zero_is_computed(example: Any) -> None:
 def test_energies_do_not_change(example: Any) -> None:
     torch.manual_seed(0)
     model = example.Energies(2, channels=2, degrees=2, mean_degree=5, backend="torch")
-    kind, p, edges, owner, _ = example.molecules(5, 6, seed=0)
-    by = example.rotation(torch.Generator().manual_seed(0)).float()
+    equivariant = importlib.import_module("equivariant")
+    kind, p, edges, owner, _ = equivariant.molecules(5, 6, seed=0)
+    by = equivariant.rotation(torch.Generator().manual_seed(0)).float()
     found, after = model(kind, p, edges, owner, 5), model(kind, p @ by.T, edges, owner, 5)
     assert torch.allclose(found, after, atol=1e-4) and found.std() > 1e-3
