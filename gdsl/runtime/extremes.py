@@ -20,7 +20,7 @@ def extremes(value: Tensor) -> tuple[int, int]:
     """
     if not waits(value) or value.is_inference():
         return _extremes(value)
-    found = _read.made(id(value), value)
+    found = _read.made(id(value), value, value)
     if found is None:
         state, found = state_of(value), _extremes(value)
         _read.keep(id(value), value, state, found)

@@ -31,15 +31,15 @@ def graph_of(edge_index: Tensor, num_sources: int | None, num_targets: int | Non
     if not isinstance(edge_index, Tensor) or edge_index.is_inference():
         # An inference tensor has no version counter: nothing would tell that it was changed.
         return Graph._from(edge_index, sizes)
-    key = (id(edge_index), num_sources, num_targets)
-    known = _recent.made(key, edge_index)
-    if known is not None and _is_right(known, edge_index):
+    key, plain = (id(edge_index), num_sources, num_targets), plain_tensor(edge_index)
+    known = _recent.made(key, edge_index, plain)
+    if known is not None and _is_right(known, plain):
         return known
     # Without a lock: threads that load graphs do not wait for each other.
-    state, graph = state_of(edge_index), Graph._from(edge_index, sizes)
+    state, graph = state_of(plain), Graph._from(edge_index, sizes)
     with _recent.lock:
-        other = _recent.made(key, edge_index)
-        if other is not None and other is not known and _is_right(other, edge_index):
+        other = _recent.made(key, edge_index, plain)
+        if other is not None and other is not known and _is_right(other, plain):
             return other
         _recent.keep(key, edge_index, state, graph)
     return graph
@@ -47,7 +47,8 @@ def graph_of(edge_index: Tensor, num_sources: int | None, num_targets: int | Non
 
 def is_recent(edge_index: Tensor, graph: Graph) -> bool:
     """Whether ``graph_of`` has lately given this graph for the tensor."""
-    return _recent.made((id(edge_index), graph.num_sources, graph.num_targets), edge_index) is graph
+    key = id(edge_index), graph.num_sources, graph.num_targets
+    return _recent.made(key, edge_index, plain_tensor(edge_index)) is graph
 
 
 @run_as_it_is
@@ -73,7 +74,7 @@ def remember_groups(index: Tensor, graph: Graph) -> None:
 
 def recall(tensor: Tensor, mark: int, size: int) -> Graph | None:
     """The graph that was retained for a tensor, while this is the same and unchanged."""
-    return None if _written_elsewhere(tensor) else _recent.made((id(tensor), mark, size), tensor)
+    return None if _written_elsewhere(tensor) else _recent.made((id(tensor), mark, size), tensor, tensor)
 
 
 def retain(tensor: Tensor, mark: int, graph: Graph) -> None:
@@ -87,8 +88,7 @@ _GROUPS = -1
 
 def _is_right(graph: Graph, edge_index: Tensor) -> bool:
     """Whether a graph has the edges of the tensor that it was made of, where others than torch can write to that."""
-    plain = plain_tensor(edge_index)
-    return not _written_elsewhere(plain) or torch.equal(plain.long(), graph.edge_index)
+    return not _written_elsewhere(edge_index) or torch.equal(edge_index.long(), graph.edge_index)
 
 
 def _written_elsewhere(tensor: Tensor) -> bool:

@@ -15,8 +15,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from gdsl.runtime.formats import plain_tensor
-
 Made = TypeVar("Made")
 State = tuple[Any, ...]
 
@@ -41,11 +39,11 @@ class Unchanged(OrderedDict[Hashable, _Entry], Generic[Made]):
         # Another thread may have held it when the process was forked. Taken in every call: a plain one.
         self.lock = threading.RLock()
 
-    def made(self, key: Hashable, tensor: Tensor) -> Made | None:
-        """What is kept under a key, if it was made of this tensor as it is now."""
+    def made(self, key: Hashable, tensor: Tensor, plain: Tensor) -> Made | None:
+        """What is kept under a key, if it was made of this tensor as it is now; ``plain`` is it without a subclass."""
         with self.lock:
             entry = self.get(key)
-            if entry is None or entry.tensor() is not tensor or entry.state != state_of(tensor):
+            if entry is None or entry.tensor() is not tensor or entry.state != state_of(plain):
                 return None
             self.move_to_end(key)
             found: Made = entry.made
@@ -68,6 +66,5 @@ class Unchanged(OrderedDict[Hashable, _Entry], Generic[Made]):
 
 
 def state_of(tensor: Tensor) -> State:
-    """What changes when somebody writes to a tensor by torch, or gives it other memory."""
-    plain = plain_tensor(tensor)
-    return plain._version, plain.data_ptr(), plain.shape, plain.stride(), plain.dtype
+    """What changes when somebody writes to a plain tensor by torch, or gives it other memory."""
+    return tensor._version, tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
