@@ -31,7 +31,7 @@ from gdsl.runtime.dtypes import autocast, short
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.order import listed
 from gdsl.runtime.rewire import edge_values
-from gdsl.runtime.tracers import run_as_it_is
+from gdsl.runtime.tracers import NO_EXCHANGE, run_as_it_is
 
 if TYPE_CHECKING:
     from gdsl.module.compilable import Compilable
@@ -119,10 +119,7 @@ def symbolic_graph(given: Any, sources: Any, targets: Any) -> SymbolicGraph:
     if isinstance(given, SymbolicGraph):
         return given
     if isinstance(given, Graph) and given.halo is not None:
-        raise InputError(
-            "a part of a distributed graph runs without torch.compile, which records no exchange: leave fullgraph=True "
-            "out, and the layer is called as it is"
-        )
+        raise InputError(NO_EXCHANGE)
     if isinstance(given, CompleteGraph):
         raise InputError("a CompleteGraph runs without torch.compile, and a text that says `graph complete` with it")
     if isinstance(given, Graph):

@@ -21,6 +21,7 @@ from gdsl.runtime.given import is_integer
 from gdsl.runtime.graph import Graph
 from gdsl.runtime.local import LocalGraph
 from gdsl.runtime.together import shared_graph, together
+from gdsl.runtime.tracers import NO_EXCHANGE, left_alone, run_as_it_is
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 
@@ -78,22 +79,39 @@ def excused(function: Call) -> Call:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        try:
+        graph = shared_among((*args, *kwargs.values())) or shared_graph()
+        if graph is None:
             return function(*args, **kwargs)
-        except Exception as error:
-            excuse(shared_among((*args, *kwargs.values())) or shared_graph(), error)
-            raise
+        if torch.compiler.is_compiling():
+            raise InputError(NO_EXCHANGE)
+        return _excused(graph, function, args, kwargs)
 
     return cast("Call", call)
+
+
+@run_as_it_is
+def _excused(graph: Graph, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:
+        excuse(graph, error)
+        raise
 
 
 # The modules whose calls are met in this process, from the outermost.
 _met: list[nn.Module] = []
 
 
+@run_as_it_is
 def must_meet(owner: nn.Module, graph: Any) -> bool:
-    """Whether a call of a module is on a part of a distributed graph, and :func:`meeting` is yet to come."""
-    return isinstance(graph, Graph) and graph.halo is not None and not (_met and _met[-1] is owner)
+    """Whether a call of a module is on a part of a distributed graph, and :func:`meeting` is yet to come.
+
+    Raises ``InputError`` while torch.compile traces it, which then runs it as it is, where it may.
+    """
+    found = isinstance(graph, Graph) and graph.halo is not None and not (_met and _met[-1] is owner)
+    if found and torch.compiler.is_compiling():
+        raise InputError(NO_EXCHANGE)
+    return found
 
 
 @contextmanager
@@ -107,23 +125,24 @@ def meeting(owner: nn.Module, graph: Any, x: Any, batch: Any = None, **optional:
     Raises ``InputError`` where x or batch of this process are not for its own nodes, and ``GraphError`` where those of
     another one are not; ``GraphError``, on every process alike, where they make different calls.
     """
-    try:
-        _check_own(graph, x, batch)
-    except InputError as error:
-        excuse(graph, error)
-        raise
-    if graph.halo.world > 1:
-        rows = f"x {short(x.dtype)} {list(x.shape[1:])}" if isinstance(x, Tensor) else f"x {type(x).__name__}"
-        given = ["batch"] * (batch is not None) + [name for name, value in optional.items() if value is not None]
-        way = "training" if owner.training else "evaluation"
-        text = f"a call of {type(owner).__name__} in {way}, with {', '.join([rows, *given])}"
-        agree(text, graph.halo.group, graph.device, tag=graph.tag)
-    _met.append(owner)
-    try:
-        with together(graph):
-            yield
-    finally:
-        _met.pop()
+    with left_alone():
+        try:
+            _check_own(graph, x, batch)
+        except InputError as error:
+            excuse(graph, error)
+            raise
+        if graph.halo.world > 1:
+            rows = f"x {short(x.dtype)} {list(x.shape[1:])}" if isinstance(x, Tensor) else f"x {type(x).__name__}"
+            given = ["batch"] * (batch is not None) + [name for name, value in optional.items() if value is not None]
+            way = "training" if owner.training else "evaluation"
+            text = f"a call of {type(owner).__name__} in {way}, with {', '.join([rows, *given])}"
+            agree(text, graph.halo.group, graph.device, tag=graph.tag)
+        _met.append(owner)
+        try:
+            with together(graph):
+                yield
+        finally:
+            _met.pop()
 
 
 def check_rows(name: str, value: Any, count: int, what: str) -> None:

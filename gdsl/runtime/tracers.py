@@ -3,7 +3,8 @@ make of it would give memory that nobody writes. They are refused before anythin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -20,6 +21,12 @@ _MODES = {
 }
 _SKIP = eval_frame._FrameExecStrategy(eval_frame._FrameAction.SKIP, eval_frame._FrameAction.SKIP)
 
+# What is not recorded of a call on a part of a distributed graph, and what to do.
+NO_EXCHANGE = (
+    "a part of a distributed graph runs without torch.compile, which records no exchange: leave fullgraph=True out, "
+    "and it is called as it is"
+)
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -31,6 +38,16 @@ def run_as_it_is(function: Function) -> Function:
     """
     eval_frame.set_code_exec_strategy(function.__code__, _SKIP)
     return function
+
+
+@contextmanager
+def left_alone() -> Iterator[None]:
+    """A block that torch.compile leaves alone, with all that it calls, outside of what it traces."""
+    before = eval_frame.set_eval_frame(None)
+    try:
+        yield
+    finally:
+        eval_frame.set_eval_frame(before)
 
 
 class NotScriptable:
