@@ -178,13 +178,19 @@ def _schedule(slots: Slots, drafts: Sequence[_Draft], torch_steps: Sequence[Torc
     done: set[int] = set()
     haste = _haste(slots, units, waiting) if any(of(n).travels for n in slots.order) else {}
     while units:
-        able = (u for u in units if waiting[id(u)] <= done)
-        ready = min(able, key=lambda u: haste[id(u)], default=None) if haste else next(able, None)
+        able = [u for u in units if waiting[id(u)] <= done]
+        ready = min(able, key=lambda u: haste[id(u)] if haste else not _is_sum_over_rows(u), default=None)
         if ready is None:
             raise AssertionError("the plan has a cycle")
         units.remove(ready)
         done.add(id(ready))
         yield ready
+
+
+def _is_sum_over_rows(unit: _Unit) -> bool:
+    """Whether a step makes a value that is the same everywhere of values of rows, such as the gradient of a weight: it
+    goes as soon as it can, since these may be read no more then."""
+    return isinstance(unit, TorchStep) and unit.node.op == "contract" and unit.node.attrs.total
 
 
 def _haste(slots: Slots, units: Sequence[_Unit], waiting: Mapping[int, set[int]]) -> dict[int, int]:

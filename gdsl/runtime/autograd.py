@@ -10,7 +10,7 @@ and what to do under vmap. That costs time in each call, so that only calls unde
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -62,18 +62,22 @@ class Runner:
         self._plain: KernelPlan | ReferencePlan | TurnsPlan | None = None
         self._differentiable = Kept()
 
-    @run_as_it_is
     def __call__(self, tensors: Sequence[Tensor], frame: Frame) -> tuple[Tensor, ...]:
+        return self.run(dict(zip(self.inputs, tensors, strict=True)), frame)
+
+    @run_as_it_is
+    def run(self, values: dict[Node, Tensor], frame: Frame) -> tuple[Tensor, ...]:
+        """The program's outputs. ``values`` has a tensor for each input, in order, and loses what is read no more."""
         if recording():
             check_tracers()
         if transforming():
-            return self._transformed(tensors, frame)
-        mask = self.mask(tensors)
+            return self._transformed([*values.values()], frame)
+        mask = self.mask(values.values())
         if True in mask:
-            return self.differentiable(mask)(tensors, frame)
-        return tuple(self.plain.run(dict(zip(self.inputs, tensors, strict=True)), frame))
+            return self.differentiable(mask)([*values.values()], frame)
+        return tuple(self.plain.run(values, frame))
 
-    def mask(self, tensors: Sequence[Tensor]) -> Mask:
+    def mask(self, tensors: Collection[Tensor]) -> Mask:
         """Which of the tensors of a call ask for gradients."""
         if not torch.is_grad_enabled():
             return self._none
@@ -275,9 +279,27 @@ class Tangent:
 
 
 def pull_back(
-    owner: Differentiable, frame: Frame, needed: Mask, saved: Sequence[Tensor], grads: Sequence[Tensor | None]
+    owner: Differentiable, frame: Frame, needed: Mask, saved: list[Tensor], grads: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
-    """The gradients of a call's tensors from those of its outputs and from what the call saved."""
+    """The gradients of a call's tensors from those of its outputs and from what the call saved.
+
+    ``saved`` is empty afterwards: what nobody else has is let go as soon as it has been read.
+    """
+    _check_shapes(owner, frame, saved)
+    pull = owner.adjoint(tuple([g is not None for g in grads]), needed)
+    if frame.graph.halo is not None:
+        agree_on(frame.graph.halo, pull.sends)
+    runner, own = pull.runner, len(saved)
+    values: dict[Node, Any] = {
+        node: saved[k] if k < own else grads[k - own] for node, k in zip(runner.inputs, pull.takes, strict=True)
+    }
+    saved.clear()
+    batched = True in [is_old_batch(g) for g in grads if g is not None]
+    found = by_row(lambda rows: runner(rows, frame), [*values.values()]) if batched else runner.run(values, frame)
+    return [None if k is None else found[k] for k in pull.gives]
+
+
+def _check_shapes(owner: Differentiable, frame: Frame, saved: Sequence[Tensor]) -> None:
     for (domain, dims), value in zip(owner.shapes, saved, strict=True):
         shape = dims if domain is Domain.GLOBAL else (frame.rows(domain), *dims)
         if value.shape != shape:
@@ -285,17 +307,9 @@ def pull_back(
                 f"a tensor that the backward pass reads has shape {list(value.shape)} now, and had "
                 f"{list(shape)} in the forward pass"
             )
-    pull = owner.adjoint(tuple([g is not None for g in grads]), needed)
-    if frame.graph.halo is not None:
-        agree_on(frame.graph.halo, pull.sends)
-    runner, have = pull.runner, (*saved, *grads)
-    given: list[Any] = [have[k] for k in pull.takes]
-    batched = True in [is_old_batch(g) for g in grads if g is not None]
-    found = by_row(lambda rows: runner(rows, frame), given) if batched else runner(given, frame)
-    return [None if k is None else found[k] for k in pull.gives]
 
 
-def _pull_back(ctx: Any, saved: Sequence[Tensor], grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+def _pull_back(ctx: Any, saved: list[Tensor], grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
     return (None, None, *pull_back(ctx.owner, ctx.frame, ctx.needs_input_grad[2:], saved, grads))
 
 
@@ -314,7 +328,10 @@ class _Apply(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        return _pull_back(ctx, ctx.saved_tensors, grads)
+        saved = [*ctx.saved_tensors]
+        # Unless the graph is kept for another pass, torch would hold them until this one ends.
+        ctx.maybe_clear_saved_tensors()
+        return _pull_back(ctx, saved, grads)
 
 
 class _Transformed(torch.autograd.Function):
@@ -337,7 +354,7 @@ class _Transformed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         # The function that torch.func.vjp gives is called when the transform is over.
-        return _pull_back(ctx, unwrap_dead_wrappers(ctx.saved_tensors), grads)
+        return _pull_back(ctx, [*unwrap_dead_wrappers(ctx.saved_tensors)], grads)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -138,10 +138,11 @@ class KernelPlan:
         whole = Together(items, [()] * len(items), storage, outputs, [o for o in outputs if o.op == "load"])
         return whole.native(inputs, outputs, most)
 
-    def run(self, values: Mapping[Node, Tensor], frame: Frame) -> list[Tensor]:
-        """The program's outputs. ``values`` has a tensor for each load."""
-        memory: dict[Node, Tensor] = dict(values)
-        storage = self.storage
+    def run(self, values: dict[Node, Tensor], frame: Frame) -> list[Tensor]:
+        """The program's outputs. ``values`` has a tensor for each load, which is let go when it has been read where the
+        plan alone knows of it: ``values`` is the memory of the run."""
+        taken = tuple(values.values()) if self.results.doubtful else ()
+        memory, storage = values, self.storage
         half = storage.stored is not storage.dtype
         if half:
             frame = frame._replace(dtype=storage.dtype)
@@ -150,7 +151,7 @@ class KernelPlan:
         found = [
             memory[o] if whole else reference.full(_fetch(o, memory, frame), o.type, frame) for o, whole in self.outputs
         ]
-        return self.results.own(found, values.values(), storage.stored)
+        return self.results.own(found, taken, storage.stored)
 
     def _walk(
         self,
@@ -159,8 +160,6 @@ class KernelPlan:
         memory: dict[Node, Tensor],
         frame: Frame,
     ) -> None:
-        storage = self.storage
-        half = storage.stored is not storage.dtype
         begun: dict[Node, Begun] = {}
         # What goes to other processes next, together.
         going: dict[Node, Tensor] = {}
@@ -177,12 +176,7 @@ class KernelPlan:
                 node = step.step.node
                 going[node] = reference.full(_fetch(step.reads[0], memory, frame), step.reads[0].type, frame)
             elif isinstance(step, TorchItem):
-                args = [_fetch(i, memory, frame) for i in step.reads]
-                if half:
-                    args = [a.float() if a.dtype in HALF else a for a in args]
-                made, node = _evaluate(step, args, frame), step.step.node
-                narrow = half and made.dtype is storage.dtype and node.domain is not Domain.GLOBAL
-                memory[node] = made.to(storage.stored) if narrow else made
+                memory[step.step.node] = self._by_torch(step, memory, frame)
             elif isinstance(step, TileItem):
                 _run_tile(step, memory, frame)
             else:
@@ -191,6 +185,15 @@ class KernelPlan:
                 memory.pop(node, None)
         begun |= _begin(going, frame)
         memory |= {node: wait() for node, wait in begun.items()}
+
+    def _by_torch(self, step: TorchItem, memory: dict[Node, Tensor], frame: Frame) -> Tensor:
+        """What a step gives. Nothing holds what it has read any longer than the memory does."""
+        args = [_fetch(i, memory, frame) for i in step.reads]
+        if self.storage.stored is self.storage.dtype:
+            return _evaluate(step, args, frame)
+        made = _evaluate(step, [a.float() if a.dtype in HALF else a for a in args], frame)
+        narrow = made.dtype is self.storage.dtype and step.step.node.domain is not Domain.GLOBAL
+        return made.to(self.storage.stored) if narrow else made
 
 
 def _goes_along(step: Item | Together, going: Collection[Node]) -> bool:

@@ -86,7 +86,7 @@ def _derivative(made: Differentiable, wanted: Mask, places: Sequence[int]) -> tu
             mask[k] = needs
         for k, grad in zip(real, grads, strict=True):
             every[k] = grad
-        found = pull_back(made, frame, tuple(mask), saved, every)
+        found = pull_back(made, frame, tuple(mask), [*saved], every)
         return tuple(found[k] for k in asking)
 
     at, reads = [places[k] for k in asking], [places[k] for k in made.reads]

@@ -25,7 +25,8 @@ class Results:
     def __init__(self, nodes: Sequence[Node], visible: int, made: Collection[Node]):
         roots = [_root(node, made) for node in nodes[:visible]]
         self._visible = range(visible)
-        self._doubtful = tuple(k for k, root in enumerate(roots) if root not in made or roots.count(root) > 1)
+        # Those that may lie where an input or another result does.
+        self.doubtful = tuple(k for k, root in enumerate(roots) if root not in made or roots.count(root) > 1)
         # A graph holds on to what it makes, and a table's numbers are kept.
         self._held = frozenset(k for k, root in enumerate(roots) if root.op in ("graph_value", "table"))
         self._twice = tuple(k for k in range(visible, len(nodes)) if nodes[k] in nodes[:visible])
@@ -36,10 +37,10 @@ class Results:
         if dtype in HALF:
             for k in self._visible:
                 found[k] = found[k].to(dtype) if found[k].is_floating_point() else found[k]
-        if self._doubtful:
+        if self.doubtful:
             taken = {_memory(t) for t in inputs}
-            taken.update(_memory(found[k]) for k in self._visible if k not in self._doubtful)
-            for k in self._doubtful:
+            taken.update(_memory(found[k]) for k in self._visible if k not in self.doubtful)
+            for k in self.doubtful:
                 if k in self._held or _memory(found[k]) in taken:
                     found[k] = found[k].clone()
                 taken.add(_memory(found[k]))

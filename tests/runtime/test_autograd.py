@@ -12,6 +12,7 @@ import torch
 import gdsl
 from gdsl.ir import build as b
 from gdsl.ir.types import Domain
+from gdsl.look.measure import most_of_tensors
 from gdsl.passes.options import Options
 from tests.ir.drive import (
     GRAPHS,
@@ -104,6 +105,24 @@ def test_integer_outputs_have_no_gradient(backend: str) -> None:
     winners, top = made(q, backend)(values, FRAME)
     assert not winners.requires_grad
     assert_same(gradients([top], values), gradients(expected(q, values, FRAME)[1:], values))
+
+
+def test_a_backward_pass_lets_go_of_what_it_has_read() -> None:
+    """At most what two layers one by one hold, beside the gradients that stay: two sums that are kept, and two
+    gradients. What lies between two layers is stored once, in the forward pass and in the backward, sums over rows come
+    as soon as they can, and a value that is read no more goes, also one that was kept for the backward pass."""
+    nodes, width = 20_000, 64
+    text = "use SAGEConv layer L(d) { use a = SAGEConv(d) use b = SAGEConv(2) node x[f] update y = b(relu(a(x))) }"
+    layer = gdsl.compile(text, d=width, f=width)
+    graph = gdsl.Graph(torch.randint(nodes, (2, 40_000)), nodes)
+    x = torch.randn(nodes, width, requires_grad=True)
+
+    def both() -> None:
+        x.grad = None
+        layer(x, graph).sum().backward()
+
+    both()  # compiled
+    assert most_of_tensors(both) < 4.5 * x.numel() * x.element_size()
 
 
 @backends
