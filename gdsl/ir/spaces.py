@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gdsl.ir.attributes import IRError
 from gdsl.ir.node import Node, make, walk_below
 from gdsl.ir.ops.leaves import Random
-from gdsl.ir.ops.over import over
+from gdsl.ir.ops.over import is_of_set, over
 from gdsl.ir.types import ELEMENTS, Domain
 
 # As many calls of dropout as no text has.
@@ -86,6 +86,8 @@ class Spaces:
         return sets.pop() if len(sets) == 1 else None
 
     def _said(self, x: Node) -> str:
+        if is_of_set(x):
+            return str(x.attrs.graph)
         graph, inner = self.graphs[x.attrs.graph], x.inputs[0]
         if inner.op == "graph_value" and inner.domain is Domain.NODE:
             return graph.at(_DEGREES[inner.attrs.what])

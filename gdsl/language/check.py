@@ -29,7 +29,7 @@ from gdsl.language.program import (
     why_no_table,
 )
 from gdsl.language.signature import Signature
-from gdsl.language.transforms import Transforms
+from gdsl.language.transforms import TRANSFORMS, Transforms
 from gdsl.language.values import POISON, LayerResults, LayerValue, Poisoned, UserFunction, UserReducer, is_constant
 
 MAX_STATEMENTS = 10_000
@@ -186,11 +186,19 @@ class Checker(LayerCalls, Transforms):
             pass
         finally:
             self._take_module_params()
-        name = getattr(s, "name", None)
-        if isinstance(name, str):
+        for name in self._meant(s):
             self.scope.names[name] = POISON
         if isinstance(s, ast.Rule) and s.kind in ("update", "pool"):
             self.result_poisoned = True
+
+    def _meant(self, s: ast.Statement) -> list[str]:
+        """The names that a mistaken statement would have given a meaning."""
+        if not isinstance(s, ast.Transform):
+            name = getattr(s, "name", None)
+            return [name] if isinstance(name, str) else []
+        if s.name in TRANSFORMS and s.name != "symmetric_norm":
+            return []
+        return ["norm", *(a.id for a in s.arguments if isinstance(a, ast.Name) and a.id not in self.scope)]
 
     # ------------------------------------------------------------------------------------ rules
 

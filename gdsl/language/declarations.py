@@ -13,7 +13,7 @@ from gdsl.language import ast, format
 from gdsl.language.errors import ELSEWHERE, Mistake, UnknownName, did_you_mean
 from gdsl.language.functions import FUNCTIONS, SEGMENT_REDUCERS
 from gdsl.language.named_graphs import NamesGraphs
-from gdsl.language.program import INITS, ConstantTable, Declaration, Init
+from gdsl.language.program import INITS, NOT_GIVEN, ConstantTable, Declaration, Init
 from gdsl.language.signature import is_optional_part
 from gdsl.language.size_expressions import MAX_SIZE
 from gdsl.language.sizes import Size
@@ -197,7 +197,8 @@ class Declares(NamesGraphs):
         if default is None:
             return Absent(name)
         value = build.const(default, type.dims)
-        if type.domain is Domain.EDGE and name in self.spaces:  # it says which edges are meant, as one that is passed
+        of_set = type.domain is Domain.NODE and self.spaces.get(name)
+        if of_set or (type.domain is Domain.EDGE and name in self.spaces):  # it says of which, as one that is passed
             return over(build.spread(value, type.domain), self.spaces[name])
         if type.domain is not Domain.GLOBAL:
             self.forms.stand_ins[name] = type.domain
@@ -211,7 +212,7 @@ class Declares(NamesGraphs):
         """A table of numbers that are known now."""
         self.declare(s.name, s.span)
         given = self.bound.get(s.name) if s.value is None else None
-        if isinstance(given, ConstantTable) and len(given.shape) != len(s.dims):
+        if isinstance(given, ConstantTable) and given != NOT_GIVEN and len(given.shape) != len(s.dims):
             many = "1 dim" if len(s.dims) == 1 else f"{len(s.dims)} dims"
             message = f"`{s.name}` is declared with {many}, and its numbers have shape {list(given.shape)}"
             raise Mistake(message, s.span)
@@ -221,6 +222,9 @@ class Declares(NamesGraphs):
             raise Mistake(f"a number alone does not say how large dim `{sized[0]}` of `{s.name}` is", s.span, hint=hint)
         dims, origins = self._dims(ast.Declaration("const", s.name, s.dims, span=s.span))
         type = Type(Domain.GLOBAL, dims)
+        if given == NOT_GIVEN:
+            self.bring(s.name, build.const(0.0, dims), s.span)
+            return
         if isinstance(s.value, ast.Values):
             numbers = self._values(s.value, s.name, type).arguments
         else:
@@ -231,6 +235,8 @@ class Declares(NamesGraphs):
         if count > MOST_TERMS or len(numbers) > MOST_NUMBERS:
             message = f"`{s.name}` has {count} non-zeros among {len(numbers)} numbers"
             hint = f"up to {MOST_TERMS} of {MOST_NUMBERS} are written out: make it a buffer that Python fills"
+            if s.value is None and not isinstance(given, ConstantTable):
+                hint = f"{given} is one number for all of its places: give a table, as {s.name}=[[1, 0], [0, 1]]"
             raise Mistake(message, s.span, hint=hint)
         value = table(numbers, dims)
         self.declarations.append(Declaration(self.inside(s.name), "const", type, span=s.span))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gdsl.ir.node import walk
 from gdsl.ir.spaces import NamedGraph, Spaces
 from gdsl.ir.types import Domain
 from gdsl.language import ast
 from gdsl.language.elaboration import Elaboration
-from gdsl.language.errors import Diagnostic, Mistake, did_you_mean
+from gdsl.language.errors import Diagnostic, Mistake, closest, did_you_mean
 from gdsl.language.program import GraphTransform
 
 
@@ -34,34 +34,44 @@ class NamesGraphs(Elaboration):
     def _sets(self, s: ast.Sets) -> None:
         self._first(s, "`nodes`")
         if self.graphs:
-            raise Mistake("sets of nodes stand before the graphs that join them", s.span)
+            self.note(Diagnostic("sets of nodes stand before the graphs that join them", s.span))
         for name in s.names:
             self.sets[name.id] = name.span
 
     def _graphs(self, s: ast.Graphs) -> None:
         self._first(s, "graphs")
+        sets = dict(self.sets)
         for link in s.links:
-            ends = [name for name in (link.source, link.target) if name is not None]
-            for name in ends:
-                if name.id not in self.sets:
-                    known = f"there are {', '.join(self.sets)}" if self.sets else f"write `nodes {name.id}` above"
-                    hint = did_you_mean(name.id, self.sets, known)
-                    raise Mistake(f"there is no set of nodes `{name.id}`", name.span, hint=hint)
-            if self.sets and not ends:
-                some = next(iter(self.sets))
+            ends = [self._end(name, sets) for name in (link.source, link.target) if name is not None]
+            if sets and not ends:
+                some = next(iter(sets))
                 hint = f"as in graph {link.name}: {some} -> {some}"
                 message = f"`{link.name}` goes from nodes of a set to nodes of a set: say which"
-                raise Mistake(message, link.span, hint=hint)
-            self.graphs[link.name] = NamedGraph(link.name, *(name.id for name in ends))
+                self.note(Diagnostic(message, link.span, hint=hint))
+                ends = [some, some]
+            self.graphs[link.name] = NamedGraph(link.name, *ends)
         self.forms.spaces = Spaces(self.graphs, self.spaces)
 
+    def _end(self, name: ast.Name, sets: Mapping[str, ast.Span]) -> str:
+        """The set of nodes at an end of a graph; one that there is not is noted, and what it would be is meant by what
+        follows."""
+        if name.id in self.sets:
+            return name.id
+        known = f"there are {', '.join(sets)}" if sets else f"write `nodes {name.id}` above"
+        message, hint = f"there is no set of nodes `{name.id}`", did_you_mean(name.id, sets, known)
+        self.note(Diagnostic(message, name.span, hint=hint))
+        found = closest(name.id, sets) or name.id
+        self.sets.setdefault(found, name.span)
+        return found
+
     def _first(self, s: ast.Statement, what: str) -> None:
+        """Raise a mistake where a layer has no graphs and sets of its own, and note one where these stand too late."""
         if self.given is not None:
             raise Mistake(f"a layer on several graphs is not called by another: `{self.layer.name}` is one", s.span)
         if self.loop_values:
             raise Mistake(f"{what} stand outside loops", s.span)
         if self.rules or any(d.role == "input" for d in self.declarations) or self.transforms:
-            raise Mistake(f"{what} stand before inputs and rules", s.span)
+            self.note(Diagnostic(f"{what} stand before inputs and rules", s.span))
 
     def check_within(self, s: ast.Declaration) -> None:
         """Raise a mistake where an input is of a graph or set that there is not, or does not say of which."""

@@ -18,7 +18,7 @@ from gdsl.language.check import check
 from gdsl.language.errors import Diagnostic, LanguageError
 from gdsl.language.expressions import Watch
 from gdsl.language.format import default_value
-from gdsl.language.program import Constant, TypedProgram
+from gdsl.language.program import NOT_GIVEN, Constant, TypedProgram
 from gdsl.language.signature import Signature, signature_of
 from gdsl.language.values import UNKNOWN, is_whole
 
@@ -120,12 +120,14 @@ def _stand_ins(signature: Signature, sizes: Set[str], fixed: Values) -> Iterator
     """Values for what has neither a default nor a fixed value.
 
     What is used as a size is a small whole number, each another one, and the rest is 0.5, a rate or a slope; then one
-    number for all.
+    number for all. Of a table the numbers are left open.
     """
-    names = [p.name for p in signature.arguments if p.required] + list(signature.free_dims)
+    names = [p.name for p in signature.arguments if p.required and p.name not in signature.tables]
+    names += signature.free_dims
     numbers = itertools.count(2)
     differing: Values = {name: next(numbers) if name in sizes else 0.5 for name in names}
-    defaults = {p.name: p.default for p in signature.arguments if not p.required}
+    defaults: dict[str, Constant] = {p.name: p.default for p in signature.arguments if not p.required}
+    defaults |= dict.fromkeys(signature.tables, NOT_GIVEN)
     alike: list[Values] = [dict.fromkeys(names, number) for number in _ALIKE]
     for values in (differing, *alike):
         yield {**defaults, **values, **fixed}
@@ -152,7 +154,7 @@ def _blamed(tried: Sequence[tuple[Values, Sequence[Diagnostic]]], fixed: Values)
     always = [d for d in fewest if all(_key(d) in way for way in ways)]
     if always:
         return always
-    shown = ", ".join(f"{n} = {default_value(v)}" for n, v in values.items() if n not in fixed)
+    shown = ", ".join(f"{n} = {default_value(v)}" for n, v in values.items() if n not in fixed and v != NOT_GIVEN)
     return [replace(d, detail=f"{d.detail}; " * bool(d.detail) + f"with {shown}: --set gives others") for d in fewest]
 
 

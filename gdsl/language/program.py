@@ -52,6 +52,9 @@ class ConstantTable:
         return level
 
 
+# A table whose numbers nobody gave, of whatever shape it is declared with: `gdsl check` has it.
+NOT_GIVEN = ConstantTable((), ())
+
 # A number, a flag, a word, a table or nothing: what a layer's arguments are, known when the layer is constructed.
 Constant = int | float | bool | str | ConstantTable | None
 

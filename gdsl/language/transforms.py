@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from gdsl.ir import build, library
 from gdsl.ir.complete import why_not
 from gdsl.ir.node import Node
+from gdsl.ir.spaces import NamedGraph, Spaces
 from gdsl.ir.types import ELEMENTS, Domain
 from gdsl.language import ast
 from gdsl.language.elaboration import Elaboration
@@ -37,6 +38,9 @@ class Transforms(Elaboration):
             if self.sets:
                 some = next(iter(self.sets))
                 declare = f"a graph between sets is `graph {s.name}: {some} -> {some}`"
+                # What `over` says of it further down is no mistake.
+                self.graphs[s.name] = NamedGraph(s.name, some, some)
+                self.forms.spaces = Spaces(self.graphs, self.spaces)
             hint = did_you_mean(s.name, TRANSFORMS, f"there are {', '.join(TRANSFORMS)}; {declare}")
             raise Mistake(f"unknown graph transform `{s.name}`", s.name_span, hint=hint)
         if self.loop_values:

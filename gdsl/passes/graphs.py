@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from gdsl.ir import build
 from gdsl.ir.node import Node, make, users, walk, walk_below
+from gdsl.ir.ops.over import is_of_set
 from gdsl.ir.program import Program
 from gdsl.ir.spaces import NamedGraph, Spaces
 from gdsl.ir.types import ELEMENTS, Domain, Kind
@@ -67,7 +68,7 @@ class _Pieces:
         if node.domain in ELEMENTS:
             return None
         if node.op == "over":
-            return str(node.attrs.graph)
+            return None if is_of_set(node) else str(node.attrs.graph)
         if node.op == "stop_gradient":  # what has no gradient passes on as such: no piece keeps anything for one
             return self._graph(node.inputs[0])
         edges = [i for i in node.inputs if i.domain in ELEMENTS]

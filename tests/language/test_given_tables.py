@@ -132,6 +132,28 @@ def test_the_commands_take_numbers(tmp_path: Path, capsys: Capture) -> None:
         assert says in capsys.readouterr().err
 
 
+def test_a_check_needs_no_numbers(tmp_path: Path, capsys: Capture) -> None:
+    """Nor does it blame a size of its own, or a number that stands in: four dims of 60 are more than a table has."""
+    file = tmp_path / "t.gdsl"
+    text = """layer L(heads, channels) {{
+    const cg[lm, lm', lm'', lm''']
+    node x[heads*channels, lm]
+    node p[3]
+    y = harmonics(p[j] - p[i], 3; lm')
+    aggregate s = sum(sum[lm, lm', lm''](cg * split(x, heads*channels, heads, channels)[j] * y))
+    update z = {}
+}}"""
+    file.write_text(text.format("s"), encoding="utf-8")
+    assert main(["check", str(file)]) == 0
+    assert "L is ok" in capsys.readouterr().out
+    file.write_text(text.format("s + y"), encoding="utf-8")
+    assert main(["check", str(file)]) == 1
+    said = capsys.readouterr().err
+    assert said.count("error:") == 1 and "cg" not in said
+    assert main(["check", str(file), "--set", "cg=0.5", "lm=16"]) == 1
+    assert "0.5 is one number for all of its places: give a table" in capsys.readouterr().err
+
+
 def test_a_page_begins_with_the_numbers_of_the_command() -> None:
     start = beginning(COUPLED, "t", None, [f"cg={json.dumps(CG.tolist())}", "channels=2"], ())
     found = read(COUPLED, settings_of(start["settings"]))

@@ -506,6 +506,16 @@ def test_inputs_of_edges_that_are_not_passed_are_of_their_graph(rules: str) -> N
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("rules", ["return q, z", "update y = 2 * q", "t = q + 1 return sum(t[j] * x[j]), t, x * q"])
+def test_inputs_of_nodes_that_are_not_passed_are_of_their_set(rules: str) -> None:
+    text = "layer L(d) { nodes u, v graph f: u -> v node x[d] in u node q in u = 3 node z[d] in v "
+    made = gdsl.compile(text + rules + " }", d=3, backend="torch").double()
+    x, z, edges = drawn(4, 3), drawn(5, 3), torch.tensor([[0, 1, 3], [4, 2, 4]])
+    found, wanted = made(x, z, f=edges), made(x, z, f=edges, q=torch.full((4,), 3.0).double())
+    for a, b in zip(*((y if isinstance(y, tuple) else (y,)) for y in (found, wanted)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_what_is_recorded_or_lies_elsewhere_is_refused_in_words() -> None:
     made = made_of("molecule", "torch")
     names = [i.name for i in (*made.signature.before_graph, *made.signature.after_graph)]

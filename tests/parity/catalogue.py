@@ -214,7 +214,8 @@ DIFFERENT = [
         "again. A hook before `propagate` or `aggregate` may not give another graph; `message_and_aggregate` is no "
         "part of a program, and a hook on it an InputError. PANConv's messages are the entries of M, and a mask has a "
         "number for each of these, as there. Of several signals, each is a call of its own. `explain` is "
-        "gdsl's own method as long as nothing is assigned to it",
+        "gdsl's own method as long as nothing is assigned to it, and then the flag that explainers compare: "
+        "`type(layer).explain(layer, graph)` is the method while a mask is there",
         "every call has messages in memory; `explain` is a flag",
     ),
     (

@@ -7,7 +7,7 @@ from typing import Annotated
 from gdsl.ir.attributes import NAME, Attrs, IRError
 from gdsl.ir.node import Node, make
 from gdsl.ir.ops.op import ATOM, Op, define
-from gdsl.ir.types import ELEMENTS
+from gdsl.ir.types import ELEMENTS, Domain
 
 
 class Over(Attrs):
@@ -16,14 +16,20 @@ class Over(Attrs):
 
 def over(x: Node, graph: str) -> Node:
     """The value itself, as one of the edges of the graph of this name, or, of a degree, of nodes as that graph has
-    them."""
-    if x.domain not in ELEMENTS and x.op != "graph_value":
-        raise IRError(f"only values of edges are of a graph, and this is {x.type}")
+    them; another value of nodes as one of the set of this name."""
+    if x.domain not in (*ELEMENTS, Domain.NODE) and x.op != "graph_value":
+        raise IRError(f"only values of edges are of a graph, and those of nodes of a set, and this is {x.type}")
     return make("over", (x,), x.type, Over(graph))
+
+
+def is_of_set(node: Node) -> bool:
+    """Whether what an ``over`` says is a set of nodes."""
+    return node.domain is Domain.NODE and node.inputs[0].op != "graph_value"
 
 
 define(Op(
     name="over", operands=(1, 1), attrs=Over, rule=lambda n: over(n.inputs[0], n.attrs.graph),
-    text=lambda n, args: (f"{args[0]} over {n.attrs.graph}", ATOM), levels=lambda n: (ATOM, ATOM),
+    text=lambda n, args: (f"{args[0]} {'in' if is_of_set(n) else 'over'} {n.attrs.graph}", ATOM),
+    levels=lambda n: (ATOM, ATOM),
     no_file="a program in a file runs on one graph",
 ))  # fmt: skip
