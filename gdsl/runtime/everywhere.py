@@ -101,7 +101,7 @@ def part_of(first: LocalGraph, known: Owners, source: Tensor, target: Tensor) ->
     return graph
 
 
-class Kept(NamedTuple):
+class KeptNodes(NamedTuple):
     """A part of a distributed graph that has some of the nodes alone.
 
     graph: with the edges between these, which are numbered in their new order
@@ -116,7 +116,7 @@ class Kept(NamedTuple):
     chosen: Tensor
 
 
-def keep_nodes(graph: LocalGraph, nodes: Tensor) -> Kept:
+def keep_nodes(graph: LocalGraph, nodes: Tensor) -> KeptNodes:
     """The graph of some nodes, whose edges are those between them; all processes make it together.
 
     nodes: [K] their numbers in the whole graph, the same on all processes: what is first is node 0
@@ -138,7 +138,7 @@ def keep_nodes(graph: LocalGraph, nodes: Tensor) -> Kept:
     source, target = ends[:, edges]
     made = part_of(graph, after, source, torch.searchsorted(chosen, target))
     made._before = (graph, edges, False)
-    return Kept(made, rows, edges, chosen)
+    return KeptNodes(made, rows, edges, chosen)
 
 
 def two_steps(graph: LocalGraph, weight: Tensor) -> tuple[LocalGraph, Tensor]:
