@@ -73,14 +73,17 @@ FOLDS = (
 GRAPHS = ("random", "one_node", "no_edges", "no_nodes", "self_loops", "parallel", "isolated", "hub", "dense")
 
 
-# Layers that programs call, by the dims of their input.
+# Layers that programs call, by the dims of their input; what has one dim is multiplied by a table of the caller's.
 CALLED = """layer Called{count}(strength = 0.5) {{
     param s{dims} ~ normal
     node x{dims}
-    aggregate near = sum(tanh(x[j] * s))
+    edge w = 1
+    aggregate near = sum(tanh(w * x[j] * s))
     update y = strength * x + 0.3 * near
+    return y, near
 }}
 """
+DIMS_OF_CALLED = ("", "[p]", "[p, q]")
 
 
 @dataclass(frozen=True)
@@ -552,9 +555,14 @@ class Writer:
         named = self.layers.get(x.dims)
         if named is None:
             named = self.layers[x.dims] = self.name("lay")
-            strength = self.pick(("", "0.3", "strength = 0.7"))
-            self.head.append(f"use {named} = Called{len(x.dims)}({strength})")
-        return Value(f"{named}({x.text})", "node", x.dims)
+            given = [self.table(x.dims).text] if len(x.dims) == 1 else []  # what has no default comes first
+            given += self.pick(([], ["0.3"], ["strength = 0.7"]))
+            count = self.pick(("", "[K]"))
+            self.head.append(f"use {named}{count} = Called{len(x.dims)}({', '.join(given)})")
+            named = self.layers[x.dims] = named + count.replace("K", "1")
+        w = self.fit(self.expression("edge", 0), frozenset())
+        weight = f", {self.pick(('', 'w = '))}{w.text}" if w.domain == "edge" and self.chance(40) else ""
+        return Value(f"{named}({x.text}{weight})[{self.pick(('y', 'near', '0', '1'))}]", "node", x.dims)
 
     def module(self, x: Value) -> Value:
         d = self.pick(sorted(x.dims))
@@ -821,8 +829,10 @@ class Writer:
         arguments = tuple((name, value) for name, value in (("flag", False), ("mode", "fast")) if self.chance(30))
         optional = [line.split()[1] for line in self.head if line.startswith("edge w_")]
         called = "".join(
-            CALLED.format(count=len(dims), dims=("", "[p]", "[p, q]")[len(dims)])
-            for dims in {len(dims): dims for dims in self.layers}.values()
+            CALLED.replace("~ normal", "~ normal\n    const t[p]").replace("[j]", "[j] * t").format(count=1, dims="[p]")
+            if count == 1
+            else CALLED.format(count=count, dims=DIMS_OF_CALLED[count])
+            for count in dict.fromkeys(map(len, self.layers))
         )
         return Case(
             f'{called}layer Random({sizes}, flag = true, mode = "slow") {{\n{lines}\n}}\n',
