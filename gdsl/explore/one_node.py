@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +13,12 @@ from torch import Tensor
 
 from gdsl.errors import GdslError, InputError
 from gdsl.explore.reading import Reading
-from gdsl.ir.printer import expression
 from gdsl.ir.types import Domain
 from gdsl.language.program import TypedProgram
+from gdsl.look.node import edges_into, rule_of
 from gdsl.module.layer import Layer
 from gdsl.module.node import NodeValues, named_tensors
 from gdsl.runtime.graph import Graph
-from gdsl.runtime.rewire import rewire_edge_value, rewirings
 
 NODES = 12
 PROFILES = ("even", "skewed")
@@ -105,33 +103,18 @@ def sample_graph(typed: TypedProgram, profile: str) -> Graph:
 
 
 def _step(typed: TypedProgram, name: str, value: Any, tensor: Tensor, graph: Graph, node: int) -> dict[str, Any]:
-    rules = {rule.node: rule for rule in typed.rules}
-    rule = rules.get(value)
-    others = {k: v for k, v in typed.names.items() if k is not value}
     on_edges = value.domain is Domain.EDGE
-    rows = list(_edges(typed, graph, node, tensor) if on_edges else [("", tensor[node])])
+    edges = edges_into(typed, graph, node) if on_edges else []
+    rows = [("its own loop" if e.number < 0 else f"from {e.source}", tensor[e.place]) for e in edges[:EDGES]]
     return {
         "name": name,
-        "text": rule.text if rule else f"{name} = {expression(value, others)}",
-        "line": rule.span.line if rule else None,
+        "text": rule_of(typed, name, value),
+        "line": {rule.node: rule.span.line for rule in typed.rules}.get(value),
         "type": str(value.type),
         "edges": on_edges,
-        "rows": [[label, _numbers(row), row.numel()] for label, row in rows[:EDGES]],
-        "left_out": max(0, len(rows) - EDGES),
+        "rows": [[label, _numbers(row), row.numel()] for label, row in (rows if on_edges else [("", tensor[node])])],
+        "left_out": max(0, len(edges) - EDGES),
     }
-
-
-def _edges(typed: TypedProgram, graph: Graph, node: int, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """The edges into a node as the rules see them, each with where it comes from."""
-    made = [m for m, _ in rewirings(typed, graph)]
-    seen = made[-1].graph if made else graph
-    origin = torch.arange(graph.num_edges)
-    for m in made:
-        origin = rewire_edge_value(m, origin, -1)
-    order = seen.in_edges
-    for edge in order.edge[int(order.rowptr[node]) : int(order.rowptr[node + 1])].tolist():
-        source = int(seen.edge_index[0, edge])
-        yield ("its own loop" if int(origin[edge]) < 0 else f"from {source}"), tensor[edge]
 
 
 def _numbers(row: Tensor) -> list[float | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,20 +44,15 @@ def story(
     kernels: and by a layer's own backend, if that is another
     note:    what is said of the numbers at the top
     """
-    seen = [graph, *(made.graph for made, _ in rewirings(typed, graph))][-1]
-    edges = seen.in_edges
-    mine = edges.edge[int(edges.rowptr[node]) : int(edges.rowptr[node + 1])].long()
+    edges = edges_into(typed, graph, node)
+    mine = [e.place for e in edges]
     lines = [f"{typed.name}, node {node} of {graph.num_targets:,}: {len(mine)} in-edges", note]
-    origin, rules = _origin(typed, graph), {rule.node: rule.text for rule in typed.rules}
     for (name, value), a, b in zip(named, plain, kernels or plain, strict=True):
-        lines.append("")
-        others = {k: v for k, v in typed.names.items() if k is not value}
-        lines.append(rules.get(value) or f"{name} = {expression(value, others)}")
+        lines += ["", rule_of(typed, name, value)]
         if value.domain is Domain.EDGE:
-            for edge in mine[:EDGES].tolist():
-                source, number = int(seen.edge_index[0, edge]), int(origin[edge])
+            for place, source, number in edges[:EDGES]:
                 what = "self-loop" if number < 0 else f"edge {number}, from {source}"
-                lines.append(f"    {what}: {_both(a[edge], b[edge])}")
+                lines.append(f"    {what}: {_both(a[place], b[place])}")
             if len(mine) > EDGES:
                 lines.append(f"    ... and {len(mine) - EDGES} more edges")
             difference = _difference(a[mine], b[mine])
@@ -68,12 +64,30 @@ def story(
     return "\n".join(lines)
 
 
-def _origin(typed: TypedProgram, graph: Graph) -> Tensor:
-    """For each edge that the rules see its number in the user's graph, -1 for a loop that the layer adds."""
-    origin = torch.arange(graph.num_edges, device=graph.edge_index.device)
+class SeenEdge(NamedTuple):
+    """An edge as the rules see it: its place, its source, and its number in the user's graph, -1 for a loop that the
+    layer adds."""
+
+    place: int
+    source: int
+    number: int
+
+
+def edges_into(typed: TypedProgram, graph: Graph, node: int) -> list[SeenEdge]:
+    """The edges into a node as the rules see them, in the order of the graph."""
+    seen, numbers = graph, torch.arange(graph.num_edges, device=graph.edge_index.device)
     for made, _ in rewirings(typed, graph):
-        origin = rewire_edge_value(made, origin, -1)
-    return origin
+        seen, numbers = made.graph, rewire_edge_value(made, numbers, -1)
+    order = seen.in_edges
+    places = order.edge[int(order.rowptr[node]) : int(order.rowptr[node + 1])].tolist()
+    return [SeenEdge(e, int(seen.edge_index[0, e]), int(numbers[e])) for e in places]
+
+
+def rule_of(typed: TypedProgram, name: str, value: Node) -> str:
+    """The rule of the text that gives a value, or what it is made of."""
+    others = {k: v for k, v in typed.names.items() if k is not value}
+    rules = {rule.node: rule.text for rule in typed.rules}
+    return rules.get(value) or f"{name} = {expression(value, others)}"
 
 
 def named_values(typed: TypedProgram) -> list[tuple[str, Node]]:
