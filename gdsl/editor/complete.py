@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gdsl.editor.analysis import Analysis, Section
 from gdsl.editor.hover import type_of
@@ -45,6 +45,9 @@ def completions(analysis: Analysis, offset: int) -> tuple[Completion, ...]:
     if before and before[-1].end >= offset - start and before[-1].text[0].isidentifier():
         before.pop()
     before = [t for t in before if t.kind != "COMMENT"]
+    if before and before[-1].text == "over":  # a name, while none stands behind it
+        word = [*before[:-1], replace(before[-1], kind="OVER")]
+        before = word if expected(word) == {"NAME"} else before
     made = _Completing(section, offset - start, before)
     return tuple({c.word: c for c in reversed([*made.run()])}.values())[::-1]
 
@@ -70,6 +73,13 @@ class _Completing:
             ":": (meanings.KINDS, "keyword"),
             "at": (meanings.ENDS, "end"),
         }
+        role = next((t.text for t in reversed(self.before) if t.kind == "ROLE"), "")
+        of_role = ast.Link if role == "edge" else ast.Sets
+        named = {"over": ast.Link, "in": of_role, ":": ast.Sets, "->": ast.Sets}
+        if self.last in named and "NUMBER" not in self.expected:
+            for name, mention in self.section.names.known(self.offset).items():
+                if isinstance(mention.statement, named[self.last]):
+                    yield Completion(name, "value", mention.gives or "")
         if self.last in tables:
             yield from _of_table(*tables[self.last])
         elif "NUMBER" in self.expected:
@@ -78,7 +88,7 @@ class _Completing:
             yield from (c for c in self.known() if c.kind == "value")
         elif self.last == "=":  # of a module
             yield from _of_table(meanings.FUNCTIONS, "function")
-        elif self.last in ("by", "over"):
+        elif self.last == "by":
             yield from self.known()
 
     def of_expressions(self) -> Iterator[Completion]:

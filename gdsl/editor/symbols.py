@@ -18,7 +18,7 @@ from gdsl.language.meanings import FUNCTIONS
 LAYER = -1
 
 # What gives a name that stands nowhere in it: `norm` is what `graph symmetric_norm` makes.
-MADE = "graph"
+MADE = "made"
 
 # What gives a name that may be called.
 CALLED = frozenset({"def", "reduce", "module", "linear", "mlp", "use"})
@@ -156,9 +156,9 @@ class _Reader:
             elif isinstance(tree, ast.Over):
                 yield self.name(tree.name_span.start, None)
             elif isinstance(tree, ast.Link):
-                yield self.given(tree, MADE)
+                yield self.given(tree, "graph")
             elif isinstance(tree, ast.Sets):
-                yield from (self.given(tree, MADE, name.span) for name in tree.names)
+                yield from (self.given(tree, "nodes", name.span) for name in tree.names)
                 skipped = tree.names
             elif isinstance(tree, ast.Transform):
                 yield from (self.name(a.span.start, None) for a in tree.arguments if isinstance(a, ast.Named))

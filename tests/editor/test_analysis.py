@@ -242,9 +242,8 @@ def test_rename_refuses(words: str, new: str, why: str) -> None:
 
 def test_every_name_of_a_program_can_be_renamed(repository: Path) -> None:
     """To a fresh name and back: the same text, and a program without mistakes between."""
-    text = (repository / "examples" / "gat.gdsl").read_text() + (
-        repository / "examples" / "equivariant.gdsl"
-    ).read_text()
+    files = (repository / "examples" / name for name in ("gat.gdsl", "equivariant.gdsl"))
+    text = "".join([*(path.read_text() for path in files), SEVERAL])
     analysis, count = analyse(text), 0
     for section, start in zip(analysis.sections, analysis.starts, strict=True):
         for symbol in {m.symbol: None for m in section.names.mentions if m.gives}:
@@ -272,6 +271,18 @@ def test_outline() -> None:
 
 # -------------------------------------------------------------------------------------- completion
 
+SEVERAL = """layer Typed(d) {
+    nodes paper, author
+    graph writes: author -> paper, cites: paper -> paper
+    node p[d] in paper
+    node a[d] in author
+    edge w in cites
+    graph symmetric_norm(w) over cites
+    s = softmax(p[i] * a[j] over writes, w * p[j])
+    message m over writes = s[writes] * a[j]
+    update y = sum(m) + sum(s[cites] * p[j])
+}
+"""
 START = "layer A(d, k, K = 2) {\n    node x[d]\n    edge w\n    linear lin(d -> k)\n    h = x\n    "
 
 
@@ -295,6 +306,10 @@ START = "layer A(d, k, K = 2) {\n    node x[d]\n    edge w\n    linear lin(d -> 
         (START + "module act = |", ["relu", "none"], ["message"]),
         (START + "def f(first, b) = first + b\n    y = f(|", ["first", "x"], ["message"]),
         (START + "param |", [], ["x", "relu"]),
+        (SEVERAL.replace("message m over writes", "message m over |"), ["writes", "cites"], ["paper", "p"]),
+        (SEVERAL.replace("w * p[j])", "w * p[j] over |)"), ["writes", "cites"], ["paper", "p"]),
+        (SEVERAL.replace("a[d] in author", "a[d] in |"), ["paper", "author"], ["p", "cites"]),
+        (SEVERAL.replace("cites: paper -> paper", "cites: paper -> |"), ["paper", "author"], ["p"]),
         (START + "# a comment |", [], ["x"]),
         (START + 'if K == "wo|', [], ["x"]),
         (START + "y = 12|", [], ["x"]),
