@@ -92,18 +92,27 @@ class Training:
             if not isinstance(value, Tensor) or not value.dim() or len(value) != len(own):
                 raise InputError(f"{name!r} must have a row for each of the {len(own)} nodes that are owned here")
 
+    @property
+    def begun(self) -> bool:
+        """Whether the optimizer has a state, which it makes in its first step."""
+        return self.optimizer is not None and bool(self.optimizer.state)
+
     # -- state -----------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
         """By name, with tensors as they are here."""
         found: dict[str, Any] = {f"model.{name}": v for name, v in get_model_state_dict(self.model).items()}
         if self.optimizer is not None:
+            begun = self.begun
             flat = get_optimizer_state_dict(self.model, self.optimizer, options=_FLAT)
+            if not begun:
+                # torch has made it by a step of its own, after which a first step would be a second.
+                self.optimizer.state.clear()
             found |= {f"optimizer.{name}": value for name, value in flat.items()}
         return found | {f"nodes.{name}": value for name, value in self.nodes.items()}
 
-    def put(self, state: Mapping[str, Any]) -> None:
-        """Of the form that ``state`` gives."""
+    def put(self, state: Mapping[str, Any], begun: bool) -> None:
+        """Of the form that ``state`` gives; the optimizer is one before its first step unless it had ``begun``."""
         parts: dict[str, dict[str, Any]] = {"model": {}, "optimizer": {}, "nodes": {}}
         for name, value in state.items():
             kind, _, rest = name.partition(".")
@@ -111,6 +120,8 @@ class Training:
         set_model_state_dict(self.model, parts["model"])
         if self.optimizer is not None:
             set_optimizer_state_dict(self.model, self.optimizer, parts["optimizer"], options=_FLAT)
+            if not begun:
+                self.optimizer.state.clear()
         with torch.no_grad():
             for name, value in parts["nodes"].items():
                 self.nodes[name].copy_(value)
@@ -166,12 +177,13 @@ def save_checkpoint(
         if not temporary.is_dir():
             raise InputError(f"{root} is not shared: this process does not see what process 0 has made there")
     with _stored("written", training.group):
+        begun = training.begun
         state = {name: _to_range(training, name, value) for name, value in training.state().items()}
         writer = dcp.FileSystemWriter(temporary)
         dcp.save(state, storage_writer=writer, process_group=training.group, no_dist=place(training.group)[1] == 1)
     with agreeing("the checkpoint that is written", training.group):
         if rank == 0:
-            _finish(temporary, final, {"step": number, "extra": extra, "graph": training.graph}, most)
+            _finish(temporary, final, {"step": number, "extra": extra, "graph": training.graph, "begun": begun}, most)
     return final
 
 
@@ -197,7 +209,8 @@ def load_checkpoint(folder: str | Path, training: Training) -> Checkpoint | None
         state = {name: _to_range(training, name, value, empty=True) for name, value in now.items()}
         reader = dcp.FileSystemReader(path)
         dcp.load(state, storage_reader=reader, process_group=training.group, no_dist=place(training.group)[1] == 1)
-        training.put({name: _from_range(training, name, now[name], value) for name, value in state.items()})
+        found = {name: _from_range(training, name, now[name], value) for name, value in state.items()}
+        training.put(found, about["begun"])
     return Checkpoint(about["step"], about["extra"], path)
 
 
@@ -298,7 +311,8 @@ def _marker(path: Path) -> dict[str, Any]:
         wrong = [n for n, size in about["files"].items() if not _is_of(path / n, size)]
         if wrong:
             raise InputError(f"{path} is damaged: {wrong[0]} is missing or cut short; delete the folder")
-        return {name: about[name] for name in ("step", "extra", "graph")}
+        # One before its first step was not told from others at first.
+        return {name: about[name] for name in ("step", "extra", "graph")} | {"begun": about.get("begun", True)}
     except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is no checkpoint, or is damaged ({type(error).__name__}: {error})") from None
 

@@ -273,8 +273,32 @@ def all_reduce(halo: Halo, value: Tensor, reducer: str) -> Tensor:
     """The sum, the product, the largest or the smallest of a value over all processes, which call it together."""
     found = value.clone(memory_format=torch.contiguous_format)
     if halo.world > 1:
-        distributed.all_reduce(found, getattr(distributed.ReduceOp, _REDUCE[reducer]), group=halo.group)
+        compared = reducer in ("max", "min") and value.is_floating_point()
+        sent = _ordered(found, reducer) if compared else found
+        distributed.all_reduce(sent, getattr(distributed.ReduceOp, _REDUCE[reducer]), group=halo.group)
+        found = _turned(sent).view(_WIDE[value.dtype]).to(value.dtype) if compared else sent
     return found
+
+
+# Of 16 bits there are no integers that gloo reduces.
+_WIDE = {
+    torch.float64: torch.float64, torch.float32: torch.float32,
+    torch.bfloat16: torch.float32, torch.float16: torch.float32,
+}  # fmt: skip
+
+
+def _ordered(value: Tensor, reducer: str) -> Tensor:
+    """Integers in the order of the numbers, of which NaN wins. To gloo and NCCL, which compare, NaN is never the larger
+    nor the smaller: whether it shows would depend on whose it is (findings/a-nan-that-one-process-sees.sh)."""
+    wide = value.to(_WIDE[value.dtype])
+    bits = wide.view(torch.int64 if wide.dtype is torch.float64 else torch.int32)
+    limits = torch.iinfo(bits.dtype)
+    return torch.where(value.isnan(), limits.max if reducer == "max" else limits.min, _turned(bits))
+
+
+def _turned(bits: Tensor) -> Tensor:
+    """Bits of floats as integers of the same order, and back: the smaller a negative number, the larger its bits."""
+    return bits ^ ((bits >> (8 * bits.element_size() - 1)) & torch.iinfo(bits.dtype).max)
 
 
 @answered("a number of the first process")

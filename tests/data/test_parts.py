@@ -316,6 +316,18 @@ def test_metis_finds_parts_with_few_edges_between_them(recursive):
 
 
 @pytest.mark.usefixtures("_metis")
+@pytest.mark.parametrize("parts", [32, 33])
+def test_metis_has_room_for_a_node(parts):
+    """Of a grid of 30 x 30 nodes it cut 694 edges for 32 parts, and 322 for 33."""
+    node = torch.arange(900).view(30, 30)
+    pairs = [(node[1:], node[:-1]), (node[:, 1:], node[:, :-1])]
+    ends = torch.cat([torch.stack([a.flatten(), b.flatten()]) for a, b in pairs], dim=1)
+    cluster = gdsl.data.clusters.metis(gdsl.Graph(ends, 900), parts)
+    assert int((cluster[ends[0]] != cluster[ends[1]]).sum()) < 350
+    assert int(cluster.bincount(minlength=parts).max()) <= 30
+
+
+@pytest.mark.usefixtures("_metis")
 def test_clusters_are_kept_for_the_next_run(tmp_path: Path, monkeypatch):
     data = graph(40, 200)
     first = ClusterData(data, 4, save_dir=tmp_path / "new")

@@ -3,6 +3,7 @@ weights and numbers of nodes, readouts, types of nodes in one program."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from torch_geometric.nn import LSTMAggregation
 
 import gdsl
 import gdsl.nn as gnn
+from gdsl.runtime.halo import all_reduce
 from tests.distributed.parts import local, near, owned, whole
 from tests.distributed.pool import Pool
 from tests.distributed.work import set_backend
@@ -245,6 +247,22 @@ def test_colours_and_errors_of_all_nodes(pool: Pool) -> None:
 def of_another_size(rank: int, world: int, group: Any) -> Any:
     graph, _ = local(EDGES, torch.arange(NODES) % world, rank, world, group)
     return gnn.LINKX(NODES + 1, IN, 6, 3, 1)(None, graph)
+
+
+def extremes(rank: int, world: int, group: Any, values: Tensor) -> list[Tensor]:
+    halo = local(EDGES, torch.arange(NODES) % world, rank, world, group)[0].halo
+    return [
+        all_reduce(halo, values[rank].to(t), how)
+        for t in (values.dtype, torch.float32, torch.bfloat16)
+        for how in ("max", "min")
+    ]
+
+
+def test_the_largest_of_all_processes_is_nan_whosever_it_is(pool: Pool) -> None:
+    values = torch.cartesian_prod(*[torch.tensor([math.nan, -math.inf, -2.5, -0.0, 1.0, math.inf]).double()] * 3).T
+    for found in pool.run(3, extremes, values):
+        for one, wanted in zip(found, [values.amax(0), values.amin(0)] * 3, strict=True):
+            torch.testing.assert_close(one.double(), wanted, rtol=0, atol=0, equal_nan=True)
 
 
 def test_weights_for_other_nodes_are_refused(pool: Pool) -> None:

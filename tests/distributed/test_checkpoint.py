@@ -114,6 +114,18 @@ def test_there_is_none_to_begin_with(tmp_path: Path) -> None:
     assert resumed(None, str(tmp_path / "missing"), 1)[0] is None
 
 
+def test_one_before_the_first_step_is_of_an_optimizer_without_a_state(tmp_path: Path) -> None:
+    expected = trained(None, str(tmp_path), 2, False)
+    run = Run(None, str(tmp_path))
+    save_checkpoint(tmp_path, 0, run.training)
+    assert not run.optimizer.state
+    run.steps(2)
+    equal(expected, run.state())
+    assert load_checkpoint(tmp_path, run.training) is not None
+    run.steps(2)
+    equal(expected, run.state())
+
+
 def test_old_ones_go_and_half_written_ones_do_not_count(tmp_path: Path) -> None:
     run = Run(None, str(tmp_path))
     for step in (1, 2, 10):
