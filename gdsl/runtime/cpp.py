@@ -20,7 +20,7 @@ from gdsl.codegen.storage import partials
 from gdsl.ir.node import Node
 from gdsl.ir.types import Domain
 from gdsl.passes.plan import Kernel, Plan
-from gdsl.runtime import cache
+from gdsl.runtime import cache, freed
 from gdsl.runtime.complete import CompleteOrder
 from gdsl.runtime.copies import address
 from gdsl.runtime.dtypes import CPU
@@ -40,6 +40,7 @@ NOTHING: Mapping[Node, Tensor] = {}
 
 def bind(plan: Plan, storage: Storage, source: str | None = None) -> dict[Kernel, CppLaunch]:
     """Compile and load the kernels of a plan. ``source`` is what :func:`begin` gave."""
+    freed.keep()
     library = cache.load(source or cpp.generate(plan, *storage.names, storage.visible), name=plan.program.name)
     hubs = _Hubs(plan, storage)
     return {kernel: _bind(kernel, library, storage, hubs) for kernel in plan.kernels}
