@@ -24,6 +24,13 @@ def _graphs(x: Tensor, batch: Tensor | None, batch_size: int | None) -> tuple[Te
     return batch, most(count_in(batch), x.device)
 
 
+def _at_nodes(values: Tensor, of_graph: Tensor, batch: Tensor | None, batch_size: int | None) -> Tensor:
+    """The row [graphs, C] of each node's graph. The only graph's is broadcast: Inductor fails on the gradient of rows
+    that are read from a single number, and no number of graphs is asked for that a trace does not know.
+    """
+    return values if batch is None or batch_size == 1 else values[of_graph]
+
+
 class BatchNorm(nn.Module):
     """torch's batch norm over all nodes. Ioffe and Szegedy, ICML 2015.
 
@@ -99,7 +106,7 @@ class InstanceNorm(nn.modules.instancenorm._InstanceNorm):
         of_graph, size = _graphs(x, batch, batch_size)
         if self.training or not self.track_running_stats:
             mean = means(x, of_graph, size)
-            x = x - mean[of_graph]
+            x = x - _at_nodes(mean, of_graph, batch, batch_size)
             var = means(x * x, of_graph, size)
             if self.running_mean is not None and self.running_var is not None:
                 count = counts(x, of_graph, size).unsqueeze(1)
@@ -110,7 +117,7 @@ class InstanceNorm(nn.modules.instancenorm._InstanceNorm):
             assert self.running_mean is not None
             assert self.running_var is not None
             x, var = x - self.running_mean, self.running_var.expand(size, -1)
-        y = x / (var + self.eps).sqrt()[of_graph]
+        y = x / _at_nodes((var + self.eps).sqrt(), of_graph, batch, batch_size)
         return y if self.weight is None else y * self.weight + self.bias
 
     __repr__ = words("{self.num_features}")
@@ -151,10 +158,11 @@ class LayerNorm(Module):
         if self.mode != "graph":
             raise ValueError(f"Unknownn normalization mode: {self.mode}")
         of_graph, size = _graphs(x, batch, batch_size)
-        x = x - means(x, of_graph, size).mean(1, keepdim=True)[of_graph]
+        mean = means(x, of_graph, size).mean(1, keepdim=True)
+        x = x - _at_nodes(mean, of_graph, batch, batch_size)
         var = means(x * x, of_graph, size).mean(1, keepdim=True)
         deviation = var.sqrt() + self.eps if batch is None else (var + self.eps).sqrt()
-        y = x / deviation[of_graph]
+        y = x / _at_nodes(deviation, of_graph, batch, batch_size)
         return y if self.weight is None or self.bias is None else y * self.weight + self.bias
 
 
@@ -183,9 +191,9 @@ class GraphNorm(nn.Module):
     def forward(self, x: Tensor, batch: Tensor | None = None, batch_size: int | None = None) -> Tensor:
         """[N, in_channels], and the graph of each node, to [N, in_channels]."""
         of_graph, size = _graphs(x, batch, batch_size)
-        x = x - means(x, of_graph, size)[of_graph] * self.mean_scale
+        x = x - _at_nodes(means(x, of_graph, size), of_graph, batch, batch_size) * self.mean_scale
         deviation = (means(x * x, of_graph, size) + self.eps).sqrt()
-        return self.weight * x / deviation[of_graph] + self.bias
+        return self.weight * x / _at_nodes(deviation, of_graph, batch, batch_size) + self.bias
 
     __repr__ = words("{self.in_channels}")
 
@@ -207,11 +215,11 @@ class PairNorm(nn.Module):
     def forward(self, x: Tensor, batch: Tensor | None = None, batch_size: int | None = None) -> Tensor:
         """[N, C], and the graph of each node, to [N, C]."""
         of_graph, size = _graphs(x, batch, batch_size)
-        x = x - means(x, of_graph, size)[of_graph]
+        x = x - _at_nodes(means(x, of_graph, size), of_graph, batch, batch_size)
         if self.scale_individually:
             return self.scale * x / (self.eps + x.norm(2, -1, keepdim=True))
         square = means(x.square().sum(-1, keepdim=True), of_graph, size)
-        return self.scale * x / (self.eps + square).sqrt()[of_graph]
+        return self.scale * x / _at_nodes((self.eps + square).sqrt(), of_graph, batch, batch_size)
 
     __repr__ = words("")
 
@@ -233,7 +241,7 @@ class MeanSubtractionNorm(nn.Module):
     def forward(self, x: Tensor, batch: Tensor | None = None, dim_size: int | None = None) -> Tensor:
         """[N, C], and the graph of each node, to [N, C]."""
         of_graph, size = _graphs(x, batch, dim_size)
-        return x - means(x, of_graph, size)[of_graph]
+        return x - _at_nodes(means(x, of_graph, size), of_graph, batch, dim_size)
 
     __repr__ = words("")
 
