@@ -91,6 +91,11 @@ DIFFERENT = [
         "each signal by itself, but for layers that refuse them",
         "torch's errors, or other shapes",
     ),
+    (
+        "weights of several loops at one node, in layers with self-loops (GCNConv, SGConv, SSGConv, APPNP ...)",
+        "the last one counts, and has the gradient alone",
+        "the last one counts, and all of them get its gradient",
+    ),
     ('SimpleConv("self_loop") on signals', "a loop at every node", "loops at the first nodes, as many as signals"),
     (
         "torch_geometric's `to_hetero_with_bases(..., num_bases=1)` of a model with these layers",

@@ -98,3 +98,12 @@ def test_a_double_cluster_layer_divides_by_double_degrees() -> None:
         layer.lin_root.weight.fill_(0.0)
         y = layer(torch.tensor([[1.0], [2.0], [4.0]], dtype=torch.float64), torch.tensor([[1, 2], [0, 0]]))
     assert abs(float(y[0]) - 7 / 3) < 1e-15
+
+
+def test_the_last_of_several_loops_has_the_gradient_alone() -> None:
+    edges = torch.tensor([[0, 1, 0, 0], [1, 0, 0, 0]])
+    weight = torch.rand(4, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(2, 3, dtype=torch.float64)
+    conv = GCNConv(3, 2).double()
+    assert torch.autograd.gradcheck(lambda w: conv(x, edges, w), weight)
+    assert torch.autograd.grad(conv(x, edges, weight).sum(), weight)[0][2] == 0
