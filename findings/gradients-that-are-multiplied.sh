@@ -2,7 +2,7 @@
 # torch 2.13.0: `torch.distributed.nn.functional.all_reduce`, the one with a gradient, sends the gradient through the operation of the call:
 # a maximum of processes has the maximum of their gradients, on each of them, whoever had the largest value, and a product the product
 # of the gradients, without the other factors. Only sums are right. It says that it is deprecated, and not that; what it names instead refuses
-to differentiate all but sums.
+# to differentiate all but sums.
 #
 # Seen with torch 2.13.0, gloo (process 0 has 2, process 1 has 5; gradients of the sum of what both get, on either):
 #   SUM: gradients 2.0 2.0 right are 2.0 2.0

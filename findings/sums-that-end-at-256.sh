@@ -5,9 +5,9 @@
 # either kind, by the number of columns, and segment_reduce's mean divides 256 by the true count: the mean of a thousand ones is 0.256.
 #
 # Seen with torch 2.13.0 (a thousand ones of bfloat16, for one node):
-#   scatter_add 1000, index_add of rows of 4: 1000, of numbers: 256, index_put 256, coalesce 256, COO matrix @ ones 256, segment_reduce 256
+#   scatter_add 1000, index_add of rows of 4 1000, index_add 256, index_put 256, coalesce 256, COO matrix @ ones 256, segment_reduce 256,
+#   gradient of index_select 1000, gradient of x[index] 256, gradient of an embedding 256
 #   segment_reduce by mean: 0.256
-#   gradient of index_select 1000, of x[index] 256, of an embedding 256
 . "$(dirname "$0")/lib.sh"
 packages torch==2.13.0
 python <<'PY'
