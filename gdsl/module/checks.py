@@ -153,20 +153,20 @@ def check_row_counts(
     for name, domain in domains:
         if name not in tensors or domain not in counts:
             continue
-        hint = "; nodes without edges count too: gdsl.Graph(edge_index, num_nodes={})" if domain == "node" else ""
         owner = "the batch" if domain == "graph" else "the graph"
-        need_rows(name, tensors[name], owner, *counts[domain], "" if domain in agree else hint)
+        need_rows(name, tensors[name], owner, *counts[domain], domain == "node" and "node" not in agree)
         agree.add(domain)
 
 
-def need_rows(name: str, value: Tensor, owner: str, count: Any, what: str, more: str = "") -> None:
+def need_rows(name: str, value: Tensor, owner: str, count: Any, what: str, tells: bool = False) -> None:
     """Raise :class:`gdsl.InputError` for an input that has not as many rows as ``owner`` has of ``what``.
 
-    more: what is said of too many rows, with a place for their number
+    tells: whether it may be the graph that lacks nodes, of which no edge tells
     """
     rows = value.shape[0]
     if rows != count:
-        hint = more.format(rows) if rows > count else ""
+        forgotten = tells and rows > count
+        hint = f"; nodes without edges count too: gdsl.Graph(edge_index, num_nodes={rows})" if forgotten else ""
         raise InputError(f"`{name}` has {_plural(rows, 'rows')}, and {owner} has {_plural(count, what)}{hint}")
 
 

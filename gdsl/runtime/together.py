@@ -240,7 +240,8 @@ def largest_of(numbers: Tensor) -> Tensor:
 
 def counts(x: Tensor, batch: Tensor, size: int) -> Tensor:
     """How many nodes each graph has, in the dtype of x."""
-    return summed(torch.bincount(batch, minlength=size)).to(x.dtype)
+    # Not bincount: a trace does not know how many numbers that gives.
+    return summed(batch.new_zeros(size).index_add(0, batch, torch.ones_like(batch))).to(x.dtype)
 
 
 def means(x: Tensor, batch: Tensor, size: int) -> Tensor:

@@ -383,6 +383,7 @@ NEEDED = {
     ("gdsl/runtime/source.py", "compile"),
     ("gdsl/runtime/cache.py", "ctypes.CDLL"),  # the same in C++, in a file of the user's own
     ("gdsl/runtime/native.py", "loader.exec_module"),  # an extension of torch, likewise
+    ("gdsl/runtime/freed.py", "ctypes.CDLL"),  # the allocator of the process
     ("gdsl/runtime/steps.py", "ctypes.CDLL"),  # torch's own library, for its products of matrices
     ("gdsl/look/measure.py", "ctypes.CDLL"),  # libc
 }
