@@ -26,9 +26,9 @@ from gdsl.runtime.triton import interpreted
 from tests.programs import harness
 from tests.programs.random_texts import Case, cases, inputs
 
-COUNT = int(os.environ.get("GDSL_PROGRAMS", "24"))
+COUNT = int(os.environ.get("GDSL_PROGRAMS", "40"))
 SEED = int(os.environ.get("GDSL_SEED", "0"))
-SHARD = 12 if COUNT < 1000 else 250  # programs in one test: what one process does at a time
+SHARD = 20 if COUNT < 1000 else 250  # programs in one test: what one process does at a time
 TOLERANCE = 1e-8
 
 # Backend and whether the program is optimised; Triton needs its interpreter where there is no GPU.
