@@ -39,6 +39,11 @@ def unrolled_dims(kernel: Kernel, nodes: Sequence[Node], products: Iterable[Prod
     torn_dims = {d for dims in torn for d in dims if _beside(d, dims) >= LONG_ROW}
     kept = {d for n in nodes if n.op not in _UNROLLED for d in _dims_below(n)}
     kept |= {d for n in nodes if n.op == "index" for d in n.inputs[0].dims if d.name == n.attrs.dim}
+    # A sum over edges of which places are picked has an axis for each of its dims: the pick adds along all of them.
+    picked = [i for n in nodes if n.op == "index" or n.op not in _UNROLLED for i in n.inputs]
+    buffers = set(kernel.buffers)
+    below = walk_below(picked, lambda n: () if n in buffers else n.inputs)
+    kept |= {d for n in below if n.op == "segment" and n not in buffers for d in n.dims}
     kept |= {d for p in products for n in (p.node, p.left, p.right) for d in n.dims}
     chosen: set[Dim] = set()
     for dim in sorted(found - torn_dims - kept, key=lambda d: (d.size, d.name)):

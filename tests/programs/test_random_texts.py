@@ -70,6 +70,14 @@ def test_the_writer_knows_the_language() -> None:
 
 # What random programs have found, made small; what had more to do with other things is tested there.
 FOUND = {
+    "Triton picked places of a sum over edges of which another dim was written out": """
+layer C(c = 4, a = 16) {
+    node x[c]
+    param p[c, a] ~ normal
+    param q[a, c] ~ normal
+    update h = tanh((transpose(var(p), a, c) @ q)[2])
+}
+""",
     "Triton counted a constant once in a sum over a dim": """
 layer C(c = 4) {
     node x
