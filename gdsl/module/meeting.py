@@ -145,7 +145,7 @@ def meeting(owner: nn.Module, graph: Any, x: Any, batch: Any = None, **optional:
             _met.pop()
 
 
-def check_rows(name: str, value: Any, count: int, what: str) -> None:
+def check_own_rows(name: str, value: Any, count: int, what: str) -> None:
     """Raise ``InputError`` for a value, if it is given, that has another number of rows."""
     if value is not None and not (isinstance(value, Tensor) and value.dim() and len(value) == count):
         has = f"has shape {list(value.shape)}" if isinstance(value, Tensor) else f"is a {type(value).__name__}"

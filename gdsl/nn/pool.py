@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import gdsl.nn
 from gdsl.errors import InputError
 from gdsl.ir.ops.rows import add_at
-from gdsl.module.meeting import check_rows, excused, meeting, must_meet
+from gdsl.module.meeting import check_own_rows, excused, meeting, must_meet
 from gdsl.nn.activations import activation
 from gdsl.nn.conv.base import Programmed
 from gdsl.nn.conv.simple import GraphConv, LEConv
@@ -157,8 +157,8 @@ class TopKPooling(Module):
         its edges; raises ``InputError`` for rows of another number, ``GraphError`` on all other processes.
         """
         if must_meet(self, edge_index):
-            check_rows("attn", attn, edge_index.num_sources, "nodes")
-            check_rows("edge_attr", edge_attr, edge_index.num_edges, "edges")
+            check_own_rows("attn", attn, edge_index.num_sources, "nodes")
+            check_own_rows("edge_attr", edge_attr, edge_index.num_edges, "edges")
             with meeting(self, edge_index, x, batch, edge_attr=edge_attr, attn=attn):
                 return self.forward(x, edge_index, edge_attr, batch, attn)
         if not isinstance(edge_index, LocalGraph):

@@ -306,6 +306,11 @@ class Graph(Parts):
         """Other edges between the same nodes."""
         return Graph(edge_index, self._sizes if self.is_bipartite else self.num_targets)
 
+    def with_more_loops(self) -> Graph:
+        """With a loop at each node, after the edges that there are. Raises ``GraphError`` for a bipartite graph."""
+        loops = torch.arange(self.num_nodes, device=self.device).expand(2, -1)
+        return self.with_edges(torch.cat([self.edge_index, loops], dim=1))
+
     def add_self_loops(self) -> Rewired:
         """With exactly one loop at each node: those that exist are removed, and one a node is appended in
         order.

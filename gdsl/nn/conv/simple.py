@@ -140,11 +140,8 @@ class SimpleConv(Declared, program="simple"):
 
 def _with_more_loops(graph: Graph, weight: Tensor | None) -> tuple[Graph, Tensor | None]:
     """A loop of weight 1 at each node, besides those that are there: unlike any transform of the language."""
-    loops = torch.arange(graph.num_nodes, device=graph.device)
-    ones = None if weight is None else torch.cat([weight, weight.new_ones(len(loops))])
-    if isinstance(graph, LocalGraph):
-        return graph.with_more_loops(), ones
-    return graph.with_edges(torch.cat([graph.edge_index, torch.stack([loops, loops])], dim=1)), ones
+    ones = None if weight is None else torch.cat([weight, weight.new_ones(graph.num_nodes)])
+    return graph.with_more_loops(), ones
 
 
 class GatedGraphConv(Declared, program="gated_graph", shows="num_layers"):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gdsl.module.meeting import check_rows, excused, meeting, must_meet
+from gdsl.module.meeting import check_own_rows, excused, meeting, must_meet
 from gdsl.nn.activations import activation
 from gdsl.nn.conv.gcn import GCNConv
 from gdsl.nn.declared import InitVar, Module, declared, redraw
@@ -68,7 +68,7 @@ class GraphUNet(Module):
         Raises AssertionError for weights of another shape.
         """
         if must_meet(self, edge_index):
-            check_rows("edge_weight", edge_weight, edge_index.num_edges, "edges")
+            check_own_rows("edge_weight", edge_weight, edge_index.num_edges, "edges")
             with meeting(self, edge_index, x, batch, edge_weight=edge_weight):
                 return self.forward(x, edge_index, batch, edge_weight)
         part = isinstance(edge_index, LocalGraph)
